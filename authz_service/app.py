@@ -15,22 +15,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from authz_service.admin.server import AdminServer
-from authz_service.authorizer import Authorizer
+from authz_service.assembly import authorizer_of, key_cache_of, source_of
 from authz_service.config.document import Problem
 from authz_service.config.values import host_port
 from authz_service.core.errors import FetchFailed, StartFailed
-from authz_service.core.upstream import UpstreamHeaders
-from authz_service.keys.cache import KeyCache
 from authz_service.keys.file_source import FileSource
-from authz_service.keys.http_source import HttpSource
-from authz_service.keys.snapshot import SnapshotFile
-from authz_service.rules.policy import Policy
 from authz_service.telemetry import logs
 from authz_service.telemetry.logs import DecisionLog, fields
 from authz_service.telemetry.metrics import Metrics
 from authz_service.telemetry.stream import BackgroundStream
 from authz_service.tokens.cache import TokenCache
-from authz_service.tokens.validator import TrustedIssuer, Validator
+from authz_service.tokens.validator import TrustedIssuer
 from authz_service.transport.certificates import CertificateFiles
 from authz_service.transport.grpcio_server import GrpcioServer
 from authz_service.transport.servicer import Servicer
@@ -38,25 +33,9 @@ from authz_service.transport.servicer import Servicer
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
 
-    from authz_service.config.model import Issuer, Settings
-    from authz_service.keys.source import KeySource
+    from authz_service.config.model import Settings
 
 _logger = logging.getLogger("authz.app")
-
-
-def source_of(issuer: Issuer) -> KeySource:
-    """Where the issuer's keys come from."""
-    keys = issuer.keys
-    if keys.jwks_file is not None:
-        return FileSource(keys.jwks_file, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
-    return HttpSource(issuer.issuer, keys)
-
-
-def _snapshots_of(issuer: Issuer) -> SnapshotFile | None:
-    keys = issuer.keys
-    if keys.snapshot_file is None:
-        return None
-    return SnapshotFile(keys.snapshot_file, issuer=issuer.issuer, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
 
 
 class App:
@@ -72,10 +51,14 @@ class App:
         self._stopping = False
         self._background: list[asyncio.Task[None]] = []
         self.metrics = Metrics(transport=settings.server.transport)
-        self.issuers = [TrustedIssuer(issuer, self._key_cache(issuer)) for issuer in settings.issuers]
+        self.issuers = [
+            TrustedIssuer(issuer, key_cache_of(issuer, source_of(issuer), self.metrics, time.time))
+            for issuer in settings.issuers
+        ]
         self.token_cache = TokenCache(settings.token_cache.max_entries, settings.token_cache.max_ttl)
+        self.metrics.watch_token_cache(self.token_cache.__len__)
         self.servicer = Servicer(
-            self._authorizer(),
+            authorizer_of(settings, self.issuers, self.token_cache, self.metrics),
             metrics=self.metrics,
             decision_log=DecisionLog(settings.logging.decisions),
             check_deadline=settings.server.check_deadline,
@@ -86,30 +69,6 @@ class App:
         self.server = GrpcioServer(settings.server.grpc_address, settings.server.tls, self.servicer.check)
         self.admin = AdminServer(
             address=host_port(settings.server.admin_address), metrics=self.metrics, missing=self.missing
-        )
-
-    def _key_cache(self, issuer: Issuer) -> KeyCache:
-        return KeyCache(
-            source_of(issuer),
-            issuer.keys,
-            issuer=issuer.label,
-            metrics=self.metrics.issuer(issuer.label),
-            logger=logging.getLogger("authz.keys"),
-            clock=time.time,
-            snapshots=_snapshots_of(issuer),
-        )
-
-    def _authorizer(self) -> Authorizer:
-        settings = self._settings
-        policy = Policy(settings.rules, settings.issuers)
-        self.metrics.declare_rules((rule.name, rule.possible_reasons()) for rule in policy.rules)
-        self.metrics.watch_token_cache(self.token_cache.__len__)
-        upstream = settings.upstream
-        return Authorizer(
-            policy,
-            Validator(self.issuers, self.token_cache, self.metrics),
-            UpstreamHeaders(upstream.headers, forward_authorization=upstream.forward_authorization),
-            max_token_bytes=settings.server.max_token_bytes,
         )
 
     def missing(self) -> Sequence[str]:

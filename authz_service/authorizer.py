@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from authz_service.core import credential, paths
-from authz_service.core.decision import Allow, Decision, Deny
+from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from authz_service.tokens.validator import NeedKeys
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from authz_service.core.attributes import Attributes
     from authz_service.core.claims import Claims
     from authz_service.core.upstream import UpstreamHeaders
+    from authz_service.rules.conditions import Captures
     from authz_service.rules.policy import Policy, Rule
     from authz_service.tokens.validator import Validator
 
@@ -44,12 +45,20 @@ class Authorizer:
     """Decides requests by one configuration."""
 
     def __init__(
-        self, policy: Policy, validator: Validator, upstream: UpstreamHeaders, *, max_token_bytes: int
+        self,
+        policy: Policy,
+        validator: Validator,
+        upstream: UpstreamHeaders,
+        *,
+        max_token_bytes: int,
+        allow_preflight: bool = False,
     ) -> None:
+        """``allow_preflight`` lets CORS preflights through to the upstream, which answers them."""
         self._policy = policy
         self._validator = validator
         self._upstream = upstream
         self._max_token_bytes = max_token_bytes
+        self._allow_preflight = allow_preflight
 
     def begin(self, attributes: Attributes, now: float) -> Decision | Pending:
         """Decide, or say what is missing. ``now`` is in seconds since the epoch."""
@@ -62,29 +71,31 @@ class Authorizer:
             raise AssertionError("a decision that may not fetch wants to")  # noqa: TRY004 - a fault, not a wrong type
         return decision
 
-    def too_late(self, pending: Pending) -> Deny:
-        """The denial for a decision whose missing part did not come in time."""
+    def too_late(self, pending: Pending) -> Decision:
+        """The decision when its missing part did not come in time."""
         rejected = Rejected(
             Reason.DEADLINE_EXCEEDED,
             f"keys of {pending.need.keys.issuer} did not come in time",
             retry_after=_RETRY_AFTER_DEADLINE,
         )
-        return pending.rule.deny(rejected)
+        return self._refuse(pending.rule, pending.attributes, pending.rule.deny(rejected))
 
     def _decide(self, attributes: Attributes, now: float, *, may_fetch: bool) -> Decision | Pending:
         try:
-            segments = paths.split(attributes.path)
+            path = paths.split(attributes.path)
         except Rejected as rejected:
             return Deny(rejected.reason, cause=rejected.cause)
-        rule = self._policy.choose(attributes.host, attributes.method, segments)
+        if self._allow_preflight and is_preflight(attributes):
+            return Allow(Reason.PREFLIGHT, NO_RULE_NAME, remove=self._upstream.without_claims(attributes.headers))
+        rule = self._policy.choose(attributes, path)
         if rule is None:
             return Deny(Reason.NO_RULE, cause="no rule matches")
         if rule.access == "public":
             return self._allow_without_token(Reason.PUBLIC, rule, attributes)
-        return self._decide_by_token(rule, attributes, now, may_fetch=may_fetch)
+        return self._decide_by_token(rule, attributes, rule.captures(path), now, may_fetch=may_fetch)
 
     def _decide_by_token(
-        self, rule: Rule, attributes: Attributes, now: float, *, may_fetch: bool
+        self, rule: Rule, attributes: Attributes, captures: Captures, now: float, *, may_fetch: bool
     ) -> Decision | Pending:
         claims: Claims | None = None
         try:
@@ -93,13 +104,31 @@ class Authorizer:
             if isinstance(found, NeedKeys):
                 return Pending(attributes, rule, found)
             claims = found
-            rule.judge(claims)
+            rule.judge(claims, captures, now)
             overwrite, remove = self._upstream.from_claims(claims, attributes.headers)
         except Rejected as rejected:
             if rejected.reason is Reason.MISSING_TOKEN and rule.access == "optional":
                 return self._allow_without_token(Reason.ANONYMOUS, rule, attributes)
-            return rule.deny(rejected, claims)
-        return Allow(Reason.OK, rule.name, claims, overwrite, remove)
+            return self._refuse(rule, attributes, rule.deny(rejected, captures, claims))
+        return Allow(Reason.OK, rule.name, claims, overwrite, remove, rule.mode)
 
     def _allow_without_token(self, reason: Reason, rule: Rule, attributes: Attributes) -> Allow:
-        return Allow(reason, rule.name, remove=self._upstream.without_claims(attributes.headers))
+        return Allow(reason, rule.name, remove=self._upstream.without_claims(attributes.headers), mode=rule.mode)
+
+    def _refuse(self, rule: Rule, attributes: Attributes, deny: Deny) -> Decision:
+        """The denial; or, by a rule in shadow mode, an allowance that tells of it and says nothing of who calls."""
+        if rule.mode == "enforce":
+            return deny
+        remove = self._upstream.without_claims(attributes.headers)
+        return Allow(deny.reason, deny.rule, deny.claims, remove=remove, mode="shadow", cause=deny.cause)
+
+
+def is_preflight(attributes: Attributes) -> bool:
+    """Whether this is a CORS preflight, which a browser sends without credentials (Fetch standard, section 4.8)."""
+    headers = attributes.headers
+    return (
+        attributes.method == "OPTIONS"
+        and "origin" in headers
+        and "access-control-request-method" in headers
+        and "authorization" not in headers
+    )

@@ -224,6 +224,7 @@ def test_what_did_not_come_in_time_is_denied_with_a_time_to_come_back(deciding: 
     pending = deciding.begin("/v1/7", UNKNOWN)
     assert isinstance(pending, Pending)
     late = deciding.authorizer.too_late(pending)
+    assert isinstance(late, Deny)
     assert (late.reason, late.rule, late.retry_after, late.challenge) == ("deadline_exceeded", "read", 1, None)
     assert "main" in late.cause
 

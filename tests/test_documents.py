@@ -48,7 +48,7 @@ def test_the_defaults_in_the_readme_are_the_defaults(tmp_path: Path) -> None:
 
 def keys(section: type[Section]) -> Iterator[str]:
     for name, field in section.model_fields.items():
-        yield name
+        yield field.alias or name
         for kind in _sections(field.annotation):
             yield from keys(kind)
 

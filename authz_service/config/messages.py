@@ -110,9 +110,9 @@ def _keys(where: Where) -> tuple[str, ...]:
     """The keys of the section at a place."""
     section: type[Section] = Settings
     for part in where:
-        if isinstance(part, str):
-            section = _section(section.model_fields[part].annotation) or section
-    return tuple(section.model_fields)
+        field = section.model_fields.get(str(part))  # none for a place in a list and for a name that is free
+        section = (field and _section(field.annotation)) or section
+    return tuple(field.alias or name for name, field in section.model_fields.items())
 
 
 def _section(annotation: Any) -> type[Section] | None:

@@ -15,10 +15,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from authz_service.config.units import Duration, Leeway, PositiveDuration, Size, as_written
 from authz_service.config.values import (
+    AcrValue,
     Algorithm,
+    CaptureName,
+    ClaimPath,
     File,
     GrpcAddress,
     HostPattern,
+    HttpHeader,
     IssuerUrl,
     Many,
     Method,
@@ -28,6 +32,7 @@ from authz_service.config.values import (
     PathPattern,
     Printable,
     RequiredClaims,
+    Scalar,
     Scope,
     Some,
     TcpAddress,
@@ -171,6 +176,10 @@ class Match(Section):
         None,
         description="Literal segments; {name} is exactly one non-empty segment; a final /** is any rest, also none.",
     )
+    headers: OrAbsent[Annotated[dict[HttpHeader, Printable], Field(min_length=1)]] = Field(
+        None,
+        description="Header name: its exact value. A header that came more than once has its values joined by commas.",
+    )
 
 
 class Scopes(Section):
@@ -189,6 +198,39 @@ def _scopes(value: object) -> object:
     return {"all": value} if isinstance(value, (list, tuple)) else value
 
 
+class Condition(Section):
+    """What one claim must be. Exactly one of the operators is given."""
+
+    equals: OrAbsent[Scalar] = Field(None, description="The claim is this value, of the same type.")
+    contains: OrAbsent[Scalar] = Field(None, description="The claim is a list, and this value is in it.")
+    in_: OrAbsent[Some[Scalar]] = Field(None, alias="in", description="The claim is one of these values.")
+    present: OrAbsent[Literal[True]] = Field(None, description="The claim is there, and is not null.")
+    absent: OrAbsent[Literal[True]] = Field(None, description="The claim is not there, or is null.")
+    equals_path: OrAbsent[CaptureName] = Field(
+        None, description="The claim is what the {name} of the path stands for: a text, or a whole number in decimal."
+    )
+
+    @model_validator(mode="after")
+    def _one_operator(self) -> Condition:
+        if len(self.model_fields_set) != 1:
+            raise ValueError(f"needs exactly one of {', '.join(OPERATORS)}")
+        return self
+
+
+OPERATORS = tuple(field.alias or name for name, field in Condition.model_fields.items())
+
+
+def _condition(value: object) -> object:
+    """A plain value is short for ``equals``."""
+    if value is None:
+        raise ValueError("is empty: write a value, or {present: true}, or {absent: true}")
+    if isinstance(value, list):
+        raise ValueError(  # noqa: TRY004 - what pydantic understands
+            "is a list: write {in: [...]} for one of these values, or {contains: value} for a claim that is a list"
+        )
+    return value if isinstance(value, dict) else {"equals": value}
+
+
 class Require(Section):
     """What the token must say."""
 
@@ -198,6 +240,24 @@ class Require(Section):
         default_factory=Scopes, description="A list: all of them. Or {all: [...], any: [...], none: [...]}."
     )
     clients: OrAbsent[Some[Printable]] = Field(None, description="The token's client is one of them.")
+    claims: OrAbsent[
+        Annotated[
+            dict[
+                ClaimPath, Annotated[Condition, BeforeValidator(_condition, json_schema_input_type=Scalar | Condition)]
+            ],
+            Field(min_length=1),
+        ]
+    ] = Field(
+        None,
+        description="Dotted path into nested claims (\\. for a dot in a name): the value that it equals, or one of "
+        "{equals, contains, in, present, absent, equals_path}. All must hold.",
+    )
+    max_auth_age: OrAbsent[PositiveDuration] = Field(
+        None, description="Against auth_time (RFC 9470): a login longer ago is asked for anew, by a challenge."
+    )
+    acr_values: OrAbsent[Some[AcrValue]] = Field(
+        None, description="The token's acr is one of them (RFC 9470), else a challenge names them."
+    )
 
 
 class Rule(Section):
@@ -205,12 +265,20 @@ class Rule(Section):
 
     name: Name = Field(description="Label in metrics and logs; unique.")
     match: Match = Field(default_factory=Match, description="Left out: every request.")
+    policy: OrAbsent[Name] = Field(
+        None,
+        description="Instead of match: the rule is for requests for which Envoy's context_extensions say "
+        "{authz_policy: NAME}.",
+    )
     access: Literal["token", "optional", "public"] = Field(
         "token",
         description="token: a good token is needed. optional: no token is fine, a bad one is not. "
         "public: a token is ignored.",
     )
     require: Require = Field(default_factory=Require, description="What the token must say.")
+    mode: Literal["enforce", "shadow"] = Field(
+        "enforce", description="shadow: decide, count and log, but let the request through."
+    )
 
 
 class Upstream(Section):
@@ -256,6 +324,10 @@ class Settings(Section):
     server: Server = Field(default_factory=Server, description="Where and how the sidecar listens.")
     issuers: Some[Issuer] = Field(description="Whose access tokens are accepted.")
     rules: Some[Rule] = Field(description="First match in file order decides; no match is denied.")
+    cors_preflight: Literal["deny", "allow"] = Field(
+        "deny",
+        description="allow: OPTIONS with Origin and Access-Control-Request-Method goes through without a token.",
+    )
     upstream: Upstream = Field(default_factory=Upstream, description="What the protected service receives.")
     token_cache: TokenCache = Field(default_factory=TokenCache, description="Validated tokens.")
     logging: Logging = Field(default_factory=Logging, description="What is logged.")

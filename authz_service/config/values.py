@@ -21,13 +21,14 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    PlainValidator,
     Strict,
     StrictStr,
     ValidationInfo,
 )
 from pydantic_core import CoreSchema, core_schema
 
-from authz_service.core import hosts, patterns
+from authz_service.core import claim_path, hosts, patterns
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 _SCOPE_TOKEN = re.compile(r"[!\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
@@ -38,6 +39,12 @@ _LARGEST_PORT = 65535
 _LONGEST_SOCKET_PATH = 107  # sun_path of unix(7) is 108 bytes, the last of them zero
 _LONGEST_QUOTE = 60  # characters of a value that a problem shows: enough to find it again
 _LONGEST_QUOTED_PATH = 300  # the end of a path tells more than its beginning
+_CAPTURE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NEVER_MATCHED = {
+    "authorization": "the credential is judged, not matched: remove it",
+    "proxy-authorization": "the credential is judged, not matched: remove it",
+    "host": "write match.hosts",
+}
 _NEVER_UPSTREAM = frozenset(
     {
         *("host", "authorization", "connection", "content-length", "transfer-encoding"),
@@ -110,6 +117,34 @@ def _upstream_header(value: str) -> str:
     if name in _NEVER_UPSTREAM:
         raise ValueError(f"{shown(value)} belongs to HTTP itself: choose a name of your own, such as x-auth-subject")
     return name
+
+
+def _http_header(value: str) -> str:
+    name = value.lower()
+    if not _TOKEN.fullmatch(value):
+        raise ValueError(f"{shown(value)} is no header name: write one such as x-api-version")
+    if name in _NEVER_MATCHED:
+        raise ValueError(f"{shown(value)} can not be matched here: {_NEVER_MATCHED[name]}")
+    return name
+
+
+def _claim_path(value: str) -> str:
+    claim_path.parse(value)
+    return value
+
+
+def _capture_name(value: str) -> str:
+    if not _CAPTURE_NAME.fullmatch(value):
+        raise ValueError(f"{shown(value)} is no name of a capture: write tenant for the {{tenant}} of the path")
+    return value
+
+
+def _scalar(value: object) -> object:
+    if value is None or value == "":
+        raise ValueError(EMPTY)
+    if not isinstance(value, (str, int, float)):
+        raise ValueError("must be a text, a number, true or false")  # noqa: TRY004 - what pydantic understands
+    return value
 
 
 def _host_pattern(value: str) -> str:
@@ -237,8 +272,8 @@ class _NeverNull:
         return core_schema.no_info_before_validator_function(_written, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        (written,) = (branch for branch in handler(schema)["anyOf"] if branch != {"type": "null"})
-        return dict(written)
+        written = [branch for branch in handler(schema)["anyOf"] if branch != {"type": "null"}]
+        return dict(written[0]) if len(written) == 1 else {"anyOf": written}
 
 
 Item = TypeVar("Item")
@@ -256,6 +291,11 @@ Algorithm = Annotated[
     Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"],
     BeforeValidator(_asymmetric),
 ]
+AcrValue = Scope  # acr_values is a list separated by spaces, in a quoted-string (RFC 9470 section 3)
+HttpHeader = Annotated[StrictStr, AfterValidator(_http_header)]
+ClaimPath = Annotated[StrictStr, AfterValidator(_claim_path)]
+CaptureName = Annotated[StrictStr, AfterValidator(_capture_name)]
+Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar, json_schema_input_type=str | int | float | bool)]
 UpstreamHeader = Annotated[StrictStr, AfterValidator(_upstream_header)]
 HostPattern = Annotated[StrictStr, AfterValidator(_host_pattern)]
 PathPattern = Annotated[StrictStr, AfterValidator(_path_pattern)]

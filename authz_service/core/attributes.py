@@ -21,3 +21,4 @@ class Attributes:
     host: str  # as sent: any case, perhaps with a port or a trailing dot
     path: str  # the request target as sent, query included
     headers: Mapping[str, str]
+    policy: str = ""  # what the proxy's own configuration chose for the route; "" where it chose nothing

@@ -1,6 +1,7 @@
-"""The Bearer challenge: the value of WWW-Authenticate (RFC 6750 section 3, RFC 9110 section 11.6.1).
+"""The Bearer challenge: the value of WWW-Authenticate (RFC 6750 and RFC 9470, section 3; RFC 9110 section 11.6.1).
 
-Law: pure; its texts come from the closed list of reasons and from the configuration, never from the request.
+Law: pure; its texts come from the closed list of reasons and from the configuration. All that a request can add is a
+segment of its path, where a rule's scope names it, and that only as a scope-token.
 """
 
 from __future__ import annotations
@@ -25,7 +26,19 @@ def bearer_challenge(
     error: str | None = None,
     description: str | None = None,
     scope: str | None = None,
+    max_age: str | None = None,
+    acr_values: str | None = None,
 ) -> str:
-    """``Bearer realm="..."`` with the parts given. ``scope`` is a space-separated list (RFC 6750 section 3)."""
-    parts = (("realm", realm), ("error", error), ("error_description", description), ("scope", scope))
+    """``Bearer realm="..."`` with the parts given.
+
+    ``scope`` and ``acr_values`` are lists separated by spaces, ``max_age`` is in whole seconds.
+    """
+    parts = (
+        ("realm", realm),
+        ("error", error),
+        ("error_description", description),
+        ("scope", scope),
+        ("max_age", max_age),
+        ("acr_values", acr_values),
+    )
     return "Bearer " + ", ".join(f"{name}={quote(value)}" for name, value in parts if value is not None)

@@ -8,19 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from authz_service.core.reasons import Reason
+from authz_service.core.reasons import ALLOWANCES, Reason
 
 if TYPE_CHECKING:
     from authz_service.core.claims import Claims
 
 NO_RULE_NAME = "-"  # stands for the rule where none was reached
 
-Mode = Literal["enforce"]
+Mode = Literal["enforce", "shadow"]
 
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """Let the request through, with ``headers`` overwritten and ``remove`` taken off on the way to the upstream."""
+    """Let the request through, with ``headers`` overwritten and ``remove`` taken off on the way to the upstream.
+
+    Where a rule in shadow mode would have denied it, ``reason`` and ``cause`` are those of the denial.
+    """
 
     reason: Reason
     rule: str
@@ -28,6 +31,7 @@ class Allow:
     headers: tuple[tuple[str, str], ...] = ()
     remove: tuple[str, ...] = ()
     mode: Mode = "enforce"
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,13 @@ class Deny:
 
 
 Decision = Allow | Deny
+
+
+def verdict(decision: Decision) -> Literal["allow", "deny"]:
+    """What the rules say, as logs and metadata tell it; of a rule in shadow mode it is not what is done."""
+    passed = isinstance(decision, Allow) and (decision.mode == "enforce" or decision.reason in ALLOWANCES)
+    return "allow" if passed else "deny"
+
 
 # The answer of last resort, for when deciding itself failed.
 INTERNAL_ERROR = Deny(Reason.INTERNAL_ERROR, cause="deciding failed: see the line before this one")

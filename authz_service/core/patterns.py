@@ -7,7 +7,10 @@ pattern that no accepted path could ever match is an error, not a rule that slee
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NEVER_IN_A_PATH = re.compile("[\x00-\x20\x7f-\x9f\\\\#?%]")
@@ -19,6 +22,13 @@ class PathPattern(NamedTuple):
     segments: tuple[str | None, ...]
     rest: bool  # a final /**: whatever follows, also nothing
     captures: dict[str, int]  # name of a capture: its place in ``segments``
+
+    def matches(self, path: Sequence[str]) -> bool:
+        """Whether the pattern stands for a path of these decoded segments."""
+        if len(path) < len(self.segments) or (len(path) > len(self.segments) and not self.rest):
+            return False
+        pairs = zip(self.segments, path, strict=False)
+        return all(segment == wanted if wanted is not None else segment for wanted, segment in pairs)
 
 
 def parse_pattern(pattern: str) -> PathPattern:

@@ -18,6 +18,7 @@ class Reason(StrEnum):
     OK = "ok"
     PUBLIC = "public"
     ANONYMOUS = "anonymous"
+    PREFLIGHT = "preflight"
 
     # The request could not be read in one way only.
     AMBIGUOUS_PATH = "ambiguous_path"
@@ -28,7 +29,10 @@ class Reason(StrEnum):
     MISSING_TOKEN = "missing_token"
     ISSUER_NOT_ALLOWED = "issuer_not_allowed"
     CLIENT_NOT_ALLOWED = "client_not_allowed"
+    CLAIM_MISMATCH = "claim_mismatch"
     INSUFFICIENT_SCOPE = "insufficient_scope"
+    STALE_AUTHENTICATION = "stale_authentication"
+    WEAK_AUTHENTICATION = "weak_authentication"
 
     # The token.
     MALFORMED_TOKEN = "malformed_token"
@@ -85,6 +89,11 @@ def _invalid_token(detail: str) -> Denial:
     return Denial(HTTPStatus.UNAUTHORIZED, RpcCode.UNAUTHENTICATED, detail, "invalid_token", challenged=True)
 
 
+def _step_up(detail: str) -> Denial:
+    error = "insufficient_user_authentication"  # RFC 9470 section 3
+    return Denial(HTTPStatus.UNAUTHORIZED, RpcCode.UNAUTHENTICATED, detail, error, challenged=True)
+
+
 def _forbidden(detail: str) -> Denial:
     return Denial(HTTPStatus.FORBIDDEN, RpcCode.PERMISSION_DENIED, detail)
 
@@ -93,7 +102,7 @@ def _unavailable(detail: str) -> Denial:
     return Denial(HTTPStatus.SERVICE_UNAVAILABLE, RpcCode.UNAVAILABLE, detail)
 
 
-ALLOWANCES = frozenset({Reason.OK, Reason.PUBLIC, Reason.ANONYMOUS})
+ALLOWANCES = frozenset({Reason.OK, Reason.PUBLIC, Reason.ANONYMOUS, Reason.PREFLIGHT})
 
 # The details are also the challenge's error_description, so they keep to its character set: no quote, no backslash.
 DENIALS: dict[Reason, Denial] = {
@@ -111,6 +120,7 @@ DENIALS: dict[Reason, Denial] = {
     ),
     Reason.ISSUER_NOT_ALLOWED: _forbidden("Tokens of this issuer may not do this"),
     Reason.CLIENT_NOT_ALLOWED: _forbidden("This client may not do this"),
+    Reason.CLAIM_MISMATCH: _forbidden("A claim of the token is not what this request needs"),
     Reason.INSUFFICIENT_SCOPE: Denial(
         HTTPStatus.FORBIDDEN,
         RpcCode.PERMISSION_DENIED,
@@ -118,6 +128,8 @@ DENIALS: dict[Reason, Denial] = {
         "insufficient_scope",
         challenged=True,
     ),
+    Reason.STALE_AUTHENTICATION: _step_up("A more recent authentication is required"),
+    Reason.WEAK_AUTHENTICATION: _step_up("A different authentication level is required"),
     Reason.MALFORMED_TOKEN: _invalid_token("The token is malformed"),
     Reason.UNSUPPORTED_ALGORITHM: _invalid_token("The signature algorithm is not accepted"),
     Reason.UNKNOWN_ISSUER: _invalid_token("The issuer is not accepted"),

@@ -8,19 +8,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from authz_service.core import patterns
 from authz_service.core.challenge import bearer_challenge
 from authz_service.core.decision import Deny
-from authz_service.core.errors import Rejected, quoted
+from authz_service.core.errors import Rejected
 from authz_service.core.reasons import DENIALS, Reason
-from authz_service.rules.matcher import Matcher
+from authz_service.rules import conditions
+from authz_service.rules.conditions import Condition, WantedScopes
+from authz_service.rules.matcher import NOWHERE, Matcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from authz_service.config import model
+    from authz_service.core.attributes import Attributes
     from authz_service.core.claims import Claims
+    from authz_service.rules.conditions import Captures
 
 _ALWAYS_POSSIBLE = (Reason.INTERNAL_ERROR, Reason.DEADLINE_EXCEEDED)
+# What only some conditions can find, so that the others can not be the reason for a decision.
+_OF_CONDITIONS = frozenset(
+    {
+        *(Reason.ISSUER_NOT_ALLOWED, Reason.CLIENT_NOT_ALLOWED, Reason.CLAIM_MISMATCH, Reason.INSUFFICIENT_SCOPE),
+        *(Reason.STALE_AUTHENTICATION, Reason.WEAK_AUTHENTICATION),
+    }
+)
+_NAME_SCOPES = frozenset({Reason.MISSING_TOKEN, Reason.INSUFFICIENT_SCOPE})
+_STEP_UP = frozenset({Reason.STALE_AUTHENTICATION, Reason.WEAK_AUTHENTICATION})
+_NO_CAPTURES: Captures = {}
 
 
 class Rule:
@@ -32,75 +47,94 @@ class Rule:
         allowed = [issuer for issuer in issuers if require.issuers is None or issuer.label in require.issuers]
         self.name = rule.name
         self.access = rule.access
-        self._audiences = {issuer.label: frozenset(require.audiences or issuer.audiences) for issuer in allowed}
-        self._all = frozenset(require.scopes.all)
-        self._any = frozenset(require.scopes.any)
-        self._none = frozenset(require.scopes.none)
-        self._clients = None if require.clients is None else frozenset(require.clients)
-        wanted = dict.fromkeys((*require.scopes.all, *require.scopes.any))
-        self._scope = " ".join(wanted) or None
+        self.mode = rule.mode
+        self._scopes = WantedScopes(require.scopes)
+        self.conditions = tuple(_conditions(require, allowed, self._scopes))  # in the order in which they are judged
+        self._paths = _paths_with_captures(rule, self._scopes)
         self._realm = next(iter((*(require.audiences or ()), *(a for i in allowed for a in i.audiences))), rule.name)
-        self._every_issuer = len(allowed) == len(issuers)
+        self._max_age = None if require.max_auth_age is None else str(int(require.max_auth_age))
+        self._acr_values = None if require.acr_values is None else " ".join(require.acr_values)
 
-    def judge(self, claims: Claims) -> None:
-        """Whether validated claims suffice for this rule.
+    def captures(self, path: Sequence[str]) -> Captures:
+        """What each ``{name}`` of the path stands for, by the first pattern that matches; nothing if nobody asks."""
+        for pattern in self._paths:
+            if pattern.matches(path):
+                return {name: path[place] for name, place in pattern.captures.items()}
+        return _NO_CAPTURES
+
+    def judge(self, claims: Claims, captures: Captures, now: float) -> None:
+        """Whether validated claims suffice for this rule. ``now`` is in seconds since the epoch.
 
         Raises:
             Rejected: when they do not.
         """
-        accepted = self._audiences.get(claims.issuer)
-        if accepted is None:
-            raise Rejected(Reason.ISSUER_NOT_ALLOWED, f"the rule does not allow issuer {claims.issuer}")
-        if accepted.isdisjoint(claims.audiences):
-            raise Rejected(Reason.WRONG_AUDIENCE, f"its audiences are {quoted(sorted(claims.audiences))}")
-        if self._clients is not None and claims.client_id not in self._clients:
-            raise Rejected(Reason.CLIENT_NOT_ALLOWED, f"the rule does not allow client {quoted(claims.client_id)}")
-        self._judge_scopes(claims.scopes)
+        for condition in self.conditions:
+            cause = condition.unmet(claims, captures, now)
+            if cause is not None:
+                raise Rejected(condition.reason, cause)
 
-    def _judge_scopes(self, scopes: frozenset[str]) -> None:
-        if not self._all <= scopes:
-            raise Rejected(Reason.INSUFFICIENT_SCOPE, f"scopes missing: {' '.join(sorted(self._all - scopes))}")
-        if self._any and self._any.isdisjoint(scopes):
-            raise Rejected(Reason.INSUFFICIENT_SCOPE, f"one scope missing of: {' '.join(sorted(self._any))}")
-        if not self._none.isdisjoint(scopes):
-            raise Rejected(Reason.INSUFFICIENT_SCOPE, f"scopes forbidden: {' '.join(sorted(self._none & scopes))}")
-
-    def deny(self, rejected: Rejected, claims: Claims | None = None) -> Deny:
+    def deny(self, rejected: Rejected, captures: Captures = _NO_CAPTURES, claims: Claims | None = None) -> Deny:
         """The denial for what was rejected, with the challenge that this rule gives for it."""
         return Deny(
             rejected.reason,
             rule=self.name,
             cause=rejected.cause,
-            challenge=self._challenge(rejected.reason),
+            challenge=self._challenge(rejected.reason, captures),
             retry_after=rejected.retry_after,
             claims=claims,
+            mode=self.mode,
         )
 
-    def _challenge(self, reason: Reason) -> str | None:
+    def _challenge(self, reason: Reason, captures: Captures) -> str | None:
         denial = DENIALS[reason]
         if not denial.challenged:
             return None
-        names_scope = reason in {Reason.MISSING_TOKEN, Reason.INSUFFICIENT_SCOPE}
+        step_up = reason in _STEP_UP
         return bearer_challenge(
             self._realm,
             error=denial.error,
             description=denial.detail if denial.error else None,
-            scope=self._scope if names_scope else None,
+            scope=self._scopes.for_challenge(captures) if reason in _NAME_SCOPES else None,
+            max_age=self._max_age if step_up else None,
+            acr_values=self._acr_values if step_up else None,
         )
 
     def possible_reasons(self) -> Iterable[Reason]:
         """Every reason that a decision by this rule can have: what its metrics start with."""
         if self.access == "public":
             return (Reason.PUBLIC, *_ALWAYS_POSSIBLE)
-        impossible = {Reason.PUBLIC, Reason.AMBIGUOUS_PATH, Reason.NO_RULE}
+        impossible = {Reason.PUBLIC, Reason.PREFLIGHT, Reason.AMBIGUOUS_PATH, Reason.NO_RULE}
         impossible.add(Reason.ANONYMOUS if self.access == "token" else Reason.MISSING_TOKEN)
-        if self._every_issuer:
-            impossible.add(Reason.ISSUER_NOT_ALLOWED)
-        if self._clients is None:
-            impossible.add(Reason.CLIENT_NOT_ALLOWED)
-        if not (self._all or self._any or self._none):
-            impossible.add(Reason.INSUFFICIENT_SCOPE)
+        impossible |= _OF_CONDITIONS - {condition.reason for condition in self.conditions}
         return [reason for reason in Reason if reason not in impossible]
+
+
+def _conditions(require: model.Require, allowed: Sequence[model.Issuer], scopes: WantedScopes) -> Iterator[Condition]:
+    """What nothing can mend comes first; then what another scope, and at last what another login would mend."""
+    if require.issuers is not None:
+        yield conditions.issuer_is_one_of(issuer.label for issuer in allowed)
+    yield conditions.audience_is_accepted(
+        {issuer.label: frozenset(require.audiences or issuer.audiences) for issuer in allowed}
+    )
+    if require.clients is not None:
+        yield conditions.client_is_one_of(require.clients)
+    for path, wanted in (require.claims or {}).items():
+        yield conditions.claim_holds(path, wanted)
+    if (wanted_scopes := scopes.condition()) is not None:
+        yield wanted_scopes
+    if require.max_auth_age is not None:
+        leeways = {issuer.label: issuer.leeway for issuer in allowed}
+        yield conditions.authenticated_within(require.max_auth_age, leeways)
+    if require.acr_values is not None:
+        yield conditions.authenticated_as(require.acr_values)
+
+
+def _paths_with_captures(rule: model.Rule, scopes: WantedScopes) -> tuple[patterns.PathPattern, ...]:
+    """The rule's patterns where anything asks for what they capture, else none."""
+    compared = any(condition.equals_path for condition in (rule.require.claims or {}).values())
+    if not (compared or scopes.captured):
+        return ()
+    return tuple(map(patterns.parse_pattern, rule.match.paths or ()))
 
 
 class Policy:
@@ -108,9 +142,20 @@ class Policy:
 
     def __init__(self, rules: Sequence[model.Rule], issuers: Sequence[model.Issuer]) -> None:
         self.rules = tuple(Rule(rule, issuers) for rule in rules)
-        self._matcher = Matcher([rule.match for rule in rules])
+        self._matcher = Matcher([None if rule.policy else rule.match for rule in rules])
+        self._named = {rule.policy: place for place, rule in enumerate(rules) if rule.policy}
 
-    def choose(self, host: str, method: str, segments: Sequence[str]) -> Rule | None:
-        """The first rule that matches, or None; ``host`` and ``method`` as sent, ``segments`` decoded."""
-        place = self._matcher.choose(host, method, segments)
-        return None if place is None else self.rules[place]
+    def choose(self, attributes: Attributes, path: Sequence[str]) -> Rule | None:
+        """The first rule that applies, or None. ``path`` are the decoded segments.
+
+        A policy that no rule has finds no rule at all: whoever set it meant one that is not here.
+        """
+        place = self._matcher.choose(attributes, path)
+        if place is None:
+            return None
+        if attributes.policy:
+            named = self._named.get(attributes.policy)
+            if named is None:
+                return None
+            place = min(place, named)
+        return None if place == NOWHERE else self.rules[place]

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from authz_service.core.decision import Allow, Deny
+from authz_service.core.decision import verdict
 from authz_service.core.reasons import DENIALS
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def configure(level: str, format_: str, stream: Writable) -> None:
 class DecisionLog:
     """One line a decision."""
 
-    _WRITTEN: Mapping[str, tuple[type, ...]] = {"none": (), "denied": (Deny,), "all": (Allow, Deny)}
+    _WRITTEN: Mapping[str, tuple[str, ...]] = {"none": (), "denied": ("deny",), "all": ("allow", "deny")}
 
     def __init__(self, which: Literal["none", "denied", "all"]) -> None:
         self._written = self._WRITTEN[which]
@@ -81,19 +81,19 @@ class DecisionLog:
 
     def write(self, attributes: Attributes, decision: Decision, decision_id: str, seconds: float) -> None:
         """Write the line for a decision that took so long, if it is one of those to write."""
-        if isinstance(decision, self._written) and self._logger.isEnabledFor(logging.INFO):
+        if verdict(decision) in self._written and self._logger.isEnabledFor(logging.INFO):
             told = _told(attributes, decision) | {"duration_us": round(seconds * 1e6)}
             self._logger.info("decision", extra=fields(decision_id=decision_id, **told))
 
 
 def _told(attributes: Attributes, decision: Decision) -> dict[str, object]:
     told: dict[str, object] = {
-        "decision": "allow" if isinstance(decision, Allow) else "deny",
+        "decision": verdict(decision),
         "reason": decision.reason,
         "rule": decision.rule,
         "mode": decision.mode,
     }
-    if isinstance(decision, Deny):
+    if told["decision"] == "deny":
         told |= {"status": int(DENIALS[decision.reason].status), "cause": decision.cause}
     sent = {"method": attributes.method, "host": attributes.host, "path": _QUERY.split(attributes.path, maxsplit=1)[0]}
     if (request_id := attributes.headers.get("x-request-id")) is not None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-    from authz_service.core.decision import Decision
+    from authz_service.core.decision import Decision, Mode
 
 FetchResult = Literal["success", "not_modified", "failure"]
 
@@ -66,7 +66,7 @@ class _Families:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.checks = Counter(
             "authz_checks_total",
-            "Decisions. rule is - where none was reached.",
+            "Decisions. rule is - where none was reached; those of mode shadow were told and not enforced.",
             ("decision", "reason", "rule", "mode"),
             registry=registry,
         )
@@ -171,15 +171,15 @@ class Metrics:
         self._reload_failed: Callable[[], None] = families.config_reloads.labels("failure").inc
         # What to call for a decision: the counter, then the histogram.
         self._counting: dict[tuple[Reason, str, str], tuple[Callable[[], None], Callable[[float], None]]] = {}
-        self.declare_rules([(NO_RULE_NAME, _WITHOUT_RULE)])
+        self.declare_rules([(NO_RULE_NAME, "enforce", _WITHOUT_RULE)])
 
     # Decisions.
 
-    def declare_rules(self, rules: Iterable[tuple[str, Iterable[Reason]]]) -> None:
+    def declare_rules(self, rules: Iterable[tuple[str, Mode, Iterable[Reason]]]) -> None:
         """Create the series of each rule for the reasons that its decisions can have."""
-        for rule, reasons in rules:
+        for rule, mode, reasons in rules:
             for reason in reasons:
-                self._declare(reason, rule, "enforce")
+                self._declare(reason, rule, mode)
 
     def count(self, decision: Decision, seconds: float) -> None:
         """Count a decision that took so long. Called for every request, so it only looks up what stands ready."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from authz_service.core.claims import Claims
 from authz_service.core.errors import Rejected
+from authz_service.core.members import number, text, texts
 from authz_service.core.reasons import Reason
 from authz_service.tokens.id_token import require_access_token
-from authz_service.tokens.members import number, text, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from authz_service.core.errors import Rejected, quoted
+from authz_service.core.members import text
 from authz_service.core.reasons import Reason
-from authz_service.tokens.members import text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

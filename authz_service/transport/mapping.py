@@ -17,7 +17,7 @@ from authz_service._pb.base_pb2 import HeaderValueOption
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.core.attributes import Attributes
 from authz_service.core.challenge import bearer_challenge
-from authz_service.core.decision import Allow, Decision, Deny
+from authz_service.core.decision import Allow, Decision, Deny, verdict
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import DENIALS, Denial, Reason
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from authz_service._pb.http_status_pb2 import StatusCode
 
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+_POLICY = "authz_policy"  # the context extension by which a route names its rule
 _PROBLEM_TYPE = "urn:authz-service:denial:"
 
 
@@ -61,7 +62,8 @@ def attributes_of(data: bytes) -> Attributes:
     except DecodeError:
         raise Rejected(Reason.MALFORMED_REQUEST, "the bytes are no CheckRequest") from None
     http = request.attributes.request.http
-    return Attributes(http.method, http.host, _path(http), _headers(http))
+    policy = request.attributes.context_extensions.get(_POLICY, "")
+    return Attributes(http.method, http.host, _path(http), _headers(http), policy)
 
 
 def _path(http: AttributeContext.HttpRequest) -> str:
@@ -141,7 +143,7 @@ def _describe(response: CheckResponse, decision: Decision, decision_id: str) -> 
     """Dynamic metadata for Envoy's access log, rate limits and other filters: always the same members."""
     fields = response.dynamic_metadata.fields
     fields["decision_id"].string_value = decision_id
-    fields["decision"].string_value = "allow" if isinstance(decision, Allow) else "deny"
+    fields["decision"].string_value = verdict(decision)
     fields["reason"].string_value = decision.reason
     fields["rule"].string_value = decision.rule
     fields["mode"].string_value = decision.mode

@@ -49,7 +49,7 @@ def test_every_key_that_there_is_stands_in_the_complete_example_or_is_left_out_f
         "server": (written.server, {"tls"}),
         "issuer": (written.issuers[0], set()),
         "keys": (written.issuers[0].keys, {"jwks_uri", "jwks_file", "snapshot_file"}),
-        "rule": (written.rules[0], set()),
+        "rule": (written.rules[0], {"policy"}),
         "upstream": (written.upstream, set()),
         "token_cache": (written.token_cache, set()),
         "logging": (written.logging, set()),
@@ -292,7 +292,7 @@ def test_a_value_of_the_wrong_type_is_named_with_what_would_be_right(
 
 @pytest.mark.parametrize(
     "later",
-    ["cors_preflight: deny", "policies: {}", "issuers_: []", "'a b': 1", '"x\\ny": 1', "? " + "k" * 200 + "\n: 1"],
+    ["policies: {}", "issuers_: []", "'a b': 1", '"x\\ny": 1', "? " + "k" * 200 + "\n: 1"],
 )
 def test_a_key_that_is_not_known_is_refused_on_one_line(refuses: Refuses, later: str) -> None:
     (problem,) = refuses(f"{MINIMAL}{later}\n")

@@ -27,7 +27,7 @@ def resolved(part: dict[str, Any]) -> dict[str, Any]:
 
 
 TYPES: dict[str, type | tuple[type, ...]] = {
-    "string": str, "boolean": bool, "integer": int, "array": list, "object": dict, "null": type(None),
+    "string": str, "boolean": bool, "integer": int, "number": float, "array": list, "object": dict, "null": type(None),
 }  # fmt: skip
 
 
@@ -36,7 +36,8 @@ def accepts(part: dict[str, Any], value: Any) -> bool:
     part = resolved(part)
     if "anyOf" in part:
         return any(accepts(branch, value) for branch in part["anyOf"])
-    if not isinstance(value, TYPES[part["type"]]) or value not in part.get("enum", [value]):
+    allowed = [part["const"]] if "const" in part else part.get("enum", [value])
+    if not isinstance(value, TYPES[part["type"]]) or value not in allowed:
         return False
     match value:
         case str():

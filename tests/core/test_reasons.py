@@ -18,6 +18,9 @@ CONTRACT: dict[str, tuple[int, int, str | None]] = {
     "malformed_request": (400, 3, "invalid_request"),
     **dict.fromkeys(_INVALID_TOKEN, (401, 16, "invalid_token")),
     "insufficient_scope": (403, 7, "insufficient_scope"),
+    "stale_authentication": (401, 16, "insufficient_user_authentication"),
+    "weak_authentication": (401, 16, "insufficient_user_authentication"),
+    "claim_mismatch": (403, 7, "-"),
     "client_not_allowed": (403, 7, "-"),
     "issuer_not_allowed": (403, 7, "-"),
     "no_rule": (403, 7, "-"),
@@ -31,7 +34,7 @@ CONTRACT: dict[str, tuple[int, int, str | None]] = {
 def test_every_reason_is_an_allowance_or_has_a_denial_and_none_is_both() -> None:
     assert set(Reason) == ALLOWANCES | DENIALS.keys()
     assert not ALLOWANCES & DENIALS.keys()
-    assert {str(reason) for reason in ALLOWANCES} == {"ok", "public", "anonymous"}
+    assert {str(reason) for reason in ALLOWANCES} == {"ok", "public", "anonymous", "preflight"}
 
 
 def test_every_denial_is_one_of_the_contract() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,9 @@ from authz_service.core.errors import Rejected
 from authz_service.core.reasons import DENIALS, Reason
 from authz_service.rules.policy import Rule
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 ISSUERS = [
     Issuer.model_validate({"issuer": "https://a.example/", "name": "a", "audiences": ["api"]}),
     Issuer.model_validate({"issuer": "https://b.example/", "name": "b", "audiences": ["b-api", "other"]}),
@@ -26,13 +30,13 @@ def rule(access: str = "token", **require: Any) -> Rule:
     return Rule(RuleSettings.model_validate(settings), ISSUERS)
 
 
-def claims(issuer: str = "a", audiences: str = "api", scopes: str = "", client: str = "app") -> Claims:
-    return Claims(issuer, "u", client, frozenset(audiences.split()), frozenset(scopes.split()), scopes, {})
+def claims(issuer: str = "a", audiences: str = "api", scopes: str = "", client: str = "app", **members: Any) -> Claims:
+    return Claims(issuer, "u", client, frozenset(audiences.split()), frozenset(scopes.split()), scopes, members)
 
 
-def reason(judge: Rule, **said: str) -> str:
+def reason(judge: Rule, captures: Mapping[str, str] = MappingProxyType({}), now: float = 0.0, **said: Any) -> str:
     try:
-        judge.judge(claims(**said))
+        judge.judge(claims(**said), captures, now)
     except Rejected as rejected:
         return rejected.reason.value
     return "ok"
@@ -51,7 +55,7 @@ def reason(judge: Rule, **said: str) -> str:
         ({"audiences": ["x"]}, {"issuer": "b", "audiences": "x"}, "ok"),
         ({"issuers": ["b"]}, {}, "issuer_not_allowed"),
         ({"issuers": ["b"]}, {"issuer": "b", "audiences": "b-api"}, "ok"),
-        ({}, {"issuer": "c"}, "issuer_not_allowed"),
+        ({}, {"issuer": "c"}, "wrong_audience"),
         ({"clients": ["app"]}, {}, "ok"),
         ({"clients": ["web"]}, {}, "client_not_allowed"),
         ({"clients": ["web"]}, {"client": ""}, "client_not_allowed"),
@@ -68,7 +72,7 @@ def reason(judge: Rule, **said: str) -> str:
     ],
 )
 def test_a_rule_judges_issuer_audience_client_and_scopes(
-    require: dict[str, Any], said: dict[str, str], expected: str
+    require: dict[str, Any], said: dict[str, Any], expected: str
 ) -> None:
     assert reason(rule(**require), **said) == expected
 
@@ -143,9 +147,9 @@ def test_a_challenge_names_each_scope_once_and_in_the_order_of_the_configuration
 
 def test_the_cause_of_a_denial_names_what_was_missing_and_escapes_what_was_sent() -> None:
     with pytest.raises(Rejected, match="scopes missing: x y"):
-        rule(scopes=["y", "x"]).judge(claims())
+        rule(scopes=["y", "x"]).judge(claims(), {}, 0.0)
     with pytest.raises(Rejected, match=r"client 'a\\nb'"):
-        rule(clients=["web"]).judge(claims(client="a\nb"))
+        rule(clients=["web"]).judge(claims(client="a\nb"), {}, 0.0)
 
 
 @pytest.mark.parametrize("why", DENIALS)
@@ -166,3 +170,61 @@ def test_the_series_of_a_rule_are_those_of_the_reasons_that_it_can_have() -> Non
     assert "anonymous" in set(rule("optional").possible_reasons())
     full = set(rule(scopes=["x"], clients=["c"], issuers=["a"]).possible_reasons())
     assert {"insufficient_scope", "client_not_allowed", "issuer_not_allowed"} <= full
+
+
+def test_the_series_of_claims_and_step_up_are_those_of_rules_that_ask_for_them() -> None:
+    asked = {"claim_mismatch", "stale_authentication", "weak_authentication"}
+    assert set(rule().possible_reasons()) & asked == set()
+    full = rule(claims={"tenant": "acme"}, max_auth_age="15m", acr_values=["urn:mfa"])
+    assert asked <= set(full.possible_reasons())
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"tenant": "acme", "auth_time": 1000, "acr": "urn:mfa", "scopes": "x"}, "ok"),
+        ({"audiences": "other"}, "wrong_audience"),
+        ({"client": "web"}, "client_not_allowed"),
+        ({"tenant": "other"}, "claim_mismatch"),
+        ({"tenant": "acme"}, "insufficient_scope"),
+        ({"tenant": "acme", "scopes": "x"}, "stale_authentication"),
+        ({"tenant": "acme", "scopes": "x", "auth_time": 100}, "stale_authentication"),
+        ({"tenant": "acme", "scopes": "x", "auth_time": 1000}, "weak_authentication"),
+    ],
+)
+def test_what_nothing_can_mend_is_said_first_and_what_another_login_mends_last(
+    said: dict[str, Any], expected: str
+) -> None:
+    judge = rule(clients=["app"], claims={"tenant": "acme"}, scopes=["x"], max_auth_age="15m", acr_values=["urn:mfa"])
+    assert reason(judge, now=1100.0, **said) == expected
+
+
+@pytest.mark.parametrize("why", [Reason.STALE_AUTHENTICATION, Reason.WEAK_AUTHENTICATION])
+def test_a_step_up_challenge_says_how_recent_and_how_strong_a_login_must_be(why: Reason) -> None:
+    told = challenge(rule(max_auth_age="15m", acr_values=["urn:mfa", "gold"], scopes=["x"]), why)
+    assert told is not None
+    assert 'error="insufficient_user_authentication"' in told
+    assert told.endswith('max_age="900", acr_values="urn:mfa gold"')
+    assert "scope" not in told
+    assert "max_age" not in str(challenge(rule(acr_values=["urn:mfa"]), why))
+    assert "acr_values" not in str(challenge(rule(max_auth_age="1h"), why))
+
+
+def test_a_challenge_names_the_scope_for_this_path_unless_no_token_could_hold_it() -> None:
+    paths = {"paths": ["/{tenant}/x"]}
+    settings = {"name": "r", "match": paths, "require": {"scopes": ["read:{tenant}", "b"]}}
+    judge = Rule(RuleSettings.model_validate(settings), ISSUERS)
+    for segment, told in (("acme", "read:acme b"), ('a"b', "b"), ("a b", "b"), ("é", "b")):
+        captures = judge.captures([segment, "x"])
+        denied = judge.deny(Rejected(Reason.INSUFFICIENT_SCOPE, "cause"), captures)
+        assert str(denied.challenge).endswith(f', scope="{told}"')
+
+
+def test_what_a_path_captured_is_read_by_the_first_pattern_that_matches() -> None:
+    paths = ["/v1/{tenant}", "/v2/{x}/{tenant}", "/v3/{tenant}/**"]
+    settings = {"name": "r", "match": {"paths": paths}, "require": {"claims": {"t": {"equals_path": "tenant"}}}}
+    judge = Rule(RuleSettings.model_validate(settings), ISSUERS)
+    assert judge.captures(["v1", "a"]) == {"tenant": "a"}
+    assert judge.captures(["v2", "b", "a"]) == {"x": "b", "tenant": "a"}
+    assert judge.captures(["v3", "a", "b", "c"]) == {"tenant": "a"}
+    assert rule(scopes=["x"]).captures(["v1", "a"]) == {}  # nobody asks

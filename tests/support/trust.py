@@ -108,12 +108,15 @@ class Deciding(Trust):
         headers: dict[str, str],
         *,
         forward_authorization: bool = True,
+        allow_preflight: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         self.policy = Policy([Rule.model_validate(rule) for rule in rules], [each.settings for each in self.issuers])
         upstream = UpstreamHeaders(headers, forward_authorization=forward_authorization)
-        self.authorizer = Authorizer(self.policy, self.validator, upstream, max_token_bytes=16_384)
+        self.authorizer = Authorizer(
+            self.policy, self.validator, upstream, max_token_bytes=16_384, allow_preflight=allow_preflight
+        )
 
     def begin(
         self,
@@ -122,11 +125,12 @@ class Deciding(Trust):
         *,
         method: str = "GET",
         host: str = "api.example.org:443",
+        policy: str = "",
         **sent: str,
     ) -> Decision | Pending:
         """What becomes of a request with this token, or with these headers."""
         sent |= {} if token is None else {"authorization": f"Bearer {token}"}
-        return self.authorizer.begin(Attributes(method, host, path, sent), NOW)
+        return self.authorizer.begin(Attributes(method, host, path, sent, policy), NOW)
 
     def decide(self, path: str, token: str | None = None, **request: Any) -> Decision:
         """As ``begin``, where nothing needs to be fetched."""

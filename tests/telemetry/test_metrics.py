@@ -81,7 +81,7 @@ def test_every_known_series_starts_at_zero(
     metrics: Metrics, accept: str, parse: Callable[[str], Iterable[Metric]]
 ) -> None:
     metrics.issuer("main")
-    metrics.declare_rules([("read", Reason)])
+    metrics.declare_rules([("read", "enforce", Reason)])
     samples = [s for f in parse(read(metrics, accept)) if f.name.startswith("authz_") for s in f.samples]
     assert {s.name for s in samples if s.value != 0} == {"authz_build_info"}
     assert {s.labels["result"] for s in samples if s.name == "authz_jwks_fetches_total"} == {
@@ -111,7 +111,7 @@ def test_two_services_in_one_process_do_not_share_numbers(metrics: Metrics) -> N
 
 @pytest.mark.parametrize("reason", Reason)
 def test_a_declared_rule_has_a_series_for_each_of_its_reasons(metrics: Metrics, reason: Reason) -> None:
-    metrics.declare_rules([("read", [reason])])
+    metrics.declare_rules([("read", "enforce", [reason])])
     decision = "allow" if reason in ALLOWANCES else "deny"
     labels = {"decision": decision, "reason": str(reason), "rule": "read", "mode": "enforce"}
     assert value(metrics, "authz_checks_total", **labels) == 0
@@ -125,14 +125,14 @@ def test_what_is_decided_without_a_rule_has_a_series_of_its_own(metrics: Metrics
 
 
 def test_declaring_a_rule_again_keeps_what_was_counted(metrics: Metrics) -> None:
-    metrics.declare_rules([("read", [Reason.OK])])
+    metrics.declare_rules([("read", "enforce", [Reason.OK])])
     metrics.count(Allow(Reason.OK, "read"), 0.001)
-    metrics.declare_rules([("read", [Reason.OK, Reason.EXPIRED])])
+    metrics.declare_rules([("read", "enforce", [Reason.OK, Reason.EXPIRED])])
     assert value(metrics, "authz_checks_total", decision="allow", reason="ok", rule="read", mode="enforce") == 1
 
 
 def test_a_decision_is_counted_and_timed(metrics: Metrics) -> None:
-    metrics.declare_rules([("read", Reason)])
+    metrics.declare_rules([("read", "enforce", Reason)])
     metrics.count(Allow(Reason.OK, "read"), 0.00004)
     metrics.count(Allow(Reason.PUBLIC, "read"), 0.3)
     metrics.count(Deny(Reason.EXPIRED, "read"), 9.0)

@@ -1,0 +1,76 @@
+"""From settings to an authorizer: what one configuration decides by.
+
+Law: everything that decides is built here, and nothing is started: the sidecar, ``explain`` and ``test`` get the very
+same parts and differ in where keys come from. Clocks and metrics are passed in.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from authz_service.authorizer import Authorizer
+from authz_service.core.decision import NO_RULE_NAME
+from authz_service.core.reasons import Reason
+from authz_service.core.upstream import UpstreamHeaders
+from authz_service.keys.cache import KeyCache
+from authz_service.keys.file_source import FileSource
+from authz_service.keys.http_source import HttpSource
+from authz_service.keys.snapshot import SnapshotFile
+from authz_service.rules.policy import Policy
+from authz_service.tokens.validator import Validator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from authz_service.config.model import Issuer, Settings
+    from authz_service.keys.source import KeySource
+    from authz_service.telemetry.metrics import Metrics
+    from authz_service.tokens.cache import TokenCache
+    from authz_service.tokens.validator import TrustedIssuer
+
+
+def source_of(issuer: Issuer) -> KeySource:
+    """Where the issuer's keys come from."""
+    keys = issuer.keys
+    if keys.jwks_file is not None:
+        return FileSource(keys.jwks_file, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
+    return HttpSource(issuer.issuer, keys)
+
+
+def key_cache_of(issuer: Issuer, source: KeySource, metrics: Metrics, clock: Callable[[], float]) -> KeyCache:
+    """The issuer's keys, not fetched yet. ``clock`` gives seconds since the epoch."""
+    return KeyCache(
+        source,
+        issuer.keys,
+        issuer=issuer.label,
+        metrics=metrics.issuer(issuer.label),
+        logger=logging.getLogger("authz.keys"),
+        clock=clock,
+        snapshots=_snapshots_of(issuer),
+    )
+
+
+def _snapshots_of(issuer: Issuer) -> SnapshotFile | None:
+    keys = issuer.keys
+    if keys.snapshot_file is None:
+        return None
+    return SnapshotFile(keys.snapshot_file, issuer=issuer.issuer, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
+
+
+def authorizer_of(
+    settings: Settings, issuers: Sequence[TrustedIssuer], token_cache: TokenCache, metrics: Metrics
+) -> Authorizer:
+    """What decides by these settings, with the keys of these issuers."""
+    policy = Policy(settings.rules, settings.issuers)
+    metrics.declare_rules((rule.name, rule.mode, rule.possible_reasons()) for rule in policy.rules)
+    if settings.cors_preflight == "allow":
+        metrics.declare_rules([(NO_RULE_NAME, "enforce", [Reason.PREFLIGHT])])
+    upstream = settings.upstream
+    return Authorizer(
+        policy,
+        Validator(issuers, token_cache, metrics),
+        UpstreamHeaders(upstream.headers, forward_authorization=upstream.forward_authorization),
+        max_token_bytes=settings.server.max_token_bytes,
+        allow_preflight=settings.cors_preflight == "allow",
+    )

@@ -1,0 +1,226 @@
+"""What a rule can want of a token, each as one condition.
+
+Law: pure. A condition is met, or it names the cause why not; what can not be evaluated is not met. Values are compared
+as JSON has them, never converted: ``"1"`` is not ``1``, and ``1`` is not ``true``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from authz_service.core import claim_path
+from authz_service.core.errors import quoted
+from authz_service.core.members import number
+from authz_service.core.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from authz_service.config import model
+    from authz_service.core.claims import Claims
+
+    Captures = Mapping[str, str]  # what each {name} of the path stands for
+    Unmet = Callable[[Claims, Captures, float], str | None]
+
+_CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One thing that a rule wants.
+
+    ``unmet`` gives the cause, for the log, when the token does not meet it. It may also raise ``Rejected``, for a claim
+    of a wrong type.
+    """
+
+    name: str
+    reason: Reason  # that the caller hears when it is not met
+    wanted: str  # in the words of the configuration
+    unmet: Unmet
+
+
+def issuer_is_one_of(labels: Iterable[str]) -> Condition:
+    """The token's issuer is one that the rule allows."""
+    allowed = frozenset(labels)
+
+    def unmet(claims: Claims, _captures: Captures, _now: float) -> str | None:
+        return None if claims.issuer in allowed else f"the rule does not allow issuer {claims.issuer}"
+
+    return Condition("issuer", Reason.ISSUER_NOT_ALLOWED, _one_of(sorted(allowed)), unmet)
+
+
+def audience_is_accepted(audiences: Mapping[str, frozenset[str]]) -> Condition:
+    """One of the token's audiences is one that is accepted of its issuer."""
+    nothing: frozenset[str] = frozenset()
+
+    def unmet(claims: Claims, _captures: Captures, _now: float) -> str | None:
+        if not audiences.get(claims.issuer, nothing).isdisjoint(claims.audiences):
+            return None
+        return f"its audiences are {quoted(sorted(claims.audiences))}"
+
+    every = sorted(nothing.union(*audiences.values()))
+    return Condition("audience", Reason.WRONG_AUDIENCE, _one_of(every), unmet)
+
+
+def client_is_one_of(clients: Iterable[str]) -> Condition:
+    """The token was issued to one of these clients."""
+    allowed = frozenset(clients)
+
+    def unmet(claims: Claims, _captures: Captures, _now: float) -> str | None:
+        return None if claims.client_id in allowed else f"the rule does not allow client {quoted(claims.client_id)}"
+
+    return Condition("client", Reason.CLIENT_NOT_ALLOWED, _one_of(sorted(allowed)), unmet)
+
+
+def claim_holds(path: str, condition: model.Condition) -> Condition:
+    """The claim at a path is what the configuration wants of it."""
+    names = claim_path.parse(path)
+    wanted, holds = _operator(condition)
+
+    def unmet(claims: Claims, captures: Captures, _now: float) -> str | None:
+        try:
+            value = claim_path.follow(claims.members, names)
+        except claim_path.NoObjectError:
+            return f"claim {path} is not there to be judged: something on the way is no object"
+        return None if holds(value, captures) else f"claim {path} is not: {wanted}"
+
+    return Condition(f"claim {path}", Reason.CLAIM_MISMATCH, wanted, unmet)
+
+
+def _operator(condition: model.Condition) -> tuple[str, Callable[[Any, Captures], bool]]:
+    """The operator in words, and as a function of the claim's value, which is None where there is none."""
+    match condition:
+        case _ if condition.equals is not None:
+            accepted = _keys([condition.equals])
+            return f"{condition.equals!r}", lambda value, _: _key(value) in accepted
+        case _ if condition.in_ is not None:
+            accepted = _keys(condition.in_)
+            return _one_of(map(repr, condition.in_)), lambda value, _: _key(value) in accepted
+        case _ if condition.contains is not None:
+            accepted = _keys([condition.contains])
+            return (
+                f"a list with {condition.contains!r}",
+                lambda value, _: isinstance(value, list) and not accepted.isdisjoint(map(_key, value)),
+            )
+        case _ if condition.equals_path is not None:
+            name = condition.equals_path
+            return f"{{{name}}} of the path", lambda value, captures: _as_segment(value) == captures[name]
+        case _ if condition.present:
+            return "present", lambda value, _: value is not None
+        case _ if condition.absent:
+            return "absent", lambda value, _: value is None
+    raise AssertionError("a condition without an operator")
+
+
+_NO_SCALAR = ("", None)  # of a list, an object or null: equal to nothing that can be configured
+
+
+def _key(value: Any) -> tuple[str, Any]:
+    """A scalar with its JSON type, so that equal keys are equal values."""
+    match value:
+        case bool():
+            return "boolean", value
+        case int() | float():
+            return "number", value
+        case str():
+            return "text", value
+        case _:
+            return _NO_SCALAR
+
+
+def _keys(values: Iterable[Any]) -> frozenset[tuple[str, Any]]:
+    return frozenset(map(_key, values))
+
+
+def _as_segment(value: Any) -> str | None:
+    """A claim as it would stand in a path: a text, or a whole number in decimal."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) else None
+
+
+class WantedScopes:
+    """The scopes of a rule, some of which may name captures of the path, as ``read:{tenant}``."""
+
+    def __init__(self, scopes: model.Scopes) -> None:
+        self._all, self._any, self._none = scopes.all, scopes.any, scopes.none
+        every = (*scopes.all, *scopes.any, *scopes.none)
+        self.captured = frozenset(name for scope in every for name in _CAPTURE.findall(scope))
+        self._fixed = None if self.captured else self._sets({})
+
+    def _sets(self, captures: Captures) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+        parts = (self._all, self._any, self._none)
+        all_, any_, none = (frozenset(_filled(scope, captures) for scope in part) for part in parts)
+        return all_, any_, none
+
+    def condition(self) -> Condition | None:
+        """The scopes as a condition; None where any will do."""
+        if not (self._all or self._any or self._none):
+            return None
+        return Condition("scopes", Reason.INSUFFICIENT_SCOPE, self._in_words(), self._unmet)
+
+    def _unmet(self, claims: Claims, captures: Captures, _now: float) -> str | None:
+        all_, any_, none = self._fixed or self._sets(captures)
+        scopes = claims.scopes
+        if not all_ <= scopes:
+            return f"scopes missing: {_listed(all_ - scopes)}"
+        if any_ and any_.isdisjoint(scopes):
+            return f"one scope missing of: {_listed(any_)}"
+        if not none.isdisjoint(scopes):
+            return f"scopes forbidden: {_listed(none & scopes)}"
+        return None
+
+    def _in_words(self) -> str:
+        parts = (("all of", self._all), ("any of", self._any), ("none of", self._none))
+        return "; ".join(f"{which} {' '.join(scopes)}" for which, scopes in parts if scopes)
+
+    def for_challenge(self, captures: Captures) -> str | None:
+        """What a token should hold, as a challenge names it; None where that can not be said."""
+        wanted = dict.fromkeys(_filled(scope, captures) for scope in (*self._all, *self._any))
+        return " ".join(filter(_SCOPE_TOKEN.fullmatch, wanted)) or None
+
+
+_SCOPE_TOKEN = re.compile(r"[!\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
+
+
+def _filled(scope: str, captures: Captures) -> str:
+    """The scope with what its captures stand for. Where that makes it no scope-token, no token can hold it."""
+    return _CAPTURE.sub(lambda name: captures.get(name[1], name[0]), scope)
+
+
+def _listed(scopes: Iterable[str]) -> str:
+    return " ".join(scope if scope.isascii() and scope.isprintable() else quoted(scope) for scope in sorted(scopes))
+
+
+def authenticated_within(max_auth_age: float, leeways: Mapping[str, float]) -> Condition:
+    """The user logged in no longer ago than ``max_auth_age`` seconds (RFC 9470 section 4)."""
+
+    def unmet(claims: Claims, _captures: Captures, now: float) -> str | None:
+        leeway = leeways[claims.issuer]
+        at = number(claims.members, "auth_time", -1.0)
+        if at < 0:
+            return "the token does not say when the user logged in (auth_time)"
+        if at > now + leeway:
+            return "auth_time has not come"
+        return None if now <= at + max_auth_age + leeway else f"the user logged in {now - at:.0f} s ago"
+
+    wanted = f"the user logged in at most {max_auth_age:g} s ago"
+    return Condition("authentication time", Reason.STALE_AUTHENTICATION, wanted, unmet)
+
+
+def authenticated_as(acr_values: Iterable[str]) -> Condition:
+    """The user logged in in one of these ways (RFC 9470 section 4)."""
+    accepted = frozenset(acr_values)
+
+    def unmet(claims: Claims, _captures: Captures, _now: float) -> str | None:
+        acr = claims.members.get("acr")
+        return None if isinstance(acr, str) and acr in accepted else f"acr is {quoted(acr)}"
+
+    return Condition("authentication context", Reason.WEAK_AUTHENTICATION, _one_of(acr_values), unmet)
+
+
+def _one_of(values: Iterable[str]) -> str:
+    values = tuple(values)
+    return values[0] if len(values) == 1 else f"one of {', '.join(values)}"

@@ -1,0 +1,64 @@
+"""Paths into nested claims."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz_service.core.claim_path import NoObjectError, follow, parse
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("tenant", ("tenant",)),
+        ("realm_access.roles", ("realm_access", "roles")),
+        (r"https://example\.com/roles", ("https://example.com/roles",)),
+        (r"resource_access.my\.api.roles", ("resource_access", "my.api", "roles")),
+        (r"a\\.b", ("a\\", "b")),
+        (r"a\\\.b", ("a\\.b",)),
+        ("cognito:groups", ("cognito:groups",)),
+        ("a b", ("a b",)),
+    ],
+)
+def test_a_path_is_read_as_its_names(path: str, names: tuple[str, ...]) -> None:
+    assert parse(path) == names
+
+
+@pytest.mark.parametrize("path", ["", ".", "a.", ".a", "a..b", "a\\", r"a\b", "a\nb", "a\x00"])
+def test_what_is_no_path_is_refused_with_what_would_be_right(path: str) -> None:
+    with pytest.raises(ValueError, match="write names separated by single dots"):
+        parse(path)
+
+
+@given(st.lists(st.text("ab.\\ :/", min_size=1), min_size=1, max_size=4).map(tuple))
+def test_every_list_of_names_can_be_written(names: tuple[str, ...]) -> None:
+    written = ".".join(name.replace("\\", "\\\\").replace(".", "\\.") for name in names)
+    assert parse(written) == names
+
+
+@pytest.mark.parametrize(
+    ("members", "found"),
+    [
+        ({"a": {"b": 1}}, 1),
+        ({"a": {"b": {"c": 1}}}, {"c": 1}),
+        ({"a": {"b": None}}, None),
+        ({"a": {}}, None),
+        ({"a": None}, None),
+        ({}, None),
+        ({"a.b": 1}, None),
+        ({"a": {"b": False}}, False),
+    ],
+)
+def test_a_path_leads_to_what_stands_there_and_null_is_absent(members: dict[str, Any], found: Any) -> None:
+    assert follow(members, ("a", "b")) == found
+
+
+@pytest.mark.parametrize("between", ['"x"', "1", "true", "[]", '[{"b": 1}]', "false", '""', "0"])
+def test_a_path_through_what_is_no_object_leads_nowhere(between: str) -> None:
+    with pytest.raises(NoObjectError):
+        follow({"a": json.loads(between)}, ("a", "b"))

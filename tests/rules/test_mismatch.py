@@ -1,0 +1,103 @@
+"""Why a rule does not apply, in words; and that the words are true of the tree that decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authz_service.config.model import Issuer, Rule
+from authz_service.core.attributes import Attributes
+from authz_service.rules import mismatch
+from authz_service.rules.policy import Policy
+
+ISSUERS = [Issuer.model_validate({"issuer": "https://a.example/", "name": "a", "audiences": ["api"]})]
+
+
+def rule(name: str = "r", **settings_: Any) -> Rule:
+    return Rule.model_validate({"name": name} | settings_)
+
+
+@pytest.mark.parametrize(
+    ("match", "why"),
+    [
+        ({}, None),
+        ({"hosts": ["api.example", "*.example.org"]}, None),
+        ({"hosts": ["example"]}, "the host is not example"),
+        ({"hosts": ["a.example", "*.api.example"]}, "the host is not one of a.example, *.api.example"),
+        ({"methods": ["POST", "PUT"]}, "the method is not one of POST, PUT"),
+        ({"paths": ["/v1/b", "/v1/a/{id}"]}, "the path is not one of /v1/b, /v1/a/{id}"),
+        ({"paths": ["/v1/**"]}, None),
+        ({"headers": {"X-A": "1"}}, None),
+        ({"headers": {"x-a": "2"}}, "the header x-a is not '2'"),
+        ({"hosts": ["b"], "methods": ["PUT"], "paths": ["/b"]}, "the host is not b"),
+    ],
+)
+def test_the_first_part_that_does_not_hold_is_named(match: dict[str, Any], why: str | None) -> None:
+    attributes = Attributes("GET", "API.example:443", "/v1/a", {"x-a": "1"})
+    assert mismatch.of(rule(match=match), attributes, ["v1", "a"]) == why
+
+
+def test_a_rule_with_a_policy_applies_where_the_proxy_names_it() -> None:
+    assert mismatch.of(rule(policy="p"), Attributes("GET", "", "/", {}, "p"), [""]) is None
+    assert (
+        mismatch.of(rule(policy="p"), Attributes("GET", "", "/", {}, "q"), [""]) == "the proxy does not name policy p"
+    )
+
+
+@pytest.mark.parametrize(
+    ("attributes", "why"),
+    [
+        (Attributes("get", "a.example", "/", {}), "the method 'get' is not in upper case, so no rule applies"),
+        (Attributes("GET", "a b", "/", {}), "the host 'a b' can not be read plainly, and some rules ask for it"),
+        (Attributes("GET", "a.example", "/", {}, "q"), "no rule has the policy 'q', which the proxy names"),
+        (Attributes("GET", "a.example", "/", {}, "p"), None),
+    ],
+)
+def test_what_keeps_every_rule_from_applying_is_named(attributes: Attributes, why: str | None) -> None:
+    assert mismatch.of_all([rule("a", match={"hosts": ["a.example"]}), rule("b", policy="p")], attributes) == why
+
+
+_MATCHES = st.fixed_dictionaries(
+    {},
+    optional={
+        "hosts": st.lists(st.sampled_from(["a.org", "b.a.org", "*.a.org", "*.org"]), min_size=1, max_size=2),
+        "methods": st.lists(st.sampled_from(["GET", "POST"]), min_size=1, max_size=2),
+        "paths": st.lists(
+            st.sampled_from(["/", "/a", "/{x}", "/a/**", "/{x}/b", "/**", "/a/"]), min_size=1, max_size=3
+        ),
+        "headers": st.dictionaries(st.sampled_from(["x-a"]), st.sampled_from(["1", "2"]), min_size=1),
+    },
+)
+_CONDITIONS = st.one_of(
+    _MATCHES.map(lambda match: {"match": match}), st.sampled_from(["p", "q"]).map(lambda policy: {"policy": policy})
+)
+
+
+@settings(max_examples=400)
+@given(
+    st.lists(_CONDITIONS, max_size=8),
+    st.sampled_from(["a.org", "A.org:80", "b.a.org", "?", "", "org"]),
+    st.sampled_from(["GET", "POST", "PUT", "get"]),
+    st.sampled_from([[""], ["a"], ["a", ""], ["a", "b"], ["c"]]),
+    st.dictionaries(st.sampled_from(["x-a"]), st.sampled_from(["1", "2"])),
+    st.sampled_from(["", "p", "q", "unknown"]),
+)
+def test_the_words_say_what_the_tree_decides(
+    conditions: list[dict[str, Any]],
+    host: str,
+    method: str,
+    path: list[str],
+    headers: dict[str, str],
+    policy: str,
+) -> None:
+    rules = [rule(f"r{place}", **condition) for place, condition in enumerate(conditions)]
+    attributes = Attributes(method, host, "", headers, policy)
+    applying = [each.name for each in rules if mismatch.of(each, attributes, path) is None]
+    expected = None if mismatch.of_all(rules, attributes) or not applying else applying[0]
+    chosen = Policy(rules, ISSUERS).choose(attributes, path)
+    # Of two rules with one policy the later stands in the table; the loader lets no configuration have both.
+    named = [each.policy for each in rules if each.policy]
+    assert len(set(named)) < len(named) or (chosen.name if chosen else None) == expected

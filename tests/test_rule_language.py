@@ -1,0 +1,265 @@
+"""Policies, preflights, shadow mode and conditions on the way of a whole request, token and all."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authz_service.authorizer import Pending, is_preflight
+from authz_service.core.attributes import Attributes
+from authz_service.core.decision import Allow, Deny, verdict
+from authz_service.core.reasons import ALLOWANCES
+from support.signing import Signer
+from support.trust import NOW, RS, THEIRS, Deciding, claims, good
+
+HEADERS = {"x-auth-subject": "sub", "x-auth-scopes": "scope"}
+PREFLIGHT = {"origin": "https://app.example", "access-control-request-method": "PUT"}
+
+
+def deciding(*rules: dict[str, Any], **others: Any) -> Deciding:
+    return Deciding([{"name": f"r{place}"} | rule for place, rule in enumerate(rules)], HEADERS, **others)
+
+
+# Policies.
+
+ROUTES = deciding(
+    {"match": {"paths": ["/open"]}, "access": "public"},
+    {"policy": "strict", "require": {"scopes": ["admin"]}},
+    {"policy": "lax", "access": "public"},
+    {"match": {"paths": ["/v1/**"]}},
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "policy", "rule", "reason"),
+    [
+        ("/v1/a", "", "r3", "missing_token"),
+        ("/v1/a", "strict", "r1", "missing_token"),
+        ("/v1/a", "lax", "r2", "public"),
+        ("/elsewhere", "lax", "r2", "public"),
+        ("/elsewhere", "", "-", "no_rule"),
+        ("/open", "strict", "r0", "public"),  # file order decides
+        ("/v1/a", "r2", "-", "no_rule"),  # a rule's name is not its policy
+        ("/v1/a", "Lax", "-", "no_rule"),
+        ("/v1/a", "lax,lax", "-", "no_rule"),
+        ("/v1/../a", "lax", "-", "ambiguous_path"),
+    ],
+)
+def test_a_policy_that_the_proxy_names_chooses_its_rule_in_file_order(
+    path: str, policy: str, rule: str, reason: str
+) -> None:
+    decision = ROUTES.decide(path, policy=policy)
+    assert (decision.rule, decision.reason) == (rule, reason)
+
+
+@given(st.text(max_size=20), st.dictionaries(st.text(max_size=12), st.text(max_size=12), max_size=4))
+def test_no_policy_and_no_header_of_the_clients_making_finds_a_rule_that_is_not_offered_so(
+    policy: str, sent: dict[str, str]
+) -> None:
+    offered = {"": {"-"}, "strict": {"r1"}, "lax": {"r2"}}.get(policy, {"-"})
+    sent |= {"authz_policy": "lax", "x-authz-policy": "lax", "context_extensions": "lax"}
+    assert ROUTES.decide("/elsewhere", policy=policy, **sent).rule in offered
+
+
+def test_a_request_that_can_not_be_read_finds_no_policy_either() -> None:
+    guarded = deciding({"match": {"hosts": ["a.example"]}}, {"policy": "lax", "access": "public"})
+    assert guarded.decide("/", policy="lax", host="b.example").reason == "public"
+    assert guarded.decide("/", policy="lax", host="a.example evil").reason == "no_rule"
+    assert guarded.decide("/", policy="lax", method="get", host="b.example").reason == "no_rule"
+
+
+# Preflights.
+
+
+def test_a_preflight_goes_through_only_where_that_is_allowed() -> None:
+    rules = [{"match": {"paths": ["/v1/**"], "methods": ["PUT"]}}]
+    sent = PREFLIGHT | {"x-auth-subject": "forged", "x_auth_scopes": "forged"}
+    denied = deciding(*rules).decide("/v1/a", method="OPTIONS", **sent)
+    assert (denied.reason, denied.rule) == ("no_rule", "-")
+    allowed = deciding(*rules, allow_preflight=True).decide("/v1/a", method="OPTIONS", **sent)
+    assert isinstance(allowed, Allow)
+    assert (allowed.reason, allowed.rule, allowed.headers) == ("preflight", "-", ())
+    assert {"x-auth-subject", "x-auth-scopes", "x_auth_scopes"} <= set(allowed.remove)
+
+
+@pytest.mark.parametrize(
+    ("method", "sent"),
+    [
+        ("OPTIONS", {}),
+        ("OPTIONS", {"origin": "https://app.example"}),
+        ("OPTIONS", {"access-control-request-method": "PUT"}),
+        ("PUT", PREFLIGHT),
+        ("options", PREFLIGHT),
+        ("OPTIONS ", PREFLIGHT),
+        ("OPTIONS", PREFLIGHT | {"authorization": "Bearer x"}),
+        ("OPTIONS", PREFLIGHT | {"authorization": ""}),
+    ],
+)
+def test_what_is_no_preflight_is_decided_by_the_rules(method: str, sent: dict[str, str]) -> None:
+    rules = deciding({"match": {"paths": ["/v1/**"]}}, allow_preflight=True)
+    assert not is_preflight(Attributes(method, "a", "/", sent))
+    assert rules.decide("/v1/a", method=method, **sent).reason not in ALLOWANCES
+
+
+def test_a_preflight_on_an_ambiguous_path_is_refused() -> None:
+    rules = deciding({}, allow_preflight=True)
+    assert rules.decide("/v1/%2e%2e/a", method="OPTIONS", **PREFLIGHT).reason == "ambiguous_path"
+
+
+# Shadow mode.
+
+SHADOW = deciding(
+    {"match": {"paths": ["/v1/{tenant}/**"]}, "mode": "shadow", "require": {"scopes": ["admin"], "clients": ["app"]}},
+    {"match": {"paths": ["/open"]}, "mode": "shadow", "access": "public"},
+)
+FORGED = {"x-auth-subject": "forged", "x-auth-scopes": "admin", "X_Auth_Subject": "forged"}
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        (None, "missing_token"),
+        ("", "malformed_request"),
+        ("not.a.token", "malformed_token"),
+        (good(), "insufficient_scope"),
+        (good(exp=NOW - 100), "expired"),
+        (good(nonce="n"), "id_token"),
+        (good(client_id="other"), "client_not_allowed"),
+        (Signer("RS256", "rs-forged").sign(claims(), {"kid": "rs"}), "bad_signature"),
+        (THEIRS.sign(claims(iss="https://unknown.example/")), "unknown_issuer"),
+    ],
+)
+def test_a_rule_in_shadow_mode_lets_through_what_it_would_deny_and_says_who_calls_to_nobody(
+    token: str | None, reason: str
+) -> None:
+    sent = FORGED if token is None else FORGED | {"authorization": f"Bearer {token}"}
+    decision = SHADOW.decide("/v1/acme/a", **{name.lower(): value for name, value in sent.items()})
+    assert isinstance(decision, Allow)
+    assert (decision.reason, decision.rule, decision.mode, verdict(decision)) == (reason, "r0", "shadow", "deny")
+    assert decision.headers == ()
+    assert {"x-auth-subject", "x-auth-scopes", "x_auth_subject"} <= set(decision.remove)
+    assert decision.cause
+
+
+def test_a_token_that_passes_a_rule_in_shadow_mode_fills_the_identity_headers() -> None:
+    decision = SHADOW.decide("/v1/acme/a", good(scope="admin"))
+    assert isinstance(decision, Allow)
+    assert (decision.reason, decision.mode, verdict(decision)) == ("ok", "shadow", "allow")
+    assert dict(decision.headers) == {"x-auth-subject": "u1", "x-auth-scopes": "admin"}
+    public = SHADOW.decide("/open")
+    assert (public.reason, public.mode, verdict(public)) == ("public", "shadow", "allow")
+
+
+def test_what_is_decided_before_a_rule_is_reached_is_enforced() -> None:
+    for path, reason in (("/v1/acme/%2e%2e", "ambiguous_path"), ("/elsewhere", "no_rule")):
+        decision = SHADOW.decide(path, good(scope="admin"))
+        assert isinstance(decision, Deny)
+        assert (decision.reason, decision.mode) == (reason, "enforce")
+
+
+def test_a_shadow_decision_that_waits_for_keys_lets_through_whatever_becomes_of_them() -> None:
+    rules = deciding({"mode": "shadow"})
+    rules.sources["https://idp.example/"].document = None
+    pending = rules.begin("/", RS.sign(claims(), {"kid": "unheard-of"}))
+    assert isinstance(pending, Pending)
+    late = rules.authorizer.too_late(pending)
+    asyncio.run(pending.ready())
+    unavailable = rules.authorizer.finish(pending, NOW)
+    for decision, reason in ((late, "deadline_exceeded"), (unavailable, "keys_unavailable")):
+        assert isinstance(decision, Allow)
+        assert (decision.reason, decision.mode, verdict(decision)) == (reason, "shadow", "deny")
+
+
+_TOKENS = st.sampled_from(
+    [None, "", "x", "a.b.c", good(), good(scope="admin"), good(aud="other"), good(exp=NOW), good(sub="a\nb")]
+)
+
+
+@settings(max_examples=200)
+@given(_TOKENS, st.sampled_from(["/v1/acme/a", "/v1/x/..", "/open", "/none", "//"]), st.sampled_from(["GET", "get"]))
+def test_shadow_mode_changes_what_is_done_and_not_what_is_decided(token: str | None, path: str, method: str) -> None:
+    rule = {"match": {"paths": ["/v1/{tenant}/**"]}, "require": {"scopes": ["admin"], "clients": ["app"]}}
+    enforcing = deciding(rule, {"match": {"paths": ["/open"]}, "access": "public"})
+    told, done = SHADOW.decide(path, token, method=method), enforcing.decide(path, token, method=method)
+    assert (told.reason, told.rule, verdict(told)) == (done.reason, done.rule, verdict(done))
+    assert isinstance(told, Allow) or told.rule == "-"
+
+
+# Conditions, with a token that verifies.
+
+TENANTS = deciding(
+    {
+        "match": {"paths": ["/t/{tenant}/**"], "headers": {"x-api-version": "2"}},
+        "require": {
+            "scopes": ["read:{tenant}"],
+            "claims": {
+                "tenant": {"equals_path": "tenant"},
+                "realm_access.roles": {"contains": "user"},
+                r"https://example\.com/blocked": {"absent": True},
+            },
+        },
+    },
+    {"match": {"paths": ["/pay"]}, "require": {"max_auth_age": "15m", "acr_values": ["urn:mfa"]}},
+)
+MEMBER: dict[str, Any] = {"tenant": "acme", "scope": "read:acme", "realm_access": {"roles": ["user"]}}
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "reason"),
+    [
+        ("/t/acme/a", {}, "ok"),
+        ("/t/acme", {}, "ok"),
+        ("/t/%61cme/a", {}, "ok"),  # decoded, as the upstream reads it
+        ("/t/other/a", {}, "claim_mismatch"),
+        ("/t/other/a", {"tenant": "other"}, "insufficient_scope"),
+        ("/t/ACME/a", {}, "claim_mismatch"),
+        ("/t/acme/a", {"tenant": ["acme"]}, "claim_mismatch"),
+        ("/t/acme/a", {"tenant": None}, "claim_mismatch"),
+        ("/t/acme/a", {"realm_access": {"roles": ["admin"]}}, "claim_mismatch"),
+        ("/t/acme/a", {"realm_access": {"roles": "user"}}, "claim_mismatch"),
+        ("/t/acme/a", {"realm_access": ["roles"]}, "claim_mismatch"),
+        ("/t/acme/a", {"https://example.com/blocked": True}, "claim_mismatch"),
+        ("/t/acme/a", {"scope": "read:other"}, "insufficient_scope"),
+        ("/t/%20/a", {"tenant": " ", "scope": "read: "}, "insufficient_scope"),
+    ],
+)
+def test_only_your_own_tenant(path: str, changes: dict[str, Any], reason: str) -> None:
+    decision = TENANTS.decide(path, good(**MEMBER | changes), **{"x-api-version": "2"})
+    assert decision.reason == reason
+
+
+def test_a_header_that_is_not_sent_as_the_rule_wants_it_finds_another_rule_or_none() -> None:
+    for version in ("1", "2,2", ""):
+        assert TENANTS.decide("/t/acme/a", good(**MEMBER), **{"x-api-version": version}).reason == "no_rule"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"auth_time": NOW - 60, "acr": "urn:mfa"}, "ok"),
+        ({"auth_time": NOW - 3600, "acr": "urn:mfa"}, "stale_authentication"),
+        ({"acr": "urn:mfa"}, "stale_authentication"),
+        ({"auth_time": NOW - 60, "acr": "urn:password"}, "weak_authentication"),
+        ({"auth_time": NOW - 60}, "weak_authentication"),
+        ({"auth_time": "yesterday", "acr": "urn:mfa"}, "invalid_claim"),
+    ],
+)
+def test_a_login_that_is_too_old_or_too_weak_is_asked_for_anew(changes: dict[str, Any], reason: str) -> None:
+    decision = TENANTS.decide("/pay", good(**changes))
+    assert decision.reason == reason
+    if isinstance(decision, Deny) and reason != "invalid_claim":
+        assert 'max_age="900", acr_values="urn:mfa"' in str(decision.challenge)
+
+
+def test_a_remembered_token_is_judged_anew_for_each_request() -> None:
+    token = good(**MEMBER, auth_time=NOW - 930, acr="urn:mfa")
+    assert TENANTS.decide("/pay", token).reason == "ok"
+    attributes = Attributes("GET", "a.example", "/pay", {"authorization": f"Bearer {token}"})
+    later = TENANTS.authorizer.begin(attributes, NOW + 1)
+    assert isinstance(later, Deny)
+    assert later.reason == "stale_authentication"
+    assert TENANTS.decide("/t/other/a", token, **{"x-api-version": "2"}).reason == "claim_mismatch"
