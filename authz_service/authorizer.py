@@ -54,10 +54,10 @@ class Authorizer:
         allow_preflight: bool = False,
     ) -> None:
         """``allow_preflight`` lets CORS preflights through to the upstream, which answers them."""
-        self._policy = policy
-        self._validator = validator
-        self._upstream = upstream
-        self._max_token_bytes = max_token_bytes
+        self.policy = policy
+        self.validator = validator
+        self.upstream = upstream
+        self.max_token_bytes = max_token_bytes
         self._allow_preflight = allow_preflight
 
     def begin(self, attributes: Attributes, now: float) -> Decision | Pending:
@@ -86,8 +86,8 @@ class Authorizer:
         except Rejected as rejected:
             return Deny(rejected.reason, cause=rejected.cause)
         if self._allow_preflight and is_preflight(attributes):
-            return Allow(Reason.PREFLIGHT, NO_RULE_NAME, remove=self._upstream.without_claims(attributes.headers))
-        rule = self._policy.choose(attributes, path)
+            return Allow(Reason.PREFLIGHT, NO_RULE_NAME, remove=self.upstream.without_claims(attributes.headers))
+        rule = self.policy.choose(attributes, path)
         if rule is None:
             return Deny(Reason.NO_RULE, cause="no rule matches")
         if rule.access == "public":
@@ -99,13 +99,13 @@ class Authorizer:
     ) -> Decision | Pending:
         claims: Claims | None = None
         try:
-            token = credential.bearer_token(attributes.headers.get("authorization"), self._max_token_bytes)
-            found = self._validator.claims_of(token, now, may_fetch=may_fetch)
+            token = credential.bearer_token(attributes.headers.get("authorization"), self.max_token_bytes)
+            found = self.validator.claims_of(token, now, may_fetch=may_fetch)
             if isinstance(found, NeedKeys):
                 return Pending(attributes, rule, found)
             claims = found
             rule.judge(claims, captures, now)
-            overwrite, remove = self._upstream.from_claims(claims, attributes.headers)
+            overwrite, remove = self.upstream.from_claims(claims, attributes.headers)
         except Rejected as rejected:
             if rejected.reason is Reason.MISSING_TOKEN and rule.access == "optional":
                 return self._allow_without_token(Reason.ANONYMOUS, rule, attributes)
@@ -113,13 +113,13 @@ class Authorizer:
         return Allow(Reason.OK, rule.name, claims, overwrite, remove, rule.mode)
 
     def _allow_without_token(self, reason: Reason, rule: Rule, attributes: Attributes) -> Allow:
-        return Allow(reason, rule.name, remove=self._upstream.without_claims(attributes.headers), mode=rule.mode)
+        return Allow(reason, rule.name, remove=self.upstream.without_claims(attributes.headers), mode=rule.mode)
 
     def _refuse(self, rule: Rule, attributes: Attributes, deny: Deny) -> Decision:
         """The denial; or, by a rule in shadow mode, an allowance that tells of it and says nothing of who calls."""
         if rule.mode == "enforce":
             return deny
-        remove = self._upstream.without_claims(attributes.headers)
+        remove = self.upstream.without_claims(attributes.headers)
         return Allow(deny.reason, deny.rule, deny.claims, remove=remove, mode="shadow", cause=deny.cause)
 
 

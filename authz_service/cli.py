@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from authz_service.config.model import Settings
+    from authz_service.core.attributes import Attributes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +50,16 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check-config", help="validate a configuration file; print every problem")
     check.add_argument("config", type=Path, metavar="FILE")
     check.set_defaults(command=_check_config)
+
+    explain = commands.add_parser("explain", help="decide one request, and say why")
+    explain.add_argument("--config", type=Path, required=True, metavar="FILE")
+    explain.add_argument("--method", default="GET", metavar="M", help="GET if left out")
+    explain.add_argument("--url", required=True, metavar="URL", help="https://host/path, taken literally")
+    explain.add_argument("--header", action="append", default=[], metavar="'K: V'", help="may be repeated")
+    explain.add_argument("--token-file", metavar="FILE", help="the access token; - reads it from standard input")
+    explain.add_argument("--policy", default="", metavar="NAME", help="the route's context extension authz_policy")
+    explain.add_argument("--json", action="store_true", help="for scripts")
+    explain.set_defaults(command=_explain)
 
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration file")
     schema.set_defaults(command=_schema)
@@ -89,6 +100,51 @@ def _check_config(options: argparse.Namespace) -> int:
         return 1
     print(f"{options.config}: valid")
     return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    """Exit status 0: allowed, 1: denied, 2: could not be decided."""
+    from authz_service.config.load import load
+    from authz_service.core.decision import Allow
+    from authz_service.telemetry import logs
+    from authz_service.tools import explanation
+    from authz_service.tools.colour import Colour
+    from authz_service.tools.explain import UNDECIDED, explain
+
+    try:
+        settings, attributes = load(options.config), _attributes(options)
+    except ConfigError as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        return 2
+    except (OSError, ValueError) as error:
+        print(f"authz-service: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+        return 2
+    logs.configure("warning", "text", sys.stderr)  # why keys could not be fetched
+    explained = explain(settings, attributes)
+    if options.json:
+        print(explanation.as_json(explained, attributes))
+    else:
+        print(explanation.as_text(explained, attributes, Colour(sys.stdout)))
+    if explained.decision.reason in UNDECIDED:
+        return 2
+    return 0 if isinstance(explained.decision, Allow) else 1
+
+
+def _attributes(options: argparse.Namespace) -> Attributes:
+    from authz_service.tools.request import attributes_of
+
+    headers = [_header(text) for text in options.header]
+    if options.token_file is not None:
+        text = sys.stdin.read() if options.token_file == "-" else Path(options.token_file).read_text("utf-8")
+        headers.append(("authorization", f"Bearer {text.strip()}"))
+    return attributes_of(options.method, options.url, headers, options.policy)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise ValueError("a header is written 'Name: value'")  # without the text, which may be a credential
+    return name.strip(), value.strip()
 
 
 def _schema(_options: argparse.Namespace) -> int:

@@ -31,12 +31,8 @@ def validate(issuer: Issuer, header: Mapping[str, Any], members: Mapping[str, An
     Raises:
         Rejected: with the reason that the first unfit claim gives.
     """
-    if members.get("iss") != issuer.issuer:
-        raise Rejected(Reason.UNKNOWN_ISSUER, "iss is not the issuer whose key verified the token")
-    require_access_token(issuer, header, members)  # first: what kind of token it is tells an operator most
-    required = _RFC9068_CLAIMS if issuer.access_token_profile == "rfc9068" else ()
-    _require_present(members, (*issuer.required_claims, *required))
-    _validate_times(issuer, members, now)
+    for _, require in REQUIREMENTS:
+        require(issuer, header, members, now)
     scopes = frozenset(_scopes(members, issuer.scope_claims))
     return Claims(
         issuer=issuer.label,
@@ -57,13 +53,27 @@ def valid_until(issuer: Issuer, claims: Claims) -> float:
     return until
 
 
+def _require_issuer(issuer: Issuer, _header: Mapping[str, Any], members: Mapping[str, Any], _now: float) -> None:
+    if members.get("iss") != issuer.issuer:
+        raise Rejected(Reason.UNKNOWN_ISSUER, "iss is not the issuer whose key verified the token")
+
+
+def _require_kind(issuer: Issuer, header: Mapping[str, Any], members: Mapping[str, Any], _now: float) -> None:
+    require_access_token(issuer, header, members)
+
+
+def _require_claims(issuer: Issuer, _header: Mapping[str, Any], members: Mapping[str, Any], _now: float) -> None:
+    required = _RFC9068_CLAIMS if issuer.access_token_profile == "rfc9068" else ()
+    _require_present(members, (*issuer.required_claims, *required))
+
+
 def _require_present(members: Mapping[str, Any], names: Iterable[str]) -> None:
     for name in names:
         if members.get(name) is None:
             raise Rejected(Reason.MISSING_CLAIM, f"claim {name} is missing")
 
 
-def _validate_times(issuer: Issuer, members: Mapping[str, Any], now: float) -> None:
+def _require_times(issuer: Issuer, _header: Mapping[str, Any], members: Mapping[str, Any], now: float) -> None:
     """RFC 7519 sections 4.1.4 to 4.1.6; ``exp`` itself is the first moment at which the token is not valid."""
     if now >= number(members, "exp", now) + issuer.leeway:
         raise Rejected(Reason.EXPIRED, "exp has passed")
@@ -75,6 +85,15 @@ def _validate_times(issuer: Issuer, members: Mapping[str, Any], now: float) -> N
         _require_present(members, ("iat",))
         if now >= number(members, "iat", now) + issuer.max_token_age + issuer.leeway:
             raise Rejected(Reason.TOO_OLD, "iat is longer ago than max_token_age")
+
+
+# In this order; what kind of token it is tells an operator most, so it comes before its times.
+REQUIREMENTS = (
+    ("iss", _require_issuer),
+    ("kind of token", _require_kind),
+    ("required claims", _require_claims),
+    ("times", _require_times),
+)
 
 
 def _plain_text(members: Mapping[str, Any], name: str) -> str:

@@ -66,15 +66,20 @@ class Validator:
         if may_fetch:  # the second look at one request is no second miss
             self._metrics.token_cache_miss()
         token_parts = jws.parse(token)
-        issuer = self._issuer_of(token_parts)
-        key = self._verify(token_parts, issuer, now, may_fetch=may_fetch)
+        issuer = self.issuer_of(token_parts)
+        key = self.verify(token_parts, issuer, now, may_fetch=may_fetch)
         if isinstance(key, NeedKeys):
             return key
         claims = validate(issuer.settings, token_parts.header, token_parts.unverified_claims, now)
         self._remember(digest, claims, issuer, key, now)
         return claims
 
-    def _issuer_of(self, token: Jws) -> TrustedIssuer:
+    def issuer_of(self, token: Jws) -> TrustedIssuer:
+        """Whose token it says it is, if that issuer accepts its algorithm.
+
+        Raises:
+            Rejected: ``unknown_issuer`` or ``unsupported_algorithm``.
+        """
         if token.algorithm not in ALGORITHMS:
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, f"alg is {quoted(token.algorithm)}")
         iss = token.unverified_claims.get("iss")
@@ -85,7 +90,12 @@ class Validator:
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, f"alg is {quoted(token.algorithm)}")
         return issuer
 
-    def _verify(self, token: Jws, issuer: TrustedIssuer, now: float, *, may_fetch: bool) -> Key | NeedKeys:
+    def verify(self, token: Jws, issuer: TrustedIssuer, now: float, *, may_fetch: bool) -> Key | NeedKeys:
+        """The issuer's key by which the signature verifies.
+
+        Raises:
+            Rejected: when there is none, or when the keys are not available.
+        """
         named = issuer.keys.find(token.kid, now, may_fetch=may_fetch)
         if isinstance(named, NoKey):
             return self._without_key(named, token, issuer, now)
