@@ -1,0 +1,79 @@
+{{/*
+What the chart derives from the configuration: ports, folders, seconds. The configuration itself is never changed.
+*/}}
+
+{{- define "authz-service.grpcAddress" -}}
+{{- (.Values.config.server).grpc_address | default "127.0.0.1:9191" -}}
+{{- end -}}
+
+{{- define "authz-service.adminAddress" -}}
+{{- (.Values.config.server).admin_address | default "127.0.0.1:9192" -}}
+{{- end -}}
+
+{{- define "authz-service.isUnix" -}}
+{{- if hasPrefix "unix:" (include "authz-service.grpcAddress" .) }}true{{ end -}}
+{{- end -}}
+
+{{/* Whether an address is of the pod alone. */}}
+{{- define "authz-service.isLoopback" -}}
+{{- if regexMatch "^(127\\.|localhost:|\\[::1\\]:)" . }}true{{ end -}}
+{{- end -}}
+
+{{- define "authz-service.portOf" -}}
+{{- regexReplaceAll "^.*:" . "" -}}
+{{- end -}}
+
+{{- define "authz-service.grpcPort" -}}
+{{- include "authz-service.portOf" (include "authz-service.grpcAddress" .) -}}
+{{- end -}}
+
+{{- define "authz-service.adminPort" -}}
+{{- include "authz-service.portOf" (include "authz-service.adminAddress" .) -}}
+{{- end -}}
+
+{{- define "authz-service.socket" -}}
+{{- trimPrefix "unix:" (include "authz-service.grpcAddress" .) -}}
+{{- end -}}
+
+{{- define "authz-service.servesTls" -}}
+{{- if (.Values.config.server).tls }}true{{ end -}}
+{{- end -}}
+
+{{/* Whether authz-service or Envoy needs the certificate. */}}
+{{- define "authz-service.mountsTls" -}}
+{{- if and (include "authz-service.tlsSecret" .) (ne .Values.shape "gateway") }}true{{ end -}}
+{{- end -}}
+
+{{/* Whether the configuration names a file in a folder. */}}
+{{- define "authz-service.names" -}}
+{{- if contains .folder (toJson .config) }}true{{ end -}}
+{{- end -}}
+
+{{- define "authz-service.keepsState" -}}
+{{- include "authz-service.names" (dict "folder" "/var/lib/authz-service/" "config" .Values.config) -}}
+{{- end -}}
+
+{{/* A duration such as 250ms, 1.5s, 5m or 1h in whole seconds, rounded up. */}}
+{{- define "authz-service.seconds" -}}
+{{- $number := regexFind "^[0-9.]+" . | float64 -}}
+{{- $unit := regexFind "[a-z]+$" . -}}
+{{- mulf $number (get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0) $unit) | ceil | int -}}
+{{- end -}}
+
+{{- define "authz-service.configuration" -}}
+{{ toYaml .Values.config }}
+{{- end -}}
+
+{{- define "authz-service.configChecksum" -}}
+{{- include "authz-service.configuration" . | sha256sum -}}
+{{- end -}}
+
+{{- define "authz-service.servicePort" -}}
+{{- if .Values.service.port -}}
+{{- .Values.service.port -}}
+{{- else if eq .Values.shape "gateway" -}}
+{{- ternary 443 80 (ne "" (include "authz-service.tlsSecret" .)) -}}
+{{- else -}}
+{{- include "authz-service.grpcPort" . -}}
+{{- end -}}
+{{- end -}}

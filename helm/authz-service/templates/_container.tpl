@@ -1,0 +1,138 @@
+{{/*
+The container and its volumes, the same in every shape. Called with the chart's own context.
+*/}}
+
+{{/* What the restricted Pod Security Standard asks of a container, and a root that nobody writes. */}}
+{{- define "authz-service.restricted" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities:
+  drop: [ALL]
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{/* Of the pod: the group lets Envoy reach the socket (mode 0660) and both read the certificate. */}}
+{{- define "authz-service.podSecurity" -}}
+runAsNonRoot: true
+{{- with .Values.user }}
+runAsUser: {{ int . }}
+runAsGroup: {{ int . }}
+fsGroup: {{ int . }}
+fsGroupChangePolicy: OnRootMismatch
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "authz-service.container" -}}
+name: authz-service
+image: {{ include "authz-service.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+command: [authz-service]
+args: [serve, --config, /etc/authz-service/config.yaml]
+{{- with .Values.extraEnv }}
+env:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+ports:
+  {{- if not (include "authz-service.isUnix" .) }}
+  - name: grpc
+    containerPort: {{ include "authz-service.grpcPort" . }}
+  {{- end }}
+  - name: authz-metrics
+    containerPort: {{ include "authz-service.adminPort" . }}
+startupProbe:
+  exec:
+    command: [authz-service, healthcheck, --config, /etc/authz-service/config.yaml]
+  {{- toYaml .Values.probes.startup | nindent 2 }}
+readinessProbe:
+  {{- include "authz-service.readiness" . | nindent 2 }}
+  {{- toYaml .Values.probes.readiness | nindent 2 }}
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: authz-metrics
+  {{- toYaml .Values.probes.liveness | nindent 2 }}
+resources:
+  {{- toYaml .Values.resources | nindent 2 }}
+securityContext:
+  {{- include "authz-service.restricted" . | nindent 2 }}
+  {{- with .Values.user }}
+  runAsUser: {{ int . }}
+  runAsGroup: {{ int . }}
+  {{- end }}
+volumeMounts:
+  {{- include "authz-service.mounts" . | nindent 2 }}
+{{- end -}}
+
+{{/* The kubelet's gRPC probe knows neither sockets nor TLS, and does not reach loopback; /readyz says the same. */}}
+{{- define "authz-service.readiness" -}}
+{{- $address := include "authz-service.grpcAddress" . -}}
+{{- if or (include "authz-service.isUnix" .) (include "authz-service.isLoopback" $address) (include "authz-service.servesTls" .) -}}
+httpGet:
+  path: /readyz
+  port: authz-metrics
+{{- else -}}
+grpc:
+  port: {{ include "authz-service.grpcPort" . }}
+{{- end -}}
+{{- end -}}
+
+{{- define "authz-service.mounts" -}}
+- name: authz-config
+  mountPath: /etc/authz-service
+  readOnly: true
+{{- if include "authz-service.isUnix" . }}
+- name: authz-socket
+  mountPath: {{ dir (include "authz-service.socket" .) }}
+{{- end }}
+{{- if include "authz-service.mountsTls" . }}
+- name: authz-tls
+  mountPath: /etc/authz-tls
+  readOnly: true
+{{- end }}
+{{- range .Values.secrets }}
+- name: authz-secret-{{ .name }}
+  mountPath: /etc/authz-secrets/{{ .name }}
+  readOnly: true
+{{- end }}
+{{- if include "authz-service.keepsState" . }}
+- name: authz-state
+  mountPath: /var/lib/authz-service
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "authz-service.volumes" -}}
+- name: authz-config
+  configMap:
+    name: {{ include "authz-service.fullname" . }}
+{{- if include "authz-service.isUnix" . }}
+- name: authz-socket
+  emptyDir:
+    medium: Memory
+    sizeLimit: 1Mi
+{{- end }}
+{{- with include "authz-service.tlsSecret" . }}
+- name: authz-tls
+  secret:
+    secretName: {{ . }}
+{{- end }}
+{{- range .Values.secrets }}
+- name: authz-secret-{{ .name }}
+  secret:
+    secretName: {{ .secretName }}
+{{- end }}
+{{- if include "authz-service.keepsState" . }}
+- name: authz-state
+  emptyDir:
+    sizeLimit: 16Mi
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

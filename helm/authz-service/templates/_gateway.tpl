@@ -1,0 +1,221 @@
+{{/*
+Envoy and the application beside authz-service (shape gateway).
+*/}}
+
+{{- define "authz-service.envoy.container" -}}
+name: envoy
+image: {{ .Values.gateway.envoy.image | quote }}
+imagePullPolicy: {{ .Values.gateway.envoy.pullPolicy }}
+command: [envoy]
+args: [--config-path, /etc/envoy/envoy.yaml, --log-level, {{ .Values.gateway.envoy.logLevel }}, --disable-hot-restart]
+ports:
+  - name: http
+    containerPort: {{ .Values.gateway.envoy.port }}
+  - name: envoy-stats
+    containerPort: {{ .Values.gateway.envoy.statsPort }}
+readinessProbe:
+  httpGet:
+    path: /ready
+    port: envoy-stats
+  periodSeconds: 5
+  timeoutSeconds: 2
+  failureThreshold: 2
+livenessProbe:
+  tcpSocket:
+    port: envoy-stats
+  periodSeconds: 10
+  timeoutSeconds: 3
+  failureThreshold: 3
+{{- if and .Values.gateway.envoy.drainSeconds (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version) }}
+lifecycle:
+  preStop:
+    sleep:
+      seconds: {{ .Values.gateway.envoy.drainSeconds }}
+{{- end }}
+resources:
+  {{- toYaml .Values.gateway.envoy.resources | nindent 2 }}
+securityContext:
+  {{- include "authz-service.restricted" . | nindent 2 }}
+volumeMounts:
+  - name: envoy-config
+    mountPath: /etc/envoy
+    readOnly: true
+  - name: authz-socket
+    mountPath: {{ dir (include "authz-service.socket" .) }}
+  {{- if include "authz-service.tlsSecret" . }}
+  - name: authz-tls
+    mountPath: /etc/authz-tls
+    readOnly: true
+  {{- end }}
+{{- end -}}
+
+{{- define "authz-service.application" -}}
+{{- $application := .Values.gateway.application -}}
+name: application
+image: {{ $application.image | quote }}
+imagePullPolicy: {{ $application.pullPolicy }}
+{{- range $key := list "command" "args" "env" "envFrom" "volumeMounts" "resources" "startupProbe" "readinessProbe" "livenessProbe" }}
+{{- with get $application $key }}
+{{ $key }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+securityContext:
+  {{- mergeOverwrite (include "authz-service.restricted" . | fromYaml) $application.securityContext | toYaml | nindent 2 }}
+{{- end -}}
+
+{{/* Envoy's bootstrap. What a request meets, in order: limits and plain paths, authz-service, the application. */}}
+{{- define "authz-service.envoy.bootstrap" -}}
+{{- $envoy := .Values.gateway.envoy -}}
+{{- $tls := include "authz-service.tlsSecret" . -}}
+node: {id: {{ include "authz-service.fullname" . }}, cluster: {{ include "authz-service.fullname" . }}}
+admin:
+  address: {pipe: {path: {{ dir (include "authz-service.socket" .) }}/envoy-admin.sock, mode: 384}}   # 0600: Envoy alone; see the listener `stats`
+static_resources:
+  listeners:
+    - name: http
+      address: {socket_address: {address: {{ $envoy.address | quote }}, {{ if eq $envoy.address "::" }}ipv4_compat: true, {{ end }}port_value: {{ $envoy.port }}}}
+      per_connection_buffer_limit_bytes: 32768
+      filter_chains:
+        {{- if $tls }}
+        - transport_socket:
+            name: envoy.transport_sockets.tls
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+              common_tls_context:
+                alpn_protocols: [h2, http/1.1]
+                tls_certificate_sds_secret_configs:
+                  - name: server
+                    sds_config: {resource_api_version: V3, path_config_source: {path: /etc/envoy/certificate.yaml}}
+          filters:
+        {{- else }}
+        - filters:
+        {{- end }}
+            - name: envoy.filters.network.http_connection_manager
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+                stat_prefix: http
+                use_remote_address: true
+                xff_num_trusted_hops: {{ $envoy.trustedHops }}
+                # One reading of every path, here, in authz-service and in the application.
+                normalize_path: true
+                merge_slashes: true
+                path_with_escaped_slashes_action: REJECT_REQUEST
+                common_http_protocol_options:
+                  idle_timeout: 300s
+                  # x_auth_subject is x-auth-subject to many applications.
+                  headers_with_underscores_action: REJECT_REQUEST
+                http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65536, initial_connection_window_size: 1048576}
+                request_headers_timeout: 10s
+                stream_idle_timeout: 300s
+                server_header_transformation: PASS_THROUGH
+                {{- with $envoy.upgrades }}
+                upgrade_configs:
+                  {{- range . }}
+                  - {upgrade_type: {{ . }}}
+                  {{- end }}
+                {{- end }}
+                {{- if $envoy.accessLog }}
+                access_log:
+                  - name: envoy.access_loggers.stdout
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+                      log_format:
+                        json_format:
+                          time: "%START_TIME%"
+                          method: "%REQ(:METHOD)%"
+                          host: "%REQ(:AUTHORITY)%"
+                          path: "%PATH(NQ)%"   # no query string: there may be secrets in it
+                          status: "%RESPONSE_CODE%"
+                          details: "%RESPONSE_CODE_DETAILS%"
+                          flags: "%RESPONSE_FLAGS%"
+                          duration_ms: "%DURATION%"
+                          request_id: "%REQ(X-REQUEST-ID)%"
+                          decision: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision)%"
+                          reason: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:reason)%"
+                          rule: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:rule)%"
+                          decision_id: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision_id)%"
+                          subject: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:subject)%"
+                          client_id: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:client_id)%"
+                {{- end }}
+                route_config:
+                  virtual_hosts:
+                    - name: application
+                      domains: ["*"]
+                      routes:
+                        {{- range $envoy.policies }}
+                        - match: {prefix: {{ .prefix | quote }}}
+                          route: {cluster: application, timeout: {{ $envoy.routeTimeout }}}
+                          typed_per_filter_config:
+                            envoy.filters.http.ext_authz:
+                              "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute
+                              check_settings: {context_extensions: {authz_policy: {{ .policy | quote }}}}
+                        {{- end }}
+                        - match: {prefix: /}
+                          route: {cluster: application, timeout: {{ $envoy.routeTimeout }}}
+                http_filters:
+                  - name: envoy.filters.http.ext_authz
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
+                      transport_api_version: V3
+                      failure_mode_allow: {{ $envoy.failureModeAllow }}
+                      status_on_error: {code: ServiceUnavailable}   # when nobody answers; 403 would look like a decision
+                      encode_raw_headers: true
+                      validate_mutations: true
+                      grpc_service:
+                        timeout: {{ $envoy.checkTimeout }}
+                        envoy_grpc: {cluster_name: authz-service}
+                  - name: envoy.filters.http.router
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+    # For the kubelet and Prometheus: these two paths of the admin interface, and nothing else of it.
+    - name: stats
+      address: {socket_address: {address: {{ $envoy.address | quote }}, {{ if eq $envoy.address "::" }}ipv4_compat: true, {{ end }}port_value: {{ $envoy.statsPort }}}}
+      filter_chains:
+        - filters:
+            - name: envoy.filters.network.http_connection_manager
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+                stat_prefix: stats
+                route_config:
+                  virtual_hosts:
+                    - name: stats
+                      domains: ["*"]
+                      routes:
+                        - {match: {path: /ready}, route: {cluster: admin}}
+                        - {match: {path: /stats/prometheus}, route: {cluster: admin}}
+                http_filters:
+                  - name: envoy.filters.http.router
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+  clusters:
+    - name: authz-service
+      connect_timeout: 0.25s
+      typed_extension_protocol_options:
+        envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+          "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+          explicit_http_config: {http2_protocol_options: {}}
+      load_assignment:
+        cluster_name: authz-service
+        endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: {{ include "authz-service.socket" . }}}}}}]}]
+    - name: application
+      connect_timeout: 1s
+      typed_extension_protocol_options:
+        envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+          "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+          explicit_http_config: {{ ternary "{http2_protocol_options: {}}" "{http_protocol_options: {}}" (eq .Values.gateway.application.protocol "http2") }}
+      load_assignment:
+        cluster_name: application
+        endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: {{ .Values.gateway.application.port }}}}}}]}]
+    - name: admin
+      connect_timeout: 1s
+      load_assignment:
+        cluster_name: admin
+        endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: {{ dir (include "authz-service.socket" .) }}/envoy-admin.sock}}}}]}]
+overload_manager:
+  resource_monitors:
+    - name: envoy.resource_monitors.global_downstream_max_connections
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+        max_active_downstream_connections: 20000
+{{- end -}}
