@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format proto bench clean
+.PHONY: help demo test lint format proto chart bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -31,6 +31,9 @@ format: $(VENV)/dev ## rewrite the code in the one format
 
 proto: $(VENV)/dev ## generate authz_service/_pb from proto/
 	@$(BIN)/python proto/generate.py
+
+chart: $(VENV)/dev ## generate the chart's schema and the rendered examples
+	@$(BIN)/python helm/generate.py
 
 bench: $(VENV)/dev ## measure a decision and the server; needs h2load (Debian: nghttp2-client) for the second part
 	@$(BIN)/python bench/bench.py

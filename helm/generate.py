@@ -1,6 +1,6 @@
 """What follows from other files: the configuration's part of the chart's schema, and a rendered example of each shape.
 
-Law: everything that it writes can be written again from what is committed, so a check can tell whether it was forgotten.
+Law: what it writes can be written again from what is committed, so a check can tell whether that was forgotten.
 It renders by Helm's own engine, without a cluster.
 
     python helm/generate.py      (make chart)
@@ -33,7 +33,7 @@ def files() -> dict[Path, str]:
 
 
 def values_schema() -> str:
-    """The chart's schema with the configuration's own in it, so that a misspelt key is found before anything is installed.
+    """The chart's schema with the configuration's own in it: a misspelt key is found before anything is installed.
 
     What is required there is not required here: the chart asks for it itself, with a remedy.
     """

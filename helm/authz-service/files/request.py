@@ -3,7 +3,7 @@
 Law: it sends no credential, so nobody's is needed; a decision is an explicit allow or deny for a reason that is not an
 outage. It runs in the image, with nothing but what the image has.
 
-    python request.py URL METHOD HOST PATH [REASON]
+    python request.py URL METHOD HOST PATH [REASON [FOLDER OF THE CERTIFICATE]]
 
 ``grpc://`` and ``grpcs://`` ask authz-service as Envoy does; ``http://`` and ``https://`` go through the proxy.
 """
@@ -18,22 +18,22 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-TLS = Path("/etc/authz-tls")
+TLS = "/etc/authz-tls"
 OUTAGES = frozenset({"internal_error", "keys_unavailable", "introspection_unavailable", "deadline_exceeded"})
 SECONDS = 10
 
 
-def main(url: str, method: str, host: str, path: str, expected: str = "", tls: Path = TLS) -> int:
+def main(url: str, method: str, host: str, path: str, expected: str = "", folder: str = TLS) -> int:
     """Send it and say what came of it; returns the exit status."""
-    parts = urlsplit(url)
+    parts, tls = urlsplit(url), Path(folder)
     if parts.scheme in {"grpc", "grpcs"}:
         answer, reason = through_grpc(parts.netloc, method, host, path, tls if parts.scheme == "grpcs" else None)
     else:
         answer, reason = through_http(parts.netloc, method, host, path, tls if parts.scheme == "https" else None)
     good = reason == expected if expected else reason not in OUTAGES
-    print(f"{method} {host}{path}: {answer}, reason {reason or 'not told'}")  # noqa: T201 - it is for the log of the pod
+    print(f"{method} {host}{path}: {answer}, reason {reason or 'not told'}")
     if not good:
-        print(f"FAILED: expected {f'the reason {expected}' if expected else 'a decision'}")  # noqa: T201
+        print(f"FAILED: expected {f'the reason {expected}' if expected else 'a decision'}")
     return 0 if good else 1
 
 
@@ -57,7 +57,8 @@ def through_grpc(address: str, method: str, host: str, path: str, tls: Path | No
         response = check(request, timeout=SECONDS, wait_for_ready=True)
     denied = response.WhichOneof("http_response") == "denied_response"
     answer = f"denied with {response.denied_response.status.code}" if denied else "allowed"
-    return answer, response.dynamic_metadata["reason"] if "reason" in response.dynamic_metadata else ""
+    metadata = response.dynamic_metadata
+    return answer, str(metadata["reason"]) if "reason" in metadata else ""
 
 
 def credentials(tls: Path):  # noqa: ANN201 - grpc is imported late
@@ -75,7 +76,7 @@ def anchors(tls: Path) -> Path:
 
 
 def through_http(address: str, method: str, host: str, path: str, tls: Path | None) -> tuple[str, str]:
-    """Ask the proxy; the reason of a denial stands in its problem document, and an allowed request has the API's answer."""
+    """Ask the proxy; a denial tells its reason in a problem document, an allowed request has the API's answer."""
     if tls:
         context = ssl.create_default_context(cafile=str(anchors(tls)))
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(address, timeout=SECONDS, context=context)

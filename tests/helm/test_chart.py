@@ -1,0 +1,277 @@
+"""Every shape of the chart, rendered by Helm's own engine and judged by Kubernetes' own schemas."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import helm_python as helm
+import pytest
+import yaml
+
+from authz_service import __version__
+from authz_service.config.load import load
+from generate import CHART, files
+from support.chart import NAME, container, containers, manifests, merged, notes, one, pods, shape
+from support.manifests import NEWEST, problems
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHAPES = ("service", "gateway", "sidecar")
+PODS = ("service", "gateway")
+CHART_YAML = yaml.safe_load((CHART / "Chart.yaml").read_text())
+# Everything that can be switched on, beside what a values file has.
+EVERYTHING: dict[str, Any] = {
+    "commonLabels": {"team": "identity"},
+    "image": {"digest": "sha256:" + "0" * 64},
+    "imagePullSecrets": [{"name": "registry"}],
+    "secrets": [{"name": "introspection", "secretName": "authz-introspection"}],
+    "podLabels": {"mesh": "in"},
+    "podAnnotations": {"note": "x"},
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"key": "edge", "operator": "Exists"}],
+    "affinity": {"podAntiAffinity": {}},
+    "priorityClassName": "high",
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    "extraVolumes": [{"name": "ca", "configMap": {"name": "company-ca"}}],
+    "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/company-ca", "readOnly": True}],
+    "monitoring": {"prometheusRule": {"enabled": True}, "dashboard": {"enabled": True}},
+}
+EVERYWHERE = EVERYTHING | {
+    "serviceAccount": {"annotations": {"note": "x"}},
+    "service": {"annotations": {"note": "x"}},
+    "autoscaling": {"enabled": True, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 600}}},
+    "networkPolicy": {"enabled": True, "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["as-it-stands", "everything"])
+@pytest.mark.parametrize("version", ["1.30", "1.33", NEWEST])
+def test_every_object_of_every_shape_is_what_its_api_takes(name: str, changes: dict[str, Any], version: str) -> None:
+    changes = EVERYWHERE if changes and name in PODS else changes
+    found = manifests(name, changes)
+    assert [problem for each in found for problem in problems(each, version)] == []
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("version", ["v1.25.0", "v1.29.0", f"v{NEWEST}"])
+def test_lint_finds_nothing(name: str, version: str, capfd: pytest.CaptureFixture[str]) -> None:
+    values = merged(shape(name), {"sidecar": {"native": version != "v1.25.0"}})
+    report = helm.lint(CHART, values, strict=True, kube_version=version)
+    # The message of severity 1 recommends an icon.
+    assert [message for message in report["messages"] if message["severity"] > 1] == []
+    assert "fail message" not in capfd.readouterr().err
+
+
+def test_what_is_generated_is_up_to_date() -> None:
+    outdated = [path.name for path, text in files().items() if not path.exists() or path.read_text() != text]
+    assert outdated == [], "run `make chart`, and look at what changed"
+
+
+def test_chart_image_and_program_have_one_version() -> None:
+    assert CHART_YAML["appVersion"] == __version__
+    dockerfile = (CHART.parent.parent / "Dockerfile").read_text()
+    assert f"ARG VERSION={__version__}\n" in dockerfile
+    application = yaml.safe_load((CHART.parent / "examples" / "application" / "Chart.yaml").read_text())
+    assert application["dependencies"][0]["version"] == CHART_YAML["version"]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_configuration_goes_in_unchanged_and_is_one_that_the_program_takes(name: str, tmp_path: Path) -> None:
+    text = one(manifests(name), "ConfigMap")["data"]["config.yaml"]
+    assert yaml.safe_load(text) == shape(name)["config"]
+    for file in ("tls.crt", "tls.key"):
+        (tmp_path / file).touch()
+    for folder in ("/etc/authz-tls", "/var/lib/authz-service", "/run/authz"):
+        text = text.replace(folder, str(tmp_path))
+    (tmp_path / "config.yaml").write_text(text)
+    assert load(tmp_path / "config.yaml").rules
+
+
+@pytest.mark.parametrize("name", PODS)
+@pytest.mark.parametrize("native", [True, False])
+def test_every_pod_keeps_the_restricted_standard_and_writes_nowhere_but_in_volumes(name: str, native: bool) -> None:  # noqa: FBT001
+    for pod in pods(manifests(name, {"sidecar": {"native": native}})):
+        spec = pod["spec"]
+        assert spec["automountServiceAccountToken"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+        assert spec["securityContext"]["runAsUser"] == 65532
+        assert all(set(volume) & {"configMap", "secret", "emptyDir"} for volume in spec["volumes"])
+        for each in containers(pod):
+            security = each["securityContext"]
+            assert (security["runAsNonRoot"], security["readOnlyRootFilesystem"]) == (True, True)
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert not any("hostPort" in port for port in each.get("ports", ()))
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_every_container_of_ours_says_what_it_needs(name: str) -> None:
+    ours = [each for pod in pods(manifests(name)) for each in containers(pod) if each["name"] != "application"]
+    assert all({"cpu", "memory"} <= set(each["resources"]["requests"]) for each in ours)
+    assert all("memory" in each["resources"]["limits"] for each in ours)
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_every_mount_has_its_volume_and_every_volume_a_mount(name: str) -> None:
+    for pod in pods(manifests(name, EVERYWHERE)):
+        mounted = {mount["name"] for each in containers(pod) for mount in each.get("volumeMounts", ())}
+        assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_every_selector_finds_the_pods_and_every_port_is_there(name: str) -> None:
+    found = manifests(name, {"autoscaling": {"enabled": True}})
+    pod = one(found, "Deployment")["spec"]["template"]
+    ports = {port["name"]: port["containerPort"] for each in containers(pod) for port in each.get("ports", ())}
+    for kind in ("Deployment", "PodDisruptionBudget"):
+        assert one(found, kind)["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    policy = one(found, "NetworkPolicy")["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    opened = {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
+    assert opened == set(ports.values())
+    service = one(found, "Service")["spec"]
+    assert service["selector"].items() <= pod["metadata"]["labels"].items()
+    assert {port["targetPort"] for port in service["ports"]} <= set(ports)
+    assert one(found, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == NAME
+
+
+def test_the_helm_test_is_not_taken_for_one_of_the_pods() -> None:
+    found = manifests("service")
+    test = one(found, "Pod", f"{NAME}-test")
+    assert not one(found, "Service")["spec"]["selector"].items() <= test["metadata"]["labels"].items()
+    assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
+
+
+PLAIN = {"config": {"server": {"tls": None}}, "tls": {"certificate": {"enabled": False}}}
+
+
+def test_readiness_asks_by_grpc_where_the_kubelet_can_and_else_by_http() -> None:
+    def readiness(name: str, changes: dict[str, Any]) -> dict[str, Any]:
+        (pod, _) = pods(manifests(name, changes))
+        probe: dict[str, Any] = container(pod)["readinessProbe"]
+        return probe
+
+    assert readiness("service", PLAIN)["grpc"] == {"port": 9191}
+    assert readiness("service", {})["httpGet"]["path"] == "/readyz"  # TLS
+    assert readiness("gateway", {})["httpGet"]["path"] == "/readyz"  # a unix socket
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_provider_that_is_away_restarts_nothing_for_ten_minutes(name: str) -> None:
+    (pod, _) = pods(manifests(name))
+    startup, liveness = container(pod)["startupProbe"], container(pod)["livenessProbe"]
+    assert startup["exec"]["command"] == ["authz-service", "healthcheck", "--config", "/etc/authz-service/config.yaml"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 600
+    assert liveness["httpGet"]["path"] == "/healthz"
+
+
+def checksum(name: str, changes: dict[str, Any]) -> str | None:
+    (pod, _) = pods(manifests(name, changes))
+    value: str | None = pod["metadata"].get("annotations", {}).get("checksum/authz-config")
+    return value
+
+
+def test_new_pods_come_when_the_configuration_changes_and_only_then() -> None:
+    before = checksum("service", {})
+    assert checksum("service", {"config": {"logging": {"level": "debug"}}}) != before
+    assert checksum("service", {"replicas": 5, "podLabels": {"a": "b"}}) == before
+    assert checksum("service", {"rolloutOnConfigChange": False}) is None
+
+
+def test_gateway_starts_authz_service_before_envoy_and_ends_it_after() -> None:
+    (pod, _) = pods(manifests("gateway"))
+    (native,) = pod["spec"]["initContainers"]
+    assert (native["name"], native["restartPolicy"]) == ("authz-service", "Always")
+    assert [each["name"] for each in pod["spec"]["containers"]] == ["envoy", "application"]
+    (pod, _) = pods(manifests("gateway", {"sidecar": {"native": False}}))
+    assert "initContainers" not in pod["spec"]
+    assert [each["name"] for each in pod["spec"]["containers"]] == ["authz-service", "envoy", "application"]
+
+
+def test_gateway_gives_the_certificate_to_envoy_alone() -> None:
+    found = manifests("gateway", {"tls": {"existingSecret": "shop-tls"}})
+    pod = one(found, "Deployment")["spec"]["template"]
+    mounts = {each["name"]: {mount["name"] for mount in each.get("volumeMounts", ())} for each in containers(pod)}
+    assert [name for name, mounted in mounts.items() if "authz-tls" in mounted] == ["envoy"]
+    (port,) = one(found, "Service")["spec"]["ports"]
+    assert (port["name"], port["port"]) == ("https", 443)
+
+
+def test_secrets_come_from_existing_secrets_and_stand_nowhere_else() -> None:
+    found = manifests("service", EVERYWHERE)
+    assert not [each for each in found if each["kind"] == "Secret"]
+    pod = one(found, "Deployment")["spec"]["template"]
+    (mount,) = [each for each in container(pod)["volumeMounts"] if each["mountPath"].startswith("/etc/authz-secrets/")]
+    (volume,) = [each for each in pod["spec"]["volumes"] if each["name"] == mount["name"]]
+    assert (mount["mountPath"], mount["readOnly"]) == ("/etc/authz-secrets/introspection", True)
+    assert volume["secret"] == {"secretName": "authz-introspection"}
+
+
+def test_the_certificate_is_good_for_the_service_and_lands_where_the_pods_look() -> None:
+    found = manifests("service")
+    certificate = one(found, "Certificate")["spec"]
+    assert f"{NAME}.authz.svc" in certificate["dnsNames"]
+    (volume,) = [each for each in pods(found)[0]["spec"]["volumes"] if each["name"] == "authz-tls"]
+    assert volume["secret"]["secretName"] == certificate["secretName"]
+
+
+def test_replicas_are_left_to_the_autoscaler() -> None:
+    assert "replicas" not in one(manifests("service"), "Deployment")["spec"]
+    assert one(manifests("service", {"autoscaling": {"enabled": False}}), "Deployment")["spec"]["replicas"] == 3
+
+
+def alerts(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    groups = one(found, "PrometheusRule")["spec"]["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
+
+
+def test_the_alerts_and_the_dashboard_are_those_of_the_files() -> None:
+    found = manifests("service")
+    groups = yaml.safe_load((CHART / "alerts" / "authz-service.yaml").read_text())["groups"]
+    assert one(found, "PrometheusRule")["spec"]["groups"] == groups
+    dashboard = one(found, "ConfigMap", f"{NAME}-dashboard")
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    written = json.loads((CHART / "dashboards" / "authz-service.json").read_text())
+    assert json.loads(dashboard["data"]["authz-service.json"]) == written
+
+
+def test_alerts_get_labels_and_can_be_left_out() -> None:
+    name, *others = alerts(manifests("service"))
+    changes = {"monitoring": {"prometheusRule": {"alertLabels": {"team": "identity"}, "disabled": [name]}}}
+    found = alerts(manifests("service", changes))
+    assert list(found) == others
+    assert all(rule["labels"]["team"] == "identity" and "severity" in rule["labels"] for rule in found.values())
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_notes_say_what_to_do_next(name: str) -> None:
+    text = notes(name)
+    assert "helm test authz" in text
+    assert "explain --config" in text
+    assert "{{" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "warning"),
+    [
+        ("gateway", {"networkPolicy": {"enabled": False}}, "go around Envoy"),
+        ("gateway", {"gateway": {"envoy": {"failureModeAllow": True}}}, "every request goes through unasked"),
+        ("service", PLAIN, "in plain text"),
+        ("sidecar", {"config": {"server": {"grpc_address": "0.0.0.0:9191"}}}, "every pod of the cluster can ask"),
+        ("sidecar", {"monitoring": {"podMonitor": {"enabled": False}}}, "Nobody reads its metrics"),
+    ],
+)
+def test_the_notes_warn_of_what_is_legal_and_dangerous(name: str, changes: dict[str, Any], warning: str) -> None:
+    assert warning in notes(name, changes)
+    assert warning not in notes(name)
+
+
+def test_every_file_that_the_notes_name_exists() -> None:
+    for name in SHAPES:
+        for file in re.findall(r"\b(?:docs|helm)/[\w/.-]+\w", notes(name)):
+            assert (CHART.parent.parent / file).exists(), file

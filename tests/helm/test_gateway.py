@@ -1,0 +1,183 @@
+"""The shape gateway as it runs: its bootstrap in the real Envoy, its configuration in the real sidecar."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+import trustme
+import yaml
+from transport.pki import TlsFiles
+
+from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
+from authz_service.demo.run import Outcome, send
+from authz_service.demo.samples import Sample
+from authz_service.demo.sidecar import Sidecar
+from support.chart import NAME, manifests, one
+from support.echo import echo
+from support.envoy import RunningEnvoy, loopback, moved, pipe, running_envoy
+from support.request import request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def provider() -> AsyncIterator[IdentityProvider]:
+    async with IdentityProvider() as provider:
+        yield provider
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def envoy(provider: IdentityProvider, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningEnvoy]:
+    """The pod: application, sidecar and Envoy, as the chart configures them but for addresses and the issuer."""
+    folder = tmp_path_factory.mktemp("gateway")
+    found = manifests("gateway", changes(provider.issuer, folder))
+    config = folder / "config.yaml"
+    config.write_text(one(found, "ConfigMap")["data"]["config.yaml"])
+    bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
+    async with echo("/v1/updates") as port, Sidecar(config, folder / "sidecar.log"):
+        places = {"application": loopback(port), "admin": pipe(folder / "admin.sock")}
+        async with running_envoy(moved(bootstrap, places), folder) as envoy:
+            yield envoy
+
+
+def changes(issuer: str, folder: Path) -> dict[str, Any]:
+    socket = {"grpc_address": f"unix:{folder}/authz.sock", "admin_address": "0.0.0.0:0"}
+    return {"config": {"server": socket, "issuers": [{"issuer": issuer, "name": "main", "audiences": [AUDIENCE]}]}}
+
+
+async def through(envoy: RunningEnvoy, sample: Sample) -> Outcome:
+    async with aiohttp.ClientSession() as session:
+        return await send(session, envoy.ports["http"], sample)
+
+
+async def test_only_who_may_reaches_the_application(envoy: RunningEnvoy, provider: IdentityProvider) -> None:
+    reader, payer = provider.access_token(scope="orders"), provider.access_token(scope="billing")
+    for sample in (
+        Sample("no token", "/v1/orders", 401, "missing_token", error=""),
+        Sample("a token", "/v1/orders/7", 200, "", reader, upstream={"x-auth-subject": "alice"}),
+        Sample("ID token", "/v1/orders", 401, "id_token", provider.id_token(), error="invalid_token"),
+        Sample("public", "/healthz", 200, ""),
+        Sample("spoofed", "/healthz", 200, "", headers={"x-auth-subject": "admin"}, upstream={"x-auth-subject": None}),
+        Sample("by the route's policy", "/billing/9", 200, "", payer),
+        Sample("too little", "/billing/9", 403, "insufficient_scope", reader, error="insufficient_scope"),
+        Sample("no rule", "/v2/orders", 403, "no_rule", reader),
+    ):
+        outcome = await through(envoy, sample)
+        assert outcome.is_expected(sample), (sample.title, outcome)
+
+
+async def test_what_could_be_read_in_two_ways_is_refused_or_read_in_one(envoy: RunningEnvoy) -> None:
+    for path, headers, status in (
+        ("/v1%2forders", {}, 400),
+        ("/healthz%5c..", {}, 400),
+        ("/healthz", {"x_auth_subject": "admin"}, 400),
+        ("/x/../healthz", {}, 200),
+        ("//healthz", {}, 200),
+    ):
+        outcome = await through(envoy, Sample(path, path, status, "", headers=headers))
+        assert outcome.status == status, path
+
+
+async def test_the_kubelet_and_prometheus_see_two_paths_and_nothing_else_of_the_admin_interface(
+    envoy: RunningEnvoy,
+) -> None:
+    async def status(path: str) -> int:
+        url = f"http://127.0.0.1:{envoy.ports['stats']}{path}"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return answer.status
+
+    assert [await status(path) for path in ("/ready", "/stats/prometheus")] == [200, 200]
+    assert [await status(path) for path in ("/", "/config_dump", "/quitquitquit", "/stats")] == [404] * 4
+
+
+async def test_the_access_log_tells_the_decision_and_no_secret(envoy: RunningEnvoy, provider: IdentityProvider) -> None:
+    token = provider.access_token(scope="orders")
+    await through(envoy, Sample("query", "/v1/orders?key=secret", 200, "", token))
+    told = await envoy.logged('"decision":"allow"', '"path":"/v1/orders"')
+    assert (told["decision"], told["reason"], told["subject"], told["client_id"]) == (
+        "allow",
+        "ok",
+        "alice",
+        "demo-app",
+    )
+    assert (told["path"], told["status"]) == ("/v1/orders", 200)
+    assert "secret" not in envoy.log.read_text()
+    assert token not in envoy.log.read_text()
+
+
+async def test_the_helm_test_passes(envoy: RunningEnvoy) -> None:
+    url = f"http://127.0.0.1:{envoy.ports['http']}"
+    said = await request(url, "GET", "authz-service.test", "/v1/orders", "missing_token")
+    assert said == (0, "GET authz-service.test/v1/orders: status 401, reason missing_token\n")
+
+
+async def test_websockets_pass_with_a_token_alone(envoy: RunningEnvoy, provider: IdentityProvider) -> None:
+    url = f"http://127.0.0.1:{envoy.ports['http']}/v1/updates"
+    headers = {"Authorization": f"Bearer {provider.access_token(scope='orders')}"}
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect(url)
+        assert refused.value.status == 401
+        async with session.ws_connect(url, headers=headers) as socket:
+            await socket.send_str("hello")
+            assert await socket.receive_str() == "alice: hello"
+
+
+async def test_nobody_gets_in_while_the_sidecar_is_away(tmp_path: Path) -> None:
+    found = manifests("gateway", changes("http://127.0.0.1:9", tmp_path))
+    bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
+    async with echo() as port:
+        places = {"application": loopback(port), "admin": pipe(tmp_path / "admin.sock")}
+        async with running_envoy(moved(bootstrap, places), tmp_path) as envoy:
+            outcome = await through(envoy, Sample("public", "/healthz", 503, ""))
+    assert outcome.status == 503
+
+
+def mounted(folder: Path, version: str, certificate: trustme.LeafCert) -> None:
+    """A Secret, as Kubernetes mounts it and swaps it for a newer one."""
+    (folder / version).mkdir(parents=True)
+    TlsFiles(folder / version, certificate)
+    (folder / "..new").symlink_to(version)
+    (folder / "..new").replace(folder / "..data")
+    for file in ("tls.crt", "tls.key"):
+        if not (folder / file).is_symlink():
+            (folder / file).symlink_to(f"..data/{file}")
+
+
+async def test_envoy_serves_the_certificate_and_takes_over_a_renewed_one(tmp_path: Path) -> None:
+    old, new, secret = trustme.CA(), trustme.CA(), tmp_path / "authz-tls"
+    found = manifests("gateway", changes("http://127.0.0.1:9", tmp_path) | {"tls": {"existingSecret": "shop-tls"}})
+    files = one(found, "ConfigMap", f"{NAME}-envoy")["data"]
+    sds = tmp_path / "certificate.yaml"
+    sds.write_text(files["certificate.yaml"].replace("/etc/authz-tls", str(secret)))
+    bootstrap = yaml.safe_load(files["envoy.yaml"].replace("/etc/envoy/certificate.yaml", str(sds)))
+    mounted(secret, "1", old.issue_cert("shop"))
+
+    async def status(authority: trustme.CA, port: int) -> int:
+        trust = ssl.create_default_context()
+        authority.configure_trust(trust)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"https://127.0.0.1:{port}/healthz", ssl=trust, server_hostname="shop") as answer,
+        ):
+            return answer.status
+
+    async with running_envoy(moved(bootstrap, {"admin": pipe(tmp_path / "admin.sock")}), tmp_path) as envoy:
+        assert await status(old, envoy.ports["http"]) == 503  # there is no sidecar
+        mounted(secret, "2", new.issue_cert("shop"))
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(aiohttp.ClientConnectorCertificateError):
+                    assert await status(new, envoy.ports["http"]) == 503
+                    return
+                await asyncio.sleep(0.05)

@@ -1,0 +1,167 @@
+"""What the values refuse: by the schema what is unknown, by the templates what contradicts itself."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import helm_python as helm
+import pytest
+import yaml
+
+from generate import CHART, render
+from support.chart import manifests, merged, shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
+CERTIFICATE = {"tls": {"certificate": {"enabled": True, "issuerRef": {"name": "ca"}}}}
+
+
+def server(**settings: object) -> dict[str, Any]:
+    return {"config": {"server": settings}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"replica": 3}, "at ''"),
+        ({"image": {"tagg": "1"}}, "/image"),
+        ({"monitoring": {"podMonitor": {"enable": True}}}, "/monitoring/podMonitor"),
+        ({"gateway": {"envoy": {"checktimeout": "1s"}}}, "/gateway/envoy"),
+        ({"config": {"isuers": []}}, "/config"),
+        (server(grpc_adress="0.0.0.0:1"), "/config/server"),
+        ({"config": {"issuers": [{"issuer": "https://i.example", "audience": ["a"]}]}}, "/config/issuers/0"),
+        ({"config": {"rules": [{"name": "a", "require": {"scope": ["a"]}}]}}, "/config/rules/0/require"),
+        ({"shape": "daemon"}, "/shape"),
+        ({"replicas": "three"}, "/replicas"),
+        ({"user": 0}, "/user"),
+        ({"image": {"digest": "latest"}}, "/image/digest"),
+        ({"gateway": {"envoy": {"checkTimeout": "1000ms"}}}, "/gateway/envoy/checkTimeout"),
+        (server(check_deadline="1 second"), "/config/server/check_deadline"),
+    ],
+)
+def test_the_schema_refuses_what_it_does_not_know_and_names_the_place(changes: dict[str, Any], place: str) -> None:
+    with pytest.raises(helm.HelmValuesError) as refused:
+        manifests("service", changes)
+    assert place in str(refused.value)
+
+
+# What Kubernetes defines, which its own schemas judge.
+KUBERNETES = frozenset({
+    "global", "behavior", "extraEgress", "env", "envFrom", "volumeMounts", "startupProbe", "readinessProbe",
+    "livenessProbe", "securityContext", "affinity", "tolerations", "extraEnv", "extraVolumes", "extraVolumeMounts",
+    "limits", "requests", "claims", "podSelector", "namespaceSelector", "ipBlock",
+})  # fmt: skip
+
+
+def open_places(schema: dict[str, Any], where: str) -> Iterator[str]:
+    """Objects in which any key would go through."""
+    if schema.get("type") == "object" and "additionalProperties" not in schema:
+        yield where
+    for key, member in schema.get("properties", {}).items():
+        if key not in KUBERNETES:
+            yield from open_places(member, f"{where}.{key}")
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from open_places(schema[key], f"{where}.{key}")
+
+
+def test_no_place_in_the_schema_lets_an_unknown_key_through() -> None:
+    parts = {"values": SCHEMA, **SCHEMA["$defs"]}
+    assert [place for name, part in parts.items() for place in open_places(part, name)] == []
+
+
+def undocumented(values: Any, schema: dict[str, Any], where: str) -> Iterator[str]:
+    """Keys that the schema knows and values.yaml does not show."""
+    schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    for key, member in schema.get("properties", {}).items():
+        if not isinstance(values, dict) or key not in values:
+            yield f"{where}{key}"
+        elif values[key]:
+            yield from undocumented(values[key], member, f"{where}{key}.")
+
+
+def test_every_value_stands_in_values_yaml() -> None:
+    missing = [
+        place
+        for place in undocumented(DEFAULTS, SCHEMA, "")
+        if not place.startswith(("config.", "probes.", "resources.", "gateway.envoy.resources."))
+    ]
+    assert missing == ["global", "enabled"]  # Helm's own, and the application's chart's
+
+
+def test_the_defaults_alone_are_refused_with_what_is_missing() -> None:
+    with pytest.raises(helm.HelmRenderError) as refused:
+        render(CHART, {})
+    assert "config.issuers is missing" in str(refused.value)
+    assert "config.rules is missing" in str(refused.value)
+
+
+LOOPBACK = "127.0.0.1:9191"
+SNAPSHOT = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"snapshot_file": "keys.json"}}
+SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca_file": "/etc/authz-secrets/ca/ca.crt"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "remedy"),
+    [
+        ("service", server(grpc_address=LOOPBACK), "set it to 0.0.0.0:9191"),
+        ("service", server(grpc_address="[::1]:9191"), "set it to 0.0.0.0:9191"),
+        ("service", server(grpc_address="unix:/run/authz/authz.sock"), "set it to 0.0.0.0:9191"),
+        ("service", server(admin_address="localhost:9192"), "set it to 0.0.0.0:9192"),
+        ("service", server(admin_address="0.0.0.0:9191"), "set one of them to another"),
+        ("service", server(tls=None), "add config: {server: {tls: {certificate_file: /etc/authz-tls/tls.crt"),
+        ("service", {"tls": {"certificate": {"enabled": False}}}, "set tls.existingSecret"),
+        ("service", {"tls": {"existingSecret": "mine"}}, "keep one"),
+        ("service", {"tls": {"certificate": {"issuerRef": {"name": ""}}}}, "say who signs it"),
+        ("service", {"config": {"issuers": []}}, "name whose access tokens are accepted"),
+        ("service", {"config": {"rules": []}}, "without a rule nobody gets in"),
+        ("service", {"config": {"issuers": [SNAPSHOT]}}, "write /var/lib/authz-service/keys.json"),
+        ("service", {"config": {"issuers": [SECRET]}}, "add secrets: [{name: ca, secretName: the-secret}]"),
+        ("service", {"secrets": [{"name": "a", "secretName": "b"}] * 2}, "each is a folder of its own"),
+        ("service", server(shutdown_delay="1m"), "set it to at least 75"),
+        ("service", server(shutdown_delay="500ms", shutdown_grace="30s"), "set it to at least 36"),
+        ("service", {"autoscaling": {"minReplicas": 1}}, "set replicas (or autoscaling.minReplicas) to 2"),
+        ("service", {"autoscaling": {"enabled": False}, "replicas": 1}, "podDisruptionBudget.enabled to false"),
+        ("service", {"autoscaling": {"maxReplicas": 2}}, "raise it"),
+        ("service", {"resources": {"requests": {"cpu": None}}}, "set it, such as 100m"),
+        ("service", {"podDisruptionBudget": {"maxUnavailable": 0}}, "set it to 1"),
+        ("service", {"monitoring": {"podMonitor": {"enabled": True}}}, "keep one"),
+        ("service", {"gateway": {"application": {"image": "shop:1"}}}, "set shape to gateway, or remove it"),
+        ("service", {"test": {"url": "http://shop"}}, "remove it"),
+        ("gateway", server(grpc_address="0.0.0.0:9191"), "set it to unix:/run/authz/authz.sock"),
+        ("gateway", server(grpc_address="unix:authz.sock"), "an absolute path and a folder of its own"),
+        ("gateway", server(grpc_address="unix:/run/authz.sock"), "an absolute path and a folder of its own"),
+        ("gateway", server(tls={"certificate_file": "a", "key_file": "b"}), "remove config.server.tls"),
+        ("gateway", {"gateway": {"application": {"image": ""}}}, "set it, or choose shape service or sidecar"),
+        ("gateway", {"gateway": {"application": {"port": 8000}}}, "each must be another"),
+        ("gateway", {"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": False}}},
+         "enable monitoring.podMonitor instead"),
+        ("sidecar", {"networkPolicy": {"enabled": True}}, "write the policy in the application's chart"),
+        ("sidecar", {"autoscaling": {"enabled": True}}, "scale the application"),
+    ],
+)  # fmt: skip
+def test_a_contradiction_is_refused_with_the_remedy(name: str, changes: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(helm.HelmRenderError) as refused:
+        manifests(name, changes)
+    assert remedy in str(refused.value)
+
+
+def test_all_contradictions_are_told_at_once() -> None:
+    with pytest.raises(helm.HelmRenderError) as refused:
+        manifests("service", merged(server(grpc_address=LOOPBACK), {"config": {"rules": []}}))
+    assert "set it to 0.0.0.0:9191" in str(refused.value)
+    assert "config.rules is missing" in str(refused.value)
+
+
+@pytest.mark.parametrize(("version", "refused"), [("v1.28.9", True), ("v1.29.0", False)])
+def test_a_native_sidecar_is_refused_where_kubernetes_does_not_know_it(
+    version: str,
+    refused: bool,  # noqa: FBT001
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    helm.lint(CHART, shape("gateway"), kube_version=version)  # which tells of a template that fails, and goes on
+    assert ("set sidecar.native to false" in capfd.readouterr().err) == refused

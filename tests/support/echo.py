@@ -1,0 +1,37 @@
+"""An API that answers with what it received, and speaks WebSocket on some paths."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from authz_service.demo.upstream import _answer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@asynccontextmanager
+async def echo(*websockets: str) -> AsyncIterator[int]:
+    """Its port on loopback."""
+    application = web.Application()
+    for path in websockets:
+        application.router.add_get(path, _echo)
+    application.router.add_route("*", "/{path:.*}", _answer)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def _echo(request: web.Request) -> web.WebSocketResponse:
+    answer = web.WebSocketResponse()
+    await answer.prepare(request)
+    async for message in answer:
+        await answer.send_str(f"{request.headers['x-auth-subject']}: {message.data}")
+    return answer
