@@ -39,6 +39,9 @@ CONTRACT = {
     "authz_config_reloads_total": ("counter", {"result"}),
     "authz_config_last_reload_successful": ("gauge", set()),
     "authz_config_last_reload_success_timestamp_seconds": ("gauge", set()),
+    "authz_tls_certificate_not_before_timestamp_seconds": ("gauge", set()),
+    "authz_tls_certificate_not_after_timestamp_seconds": ("gauge", set()),
+    "authz_event_loop_delay_seconds": ("histogram", set()),
     "authz_build_info": ("gauge", {"version", "python", "transport"}),
 }
 
@@ -222,6 +225,20 @@ def test_a_refused_reload_is_seen_until_one_succeeds_and_leaves_the_time_alone(m
     assert reloads(metrics) == (0, 1, 0, 100.0)
     metrics.reloaded(success=True, at=300.0)
     assert reloads(metrics) == (1, 1, 1, 300.0)
+
+
+def test_the_times_of_the_certificate_are_read_when_asked_for(metrics: Metrics) -> None:
+    valid = [100.0, 200.0]
+    metrics.watch_certificate(lambda: (valid[0], valid[1]))
+    valid[1] = 300.0
+    assert value(metrics, "authz_tls_certificate_not_before_timestamp_seconds") == 100.0
+    assert value(metrics, "authz_tls_certificate_not_after_timestamp_seconds") == 300.0
+
+
+def test_how_late_the_event_loop_was_is_told(metrics: Metrics) -> None:
+    metrics.loop_was_late(0.03)
+    assert value(metrics, "authz_event_loop_delay_seconds_bucket", le="0.05") == 1
+    assert value(metrics, "authz_event_loop_delay_seconds_bucket", le="0.02") == 0
 
 
 def test_the_build_is_told(metrics: Metrics) -> None:

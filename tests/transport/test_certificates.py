@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from cryptography.x509 import load_pem_x509_certificates
 
 from authz_service.config.model import Tls
 from authz_service.core.errors import StartFailed
@@ -175,6 +177,33 @@ def test_a_mounted_secret_is_found_anew_when_kubernetes_swaps_the_link_above_it(
     changed = certificates.changed()
     assert changed is not None
     assert changed.chain == (tmp_path / "..2" / "tls.crt").read_bytes()
+
+
+def test_valid_is_the_time_in_which_every_certificate_of_the_chain_is(authority: trustme.CA, tmp_path: Path) -> None:
+    soon = datetime(2030, 1, 1, tzinfo=UTC)
+    intermediate = authority.create_child_ca()
+    leaf = intermediate.issue_cert("a.example", not_after=soon)
+    until_soon = CertificateFiles(TlsFiles(tmp_path, leaf).settings).valid()
+    assert until_soon.until == soon.timestamp()
+    (first, *_others) = load_pem_x509_certificates(leaf.cert_chain_pems[0].bytes())
+    assert until_soon.since >= first.not_valid_before_utc.timestamp()
+    with_an_old_one_above = TlsFiles(tmp_path, leaf)
+    with with_an_old_one_above.certificate.open("ab") as chain:
+        chain.write(authority.issue_cert("old.example", not_after=datetime(2020, 1, 1, tzinfo=UTC)).cert_chain_pems[0].bytes())
+    assert CertificateFiles(with_an_old_one_above.settings).valid().until < soon.timestamp()
+
+
+def test_looking_when_they_are_valid_finds_new_ones_and_keeps_them_for_the_next_handshake(
+    files: TlsFiles, authority: trustme.CA
+) -> None:
+    certificates = CertificateFiles(files.settings)
+    soon = datetime(2030, 1, 1, tzinfo=UTC)
+    files.write(authority.issue_cert("a.example", not_after=soon))
+    assert certificates.valid().until == soon.timestamp()
+    changed = certificates.changed()
+    assert changed is not None
+    assert changed.chain == files.certificate.read_bytes()
+    assert certificates.changed() is None
 
 
 def test_no_reason_shows_a_key(files: TlsFiles, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,214 @@
+"""The guide to plain Envoy: both bootstraps, run by the real Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import ssl
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import grpc
+import pytest
+import pytest_asyncio
+import trustme
+import yaml
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from transport.pki import TlsFiles
+
+from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
+from authz_service.demo.sidecar import Sidecar
+from support.echo import echo
+from support.envoy import RunningEnvoy, loopback, moved, pipe, running_envoy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "mesh" / "envoy.md").read_text()
+LEAST, MOST = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+RULES = """
+rules:
+  - {name: orders, match: {paths: [/v1/orders, /v1/updates]}, require: {scopes: [orders]}}
+  - {name: calls, match: {methods: [POST], paths: [/grpc.health.v1.Health/Check]}, require: {scopes: [calls]}}
+  - {name: news, match: {paths: [/news]}, access: public}
+  - {name: billing, policy: billing, require: {scopes: [billing]}}
+"""
+
+
+def configuration(issuer: str, server: dict[str, Any]) -> str:
+    settings = {
+        "server": server | {"admin_address": "127.0.0.1:0"},
+        "issuers": [{"issuer": issuer, "audiences": [AUDIENCE]}],
+    }
+    return yaml.safe_dump(settings) + RULES
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def provider() -> AsyncIterator[IdentityProvider]:
+    async with IdentityProvider() as provider:
+        yield provider
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def test_the_least_lets_in_who_has_a_token(provider: IdentityProvider, tmp_path: Path) -> None:
+    config, socket = tmp_path / "config.yaml", tmp_path / "authz.sock"
+    config.write_text(configuration(provider.issuer, {"grpc_address": f"unix:{socket}"}))
+    async with Sidecar(config, tmp_path / "sidecar.log"), echo() as port:
+        bootstrap = moved(yaml.safe_load(LEAST), {"authz-service": pipe(socket), "api": loopback(port)})
+        async with running_envoy(bootstrap, tmp_path) as envoy, aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{envoy.ports['http']}/v1/orders"
+            async with session.get(url) as denied:
+                assert denied.status == 401
+                assert denied.headers["WWW-Authenticate"].startswith("Bearer realm=")
+            async with session.get(url, headers=bearer(provider.access_token(scope="orders"))) as allowed:
+                assert (await allowed.json())["headers"]["x-auth-subject"] == "alice"
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@asynccontextmanager
+async def grpc_upstream() -> AsyncIterator[int]:
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(0)
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def most(
+    provider: IdentityProvider, authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[RunningEnvoy]:
+    folder = tmp_path_factory.mktemp("most")
+    ours, theirs = folder / "authz", folder / "tls"
+    for place, name in ((ours, "authz-service.authz.svc"), (theirs, "localhost")):
+        place.mkdir()
+        TlsFiles(place, authority.issue_cert(name), authority)
+    tls = {"certificate_file": f"{ours}/tls.crt", "key_file": f"{ours}/tls.key"}
+    config = folder / "config.yaml"
+    config.write_text(configuration(provider.issuer, {"grpc_address": "127.0.0.1:0", "tls": tls}))
+    async with (
+        Sidecar(config, folder / "sidecar.log") as sidecar,
+        echo("/v1/updates") as port,
+        grpc_upstream() as grpc_port,
+    ):
+        (listening,) = [record for record in sidecar.log() if record["event"] == "listening"]
+        bootstrap = yaml.safe_load(MOST.replace("/etc/envoy", str(folder)))
+        places = {"api": port, "grpc-api": grpc_port, "authz-service": listening["grpc_port"]}
+        bootstrap = moved(bootstrap, {name: loopback(port) for name, port in places.items()})
+        async with running_envoy(bootstrap, folder) as envoy:
+            await asked(envoy, authority)
+            yield envoy
+
+
+async def asked(envoy: RunningEnvoy, authority: trustme.CA) -> None:
+    """Wait until Envoy's health check has found the sidecar."""
+    async with asyncio.timeout(20):
+        while True:
+            if (await get(envoy, authority, "/news"))[0] == 200:
+                return
+            await asyncio.sleep(0.1)
+
+
+def trust(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+async def get(
+    envoy: RunningEnvoy, authority: trustme.CA, path: str, headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, Any]]:
+    url = f"https://localhost:{envoy.ports['https']}{path}"
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers, ssl=trust(authority)) as answer:
+        text = await answer.text()
+    return answer.status, json.loads(text) if text.startswith("{") else {}
+
+
+async def test_a_route_chooses_its_rule(most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider) -> None:
+    payer, reader = (bearer(provider.access_token(sub="carol", scope=scope)) for scope in ("billing", "orders"))
+    assert (await get(most, authority, "/billing/7", payer))[0] == 200
+    assert (await get(most, authority, "/billing/7", reader))[0] == 403
+
+
+async def test_a_route_without_the_filter_is_not_asked_about(most: RunningEnvoy, authority: trustme.CA) -> None:
+    assert (await get(most, authority, "/livez"))[0] == 200
+    assert (await get(most, authority, "/livez/"))[0] == 403  # no_rule
+
+
+async def test_grpc_calls_are_decided_by_their_path_and_denied_by_a_status(
+    most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
+) -> None:
+    roots = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+    async with grpc.aio.secure_channel(f"localhost:{most.ports['https']}", roots) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+
+        async def code(**claims: Any) -> grpc.StatusCode:
+            metadata = [("authorization", f"Bearer {provider.access_token(**claims)}")] if claims else []
+            try:
+                await check(health_pb2.HealthCheckRequest(), metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                return error.code()
+            return grpc.StatusCode.OK
+
+        assert await code() == grpc.StatusCode.UNAUTHENTICATED
+        assert await code(sub="dave", scope="orders") == grpc.StatusCode.PERMISSION_DENIED
+        assert await code(sub="dave", scope="calls") == grpc.StatusCode.OK
+
+
+async def test_websockets_are_decided_at_the_handshake(
+    most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
+) -> None:
+    url = f"https://localhost:{most.ports['https']}/v1/updates"
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect(url, ssl=trust(authority))
+        assert refused.value.status == 401
+        headers = bearer(provider.access_token(sub="erin", scope="orders"))
+        async with session.ws_connect(url, headers=headers, ssl=trust(authority)) as socket:
+            await socket.send_str("hello")
+            assert await socket.receive_str() == "erin: hello"
+
+
+async def test_the_access_log_tells_what_was_decided(
+    most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
+) -> None:
+    await get(most, authority, "/v1/orders?key=secret", bearer(provider.access_token(sub="frank")))
+    told = await most.logged('"subject":"frank"')
+    assert told | {"decision_id": ""} == {
+        "method": "GET", "path": "/v1/orders", "status": 403, "details": "ext_authz_denied", "decision": "deny",
+        "reason": "insufficient_scope", "rule": "orders", "mode": "enforce", "subject": "frank", "decision_id": "",
+    }  # fmt: skip
+
+
+async def test_a_rate_limit_counts_each_subject_by_itself(
+    most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
+) -> None:
+    async def statuses(subject: str, count: int) -> list[int]:
+        headers = bearer(provider.access_token(sub=subject, scope="orders"))
+        return [(await get(most, authority, "/v1/orders", headers))[0] for _ in range(count)]
+
+    assert await statuses("heavy", 7) == [200] * 5 + [429] * 2
+    assert await statuses("light", 1) == [200]
+    assert [(await get(most, authority, "/news"))[0] for _ in range(7)] == [200] * 7  # without a subject
+
+
+async def test_spoofed_identity_does_not_get_through(
+    most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
+) -> None:
+    _, body = await get(most, authority, "/news", {"x-auth-subject": "admin"})
+    assert "x-auth-subject" not in body["headers"]

@@ -1,0 +1,126 @@
+"""The guides to Istio and Envoy Gateway: every block of YAML is complete, and what its reader takes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+import yaml
+
+from generate import CHART, render
+from support import manifests
+from support.chart import in_order, merged
+from support.envoy import moved, running_envoy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+GUIDES = ("istio", "envoy-gateway")
+MESH = yaml.safe_load((ROOT / "tests" / "support" / "schemas" / "meshconfig.json").read_text())
+
+
+def blocks(guide: str) -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "mesh" / f"{guide}.md").read_text(), re.DOTALL)
+
+
+def objects(guide: str) -> Iterator[dict[str, Any]]:
+    for block in blocks(guide):
+        yield from (each for each in manifests.documents(block) if "kind" in each)
+
+
+def values(guide: str) -> dict[str, Any]:
+    (found,) = [each for block in blocks(guide) for each in manifests.documents(block) if "shape" in each]
+    return found
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_manifest_is_what_its_api_takes(guide: str) -> None:
+    found = list(objects(guide))
+    assert found
+    assert [problem for each in found for problem in manifests.problems(each)] == []
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_block_is_something_that_is_checked(guide: str) -> None:
+    read = [each for block in blocks(guide) for each in manifests.documents(block)]
+    assert all({"kind", "shape", "meshConfig"} & set(each) for each in read)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_the_charts_values_make_the_service_that_the_rest_names(guide: str) -> None:
+    found = in_order(render(CHART, values(guide), name="authz-service"))
+    assert [problem for each in found for problem in manifests.problems(each)] == []
+    (service,) = [each for each in found if each["kind"] == "Service"]
+    assert service["metadata"]["name"] == "authz-service"
+    assert service["spec"]["ports"][0]["port"] == 9191
+
+
+@pytest.mark.parametrize(
+    "mistake", [{"spec": {"extAuth": {"failopen": False}}}, {"spec": {"extAuth": {"timeout": "1"}}}]
+)
+def test_the_check_of_envoy_gateways_types_finds_mistakes(mistake: dict[str, Any]) -> None:
+    (policy,) = [each for each in objects("envoy-gateway") if each["kind"] == "SecurityPolicy"]
+    assert manifests.problems(merged(policy, mistake))
+
+
+@pytest.mark.parametrize(
+    "mistake", [{"spec": {"acton": "CUSTOM"}}, {"spec": {"action": "ASK"}}, {"spec": {"rules": [{"too": []}]}}]
+)
+def test_the_check_of_istios_types_finds_mistakes(mistake: dict[str, Any]) -> None:
+    policy = next(each for each in objects("istio") if each["kind"] == "AuthorizationPolicy")
+    assert manifests.problems(merged(policy, mistake))
+
+
+def meshes() -> list[dict[str, Any]]:
+    read = [each for block in blocks("istio") for each in manifests.documents(block)]
+    return [each["meshConfig"] for each in read if "meshConfig" in each]
+
+
+def test_the_mesh_configuration_is_what_istio_takes() -> None:
+    assert [
+        error.message for mesh in meshes() for error in jsonschema.Draft202012Validator(MESH).iter_errors(mesh)
+    ] == []
+
+
+def test_every_policy_of_istio_names_a_provider_that_is_configured() -> None:
+    providers = {each["name"] for mesh in meshes() for each in mesh["extensionProviders"]}
+    policies = [each for each in objects("istio") if each["kind"] == "AuthorizationPolicy"]
+    assert {each["spec"]["provider"]["name"] for each in policies} <= providers
+    assert all(each["spec"]["rules"] for each in policies)  # without rules nothing is asked
+
+
+def extended(base: Any, change: Any) -> Any:
+    """As Istio's MERGE: messages member by member, everything else replaced."""
+    if isinstance(base, dict) and isinstance(change, dict):
+        return base | {key: extended(base.get(key), value) for key, value in change.items()}
+    return change
+
+
+async def test_what_istio_patches_into_envoy_is_what_envoy_takes(tmp_path: Path) -> None:
+    """In the bootstrap of the guide to plain Envoy, whose filters have the names that Istio's have."""
+    bootstrap = yaml.safe_load(blocks("envoy")[0])
+    network = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
+    manager = network[0]["typed_config"]
+    (host,) = manager["route_config"]["virtual_hosts"]
+    places = {
+        "NETWORK_FILTER": (network, 0),
+        "HTTP_FILTER": (manager["http_filters"], 0),
+        "HTTP_ROUTE": (host["routes"], 0),
+    }
+    patches = [
+        patch for each in objects("istio") if each["kind"] == "EnvoyFilter" for patch in each["spec"]["configPatches"]
+    ]
+    assert {patch["applyTo"] for patch in patches} == set(places)
+    for patch in patches:
+        where, at = places[patch["applyTo"]]
+        value = patch["patch"]["value"]
+        assert value.get("name", where[at].get("name")) == where[at].get("name")
+        where[at] = extended(where[at], value)
+    for patched in ("REJECT_REQUEST", "validate_mutations", "authz_policy"):
+        assert patched in str(bootstrap)
+    async with running_envoy(moved(bootstrap, {}), tmp_path) as envoy:
+        assert envoy.ports["http"]
