@@ -22,6 +22,7 @@ from authz_service.core.errors import FetchFailed, StartFailed
 from authz_service.keys.file_source import FileSource
 from authz_service.telemetry import logs
 from authz_service.telemetry.logs import DecisionLog, fields
+from authz_service.telemetry.loop_delay import watch_delay
 from authz_service.telemetry.metrics import Metrics
 from authz_service.telemetry.stream import BackgroundStream
 from authz_service.tokens.cache import TokenCache
@@ -67,6 +68,8 @@ class App:
             timer=time.perf_counter,
         )
         self.server = GrpcioServer(settings.server.grpc_address, settings.server.tls, self.servicer.check)
+        if self.server.certificates is not None:
+            self.metrics.watch_certificate(self.server.certificates.valid)
         self.admin = AdminServer(
             address=host_port(settings.server.admin_address), metrics=self.metrics, missing=self.missing
         )
@@ -88,6 +91,7 @@ class App:
         for issuer in self.issuers:
             self._in_background(issuer.keys.run(), f"keys of {issuer.keys.issuer}")
         self._in_background(self._announce_readiness(), "readiness")
+        self._in_background(watch_delay(self.metrics.loop_was_late, time.perf_counter), "event loop delay")
         self.metrics.configured(time.time())
         _logger.info(
             "listening",

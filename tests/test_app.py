@@ -9,13 +9,16 @@ import logging
 import signal
 import socket
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import grpc
 import pytest
+import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keys.fakes import Provider, jwks
+from transport.pki import TlsFiles
 from transport.wire import Answer, check_request, read, signed
 
 from authz_service.app import App
@@ -324,3 +327,18 @@ async def test_the_metrics_know_every_rule_and_issuer_from_the_start(place: Plac
         "authz_token_cache_entries 0.0",
     ):
         assert series in exposition.decode()
+
+
+async def test_with_tls_the_metrics_know_when_the_certificate_expires(place: Place) -> None:
+    expires = datetime(2030, 1, 1, tzinfo=UTC)
+    tls = TlsFiles(place.folder, trustme.CA().issue_cert("a.example", not_after=expires)).settings
+    app = App(load(place.write(tls=tls.model_dump(mode="json", exclude_none=True))))
+    told = app.metrics.registry.get_sample_value("authz_tls_certificate_not_after_timestamp_seconds")
+    assert told == expires.timestamp()
+
+
+async def test_the_delay_of_the_event_loop_is_watched(place: Place) -> None:
+    app = App(load(place.write()))
+    await app.start()
+    await until(lambda: bool(app.metrics.registry.get_sample_value("authz_event_loop_delay_seconds_count")))
+    await app.close()

@@ -44,6 +44,8 @@ _CHECK_BUCKETS = (
     *(50e-6, 100e-6, 150e-6, 200e-6, 300e-6, 500e-6, 750e-6),
     *(0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 2.5),
 )
+# Seconds. Below a millisecond the loop's own timers are not exact; from there on, what a request waits.
+_DELAY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5)
 _FETCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 # What can be decided before a rule was reached.
@@ -146,6 +148,22 @@ class _Families:
             "When the configuration that serves was taken over.",
             registry=registry,
         )
+        self.certificate_since = Gauge(
+            "authz_tls_certificate_not_before_timestamp_seconds",
+            "Since when the server's certificate and those above it in its file are valid; 0 without TLS.",
+            registry=registry,
+        )
+        self.certificate_until = Gauge(
+            "authz_tls_certificate_not_after_timestamp_seconds",
+            "When the first of the server's certificate and those above it in its file expires; 0 without TLS.",
+            registry=registry,
+        )
+        self.event_loop_delay = Histogram(
+            "authz_event_loop_delay_seconds",
+            "How late the event loop does what it had promised to do at a time, which every request waits as well.",
+            buckets=_DELAY_BUCKETS,
+            registry=registry,
+        )
         self.build_info = Gauge(
             "authz_build_info",
             "Always 1; its labels say what runs.",
@@ -208,6 +226,18 @@ class Metrics:
     def issuer(self, name: str) -> IssuerMetrics:
         """The metrics of one issuer, whose series exist from now on."""
         return IssuerMetrics(self._families, name)
+
+    def watch_certificate(self, valid: Callable[[], tuple[float, float]]) -> None:
+        """Report the server's certificate as valid between these times, each time the metrics are read.
+
+        ``valid`` is called from any thread.
+        """
+        self._families.certificate_since.set_function(lambda: valid()[0])
+        self._families.certificate_until.set_function(lambda: valid()[1])
+
+    def loop_was_late(self, seconds: float) -> None:
+        """The event loop was so late."""
+        self._families.event_loop_delay.observe(seconds)
 
     def configured(self, at: float) -> None:
         """The configuration that serves was taken over at this time, in seconds since the epoch."""

@@ -10,7 +10,7 @@ import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
@@ -32,6 +32,14 @@ class Certificates:
     chain: bytes
     key: bytes
     client_ca: bytes | None
+    valid: Validity
+
+
+class Validity(NamedTuple):
+    """The time in which every certificate of a chain is valid, in seconds since the epoch."""
+
+    since: float
+    until: float
 
 
 class CertificateFiles:
@@ -48,7 +56,7 @@ class CertificateFiles:
         self._lock = threading.Lock()
         self._stamps: tuple[object, ...] = ()
         try:
-            self._current = self._read()
+            self._current = self._handed_out = self._read()
         except (OSError, ValueError) as error:
             raise StartFailed(str(error)) from None
 
@@ -60,20 +68,31 @@ class CertificateFiles:
     def changed(self) -> Certificates | None:
         """New certificates, if the files changed into good ones since the last call."""
         with self._lock:
-            stamps = self._look()
-            if stamps == self._stamps:
+            self._refresh()
+            if self._current == self._handed_out:
                 return None
-            try:
-                certificates = self._read()
-            except (OSError, ValueError) as error:
-                self._stamps = stamps  # say it once; another change brings another look
-                self._logger.warning("certificates refused, the old ones stay", extra=fields(cause=str(error)))
-                return None
-            if certificates == self._current:
-                return None
+            self._handed_out = self._current
+            return self._current
+
+    def valid(self) -> Validity:
+        """When those are valid that the next handshake will be made with."""
+        with self._lock:
+            self._refresh()
+            return self._current.valid
+
+    def _refresh(self) -> None:
+        stamps = self._look()
+        if stamps == self._stamps:
+            return
+        try:
+            certificates = self._read()
+        except (OSError, ValueError) as error:
+            self._stamps = stamps  # say it once; another change brings another look
+            self._logger.warning("certificates refused, the old ones stay", extra=fields(cause=str(error)))
+            return
+        if certificates != self._current:
             self._current = certificates
             self._logger.info("certificates re-read")
-            return certificates
 
     def _files(self) -> tuple[Path, ...]:
         tls = self._tls
@@ -89,32 +108,36 @@ class CertificateFiles:
     def _read(self) -> Certificates:
         stamps = self._look()
         chain, key, *rest = (file.read_bytes() for file in self._files())
-        certificates = Certificates(chain, key, rest[0] if rest else None)
-        _try(certificates)
+        client_ca = rest[0] if rest else None
+        valid = _try(chain, key, client_ca)
         self._stamps = stamps
-        return certificates
+        return Certificates(chain, key, client_ca, valid)
 
 
-def _try(certificates: Certificates) -> None:
-    """Raise ValueError when TLS could not be served with these."""
+def _try(chain: bytes, key: bytes, client_ca: bytes | None) -> Validity:
+    """When these are valid; raises ValueError when TLS could not be served with them."""
     try:
-        _require_pair(certificates)
+        return _require_pair(chain, key, client_ca)
     except ValueError:
         raise
     except Exception as error:  # noqa: BLE001 - the library has many types for what it does not support
         raise ValueError(f"a certificate or key of a kind that is not supported ({type(error).__name__})") from None
 
 
-def _require_pair(certificates: Certificates) -> None:
-    leaf = _certificates(certificates.chain, "certificate_file")[0]
+def _require_pair(chain: bytes, key: bytes, client_ca: bytes | None) -> Validity:
+    certificates = _certificates(chain, "certificate_file")
     try:
-        key = load_pem_private_key(certificates.key, password=None)
+        private = load_pem_private_key(key, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ValueError("key_file holds no private key that can be read without a password") from None
-    if _public(key.public_key()) != _public(leaf.public_key()):
+    if _public(private.public_key()) != _public(certificates[0].public_key()):
         raise ValueError("key_file does not belong to certificate_file")
-    if certificates.client_ca is not None:
-        _certificates(certificates.client_ca, "client_ca_file")
+    if client_ca is not None:
+        _certificates(client_ca, "client_ca_file")
+    return Validity(
+        max(each.not_valid_before_utc.timestamp() for each in certificates),
+        min(each.not_valid_after_utc.timestamp() for each in certificates),
+    )
 
 
 def _certificates(pem: bytes, file: str) -> list[Certificate]:

@@ -60,6 +60,11 @@ class GrpcioServer:
         self._server: grpc.aio.Server | None = None
         self.port = 0
 
+    @property
+    def certificates(self) -> CertificateFiles | None:
+        """What it serves TLS with, if it does."""
+        return self._certificates
+
     async def start(self) -> None:
         """Listen; health says NOT_SERVING until ``set_serving``.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,6 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509 import load_pem_x509_certificates
 
 from authz_service.config.model import Tls
 from authz_service.core.errors import StartFailed
@@ -180,17 +180,13 @@ def test_a_mounted_secret_is_found_anew_when_kubernetes_swaps_the_link_above_it(
 
 
 def test_valid_is_the_time_in_which_every_certificate_of_the_chain_is(authority: trustme.CA, tmp_path: Path) -> None:
-    soon = datetime(2030, 1, 1, tzinfo=UTC)
-    intermediate = authority.create_child_ca()
-    leaf = intermediate.issue_cert("a.example", not_after=soon)
-    until_soon = CertificateFiles(TlsFiles(tmp_path, leaf).settings).valid()
-    assert until_soon.until == soon.timestamp()
-    (first, *_others) = load_pem_x509_certificates(leaf.cert_chain_pems[0].bytes())
-    assert until_soon.since >= first.not_valid_before_utc.timestamp()
-    with_an_old_one_above = TlsFiles(tmp_path, leaf)
-    with with_an_old_one_above.certificate.open("ab") as chain:
-        chain.write(authority.issue_cert("old.example", not_after=datetime(2020, 1, 1, tzinfo=UTC)).cert_chain_pems[0].bytes())
-    assert CertificateFiles(with_an_old_one_above.settings).valid().until < soon.timestamp()
+    early, late = datetime(2030, 1, 1, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC)
+    files = TlsFiles(tmp_path, authority.issue_cert("a.example", not_after=late))
+    alone = CertificateFiles(files.settings).valid()
+    assert alone.since < time.time() < alone.until == late.timestamp()
+    with files.certificate.open("ab") as chain:
+        chain.write(authority.issue_cert("b.example", not_after=early).cert_chain_pems[0].bytes())
+    assert CertificateFiles(files.settings).valid() == (alone.since, early.timestamp())
 
 
 def test_looking_when_they_are_valid_finds_new_ones_and_keeps_them_for_the_next_handshake(
