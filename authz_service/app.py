@@ -91,7 +91,6 @@ class App:
         for issuer in self.issuers:
             self._in_background(issuer.keys.run(), f"keys of {issuer.keys.issuer}")
         self._in_background(self._announce_readiness(), "readiness")
-        self._in_background(watch_delay(self.metrics.loop_was_late, time.perf_counter), "event loop delay")
         self.metrics.configured(time.time())
         _logger.info(
             "listening",
@@ -102,6 +101,7 @@ class App:
                 admin_port=self.admin.port,
             ),
         )
+        self._in_background(watch_delay(self.metrics.loop_was_late, time.perf_counter), "event loop delay")
 
     async def drain(self) -> None:
         """Not ready, still serving, so that the mesh can look elsewhere; then finish what is in flight."""

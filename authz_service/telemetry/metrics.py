@@ -44,9 +44,9 @@ _CHECK_BUCKETS = (
     *(50e-6, 100e-6, 150e-6, 200e-6, 300e-6, 500e-6, 750e-6),
     *(0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 2.5),
 )
+_FETCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 # Seconds. Below a millisecond the loop's own timers are not exact; from there on, what a request waits.
 _DELAY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5)
-_FETCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 # What can be decided before a rule was reached.
 _WITHOUT_RULE = (
@@ -227,18 +227,6 @@ class Metrics:
         """The metrics of one issuer, whose series exist from now on."""
         return IssuerMetrics(self._families, name)
 
-    def watch_certificate(self, valid: Callable[[], tuple[float, float]]) -> None:
-        """Report the server's certificate as valid between these times, each time the metrics are read.
-
-        ``valid`` is called from any thread.
-        """
-        self._families.certificate_since.set_function(lambda: valid()[0])
-        self._families.certificate_until.set_function(lambda: valid()[1])
-
-    def loop_was_late(self, seconds: float) -> None:
-        """The event loop was so late."""
-        self._families.event_loop_delay.observe(seconds)
-
     def configured(self, at: float) -> None:
         """The configuration that serves was taken over at this time, in seconds since the epoch."""
         self._families.config_last_reload_successful.set(1)
@@ -252,6 +240,18 @@ class Metrics:
         else:
             self._reload_failed()
             self._families.config_last_reload_successful.set(0)
+
+    def watch_certificate(self, valid: Callable[[], tuple[float, float]]) -> None:
+        """Report the server's certificate as valid between these times, each time the metrics are read.
+
+        ``valid`` is called from any thread.
+        """
+        self._families.certificate_since.set_function(lambda: valid()[0])
+        self._families.certificate_until.set_function(lambda: valid()[1])
+
+    def loop_was_late(self, seconds: float) -> None:
+        """The event loop was so late."""
+        self._families.event_loop_delay.observe(seconds)
 
     # Reading.
 
