@@ -1,0 +1,101 @@
+"""The image, as far as it can be checked without building one: its Dockerfile, its context, and its install step."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+# Instructions with their continuation lines; of the last stage, which is the image.
+INSTRUCTIONS = re.findall(r"^([A-Z]+) ((?:.*\\\n)*.*)$", DOCKERFILE, re.MULTILINE)
+LAST = INSTRUCTIONS[max(at for at, (name, _) in enumerate(INSTRUCTIONS) if name == "FROM") :]
+
+
+async def run(*command: str, cwd: Path = ROOT, **environment: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=cwd,
+        env=os.environ | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
+
+
+async def test_the_linter_finds_nothing() -> None:
+    assert await run(str(Path(sys.executable).parent / "hadolint"), "--no-color", "Dockerfile") == (0, "")
+
+
+def last(name: str) -> str:
+    return [text for each, text in LAST if each == name][-1]
+
+
+def test_the_image_has_a_numeric_user_that_is_not_root() -> None:
+    user, _, group = last("USER").partition(":")
+    assert int(user) > 0
+    assert int(group) > 0
+
+
+def test_nothing_in_the_image_needs_a_shell() -> None:
+    assert not [text for name, text in LAST if name == "RUN"]
+    for name in ("ENTRYPOINT", "CMD"):
+        assert isinstance(json.loads(last(name)), list)
+    assert isinstance(json.loads(last("HEALTHCHECK").partition("CMD ")[2]), list)
+
+
+def test_the_labels_are_those_of_the_open_container_initiative() -> None:
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]+)"', last("LABEL")))
+    assert labels.keys() == {"title", "description", "version", "revision", "licenses"}
+
+
+def test_every_stage_stands_on_the_one_base_that_is_to_be_pinned() -> None:
+    assert {text.split()[0] for name, text in INSTRUCTIONS if name == "FROM"} == {"${BASE}"}
+    assert "@sha256:DIGEST" in DOCKERFILE
+
+
+def context(folder: Path) -> Path:
+    """What the .dockerignore lets through: the sources as the build has them."""
+    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for name in kept:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        else:
+            shutil.copy(source, folder / name)
+    return folder
+
+
+def test_what_is_copied_is_not_ignored_and_what_is_not_copied_is(tmp_path: Path) -> None:
+    copied = {
+        each for name, text in INSTRUCTIONS if name == "COPY" and "--from" not in text for each in text.split()[:-1]
+    }
+    assert copied == {path.name for path in context(tmp_path).iterdir()}
+
+
+async def test_the_install_step_runs_with_that_alone_and_leaves_nothing_to_build_with(tmp_path: Path) -> None:
+    sources, folder = context(tmp_path), tmp_path / "opt"
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"  # a python3 that has pip, as the base image's has
+    status, said = await run(
+        "sh", "docker/install.sh", str(folder), cwd=sources, PATH=path, SOURCE_DATE_EPOCH="1000000000"
+    )
+    assert status == 0, said
+    assert said.splitlines()[-1].startswith("authz-service ")
+    assert named(folder, "pip") == []
+    assert times(folder) == {1000000000.0}
+    there, here = (str(each / "authz-service") for each in (folder / "bin", Path(sys.executable).parent))
+    assert await run(there, "schema", cwd=folder) == await run(here, "schema")
+
+
+def named(folder: Path, package: str) -> list[Path]:
+    return list(folder.glob(f"lib/*/site-packages/{package}*"))
+
+
+def times(folder: Path) -> set[float]:
+    return {each.lstat().st_mtime for each in folder.rglob("*")}
