@@ -70,7 +70,10 @@ def _text(details: ErrorDetails, where: Where, document: Document) -> str:
         return EMPTY
     written = document.written.get(where, "")
     value = _value(details["input"], written)
-    return template.format(**details.get("ctx", {}), found=_found(details, written), value=value)
+    context = details.get("ctx", {})
+    if details["type"] == "literal_error":  # booleans as YAML has them
+        context = {"expected": context["expected"].replace("True", "true").replace("False", "false")}
+    return template.format(**context, found=_found(details, written), value=value)
 
 
 def _value(value: Any, written: str) -> str:

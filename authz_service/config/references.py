@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 from authz_service.config.document import Problem
 from authz_service.config.messages import nearest
 from authz_service.config.values import https_or_loopback, shown
+from authz_service.core.inclusion import share_a_path
+from authz_service.core.patterns import CAPTURE, parse_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from authz_service.config.document import Where
     from authz_service.config.model import Issuer, Keys, Rule, Scopes, Server
+    from authz_service.core.patterns import PathPattern
 
 _SOURCES = ("discovery", "jwks_uri", "jwks_file")
 _INTERVALS = ("min_refresh_interval", "refresh_interval", "max_refresh_interval")
@@ -51,6 +54,7 @@ def problems(draft: Draft) -> Iterator[Problem]:
     yield from _same_issuers(draft)
     yield from _same_labels(draft)
     yield from _same_rule_names(draft)
+    yield from _same_policies(draft)
     for place, issuer in draft.issuers.items():
         yield from _sources(draft, ("issuers", place, "keys"), issuer.keys)
         yield from _intervals(draft, ("issuers", place, "keys"), issuer.keys)
@@ -60,6 +64,8 @@ def problems(draft: Draft) -> Iterator[Problem]:
         yield from _unknown_issuers(draft, ("rules", place), rule)
         yield from _missing_audiences(draft, ("rules", place), rule)
         yield from _impossible_scopes(("rules", place, "require", "scopes"), rule.require.scopes)
+        yield from _policy_or_match(draft, ("rules", place), rule)
+        yield from _captures(draft, ("rules", place), rule)
 
 
 def _same_address(draft: Draft) -> Iterator[Problem]:
@@ -127,6 +133,71 @@ def _same_rule_names(draft: Draft) -> Iterator[Problem]:
             yield Problem(
                 ("rules", place, "name"), f"rules[{earlier}] is called {rule.name} too: give each its own name"
             )
+
+
+def _same_policies(draft: Draft) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for place, rule in draft.rules.items():
+        if rule.policy is None or not draft.knows(("rules", place, "policy")):
+            continue
+        earlier = first.setdefault(rule.policy, place)
+        if earlier != place:
+            text = f"rules[{earlier}] is for {rule.policy} too, and decides it first: give each policy one rule"
+            yield Problem(("rules", place, "policy"), text)
+
+
+def _policy_or_match(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem]:
+    matched = "match" in rule.model_fields_set or (*where, "match") in draft.unread
+    if rule.policy is not None and matched:
+        text = (
+            "is given beside match: keep one of the two, since a rule is chosen by the route's policy or by the request"
+        )
+        yield Problem((*where, "policy"), text)
+
+
+def _captures(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem]:
+    """What scopes and claims ask of the path must be captured by each of the rule's patterns, and at one place."""
+    if not draft.knows((*where, "match"), (*where, "policy")):
+        return
+    paths = [(path, parse_pattern(path)) for path in rule.match.paths or ()]
+    for name, key, text in _asked(draft, (*where, "require"), rule):
+        without = next((path for path, pattern in paths if name not in pattern.captures), None)
+        if not paths:
+            yield Problem(key, f"{text}: the rule has no match.paths that could capture it")
+        elif without is not None:
+            yield Problem(key, f"{text}, which {shown(without)} does not capture: {_there(paths)}")
+        elif (pair := _two_places(name, paths)) is not None:
+            ways = f"{shown(pair[0])} and {shown(pair[1])}"
+            yield Problem(key, f"{text}, and a path can match both {ways}, where it is not the same: split the rule")
+
+
+def _asked(draft: Draft, where: Where, rule: Rule) -> Iterator[tuple[str, Where, str]]:
+    """Each name of a capture that is asked for, where, and in words."""
+    scopes = rule.require.scopes if draft.knows((*where, "scopes")) else None
+    for scope in dict.fromkeys((*scopes.all, *scopes.any, *scopes.none)) if scopes else ():
+        for name in CAPTURE.findall(scope):
+            yield name, (*where, "scopes"), f"{shown(scope)} asks for {{{name}}} of the path"
+    for path, condition in (rule.require.claims or {}).items():
+        if condition.equals_path is not None:
+            yield (
+                condition.equals_path,
+                (*where, "claims", path, "equals_path"),
+                f"asks for {{{condition.equals_path}}}",
+            )
+
+
+def _there(paths: Sequence[tuple[str, PathPattern]]) -> str:
+    common = set(paths[0][1].captures).intersection(*(pattern.captures for _, pattern in paths))
+    names = ", ".join(sorted(common))
+    return f"what all paths capture is {names}" if names else "no name is captured by all paths of the rule"
+
+
+def _two_places(name: str, paths: Sequence[tuple[str, PathPattern]]) -> tuple[str, str] | None:
+    """Two patterns by which one path could be read with two different captures of this name."""
+    for (one, first), (other, second) in itertools.combinations(paths, 2):
+        if first.captures[name] != second.captures[name] and share_a_path(first, second):
+            return one, other
+    return None
 
 
 def _sources(draft: Draft, where: Where, keys: Keys) -> Iterator[Problem]:

@@ -51,6 +51,17 @@ GOOD = {
     "discovery that is off where another source is given": text(
         "{issuer: https://idp/, audiences: [api], keys: {discovery: false, jwks_uri: https://idp/jwks}}"
     ),
+    "a rule by policy, and one that matches": text(rules="{name: a, policy: p}, {name: b, policy: q}, {name: c}"),
+    "captures that every path has": text(
+        rules="{name: a, match: {paths: ['/t/{t}/**', '/x/y/{t}']}, "
+        "require: {scopes: {any: ['r:{t}']}, claims: {c: {equals_path: t}}}}"
+    ),
+    "captures at two places of paths that never meet": text(
+        rules="{name: a, match: {paths: ['/a/{t}', '/{t}/b/c']}, require: {scopes: ['{t}']}}"
+    ),
+    "a name that is captured at two places and that nobody asks for": text(
+        rules="{name: a, match: {paths: ['/a/{t}', '/{t}/b']}}"
+    ),
     "intervals that are equal": text(
         "{issuer: https://a/, audiences: [x], "
         "keys: {min_refresh_interval: 1m, refresh_interval: 60s, max_refresh_interval: 1m}}"
@@ -83,6 +94,72 @@ WRONG = {
     "a rule's name is its own": (
         text(rules="{name: a}, {name: b}, {name: a}"),
         ["2: rules[2].name: rules[0] is called a too: give each its own name"],
+    ),
+    "a rule is chosen by policy or by match": (
+        text(rules="{name: a, policy: p, match: {}}, {name: b, policy: q, match: 7}"),
+        [
+            "2: rules[1].match: must be a mapping, lines of the form `key: value`, not the number 7",
+            (
+                "2: rules[0].policy: is given beside match: keep one of the two, since a rule is chosen by the route's "
+                "policy or by the request"
+            ),
+            (
+                "2: rules[1].policy: is given beside match: keep one of the two, since a rule is chosen by the route's "
+                "policy or by the request"
+            ),
+        ],
+    ),
+    "a policy has one rule": (
+        text(rules="{name: a, policy: p}, {name: b, policy: q}, {name: c, policy: p}"),
+        ["2: rules[2].policy: rules[0] is for p too, and decides it first: give each policy one rule"],
+    ),
+    "what is asked of the path is captured by every path": (
+        text(
+            rules="{name: a, match: {paths: ['/t/{t}/{u}', '/x/{u}']}, "
+            "require: {scopes: {none: ['r:{t}:{u}']}, claims: {c: {equals_path: v}}}}"
+        ),
+        [
+            (
+                "2: rules[0].require.scopes: 'r:{t}:{u}' asks for {t} of the path, which '/x/{u}' does not capture: "
+                "what all paths capture is u"
+            ),
+            (
+                "2: rules[0].require.claims.c.equals_path: asks for {v}, which '/t/{t}/{u}' does not capture: "
+                "what all paths capture is u"
+            ),
+        ],
+    ),
+    "where there is no path, nothing is captured": (
+        text(rules="{name: a, policy: p, require: {scopes: ['{t}']}}, {name: b, require: {scopes: ['{t}']}}"),
+        [
+            (
+                "2: rules[0].require.scopes: '{t}' asks for {t} of the path: the rule has no match.paths that could "
+                "capture it"
+            ),
+            (
+                "2: rules[1].require.scopes: '{t}' asks for {t} of the path: the rule has no match.paths that could "
+                "capture it"
+            ),
+        ],
+    ),
+    "no path may be read with two different captures": (
+        text(rules="{name: a, match: {paths: ['/a/{t}', '/{t}/**']}, require: {scopes: ['{t}']}}"),
+        [
+            (
+                "2: rules[0].require.scopes: '{t}' asks for {t} of the path, and a path can match both '/a/{t}' and "
+                "'/{t}/**', where it is not the same: split the rule"
+            )
+        ],
+    ),
+    "a bad operator hides nothing else of its rule": (
+        text(rules="{name: a, match: {paths: [/x]}, require: {scopes: ['{t}'], claims: {c: {present: false}}}}"),
+        [
+            "2: rules[0].require.claims.c.present: false (read as false) is not accepted: write true",
+            (
+                "2: rules[0].require.scopes: '{t}' asks for {t} of the path, which '/x' does not capture: "
+                "no name is captured by all paths of the rule"
+            ),
+        ],
     ),
     "a dash is no name of a rule, for it stands for none in metrics": (
         text(rules="{name: '-'}"),
