@@ -7,6 +7,7 @@ same parts and differ in where keys come from. Clocks and metrics are passed in.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from authz_service.authorizer import Authorizer
@@ -18,6 +19,7 @@ from authz_service.keys.file_source import FileSource
 from authz_service.keys.http_source import HttpSource
 from authz_service.keys.snapshot import SnapshotFile
 from authz_service.rules.policy import Policy
+from authz_service.tokens.cache import TokenCache
 from authz_service.tokens.validator import Validator
 
 if TYPE_CHECKING:
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from authz_service.config.model import Issuer, Settings
     from authz_service.keys.source import KeySource
     from authz_service.telemetry.metrics import Metrics
-    from authz_service.tokens.cache import TokenCache
     from authz_service.tokens.validator import TrustedIssuer
 
 
@@ -58,10 +59,26 @@ def _snapshots_of(issuer: Issuer) -> SnapshotFile | None:
     return SnapshotFile(keys.snapshot_file, issuer=issuer.issuer, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
 
 
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """Settings, and what decides by them."""
+
+    settings: Settings
+    issuers: tuple[TrustedIssuer, ...]
+    token_cache: TokenCache
+    authorizer: Authorizer
+
+
+def assemble(settings: Settings, issuers: Sequence[TrustedIssuer], metrics: Metrics) -> Assembled:
+    """What decides by these settings, with the keys of these issuers. May be called from any thread."""
+    token_cache = TokenCache(settings.token_cache.max_entries, settings.token_cache.max_ttl)
+    return Assembled(settings, tuple(issuers), token_cache, authorizer_of(settings, issuers, token_cache, metrics))
+
+
 def authorizer_of(
     settings: Settings, issuers: Sequence[TrustedIssuer], token_cache: TokenCache, metrics: Metrics
 ) -> Authorizer:
-    """What decides by these settings, with the keys of these issuers."""
+    """The authorizer alone, over a token cache of the caller's. May be called from any thread."""
     policy = Policy(settings.rules, settings.issuers)
     metrics.declare_rules((rule.name, rule.mode, rule.possible_reasons()) for rule in policy.rules)
     if settings.cors_preflight == "allow":

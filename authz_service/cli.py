@@ -19,7 +19,6 @@ from authz_service.core.errors import ConfigError, StartFailed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from authz_service.config.model import Settings
     from authz_service.core.attributes import Attributes
 
 
@@ -80,24 +79,20 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(options: argparse.Namespace) -> int:
     from authz_service import app
 
-    app.run(_settings(options.config))
+    app.run(options.config)
     return 0
 
 
-def _settings(file: Path) -> Settings:
-    """The settings of a file, with what it names tried as far as that goes without starting."""
-    from authz_service.app import preflight
-    from authz_service.config.load import load
-
-    return load(file, preflight)
-
-
 def _check_config(options: argparse.Namespace) -> int:
+    from authz_service import app
+
     try:
-        _settings(options.config)
+        loaded = app.read(options.config)
     except ConfigError as error:
         print("\n".join(error.problems))
         return 1
+    for warning in loaded.warnings:
+        print(warning)
     print(f"{options.config}: valid")
     return 0
 
@@ -155,11 +150,12 @@ def _schema(_options: argparse.Namespace) -> int:
 
 
 def _healthcheck(options: argparse.Namespace) -> int:
-    from authz_service.config.load import load
+    from authz_service.config.load import server_of
     from authz_service.config.model import Server
     from authz_service.transport.healthcheck import is_serving
 
-    server = load(options.config).server if options.config else Server()
+    # Of the file only where to ask: a mistake elsewhere in it must not restart a sidecar that serves by the old one.
+    server = server_of(options.config) if options.config else Server()
     serving, answer = is_serving(server)
     print(answer)
     return 0 if serving else 1

@@ -127,7 +127,7 @@ def decision_alone(folder: Path, requests: dict[str, bytes]) -> None:
 
     async def measure() -> None:
         app = App(load(folder / "config.yaml"))
-        await app.issuers[0].keys.refresh()
+        await app.assembled.issuers[0].keys.refresh()
         check = app.servicer.check
 
         def decide(data: bytes) -> bytes:
@@ -142,7 +142,7 @@ def decision_alone(folder: Path, requests: dict[str, bytes]) -> None:
                 raise AssertionError("the request of the bench was denied")
 
             def uncached(data: bytes = data) -> None:
-                app.token_cache.clear()
+                app.assembled.token_cache.clear()
                 decide(data)
 
             print(
@@ -150,7 +150,7 @@ def decision_alone(folder: Path, requests: dict[str, bytes]) -> None:
                 f"   not cached {timed(uncached, CALLS // 20):6.1f} µs"
             )
 
-        keys, now = app.issuers[0].keys, time.time()
+        keys, now = app.assembled.issuers[0].keys, time.time()
         print(f"  finding a known key {timed(lambda: keys.find('RS256', now, may_fetch=True), CALLS):6.2f} µs")
         jwks = key_set_of(100)
         parsing = timed(lambda: keyset.parse(jwks, 100), 10) / 1000

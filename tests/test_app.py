@@ -263,7 +263,7 @@ async def test_keys_that_come_while_it_drains_do_not_make_it_serving_again(place
         draining = asyncio.create_task(app.drain())
         await until(lambda: app.missing() == ["shutting down"])
         provider.serve("/keys", jwks("a"))
-        await app.issuers[0].keys.refresh()
+        await app.assembled.issuers[0].keys.refresh()
         async with connected(place.address) as channel:
             assert (await decided(channel, good())).reason == "ok"
             assert await health(channel) == NOT_SERVING
@@ -293,7 +293,7 @@ async def test_a_background_task_that_dies_is_told_of_and_ends_nothing_else(
     async def die() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(app.issuers[0].keys, "run", die)
+    monkeypatch.setattr(app.assembled.issuers[0].keys, "run", die)
     await app.start()
     async with connected(place.address) as channel:
         assert (await decided(channel, good())).reason == "ok"  # the request fetches the keys itself

@@ -4,8 +4,8 @@ Law: a label's value comes from the configuration or from a closed list, never f
 ``Metrics`` has a registry of its own. Series that can be known stand at 0 from the start, so that a first increase is
 seen as one.
 
-Series of a rule or an issuer that a reload took away stay until the process ends: a counter that vanishes and comes
-back would look like a restart.
+Counters of a rule or an issuer that a reload took away stay until the process ends: one that vanishes and comes back
+would look like a restart. Gauges of an issuer go with it: they would tell of keys that nobody keeps fresh any more.
 """
 
 from __future__ import annotations
@@ -153,9 +153,17 @@ class _Families:
             registry=registry,
         )
 
+    def forget_issuer(self, name: str) -> None:
+        """Take away the gauges of one issuer."""
+        for gauge in (
+            *(self.jwks_keys, self.jwks_last_success, self.jwks_stale, self.jwks_age),
+            self.jwks_usable_until,
+        ):
+            gauge.remove(name)
+
 
 class Metrics:
-    """The numbers of one running service. All methods but ``exposition`` belong to the event loop's thread."""
+    """The numbers of one running service. Methods belong to the event loop's thread where they do not say otherwise."""
 
     def __init__(self, *, transport: str) -> None:
         self.registry = _Registry()
@@ -176,10 +184,11 @@ class Metrics:
     # Decisions.
 
     def declare_rules(self, rules: Iterable[tuple[str, Mode, Iterable[Reason]]]) -> None:
-        """Create the series of each rule for the reasons that its decisions can have."""
+        """Create the series of each rule for the reasons that its decisions can have. May be called from any thread."""
         for rule, mode, reasons in rules:
             for reason in reasons:
-                self._declare(reason, rule, mode)
+                if (reason, rule, mode) not in self._counting:
+                    self._declare(reason, rule, mode)
 
     def count(self, decision: Decision, seconds: float) -> None:
         """Count a decision that took so long. Called for every request, so it only looks up what stands ready."""
@@ -208,6 +217,10 @@ class Metrics:
     def issuer(self, name: str) -> IssuerMetrics:
         """The metrics of one issuer, whose series exist from now on."""
         return IssuerMetrics(self._families, name)
+
+    def forget_issuer(self, name: str) -> None:
+        """The issuer is not configured any more: its gauges go, its counters stay."""
+        self._families.forget_issuer(name)
 
     def configured(self, at: float) -> None:
         """The configuration that serves was taken over at this time, in seconds since the epoch."""
