@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["load", "load_with_warnings", "schema", "server_of"]
+__all__ = ["load", "load_as", "load_with_warnings", "schema", "server_of"]
 
 # Required keys that are missing or could not be read stand like this in a draft, and are never looked at there.
 _STAND_INS: Mapping[type[Section], Mapping[str, str]] = {
@@ -45,6 +45,25 @@ def load(path: Path, try_out: TryOut = lambda _settings: (), *, look_at_files: b
         ConfigError: with every problem, sorted by line, each as ``FILE:LINE: path.to.key: what is wrong``.
     """
     return _load(path, try_out, path.parent if look_at_files else None)[0]
+
+
+def load_as(section: type[_Part], path: Path, look_over: Callable[[_Part], Iterable[Problem]]) -> _Part:
+    """Read a file of another kind by the same rules: every problem at once, each with its line.
+
+    ``look_over`` may find further problems in what is otherwise good.
+
+    Raises:
+        ConfigError: as ``load``.
+    """
+    document = _parsed(path)
+    try:
+        part = section.model_validate(document.value)
+    except ValidationError as error:
+        found = [*document.problems, *messages.problems(error, document, section)]
+        raise ConfigError(_lines(path, document, found)) from None
+    if problems := [*document.problems, *look_over(part)]:
+        raise ConfigError(_lines(path, document, problems))
+    return part
 
 
 def load_with_warnings(path: Path, try_out: TryOut) -> tuple[Settings, tuple[str, ...]]:
