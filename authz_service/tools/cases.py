@@ -101,7 +101,7 @@ class Case(Section):
 class Cases(Section):
     """A file of cases."""
 
-    cases: Some[Case]
+    cases: Some[Case] = Field(description="In the order in which they are tried.")
 
 
 def read(file: Path, settings: Settings) -> tuple[Case, ...]:
