@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from authz_service.admin.server import AdminServer
-from authz_service.assembly import authorizer_of, key_cache_of, source_of
+from authz_service.assembly import authorizer_of, introspector_of, key_cache_of, source_of
 from authz_service.config.document import Problem
 from authz_service.config.values import host_port
 from authz_service.core.errors import FetchFailed, StartFailed
@@ -25,6 +25,7 @@ from authz_service.telemetry.logs import DecisionLog, fields
 from authz_service.telemetry.metrics import Metrics
 from authz_service.telemetry.stream import BackgroundStream
 from authz_service.tokens.cache import TokenCache
+from authz_service.tokens.client_authentication import problem_of
 from authz_service.tokens.validator import TrustedIssuer
 from authz_service.transport.certificates import CertificateFiles
 from authz_service.transport.grpcio_server import GrpcioServer
@@ -33,7 +34,7 @@ from authz_service.transport.servicer import Servicer
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
 
-    from authz_service.config.model import Settings
+    from authz_service.config.model import Issuer, Settings
 
 _logger = logging.getLogger("authz.app")
 
@@ -51,10 +52,7 @@ class App:
         self._stopping = False
         self._background: list[asyncio.Task[None]] = []
         self.metrics = Metrics(transport=settings.server.transport)
-        self.issuers = [
-            TrustedIssuer(issuer, key_cache_of(issuer, source_of(issuer), self.metrics, time.time))
-            for issuer in settings.issuers
-        ]
+        self.issuers = [self._trusted(issuer) for issuer in settings.issuers]
         self.token_cache = TokenCache(settings.token_cache.max_entries, settings.token_cache.max_ttl)
         self.metrics.watch_token_cache(self.token_cache.__len__)
         self.servicer = Servicer(
@@ -70,6 +68,14 @@ class App:
         self.admin = AdminServer(
             address=host_port(settings.server.admin_address), metrics=self.metrics, missing=self.missing
         )
+
+    def _trusted(self, issuer: Issuer) -> TrustedIssuer:
+        keys = key_cache_of(issuer, source_of(issuer), self.metrics, time.time)
+        remembered = self._settings.token_cache.max_entries
+        asks = introspector_of(
+            issuer, keys, self.metrics, clock=time.time, timer=time.monotonic, max_entries=remembered
+        )
+        return TrustedIssuer(issuer, keys, asks)
 
     def missing(self) -> Sequence[str]:
         """What stands between this sidecar and being ready."""
@@ -87,6 +93,8 @@ class App:
         await self.server.start()
         for issuer in self.issuers:
             self._in_background(issuer.keys.run(), f"keys of {issuer.keys.issuer}")
+            if issuer.introspector is not None:
+                self._in_background(issuer.introspector.run(), f"introspection at {issuer.keys.issuer}")
         self._in_background(self._announce_readiness(), "readiness")
         self.metrics.configured(time.time())
         _logger.info(
@@ -139,7 +147,7 @@ def _report_death(task: asyncio.Task[None]) -> None:
 
 
 def preflight(settings: Settings) -> Iterator[Problem]:
-    """What can be tried without starting: certificates and key set files."""
+    """What can be tried without starting: certificates, key set files, and what clients prove themselves with."""
     if settings.server.tls is not None:
         try:
             CertificateFiles(settings.server.tls)
@@ -152,6 +160,11 @@ def preflight(settings: Settings) -> Iterator[Problem]:
                 source.read()
             except FetchFailed as failure:
                 yield Problem(("issuers", place, "keys", "jwks_file"), str(failure))
+        if issuer.introspection is not None and (problem := problem_of(issuer.introspection)) is not None:
+            secret = issuer.introspection.client_secret_file is not None
+            yield Problem(
+                ("issuers", place, "introspection", "client_secret_file" if secret else "private_key_file"), problem
+            )
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

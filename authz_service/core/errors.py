@@ -4,8 +4,8 @@
 
     AuthzError
     |-- Rejected         what came in is refused; carries the Reason that the caller hears and the cause for the log
-    |-- FetchFailed      what was asked of an issuer could not be had: network, status, size, content (authz_service.keys,
-    |                    authz_service.tokens)
+    |-- FetchFailed      what was asked of an issuer could not be had: network, status, size, content
+    |                    (authz_service.keys, authz_service.tokens)
     |-- ConfigError      the configuration is refused; carries every problem found (authz_service.config)
     `-- StartFailed      the service can not start: an address in use, an unreadable certificate (authz_service.app)
 

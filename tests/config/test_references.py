@@ -284,8 +284,10 @@ WRONG |= {
     "JWTs are asked about only once they were verified": (
         asked(f"{SECRET}, mode: always, endpoint: https://a/i", "keys: {discovery: false}"),
         [
-            f"{_HERE}.mode: asks about JWTs once they were verified, and there is no source of keys: "
-            "give one, or write opaque"
+            (
+                f"{_HERE}.mode: asks about JWTs once they were verified, and there is no source of keys: "
+                "give one, or write opaque"
+            )
         ],
     ),
 }

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from authz_service.config.model import Keys
 from authz_service.core.errors import FetchFailed
-from authz_service.keys import http_source
-from authz_service.keys.http_source import HttpSource, lifetime_of, metadata_urls
+from authz_service.keys.connection import origin, retry_after
+from authz_service.keys.discovery import metadata_urls
+from authz_service.keys.http_source import HttpSource, lifetime_of
 from keys.fakes import Provider, jwks
 
 if TYPE_CHECKING:
@@ -440,12 +441,12 @@ NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
     ],
 )
 def test_a_time_to_wait_is_read_in_both_forms(value: str, seconds: float) -> None:
-    assert http_source.retry_after(value, NOW) == seconds
+    assert retry_after(value, NOW) == seconds
 
 
 @given(st.text(max_size=40))
 def test_any_time_to_wait_is_a_number_of_seconds(value: str) -> None:
-    assert 0 <= http_source.retry_after(value, NOW) < math.inf
+    assert 0 <= retry_after(value, NOW) < math.inf
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -640,7 +641,7 @@ async def test_cache_control_may_come_in_several_header_lines(provider: Provider
 
 
 def test_a_default_port_is_the_same_origin_written_or_not() -> None:
-    assert http_source._origin("https://a.example/x") == http_source._origin("HTTPS://A.example:443/y")
-    assert http_source._origin("http://a.example") == http_source._origin("http://a.example:80")
-    assert http_source._origin("https://a.example") != http_source._origin("https://a.example:80")
-    assert http_source._origin("https://a.example") != http_source._origin("http://a.example:443")
+    assert origin("https://a.example/x") == origin("HTTPS://A.example:443/y")
+    assert origin("http://a.example") == origin("http://a.example:80")
+    assert origin("https://a.example") != origin("https://a.example:80")
+    assert origin("https://a.example") != origin("http://a.example:443")

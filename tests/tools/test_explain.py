@@ -230,7 +230,9 @@ def test_the_exit_status_says_allowed_denied_or_undecided(
     assert "\x1b" not in out
     (tmp_path / "jwks.json").write_text("{}")
     assert run(config, "--url", "https://api.example/hello", *token) == 2
-    assert {str(reason) for reason in UNDECIDED} == {"keys_unavailable", "deadline_exceeded", "internal_error"}
+    assert {str(reason) for reason in UNDECIDED} == {
+        *("keys_unavailable", "introspection_unavailable", "deadline_exceeded", "internal_error")
+    }
 
 
 def test_what_is_shown_to_scripts_ends_in_envoys_own_answer(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
