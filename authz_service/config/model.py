@@ -342,7 +342,12 @@ class Upstream(Section):
 class TokenCache(Section):
     """Validated tokens, so that a signature is verified once."""
 
-    max_entries: int = Field(10000, ge=0, description="The oldest make way; 0 switches the cache off.")
+    max_entries: int = Field(
+        10000,
+        ge=0,
+        description="The oldest make way; 0 switches the cache off. It bounds the answers remembered of each "
+        "introspection server too.",
+    )
     max_ttl: Duration = Field(
         as_written("5m"), description="Never past exp; dropped at once when the key leaves the key set."
     )

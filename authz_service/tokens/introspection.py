@@ -105,4 +105,5 @@ def conclude(answers: Sequence[Answer | Unavailable]) -> Claims:
     if missing:
         wait = min(answer.retry_after for answer in missing)
         raise Rejected(Reason.INTROSPECTION_UNAVAILABLE, missing[0].cause, retry_after=wait)
-    raise Rejected(Reason.INACTIVE, "no server says that the token is active")
+    told = {answer.outcome[1] for answer in answers if isinstance(answer, Answer) and isinstance(answer.outcome, tuple)}
+    raise Rejected(Reason.INACTIVE, "; ".join(sorted(told)))

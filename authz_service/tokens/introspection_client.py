@@ -61,7 +61,7 @@ class HttpClient:
         self._clock = clock
         self._connection = Connection(
             accept="application/json",
-            most=settings.max_concurrent,
+            most=settings.max_concurrent + 1,  # one for the metadata
             ca_file=issuer.keys.ca_file,
             allow_http=issuer.keys.allow_http,
             keepalive=_KEEPALIVE,

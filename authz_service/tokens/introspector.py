@@ -16,6 +16,7 @@ from authz_service.core.errors import FetchFailed
 from authz_service.telemetry.logs import fields
 from authz_service.tokens.breaker import Breaker, State, whole_seconds
 from authz_service.tokens.introspection import Answer, Unavailable, judge
+from authz_service.tokens.introspection_cache import AnswerCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,41 +56,6 @@ class Client(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
-
-
-class AnswerCache:
-    """The answers of one server. The oldest makes way, and refusals never for or instead of an active token."""
-
-    def __init__(self, max_entries: int) -> None:
-        """``max_entries`` for each of the two kinds."""
-        self._max_entries = max_entries
-        self._active: dict[bytes, Answer] = {}
-        self._others: dict[bytes, Answer] = {}
-
-    def __len__(self) -> int:
-        return len(self._active) + len(self._others)
-
-    def get(self, digest: bytes, now: float) -> Answer | None:
-        """The answer, unless its time has passed, or has not come since the clock was set back."""
-        answer = self._active.get(digest) or self._others.get(digest)
-        if answer is None or answer.since <= now < answer.until:
-            return answer
-        self._forget(digest)
-        return None
-
-    def put(self, digest: bytes, answer: Answer) -> None:
-        """Remember an answer until its end."""
-        self._forget(digest)
-        if self._max_entries == 0 or answer.until <= answer.since:
-            return
-        answers = self._others if isinstance(answer.outcome, tuple) else self._active
-        if len(answers) >= self._max_entries:
-            del answers[next(iter(answers))]
-        answers[digest] = answer
-
-    def _forget(self, digest: bytes) -> None:
-        self._active.pop(digest, None)
-        self._others.pop(digest, None)
 
 
 class _Call:
@@ -163,6 +129,11 @@ class Introspector:
         if answer is not None:
             self._metrics.cache_hit()
         return answer
+
+    def remember(self, older: Introspector) -> None:
+        """Take over what an older one remembers, if it judged by the same settings."""
+        if older.issuer == self.issuer:
+            self._cache.fill(older._cache)  # noqa: SLF001 - of the same class
 
     # Asking.
 
@@ -243,7 +214,7 @@ class Introspector:
         return self._unavailable(str(failure))
 
     def _tell_trouble(self, failure: FetchFailed, now: float) -> None:
-        """Once for each kind of trouble until it is over, and not once a request."""
+        """Once a minute for each kind of trouble, and not once a request."""
         kind = type(failure).__name__
         if now - self._troubles.get(kind, -math.inf) < _TELL_AGAIN:
             return
