@@ -224,7 +224,7 @@ def _of_bad_request(cause: str, body: bytes) -> FetchFailed:
         said = _object(body).get("error")
     except FetchFailed:
         said = None
-    if said in {"invalid_client", "unauthorized_client"}:
+    if said in ("invalid_client", "unauthorized_client"):  # compared one by one: it may be a list
         return ClientRefused(f"{cause}, {said}: look at client_id, its secret or key, and auth_method")
     if said == "unsupported_token_type":  # RFC 7009 section 2.2.1
         return QuestionRefused(f"{cause}, unsupported_token_type: it can not be asked about such tokens")

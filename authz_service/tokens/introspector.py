@@ -133,7 +133,7 @@ class Introspector:
     def remember(self, older: Introspector) -> None:
         """Take over what an older one remembers, if it judged by the same settings."""
         if older.issuer == self.issuer:
-            self._cache.fill(older._cache)  # noqa: SLF001 - of the same class
+            self._cache.fill(older._cache)
 
     # Asking.
 

@@ -7,19 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from keys.fakes import FakeSource
+
+from authz_service.authorizer import Pending
 from authz_service.config.model import Issuer
 from authz_service.core.errors import FetchFailed
+from authz_service.keys.cache import KeyCache
 from authz_service.telemetry.metrics import Metrics
+from authz_service.tokens.client_authentication import authentication_of
+from authz_service.tokens.introspection_client import HttpClient
 from authz_service.tokens.introspector import Introspector
-from support.trust import ISSUER, NOW
+from support.trust import ISSUER, NOW, Deciding
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from authz_service.core.decision import Decision
     from authz_service.tokens.introspector import Client
+    from authz_service.tokens.validator import TrustedIssuer
 
 SECRETS = {"client_id": "my-api", "client_secret_file": "secret"}
 
@@ -131,5 +141,62 @@ def loop_time() -> float:
         return 0.0
 
 
+def http_client(
+    issuer: Issuer, keys: FakeSource | None = None, *, timer: Callable[[], float] = time.monotonic
+) -> HttpClient:
+    """The real client of an issuer with introspection, whose keys come from this source."""
+    assert issuer.introspection is not None
+    cache = KeyCache(
+        keys or FakeSource(),
+        issuer.keys,
+        issuer=issuer.label,
+        metrics=Metrics(transport="grpcio").issuer(issuer.label),
+        logger=logging.getLogger("authz.keys"),
+        clock=time.time,
+    )
+    authentication = authentication_of(issuer.introspection, issuer.issuer, clock=time.time, timer=timer)
+    return HttpClient(issuer, issuer.introspection, authentication, cache, clock=time.time, timer=timer)
+
+
 def failure(text: str = "it can not be reached", **options: Any) -> FetchFailed:
     return FetchFailed(text, **options)
+
+
+class Asking(Deciding):
+    """An authorizer over the two issuers, some of which are asked about tokens by these clients."""
+
+    def __init__(
+        self,
+        clients: dict[str, FakeClient],
+        *,
+        rules: list[dict[str, Any]] | None = None,
+        introspection: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        """``clients`` are by the name of the issuer; ``introspection`` and ``settings`` are those of the first one."""
+        self.clients = clients
+        self.clock = Clock()
+        self._introspection = introspection or {}
+        super().__init__(rules or [{"name": "any"}], {"x-auth-subject": "sub"}, **settings)
+
+    def _trusted(self, url: str, name: str, settings: dict[str, Any]) -> TrustedIssuer:
+        if name not in self.clients:
+            return super()._trusted(url, name, settings)
+        own = self._introspection if name == "main" else {}
+        trusted = super()._trusted(url, name, settings | {"introspection": SECRETS | own})
+        asks = introspector(self.clients[name], trusted.settings, metrics=self.metrics, clock=self.clock)
+        return replace(trusted, introspector=asks)
+
+    async def ask(self, path: str, token: str, **request: Any) -> Decision:
+        """What becomes of a request that may have to wait."""
+        decision = self.begin(path, token, **request)
+        if isinstance(decision, Pending):
+            await decision.ready()
+            decision = self.authorizer.finish(decision, self.clock.now)
+        return decision
+
+    def reason_of(self, token: str, path: str = "/", **request: Any) -> str:
+        """The reason of the decision; its cause holds no token."""
+        decision = asyncio.run(self.ask(path, token, **request))
+        assert len(token) < 5 or token not in decision.cause
+        return decision.reason.value

@@ -187,7 +187,9 @@ async def test_a_failure_is_that_of_all_who_waited_and_is_not_remembered() -> No
     client.seconds = 0.1
     asked = introspector(client)
     answers = await asyncio.gather(*(ask(asked, "good") for _ in range(10)))
-    assert {answer.cause for answer in answers if isinstance(answer, Unavailable)} == {"introspection at main: a reason"}
+    assert {answer.cause for answer in answers if isinstance(answer, Unavailable)} == {
+        "introspection at main: a reason"
+    }
     assert client.asked == {"good": 1}
     client.tokens["good"] = said()
     assert isinstance(await ask(asked, "good"), Answer)
@@ -370,7 +372,9 @@ async def test_every_call_is_counted_by_its_end() -> None:
     def value(name: str, **labels: str) -> float | None:
         return metrics.registry.get_sample_value(name, {"issuer": "main"} | labels)
 
-    results = {result: value("authz_introspections_total", result=result) for result in ("active", "inactive", "failure")}
+    results = {
+        result: value("authz_introspections_total", result=result) for result in ("active", "inactive", "failure")
+    }
     assert results == {"active": 2, "inactive": 2, "failure": 1}
     assert value("authz_introspection_duration_seconds_count") == 5
     assert value("authz_introspection_duration_seconds_sum") == 1.25
@@ -472,7 +476,9 @@ _STEP = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(_STEP, max_size=40), st.integers(1, 3))
-def test_whatever_happens_calls_are_bounded_shared_and_all_are_answered(steps: list[tuple[str, Any]], most: int) -> None:
+def test_whatever_happens_calls_are_bounded_shared_and_all_are_answered(
+    steps: list[tuple[str, Any]], most: int
+) -> None:
     @in_virtual_time
     async def story() -> None:
         client = FakeClient()
