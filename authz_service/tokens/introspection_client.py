@@ -85,8 +85,8 @@ class HttpClient:
 
     async def prepare(self) -> None:
         """Find the endpoint and load the trust anchors, so that the first question does not wait for that."""
-        self._connection.session()
-        with contextlib.suppress(FetchFailed):
+        with contextlib.suppress(FetchFailed, OSError):  # a file of trust anchors that will not do is told by the calls
+            self._connection.session()
             await self._endpoint.url()
 
     async def close(self) -> None:
