@@ -27,7 +27,10 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.app import App
 from authz_service.config.load import load
+from authz_service.config.model import Issuer, Rule
+from authz_service.core.attributes import Attributes
 from authz_service.keys import keyset
+from authz_service.rules.policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +39,7 @@ HERE = Path(__file__).parent
 ISSUER = "https://issuer.bench/"
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 ROUNDS = 3
+FEW_RULES, MANY_RULES = 10, 1000
 CALLS = int(os.environ.get("BENCH_CALLS", "20000"))  # of one measurement
 SERVER_CORE, CLIENT_CORE = "0", "1"
 GRPC_PORT, ADMIN_PORT, EMPTY_PORT = 19191, 19192, 19193
@@ -153,6 +157,52 @@ def decision_alone(folder: Path, requests: dict[str, bytes]) -> None:
         print(f"  parsing a key set of 100 RSA keys {parsing:6.2f} ms, in which the event loop is held")
 
     asyncio.run(measure())
+    choosing()
+
+
+def policy_of(count: int) -> Policy:
+    """So many rules with hosts, exact and wildcard, and path patterns."""
+    hosts = ("api.bench", "*.bench", "admin.example.org", "*.example.com")
+    rules = [
+        Rule.model_validate(
+            {
+                "name": f"rule-{number}",
+                "match": {
+                    "hosts": [hosts[number % len(hosts)], "shop.bench"],
+                    "methods": ["GET", "POST"],
+                    "paths": [
+                        f"/v1/things-{number}",
+                        f"/v1/things-{number}/{{id}}",
+                        f"/v1/{{tenant}}/files-{number}/**",
+                    ],
+                },
+            }
+        )
+        for number in range(count)
+    ]
+    return Policy(rules, [Issuer.model_validate({"issuer": ISSUER, "audiences": ["api"]})])
+
+
+def choosing() -> None:
+    """The last rule, and none at all, among few rules and among many."""
+    few, many = policy_of(FEW_RULES), policy_of(MANY_RULES)
+    for what, path in (
+        ("last rule", "things-{}/4711"),
+        ("its rest", "acme/files-{}/a/b"),
+        ("no rule", "others-{}/4711"),
+    ):
+        each = []
+        for policy, count in ((few, FEW_RULES), (many, MANY_RULES)):
+            attributes = Attributes("GET", "shop.bench", "", {})
+            segments = ("v1", *path.format(count - 1).split("/"))
+            chosen = policy.choose(attributes, segments)
+            if (chosen and chosen.name) != (None if what == "no rule" else f"rule-{count - 1}"):
+                raise AssertionError("the bench chose another rule")
+            each.append(timed(lambda policy=policy, segments=segments: policy.choose(attributes, segments), CALLS))  # type: ignore[misc]  # noqa: B023
+        print(
+            f"  choosing {what:<10} of {FEW_RULES} rules {each[0]:5.2f} µs, of {MANY_RULES} {each[1]:5.2f} µs,", end=""
+        )
+        print(f" ratio {each[1] / each[0]:4.2f}")
 
 
 def key_set_of(count: int) -> bytes:

@@ -37,6 +37,7 @@ class Bootstrap:
     failure_mode_allow: bool = False
     timeout: str = "1s"  # of one question to the sidecar
     encode_raw_headers: bool = False
+    policies: tuple[tuple[str, str], ...] = ()  # a route's prefix, and the policy that it names to the sidecar
 
     def document(self) -> dict[str, Any]:
         """The configuration, in Envoy's v3 API."""
@@ -76,8 +77,18 @@ class Bootstrap:
             "name": "all",
             "domains": ["*"],
             "response_headers_to_add": [{"header": reason}],
-            "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upstream"}}],
+            "routes": [*(self._route(*each) for each in self.policies), self._route("/")],
         }
+
+    def _route(self, prefix: str, policy: str = "") -> dict[str, Any]:
+        route: dict[str, Any] = {"match": {"prefix": prefix}, "route": {"cluster": "upstream"}}
+        if policy:
+            per_route = {
+                "@type": f"{_EXTENSIONS}.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+                "check_settings": {"context_extensions": {"authz_policy": policy}},
+            }
+            route["typed_per_filter_config"] = {_METADATA: per_route}
+        return route
 
     def _ext_authz(self) -> dict[str, Any]:
         return {
