@@ -364,7 +364,7 @@ async def test_a_secret_that_is_exchanged_is_used_within_a_second_and_a_wrong_on
                 assert (refused.http_status, refused.reason) == (503, "introspection_unavailable")
             (place.folder / "secret").write_text("right")
             async with asyncio.timeout(HANG_GUARD):
-                while (await decided(channel, check_request(token="an-opaque-token"))).reason != "ok":
+                while (await decided(channel, check_request(token="an-opaque-token"))).reason != "ok":  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         assert events(sidecar).count("the introspection server refuses this client") == 1
 
