@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SUCCESSES_TO_RECOVER = 5  # in a row, before the log says so: a server that answers now and then has not recovered
 _TELL_AGAIN = 60.0  # seconds between two lines about the same kind of trouble: callers can provoke some kinds
 _STATES = {
-    State.CLOSED: (logging.INFO, "introspection is asked without limits again"),
+    State.CLOSED: (logging.INFO, "introspection is asked again"),
     State.OPEN: (logging.WARNING, "introspection is left alone for a while"),
 }
 
@@ -164,10 +164,13 @@ class Introspector:
         return call
 
     async def _run(self, call: _Call, token: str, digest: bytes, verified: Claims | None, permit: int) -> None:
-        async with self._slots:
-            outcome = await self._asked(token, digest, verified, permit)
-        del self._calls[digest]
-        call.end(outcome)
+        outcome: Answer | Unavailable | None = None
+        try:
+            async with self._slots:
+                outcome = await self._asked(token, digest, verified, permit)
+        finally:  # whatever happened: nobody waits for what will not come
+            self._calls.pop(digest, None)
+            call.end(self._unavailable("the call was given up") if outcome is None else outcome)
 
     async def _asked(self, token: str, digest: bytes, verified: Claims | None, permit: int) -> Answer | Unavailable:
         if not self._breaker.holds(permit):
@@ -254,6 +257,6 @@ class Introspector:
             call.task.cancel()
         await asyncio.gather(*(call.task for call in calls), return_exceptions=True)
         self._calls.clear()
-        for call in calls:
-            call.end(self._unavailable("the service is stopping"))
+        for call in calls:  # those that were not even begun
+            call.end(self._unavailable("the call was given up"))
         await self._client.close()

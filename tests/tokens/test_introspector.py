@@ -163,6 +163,8 @@ async def test_who_stops_waiting_takes_the_call_from_nobody() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await ask(asked, "good")
+    (call,) = asked._calls.values()
+    assert len(call._waiting) == 1  # who left is forgotten
     client.release()
     assert isinstance(await patient, Answer)
     assert client.asked == {"good": 1}
@@ -319,6 +321,20 @@ async def test_a_fault_of_ours_is_an_answer_to_nobody_and_ends_nothing() -> None
     assert isinstance(await ask(asked, "good"), Answer)
 
 
+async def test_nobody_waits_for_a_call_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise ZeroDivisionError
+
+    asked = introspector(FakeClient(good=said()))
+    monkeypatch.setattr(asked._cache, "put", die)
+    waiting = asyncio.create_task(ask(asked, "good"))
+    await asyncio.sleep(0)
+    (call,) = asked._calls.values()
+    assert isinstance(await waiting, Unavailable)
+    assert not asked._calls
+    assert isinstance(call.task.exception(), ZeroDivisionError)
+
+
 # The end.
 
 
@@ -434,7 +450,7 @@ def test_an_outage_is_told_a_few_times_and_not_once_a_request(caplog: pytest.Log
     assert telling(caplog, story) == [
         "introspection failed",
         "introspection is left alone for a while",
-        "introspection is asked without limits again",
+        "introspection is asked again",
         "introspection works again",
     ]
 
