@@ -40,17 +40,14 @@ def is_jwt(token: str) -> bool:
     """
     if token.count(".") != _JWS_PARTS - 1:
         return False
-    encoded = token.partition(".")[0].replace("+", "-").replace("/", "_").rstrip("=")
+    encoded = token.partition(".")[0].replace("+", "-").replace("/", "_")
     try:
-        return isinstance(_LENIENT.decode(_any_text(base64.urlsafe_b64decode(encoded + "=="))), dict)
+        text = base64.urlsafe_b64decode(encoded + "==")
+        return isinstance(_LENIENT.decode(text.decode(json.detect_encoding(text), "surrogatepass")), dict)
     except RecursionError:
         return True
     except ValueError:  # no base64, no text, no JSON
         return False
-
-
-def _any_text(data: bytes) -> str:
-    return data.decode(json.detect_encoding(data), "surrogatepass").removeprefix("\ufeff")
 
 
 def parse(token: str) -> Jws:

@@ -150,14 +150,11 @@ class Validator:
 
     def _then(self, token: str, digest: bytes, server: Introspector) -> NeedIntrospection | None:
         """What else a token needs whose keys were fetched: nothing where they did not help it."""
-        now = server.clock()
         try:
-            claims = self._verified(token, digest, now, may_fetch=False)
+            claims = self._verified(token, digest, server.clock(), may_fetch=False)
         except Rejected:
             return None
-        if isinstance(claims, NeedKeys) or server.look(digest, now) is not None:
-            return None
-        return NeedIntrospection(token, digest, (server,), claims)
+        return None if isinstance(claims, NeedKeys) else NeedIntrospection(token, digest, (server,), claims)
 
     def issuer_of(self, token: Jws) -> TrustedIssuer:
         """Whose token it says it is, if that issuer accepts its algorithm.
