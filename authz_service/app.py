@@ -17,18 +17,20 @@ import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from authz_service.admin.server import AdminServer
-from authz_service.assembly import Assembled, assemble, key_cache_of, source_of
+from authz_service.assembly import Assembled, assemble, introspector_of, key_cache_of, source_of
 from authz_service.config import watch
 from authz_service.config.document import Problem
 from authz_service.config.load import load_with_warnings
 from authz_service.config.values import host_port
 from authz_service.core.errors import FetchFailed, StartFailed
+from authz_service.keys.cache import KeyCache
 from authz_service.keys.file_source import FileSource
 from authz_service.reload import Loaded, Reloader
 from authz_service.telemetry import logs
 from authz_service.telemetry.logs import DecisionLog, fields
 from authz_service.telemetry.metrics import Metrics
 from authz_service.telemetry.stream import BackgroundStream
+from authz_service.tokens.client_authentication import problem_of
 from authz_service.tokens.validator import TrustedIssuer
 from authz_service.transport.certificates import CertificateFiles
 from authz_service.transport.grpcio_server import GrpcioServer
@@ -39,11 +41,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from authz_service.config.model import Issuer, Keys, Logging, Settings
-    from authz_service.keys.cache import KeyCache
+    from authz_service.tokens.introspector import Introspector
 
-# How keys are had: issuer, label, settings, contents of the file of trust anchors.
-_KeysIdentity: TypeAlias = "tuple[str, str, Keys, bytes]"
-_Fetching: TypeAlias = "tuple[KeyCache, asyncio.Task[None] | None]"  # with the task that keeps them, once there is one
+# How keys are had: issuer, label, settings, whether there are any, contents of the file of trust anchors.
+_KeysIdentity: TypeAlias = "tuple[str, str, Keys, bool, bytes]"
+_Part: TypeAlias = "KeyCache | Introspector"  # what works beside the decisions, in a task of its own
 
 _FIXED = ("grpc_address", "admin_address", "transport", "tls")  # of server: what only a restart changes
 _BETWEEN_FETCHES = 2.0  # seconds: a key cache tries again one second after its first failure
@@ -67,9 +69,12 @@ class App:
         self._stopping = False
         self._ready = False
         self._background: set[asyncio.Task[None]] = set()
-        self._fetching: dict[_KeysIdentity, _Fetching] = {}
+        self._key_caches: dict[_KeysIdentity, KeyCache] = {}
+        self._working: dict[_Part, asyncio.Task[None]] = {}
         self.metrics = Metrics(transport=settings.server.transport)
-        self.assembled = assemble(settings, [self._trusted(issuer) for issuer in settings.issuers], self.metrics)
+        self.assembled = assemble(
+            settings, [self._trusted(issuer, settings, ()) for issuer in settings.issuers], self.metrics
+        )
         self.servicer = Servicer(
             self._terms(self.assembled), metrics=self.metrics, clock=time.time, timer=time.perf_counter
         )
@@ -83,19 +88,27 @@ class App:
         """Those by which it decides now."""
         return self.assembled.settings
 
-    def _trusted(self, issuer: Issuer) -> TrustedIssuer:
-        """The issuer with its keys: those that are kept already, where the same keys are asked for in the same way."""
+    def _trusted(self, issuer: Issuer, settings: Settings, before: Sequence[TrustedIssuer]) -> TrustedIssuer:
+        """The issuer with its parts: those that work already, where nothing about them changed."""
         identity = _keys_identity(issuer)
-        if identity not in self._fetching:
+        keys = self._key_caches.get(identity)
+        if keys is None:
             keys = key_cache_of(issuer, source_of(issuer), self.metrics, time.time)
-            self._fetching[identity] = keys, None
-        return TrustedIssuer(issuer, self._fetching[identity][0])
+            self._key_caches[identity] = keys
+        remembered = settings.token_cache.max_entries
+        same = next((each for each in before if each.settings == issuer and each.keys is keys), None)
+        if same is not None and self.settings.token_cache.max_entries == remembered:
+            return same
+        asks = introspector_of(
+            issuer, keys, self.metrics, clock=time.time, timer=time.monotonic, max_entries=remembered
+        )
+        return TrustedIssuer(issuer, keys, asks)
 
-    def _fetch_keys(self) -> None:
-        """Begin to keep the keys of every issuer that is new."""
-        for identity, (keys, task) in self._fetching.items():
-            if task is None:
-                self._fetching[identity] = keys, self._in_background(keys.run(), f"keys of {keys.issuer}")
+    def _put_to_work(self, issuers: Iterable[TrustedIssuer]) -> None:
+        """Begin to keep the keys of every issuer that is new, and to be ready to ask it about tokens."""
+        for part in _parts(issuers):
+            if part not in self._working:
+                self._working[part] = self._in_background(part.run(), _work_of(part))
 
     def _terms(self, assembled: Assembled) -> Terms:
         settings = assembled.settings
@@ -128,7 +141,7 @@ class App:
         """
         await self.admin.start()
         await self.server.start()
-        self._fetch_keys()
+        self._put_to_work(self.assembled.issuers)
         self._readiness = self._in_background(self._announce_readiness(), "readiness")
         self.metrics.configured(time.time())
         _logger.info(
@@ -179,8 +192,8 @@ class App:
         Where keys are to be fetched in another way than before, they are fetched first, for a while.
         """
         before, settings = self.assembled, loaded.settings
-        issuers = [self._trusted(issuer) for issuer in settings.issuers]
-        self._fetch_keys()
+        issuers = [self._trusted(issuer, settings, before.issuers) for issuer in settings.issuers]
+        self._put_to_work(issuers)
         await _first_keys(issuers)
         assembled = await asyncio.to_thread(assemble, settings, issuers, self.metrics)
         unchanged = {each.settings.label for each in issuers if each in before.issuers}
@@ -193,20 +206,22 @@ class App:
             self._readiness = self._in_background(self._announce_readiness(), "readiness")
         self._tell(before, loaded, unchanged)
 
-    def _unused(self) -> list[_Fetching]:
-        """The keys that no issuer asks for any more, which nobody will find again from now on."""
-        in_use = self._keys()
-        unused = [identity for identity, each in self._fetching.items() if each[0] not in in_use]
-        return [self._fetching.pop(identity) for identity in unused]
+    def _unused(self) -> list[_Part]:
+        """The parts of no issuer any more, which nobody will find again from now on."""
+        in_use = set(_parts(self.assembled.issuers))
+        self._key_caches = {identity: keys for identity, keys in self._key_caches.items() if keys in in_use}
+        return [part for part in self._working if part not in in_use]
 
-    async def _retire(self, unused: Iterable[_Fetching], longest_call: float) -> None:
-        """Stop keeping these keys, once the last call that may wait for them is over."""
+    async def _retire(self, unused: Sequence[_Part], longest_call: float) -> None:
+        """Let these parts end, once the last call that may wait for them is over."""
         await asyncio.sleep(longest_call)
-        for keys, task in unused:
-            if task is not None:
-                task.cancel()
-            if keys.issuer not in {each.issuer for each in self._keys()}:
-                self.metrics.forget_issuer(keys.issuer)
+        for part in unused:
+            self._working.pop(part).cancel()
+        names = set(map(_name_of, unused))
+        for name in names - {issuer.label for issuer in self.settings.issuers}:
+            self.metrics.forget_issuer(name)
+        for name in names - {issuer.label for issuer in self.settings.issuers if issuer.introspection is not None}:
+            self.metrics.forget_introspection(name)
 
     def _tell(self, before: Assembled, loaded: Loaded, unchanged: set[str]) -> None:
         settings = loaded.settings
@@ -238,11 +253,27 @@ class App:
         return self._in_background(reloader.run(), "reload")
 
 
+def _parts(issuers: Iterable[TrustedIssuer]) -> Iterator[_Part]:
+    for issuer in issuers:
+        yield issuer.keys
+        if issuer.introspector is not None:
+            yield issuer.introspector
+
+
+def _name_of(part: _Part) -> str:
+    return part.issuer if isinstance(part, KeyCache) else part.issuer.label
+
+
+def _work_of(part: _Part) -> str:
+    kind = "keys of" if isinstance(part, KeyCache) else "introspection at"
+    return f"{kind} {_name_of(part)}"
+
+
 def _keys_identity(issuer: Issuer) -> _KeysIdentity:
     """What decides which keys are had, and under which name they are told; trust anchors by what the file holds."""
     ca_file = issuer.keys.ca_file
     anchors = b"" if ca_file is None else watch.digests_of([ca_file])[ca_file]
-    return issuer.issuer, issuer.label, issuer.keys, anchors
+    return issuer.issuer, issuer.label, issuer.keys, issuer.has_keys, anchors
 
 
 async def _first_keys(issuers: Sequence[TrustedIssuer]) -> None:
@@ -272,7 +303,7 @@ def _report_death(task: asyncio.Task[None]) -> None:
 
 
 def preflight(settings: Settings) -> Iterator[Problem]:
-    """What can be tried without starting: certificates, trust anchors and key set files."""
+    """What can be tried without starting: certificates, trust anchors, key set files, and clients' secrets."""
     if settings.server.tls is not None:
         try:
             CertificateFiles(settings.server.tls)
@@ -290,6 +321,10 @@ def preflight(settings: Settings) -> Iterator[Problem]:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(keys.ca_file)
             except OSError:  # of which ssl.SSLError is one
                 yield Problem((*where, "ca_file"), "holds no certificate that can be read: write PEM")
+        if issuer.introspection is not None and (problem := problem_of(issuer.introspection)) is not None:
+            secret = issuer.introspection.client_secret_file is not None
+            key = "client_secret_file" if secret else "private_key_file"
+            yield Problem(("issuers", place, "introspection", key), problem)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -18,8 +18,12 @@ from authz_service.keys.cache import KeyCache
 from authz_service.keys.file_source import FileSource
 from authz_service.keys.http_source import HttpSource
 from authz_service.keys.snapshot import SnapshotFile
+from authz_service.keys.source import NoSource
 from authz_service.rules.policy import Policy
 from authz_service.tokens.cache import TokenCache
+from authz_service.tokens.client_authentication import authentication_of
+from authz_service.tokens.introspection_client import HttpClient
+from authz_service.tokens.introspector import Introspector
 from authz_service.tokens.validator import Validator
 
 if TYPE_CHECKING:
@@ -36,7 +40,7 @@ def source_of(issuer: Issuer) -> KeySource:
     keys = issuer.keys
     if keys.jwks_file is not None:
         return FileSource(keys.jwks_file, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
-    return HttpSource(issuer.issuer, keys)
+    return HttpSource(issuer.issuer, keys) if issuer.has_keys else NoSource()
 
 
 def key_cache_of(issuer: Issuer, source: KeySource, metrics: Metrics, clock: Callable[[], float]) -> KeyCache:
@@ -52,9 +56,39 @@ def key_cache_of(issuer: Issuer, source: KeySource, metrics: Metrics, clock: Cal
     )
 
 
+def introspector_of(
+    issuer: Issuer,
+    keys: KeyCache,
+    metrics: Metrics,
+    *,
+    clock: Callable[[], float],
+    timer: Callable[[], float],
+    max_entries: int,
+) -> Introspector | None:
+    """Who asks the issuer about its tokens, if that is configured.
+
+    ``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set; ``max_entries`` bounds what
+    is remembered of active tokens, and of others.
+    """
+    settings = issuer.introspection
+    if settings is None:
+        return None
+    authentication = authentication_of(settings, issuer.issuer, clock=clock, timer=timer)
+    return Introspector(
+        issuer,
+        settings,
+        HttpClient(issuer, settings, authentication, keys, clock=clock, timer=timer),
+        metrics=metrics.introspection(issuer.label),
+        logger=logging.getLogger("authz.introspection"),
+        clock=clock,
+        timer=timer,
+        max_entries=max_entries,
+    )
+
+
 def _snapshots_of(issuer: Issuer) -> SnapshotFile | None:
     keys = issuer.keys
-    if keys.snapshot_file is None:
+    if keys.snapshot_file is None or not issuer.has_keys:
         return None
     return SnapshotFile(keys.snapshot_file, issuer=issuer.issuer, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
 

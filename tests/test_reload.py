@@ -372,7 +372,7 @@ async def test_an_issuer_that_comes_back_is_kept_anew(place: Place) -> None:
         await asyncio.sleep(0.15)
         assert (await asked(app, token("other"))).reason == "ok"
         assert sample(app.metrics, "authz_jwks_stale", issuer="other") == 0
-        assert len(app._fetching) == 2
+        assert len(app._working) == 2
 
 
 async def test_what_can_not_change_is_named_and_the_rest_changes(place: Place, told: Told) -> None:

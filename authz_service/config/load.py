@@ -31,6 +31,8 @@ _STAND_INS: Mapping[type[Section], Mapping[str, str]] = {
 }
 # Mappings of a rule that are left out as a whole: without the member that is wrong they would be empty, or less strict.
 _NEVER_EMPTY = frozenset({("require", "claims"), ("match", "headers")})
+# Required keys of sections within an issuer.
+_REQUIRED: tuple[Where, ...] = (("introspection", "client_id"),)
 _Part = TypeVar("_Part", bound=Section)
 TryOut: TypeAlias = "Callable[[Settings], Iterable[Problem]]"
 
@@ -158,9 +160,14 @@ def _draft(value: Mapping[str, Any], folder: Path | None, problems: Iterable[Pro
 
 
 def _unread(where: Where) -> Where:
-    """The key to leave out for a problem at a place: lists lose no items, or the places of the others would move."""
+    """The key to leave out for a problem at a place: lists lose no items, or the places of the others would move.
+
+    A section without a key that it requires is left out as a whole.
+    """
     if where[2:4] in _NEVER_EMPTY:
         return where[:4]
+    if where[:1] == ("issuers",) and where[2:] in _REQUIRED:
+        return where[:-1]
     while len(where) > 2 and isinstance(where[-1], int):  # noqa: PLR2004 - an issuer or a rule is left out itself
         where = where[:-1]
     return where

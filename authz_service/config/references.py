@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from authz_service.config.document import Where
-    from authz_service.config.model import Issuer, Keys, Rule, Scopes, Server
+    from authz_service.config.model import Introspection, Issuer, Keys, Rule, Scopes, Server
     from authz_service.core.patterns import PathPattern
 
 _SOURCES = ("discovery", "jwks_uri", "jwks_file")
@@ -56,9 +56,11 @@ def problems(draft: Draft) -> Iterator[Problem]:
     yield from _same_rule_names(draft)
     yield from _same_policies(draft)
     for place, issuer in draft.issuers.items():
-        yield from _sources(draft, ("issuers", place, "keys"), issuer.keys)
+        yield from _sources(draft, ("issuers", place), issuer)
         yield from _intervals(draft, ("issuers", place, "keys"), issuer.keys)
         yield from _plain_http(draft, ("issuers", place), issuer)
+        if issuer.introspection is not None:
+            yield from _introspection(draft, ("issuers", place), issuer, issuer.introspection)
     for place, rule in draft.rules.items():
         yield from _public_requires_nothing(draft, ("rules", place), rule)
         yield from _unknown_issuers(draft, ("rules", place), rule)
@@ -200,13 +202,16 @@ def _two_places(name: str, paths: Sequence[tuple[str, PathPattern]]) -> tuple[st
     return None
 
 
-def _sources(draft: Draft, where: Where, keys: Keys) -> Iterator[Problem]:
+def _sources(draft: Draft, issuer_at: Where, issuer: Issuer) -> Iterator[Problem]:
     # A source that could not be read is one all the same, and discovery is one by default only where no other is given.
+    keys, where = issuer.keys, (*issuer_at, "keys")
     written = {name for name in _SOURCES if name in keys.model_fields_set and getattr(keys, name)}
     given = [name for name in _SOURCES if name in written or (*where, name) in draft.unread]
     if len(given) > 1:
         yield Problem((*where, given[1]), f"{' and '.join(given)} are given: keep exactly one source of keys")
-    if not given and not keys.discovery:
+    # An issuer that is asked about its tokens can do without keys.
+    asked = issuer.introspection is not None or not draft.knows((*issuer_at, "introspection"))
+    if not given and not keys.discovery and not asked:
         yield Problem((*where, "discovery"), "no source of keys is left: give jwks_uri or jwks_file, or leave this on")
 
 
@@ -220,12 +225,43 @@ def _intervals(draft: Draft, where: Where, keys: Keys) -> Iterator[Problem]:
 
 def _plain_http(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Problem]:
     keys = issuer.keys
-    if keys.jwks_file or keys.allow_http:
+    if keys.jwks_file or keys.allow_http or not issuer.has_keys:
         return
     url, key = (keys.jwks_uri, ("keys", "jwks_uri")) if keys.jwks_uri else (issuer.issuer, ("issuer",))
     looked_at = (("issuer",), ("keys", "jwks_uri"), ("keys", "jwks_file"), ("keys", "allow_http"))
     if not https_or_loopback(url) and draft.knows(*((*where, *part) for part in looked_at)):
         yield Problem((*where, *key), "is plain http to another machine: write https, or set keys.allow_http to true")
+
+
+def _introspection(draft: Draft, where: Where, issuer: Issuer, settings: Introspection) -> Iterator[Problem]:
+    here = (*where, "introspection")
+    if draft.knows((*here, "auth_method")):
+        yield from _client_authentication(draft, here, settings)
+    if draft.knows((*here, "endpoint"), (*where, "keys")):
+        yield from _endpoint((*here, "endpoint"), issuer, settings)
+    if settings.mode == "always" and not issuer.has_keys and draft.knows((*here, "mode"), (*where, "keys")):
+        text = "asks about JWTs once they were verified, and there is no source of keys: give one, or write opaque"
+        yield Problem((*here, "mode"), text)
+
+
+def _client_authentication(draft: Draft, where: Where, settings: Introspection) -> Iterator[Problem]:
+    method = settings.auth_method
+    needed, other = "client_secret_file", "private_key_file"
+    if method == "private_key_jwt":
+        needed, other = other, needed
+    given = {name for name in (needed, other) if getattr(settings, name) or not draft.knows((*where, name))}
+    if other in given:
+        text = f"is not what {method} needs: remove it" if needed in given else f"{method} needs {needed} instead"
+        yield Problem((*where, other), text)
+    elif needed not in given:
+        yield Problem((*where, "auth_method"), f"{method} needs {needed}: add it")
+
+
+def _endpoint(where: Where, issuer: Issuer, settings: Introspection) -> Iterator[Problem]:
+    if settings.endpoint is None and not issuer.keys.discovery:
+        yield Problem(where, "is required where keys.discovery is off, since nothing tells where to ask: add it")
+    if settings.endpoint and not (issuer.keys.allow_http or https_or_loopback(settings.endpoint)):
+        yield Problem(where, "is plain http to another machine: write https, or set keys.allow_http to true")
 
 
 def _public_requires_nothing(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem]:

@@ -13,6 +13,15 @@ MAIN = "{issuer: https://a.example.com/, name: main, audiences: [api]}"
 ANY = "{name: any}"
 
 
+SECRET = "client_id: me, client_secret_file: secret"
+PRIVATE = "client_id: me, auth_method: private_key_jwt"
+
+
+def asked(introspection: str, more: str = "", issuer: str = "https://a/") -> str:
+    """One issuer with introspection."""
+    return text(f"{{issuer: '{issuer}', audiences: [api], introspection: {{{introspection}}}, {more}}}")
+
+
 def text(issuers: str = MAIN, rules: str = ANY, more: str = "") -> str:
     return f"issuers: [{issuers}]\nrules: [{rules}]\n{more}"
 
@@ -65,6 +74,22 @@ GOOD = {
     "intervals that are equal": text(
         "{issuer: https://a/, audiences: [x], "
         "keys: {min_refresh_interval: 1m, refresh_interval: 60s, max_refresh_interval: 1m}}"
+    ),
+}
+
+GOOD |= {
+    "introspection by discovery": asked(SECRET),
+    "introspection without keys": asked(f"{SECRET}, endpoint: https://a/i", "keys: {discovery: false}"),
+    "introspection beside a key set": asked(f"{SECRET}, endpoint: https://a/i", "keys: {jwks_file: jwks.json}"),
+    "introspection with a private key": asked(f"{PRIVATE}, private_key_file: secret"),
+    "introspection with the secret in the form": asked(f"{SECRET}, auth_method: client_secret_post"),
+    "introspection of JWTs": asked(f"{SECRET}, mode: always"),
+    "introspection on this machine": asked(f"{SECRET}, endpoint: 'http://127.0.0.1:1/i'"),
+    "introspection by plain http that is allowed": asked(
+        f"{SECRET}, endpoint: 'http://idp/i'", "keys: {allow_http: true}"
+    ),
+    "an http issuer whose tokens are known by introspection alone": asked(
+        f"{SECRET}, endpoint: https://a/i", "keys: {discovery: false}", "http://idp/"
     ),
 }
 
@@ -295,6 +320,55 @@ WRONG = {
     ),
 }
 
+_HERE = "1: issuers[0].introspection"
+WRONG |= {
+    "a secret is needed": (
+        asked("client_id: me"),
+        [f"{_HERE}.auth_method: client_secret_basic needs client_secret_file: add it"],
+    ),
+    "a private key is needed": (
+        asked(PRIVATE),
+        [f"{_HERE}.auth_method: private_key_jwt needs private_key_file: add it"],
+    ),
+    "a secret is no private key": (
+        asked(f"{PRIVATE}, client_secret_file: secret"),
+        [f"{_HERE}.client_secret_file: private_key_jwt needs private_key_file instead"],
+    ),
+    "a private key is no secret": (
+        asked("client_id: me, auth_method: client_secret_post, private_key_file: secret"),
+        [f"{_HERE}.private_key_file: client_secret_post needs client_secret_file instead"],
+    ),
+    "there is one way for the client to prove who it is": (
+        asked(f"{SECRET}, private_key_file: secret"),
+        [f"{_HERE}.private_key_file: is not what client_secret_basic needs: remove it"],
+    ),
+    "who asks has a name": (
+        asked("client_secret_file: secret"),
+        [f"{_HERE}.client_id: is required: add it"],
+    ),
+    "a place to ask at is off the machine only with TLS": (
+        asked(f"{SECRET}, endpoint: 'http://idp/i'"),
+        [f"{_HERE}.endpoint: is plain http to another machine: write https, or set keys.allow_http to true"],
+    ),
+    "there is a place to ask at": (
+        asked(SECRET, "keys: {jwks_file: jwks.json}"),
+        [f"{_HERE}.endpoint: is required where keys.discovery is off, since nothing tells where to ask: add it"],
+    ),
+    "there is a place to ask at where there are no keys either": (
+        asked(SECRET, "keys: {discovery: false}"),
+        [f"{_HERE}.endpoint: is required where keys.discovery is off, since nothing tells where to ask: add it"],
+    ),
+    "JWTs are asked about only once they were verified": (
+        asked(f"{SECRET}, mode: always, endpoint: https://a/i", "keys: {discovery: false}"),
+        [
+            (
+                f"{_HERE}.mode: asks about JWTs once they were verified, and there is no source of keys: "
+                "give one, or write opaque"
+            )
+        ],
+    ),
+}
+
 
 @pytest.mark.parametrize(("config", "problems"), WRONG.values(), ids=WRONG.keys())
 def test_what_contradicts_itself_is_refused(refuses: Refuses, config: str, problems: list[str]) -> None:
@@ -338,6 +412,17 @@ ONCE = {
     "keys that can not be read have no sources to count": text("{issuer: https://a/, audiences: [x], keys: none}"),
     "intervals that can not be read are not compared": text(
         "{issuer: https://a/, audiences: [x], keys: {refresh_interval: 5, min_refresh_interval: 10m}}"
+    ),
+    "introspection without a client is introspection": asked("client_secret_file: secret", "keys: {discovery: false}"),
+    "an issuer with introspection that lacks its client is the one that a rule means": text(
+        "{issuer: https://a/, name: b, audiences: [x], introspection: {}}", "{name: r, require: {issuers: [b]}}"
+    ),
+    "a secret that can not be read is a secret": asked("client_id: me, client_secret_file: gone"),
+    "a way of authentication that can not be read may need any file": asked(f"{SECRET}, auth_method: basic"),
+    "an endpoint that can not be read is an endpoint": asked(f"{SECRET}, endpoint: i", "keys: {discovery: false}"),
+    "keys that can not be read may lead to an endpoint": asked(SECRET, "keys: none"),
+    "introspection that can not be read is introspection": text(
+        "{issuer: https://a/, audiences: [x], introspection: yes, keys: {discovery: false}}"
     ),
     "an address that can not be read is not compared": text(
         more="server: {grpc_address: 127.0.0.1:9192, admin_address: 9192}"
