@@ -111,10 +111,13 @@ def test_with_the_readme_and_the_complete_example_every_key_that_there_is_is_wri
         files[-1].write_text(block.replace("discovery: true", "# discovery").replace("# jwks_uri:", "jwks_uri:"))
         files.append(tmp_path / f"{number}-file.yaml")
         files[-1].write_text(block.replace("discovery: true", "# discovery").replace("# jwks_file:", "jwks_file:"))
+        files.append(tmp_path / f"{number}-key.yaml")
+        by_key = block.replace("client_secret_file: secret", "private_key_file: key.pem")
+        files[-1].write_text(by_key.replace("auth_method: client_secret_basic", "auth_method: private_key_jwt"))
     settings = [load(file, look_at_files=False) for file in files]
     kinds = {type(part) for each in settings for part in sections(each)}
     assert written(settings) == all_of(*kinds)
     assert {kind.__name__ for kind in kinds} == {
         *("Settings", "Server", "Tls", "Issuer", "Keys", "Rule", "Match", "Require", "Scopes", "Condition"),
-        *("Upstream", "TokenCache", "Logging"),
+        *("Upstream", "TokenCache", "Logging", "Introspection"),
     }

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from authz_service.config.units import Duration, Leeway, PositiveDuration, Size, as_written
 from authz_service.config.values import (
@@ -80,6 +80,9 @@ class Server(Section):
     max_token_bytes: Size = Field(as_written("16KiB"), description="A larger credential is malformed_request.")
 
 
+_NAMED_SOURCES = frozenset({"jwks_uri", "jwks_file"})
+
+
 class Keys(Section):
     """Where an issuer's public keys come from, and how they are kept."""
 
@@ -116,12 +119,14 @@ class Keys(Section):
     max_bytes: Size = Field(as_written("512KiB"), description="A larger key set or discovery document is refused.")
     max_keys: int = Field(100, ge=1, description="A key set with more keys is refused.")
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _discovery_gives_way(cls, value: Any) -> Any:
-        if isinstance(value, dict) and not value.keys().isdisjoint({"jwks_uri", "jwks_file"}):
-            return {"discovery": False, **value}
-        return value
+    def _discovery_gives_way(cls, value: Any, read: ModelWrapValidatorHandler[Keys]) -> Keys:
+        gives_way = isinstance(value, dict) and "discovery" not in value and not value.keys().isdisjoint(_NAMED_SOURCES)
+        keys = read({"discovery": False, **value} if gives_way else value)
+        if gives_way:
+            keys.model_fields_set.discard("discovery")  # nobody wrote it
+        return keys
 
 
 class Introspection(Section):

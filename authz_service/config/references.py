@@ -258,10 +258,14 @@ def _client_authentication(draft: Draft, where: Where, settings: Introspection) 
 
 
 def _endpoint(where: Where, issuer: Issuer, settings: Introspection) -> Iterator[Problem]:
-    if settings.endpoint is None and not issuer.keys.discovery:
+    keys = issuer.keys
+    if settings.endpoint is None and not keys.discovery and "discovery" in keys.model_fields_set:
         yield Problem(where, "is required where keys.discovery is off, since nothing tells where to ask: add it")
-    if settings.endpoint and not (issuer.keys.allow_http or https_or_loopback(settings.endpoint)):
-        yield Problem(where, "is plain http to another machine: write https, or set keys.allow_http to true")
+    elif settings.endpoint is None and not (keys.jwks_uri or keys.jwks_file):
+        return  # found where the keys are found, of which the same is said already
+    elif not (keys.allow_http or https_or_loopback(settings.endpoint or issuer.issuer)):
+        what = "is" if settings.endpoint else "is to be found by metadata that are"
+        yield Problem(where, f"{what} plain http to another machine: write https, or set keys.allow_http to true")
 
 
 def _public_requires_nothing(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem]:

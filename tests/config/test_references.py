@@ -79,6 +79,7 @@ GOOD = {
 
 GOOD |= {
     "introspection by discovery": asked(SECRET),
+    "introspection by discovery beside a key set": asked(SECRET, "keys: {jwks_file: jwks.json}"),
     "introspection without keys": asked(f"{SECRET}, endpoint: https://a/i", "keys: {discovery: false}"),
     "introspection beside a key set": asked(f"{SECRET}, endpoint: https://a/i", "keys: {jwks_file: jwks.json}"),
     "introspection with a private key": asked(f"{PRIVATE}, private_key_file: secret"),
@@ -350,8 +351,17 @@ WRONG |= {
         asked(f"{SECRET}, endpoint: 'http://idp/i'"),
         [f"{_HERE}.endpoint: is plain http to another machine: write https, or set keys.allow_http to true"],
     ),
+    "where to ask is not learnt from another machine without TLS": (
+        asked(SECRET, "keys: {jwks_file: jwks.json}", "http://idp/"),
+        [
+            (
+                f"{_HERE}.endpoint: is to be found by metadata that are plain http to another machine: "
+                "write https, or set keys.allow_http to true"
+            )
+        ],
+    ),
     "there is a place to ask at": (
-        asked(SECRET, "keys: {jwks_file: jwks.json}"),
+        asked(SECRET, "keys: {discovery: false, jwks_file: jwks.json}"),
         [f"{_HERE}.endpoint: is required where keys.discovery is off, since nothing tells where to ask: add it"],
     ),
     "there is a place to ask at where there are no keys either": (
@@ -421,6 +431,7 @@ ONCE = {
     "a way of authentication that can not be read may need any file": asked(f"{SECRET}, auth_method: basic"),
     "an endpoint that can not be read is an endpoint": asked(f"{SECRET}, endpoint: i", "keys: {discovery: false}"),
     "keys that can not be read may lead to an endpoint": asked(SECRET, "keys: none"),
+    "metadata that are not protected are the same for keys and endpoint": asked(SECRET, "", "http://idp/"),
     "introspection that can not be read is introspection": text(
         "{issuer: https://a/, audiences: [x], introspection: yes, keys: {discovery: false}}"
     ),
