@@ -102,6 +102,8 @@ class App:
         asks = introspector_of(
             issuer, keys, self.metrics, clock=time.time, timer=time.monotonic, max_entries=remembered
         )
+        if asks is not None and same is not None and same.introspector is not None:
+            asks.remember(same.introspector)
         return TrustedIssuer(issuer, keys, asks)
 
     def _put_to_work(self, issuers: Iterable[TrustedIssuer]) -> None:

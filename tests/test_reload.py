@@ -408,3 +408,60 @@ async def test_trust_anchors_that_changed_are_used_from_then_on(place: Place) ->
             await app.take_over(place.loaded(uses))
             assert app.assembled.issuers[0].keys is not keys
             assert provider.count("/keys") == 2
+
+
+# Who is asked about tokens.
+
+
+def asked_about(provider: Provider, **settings: Any) -> dict[str, Any]:
+    endpoint = {"endpoint": f"{provider.origin}/introspect", "client_id": "api", "client_secret_file": "secret"}
+    return issuer(introspection=endpoint | settings)
+
+
+def answering(place: Place, provider: Provider) -> None:
+    (place.folder / "secret").write_text("s")
+    said = {"active": True, "sub": "u1", "aud": "api", "exp": int(time.time()) + 600}
+    provider.serve("/introspect", json.dumps(said), content_type="application/json")
+
+
+async def test_what_an_issuer_said_of_a_token_is_kept_as_long_as_the_issuer_is_the_same(place: Place) -> None:
+    async with Provider() as provider:
+        answering(place, provider)
+        same = asked_about(provider)
+        async with place.serving(place.loaded(same)) as app:
+            assert (await asked(app, "opaque")).reason == "ok"
+            asks = app.assembled.issuers[0].introspector
+            await app.take_over(place.loaded(same, rules=[{"name": "new"}]))
+            assert app.assembled.issuers[0].introspector is asks
+            answer = await asked(app, "opaque")
+            assert (answer.reason, answer.metadata["rule"]) == ("ok", "new")
+            assert provider.count("/introspect") == 1
+            await app.take_over(place.loaded(asked_about(provider, cache_ttl="1s")))
+            assert (await asked(app, "opaque")).reason == "ok"
+            assert provider.count("/introspect") == 2
+
+
+async def test_what_an_issuer_said_survives_a_change_of_how_much_is_remembered(place: Place) -> None:
+    async with Provider() as provider:
+        answering(place, provider)
+        async with place.serving(place.loaded(asked_about(provider))) as app:
+            assert (await asked(app, "opaque")).reason == "ok"
+            await app.take_over(place.loaded(asked_about(provider), token_cache={"max_entries": 5}))
+            assert (await asked(app, "opaque")).reason == "ok"
+            assert provider.count("/introspect") == 1
+
+
+async def test_an_issuer_that_is_not_asked_any_more_leaves_no_gauges_and_no_task(place: Place) -> None:
+    async with Provider() as provider:
+        answering(place, provider)
+        quick = {"check_deadline": "10ms"}
+        async with place.serving(place.loaded(asked_about(provider), server=quick)) as app:
+            keys = app.assembled.issuers[0].keys
+            assert sample(app.metrics, "authz_introspection_breaker_open", issuer="main") == 0
+            await app.take_over(place.loaded(issuer(), server=quick))
+            assert (await asked(app, "opaque")).reason == "malformed_token"
+            await until(lambda: sample(app.metrics, "authz_introspection_breaker_open", issuer="main") is None)
+            for gauge in ("introspections_in_flight", "introspection_breaker_state", "introspection_cache_entries"):
+                assert sample(app.metrics, f"authz_{gauge}", issuer="main") is None
+            assert sample(app.metrics, "authz_jwks_keys", issuer="main") == 1
+            assert list(app._working) == [keys]
