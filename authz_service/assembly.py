@@ -7,6 +7,7 @@ same parts and differ in where keys come from. Clocks and metrics are passed in.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from authz_service.authorizer import Authorizer
@@ -17,7 +18,12 @@ from authz_service.keys.cache import KeyCache
 from authz_service.keys.file_source import FileSource
 from authz_service.keys.http_source import HttpSource
 from authz_service.keys.snapshot import SnapshotFile
+from authz_service.keys.source import NoSource
 from authz_service.rules.policy import Policy
+from authz_service.tokens.cache import TokenCache
+from authz_service.tokens.client_authentication import authentication_of
+from authz_service.tokens.introspection_client import HttpClient
+from authz_service.tokens.introspector import Introspector
 from authz_service.tokens.validator import Validator
 
 if TYPE_CHECKING:
@@ -26,7 +32,6 @@ if TYPE_CHECKING:
     from authz_service.config.model import Issuer, Settings
     from authz_service.keys.source import KeySource
     from authz_service.telemetry.metrics import Metrics
-    from authz_service.tokens.cache import TokenCache
     from authz_service.tokens.validator import TrustedIssuer
 
 
@@ -35,7 +40,7 @@ def source_of(issuer: Issuer) -> KeySource:
     keys = issuer.keys
     if keys.jwks_file is not None:
         return FileSource(keys.jwks_file, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
-    return HttpSource(issuer.issuer, keys)
+    return HttpSource(issuer.issuer, keys) if issuer.has_keys else NoSource()
 
 
 def key_cache_of(issuer: Issuer, source: KeySource, metrics: Metrics, clock: Callable[[], float]) -> KeyCache:
@@ -51,17 +56,63 @@ def key_cache_of(issuer: Issuer, source: KeySource, metrics: Metrics, clock: Cal
     )
 
 
+def introspector_of(
+    issuer: Issuer,
+    keys: KeyCache,
+    metrics: Metrics,
+    *,
+    clock: Callable[[], float],
+    timer: Callable[[], float],
+    max_entries: int,
+) -> Introspector | None:
+    """Who asks the issuer about its tokens, if that is configured.
+
+    ``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set; ``max_entries`` bounds what
+    is remembered of active tokens, and of others.
+    """
+    settings = issuer.introspection
+    if settings is None:
+        return None
+    authentication = authentication_of(settings, issuer.issuer, clock=clock, timer=timer)
+    return Introspector(
+        issuer,
+        settings,
+        HttpClient(issuer, settings, authentication, keys, clock=clock, timer=timer),
+        metrics=metrics.introspection(issuer.label),
+        logger=logging.getLogger("authz.introspection"),
+        clock=clock,
+        timer=timer,
+        max_entries=max_entries,
+    )
+
+
 def _snapshots_of(issuer: Issuer) -> SnapshotFile | None:
     keys = issuer.keys
-    if keys.snapshot_file is None:
+    if keys.snapshot_file is None or not issuer.has_keys:
         return None
     return SnapshotFile(keys.snapshot_file, issuer=issuer.issuer, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """Settings, and what decides by them."""
+
+    settings: Settings
+    issuers: tuple[TrustedIssuer, ...]
+    token_cache: TokenCache
+    authorizer: Authorizer
+
+
+def assemble(settings: Settings, issuers: Sequence[TrustedIssuer], metrics: Metrics) -> Assembled:
+    """What decides by these settings, with the keys of these issuers. May be called from any thread."""
+    token_cache = TokenCache(settings.token_cache.max_entries, settings.token_cache.max_ttl)
+    return Assembled(settings, tuple(issuers), token_cache, authorizer_of(settings, issuers, token_cache, metrics))
 
 
 def authorizer_of(
     settings: Settings, issuers: Sequence[TrustedIssuer], token_cache: TokenCache, metrics: Metrics
 ) -> Authorizer:
-    """What decides by these settings, with the keys of these issuers."""
+    """The authorizer alone, over a token cache of the caller's. May be called from any thread."""
     policy = Policy(settings.rules, settings.issuers)
     metrics.declare_rules((rule.name, rule.mode, rule.possible_reasons()) for rule in policy.rules)
     if settings.cors_preflight == "allow":

@@ -15,6 +15,7 @@ from authz_service.core import credential, paths
 from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
+from authz_service.tokens.opaque import NeedIntrospection
 from authz_service.tokens.validator import NeedKeys
 
 if TYPE_CHECKING:
@@ -23,22 +24,23 @@ if TYPE_CHECKING:
     from authz_service.core.upstream import UpstreamHeaders
     from authz_service.rules.conditions import Captures
     from authz_service.rules.policy import Policy, Rule
-    from authz_service.tokens.validator import Validator
+    from authz_service.tokens.opaque import Answers
+    from authz_service.tokens.validator import Need, Validator
 
 _RETRY_AFTER_DEADLINE = 1  # seconds: the fetch goes on by itself, and the next request finds its result
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A decision that waits for an issuer's keys."""
+    """A decision that waits for an issuer's keys, or for what an issuer says of a token."""
 
     attributes: Attributes
     rule: Rule
-    need: NeedKeys
+    need: Need
 
     async def ready(self) -> None:
         """Wait until the missing part was fetched, or could not be. Never raises for a failed fetch."""
-        await self.need.keys.refresh_for_request()
+        await self.need.ready()
 
 
 class Authorizer:
@@ -66,7 +68,7 @@ class Authorizer:
 
     def finish(self, pending: Pending, now: float) -> Decision:
         """Decide with what is known now, the missing part fetched or not to be had."""
-        decision = self._decide(pending.attributes, now, may_fetch=False)
+        decision = self._decide(pending.attributes, now, may_fetch=False, answers=pending.need.answers)
         if isinstance(decision, Pending):
             raise AssertionError("a decision that may not fetch wants to")  # noqa: TRY004 - a fault, not a wrong type
         return decision
@@ -75,12 +77,14 @@ class Authorizer:
         """The decision when its missing part did not come in time."""
         rejected = Rejected(
             Reason.DEADLINE_EXCEEDED,
-            f"keys of {pending.need.keys.issuer} did not come in time",
+            f"{pending.need.what} did not come in time",
             retry_after=_RETRY_AFTER_DEADLINE,
         )
         return self._refuse(pending.rule, pending.attributes, pending.rule.deny(rejected))
 
-    def _decide(self, attributes: Attributes, now: float, *, may_fetch: bool) -> Decision | Pending:
+    def _decide(
+        self, attributes: Attributes, now: float, *, may_fetch: bool, answers: Answers = ()
+    ) -> Decision | Pending:
         try:
             path = paths.split(attributes.path)
         except Rejected as rejected:
@@ -92,16 +96,16 @@ class Authorizer:
             return Deny(Reason.NO_RULE, cause="no rule matches")
         if rule.access == "public":
             return self._allow_without_token(Reason.PUBLIC, rule, attributes)
-        return self._decide_by_token(rule, attributes, rule.captures(path), now, may_fetch=may_fetch)
+        return self._decide_by_token(rule, attributes, rule.captures(path), now, may_fetch=may_fetch, answers=answers)
 
     def _decide_by_token(
-        self, rule: Rule, attributes: Attributes, captures: Captures, now: float, *, may_fetch: bool
+        self, rule: Rule, attributes: Attributes, captures: Captures, now: float, *, may_fetch: bool, answers: Answers
     ) -> Decision | Pending:
         claims: Claims | None = None
         try:
             token = credential.bearer_token(attributes.headers.get("authorization"), self.max_token_bytes)
-            found = self.validator.claims_of(token, now, may_fetch=may_fetch)
-            if isinstance(found, NeedKeys):
+            found = self.validator.claims_of(token, now, rule.issuers, may_fetch=may_fetch, answers=answers)
+            if isinstance(found, (NeedKeys, NeedIntrospection)):
                 return Pending(attributes, rule, found)
             claims = found
             rule.judge(claims, captures, now)

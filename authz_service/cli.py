@@ -17,10 +17,11 @@ from authz_service import __version__
 from authz_service.core.errors import ConfigError, StartFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from authz_service.config.model import Settings
     from authz_service.core.attributes import Attributes
+    from authz_service.tools.cases import Case
+    from authz_service.tools.run_cases import Bench, Outcome
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--json", action="store_true", help="for scripts")
     explain.set_defaults(command=_explain)
 
+    test = commands.add_parser("test", help="run policy test cases against a configuration, offline")
+    test.add_argument("--config", type=Path, required=True, metavar="FILE")
+    test.add_argument("--junit", type=Path, metavar="FILE", help="also write a report in JUnit's XML")
+    test.add_argument("cases", type=Path, nargs="+", metavar="CASES.yaml")
+    test.set_defaults(command=_test)
+
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration file")
     schema.set_defaults(command=_schema)
 
@@ -80,24 +87,20 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(options: argparse.Namespace) -> int:
     from authz_service import app
 
-    app.run(_settings(options.config))
+    app.run(options.config)
     return 0
 
 
-def _settings(file: Path) -> Settings:
-    """The settings of a file, with what it names tried as far as that goes without starting."""
-    from authz_service.app import preflight
-    from authz_service.config.load import load
-
-    return load(file, preflight)
-
-
 def _check_config(options: argparse.Namespace) -> int:
+    from authz_service import app
+
     try:
-        _settings(options.config)
+        loaded = app.read(options.config)
     except ConfigError as error:
         print("\n".join(error.problems))
         return 1
+    for warning in loaded.warnings:
+        print(warning)
     print(f"{options.config}: valid")
     return 0
 
@@ -147,6 +150,53 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def _test(options: argparse.Namespace) -> int:
+    """Exit status 0: all pass, 1: some fail, 2: something could not be read or written."""
+    from authz_service.config.load import load
+    from authz_service.tools import cases, junit
+    from authz_service.tools.run_cases import Bench
+
+    unreadable: list[str] = []
+    outcomes: dict[str, list[Outcome]] = {}
+    try:
+        settings = load(options.config, look_at_files=False)  # a pipeline has no secrets, and needs none
+        bench = Bench(settings)
+    except ConfigError as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        return 2
+    for file in options.cases:
+        try:
+            outcomes[str(file)] = _attempted(bench, cases.read(file, settings))
+        except ConfigError as error:
+            unreadable += error.problems
+    if options.junit is not None:
+        try:
+            junit.write(options.junit, outcomes)
+        except OSError as error:
+            unreadable.append(f"{options.junit}: can not be written: {error.strerror}")
+    every = [outcome for of_file in outcomes.values() for outcome in of_file]
+    failed = sum(not outcome.passed for outcome in every)
+    print(f"{len(every) - failed} passed, {failed} failed")
+    if unreadable:
+        print("\n".join(unreadable), file=sys.stderr)
+        return 2
+    return 1 if failed else 0
+
+
+def _attempted(bench: Bench, cases: Iterable[Case]) -> list[Outcome]:
+    """Try each case, and print its line as soon as it is known."""
+    from authz_service.tools.colour import Colour
+
+    colour, outcomes = Colour(sys.stdout), []
+    for case in cases:
+        outcome = bench.attempt(case)
+        outcomes.append(outcome)
+        print(colour("good", "pass") if outcome.passed else colour("bad", "FAIL"), case.name)
+        for line in outcome.differences:
+            print(f"  {colour({'-': 'bad', '+': 'good'}.get(line[0], 'dim'), line)}")
+    return outcomes
+
+
 def _schema(_options: argparse.Namespace) -> int:
     from authz_service.config.load import schema
 
@@ -155,11 +205,12 @@ def _schema(_options: argparse.Namespace) -> int:
 
 
 def _healthcheck(options: argparse.Namespace) -> int:
-    from authz_service.config.load import load
+    from authz_service.config.load import server_of
     from authz_service.config.model import Server
     from authz_service.transport.healthcheck import is_serving
 
-    server = load(options.config).server if options.config else Server()
+    # Of the file only where to ask: a mistake elsewhere in it must not restart a sidecar that serves by the old one.
+    server = server_of(options.config) if options.config else Server()
     serving, answer = is_serving(server)
     print(answer)
     return 0 if serving else 1

@@ -21,7 +21,7 @@ from keys.fakes import Provider, jwks
 from transport.pki import TlsFiles
 from transport.wire import Answer, check_request, read, signed
 
-from authz_service.app import App
+from authz_service.app import App, preflight
 from authz_service.config.load import load
 from authz_service.core.errors import StartFailed
 from authz_service.demo.sidecar import Sidecar
@@ -266,7 +266,7 @@ async def test_keys_that_come_while_it_drains_do_not_make_it_serving_again(place
         draining = asyncio.create_task(app.drain())
         await until(lambda: app.missing() == ["shutting down"])
         provider.serve("/keys", jwks("a"))
-        await app.issuers[0].keys.refresh()
+        await app.assembled.issuers[0].keys.refresh()
         async with connected(place.address) as channel:
             assert (await decided(channel, good())).reason == "ok"
             assert await health(channel) == NOT_SERVING
@@ -296,7 +296,7 @@ async def test_a_background_task_that_dies_is_told_of_and_ends_nothing_else(
     async def die() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(app.issuers[0].keys, "run", die)
+    monkeypatch.setattr(app.assembled.issuers[0].keys, "run", die)
     await app.start()
     async with connected(place.address) as channel:
         assert (await decided(channel, good())).reason == "ok"  # the request fetches the keys itself
@@ -314,6 +314,97 @@ async def test_it_can_be_closed_at_any_time_and_twice(place: Place) -> None:
     await app.close()
     await app.close()
     assert len(asyncio.all_tasks()) == 1
+
+
+# Tokens that are asked about.
+
+
+def asking(place: Place, endpoint: str, **introspection: Any) -> Path:
+    """A configuration whose one issuer has no keys, and is asked about its tokens."""
+    configuration = json.loads(place.write().read_text())
+    (place.folder / "secret").write_text("s3cret\n")
+    configuration["issuers"][0] |= {
+        "keys": {"discovery": False},
+        "introspection": {"endpoint": endpoint, "client_id": "my-api", "client_secret_file": "secret"} | introspection,
+    }
+    place.config.write_text(json.dumps(configuration))
+    return place.config
+
+
+ACTIVE = {"active": True, "sub": "alice", "aud": "https://api.example", "client_id": "app", "scope": "a"}
+
+
+async def test_an_issuer_that_is_asked_about_its_tokens_needs_no_keys_to_be_ready(place: Place) -> None:
+    async with Provider() as provider:
+        provider.serve("/introspect", json.dumps(ACTIVE | {"exp": time.time() + 300}), content_type="application/json")
+        asking(place, f"{provider.origin}/introspect")
+        async with place.sidecar() as sidecar, connected(place.address) as channel:
+            assert await readiness(sidecar.admin_url) == (200, {"ready": True, "missing": []})
+            for _ in range(2):
+                allowed = await decided(channel, check_request(token="an-opaque-token"))
+                assert (allowed.reason, allowed.headers["x-auth-subject"]) == ("ok", "alice")
+            assert (await decided(channel, good())).reason == "unknown_key"
+            assert await sidecar.stop() == 0
+        assert provider.count("/introspect") == 1
+        text = (place.folder / "log").read_text()
+        assert "an-opaque-token" not in text
+        assert "s3cret" not in text
+
+
+async def test_a_secret_that_is_exchanged_is_used_within_a_second_and_a_wrong_one_is_told_once(place: Place) -> None:
+    async with Provider() as provider:
+
+        async def introspect(request: aiohttp.web.Request) -> aiohttp.web.StreamResponse:
+            if request.headers["Authorization"] != "Basic bXktYXBpOnJpZ2h0":  # my-api:right
+                return aiohttp.web.Response(status=401)
+            return aiohttp.web.json_response(ACTIVE | {"exp": time.time() + 300})
+
+        provider.answers["/introspect"] = introspect
+        asking(place, f"{provider.origin}/introspect")
+        async with place.sidecar() as sidecar, connected(place.address) as channel:
+            for _ in range(3):
+                refused = await decided(channel, check_request(token="an-opaque-token"))
+                assert (refused.http_status, refused.reason) == (503, "introspection_unavailable")
+            (place.folder / "secret").write_text("right")
+            async with asyncio.timeout(HANG_GUARD):
+                while (await decided(channel, check_request(token="an-opaque-token"))).reason != "ok":  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        assert events(sidecar).count("the introspection server refuses this client") == 1
+
+
+async def test_told_to_end_it_leaves_no_call_behind(place: Place) -> None:
+    async with Provider() as provider:
+
+        async def hangs(_request: aiohttp.web.Request) -> aiohttp.web.StreamResponse:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        provider.answers["/introspect"] = hangs
+        app = App(load(asking(place, f"{provider.origin}/introspect", timeout="1h")))
+        await app.start()
+        answer = read(await app.servicer.check(check_request(token="an-opaque-token"), 0.2))
+        assert answer.reason == "deadline_exceeded"
+        await app.close()
+        assert app.assembled.issuers[0].introspector is not None
+        assert not app.assembled.issuers[0].introspector._calls
+
+
+@pytest.mark.parametrize("content", ["", "\n"])
+def test_an_empty_secret_is_found_before_the_start(place: Place, content: str) -> None:
+    asking(place, "https://idp.example/introspect")
+    (place.folder / "secret").write_text(content)
+    (problem,) = preflight(load(place.config))
+    assert problem.where == ("issuers", 0, "introspection", "client_secret_file")
+
+
+def test_a_key_that_can_not_sign_is_found_before_the_start(place: Place) -> None:
+    configuration = json.loads(asking(place, "https://idp.example/introspect").read_text())
+    introspection = configuration["issuers"][0]["introspection"]
+    introspection |= {"auth_method": "private_key_jwt", "private_key_file": introspection.pop("client_secret_file")}
+    place.config.write_text(json.dumps(configuration))
+    (problem,) = preflight(load(place.config))
+    assert problem.where == ("issuers", 0, "introspection", "private_key_file")
+    assert "private key" in problem.text
 
 
 async def test_the_metrics_know_every_rule_and_issuer_from_the_start(place: Place) -> None:

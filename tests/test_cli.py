@@ -197,13 +197,24 @@ def test_where_nothing_runs_the_healthcheck_fails_and_says_so(
     assert capsys.readouterr().out == f"unix:{tmp_path / 's'} does not answer (UNAVAILABLE)\n"
 
 
-def test_a_healthcheck_with_a_bad_configuration_fails_with_its_problems(
+@pytest.mark.parametrize("server", ["{grpc_adress: 127.0.0.1:1}", "7", "{grpc_address: nowhere}"])
+def test_a_healthcheck_that_can_not_read_where_to_ask_fails_with_the_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], server: str
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(f"server: {server}\n{BAD}")
+    assert main(["healthcheck", "--config", str(file)]) == 1
+    (problem,) = capsys.readouterr().err.splitlines()
+    assert ":1: server" in problem
+
+
+def test_a_mistake_elsewhere_in_the_file_does_not_fail_the_healthcheck_of_a_sidecar_that_serves_by_the_old_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "config.yaml"
-    file.write_text(BAD)
+    file.write_text(f"server: {{grpc_address: 'unix:{tmp_path / 's'}'}}\n{BAD}")
     assert main(["healthcheck", "--config", str(file)]) == 1
-    assert "rules[0].acess" in capsys.readouterr().err
+    assert capsys.readouterr().out == f"unix:{tmp_path / 's'} does not answer (UNAVAILABLE)\n"
 
 
 async def test_the_healthcheck_follows_a_running_sidecar(tmp_path: Path) -> None:

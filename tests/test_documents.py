@@ -10,7 +10,7 @@ import pytest
 
 from authz_service.cli import _parser
 from authz_service.config.load import load
-from authz_service.config.model import Issuer, Section, Settings
+from authz_service.config.model import Introspection, Issuer, Section, Settings
 from authz_service.core.reasons import Reason
 from authz_service.telemetry.metrics import Metrics
 
@@ -28,7 +28,7 @@ def test_every_configuration_in_the_readme_loads(text: str, tmp_path: Path) -> N
 
 
 def written(text: str, folder: Path) -> Settings:
-    for name in ("tls.crt", "tls.key", "ca.crt"):
+    for name in ("tls.crt", "tls.key", "ca.crt", "secret"):
         (folder / name).touch()
     (folder / "config.yaml").write_text(text)
     return load(folder / "config.yaml")
@@ -36,13 +36,15 @@ def written(text: str, folder: Path) -> Settings:
 
 def test_the_defaults_in_the_readme_are_the_defaults(tmp_path: Path) -> None:
     settings = written(CONFIGURATIONS[1], tmp_path)
-    examples = {"tls", "issuer", "name", "audiences", "keys", "snapshot_file"}
+    examples = {"tls", "issuer", "name", "audiences", "keys", "snapshot_file", "introspection", "client_secret_file"}
+    required = {Issuer: {"issuer": "https://x.example"}, Introspection: {"client_id": "my-api"}}
+    introspection = settings.issuers[0].introspection
+    assert introspection is not None
     for section in (
-        settings.server, settings.issuers[0], settings.issuers[0].keys, settings.upstream, settings.token_cache,
-        settings.logging,
+        settings.server, settings.issuers[0], settings.issuers[0].keys, introspection, settings.upstream,
+        settings.token_cache, settings.logging,
     ):  # fmt: skip
-        required = {"issuer": "https://x.example"} if isinstance(section, Issuer) else {}
-        defaults = type(section).model_validate(required)
+        defaults = type(section).model_validate(required.get(type(section), {}))
         assert section.model_dump(exclude=examples) == defaults.model_dump(exclude=examples)
 
 
@@ -73,6 +75,7 @@ def test_every_reason_stands_in_the_readme(reason: Reason) -> None:
 def test_every_metric_stands_in_the_readme_and_no_other_does() -> None:
     metrics = Metrics(transport="grpcio")
     metrics.issuer("main")
+    metrics.introspection("main")
     there = {name for family in metrics.registry.collect() for name in _names(family) if name.startswith("authz_")}
     assert set(re.findall(r"`(authz_[a-z_]+)`", README)) == there
 

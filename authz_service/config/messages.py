@@ -39,13 +39,16 @@ _TEXTS = {
 }
 
 
-def problems(error: ValidationError, document: Document) -> Iterator[Problem]:
-    """One problem for each thing that pydantic found, but for what merely follows from another one."""
+def problems(error: ValidationError, document: Document, root: type[Section] = Settings) -> Iterator[Problem]:
+    """One problem for each thing that pydantic found, but for what merely follows from another one.
+
+    ``root`` is the section that the document as a whole was validated as.
+    """
     known = {problem.where for problem in document.problems}
     for details in error.errors(include_url=False):
         where = document.place(tuple(part for part in details["loc"] if part != _OF_THE_KEY))
         if where not in known and not _follows(details):
-            yield Problem(where, _text(details, where, document))
+            yield Problem(where, _text(details, where, document, root))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -60,9 +63,9 @@ def _follows(details: ErrorDetails) -> bool:
     return details["type"] == "too_short" and len(details["input"]) > 0
 
 
-def _text(details: ErrorDetails, where: Where, document: Document) -> str:
+def _text(details: ErrorDetails, where: Where, document: Document, root: type[Section]) -> str:
     if details["type"] == "extra_forbidden":
-        return f"is not a key here: {nearest(str(where[-1]), _keys(where[:-1]))}"
+        return f"is not a key here: {nearest(str(where[-1]), _keys(where[:-1], root))}"
     template = _TEXTS.get(details["type"])
     if template is None:
         return " ".join(details["msg"].split())
@@ -70,7 +73,10 @@ def _text(details: ErrorDetails, where: Where, document: Document) -> str:
         return EMPTY
     written = document.written.get(where, "")
     value = _value(details["input"], written)
-    return template.format(**details.get("ctx", {}), found=_found(details, written), value=value)
+    context = details.get("ctx", {})
+    if details["type"] == "literal_error":  # booleans as YAML has them
+        context = {"expected": context["expected"].replace("True", "true").replace("False", "false")}
+    return template.format(**context, found=_found(details, written), value=value)
 
 
 def _value(value: Any, written: str) -> str:
@@ -106,9 +112,8 @@ def _kind(value: Any, written: str) -> str:
             return "a mapping"
 
 
-def _keys(where: Where) -> tuple[str, ...]:
-    """The keys of the section at a place."""
-    section: type[Section] = Settings
+def _keys(where: Where, section: type[Section]) -> tuple[str, ...]:
+    """The keys of the section at a place within another one."""
     for part in where:
         field = section.model_fields.get(str(part))  # none for a place in a list and for a name that is free
         section = (field and _section(field.annotation)) or section

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from authz_service.config.units import Duration, Leeway, PositiveDuration, Size, as_written
 from authz_service.config.values import (
@@ -80,13 +80,17 @@ class Server(Section):
     max_token_bytes: Size = Field(as_written("16KiB"), description="A larger credential is malformed_request.")
 
 
+_NAMED_SOURCES = frozenset({"jwks_uri", "jwks_file"})
+
+
 class Keys(Section):
     """Where an issuer's public keys come from, and how they are kept."""
 
     discovery: bool = Field(
         default=True,
         description="Read the key set's address from the issuer's OpenID configuration, or its OAuth authorization "
-        "server metadata (RFC 8414). Off without a word where jwks_uri or jwks_file is given.",
+        "server metadata (RFC 8414). Off without a word where jwks_uri or jwks_file is given; with neither of them and "
+        "with introspection, tokens are known by introspection alone.",
     )
     jwks_uri: OrAbsent[Url] = Field(None, description="The key set's address.")
     jwks_file: OrAbsent[File] = Field(None, description="The key set as a file; re-read when it changes.")
@@ -115,12 +119,45 @@ class Keys(Section):
     max_bytes: Size = Field(as_written("512KiB"), description="A larger key set or discovery document is refused.")
     max_keys: int = Field(100, ge=1, description="A key set with more keys is refused.")
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _discovery_gives_way(cls, value: Any) -> Any:
-        if isinstance(value, dict) and not value.keys().isdisjoint({"jwks_uri", "jwks_file"}):
-            return {"discovery": False, **value}
-        return value
+    def _discovery_gives_way(cls, value: Any, read: ModelWrapValidatorHandler[Keys]) -> Keys:
+        gives_way = isinstance(value, dict) and "discovery" not in value and not value.keys().isdisjoint(_NAMED_SOURCES)
+        keys = read({"discovery": False, **value} if gives_way else value)
+        if gives_way:
+            keys.model_fields_set.discard("discovery")  # nobody wrote it
+        return keys
+
+
+class Introspection(Section):
+    """Asking the issuer about access tokens (RFC 7662). Left out: opaque tokens are not accepted."""
+
+    endpoint: Url | None = Field(None, description="Where to ask; null: as the issuer's metadata say.")
+    client_id: Printable = Field(description="Who asks: the API's own registration at the issuer.")
+    client_secret_file: OrAbsent[File] = Field(
+        None, description="The client's secret; re-read when it changes. A newline at its end does not count."
+    )
+    private_key_file: OrAbsent[File] = Field(
+        None, description="The client's private key for private_key_jwt, PEM or JWK; re-read when it changes."
+    )
+    auth_method: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = Field(
+        "client_secret_basic", description="How the client proves who it is."
+    )
+    mode: Literal["opaque", "always"] = Field(
+        "opaque",
+        description="opaque: only tokens that are not JWTs are asked about. always: JWTs too, once they were verified, "
+        "so that revoking them takes effect.",
+    )
+    timeout: PositiveDuration = Field(as_written("1s"), description="Longest time for one call.")
+    cache_ttl: Duration = Field(
+        as_written("30s"), description="How long an active token is remembered, never past its exp."
+    )
+    negative_cache_ttl: Duration = Field(
+        as_written("10s"), description="How long a token that is not active, or not acceptable, is remembered."
+    )
+    max_concurrent: int = Field(
+        64, ge=1, description="Most calls at a time; as many more may wait, and what comes beyond is answered 503."
+    )
 
 
 class Issuer(Section):
@@ -158,11 +195,19 @@ class Issuer(Section):
         ("client_id", "azp", "cid", "appid"), description="Where the client stands; the first one present."
     )
     keys: Keys = Field(default_factory=Keys, description="Where the keys come from, and how they are kept.")
+    introspection: OrAbsent[Introspection] = Field(
+        None, description="Asking the issuer about opaque tokens (RFC 7662). Left out: they are not accepted."
+    )
 
     @property
     def label(self) -> str:
         """The name in metrics, logs and rules."""
         return self.name or urlsplit(self.issuer).hostname or self.issuer
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether there is a source of keys: without one, its tokens are known by introspection alone."""
+        return self.keys.discovery or self.keys.jwks_uri is not None or self.keys.jwks_file is not None
 
 
 class Match(Section):
@@ -302,7 +347,12 @@ class Upstream(Section):
 class TokenCache(Section):
     """Validated tokens, so that a signature is verified once."""
 
-    max_entries: int = Field(10000, ge=0, description="The oldest make way; 0 switches the cache off.")
+    max_entries: int = Field(
+        10000,
+        ge=0,
+        description="The oldest make way; 0 switches the cache off. It bounds the answers remembered of each "
+        "introspection server too.",
+    )
     max_ttl: Duration = Field(
         as_written("5m"), description="Never past exp; dropped at once when the key leaves the key set."
     )

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 from authz_service.config.document import Problem
 from authz_service.config.messages import nearest
 from authz_service.config.values import https_or_loopback, shown
+from authz_service.core.inclusion import share_a_path
+from authz_service.core.patterns import CAPTURE, parse_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from authz_service.config.document import Where
-    from authz_service.config.model import Issuer, Keys, Rule, Scopes, Server
+    from authz_service.config.model import Introspection, Issuer, Keys, Rule, Scopes, Server
+    from authz_service.core.patterns import PathPattern
 
 _SOURCES = ("discovery", "jwks_uri", "jwks_file")
 _INTERVALS = ("min_refresh_interval", "refresh_interval", "max_refresh_interval")
@@ -51,15 +54,20 @@ def problems(draft: Draft) -> Iterator[Problem]:
     yield from _same_issuers(draft)
     yield from _same_labels(draft)
     yield from _same_rule_names(draft)
+    yield from _same_policies(draft)
     for place, issuer in draft.issuers.items():
-        yield from _sources(draft, ("issuers", place, "keys"), issuer.keys)
+        yield from _sources(draft, ("issuers", place), issuer)
         yield from _intervals(draft, ("issuers", place, "keys"), issuer.keys)
         yield from _plain_http(draft, ("issuers", place), issuer)
+        if issuer.introspection is not None:
+            yield from _introspection(draft, ("issuers", place), issuer, issuer.introspection)
     for place, rule in draft.rules.items():
         yield from _public_requires_nothing(draft, ("rules", place), rule)
         yield from _unknown_issuers(draft, ("rules", place), rule)
         yield from _missing_audiences(draft, ("rules", place), rule)
         yield from _impossible_scopes(("rules", place, "require", "scopes"), rule.require.scopes)
+        yield from _policy_or_match(draft, ("rules", place), rule)
+        yield from _captures(draft, ("rules", place), rule)
 
 
 def _same_address(draft: Draft) -> Iterator[Problem]:
@@ -129,13 +137,81 @@ def _same_rule_names(draft: Draft) -> Iterator[Problem]:
             )
 
 
-def _sources(draft: Draft, where: Where, keys: Keys) -> Iterator[Problem]:
+def _same_policies(draft: Draft) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for place, rule in draft.rules.items():
+        if rule.policy is None or not draft.knows(("rules", place, "policy")):
+            continue
+        earlier = first.setdefault(rule.policy, place)
+        if earlier != place:
+            text = f"rules[{earlier}] is for {rule.policy} too, and decides it first: give each policy one rule"
+            yield Problem(("rules", place, "policy"), text)
+
+
+def _policy_or_match(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem]:
+    matched = "match" in rule.model_fields_set or (*where, "match") in draft.unread
+    if rule.policy is not None and matched:
+        text = (
+            "is given beside match: keep one of the two, since a rule is chosen by the route's policy or by the request"
+        )
+        yield Problem((*where, "policy"), text)
+
+
+def _captures(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem]:
+    """What scopes and claims ask of the path must be captured by each of the rule's patterns, and at one place."""
+    if not draft.knows((*where, "match"), (*where, "policy")):
+        return
+    paths = [(path, parse_pattern(path)) for path in rule.match.paths or ()]
+    for name, key, text in _asked(draft, (*where, "require"), rule):
+        without = next((path for path, pattern in paths if name not in pattern.captures), None)
+        if not paths:
+            yield Problem(key, f"{text}: the rule has no match.paths that could capture it")
+        elif without is not None:
+            yield Problem(key, f"{text}, which {shown(without)} does not capture: {_there(paths)}")
+        elif (pair := _two_places(name, paths)) is not None:
+            ways = f"{shown(pair[0])} and {shown(pair[1])}"
+            yield Problem(key, f"{text}, and a path can match both {ways}, where it is not the same: split the rule")
+
+
+def _asked(draft: Draft, where: Where, rule: Rule) -> Iterator[tuple[str, Where, str]]:
+    """Each name of a capture that is asked for, where, and in words."""
+    scopes = rule.require.scopes if draft.knows((*where, "scopes")) else None
+    for scope in dict.fromkeys((*scopes.all, *scopes.any, *scopes.none)) if scopes else ():
+        for name in CAPTURE.findall(scope):
+            yield name, (*where, "scopes"), f"{shown(scope)} asks for {{{name}}} of the path"
+    for path, condition in (rule.require.claims or {}).items():
+        if condition.equals_path is not None:
+            yield (
+                condition.equals_path,
+                (*where, "claims", path, "equals_path"),
+                f"asks for {{{condition.equals_path}}}",
+            )
+
+
+def _there(paths: Sequence[tuple[str, PathPattern]]) -> str:
+    common = set(paths[0][1].captures).intersection(*(pattern.captures for _, pattern in paths))
+    names = ", ".join(sorted(common))
+    return f"what all paths capture is {names}" if names else "no name is captured by all paths of the rule"
+
+
+def _two_places(name: str, paths: Sequence[tuple[str, PathPattern]]) -> tuple[str, str] | None:
+    """Two patterns by which one path could be read with two different captures of this name."""
+    for (one, first), (other, second) in itertools.combinations(paths, 2):
+        if first.captures[name] != second.captures[name] and share_a_path(first, second):
+            return one, other
+    return None
+
+
+def _sources(draft: Draft, issuer_at: Where, issuer: Issuer) -> Iterator[Problem]:
     # A source that could not be read is one all the same, and discovery is one by default only where no other is given.
+    keys, where = issuer.keys, (*issuer_at, "keys")
     written = {name for name in _SOURCES if name in keys.model_fields_set and getattr(keys, name)}
     given = [name for name in _SOURCES if name in written or (*where, name) in draft.unread]
     if len(given) > 1:
         yield Problem((*where, given[1]), f"{' and '.join(given)} are given: keep exactly one source of keys")
-    if not given and not keys.discovery:
+    # An issuer that is asked about its tokens can do without keys.
+    asked = issuer.introspection is not None or not draft.knows((*issuer_at, "introspection"))
+    if not given and not keys.discovery and not asked:
         yield Problem((*where, "discovery"), "no source of keys is left: give jwks_uri or jwks_file, or leave this on")
 
 
@@ -149,12 +225,47 @@ def _intervals(draft: Draft, where: Where, keys: Keys) -> Iterator[Problem]:
 
 def _plain_http(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Problem]:
     keys = issuer.keys
-    if keys.jwks_file or keys.allow_http:
+    if keys.jwks_file or keys.allow_http or not issuer.has_keys:
         return
     url, key = (keys.jwks_uri, ("keys", "jwks_uri")) if keys.jwks_uri else (issuer.issuer, ("issuer",))
     looked_at = (("issuer",), ("keys", "jwks_uri"), ("keys", "jwks_file"), ("keys", "allow_http"))
     if not https_or_loopback(url) and draft.knows(*((*where, *part) for part in looked_at)):
         yield Problem((*where, *key), "is plain http to another machine: write https, or set keys.allow_http to true")
+
+
+def _introspection(draft: Draft, where: Where, issuer: Issuer, settings: Introspection) -> Iterator[Problem]:
+    here = (*where, "introspection")
+    if draft.knows((*here, "auth_method")):
+        yield from _client_authentication(draft, here, settings)
+    if draft.knows((*here, "endpoint"), (*where, "keys")):
+        yield from _endpoint((*here, "endpoint"), issuer, settings)
+    if settings.mode == "always" and not issuer.has_keys and draft.knows((*here, "mode"), (*where, "keys")):
+        text = "asks about JWTs once they were verified, and there is no source of keys: give one, or write opaque"
+        yield Problem((*here, "mode"), text)
+
+
+def _client_authentication(draft: Draft, where: Where, settings: Introspection) -> Iterator[Problem]:
+    method = settings.auth_method
+    needed, other = "client_secret_file", "private_key_file"
+    if method == "private_key_jwt":
+        needed, other = other, needed
+    given = {name for name in (needed, other) if getattr(settings, name) or not draft.knows((*where, name))}
+    if other in given:
+        text = f"is not what {method} needs: remove it" if needed in given else f"{method} needs {needed} instead"
+        yield Problem((*where, other), text)
+    elif needed not in given:
+        yield Problem((*where, "auth_method"), f"{method} needs {needed}: add it")
+
+
+def _endpoint(where: Where, issuer: Issuer, settings: Introspection) -> Iterator[Problem]:
+    keys = issuer.keys
+    if settings.endpoint is None and not keys.discovery and "discovery" in keys.model_fields_set:
+        yield Problem(where, "is required where keys.discovery is off, since nothing tells where to ask: add it")
+    elif settings.endpoint is None and not (keys.jwks_uri or keys.jwks_file):
+        return  # found where the keys are found, of which the same is said already
+    elif not (keys.allow_http or https_or_loopback(settings.endpoint or issuer.issuer)):
+        what = "is" if settings.endpoint else "is to be found by metadata that are"
+        yield Problem(where, f"{what} plain http to another machine: write https, or set keys.allow_http to true")
 
 
 def _public_requires_nothing(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem]:

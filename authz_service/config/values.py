@@ -87,6 +87,12 @@ def _scope(value: str) -> str:
     return value
 
 
+def _wanted_scope(value: str) -> str:
+    if "{" in (rest := patterns.CAPTURE.sub("", _scope(value))) or "}" in rest:
+        raise ValueError(f"{shown(value)}: write {{name}} for what the path captures, with letters, digits and _")
+    return value
+
+
 def _method(value: str) -> str:
     if not _TOKEN.fullmatch(value) or "*" in value:
         raise ValueError(f"{shown(value)} is no method: write one such as GET, or leave methods out for any")
@@ -126,6 +132,12 @@ def _http_header(value: str) -> str:
     if name in _NEVER_MATCHED:
         raise ValueError(f"{shown(value)} can not be matched here: {_NEVER_MATCHED[name]}")
     return name
+
+
+def _acr_value(value: str) -> str:
+    if not _SCOPE_TOKEN.fullmatch(value):
+        raise ValueError(f"{shown(value)} is not one value: printable ASCII without space, quote and backslash")
+    return value
 
 
 def _claim_path(value: str) -> str:
@@ -285,13 +297,15 @@ OrAbsent = Annotated[Item | None, _NeverNull(), Field(validate_default=False)]
 
 Name = Annotated[StrictStr, AfterValidator(_name)]
 Printable = Annotated[StrictStr, AfterValidator(_printable)]
-Scope = Annotated[StrictStr, AfterValidator(_scope)]
+Scope = Annotated[StrictStr, AfterValidator(_wanted_scope)]  # as a rule wants it
 Method = Annotated[StrictStr, AfterValidator(_method)]
 Algorithm = Annotated[
     Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"],
     BeforeValidator(_asymmetric),
 ]
-AcrValue = Scope  # acr_values is a list separated by spaces, in a quoted-string (RFC 9470 section 3)
+AcrValue = Annotated[
+    StrictStr, AfterValidator(_acr_value)
+]  # acr_values is a list separated by spaces, in a quoted-string (RFC 9470 section 3)
 HttpHeader = Annotated[StrictStr, AfterValidator(_http_header)]
 ClaimPath = Annotated[StrictStr, AfterValidator(_claim_path)]
 CaptureName = Annotated[StrictStr, AfterValidator(_capture_name)]

@@ -4,7 +4,8 @@
 
     AuthzError
     |-- Rejected         what came in is refused; carries the Reason that the caller hears and the cause for the log
-    |-- FetchFailed      an issuer's keys could not be fetched: network, status, size, content (authz_service.keys)
+    |-- FetchFailed      what was asked of an issuer could not be had: network, status, size, content
+    |                    (authz_service.keys, authz_service.tokens)
     |-- ConfigError      the configuration is refused; carries every problem found (authz_service.config)
     `-- StartFailed      the service can not start: an address in use, an unreadable certificate (authz_service.app)
 
@@ -42,7 +43,7 @@ class Rejected(AuthzError):  # noqa: N818 - it reads as what happened to the req
 
 
 class FetchFailed(AuthzError):  # noqa: N818 - as Rejected
-    """An issuer's keys could not be had. The text says why; it holds no secret and no query string.
+    """What was asked of an issuer could not be had. The text says why; it holds no token, secret or query string.
 
     ``retry_after`` is in seconds, where the provider asked to be left alone for so long.
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NEVER_IN_A_PATH = re.compile("[\x00-\x20\x7f-\x9f\\\\#?%]")
 
 
@@ -44,7 +44,7 @@ def parse_pattern(pattern: str) -> PathPattern:
     segments: list[str | None] = []
     captures: dict[str, int] = {}
     for place, text in enumerate(texts):
-        capture = _CAPTURE.fullmatch(text)
+        capture = CAPTURE.fullmatch(text)
         if capture:
             if capture[1] in captures:
                 raise ValueError(f"{pattern!r} captures {{{capture[1]}}} twice: give each capture its own name")

@@ -48,9 +48,11 @@ class Reason(StrEnum):
     ID_TOKEN = "id_token"
     WRONG_TOKEN_TYPE = "wrong_token_type"
     TOO_OLD = "too_old"
+    INACTIVE = "inactive"
 
     # Not the caller's fault.
     KEYS_UNAVAILABLE = "keys_unavailable"
+    INTROSPECTION_UNAVAILABLE = "introspection_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     INTERNAL_ERROR = "internal_error"
 
@@ -143,7 +145,9 @@ DENIALS: dict[Reason, Denial] = {
     Reason.ID_TOKEN: _invalid_token("An ID token is not an access token"),
     Reason.WRONG_TOKEN_TYPE: _invalid_token("The token is not an access token"),
     Reason.TOO_OLD: _invalid_token("The token was issued too long ago"),
+    Reason.INACTIVE: _invalid_token("The token is not active"),
     Reason.KEYS_UNAVAILABLE: _unavailable("The keys of the issuer are not available"),
+    Reason.INTROSPECTION_UNAVAILABLE: _unavailable("The issuer can not be asked about the token"),
     Reason.DEADLINE_EXCEEDED: _unavailable("The decision took too long"),
     Reason.INTERNAL_ERROR: Denial(
         HTTPStatus.INTERNAL_SERVER_ERROR, RpcCode.INTERNAL, "The request could not be authorized"

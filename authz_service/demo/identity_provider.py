@@ -1,13 +1,12 @@
 """A development identity provider: discovery, key set, a token endpoint, and a login that hands out ID tokens.
 
-Law: it listens on loopback, its keys live as long as the process, and it gives a token to everybody who asks. It can
-also mint what no honest provider would: forged, unsigned and expired tokens, to be refused.
+Law: it listens on loopback, its keys and tokens live as long as the process, and it gives a token to everybody who
+asks. It can also mint what no honest provider would: forged, unsigned and expired tokens, to be refused.
 """
 
 from __future__ import annotations
 
 import base64
-import hmac
 import json
 import secrets
 import time
@@ -17,6 +16,9 @@ import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+from authz_service.demo.client_secret import shows
+from authz_service.demo.introspection import API_ID, Introspection
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,7 +36,11 @@ class IdentityProvider:
         self._rsa = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._ec = ec.generate_private_key(ec.SECP256R1())
         self._stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=0.1)
+        self.introspection = Introspection(self._claims_of)
+        # Whoever hangs up is told nothing more, so that what is counted as in flight is.
+        self._runner = web.AppRunner(
+            self._application(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True
+        )
         self.issuer = ""  # known once it listens
 
     async def __aenter__(self) -> Self:
@@ -53,6 +59,10 @@ class IdentityProvider:
     def access_token(self, *, algorithm: str = "RS256", **claims: Any) -> str:
         """An access token as RFC 9068 has it; ``claims`` replace its own, and None takes one away."""
         return self._signed(self._access_claims(claims), algorithm, "at+jwt")
+
+    def opaque_token(self, **claims: Any) -> str:
+        """An access token that tells nothing to who does not ask what it stands for. ``claims`` as above."""
+        return self.introspection.issue(self._access_claims(claims))
 
     def expired_token(self) -> str:
         """An access token whose time has passed."""
@@ -97,6 +107,23 @@ class IdentityProvider:
         }
         return _present(own | claims)
 
+    def signed_answer(self, answer: dict[str, Any], **changes: Any) -> str:
+        """An answer about a token as a JWT of its own (RFC 9701 section 5), for the API alone; ``changes`` as above."""
+        own = {"iss": self.issuer, "aud": API_ID, "iat": int(time.time()), "token_introspection": answer}
+        return self._signed(_present(own | changes), "RS256", "token-introspection+jwt")
+
+    def _claims_of(self, token: str) -> dict[str, Any] | None:
+        """What an access token of its own says; None where it is none."""
+        try:
+            header = jwt.get_unverified_header(token)
+            key = jwt.PyJWKSet.from_dict(self.jwks())[header["kid"]]
+            claims: dict[str, Any] = jwt.decode(
+                token, key, [header["kid"]], options={"verify_aud": False, "verify_exp": False}
+            )
+        except (jwt.InvalidTokenError, KeyError):
+            return None
+        return claims if header["typ"] == "at+jwt" else None
+
     def _signed(self, claims: dict[str, Any], algorithm: str, typ: str) -> str:
         key = self._ec if algorithm == "ES256" else self._rsa
         return jwt.encode(claims, key, algorithm, {"kid": "ES256" if algorithm == "ES256" else "RS256", "typ": typ})
@@ -118,6 +145,8 @@ class IdentityProvider:
         application.router.add_get("/jwks.json", self._serve_jwks)
         application.router.add_post("/token", self._serve_token)
         application.router.add_post("/login", self._serve_login)
+        application.router.add_post("/introspect", self.introspection.serve)
+        application.router.add_post("/revoke", self.introspection.serve_revocation)
         return application
 
     async def _serve_metadata(self, _request: web.Request) -> web.Response:
@@ -128,6 +157,8 @@ class IdentityProvider:
                 "token_endpoint": f"{self.issuer}/token",
                 "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
                 "grant_types_supported": ["client_credentials"],
+                "introspection_endpoint": f"{self.issuer}/introspect",
+                "revocation_endpoint": f"{self.issuer}/revoke",
                 "id_token_signing_alg_values_supported": ["RS256"],
             }
         )
@@ -136,28 +167,25 @@ class IdentityProvider:
         return web.json_response(self.jwks())
 
     async def _serve_token(self, request: web.Request) -> web.Response:
-        """Client credentials (RFC 6749 section 4.4), with ``scope`` and ``resource`` (RFC 8707) or ``audience``."""
+        """Client credentials (RFC 6749 section 4.4), with ``scope`` and ``resource`` (RFC 8707) or ``audience``.
+
+        With ``format=opaque``, which is ours alone, the token is an opaque one.
+        """
         form = await request.post()
         if form.get("grant_type") != "client_credentials":
             return web.json_response({"error": "unsupported_grant_type"}, status=400)
-        if not _is_the_client(request.headers.get("Authorization", ""), dict(form)):
+        if not shows(request, form, CLIENT_ID, CLIENT_SECRET):
             return web.json_response({"error": "invalid_client"}, status=401, headers={"WWW-Authenticate": "Basic"})
         scope = str(form.get("scope", "read:appointments"))
         audience = str(form.get("resource") or form.get("audience") or AUDIENCE)
-        token = self.access_token(sub=CLIENT_ID, scope=scope, aud=audience)
+        mint = self.opaque_token if form.get("format") == "opaque" else self.access_token
+        token = mint(sub=CLIENT_ID, scope=scope, aud=audience)
         answer = {"access_token": token, "token_type": "Bearer", "expires_in": _LIFETIME, "scope": scope}
         return web.json_response(answer, headers={"Cache-Control": "no-store"})
 
     async def _serve_login(self, _request: web.Request) -> web.Response:
         """The end of a login, without its beginning: an ID token for the application."""
         return web.json_response({"id_token": self.id_token()}, headers={"Cache-Control": "no-store"})
-
-
-def _is_the_client(authorization: str, form: dict[str, Any]) -> bool:
-    """Whether the request shows the client's secret, in its header or its form (RFC 6749 section 2.3.1)."""
-    shown = f"Basic {base64.b64encode(f'{CLIENT_ID}:{CLIENT_SECRET}'.encode()).decode()}"
-    in_form = form.get("client_id") == CLIENT_ID and form.get("client_secret") == CLIENT_SECRET
-    return in_form or hmac.compare_digest(authorization.encode(), shown.encode())
 
 
 def _present(claims: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from yarl import URL
 from authz_service.core.errors import StartFailed
 from authz_service.demo.envoy import Bootstrap, Envoy
 from authz_service.demo.identity_provider import AUDIENCE, CLIENT_ID, CLIENT_SECRET, IdentityProvider
-from authz_service.demo.samples import HOST, Sample, configuration, samples
+from authz_service.demo.introspection import API_SECRET
+from authz_service.demo.samples import HOST, SECRET_FILE, Sample, configuration, samples
 from authz_service.demo.sidecar import Sidecar
 from authz_service.demo.upstream import Upstream
 
@@ -112,6 +113,7 @@ async def _demo(*, once: bool) -> int:
         upstream = await stack.enter_async_context(Upstream())
         socket, config = folder / "authz.sock", folder / "config.yaml"
         config.write_text(configuration(provider.issuer, AUDIENCE, str(socket)))
+        (folder / SECRET_FILE).write_text(API_SECRET)
         sidecar = await stack.enter_async_context(Sidecar(config, folder / "sidecar.log"))
         envoy = await stack.enter_async_context(Envoy(Bootstrap(f"unix:{socket}", upstream.port), folder))
         unexpected = await _show(envoy.port, samples(provider))
@@ -174,6 +176,11 @@ Try it yourself, in another terminal (Ctrl-C here ends everything):
   # an ID token, which opens nothing
   ID_TOKEN=$(curl -s -X POST {provider.issuer}/login | {get})
   curl -i -H "Authorization: Bearer $ID_TOKEN" http://127.0.0.1:{envoy.port}/v1/appointments/7
+
+  # an opaque token: the sidecar asks about it, and remembers a revoked one for no longer than cache_ttl
+  OPAQUE=$(curl -s -u {client} -d grant_type=client_credentials -d format=opaque {provider.issuer}/token | {get})
+  curl -i -H "Authorization: Bearer $OPAQUE" http://127.0.0.1:{envoy.port}/v1/appointments/7
+  curl -s -d "token=$OPAQUE" {provider.issuer}/revoke
 
   # no token at all
   curl -i http://127.0.0.1:{envoy.port}/v1/appointments/7

@@ -9,12 +9,15 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from authz_service.demo.introspection import API_ID
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from authz_service.demo.identity_provider import IdentityProvider
 
 HOST = "api.demo"
+SECRET_FILE = "client-secret"  # by which the sidecar asks about opaque tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,9 @@ class Sample:
 
 
 def samples(provider: IdentityProvider) -> list[Sample]:
-    """About a dozen: who gets in, and each way of not getting in."""
-    good = provider.access_token()
+    """Who gets in, and each way of not getting in."""
+    good, revoked = provider.access_token(), provider.opaque_token()
+    provider.introspection.revoke(revoked)
     appointments = "/v1/appointments/7"
 
     def bad_token(title: str, token: str, reason: str) -> Sample:
@@ -43,9 +47,15 @@ def samples(provider: IdentityProvider) -> list[Sample]:
     return [
         Sample("good token", appointments, 200, "ok", good, upstream={"x-auth-subject": "alice"}),
         Sample("good token, ES256", appointments, 200, "ok", provider.access_token(algorithm="ES256")),
+        Sample(
+            "good opaque token", appointments, 200, "ok", provider.opaque_token(),
+            upstream={"x-auth-subject": "alice"},
+        ),
         Sample("no token", appointments, 401, "missing_token", error=""),
         bad_token("expired token", provider.expired_token(), "expired"),
         bad_token("token for another API", provider.access_token(aud="https://other.demo/"), "wrong_audience"),
+        bad_token("opaque, for another API", provider.opaque_token(aud="https://other.demo/"), "wrong_audience"),
+        bad_token("opaque, but revoked", revoked, "inactive"),
         Sample(
             "token without the scope", "/v1/appointments", 403, "insufficient_scope", good, "POST",
             error="insufficient_scope",
@@ -71,7 +81,7 @@ def samples(provider: IdentityProvider) -> list[Sample]:
 
 
 def configuration(issuer: str, audience: str, socket: str) -> str:
-    """The sidecar's configuration file for these samples."""
+    """The sidecar's configuration file for these samples. ``SECRET_FILE`` must stand beside it."""
     address = json.dumps(f"unix:{socket}")  # in quotes: a temporary folder may have any name
     return f"""\
 server:
@@ -81,6 +91,7 @@ issuers:
   - issuer: {issuer}
     name: demo
     audiences: [{audience}]
+    introspection: {{client_id: {API_ID}, client_secret_file: {SECRET_FILE}}}
 rules:
   - name: read-appointments
     match: {{methods: [GET, HEAD], paths: ["/v1/appointments", "/v1/appointments/{{id}}"]}}

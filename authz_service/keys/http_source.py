@@ -1,8 +1,7 @@
-"""A key set over HTTPS: from ``jwks_uri``, or from the address that the issuer's metadata names.
+"""A key set over HTTPS: from ``jwks_uri``, or from the address that the issuer's metadata name.
 
-Law: strict and bounded. No redirect leaves the origin, no plain http leaves the machine (unless allowed), no answer
-is larger than ``max_bytes`` or slower than ``timeout``, and metadata count only when their ``issuer`` is the configured
-one (OpenID Connect Discovery 1.0 section 4.3, RFC 8414 section 3.3).
+Law: no answer is larger than ``max_bytes``, and all that one fetch takes is done within ``timeout``. A key set is asked
+for anew only when it changed.
 """
 
 from __future__ import annotations
@@ -10,51 +9,39 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-import time
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from authz_service.config.values import https_or_loopback
-from authz_service.core import strict_json
 from authz_service.core.errors import FetchFailed
 from authz_service.keys import keyset
+from authz_service.keys.connection import Connection
+from authz_service.keys.discovery import Discovery
 from authz_service.keys.source import Fetched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from multidict import CIMultiDictProxy
-
     from authz_service.config.model import Keys
 
-_MAX_REDIRECTS = 3  # a key set behind more is a configuration to mend
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_DEFAULT_PORTS = {"https": 443, "http": 80}
+_CONNECTIONS = 2  # one for the metadata, one for the key set, should they be at two places
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})", re.IGNORECASE)
 # Not no-cache, which Keycloak sends: to be asked for a change at each refresh is what it means.
 _NOT_STORED = re.compile(r"(?:^|[,\s])no-store(?:[,\s=]|$)", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """An answer with a body, or the news that nothing changed (``body`` is None)."""
-
-    body: bytes | None
-    headers: CIMultiDictProxy[str]
 
 
 class HttpSource:
     """Keys from ``jwks_uri`` or by discovery."""
 
     def __init__(self, issuer: str, settings: Keys) -> None:
-        self._issuer = issuer
         self._settings = settings
-        self._session: aiohttp.ClientSession | None = None
+        self._connection = Connection(
+            accept="application/json, application/jwk-set+json",
+            most=_CONNECTIONS,
+            ca_file=settings.ca_file,
+            allow_http=settings.allow_http,
+        )
+        self._discovery = Discovery(issuer, settings, self._connection)
         self._validators: dict[str, str] = {}  # conditional headers for the key set that was fetched last
         self._fetched_uri = ""
 
@@ -66,9 +53,9 @@ class HttpSource:
         """
         try:
             async with asyncio.timeout(self._settings.timeout):
-                uri = self._settings.jwks_uri or await self._discover()
+                uri = self._settings.jwks_uri or await self._discovery.address("jwks_uri")
                 conditional = self._validators if have_keys and uri == self._fetched_uri else {}
-                answer = await self._get(uri, conditional)
+                answer = await self._connection.get(uri, self._settings.max_bytes, conditional)
         except FetchFailed:
             await self.close()
             raise
@@ -88,9 +75,7 @@ class HttpSource:
 
     async def close(self) -> None:
         """Close the connections to the provider."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._connection.close()
 
     def _remember(self, uri: str, headers: Mapping[str, str]) -> None:
         self._fetched_uri = uri
@@ -99,90 +84,6 @@ class HttpSource:
             for header, condition in (("ETag", "If-None-Match"), ("Last-Modified", "If-Modified-Since"))
             if header in headers
         }
-
-    async def _discover(self) -> str:
-        """The key set's address, from the first metadata document that is there."""
-        failure = "the issuer publishes no metadata"
-        for url in metadata_urls(self._issuer):
-            try:
-                answer = await self._get(url, {})
-            except _Absent as absent:
-                failure = str(absent)
-                continue
-            return self._jwks_uri(answer.body or b"")
-        raise FetchFailed(failure)
-
-    def _jwks_uri(self, body: bytes) -> str:
-        try:
-            metadata = strict_json.loads(body)
-        except ValueError as error:
-            raise FetchFailed(f"the metadata are no JSON that can be read in one way: {error}") from None
-        if not isinstance(metadata, dict) or metadata.get("issuer") != self._issuer:
-            raise FetchFailed("the issuer in the metadata is not the configured one, octet for octet")
-        uri = metadata.get("jwks_uri")
-        if not isinstance(uri, str) or urlsplit(uri).scheme not in {"https", "http"}:
-            raise FetchFailed("the metadata name no jwks_uri")
-        if self._issuer.startswith("https:") and not (uri.startswith("https:") or self._settings.allow_http):
-            raise FetchFailed("the metadata of an https issuer name a jwks_uri without TLS")
-        return uri
-
-    async def _get(self, url: str, conditional: Mapping[str, str]) -> _Answer:
-        for _ in range(_MAX_REDIRECTS + 1):
-            if not (self._settings.allow_http or https_or_loopback(url)):
-                raise FetchFailed(f"plain http off this machine is not allowed: {_shown(url)}")
-            async with self._connect().get(url, headers=conditional, allow_redirects=False) as response:
-                if response.status not in _REDIRECTS:
-                    return await self._read(url, response, conditional)
-                target = urljoin(url, response.headers.get("Location", ""))
-            if _origin(target) != _origin(url):
-                raise FetchFailed(f"{_shown(url)} redirects to another origin: name that address in the configuration")
-            url = target
-        raise FetchFailed(f"more than {_MAX_REDIRECTS} redirects from {_shown(url)}")
-
-    async def _read(self, url: str, response: aiohttp.ClientResponse, conditional: Mapping[str, str]) -> _Answer:
-        if response.status == HTTPStatus.NOT_MODIFIED and conditional:
-            return _Answer(None, response.headers)
-        if response.status != HTTPStatus.OK:
-            failure = _Absent if response.status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE} else FetchFailed
-            wanted = retry_after(response.headers.get("Retry-After", ""), time.time())
-            raise failure(f"{_shown(url)} answered with status {response.status}", retry_after=wanted)
-        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise FetchFailed(f"{_shown(url)} answered in a content encoding that was not asked for")
-        body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > self._settings.max_bytes:
-                raise FetchFailed(f"the answer of {_shown(url)} is larger than max_bytes ({self._settings.max_bytes})")
-        return _Answer(bytes(body), response.headers)
-
-    def _connect(self) -> aiohttp.ClientSession:
-        """The session, made on first use: an event loop is needed, and for http no trust anchors are loaded."""
-        if self._session is None:
-            context = ssl.create_default_context()
-            if self._settings.ca_file is not None:
-                context.load_verify_locations(self._settings.ca_file)
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=context, limit=2),
-                # Compressed answers are not asked for, and never unpacked: a small one could become a huge one.
-                auto_decompress=False,
-                headers={"Accept": "application/json, application/jwk-set+json", "Accept-Encoding": "identity"},
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._session
-
-
-class _Absent(FetchFailed):
-    """There is nothing at this address, so the next one may be tried."""
-
-
-def metadata_urls(issuer: str) -> tuple[str, str]:
-    """Where an issuer's metadata may be (OpenID Connect Discovery 1.0 section 4, RFC 8414 section 3)."""
-    parts = urlsplit(issuer)
-    path = parts.path.rstrip("/")
-    return (
-        f"{issuer.rstrip('/')}/.well-known/openid-configuration",
-        f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{path}",
-    )
 
 
 def lifetime_of(control: str, age: str, settings: Keys) -> float:
@@ -198,27 +99,6 @@ def lifetime_of(control: str, age: str, settings: Keys) -> float:
     else:
         wanted = settings.refresh_interval
     return min(max(wanted, settings.min_refresh_interval), settings.max_refresh_interval)
-
-
-def retry_after(value: str, now: float) -> float:
-    """Seconds for which a provider asks to be left alone (RFC 9110 section 10.2.3); 0 where it does not."""
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except ValueError:
-        return 0.0
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)
-
-
-def _shown(url: str) -> str:
-    """An address for the log: without query, which may hold a secret."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _reason(error: Exception) -> str:

@@ -6,10 +6,11 @@ Law: a source fetches when told to and says what it got; it never decides when, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from authz_service.keys.keyset import KeySet
+from authz_service.keys.keyset import KeySet
+
+_NEVER = 10 * 365 * 86_400.0  # seconds: there will be nothing to fetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,17 @@ class Fetched:
 
     key_set: KeySet | None  # None: not modified since the last one
     lifetime: float  # seconds until it should be fetched again
+
+
+class NoSource:
+    """Of an issuer whose tokens are known by introspection alone: no keys, from the first moment on."""
+
+    async def fetch(self, *, have_keys: bool) -> Fetched:
+        """See KeySource."""
+        return Fetched(None if have_keys else KeySet(()), _NEVER)
+
+    async def close(self) -> None:
+        """See KeySource."""
 
 
 class KeySource(Protocol):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from authz_service.core import claim_path
 from authz_service.core.errors import quoted
 from authz_service.core.members import number
+from authz_service.core.patterns import CAPTURE
 from authz_service.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     Captures = Mapping[str, str]  # what each {name} of the path stands for
     Unmet = Callable[[Claims, Captures, float], str | None]
-
-_CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +146,7 @@ class WantedScopes:
     def __init__(self, scopes: model.Scopes) -> None:
         self._all, self._any, self._none = scopes.all, scopes.any, scopes.none
         every = (*scopes.all, *scopes.any, *scopes.none)
-        self.captured = frozenset(name for scope in every for name in _CAPTURE.findall(scope))
+        self.captured = frozenset(name for scope in every for name in CAPTURE.findall(scope))
         self._fixed = None if self.captured else self._sets({})
 
     def _sets(self, captures: Captures) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
@@ -187,7 +186,7 @@ _SCOPE_TOKEN = re.compile(r"[!\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
 
 def _filled(scope: str, captures: Captures) -> str:
     """The scope with what its captures stand for. Where that makes it no scope-token, no token can hold it."""
-    return _CAPTURE.sub(lambda name: captures.get(name[1], name[0]), scope)
+    return CAPTURE.sub(lambda name: captures.get(name[1], name[0]), scope)
 
 
 def _listed(scopes: Iterable[str]) -> str:

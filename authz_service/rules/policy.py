@@ -33,6 +33,7 @@ _OF_CONDITIONS = frozenset(
         *(Reason.STALE_AUTHENTICATION, Reason.WEAK_AUTHENTICATION),
     }
 )
+_OF_INTROSPECTION = frozenset({Reason.INACTIVE, Reason.INTROSPECTION_UNAVAILABLE})
 _NAME_SCOPES = frozenset({Reason.MISSING_TOKEN, Reason.INSUFFICIENT_SCOPE})
 _STEP_UP = frozenset({Reason.STALE_AUTHENTICATION, Reason.WEAK_AUTHENTICATION})
 _NO_CAPTURES: Captures = {}
@@ -48,6 +49,8 @@ class Rule:
         self.name = rule.name
         self.access = rule.access
         self.mode = rule.mode
+        self.issuers = None if require.issuers is None else frozenset(require.issuers)  # None: any
+        self._asks = any(issuer.introspection is not None for issuer in allowed)
         self._scopes = WantedScopes(require.scopes)
         self.conditions = tuple(_conditions(require, allowed, self._scopes))  # in the order in which they are judged
         self._paths = _paths_with_captures(rule, self._scopes)
@@ -106,6 +109,7 @@ class Rule:
         impossible = {Reason.PUBLIC, Reason.PREFLIGHT, Reason.AMBIGUOUS_PATH, Reason.NO_RULE}
         impossible.add(Reason.ANONYMOUS if self.access == "token" else Reason.MISSING_TOKEN)
         impossible |= _OF_CONDITIONS - {condition.reason for condition in self.conditions}
+        impossible |= set() if self._asks else _OF_INTROSPECTION
         return [reason for reason in Reason if reason not in impossible]
 
 

@@ -4,14 +4,15 @@ Law: a label's value comes from the configuration or from a closed list, never f
 ``Metrics`` has a registry of its own. Series that can be known stand at 0 from the start, so that a first increase is
 seen as one.
 
-Series of a rule or an issuer that a reload took away stay until the process ends: a counter that vanishes and comes
-back would look like a restart.
+Counters of a rule or an issuer that a reload took away stay until the process ends: one that vanishes and comes back
+would look like a restart. Gauges of an issuer go with it: they would tell of keys that nobody keeps fresh any more.
 """
 
 from __future__ import annotations
 
 import platform
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
 from prometheus_client import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from authz_service.core.decision import Decision, Mode
 
 FetchResult = Literal["success", "not_modified", "failure"]
+Introspected = Literal["active", "inactive", "failure"]
 
 # Seconds. Fine where decisions are (a remembered token, then a verified signature), and with a bound at the two times
 # that matter beyond: Envoy's default timeout (200 ms) and our own default deadline (1 s).
@@ -132,6 +134,50 @@ class _Families:
             ("issuer",),
             registry=registry,
         )
+        self.introspections = Counter(
+            "authz_introspections_total",
+            "Calls to an issuer's introspection server, by what it said of the token.",
+            ("issuer", "result"),
+            registry=registry,
+        )
+        self.introspection_duration = Histogram(
+            "authz_introspection_duration_seconds",
+            "Duration of a call to an issuer's introspection server, without waiting for a turn.",
+            ("issuer",),
+            buckets=_FETCH_BUCKETS,
+            registry=registry,
+        )
+        self.introspections_in_flight = Gauge(
+            "authz_introspections_in_flight",
+            "Calls to an issuer's introspection server that are not answered yet.",
+            ("issuer",),
+            registry=registry,
+        )
+        self.introspection_breaker = Gauge(
+            "authz_introspection_breaker_state",
+            "1 for the state of an issuer's circuit breaker, 0 for the others. open: nothing is asked; half_open: one "
+            "call may try.",
+            ("issuer", "state"),
+            registry=registry,
+        )
+        self.introspection_breaker_open = Gauge(
+            "authz_introspection_breaker_open",
+            "1 unless an issuer's circuit breaker is closed: tokens that are not remembered are not asked about.",
+            ("issuer",),
+            registry=registry,
+        )
+        self.introspection_cache_lookups = Counter(
+            "authz_introspection_cache_lookups_total",
+            "Tokens looked for among an issuer's remembered answers.",
+            ("issuer", "result"),
+            registry=registry,
+        )
+        self.introspection_cache_entries = Gauge(
+            "authz_introspection_cache_entries",
+            "Answers of an issuer's introspection server that are remembered.",
+            ("issuer",),
+            registry=registry,
+        )
         self.config_reloads = Counter(
             "authz_config_reloads_total",
             "Attempts to take over a changed configuration.",
@@ -171,9 +217,19 @@ class _Families:
             registry=registry,
         )
 
+        # What tells of the state of something that may go while the process lives on.
+        self.of_keys = (
+            *(self.jwks_keys, self.jwks_last_success, self.jwks_stale, self.jwks_age),
+            self.jwks_usable_until,
+        )
+        self.of_introspection = (
+            *(self.introspections_in_flight, self.introspection_breaker, self.introspection_breaker_open),
+            self.introspection_cache_entries,
+        )
+
 
 class Metrics:
-    """The numbers of one running service. All methods but ``exposition`` belong to the event loop's thread."""
+    """The numbers of one running service. Methods belong to the event loop's thread where they do not say otherwise."""
 
     def __init__(self, *, transport: str) -> None:
         self.registry = _Registry()
@@ -194,10 +250,11 @@ class Metrics:
     # Decisions.
 
     def declare_rules(self, rules: Iterable[tuple[str, Mode, Iterable[Reason]]]) -> None:
-        """Create the series of each rule for the reasons that its decisions can have."""
+        """Create the series of each rule for the reasons that its decisions can have. May be called from any thread."""
         for rule, mode, reasons in rules:
             for reason in reasons:
-                self._declare(reason, rule, mode)
+                if (reason, rule, mode) not in self._counting:
+                    self._declare(reason, rule, mode)
 
     def count(self, decision: Decision, seconds: float) -> None:
         """Count a decision that took so long. Called for every request, so it only looks up what stands ready."""
@@ -226,6 +283,20 @@ class Metrics:
     def issuer(self, name: str) -> IssuerMetrics:
         """The metrics of one issuer, whose series exist from now on."""
         return IssuerMetrics(self._families, name)
+
+    def forget_issuer(self, name: str) -> None:
+        """The issuer is not configured any more: its gauges go, its counters stay."""
+        for gauge in self._families.of_keys:
+            gauge.remove_by_labels({"issuer": name})
+
+    def forget_introspection(self, name: str) -> None:
+        """The issuer is not asked about tokens any more: the gauges go, the counters stay."""
+        for gauge in self._families.of_introspection:
+            gauge.remove_by_labels({"issuer": name})
+
+    def introspection(self, name: str) -> IntrospectionMetrics:
+        """The metrics of asking one issuer about tokens, whose series exist from now on."""
+        return IntrospectionMetrics(self._families, name)
 
     def configured(self, at: float) -> None:
         """The configuration that serves was taken over at this time, in seconds since the epoch."""
@@ -300,6 +371,39 @@ class IssuerMetrics:
     def unknown_kid(self) -> None:
         """A token named a key that is not in the key set."""
         self._unknown_kid.inc()
+
+
+class IntrospectionMetrics:
+    """The numbers of asking one issuer about tokens."""
+
+    def __init__(self, families: _Families, name: str) -> None:
+        self._calls = {result: families.introspections.labels(name, result) for result in get_args(Introspected)}
+        self._duration = families.introspection_duration.labels(name)
+        self._in_flight = families.introspections_in_flight.labels(name)
+        self._states = {
+            state: families.introspection_breaker.labels(name, state) for state in ("closed", "open", "half_open")
+        }
+        self._open = families.introspection_breaker_open.labels(name)
+        self._entries = families.introspection_cache_entries.labels(name)
+        self.cache_hit: Callable[[], None] = families.introspection_cache_lookups.labels(name, "hit").inc
+        self.cache_miss: Callable[[], None] = families.introspection_cache_lookups.labels(name, "miss").inc
+
+    def watch(self, *, in_flight: Callable[[], int], state: Callable[[], str], entries: Callable[[], int]) -> None:
+        """Report these each time the metrics are read; ``state`` is the circuit breaker's."""
+        self._in_flight.set_function(in_flight)
+        self._entries.set_function(entries)
+        self._open.set_function(lambda: state() != "closed")
+        for name, series in self._states.items():
+            series.set_function(partial(_is, state, name))
+
+    def called(self, result: Introspected, seconds: float) -> None:
+        """A call ended so, and took so long."""
+        self._calls[result].inc()
+        self._duration.observe(seconds)
+
+
+def _is(state: Callable[[], str], name: str) -> bool:
+    return state() == name
 
 
 class _Registry(CollectorRegistry):

@@ -7,10 +7,12 @@ asked anew. Only tokens that verified enter, so a flood of forged ones displaces
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from authz_service.core.claims import Claims
     from authz_service.keys.cache import KeyCache
     from authz_service.keys.keyset import Key, KeySet
@@ -37,6 +39,12 @@ class TokenCache:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def take_over(self, other: TokenCache, issuers: Container[str], now: float) -> None:
+        """Remember what another cache knows of the tokens of these issuers, as far as the bounds of this one allow."""
+        for digest, entry in other._entries.items():
+            if entry.claims.issuer in issuers:
+                self.put(digest, replace(entry), now)
 
     def clear(self) -> None:
         """Forget everything."""

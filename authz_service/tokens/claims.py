@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Issuer
 
+    _Header = Mapping[str, Any] | None  # an opaque token has none
+
 _RFC9068_CLAIMS = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti")  # section 2.2
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _SCOPE_TOKEN = re.compile(r"[!\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
 
 
-def validate(issuer: Issuer, header: Mapping[str, Any], members: Mapping[str, Any], now: float) -> Claims:
-    """The claims of a token whose signature was verified.
+def validate(issuer: Issuer, header: _Header, members: Mapping[str, Any], now: float) -> Claims:
+    """The claims of a token whose signature was verified; or, without a header, those that its issuer told of it.
 
     Raises:
         Rejected: with the reason that the first unfit claim gives.
@@ -53,16 +55,16 @@ def valid_until(issuer: Issuer, claims: Claims) -> float:
     return until
 
 
-def _require_issuer(issuer: Issuer, _header: Mapping[str, Any], members: Mapping[str, Any], _now: float) -> None:
+def _require_issuer(issuer: Issuer, _header: _Header, members: Mapping[str, Any], _now: float) -> None:
     if members.get("iss") != issuer.issuer:
-        raise Rejected(Reason.UNKNOWN_ISSUER, "iss is not the issuer whose key verified the token")
+        raise Rejected(Reason.UNKNOWN_ISSUER, "iss is not the issuer that vouches for the token")
 
 
-def _require_kind(issuer: Issuer, header: Mapping[str, Any], members: Mapping[str, Any], _now: float) -> None:
+def _require_kind(issuer: Issuer, header: _Header, members: Mapping[str, Any], _now: float) -> None:
     require_access_token(issuer, header, members)
 
 
-def _require_claims(issuer: Issuer, _header: Mapping[str, Any], members: Mapping[str, Any], _now: float) -> None:
+def _require_claims(issuer: Issuer, _header: _Header, members: Mapping[str, Any], _now: float) -> None:
     required = _RFC9068_CLAIMS if issuer.access_token_profile == "rfc9068" else ()
     _require_present(members, (*issuer.required_claims, *required))
 
@@ -73,7 +75,7 @@ def _require_present(members: Mapping[str, Any], names: Iterable[str]) -> None:
             raise Rejected(Reason.MISSING_CLAIM, f"claim {name} is missing")
 
 
-def _require_times(issuer: Issuer, _header: Mapping[str, Any], members: Mapping[str, Any], now: float) -> None:
+def _require_times(issuer: Issuer, _header: _Header, members: Mapping[str, Any], now: float) -> None:
     """RFC 7519 sections 4.1.4 to 4.1.6; ``exp`` itself is the first moment at which the token is not valid."""
     if now >= number(members, "exp", now) + issuer.leeway:
         raise Rejected(Reason.EXPIRED, "exp has passed")

@@ -26,13 +26,13 @@ _OTHER_KINDS = frozenset(
 )
 
 
-def require_access_token(issuer: Issuer, header: Mapping[str, Any], members: Mapping[str, Any]) -> None:
-    """Refuse what is not an access token.
+def require_access_token(issuer: Issuer, header: Mapping[str, Any] | None, members: Mapping[str, Any]) -> None:
+    """Refuse what is not an access token. ``header`` is None for one that has none, since it is opaque.
 
     Raises:
         Rejected: ``wrong_token_type`` or ``id_token``; ``invalid_claim`` where a claim that tells the kind is no text.
     """
-    is_at_jwt = _require_type(issuer, header)
+    is_at_jwt = header is not None and _require_type(issuer, header)
     typ, use = text(members, "typ").lower(), text(members, "token_use").lower()
     if typ == "id" or use in {"id", "id_token"}:
         raise Rejected(Reason.ID_TOKEN, "typ or token_use says that it is an ID token")

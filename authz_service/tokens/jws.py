@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from typing import Any, NamedTuple
 
 from authz_service.core import strict_json
@@ -17,6 +18,7 @@ from authz_service.core.reasons import Reason
 _JWS_PARTS = 3
 _JWE_PARTS = 5
 _EXTENSIONS = ("crit", "b64", "zip")
+_LENIENT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str, strict=False)
 
 
 class Jws(NamedTuple):
@@ -28,6 +30,24 @@ class Jws(NamedTuple):
     unverified_claims: dict[str, Any]
     signing_input: bytes
     signature: bytes
+
+
+def is_jwt(token: str) -> bool:
+    """Whether a token means to be a JWT: three parts, the first of which any lenient reader takes for a JSON object.
+
+    What is none is opaque. Lenient, since ``parse`` is strict: what another reader could take for a JWT is refused
+    here, and never passed on for somebody to believe it.
+    """
+    if token.count(".") != _JWS_PARTS - 1:
+        return False
+    encoded = token.partition(".")[0].replace("+", "-").replace("/", "_")
+    try:
+        text = base64.urlsafe_b64decode(encoded + "==")
+        return isinstance(_LENIENT.decode(text.decode(json.detect_encoding(text), "surrogatepass")), dict)
+    except RecursionError:
+        return True
+    except ValueError:  # no base64, no text, no JSON
+        return False
 
 
 def parse(token: str) -> Jws:

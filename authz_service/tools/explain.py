@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from authz_service.assembly import authorizer_of, key_cache_of, source_of
+from authz_service.assembly import authorizer_of, introspector_of, key_cache_of, source_of
 from authz_service.authorizer import Pending, is_preflight
 from authz_service.core import credential, paths
 from authz_service.core.errors import Rejected, quoted
@@ -24,6 +24,7 @@ from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens import jws
 from authz_service.tokens.cache import TokenCache
 from authz_service.tokens.claims import REQUIREMENTS, validate
+from authz_service.tokens.opaque import NeedIntrospection
 from authz_service.tokens.validator import NeedKeys, TrustedIssuer
 
 if TYPE_CHECKING:
@@ -35,13 +36,20 @@ if TYPE_CHECKING:
     from authz_service.core.claims import Claims
     from authz_service.core.decision import Decision
     from authz_service.keys.keyset import Key
+    from authz_service.keys.source import KeySource
     from authz_service.rules.conditions import Captures, Condition
     from authz_service.rules.policy import Rule
     from authz_service.tokens.jws import Jws
+    from authz_service.tokens.opaque import Answers
 
 _Result = TypeVar("_Result")
 # Not a no to this request: asked again in a while, the same request may be allowed.
-UNDECIDED = frozenset({Reason.KEYS_UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.INTERNAL_ERROR})
+UNDECIDED = frozenset(
+    {
+        *(Reason.KEYS_UNAVAILABLE, Reason.INTROSPECTION_UNAVAILABLE),
+        *(Reason.DEADLINE_EXCEEDED, Reason.INTERNAL_ERROR),
+    }
+)
 
 
 class Step(NamedTuple):
@@ -69,30 +77,45 @@ def explain(settings: model.Settings, attributes: Attributes) -> Explanation:
 async def _explain(settings: model.Settings, attributes: Attributes) -> Explanation:
     metrics = Metrics(transport=settings.server.transport)
     sources = [source_of(issuer) for issuer in settings.issuers]
-    issuers = [
-        TrustedIssuer(issuer, key_cache_of(issuer, source, metrics, time.time))
-        for issuer, source in zip(settings.issuers, sources, strict=True)
-    ]
+    issuers = [_trusted(issuer, source, metrics) for issuer, source in zip(settings.issuers, sources, strict=True)]
     authorizer = authorizer_of(settings, issuers, TokenCache(0, 0.0), metrics)
     try:
         now = time.time()
+        answers: Answers = ()
         decision = authorizer.begin(attributes, now)
         if isinstance(decision, Pending):
             await decision.ready()
-            now = time.time()
+            now, answers = time.time(), decision.need.answers
             decision = authorizer.finish(decision, now)
-        return explained(settings, authorizer, attributes, decision, now)
+        return explained(settings, authorizer, attributes, decision, now, answers)
     finally:
+        for issuer in issuers:
+            if issuer.introspector is not None:
+                await issuer.introspector.close()
         for source in sources:
             await source.close()
 
 
+def _trusted(issuer: model.Issuer, source: KeySource, metrics: Metrics) -> TrustedIssuer:
+    keys = key_cache_of(issuer, source, metrics, time.time)
+    asks = introspector_of(issuer, keys, metrics, clock=time.time, timer=time.monotonic, max_entries=0)
+    return TrustedIssuer(issuer, keys, asks)
+
+
 def explained(
-    settings: model.Settings, authorizer: Authorizer, attributes: Attributes, decision: Decision, now: float
+    settings: model.Settings,
+    authorizer: Authorizer,
+    attributes: Attributes,
+    decision: Decision,
+    now: float,
+    answers: Answers = (),
 ) -> Explanation:
-    """The steps to a decision that was made at ``now``, in seconds since the epoch, with the keys that are known."""
+    """The steps to a decision that was made at ``now``, in seconds since the epoch, with the keys that are known.
+
+    ``answers`` are what servers said of the token.
+    """
     steps = _Steps()
-    reason = _last_reason(steps, settings, authorizer, attributes, now)
+    reason = _last_reason(steps, settings, authorizer, attributes, now, answers)
     if reason is not decision.reason:
         raise AssertionError(f"the steps end in {reason}, and the decision is {decision.reason}")
     return Explanation(decision, tuple(steps.told))
@@ -125,7 +148,12 @@ class _Steps:
 
 
 def _last_reason(
-    steps: _Steps, settings: model.Settings, authorizer: Authorizer, attributes: Attributes, now: float
+    steps: _Steps,
+    settings: model.Settings,
+    authorizer: Authorizer,
+    attributes: Attributes,
+    now: float,
+    answers: Answers,
 ) -> Reason:
     """Take the steps as the authorizer does; the reason in which they end."""
     try:
@@ -139,7 +167,7 @@ def _last_reason(
         if rule.access == "public":
             steps.tell("rule", rule.name, "public: a token is ignored")
             return Reason.PUBLIC
-        return _by_token(steps, authorizer, attributes, rule, path, now)
+        return _by_token(steps, authorizer, attributes, rule, path, now, answers)
     except Rejected as rejected:
         return rejected.reason
 
@@ -174,14 +202,20 @@ def _in_words(rule: model.Rule) -> str:
 
 
 def _by_token(
-    steps: _Steps, authorizer: Authorizer, attributes: Attributes, rule: Rule, path: Sequence[str], now: float
+    steps: _Steps,
+    authorizer: Authorizer,
+    attributes: Attributes,
+    rule: Rule,
+    path: Sequence[str],
+    now: float,
+    answers: Answers,
 ) -> Reason:
     sent = attributes.headers.get("authorization")
     if rule.access == "optional" and _is_missing(sent, authorizer.max_token_bytes):
         steps.tell("token", "credential", "there is none, and the rule does without", passed=True)
         return Reason.ANONYMOUS
     text = steps.take("token", "credential", lambda: credential.bearer_token(sent, authorizer.max_token_bytes))
-    claims = _claims(steps, authorizer, text, now)
+    claims = _claims(steps, authorizer, text, rule, now, answers)
     captures = rule.captures(path)
     for condition in rule.conditions:
         steps.take("claims", condition.name, _judged(condition, claims, captures, now), _wanted(condition, claims))
@@ -219,16 +253,27 @@ def _sent(headers: tuple[Sequence[tuple[str, str]], Sequence[str]]) -> str:
     return ", ".join(name for name, _ in headers[0]) or "none"
 
 
-def _claims(steps: _Steps, authorizer: Authorizer, text: str, now: float) -> Claims:
+def _claims(steps: _Steps, authorizer: Authorizer, text: str, rule: Rule, now: float, answers: Answers) -> Claims:
     """The claims of a token, as the validator comes to them."""
     validator = authorizer.validator
+
+    def asked() -> Claims:
+        found = validator.claims_of(text, now, rule.issuers, may_fetch=False, answers=answers)
+        if isinstance(found, (NeedKeys, NeedIntrospection)):
+            raise AssertionError("a validator that may not fetch wants to")  # noqa: TRY004 - as in _key
+        return found
+
+    if validator.asks_about(text, rule.issuers):
+        steps.tell("token", "form", "opaque: whoever issued it is asked", passed=True)
+        return steps.take("token", "introspection", asked, _asked)
     token = steps.take("token", "form", lambda: jws.parse(text), _form)
     issuer = steps.take("token", "issuer", lambda: validator.issuer_of(token), lambda issuer: issuer.settings.label)
     steps.take("token", "signature", lambda: _key(authorizer, token, issuer, now), _by_key)
     said = (issuer.settings, token.header, token.unverified_claims, now)
     for name, require in REQUIREMENTS:
         steps.take("token", name, partial(require, *said), _times_of(token) if name == "times" else _nothing)
-    return steps.take("token", "claims", lambda: validate(*said), _identity)
+    claims = steps.take("token", "claims", lambda: validate(*said), _identity)
+    return steps.take("token", "introspection", asked, _asked) if validator.confirms(claims) else claims
 
 
 def _key(authorizer: Authorizer, token: Jws, issuer: TrustedIssuer, now: float) -> Key:
@@ -257,6 +302,10 @@ def _moment(at: Any) -> str:
         return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
     except (TypeError, ValueError, OverflowError, OSError):
         return quoted(at)
+
+
+def _asked(claims: Claims) -> str:
+    return f"active, says {claims.issuer}: {_identity(claims)}"
 
 
 def _identity(claims: Claims) -> str:

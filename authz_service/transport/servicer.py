@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from authz_service.authorizer import Pending
@@ -33,26 +34,25 @@ _LAST_RESORT_ID = "-"  # one answer for all, made before anything could fail
 _LAST_RESORT = mapping.response_of(INTERNAL_ERROR, _LAST_RESORT_ID)
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What one configuration says about answering. A call keeps to the terms under which it began."""
+
+    authorizer: Authorizer
+    decision_log: DecisionLog
+    check_deadline: float  # seconds
+    max_request_bytes: int
+
+
 class Servicer:
-    """Decides what a transport hands over."""
+    """Decides what a transport hands over. ``terms`` may be exchanged at any time, as a whole."""
 
     def __init__(
-        self,
-        authorizer: Authorizer,
-        *,
-        metrics: Metrics,
-        decision_log: DecisionLog,
-        check_deadline: float,
-        max_request_bytes: int,
-        clock: Callable[[], float],
-        timer: Callable[[], float],
+        self, terms: Terms, *, metrics: Metrics, clock: Callable[[], float], timer: Callable[[], float]
     ) -> None:
         """``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set."""
-        self.authorizer = authorizer
+        self.terms = terms
         self._metrics = metrics
-        self._decision_log = decision_log
-        self._check_deadline = check_deadline
-        self._max_request_bytes = max_request_bytes
         self._clock = clock
         self._timer = timer
         self._logger = logging.getLogger("authz.check")
@@ -60,62 +60,67 @@ class Servicer:
     async def check(self, data: bytes, time_remaining: float | None) -> bytes:
         """The bytes of a CheckResponse. ``time_remaining`` is the caller's, in seconds, if it gave a deadline."""
         started = self._timer()
+        terms = self.terms
         self._metrics.in_flight += 1
         attributes = _UNREAD
         try:
-            attributes = self._read(data)
-            decision = self._begin(attributes)
+            attributes = _read(data, terms.max_request_bytes)
+            decision = self._begin(attributes, terms)
             if isinstance(decision, Pending):
-                decision = await self._resume(decision, self._budget(time_remaining))
-            return self._answer(attributes, decision, started)
+                budget = _budget(time_remaining, terms.check_deadline)
+                decision = await self._resume(decision, terms.authorizer, budget)
+            return self._answer(attributes, decision, terms, started)
         except Exception as fault:  # noqa: BLE001 - whatever it was, the answer is an explicit no
-            return self._last_resort(fault, attributes, started)
+            return self._last_resort(fault, attributes, terms, started)
         finally:
             self._metrics.in_flight -= 1
 
-    def _read(self, data: bytes) -> Attributes:
-        """What the bytes say; ``_UNREAD`` when they are no CheckRequest, or too many."""
-        if len(data) > self._max_request_bytes:
-            return _UNREAD
-        try:
-            return mapping.attributes_of(data)
-        except Rejected:
-            return _UNREAD
-
-    def _begin(self, attributes: Attributes) -> Decision | Pending:
+    def _begin(self, attributes: Attributes, terms: Terms) -> Decision | Pending:
         if attributes is _UNREAD:
             return mapping.UNREADABLE
-        return self.authorizer.begin(attributes, self._clock())
+        return terms.authorizer.begin(attributes, self._clock())
 
-    def _budget(self, time_remaining: float | None) -> float:
-        if time_remaining is None:
-            return self._check_deadline
-        return min(self._check_deadline, time_remaining - max(time_remaining * _MARGIN, _LEAST_MARGIN))
-
-    async def _resume(self, pending: Pending, budget: float) -> Decision:
+    async def _resume(self, pending: Pending, authorizer: Authorizer, budget: float) -> Decision:
         try:
             async with asyncio.timeout(budget):
                 await pending.ready()
         except TimeoutError:
-            return self.authorizer.too_late(pending)
-        return self.authorizer.finish(pending, self._clock())
+            return authorizer.too_late(pending)
+        return authorizer.finish(pending, self._clock())
 
-    def _answer(self, attributes: Attributes, decision: Decision, started: float) -> bytes:
+    def _answer(self, attributes: Attributes, decision: Decision, terms: Terms, started: float) -> bytes:
         decision_id = f"{random.getrandbits(64):016x}"
         answer = mapping.response_of(decision, decision_id)
-        self._tell(attributes, decision, decision_id, started)
+        self._tell(attributes, decision, decision_id, terms, started)
         return answer
 
-    def _tell(self, attributes: Attributes, decision: Decision, decision_id: str, started: float) -> None:
+    def _tell(self, attributes: Attributes, decision: Decision, decision_id: str, terms: Terms, started: float) -> None:
         seconds = self._timer() - started
-        self._decision_log.write(attributes, decision, decision_id, seconds)
+        terms.decision_log.write(attributes, decision, decision_id, seconds)
         self._metrics.count(decision, seconds)
 
-    def _last_resort(self, fault: Exception, attributes: Attributes, started: float) -> bytes:
+    def _last_resort(self, fault: Exception, attributes: Attributes, terms: Terms, started: float) -> bytes:
         """Deny, and tell the log why; should even telling fail, deny."""
         try:
             self._logger.error("deciding failed", exc_info=fault)
-            self._tell(attributes, INTERNAL_ERROR, _LAST_RESORT_ID, started)
+            self._tell(attributes, INTERNAL_ERROR, _LAST_RESORT_ID, terms, started)
         except Exception:  # noqa: BLE001, S110 - there is nobody left to tell, and the caller must be told no
             pass
         return _LAST_RESORT
+
+
+def _read(data: bytes, max_request_bytes: int) -> Attributes:
+    """What the bytes say; ``_UNREAD`` when they are no CheckRequest, or too many."""
+    if len(data) > max_request_bytes:
+        return _UNREAD
+    try:
+        return mapping.attributes_of(data)
+    except Rejected:
+        return _UNREAD
+
+
+def _budget(time_remaining: float | None, check_deadline: float) -> float:
+    """Seconds for the decision, so that its answer comes in time."""
+    if time_remaining is None:
+        return check_deadline
+    return min(check_deadline, time_remaining - max(time_remaining * _MARGIN, _LEAST_MARGIN))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Settings
 
-FILES = ("tls.crt", "tls.key", "ca.crt", "jwks.json")
+FILES = ("tls.crt", "tls.key", "ca.crt", "jwks.json", "secret")
 
 
 class Loads(Protocol):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from authz_service.config import document
 from authz_service.config.load import load
+from authz_service.config.model import Introspection
 from authz_service.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ rules:
 
 EXAMPLES = Path(__file__).parent / "examples"
 COMPLETE = (EXAMPLES / "complete.yaml").read_text()
+INTROSPECTION = (EXAMPLES / "introspection.yaml").read_text()
 RULES = (EXAMPLES / "rules.yaml").read_text()
 MANY_MISTAKES = (EXAMPLES / "many_mistakes.yaml").read_text()
 
@@ -47,7 +49,7 @@ def test_every_key_that_there_is_stands_in_the_complete_example_or_is_left_out_f
     written = loads(COMPLETE)
     sections = {
         "server": (written.server, {"tls"}),
-        "issuer": (written.issuers[0], set()),
+        "issuer": (written.issuers[0], {"introspection"}),
         "keys": (written.issuers[0].keys, {"jwks_uri", "jwks_file", "snapshot_file"}),
         "rule": (written.rules[0], {"policy"}),
         "upstream": (written.upstream, set()),
@@ -57,6 +59,18 @@ def test_every_key_that_there_is_stands_in_the_complete_example_or_is_left_out_f
     }
     for section, left_out in sections.values():
         assert section.model_fields_set == type(section).model_fields.keys() - left_out
+
+
+def test_the_documented_defaults_of_introspection_are_the_defaults(loads: Loads) -> None:
+    def read(text: str) -> Introspection:
+        introspection = loads(text).issuers[0].introspection
+        assert introspection is not None
+        return introspection
+
+    written = read(INTROSPECTION)
+    brief = MINIMAL.replace("]}", "], introspection: {client_id: my-api, client_secret_file: secret}}")
+    assert written.model_dump() == read(brief).model_dump()
+    assert written.model_fields_set == Introspection.model_fields.keys() - {"private_key_file"}
 
 
 def test_rules_load_as_they_are_written(loads: Loads) -> None:

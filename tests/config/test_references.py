@@ -13,6 +13,15 @@ MAIN = "{issuer: https://a.example.com/, name: main, audiences: [api]}"
 ANY = "{name: any}"
 
 
+SECRET = "client_id: me, client_secret_file: secret"
+PRIVATE = "client_id: me, auth_method: private_key_jwt"
+
+
+def asked(introspection: str, more: str = "", issuer: str = "https://a/") -> str:
+    """One issuer with introspection."""
+    return text(f"{{issuer: '{issuer}', audiences: [api], introspection: {{{introspection}}}, {more}}}")
+
+
 def text(issuers: str = MAIN, rules: str = ANY, more: str = "") -> str:
     return f"issuers: [{issuers}]\nrules: [{rules}]\n{more}"
 
@@ -51,9 +60,37 @@ GOOD = {
     "discovery that is off where another source is given": text(
         "{issuer: https://idp/, audiences: [api], keys: {discovery: false, jwks_uri: https://idp/jwks}}"
     ),
+    "a rule by policy, and one that matches": text(rules="{name: a, policy: p}, {name: b, policy: q}, {name: c}"),
+    "captures that every path has": text(
+        rules="{name: a, match: {paths: ['/t/{t}/**', '/x/y/{t}']}, "
+        "require: {scopes: {any: ['r:{t}']}, claims: {c: {equals_path: t}}}}"
+    ),
+    "captures at two places of paths that never meet": text(
+        rules="{name: a, match: {paths: ['/a/{t}', '/{t}/b/c']}, require: {scopes: ['{t}']}}"
+    ),
+    "a name that is captured at two places and that nobody asks for": text(
+        rules="{name: a, match: {paths: ['/a/{t}', '/{t}/b']}}"
+    ),
     "intervals that are equal": text(
         "{issuer: https://a/, audiences: [x], "
         "keys: {min_refresh_interval: 1m, refresh_interval: 60s, max_refresh_interval: 1m}}"
+    ),
+}
+
+GOOD |= {
+    "introspection by discovery": asked(SECRET),
+    "introspection by discovery beside a key set": asked(SECRET, "keys: {jwks_file: jwks.json}"),
+    "introspection without keys": asked(f"{SECRET}, endpoint: https://a/i", "keys: {discovery: false}"),
+    "introspection beside a key set": asked(f"{SECRET}, endpoint: https://a/i", "keys: {jwks_file: jwks.json}"),
+    "introspection with a private key": asked(f"{PRIVATE}, private_key_file: secret"),
+    "introspection with the secret in the form": asked(f"{SECRET}, auth_method: client_secret_post"),
+    "introspection of JWTs": asked(f"{SECRET}, mode: always"),
+    "introspection on this machine": asked(f"{SECRET}, endpoint: 'http://127.0.0.1:1/i'"),
+    "introspection by plain http that is allowed": asked(
+        f"{SECRET}, endpoint: 'http://idp/i'", "keys: {allow_http: true}"
+    ),
+    "an http issuer whose tokens are known by introspection alone": asked(
+        f"{SECRET}, endpoint: https://a/i", "keys: {discovery: false}", "http://idp/"
     ),
 }
 
@@ -83,6 +120,72 @@ WRONG = {
     "a rule's name is its own": (
         text(rules="{name: a}, {name: b}, {name: a}"),
         ["2: rules[2].name: rules[0] is called a too: give each its own name"],
+    ),
+    "a rule is chosen by policy or by match": (
+        text(rules="{name: a, policy: p, match: {}}, {name: b, policy: q, match: 7}"),
+        [
+            "2: rules[1].match: must be a mapping, lines of the form `key: value`, not the number 7",
+            (
+                "2: rules[0].policy: is given beside match: keep one of the two, since a rule is chosen by the route's "
+                "policy or by the request"
+            ),
+            (
+                "2: rules[1].policy: is given beside match: keep one of the two, since a rule is chosen by the route's "
+                "policy or by the request"
+            ),
+        ],
+    ),
+    "a policy has one rule": (
+        text(rules="{name: a, policy: p}, {name: b, policy: q}, {name: c, policy: p}"),
+        ["2: rules[2].policy: rules[0] is for p too, and decides it first: give each policy one rule"],
+    ),
+    "what is asked of the path is captured by every path": (
+        text(
+            rules="{name: a, match: {paths: ['/t/{t}/{u}', '/x/{u}']}, "
+            "require: {scopes: {none: ['r:{t}:{u}']}, claims: {c: {equals_path: v}}}}"
+        ),
+        [
+            (
+                "2: rules[0].require.scopes: 'r:{t}:{u}' asks for {t} of the path, which '/x/{u}' does not capture: "
+                "what all paths capture is u"
+            ),
+            (
+                "2: rules[0].require.claims.c.equals_path: asks for {v}, which '/t/{t}/{u}' does not capture: "
+                "what all paths capture is u"
+            ),
+        ],
+    ),
+    "where there is no path, nothing is captured": (
+        text(rules="{name: a, policy: p, require: {scopes: ['{t}']}}, {name: b, require: {scopes: ['{t}']}}"),
+        [
+            (
+                "2: rules[0].require.scopes: '{t}' asks for {t} of the path: the rule has no match.paths that could "
+                "capture it"
+            ),
+            (
+                "2: rules[1].require.scopes: '{t}' asks for {t} of the path: the rule has no match.paths that could "
+                "capture it"
+            ),
+        ],
+    ),
+    "no path may be read with two different captures": (
+        text(rules="{name: a, match: {paths: ['/a/{t}', '/{t}/**']}, require: {scopes: ['{t}']}}"),
+        [
+            (
+                "2: rules[0].require.scopes: '{t}' asks for {t} of the path, and a path can match both '/a/{t}' and "
+                "'/{t}/**', where it is not the same: split the rule"
+            )
+        ],
+    ),
+    "a bad operator hides nothing else of its rule": (
+        text(rules="{name: a, match: {paths: [/x]}, require: {scopes: ['{t}'], claims: {c: {present: false}}}}"),
+        [
+            "2: rules[0].require.claims.c.present: false (read as false) is not accepted: write true",
+            (
+                "2: rules[0].require.scopes: '{t}' asks for {t} of the path, which '/x' does not capture: "
+                "no name is captured by all paths of the rule"
+            ),
+        ],
     ),
     "a dash is no name of a rule, for it stands for none in metrics": (
         text(rules="{name: '-'}"),
@@ -218,6 +321,64 @@ WRONG = {
     ),
 }
 
+_HERE = "1: issuers[0].introspection"
+WRONG |= {
+    "a secret is needed": (
+        asked("client_id: me"),
+        [f"{_HERE}.auth_method: client_secret_basic needs client_secret_file: add it"],
+    ),
+    "a private key is needed": (
+        asked(PRIVATE),
+        [f"{_HERE}.auth_method: private_key_jwt needs private_key_file: add it"],
+    ),
+    "a secret is no private key": (
+        asked(f"{PRIVATE}, client_secret_file: secret"),
+        [f"{_HERE}.client_secret_file: private_key_jwt needs private_key_file instead"],
+    ),
+    "a private key is no secret": (
+        asked("client_id: me, auth_method: client_secret_post, private_key_file: secret"),
+        [f"{_HERE}.private_key_file: client_secret_post needs client_secret_file instead"],
+    ),
+    "there is one way for the client to prove who it is": (
+        asked(f"{SECRET}, private_key_file: secret"),
+        [f"{_HERE}.private_key_file: is not what client_secret_basic needs: remove it"],
+    ),
+    "who asks has a name": (
+        asked("client_secret_file: secret"),
+        [f"{_HERE}.client_id: is required: add it"],
+    ),
+    "a place to ask at is off the machine only with TLS": (
+        asked(f"{SECRET}, endpoint: 'http://idp/i'"),
+        [f"{_HERE}.endpoint: is plain http to another machine: write https, or set keys.allow_http to true"],
+    ),
+    "where to ask is not learnt from another machine without TLS": (
+        asked(SECRET, "keys: {jwks_file: jwks.json}", "http://idp/"),
+        [
+            (
+                f"{_HERE}.endpoint: is to be found by metadata that are plain http to another machine: "
+                "write https, or set keys.allow_http to true"
+            )
+        ],
+    ),
+    "there is a place to ask at": (
+        asked(SECRET, "keys: {discovery: false, jwks_file: jwks.json}"),
+        [f"{_HERE}.endpoint: is required where keys.discovery is off, since nothing tells where to ask: add it"],
+    ),
+    "there is a place to ask at where there are no keys either": (
+        asked(SECRET, "keys: {discovery: false}"),
+        [f"{_HERE}.endpoint: is required where keys.discovery is off, since nothing tells where to ask: add it"],
+    ),
+    "JWTs are asked about only once they were verified": (
+        asked(f"{SECRET}, mode: always, endpoint: https://a/i", "keys: {discovery: false}"),
+        [
+            (
+                f"{_HERE}.mode: asks about JWTs once they were verified, and there is no source of keys: "
+                "give one, or write opaque"
+            )
+        ],
+    ),
+}
+
 
 @pytest.mark.parametrize(("config", "problems"), WRONG.values(), ids=WRONG.keys())
 def test_what_contradicts_itself_is_refused(refuses: Refuses, config: str, problems: list[str]) -> None:
@@ -261,6 +422,18 @@ ONCE = {
     "keys that can not be read have no sources to count": text("{issuer: https://a/, audiences: [x], keys: none}"),
     "intervals that can not be read are not compared": text(
         "{issuer: https://a/, audiences: [x], keys: {refresh_interval: 5, min_refresh_interval: 10m}}"
+    ),
+    "introspection without a client is introspection": asked("client_secret_file: secret", "keys: {discovery: false}"),
+    "an issuer with introspection that lacks its client is the one that a rule means": text(
+        "{issuer: https://a/, name: b, audiences: [x], introspection: {}}", "{name: r, require: {issuers: [b]}}"
+    ),
+    "a secret that can not be read is a secret": asked("client_id: me, client_secret_file: gone"),
+    "a way of authentication that can not be read may need any file": asked(f"{SECRET}, auth_method: basic"),
+    "an endpoint that can not be read is an endpoint": asked(f"{SECRET}, endpoint: i", "keys: {discovery: false}"),
+    "keys that can not be read may lead to an endpoint": asked(SECRET, "keys: none"),
+    "metadata that are not protected are the same for keys and endpoint": asked(SECRET, "", "http://idp/"),
+    "introspection that can not be read is introspection": text(
+        "{issuer: https://a/, audiences: [x], introspection: yes, keys: {discovery: false}}"
     ),
     "an address that can not be read is not compared": text(
         more="server: {grpc_address: 127.0.0.1:9192, admin_address: 9192}"

@@ -11,6 +11,7 @@ from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
 _INVALID_TOKEN = (
     *("malformed_token", "unsupported_algorithm", "unknown_issuer", "unknown_key", "bad_signature", "expired"),
     *("not_yet_valid", "missing_claim", "invalid_claim", "wrong_audience", "id_token", "wrong_token_type", "too_old"),
+    "inactive",
 )
 # reason: HTTP status, google.rpc.Code, error of the challenge; "-" where no challenge is sent.
 CONTRACT: dict[str, tuple[int, int, str | None]] = {
@@ -26,6 +27,7 @@ CONTRACT: dict[str, tuple[int, int, str | None]] = {
     "no_rule": (403, 7, "-"),
     "ambiguous_path": (400, 3, "-"),
     "keys_unavailable": (503, 14, "-"),
+    "introspection_unavailable": (503, 14, "-"),
     "deadline_exceeded": (503, 14, "-"),
     "internal_error": (500, 13, "-"),
 }

@@ -44,7 +44,7 @@ def shown(demo: subprocess.Popen[str]) -> str:
 def test_the_demo_gets_every_answer_that_it_expects() -> None:
     ended = subprocess.run([*_COMMAND, "--once"], check=False, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "16 as expected, 0 not" in ended.stdout
+    assert "19 as expected, 0 not" in ended.stdout
     assert "✗" not in ended.stdout
     assert "\033" not in ended.stdout  # colour is for terminals
     assert "eyJ" not in ended.stdout  # no token is printed
@@ -70,7 +70,7 @@ def test_the_lines_to_paste_do_what_their_comments_say(demo: subprocess.Popen[st
     lines = text.partition("Try it yourself")[2].partition("\n")[2]
     pasted = subprocess.run(["bash", "-euc", lines], check=False, capture_output=True, text=True, timeout=60)  # noqa: S607
     assert pasted.returncode == 0, pasted.stderr
-    assert re.findall(r"HTTP/1\.1 (\d+)", pasted.stdout) == ["200", "403", "401", "401", "200"]
+    assert re.findall(r"HTTP/1\.1 (\d+)", pasted.stdout) == ["200", "403", "401", "200", "401", "200"]
     assert '"x-auth-subject": "demo-app"' in pasted.stdout
     assert "denial:id_token" in pasted.stdout
     assert 'authz_checks_total{decision="allow",mode="enforce",reason="ok",rule="read-appointments"}' in pasted.stdout

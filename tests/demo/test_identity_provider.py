@@ -104,6 +104,13 @@ async def test_the_client_may_show_its_secret_in_header_or_form(
     assert claims(answer["access_token"])["client_id"] == CLIENT_ID
 
 
+async def test_an_opaque_token_is_handed_out_where_it_is_asked_for(provider: IdentityProvider) -> None:
+    form = _GRANT | _BY_FORM | {"format": "opaque", "scope": "write:appointments"}
+    _, answer = await asked(f"{provider.issuer}/token", "POST", data=form)
+    assert "." not in answer["access_token"]
+    assert provider.introspection.describe(answer["access_token"])["scope"] == "write:appointments"
+
+
 async def test_the_token_is_for_the_audience_and_the_scope_that_were_asked_for(provider: IdentityProvider) -> None:
     assert (await granted(provider))["aud"] == AUDIENCE
     assert (await granted(provider, resource="https://other.demo/"))["aud"] == "https://other.demo/"

@@ -9,7 +9,7 @@ import pytest
 from authz_service.config.load import load
 from authz_service.core.reasons import Reason
 from authz_service.demo.identity_provider import IdentityProvider
-from authz_service.demo.samples import Sample, configuration, samples
+from authz_service.demo.samples import SECRET_FILE, Sample, configuration, samples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ def wanted() -> list[Sample]:
 def test_they_show_every_kind_of_answer(wanted: list[Sample]) -> None:
     assert {sample.reason for sample in wanted} == {
         *("ok", "public", "anonymous", "missing_token", "expired", "wrong_audience", "insufficient_scope", "id_token"),
-        *("bad_signature", "unsupported_algorithm", "ambiguous_path", "no_rule"),
+        *("bad_signature", "unsupported_algorithm", "inactive", "ambiguous_path", "no_rule"),
     }
 
 
@@ -45,6 +45,7 @@ def test_a_spoofed_header_is_expected_to_be_replaced_or_gone(wanted: list[Sample
 def test_their_configuration_is_valid_whatever_the_temporary_folder_is_called(tmp_path: Path, folder: str) -> None:
     home = tmp_path / folder
     home.mkdir()
+    (home / SECRET_FILE).touch()
     file = home / "config.yaml"
     file.write_text(configuration("http://127.0.0.1:1", "https://api.demo/", f"{home}/authz.sock"))
     assert load(file).server.grpc_address == f"unix:{home}/authz.sock"

@@ -12,6 +12,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from authz_service.demo.introspection import API_SECRET
 from authz_service.demo.run import Outcome, send
 from authz_service.demo.samples import Sample, samples
 from authz_service.demo.sidecar import Sidecar
@@ -68,7 +69,13 @@ def more_samples(mesh: Mesh) -> list[Sample]:
         return Sample(title, _APPOINTMENT, status, reason, token, error=error, **others)  # type: ignore[arg-type]
 
     return [
-        refused("not a token", 401, "malformed_token", "opaque"),
+        refused("neither a JWT nor opaque", 401, "malformed_token", "what!"),
+        refused("a JWT cut short", 401, "malformed_token", good[:-1]),
+        refused("nobody's opaque token", 401, "inactive", "guessed"),
+        refused("an opaque token without exp", 401, "missing_claim", provider.opaque_token(exp=None)),
+        refused("an opaque token of another issuer", 401, "unknown_issuer", provider.opaque_token(iss="https://o.demo/")),
+        refused("an opaque ID token", 401, "id_token", provider.opaque_token(nonce="n")),
+        refused("an opaque refresh token", 401, "wrong_token_type", provider.opaque_token(token_type="refresh_token")),
         refused("an empty credential", 400, "malformed_request", headers={"Authorization": "Bearer "}),
         refused("an oversized credential", 400, "malformed_request", "x" * 20_000),
         refused("two credentials joined", 400, "malformed_request", headers={"Authorization": "Bearer a,Bearer b"}),
@@ -230,11 +237,11 @@ async def test_an_outage_of_the_provider_is_503_and_nobodys_bad_token(tmp_path: 
 
 async def test_neither_log_nor_metrics_hold_a_token_or_a_query(mesh: Mesh, envoy: Envoy) -> None:
     good, forged = mesh.provider.access_token(), mesh.provider.forged_token()
-    opaque = "an-opaque-token-4711"
-    for token in (good, forged, opaque):
+    opaque, malformed = mesh.provider.opaque_token(aud="https://other.demo/"), "a-malformed-token-4711!"
+    for token in (good, forged, opaque, malformed):
         await raw(envoy, f"authorization: Bearer {token}", path=f"{_APPOINTMENT}?access_token=query-4712")
     log = (mesh.folder / "sidecar.log").read_text()
     told = log + await mesh.metrics()
     assert "malformed_token" in log
-    for secret in (*good.split("."), *forged.split("."), opaque, "query-4712"):
+    for secret in (*good.split("."), *forged.split("."), opaque, malformed, API_SECRET, "query-4712"):
         assert secret not in told

@@ -104,7 +104,7 @@ def requests(mesh: Mesh) -> list[Sample]:
                headers={"authz_policy": "billing", "x-authz-policy": "billing"}),
         Sample("preflight", "/t/acme/a", 200, "preflight", None, "OPTIONS", headers=PREFLIGHT | spoofed,
                upstream=nobody),
-        Sample("preflight with a credential", "/pay", 401, "malformed_token", "x.y.z", "OPTIONS", headers=PREFLIGHT,
+        Sample("preflight with a credential", "/pay", 401, "inactive", "x.y.z", "OPTIONS", headers=PREFLIGHT,
                error="invalid_token"),
         Sample("OPTIONS that is no preflight", "/pay", 401, "missing_token", None, "OPTIONS", error=""),
     ]  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import math
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -14,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 from aiohttp import web
-from hypothesis import given
-from hypothesis import strategies as st
 
 from authz_service.config.model import Keys
 from authz_service.core.errors import FetchFailed
-from authz_service.keys import http_source
-from authz_service.keys.http_source import HttpSource, lifetime_of, metadata_urls
+from authz_service.keys.discovery import metadata_urls
+from authz_service.keys.http_source import HttpSource, lifetime_of
 from keys.fakes import Provider, jwks
 
 if TYPE_CHECKING:
@@ -60,25 +57,6 @@ def metadata(issuer: str, jwks_uri: str) -> str:
 
 
 # Discovery.
-
-
-@pytest.mark.parametrize(
-    ("issuer", "openid", "oauth"),
-    [
-        ("https://a.example", OPENID, OAUTH),
-        ("https://a.example/", OPENID, OAUTH),
-        ("https://a.example/b", "/b" + OPENID, OAUTH + "/b"),
-        ("https://a.example/b/", "/b" + OPENID, OAUTH + "/b"),
-        ("https://a.example/b/c", "/b/c" + OPENID, OAUTH + "/b/c"),
-        ("https://a.example/b%20c", "/b%20c" + OPENID, OAUTH + "/b%20c"),
-    ],
-)
-def test_metadata_are_where_the_two_standards_say(issuer: str, openid: str, oauth: str) -> None:
-    assert metadata_urls(issuer) == (f"https://a.example{openid}", f"https://a.example{oauth}")
-
-
-def test_the_port_of_the_issuer_is_the_port_of_its_metadata() -> None:
-    assert metadata_urls("https://a.example:8443/b")[1] == f"https://a.example:8443{OAUTH}/b"
 
 
 @pytest.mark.parametrize("path", ["", "/", "/tenant", "/tenant/"])
@@ -418,35 +396,6 @@ async def test_no_cookie_is_kept_and_no_proxy_of_the_environment_used(
 
 # Being asked to wait.
 
-NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("", 0),
-        ("0", 0),
-        ("120", 120),
-        ("999999999999999999999", 999999999),
-        ("-5", 0),
-        ("1.5", 0),
-        ("\u0661", 0),
-        ("soon", 0),
-        ("Fri, 15 Jan 2027 08:02:00 GMT", 120),
-        ("Friday, 15-Jan-27 08:02:00 GMT", 120),
-        ("Fri, 15 Jan 2027 07:00:00 GMT", 0),
-        ("Fri, 99 Jan 2027 08:02:00 GMT", 0),
-        ("Fri, 15 Jan 99999 08:02:00 GMT", 0),
-    ],
-)
-def test_a_time_to_wait_is_read_in_both_forms(value: str, seconds: float) -> None:
-    assert http_source.retry_after(value, NOW) == seconds
-
-
-@given(st.text(max_size=40))
-def test_any_time_to_wait_is_a_number_of_seconds(value: str) -> None:
-    assert 0 <= http_source.retry_after(value, NOW) < math.inf
-
 
 @pytest.mark.parametrize("status", [429, 503])
 async def test_a_provider_that_asks_to_be_left_alone_is_heard(provider: Provider, status: int) -> None:
@@ -637,10 +586,3 @@ async def test_cache_control_may_come_in_several_header_lines(provider: Provider
     lifetime = (await source.fetch(have_keys=False)).lifetime
     await source.close()
     assert lifetime == 600
-
-
-def test_a_default_port_is_the_same_origin_written_or_not() -> None:
-    assert http_source._origin("https://a.example/x") == http_source._origin("HTTPS://A.example:443/y")
-    assert http_source._origin("http://a.example") == http_source._origin("http://a.example:80")
-    assert http_source._origin("https://a.example") != http_source._origin("https://a.example:80")
-    assert http_source._origin("https://a.example") != http_source._origin("http://a.example:443")

@@ -10,7 +10,8 @@ import aiohttp
 
 from authz_service.demo.envoy import Bootstrap, Envoy
 from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
-from authz_service.demo.samples import configuration
+from authz_service.demo.introspection import API_SECRET
+from authz_service.demo.samples import SECRET_FILE, configuration
 from authz_service.demo.sidecar import Sidecar
 from authz_service.demo.upstream import Upstream
 
@@ -49,5 +50,6 @@ async def running(folder: Path, settings: str = "") -> AsyncIterator[Mesh]:
     async with IdentityProvider() as provider, Upstream() as upstream:
         socket, config = folder / "authz.sock", folder / "config.yaml"
         config.write_text(configuration(provider.issuer, AUDIENCE, str(socket)) + settings)
+        (folder / SECRET_FILE).write_text(API_SECRET)
         async with Sidecar(config, folder / "sidecar.log") as sidecar:
             yield Mesh(provider, sidecar, config, Bootstrap(f"unix:{socket}", upstream.port), folder)

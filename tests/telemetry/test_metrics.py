@@ -36,6 +36,13 @@ CONTRACT = {
     "authz_jwks_stale": ("gauge", {"issuer"}),
     "authz_jwks_age_seconds": ("gauge", {"issuer"}),
     "authz_jwks_usable_until_timestamp_seconds": ("gauge", {"issuer"}),
+    "authz_introspections_total": ("counter", {"issuer", "result"}),
+    "authz_introspection_duration_seconds": ("histogram", {"issuer"}),
+    "authz_introspections_in_flight": ("gauge", {"issuer"}),
+    "authz_introspection_breaker_state": ("gauge", {"issuer", "state"}),
+    "authz_introspection_breaker_open": ("gauge", {"issuer"}),
+    "authz_introspection_cache_lookups_total": ("counter", {"issuer", "result"}),
+    "authz_introspection_cache_entries": ("gauge", {"issuer"}),
     "authz_config_reloads_total": ("counter", {"result"}),
     "authz_config_last_reload_successful": ("gauge", set()),
     "authz_config_last_reload_success_timestamp_seconds": ("gauge", set()),
@@ -76,6 +83,7 @@ def test_every_metric_is_there_from_the_start_with_its_type_and_labels(
     metrics: Metrics, accept: str, parse: Callable[[str], Iterable[Metric]]
 ) -> None:
     metrics.issuer("main")
+    metrics.introspection("main")
     assert shape(parse(read(metrics, accept))) == CONTRACT
 
 
@@ -84,6 +92,7 @@ def test_every_known_series_starts_at_zero(
     metrics: Metrics, accept: str, parse: Callable[[str], Iterable[Metric]]
 ) -> None:
     metrics.issuer("main")
+    metrics.introspection("main")
     metrics.declare_rules([("read", "enforce", Reason)])
     samples = [s for f in parse(read(metrics, accept)) if f.name.startswith("authz_") for s in f.samples]
     assert {s.name for s in samples if s.value != 0} == {"authz_build_info"}

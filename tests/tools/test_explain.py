@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keys.fakes import Provider
+from tokens.servers import said
 
 from authz_service.assembly import authorizer_of
 from authz_service.authorizer import Pending
@@ -21,6 +24,7 @@ from authz_service.tokens.cache import TokenCache
 from authz_service.tools import explanation
 from authz_service.tools.colour import Colour
 from authz_service.tools.explain import UNDECIDED, Explanation, explained
+from authz_service.tools.explain import explain as explain_live
 from authz_service.tools.request import attributes_of
 from support.signing import Signer
 from support.trust import ISSUER, NOW, OTHER, RS, THEIRS, Trust, claims, good, jwks
@@ -230,7 +234,9 @@ def test_the_exit_status_says_allowed_denied_or_undecided(
     assert "\x1b" not in out
     (tmp_path / "jwks.json").write_text("{}")
     assert run(config, "--url", "https://api.example/hello", *token) == 2
-    assert {str(reason) for reason in UNDECIDED} == {"keys_unavailable", "deadline_exceeded", "internal_error"}
+    assert {str(reason) for reason in UNDECIDED} == {
+        *("keys_unavailable", "introspection_unavailable", "deadline_exceeded", "internal_error")
+    }
 
 
 def test_what_is_shown_to_scripts_ends_in_envoys_own_answer(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -313,3 +319,53 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
     assert Colour(io.StringIO())("bad", "x") == "x"
     monkeypatch.setenv("NO_COLOR", "1")
     assert Colour(Terminal())("bad", "x") == "x"
+
+
+# Tokens that somebody is asked about.
+
+
+@pytest.mark.parametrize(
+    ("mode", "token", "answer", "reason", "told"),
+    [
+        ("opaque", "an-opaque-token", said(iat=None, exp=4_000_000_000), "ok", "active, says main: subject 'u1'"),
+        ("opaque", "an-opaque-token", {"active": False}, "inactive", "does not say that the token is active"),
+        ("opaque", "an-opaque-token", said(exp=1), "expired", "exp has passed"),
+        ("opaque", "an-opaque-token", None, "introspection_unavailable", "answered with status 404"),
+        ("opaque", "an:opaque-token", said(), "malformed_token", "neither a JWT nor"),
+        ("always", good(iat=None, exp=4_000_000_000), {"active": True}, "ok", "active, says main: subject 'u1'"),
+        (
+            "always",
+            good(iat=None, exp=4_000_000_000),
+            {"active": False},
+            "inactive",
+            "does not say that the token is active",
+        ),
+        ("always", good(iat=None, exp=1), {"active": True}, "expired", ""),
+    ],
+)
+async def test_who_was_asked_and_what_was_said_is_told(
+    tmp_path: Path, mode: str, token: str, answer: dict[str, Any] | None, reason: str, told: str
+) -> None:
+    (tmp_path / "secret").write_text("s3cret")
+    (tmp_path / "jwks.json").write_bytes(jwks(RS.jwk()))
+    async with Provider() as provider:
+        if answer is not None:
+            provider.serve("/introspect", json.dumps(answer), content_type="application/json")
+        introspection = {
+            "endpoint": f"{provider.origin}/introspect",
+            "client_id": "my-api",
+            "client_secret_file": str(tmp_path / "secret"),
+            "mode": mode,
+            "cache_ttl": "0s",
+            "negative_cache_ttl": "0s",
+        }
+        keys = {"jwks_file": str(tmp_path / "jwks.json")}
+        issuer = {"issuer": ISSUER, "name": "main", "audiences": ["api"], "keys": keys, "introspection": introspection}
+        configured = Settings.model_validate({"issuers": [issuer], "rules": [{"name": "any"}]})
+        attributes = attributes_of("GET", "https://api.example/", [("Authorization", f"Bearer {token}")], "")
+        explanation_of = await asyncio.to_thread(explain_live, configured, attributes)
+        assert provider.count("/introspect") == bool(told) - (reason == "malformed_token")
+    assert explanation_of.decision.reason == reason
+    steps = [step for step in explanation_of.steps if step.name == "introspection"]
+    assert [told in step.detail for step in steps] == ([True] if told else [])
+    assert token not in repr(explanation_of.steps)

@@ -23,7 +23,7 @@ from authz_service.core.reasons import Reason
 from authz_service.telemetry.logs import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 from authz_service.transport.grpcio_server import SERVICE, GrpcioServer
-from authz_service.transport.servicer import Servicer
+from authz_service.transport.servicer import Servicer, Terms
 from transport.pki import TlsFiles
 from transport.wire import EPOCH, check_request, padding, read
 
@@ -188,15 +188,8 @@ def allowing_servicer() -> Servicer:
         def begin(self, *_arguments: object) -> Allow:
             return Allow(Reason.PUBLIC, "r")
 
-    return Servicer(
-        Always(),  # type: ignore[arg-type]
-        metrics=Metrics(transport="grpcio"),
-        decision_log=DecisionLog("none"),
-        check_deadline=1.0,
-        max_request_bytes=1 << 20,
-        clock=lambda: EPOCH,
-        timer=lambda: 0.0,
-    )
+    terms = Terms(Always(), DecisionLog("none"), 1.0, 1 << 20)  # type: ignore[arg-type]
+    return Servicer(terms, metrics=Metrics(transport="grpcio"), clock=lambda: EPOCH, timer=lambda: 0.0)
 
 
 @pytest.mark.parametrize("paddings", [1, 5, 20])  # of one mebibyte each, which is the largest request

@@ -29,7 +29,7 @@ DENIED: dict[str, tuple[int, bool]] = {
         [
             *("malformed_token", "unsupported_algorithm", "unknown_issuer", "unknown_key", "bad_signature", "expired"),
             *("not_yet_valid", "missing_claim", "invalid_claim", "wrong_audience", "id_token", "wrong_token_type"),
-            "too_old",
+            *("too_old", "inactive"),
         ],
         (401, True),
     ),
@@ -38,6 +38,7 @@ DENIED: dict[str, tuple[int, bool]] = {
     **dict.fromkeys(["client_not_allowed", "issuer_not_allowed", "claim_mismatch", "no_rule"], (403, False)),
     "ambiguous_path": (400, False),
     "keys_unavailable": (503, False),
+    "introspection_unavailable": (503, False),
     "deadline_exceeded": (503, False),
     "internal_error": (500, False),
 }

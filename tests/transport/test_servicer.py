@@ -34,7 +34,7 @@ from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.cache import TokenCache
 from authz_service.tokens.validator import TrustedIssuer, Validator
 from authz_service.transport import servicer as servicer_module
-from authz_service.transport.servicer import Servicer
+from authz_service.transport.servicer import Servicer, Terms
 from transport.wire import AUDIENCE, EPOCH, ISSUER, Answer, check_request, fits_a_header, padding, read, signed
 
 if TYPE_CHECKING:
@@ -86,13 +86,11 @@ def servicer_over(authorizer: Any, **parts: Any) -> Servicer:
     """A servicer with a part or two replaced."""
     standard: dict[str, Any] = {
         "metrics": Metrics(transport="grpcio"),
-        "decision_log": DecisionLog("all"),
-        "check_deadline": 1.0,
-        "max_request_bytes": MAX_REQUEST,
         "clock": lambda: EPOCH,
         "timer": lambda: asyncio.get_running_loop().time(),
     }
-    return Servicer(authorizer, **(standard | parts))
+    terms = Terms(authorizer, parts.pop("decision_log", DecisionLog("all")), 1.0, MAX_REQUEST)
+    return Servicer(terms, **(standard | parts))
 
 
 class Deciding:

@@ -3,7 +3,7 @@
 // Law: what is issued, signed and published is oidc-provider's own work. This file only configures it, says that every
 // login is alice's and that she consents, and gives it other keys when it is told to. It writes one line on standard
 // output when it listens, and one for each line that it reads; a line read is {} or {"publish": [names of keys]}. Its
-// argument is the release's name in package.json.
+// arguments are the release's name in package.json, and a JSON array of further clients: APIs that ask about tokens.
 
 import { generateKeyPair, randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -23,6 +23,7 @@ const RESOURCES = {
   'https://eddsa.api.example/': 'EdDSA',
   'https://other.example/': 'RS256',
 };
+const OPAQUE = ['https://opaque.api.example/', 'https://opaque.other.example/'];
 const KINDS = {
   RSA: ['rsa', { modulusLength: 2048 }],
   EC: ['ec', { namedCurve: 'P-256' }],
@@ -45,7 +46,7 @@ async function key(name) {
 async function loadExistingGrant({ oidc }) {
   const grant = new oidc.provider.Grant({ clientId: oidc.client.clientId, accountId: oidc.session.accountId });
   grant.addOIDCScope('openid email');
-  for (const resource of Object.keys(RESOURCES)) grant.addResourceScope(resource, SCOPES);
+  for (const resource of [...Object.keys(RESOURCES), ...OPAQUE]) grant.addResourceScope(resource, SCOPES);
   await grant.save();
   return grant;
 }
@@ -71,6 +72,12 @@ const configuration = {
       introspection_signed_response_alg: 'RS256',
       authorization_signed_response_alg: 'RS256',
     },
+    ...JSON.parse(process.argv[3] ?? '[]').map((api) => ({
+      grant_types: [],
+      response_types: [],
+      redirect_uris: [],
+      ...api,
+    })),
   ],
   claims: { openid: ['sub'], email: ['email', 'email_verified'] },
   cookies: { keys: [randomBytes(32).toString('hex')] },
@@ -81,12 +88,14 @@ const configuration = {
     jwtIntrospection: { enabled: true },
     jwtResponseModes: { enabled: true },
     jwtUserinfo: { enabled: true },
+    revocation: { enabled: true },
     resourceIndicators: {
       enabled: true,
       getResourceServerInfo: (ctx, resource) => ({
         scope: SCOPES,
-        accessTokenFormat: 'jwt',
-        jwt: { sign: { alg: RESOURCES[resource] } },
+        ...(OPAQUE.includes(resource)
+          ? { accessTokenFormat: 'opaque' }
+          : { accessTokenFormat: 'jwt', jwt: { sign: { alg: RESOURCES[resource] } } }),
       }),
     },
   },
@@ -108,6 +117,10 @@ const served = {};
 const server = createServer(async (request, response) => {
   const { pathname } = new URL(request.url, 'http://127.0.0.1');
   served[pathname] = (served[pathname] ?? 0) + 1;
+  if (pathname === '/signed/introspection') { // as a provider does that signs each answer, asked for or not
+    request.url = '/token/introspection';
+    request.headers.accept = 'application/token-introspection+jwt';
+  }
   try {
     if (pathname.startsWith('/interaction/')) {
       await provider.interactionFinished(request, response, { login: { accountId: 'alice' } });

@@ -1,0 +1,194 @@
+"""What is legal and dangerous is said, with its line, and refuses nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authz_service.cli import main
+from authz_service.config.document import rendered
+from authz_service.config.load import load_with_warnings
+from authz_service.config.model import Issuer, Settings
+from authz_service.config.warnings import warnings
+from authz_service.core.attributes import Attributes
+from authz_service.rules.policy import Policy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAIN = {"issuer": "https://a.example/", "name": "main", "audiences": ["api"]}
+
+
+def warned(*rules: dict[str, Any], issuers: list[dict[str, Any]] | None = None) -> list[str]:
+    named = [{"name": f"r{place}"} | rule for place, rule in enumerate(rules)]
+    found = warnings(Settings.model_validate({"issuers": issuers or [MAIN], "rules": named or [{"name": "r"}]}))
+    return [f"{rendered(problem.where)}: {problem.text}" for problem in found]
+
+
+def match(*paths: str, **others: Any) -> dict[str, Any]:
+    return {"match": {"paths": list(paths)} | others}
+
+
+ONE_PATH = "rule r0 decides all that it matches: remove it"
+HIDDEN = "all that it matches: move it up, or remove it"
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ([match("/a"), match("/a")], [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"]),
+        ([match("/a"), match("/b"), match("/{x}")], []),
+        ([match("/{x}"), match("/a", "/b")], [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"]),
+        (
+            [match("/{x}"), match("/a", "/b/c")],
+            [f"rules[1].match.paths[0]: is never reached in this rule, since {ONE_PATH}"],
+        ),
+        (
+            [match("/a"), match("/a/"), match("/a/{x}/**"), match("/a/**")],
+            [f"rules[3]: is never reached, since rules r0, r1 and r2 together decide {HIDDEN}"],
+        ),
+        ([match("/a", methods=["GET"]), match("/a")], []),
+        ([match("/a", methods=["GET"]), match("/a", methods=["GET", "POST"])], []),
+        (
+            [match("/a", methods=["GET"]), match("/a", methods=["POST"]), match("/a", methods=["GET", "POST"])],
+            [f"rules[2]: is never reached, since rules r0 and r1 together decide {HIDDEN}"],
+        ),
+        (
+            [match("/a", hosts=["*.org"]), match("/a", hosts=["x.org", "*.y.org"])],
+            [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"],
+        ),
+        ([match("/a", hosts=["x.org"]), match("/a", hosts=["x.org", "y.org"])], []),
+        ([match("/a", hosts=["x.org"]), match("/a")], []),
+        ([match("/a", headers={"x": "1"}), match("/a")], []),
+        (
+            [match("/a", headers={"x": "1"}), match("/a", headers={"X": "1", "y": "2"})],
+            [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"],
+        ),
+        ([match("/a", headers={"x": "1"}), match("/a", headers={"x": "2"})], []),
+        ([match("/**"), {"policy": "p"}], [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"]),
+        ([{}, match("/a")], [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"]),
+        ([match("/**", methods=["GET"]), {"policy": "p"}, match("/a")], []),
+        ([{"policy": "p"}, {}], []),
+    ],
+)
+def test_a_rule_that_earlier_ones_hide_is_named_with_them(rules: list[dict[str, Any]], expected: list[str]) -> None:
+    assert warned(*rules) == expected
+
+
+_PATHS = ["/", "/a", "/a/", "/a/b", "/b", "/b/c/d"]
+_MATCHES = st.fixed_dictionaries(
+    {"paths": st.lists(st.sampled_from(["/", "/a", "/a/", "/{x}", "/a/**", "/{x}/b", "/**"]), min_size=1, max_size=2)},
+    optional={
+        "hosts": st.lists(st.sampled_from(["x.org", "y.org", "*.org"]), min_size=1, max_size=2),
+        "methods": st.lists(st.sampled_from(["GET", "PUT"]), min_size=1, max_size=2),
+        "headers": st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(["1", "2"]), min_size=1, max_size=1),
+    },
+)
+
+
+@settings(max_examples=200)
+@given(st.lists(_MATCHES, min_size=1, max_size=6))
+def test_a_rule_that_is_said_to_be_hidden_decides_no_request(matches: list[dict[str, Any]]) -> None:
+    parts = {"issuers": [MAIN], "rules": [{"name": f"r{place}", "match": each} for place, each in enumerate(matches)]}
+    configured = Settings.model_validate(parts)
+    hidden = {each.where[1] for each in warnings(configured) if "never reached, since" in each.text}
+    policy = Policy(configured.rules, [Issuer.model_validate(MAIN)])
+    for path in _PATHS:
+        for host in ("x.org", "y.org", "z.org", "com"):
+            for method in ("GET", "PUT", "DELETE"):
+                for headers in ({}, {"x": "1"}, {"x": "2"}, {"x": "1", "y": "1"}, {"y": "2"}):
+                    chosen = policy.choose(Attributes(method, host, path, headers), path[1:].split("/"))
+                    assert chosen is None or int(chosen.name[1:]) not in hidden
+
+
+SHARED = [MAIN | {"audiences": ["api", "other"]}, {"issuer": "https://b.example/", "name": "b", "audiences": ["x"]}]
+ANY_OF_MAIN = (
+    "rules[0]: accepts a token for any of the audiences of main, also one made for another API: "
+    "name this API's audience in require.audiences"
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({}, [ANY_OF_MAIN]),
+        ({"access": "optional"}, [ANY_OF_MAIN]),
+        ({"require": {"issuers": ["main"]}}, [ANY_OF_MAIN]),
+        ({"require": {"issuers": ["b"]}}, []),
+        ({"require": {"audiences": ["api"]}}, []),
+        (match("/a") | {"access": "public"}, []),
+    ],
+)
+def test_a_rule_that_accepts_any_audience_of_a_shared_issuer_is_named(
+    rule: dict[str, Any], expected: list[str]
+) -> None:
+    assert warned(rule, issuers=SHARED) == expected
+
+
+OPEN = "lets every path through that no earlier rule decides: list the paths that are meant to be public"
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({}, [f"rules[0]: {OPEN}"]),
+        (match("/a", "/**"), [f"rules[0].match.paths[1]: {OPEN}"]),
+        (match("/**", hosts=["a.org"]), [f"rules[0].match.paths[0]: {OPEN}"]),
+        (match("/a/**"), []),
+        ({"policy": "p"}, []),
+    ],
+)
+def test_what_is_public_everywhere_is_named(rule: dict[str, Any], expected: list[str]) -> None:
+    assert warned(rule | {"access": "public"}) == expected
+
+
+def test_shadow_left_on_is_named() -> None:
+    assert [each.partition(":")[0] for each in warned({"mode": "shadow"})] == ["rules[0].mode"]
+
+
+@pytest.mark.parametrize(("tolerance", "count"), [("24h", 0), ("25h", 1), ("86401s", 1), ("0s", 0)])
+def test_an_outage_tolerance_beyond_a_day_is_named(tolerance: str, count: int) -> None:
+    found = warned({}, issuers=[MAIN | {"keys": {"outage_tolerance": tolerance}}])
+    assert len(found) == count
+    assert all(each.startswith("issuers[0].keys.outage_tolerance: is longer than a day") for each in found)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "keys", "count"),
+    [
+        ("http://idp.example/", {"allow_http": True}, 1),
+        ("https://idp.example/", {"allow_http": True, "jwks_uri": "http://idp.example/jwks"}, 1),
+        ("http://idp.example/", {"allow_http": True, "jwks_uri": "https://idp.example/jwks"}, 0),
+        ("http://127.0.0.1/", {"allow_http": True}, 0),
+        ("https://idp.example/", {"allow_http": True}, 0),
+        ("http://idp.example/", {"allow_http": True, "jwks_file": "jwks.json"}, 0),
+    ],
+)
+def test_plain_http_to_another_machine_is_named(issuer: str, keys: dict[str, Any], count: int) -> None:
+    found = warned({}, issuers=[MAIN | {"issuer": issuer, "keys": keys}])
+    assert len(found) == count
+    assert all(each.startswith("issuers[0].keys.allow_http: lets the keys come over plain http") for each in found)
+
+
+def test_a_thousand_rules_are_compared_with_each_other() -> None:
+    rules = [match(f"/v1/things-{number}", f"/v1/{{t}}/files-{number}/**") for number in range(1000)]
+    assert warned(*rules, match("/v1/things-500")) == [
+        f"rules[1000]: is never reached, since rule r500 decides {HIDDEN}"
+    ]
+
+
+def test_a_warning_stands_with_its_line_before_the_word_that_all_is_valid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(f"issuers:\n  - {json.dumps(MAIN)}\nrules:\n  - name: a\n  - name: b\n    mode: shadow\n")
+    assert main(["check-config", str(file)]) == 0
+    hidden, shadow, valid = capsys.readouterr().out.splitlines()
+    assert hidden == f"{file}:5: warning: rules[1]: is never reached, since rule a decides {HIDDEN}"
+    assert shadow.startswith(f"{file}:6: warning: rules[1].mode: denies nothing")
+    assert valid == f"{file}: valid"
+    assert load_with_warnings(file, lambda _: ())[1] == (hidden, shadow)

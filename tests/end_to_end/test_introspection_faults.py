@@ -1,0 +1,506 @@
+"""The real sidecar and a provider whose introspection misbehaves as the test says.
+
+For each fault: who carries a JWT or a token that is remembered sees nothing of it and waits for nothing, who carries
+another opaque token is answered 503 and not 401, the provider is not asked again and again, and all is well soon after
+it is. Run with ``--log-cli-level=INFO`` for the table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+from keys.fakes import Provider
+
+from authz_service.demo.identity_provider import CLIENT_ID, IdentityProvider
+from authz_service.demo.introspection import API_SECRET
+from support.introspected import Introspected, header_of, introspected, issuer_of, reason_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from authz_service.demo.introspection import Fault
+
+_logger = logging.getLogger(__name__)
+_CONCURRENT = 16
+
+
+async def hang(_request: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(3600)
+    raise AssertionError
+
+
+async def slow(_request: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(0.5)
+    return web.json_response({"active": True})
+
+
+async def trickle(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    while True:
+        await response.write(b" ")
+        await asyncio.sleep(0.05)
+
+
+async def reset(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def truncate(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "1000"})
+    await response.prepare(request)
+    await response.write(b'{"active": true')
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+def served(body: Any = b"", **options: Any) -> Fault:
+    """Always this answer; what is no text is sent as JSON."""
+    text = body if isinstance(body, (str, bytes)) else json.dumps(body)
+    kind = {"content_type": "application/json"} | options
+
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=text, **kind)
+
+    return answer
+
+
+_ACTIVE = b'{"active": true}'
+FAULTS: dict[str, Fault] = {
+    "hangs": hang,
+    "slower than the timeout": slow,
+    "one space after the other": trickle,
+    "resets the connection": reset,
+    "breaks off": truncate,
+    "500": served(status=500),
+    "401, wrong secret": served({"error": "invalid_client"}, status=401),
+    "400 invalid_client": served({"error": "invalid_client"}, status=400),
+    "400 invalid_request": served({"error": "invalid_request"}, status=400),
+    "403": served(status=403),
+    "404": served(status=404),
+    "204": served(status=204),
+    "429, Retry-After: 1": served(status=429, headers={"Retry-After": "1"}),
+    "503, Retry-After: 1": served(status=503, headers={"Retry-After": "1"}),
+    "redirects to itself": served(status=307, headers={"Location": "/introspect"}),
+    "redirects to another origin": served(status=302, headers={"Location": "http://127.0.0.1:9/introspect"}),
+    "gzip bomb": served(gzip.compress(b" " * 50_000_000 + _ACTIVE), headers={"Content-Encoding": "gzip"}),
+    "10 MB": served(b" " * 10_000_000 + _ACTIVE),
+    "HTML": served("<html>Login</html>", content_type="text/html"),
+    "JSON as HTML": served(_ACTIVE, content_type="text/html"),
+    "malformed JSON": served('{"active": true'),
+    "no JSON object": served([{"active": True}]),
+    "duplicate members": served('{"active": false, "active": true}'),
+    "no number": served('{"active": true, "exp": NaN}'),
+    "no UTF-8": served(b'{"active": true, "sub": "\xff"}'),
+    "a signed answer that is none": served(_ACTIVE, content_type="application/token-introspection+jwt"),
+}
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[IdentityProvider]:
+    async with IdentityProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+async def sidecar(tmp_path: Path, provider: IdentityProvider) -> AsyncIterator[Introspected]:
+    async with introspected(tmp_path, provider, max_concurrent=_CONCURRENT) as sidecar:
+        yield sidecar
+
+
+async def known_to(sidecar: Introspected) -> list[str]:
+    """Tokens about which nothing needs to be asked: remembered ones, and a JWT that was never seen."""
+    remembered = [sidecar.provider.access_token(), sidecar.provider.opaque_token()]
+    assert [await sidecar.ask(token) for token in remembered] == ["ok", "ok"]
+    return [*remembered, sidecar.provider.access_token()]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_fault_touches_nobody_but_those_whose_token_must_be_asked_about(
+    sidecar: Introspected, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = await known_to(sidecar)
+    before = sidecar.provider.introspection.calls
+    sidecar.provider.introspection.fault = FAULTS[fault]
+    seen: set[str] = set()
+    unknown: list[str] = []
+    asking = [asyncio.create_task(_keep_asking(sidecar, seen, unknown)) for _ in range(4)]
+    started = time.monotonic()
+    while time.monotonic() - started < 0.7:
+        known.append(sidecar.provider.access_token())
+        assert {sidecar.ask_at_once(token) for token in known} == {"ok"}
+        await asyncio.sleep(0.02)
+    for task in asking:
+        task.cancel()
+    calls = sidecar.provider.introspection.calls - before
+    _logger.info("%-30s opaque, not remembered: %s, %d requests, %d calls in 0.7 s", fault, seen, len(unknown), calls)
+    assert seen == {"introspection_unavailable"}
+    assert sidecar.provider.introspection.most_in_flight <= _CONCURRENT
+    sidecar.provider.introspection.fault = None
+    await sidecar.until("ok")
+    assert await sidecar.ask(unknown[0]) == "ok"
+    for secret in (*known, *unknown, API_SECRET):
+        assert secret not in caplog.text
+
+
+async def _keep_asking(sidecar: Introspected, seen: set[str], asked: list[str]) -> None:
+    while True:
+        asked.append(sidecar.provider.opaque_token())
+        answer = await sidecar.answer(asked[-1])
+        assert answer.denied_response.status.code == 503
+        assert int(header_of(answer, "retry-after")) >= 1
+        assert not header_of(answer, "www-authenticate")
+        seen.add(reason_of(answer))
+        await asyncio.sleep(0.01)
+
+
+async def test_a_server_that_is_gone_is_a_fault_like_any_other(tmp_path: Path, provider: IdentityProvider) -> None:
+    async with introspected(tmp_path, provider, endpoint="http://127.0.0.1:9/introspect") as sidecar:
+        assert sidecar.ask_at_once(provider.access_token()) == "ok"
+        assert await sidecar.ask(provider.opaque_token()) == "introspection_unavailable"
+
+
+@pytest.mark.parametrize("fault", [hang, served(status=500), served("<html>", content_type="text/html")])
+async def test_a_server_that_fails_is_asked_ever_less_and_the_metrics_say_so(
+    sidecar: Introspected, fault: Fault
+) -> None:
+    sidecar.provider.introspection.fault = fault
+    for _ in range(200):
+        await asyncio.gather(*(sidecar.ask(sidecar.provider.opaque_token()) for _ in range(10)))
+    calls = sidecar.provider.introspection.calls
+    assert calls <= 2 * _CONCURRENT  # of two thousand requests: the crowd that met the first failure, and probes
+    assert sidecar.number("authz_introspections_total", result="failure") == calls
+    assert sidecar.number("authz_introspection_breaker_open") == 1
+    assert sidecar.number("authz_introspections_in_flight") == 0
+    sidecar.provider.introspection.fault = None
+    await sidecar.until("ok")
+    assert sidecar.number("authz_introspection_breaker_open") == 0
+
+
+async def test_a_wish_to_be_left_alone_is_heard_and_told_to_the_caller(sidecar: Introspected) -> None:
+    sidecar.provider.introspection.fault = served(status=429, headers={"Retry-After": "100"})
+    for _ in range(100):
+        answer = await sidecar.answer(sidecar.provider.opaque_token())
+        assert reason_of(answer) == "introspection_unavailable"
+        assert 90 <= int(header_of(answer, "retry-after")) <= 100
+    assert sidecar.provider.introspection.calls == 1
+
+
+async def test_a_wrong_secret_is_said_clearly_and_once_and_a_mended_one_is_taken_without_a_restart(
+    sidecar: Introspected, caplog: pytest.LogCaptureFixture
+) -> None:
+    sidecar.secret.write_text("s3cret-of-yesterday")
+    await sidecar.until("introspection_unavailable")
+    for _ in range(50):
+        assert await sidecar.ask(sidecar.provider.opaque_token()) == "introspection_unavailable"
+    told = [record for record in caplog.records if record.message == "the introspection server refuses this client"]
+    assert [record.levelname for record in told] == ["ERROR"]
+    assert "s3cret-of-yesterday" not in caplog.text
+    sidecar.secret.write_text(f"{API_SECRET}\n")
+    await sidecar.until("ok")
+
+
+LIES: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
+    "active as a text": (lambda told: told | {"active": "true"}, "inactive"),
+    "active as a number": (lambda told: told | {"active": 1}, "inactive"),
+    "active as an object": (lambda told: told | {"active": {"active": True}}, "inactive"),
+    "active is missing": (lambda told: without(told, "active"), "inactive"),
+    "nothing at all": (lambda _told: {}, "inactive"),
+    "nothing but active": (lambda _told: {"active": True}, "missing_claim"),
+    "another issuer": (lambda told: told | {"iss": "https://other.demo/"}, "unknown_issuer"),
+    "issuer is no text": (lambda told: told | {"iss": 7}, "unknown_issuer"),
+    "another audience": (lambda told: told | {"aud": "https://other.demo/"}, "wrong_audience"),
+    "no audience": (lambda told: without(told, "aud"), "wrong_audience"),
+    "no scope": (lambda told: without(told, "scope"), "insufficient_scope"),
+    "another scope": (lambda told: told | {"scope": "write:appointments"}, "insufficient_scope"),
+    "scope is a number": (lambda told: told | {"scope": 7}, "invalid_claim"),
+    "no exp": (lambda told: without(told, "exp"), "missing_claim"),
+    "exp as a text": (lambda told: told | {"exp": "tomorrow"}, "invalid_claim"),
+    "exp has passed": (lambda told: told | {"exp": int(time.time()) - 60}, "expired"),
+    "nbf is to come": (lambda told: told | {"nbf": int(time.time()) + 600}, "not_yet_valid"),
+    "iat is to come": (lambda told: told | {"iat": int(time.time()) + 600}, "not_yet_valid"),
+    "a refresh token": (lambda told: told | {"token_type": "refresh_token"}, "wrong_token_type"),
+    "a token bound to a key": (lambda told: told | {"token_type": "DPoP"}, "wrong_token_type"),
+    "token_type is no text": (lambda told: told | {"token_type": 7}, "invalid_claim"),
+    "a logout token": (lambda told: told | {"events": {}}, "wrong_token_type"),
+    "an ID token, by its nonce": (lambda told: told | {"nonce": "n"}, "id_token"),
+    "an ID token, by its audience": (lambda told: told | {"aud": CLIENT_ID}, "id_token"),
+    "an ID token, by its typ": (lambda told: told | {"typ": "ID"}, "id_token"),
+    "a subject that splits a header": (lambda told: told | {"sub": "a\r\nx-admin: 1"}, "invalid_claim"),
+}
+
+
+def without(told: dict[str, Any], name: str) -> dict[str, Any]:
+    return {each: value for each, value in told.items() if each != name}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_an_answer_is_judged_like_a_token_and_what_came_of_it_is_remembered(
+    sidecar: Introspected, lie: str
+) -> None:
+    change, expected = LIES[lie]
+    token, other = sidecar.provider.opaque_token(), sidecar.provider.opaque_token()
+    sidecar.provider.introspection.fault = served(change(sidecar.provider.introspection.describe(token)))
+    answer = await sidecar.answer(token)
+    assert reason_of(answer) == expected
+    assert answer.denied_response.status.code == (403 if expected == "insufficient_scope" else 401)
+    assert 'error="' in header_of(answer, "www-authenticate")
+    assert sidecar.ask_at_once(token) == expected
+    assert sidecar.provider.introspection.calls == 1
+    sidecar.provider.introspection.fault = None
+    assert await sidecar.ask(other) == "ok"  # the server did answer: nothing to leave it alone for
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: told,
+        lambda told: without(told, "iss"),
+        lambda told: without(told, "token_type"),
+        lambda told: told | {"token_type": "bearer"},
+        lambda told: told | {"aud": [told["aud"], "https://other.demo/"]},
+        lambda told: told | {"scope": f"{told['scope']} openid"},
+    ],
+)
+async def test_what_an_answer_may_say_otherwise_is_taken(sidecar: Introspected, change: Callable[..., Any]) -> None:
+    token = sidecar.provider.opaque_token()
+    sidecar.provider.introspection.fault = served(change(sidecar.provider.introspection.describe(token)))
+    assert await sidecar.ask(token) == "ok"
+    assert sidecar.ask_at_once(token) == "ok"
+
+
+SIGNED: dict[str, tuple[dict[str, Any], str]] = {
+    "good": ({}, "ok"),
+    "several audiences": ({"aud": ["demo-api", "other"]}, "ok"),
+    "for another client": ({"aud": "other"}, "introspection_unavailable"),
+    "for nobody": ({"aud": None}, "introspection_unavailable"),
+    "of another issuer": ({"iss": "https://other.demo/"}, "introspection_unavailable"),
+    "about nothing": ({"token_introspection": None}, "introspection_unavailable"),
+    "about a list": ({"token_introspection": [{"active": True}]}, "introspection_unavailable"),
+    "active, but beside the answer": ({"token_introspection": {}, "active": True}, "inactive"),
+}
+
+
+@pytest.mark.parametrize("kind", SIGNED)
+async def test_a_signed_answer_counts_when_it_is_the_issuers_and_for_us(sidecar: Introspected, kind: str) -> None:
+    changes, expected = SIGNED[kind]
+    token = sidecar.provider.opaque_token()
+    signed = sidecar.provider.signed_answer(sidecar.provider.introspection.describe(token), **changes)
+    sidecar.provider.introspection.fault = served(signed, content_type="application/token-introspection+jwt")
+    assert await sidecar.ask(token) == expected
+
+
+async def test_a_signed_answer_with_another_signature_or_of_another_type_does_not_count(sidecar: Introspected) -> None:
+    token = sidecar.provider.opaque_token()
+    header, claims, signature = sidecar.provider.signed_answer({"active": False}).split(".")
+    told = sidecar.provider.signed_answer(sidecar.provider.introspection.describe(token)).split(".")[1]
+    access_token = sidecar.provider.access_token(aud="demo-api", token_introspection={"active": True})
+    forged = sidecar.provider.forged_token(aud="demo-api", token_introspection={"active": True})
+    unsigned = sidecar.provider.unsigned_token(aud="demo-api", token_introspection={"active": True})
+    for answer in (f"{header}.{told}.{signature}", f"{header}.{claims}.", access_token, forged, unsigned):
+        sidecar.provider.introspection.fault = served(answer, content_type="application/token-introspection+jwt")
+        assert await sidecar.ask(token) == "introspection_unavailable"
+
+
+async def test_an_answer_after_the_callers_deadline_is_there_for_the_next_request(
+    tmp_path: Path, provider: IdentityProvider
+) -> None:
+    told = asyncio.Event()
+
+    async def late(request: web.Request) -> web.StreamResponse:
+        await told.wait()
+        return await provider.introspection.answer(request)
+
+    provider.introspection.fault = late
+    async with introspected(tmp_path, provider, timeout="10s") as sidecar:
+        token = provider.opaque_token()
+        too_late = await asyncio.gather(*(sidecar.answer(token, deadline=0.2) for _ in range(20)))
+        assert {reason_of(answer) for answer in too_late} == {"deadline_exceeded"}
+        assert {header_of(answer, "retry-after") for answer in too_late} == {"1"}
+        waiting = asyncio.create_task(sidecar.ask(token))
+        told.set()
+        assert await waiting == "ok"
+        assert sidecar.ask_at_once(token) == "ok"
+        assert provider.introspection.calls == 1
+
+
+async def test_a_revoked_token_is_refused_once_its_time_in_the_cache_is_over(
+    tmp_path: Path, provider: IdentityProvider
+) -> None:
+    async with introspected(tmp_path, provider, cache_ttl="1s") as sidecar:
+        token = provider.opaque_token()
+        assert await sidecar.ask(token) == "ok"
+        provider.introspection.revoke(token)
+        assert sidecar.ask_at_once(token) == "ok"
+        await sidecar.until("inactive", token)
+        assert provider.introspection.calls == 2
+
+
+async def test_a_token_that_is_not_active_yet_may_become_so(tmp_path: Path, provider: IdentityProvider) -> None:
+    async with introspected(tmp_path, provider, negative_cache_ttl="1s") as sidecar:
+        token = provider.opaque_token()
+        provider.introspection.fault = served({"active": False})
+        assert await sidecar.ask(token) == "inactive"
+        provider.introspection.fault = None
+        assert sidecar.ask_at_once(token) == "inactive"
+        await sidecar.until("ok", token)
+
+
+async def test_no_token_is_remembered_beyond_its_end(sidecar: Introspected) -> None:
+    token = sidecar.provider.opaque_token(exp=int(time.time()) + 2)
+    assert await sidecar.ask(token) == "ok"
+    await sidecar.until("inactive", token)
+
+
+async def test_a_jwt_is_never_shown_to_a_server_that_is_asked_about_opaque_tokens_alone(sidecar: Introspected) -> None:
+    provider = sidecar.provider
+    provider.introspection.fault = hang
+    jwts = {
+        provider.access_token(): "ok",
+        provider.access_token(iss="https://other.demo/"): "unknown_issuer",
+        provider.id_token(): "id_token",
+        provider.forged_token(): "bad_signature",
+        provider.unsigned_token(): "unsupported_algorithm",
+        provider.access_token()[:-1]: "malformed_token",
+    }
+    assert {token: sidecar.ask_at_once(token) for token in jwts} == jwts
+    assert provider.introspection.calls == 0
+
+
+class TestJwtsToo:
+    """``mode: always``."""
+
+    @pytest.fixture
+    async def sidecar(self, tmp_path: Path, provider: IdentityProvider) -> AsyncIterator[Introspected]:
+        async with introspected(tmp_path, provider, mode="always", cache_ttl="1s") as sidecar:
+            yield sidecar
+
+    async def test_a_jwt_that_was_revoked_is_refused_once_the_answer_is_too_old(self, sidecar: Introspected) -> None:
+        token = sidecar.provider.access_token()
+        assert await sidecar.ask(token) == "ok"
+        assert sidecar.ask_at_once(token) == "ok"
+        sidecar.provider.introspection.revoke(token)
+        await sidecar.until("inactive", token)
+        assert sidecar.provider.introspection.calls == 2
+
+    async def test_nothing_is_asked_about_a_jwt_that_is_refused_anyway(self, sidecar: Introspected) -> None:
+        provider = sidecar.provider
+        refused = (provider.expired_token(), provider.id_token(), provider.forged_token(), provider.unsigned_token())
+        assert {sidecar.ask_at_once(token) for token in refused} <= {
+            *("expired", "id_token", "bad_signature", "unsupported_algorithm")
+        }
+        assert provider.introspection.calls == 0
+
+    async def test_a_jwt_is_not_believed_while_nobody_can_be_asked(self, sidecar: Introspected) -> None:
+        sidecar.provider.introspection.fault = hang
+        assert await sidecar.ask(sidecar.provider.access_token()) == "introspection_unavailable"
+        assert await sidecar.ask(sidecar.provider.opaque_token()) == "introspection_unavailable"
+
+    @pytest.mark.parametrize(
+        "lie",
+        [
+            {"active": "true"},
+            *({"active": True, name: "another"} for name in ("iss", "sub", "client_id")),
+            {"active": True, "exp": 1},
+        ],
+    )
+    async def test_an_answer_that_contradicts_the_jwt_is_not_about_it(
+        self, sidecar: Introspected, lie: dict[str, Any]
+    ) -> None:
+        sidecar.provider.introspection.fault = served(lie)
+        assert await sidecar.ask(sidecar.provider.access_token()) == "inactive"
+
+    async def test_the_jwt_says_who_calls_and_what_for_whatever_the_answer_adds(self, sidecar: Introspected) -> None:
+        sidecar.provider.introspection.fault = served({"active": True, "scope": "read:appointments"})
+        assert await sidecar.ask(sidecar.provider.access_token(scope="other")) == "insufficient_scope"
+
+
+_BY_ISSUER = """\
+rules:
+  - {name: first, match: {paths: [/first]}, require: {issuers: [main]}}
+  - {name: second, match: {paths: [/second]}, require: {issuers: [second]}}
+  - {name: any}
+"""
+_KEYS_ALONE = "  - {name: keys-alone, match: {paths: [/keys]}, require: {issuers: [keys]}}\n"
+
+
+async def test_of_several_issuers_those_are_asked_that_the_rule_accepts_until_one_knows_the_token(
+    tmp_path: Path, provider: IdentityProvider
+) -> None:
+    async with IdentityProvider() as second, IdentityProvider() as keys_alone:
+        without_asking = f"  - {{issuer: '{keys_alone.issuer}', name: keys, audiences: [x]}}\n"
+        others = (issuer_of(second, name="second"), without_asking)
+        rules = _BY_ISSUER.replace("  - {name: any", f"{_KEYS_ALONE}  - {{name: any")
+        async with introspected(tmp_path, provider, *others, rules=rules) as sidecar:
+            token = second.opaque_token()
+            assert await sidecar.ask(token, path="/first") == "inactive"
+            assert await sidecar.ask(token, path="/keys") == "malformed_token"
+            assert (provider.introspection.calls, second.introspection.calls) == (1, 0)
+            assert await sidecar.ask(token, path="/second") == "ok"
+            assert sidecar.ask_at_once(token, path="/any") == "ok"  # the first said no, the second yes: both remembered
+            assert sidecar.ask_at_once(token, path="/first") == "inactive"
+            assert (provider.introspection.calls, second.introspection.calls) == (1, 1)
+            nobodys = "nobodys-token"
+            assert await sidecar.ask(nobodys) == "inactive"
+            assert (provider.introspection.calls, second.introspection.calls) == (2, 2)
+
+
+async def test_a_server_that_is_away_delays_nobody_whose_rule_accepts_another_issuer(
+    tmp_path: Path, provider: IdentityProvider
+) -> None:
+    provider.introspection.fault = hang
+    async with (
+        IdentityProvider() as second,
+        introspected(tmp_path, provider, issuer_of(second, name="second"), rules=_BY_ISSUER) as sidecar,
+    ):
+        waiting = [asyncio.create_task(sidecar.ask(provider.opaque_token(), path="/first")) for _ in range(20)]
+        await asyncio.sleep(0)
+        token = second.opaque_token()
+        assert await sidecar.ask(token, path="/second") == "ok"
+        assert not any(request.done() for request in waiting)
+        assert sidecar.ask_at_once(token, path="/second") == "ok"
+        assert set(await asyncio.gather(*waiting)) == {"introspection_unavailable"}
+        # Nobody knows whether the one that is away would have known it: 503, and where another one does, it counts.
+        assert await sidecar.ask("nobodys-token") == "introspection_unavailable"
+        assert await sidecar.ask(second.opaque_token()) == "ok"
+
+
+async def test_an_issuer_that_is_known_by_introspection_alone_needs_no_keys(
+    tmp_path: Path, provider: IdentityProvider
+) -> None:
+    endpoint = f"{provider.issuer}/introspect"
+    async with introspected(tmp_path, provider, keys="discovery: false", endpoint=endpoint) as sidecar:
+        assert await sidecar.ask(provider.opaque_token()) == "ok"
+        assert sidecar.ask_at_once(provider.access_token()) in {"unknown_key", "unsupported_algorithm"}
+        assert sidecar.app.missing() == []
+
+
+_METADATA = "/.well-known/openid-configuration"
+
+
+@pytest.mark.parametrize("at_first", [None, {}, {"introspection_endpoint": 7}, {"issuer": "https://other.demo/"}])
+async def test_an_endpoint_that_the_metadata_do_not_name_is_found_once_they_do(
+    tmp_path: Path, provider: IdentityProvider, at_first: dict[str, Any] | None
+) -> None:
+    async with Provider() as publisher:
+        named = {"issuer": publisher.origin, "jwks_uri": f"{provider.issuer}/jwks.json"}
+        if at_first is not None:
+            publisher.serve(_METADATA, json.dumps(named | at_first))
+        async with introspected(tmp_path, provider, issuer=publisher.origin, wait=False) as sidecar:
+            token, other = (provider.opaque_token(iss=publisher.origin) for _ in range(2))
+            assert await sidecar.ask(token) == "introspection_unavailable"
+            publisher.serve(_METADATA, json.dumps(named | {"introspection_endpoint": f"{provider.issuer}/introspect"}))
+            await sidecar.until("ok", token)
+            publisher.answers.clear()  # what was found serves on
+            assert await sidecar.ask(other) == "ok"

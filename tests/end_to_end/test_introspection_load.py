@@ -1,0 +1,143 @@
+"""Crowds of opaque tokens, over the real sidecar and a provider that counts how many ask it at once.
+
+Run with ``--log-cli-level=INFO`` for the figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from authz_service.demo.identity_provider import IdentityProvider
+from support.introspected import Introspected, introspected
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from aiohttp import web
+
+_logger = logging.getLogger(__name__)
+_CROWD, _CONCURRENT = 5_000, 64
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[IdentityProvider]:
+    async with IdentityProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+async def sidecar(tmp_path: Path, provider: IdentityProvider) -> AsyncIterator[Introspected]:
+    async with introspected(tmp_path, provider, max_concurrent=_CONCURRENT, timeout="10s") as sidecar:
+        yield sidecar
+
+
+async def test_five_thousand_requests_with_one_token_at_once_are_one_call(sidecar: Introspected) -> None:
+    token = sidecar.provider.opaque_token()
+    started = time.perf_counter()
+    reasons = Counter(await asyncio.gather(*(sidecar.ask(token, deadline=60) for _ in range(_CROWD))))
+    seconds, calls = time.perf_counter() - started, sidecar.provider.introspection.calls
+    _logger.info("%d requests with one token: %s, %d call, %.2f s", _CROWD, dict(reasons), calls, seconds)
+    assert reasons == {"ok": _CROWD}
+    assert calls == 1
+
+
+async def test_five_thousand_distinct_tokens_at_once_are_never_more_calls_at_a_time_than_configured(
+    sidecar: Introspected,
+) -> None:
+    async def after_a_while(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.05)
+        return await introspection.answer(request)
+
+    introspection = sidecar.provider.introspection
+    introspection.fault = after_a_while
+    tokens = [sidecar.provider.opaque_token() for _ in range(_CROWD)]
+    jwt = sidecar.provider.access_token()
+    started = time.perf_counter()
+    crowd = [asyncio.create_task(sidecar.ask(token)) for token in tokens]
+    await asyncio.sleep(0)
+    assert sidecar.ask_at_once(jwt) == "ok"
+    reasons = Counter(await asyncio.gather(*crowd))
+    _logger.info(
+        "%d distinct tokens: %s, %d calls, at most %d at once, %.2f s",
+        *(_CROWD, dict(reasons), introspection.calls, introspection.most_in_flight, time.perf_counter() - started),
+    )
+    assert reasons.keys() == {"ok", "introspection_unavailable"}
+    assert reasons["ok"] == introspection.calls == 2 * _CONCURRENT  # those in flight, and those that may wait
+    assert introspection.most_in_flight == _CONCURRENT
+    assert sidecar.number("authz_introspections_in_flight") == 0
+    assert sidecar.number("authz_introspection_breaker_open") == 0  # our own limit is no failure of the server
+    assert {await sidecar.ask(token) for token in tokens[-_CONCURRENT:]} == {"ok"}
+
+
+async def test_a_stream_of_distinct_tokens_is_answered_whole_while_it_is_no_wider_than_calls_and_queue(
+    sidecar: Introspected,
+) -> None:
+    tokens = iter([sidecar.provider.opaque_token() for _ in range(_CROWD)])
+    reasons: Counter[str] = Counter()
+
+    async def asks() -> None:
+        for token in tokens:
+            reasons[await sidecar.ask(token)] += 1
+
+    started = time.perf_counter()
+    await asyncio.gather(*(asks() for _ in range(2 * _CONCURRENT)))
+    seconds = time.perf_counter() - started
+    _logger.info("%d distinct tokens in turn: %s, %.0f calls/s", _CROWD, dict(reasons), _CROWD / seconds)
+    assert reasons == {"ok": _CROWD}
+    assert sidecar.provider.introspection.most_in_flight <= _CONCURRENT
+
+
+async def test_who_gives_up_takes_the_answer_from_nobody_and_the_number_of_calls_stays_bounded(
+    sidecar: Introspected,
+) -> None:
+    told = asyncio.Event()
+
+    async def late(request: web.Request) -> web.StreamResponse:
+        await told.wait()
+        return await sidecar.provider.introspection.answer(request)
+
+    sidecar.provider.introspection.fault = late
+    shared = sidecar.provider.opaque_token()
+    others = [sidecar.provider.opaque_token() for _ in range(_CROWD)]
+    impatient = await asyncio.gather(
+        *(sidecar.ask(shared, deadline=0.2) for _ in range(_CROWD)),
+        *(sidecar.ask(token, deadline=0.2) for token in others),
+    )
+    assert set(impatient) == {"deadline_exceeded", "introspection_unavailable"}
+    assert sidecar.number("authz_introspections_in_flight") == _CONCURRENT
+    while sidecar.provider.introspection.in_flight < _CONCURRENT:  # noqa: ASYNC110 - the crowd was first
+        await asyncio.sleep(0.01)
+    patient = asyncio.create_task(sidecar.ask(shared))
+    told.set()
+    assert await patient == "ok"
+    assert sidecar.provider.introspection.most_in_flight == _CONCURRENT
+
+
+async def test_while_the_server_hangs_a_crowd_of_unknown_tokens_delays_no_jwt_and_no_remembered_token(
+    sidecar: Introspected,
+) -> None:
+    provider = sidecar.provider
+    opaque = provider.opaque_token()
+    assert await sidecar.ask(opaque) == "ok"
+    never = asyncio.Event()
+
+    async def hang(_request: web.Request) -> web.StreamResponse:
+        await never.wait()
+        raise AssertionError
+
+    provider.introspection.fault = hang
+    crowd = [asyncio.create_task(sidecar.ask(provider.opaque_token())) for _ in range(_CROWD)]
+    await asyncio.sleep(0.1)
+    known = [opaque, *(provider.access_token() for _ in range(200))]
+    for _ in range(5):
+        assert {sidecar.ask_at_once(token) for token in known} == {"ok"}
+        await asyncio.sleep(0)
+    assert sum(not request.done() for request in crowd) == 2 * _CONCURRENT  # the others heard at once that it is busy
+    assert set(await asyncio.gather(*crowd)) == {"deadline_exceeded", "introspection_unavailable"}

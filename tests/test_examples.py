@@ -1,0 +1,123 @@
+"""Every example is a good configuration whose cases pass, and together they show the whole language."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from authz_service.cli import main
+from authz_service.config.load import load
+from authz_service.config.model import OPERATORS, Condition, Match, Require, Rule, Section, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted(folder for folder in (ROOT / "examples").iterdir() if folder.is_dir())
+PROVIDERS = {"auth0", "okta", "entra-id", "keycloak", "google", "cognito"}
+NAMES = [folder.name for folder in EXAMPLES]
+
+
+def cases_of(folder: Path) -> list[dict[str, Any]]:
+    cases: list[dict[str, Any]] = yaml.safe_load((folder / "cases.yaml").read_text())["cases"]
+    return cases
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=NAMES)
+def test_it_is_valid_and_warns_of_nothing_but_the_shadow_that_it_shows(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check-config", str(folder / "config.yaml")]) == 0
+    *warnings, valid = capsys.readouterr().out.splitlines()
+    assert valid.endswith(": valid")
+    assert all(re.search(r"\.mode: denies nothing", line) for line in warnings)
+    assert len(warnings) == (3 if folder.name == "shadow-migration" else 0)
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=NAMES)
+def test_its_cases_pass(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", "--config", str(folder / "config.yaml"), str(folder / "cases.yaml")]) == 0
+    assert capsys.readouterr().out.endswith(f"{len(cases_of(folder))} passed, 0 failed\n")
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=NAMES)
+def test_its_cases_show_who_gets_in_and_who_does_not(folder: Path) -> None:
+    expected = [case["expect"] for case in cases_of(folder)]
+    reasons = {each.get("reason") for each in expected}
+    assert {"missing_token", "id_token"} <= reasons
+    assert any(each.get("decision") == "allow" for each in expected)
+    if folder.name in PROVIDERS:
+        assert "wrong_audience" in reasons
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=NAMES)
+def test_every_rule_of_it_decides_some_case(folder: Path) -> None:
+    settings = load(folder / "config.yaml", look_at_files=False)
+    shown = {case["expect"].get("rule") for case in cases_of(folder)}
+    assert {rule.name for rule in settings.rules} <= shown
+
+
+def test_there_is_one_for_each_provider_and_the_list_names_them_all() -> None:
+    assert PROVIDERS | {"grpc-service", "multi-tenant", "shadow-migration"} == set(NAMES)
+    listed = re.findall(r"^\| \[([a-z0-9-]+)\]", (ROOT / "examples" / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == NAMES
+
+
+def sections(part: object) -> Iterator[Section]:
+    """A part of the settings, and all within it."""
+    if isinstance(part, Section):
+        yield part
+        for name in type(part).model_fields:
+            yield from sections(getattr(part, name))
+    elif isinstance(part, (tuple, list)):
+        for item in part:
+            yield from sections(item)
+    elif isinstance(part, dict):
+        for item in part.values():
+            yield from sections(item)
+
+
+def written(settings: list[Settings]) -> set[str]:
+    return {
+        f"{type(part).__name__}.{key}" for each in settings for part in sections(each) for key in part.model_fields_set
+    }
+
+
+def all_of(*kinds: type[Section]) -> set[str]:
+    return {f"{kind.__name__}.{key}" for kind in kinds for key in kind.model_fields}
+
+
+def test_together_they_show_every_key_of_a_rule() -> None:
+    shown = written([load(folder / "config.yaml", look_at_files=False) for folder in EXAMPLES])
+    assert all_of(Rule, Match, Require, Condition) <= shown
+    assert len(OPERATORS) == 6
+
+
+def test_with_the_readme_and_the_complete_example_every_key_that_there_is_is_written_and_accepted(
+    tmp_path: Path,
+) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    files = [folder / "config.yaml" for folder in EXAMPLES]
+    files.append(ROOT / "tests" / "config" / "examples" / "complete.yaml")
+    for number, block in enumerate(block for block in blocks if "issuers:" in block and "rules:" in block):
+        files.append(tmp_path / f"{number}.yaml")
+        files[-1].write_text(block)
+        # What is shown as the other way to say something is written as a comment.
+        files.append(tmp_path / f"{number}-uri.yaml")
+        files[-1].write_text(block.replace("discovery: true", "# discovery").replace("# jwks_uri:", "jwks_uri:"))
+        files.append(tmp_path / f"{number}-file.yaml")
+        files[-1].write_text(block.replace("discovery: true", "# discovery").replace("# jwks_file:", "jwks_file:"))
+        files.append(tmp_path / f"{number}-key.yaml")
+        by_key = block.replace("client_secret_file: secret", "private_key_file: key.pem")
+        files[-1].write_text(by_key.replace("auth_method: client_secret_basic", "auth_method: private_key_jwt"))
+    settings = [load(file, look_at_files=False) for file in files]
+    kinds = {type(part) for each in settings for part in sections(each)}
+    assert written(settings) == all_of(*kinds)
+    assert {kind.__name__ for kind in kinds} == {
+        *("Settings", "Server", "Tls", "Issuer", "Keys", "Rule", "Match", "Require", "Scopes", "Condition"),
+        *("Upstream", "TokenCache", "Logging", "Introspection"),
+    }
