@@ -50,8 +50,10 @@ def values_schema() -> str:
 
 
 def example(shape: str) -> str:
-    """A shape as its values file has it."""
-    return as_text(render(CHART, yaml.safe_load((CHART / "values" / f"{shape}.yaml").read_text())))
+    """A shape as its values file has it, without the dashboard: thousands of lines that stand in a file of their own."""
+    values = yaml.safe_load((CHART / "values" / f"{shape}.yaml").read_text())
+    values["monitoring"]["dashboard"] = {"enabled": False}
+    return as_text(render(CHART, values))
 
 
 def application() -> str:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-CONFIGURATIONS = [block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if "issuers:" in block]
+BLOCKS = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+VALUES = [block for block in BLOCKS if block.startswith("shape:")]  # of the chart
+CONFIGURATIONS = [block for block in BLOCKS if "issuers:" in block and block not in VALUES]
+DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "UPGRADING.md", "helm/README.md"]
+GUIDES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 
 
 @pytest.mark.parametrize("text", CONFIGURATIONS, ids=["small", "settings"])
@@ -91,10 +95,18 @@ def test_every_command_stands_in_the_readme_and_no_other_does() -> None:
     assert sorted(told) == sorted(commands)
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "helm/README.md"])
+@pytest.mark.parametrize("document", [*DOCUMENTS, *GUIDES])
 def test_every_file_that_a_document_names_exists(document: str) -> None:
-    named = re.findall(
-        r"`((?:authz_service|proto|tests|bench)/[\w/.-]+)`|\]\((?!https?:)([\w./-]+)\)", (ROOT / document).read_text()
-    )
-    for name in (code or link for code, link in named):
+    text = (ROOT / document).read_text()
+    for name in re.findall(r"`((?:authz_service|proto|tests|bench|helm|docker|docs)/[\w/.-]+)`", text):
         assert (ROOT / name).exists(), name
+    for link, anchor in re.findall(r"\]\((?!https?:)([\w./-]*)(?:#([\w-]+))?\)", text):
+        target = (ROOT / document).parent / link if link else ROOT / document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), f"{link}#{anchor}"
+
+
+def anchors(text: str) -> set[str]:
+    """The names by which headings are linked to."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -124,3 +124,12 @@ async def test_what_istio_patches_into_envoy_is_what_envoy_takes(tmp_path: Path)
         assert patched in str(bootstrap)
     async with running_envoy(moved(bootstrap, {}), tmp_path) as envoy:
         assert envoy.ports["http"]
+
+
+def test_the_readmes_way_to_a_protected_route_is_one_that_the_chart_takes() -> None:
+    readme = (ROOT / "README.md").read_text()
+    (block,) = re.findall(r"```yaml\n(shape:.*?)```", readme, re.DOTALL)
+    found = in_order(render(CHART, yaml.safe_load(block), name="shop"))
+    assert [problem for each in found for problem in manifests.problems(each)] == []
+    (service,) = [each for each in found if each["kind"] == "Service"]
+    assert f"service/{service['metadata']['name']} 8000:{service['spec']['ports'][0]['port']}" in readme

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from authz_service import __version__
-from authz_service.config.load import load
+from authz_service.config.load import load_with_warnings
 from generate import CHART, files
 from support.chart import NAME, container, containers, manifests, merged, notes, one, pods, shape
 from support.manifests import NEWEST, problems
@@ -88,7 +88,9 @@ def test_the_configuration_goes_in_unchanged_and_is_one_that_the_program_takes(n
     for folder in ("/etc/authz-tls", "/var/lib/authz-service", "/run/authz"):
         text = text.replace(folder, str(tmp_path))
     (tmp_path / "config.yaml").write_text(text)
-    assert load(tmp_path / "config.yaml").rules
+    settings, warnings = load_with_warnings(tmp_path / "config.yaml", lambda _settings: ())
+    assert settings.rules
+    assert warnings == ()
 
 
 @pytest.mark.parametrize("name", PODS)
