@@ -50,7 +50,7 @@ def values_schema() -> str:
 
 
 def example(shape: str) -> str:
-    """A shape as its values file has it, without the dashboard: thousands of lines that stand in a file of their own."""
+    """A shape as its values file has it, but for the dashboard: thousands of lines, which have a file of their own."""
     values = yaml.safe_load((CHART / "values" / f"{shape}.yaml").read_text())
     values["monitoring"]["dashboard"] = {"enabled": False}
     return as_text(render(CHART, values))

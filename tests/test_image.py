@@ -34,7 +34,8 @@ async def test_the_linter_finds_nothing() -> None:
 
 
 def last(name: str) -> str:
-    return [text for each, text in LAST if each == name][-1]
+    texts: list[str] = [text for each, text in LAST if each == name]
+    return texts[-1]
 
 
 def test_the_image_has_a_numeric_user_that_is_not_root() -> None:

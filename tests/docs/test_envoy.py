@@ -155,7 +155,11 @@ async def test_grpc_calls_are_decided_by_their_path_and_denied_by_a_status(
 ) -> None:
     roots = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
     async with grpc.aio.secure_channel(f"localhost:{most.ports['https']}", roots) as channel:
-        check = health_pb2_grpc.HealthStub(channel).Check
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
 
         async def code(**claims: Any) -> grpc.StatusCode:
             metadata = [("authorization", f"Bearer {provider.access_token(**claims)}")] if claims else []
