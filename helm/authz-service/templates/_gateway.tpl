@@ -7,7 +7,14 @@ name: envoy
 image: {{ .Values.gateway.envoy.image | quote }}
 imagePullPolicy: {{ .Values.gateway.envoy.pullPolicy }}
 command: [envoy]
-args: [--config-path, /etc/envoy/envoy.yaml, --log-level, {{ .Values.gateway.envoy.logLevel }}, --disable-hot-restart]
+args:
+  - --config-path
+  - /etc/envoy/envoy.yaml
+  - --log-level
+  - {{ .Values.gateway.envoy.logLevel }}
+  - --concurrency
+  - {{ .Values.gateway.envoy.concurrency | quote }}
+  - --disable-hot-restart
 ports:
   - name: http
     containerPort: {{ .Values.gateway.envoy.port }}
