@@ -14,11 +14,12 @@ import trustme
 import yaml
 from transport.pki import TlsFiles
 
+from authz_service.demo.envoy import binary
 from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from authz_service.demo.run import Outcome, send
 from authz_service.demo.samples import Sample
 from authz_service.demo.sidecar import Sidecar
-from support.chart import NAME, manifests, one
+from support.chart import NAME, container, manifests, one
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, moved, pipe, running_envoy
 from support.request import request
@@ -181,3 +182,13 @@ async def test_envoy_serves_the_certificate_and_takes_over_a_renewed_one(tmp_pat
                     assert await status(new, envoy.ports["http"]) == 503
                     return
                 await asyncio.sleep(0.05)
+
+
+async def test_the_arguments_of_the_container_are_those_that_envoy_takes(tmp_path: Path) -> None:
+    found = manifests("gateway", changes("http://127.0.0.1:9", tmp_path))
+    config = tmp_path / "envoy.yaml"
+    config.write_text(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
+    arguments = container(one(found, "Deployment")["spec"]["template"], "envoy")["args"]
+    command = [str(config) if each == "/etc/envoy/envoy.yaml" else each for each in arguments]
+    process = await asyncio.create_subprocess_exec(binary(), *command, "--mode", "validate")
+    assert await process.wait() == 0
