@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -86,12 +87,13 @@ async def test_a_stream_of_distinct_tokens_is_answered_whole_while_it_is_no_wide
         for token in tokens:
             reasons[await sidecar.ask(token)] += 1
 
-    started = time.perf_counter()
+    started, threads = time.perf_counter(), threading.active_count()
     await asyncio.gather(*(asks() for _ in range(2 * _CONCURRENT)))
     seconds = time.perf_counter() - started
     _logger.info("%d distinct tokens in turn: %s, %.0f calls/s", _CROWD, dict(reasons), _CROWD / seconds)
     assert reasons == {"ok": _CROWD}
     assert sidecar.provider.introspection.most_in_flight <= _CONCURRENT
+    assert threading.active_count() == threads
 
 
 async def test_who_gives_up_takes_the_answer_from_nobody_and_the_number_of_calls_stays_bounded(
