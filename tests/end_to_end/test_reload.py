@@ -300,7 +300,7 @@ async def test_through_the_real_envoy_no_request_is_lost_and_none_is_mixed_while
     async with (
         Sidecar(mounted.file, tmp_path / "log") as sidecar,
         Upstream() as upstream,
-        Envoy(Bootstrap(mounted.address, upstream.port), tmp_path) as envoy,
+        Envoy(Bootstrap(mounted.address, upstream.port, timeout="20s"), tmp_path) as envoy,
         aiohttp.ClientSession() as session,
     ):
         flipping = asyncio.create_task(flipped(mounted, sidecar, SHADOW, 8, seen))
