@@ -76,9 +76,14 @@ def _long_outage(where: Where, issuer: Issuer) -> Iterator[Problem]:
 def _plain_http(where: Where, issuer: Issuer) -> Iterator[Problem]:
     keys = issuer.keys
     url = keys.jwks_uri or issuer.issuer
-    if keys.allow_http and keys.jwks_file is None and not https_or_loopback(url):
+    by_network = issuer.has_keys and keys.jwks_file is None
+    if keys.allow_http and by_network and not https_or_loopback(url):
         text = "lets the keys come over plain http from another machine, where anybody on the way may replace them: "
         yield Problem(where, f"{text}use https")
+    asking = issuer.introspection
+    if asking is not None and keys.allow_http and not https_or_loopback(asking.endpoint or issuer.issuer):
+        text = "lets tokens and the client's proof go over plain http to another machine, where anybody on the way may "
+        yield Problem(where, f"{text}take them, and say that any token is active: use https")
 
 
 # Rules that earlier ones hide.

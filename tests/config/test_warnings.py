@@ -174,6 +174,26 @@ def test_plain_http_to_another_machine_is_named(issuer: str, keys: dict[str, Any
     assert all(each.startswith("issuers[0].keys.allow_http: lets the keys come over plain http") for each in found)
 
 
+@pytest.mark.parametrize(
+    ("issuer", "endpoint", "keys", "count"),
+    [
+        ("https://idp.example/", "http://idp.example/introspect", {"allow_http": True}, 1),
+        ("http://idp.example/", None, {"allow_http": True, "jwks_file": "jwks.json"}, 1),
+        ("http://idp.example/", "http://idp.example/introspect", {"allow_http": True, "discovery": False}, 1),
+        ("https://idp.example/", "http://127.0.0.1/introspect", {"allow_http": True}, 0),
+        ("https://idp.example/", "https://idp.example/introspect", {"allow_http": True}, 0),
+        ("https://idp.example/", None, {"allow_http": True}, 0),
+    ],
+)
+def test_tokens_that_go_to_another_machine_by_plain_http_are_named(
+    issuer: str, endpoint: str | None, keys: dict[str, Any], count: int
+) -> None:
+    introspection = {"endpoint": endpoint, "client_id": "my-api", "client_secret_file": "secret"}
+    found = warned({}, issuers=[MAIN | {"issuer": issuer, "keys": keys, "introspection": introspection}])
+    assert len(found) == count
+    assert all(each.startswith("issuers[0].keys.allow_http: lets tokens and the client's proof") for each in found)
+
+
 def test_a_thousand_rules_are_compared_with_each_other() -> None:
     rules = [match(f"/v1/things-{number}", f"/v1/{{t}}/files-{number}/**") for number in range(1000)]
     assert warned(*rules, match("/v1/things-500")) == [

@@ -171,6 +171,16 @@ async def test_a_server_that_is_gone_is_a_fault_like_any_other(tmp_path: Path, p
         assert await sidecar.ask(provider.opaque_token()) == "introspection_unavailable"
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_nobody_is_shown_a_token_because_a_server_says_so(sidecar: Introspected, status: int) -> None:
+    async with IdentityProvider() as elsewhere:
+        token = elsewhere.opaque_token(iss=sidecar.provider.issuer)
+        target = f"{elsewhere.issuer}/introspect"
+        sidecar.provider.introspection.fault = served(status=status, headers={"Location": target})
+        assert await sidecar.ask(token) == "introspection_unavailable"
+        assert elsewhere.introspection.calls == 0
+
+
 @pytest.mark.parametrize("fault", [hang, served(status=500), served("<html>", content_type="text/html")])
 async def test_a_server_that_fails_is_asked_ever_less_and_the_metrics_say_so(
     sidecar: Introspected, fault: Fault

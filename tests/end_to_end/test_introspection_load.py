@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from aiohttp import web
 
 from authz_service.demo.identity_provider import IdentityProvider
 from support.introspected import Introspected, introspected
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from aiohttp import web
 
 _logger = logging.getLogger(__name__)
 _CROWD, _CONCURRENT = 5_000, 64
@@ -34,7 +35,10 @@ async def provider() -> AsyncIterator[IdentityProvider]:
 
 @pytest.fixture
 async def sidecar(tmp_path: Path, provider: IdentityProvider) -> AsyncIterator[Introspected]:
-    async with introspected(tmp_path, provider, max_concurrent=_CONCURRENT, timeout="10s") as sidecar:
+    # Longer than any machine takes for a crowd: what is looked at is the order of things, not their time.
+    async with introspected(
+        tmp_path, provider, max_concurrent=_CONCURRENT, timeout="60s", check_deadline="60s"
+    ) as sidecar:
         yield sidecar
 
 
@@ -86,12 +90,13 @@ async def test_a_stream_of_distinct_tokens_is_answered_whole_while_it_is_no_wide
         for token in tokens:
             reasons[await sidecar.ask(token)] += 1
 
-    started = time.perf_counter()
+    started, threads = time.perf_counter(), threading.active_count()
     await asyncio.gather(*(asks() for _ in range(2 * _CONCURRENT)))
     seconds = time.perf_counter() - started
     _logger.info("%d distinct tokens in turn: %s, %.0f calls/s", _CROWD, dict(reasons), _CROWD / seconds)
     assert reasons == {"ok": _CROWD}
     assert sidecar.provider.introspection.most_in_flight <= _CONCURRENT
+    assert threading.active_count() == threads
 
 
 async def test_who_gives_up_takes_the_answer_from_nobody_and_the_number_of_calls_stays_bounded(
@@ -126,11 +131,11 @@ async def test_while_the_server_hangs_a_crowd_of_unknown_tokens_delays_no_jwt_an
     provider = sidecar.provider
     opaque = provider.opaque_token()
     assert await sidecar.ask(opaque) == "ok"
-    never = asyncio.Event()
+    given_up = asyncio.Event()
 
     async def hang(_request: web.Request) -> web.StreamResponse:
-        await never.wait()
-        raise AssertionError
+        await given_up.wait()
+        return web.Response(status=500)
 
     provider.introspection.fault = hang
     crowd = [asyncio.create_task(sidecar.ask(provider.opaque_token())) for _ in range(_CROWD)]
@@ -140,4 +145,5 @@ async def test_while_the_server_hangs_a_crowd_of_unknown_tokens_delays_no_jwt_an
         assert {sidecar.ask_at_once(token) for token in known} == {"ok"}
         await asyncio.sleep(0)
     assert sum(not request.done() for request in crowd) == 2 * _CONCURRENT  # the others heard at once that it is busy
-    assert set(await asyncio.gather(*crowd)) == {"deadline_exceeded", "introspection_unavailable"}
+    given_up.set()
+    assert set(await asyncio.gather(*crowd)) == {"introspection_unavailable"}

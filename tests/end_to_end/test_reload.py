@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import grpc
 import pytest
 from keys.fakes import jwks
+from prometheus_client.parser import text_string_to_metric_families
 from transport.wire import Answer, check_request, read, signed
 
 from authz_service.cli import main
 from authz_service.demo.envoy import Bootstrap, Envoy
+from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
+from authz_service.demo.run import send
+from authz_service.demo.samples import Sample
 from authz_service.demo.sidecar import Sidecar
 from authz_service.demo.upstream import Upstream
 from authz_service.transport.grpcio_server import SERVICE
+from support.mesh import Mesh, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,42 +33,54 @@ if TYPE_CHECKING:
 
 HANG_GUARD = 30.0  # seconds: no test waits for it
 ISSUER = "https://issuer.example"
-# Two versions that differ in two things at once: what is asked for, and who decides it.
-OLD = {"name": "old", "require": {"scopes": ["old"]}}
-NEW = {"name": "new", "require": {"scopes": ["new"]}}
+TAKEN, REFUSED = "configuration taken over", "configuration refused; the old one keeps serving"
+NEEDS_RESTART = "changed, but needs a restart to take effect"
+
+
+def version(name: str, **parts: Any) -> dict[str, Any]:
+    """A configuration that shows its name in what it says of rules, of issuers and of upstream headers."""
+    own = {
+        "issuers": [{"issuer": ISSUER, "name": name, "audiences": ["api"], "keys": {"jwks_file": "jwks.json"}}],
+        "rules": [{"name": name, "require": {"scopes": [name]}}],
+        "upstream": {"headers": {f"x-{name}-subject": "sub"}},
+    }
+    return own | parts
+
+
+OLD, NEW = version("old"), version("new")
+SHADOW = version("new", rules=[{"name": "new", "require": {"scopes": ["new"]}, "mode": "shadow"}])
+MISTAKE = version("old", rules=[{"nmae": "mistake"}])
 
 
 class Mounted:
-    """A configuration as Kubernetes mounts one: the file is a link into a folder that is swapped as a whole."""
+    """A configuration and a key set as Kubernetes mounts them: links into a folder that is swapped as a whole."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "mounted"
         self.folder.mkdir()
         self.file = self.folder / "config.yaml"
         self.address = f"unix:{folder / 's'}"
-        (folder / "jwks.json").write_bytes(jwks("a"))
-        self._versions = 0
+        self._swaps = 0
 
-    def text(self, *rules: dict[str, Any], **server: Any) -> str:
-        issuer = {"issuer": ISSUER, "name": "main", "audiences": ["api"], "keys": {"jwks_file": "../../jwks.json"}}
+    def swap(self, parts: dict[str, Any], kid: str = "a", **server: Any) -> None:
         own = {"grpc_address": self.address, "admin_address": "127.0.0.1:0"}
-        return json.dumps({"server": own | server, "issuers": [issuer], "rules": rules})
-
-    def swap(self, text: str) -> None:
-        self._versions += 1
-        version = self.folder / f"..version-{self._versions}"
-        version.mkdir()
-        (version / "config.yaml").write_text(text.replace("../../jwks.json", str(self.folder.parent / "jwks.json")))
-        (self.folder / "..new").symlink_to(version.name)
+        before, self._swaps = self.folder / f"..version-{self._swaps}", self._swaps + 1
+        after = self.folder / f"..version-{self._swaps}"
+        after.mkdir()
+        (after / "config.yaml").write_text(json.dumps(parts | {"server": own | server}))
+        (after / "jwks.json").write_bytes(jwks(kid))
+        (self.folder / "..new").symlink_to(after.name)
         (self.folder / "..new").rename(self.folder / "..data")
-        if not self.file.is_symlink():
-            self.file.symlink_to("..data/config.yaml")
+        shutil.rmtree(before, ignore_errors=True)
+        for name in ("config.yaml", "jwks.json"):
+            if not (self.folder / name).is_symlink():
+                (self.folder / name).symlink_to(f"..data/{name}")
 
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> Mounted:
     mounted = Mounted(tmp_path)
-    mounted.swap(mounted.text(OLD))
+    mounted.swap(OLD)
     return mounted
 
 
@@ -75,51 +94,104 @@ def told(sidecar: Sidecar, event: str) -> list[dict[str, Any]]:
     return [record for record in sidecar.log() if record["event"] == event]
 
 
-def sent(scope: str = "old") -> bytes:
-    return check_request(token=signed("a", now=time.time(), iss=ISSUER, aud="api", scope=scope))
+def hang_up(sidecar: Sidecar) -> None:
+    assert sidecar.process is not None
+    sidecar.process.send_signal(signal.SIGHUP)
 
 
-async def decided(channel: grpc.aio.Channel, data: bytes) -> Answer:
+async def gauge(sidecar: Sidecar, name: str, **labels: str) -> float | None:
+    """A sample's value; None when there is no such series."""
+    async with aiohttp.ClientSession() as session, session.get(f"{sidecar.admin_url}/metrics") as answer:
+        families = list(text_string_to_metric_families(await answer.text()))
+    samples = (each for family in families for each in family.samples)
+    return next((each.value for each in samples if each.name == name and labels.items() <= each.labels.items()), None)
+
+
+def token(scope: str, kid: str = "a", subject: str = "alice") -> str:
+    return signed(kid, now=time.time(), iss=ISSUER, aud="api", scope=scope, sub=subject)
+
+
+async def decided(channel: grpc.aio.Channel, bearer: str) -> Answer:
     calling: Any = channel.unary_unary(f"/{SERVICE}/Check")
-    return read(await calling(data, timeout=HANG_GUARD))
+    return read(await calling(check_request(token=bearer), timeout=HANG_GUARD))
 
 
-TAKEN, REFUSED = "configuration taken over", "configuration refused; the old one keeps serving"
+# What operators do, one thing after the other.
 
 
-async def test_a_swapped_link_and_a_hangup_change_the_rules_and_a_mistake_does_not(
+async def test_a_swapped_link_changes_the_rules_and_a_mistake_changes_nothing_and_is_told(
     mounted: Mounted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with (
         Sidecar(mounted.file, tmp_path / "log") as sidecar,
         grpc.aio.insecure_channel(mounted.address) as channel,
     ):
-        assert (await decided(channel, sent())).metadata["rule"] == "old"
-        mounted.swap(mounted.text(NEW))
+        assert (await decided(channel, token("old"))).metadata["rule"] == "old"
+        mounted.swap(NEW)
         await until(lambda: len(told(sidecar, TAKEN)) == 1)
-        assert (await decided(channel, sent())).reason == "insufficient_scope"
+        assert (await decided(channel, token("old"))).reason == "insufficient_scope"
+        since = await gauge(sidecar, "authz_config_last_reload_success_timestamp_seconds")
 
-        mounted.swap(mounted.text({"nmae": "mistake"}))
+        mounted.swap(MISTAKE)
         await until(lambda: len(told(sidecar, REFUSED)) == 1)
         problems = told(sidecar, REFUSED)[0]["problems"]
-        assert any("rules[0].nmae: is not a key here: did you mean name?" in problem for problem in problems)
-        assert (await decided(channel, sent("new"))).metadata["rule"] == "new"
+        assert f"{mounted.file}:1: rules[0].nmae: is not a key here: did you mean name?" in problems
+        assert (await decided(channel, token("new"))).metadata["rule"] == "new"
         assert await asyncio.to_thread(main, ["healthcheck", "--config", str(mounted.file)]) == 0
         assert "SERVING" in capsys.readouterr().out
-        async with aiohttp.ClientSession() as session, session.get(f"{sidecar.admin_url}/metrics") as answer:
-            metrics = await answer.text()
-        assert "authz_config_last_reload_successful 0.0" in metrics
-        assert 'authz_config_reloads_total{result="failure"} 1.0' in metrics
+        await sidecar.ready()
+        assert await gauge(sidecar, "authz_config_last_reload_successful") == 0
+        assert await gauge(sidecar, "authz_config_last_reload_success_timestamp_seconds") == since
+        assert await gauge(sidecar, "authz_config_reloads_total", result="failure") == 1
 
-        mounted.swap(mounted.text(OLD, grpc_address="127.0.0.1:1"))
+        mounted.swap(OLD)
         await until(lambda: len(told(sidecar, TAKEN)) == 2)
-        assert told(sidecar, "changed, but needs a restart to take effect")[0]["keys"] == ["server.grpc_address"]
-        assert (await decided(channel, sent())).metadata["rule"] == "old"
-
-        assert sidecar.process is not None
-        sidecar.process.send_signal(signal.SIGHUP)
-        await until(lambda: len(told(sidecar, TAKEN)) == 3)
+        assert (await decided(channel, token("old"))).metadata["rule"] == "old"
+        assert await gauge(sidecar, "authz_config_last_reload_successful") == 1
+        assert await gauge(sidecar, "authz_config_reloads_total", result="success") == 2
         assert await sidecar.stop() == 0
+
+
+async def test_a_hangup_reloads_whether_anything_changed_or_not_and_is_answered_for_a_mistake_too(
+    mounted: Mounted, tmp_path: Path
+) -> None:
+    async with Sidecar(mounted.file, tmp_path / "log") as sidecar:
+        for times in (1, 2):
+            hang_up(sidecar)
+            await until(lambda times=times: len(told(sidecar, TAKEN)) == times)  # type: ignore[misc]
+        mounted.swap(MISTAKE)
+        for times in (1, 2):
+            hang_up(sidecar)
+            await until(lambda times=times: len(told(sidecar, REFUSED)) >= times)  # type: ignore[misc]
+        assert await sidecar.stop() == 0
+
+
+async def test_rules_and_keys_that_are_swapped_in_together_serve_together(mounted: Mounted, tmp_path: Path) -> None:
+    async with (
+        Sidecar(mounted.file, tmp_path / "log") as sidecar,
+        grpc.aio.insecure_channel(mounted.address) as channel,
+    ):
+        leaving = token("old new", kid="a")
+        assert (await decided(channel, leaving)).reason == "ok"
+        mounted.swap(NEW, kid="b")
+        await until(lambda: len(told(sidecar, TAKEN)) == 1)
+        assert (await decided(channel, token("new", kid="b"))).metadata["rule"] == "new"
+        assert (await decided(channel, leaving)).reason == "unknown_key"  # though it was remembered
+
+
+async def test_a_changed_listener_is_named_and_waits_for_a_restart_while_the_rest_takes_effect(
+    mounted: Mounted, tmp_path: Path
+) -> None:
+    async with (
+        Sidecar(mounted.file, tmp_path / "log") as sidecar,
+        grpc.aio.insecure_channel(mounted.address) as channel,
+    ):
+        mounted.swap(NEW, grpc_address="127.0.0.1:1", admin_address="127.0.0.1:2")
+        await until(lambda: len(told(sidecar, NEEDS_RESTART)) == 1)
+        assert told(sidecar, NEEDS_RESTART)[0]["keys"] == ["server.grpc_address", "server.admin_address"]
+        assert (await decided(channel, token("new"))).metadata["rule"] == "new"
+        await sidecar.ready()
+        assert await gauge(sidecar, "authz_config_last_reload_successful") == 1
 
 
 async def test_a_file_that_goes_away_changes_nothing(mounted: Mounted, tmp_path: Path) -> None:
@@ -129,60 +201,120 @@ async def test_a_file_that_goes_away_changes_nothing(mounted: Mounted, tmp_path:
     ):
         mounted.file.unlink()
         await until(lambda: len(told(sidecar, REFUSED)) == 1)
-        assert (await decided(channel, sent())).metadata["rule"] == "old"
+        assert (await decided(channel, token("old"))).metadata["rule"] == "old"
         mounted.file.symlink_to("..data/config.yaml")
         await until(lambda: len(told(sidecar, TAKEN)) == 1)
 
 
-async def flipped(mounted: Mounted, sidecar: Sidecar, times: int) -> None:
-    """Swap the two versions so many times, each once the one before is taken over."""
-    assert sidecar.process is not None
+async def test_an_issuer_comes_changes_and_goes_as_the_file_says_and_the_other_one_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    async with IdentityProvider() as second, running(tmp_path) as mesh, mesh.envoy() as envoy:
+        alone = mesh.config.read_text()
+        bearer = second.access_token()
+
+        async def edited(audience: str | None, taken: int) -> dict[str, Any]:
+            """Write the file in place, and wait until it serves; returns what was told, and what became of a token."""
+            added = f"  - {{issuer: '{second.issuer}', name: second, audiences: ['{audience}']}}\nrules:\n"
+            mesh.config.write_text(alone if audience is None else alone.replace("rules:\n", added))
+            await until(lambda: len(told(mesh.sidecar, TAKEN)) == taken)
+            async with aiohttp.ClientSession() as session:
+                outcome = await send(session, envoy.port, Sample("", "/v1/appointments/7", 0, "", bearer))
+            return told(mesh.sidecar, TAKEN)[-1] | {"reason": outcome.reason}
+
+        come = await edited(AUDIENCE, 1)
+        assert (come["reason"], come["issuers_added"], come["issuers_removed"]) == ("ok", ["second"], [])
+        assert await gauge(mesh.sidecar, "authz_jwks_keys", issuer="second") == 2
+
+        changed = await edited("https://other.demo/", 2)
+        assert (changed["reason"], changed["issuers_changed"]) == ("wrong_audience", ["second"])  # though remembered
+        assert await fetches(mesh, "second") == 1  # how its keys are had did not change
+
+        gone = await edited(None, 3)
+        assert (gone["reason"], gone["issuers_removed"]) == ("unknown_issuer", ["second"])
+        async with asyncio.timeout(HANG_GUARD):
+            while await gauge(mesh.sidecar, "authz_jwks_stale", issuer="second") is not None:  # noqa: ASYNC110 - as until
+                await asyncio.sleep(0.05)
+        assert await gauge(mesh.sidecar, "authz_jwks_keys", issuer="second") is None
+        assert await fetches(mesh, "second") == 1  # a counter stays
+        assert await gauge(mesh.sidecar, "authz_jwks_stale", issuer="demo") == 0
+        assert await fetches(mesh, "demo") == 1
+
+
+async def fetches(mesh: Mesh, issuer: str) -> float | None:
+    return await gauge(mesh.sidecar, "authz_jwks_fetches_total", issuer=issuer, result="success")
+
+
+# Under load.
+
+
+async def flipped(mounted: Mounted, sidecar: Sidecar, other: dict[str, Any], times: int, seen: Counter[Any]) -> None:
+    """Swap the old version and another so many times, each once the one before was taken over and answered requests."""
     for flip in range(1, times + 1):
-        mounted.swap(mounted.text(NEW if flip % 2 else OLD))
-        sidecar.process.send_signal(signal.SIGHUP)
+        mounted.swap(other if flip % 2 else OLD)
+        hang_up(sidecar)
         await until(lambda flip=flip: len(told(sidecar, TAKEN)) >= flip)  # type: ignore[misc]
+        before = seen.total()
+        await until(lambda before=before: seen.total() > before + 64)  # type: ignore[misc]
 
 
-async def test_under_load_every_request_is_decided_wholly_by_one_configuration(
+def shown(answer: Answer) -> tuple[str, ...]:
+    """What an answer shows of three parts of the configuration: rules, issuers, upstream headers."""
+    identity = sorted(name for name in answer.headers if name.startswith("x-"))
+    return answer.metadata["rule"], answer.reason, answer.metadata["issuer"], *identity
+
+
+async def test_under_load_no_call_fails_and_every_answer_belongs_wholly_to_one_configuration(
     mounted: Mounted, tmp_path: Path
 ) -> None:
-    """A token with one scope passes one version and fails the other: a mixture would show as a third outcome."""
-    outcomes: dict[tuple[str, str], int] = {}
+    seen: Counter[Any] = Counter()
     async with (
         Sidecar(mounted.file, tmp_path / "log") as sidecar,
         grpc.aio.insecure_channel(mounted.address) as channel,
     ):
-        data, flipping = sent("old"), asyncio.create_task(flipped(mounted, sidecar, 12))
+        flipping = asyncio.create_task(flipped(mounted, sidecar, NEW, 12, seen))
 
-        async def caller() -> None:
+        async def caller(number: int) -> None:
+            # One token that is remembered, and one that is new each time, so that keys are looked for as well.
+            remembered, calls = token("old new"), 0
             while not flipping.done():
-                answer = await decided(channel, data)
-                outcome = (answer.metadata["rule"], answer.reason)
-                outcomes[outcome] = outcomes.get(outcome, 0) + 1
+                calls += 1
+                seen[shown(await decided(channel, remembered))] += 1
+                seen[shown(await decided(channel, token("old", subject=f"{number}-{calls}")))] += 1
 
-        await asyncio.gather(*(caller() for _ in range(16)))
+        await asyncio.gather(*(caller(number) for number in range(24)))
         await flipping
-    assert outcomes.keys() == {("old", "ok"), ("new", "insufficient_scope")}
+    assert seen.keys() == {
+        ("old", "ok", "old", "x-old-subject"),
+        ("new", "ok", "new", "x-new-subject"),
+        ("new", "insufficient_scope", "new"),
+    }
 
 
-async def test_through_the_real_envoy_no_request_is_lost_while_the_configuration_flips(
+async def test_through_the_real_envoy_no_request_is_lost_and_none_is_mixed_while_the_configuration_flips(
     mounted: Mounted, tmp_path: Path
 ) -> None:
-    statuses: set[tuple[int, str]] = set()
+    # Both versions let the request through, for different reasons. Each sets or removes the header that it knows, and
+    # lets the one that it does not know pass as the client sent it.
+    seen: Counter[Any] = Counter()
     async with (
         Sidecar(mounted.file, tmp_path / "log") as sidecar,
         Upstream() as upstream,
-        Envoy(Bootstrap(mounted.address, upstream.port), tmp_path) as envoy,
+        Envoy(Bootstrap(mounted.address, upstream.port, timeout="20s"), tmp_path) as envoy,
         aiohttp.ClientSession() as session,
     ):
-        headers = {"authorization": f"Bearer {signed('a', now=time.time(), iss=ISSUER, aud='api', scope='old')}"}
-        flipping = asyncio.create_task(flipped(mounted, sidecar, 8))
+        flipping = asyncio.create_task(flipped(mounted, sidecar, SHADOW, 8, seen))
+        spoofed = {"x-old-subject": "client", "x-new-subject": "client"}
+        sample = Sample("", "/v1/a", 0, "", token("old"), headers=spoofed)
 
         async def caller() -> None:
             while not flipping.done():
-                async with session.get(f"http://127.0.0.1:{envoy.port}/v1/a", headers=headers) as answer:
-                    statuses.add((answer.status, answer.headers["x-authz-reason"]))
+                outcome = await send(session, envoy.port, sample)
+                seen[outcome.status, outcome.reason, *(outcome.upstream.get(name) for name in spoofed)] += 1
 
         await asyncio.gather(*(caller() for _ in range(8)))
         await flipping
-    assert statuses == {(200, "ok"), (403, "insufficient_scope")}
+        async with session.get(f"http://127.0.0.1:{envoy.admin_port}/stats?filter=authz-service") as answer:
+            statistics = await answer.text()
+    assert seen.keys() == {(200, "ok", "alice", "client"), (200, "insufficient_scope", "client", None)}
+    assert "cluster.authz-service.upstream_cx_destroy: 0" in statistics  # the one connection outlived every change

@@ -92,7 +92,13 @@ def header_of(answer: CheckResponse, name: str) -> str:
 
 @asynccontextmanager
 async def introspected(
-    folder: Path, provider: IdentityProvider, *others: str, rules: str = RULE, wait: bool = True, **asking: Any
+    folder: Path,
+    provider: IdentityProvider,
+    *others: str,
+    rules: str = RULE,
+    wait: bool = True,
+    check_deadline: str = "1s",
+    **asking: Any,
 ) -> AsyncIterator[Introspected]:
     """A running sidecar that trusts this provider, and the issuers that ``others`` write behind it.
 
@@ -101,7 +107,9 @@ async def introspected(
     (folder / SECRET_FILE).write_text(API_SECRET)
     config = folder / "config.yaml"
     issuers = "".join((issuer_of(provider, **asking), *others))
-    server = 'server: {grpc_address: "unix:authz.sock", admin_address: "127.0.0.1:0"}\n'
+    server = (
+        f'server: {{grpc_address: "unix:authz.sock", admin_address: "127.0.0.1:0", check_deadline: {check_deadline}}}\n'
+    )
     config.write_text(f"{server}issuers:\n{issuers}{rules}")
     app = App(load(config))
     await app.start()
