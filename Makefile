@@ -39,7 +39,7 @@ bench: $(VENV)/dev ## measure a decision and the server; needs h2load (Debian: n
 	@$(BIN)/python bench/bench.py
 
 clean: ## forget the virtual environment and every cache
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/oidc_provider/node_modules
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/oidc_provider/node_modules tests/observability/.prometheus
 
 # One virtual environment: the demo needs a part of what development needs. The stamp is newer than pyproject.toml when
 # what it lists is installed.

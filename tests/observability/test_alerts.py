@@ -1,0 +1,82 @@
+"""The alerts: taken by promtool, firing and quiet when they must, each with a runbook."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from authz_service.core.reasons import Reason
+from authz_service.telemetry.metrics import Metrics
+from generate import CHART
+
+ALERTS = CHART / "alerts" / "authz-service.yaml"
+CASES = Path(__file__).parent / "alerts.yaml"
+RULES: dict[str, dict[str, Any]] = {
+    rule["alert"]: rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]
+}
+RUNBOOKS = (CHART.parent.parent / "docs" / "runbooks.md").read_text()
+
+
+def promtool(programs: Path, *arguments: str) -> None:
+    command = [str(programs / "promtool"), *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_takes_them(prometheus_programs: Path) -> None:
+    promtool(prometheus_programs, "check", "rules", "--lint=all", "--lint-fatal", str(ALERTS))
+
+
+def test_they_fire_when_they_should_in_these_words_and_not_before(prometheus_programs: Path) -> None:
+    promtool(prometheus_programs, "test", "rules", str(CASES))
+
+
+@pytest.mark.parametrize("alert", RULES)
+def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_is_quiet(alert: str) -> None:
+    cases = [
+        (test["input_series"], case["exp_alerts"])
+        for test in yaml.safe_load(CASES.read_text())["tests"]
+        for case in test["alert_rule_test"]
+        if case["alertname"] == alert
+    ]
+    assert any(fires for _, fires in cases)
+    assert any(series and not fires for series, fires in cases)
+
+
+@pytest.mark.parametrize("alert", RULES)
+def test_every_alert_says_how_severe_it_is_and_what_to_do(alert: str) -> None:
+    rule = RULES[alert]
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    assert rule["annotations"].keys() == {"summary", "description", "runbook"}
+    assert rule["annotations"]["runbook"] == f"docs/runbooks.md#{alert.lower()}"
+    _, _, runbook = RUNBOOKS.partition(f"\n## {alert}\n")
+    text = runbook.partition("\n## ")[0]
+    assert f"Severity: {rule['labels']['severity']}." in text
+    for part in ("**Means**", "**Look**", "**Do**"):
+        assert part in text
+
+
+def test_no_runbook_is_of_an_alert_that_there_is_not() -> None:
+    assert re.findall(r"^## (Authz\w+)$", RUNBOOKS, re.MULTILINE) == list(RULES)
+
+
+@pytest.mark.parametrize("alert", RULES)
+def test_an_alert_asks_for_our_metrics_and_reasons(alert: str) -> None:
+    expr = RULES[alert]["expr"]
+    metrics = Metrics(transport="grpcio")
+    ours = {f"{family.name}{'_total' * (family.type == 'counter')}" for family in metrics.registry.collect()}
+    asked = {re.sub(r"_(bucket|count)$", "", name) for name in re.findall(r"\bauthz_\w+", expr)}
+    assert asked <= ours
+    told = [reason for group in re.findall(r'reason[!=~]+"(.*?)"', expr) for reason in group.split("|")]
+    assert set(told) <= {reason.value for reason in Reason}
+
+
+@pytest.mark.parametrize("alert", RULES)
+def test_an_alert_is_by_job_and_namespace(alert: str) -> None:
+    for clause in re.findall(r"\bby \((.*?)\)", RULES[alert]["expr"]):
+        assert clause.startswith("job, namespace")

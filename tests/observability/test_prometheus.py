@@ -1,0 +1,179 @@
+"""The dashboard's queries and the alerts on a real Prometheus, which reads the real sidecar and the real Envoy."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+import trustme
+import yaml
+from transport.pki import TlsFiles
+
+from authz_service.demo.envoy import Bootstrap, Envoy
+from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
+from authz_service.demo.introspection import API_ID, API_SECRET
+from authz_service.demo.run import send
+from authz_service.demo.samples import SECRET_FILE, Sample, configuration, samples
+from authz_service.demo.sidecar import Sidecar
+from authz_service.demo.upstream import Upstream
+from generate import CHART
+from support.dashboard import QUERIES, Query, choices
+from support.prometheus import Prometheus, running_prometheus
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ALERTS = CHART / "alerts" / "authz-service.yaml"
+ASKED, GUARDED = 'sum(authz_checks_total{job="authz-service"})', "sum(envoy_http_ext_authz_failure_mode_allowed)"
+CHANGED = 'sum(authz_config_reloads_total{job="authz-service"})'
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A Prometheus that has seen mixed traffic, and since when."""
+
+    prometheus: Prometheus
+    start: float
+
+
+def settings(provider: IdentityProvider, folder: Path) -> dict[str, Any]:
+    """The demo's, with many fetches, a rule in shadow, and an issuer whose introspection server refuses our secret."""
+    found: dict[str, Any] = yaml.safe_load(configuration(provider.issuer, AUDIENCE, str(folder / "authz.sock")))
+    found["issuers"][0]["keys"] = {"refresh_interval": "1s", "min_refresh_interval": "1s"}
+    partner = {"client_id": API_ID, "client_secret_file": "wrong-secret", "endpoint": f"{provider.issuer}/introspect"}
+    found["issuers"].append(
+        {
+            "issuer": "https://partner.demo/",
+            "name": "partner",
+            "audiences": [AUDIENCE],
+            "keys": {"discovery": False},
+            "introspection": partner,
+        }
+    )
+    for rule in found["rules"]:
+        if "require" in rule:
+            rule["require"]["issuers"] = ["demo"]
+    found["rules"] += [
+        {"name": "partners", "match": {"paths": ["/v1/partners"]}, "require": {"issuers": ["partner"]}},
+        {"name": "trial", "match": {"paths": ["/v1/trial"]}, "require": {"scopes": ["trial"]}, "mode": "shadow"},
+    ]
+    (folder / SECRET_FILE).write_text(API_SECRET)
+    (folder / "wrong-secret").write_text("wrong")
+    return found
+
+
+def mixed(provider: IdentityProvider) -> list[Sample]:
+    """The demo's requests, and one of each kind that it has not."""
+    good, opaque = provider.access_token(), provider.opaque_token()
+    return [
+        *samples(provider),
+        *(Sample("opaque token again", "/v1/appointments/7", 200, "ok", opaque) for _ in range(2)),
+        Sample("in shadow", "/v1/trial", 200, "insufficient_scope", good),
+        Sample("of a partner", "/v1/partners", 503, "introspection_unavailable", provider.opaque_token()),
+    ]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def observed(prometheus_programs: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Observed]:
+    folder, plain, tls = (tmp_path_factory.mktemp(name) for name in ("prometheus", "plain", "tls"))
+    async with AsyncExitStack() as stack:
+        provider = await stack.enter_async_context(IdentityProvider())
+        upstream = await stack.enter_async_context(Upstream())
+        config = plain / "config.yaml"
+        config.write_text(yaml.safe_dump(first := settings(provider, plain)))
+        sidecar = await stack.enter_async_context(Sidecar(config, plain / "log"))
+        # Another instance, that nobody asks and that has a certificate.
+        (tls / "config.yaml").write_text(yaml.safe_dump(settings(provider, tls) | {"server": secure(tls)}))
+        other = await stack.enter_async_context(Sidecar(tls / "config.yaml", tls / "log"))
+        envoy = await stack.enter_async_context(
+            Envoy(Bootstrap(first["server"]["grpc_address"], upstream.port, timeout="20s"), plain)
+        )
+        # And an Envoy that finds no sidecar and lets everything through.
+        nobody = Bootstrap(f"unix:{folder}/nobody.sock", upstream.port, failure_mode_allow=True)
+        careless = await stack.enter_async_context(Envoy(nobody, folder))
+        jobs = {
+            "authz-service": [f"{each.admin_url}/metrics" for each in (sidecar, other)],
+            "envoy": [f"http://127.0.0.1:{each.admin_port}/stats/prometheus" for each in (envoy, careless)],
+        }
+        prometheus = await stack.enter_async_context(running_prometheus(folder, prometheus_programs, jobs, ALERTS))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        await prometheus.until("count(up == 1)", 4)
+        start = time.time()
+        asked = 0
+        for changes in range(1, 4):  # an increase is seen where Prometheus saw what was before
+            for sample in mixed(provider):
+                outcome = await send(session, envoy.port, sample)
+                assert (outcome.status, outcome.reason) == (sample.status, sample.reason), sample.title
+                asked += 1
+            await send(session, careless.port, Sample("unasked", "/v1/appointments/7", 200, ""))
+            config.write_text(yaml.safe_dump(first | {"logging": {"level": ["info", "debug"][changes % 2]}}))
+            await prometheus.until(ASKED, asked)
+            await prometheus.until(GUARDED, changes)
+            await prometheus.until(CHANGED, changes)
+        yield Observed(prometheus, start)
+
+
+def secure(folder: Path) -> dict[str, Any]:
+    """A server with a certificate."""
+    files = TlsFiles(folder, trustme.CA().issue_cert("localhost")).settings
+    return {
+        "grpc_address": "127.0.0.1:0",
+        "admin_address": "127.0.0.1:0",
+        "tls": files.model_dump(mode="json", exclude_none=True),
+    }
+
+
+@pytest.mark.parametrize("chosen", [{}, {"job": "authz-service", "namespace": "shop"}], ids=["all", "chosen"])
+@pytest.mark.parametrize("query", QUERIES, ids=str)
+async def test_every_query_of_the_dashboard_returns_data(
+    observed: Observed, query: Query, chosen: dict[str, str]
+) -> None:
+    expr = query.substituted(**choices(**chosen))
+    if query.instant:
+        found = await observed.prometheus.query(expr)
+        values = [each["value"] for each in found]
+    else:
+        found = await observed.prometheus.query_range(expr, observed.start, time.time())
+        values = [value for each in found for value in each["values"]]
+    assert any(value != "NaN" for _, value in values), expr
+    for label in re.findall(r"\{\{(\w+)\}\}", query.legend):
+        assert all(label in each["metric"] for each in found), f"{label} of {query.legend}"
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=str)
+async def test_a_query_returns_nothing_of_another_namespace(observed: Observed, query: Query) -> None:
+    expr = query.substituted(**choices(namespace="other"))
+    assert await observed.prometheus.query(expr) == []
+
+
+async def test_the_variables_offer_what_there_is(observed: Observed) -> None:
+    assert await observed.prometheus.label_values("job", "authz_build_info") == ["authz-service"]
+    selector = 'authz_build_info{job=~"authz-service"}'
+    assert await observed.prometheus.label_values("namespace", selector) == ["shop"]
+
+
+async def test_every_alert_is_evaluated_over_series_that_there_are(observed: Observed) -> None:
+    rules = await observed.prometheus.evaluated()
+    assert {rule["name"]: rule.get("lastError", "") for rule in rules} == dict.fromkeys(alert_names(), "")
+    names = await observed.prometheus.label_values("__name__", '{job=~".+"}')
+    for rule in rules:
+        used = set(re.findall(r"\b(?:authz|envoy)_\w+", rule["query"]))
+        assert used <= set(names), rule["name"]
+
+
+def alert_names() -> list[str]:
+    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    return [rule["alert"] for group in groups for rule in group["rules"]]
+
+
+async def test_what_goes_through_unasked_is_told_at_once(observed: Observed) -> None:
+    await observed.prometheus.until('count(ALERTS{alertname="AuthzLetsThroughUnasked", alertstate="firing"})', 1)

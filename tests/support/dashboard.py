@@ -1,0 +1,56 @@
+"""The dashboard's JSON, as Grafana reads it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from generate import CHART
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FILE = CHART / "dashboards" / "authz-service.json"
+DASHBOARD: dict[str, Any] = json.loads(FILE.read_text())
+PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+VARIABLES: dict[str, dict[str, Any]] = {each["name"]: each for each in DASHBOARD["templating"]["list"]}
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query, of a panel or of an annotation."""
+
+    title: str
+    expr: str
+    legend: str = ""
+    instant: bool = False
+
+    def __str__(self) -> str:
+        return self.title
+
+    def substituted(self, **variables: str) -> str:
+        """The expression with Grafana's variables replaced."""
+        expr = self.expr
+        for name, value in {"__rate_interval": "30s", "__range": "5m", **variables}.items():
+            expr = expr.replace(f"${name}", value)
+        assert "$" not in expr, expr
+        return expr
+
+
+def _queries() -> Iterator[Query]:
+    for panel in PANELS:
+        for target in panel["targets"]:
+            title = f"{panel['title']} {target['refId']}"
+            yield Query(title, target["expr"], target["legendFormat"], target["instant"])
+    for each in DASHBOARD["annotations"]["list"]:
+        if "expr" in each:
+            yield Query(each["name"], each["expr"], each["textFormat"])
+
+
+QUERIES = list(_queries())  # every one that the dashboard makes
+
+
+def choices(**chosen: str) -> dict[str, str]:
+    """What the variables stand for in a query: what is chosen, or all."""
+    return {name: chosen.get(name) or VARIABLES[name]["allValue"] for name in ("job", "namespace")}
