@@ -33,6 +33,7 @@ from authz_service.telemetry.metrics import Metrics
 from authz_service.telemetry.stream import BackgroundStream
 from authz_service.tokens.client_authentication import problem_of
 from authz_service.tokens.validator import TrustedIssuer
+from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.certificates import CertificateFiles
 from authz_service.transport.grpcio_server import GrpcioServer
 from authz_service.transport.servicer import Servicer, Terms
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from authz_service.config.model import Issuer, Keys, Logging, Settings
+    from authz_service.config.model import Issuer, Keys, Logging, Server, Settings
     from authz_service.tokens.introspector import Introspector
 
 # How keys are had: issuer, label, settings, whether there are any, contents of the file of trust anchors.
@@ -79,11 +80,18 @@ class App:
         self.servicer = Servicer(
             self._terms(self.assembled), metrics=self.metrics, clock=time.time, timer=time.perf_counter
         )
-        self.server = GrpcioServer(settings.server.grpc_address, settings.server.tls, self.servicer.check)
+        self.server = self._server_of(settings.server)
         if self.server.certificates is not None:
             self.metrics.watch_certificate(self.server.certificates.valid)
         self.admin = AdminServer(
             address=host_port(settings.server.admin_address), metrics=self.metrics, missing=self.missing
+        )
+
+    def _server_of(self, server: Server) -> GrpcioServer | AsyncioServer:
+        if server.transport == "grpcio":
+            return GrpcioServer(server.grpc_address, server.tls, self.servicer.check)
+        return AsyncioServer(
+            server.grpc_address, server.tls, self.servicer.answer, lambda: self.servicer.terms.max_request_bytes
         )
 
     @property

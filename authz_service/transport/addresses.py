@@ -44,6 +44,50 @@ def bound_with_care(address: str) -> Iterator[None]:
         os.umask(before)
 
 
+def listening_sockets(address: str, backlog: int) -> list[socket.socket]:
+    """Sockets that listen on an address: as many as its name stands for. A wildcard of IPv6 takes IPv4 as well.
+
+    Raises:
+        OSError: when the address can not be had.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        if address.startswith("unix:"):
+            unlinked(address)  # of a process that is gone; see bound_with_care
+            sockets.append(_bound(socket.AF_UNIX, address.removeprefix("unix:"), backlog))
+            return sockets
+        host, port = host_port(address)
+        for family, *_, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
+            chosen = sockets[0].getsockname()[1] if port == 0 and sockets else where[1]  # one port for all
+            sockets.append(_bound(family, (where[0], chosen, *where[2:]), backlog))
+    except OSError:
+        for each in sockets:
+            each.close()
+        raise
+    return sockets
+
+
+def unlinked(address: str) -> None:
+    """Take away the file of a unix socket, if there is one."""
+    if address.startswith("unix:"):
+        Path(address.removeprefix("unix:")).unlink(missing_ok=True)
+
+
+def _bound(family: int, where: Any, backlog: int) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family != socket.AF_UNIX:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, where[0] != "::")
+        bound.bind(where)
+        bound.listen(backlog)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
 def _require_free_port(address: str) -> None:
     """A name may stand for several addresses, and grpcio is content with those that are free."""
     with contextlib.suppress(socket.gaierror):  # a name that can not be resolved can not be bound either

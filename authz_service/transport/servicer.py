@@ -1,8 +1,8 @@
 """Answering one call, whatever happens.
 
-Law: ``check`` returns the bytes of an explicit decision for any bytes. It never raises but for cancellation, never
-outlives its deadline, and needs no task where the decision needs no network. A gRPC error would let the request through
-wherever the mesh runs with ``failure_mode_allow: true``.
+Law: ``answer`` returns the bytes of an explicit decision for any bytes, or what awaits it. It never raises but
+for cancellation, never outlives its deadline, and needs no task where the decision needs no network. A gRPC error would
+let the request through wherever the mesh runs with ``failure_mode_allow: true``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from authz_service.core.errors import Rejected
 from authz_service.transport import mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from authz_service.authorizer import Authorizer
     from authz_service.telemetry.logs import DecisionLog
@@ -59,6 +59,11 @@ class Servicer:
 
     async def check(self, data: bytes, time_remaining: float | None) -> bytes:
         """The bytes of a CheckResponse. ``time_remaining`` is the caller's, in seconds, if it gave a deadline."""
+        answer = self.answer(data, time_remaining)
+        return answer if isinstance(answer, bytes) else await answer
+
+    def answer(self, data: bytes, time_remaining: float | None) -> bytes | Coroutine[None, None, bytes]:
+        """The same at once where nothing needs to be waited for, or else what is to be awaited."""
         started = self._timer()
         terms = self.terms
         self._metrics.in_flight += 1
@@ -67,10 +72,21 @@ class Servicer:
             attributes = _read(data, terms.max_request_bytes)
             decision = self._begin(attributes, terms)
             if isinstance(decision, Pending):
-                budget = _budget(time_remaining, terms.check_deadline)
-                decision = await self._resume(decision, terms.authorizer, budget)
+                return self._later(decision, _budget(time_remaining, terms.check_deadline), attributes, terms, started)
             return self._answer(attributes, decision, terms, started)
         except Exception as fault:  # noqa: BLE001 - whatever it was, the answer is an explicit no
+            return self._last_resort(fault, attributes, terms, started)
+        finally:
+            self._metrics.in_flight -= 1
+
+    async def _later(
+        self, pending: Pending, budget: float, attributes: Attributes, terms: Terms, started: float
+    ) -> bytes:
+        self._metrics.in_flight += 1
+        try:
+            decision = await self._resume(pending, terms.authorizer, budget)
+            return self._answer(attributes, decision, terms, started)
+        except Exception as fault:  # noqa: BLE001 - as above
             return self._last_resort(fault, attributes, terms, started)
         finally:
             self._metrics.in_flight -= 1

@@ -1,0 +1,257 @@
+"""The server on asyncio: our own HTTP/2, for the little that a sidecar is asked.
+
+Law: a call that can be decided at once is answered inside the callback that read it: no task, no other turn of the
+loop, and one write for all the calls that came together. As in the other transport, no limit is enforced by a gRPC
+error where a denial can enforce it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
+
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from authz_service.core.errors import StartFailed
+from authz_service.telemetry.logs import fields
+from authz_service.transport.addresses import bound_with_care, listening_sockets, unlinked
+from authz_service.transport.certificates import CertificateFiles
+from authz_service.transport.http2.connection import Connection
+from authz_service.transport.http2.headers import Status
+from authz_service.transport.tls import server_context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from authz_service.config.model import Tls
+    from authz_service.transport.http2.call import Call
+
+    # The answer at once, or what awaits it.
+    Check = Callable[[bytes, float | None], bytes | Coroutine[None, None, bytes]]
+
+SERVICE: Final = "envoy.service.auth.v3.Authorization"
+_HEALTH = "grpc.health.v1.Health"
+_BACKLOG = 1024
+_TICK = 1.0  # seconds, as the connection counts them
+_HANDSHAKE = 10.0  # seconds for TLS
+_WRITTEN = 1 << 20  # octets that may wait for a peer to read them; then nothing more is read from it
+
+
+class AsyncioServer:
+    """Serves Check and health on one address."""
+
+    def __init__(self, address: str, tls: Tls | None, check: Check, max_message_bytes: Callable[[], int]) -> None:
+        """``address`` is ``host:port``, ``[v6]:port`` or ``unix:/path``. A longer message is handed over in part.
+
+        Raises:
+            StartFailed: when the certificates can not be used.
+        """
+        self._address = address
+        self._certificates = CertificateFiles(tls) if tls else None
+        self._service = _Service(check, max_message_bytes)
+        self._servers: list[asyncio.Server] = []
+        self._peers: set[_Peer] = set()
+        self._ticking: asyncio.Task[None] | None = None
+        self.port = 0
+
+    @property
+    def certificates(self) -> CertificateFiles | None:
+        """What it serves TLS with, if it does."""
+        return self._certificates
+
+    async def start(self) -> None:
+        """Listen; health says NOT_SERVING until ``set_serving``.
+
+        Raises:
+            StartFailed: when the address can not be had.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            with bound_with_care(self._address):
+                sockets = listening_sockets(self._address, _BACKLOG)
+        except OSError:
+            raise StartFailed(f"can not listen on {self._address}: in use, or not allowed") from None
+        context = server_context(self._certificates) if self._certificates else None
+        timeout = _HANDSHAKE if context else None
+        for each in sockets:
+            self._servers.append(
+                await loop.create_server(self._peer, sock=each, ssl=context, ssl_handshake_timeout=timeout)
+            )
+        self.port = 0 if self._address.startswith("unix:") else sockets[0].getsockname()[1]
+        self._ticking = asyncio.create_task(self._tick(), name="connections")
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """What health answers from now on."""
+        self._service.set_serving(serving=serving)
+
+    async def stop(self, grace: float) -> None:
+        """Accept nothing new, and give what is in flight ``grace`` seconds."""
+        if self._ticking is None:
+            return
+        for server in self._servers:
+            server.close()
+        unlinked(self._address)
+        self._service.stop()
+        for peer in list(self._peers):
+            peer.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await asyncio.gather(*(peer.gone for peer in self._peers))
+        for peer in list(self._peers):
+            peer.abort()
+        self._ticking.cancel()
+        self._ticking = None
+
+    def _peer(self) -> _Peer:
+        return _Peer(self._service, self._peers)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            for peer in list(self._peers):
+                peer.tick()
+
+
+class _Peer(asyncio.Protocol):
+    """A connection on a socket."""
+
+    def __init__(self, service: _Service, peers: set[_Peer]) -> None:
+        self._service = service
+        self._peers = peers
+        self._writing = False  # whether more is written than the peer reads
+        self._connection = Connection(service, self._closed)
+        self.data_received = self._connection.receive  # type: ignore[method-assign] # without a call between
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_WRITTEN)
+        self._peers.add(self)
+        self._connection.start(self._transport.write)
+
+    def pause_writing(self) -> None:
+        """Read nothing more from who does not read: what it asks for would have to be kept."""
+        self._writing = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._writing = False
+        self._transport.resume_reading()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._peers.discard(self)
+        self._connection.lost()
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def tick(self) -> None:
+        """A second has passed."""
+        self._connection.tick(writing=self._writing)
+
+    def drain(self) -> None:
+        """Take no new calls."""
+        self._connection.drain()
+
+    def abort(self) -> None:
+        """End it as it is."""
+        self._transport.abort()
+
+    def _closed(self, why: str) -> None:
+        self._service.told(why)
+        if self._writing:
+            self._transport.abort()  # it would wait for ever for the peer to read
+        else:
+            self._transport.close()
+
+
+class _Service:
+    """Answers the calls of every connection."""
+
+    def __init__(self, check: Check, max_message_bytes: Callable[[], int]) -> None:
+        self._check = check
+        self._max_message_bytes = max_message_bytes
+        self._serving = False
+        self._watching: set[Call] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._logger = logging.getLogger("authz.transport")
+        self._methods: dict[bytes, Callable[[Call, bytes], None]] = {
+            f"/{SERVICE}/Check".encode(): self._serve_check,
+            f"/{_HEALTH}/Check".encode(): self._serve_health,
+            f"/{_HEALTH}/Watch".encode(): self._serve_watch,
+        }
+
+    @property
+    def max_message_bytes(self) -> int:
+        return self._max_message_bytes()
+
+    def told(self, why: str) -> None:
+        """A connection has been ended by us."""
+        self._logger.debug("connection ended", extra=fields(cause=why))
+
+    def serve(self, call: Call, message: bytes) -> None:
+        method = self._methods.get(call.head.path)
+        if method is None:
+            call.refuse(Status.UNIMPLEMENTED, "unknown method")
+        else:
+            method(call, message)
+
+    def _serve_check(self, call: Call, message: bytes) -> None:
+        answer = self._check(message, call.head.timeout)
+        if isinstance(answer, bytes):
+            call.answer(answer)
+        else:
+            task = asyncio.create_task(self._answer_later(call, answer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            call.cancelled = task.cancel
+
+    async def _answer_later(self, call: Call, answer: Coroutine[None, None, bytes]) -> None:
+        call.answer(await answer)
+
+    # Health (grpc.health.v1).
+
+    def set_serving(self, *, serving: bool) -> None:
+        """Tell everybody who asks, and who watches."""
+        changed, self._serving = serving != self._serving, serving
+        if changed:
+            for call in list(self._watching):
+                call.send(self._status(known=True))
+
+    def stop(self) -> None:
+        """Nobody watches any longer."""
+        for call in list(self._watching):
+            call.refuse(Status.UNAVAILABLE, "shutting down")
+        self._watching.clear()
+
+    def _serve_health(self, call: Call, message: bytes) -> None:
+        known = self._is_known(call, message)
+        if known:
+            call.answer(self._status(known=True))
+        elif known is not None:
+            call.refuse(Status.NOT_FOUND, "unknown service")
+
+    def _serve_watch(self, call: Call, message: bytes) -> None:
+        known = self._is_known(call, message)
+        if known is None:
+            return
+        if known:
+            self._watching.add(call)
+            call.cancelled = partial(self._watching.discard, call)
+        call.send(self._status(known=known))
+
+    def _is_known(self, call: Call, message: bytes) -> bool | None:
+        """Whether we are asked about; None when it was no question, which has been said."""
+        try:
+            return HealthCheckRequest.FromString(message).service in {"", SERVICE}
+        except ValueError:  # protobuf's DecodeError is one
+            call.refuse(Status.INTERNAL, "the request can not be read")
+            return None
+
+    def _status(self, *, known: bool) -> bytes:
+        if not known:
+            return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN).SerializeToString()
+        serving = HealthCheckResponse.SERVING if self._serving else HealthCheckResponse.NOT_SERVING
+        return HealthCheckResponse(status=serving).SerializeToString()
