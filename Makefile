@@ -35,8 +35,8 @@ proto: $(VENV)/dev ## generate authz_service/_pb from proto/
 chart: $(VENV)/dev ## generate the chart's schema and the rendered examples
 	@$(BIN)/python helm/generate.py
 
-bench: $(VENV)/dev ## measure a decision and the server; needs h2load (Debian: nghttp2-client) for the second part
-	@$(BIN)/python bench/bench.py
+bench: $(VENV)/dev ## measure a decision, the transports, and both behind Envoy; WRITE=1 writes docs/performance.md
+	@$(BIN)/python -m bench.bench $(if $(WRITE),--write)
 
 clean: ## forget the virtual environment and every cache
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/oidc_provider/node_modules tests/observability/.prometheus

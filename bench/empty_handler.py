@@ -1,6 +1,6 @@
-"""An empty Check on the same gRPC server: what the transport costs whatever is decided.
+"""An empty Check on the same servers: what the transport costs whatever is decided.
 
-Law: ``empty_handler.py PORT FILE`` serves until it is killed, and creates FILE once it listens.
+Law: ``empty_handler.py TRANSPORT PORT FILE`` serves until it is killed, and creates FILE once it listens.
 """
 
 from __future__ import annotations
@@ -12,21 +12,30 @@ from pathlib import Path
 import uvloop
 
 from authz_service._pb.external_auth_pb2 import CheckResponse
+from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.grpcio_server import GrpcioServer
 
 _EMPTY = CheckResponse().SerializeToString()
 
 
-async def _empty(_data: bytes, _time_remaining: float | None) -> bytes:
+def _empty(_data: bytes, _time_remaining: float | None) -> bytes:
     return _EMPTY
 
 
-async def _serve(port: int, up: Path) -> None:
-    server = GrpcioServer(f"127.0.0.1:{port}", None, _empty)
+async def _awaited(_data: bytes, _time_remaining: float | None) -> bytes:
+    return _EMPTY
+
+
+async def _serve(transport: str, address: str, up: Path) -> None:
+    server: AsyncioServer | GrpcioServer
+    if transport == "asyncio":
+        server = AsyncioServer(address, None, _empty, lambda: 1 << 20)
+    else:
+        server = GrpcioServer(address, None, _awaited)
     await server.start()
     up.touch()  # noqa: ASYNC240 - once, before there is anything to hold up
     await asyncio.Event().wait()
 
 
 with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-    runner.run(_serve(int(sys.argv[1]), Path(sys.argv[2])))
+    runner.run(_serve(sys.argv[1], f"127.0.0.1:{sys.argv[2]}", Path(sys.argv[3])))

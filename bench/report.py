@@ -1,0 +1,97 @@
+"""What was measured, as lines to read, as Markdown, and as a picture.
+
+Law: docs/performance.md is written by hand but for what stands between its markers, which is written here.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.load import Load, median
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
+PICTURE = DOCUMENT.with_suffix(".svg")
+_HEAD = "| | in flight | requests/s (range) | p50 ms | p99 ms | CPU µs a request | context switches a request |"
+_BAR, _WIDTH, _LABEL = 22, 420, 190
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing under one load."""
+
+    name: str
+    in_flight: int
+    loads: list[Load]
+
+    @property
+    def load(self) -> Load:
+        """Its median."""
+        return median(self.loads)
+
+    def __str__(self) -> str:
+        load = self.load
+        return (
+            f"  {self.in_flight:3d} in flight  {self.name:24s} {load.rate:7.0f} requests/s   p50 {load.p50 / 1000:6.2f} ms"
+            f"   p99 {load.p99 / 1000:6.2f} ms   CPU {load.cpu:5.0f} µs   {load.switches:5.2f} switches a request"
+        )
+
+    def markdown(self) -> str:
+        """As a line of a table."""
+        load, rates = self.load, sorted(each.rate for each in self.loads)
+        return (
+            f"| {self.name} | {self.in_flight} | {load.rate:,.0f} ({rates[0]:,.0f} to {rates[-1]:,.0f})"
+            f" | {load.p50 / 1000:.2f} | {load.p99 / 1000:.2f} | {load.cpu:.0f} | {load.switches:.2f} |"
+        )
+
+
+def table(rows: Sequence[Row]) -> str:
+    """In Markdown."""
+    return "\n".join([_HEAD, "|---" * _HEAD.count("|", 1) + "|", *(row.markdown() for row in rows)])
+
+
+def machine() -> str:
+    """Where it was measured."""
+    info = Path("/proc/cpuinfo").read_text()
+    model = re.search(r"model name\s*: (.*)", info)
+    return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def write(parts: dict[str, str], rows: Sequence[Row]) -> None:
+    """Replace what stands between the markers, and draw the picture."""
+    text = DOCUMENT.read_text()
+    for name, content in parts.items():
+        marked = re.compile(rf"(<!-- bench: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not marked.search(text):
+            raise AssertionError(f"{DOCUMENT.name} has no place for {name}")
+        text = marked.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)  # type: ignore[misc]
+    DOCUMENT.write_text(text)
+    PICTURE.write_text(picture([row for row in rows if row.in_flight == 16]))  # noqa: PLR2004 - the load of the aims
+
+
+def picture(rows: Sequence[Row]) -> str:
+    """A bar for each, as long as its requests a second."""
+    most = max(row.load.rate for row in rows)
+    height = _BAR * (len(rows) + 1)
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LABEL + _WIDTH + 90}" height="{height}" '
+        'font-family="sans-serif" font-size="13">',
+        f'<rect width="100%" height="{height}" fill="white"/>',
+        f'<text x="{_LABEL}" y="15" fill="#444">requests a second, 16 in flight</text>',
+    ]
+    for number, row in enumerate(rows, 1):
+        top, width = number * _BAR, row.load.rate / most * _WIDTH
+        colour = "#2f6f4f" if "asyncio" in row.name else "#8a8f98"
+        lines += [
+            f'<text x="{_LABEL - 8}" y="{top + 15}" text-anchor="end">{row.name}</text>',
+            f'<rect x="{_LABEL}" y="{top + 3}" width="{width:.0f}" height="{_BAR - 6}" fill="{colour}"/>',
+            f'<text x="{_LABEL + width + 6:.0f}" y="{top + 15}">{row.load.rate:,.0f}</text>',
+        ]
+    return "\n".join([*lines, "</svg>", ""])

@@ -1,0 +1,88 @@
+"""Part two: an empty handler and the full Check on both transports, h2load straight to them, each on one core."""
+
+from __future__ import annotations
+
+import sys
+import urllib.error
+import urllib.request
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.decision import CALLS, ROUNDS
+from bench.load import SERVER_CORE, Load, alternating, h2load, memory, on_core, started
+from bench.report import Row
+from bench.subject import ADMIN_PORTS, ASYNCIO, EMPTY_PORTS, GRPC_PORTS, GRPCIO, Subject, check_request
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+
+HERE = Path(__file__).parent
+PYTHON = (sys.executable, "-X", "frozen_modules=on")
+CHECK = "/envoy.service.auth.v3.Authorization/Check"
+IN_FLIGHT = (1, 16, 64)
+_OK = 200
+
+
+def is_ready(transport: str) -> bool:
+    """Whether the sidecar says so."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{ADMIN_PORTS[transport]}/readyz", timeout=1) as answer:
+            return bool(answer.status == _OK)
+    except OSError:  # urllib's own errors are such
+        return False
+
+
+@contextmanager
+def running(command: list[str], ready: Callable[[], bool]) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """A process from entering to leaving, and after how many seconds it was ready."""
+    process, after = started(command, ready)
+    try:
+        yield process, after
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def sidecar(subject: Subject, transport: str) -> list[str]:
+    """How it is started."""
+    config = str(subject.config(transport))
+    return on_core(SERVER_CORE, *PYTHON, "-m", "authz_service", "serve", "--config", config)
+
+
+def transports(subject: Subject) -> list[Row]:
+    """Print and return what they do."""
+    print(f"Straight to the server, h2load, one core each (median of {ROUNDS} alternating runs of {CALLS} calls)")
+    request = check_request(subject.token())
+    body = subject.folder / "body"
+    body.write_bytes(b"\0" + len(request).to_bytes(4, "big") + request)
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        processes: dict[str, tuple[int, int]] = {}
+        for transport in (GRPCIO, ASYNCIO):
+            up = subject.folder / f"{transport}-is-up"
+            empty = [*PYTHON, str(HERE / "empty_handler.py"), transport, str(EMPTY_PORTS[transport]), str(up)]
+            process, _ = stack.enter_context(running(on_core(SERVER_CORE, *empty), up.exists))
+            processes[f"{transport}, empty handler"] = (process.pid, EMPTY_PORTS[transport])
+            process, after = stack.enter_context(running(sidecar(subject, transport), lambda t=transport: is_ready(t)))  # type: ignore[misc]
+            processes[f"{transport}, full Check"] = (process.pid, GRPC_PORTS[transport])
+            print(f"  {transport}: ready {after:.2f} s after start, memory {memory(process.pid):.0f} MB")
+
+        def measure(pid: int, port: int, in_flight: int) -> Load:
+            headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
+            calls = CALLS if in_flight > 1 else CALLS // 4
+            url = f"http://127.0.0.1:{port}{CHECK}"
+            return h2load([pid], url, calls, in_flight, subject.folder, "-d", str(body), *headers)
+
+        for in_flight in IN_FLIGHT:
+            measures = {
+                name: lambda at=at, n=in_flight: measure(*at, n)  # type: ignore[misc]
+                for name, at in processes.items()
+            }
+            for name, loads in alternating(measures, ROUNDS).items():
+                rows.append(Row(name, in_flight, loads))
+                print(rows[-1])
+        for name, (pid, _) in processes.items():
+            print(f"  {name}: memory after the load {memory(pid):.0f} MB")
+    return rows

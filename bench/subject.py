@@ -1,0 +1,104 @@
+"""What the bench asks: keys, tokens, a configuration of 200 rules, and requests as Envoy sends them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+from authz_service._pb.external_auth_pb2 import CheckRequest
+
+ISSUER, AUDIENCE = "https://issuer.bench/", "https://api.bench/"
+HOST, PATH = "api.bench", "/v1/things-199/4711?expand=all"
+GRPCIO, ASYNCIO = "grpcio", "asyncio"  # the transports
+GRPC_PORTS = {GRPCIO: 19191, ASYNCIO: 19192}
+ADMIN_PORTS = {GRPCIO: 19193, ASYNCIO: 19194}
+EMPTY_PORTS = {GRPCIO: 19195, ASYNCIO: 19196}
+
+
+def configuration(transport: str) -> str:
+    """The sidecar's configuration file."""
+    return f"""
+server:
+  grpc_address: "127.0.0.1:{GRPC_PORTS[transport]}"
+  admin_address: "127.0.0.1:{ADMIN_PORTS[transport]}"
+  transport: {transport}
+issuers:
+  - issuer: {ISSUER}
+    audiences: [{AUDIENCE}]
+    keys: {{jwks_file: jwks.json}}
+    introspection: {{endpoint: "http://127.0.0.1:1/", client_id: my-api, client_secret_file: secret}}
+rules:
+""" + "".join(
+        f"""
+  - name: rule-{number}
+    match: {{hosts: [{HOST}], methods: [GET, HEAD], paths: ["/v1/things-{number}", "/v1/things-{number}/{{id}}"]}}
+    require: {{scopes: ["read:things"]}}
+"""
+        for number in range(200)
+    )
+
+
+def claims() -> dict[str, Any]:
+    """Those of a token as providers issue them."""
+    now = int(time.time())
+    return {
+        "iss": ISSUER,
+        "sub": "a-subject-of-usual-length",
+        "aud": AUDIENCE,
+        "exp": now + 3600,
+        "iat": now,
+        "client_id": "a-client",
+        "scope": "openid profile read:things write:things",
+    }
+
+
+def token(algorithm: str, key: Any, **more: Any) -> str:
+    """A token that is let in."""
+    return jwt.encode(claims() | more, key, algorithm=algorithm, headers={"kid": algorithm, "typ": "at+jwt"})
+
+
+def check_request(bearer: str) -> bytes:
+    """A request as Envoy sends it for a browser's GET."""
+    request = CheckRequest()
+    http = request.attributes.request.http
+    http.method, http.host, http.path = "GET", HOST, PATH
+    http.scheme, http.protocol, http.id = "https", "HTTP/2", "1234567890"
+    names = ("accept", "accept-encoding", "accept-language", "user-agent", "x-request-id", "x-forwarded-for")
+    for name in (*names, "x-forwarded-proto", ":path", ":method", ":authority", ":scheme"):
+        http.headers[name] = f"a value of usual length for {name}"
+    http.headers["authorization"] = f"Bearer {bearer}"
+    return request.SerializeToString()
+
+
+class Subject:
+    """The keys, and the files of a sidecar in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.keys: dict[str, Any] = {
+            "RS256": rsa.generate_private_key(65537, 2048),
+            "ES256": ec.generate_private_key(ec.SECP256R1()),
+        }
+        jwks = [
+            RSAAlgorithm.to_jwk(self.keys["RS256"].public_key(), as_dict=True) | {"kid": "RS256"},
+            ECAlgorithm.to_jwk(self.keys["ES256"].public_key(), as_dict=True) | {"kid": "ES256"},
+        ]
+        self.jwks = json.dumps({"keys": jwks})
+        (folder / "jwks.json").write_text(self.jwks)
+        (folder / "secret").write_text("a secret")
+        for transport in (GRPCIO, ASYNCIO):
+            self.config(transport).write_text(configuration(transport))
+
+    def config(self, transport: str) -> Path:
+        """The configuration file for a transport."""
+        return self.folder / f"{transport}.yaml"
+
+    def token(self, algorithm: str = "RS256", **claims: Any) -> str:
+        """A token that is let in."""
+        return token(algorithm, self.keys[algorithm], **claims)
