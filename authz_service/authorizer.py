@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from authz_service.core import credential, paths
-from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny
+from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny, Encoded
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from authz_service.tokens.opaque import NeedIntrospection
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from authz_service.tokens.opaque import Answers
     from authz_service.tokens.validator import Need, Validator
 
+_MOST_REMEMBERED = 8  # rules that one token is used for
 _RETRY_AFTER_DEADLINE = 1  # seconds: the fetch goes on by itself, and the next request finds its result
 
 
@@ -109,12 +110,23 @@ class Authorizer:
                 return Pending(attributes, rule, found)
             claims = found
             rule.judge(claims, captures, now)
-            overwrite, remove = self.upstream.from_claims(claims, attributes.headers)
+            return self._allow(rule, claims, attributes)
         except Rejected as rejected:
             if rejected.reason is Reason.MISSING_TOKEN and rule.access == "optional":
                 return self._allow_without_token(Reason.ANONYMOUS, rule, attributes)
             return self._refuse(rule, attributes, rule.deny(rejected, captures, claims))
-        return Allow(Reason.OK, rule.name, claims, overwrite, remove, rule.mode)
+
+    def _allow(self, rule: Rule, claims: Claims, attributes: Attributes) -> Allow:
+        """Let in who the claims are of. What the upstream hears of them is made once for a token and a rule."""
+        made = claims.remembered.get(rule)
+        if made is None:
+            if len(claims.remembered) >= _MOST_REMEMBERED:  # rules that a reload took away stay no longer than this
+                claims.remembered.clear()
+            made = claims.remembered[rule] = (*self.upstream.from_claims(claims), Encoded())
+        overwrite, remove, encoded = made
+        if disguised := self.upstream.disguised(attributes.headers):
+            return Allow(Reason.OK, rule.name, claims, overwrite, remove + disguised, rule.mode)
+        return Allow(Reason.OK, rule.name, claims, overwrite, remove, rule.mode, encoded=encoded)
 
     def _allow_without_token(self, reason: Reason, rule: Rule, attributes: Attributes) -> Allow:
         return Allow(reason, rule.name, remove=self.upstream.without_claims(attributes.headers), mode=rule.mode)

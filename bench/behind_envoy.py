@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from authz_service.demo.envoy import binary
@@ -47,7 +48,7 @@ def behind_envoy(subject: Subject) -> list[Row]:
     with ExitStack() as stack:
         sidecars = {
             f"ext_authz, {transport}": stack.enter_context(
-                running(sidecar(subject, transport), lambda t=transport: is_ready(t))  # type: ignore[misc]
+                running(sidecar(subject, transport), partial(is_ready, transport))
             )[0].pid
             for transport in (GRPCIO, ASYNCIO)
         }
@@ -63,7 +64,7 @@ def behind_envoy(subject: Subject) -> list[Row]:
             return h2load(pids, url, CALLS if in_flight > 1 else CALLS // 4, in_flight, subject.folder, *headers)
 
         for in_flight in IN_FLIGHT:
-            measures = {way: lambda way=way, n=in_flight: measure(way, n) for way in ways}  # type: ignore[misc]
+            measures = {way: partial(measure, way, in_flight) for way in ways}
             for name, loads in alternating(measures, ROUNDS).items():
                 rows.append(Row(name, in_flight, loads))
                 print(rows[-1])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 SERVER_CORE, CLIENT_CORE = "0", "1"
 _START = 30  # seconds: longer is a hang
@@ -91,7 +91,7 @@ def started(command: list[str], ready: Callable[[], bool]) -> tuple[subprocess.P
     return process, time.perf_counter() - begun
 
 
-def alternating(measures: dict[str, Callable[[], Load]], rounds: int) -> dict[str, list[Load]]:
+def alternating(measures: Mapping[str, Callable[[], Load]], rounds: int) -> dict[str, list[Load]]:
     """Measure each in turn, so many times: what disturbs the machine disturbs all of them."""
     runs: dict[str, list[Load]] = {name: [] for name in measures}
     for turn in range(rounds):

@@ -39,8 +39,9 @@ class Row:
     def __str__(self) -> str:
         load = self.load
         return (
-            f"  {self.in_flight:3d} in flight  {self.name:24s} {load.rate:7.0f} requests/s   p50 {load.p50 / 1000:6.2f} ms"
-            f"   p99 {load.p99 / 1000:6.2f} ms   CPU {load.cpu:5.0f} µs   {load.switches:5.2f} switches a request"
+            f"  {self.in_flight:3d} in flight  {self.name:22s} {load.rate:7.0f} requests/s"
+            f"   p50 {load.p50 / 1000:6.2f} ms   p99 {load.p99 / 1000:6.2f} ms"
+            f"   CPU {load.cpu:5.0f} µs   {load.switches:5.2f} switches a request"
         )
 
     def markdown(self) -> str:
@@ -81,8 +82,8 @@ def picture(rows: Sequence[Row]) -> str:
     most = max(row.load.rate for row in rows)
     height = _BAR * (len(rows) + 1)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LABEL + _WIDTH + 90}" height="{height}" '
-        'font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LABEL + _WIDTH + 90}" height="{height}">',
+        "<style>text { font: 13px sans-serif }</style>",
         f'<rect width="100%" height="{height}" fill="white"/>',
         f'<text x="{_LABEL}" y="15" fill="#444">requests a second, 16 in flight</text>',
     ]

@@ -6,6 +6,7 @@ import sys
 import urllib.error
 import urllib.request
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,7 @@ def transports(subject: Subject) -> list[Row]:
             empty = [*PYTHON, str(HERE / "empty_handler.py"), transport, str(EMPTY_PORTS[transport]), str(up)]
             process, _ = stack.enter_context(running(on_core(SERVER_CORE, *empty), up.exists))
             processes[f"{transport}, empty handler"] = (process.pid, EMPTY_PORTS[transport])
-            process, after = stack.enter_context(running(sidecar(subject, transport), lambda t=transport: is_ready(t)))  # type: ignore[misc]
+            process, after = stack.enter_context(running(sidecar(subject, transport), partial(is_ready, transport)))
             processes[f"{transport}, full Check"] = (process.pid, GRPC_PORTS[transport])
             print(f"  {transport}: ready {after:.2f} s after start, memory {memory(process.pid):.0f} MB")
 
@@ -76,10 +77,7 @@ def transports(subject: Subject) -> list[Row]:
             return h2load([pid], url, calls, in_flight, subject.folder, "-d", str(body), *headers)
 
         for in_flight in IN_FLIGHT:
-            measures = {
-                name: lambda at=at, n=in_flight: measure(*at, n)  # type: ignore[misc]
-                for name, at in processes.items()
-            }
+            measures = {name: partial(measure, *at, in_flight) for name, at in processes.items()}
             for name, loads in alternating(measures, ROUNDS).items():
                 rows.append(Row(name, in_flight, loads))
                 print(rows[-1])

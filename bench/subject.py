@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from authz_service._pb.external_auth_pb2 import CheckRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ISSUER, AUDIENCE = "https://issuer.bench/", "https://api.bench/"
 HOST, PATH = "api.bench", "/v1/things-199/4711?expand=all"

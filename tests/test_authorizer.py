@@ -318,3 +318,22 @@ def test_every_decision_of_a_rule_has_a_reason_that_its_metrics_begin_with(
         assert (decision.challenge is not None) == DENIALS[decision.reason].challenged
         assert (decision.retry_after is not None) == (DENIALS[decision.reason].status == 503)
         assert not token or len(token) < 20 or token not in decision.cause
+
+
+def test_what_the_upstream_hears_of_a_token_is_made_once_and_what_is_disguised_is_looked_for_each_time() -> None:
+    deciding = Deciding([{"name": "r"}, {"name": "s", "match": {"paths": ["/s"]}}], {"x-user": "sub"})
+    first, again = deciding.decide("/", good()), deciding.decide("/", good())
+    assert isinstance(first, Allow)
+    assert isinstance(again, Allow)
+    assert first.encoded is again.encoded is not None
+    spoofed = deciding.decide("/", good(), x_user="root")
+    assert isinstance(spoofed, Allow)
+    assert spoofed.remove == ("x_user",)
+    assert spoofed.encoded is None
+
+
+def test_what_is_remembered_of_a_token_is_bounded() -> None:
+    rules = [{"name": f"r{number}", "match": {"paths": [f"/{number}"]}} for number in range(50)]
+    deciding = Deciding(rules, {"x-user": "sub"})
+    allowed = [deciding.decide(f"/{number}", good()) for number in range(50)]
+    assert all(isinstance(each, Allow) and each.claims and len(each.claims.remembered) <= 8 for each in allowed)

@@ -6,7 +6,7 @@ settings; whether they suffice for a request is the rule's question, asked anew 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,3 +24,5 @@ class Claims:
     scopes: frozenset[str]
     scope: str  # the scopes as one text: sorted, separated by spaces
     members: Mapping[str, Any]  # every claim as it stands in the token
+    # What else is made of them, by what it is made for: so it is made once for a token that is seen again.
+    remembered: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)

@@ -11,6 +11,8 @@ import re
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 
+# What nearly every credential looks like (b64token of RFC 6750 section 2.1): nothing in it can be read in two ways.
+_PLAIN = re.compile(r"[Bb]earer ([A-Za-z0-9\-._~+/]+=*)")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f]")
 # A Bearer credential somewhere behind a comma: the trace of two Authorization headers joined into one.
 _JOINED_BEARER = re.compile(r",\s*bearer(?:\s|,|\Z)", re.IGNORECASE)
@@ -27,6 +29,8 @@ def bearer_token(authorization: str | None, max_bytes: int) -> str:
     """
     if authorization is None:
         raise Rejected(Reason.MISSING_TOKEN, "no Authorization header")
+    if (plain := _PLAIN.fullmatch(authorization)) and len(plain[1]) <= max_bytes:
+        return plain[1]
     if _UNPRINTABLE.search(authorization):
         raise Rejected(Reason.MALFORMED_REQUEST, "a control character in the Authorization header")
     scheme, _, token = authorization.strip(" ").partition(" ")

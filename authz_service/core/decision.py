@@ -5,7 +5,7 @@ Law: frozen values. There are exactly two, and no third one that a caller could 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from authz_service.core.reasons import ALLOWANCES, Reason
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 NO_RULE_NAME = "-"  # stands for the rule where none was reached
 
 Mode = Literal["enforce", "shadow"]
+
+
+class Encoded:
+    """Room for what a transport makes of an allowance, which is the same each time that the same token is let in."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self) -> None:
+        self.parts: tuple[bytes, ...] | None = None  # None until it was made
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,7 @@ class Allow:
     remove: tuple[str, ...] = ()
     mode: Mode = "enforce"
     cause: str = ""
+    encoded: Encoded | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

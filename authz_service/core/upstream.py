@@ -29,17 +29,16 @@ class UpstreamHeaders:
         self._names = frozenset(headers)
         self._folded = frozenset(map(_folded, headers))
         self._lengths = frozenset(map(len, headers))
+        self._plain = not _FOLDABLE.search("".join(headers))  # so that only a name that folding changes can be like one
         self._always_removed: tuple[str, ...] = () if forward_authorization else ("authorization",)
         self._all_removed = self._always_removed + tuple(headers)
 
     def without_claims(self, sent: Mapping[str, str]) -> tuple[str, ...]:
         """What to remove from a request that goes through without a token."""
-        return self._all_removed + self._disguised(sent)
+        return self._all_removed + self.disguised(sent)
 
-    def from_claims(
-        self, claims: Claims, sent: Mapping[str, str]
-    ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-        """What to overwrite and what to remove on a request that goes through with a token.
+    def from_claims(self, claims: Claims) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+        """What to overwrite and what to remove on a request with a token, beside what is ``disguised``.
 
         Raises:
             Rejected: ``invalid_claim``, when a claim can not be a header's value.
@@ -52,10 +51,12 @@ class UpstreamHeaders:
                 overwrite.append((name, value))
             else:
                 remove += (name,)
-        return tuple(overwrite), remove + self._disguised(sent)
+        return tuple(overwrite), remove
 
-    def _disguised(self, sent: Mapping[str, str]) -> tuple[str, ...]:
+    def disguised(self, sent: Mapping[str, str]) -> tuple[str, ...]:
         """Headers sent as ``x_auth_subject``: servers that follow CGI read them as ``x-auth-subject``."""
+        if self._plain and not _FOLDABLE.search("".join(sent)):
+            return ()
         return tuple(
             name
             for name in sent
@@ -65,7 +66,9 @@ class UpstreamHeaders:
 
 
 # CGI replaces what is no letter or digit by _ when it makes a variable's name of a header's (RFC 3875 section 4.1.18).
-_FOLDING = str.maketrans(dict.fromkeys("!#$%&'*+._`|~^", "-"))
+_FOLDED = "!#$%&'*+._`|~^"
+_FOLDABLE = re.compile(f"[{re.escape(_FOLDED)}]")
+_FOLDING = str.maketrans(dict.fromkeys(_FOLDED, "-"))
 
 
 def _folded(name: str) -> str:

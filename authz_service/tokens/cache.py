@@ -44,7 +44,8 @@ class TokenCache:
         """Remember what another cache knows of the tokens of these issuers, as far as the bounds of this one allow."""
         for digest, entry in other._entries.items():
             if entry.claims.issuer in issuers:
-                self.put(digest, replace(entry), now)
+                claims = replace(entry.claims, remembered={})  # what was made of them was made by other rules
+                self.put(digest, replace(entry, claims=claims), now)
 
     def clear(self) -> None:
         """Forget everything."""

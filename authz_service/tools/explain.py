@@ -219,7 +219,7 @@ def _by_token(
     captures = rule.captures(path)
     for condition in rule.conditions:
         steps.take("claims", condition.name, _judged(condition, claims, captures, now), _wanted(condition, claims))
-    steps.take("upstream", "headers", lambda: authorizer.upstream.from_claims(claims, attributes.headers), _sent)
+    steps.take("upstream", "headers", lambda: authorizer.upstream.from_claims(claims), _sent)
     return Reason.OK
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 from google.protobuf import json_format
@@ -15,7 +16,7 @@ from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.core import paths
 from authz_service.core.attributes import Attributes
 from authz_service.core.claims import Claims
-from authz_service.core.decision import Allow, Deny
+from authz_service.core.decision import Allow, Deny, Encoded
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
 from authz_service.transport import mapping
@@ -236,3 +237,26 @@ def test_metadata_are_texts_and_a_list_of_texts() -> None:
     kinds = {name: value.WhichOneof("kind") for name, value in response.dynamic_metadata.fields.items()}
     assert kinds.pop("scopes") == "list_value"
     assert set(kinds.values()) == {"string_value"}
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "alice",
+        "",
+        "0123456789abcdef",
+        "decision_id",
+        "\x0bdecision_id\x12\x12\x1a\x100123456789abcdef",
+        "\n!\n\x0bdecision_id\x12\x12\x1a\x100123456789abcdef" * 2,
+        "x" * 100_000,
+    ],
+)
+@pytest.mark.parametrize("mode", ["enforce", "shadow"])
+def test_an_answer_that_is_made_once_differs_from_one_made_anew_in_nothing(
+    subject: str, mode: Literal["enforce", "shadow"]
+) -> None:
+    allow = Allow(Reason.OK, "r", replace(CLAIMS, subject=subject), (("x-auth-subject", subject),), ("cookie",), mode)
+    kept = replace(allow, encoded=Encoded())
+    for decision_id in ("0123456789abcdef", "fedcba9876543210", "-", "0000000000000000"):
+        anew = CheckResponse.FromString(mapping.response_of(allow, decision_id))
+        assert CheckResponse.FromString(mapping.response_of(kept, decision_id)) == anew
