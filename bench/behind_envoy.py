@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IN_FLIGHT = (1, 16)
-_FIRST_PORT = 19201
+FIRST_PORT = 19201
 _TYPE = "type.googleapis.com/envoy.extensions"
 _ROUTER = {"name": "router", "typed_config": {"@type": f"{_TYPE}.filters.http.router.v3.Router"}}
 _HTTP2 = {
@@ -39,11 +39,11 @@ def behind_envoy(subject: Subject) -> list[Row]:
         "no filter": [],
         "jwt_authn": [_jwt_authn(subject, cached=False)],
         "jwt_authn, cache": [_jwt_authn(subject, cached=True)],
-        "ext_authz, grpcio": [_ext_authz(GRPCIO)],
-        "ext_authz, asyncio": [_ext_authz(ASYNCIO)],
+        "ext_authz, grpcio": [ext_authz(GRPCIO)],
+        "ext_authz, asyncio": [ext_authz(ASYNCIO)],
     }
     config = subject.folder / "envoy.json"
-    config.write_text(json.dumps(_bootstrap(ways)))
+    config.write_text(json.dumps(bootstrap(ways)))
     rows: list[Row] = []
     with ExitStack() as stack:
         sidecars = {
@@ -55,12 +55,12 @@ def behind_envoy(subject: Subject) -> list[Row]:
         admin = subject.folder / "envoy-admin"
         command = [binary(), "--config-path", str(config), "--admin-address-path", str(admin), "--disable-hot-restart"]
         command += ["--concurrency", "1", "--log-level", "error"]
-        envoy, _ = stack.enter_context(running(on_core(CLIENT_CORE, *command), lambda: _listens(admin)))
+        envoy, _ = stack.enter_context(running(on_core(CLIENT_CORE, *command), partial(listens, admin)))
         headers = ("-H", f":authority: {HOST}", "-H", f"authorization: Bearer {subject.token()}")
 
         def measure(way: str, in_flight: int) -> Load:
             pids = [envoy.pid, *([sidecars[way]] if way in sidecars else [])]
-            url = f"http://127.0.0.1:{_FIRST_PORT + list(ways).index(way)}{PATH}"
+            url = f"http://127.0.0.1:{FIRST_PORT + list(ways).index(way)}{PATH}"
             return h2load(pids, url, CALLS if in_flight > 1 else CALLS // 4, in_flight, subject.folder, *headers)
 
         for in_flight in IN_FLIGHT:
@@ -71,16 +71,18 @@ def behind_envoy(subject: Subject) -> list[Row]:
     return rows
 
 
-def _listens(admin: Path) -> bool:
+def listens(admin: Path) -> bool:
+    """Whether Envoy has written down where it is administered, which it does when it listens."""
     return admin.exists() and bool(admin.read_text())
 
 
-def _bootstrap(ways: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def bootstrap(ways: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Envoy's configuration: a listener for each way, with its filters."""
     return {
         "admin": {"address": _address(0)},
         "static_resources": {
             "listeners": [
-                _listener(name, _FIRST_PORT + number, filters) for number, (name, filters) in enumerate(ways.items())
+                _listener(name, FIRST_PORT + number, filters) for number, (name, filters) in enumerate(ways.items())
             ],
             "clusters": [
                 {
@@ -113,7 +115,8 @@ def _address(port: int) -> dict[str, Any]:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def _ext_authz(cluster: str) -> dict[str, Any]:
+def ext_authz(cluster: str) -> dict[str, Any]:
+    """The filter that asks a sidecar."""
     return {
         "name": "envoy.filters.http.ext_authz",
         "typed_config": {

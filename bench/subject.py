@@ -60,9 +60,9 @@ def claims() -> dict[str, Any]:
     }
 
 
-def token(algorithm: str, key: Any, **more: Any) -> str:
+def token(algorithm: str, key: Any, kid: str = "", **more: Any) -> str:
     """A token that is let in."""
-    return jwt.encode(claims() | more, key, algorithm=algorithm, headers={"kid": algorithm, "typ": "at+jwt"})
+    return jwt.encode(claims() | more, key, algorithm=algorithm, headers={"kid": kid or algorithm, "typ": "at+jwt"})
 
 
 def check_request(bearer: str) -> bytes:

@@ -1,0 +1,446 @@
+"""Both servers over real connections: what a proxy, an operator and a certificate manager do to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import stat
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+import trustme
+from cryptography import x509
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from authz_service.core.decision import Allow
+from authz_service.core.errors import StartFailed
+from authz_service.core.reasons import Reason
+from authz_service.telemetry.logs import DecisionLog
+from authz_service.telemetry.metrics import Metrics
+from authz_service.transport.asyncio_server import AsyncioServer
+from authz_service.transport.grpcio_server import SERVICE, GrpcioServer
+from authz_service.transport.servicer import Servicer, Terms
+from transport.pki import TlsFiles
+from transport.wire import EPOCH, check_request, padding, read
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from pathlib import Path
+
+    from authz_service.config.model import Tls
+
+    Check = Callable[[bytes, float | None], Coroutine[None, None, bytes]]
+    Server = GrpcioServer | AsyncioServer
+
+HANG_GUARD = 30.0  # seconds: no test waits for it
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def on_grpcio(address: str, tls: Tls | None, check: Check) -> Server:
+    return GrpcioServer(address, tls, check)
+
+
+def on_asyncio(address: str, tls: Tls | None, check: Check) -> Server:
+    return AsyncioServer(address, tls, check, lambda: 1 << 20)
+
+
+CHOSEN: dict[str, Callable[[str, Tls | None, Check], Server]] = {}
+
+
+@pytest.fixture(params=[on_grpcio, on_asyncio], autouse=True)
+def transport(request: pytest.FixtureRequest) -> None:
+    """Each test is one of both."""
+    CHOSEN["server"] = request.param
+
+
+def server_of(address: str, tls: Tls | None = None, check: Check | None = None) -> Server:
+    return CHOSEN["server"](address, tls, check or echo)
+
+
+async def echo(data: bytes, _time_remaining: float | None) -> bytes:
+    return b"answer to " + data
+
+
+@contextlib.asynccontextmanager
+async def running(address: str = "127.0.0.1:0", tls: Tls | None = None, check: Check = echo) -> AsyncIterator[Server]:
+    server = server_of(address, tls, check)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop(0)
+
+
+async def call(channel: grpc.aio.Channel, data: bytes, *, method: str = "Check", timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - the caller's deadline is what is tested
+    calling: Any = channel.unary_unary(f"/{SERVICE}/{method}")
+    answer = await calling(data, timeout=timeout, wait_for_ready=False)
+    assert isinstance(answer, bytes)
+    return answer
+
+
+async def asked_once(target: str, data: bytes = b"x", credentials: grpc.ChannelCredentials | None = None) -> bytes:
+    """One call on a connection of its own."""
+    options: list[tuple[str, Any]] = [("grpc.use_local_subchannel_pool", 1)]
+    if target.startswith("unix:"):
+        options.append(("grpc.ssl_target_name_override", "localhost"))
+    channel = (
+        grpc.aio.secure_channel(target, credentials, options)
+        if credentials
+        else grpc.aio.insecure_channel(target, options)
+    )
+    async with channel:
+        return await call(channel, data, timeout=HANG_GUARD)
+
+
+async def status_of(calling: Awaitable[Any]) -> grpc.StatusCode:
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await calling
+    return failed.value.code()
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:0", "0.0.0.0:0"])
+async def test_it_moves_bytes_over_tcp(address: str) -> None:
+    async with running(address) as server:
+        assert server.port > 0
+        assert await asked_once(f"127.0.0.1:{server.port}", b"\xff\x00") == b"answer to \xff\x00"
+
+
+async def test_it_moves_bytes_over_a_unix_socket_for_owner_and_group(tmp_path: Path) -> None:
+    path = tmp_path / "authz.sock"
+    async with running(f"unix:{path}"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert await asked_once(f"unix:{path}") == b"answer to x"
+
+
+async def test_a_second_server_on_the_port_can_not_start_and_the_first_serves_on() -> None:
+    async with running() as server:
+        for address in (f"127.0.0.1:{server.port}", f"localhost:{server.port}", f"0.0.0.0:{server.port}"):
+            with pytest.raises(StartFailed, match=f"can not listen on {address}"):
+                await server_of(address).start()
+        for _ in range(10):
+            assert await asked_once(f"127.0.0.1:{server.port}") == b"answer to x"
+
+
+async def test_a_port_that_another_program_serves_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(StartFailed):
+        await server_of(f"127.0.0.1:{other.getsockname()[1]}").start()
+
+
+async def test_a_second_server_on_the_unix_socket_can_not_start_and_the_first_serves_on(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path / 'authz.sock'}"
+    async with running(address):
+        with pytest.raises(StartFailed, match="another process serves it"):
+            await server_of(address).start()
+        assert await asked_once(address) == b"answer to x"
+
+
+async def test_a_socket_left_behind_by_a_crash_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "authz.sock"
+    with socket.socket(socket.AF_UNIX) as crashed:
+        crashed.bind(str(path))
+        crashed.listen()
+    async with running(f"unix:{path}"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert await asked_once(f"unix:{path}") == b"answer to x"
+
+
+@pytest.mark.parametrize("address", ["unix:{folder}/absent/s", "unix:{folder}", "192.0.2.1:9191", "name.invalid:9191"])
+async def test_an_address_that_can_not_be_had_is_an_error_that_names_it(address: str, tmp_path: Path) -> None:
+    with pytest.raises(StartFailed, match="can not listen on"):
+        await server_of(address.format(folder=tmp_path)).start()
+
+
+async def test_after_it_stopped_the_address_is_free_again(tmp_path: Path) -> None:
+    for address in (f"unix:{tmp_path / 'authz.sock'}", None):
+        async with running(address or "127.0.0.1:0") as first:
+            pass
+        async with running(address or f"127.0.0.1:{first.port}"):
+            pass
+
+
+async def test_it_can_be_stopped_at_any_time_and_twice() -> None:
+    server = server_of("127.0.0.1:0")
+    await server.stop(0)
+    await server.start()
+    await server.stop(0)
+    await server.stop(0)
+
+
+# Calls.
+
+
+async def test_the_deadline_of_the_caller_is_handed_on_and_none_where_there_is_none() -> None:
+    remaining: list[float | None] = []
+
+    async def check(_data: bytes, time_remaining: float | None) -> bytes:
+        remaining.append(time_remaining)
+        return b""
+
+    async with running(check=check) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        await call(channel, b"", timeout=HANG_GUARD)
+        await call(channel, b"")
+    with_deadline, without = remaining
+    assert with_deadline is not None
+    assert 0 < with_deadline < HANG_GUARD * 1.1  # grpcio rounds up what it sends
+    assert without is None
+
+
+async def test_many_calls_at_once_are_each_given_their_own_answer() -> None:
+    async def check(data: bytes, _time_remaining: float | None) -> bytes:
+        await asyncio.sleep(0)
+        return data
+
+    async with running(check=check) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        sent = [str(number).encode() for number in range(500)]
+        assert await asyncio.gather(*(call(channel, data) for data in sent)) == sent
+
+
+def allowing_servicer() -> Servicer:
+    class Always:
+        def begin(self, *_arguments: object) -> Allow:
+            return Allow(Reason.PUBLIC, "r")
+
+    terms = Terms(Always(), DecisionLog("none"), 1.0, 1 << 20)  # type: ignore[arg-type]
+    return Servicer(terms, metrics=Metrics(transport="grpcio"), clock=lambda: EPOCH, timer=lambda: 0.0)
+
+
+@pytest.mark.parametrize("paddings", [1, 5, 20])  # of one mebibyte each, which is the largest request
+async def test_an_oversized_request_is_an_explicit_denial_and_no_grpc_error(paddings: int) -> None:
+    async with running(check=allowing_servicer().check) as server:
+        oversized = check_request() + padding(1 << 20) * paddings
+        answer = read(await asked_once(f"127.0.0.1:{server.port}", oversized))
+        assert (answer.http_status, answer.reason) == (400, "malformed_request")
+        assert read(await asked_once(f"127.0.0.1:{server.port}", check_request())).allowed
+
+
+@pytest.mark.parametrize("octets", [9_000, 20_000, 1_000_000])
+async def test_metadata_of_any_size_that_a_proxy_relays_cause_no_grpc_error(octets: int) -> None:
+    """A tracing Envoy copies the client's tracestate into the call; grpcio by itself refuses more than 8 KiB."""
+    async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        calling: Any = channel.unary_unary(f"/{SERVICE}/Check")
+        answer = await calling(b"x", metadata=(("tracestate", "a" * octets),), timeout=HANG_GUARD)
+        assert answer == b"answer to x"
+
+
+async def test_a_method_that_is_not_there_is_unimplemented_and_harms_nobody() -> None:
+    async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        assert await status_of(call(channel, b"", method="Approve")) is grpc.StatusCode.UNIMPLEMENTED
+        assert await call(channel, b"x") == b"answer to x"
+
+
+async def test_what_is_no_grpc_harms_nobody() -> None:
+    async with running() as server:
+        for octets in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 99):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(octets)
+            writer.write_eof()
+            with contextlib.suppress(ConnectionError):
+                await asyncio.wait_for(reader.read(), HANG_GUARD)
+            writer.close()
+        assert await asked_once(f"127.0.0.1:{server.port}") == b"answer to x"
+
+
+# Stopping.
+
+
+class Slow:
+    """A check that waits to be released."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def check(self, data: bytes, _time_remaining: float | None) -> bytes:
+        self.begun.set()
+        await self.release.wait()
+        return b"answer to " + data
+
+
+async def test_what_is_in_flight_is_finished_and_nothing_new_is_accepted() -> None:
+    slow = Slow()
+    async with running(check=slow.check) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        in_flight = asyncio.create_task(call(channel, b"x"))
+        await slow.begun.wait()
+        stopping = asyncio.create_task(server.stop(HANG_GUARD))
+        await closed(server.port)
+        assert await status_of(asked_once(f"127.0.0.1:{server.port}")) is grpc.StatusCode.UNAVAILABLE
+        slow.release.set()
+        assert await in_flight == b"answer to x"
+        await stopping
+
+
+async def closed(port: int) -> None:
+    """Wait until the port accepts nothing new."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_what_outlasts_the_grace_is_ended() -> None:
+    slow = Slow()
+    async with running(check=slow.check) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        in_flight = asyncio.create_task(call(channel, b"x"))
+        await slow.begun.wait()
+        await server.stop(0.05)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await in_flight
+
+
+# Health.
+
+
+async def test_health_follows_serving_for_the_whole_server_and_the_service() -> None:
+    async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        for serving, status in ((None, NOT_SERVING), (True, SERVING), (False, NOT_SERVING), (True, SERVING)):
+            if serving is not None:
+                await server.set_serving(serving=serving)
+            for service in ("", SERVICE):
+                assert (await health.Check(health_pb2.HealthCheckRequest(service=service))).status == status
+
+
+async def test_health_of_a_service_that_is_not_here_is_not_found() -> None:
+    async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        answering = health.Check(health_pb2.HealthCheckRequest(service="another"))
+        assert await status_of(answering) is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("service", ["", SERVICE])
+async def test_whoever_watches_health_is_told_of_each_change(service: str) -> None:
+    async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=service))
+        assert (await watch.read()).status == NOT_SERVING
+        await server.set_serving(serving=True)
+        assert (await watch.read()).status == SERVING
+        await server.set_serving(serving=False)
+        assert (await watch.read()).status == NOT_SERVING
+        watch.cancel()
+
+
+# TLS.
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def certificate(authority: trustme.CA) -> trustme.LeafCert:
+    return authority.issue_cert("localhost", "127.0.0.1")
+
+
+def trusting(authority: trustme.CA, shown: trustme.LeafCert | None = None) -> grpc.ChannelCredentials:
+    """A client that trusts the authority, and shows a certificate if it has one."""
+    if shown is None:
+        return grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+    chain = b"".join(blob.bytes() for blob in shown.cert_chain_pems)
+    return grpc.ssl_channel_credentials(authority.cert_pem.bytes(), shown.private_key_pem.bytes(), chain)
+
+
+async def served_serial(port: int) -> int:
+    """Which certificate a new connection is shown."""
+    pem = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port), timeout=HANG_GUARD)
+    return x509.load_pem_x509_certificate(pem.encode()).serial_number
+
+
+def serial_of(certificate: trustme.LeafCert) -> int:
+    return x509.load_pem_x509_certificate(certificate.cert_chain_pems[0].bytes()).serial_number
+
+
+async def test_tls_serves_those_who_trust_its_authority(
+    authority: trustme.CA, certificate: trustme.LeafCert, tmp_path: Path
+) -> None:
+    async with running(tls=TlsFiles(tmp_path, certificate).settings) as server:
+        assert await asked_once(f"127.0.0.1:{server.port}", credentials=trusting(authority)) == b"answer to x"
+        for others in (None, trusting(trustme.CA())):
+            asking = asked_once(f"127.0.0.1:{server.port}", credentials=others)
+            assert await status_of(asking) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_tls_is_served_over_a_unix_socket_too(
+    authority: trustme.CA, certificate: trustme.LeafCert, tmp_path: Path
+) -> None:
+    address = f"unix:{tmp_path / 's'}"
+    async with running(address, TlsFiles(tmp_path, certificate).settings):
+        assert await asked_once(address, credentials=trusting(authority)) == b"answer to x"
+        assert await status_of(asked_once(address)) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_mutual_tls_serves_only_those_who_show_a_certificate_of_the_client_authority(
+    authority: trustme.CA, certificate: trustme.LeafCert, tmp_path: Path
+) -> None:
+    client_authority = trustme.CA()
+    async with running(tls=TlsFiles(tmp_path, certificate, client_authority).settings) as server:
+        target = f"127.0.0.1:{server.port}"
+        good = trusting(authority, client_authority.issue_cert("envoy.example"))
+        assert await asked_once(target, credentials=good) == b"answer to x"
+        for shown in (None, authority.issue_cert("envoy.example"), trustme.CA().issue_cert("envoy.example")):
+            asking = asked_once(target, credentials=trusting(authority, shown))
+            assert await status_of(asking) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_new_certificates_are_served_to_new_connections_and_old_connections_live_on(
+    authority: trustme.CA, certificate: trustme.LeafCert, tmp_path: Path
+) -> None:
+    files = TlsFiles(tmp_path, certificate)
+    async with running(tls=files.settings) as server:
+        target = f"127.0.0.1:{server.port}"
+        async with grpc.aio.secure_channel(target, trusting(authority)) as old_connection:
+            assert await call(old_connection, b"x") == b"answer to x"
+            assert await served_serial(server.port) == serial_of(certificate)
+            for _ in range(3):
+                renewed = authority.issue_cert("localhost", "127.0.0.1")
+                files.write(renewed)
+                assert await served_serial(server.port) == serial_of(renewed)
+                assert await asked_once(target, credentials=trusting(authority)) == b"answer to x"
+            assert await call(old_connection, b"y") == b"answer to y"
+
+
+async def test_a_broken_pair_is_not_served_and_the_good_one_stays(
+    authority: trustme.CA, certificate: trustme.LeafCert, tmp_path: Path
+) -> None:
+    files = TlsFiles(tmp_path, certificate)
+    async with running(tls=files.settings) as server:
+        renewed = authority.issue_cert("localhost", "127.0.0.1")
+        files.write_certificate(renewed)
+        for _ in range(2):
+            assert await served_serial(server.port) == serial_of(certificate)
+        files.key.unlink()
+        assert await served_serial(server.port) == serial_of(certificate)
+        files.write_key(renewed)
+        assert await served_serial(server.port) == serial_of(renewed)
+
+
+async def test_a_new_client_authority_takes_effect_on_new_connections(
+    authority: trustme.CA, certificate: trustme.LeafCert, tmp_path: Path
+) -> None:
+    old, new = trustme.CA(), trustme.CA()
+    files = TlsFiles(tmp_path, certificate, old)
+    old_client, new_client = (trusting(authority, each.issue_cert("envoy.example")) for each in (old, new))
+    async with running(tls=files.settings) as server:
+        target = f"127.0.0.1:{server.port}"
+        assert await asked_once(target, credentials=old_client) == b"answer to x"
+        new.cert_pem.write_to_path(files.client_ca)
+        assert await asked_once(target, credentials=new_client) == b"answer to x"
+        assert await status_of(asked_once(target, credentials=old_client)) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_certificates_that_can_not_be_used_are_an_error_before_anything_listens(
+    certificate: trustme.LeafCert, tmp_path: Path
+) -> None:
+    files = TlsFiles(tmp_path, certificate)
+    files.key.write_bytes(b"")
+    with pytest.raises(StartFailed, match="key_file"):
+        server_of("127.0.0.1:0", files.settings)
