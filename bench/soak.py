@@ -1,4 +1,4 @@
-"""A million checks through a real Envoy while the configuration and the keys change: none wrong, none lost, flat memory.
+"""A million checks through a real Envoy while rules and keys change: none wrong, none lost, flat memory.
 
 Law: what is expected of each request is said before it is sent; h2load must count every one of them as it was said.
 """

@@ -42,8 +42,8 @@ class Call:
 
     @property
     def open(self) -> bool:
-        """Whether anybody still waits for an answer."""
-        return self._connection is not None
+        """Whether anybody still waits to hear more."""
+        return self._connection is not None and self.ending is None
 
     def close(self) -> None:
         """Forget the connection."""
@@ -51,15 +51,15 @@ class Call:
 
     def answer(self, message: bytes) -> None:
         """Send the one message, and end the call with success."""
-        if self._connection is not None:
+        if self._connection is not None and self.ending is None:
             self._connection.answer(self, message)
 
     def send(self, message: bytes) -> None:
         """Send a message, and leave the call open."""
-        if self._connection is not None:
+        if self._connection is not None and self.ending is None:
             self._connection.send(self, message)
 
     def refuse(self, status: Status, message: str) -> None:
         """End the call with a status that is no success."""
-        if self._connection is not None:
+        if self._connection is not None and self.ending is None:
             self._connection.refuse(self, status, message)

@@ -1,0 +1,503 @@
+"""A connection does what RFC 9113 and gRPC over HTTP/2 say."""
+
+from __future__ import annotations
+
+import pytest
+
+from authz_service.transport.http2 import connection, frames
+from authz_service.transport.http2.frames import ErrorCode
+from authz_service.transport.http2.headers import Status
+from transport.http2.client import GRPC, HEAD, Client, Service, data, framed
+
+OK, UNIMPLEMENTED, INTERNAL = "0", "12", "13"
+PING, ACK = b"12345678", 1
+
+
+# Calls.
+
+
+def test_a_call_is_answered_with_head_message_and_trailers() -> None:
+    answer = Client().call(b"hello")
+    assert answer.headers == [
+        {":status": "200", "content-type": "application/grpc"},
+        {"grpc-status": OK},
+    ]
+    assert answer.messages == [b"hello"]
+    assert answer.ended
+    assert answer.reset is None
+
+
+def test_calls_that_come_together_are_answered_with_one_write() -> None:
+    client = Client()
+    before = client.writes
+    client.send(*(client.request(str(number).encode()) for number in range(50)))
+    assert client.writes == before + 1
+    assert [client.answers[stream].messages for stream in range(1, 100, 2)] == [[str(n).encode()] for n in range(50)]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 100])
+def test_how_the_octets_are_cut_changes_nothing(step: int) -> None:
+    client = Client()
+    octets = b"".join(client.request(b"x" * size) for size in (0, 1, 20_000, 3))
+    for at in range(0, len(octets), step):
+        client.send(octets[at : at + step])
+    assert [len(client.answers[stream].messages[0]) for stream in (1, 3, 5, 7)] == [0, 1, 20_000, 3]
+
+
+def test_the_preface_may_come_octet_by_octet_and_nothing_else_in_its_place() -> None:
+    service = Service()
+    ended: list[str] = []
+    for octets, over in ((frames.PREFACE, False), (b"GET / HTTP/1.1\r\n\r\n", True), (b"\x16\x03\x01", True)):
+        each = connection.Connection(service, ended.append)
+        each.start(lambda _: None)
+        for octet in octets:
+            each.receive(bytes((octet,)))
+        assert each.over is over
+    assert ended == ["this is not HTTP/2"] * 2
+
+
+def test_a_request_may_end_by_an_empty_frame_or_by_trailers() -> None:
+    client = Client()
+    client.send(client.headers(1), data(1, framed(b"a"), 0), data(1, b""))
+    client.send(client.headers(3), data(3, framed(b"b"), 0))
+    client.send(frames.frame(frames.HEADERS, 5, 3, client.encoder.encode([("x", "y")])))
+    assert client.answers[1].messages == [b"a"]
+    assert client.answers[3].messages == [b"b"]
+
+
+def test_padding_and_priority_are_no_part_of_what_is_said() -> None:
+    client = Client()
+    block = b"\x02" + b"\0\0\0\0\x10" + client.block() + b"\0\0"
+    flags = frames.END_HEADERS | frames.PADDED | frames.PRIORITIZED
+    client.send(client.headers(1, block, flags))
+    client.send(frames.frame(frames.DATA, frames.END_STREAM | frames.PADDED, 1, b"\x03" + framed(b"a") + b"\0\0\0"))
+    assert client.answers[1].messages == [b"a"]
+
+
+def test_a_header_block_may_come_in_parts() -> None:
+    client = Client()
+    block = client.block()
+    client.send(client.headers(1, block[:3], 0), frames.frame(frames.CONTINUATION, 0, 1, block[3:9]))
+    client.send(frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, block[9:]), data(1, framed(b"a")))
+    assert client.answers[1].messages == [b"a"]
+
+
+@pytest.mark.parametrize(
+    ("timeout", "seconds"),
+    [("200m", 0.2), ("1S", 1), ("2M", 120), ("1H", 3600), ("5u", 5e-6), ("7n", 7e-9), ("99999999m", 99999.999)],
+)
+def test_the_callers_deadline_is_read(timeout: str, seconds: float) -> None:
+    client = Client()
+    client.call(b"", ("grpc-timeout", timeout))
+    assert client.service.calls[0].head.timeout == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("timeout", ["", "m", "1", "1s", "-1m", "1.5S", "999999999m", "\u0661m"])
+def test_a_deadline_that_can_not_be_read_is_none(timeout: str) -> None:
+    client = Client()
+    assert client.call(b"", ("grpc-timeout", timeout)).status == OK
+    assert client.service.calls[0].head.timeout is None
+
+
+@pytest.mark.parametrize(
+    ("payload", "more", "status"),
+    [
+        (framed(b"abc", 1), [("grpc-encoding", "gzip")], UNIMPLEMENTED),
+        (framed(b"abc", 1), [], INTERNAL),
+        (framed(b"abc", 1), [("grpc-encoding", "identity")], INTERNAL),
+        (framed(b"abc", 2), [], INTERNAL),
+        (b"", [], INTERNAL),
+        (b"\0\0\0", [], INTERNAL),
+        (framed(b"abc")[:-1], [], INTERNAL),
+        (framed(b"abc") + b"x", [], INTERNAL),
+        (framed(b"a") + framed(b"b"), [], INTERNAL),
+    ],
+)
+def test_what_is_not_one_plain_message_is_refused_by_trailers_alone(
+    payload: bytes, more: list[tuple[str, str]], status: str
+) -> None:
+    client = Client()
+    client.send(client.headers(1, client.block(*more)), data(1, payload))
+    (only,) = client.answers[1].headers
+    assert (only[":status"], only["grpc-status"]) == ("200", status)
+    assert client.service.served == []
+    assert client.call().status == OK
+
+
+def test_a_refusal_tells_why_percent_encoded() -> None:
+    client = Client(Service(keep=True))
+    client.send(client.request())
+    client.service.calls[0].refuse(Status.UNAVAILABLE, "50 % café\n")
+    assert client.answers[1].headers[0]["grpc-message"] == "50 %25 caf%C3%A9%0A"
+
+
+@pytest.mark.parametrize(
+    ("head", "plain", "status"),
+    [
+        (HEAD, (("content-type", "text/plain"),), "415"),
+        (HEAD, (), "415"),
+        (HEAD, (("content-type", "application/grpcx"),), "415"),
+        (((":method", "GET"), *HEAD[1:]), GRPC, "405"),
+    ],
+)
+def test_what_is_no_grpc_is_told_so_in_http(
+    head: tuple[tuple[str, str], ...], plain: tuple[tuple[str, str], ...], status: str
+) -> None:
+    client = Client()
+    client.send(client.headers(1, client.block(head=head, plain=plain)), data(1, b"hello"))
+    assert client.answers[1].headers == [{":status": status}]
+    assert client.answers[1].ended
+    assert client.call().status == OK
+
+
+@pytest.mark.parametrize("kind", ["application/grpc+proto", "application/grpc;charset=x", "application/grpc ; a=b"])
+def test_every_form_of_grpcs_content_type_is_served(kind: str) -> None:
+    client = Client()
+    client.send(client.headers(1, client.block(plain=(("content-type", kind),))), data(1, framed(b"a")))
+    assert client.answers[1].status == OK
+
+
+def test_several_messages_may_be_sent_before_the_end() -> None:
+    client = Client(Service(keep=True))
+    client.send(client.request())
+    (call,) = client.service.calls
+    call.send(b"one")
+    call.send(b"two")
+    assert (client.answers[1].messages, client.answers[1].ended) == ([b"one", b"two"], False)
+    call.refuse(Status.UNAVAILABLE, "over")
+    assert (client.answers[1].status, client.answers[1].ended) == ("14", True)
+
+
+def test_what_is_said_after_the_end_or_to_nobody_is_dropped() -> None:
+    client = Client(Service(keep=True))
+    client.send(client.request(), client.request())
+    first, second = client.service.calls
+    first.answer(b"once")
+    cancelled: list[int] = []
+    second.cancelled = lambda: cancelled.append(1)
+    client.send(frames.reset(3, ErrorCode.CANCEL))
+    assert cancelled == [1]
+    for call in (first, second):
+        assert not call.open
+        call.answer(b"again")
+        call.send(b"again")
+        call.refuse(Status.INTERNAL, "again")
+    assert client.answers[1].messages == [b"once"]
+    assert 3 not in client.answers
+    assert not client.connection.busy
+
+
+def test_who_works_for_a_peer_that_is_gone_is_told() -> None:
+    client = Client(Service(keep=True))
+    client.send(client.request(), client.request())
+    told: list[int] = []
+    for number, call in enumerate(client.service.calls):
+        call.cancelled = lambda number=number: told.append(number)  # type: ignore[misc]
+    client.connection.lost()
+    assert told == [0, 1]
+    assert client.closed == []
+
+
+# Flow control.
+
+
+def test_an_answer_keeps_to_the_windows_of_the_peer() -> None:
+    client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 10})
+    client.send(client.request(b"x" * 100))
+    answer = client.answers[1]
+    assert (len(answer.data), answer.ended) == (10, False)
+    client.send(frames.window_update(1, 1))
+    assert len(answer.data) == 11
+    client.send(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 20}))
+    assert len(answer.data) == 21
+    client.send(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 0}), frames.window_update(1, 20))
+    assert len(answer.data) == 21
+    client.send(frames.window_update(1, 1000))
+    assert (answer.messages, answer.ended) == ([b"x" * 100], True)
+
+
+def test_the_window_of_the_connection_holds_for_all_streams() -> None:
+    client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 1 << 20})
+    client.send(client.request(b"a" * 65_000), client.request(b"b" * 1000), client.request(b""))
+    assert [len(client.answers[stream].data) for stream in (1, 3)] == [65_005, 530]
+    client.send(frames.window_update(0, 1000))
+    assert [client.answers[stream].ended for stream in (1, 3, 5)] == [True, True, True]
+
+
+def test_a_long_answer_is_cut_into_frames_that_the_peer_takes() -> None:
+    client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 1 << 20})
+    client.send(frames.window_update(0, 1 << 20), client.request(b"x" * 100_000))
+    sizes = [len(payload) for kind, _, stream, payload in client.frames if (kind, stream) == (frames.DATA, 1)]
+    assert max(sizes) == frames.FRAME_BYTES
+    assert client.answers[1].messages == [b"x" * 100_000]
+
+
+def test_a_long_request_is_let_in_window_by_window() -> None:
+    client = Client(Service(max_message_bytes=5 << 20), settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 8 << 20})
+    client.send(frames.window_update(0, 8 << 20), client.headers(1))
+    payload, window, at = framed(b"x" * (4 << 20)), connection.STREAM_WINDOW, 0
+    while at < len(payload):
+        chunk = payload[at : at + min(frames.FRAME_BYTES, window)]
+        at += len(chunk)
+        window -= len(chunk)
+        before = len(client.frames)
+        client.send(data(1, chunk, 0))
+        window += sum(
+            int.from_bytes(each, "big")
+            for kind, _, stream, each in client.frames[before:]
+            if (kind, stream) == (frames.WINDOW_UPDATE, 1)
+        )
+    client.send(data(1, b""))
+    assert len(client.answers[1].messages[0]) == 4 << 20
+
+
+def test_more_than_a_window_is_a_flow_control_error() -> None:
+    client = Client()
+    client.send(client.headers(1))
+    for _ in range(connection.STREAM_WINDOW // frames.FRAME_BYTES // 2 - 1):
+        client.send(data(1, b"x" * frames.FRAME_BYTES, 0))
+    client.connection._calls[1].receive_window = 5
+    client.send(data(1, b"123456", 0))
+    assert client.answers[1].reset == ErrorCode.FLOW_CONTROL_ERROR
+    client.connection._receive_window = 5
+    client.send(client.headers(3), data(3, b"123456", 0))
+    assert client.fault == ErrorCode.FLOW_CONTROL_ERROR
+
+
+def test_of_a_message_that_is_too_long_only_a_part_is_kept_and_handed_over() -> None:
+    service = Service(max_message_bytes=1000)
+    client = Client(service, settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 1 << 20})
+    client.send(client.request(b"x" * 200_000))
+    (served,) = service.served
+    assert 1000 < len(served) <= 1000 + 2 * frames.FRAME_BYTES
+
+
+# What a peer may not do. (h2spec, in tests/end_to_end, goes through all of RFC 9113.)
+
+
+CONNECTION_FAULTS = {
+    "a frame that is too long": (b"\x00\x40\x01\x00\x00\x00\x00\x00\x01" + b"x" * 16_385, ErrorCode.FRAME_SIZE_ERROR),
+    "DATA of no stream": (frames.frame(frames.DATA, 0, 0, b"x"), ErrorCode.PROTOCOL_ERROR),
+    "DATA of a stream that has not begun": (frames.frame(frames.DATA, 0, 9, b"x"), ErrorCode.PROTOCOL_ERROR),
+    "HEADERS of no stream": (frames.frame(frames.HEADERS, 4, 0, b""), ErrorCode.PROTOCOL_ERROR),
+    "HEADERS of a server's stream": (frames.frame(frames.HEADERS, 4, 2, b""), ErrorCode.PROTOCOL_ERROR),
+    "HEADERS without its priority": (frames.frame(frames.HEADERS, 0x24, 1, b"xx"), ErrorCode.FRAME_SIZE_ERROR),
+    "padding beyond the frame": (frames.frame(frames.HEADERS, 0x0C, 1, b"\x05abc"), ErrorCode.PROTOCOL_ERROR),
+    "a block that is no HPACK": (
+        frames.frame(frames.HEADERS, 4, 1, b"\xff\xff\xff\xff\xff"),
+        ErrorCode.COMPRESSION_ERROR,
+    ),
+    "CONTINUATION of nothing": (frames.frame(frames.CONTINUATION, 4, 1, b""), ErrorCode.PROTOCOL_ERROR),
+    "a block that is interrupted": (
+        frames.frame(frames.HEADERS, 0, 1, b"") + frames.frame(frames.PING, 0, 0, PING),
+        ErrorCode.PROTOCOL_ERROR,
+    ),
+    "a stream that depends on itself": (
+        frames.frame(frames.PRIORITY, 0, 3, b"\0\0\0\x03\x10"),
+        ErrorCode.PROTOCOL_ERROR,
+    ),
+    "PRIORITY of no stream": (frames.frame(frames.PRIORITY, 0, 0, b"\0\0\0\x03\x10"), ErrorCode.PROTOCOL_ERROR),
+    "RST_STREAM of another length": (frames.frame(frames.RST_STREAM, 0, 1, b"xxx"), ErrorCode.FRAME_SIZE_ERROR),
+    "RST_STREAM of an idle stream": (frames.reset(1, ErrorCode.CANCEL), ErrorCode.PROTOCOL_ERROR),
+    "RST_STREAM of no stream": (frames.reset(0, ErrorCode.CANCEL), ErrorCode.PROTOCOL_ERROR),
+    "SETTINGS of a stream": (frames.frame(frames.SETTINGS, 0, 1), ErrorCode.PROTOCOL_ERROR),
+    "SETTINGS of another length": (frames.frame(frames.SETTINGS, 0, 0, b"xxxxx"), ErrorCode.FRAME_SIZE_ERROR),
+    "SETTINGS that acknowledge and say something": (
+        frames.frame(frames.SETTINGS, 1, 0, b"xxxxxx"),
+        ErrorCode.FRAME_SIZE_ERROR,
+    ),
+    "ENABLE_PUSH of 2": (frames.settings({2: 2}), ErrorCode.PROTOCOL_ERROR),
+    "a window that is too large": (frames.settings({4: 1 << 31}), ErrorCode.FLOW_CONTROL_ERROR),
+    "MAX_FRAME_SIZE that is too small": (frames.settings({5: 16_383}), ErrorCode.PROTOCOL_ERROR),
+    "MAX_FRAME_SIZE that is too large": (frames.settings({5: 1 << 24}), ErrorCode.PROTOCOL_ERROR),
+    "PUSH_PROMISE": (frames.frame(frames.PUSH_PROMISE, 4, 1, b"\0\0\0\x02"), ErrorCode.PROTOCOL_ERROR),
+    "PING of a stream": (frames.frame(frames.PING, 0, 1, PING), ErrorCode.PROTOCOL_ERROR),
+    "PING of another length": (frames.frame(frames.PING, 0, 0, b"1234567"), ErrorCode.FRAME_SIZE_ERROR),
+    "GOAWAY of a stream": (frames.frame(frames.GOAWAY, 0, 1, b"\0" * 8), ErrorCode.PROTOCOL_ERROR),
+    "GOAWAY of another length": (frames.frame(frames.GOAWAY, 0, 0, b"\0" * 7), ErrorCode.FRAME_SIZE_ERROR),
+    "WINDOW_UPDATE of another length": (frames.frame(frames.WINDOW_UPDATE, 0, 0, b"xxx"), ErrorCode.FRAME_SIZE_ERROR),
+    "WINDOW_UPDATE by nothing": (frames.window_update(0, 0), ErrorCode.PROTOCOL_ERROR),
+    "WINDOW_UPDATE beyond what there is": (frames.window_update(0, (1 << 31) - 1), ErrorCode.FLOW_CONTROL_ERROR),
+    "WINDOW_UPDATE of an idle stream": (frames.window_update(7, 1), ErrorCode.PROTOCOL_ERROR),
+}
+
+
+@pytest.mark.parametrize("fault", CONNECTION_FAULTS)
+def test_what_breaks_the_protocol_ends_the_connection_with_its_code(fault: str) -> None:
+    octets, code = CONNECTION_FAULTS[fault]
+    client = Client(Service(keep=True))
+    client.send(octets)
+    assert client.fault == code
+    assert len(client.closed) == 1
+    before = client.writes
+    client.send(client.request())
+    client.connection.tick()
+    client.connection.drain()
+    assert (client.writes, client.service.served) == (before, [])
+
+
+def test_settings_come_first() -> None:
+    client = Client()
+    client.connection = connection.Connection(client.service, client.closed.append)
+    client.connection.start(client._read)
+    client.send(frames.PREFACE, frames.frame(frames.PING, 0, 0, PING))
+    assert client.fault == ErrorCode.PROTOCOL_ERROR
+    acknowledging = connection.Connection(client.service, client.closed.append)
+    acknowledging.start(lambda _: None)
+    acknowledging.receive(frames.PREFACE + frames.frame(frames.SETTINGS, ACK, 0))
+    assert acknowledging.over
+
+
+def test_a_fault_cancels_every_call_of_the_connection() -> None:
+    client = Client(Service(keep=True))
+    client.send(client.request())
+    told: list[int] = []
+    client.service.calls[0].cancelled = lambda: told.append(1)
+    client.send(frames.frame(frames.PING, 0, 1, PING))
+    assert told == [1]
+    assert not client.connection.busy
+
+
+STREAM_FAULTS = {
+    "an upper-case name": [*HEAD, ("X-A", "b")],
+    "a name with a space": [*HEAD, ("x a", "b")],
+    "a value with a line's end": [*HEAD, ("x-a", "b\r\nc: d")],
+    "a pseudo-header field that is unknown": [*HEAD, (":x", "b")],
+    "a response's pseudo-header field": [*HEAD, (":status", "200")],
+    "a pseudo-header field twice": [*HEAD, HEAD[0]],
+    "a pseudo-header field after others": [HEAD[0], ("a", "b"), *HEAD[1:]],
+    "no method": list(HEAD[1:]),
+    "an empty path": [HEAD[0], HEAD[1], (":path", ""), HEAD[3]],
+    "connection": [*HEAD, ("connection", "close")],
+    "te that is not trailers": [*HEAD, ("te", "gzip")],
+    "content-length that is no number": [*HEAD, ("content-length", "x")],
+    "content-length that is not the length": [*HEAD, *GRPC, ("content-length", "7")],
+}
+
+
+@pytest.mark.parametrize("fault", STREAM_FAULTS)
+def test_a_malformed_request_ends_its_stream_and_no_other(fault: str) -> None:
+    client = Client()
+    client.send(client.headers(1, client.encoder.encode(STREAM_FAULTS[fault])), data(1, framed(b"a")))
+    assert client.answers[1].reset == ErrorCode.PROTOCOL_ERROR
+    assert client.service.served == []
+    assert client.call(b"next").messages == [b"next"]
+
+
+def test_frames_after_the_end_of_a_request_are_refused() -> None:
+    client = Client(Service(keep=True))
+    client.send(client.request(), data(1, b"more", 0))
+    assert client.answers[1].reset == ErrorCode.STREAM_CLOSED
+    client.send(client.request(), client.headers(3))
+    assert client.answers[3].reset == ErrorCode.STREAM_CLOSED
+    client.service.keep = False
+    client.send(client.request(), data(5, b"more", 0))
+    assert client.fault == ErrorCode.STREAM_CLOSED
+
+
+def test_frames_on_their_way_when_we_ended_a_stream_are_forgiven() -> None:
+    client = Client()
+    client.send(client.headers(1, client.encoder.encode([*HEAD, ("X", "y")])))
+    client.send(data(1, b"x", 0), frames.window_update(1, 1), frames.reset(1, ErrorCode.CANCEL))
+    assert client.call().status == OK
+
+
+def test_trailers_that_do_not_end_the_request_or_that_have_pseudo_headers_are_refused() -> None:
+    client = Client()
+    client.send(client.headers(1), client.headers(1, client.encoder.encode([("a", "b")])))
+    client.send(client.headers(3), client.headers(3, client.encoder.encode([(":path", "/")]), 5))
+    assert [client.answers[stream].reset for stream in (1, 3)] == [ErrorCode.PROTOCOL_ERROR] * 2
+
+
+def test_more_streams_than_allowed_are_refused_and_the_others_go_on() -> None:
+    client = Client(Service(keep=True))
+    for _ in range(connection.MOST_STREAMS + 1):
+        client.send(client.request())
+    refused = client.next_stream - 2
+    assert client.answers[refused].reset == ErrorCode.REFUSED_STREAM
+    client.service.calls[0].answer(b"a")
+    assert client.answers[1].status == OK
+    client.send(client.request())
+    assert len(client.service.calls) == connection.MOST_STREAMS + 1
+
+
+# Pings, time, and the end.
+
+
+def test_a_ping_is_answered_and_unknown_frames_are_ignored() -> None:
+    client = Client()
+    client.send(frames.frame(frames.PING, 0, 0, PING), frames.frame(0x2A, 0xFF, 7, b"?"), client.request())
+    assert (frames.PING, ACK, 0, PING) in client.frames
+    assert client.answers[1].status == OK
+
+
+def test_a_quiet_peer_is_asked_whether_it_is_there_and_left_when_it_is_not() -> None:
+    client = Client()
+    for _ in range(connection.QUIET + 1):
+        client.connection.tick()
+    asked = [(kind, flags) for kind, flags, _, _ in client.frames if kind == frames.PING]
+    assert asked == [(frames.PING, 0)]
+    client.send(frames.frame(frames.PING, ACK, 0, b"alive?\0\0"))
+    for _ in range(connection.QUIET + connection.GRACE):
+        client.connection.tick()
+    assert not client.connection.over
+    client.connection.tick()
+    assert client.closed == ["nobody is there"]
+
+
+def test_a_peer_that_reads_nothing_is_left() -> None:
+    client = Client()
+    for _ in range(connection.QUIET + connection.GRACE + 1):
+        client.connection.tick(writing=True)
+    assert client.closed == ["nobody reads what we write"]
+    assert not any(kind == frames.PING for kind, *_ in client.frames)
+
+
+@pytest.mark.parametrize("begun", [b"", b"\0\0\x08\x06\0\0\0\0\0", "block"], ids=["preface", "frame", "block"])
+def test_what_is_begun_must_be_finished_soon(begun: bytes | str) -> None:
+    client = Client()
+    if begun == b"":
+        client.connection = connection.Connection(client.service, client.closed.append)
+        client.connection.start(lambda _: None)
+    else:
+        client.send(client.headers(1, b"", 0) if isinstance(begun, str) else begun)
+    for _ in range(connection.OPENING):
+        client.connection.tick()
+    assert not client.connection.over
+    client.connection.tick()
+    assert client.closed == ["what was begun was not finished in time"]
+
+
+def test_a_request_that_never_ends_is_ended() -> None:
+    client = Client()
+    client.send(client.headers(1), client.headers(3))
+    for _ in range(connection.REQUEST + 1):
+        client.send(frames.frame(frames.PING, ACK, 0, PING))
+        client.connection.tick()
+    assert [client.answers[stream].reset for stream in (1, 3)] == [ErrorCode.CANCEL] * 2
+    assert client.call().status == OK
+
+
+def test_draining_is_announced_then_ends_new_streams_and_closes_after_the_last_answer() -> None:
+    client = Client(Service(keep=True))
+    client.send(client.request())
+    client.connection.drain()
+    assert client.goaways == [(frames.MOST_STREAM, ErrorCode.NO_ERROR)]
+    client.send(client.request())  # on its way when it was announced
+    client.send(frames.frame(frames.PING, ACK, 0, b"drain..."))
+    assert client.goaways[1:] == [(3, ErrorCode.NO_ERROR)]
+    client.send(client.request())  # too late
+    assert len(client.service.calls) == 2
+    client.service.calls[0].answer(b"a")
+    assert not client.connection.over
+    client.service.calls[1].answer(b"b")
+    assert client.closed == ["drained"]
+    assert [client.answers[stream].status for stream in (1, 3)] == [OK, OK]
+
+
+def test_a_drain_does_not_wait_for_a_peer_that_answers_no_ping() -> None:
+    client = Client()
+    client.connection.drain()
+    for _ in range(connection.DRAINING + 1):
+        client.connection.tick()
+    assert client.closed == ["drained"]

@@ -1,0 +1,164 @@
+"""A peer that asks for work without end ends its own connection, with the right code, after a bounded amount of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from authz_service.transport.http2 import connection, frames
+from authz_service.transport.http2.frames import ErrorCode
+from authz_service.transport.http2.headers import MOST_LIST
+from transport.http2.client import HEAD, Client, Service, data, framed
+
+PING = frames.frame(frames.PING, 0, 0, b"12345678")
+
+
+def test_rapid_reset_ends_the_connection() -> None:
+    """CVE-2023-44487: calls are begun and taken back at once, so that no limit on streams in flight holds."""
+    client = Client(Service(keep=True))
+    for _ in range(connection.MOST_RESETS + 1):
+        stream = client.next_stream
+        client.send(client.request(), frames.reset(stream, ErrorCode.CANCEL))
+    assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
+    assert not client.connection.busy
+
+
+def test_resets_that_the_peer_provokes_count_like_its_own() -> None:
+    """CVE-2025-8671: what is malformed makes us reset the stream."""
+    client = Client(Service(keep=True))
+    for _ in range(connection.MOST_RESETS + 1):
+        client.send(client.request(), frames.window_update(client.next_stream - 2, 0))
+    assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_a_proxy_whose_clients_go_away_now_and_then_is_no_attacker() -> None:
+    client = Client(Service(keep=True))
+    for _ in range(5 * connection.MOST_RESETS):
+        stream = client.next_stream
+        client.send(client.request(), client.request())
+        client.service.calls.pop().answer(b"a")
+        client.send(frames.reset(stream, ErrorCode.CANCEL))
+    assert not client.connection.over
+
+
+def test_a_header_block_without_end_ends_the_connection() -> None:
+    """CVE-2024-27316: CONTINUATION after CONTINUATION."""
+    client = Client()
+    client.send(client.headers(1, b"", 0))
+    sent = 0
+    while not client.connection.over:
+        client.send(frames.frame(frames.CONTINUATION, 0, 1, b"x" * frames.FRAME_BYTES))
+        sent += frames.FRAME_BYTES
+    assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
+    assert sent <= MOST_LIST + frames.FRAME_BYTES
+
+
+def test_a_header_block_in_empty_parts_without_end_ends_the_connection() -> None:
+    client = Client()
+    client.send(client.headers(1, b"", 0))
+    client.send(*[frames.frame(frames.CONTINUATION, 0, 1)] * (connection.MOST_CONTINUATIONS + 1))
+    assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_a_small_block_that_stands_for_a_large_list_ends_the_connection() -> None:
+    """The HPACK bomb: one long entry in the table, and thousands of references to it."""
+    client = Client()
+    value = "x" * 3900
+    client.send(client.request(b"m", ("bomb", value)))
+    assert client.answers[1].status == "0"
+    reference = client.encoder.encode([("bomb", value)])
+    assert len(reference) == 1
+    block = reference * (MOST_LIST // len(value) + 1)
+    assert len(block) < frames.FRAME_BYTES
+    client.send(client.headers(3, block))
+    assert client.fault == ErrorCode.COMPRESSION_ERROR
+
+
+FLOODS = {
+    "PING": PING,
+    "SETTINGS": frames.settings({}),
+    "SETTINGS that change something": frames.settings({4: 65_535}),
+    "acknowledgements": frames.frame(frames.SETTINGS, 1, 0),
+    "PRIORITY": frames.frame(frames.PRIORITY, 0, 3, b"\0\0\0\x01\x10"),
+    "WINDOW_UPDATE": frames.window_update(0, 1),
+    "GOAWAY": frames.goaway(0, ErrorCode.NO_ERROR),
+    "unknown frames": frames.frame(0x77, 0, 0, b""),
+    "RST_STREAM of streams that have ended": frames.reset(1, ErrorCode.CANCEL),
+    "empty DATA": frames.frame(frames.DATA, 0, 3),
+    "DATA of nothing but padding": frames.frame(frames.DATA, frames.PADDED, 3, b"\x05\0\0\0\0\0"),
+    "trailers": frames.frame(frames.HEADERS, 4, 1, b""),
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_frames_without_end_that_are_no_calls_end_the_connection(flood: str) -> None:
+    client = Client(settings={})
+    client.send(client.request(), client.headers(3))
+    many = connection.MOST_FRAMES + 3 * connection.FRAMES_A_CALL
+    for _ in range(many):
+        client.send(FLOODS[flood])
+    assert client.fault in {ErrorCode.ENHANCE_YOUR_CALM, ErrorCode.STREAM_CLOSED}
+
+
+@pytest.mark.parametrize("frame", [PING, frames.window_update(0, 1), frames.settings({})])
+def test_the_same_frames_spread_over_time_or_among_calls_are_taken(frame: bytes) -> None:
+    client = Client()
+    for _ in range(3):
+        client.send(*[frame] * (connection.MOST_FRAMES - 10))
+        client.connection.tick()
+    for _ in range(connection.MOST_FRAMES):
+        client.send(client.request(), *[frame] * 5, frames.window_update(0, 6))
+    assert not client.connection.over
+
+
+def test_a_message_in_crumbs_ends_the_connection() -> None:
+    client = Client()
+    client.send(client.headers(1))
+    for _ in range(connection.MOST_FRAMES + connection.FRAMES_A_CALL + 1):
+        client.send(data(1, b"x", 0))
+    assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_a_window_of_nothing_holds_back_no_more_than_the_streams_that_are_allowed() -> None:
+    client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 0})
+    for _ in range(connection.MOST_STREAMS + 5):
+        client.send(client.request(b"x" * 100))
+    held = sum(len(call.to_send) for call in client.connection._calls.values())
+    assert held == connection.MOST_STREAMS * 105
+    client.send(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 1000}), frames.window_update(0, 1 << 20))
+    assert not client.connection.busy
+
+
+def test_windows_that_open_one_octet_at_a_time_end_the_connection() -> None:
+    client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 0})
+    client.send(client.request(b"x" * 60_000))
+    while not client.connection.over:
+        client.send(frames.window_update(1, 1))
+    assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
+    assert len(client.answers[1].data) <= connection.MOST_FRAMES + 2 * connection.FRAMES_A_CALL
+
+
+def test_windows_that_settings_make_too_large_end_the_connection() -> None:
+    client = Client(Service(keep=True))
+    client.send(client.request(), frames.window_update(1, (1 << 31) - 1 - 65_535))
+    client.send(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 65_536}))
+    assert client.fault == ErrorCode.FLOW_CONTROL_ERROR
+
+
+def test_windows_below_nothing_are_waited_out() -> None:
+    client = Client(Service(keep=True))
+    client.send(client.request(), frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 0}))
+    client.send(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 1000}))
+    client.service.calls[0].answer(b"a")
+    assert client.answers[1].messages == [b"a"]
+
+
+def test_a_table_that_is_resized_and_evicted_never_gives_another_requests_head() -> None:
+    """What is remembered of header blocks holds as long as the table does, and no longer."""
+    client = Client()
+    paths = [f"/{number}/{'x' * 200}" for number in range(60)]
+    for turn in range(3):
+        client.encoder.header_table_size = (4096, 300, 4096)[turn]
+        for path in paths:
+            client.send(client.headers(client.next_stream, client.block(head=(*HEAD[:2], (":path", path), HEAD[3]))))
+            client.send(data(client.next_stream - 2, framed(b"a")))
+            assert client.service.calls[-1].head.path == path.encode()
