@@ -92,7 +92,7 @@ class Client:
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         answer = self.answers.setdefault(stream, Answer())
         if kind == frames.HEADERS:
-            answer.headers.append(dict(self.decoder.decode(payload)))
+            answer.headers.append({str(name): str(value) for name, value in self.decoder.decode(payload)})
         elif kind == frames.DATA:
             answer.data += payload
         elif kind == frames.RST_STREAM:

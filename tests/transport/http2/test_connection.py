@@ -192,7 +192,7 @@ def test_who_works_for_a_peer_that_is_gone_is_told() -> None:
     client.send(client.request(), client.request())
     told: list[int] = []
     for number, call in enumerate(client.service.calls):
-        call.cancelled = lambda number=number: told.append(number)  # type: ignore[misc]
+        call.cancelled = lambda number=number: told.append(number)
     client.connection.lost()
     assert told == [0, 1]
     assert client.closed == []

@@ -57,7 +57,7 @@ def test_a_block_that_is_recognised_says_what_decoding_it_would_say(steps: list[
 
 def decoded(decoder: hpack.Decoder, block: bytes) -> Head | str:
     try:
-        fields = list(decoder.decode(block, raw=True))
+        fields: Any = list(decoder.decode(block, raw=True))
     except hpack.HPACKError:
         return "connection"
     try:
@@ -82,7 +82,7 @@ class Correct(RuleBasedStateMachine):
     """Each call that is made is answered once, with its own message; windows are kept; nothing is left behind."""
 
     @initialize(window=st.sampled_from([0, 1, 50, 65_535, 1 << 20]), keep=st.booleans())
-    def begin(self, window: int, keep: bool) -> None:
+    def begin(self, window: int, *, keep: bool) -> None:
         self.service = Service(keep=keep)
         self.client = Client(self.service, settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: window})
         self.begun: dict[int, bytes] = {}  # whose request has not ended
@@ -119,7 +119,7 @@ class Correct(RuleBasedStateMachine):
 
     @precondition(lambda self: self.begun)
     @rule(cut=cuts, trailers=st.booleans())
-    def end_a_call(self, cut: int, trailers: bool) -> None:
+    def end_a_call(self, cut: int, *, trailers: bool) -> None:
         stream, message = self.begun.popitem()
         self.asked[stream] = message
         ending = (
