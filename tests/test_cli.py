@@ -56,7 +56,7 @@ rules:
 def test_version_names_version_python_and_transport(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
     out = capsys.readouterr().out
-    assert out == f"authz-service {__version__}, Python {platform.python_version()}, transport grpcio\n"
+    assert out == f"authz-service {__version__}, Python {platform.python_version()}, transport asyncio\n"
 
 
 def test_the_module_is_the_same_program() -> None:

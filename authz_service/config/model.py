@@ -65,7 +65,9 @@ class Server(Section):
         "127.0.0.1:9191", description="host:port, [v6]:port, or unix:/path/to.sock (mode 0660)."
     )
     admin_address: TcpAddress = Field("127.0.0.1:9192", description="HTTP: /metrics, /healthz, /readyz.")
-    transport: Literal["grpcio", "asyncio"] = Field("grpcio", description="Which gRPC server answers.")
+    transport: Literal["grpcio", "asyncio"] = Field(
+        "asyncio", description="Which gRPC server answers: our own on asyncio, or grpcio's."
+    )
     tls: OrAbsent[Tls] = Field(None, description="Left out: plaintext.")
     check_deadline: PositiveDuration = Field(
         as_written("1s"),

@@ -13,7 +13,10 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
+from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from authz_service.core.errors import StartFailed
 from authz_service.telemetry.logs import fields
@@ -41,7 +44,7 @@ _WRITTEN = 1 << 20  # octets that may wait for a peer to read them; then nothing
 
 
 class AsyncioServer:
-    """Serves Check and health on one address."""
+    """Serves Check, health and reflection on one address."""
 
     def __init__(self, address: str, tls: Tls | None, check: Check, max_message_bytes: Callable[[], int]) -> None:
         """``address`` is ``host:port``, ``[v6]:port`` or ``unix:/path``. A longer message is handed over in part.
@@ -177,7 +180,11 @@ class _Service:
         self._watching: set[Call] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._logger = logging.getLogger("authz.transport")
+        self._reflection = reflection.ReflectionServicer((SERVICE, _HEALTH, reflection.SERVICE_NAME))
+        reflected = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo".encode()
+        self.streamed = frozenset({reflected})
         self._methods: dict[bytes, Callable[[Call, bytes], None]] = {
+            reflected: self._serve_reflection,
             f"/{SERVICE}/Check".encode(): self._serve_check,
             f"/{_HEALTH}/Check".encode(): self._serve_health,
             f"/{_HEALTH}/Watch".encode(): self._serve_watch,
@@ -210,6 +217,19 @@ class _Service:
 
     async def _answer_later(self, call: Call, answer: Coroutine[None, None, bytes]) -> None:
         call.answer(await answer)
+
+    def _serve_reflection(self, call: Call, message: bytes) -> None:
+        try:
+            question = ServerReflectionRequest.FromString(message)
+        except DecodeError:
+            call.refuse(Status.INTERNAL, "the request can not be read")
+            return
+        answers = self._reflection.ServerReflectionInfo(iter((question,)), None)  # type: ignore[arg-type] # not looked at
+        answer = next(answers)
+        if call.remote_closed:
+            call.answer(answer.SerializeToString())
+        else:
+            call.send(answer.SerializeToString())
 
     # Health (grpc.health.v1).
 
@@ -246,7 +266,7 @@ class _Service:
         """Whether we are asked about; None when it was no question, which has been said."""
         try:
             return HealthCheckRequest.FromString(message).service in {"", SERVICE}
-        except ValueError:  # protobuf's DecodeError is one
+        except DecodeError:
             call.refuse(Status.INTERNAL, "the request can not be read")
             return None
 

@@ -13,7 +13,9 @@ import grpc
 import pytest
 import trustme
 from cryptography import x509
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from authz_service.core.decision import Allow
 from authz_service.core.errors import StartFailed
@@ -295,7 +297,7 @@ async def test_what_outlasts_the_grace_is_ended() -> None:
             await in_flight
 
 
-# Health.
+# Health and reflection.
 
 
 async def test_health_follows_serving_for_the_whole_server_and_the_service() -> None:
@@ -326,6 +328,20 @@ async def test_whoever_watches_health_is_told_of_each_change(service: str) -> No
         await server.set_serving(serving=False)
         assert (await watch.read()).status == NOT_SERVING
         watch.cancel()
+
+
+async def test_reflection_tells_what_can_be_called_and_with_what() -> None:
+    async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
+        question: Any = reflection_pb2.ServerReflectionRequest
+        questions = [question(list_services=""), question(file_containing_symbol=SERVICE)]
+        answers = [answer async for answer in stub.ServerReflectionInfo(iter(questions))]
+        services = {service.name for service in answers[0].list_services_response.service}
+        assert services == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+        files = [
+            FileDescriptorProto.FromString(file) for file in answers[1].file_descriptor_response.file_descriptor_proto
+        ]
+        assert "authz_service/_pb/external_auth.proto" in [file.name for file in files]
 
 
 # TLS.

@@ -20,7 +20,7 @@ class Call:
 
     __slots__ = (
         "_connection", "cancelled", "ending", "head", "head_sent", "opened", "parts", "receive_window", "received",
-        "remote_closed", "stream", "to_send", "window",
+        "remote_closed", "stream", "streamed", "to_send", "window",
     )  # fmt: skip
 
     def __init__(
@@ -35,6 +35,7 @@ class Call:
         self.parts: list[bytes] = []  # of the request, as far as it is kept
         self.received = 0  # octets of it, kept or not
         self.remote_closed = False
+        self.streamed = False  # whether messages were served before the request's end
         self.head_sent = False
         self.to_send = bytearray()  # what flow control holds back
         self.ending: bytes | None = None  # the trailers, once everything is said

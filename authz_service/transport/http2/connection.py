@@ -35,7 +35,7 @@ from authz_service.transport.http2.headers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
 # What the peer may have in flight.
 MOST_STREAMS: Final = 1000  # at once; Envoy opens another connection for more
@@ -76,6 +76,10 @@ class Service(Protocol):
     @property
     def max_message_bytes(self) -> int:
         """How much of a message is worth keeping. Of a longer one a part that is longer than this is handed over."""
+
+    @property
+    def streamed(self) -> Container[bytes]:
+        """The paths of calls that may have several messages, each of which is served as it comes."""
 
     def serve(self, call: Call, message: bytes) -> None:
         """Answer a call, now or later. Must not raise."""
@@ -351,6 +355,24 @@ class Connection:
         if call.receive_window <= STREAM_WINDOW // 2:
             self._out.append(frames.window_update(call.stream, STREAM_WINDOW - call.receive_window))
             call.receive_window = STREAM_WINDOW
+        if call.head.path in self._service.streamed:
+            self._stream_in(call)
+
+    def _stream_in(self, call: Call) -> None:
+        """Serve every message that is there in full."""
+        data = b"".join(call.parts)
+        while call.open and len(data) >= _PREFIX:
+            size = int.from_bytes(data[1:_PREFIX], "big")
+            if data[0] != 0 or size > self._service.max_message_bytes:
+                self.refuse(call, Status.UNIMPLEMENTED, "a message that is compressed or too long")
+            elif len(data) < _PREFIX + size:
+                break
+            else:
+                call.streamed = True
+                message, data = data[_PREFIX : _PREFIX + size], data[_PREFIX + size :]
+                self._service.serve(call, message)
+        call.parts = [data]
+        call.received = len(data)
 
     def _after_the_end(self, stream: int) -> None:
         """A frame of a stream that is no call any more, or not yet (section 5.1)."""
@@ -372,7 +394,10 @@ class Connection:
         data = call.parts[0] if len(call.parts) == 1 else b"".join(call.parts)
         call.parts.clear()
         if call.received < _PREFIX or int.from_bytes(data[1:_PREFIX], "big") != call.received - _PREFIX:
-            self.refuse(call, Status.INTERNAL, "the request is not one whole message")
+            if call.streamed and not data:
+                self._end_with(call, _SUCCESS)
+            else:
+                self.refuse(call, Status.INTERNAL, "the request is not one whole message")
         elif data[0] == 0:
             self._service.serve(call, data[_PREFIX:])
         elif data[0] == 1 and head.encoding != b"identity":
@@ -606,7 +631,7 @@ class Connection:
 
     def _expire(self) -> None:
         for call in list(self._calls.values()):
-            if not call.remote_closed and self._ticks - call.opened > REQUEST:
+            if not (call.remote_closed or call.streamed) and self._ticks - call.opened > REQUEST:
                 self._out.append(frames.reset(call.stream, ErrorCode.CANCEL))
                 self._remember_reset(call.stream)
                 self._cancel(call)

@@ -49,6 +49,7 @@ class Service:
     def __init__(self, *, keep: bool = False, max_message_bytes: int = 1 << 20) -> None:
         self.keep = keep
         self.max_message_bytes = max_message_bytes
+        self.streamed: frozenset[bytes] = frozenset()
         self.served: list[bytes] = []
         self.calls: list[Call] = []
 

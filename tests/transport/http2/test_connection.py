@@ -198,6 +198,47 @@ def test_who_works_for_a_peer_that_is_gone_is_told() -> None:
     assert client.closed == []
 
 
+STREAMED = (*HEAD[:2], (":path", "/streamed"), *HEAD[3:])
+
+
+def streaming(*, max_message_bytes: int = 1 << 20) -> Client:
+    client = Client(Service(keep=True, max_message_bytes=max_message_bytes))
+    client.service.streamed = frozenset({b"/streamed"})
+    client.send(client.headers(1, client.block(head=STREAMED)))
+    return client
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 6, 1000])
+def test_messages_of_a_streamed_call_are_served_as_they_come(step: int) -> None:
+    client = streaming()
+    octets = framed(b"one") + framed(b"") + framed(b"three" * 50)
+    for at in range(0, len(octets), step):
+        client.send(data(1, octets[at : at + step], 0))
+    assert client.service.served == [b"one", b"", b"three" * 50]
+    client.service.calls[0].send(b"answer")
+    client.send(data(1, b""))
+    assert (client.answers[1].messages, client.answers[1].status) == ([b"answer"], OK)
+
+
+def test_a_streamed_call_may_end_with_its_last_message_or_within_one() -> None:
+    client = streaming()
+    client.send(data(1, framed(b"one"), 0), data(1, framed(b"two")))
+    assert client.service.served == [b"one", b"two"]
+    assert client.service.calls[1].remote_closed
+    client = streaming()
+    client.send(data(1, framed(b"one"), 0), data(1, framed(b"two")[:-1]))
+    assert client.answers[1].status == INTERNAL
+
+
+@pytest.mark.parametrize("octets", [framed(b"x", 1), b"\0\0\x10\0\0" + b"x" * 100])
+def test_a_message_of_a_streamed_call_that_is_compressed_or_too_long_ends_it(octets: bytes) -> None:
+    client = streaming(max_message_bytes=1000)
+    client.send(data(1, octets, 0))
+    assert client.answers[1].status == UNIMPLEMENTED
+    assert client.service.served == []
+    assert not client.connection.busy
+
+
 # Flow control.
 
 
