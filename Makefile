@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format proto chart bench clean
+.PHONY: help demo test lint format proto chart bench soak clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -37,6 +37,9 @@ chart: $(VENV)/dev ## generate the chart's schema and the rendered examples
 
 bench: $(VENV)/dev ## measure a decision, the transports, and both behind Envoy; WRITE=1 writes docs/performance.md
 	@$(BIN)/python -m bench.bench $(if $(WRITE),--write)
+
+soak: $(VENV)/dev ## a million checks through Envoy while rules and keys change; needs h2load
+	@$(BIN)/python -m bench.soak
 
 clean: ## forget the virtual environment and every cache
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/oidc_provider/node_modules tests/observability/.prometheus
