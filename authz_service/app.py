@@ -37,6 +37,7 @@ from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.certificates import CertificateFiles
 from authz_service.transport.grpcio_server import GrpcioServer
 from authz_service.transport.servicer import Servicer, Terms
+from authz_service.transport.tls import certificate_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -319,8 +320,9 @@ def _report_death(task: asyncio.Task[None]) -> None:
 def preflight(settings: Settings) -> Iterator[Problem]:
     """What can be tried without starting: certificates, trust anchors, key set files, and clients' secrets."""
     if settings.server.tls is not None:
+        files = CertificateFiles if settings.server.transport == "grpcio" else certificate_files
         try:
-            CertificateFiles(settings.server.tls)
+            files(settings.server.tls)
         except StartFailed as failure:
             yield Problem(("server", "tls"), str(failure))
     for place, issuer in enumerate(settings.issuers):

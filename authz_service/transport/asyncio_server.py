@@ -8,10 +8,10 @@ error where a denial can enforce it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import socket
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -21,15 +21,15 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from authz_service.core.errors import StartFailed
 from authz_service.telemetry.logs import fields
 from authz_service.transport.addresses import bound_with_care, listening_sockets, unlinked
-from authz_service.transport.certificates import CertificateFiles
 from authz_service.transport.http2.connection import Connection
 from authz_service.transport.http2.headers import Status
-from authz_service.transport.tls import server_context
+from authz_service.transport.tls import ServerContext, certificate_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
     from authz_service.config.model import Tls
+    from authz_service.transport.certificates import CertificateFiles
     from authz_service.transport.http2.call import Call
 
     # The answer at once, or what awaits it.
@@ -37,9 +37,12 @@ if TYPE_CHECKING:
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 _HEALTH = "grpc.health.v1.Health"
+_STOPPED = "shutting down"
 _BACKLOG = 1024
 _TICK = 1.0  # seconds, as the connection counts them
 _HANDSHAKE = 10.0  # seconds for TLS
+_CLOSING = 5  # ticks for a peer to read our last words
+_ABORTING = 1.0  # seconds for the loop to let go of what was ended
 _WRITTEN = 1 << 20  # octets that may wait for a peer to read them; then nothing more is read from it
 
 
@@ -53,11 +56,12 @@ class AsyncioServer:
             StartFailed: when the certificates can not be used.
         """
         self._address = address
-        self._certificates = CertificateFiles(tls) if tls else None
+        self._certificates = certificate_files(tls) if tls else None
+        self._context = ServerContext(self._certificates) if self._certificates else None
         self._service = _Service(check, max_message_bytes)
         self._servers: list[asyncio.Server] = []
         self._peers: set[_Peer] = set()
-        self._ticking: asyncio.Task[None] | None = None
+        self._ticking: asyncio.TimerHandle | None = None
         self.port = 0
 
     @property
@@ -71,20 +75,20 @@ class AsyncioServer:
         Raises:
             StartFailed: when the address can not be had.
         """
-        loop = asyncio.get_running_loop()
         try:
             with bound_with_care(self._address):
                 sockets = listening_sockets(self._address, _BACKLOG)
         except OSError:
             raise StartFailed(f"can not listen on {self._address}: in use, or not allowed") from None
-        context = server_context(self._certificates) if self._certificates else None
-        timeout = _HANDSHAKE if context else None
-        for each in sockets:
-            self._servers.append(
-                await loop.create_server(self._peer, sock=each, ssl=context, ssl_handshake_timeout=timeout)
-            )
         self.port = 0 if self._address.startswith("unix:") else sockets[0].getsockname()[1]
-        self._ticking = asyncio.create_task(self._tick(), name="connections")
+        self._servers = [await self._serving(each) for each in sockets]
+        self._tick()
+
+    async def _serving(self, listening: socket.socket) -> asyncio.Server:
+        loop, context = asyncio.get_running_loop(), self._context
+        serve = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
+        handshake = _HANDSHAKE if context else None
+        return await serve(self._peer, sock=listening, backlog=_BACKLOG, ssl=context, ssl_handshake_timeout=handshake)
 
     async def set_serving(self, *, serving: bool) -> None:
         """What health answers from now on."""
@@ -94,28 +98,33 @@ class AsyncioServer:
         """Accept nothing new, and give what is in flight ``grace`` seconds."""
         if self._ticking is None:
             return
+        unlinked(self._address)  # before it is closed: from then on another process may put its own there
         for server in self._servers:
             server.close()
-        unlinked(self._address)
         self._service.stop()
         for peer in list(self._peers):
             peer.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                await asyncio.gather(*(peer.gone for peer in self._peers))
+        await _ended((peer.gone for peer in self._peers), grace)
         for peer in list(self._peers):
             peer.abort()
+        await _ended((peer.gone for peer in self._peers), _ABORTING)
+        await _ended(self._service.tasks, _ABORTING)
         self._ticking.cancel()
         self._ticking = None
 
     def _peer(self) -> _Peer:
         return _Peer(self._service, self._peers)
 
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(_TICK)
-            for peer in list(self._peers):
-                peer.tick()
+    def _tick(self) -> None:
+        self._ticking = asyncio.get_running_loop().call_later(_TICK, self._tick)
+        for peer in list(self._peers):
+            peer.tick()
+
+
+async def _ended(waited_for: Iterable[asyncio.Future[Any]], seconds: float) -> None:
+    """Wait, not longer than this, until all of them have."""
+    if waiting := set(waited_for):
+        await asyncio.wait(waiting, timeout=seconds)
 
 
 class _Peer(asyncio.Protocol):
@@ -125,12 +134,16 @@ class _Peer(asyncio.Protocol):
         self._service = service
         self._peers = peers
         self._writing = False  # whether more is written than the peer reads
+        self._closing = 0  # ticks since we wanted it to end
         self._connection = Connection(service, self._closed)
         self.data_received = self._connection.receive  # type: ignore[method-assign] # without a call between
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        if self._service.stopped:  # its TLS handshake went on meanwhile
+            self._transport.abort()
+            return
         self._transport.set_write_buffer_limits(high=_WRITTEN)
         self._peers.add(self)
         self._connection.start(self._transport.write)
@@ -153,6 +166,10 @@ class _Peer(asyncio.Protocol):
     def tick(self) -> None:
         """A second has passed."""
         self._connection.tick(writing=self._writing)
+        if self._connection.over:
+            self._closing += 1
+            if self._closing > _CLOSING:
+                self.abort()
 
     def drain(self) -> None:
         """Take no new calls."""
@@ -164,10 +181,7 @@ class _Peer(asyncio.Protocol):
 
     def _closed(self, why: str) -> None:
         self._service.told(why)
-        if self._writing:
-            self._transport.abort()  # it would wait for ever for the peer to read
-        else:
-            self._transport.close()
+        self._transport.close()  # once what was written has gone out; see tick for who does not read it
 
 
 class _Service:
@@ -177,8 +191,9 @@ class _Service:
         self._check = check
         self._max_message_bytes = max_message_bytes
         self._serving = False
-        self._watching: set[Call] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._watching: dict[Call, bool] = {}  # and whether we are what they watch
+        self.tasks: set[asyncio.Task[bytes]] = set()
+        self.stopped = False
         self._logger = logging.getLogger("authz.transport")
         self._reflection = reflection.ReflectionServicer((SERVICE, _HEALTH, reflection.SERVICE_NAME))
         reflected = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo".encode()
@@ -210,13 +225,15 @@ class _Service:
         if isinstance(answer, bytes):
             call.answer(answer)
         else:
-            task = asyncio.create_task(self._answer_later(call, answer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task = asyncio.create_task(answer)
+            self.tasks.add(task)
+            task.add_done_callback(partial(self._answer_later, call))
             call.cancelled = task.cancel
 
-    async def _answer_later(self, call: Call, answer: Coroutine[None, None, bytes]) -> None:
-        call.answer(await answer)
+    def _answer_later(self, call: Call, task: asyncio.Task[bytes]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled():
+            call.answer(task.result())
 
     def _serve_reflection(self, call: Call, message: bytes) -> None:
         try:
@@ -237,13 +254,14 @@ class _Service:
         """Tell everybody who asks, and who watches."""
         changed, self._serving = serving != self._serving, serving
         if changed:
-            for call in list(self._watching):
+            for call in [call for call, known in self._watching.items() if known]:
                 call.send(self._status(known=True))
 
     def stop(self) -> None:
         """Nobody watches any longer."""
+        self.stopped = True
         for call in list(self._watching):
-            call.refuse(Status.UNAVAILABLE, "shutting down")
+            call.refuse(Status.UNAVAILABLE, _STOPPED)
         self._watching.clear()
 
     def _serve_health(self, call: Call, message: bytes) -> None:
@@ -257,10 +275,12 @@ class _Service:
         known = self._is_known(call, message)
         if known is None:
             return
-        if known:
-            self._watching.add(call)
-            call.cancelled = partial(self._watching.discard, call)
         call.send(self._status(known=known))
+        if self.stopped:
+            call.refuse(Status.UNAVAILABLE, _STOPPED)
+        else:
+            self._watching[call] = known
+            call.cancelled = partial(self._watching.pop, call)
 
     def _is_known(self, call: Call, message: bytes) -> bool | None:
         """Whether we are asked about; None when it was no question, which has been said."""

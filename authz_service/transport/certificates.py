@@ -20,6 +20,8 @@ from authz_service.core.errors import StartFailed
 from authz_service.telemetry.logs import fields
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cryptography.x509 import Certificate
 
     from authz_service.config.model import Tls
@@ -45,13 +47,14 @@ class Validity(NamedTuple):
 class CertificateFiles:
     """Reads the certificates of ``server.tls``. Safe to call from any thread."""
 
-    def __init__(self, tls: Tls) -> None:
-        """Read and try them.
+    def __init__(self, tls: Tls, use: Callable[[Certificates], object] = lambda _: None) -> None:
+        """Read and try them. ``use`` raises ValueError where who is to serve with them can not.
 
         Raises:
             StartFailed: when they can not be read or do not fit.
         """
         self._tls = tls
+        self._use = use
         self._logger = logging.getLogger("authz.tls")
         self._lock = threading.Lock()
         self._stamps: tuple[object, ...] = ()
@@ -109,9 +112,10 @@ class CertificateFiles:
         stamps = self._look()
         chain, key, *rest = (file.read_bytes() for file in self._files())
         client_ca = rest[0] if rest else None
-        valid = _try(chain, key, client_ca)
+        certificates = Certificates(chain, key, client_ca, _try(chain, key, client_ca))
+        self._use(certificates)
         self._stamps = stamps
-        return Certificates(chain, key, client_ca, valid)
+        return certificates
 
 
 def _try(chain: bytes, key: bytes, client_ca: bytes | None) -> Validity:
