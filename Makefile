@@ -42,7 +42,7 @@ soak: $(VENV)/dev ## a million checks through Envoy while rules and keys change;
 	@$(BIN)/python -m bench.soak
 
 clean: ## forget the virtual environment and every cache
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/oidc_provider/node_modules tests/observability/.prometheus
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/oidc_provider/node_modules tests/observability/.prometheus tests/end_to_end/.go
 
 # One virtual environment: the demo needs a part of what development needs. The stamp is newer than pyproject.toml when
 # what it lists is installed.

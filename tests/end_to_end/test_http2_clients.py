@@ -1,0 +1,121 @@
+"""Other people's HTTP/2 talks to ours: h2spec, curl and h2load, with the real program."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
+from authz_service.demo.sidecar import Sidecar
+from support.signing import Signer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CHECK = "/envoy.service.auth.v3.Authorization/Check"
+H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
+GO_FOLDER = Path(__file__).parent / ".go"
+SECONDS = 300  # until a program is given up
+NOT_PROVED = "NOT PROVED, since this machine lacks {}: that {} talks to the asyncio transport"
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def port(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
+    folder = tmp_path_factory.mktemp("sidecar")
+    (folder / "jwks.json").write_text(json.dumps({"keys": [Signer("ES256", "k").jwk()]}))
+    config = folder / "config.yaml"
+    config.write_text(
+        """
+server: {grpc_address: "127.0.0.1:0", admin_address: "127.0.0.1:0", transport: asyncio}
+issuers: [{issuer: https://idp.example/, audiences: [api], keys: {jwks_file: jwks.json}}]
+rules: [{name: public, match: {paths: [/]}, access: public}]
+"""
+    )
+    async with Sidecar(config, folder / "log") as sidecar:
+        (listening,) = [record for record in sidecar.log() if record["event"] == "listening"]
+        yield listening["grpc_port"]
+
+
+def program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(NOT_PROVED.format(name, name))
+    return found
+
+
+def ran(*command: str) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def body(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A question in a file, as gRPC frames it."""
+    request = CheckRequest()
+    request.attributes.request.http.method = "GET"
+    request.attributes.request.http.path = "/"
+    octets = request.SerializeToString()
+    path = tmp_path_factory.mktemp("body") / "body"
+    path.write_bytes(b"\0" + len(octets).to_bytes(4, "big") + octets)
+    return path
+
+
+@pytest.fixture(scope="module")
+def h2spec() -> str:
+    """The conformance test of HTTP/2, built once from its sources."""
+    if (found := shutil.which("h2spec")) is not None:
+        return found
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip(NOT_PROVED.format("Go, which h2spec is built with", "h2spec (RFC 9113 and RFC 7541, in full)"))
+    GO_FOLDER.mkdir(exist_ok=True)
+    with (GO_FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be building
+        if not (GO_FOLDER / "h2spec").exists():
+            command = [go, "install", H2SPEC]
+            environment = os.environ | {"GOBIN": str(GO_FOLDER), "GOFLAGS": "-modcacherw"}
+            done = subprocess.run(
+                command, check=False, capture_output=True, text=True, timeout=SECONDS, env=environment
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+    return str(GO_FOLDER / "h2spec")
+
+
+async def test_h2spec_finds_nothing(port: int, h2spec: str) -> None:
+    printed = ran(h2spec, "--host", "127.0.0.1", "--port", str(port), "--path", CHECK, "--strict")
+    summary = printed.strip().splitlines()[-1]
+    assert summary.endswith("passed, 0 skipped, 0 failed"), printed
+    assert int(summary.split()[0]) > 140
+
+
+async def test_curl_asks_and_is_answered(port: int, body: Path, tmp_path: Path) -> None:
+    curl = program("curl")
+    answer, headers = tmp_path / "answer", tmp_path / "headers"
+    ran(
+        *(curl, "--silent", "--show-error", "--http2-prior-knowledge", "--data-binary", f"@{body}"),
+        *("--header", "content-type: application/grpc", "--header", "te: trailers"),
+        *("--output", str(answer), "--dump-header", str(headers), f"http://127.0.0.1:{port}{CHECK}"),
+    )
+    assert "HTTP/2 200" in headers.read_text()
+    assert "grpc-status: 0" in headers.read_text()
+    assert CheckResponse.FromString(answer.read_bytes()[5:]).WhichOneof("http_response") == "ok_response"
+
+
+async def test_h2load_loses_no_call(port: int, body: Path) -> None:
+    printed = ran(
+        *(program("h2load"), "-n", "5000", "-c", "5", "-m", "50", "-d", str(body)),
+        *("-H", "content-type: application/grpc", "-H", "te: trailers", f"http://127.0.0.1:{port}{CHECK}"),
+    )
+    assert "5000 succeeded, 0 failed, 0 errored" in printed
+    assert "status codes: 5000 2xx" in printed
