@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+TRANSPORTS = ["asyncio", "grpcio"]
 _APPOINTMENT = "/v1/appointments/7"
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
-    async with running(tmp_path_factory.mktemp("mesh")) as mesh:
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=TRANSPORTS)
+async def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+    async with running(tmp_path_factory.mktemp("mesh"), transport=request.param) as mesh:
         yield mesh
 
 
@@ -166,8 +167,9 @@ async def _grpc_status(envoy: Envoy, token: str | None) -> grpc.StatusCode:
         return await get(b"", metadata=metadata, timeout=30).code()
 
 
-async def test_a_restart_under_traffic_lets_nothing_bad_through_and_recovers(tmp_path: Path) -> None:
-    async with running(tmp_path) as mesh, mesh.envoy() as envoy:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_restart_under_traffic_lets_nothing_bad_through_and_recovers(tmp_path: Path, transport: str) -> None:
+    async with running(tmp_path, transport=transport) as mesh, mesh.envoy() as envoy:
         good = Sample("good", _APPOINTMENT, 200, "ok", mesh.provider.access_token())
         bad = Sample("bad", _APPOINTMENT, 401, "id_token", mesh.provider.id_token(), error="invalid_token")
         ended = asyncio.Event()
@@ -193,8 +195,9 @@ async def test_a_restart_under_traffic_lets_nothing_bad_through_and_recovers(tmp
         assert seen["good"][200] > 0
 
 
-async def test_a_drain_loses_no_request(tmp_path: Path) -> None:
-    async with running(tmp_path) as mesh:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_drain_loses_no_request(tmp_path: Path, transport: str) -> None:
+    async with running(tmp_path, transport=transport) as mesh:
         text = mesh.config.read_text().replace("server:\n", "server:\n  shutdown_delay: 500ms\n")
         mesh.config.write_text(text.replace("authz.sock", "second.sock"))
         async with (

@@ -45,11 +45,12 @@ class Mesh:
 
 
 @asynccontextmanager
-async def running(folder: Path, settings: str = "") -> AsyncIterator[Mesh]:
+async def running(folder: Path, settings: str = "", *, transport: str = "asyncio") -> AsyncIterator[Mesh]:
     """The identity provider, the API and the sidecar; ``settings`` are appended to the configuration file."""
     async with IdentityProvider() as provider, Upstream() as upstream:
         socket, config = folder / "authz.sock", folder / "config.yaml"
-        config.write_text(configuration(provider.issuer, AUDIENCE, str(socket)) + settings)
+        written = configuration(provider.issuer, AUDIENCE, str(socket)) + settings
+        config.write_text(written.replace("server:", f"server:\n  transport: {transport}"))
         (folder / SECRET_FILE).write_text(API_SECRET)
         async with Sidecar(config, folder / "sidecar.log") as sidecar:
             yield Mesh(provider, sidecar, config, Bootstrap(f"unix:{socket}", upstream.port), folder)
