@@ -217,8 +217,12 @@ class _Service:
         method = self._methods.get(call.head.path)
         if method is None:
             call.refuse(Status.UNIMPLEMENTED, "unknown method")
-        else:
+            return
+        try:
             method(call, message)
+        except Exception:  # one call's fault must not end the connection, which is that of others too
+            self._logger.exception("serving failed")
+            call.refuse(Status.INTERNAL, "a fault of the server")
 
     def _serve_check(self, call: Call, message: bytes) -> None:
         answer = self._check(message, call.head.timeout)

@@ -15,7 +15,8 @@ import trustme
 from cryptography import x509
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import _async as aio_reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from authz_service.core.decision import Allow
 from authz_service.core.errors import StartFailed
@@ -342,6 +343,21 @@ async def test_reflection_tells_what_can_be_called_and_with_what() -> None:
             FileDescriptorProto.FromString(file) for file in answers[1].file_descriptor_response.file_descriptor_proto
         ]
         assert "authz_service/_pb/external_auth.proto" in [file.name for file in files]
+
+
+async def test_a_fault_in_one_call_is_not_that_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reflection.ReflectionServicer, "ServerReflectionInfo", lambda *_: 1 / 0)
+    monkeypatch.setattr(aio_reflection.ReflectionServicer, "ServerReflectionInfo", lambda *_: 1 / 0)
+    slow = Slow()
+    async with running(check=slow.check) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        in_flight = asyncio.create_task(call(channel, b"x"))
+        await slow.begun.wait()
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
+        question: Any = reflection_pb2.ServerReflectionRequest
+        with pytest.raises(grpc.aio.AioRpcError):
+            _ = [answer async for answer in stub.ServerReflectionInfo(iter([question(list_services="")]))]
+        slow.release.set()
+        assert await in_flight == b"answer to x"
 
 
 # TLS.

@@ -37,7 +37,7 @@ from authz_service.transport.http2.headers import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
-# What the peer may have in flight.
+# What the peer may have in flight. What is kept of it is at most a message that is worth keeping for each stream.
 MOST_STREAMS: Final = 1000  # at once; Envoy opens another connection for more
 STREAM_WINDOW: Final = 1 << 20  # octets of a request ahead of our reading
 CONNECTION_WINDOW: Final = 16 << 20
@@ -45,9 +45,8 @@ CONNECTION_WINDOW: Final = 16 << 20
 # What a peer may do between two ticks beside calling. A proxy does a few of each a call; each call lends it some more.
 MOST_FRAMES: Final = 2000  # that are no call: WINDOW_UPDATE, PING, SETTINGS, PRIORITY, empty DATA...
 FRAMES_A_CALL: Final = 10
-MOST_RESETS: Final = (
-    1000  # of streams, by it or because of it (CVE-2023-44487); each call that was answered lends one more
-)
+# Of streams, by it or because of it (CVE-2023-44487, CVE-2025-8671). Each call that was answered lends one more.
+MOST_RESETS: Final = 1000
 MOST_CONTINUATIONS: Final = MOST_LIST // FRAME_BYTES + 100  # of one header block (CVE-2024-27316)
 
 # In ticks.
@@ -148,11 +147,6 @@ class Connection:
         )
         self._flush()
 
-    @property
-    def busy(self) -> bool:
-        """Whether a call has not been answered in full."""
-        return bool(self._calls)
-
     def receive(self, data: bytes) -> None:
         """Take what came."""
         if self.over:
@@ -172,7 +166,7 @@ class Connection:
         if self.over:
             return
         self._ticks += 1
-        self._frames_left = min(self._frames_left + MOST_FRAMES, MOST_FRAMES)
+        self._frames_left = MOST_FRAMES
         self._resets_left = min(self._resets_left + MOST_RESETS // 10, MOST_RESETS)
         silent = self._ticks - self._heard
         if (opening := self._opening()) is not None and self._ticks - opening > OPENING:
@@ -359,9 +353,9 @@ class Connection:
             self._stream_in(call)
 
     def _stream_in(self, call: Call) -> None:
-        """Serve every message that is there in full."""
+        """Serve every message that is there in full, as long as what was answered before has gone out."""
         data = b"".join(call.parts)
-        while call.open and len(data) >= _PREFIX:
+        while call.open and not call.to_send and len(data) >= _PREFIX:
             size = int.from_bytes(data[1:_PREFIX], "big")
             if data[0] != 0 or size > self._service.max_message_bytes:
                 self.refuse(call, Status.UNIMPLEMENTED, "a message that is compressed or too long")
@@ -373,6 +367,8 @@ class Connection:
                 self._service.serve(call, message)
         call.parts = [data]
         call.received = len(data)
+        if call.open and call.received > self._service.max_message_bytes + _PREFIX:
+            self.refuse(call, Status.UNIMPLEMENTED, "more messages than are answered")
 
     def _after_the_end(self, stream: int) -> None:
         """A frame of a stream that is no call any more, or not yet (section 5.1)."""
@@ -570,7 +566,8 @@ class Connection:
         if held:
             self._held[call.stream] = call
         elif call.ending is None:
-            self._held.pop(call.stream, None)
+            if self._held.pop(call.stream, None) is not None and call.streamed and not call.remote_closed:
+                self._stream_in(call)
         else:
             self._out.append(call.ending)
             self._finish(call)

@@ -184,7 +184,7 @@ def test_what_is_said_after_the_end_or_to_nobody_is_dropped() -> None:
         call.refuse(Status.INTERNAL, "again")
     assert client.answers[1].messages == [b"once"]
     assert 3 not in client.answers
-    assert not client.connection.busy
+    assert not client.connection._calls
 
 
 def test_who_works_for_a_peer_that_is_gone_is_told() -> None:
@@ -236,7 +236,7 @@ def test_a_message_of_a_streamed_call_that_is_compressed_or_too_long_ends_it(oct
     client.send(data(1, octets, 0))
     assert client.answers[1].status == UNIMPLEMENTED
     assert client.service.served == []
-    assert not client.connection.busy
+    assert not client.connection._calls
 
 
 # Flow control.
@@ -396,7 +396,7 @@ def test_a_fault_cancels_every_call_of_the_connection() -> None:
     client.service.calls[0].cancelled = lambda: told.append(1)
     client.send(frames.frame(frames.PING, 0, 1, PING))
     assert told == [1]
-    assert not client.connection.busy
+    assert not client.connection._calls
 
 
 STREAM_FAULTS = {

@@ -7,7 +7,7 @@ import pytest
 from authz_service.transport.http2 import connection, frames
 from authz_service.transport.http2.frames import ErrorCode
 from authz_service.transport.http2.headers import MOST_LIST
-from transport.http2.client import HEAD, Client, Service, data, framed
+from transport.http2.client import CHECK, HEAD, Client, Service, data, framed
 
 PING = frames.frame(frames.PING, 0, 0, b"12345678")
 
@@ -19,7 +19,7 @@ def test_rapid_reset_ends_the_connection() -> None:
         stream = client.next_stream
         client.send(client.request(), frames.reset(stream, ErrorCode.CANCEL))
     assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
-    assert not client.connection.busy
+    assert not client.connection._calls
 
 
 def test_resets_that_the_peer_provokes_count_like_its_own() -> None:
@@ -125,7 +125,7 @@ def test_a_window_of_nothing_holds_back_no_more_than_the_streams_that_are_allowe
     held = sum(len(call.to_send) for call in client.connection._calls.values())
     assert held == connection.MOST_STREAMS * 105
     client.send(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 1000}), frames.window_update(0, 1 << 20))
-    assert not client.connection.busy
+    assert not client.connection._calls
 
 
 def test_windows_that_open_one_octet_at_a_time_end_the_connection() -> None:
@@ -162,3 +162,19 @@ def test_a_table_that_is_resized_and_evicted_never_gives_another_requests_head()
             client.send(client.headers(client.next_stream, client.block(head=(*HEAD[:2], (":path", path), HEAD[3]))))
             client.send(data(client.next_stream - 2, framed(b"a")))
             assert client.service.calls[-1].head.path == path.encode()
+
+
+def test_who_asks_again_and_again_without_reading_is_answered_no_more() -> None:
+    client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 0})
+    client.service.keep, client.service.max_message_bytes = True, 1000
+    client.service.streamed = frozenset({CHECK.encode()})
+    client.send(client.headers(1), data(1, framed(b"first"), 0))
+    client.service.calls[0].send(b"x" * 10_000)
+    client.send(data(1, framed(b"second") * 10, 0))
+    assert client.service.served == [b"first"]
+    client.send(frames.window_update(1, 20_000))
+    assert client.service.served == [b"first", *[b"second"] * 10]
+    client.service.calls[0].send(b"x" * 50_000)
+    client.send(data(1, framed(b"y" * 900) * 2, 0))
+    assert client.answers[1].status == ""
+    assert client.connection._calls[1].ending

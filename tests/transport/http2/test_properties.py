@@ -199,7 +199,7 @@ class Correct(RuleBasedStateMachine):
         for stream, message in self.asked.items():
             answer = self.client.answers.get(stream)
             assert stream in self.taken_back or (answer and answer.ended and answer.messages == [message])
-        assert not self.client.connection.busy
+        assert not self.client.connection._calls
         assert not self.client.connection._held
 
 
@@ -249,7 +249,7 @@ def test_recorded_conversations_with_changes_end_in_answers_or_in_a_goaway(path:
     each, service, said = fed(bytes(octets), draw.draw(st.lists(st.integers(0, 100), max_size=5)))
     assert all(message in octets for message in service.served if len(message) < frames.FRAME_BYTES)
     if each.over:
-        assert not each.busy
+        assert not each._calls
         assert frames.GOAWAY in kinds(said)
     assert len(each._calls) <= connection.MOST_STREAMS
 
