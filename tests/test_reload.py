@@ -263,6 +263,19 @@ async def test_a_request_is_decided_by_the_new_rules_once_they_are_taken_over(pl
         ]
 
 
+async def test_what_the_upstream_hears_of_a_token_that_is_kept_is_what_the_new_configuration_says(place: Place) -> None:
+    bearer = token(sub="alice")
+    async with place.serving(place.loaded()) as app:
+        for _ in range(2):
+            assert (await asked(app, bearer)).headers["x-auth-subject"] == "alice"
+        await app.take_over(place.loaded(upstream={"headers": {"x-user": "sub"}}))
+        assert len(app.assembled.token_cache) == 1
+        (entry,) = app.assembled.token_cache._entries.values()
+        assert entry.claims.remembered == {}
+        for _ in range(2):
+            assert (await asked(app, bearer)).headers == {"x-user": "alice"}
+
+
 async def test_an_issuer_that_did_not_change_keeps_its_keys_and_its_tokens(place: Place) -> None:
     async with Provider() as provider:
         provider.serve("/keys", jwks("a"))
