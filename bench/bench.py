@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.behind_envoy import behind_envoy
 from bench.decision import decision_alone
-from bench.report import machine, table, write
+from bench.report import footprints, machine, table, write
 from bench.servers import transports
 from bench.subject import Subject
 
@@ -26,9 +26,10 @@ def main() -> int:
         if shutil.which("h2load") is None:
             print("NOT MEASURED: h2load is missing; apt-get install nghttp2-client", file=sys.stderr)
             return 1
-        direct, behind = transports(subject), behind_envoy(subject)
+        (direct, took), behind = transports(subject), behind_envoy(subject)
     if "--write" in sys.argv:
-        write({"machine": machine(), "transports": table(direct), "envoy": table(behind)}, direct)
+        parts = {"transports": table(direct), "footprint": footprints(took), "envoy": table(behind)}
+        write({"machine": machine(), **parts}, direct)
     return 0
 
 

@@ -53,6 +53,30 @@ class Row:
         )
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """What a sidecar with 200 rules takes."""
+
+    transport: str
+    ready: float  # seconds after its start
+    at_start: float  # megabytes
+    after_load: float
+
+    def __str__(self) -> str:
+        took = f"memory {self.at_start:.0f} MB, {self.after_load:.0f} MB after the load"
+        return f"  {self.transport}: ready {self.ready:.2f} s after start, {took}"
+
+    def markdown(self) -> str:
+        """As a line of a table."""
+        return f"| {self.transport} | {self.ready:.2f} | {self.at_start:.0f} | {self.after_load:.0f} |"
+
+
+def footprints(took: Sequence[Footprint]) -> str:
+    """In Markdown."""
+    head = "| | ready, s after start | memory, MB | after the load, MB |\n|---|---|---|---|"
+    return "\n".join([head, *(each.markdown() for each in took)])
+
+
 def table(rows: Sequence[Row]) -> str:
     """In Markdown."""
     return "\n".join([_HEAD, "|---" * _HEAD.count("|", 1) + "|", *(row.markdown() for row in rows)])

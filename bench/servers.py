@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bench.decision import CALLS, ROUNDS
 from bench.load import SERVER_CORE, Load, alternating, h2load, memory, on_core, started
-from bench.report import Row
+from bench.report import Footprint, Row
 from bench.subject import ADMIN_PORTS, ASYNCIO, EMPTY_PORTS, GRPC_PORTS, GRPCIO, Subject, check_request
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def sidecar(subject: Subject, transport: str) -> list[str]:
     return on_core(SERVER_CORE, *PYTHON, "-m", "authz_service", "serve", "--config", config)
 
 
-def transports(subject: Subject) -> list[Row]:
-    """Print and return what they do."""
+def transports(subject: Subject) -> tuple[list[Row], list[Footprint]]:
+    """Print and return what they do, and what a sidecar takes."""
     print(f"Straight to the server, h2load, one core each (median of {ROUNDS} alternating runs of {CALLS} calls)")
     request = check_request(subject.token())
     body = subject.folder / "body"
@@ -61,6 +61,7 @@ def transports(subject: Subject) -> list[Row]:
     rows: list[Row] = []
     with ExitStack() as stack:
         processes: dict[str, tuple[int, int]] = {}
+        begun: dict[str, tuple[int, float, float]] = {}  # process, seconds until it was ready, megabytes then
         for transport in (GRPCIO, ASYNCIO):
             up = subject.folder / f"{transport}-is-up"
             empty = [*PYTHON, str(HERE / "empty_handler.py"), transport, str(EMPTY_PORTS[transport]), str(up)]
@@ -68,7 +69,7 @@ def transports(subject: Subject) -> list[Row]:
             processes[f"{transport}, empty handler"] = (process.pid, EMPTY_PORTS[transport])
             process, after = stack.enter_context(running(sidecar(subject, transport), partial(is_ready, transport)))
             processes[f"{transport}, full Check"] = (process.pid, GRPC_PORTS[transport])
-            print(f"  {transport}: ready {after:.2f} s after start, memory {memory(process.pid):.0f} MB")
+            begun[transport] = (process.pid, after, memory(process.pid))
 
         def measure(pid: int, port: int, in_flight: int) -> Load:
             headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
@@ -81,6 +82,6 @@ def transports(subject: Subject) -> list[Row]:
             for name, loads in alternating(measures, ROUNDS).items():
                 rows.append(Row(name, in_flight, loads))
                 print(rows[-1])
-        for name, (pid, _) in processes.items():
-            print(f"  {name}: memory after the load {memory(pid):.0f} MB")
-    return rows
+        took = [Footprint(name, after, at_start, memory(pid)) for name, (pid, after, at_start) in begun.items()]
+    print(*took, sep="\n")
+    return rows, took
