@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 import stat
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -18,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import _async as aio_reflection
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
+from authz_service.authorizer import Pending
 from authz_service.core.decision import Allow
 from authz_service.core.errors import StartFailed
 from authz_service.core.reasons import Reason
@@ -25,6 +27,7 @@ from authz_service.telemetry.logs import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.grpcio_server import SERVICE, GrpcioServer
+from authz_service.transport.http2.frames import PREFACE, settings
 from authz_service.transport.servicer import Servicer, Terms
 from transport.pki import TlsFiles
 from transport.wire import EPOCH, check_request, padding, read
@@ -113,6 +116,22 @@ async def test_it_moves_bytes_over_tcp(address: str) -> None:
     async with running(address) as server:
         assert server.port > 0
         assert await asked_once(f"127.0.0.1:{server.port}", b"\xff\x00") == b"answer to \xff\x00"
+
+
+@pytest.mark.parametrize("address", ["[::1]:0", "[::]:0", "localhost:0"])
+async def test_it_moves_bytes_over_ipv6_and_a_wildcard_of_it_takes_ipv4_as_well(address: str) -> None:
+    require_ipv6()
+    async with running(address) as server:
+        hosts = {"[::1]": ["[::1]"], "[::]": ["[::1]", "127.0.0.1"]}.get(address.removesuffix(":0"), ["localhost"])
+        for host in hosts:
+            assert await asked_once(f"{host}:{server.port}") == b"answer to x"
+
+
+def require_ipv6() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("NOT PROVED, since this machine has no IPv6: that the servers listen on it.")
 
 
 async def test_it_moves_bytes_over_a_unix_socket_for_owner_and_group(tmp_path: Path) -> None:
@@ -205,6 +224,55 @@ async def test_many_calls_at_once_are_each_given_their_own_answer() -> None:
         assert await asyncio.gather(*(call(channel, data) for data in sent)) == sent
 
 
+async def test_many_connections_at_once_are_each_given_their_own_answer() -> None:
+    async with running() as server:
+        sent = [str(number).encode() for number in range(100)]
+        answers = await asyncio.gather(*(asked_once(f"127.0.0.1:{server.port}", data) for data in sent))
+    assert answers == [b"answer to " + data for data in sent]
+
+
+async def test_a_call_that_its_caller_gave_up_is_not_decided_to_its_end() -> None:
+    """By cancelling it, and by going away."""
+    waiting = WaitingServicer()
+    async with running(check=waiting.servicer.check) as server:
+        target = f"127.0.0.1:{server.port}"
+        async with grpc.aio.insecure_channel(target) as channel:
+            cancelled = asyncio.create_task(call(channel, check_request()))
+            await waiting.until_in_flight(1)
+            cancelled.cancel()
+            await waiting.until_in_flight(0)
+            going_away = asyncio.create_task(call(channel, check_request()))
+            await waiting.until_in_flight(1)
+        await waiting.until_in_flight(0)
+        with pytest.raises(asyncio.CancelledError):
+            await going_away
+
+
+class WaitingServicer:
+    """A servicer whose decisions all wait for what never comes."""
+
+    def __init__(self) -> None:
+        class Never(Pending):
+            def __init__(self) -> None:
+                pass
+
+            async def ready(self) -> None:
+                await asyncio.Event().wait()
+
+        class Waits:
+            def begin(self, *_arguments: object) -> Pending:
+                return Never()
+
+        self.metrics = Metrics(transport="any")
+        terms = Terms(Waits(), DecisionLog("none"), HANG_GUARD, 1 << 20)  # type: ignore[arg-type]
+        self.servicer = Servicer(terms, metrics=self.metrics, clock=lambda: EPOCH, timer=lambda: 0.0)
+
+    async def until_in_flight(self, count: int) -> None:
+        async with asyncio.timeout(HANG_GUARD):
+            while self.metrics.registry.get_sample_value("authz_checks_in_flight") != count:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
+
+
 def allowing_servicer() -> Servicer:
     class Always:
         def begin(self, *_arguments: object) -> Allow:
@@ -221,6 +289,13 @@ async def test_an_oversized_request_is_an_explicit_denial_and_no_grpc_error(padd
         answer = read(await asked_once(f"127.0.0.1:{server.port}", oversized))
         assert (answer.http_status, answer.reason) == (400, "malformed_request")
         assert read(await asked_once(f"127.0.0.1:{server.port}", check_request())).allowed
+
+
+@pytest.mark.parametrize("octets", [b"\xff", b"\x0a\xff", b"\xff" * 1000])
+async def test_a_malformed_request_is_an_explicit_denial_and_no_grpc_error(octets: bytes) -> None:
+    async with running(check=allowing_servicer().check) as server:
+        answer = read(await asked_once(f"127.0.0.1:{server.port}", octets))
+        assert (answer.http_status, answer.reason) == (400, "malformed_request")
 
 
 @pytest.mark.parametrize("octets", [9_000, 20_000, 1_000_000])
@@ -467,6 +542,75 @@ async def test_a_new_client_authority_takes_effect_on_new_connections(
         new.cert_pem.write_to_path(files.client_ca)
         assert await asked_once(target, credentials=new_client) == b"answer to x"
         assert await status_of(asked_once(target, credentials=old_client)) is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_session_that_an_old_client_authority_vouched_for_is_not_resumed(
+    authority: trustme.CA, certificate: trustme.LeafCert, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """A proxy keeps its session; resuming it would spare it to be verified again."""
+    old, new = trustme.CA(), trustme.CA()
+    files = TlsFiles(tmp_path, certificate, old)
+    context = ssl.create_default_context()
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols(["h2"])
+    authority.configure_trust(context)
+    old.issue_cert("envoy.example").configure_cert(context)
+    async with running(tls=files.settings) as server:
+        session = await asyncio.to_thread(first_words, server.port, context)
+        assert session is not None
+        new.cert_pem.write_to_path(files.client_ca)
+        with pytest.raises((ssl.SSLError, ConnectionError)):  # whether told so or just cut off
+            await asyncio.to_thread(first_words, server.port, context, session)
+
+
+def first_words(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> ssl.SSLSession | None:
+    """The session that the server gives together with its first words to who shows this one."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=HANG_GUARD) as plain,
+        context.wrap_socket(plain, server_hostname="localhost", session=session) as encrypted,
+    ):
+        encrypted.sendall(PREFACE + settings({}))
+        require_octets(encrypted.recv(9))
+        return encrypted.session
+
+
+def require_octets(octets: bytes) -> None:
+    if not octets:
+        raise ConnectionError
+
+
+async def test_old_versions_of_tls_are_refused_and_http2_is_chosen(
+    authority: trustme.CA, certificate: trustme.LeafCert, tmp_path: Path
+) -> None:
+    async with running(tls=TlsFiles(tmp_path, certificate).settings) as server:
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            assert await asyncio.to_thread(chosen_protocol, server.port, authority, version) == "h2"
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning), pytest.raises(ssl.SSLError):
+            await asyncio.to_thread(chosen_protocol, server.port, authority, ssl.TLSVersion.TLSv1_1)
+
+
+def chosen_protocol(port: int, authority: trustme.CA, version: ssl.TLSVersion) -> str | None:
+    context = ssl.create_default_context()
+    context.set_ciphers("ALL:@SECLEVEL=0")  # or it would not even ask for an old version
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols(["http/1.1", "h2"])
+    authority.configure_trust(context)
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=HANG_GUARD) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as encrypted,
+    ):
+        return encrypted.selected_alpn_protocol()
+
+
+async def test_words_between_the_certificates_of_an_authority_may_be_in_any_language(
+    authority: trustme.CA, certificate: trustme.LeafCert, tmp_path: Path
+) -> None:
+    files = TlsFiles(tmp_path, certificate, authority)
+    files.client_ca.write_bytes("# Behörde für Prüfungen\n".encode() + files.client_ca.read_bytes())
+    async with running(tls=files.settings) as server:
+        shown = trusting(authority, authority.issue_cert("envoy.example"))
+        assert await asked_once(f"127.0.0.1:{server.port}", credentials=shown) == b"answer to x"
 
 
 def test_certificates_that_can_not_be_used_are_an_error_before_anything_listens(
