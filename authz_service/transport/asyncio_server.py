@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -26,6 +25,7 @@ from authz_service.transport.http2.headers import Status
 from authz_service.transport.tls import ServerContext, certificate_files
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Coroutine, Iterable
 
     from authz_service.config.model import Tls
@@ -86,7 +86,7 @@ class AsyncioServer:
 
     async def _serving(self, listening: socket.socket) -> asyncio.Server:
         loop, context = asyncio.get_running_loop(), self._context
-        serve = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
+        serve = loop.create_unix_server if self._address.startswith("unix:") else loop.create_server
         handshake = _HANDSHAKE if context else None
         return await serve(self._peer, sock=listening, backlog=_BACKLOG, ssl=context, ssl_handshake_timeout=handshake)
 
