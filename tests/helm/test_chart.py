@@ -12,8 +12,8 @@ import yaml
 
 from authz_service import __version__
 from authz_service.config.load import load_with_warnings
-from generate import CHART, files
-from support.chart import NAME, container, containers, manifests, merged, notes, one, pods, shape
+from generate import CHART, files, render
+from support.chart import NAME, container, containers, in_order, manifests, merged, notes, one, pods, shape
 from support.manifests import NEWEST, problems
 
 if TYPE_CHECKING:
@@ -140,6 +140,15 @@ def test_every_selector_finds_the_pods_and_every_port_is_there(name: str) -> Non
     assert service["selector"].items() <= pod["metadata"]["labels"].items()
     assert {port["targetPort"] for port in service["ports"]} <= set(ports)
     assert one(found, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == NAME
+
+
+@pytest.mark.parametrize("nobody", [[], None])
+def test_a_network_policy_without_peers_lets_nobody_in(nobody: list[Any] | None) -> None:
+    values = shape("gateway") | {"networkPolicy": {"enabled": True, "clients": nobody, "metrics": nobody}}
+    policy = one(in_order(render(CHART, values)), "NetworkPolicy")
+    assert problems(policy) == []
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert not policy["spec"].get("ingress")
 
 
 def test_the_helm_test_is_not_taken_for_one_of_the_pods() -> None:
