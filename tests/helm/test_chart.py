@@ -204,6 +204,14 @@ def test_gateway_starts_authz_service_before_envoy_and_ends_it_after() -> None:
     assert [each["name"] for each in pod["spec"]["containers"]] == ["authz-service", "envoy", "application"]
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_whatever_a_request_meets_goes_on_as_long_as_envoy_does(native: bool) -> None:  # noqa: FBT001
+    (pod, _) = pods(manifests("gateway", {"sidecar": {"native": native}}))
+    told_at_once = pod["spec"]["containers"]
+    assert len(told_at_once) == (2 if native else 3)
+    assert [each["lifecycle"] for each in told_at_once] == [{"preStop": {"sleep": {"seconds": 5}}}] * len(told_at_once)
+
+
 def test_gateway_gives_the_certificate_to_envoy_alone() -> None:
     found = manifests("gateway", {"tls": {"existingSecret": "shop-tls"}})
     pod = one(found, "Deployment")["spec"]["template"]

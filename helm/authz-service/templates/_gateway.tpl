@@ -33,12 +33,7 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 3
   failureThreshold: 3
-{{- if and .Values.gateway.envoy.drainSeconds (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version) }}
-lifecycle:
-  preStop:
-    sleep:
-      seconds: {{ .Values.gateway.envoy.drainSeconds }}
-{{- end }}
+{{- include "authz-service.drain" . }}
 resources:
   {{- toYaml .Values.gateway.envoy.resources | nindent 2 }}
 securityContext:
@@ -56,6 +51,17 @@ volumeMounts:
   {{- end }}
 {{- end -}}
 
+{{/* Of every container that a request meets: all but a native sidecar are told to end at once, and Envoy would go on
+     without the others. */}}
+{{- define "authz-service.drain" -}}
+{{- if and .Values.gateway.envoy.drainSeconds (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version) }}
+lifecycle:
+  preStop:
+    sleep:
+      seconds: {{ .Values.gateway.envoy.drainSeconds }}
+{{- end }}
+{{- end -}}
+
 {{- define "authz-service.application" -}}
 {{- $application := .Values.gateway.application -}}
 name: application
@@ -67,6 +73,7 @@ imagePullPolicy: {{ $application.pullPolicy }}
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+{{- include "authz-service.drain" . }}
 securityContext:
   {{- mergeOverwrite (include "authz-service.restricted" . | fromYaml) $application.securityContext | toYaml | nindent 2 }}
 {{- end -}}
