@@ -19,6 +19,7 @@ import yaml
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from transport.pki import TlsFiles
 
+from authz_service.config.model import Upstream
 from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from authz_service.demo.sidecar import Sidecar
 from support.echo import echo
@@ -216,3 +217,10 @@ async def test_spoofed_identity_does_not_get_through(
 ) -> None:
     _, body = await get(most, authority, "/news", {"x-auth-subject": "admin"})
     assert "x-auth-subject" not in body["headers"]
+
+
+async def test_envoy_itself_removes_what_authz_service_alone_may_say() -> None:
+    """On a route that is not asked about nobody else does."""
+    manager = yaml.safe_load(MOST)["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]
+    (early,) = manager["typed_config"]["early_header_mutation_extensions"]
+    assert {each["remove"] for each in early["typed_config"]["mutations"]} == set(Upstream().headers)

@@ -12,8 +12,8 @@ import yaml
 
 from authz_service import __version__
 from authz_service.config.load import load_with_warnings
-from generate import CHART, files
-from support.chart import NAME, container, containers, manifests, merged, notes, one, pods, shape
+from generate import CHART, files, render
+from support.chart import NAME, container, containers, in_order, manifests, merged, notes, one, pods, shape
 from support.manifests import NEWEST, problems
 
 if TYPE_CHECKING:
@@ -142,6 +142,15 @@ def test_every_selector_finds_the_pods_and_every_port_is_there(name: str) -> Non
     assert one(found, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == NAME
 
 
+@pytest.mark.parametrize("nobody", [[], None])
+def test_a_network_policy_without_peers_lets_nobody_in(nobody: list[Any] | None) -> None:
+    values = shape("gateway") | {"networkPolicy": {"enabled": True, "clients": nobody, "metrics": nobody}}
+    policy = one(in_order(render(CHART, values)), "NetworkPolicy")
+    assert problems(policy) == []
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert not policy["spec"].get("ingress")
+
+
 def test_the_helm_test_is_not_taken_for_one_of_the_pods() -> None:
     found = manifests("service")
     test = one(found, "Pod", f"{NAME}-test")
@@ -193,6 +202,14 @@ def test_gateway_starts_authz_service_before_envoy_and_ends_it_after() -> None:
     (pod, _) = pods(manifests("gateway", {"sidecar": {"native": False}}))
     assert "initContainers" not in pod["spec"]
     assert [each["name"] for each in pod["spec"]["containers"]] == ["authz-service", "envoy", "application"]
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_whatever_a_request_meets_goes_on_as_long_as_envoy_does(native: bool) -> None:  # noqa: FBT001
+    (pod, _) = pods(manifests("gateway", {"sidecar": {"native": native}}))
+    told_at_once = pod["spec"]["containers"]
+    assert len(told_at_once) == (2 if native else 3)
+    assert [each["lifecycle"] for each in told_at_once] == [{"preStop": {"sleep": {"seconds": 5}}}] * len(told_at_once)
 
 
 def test_gateway_gives_the_certificate_to_envoy_alone() -> None:

@@ -19,7 +19,7 @@ from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from authz_service.demo.run import Outcome, send
 from authz_service.demo.samples import Sample
 from authz_service.demo.sidecar import Sidecar
-from support.chart import NAME, container, manifests, one
+from support.chart import NAME, container, manifests, merged, one
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, moved, pipe, running_envoy
 from support.request import request
@@ -142,6 +142,20 @@ async def test_nobody_gets_in_while_the_sidecar_is_away(tmp_path: Path) -> None:
         async with running_envoy(moved(bootstrap, places), tmp_path) as envoy:
             outcome = await through(envoy, Sample("public", "/healthz", 503, ""))
     assert outcome.status == 503
+
+
+async def test_nobody_becomes_somebody_by_a_header_while_every_request_is_let_through(tmp_path: Path) -> None:
+    spoofed = {"x-auth-subject": "admin", "x-tenant": "acme"}
+    for headers in (None, {"x-auth-subject": "sub", "x-tenant": "tenant"}):
+        open_gateway = {"gateway": {"envoy": {"failureModeAllow": True}}}
+        names = {"config": {"upstream": {"headers": headers}}} if headers else {}
+        found = manifests("gateway", merged(merged(changes("http://127.0.0.1:9", tmp_path), open_gateway), names))
+        bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
+        expected = {"x-auth-subject": None} | ({"x-tenant": None} if headers else {"x-tenant": "acme"})
+        async with echo() as port, running_envoy(moved(bootstrap, {"application": loopback(port)}), tmp_path) as envoy:
+            sample = Sample("spoofed", "/v1/orders", 200, "", headers=spoofed, upstream=expected)
+            outcome = await through(envoy, sample)
+            assert outcome.is_expected(sample), outcome
 
 
 def mounted(folder: Path, version: str, certificate: trustme.LeafCert) -> None:

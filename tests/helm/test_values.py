@@ -136,6 +136,7 @@ SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca
         ("gateway", server(grpc_address="unix:authz.sock"), "an absolute path and a folder of its own"),
         ("gateway", server(grpc_address="unix:/run/authz.sock"), "an absolute path and a folder of its own"),
         ("gateway", server(tls={"certificate_file": "a", "key_file": "b"}), "remove config.server.tls"),
+        ("gateway", {"gateway": {"envoy": {"drainSeconds": 25}}}, "drainSeconds, config.server.shutdown_delay"),
         ("gateway", {"gateway": {"application": {"image": ""}}}, "set it, or choose shape service or sidecar"),
         ("gateway", {"gateway": {"application": {"port": 8000}}}, "each must be another"),
         ("gateway", {"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": False}}},

@@ -55,6 +55,9 @@ livenessProbe:
     path: /healthz
     port: authz-metrics
   {{- toYaml .Values.probes.liveness | nindent 2 }}
+{{- if and (eq .Values.shape "gateway") (not .Values.sidecar.native) }}
+{{- include "authz-service.drain" . }}
+{{- end }}
 resources:
   {{- toYaml .Values.resources | nindent 2 }}
 securityContext:

@@ -33,12 +33,7 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 3
   failureThreshold: 3
-{{- if and .Values.gateway.envoy.drainSeconds (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version) }}
-lifecycle:
-  preStop:
-    sleep:
-      seconds: {{ .Values.gateway.envoy.drainSeconds }}
-{{- end }}
+{{- include "authz-service.drain" . }}
 resources:
   {{- toYaml .Values.gateway.envoy.resources | nindent 2 }}
 securityContext:
@@ -56,6 +51,17 @@ volumeMounts:
   {{- end }}
 {{- end -}}
 
+{{/* Of every container that a request meets: all but a native sidecar are told to end at once, and Envoy would go on
+     without the others. */}}
+{{- define "authz-service.drain" -}}
+{{- if and .Values.gateway.envoy.drainSeconds (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version) }}
+lifecycle:
+  preStop:
+    sleep:
+      seconds: {{ .Values.gateway.envoy.drainSeconds }}
+{{- end }}
+{{- end -}}
+
 {{- define "authz-service.application" -}}
 {{- $application := .Values.gateway.application -}}
 name: application
@@ -67,6 +73,7 @@ imagePullPolicy: {{ $application.pullPolicy }}
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+{{- include "authz-service.drain" . }}
 securityContext:
   {{- mergeOverwrite (include "authz-service.restricted" . | fromYaml) $application.securityContext | toYaml | nindent 2 }}
 {{- end -}}
@@ -112,6 +119,15 @@ static_resources:
                   idle_timeout: 300s
                   # x_auth_subject is x-auth-subject to many applications.
                   headers_with_underscores_action: REJECT_REQUEST
+                # What authz-service alone may say. It removes them too, but is not asked where failureModeAllow lets requests through.
+                early_header_mutation_extensions:
+                  - name: envoy.http.early_header_mutation.header_mutation
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+                      mutations:
+                        {{- range $name, $_ := (.Values.config.upstream).headers | default (dict "x-auth-subject" "" "x-auth-issuer" "" "x-auth-client" "" "x-auth-scopes" "") }}
+                        - {remove: {{ $name | quote }}}
+                        {{- end }}
                 http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65536, initial_connection_window_size: 1048576}
                 request_headers_timeout: 10s
                 stream_idle_timeout: 300s

@@ -22,9 +22,10 @@ Contradictions: what the schema can not see. Each says what is wrong and what to
 {{- if not .Values.config.rules }}
 - "config.rules is missing: without a rule nobody gets in; such as config: {rules: [{name: all, match: {paths: [\"/v1/**\"]}}]}"
 {{- end }}
-{{- $grace := add (include "authz-service.seconds" ((.Values.config.server).shutdown_delay | default "0s")) (include "authz-service.seconds" ((.Values.config.server).shutdown_grace | default "10s")) }}
+{{- $drain := ternary (int .Values.gateway.envoy.drainSeconds) 0 (eq .Values.shape "gateway") }}
+{{- $grace := add $drain (include "authz-service.seconds" ((.Values.config.server).shutdown_delay | default "0s")) (include "authz-service.seconds" ((.Values.config.server).shutdown_grace | default "10s")) }}
 {{- if gt (int $grace) (int .Values.terminationGracePeriodSeconds) }}
-- "terminationGracePeriodSeconds is {{ .Values.terminationGracePeriodSeconds }}, but config.server.shutdown_delay and shutdown_grace take {{ $grace }} s together: set it to at least {{ add $grace 5 }}"
+- "terminationGracePeriodSeconds is {{ .Values.terminationGracePeriodSeconds }}, but {{ if $drain }}gateway.envoy.drainSeconds, {{ end }}config.server.shutdown_delay and shutdown_grace take {{ $grace }} s together: set it to at least {{ add $grace 5 }}"
 {{- end }}
 {{- end -}}
 
