@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SOCKET_UMASK = 0o117  # leaves 0660: the owner and the group, in which the proxy must be
 _NOBODY = frozenset({errno.ECONNREFUSED, errno.ENOENT})  # anything else, "too busy" included, is somebody
+_NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})  # localhost may be ::1 where there is no IPv6
 _PROBE_TIMEOUT = 1.0  # seconds: a local socket answers at once or never
 
 
@@ -57,9 +58,18 @@ def listening_sockets(address: str, backlog: int) -> list[socket.socket]:
             sockets.append(_bound(socket.AF_UNIX, address.removeprefix("unix:"), backlog))
             return sockets
         host, port = host_port(address)
-        for family, *_, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
+        missing: OSError | None = None
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, *_, where in dict.fromkeys(found):  # a resolver may repeat itself
             chosen = sockets[0].getsockname()[1] if port == 0 and sockets else where[1]  # one port for all
-            sockets.append(_bound(family, (where[0], chosen, *where[2:]), backlog))
+            try:
+                sockets.append(_bound(family, (where[0], chosen, *where[2:]), backlog))
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                missing = error
+        if missing is not None and not sockets:
+            raise missing
     except OSError:
         for each in sockets:
             each.close()

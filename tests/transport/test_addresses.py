@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authz_service.core.errors import StartFailed
-from authz_service.transport.addresses import bound_with_care
+from authz_service.transport.addresses import bound_with_care, listening_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,3 +127,19 @@ def test_the_mode_of_other_files_is_as_before_when_binding_fails(tmp_path: Path)
         assert os.umask(0o022) == 0o022
     finally:
         os.umask(before)
+
+
+def test_an_address_that_this_machine_lacks_or_that_is_told_twice_does_not_spoil_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lacking = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))
+    there = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
+    for told in ([lacking, there, there], [there, there, lacking]):
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, told=told, **__: told)
+        sockets = listening_sockets("name:0", 1)
+        assert [each.getsockname()[0] for each in sockets] == ["127.0.0.1"]
+        for each in sockets:
+            each.close()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [lacking])
+    with pytest.raises(OSError, match="assign"):
+        listening_sockets("name:0", 1)
