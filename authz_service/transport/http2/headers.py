@@ -24,6 +24,7 @@ MOST_LIST: Final = 16 << 20  # octets of a header list
 _REMEMBERED, _LONGEST = 64, 4096  # blocks, and octets of each: a proxy repeats a handful
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TIMEOUT_DIGITS = 8
+_LENGTH_DIGITS = 18  # of a number that no request reaches; Python itself refuses to read one of thousands
 _OF_A_CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 _NAME = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
 _NO_VALUE = re.compile(rb"[\0\r\n]|\A[ \t]|[ \t]\Z")
@@ -112,6 +113,8 @@ def _head_of(fields: list[tuple[bytes, bytes]]) -> Head:
             pseudo[name] = value
         else:
             _allowed(name, value)
+            if name == b"content-length" and plain.get(name, value) != value:
+                raise StreamFault(ErrorCode.PROTOCOL_ERROR, "several lengths of one content")
             plain[name] = value
     if not (pseudo.keys() >= {b":method", b":scheme", b":path"} and pseudo[b":path"]):
         raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a pseudo-header field is missing")
@@ -170,8 +173,8 @@ def _seconds(timeout: bytes | None) -> float | None:
 def _length(value: bytes | None) -> int | None:
     if value is None:
         return None
-    if not value.isdigit():
-        raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length is no number")
+    if not value.isdigit() or len(value) > _LENGTH_DIGITS:
+        raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length is no number of octets")
     return int(value)
 
 

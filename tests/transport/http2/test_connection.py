@@ -412,6 +412,8 @@ STREAM_FAULTS = {
     "connection": [*HEAD, ("connection", "close")],
     "te that is not trailers": [*HEAD, ("te", "gzip")],
     "content-length that is no number": [*HEAD, ("content-length", "x")],
+    "content-length that is longer than Python reads": [*HEAD, *GRPC, ("content-length", "6" * 5000)],
+    "two of content-length": [*HEAD, *GRPC, ("content-length", "99"), ("content-length", "6")],
     "content-length that is not the length": [*HEAD, *GRPC, ("content-length", "7")],
 }
 
