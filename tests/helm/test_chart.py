@@ -151,6 +151,16 @@ def test_a_network_policy_without_peers_lets_nobody_in(nobody: list[Any] | None)
     assert not policy["spec"].get("ingress")
 
 
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("long", [{"nameOverride": "n" * 63}, {"fullnameOverride": "f" * 63}], ids=["name", "fullname"])
+def test_the_longest_names_make_no_name_or_label_that_is_too_long(name: str, long: dict[str, str]) -> None:
+    found = manifests(name, long)
+    pod_labels = [pod["metadata"]["labels"] for pod in pods(found)]
+    for each in [*(item["metadata"]["labels"] for item in found), *pod_labels]:
+        assert all(len(value) <= 63 for value in each.values()), each
+    assert all(len(each["metadata"]["name"]) <= 63 for each in found)
+
+
 def test_the_helm_test_is_not_taken_for_one_of_the_pods() -> None:
     found = manifests("service")
     test = one(found, "Pod", f"{NAME}-test")
