@@ -142,6 +142,13 @@ def test_every_selector_finds_the_pods_and_every_port_is_there(name: str) -> Non
     assert one(found, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == NAME
 
 
+def test_a_headless_service_stands_for_the_pods_themselves() -> None:
+    service = one(manifests("service", {"service": {"headless": True}}), "Service")
+    assert problems(service) == []
+    assert service["spec"]["clusterIP"] == "None"
+    assert "clusterIP" not in one(manifests("service"), "Service")["spec"]
+
+
 @pytest.mark.parametrize("nobody", [[], None])
 def test_a_network_policy_without_peers_lets_nobody_in(nobody: list[Any] | None) -> None:
     values = shape("gateway") | {"networkPolicy": {"enabled": True, "clients": nobody, "metrics": nobody}}
