@@ -139,6 +139,8 @@ SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca
         ("gateway", server(grpc_address="0.0.0.0:9191"), "set it to unix:/run/authz/authz.sock"),
         ("gateway", server(grpc_address="unix:authz.sock"), "an absolute path and a folder of its own"),
         ("gateway", server(grpc_address="unix:/run/authz.sock"), "an absolute path and a folder of its own"),
+        ("gateway", server(grpc_address="unix:/etc/envoy/authz.sock"), "an absolute path and a folder of its own"),
+        ("gateway", server(grpc_address="unix:/opt/authz-service/authz.sock"), "a folder of its own"),
         ("gateway", server(tls={"certificate_file": "a", "key_file": "b"}), "remove config.server.tls"),
         ("gateway", {"gateway": {"envoy": {"drainSeconds": 25}}}, "drainSeconds, config.server.shutdown_delay"),
         ("gateway", {"gateway": {"application": {"image": ""}}}, "set it, or choose shape service or sidecar"),

@@ -41,7 +41,7 @@ Contradictions: what the schema can not see. Each says what is wrong and what to
 {{- end }}
 {{- if include "authz-service.isUnix" . }}
 {{- $folder := dir (include "authz-service.socket" .) }}
-{{- if or (not (hasPrefix "/" $folder)) (has $folder (list "/" "/etc" "/run" "/tmp" "/usr" "/var" "/etc/authz-service" "/etc/authz-tls" "/var/lib/authz-service")) }}
+{{- if or (not (hasPrefix "/" $folder)) (regexMatch "^(/|/run|/tmp|/var|/var/lib/authz-service|/(bin|dev|etc|lib|lib64|opt|proc|sbin|sys|usr)(/.*)?)$" $folder) }}
 - "config.server.grpc_address is {{ $grpc }}: a volume is mounted over the socket's folder, so it needs an absolute path and a folder of its own, such as unix:/run/authz/authz.sock"
 {{- end }}
 {{- else if eq (include "authz-service.portOf" $grpc) (include "authz-service.portOf" $admin) }}
