@@ -142,6 +142,13 @@ def test_every_selector_finds_the_pods_and_every_port_is_there(name: str) -> Non
     assert one(found, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == NAME
 
 
+def test_a_headless_service_stands_for_the_pods_themselves() -> None:
+    service = one(manifests("service", {"service": {"headless": True}}), "Service")
+    assert problems(service) == []
+    assert service["spec"]["clusterIP"] == "None"
+    assert "clusterIP" not in one(manifests("service"), "Service")["spec"]
+
+
 @pytest.mark.parametrize("nobody", [[], None])
 def test_a_network_policy_without_peers_lets_nobody_in(nobody: list[Any] | None) -> None:
     values = shape("gateway") | {"networkPolicy": {"enabled": True, "clients": nobody, "metrics": nobody}}
@@ -149,6 +156,16 @@ def test_a_network_policy_without_peers_lets_nobody_in(nobody: list[Any] | None)
     assert problems(policy) == []
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
     assert not policy["spec"].get("ingress")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("long", [{"nameOverride": "n" * 63}, {"fullnameOverride": "f" * 63}], ids=["name", "fullname"])
+def test_the_longest_names_make_no_name_or_label_that_is_too_long(name: str, long: dict[str, str]) -> None:
+    found = manifests(name, long)
+    pod_labels = [pod["metadata"]["labels"] for pod in pods(found)]
+    for each in [*(item["metadata"]["labels"] for item in found), *pod_labels]:
+        assert all(len(value) <= 63 for value in each.values()), each
+    assert all(len(each["metadata"]["name"]) <= 63 for each in found)
 
 
 def test_the_helm_test_is_not_taken_for_one_of_the_pods() -> None:

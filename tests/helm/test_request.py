@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 import yaml
+from aiohttp import web
 from transport.pki import TlsFiles
 
 from authz_service.demo.identity_provider import IdentityProvider
@@ -59,6 +61,51 @@ async def test_it_trusts_the_certificates_authority_and_shows_its_own(tmp_path: 
     async with asked(tmp_path, tls | ({"client_ca_file": str(files.client_ca)} if mutual else {})) as address:
         answer = await request(f"grpcs://{address}", "GET", "api.demo", "/reports", "missing_token", str(tmp_path))
         assert answer == (0, "GET api.demo/reports: denied with 401, reason missing_token\n")
+
+
+@asynccontextmanager
+async def proxied(certificate: trustme.LeafCert) -> AsyncIterator[str]:
+    """The address of a proxy that denies everything."""
+
+    async def denied(_: web.Request) -> web.Response:
+        problem = {"type": "urn:authz-service:missing_token"}
+        return web.json_response(problem, status=401, content_type="application/problem+json")
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", denied)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate.configure_cert(tls)
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    try:
+        yield f"https://localhost:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("with_authority", [True, False])
+async def test_a_proxys_certificate_is_for_the_name_that_clients_know(tmp_path: Path, with_authority: bool) -> None:  # noqa: FBT001
+    authority = trustme.CA()
+    certificate = authority.issue_cert("shop.example.com")
+    TlsFiles(tmp_path, certificate, authority if with_authority else None)
+    async with proxied(certificate) as url:
+        answer = await request(url, "GET", "shop.example.com", "/orders", "missing_token", str(tmp_path))
+        assert answer == (0, "GET shop.example.com/orders: status 401, reason missing_token\n")
+    async with proxied(trustme.CA().issue_cert("shop.example.com")) as url:
+        assert (await request(url, "GET", "shop.example.com", "/orders", "", str(tmp_path)))[0] == 1
+
+
+async def test_without_a_mounted_certificate_whom_everybody_trusts_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "everybody.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "everybody.pem"))
+    for name, status in (("localhost", 0), ("shop.example.com", 1)):
+        async with proxied(authority.issue_cert(name)) as url:
+            answer = await request(url, "GET", "shop", "/orders", "missing_token", str(tmp_path / "none"))
+            assert answer[0] == status, name
 
 
 def test_the_pod_sends_it_to_the_service_by_the_name_in_its_certificate() -> None:

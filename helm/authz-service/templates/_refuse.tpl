@@ -8,6 +8,7 @@ Contradictions: what the schema can not see. Each says what is wrong and what to
   (include "authz-service.refuse.files" . | fromYamlArray)
   (include "authz-service.refuse.scaling" . | fromYamlArray)
   (include "authz-service.refuse.shape" . | fromYamlArray)
+  (include "authz-service.refuse.service" . | fromYamlArray)
   (include "authz-service.refuse.monitoring" . | fromYamlArray)
 -}}
 {{- if $problems -}}
@@ -40,7 +41,7 @@ Contradictions: what the schema can not see. Each says what is wrong and what to
 {{- end }}
 {{- if include "authz-service.isUnix" . }}
 {{- $folder := dir (include "authz-service.socket" .) }}
-{{- if or (not (hasPrefix "/" $folder)) (has $folder (list "/" "/etc" "/run" "/tmp" "/usr" "/var" "/etc/authz-service" "/etc/authz-tls" "/var/lib/authz-service")) }}
+{{- if or (not (hasPrefix "/" $folder)) (regexMatch "^(/|/run|/tmp|/var|/var/lib/authz-service|/(bin|dev|etc|lib|lib64|opt|proc|sbin|sys|usr)(/.*)?)$" $folder) }}
 - "config.server.grpc_address is {{ $grpc }}: a volume is mounted over the socket's folder, so it needs an absolute path and a folder of its own, such as unix:/run/authz/authz.sock"
 {{- end }}
 {{- else if eq (include "authz-service.portOf" $grpc) (include "authz-service.portOf" $admin) }}
@@ -103,8 +104,8 @@ Contradictions: what the schema can not see. Each says what is wrong and what to
 {{- end }}
 {{- end }}
 {{- $replicas := ternary .Values.autoscaling.minReplicas .Values.replicas .Values.autoscaling.enabled }}
-{{- if and (ne .Values.shape "sidecar") .Values.podDisruptionBudget.enabled (eq (toString .Values.podDisruptionBudget.maxUnavailable) "0") }}
-- "podDisruptionBudget.maxUnavailable is 0: no node could ever be drained; set it to 1"
+{{- if and (ne .Values.shape "sidecar") .Values.podDisruptionBudget.enabled (has (toString .Values.podDisruptionBudget.maxUnavailable) (list "0" "0%")) }}
+- "podDisruptionBudget.maxUnavailable is {{ .Values.podDisruptionBudget.maxUnavailable }}: no node could ever be drained; set it to 1"
 {{- end }}
 {{- if and (eq .Values.shape "service") .Values.podDisruptionBudget.enabled (lt (int $replicas) 2) }}
 - "podDisruptionBudget.enabled with {{ $replicas }} replica: it protects nobody, since the only pod may be taken away; set replicas (or autoscaling.minReplicas) to 2, or podDisruptionBudget.enabled to false"
@@ -128,6 +129,12 @@ Contradictions: what the schema can not see. Each says what is wrong and what to
 {{- end }}
 {{- else if .Values.gateway.application.image }}
 - "gateway.application.image is set, but shape is {{ .Values.shape }}: set shape to gateway, or remove it"
+{{- end }}
+{{- end -}}
+
+{{- define "authz-service.refuse.service" -}}
+{{- if and .Values.service.headless (or (ne .Values.shape "service") (ne .Values.service.type "ClusterIP") .Values.service.port) }}
+- "service.headless is for shape service, type ClusterIP and the port of config.server.grpc_address, since clients then connect to the pods themselves: remove service.port and service.type, or headless"
 {{- end }}
 {{- end -}}
 
