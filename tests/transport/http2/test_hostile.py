@@ -73,6 +73,14 @@ def test_a_small_block_that_stands_for_a_large_list_ends_the_connection() -> Non
     assert client.fault == ErrorCode.COMPRESSION_ERROR
 
 
+def test_a_number_in_a_header_block_that_goes_on_and_on_ends_the_connection() -> None:
+    """CVE-2026-59980 of hpack before 4.2: such a number was read in a time that grows with its length squared."""
+    client = Client()
+    length = b"\x7f" + b"\x80" * 20 + b"\0"  # 127, in the longest of words
+    client.send(client.headers(1, client.block() + b"\0" + length + b"a" * 127 + b"\x01b"))
+    assert client.fault == ErrorCode.COMPRESSION_ERROR
+
+
 FLOODS = {
     "PING": PING,
     "SETTINGS": frames.settings({}),
