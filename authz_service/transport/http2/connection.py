@@ -45,6 +45,7 @@ CONNECTION_WINDOW: Final = 16 << 20
 # What a peer may do between two ticks beside calling. A proxy does a few of each a call; each call lends it some more.
 MOST_FRAMES: Final = 2000  # that are no call: WINDOW_UPDATE, PING, SETTINGS, PRIORITY, empty DATA...
 FRAMES_A_CALL: Final = 10
+_LOOKS_A_FRAME = 100  # a frame that makes us look at every call counts once more for so many of them
 # Of streams, by it or because of it (CVE-2023-44487, CVE-2025-8671). Each call that was answered lends one more.
 MOST_RESETS: Final = 1000
 MOST_CONTINUATIONS: Final = MOST_LIST // FRAME_BYTES + 100  # of one header block (CVE-2024-27316)
@@ -374,9 +375,13 @@ class Connection:
         """A frame of a stream that is no call any more, or not yet (section 5.1)."""
         if stream > self._most_stream or stream in self._reset:
             return  # it was on its way
-        if stream == 0 or stream > self._last_stream or not stream & 1:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame of a stream that has not begun")
+        self._require_begun(stream)
         raise ConnectionFault(ErrorCode.STREAM_CLOSED, "a frame of a stream that has ended")
+
+    def _require_begun(self, stream: int) -> None:
+        """The client begins the odd ones, and we none."""
+        if not stream & 1 or stream > self._last_stream:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame of a stream that has not begun")
 
     def _requested(self, call: Call) -> None:
         """The request is there in full."""
@@ -412,8 +417,7 @@ class Connection:
     def _rst_stream(self, _flags: int, stream: int, payload: bytes) -> None:
         if len(payload) != _CODE_BYTES:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM of another length")
-        if stream == 0 or stream > self._last_stream:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "RST_STREAM of a stream that has not begun")
+        self._require_begun(stream)
         call = self._calls.get(stream)
         if call is None:
             self._tolerate()
@@ -433,26 +437,25 @@ class Connection:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS must come first")
             return
         self._set = True
+        window = self._initial_window  # of several in one frame, the last one holds
         for at in range(0, len(payload), _SETTING_BYTES):
-            self._setting(int.from_bytes(payload[at : at + 2], "big"), int.from_bytes(payload[at + 2 : at + 6], "big"))
+            name, value = int.from_bytes(payload[at : at + 2], "big"), int.from_bytes(payload[at + 2 : at + 6], "big")
+            _require_allowed(name, value)
+            if name == frames.SETTINGS_INITIAL_WINDOW_SIZE:
+                window = value
+        self._resize(window)
         self._out.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
-        self._release()
 
-    def _setting(self, name: int, value: int) -> None:
-        """Section 6.5.2. The rest is kept without looking: we index nothing, and our frames are never longer."""
-        if name == frames.SETTINGS_ENABLE_PUSH and value > 1:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
-        if name == frames.SETTINGS_MAX_FRAME_SIZE and not FRAME_BYTES <= value < 1 << 24:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE that may not be")
-        if name == frames.SETTINGS_INITIAL_WINDOW_SIZE:
-            if value > MOST_WINDOW:
-                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too large")
-            change = value - self._initial_window
-            self._initial_window = value
+    def _resize(self, window: int) -> None:
+        """Section 6.9.2: the windows of open streams change by as much as that of new ones."""
+        change, self._initial_window = window - self._initial_window, window
+        if change:
+            self._frames_left -= len(self._calls) // _LOOKS_A_FRAME
             for call in self._calls.values():
                 call.window += change
                 if call.window > MOST_WINDOW:
                     raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too large")
+            self._release()
 
     def _unknown(self, _flags: int, _stream: int, _payload: bytes) -> None:
         self._tolerate()  # section 4.1: ignored
@@ -485,21 +488,28 @@ class Connection:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE of another length")
         increment = int.from_bytes(payload, "big") & MOST_WINDOW
         if stream == 0:
-            self._window += increment
-            if increment == 0:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
-            if self._window > MOST_WINDOW:
-                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too large")
-        elif stream > self._last_stream:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of a stream that has not begun")
-        elif increment == 0:
+            self._widen(increment)
+        else:
+            self._widen_stream(stream, increment)
+
+    def _widen(self, increment: int) -> None:
+        if increment == 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+        self._window += increment
+        if self._window > MOST_WINDOW:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too large")
+        self._release()
+
+    def _widen_stream(self, stream: int, increment: int) -> None:
+        self._require_begun(stream)
+        if increment == 0:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
-        elif (call := self._calls.get(stream)) is not None:
+        if (call := self._calls.get(stream)) is not None:
             call.window += increment
             if call.window > MOST_WINDOW:
                 raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too large")
-        if self._held:
-            self._release()
+            if stream in self._held:
+                self._release_of(call)
 
     # What goes out.
 
@@ -551,6 +561,7 @@ class Connection:
 
     def _release(self) -> None:
         """Send what was held back, as far as the windows have grown."""
+        self._frames_left -= len(self._held) // _LOOKS_A_FRAME
         for call in list(self._held.values()):
             if self._window <= 0:
                 return
@@ -672,3 +683,13 @@ def _require_other(stream: int, priority: bytes) -> None:
     """A stream does not depend on itself (RFC 7540 section 5.3.1); beyond that, priorities say nothing to us."""
     if int.from_bytes(priority[:_CODE_BYTES], "big") & MOST_STREAM == stream:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
+
+
+def _require_allowed(name: int, value: int) -> None:
+    """Section 6.5.2. What is not here may be anything: we index nothing, and our frames are never longer."""
+    if name == frames.SETTINGS_ENABLE_PUSH and value > 1:
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
+    if name == frames.SETTINGS_MAX_FRAME_SIZE and not FRAME_BYTES <= value < 1 << 24:
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE that may not be")
+    if name == frames.SETTINGS_INITIAL_WINDOW_SIZE and value > MOST_WINDOW:
+        raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too large")

@@ -316,6 +316,8 @@ def test_of_a_message_that_is_too_long_only_a_part_is_kept_and_handed_over() -> 
 # What a peer may not do. (h2spec, in tests/end_to_end, goes through all of RFC 9113.)
 
 
+REFUSED = frames.frame(frames.HEADERS, 5, 5, b"")  # a stream that begins, and ends at once
+
 CONNECTION_FAULTS = {
     "a frame that is too long": (b"\x00\x40\x01\x00\x00\x00\x00\x00\x01" + b"x" * 16_385, ErrorCode.FRAME_SIZE_ERROR),
     "DATA of no stream": (frames.frame(frames.DATA, 0, 0, b"x"), ErrorCode.PROTOCOL_ERROR),
@@ -360,6 +362,8 @@ CONNECTION_FAULTS = {
     "WINDOW_UPDATE by nothing": (frames.window_update(0, 0), ErrorCode.PROTOCOL_ERROR),
     "WINDOW_UPDATE beyond what there is": (frames.window_update(0, (1 << 31) - 1), ErrorCode.FLOW_CONTROL_ERROR),
     "WINDOW_UPDATE of an idle stream": (frames.window_update(7, 1), ErrorCode.PROTOCOL_ERROR),
+    "WINDOW_UPDATE of a server's stream": (REFUSED + frames.window_update(2, 1), ErrorCode.PROTOCOL_ERROR),
+    "RST_STREAM of a server's stream": (REFUSED + frames.reset(2, ErrorCode.CANCEL), ErrorCode.PROTOCOL_ERROR),
 }
 
 

@@ -145,6 +145,37 @@ def test_windows_that_open_one_octet_at_a_time_end_the_connection() -> None:
     assert len(client.answers[1].data) <= connection.MOST_FRAMES + 2 * connection.FRAMES_A_CALL
 
 
+HELD = 500  # answers that wait for a window
+
+LOOKS = {
+    "WINDOW_UPDATE": [frames.window_update(0, 1)],
+    "SETTINGS": [frames.settings({4: size}) for size in (0, 1, 0)],
+}
+
+
+@pytest.mark.parametrize("looks", LOOKS)
+def test_frames_that_make_us_look_at_every_held_answer_count_as_many(looks: str) -> None:
+    """Two thousand frames that each look at a thousand calls would take half of every second."""
+    client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 0})
+    client.send(*[client.request(b"x" * 5000) for _ in range(HELD)])
+    client.connection.tick()
+    sent = 0
+    while not client.connection.over:
+        client.send(LOOKS[looks][sent % len(LOOKS[looks])])
+        sent += 1
+    assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
+    assert sent < connection.MOST_FRAMES // 3
+
+
+def test_of_many_windows_in_one_frame_of_settings_the_last_one_is_applied_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame holds 2,730 of them, and each would change every call."""
+    client = Client()
+    applied: list[int] = []
+    monkeypatch.setattr(client.connection, "_resize", applied.append)
+    client.send(frames.frame(frames.SETTINGS, 0, 0, b"\0\4\0\0\0\0\0\4\0\0\0\5" * 1000))
+    assert applied == [5]
+
+
 def test_windows_that_settings_make_too_large_end_the_connection() -> None:
     client = Client(Service(keep=True))
     client.send(client.request(), frames.window_update(1, (1 << 31) - 1 - 65_535))
