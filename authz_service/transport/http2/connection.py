@@ -67,6 +67,7 @@ _ALIVE, _DRAIN = b"alive?\0\0", b"drain..."
 _PREFIX = 5  # octets before a gRPC message: whether it is compressed, and its length
 _PRIORITY_BYTES = 5
 _CODE_BYTES, _PING_BYTES, _SETTING_BYTES = 4, 8, 6
+_NOT_TOLD = MOST_STREAM + 1  # instead of the last stream that is served, as long as it may be any
 _REMEMBERED_RESETS = 1000  # streams of which frames may still be on their way when we have ended them
 
 
@@ -125,7 +126,7 @@ class Connection:
         self._heard = 0  # at which tick
         self._asked = False  # whether anybody is there
         self._drain: int | None = None  # at which tick it began
-        self._most_stream = MOST_STREAM  # the last one that is served
+        self._most_stream = _NOT_TOLD  # the last one that is served
         self._frames_left, self._resets_left = MOST_FRAMES, MOST_RESETS
         self.over = False
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
@@ -364,6 +365,7 @@ class Connection:
                 break
             else:
                 call.streamed = True
+                self._tolerate()  # many small messages are as good as a flood, and ask for more than they are
                 message, data = data[_PREFIX : _PREFIX + size], data[_PREFIX + size :]
                 self._service.serve(call, message)
         call.parts = [data]
@@ -394,6 +396,8 @@ class Connection:
             return
         data = call.parts[0] if len(call.parts) == 1 else b"".join(call.parts)
         call.parts.clear()
+        if len(data) < call.received:  # cut, and it must not pass for whole if the limit has been raised meanwhile
+            data = data.ljust(self._service.max_message_bytes + _PREFIX + 1, b"\0")
         if call.received < _PREFIX or int.from_bytes(data[1:_PREFIX], "big") != call.received - _PREFIX:
             if call.streamed and not data:
                 self._end_with(call, _SUCCESS)
@@ -591,7 +595,7 @@ class Connection:
             self._remember_reset(call.stream)
         if self._resets_left < MOST_RESETS:
             self._resets_left += 1
-        if self._most_stream != MOST_STREAM:
+        if self._most_stream != _NOT_TOLD:
             self._close_if_drained()
 
     def _forget(self, call: Call) -> None:
@@ -646,20 +650,20 @@ class Connection:
 
     def _drained(self) -> None:
         """What was on its way when the peer heard that we drain has come."""
-        if self._most_stream == MOST_STREAM:
+        if self._most_stream == _NOT_TOLD:
             self._most_stream = self._last_stream
             self._out.append(frames.goaway(self._last_stream, ErrorCode.NO_ERROR))
         self._close_if_drained()
 
     def _close_if_drained(self) -> None:
-        if self._most_stream != MOST_STREAM and not self._calls and not self.over:
+        if self._most_stream != _NOT_TOLD and not self._calls and not self.over:
             self.over = True
             self._write_out()
             self._closed("drained")
 
     def _end(self, code: ErrorCode, why: str) -> None:
         self.over = True
-        self._out.append(frames.goaway(self._last_stream, code))
+        self._out.append(frames.goaway(min(self._last_stream, self._most_stream), code))
         self._write_out()
         self._cancel_all()
         self._closed(why)

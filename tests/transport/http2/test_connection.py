@@ -313,6 +313,19 @@ def test_of_a_message_that_is_too_long_only_a_part_is_kept_and_handed_over() -> 
     assert 1000 < len(served) <= 1000 + 2 * frames.FRAME_BYTES
 
 
+@pytest.mark.parametrize("last", [b"", b"y" * 100], ids=["by nothing more", "by more"])
+def test_a_message_that_was_cut_stays_too_long_when_the_limit_is_raised_meanwhile(last: bytes) -> None:
+    """A reload may raise it. What was left out must not be missing from what is decided."""
+    service = Service(keep=True, max_message_bytes=1000)
+    client = Client(service)
+    payload = framed(b"x" * 100_000 + last)
+    client.send(client.headers(1), data(1, payload[: len(payload) - len(last)], 0))
+    service.max_message_bytes = 500_000
+    client.send(data(1, last))
+    (served,) = service.served
+    assert len(served) > service.max_message_bytes
+
+
 # What a peer may not do. (h2spec, in tests/end_to_end, goes through all of RFC 9113.)
 
 
@@ -547,4 +560,22 @@ def test_a_drain_does_not_wait_for_a_peer_that_answers_no_ping() -> None:
     client.connection.drain()
     for _ in range(connection.DRAINING + 1):
         client.connection.tick()
+    assert client.closed == ["drained"]
+
+
+def test_a_fault_after_the_end_of_new_streams_tells_no_later_stream_than_the_drain_did() -> None:
+    """Section 6.8: the peer may have made those calls elsewhere already."""
+    client = Client(Service(keep=True))
+    client.send(client.request())
+    client.connection.drain()
+    client.send(frames.frame(frames.PING, ACK, 0, b"drain..."), client.request())
+    client.send(frames.frame(frames.PUSH_PROMISE, 0, 1))
+    assert client.goaways == [((1 << 31) - 1, 0), (1, 0), (1, ErrorCode.PROTOCOL_ERROR)]
+
+
+def test_a_connection_that_has_used_up_its_streams_can_be_drained() -> None:
+    client = Client()
+    client.send(client.request(stream=(1 << 31) - 1))
+    client.connection.drain()
+    client.send(frames.frame(frames.PING, ACK, 0, b"drain..."))
     assert client.closed == ["drained"]

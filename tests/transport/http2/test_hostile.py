@@ -217,3 +217,13 @@ def test_who_asks_again_and_again_without_reading_is_answered_no_more() -> None:
     client.send(data(1, framed(b"y" * 900) * 2, 0))
     assert client.answers[1].status == ""
     assert client.connection._calls[1].ending
+
+
+def test_messages_of_a_streamed_call_without_end_end_the_connection() -> None:
+    """One octet of a question may ask for a thousand of an answer, and a read brings thousands of questions."""
+    client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 1 << 30})
+    client.service.keep = True
+    client.service.streamed = frozenset({CHECK.encode()})
+    client.send(client.headers(1), *[data(1, framed(b"") * 3000, 0)] * 2)
+    assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
+    assert len(client.service.served) <= connection.MOST_FRAMES + connection.FRAMES_A_CALL
