@@ -447,8 +447,8 @@ class Connection:
             _require_allowed(name, value)
             if name == frames.SETTINGS_INITIAL_WINDOW_SIZE:
                 window = value
+        self._out.append(frames.frame(frames.SETTINGS, frames.ACK, 0))  # before what it makes us send
         self._resize(window)
-        self._out.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
 
     def _resize(self, window: int) -> None:
         """Section 6.9.2: the windows of open streams change by as much as that of new ones."""

@@ -257,6 +257,15 @@ def test_an_answer_keeps_to_the_windows_of_the_peer() -> None:
     assert (answer.messages, answer.ended) == ([b"x" * 100], True)
 
 
+def test_settings_are_acknowledged_before_what_they_let_out() -> None:
+    """Section 6.5.3: at once when they have been taken."""
+    client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 0})
+    client.send(client.request())
+    before = len(client.frames)
+    client.send(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 1}))
+    assert [kind for kind, *_ in client.frames[before:]] == [frames.SETTINGS, frames.DATA]
+
+
 def test_the_window_of_the_connection_holds_for_all_streams() -> None:
     client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 1 << 20})
     client.send(client.request(b"a" * 65_000), client.request(b"b" * 1000), client.request(b""))
