@@ -1,0 +1,126 @@
+"""Header blocks by themselves. What is remembered of them is held against decoding in order in test_properties.py."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+import hpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz_service.transport.http2 import headers
+from authz_service.transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
+from authz_service.transport.http2.headers import HeaderBlocks, Status
+from transport.http2.client import GRPC, HEAD
+
+
+class Decoding(HeaderBlocks):
+    """Tells how many blocks it had to decode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decodings = 0
+
+    def _fields(self, block: bytes) -> list[tuple[bytes, bytes]]:
+        self.decodings += 1
+        return super()._fields(block)
+
+
+def plain(*fields: tuple[str, str]) -> bytes:
+    """A block that changes no table."""
+    return headers.block(*((name.encode(), value.encode()) for name, value in fields))
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=300), st.binary(max_size=20_000)), max_size=5))
+def test_blocks_of_ours_say_to_any_decoder_what_was_meant(fields: list[tuple[bytes, bytes]]) -> None:
+    decoder = hpack.Decoder(max_header_list_size=1 << 20)
+    assert [tuple(each) for each in decoder.decode(headers.block(*fields), raw=True)] == fields
+    assert not decoder.header_table.dynamic_entries
+
+
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 253, 254, 255, 16_509, 16_510, 16_511])
+def test_strings_at_the_edges_of_their_lengths_encoding_are_read_whole(size: int) -> None:
+    (field,) = hpack.Decoder().decode(headers.block((b"a", b"x" * size)), raw=True)
+    assert field == (b"a", b"x" * size)
+
+
+@pytest.mark.parametrize("message", ["50% of it", "two\r\nlines", "für alle", 'a "quoted" ~ text'])
+def test_what_a_status_tells_is_percent_encoded(message: str) -> None:
+    fields: Any = dict(hpack.Decoder().decode(headers.trailers(Status.INTERNAL, message), raw=True))
+    encoded = fields[b"grpc-message"].decode("ascii")
+    assert encoded.isprintable()
+    assert unquote(encoded) == message
+
+
+def test_a_block_that_repeats_is_decoded_once() -> None:
+    blocks, block = Decoding(), plain(*HEAD, *GRPC)
+    first = blocks.head(block)
+    assert [blocks.head(block) for _ in range(5)] == [first] * 5
+    assert blocks.decodings == 1
+
+
+@pytest.mark.parametrize("change", ["an entry", "an eviction", "a size", "other fields"])
+def test_a_change_of_the_table_makes_every_block_be_decoded_again(change: str) -> None:
+    encoder, blocks, block = hpack.Encoder(), Decoding(), plain(*HEAD, *GRPC)
+    blocks.head(encoder.encode([*HEAD, *GRPC]))
+    blocks.head(block)
+    match change:
+        case "an entry":
+            blocks.head(encoder.encode([*HEAD, *GRPC, ("x-a", "b")]))
+        case "an eviction":
+            blocks.head(encoder.encode([*HEAD, *GRPC, ("x-a", "b" * 4000)]))
+        case "a size":
+            encoder.header_table_size = 100
+            blocks.head(encoder.encode([*HEAD, *GRPC]))
+        case _:
+            blocks.decoded(b"")
+    before = blocks.decodings
+    blocks.head(block)
+    assert blocks.decodings == before + 1
+
+
+def test_a_malformed_block_that_changes_the_table_has_changed_it() -> None:
+    """Section 4.3: who refuses a request has still to follow the compression."""
+    encoder, blocks = hpack.Encoder(), HeaderBlocks()
+    with pytest.raises(StreamFault):
+        blocks.head(encoder.encode([*HEAD, *GRPC, ("connection", "close"), ("grpc-timeout", "7S")]))
+    assert blocks.head(encoder.encode([*HEAD, *GRPC, ("grpc-timeout", "7S")])).timeout == 7
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    blocks = HeaderBlocks()
+    for number in range(200):
+        blocks.head(plain(*HEAD, *GRPC, ("x-a", str(number))))
+    blocks.head(plain(*HEAD, *GRPC, ("x-a", "x" * 5000)))
+    assert len(blocks._heads) == headers._REMEMBERED
+    assert max(map(len, blocks._heads)) <= headers._LONGEST
+
+
+@given(st.binary(max_size=60))
+def test_any_octets_are_a_head_or_a_fault_of_the_protocol(octets: bytes) -> None:
+    try:
+        HeaderBlocks().head(octets)
+    except ConnectionFault as fault:
+        assert fault.code == ErrorCode.COMPRESSION_ERROR
+    except StreamFault as fault:
+        assert fault.code == ErrorCode.PROTOCOL_ERROR
+
+
+FIELDS = st.tuples(
+    st.sampled_from([b"content-length", b"grpc-timeout", b"grpc-encoding", b"content-type", b"te", b":path", b"x"]),
+    st.one_of(st.binary(max_size=12), st.from_regex(rb"[0-9]{1,12}[HMSmun]?", fullmatch=True)),
+)
+
+
+@given(st.lists(FIELDS, max_size=4))
+def test_any_values_of_the_fields_that_are_read_are_a_head_or_a_fault_of_the_stream(
+    fields: list[tuple[bytes, bytes]],
+) -> None:
+    try:
+        head = HeaderBlocks().head(plain(*HEAD, *GRPC) + headers.block(*fields))
+    except StreamFault as fault:
+        assert fault.code == ErrorCode.PROTOCOL_ERROR
+    else:
+        assert head.timeout is None or head.timeout >= 0
