@@ -68,6 +68,9 @@ class Server(Section):
     transport: Literal["grpcio", "asyncio"] = Field(
         "asyncio", description="Which gRPC server answers: our own on asyncio, or grpcio's."
     )
+    workers: int = Field(
+        1, ge=1, le=256, description="Processes that share the address, each on a core of its own; 1: no other process."
+    )
     tls: OrAbsent[Tls] = Field(None, description="Left out: plaintext.")
     check_deadline: PositiveDuration = Field(
         as_written("1s"),

@@ -50,6 +50,7 @@ def _within(one: Where, other: Where) -> bool:
 def problems(draft: Draft) -> Iterator[Problem]:
     """Everything that is wrong between the keys."""
     yield from _same_address(draft)
+    yield from _shared_socket(draft)
     yield from _same_headers(draft)
     yield from _same_issuers(draft)
     yield from _same_labels(draft)
@@ -77,6 +78,15 @@ def _same_address(draft: Draft) -> Iterator[Problem]:
     if server.grpc_address.lower() == server.admin_address.lower() and not server.admin_address.endswith(":0"):
         key = "admin_address" if "admin_address" in server.model_fields_set else "grpc_address"
         yield Problem(("server", key), "grpc_address and admin_address are the same: give each its own port")
+
+
+def _shared_socket(draft: Draft) -> Iterator[Problem]:
+    server, where = draft.server, ("server", "workers")
+    if server is None or not draft.knows(where, ("server", "grpc_address"), ("server", "transport")):
+        return
+    if server.workers > 1 and server.transport == "grpcio" and server.grpc_address.startswith("unix:"):
+        text = "processes can not share a unix socket with transport grpcio: write transport: asyncio, or workers: 1"
+        yield Problem(where, text)
 
 
 def _same_headers(draft: Draft) -> Iterator[Problem]:

@@ -1,6 +1,7 @@
 """Listening addresses: what is checked before a server is let loose on one.
 
-Law: an address that somebody else serves is an error, never taken over.
+Law: an address that somebody else serves is an error, never taken over. Several processes share one only where one of
+them holds it for the others.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import socket
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authz_service.config.values import host_port
 from authz_service.core.errors import StartFailed
@@ -23,6 +24,13 @@ _SOCKET_UMASK = 0o117  # leaves 0660: the owner and the group, in which the prox
 _NOBODY = frozenset({errno.ECONNREFUSED, errno.ENOENT})  # anything else, "too busy" included, is somebody
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})  # localhost may be ::1 where there is no IPv6
 _PROBE_TIMEOUT = 1.0  # seconds: a local socket answers at once or never
+
+
+class Shared(NamedTuple):
+    """An address that several processes serve, and that whoever started them holds for them."""
+
+    address: str  # with the port that was chosen, where any would do
+    descriptor: int | None = None  # of the unix socket, which is inherited; a port is shared by SO_REUSEPORT
 
 
 @contextlib.contextmanager
@@ -51,6 +59,40 @@ def listening_sockets(address: str, backlog: int) -> list[socket.socket]:
     Raises:
         OSError: when the address can not be had.
     """
+    return _sockets(address, backlog)
+
+
+def held(address: str) -> tuple[list[socket.socket], Shared]:
+    """Hold an address for processes that are to share it: nobody else can have it while these sockets are open.
+
+    They do not listen, so the system hands them no connection.
+
+    Raises:
+        StartFailed: when the address can not be had.
+    """
+    try:
+        with bound_with_care(address):
+            sockets = _sockets(address, shared=True)
+    except OSError:
+        raise StartFailed(f"can not listen on {address}: in use, or not allowed") from None
+    if address.startswith("unix:"):
+        return sockets, Shared(address, sockets[0].fileno())
+    host, _, _ = address.rpartition(":")
+    return sockets, Shared(f"{host}:{sockets[0].getsockname()[1]}")
+
+
+def shared_sockets(shared: Shared, backlog: int) -> list[socket.socket]:
+    """Sockets that listen on an address that other processes listen on as well.
+
+    Raises:
+        OSError: when the address can not be had.
+    """
+    if shared.descriptor is None:
+        return _sockets(shared.address, backlog, shared=True)
+    return [socket.socket(fileno=shared.descriptor)]  # begins to listen when it is served
+
+
+def _sockets(address: str, backlog: int | None = None, *, shared: bool = False) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         if address.startswith("unix:"):
@@ -63,7 +105,7 @@ def listening_sockets(address: str, backlog: int) -> list[socket.socket]:
         for family, *_, where in dict.fromkeys(found):  # a resolver may repeat itself
             chosen = sockets[0].getsockname()[1] if port == 0 and sockets else where[1]  # one port for all
             try:
-                sockets.append(_bound(family, (where[0], chosen, *where[2:]), backlog))
+                sockets.append(_bound(family, (where[0], chosen, *where[2:]), backlog, shared=shared))
             except OSError as error:
                 if error.errno not in _NOT_HERE:
                     raise
@@ -83,14 +125,17 @@ def unlinked(address: str) -> None:
         Path(address.removeprefix("unix:")).unlink(missing_ok=True)
 
 
-def _bound(family: int, where: Any, backlog: int) -> socket.socket:
+def _bound(family: int, where: Any, backlog: int | None, *, shared: bool = False) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended just now do not count
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, where[0] != "::")
         bound.bind(where)
-        bound.listen(backlog)
+        if backlog is not None:
+            bound.listen(backlog)
     except OSError:
         bound.close()
         raise

@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from authz_service.core.errors import StartFailed
 from authz_service.telemetry.logs import fields
-from authz_service.transport.addresses import bound_with_care, listening_sockets, unlinked
+from authz_service.transport.addresses import bound_with_care, listening_sockets, shared_sockets, unlinked
 from authz_service.transport.http2.connection import Connection
 from authz_service.transport.http2.headers import Status
 from authz_service.transport.tls import ServerContext, certificate_files
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
     from authz_service.config.model import Tls
+    from authz_service.transport.addresses import Shared
     from authz_service.transport.certificates import CertificateFiles
     from authz_service.transport.http2.call import Call
 
@@ -49,13 +50,23 @@ _WRITTEN = 1 << 20  # octets that may wait for a peer to read them; then nothing
 class AsyncioServer:
     """Serves Check, health and reflection on one address."""
 
-    def __init__(self, address: str, tls: Tls | None, check: Check, max_message_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        address: str,
+        tls: Tls | None,
+        check: Check,
+        max_message_bytes: Callable[[], int],
+        shared: Shared | None = None,
+    ) -> None:
         """``address`` is ``host:port``, ``[v6]:port`` or ``unix:/path``. A longer message is handed over in part.
+
+        ``shared`` is how other processes serve the address too.
 
         Raises:
             StartFailed: when the certificates can not be used.
         """
         self._address = address
+        self._shared = shared
         self._certificates = certificate_files(tls) if tls else None
         self._context = ServerContext(self._certificates) if self._certificates else None
         self._service = _Service(check, max_message_bytes)
@@ -76,13 +87,18 @@ class AsyncioServer:
             StartFailed: when the address can not be had.
         """
         try:
-            with bound_with_care(self._address):
-                sockets = listening_sockets(self._address, _BACKLOG)
+            sockets = self._listening()
         except OSError:
             raise StartFailed(f"can not listen on {self._address}: in use, or not allowed") from None
         self.port = 0 if self._address.startswith("unix:") else sockets[0].getsockname()[1]
         self._servers = [await self._serving(each) for each in sockets]
         self._tick()
+
+    def _listening(self) -> list[socket.socket]:
+        if self._shared is not None:
+            return shared_sockets(self._shared, _BACKLOG)
+        with bound_with_care(self._address):
+            return listening_sockets(self._address, _BACKLOG)
 
     async def _serving(self, listening: socket.socket) -> asyncio.Server:
         loop, context = asyncio.get_running_loop(), self._context
@@ -98,7 +114,8 @@ class AsyncioServer:
         """Accept nothing new, and give what is in flight ``grace`` seconds."""
         if self._ticking is None:
             return
-        unlinked(self._address)  # before it is closed: from then on another process may put its own there
+        if self._shared is None:
+            unlinked(self._address)  # before it is closed: from then on another process may put its own there
         for server in self._servers:
             server.close()
         self._service.stop()

@@ -6,6 +6,7 @@ through wherever the mesh runs with ``failure_mode_allow: true``; limits are enf
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import grpc
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from authz_service.config.model import Tls
+    from authz_service.transport.addresses import Shared
     from authz_service.transport.certificates import Certificates
 
     Check = Callable[[bytes, float | None], Awaitable[bytes]]
@@ -37,7 +39,6 @@ _OPTIONS = (
     # A tracing Envoy copies the client's tracestate into the call; grpcio's own limits (8 and 16 KiB) would refuse it.
     ("grpc.max_metadata_size", _MAX_METADATA),
     ("grpc.absolute_max_metadata_size", _MAX_METADATA),
-    ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a share of the traffic
     ("grpc.keepalive_permit_without_calls", 1),  # Envoy may ping idle connections, as often as it likes
     ("grpc.http2.min_ping_interval_without_data_ms", 1000),
     ("grpc.http2.max_ping_strikes", 0),
@@ -47,13 +48,16 @@ _OPTIONS = (
 class GrpcioServer:
     """Serves Check, health and reflection on one address."""
 
-    def __init__(self, address: str, tls: Tls | None, check: Check) -> None:
+    def __init__(self, address: str, tls: Tls | None, check: Check, shared: Shared | None = None) -> None:
         """``address`` is ``host:port``, ``[v6]:port`` or ``unix:/path``.
+
+        ``shared`` is how other processes serve the address too, which can not be a unix socket.
 
         Raises:
             StartFailed: when the certificates can not be used.
         """
-        self._address = address
+        self._address = address if shared is None else shared.address
+        self._shared = shared is not None
         self._certificates = CertificateFiles(tls) if tls else None
         self._check = check
         self._health = HealthServicer()
@@ -71,13 +75,14 @@ class GrpcioServer:
         Raises:
             StartFailed: when the address can not be had.
         """
-        server = grpc.aio.server(options=_OPTIONS)
+        # Unless they were started together, a second server on the port is an error, not a share of the traffic.
+        server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(self._shared))))
         server.add_generic_rpc_handlers((self._handler(),))
         add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, _HEALTH, reflection.SERVICE_NAME), server)
         await self.set_serving(serving=False)
         try:
-            with bound_with_care(self._address):
+            with contextlib.nullcontext() if self._shared else bound_with_care(self._address):
                 self.port = self._bind(server)
         except RuntimeError:
             raise StartFailed(f"can not listen on {self._address}: in use, or not allowed") from None
