@@ -14,8 +14,9 @@ import signal
 import ssl
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from authz_service.admin import private
 from authz_service.admin.server import AdminServer
 from authz_service.assembly import Assembled, assemble, introspector_of, key_cache_of, source_of
 from authz_service.config import watch
@@ -45,21 +46,36 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Issuer, Keys, Logging, Server, Settings
     from authz_service.tokens.introspector import Introspector
+    from authz_service.transport.addresses import Shared
 
 # How keys are had: issuer, label, settings, whether there are any, contents of the file of trust anchors.
 _KeysIdentity: TypeAlias = "tuple[str, str, Keys, bool, bytes]"
 _Part: TypeAlias = "KeyCache | Introspector"  # what works beside the decisions, in a task of its own
 
-_FIXED = ("grpc_address", "admin_address", "transport", "tls")  # of server: what only a restart changes
+FIXED = ("grpc_address", "admin_address", "transport", "workers", "tls")  # of server: what only a restart changes
 _BETWEEN_FETCHES = 2.0  # seconds: a key cache tries again one second after its first failure
 
 _logger = logging.getLogger("authz.app")
 
 
-class App:
-    """One running sidecar."""
+class Worker(NamedTuple):
+    """What one of several processes that serve as one is told by the supervisor that started it."""
 
-    def __init__(self, settings: Settings, configure_logs: Callable[[Logging], None] = lambda _: None) -> None:
+    number: int  # from 1
+    channel: int  # descriptor of a socket, on which the supervisor asks
+    server: Server  # how all of them listen, whatever the file says by now
+    shared: Shared
+
+
+class App:
+    """One running sidecar, or one of its workers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        configure_logs: Callable[[Logging], None] = lambda _: None,
+        worker: Worker | None = None,
+    ) -> None:
         """Build everything; nothing listens and nothing is fetched yet.
 
         ``configure_logs`` is called when a reload changes how to log.
@@ -68,31 +84,32 @@ class App:
             StartFailed: when the certificates can not be used.
         """
         self._configure_logs = configure_logs
-        self._listening = settings.server  # what a reload can not change
+        self._worker = worker
+        self._listening = worker.server if worker else settings.server  # what a reload can not change
         self._stopping = False
         self._ready = False
         self._background: set[asyncio.Task[None]] = set()
         self._key_caches: dict[_KeysIdentity, KeyCache] = {}
         self._working: dict[_Part, asyncio.Task[None]] = {}
-        self.metrics = Metrics(transport=settings.server.transport)
+        self.metrics = Metrics(transport=self._listening.transport)
         self.assembled = assemble(
             settings, [self._trusted(issuer, settings, ()) for issuer in settings.issuers], self.metrics
         )
         self.servicer = Servicer(
             self._terms(self.assembled), metrics=self.metrics, clock=time.time, timer=time.perf_counter
         )
-        self.server = self._server_of(settings.server)
+        self.server = self._server_of(self._listening, worker.shared if worker else None)
         if self.server.certificates is not None:
             self.metrics.watch_certificate(self.server.certificates.valid)
         self.admin = AdminServer(
-            address=host_port(settings.server.admin_address), metrics=self.metrics, missing=self.missing
+            address=host_port(self._listening.admin_address), metrics=self.metrics, missing=self.missing
         )
 
-    def _server_of(self, server: Server) -> GrpcioServer | AsyncioServer:
+    def _server_of(self, server: Server, shared: Shared | None) -> GrpcioServer | AsyncioServer:
         if server.transport == "grpcio":
-            return GrpcioServer(server.grpc_address, server.tls, self.servicer.check)
+            return GrpcioServer(server.grpc_address, server.tls, self.servicer.check, shared)
         return AsyncioServer(
-            server.grpc_address, server.tls, self.servicer.answer, lambda: self.servicer.terms.max_request_bytes
+            server.grpc_address, server.tls, self.servicer.answer, lambda: self.servicer.terms.max_request_bytes, shared
         )
 
     @property
@@ -153,20 +170,14 @@ class App:
         Raises:
             StartFailed: when an address can not be had.
         """
-        await self.admin.start()
+        if self._worker is None:
+            await self.admin.start()
         await self.server.start()
         self._put_to_work(self.assembled.issuers)
         self._readiness = self._in_background(self._announce_readiness(), "readiness")
         self.metrics.configured(time.time())
-        _logger.info(
-            "listening",
-            extra=fields(
-                grpc_address=self._listening.grpc_address,
-                grpc_port=self.server.port,
-                admin_address=self._listening.admin_address,
-                admin_port=self.admin.port,
-            ),
-        )
+        if self._worker is None:
+            tell_listening(self._listening, self.server.port, self.admin.port)
         self._in_background(watch_delay(self.metrics.loop_was_late, time.perf_counter), "event loop delay")
 
     async def drain(self) -> None:
@@ -251,7 +262,7 @@ class App:
             ),
         )
         tell_warnings(loaded.warnings)
-        waiting = [key for key in _FIXED if getattr(settings.server, key) != getattr(self._listening, key)]
+        waiting = [key for key in FIXED if getattr(settings.server, key) != getattr(self._listening, key)]
         if waiting:
             keys = [f"server.{key}" for key in waiting]
             _logger.warning("changed, but needs a restart to take effect", extra=fields(keys=keys))
@@ -266,6 +277,11 @@ class App:
     def keep_reloading(self, reloader: Reloader) -> asyncio.Task[None]:
         """Follow the configuration file until the end."""
         return self._in_background(reloader.run(), "reload")
+
+    def keep_answering(self, worker: Worker, reloader: Reloader, stop: Callable[[], None]) -> None:
+        """Tell the supervisor what it asks, and do as it says. Without it there is nobody to work for."""
+        answering = private.answer(worker.channel, metrics=self.metrics, missing=self.missing, reload=reloader.ask)
+        self._in_background(answering, "supervisor").add_done_callback(lambda _: stop())
 
 
 def _parts(issuers: Iterable[TrustedIssuer]) -> Iterator[_Part]:
@@ -303,6 +319,18 @@ async def _first_keys(issuers: Sequence[TrustedIssuer]) -> None:
     missing = [issuer.keys.issuer for issuer in waiting if not issuer.keys.first_keys.is_set()]
     if missing:
         _logger.warning("taking over a configuration without the keys of some issuers", extra=fields(issuers=missing))
+
+
+def tell_listening(server: Server, grpc_port: int, admin_port: int, **more: object) -> None:
+    """Where it can be asked from now on; port 0 has become a real one."""
+    where = fields(
+        grpc_address=server.grpc_address,
+        grpc_port=grpc_port,
+        admin_address=server.admin_address,
+        admin_port=admin_port,
+        **more,
+    )
+    _logger.info("listening", extra=where)
 
 
 def tell_warnings(warnings: Sequence[str]) -> None:
@@ -362,8 +390,8 @@ def read(file: Path) -> Loaded:
     return Loaded(*load_with_warnings(file, preflight))
 
 
-async def _run(file: Path, loaded: Loaded, configure_logs: Callable[[Logging], None]) -> None:
-    app = App(loaded.settings, configure_logs)
+async def _run(file: Path, loaded: Loaded, configure_logs: Callable[[Logging], None], worker: Worker | None) -> None:
+    app = App(loaded.settings, configure_logs, worker)
     reloader = Reloader(file, loaded.settings, load=read, take_over=app.take_over, metrics=app.metrics, clock=time.time)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -373,6 +401,8 @@ async def _run(file: Path, loaded: Loaded, configure_logs: Callable[[Logging], N
     try:
         await app.start()
         reloading = app.keep_reloading(reloader)
+        if worker is not None:
+            app.keep_answering(worker, reloader, stop.set)
         await stop.wait()
         reloading.cancel()
         await app.drain()
@@ -380,19 +410,18 @@ async def _run(file: Path, loaded: Loaded, configure_logs: Callable[[Logging], N
         await app.close()
 
 
-def run(file: Path) -> None:
-    """Serve by a configuration file until SIGTERM or SIGINT.
+def run(file: Path, loaded: Loaded, worker: Worker | None = None) -> None:
+    """Serve by a configuration file until SIGTERM or SIGINT; as a worker, also until the supervisor is gone.
 
     Raises:
-        ConfigError: when the configuration is refused.
         StartFailed: when it can not listen.
     """
-    loaded = read(file)
     with BackgroundStream(sys.stderr) as stream, asyncio.Runner(loop_factory=_loop_factory()) as runner:
 
         def configure_logs(how: Logging) -> None:
-            logs.configure(how.level, how.format, stream)
+            logs.configure(how.level, how.format, stream, worker.number if worker else None)
 
         configure_logs(loaded.settings.logging)
-        tell_warnings(loaded.warnings)
-        runner.run(_run(file, loaded, configure_logs))
+        if worker is None:  # else its supervisor has told them
+            tell_warnings(loaded.warnings)
+        runner.run(_run(file, loaded, configure_logs, worker))

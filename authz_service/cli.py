@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="run the sidecar until SIGTERM or SIGINT")
     serve.add_argument("--config", type=Path, required=True, metavar="FILE")
+    serve.add_argument("--worker", help=argparse.SUPPRESS)  # how a supervisor starts its workers
     serve.set_defaults(command=_serve)
 
     check = commands.add_parser("check-config", help="validate a configuration file; print every problem")
@@ -85,9 +86,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from authz_service import app
+    from authz_service import workers
 
-    app.run(options.config)
+    workers.run(options.config, options.worker)
     return 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
@@ -18,21 +18,41 @@ from authz_service.core.errors import StartFailed
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from authz_service.telemetry.metrics import Metrics
-
 _KEEPALIVE = 75.0  # seconds: longer than the usual scrape interval of 15 to 60
 _SHUTDOWN = 1.0  # seconds for answers that are on their way at the end
 _MAX_BODY = 1024  # bytes; no address here has a use for one
 
 
+class Exposed(Protocol):
+    """Metrics, of one process or of several."""
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Theirs and the content type, as the Accept header asks. Called from any thread."""
+
+
+async def _known(_what: str) -> None:
+    """There is nobody to ask: one process knows all about itself."""
+
+
 class AdminServer:
     """Serves ``metrics``, and readiness while ``missing`` names nothing that is still waited for."""
 
-    def __init__(self, *, address: tuple[str, int], metrics: Metrics, missing: Callable[[], Sequence[str]]) -> None:
-        """``address`` is host and port; port 0 is any free one."""
+    def __init__(
+        self,
+        *,
+        address: tuple[str, int],
+        metrics: Exposed,
+        missing: Callable[[], Sequence[str]],
+        ask: Callable[[str], Awaitable[None]] = _known,
+    ) -> None:
+        """``address`` is host and port; port 0 is any free one.
+
+        ``ask`` brings up to date what is told next: ``metrics`` or ``missing``.
+        """
         self._host, self._wanted_port = address
         self._metrics = metrics
         self._missing = missing
+        self._ask = ask
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -79,10 +99,12 @@ class AdminServer:
         return application
 
     async def _serve_metrics(self, request: web.Request) -> web.Response:
+        await self._ask("metrics")
         body, content_type = await asyncio.to_thread(self._metrics.exposition, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _serve_readiness(self, _request: web.Request) -> web.Response:
+        await self._ask("missing")
         missing = list(self._missing())
         status = HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK
         return web.json_response({"ready": not missing, "missing": missing}, status=status)

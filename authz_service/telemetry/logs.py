@@ -54,13 +54,14 @@ def fields(**members: object) -> dict[str, object]:
     return {"fields": members}
 
 
-def configure(level: str, format_: str, stream: Writable) -> None:
+def configure(level: str, format_: str, stream: Writable, worker: int | None = None) -> None:
     """Write our records from ``level`` on, and those of the libraries from warning on, to ``stream``.
 
-    ``format_`` is ``json`` or ``text``. Called again, it replaces what it did before.
+    ``format_`` is ``json`` or ``text``. Each line tells which ``worker`` wrote it, where there are several. Called
+    again, it replaces what it did before.
     """
     handler = _Handler(stream)
-    handler.setFormatter(_Lines(_FORMATS[format_]))
+    handler.setFormatter(_Lines(_FORMATS[format_], {} if worker is None else {"worker": worker}))
     for name, least in ((_OWN, level.upper()), (None, logging.WARNING)):  # None is the root of all
         logger = logging.getLogger(name)
         for replaced in [other for other in logger.handlers if isinstance(other, _Handler)]:
@@ -117,9 +118,10 @@ class _Handler(logging.StreamHandler["Writable"]):
 class _Lines(logging.Formatter):
     """One record, one line of ASCII."""
 
-    def __init__(self, render: Callable[[Mapping[str, object]], str]) -> None:
+    def __init__(self, render: Callable[[Mapping[str, object]], str], always: Mapping[str, object]) -> None:
         super().__init__()
         self._render = render
+        self._always = always
 
     def format(self, record: logging.LogRecord) -> str:
         ours = {
@@ -127,6 +129,7 @@ class _Lines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": _event(record),
+            **self._always,
         }
         # Ours come first, and no field of the same name displaces them.
         members = ours | getattr(record, "fields", {}) | _exception(record) | ours

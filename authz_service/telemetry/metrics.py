@@ -232,10 +232,8 @@ class Metrics:
     """The numbers of one running service. Methods belong to the event loop's thread where they do not say otherwise."""
 
     def __init__(self, *, transport: str) -> None:
-        self.registry = _Registry()
+        self.registry = _process_registry()
         self.in_flight = 0  # counted up and down by the transport, read when it is asked for
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self.registry)
         self._families = families = _Families(self.registry)
         families.checks_in_flight.set_function(lambda: self.in_flight)
         families.build_info.labels(__version__, platform.python_version(), transport).set(1)
@@ -331,9 +329,24 @@ class Metrics:
 
         May be called from any thread.
         """
-        known = _KNOWN_VERSIONS.issuperset(_VERSION.findall(accept))
-        encode, content_type = choose_encoder(accept if known else "")
-        return encode(self.registry), content_type
+        return encoded(self.registry, accept)
+
+
+class SupervisorMetrics:
+    """The numbers of a process that runs workers, beside theirs."""
+
+    def __init__(self) -> None:
+        self.registry = _process_registry()
+        self.worker_restarted: Callable[[], None] = Counter(
+            "authz_worker_restarts_total", "Workers that ended by themselves and were replaced.", registry=self.registry
+        ).inc
+
+
+def encoded(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
+    """A registry's metrics and their content type, as the Accept header asks for them."""
+    known = _KNOWN_VERSIONS.issuperset(_VERSION.findall(accept))
+    encode, content_type = choose_encoder(accept if known else "")
+    return encode(registry), content_type
 
 
 class IssuerMetrics:
@@ -416,3 +429,11 @@ class _Registry(CollectorRegistry):
         for metric in super().collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
+
+
+def _process_registry() -> _Registry:
+    """A registry that tells of its process."""
+    registry = _Registry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry

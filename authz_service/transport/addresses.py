@@ -62,23 +62,55 @@ def listening_sockets(address: str, backlog: int) -> list[socket.socket]:
     return _sockets(address, backlog)
 
 
-def held(address: str) -> tuple[list[socket.socket], Shared]:
-    """Hold an address for processes that are to share it: nobody else can have it while these sockets are open.
+class Held:
+    """An address that is held for processes that are to share it: nobody else can have it meanwhile.
 
-    They do not listen, so the system hands them no connection.
-
-    Raises:
-        StartFailed: when the address can not be had.
+    What holds it does not listen, so the system hands it no connection.
     """
+
+    def __init__(self, address: str) -> None:
+        """Begin to hold it.
+
+        Raises:
+            StartFailed: when the address can not be had.
+        """
+        try:
+            with bound_with_care(address):
+                self._sockets = _sockets(address, shared=True)
+        except OSError:
+            raise StartFailed(f"can not listen on {address}: in use, or not allowed") from None
+        self._file = Path(address.removeprefix("unix:")) if address.startswith("unix:") else None
+        self._identity = self._file and _identity(self._file)
+
+    @property
+    def port(self) -> int:
+        """That of TCP; 0 for a unix socket."""
+        port: int = self._sockets[0].getsockname()[1] if self._file is None else 0
+        return port
+
+    def shared(self, address: str) -> Shared:
+        """What those who share it are told."""
+        if self._file is not None:
+            return Shared(address, self._sockets[0].fileno())
+        return Shared(f"{address.rpartition(':')[0]}:{self.port}")
+
+    def let_go(self) -> None:
+        """From now on it is theirs alone. Harmless when called again."""
+        for each in self._sockets:
+            each.close()
+
+    def remove(self) -> None:
+        """Take away the file of a unix socket, unless another process has put its own there by now."""
+        if self._file is not None and _identity(self._file) == self._identity:
+            self._file.unlink(missing_ok=True)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
     try:
-        with bound_with_care(address):
-            sockets = _sockets(address, shared=True)
+        found = file.stat()
     except OSError:
-        raise StartFailed(f"can not listen on {address}: in use, or not allowed") from None
-    if address.startswith("unix:"):
-        return sockets, Shared(address, sockets[0].fileno())
-    host, _, _ = address.rpartition(":")
-    return sockets, Shared(f"{host}:{sockets[0].getsockname()[1]}")
+        return None
+    return found.st_dev, found.st_ino
 
 
 def shared_sockets(shared: Shared, backlog: int) -> list[socket.socket]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -104,7 +105,12 @@ class AsyncioServer:
         loop, context = asyncio.get_running_loop(), self._context
         serve = loop.create_unix_server if self._address.startswith("unix:") else loop.create_server
         handshake = _HANDSHAKE if context else None
-        return await serve(self._peer, sock=listening, backlog=_BACKLOG, ssl=context, ssl_handshake_timeout=handshake)
+        named: dict[str, Any] = {}
+        if self._address.startswith("unix:") and sys.version_info >= (3, 13):
+            named["cleanup_socket"] = False  # the file is ours to unlink, or of who shares the socket with us
+        return await serve(
+            self._peer, sock=listening, backlog=_BACKLOG, ssl=context, ssl_handshake_timeout=handshake, **named
+        )
 
     async def set_serving(self, *, serving: bool) -> None:
         """What health answers from now on."""

@@ -1,0 +1,121 @@
+"""One exposition for several processes that serve as one.
+
+Law: a total never goes backwards: counters and histograms are added up, and what a process that is gone had counted
+stays in the sum. A gauge is told of all of them by the rule that stands here, which is the cautious one wherever the
+processes may differ: what is reported as good is good in each of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from prometheus_client import CollectorRegistry, Metric
+
+from authz_service.telemetry.metrics import encoded
+
+Rule: TypeAlias = Callable[[Iterable[float]], float]
+
+GAUGES: Mapping[str, Rule] = {
+    "authz_checks_in_flight": sum,
+    "authz_token_cache_entries": sum,
+    "authz_jwks_keys": min,
+    "authz_jwks_last_success_timestamp_seconds": min,
+    "authz_jwks_stale": max,
+    "authz_jwks_age_seconds": max,
+    "authz_jwks_usable_until_timestamp_seconds": min,
+    "authz_introspections_in_flight": sum,
+    "authz_introspection_breaker_state": max,  # so 1 for each state that a breaker is in, of which there may be several
+    "authz_introspection_breaker_open": max,
+    "authz_introspection_cache_entries": sum,
+    "authz_config_last_reload_successful": min,
+    "authz_config_last_reload_success_timestamp_seconds": min,
+    "authz_tls_certificate_not_before_timestamp_seconds": max,
+    "authz_tls_certificate_not_after_timestamp_seconds": min,
+    "authz_build_info": max,
+    # Of the libraries. Descriptors are limited for each process: who is nearest to the limit is what matters.
+    "process_virtual_memory_bytes": sum,
+    "process_resident_memory_bytes": sum,
+    "process_start_time_seconds": min,
+    "process_open_fds": max,
+    "process_max_fds": min,
+    "python_info": max,
+}
+_TOTALS = frozenset({"counter", "histogram"})
+
+
+def taken(registry: CollectorRegistry) -> str:
+    """What a registry holds now, as a text for another process. May be called from any thread."""
+    return json.dumps(
+        [
+            [family.name, family.documentation, family.type, [each[:3] for each in family.samples]]
+            for family in registry.collect()
+        ]
+    )
+
+
+def read(parsed: Iterable[tuple[str, str, str, Any]]) -> list[Metric]:
+    """What ``taken`` has written, parsed."""
+    return [_family(*parts) for parts in parsed]
+
+
+def _family(name: str, documentation: str, kind: str, samples: Iterable[tuple[str, dict[str, str], float]]) -> Metric:
+    family = Metric(name, documentation, kind)
+    for sample in samples:
+        family.add_sample(*sample)
+    return family
+
+
+def totals(families: Iterable[Metric]) -> list[Metric]:
+    """What outlives a process: all that it has counted."""
+    return [family for family in families if family.type in _TOTALS]
+
+
+def merged(processes: Iterable[Iterable[Metric]]) -> list[Metric]:
+    """The families of several processes as those of one."""
+    parts: dict[str, list[Metric]] = {}
+    for families in processes:
+        for family in families:
+            parts.setdefault(family.name, []).append(family)
+    return [_merged(each) for each in parts.values()]
+
+
+def _merged(parts: list[Metric]) -> Metric:
+    first = parts[0]
+    rule = sum if first.type in _TOTALS else GAUGES.get(first.name, max)  # max for what a newer library may add
+    values: dict[tuple[str, tuple[tuple[str, str], ...]], list[float]] = {}
+    for family in parts:
+        for sample in family.samples:
+            values.setdefault((sample.name, tuple(sample.labels.items())), []).append(sample.value)
+    samples = ((name, dict(labels), rule(each)) for (name, labels), each in values.items())
+    return _family(first.name, first.documentation, first.type, samples)
+
+
+class MergedMetrics:
+    """The numbers of a supervisor and of its workers, as those of one service."""
+
+    def __init__(self, own: CollectorRegistry, workers: Callable[[], Iterable[Iterable[Metric]]]) -> None:
+        """``workers`` gives what each worker said last. It and ``departed`` belong to the event loop's thread."""
+        self._own = own
+        self._workers = workers
+        self._departed: list[Metric] = []
+
+    def departed(self, families: Iterable[Metric]) -> None:
+        """A worker is gone, and this is what it said last."""
+        self._departed = merged([self._departed, totals(families)])
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """As that of ``Metrics``. May be called from any thread."""
+        return encoded(_Collected(merged([self._own.collect(), *self._workers(), self._departed])), accept)
+
+
+class _Collected(CollectorRegistry):
+    """What has been collected already."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        super().__init__()
+        self._families = families
+
+    def collect(self) -> Any:
+        return self._families

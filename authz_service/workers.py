@@ -1,0 +1,286 @@
+"""Several processes that serve as one: ``server.workers``.
+
+Law: a supervisor decides nothing and answers no proxy. It holds the address for its workers, starts each as the program
+itself, replaces one that dies, tells of all of them at the one admin address, and ends when they have ended. A worker
+is the whole sidecar but for the admin address: it keeps keys, reloads and drains by itself, and shares nothing but the
+address. With one worker there is no supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from authz_service import app
+from authz_service.admin.server import AdminServer
+from authz_service.app import Worker
+from authz_service.config.model import Server
+from authz_service.config.values import host_port
+from authz_service.core.errors import StartFailed
+from authz_service.telemetry import logs, merging
+from authz_service.telemetry.logs import fields
+from authz_service.telemetry.merging import MergedMetrics
+from authz_service.telemetry.metrics import SupervisorMetrics
+from authz_service.telemetry.stream import BackgroundStream
+from authz_service.transport.addresses import Held, Shared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client import Metric
+
+    from authz_service.config.model import Settings
+
+_PATIENCE = 5.0  # seconds for a worker to answer; then it is told of as it was
+_LONGEST_ANSWER = 64 << 20  # bytes: the metrics of some hundred thousand series
+_LONG_LIFE = 60.0  # seconds after which a death is nothing that goes on
+_LONGEST_REST = 30.0  # seconds before a worker is replaced that dies again and again
+
+_logger = logging.getLogger("authz.workers")
+
+
+def run(file: Path, told: str | None = None) -> None:
+    """Serve by a configuration file until SIGTERM or SIGINT, with as many processes as it says.
+
+    ``told`` is what a supervisor tells this process, which is then one of its workers.
+
+    Raises:
+        ConfigError: when the configuration is refused.
+        StartFailed: when it can not listen.
+    """
+    loaded = app.read(file)
+    if told is not None:
+        app.run(file, loaded, _heard(told))
+    elif loaded.settings.server.workers == 1:
+        app.run(file, loaded)
+    else:
+        how = loaded.settings.logging
+        with BackgroundStream(sys.stderr) as stream, asyncio.Runner() as runner:
+            logs.configure(how.level, how.format, stream)
+            app.tell_warnings(loaded.warnings)
+            runner.run(Supervisor(file, loaded.settings).run())
+
+
+def _said(worker: Worker) -> str:
+    """What a worker is told, as an argument of its command."""
+    server = worker.server.model_dump(mode="json", include=set(app.FIXED), exclude_none=True)
+    return json.dumps(worker._replace(server=server))  # type: ignore[arg-type] # the others are plain values
+
+
+def _heard(told: str) -> Worker:
+    number, channel, server, shared = json.loads(told)
+    return Worker(number, channel, Server.model_validate(server), Shared(*shared))
+
+
+class Supervisor:
+    """Runs the workers of one configuration."""
+
+    def __init__(self, file: Path, settings: Settings) -> None:
+        """Nothing is held and nothing runs yet."""
+        self._file = file
+        self._server = settings.server
+        self._numbers = range(1, settings.server.workers + 1)
+        self._processes: dict[int, _Process] = {}  # those that live, by their numbers
+        self._served: set[int] = set()  # the numbers of which there was a worker that served
+        self._stopping = asyncio.Event()
+        self._own = SupervisorMetrics()
+        self._metrics = MergedMetrics(self._own.registry, lambda: [each.metrics for each in self._processes.values()])
+        self._admin = AdminServer(
+            address=host_port(settings.server.admin_address),
+            metrics=self._metrics,
+            missing=self._missing,
+            ask=self._ask,
+        )
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT, and then until all have finished what is in flight.
+
+        Raises:
+            StartFailed: when an address can not be had, or when a worker ends before it has served.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._held = Held(self._server.grpc_address)
+        self._shared = self._held.shared(self._server.grpc_address)
+        self._port = self._held.port
+        keeping: list[asyncio.Task[None]] = []
+        try:
+            await self._admin.start()
+            keeping = [asyncio.create_task(self._keep(number)) for number in self._numbers]
+            await asyncio.gather(*keeping)
+            _logger.info("stopped")
+        finally:
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
+            await self._admin.stop()
+            self._held.let_go()
+            self._held.remove()
+
+    def _stop(self) -> None:
+        _logger.info("stopping")
+        self._stopping.set()
+        self._held.let_go()  # from here on the address is the workers' alone
+        for process in self._processes.values():
+            process.stop()
+
+    def _reload(self) -> None:
+        for process in self._processes.values():
+            process.tell("reload")
+
+    # One worker, and who comes after it.
+
+    async def _keep(self, number: int) -> None:
+        deaths = 0
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            status = await self._one_life(number)
+            if self._stopping.is_set():
+                return
+            if number not in self._served:
+                raise StartFailed(f"worker {number} ended with status {status} before it served")
+            deaths = 1 if time.monotonic() - began > _LONG_LIFE else deaths + 1
+            rest = _rest(deaths)
+            _logger.error("a worker died", extra=fields(number=number, status=status, replaced_in_s=rest))
+            self._own.worker_restarted()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), rest)
+
+    async def _one_life(self, number: int) -> int:
+        """Start a worker and stay with it until it ends; returns its exit status."""
+        process = await _started(self._file, number, self._server, self._shared)
+        self._processes[number] = process
+        if self._stopping.is_set():
+            process.stop()
+        try:
+            async for _ in process.answers():
+                if number not in self._served:
+                    self._serves(number)
+            return await process.ended()
+        finally:
+            del self._processes[number]
+            self._metrics.departed(process.metrics)
+            await process.kill()
+
+    def _serves(self, number: int) -> None:
+        self._served.add(number)
+        if len(self._served) == len(self._numbers):
+            app.tell_listening(self._server, self._port, self._admin.port, workers=len(self._numbers))
+
+    # What the admin server tells.
+
+    def _serving(self) -> Iterator[_Process]:
+        return (each for each in self._processes.values() if each.serves)
+
+    async def _ask(self, what: str) -> None:
+        await asyncio.gather(*(each.ask(what) for each in self._serving()))
+
+    def _missing(self) -> list[str]:
+        if self._stopping.is_set():
+            return ["shutting down"]
+        return [
+            f"worker {number}{what}" for number in self._numbers for what in _missing_of(self._processes.get(number))
+        ]
+
+
+def _missing_of(process: _Process | None) -> list[str]:
+    if process is None or not process.serves:
+        return [""]
+    return [" does not answer"] if process.is_asked("missing") else [f": {each}" for each in process.missing]
+
+
+def _rest(deaths: int) -> float:
+    """How long to wait after so many deaths in a row: not at all, one second, two, four ..."""
+    return min(2.0 ** (deaths - 2), _LONGEST_REST) if deaths > 1 else 0.0
+
+
+async def _started(file: Path, number: int, server: Server, shared: Shared) -> _Process:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        told = _said(Worker(number, theirs.fileno(), server, shared))
+        inherited = [theirs.fileno(), *([] if shared.descriptor is None else [shared.descriptor])]
+        # What lies in the working directory is imported only if it is by ourselves as well.
+        safe = [] if str(Path.cwd()) in sys.path else ["-P"]
+        command = [sys.executable, *safe, "-m", "authz_service", "serve", "--config", str(file), "--worker", told]
+        process = await asyncio.create_subprocess_exec(*command, pass_fds=inherited)
+    reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_ANSWER)
+    return _Process(process, reader, writer)
+
+
+class _Process:
+    """A worker's process, and what it said last."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.metrics: list[Metric] = []
+        self.missing: list[str] = []
+        self.serves = False  # it answers once it does
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._asked: dict[str, asyncio.Future[None]] = {}
+        self._begin("missing")
+
+    def tell(self, what: str) -> None:
+        """Say something to it; it hears it once it serves."""
+        self._writer.write(f"{what}\n".encode())
+
+    def is_asked(self, what: str) -> bool:
+        """Whether it was asked this and has not answered yet."""
+        return what in self._asked
+
+    async def ask(self, what: str) -> None:
+        """Wait until it has said this anew, but not for ever."""
+        await asyncio.wait([self._begin(what)], timeout=_PATIENCE)
+
+    def _begin(self, what: str) -> asyncio.Future[None]:
+        if what not in self._asked:
+            self._asked[what] = asyncio.get_running_loop().create_future()
+            self.tell(what)
+        return self._asked[what]
+
+    async def answers(self) -> Any:
+        """Take in what it says, until it says no more."""
+        with contextlib.suppress(ConnectionError):
+            async for line in self._reader:
+                self._take_in(json.loads(line))
+                yield
+        self.serves = False
+        for asked in self._asked.values():
+            asked.set_result(None)
+
+    def _take_in(self, said: dict[str, Any]) -> None:
+        self.serves = True
+        if (missing := said.get("missing")) is not None:
+            self.missing = missing
+        if (metrics := said.get("metrics")) is not None:
+            self.metrics = merging.read(metrics)
+        for what in said:
+            self._asked.pop(what).set_result(None)
+
+    def stop(self) -> None:
+        """Ask it to drain and end."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+
+    async def ended(self) -> int:
+        """Wait for its end; returns its exit status."""
+        return await self._process.wait()
+
+    async def kill(self) -> None:
+        """End it if it has not ended."""
+        self._writer.close()
+        if self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()

@@ -1,0 +1,133 @@
+"""Several workers are told of as one service."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.parser import text_string_to_metric_families
+
+from authz_service.core.decision import Deny
+from authz_service.core.reasons import Reason
+from authz_service.telemetry.merging import GAUGES, MergedMetrics, merged, read, taken, totals
+from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client import Metric
+
+DENIED = Deny(Reason.NO_RULE, "-", "")
+
+
+def values(families: Iterable[Metric]) -> dict[tuple[str, str], float]:
+    """Each sample's value by its name and its labels' values."""
+    return {(each.name, ",".join(each.labels.values())): each.value for one in families for each in one.samples}
+
+
+def worker() -> Metrics:
+    metrics = Metrics(transport="asyncio")
+    metrics.issuer("main")
+    metrics.introspection("main")
+    return metrics
+
+
+def said(metrics: Metrics) -> list[Metric]:
+    return read(json.loads(taken(metrics.registry)))
+
+
+def gauge(name: str, value: float) -> list[Metric]:
+    registry = CollectorRegistry()
+    Gauge(name, "", registry=registry).set(value)
+    return list(registry.collect())
+
+
+def test_the_table_has_a_rule_for_each_gauge_that_there_is_and_for_no_other() -> None:
+    there = {family.name: family.type for each in (worker(), SupervisorMetrics()) for family in each.registry.collect()}
+    assert GAUGES.keys() == {name for name, kind in there.items() if kind == "gauge"}
+    assert set(there.values()) == {"gauge", "counter", "histogram"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("authz_checks_in_flight", 5.0),
+        ("authz_jwks_stale", 3.0),
+        ("authz_jwks_usable_until_timestamp_seconds", 2.0),
+        ("authz_config_last_reload_successful", 2.0),
+        ("process_resident_memory_bytes", 5.0),
+        ("of_a_newer_library", 3.0),
+    ],
+)
+def test_a_gauge_is_told_by_its_rule(name: str, expected: float) -> None:
+    assert values(merged([gauge(name, 2), gauge(name, 3)])) == {(name, ""): expected}
+
+
+def test_what_was_told_to_another_process_is_what_is_there() -> None:
+    metrics = worker()
+    metrics.issuer("main").watch(age=lambda: math.inf, stale=lambda: True, usable_until=lambda: 0.5)
+    metrics.count(DENIED, 0.0123)
+    before = [family for family in metrics.registry.collect() if family.name.startswith("authz_")]
+    after = [family for family in said(metrics) if family.name.startswith("authz_")]
+    assert before == after
+    assert all("\n" not in taken(each.registry) for each in (metrics, SupervisorMetrics()))  # it is sent as a line
+
+
+def test_counters_and_histograms_are_added_up_series_by_series() -> None:
+    registries = CollectorRegistry(), CollectorRegistry()
+    for registry, label, seconds in zip(registries, ("a", "b"), (0.1, 3.0), strict=True):
+        counter = Counter("c", "", ("x",), registry=registry)
+        counter.labels("shared").inc(2)
+        counter.labels(label).inc()
+        Histogram("h", "", buckets=(1.0,), registry=registry).observe(seconds)
+    told = values(merged(registry.collect() for registry in registries))
+    assert (told["c_total", "shared"], told["c_total", "a"], told["c_total", "b"]) == (4, 1, 1)
+    assert (told["h_bucket", "1.0"], told["h_bucket", "+Inf"], told["h_count", ""]) == (1, 2, 2)
+    assert told["h_sum", ""] == pytest.approx(3.1)
+
+
+def test_what_outlives_a_process_is_what_it_counted() -> None:
+    assert {family.type for family in totals(said(worker()))} == {"counter", "histogram"}
+
+
+def test_a_worker_that_is_gone_makes_no_total_go_backwards_and_holds_no_gauge() -> None:
+    one, other = worker(), worker()
+    workers: list[list[Metric]] = []
+    one.in_flight, other.in_flight = 4, 1
+    own = SupervisorMetrics()
+    together = MergedMetrics(own.registry, lambda: workers)
+
+    def told(name: str) -> float:
+        text = together.exposition("")[0].decode()
+        samples = (each for family in text_string_to_metric_families(text) for each in family.samples)
+        return sum(each.value for each in samples if each.name == name)
+
+    for _ in range(3):
+        one.count(DENIED, 0.001)
+    other.count(DENIED, 0.001)
+    workers = [said(one), said(other)]
+    assert (told("authz_checks_total"), told("authz_checks_in_flight")) == (4, 5)
+    for _ in range(2):  # its replacement goes the same way
+        together.departed(workers.pop(0))
+        own.worker_restarted()
+        workers.insert(0, said(worker()))
+        assert (told("authz_checks_total"), told("authz_checks_in_flight")) == (4, 1)
+    assert told("authz_check_duration_seconds_count") == 4
+    assert told("authz_worker_restarts_total") == 2
+    assert told("authz_build_info") == 1
+
+
+def test_one_exposition_speaks_the_formats_that_a_single_process_speaks() -> None:
+    together = MergedMetrics(SupervisorMetrics().registry, lambda: [said(worker())])
+    for accept in ("", "application/openmetrics-text;version=1.0.0"):
+        body, kind = together.exposition(accept)
+        assert kind == worker().exposition(accept)[1]
+        assert b"authz_worker_restarts" in body
+        assert body.count(b"# TYPE authz_checks") == 2  # the counter, and those in flight
+
+
+def test_the_text_for_another_process_holds_nothing_but_plain_values() -> None:
+    assert all(isinstance(each, list) for each in json.loads(taken(worker().registry)))
