@@ -6,6 +6,7 @@ The layers, each importing only what stands below it (import-linter holds this i
 
     cli           the commands
     demo          the whole path on one machine
+    workers       several processes that serve as one
     app           builds every object from the settings; start, run, stop
     transport     bytes of a CheckRequest in, bytes of a CheckResponse out  | admin: /metrics /healthz /readyz
     authorizer    the story of one decision

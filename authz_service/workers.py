@@ -201,7 +201,7 @@ def _missing_of(process: _Process | None) -> list[str]:
 
 def _rest(deaths: int) -> float:
     """How long to wait after so many deaths in a row: not at all, one second, two, four ..."""
-    return min(2.0 ** (deaths - 2), _LONGEST_REST) if deaths > 1 else 0.0
+    return min(2.0 ** min(deaths - 2, 10), _LONGEST_REST) if deaths > 1 else 0.0  # nor overflow after a thousand
 
 
 async def _started(file: Path, number: int, server: Server, shared: Shared) -> _Process:

@@ -12,7 +12,7 @@ from authz_service.cli import _parser
 from authz_service.config.load import load
 from authz_service.config.model import Introspection, Issuer, Section, Settings
 from authz_service.core.reasons import Reason
-from authz_service.telemetry.metrics import Metrics
+from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +80,8 @@ def test_every_metric_stands_in_the_readme_and_no_other_does() -> None:
     metrics = Metrics(transport="grpcio")
     metrics.issuer("main")
     metrics.introspection("main")
-    there = {name for family in metrics.registry.collect() for name in _names(family) if name.startswith("authz_")}
+    families = [*metrics.registry.collect(), *SupervisorMetrics().registry.collect()]
+    there = {name for family in families for name in _names(family) if name.startswith("authz_")}
     assert set(re.findall(r"`(authz_[a-z_]+)`", README)) == there
 
 

@@ -14,6 +14,7 @@ from authz_service.core.decision import Deny
 from authz_service.core.reasons import Reason
 from authz_service.telemetry.merging import GAUGES, MergedMetrics, merged, read, taken, totals
 from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
+from authz_service.workers import _rest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -131,3 +132,8 @@ def test_one_exposition_speaks_the_formats_that_a_single_process_speaks() -> Non
 
 def test_the_text_for_another_process_holds_nothing_but_plain_values() -> None:
     assert all(isinstance(each, list) for each in json.loads(taken(worker().registry)))
+
+
+def test_who_dies_is_replaced_at_once_and_who_dies_again_and_again_ever_later() -> None:
+    assert [_rest(deaths) for deaths in range(1, 9)] == [0, 1, 2, 4, 8, 16, 30, 30]
+    assert _rest(10_000) == 30

@@ -1,0 +1,381 @@
+"""Several processes that serve as one: who asks, who scrapes and who operates them sees one sidecar."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import grpc
+import pytest
+from keys.fakes import jwks
+from prometheus_client.parser import text_string_to_metric_families
+from transport.wire import AUDIENCE, ISSUER, check_request, read, signed
+
+from authz_service.cli import main
+from authz_service.demo.sidecar import Sidecar
+from authz_service.transport.grpcio_server import SERVICE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+HANG_GUARD = 30.0  # seconds: no test waits for it
+TAKEN, REFUSED = "configuration taken over", "configuration refused; the old one keeps serving"
+NOT_SHARED = "processes can not share a unix socket with transport grpcio: write transport: asyncio, or workers: 1"
+WAYS = [("asyncio", "tcp"), ("asyncio", "unix"), ("grpcio", "tcp")]
+
+
+class Service:
+    """A configuration for two workers, and the program that runs by it."""
+
+    def __init__(self, folder: Path, transport: str = "asyncio", way: str = "tcp") -> None:
+        self.folder = folder
+        self.file = folder / "config.yaml"
+        self.socket = folder / "s"
+        self.server = {
+            "grpc_address": f"unix:{self.socket}" if way == "unix" else "127.0.0.1:0",
+            "admin_address": "127.0.0.1:0",
+            "transport": transport,
+            "workers": 2,
+        }
+        (folder / "jwks.json").write_bytes(jwks("a"))
+        self.write("one")
+
+    def write(self, rule: str, **server: Any) -> None:
+        keys = {"jwks_file": "jwks.json"}
+        settings = {
+            "server": self.server | server,
+            "issuers": [{"issuer": ISSUER, "name": "main", "audiences": [AUDIENCE], "keys": keys}],
+            "rules": [{"name": rule}],
+        }
+        new = self.folder / "new"
+        new.write_text(json.dumps(settings))
+        new.replace(self.file)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Sidecar]:
+        async with Sidecar(self.file, self.folder / "log") as sidecar:
+            self.address = str(self.server["grpc_address"])
+            if self.address.endswith(":0"):
+                self.address = f"127.0.0.1:{told(sidecar, 'listening')[0]['grpc_port']}"
+            yield sidecar
+
+    @contextlib.asynccontextmanager
+    async def caller(self) -> AsyncIterator[Any]:
+        """Something that asks on a connection of its own, once, and hears a failure rather than trying again."""
+        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
+        async with grpc.aio.insecure_channel(self.address, options) as channel:
+            asking: Any = channel.unary_unary(f"/{SERVICE}/Check")
+
+            async def ask(data: bytes) -> str:
+                answer = read(await asking(data, timeout=HANG_GUARD))
+                return f"{answer.metadata['rule']} {answer.reason}"
+
+            yield ask
+
+    async def once(self, data: bytes) -> str:
+        async with self.caller() as ask:
+            return str(await ask(data))
+
+
+@pytest.fixture(params=WAYS, ids=[" ".join(way) for way in WAYS])
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Service:
+    return Service(tmp_path, *request.param)
+
+
+@pytest.fixture
+def by_socket(tmp_path: Path) -> Service:
+    return Service(tmp_path, "asyncio", "unix")
+
+
+def good() -> bytes:
+    return check_request(token=signed("a", now=time.time()))
+
+
+def told(sidecar: Sidecar, event: str) -> list[dict[str, Any]]:
+    return [record for record in sidecar.log() if record["event"] == event]
+
+
+def pid_of(sidecar: Sidecar) -> int:
+    assert sidecar.process is not None
+    return sidecar.process.pid
+
+
+def workers(supervisor: int) -> list[int]:
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text()
+    return sorted(map(int, children.split()))
+
+
+def connections(process: int) -> int:
+    """How many sockets it has open."""
+    found = 0
+    for each in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += each.readlink().name.startswith("socket:")
+    return found
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(HANG_GUARD):
+        while not is_so():  # noqa: ASYNC110 - another process changes it
+            await asyncio.sleep(0.02)
+
+
+async def page(sidecar: Sidecar, path: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(f"{sidecar.admin_url}{path}") as answer:
+        return answer.status, await answer.text()
+
+
+async def total(sidecar: Sidecar, name: str, **labels: str) -> float:
+    _, text = await page(sidecar, "/metrics")
+    samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
+    return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
+
+
+async def test_connections_are_spread_and_one_page_of_metrics_counts_every_call(service: Service) -> None:
+    async with service.running() as sidecar, contextlib.AsyncExitStack() as stack:
+        pids = workers(pid_of(sidecar))
+        assert len(pids) == 2
+        idle = {pid: connections(pid) for pid in pids}
+        calls = 0
+        async with asyncio.timeout(HANG_GUARD):
+            while calls < 16 or not all(connections(pid) > idle[pid] for pid in pids):
+                ask = await stack.enter_async_context(service.caller())
+                assert await ask(good()) == "one ok"
+                calls += 1
+        assert await total(sidecar, "authz_checks_total") == calls
+        assert await total(sidecar, "authz_check_duration_seconds_count") == calls
+        assert await total(sidecar, "authz_build_info", transport=str(service.server["transport"])) == 1
+        assert await total(sidecar, "authz_jwks_fetches_total", result="success") == 2  # each for itself
+        assert await total(sidecar, "authz_worker_restarts_total") == 0
+        assert await total(sidecar, "process_resident_memory_bytes") > max(resident(pid) for pid in pids)
+        assert await page(sidecar, "/healthz") == (200, '{"status": "ok"}')
+        assert json.loads((await page(sidecar, "/readyz"))[1]) == {"ready": True, "missing": []}
+        assert await asyncio.to_thread(main, ["healthcheck", "--config", str(served_by(service))]) == 0
+        assert await sidecar.stop() == 0
+    assert not service.socket.exists()
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def served_by(service: Service) -> Path:
+    """The configuration with the port that was chosen."""
+    service.write("one", grpc_address=service.address)
+    return service.file
+
+
+@pytest.mark.parametrize("hang_up", [False, True])
+async def test_every_worker_takes_a_changed_file_and_a_refused_one_is_told(by_socket: Service, hang_up: bool) -> None:  # noqa: FBT001 - two ways to begin
+    async with by_socket.running() as sidecar:
+        by_socket.write("two")
+        if hang_up:
+            os.kill(pid_of(sidecar), signal.SIGHUP)
+        await until(lambda: {each["worker"] for each in told(sidecar, TAKEN)} == {1, 2})
+        assert {await by_socket.once(good()) for _ in range(16)} == {"two ok"}
+        assert await total(sidecar, "authz_config_last_reload_successful") == 1
+        by_socket.file.write_text("rules: 7")
+        await until(lambda: {each["worker"] for each in told(sidecar, REFUSED)} == {1, 2})
+        assert await total(sidecar, "authz_config_last_reload_successful") == 0
+        assert {await by_socket.once(good()) for _ in range(16)} == {"two ok"}
+
+
+async def test_under_load_a_killed_worker_costs_its_own_connections_and_nothing_else(service: Service) -> None:
+    async with service.running() as sidecar:
+        supervisor = pid_of(sidecar)
+        victim, survivor = workers(supervisor)
+        answers: Counter[str] = Counter()
+        broken: set[int] = set()
+        done = asyncio.Event()
+
+        async def keep_asking(number: int) -> None:
+            """On one connection, to its end; then on others, as a proxy would."""
+            while not done.is_set():
+                async with service.caller() as ask:
+                    try:
+                        while not done.is_set():
+                            answers[await ask(good())] += 1
+                    except grpc.aio.AioRpcError as error:
+                        assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+                        assert number not in broken, "a connection failed that was not the killed worker's"
+                        broken.add(number)
+
+        asking = [asyncio.create_task(keep_asking(number)) for number in range(24)]
+        await until(lambda: answers.total() > 200)
+        counted = await total(sidecar, "authz_checks_total")
+        os.kill(victim, signal.SIGKILL)
+        await until(lambda: len(workers(supervisor)) == 2 and victim not in workers(supervisor))
+        assert await total(sidecar, "authz_checks_total") >= counted
+        await sidecar.ready()
+        after = answers.total()
+        await until(lambda: answers.total() > after + 200)
+        done.set()
+        await asyncio.gather(*asking)
+        assert answers.keys() == {"one ok"}
+        assert survivor in workers(supervisor)
+        assert [(each["status"], each["number"] in {1, 2}) for each in told(sidecar, "a worker died")] == [(-9, True)]
+        assert await total(sidecar, "authz_worker_restarts_total") == 1
+        assert await total(sidecar, "authz_checks_total") >= counted
+        assert await sidecar.stop() == 0
+
+
+async def test_calls_that_were_counted_by_workers_that_died_stay_counted(by_socket: Service) -> None:
+    async with by_socket.running() as sidecar:
+        for _ in range(16):
+            await by_socket.once(good())
+        assert await total(sidecar, "authz_checks_total") == 16
+        for times, victim in enumerate(workers(pid_of(sidecar)), 1):
+            os.kill(victim, signal.SIGKILL)
+            await until(lambda times=times: len(told(sidecar, "a worker died")) == times)  # type: ignore[misc]
+            await sidecar.ready()
+            assert await total(sidecar, "authz_checks_total") == 16
+            assert await total(sidecar, "authz_worker_restarts_total") == times
+
+
+async def test_it_ends_well_when_told_to_while_its_workers_start(by_socket: Service) -> None:
+    process = await asyncio.create_subprocess_exec(*command(by_socket))
+    await until(lambda: len(workers(process.pid)) == 2)
+    process.terminate()
+    async with asyncio.timeout(HANG_GUARD):
+        assert await process.wait() == 0
+    assert not by_socket.socket.exists()
+
+
+async def test_an_interrupt_of_all_of_them_at_once_is_no_death(by_socket: Service) -> None:
+    async with by_socket.running() as sidecar:
+        assert sidecar.process is not None
+        for pid in (*workers(sidecar.process.pid), sidecar.process.pid):  # as a terminal does, in the worst order
+            os.kill(pid, signal.SIGINT)
+        async with asyncio.timeout(HANG_GUARD):
+            assert await sidecar.process.wait() == 0
+
+
+async def test_readiness_names_the_worker_that_is_not_there(by_socket: Service) -> None:
+    async with by_socket.running() as sidecar:
+        supervisor = pid_of(sidecar)
+        by_socket.file.write_text("rules: 7")  # so that nobody can take its place
+        os.kill(workers(supervisor)[0], signal.SIGKILL)
+        await until(lambda: len(told(sidecar, "a worker died")) >= 2)
+        status, text = await page(sidecar, "/readyz")
+        assert (status, json.loads(text)["ready"]) == (503, False)
+        assert json.loads(text)["missing"] in (["worker 1"], ["worker 2"])
+        assert await by_socket.once(good()) == "one ok"  # the other one serves
+        by_socket.write("two")
+        await sidecar.ready()
+        assert await sidecar.stop() == 0
+
+
+async def test_a_worker_that_does_not_answer_is_named_and_its_numbers_stay(by_socket: Service) -> None:
+    async with by_socket.running() as sidecar:
+        assert await by_socket.once(good()) == "one ok"
+        counted = await total(sidecar, "authz_checks_total")
+        first, second = workers(pid_of(sidecar))
+        for stopped in (first, second):
+            os.kill(stopped, signal.SIGSTOP)
+        try:
+            status, text = await page(sidecar, "/readyz")
+            assert status == 503
+            assert sorted(json.loads(text)["missing"]) == ["worker 1 does not answer", "worker 2 does not answer"]
+            assert await total(sidecar, "authz_checks_total") == counted == 1
+        finally:
+            for stopped in (first, second):
+                os.kill(stopped, signal.SIGCONT)
+        await sidecar.ready()
+
+
+async def test_workers_end_when_their_supervisor_is_gone(by_socket: Service) -> None:
+    async with by_socket.running() as sidecar:
+        supervisor = pid_of(sidecar)
+        orphans = workers(supervisor)
+        os.kill(supervisor, signal.SIGKILL)
+        await until(lambda: not any(Path(f"/proc/{each}/exe").exists() for each in orphans))
+    async with by_socket.running() as sidecar:  # and the address is free again
+        assert await by_socket.once(good()) == "one ok"
+
+
+async def test_at_the_end_what_is_in_flight_is_answered_and_the_address_is_left_to_others(service: Service) -> None:
+    async with service.running() as sidecar:
+        async with contextlib.AsyncExitStack() as stack:
+            callers = [await stack.enter_async_context(service.caller()) for _ in range(8)]
+            answers: Counter[str] = Counter()
+
+            async def keep_asking(ask: Any) -> None:
+                with contextlib.suppress(grpc.aio.AioRpcError):  # of a call that was begun when nobody took it any more
+                    while True:
+                        answers[await ask(good())] += 1
+
+            asking = [asyncio.create_task(keep_asking(ask)) for ask in callers]
+            await until(lambda: answers.total() > 100)
+            assert await sidecar.stop() == 0
+            await asyncio.gather(*asking)
+        assert answers.keys() == {"one ok"}
+        assert told(sidecar, "stopped")[-1].keys() == {"time", "level", "logger", "event"}  # the supervisor's own
+        assert [each.get("worker") for each in told(sidecar, "stopped")].count(None) == 1
+    async with service.running():
+        assert await service.once(good()) == "one ok"
+
+
+def command(service: Service) -> list[str]:
+    return [sys.executable, "-m", "authz_service", "serve", "--config", str(service.file)]
+
+
+async def run(service: Service, **environment: str) -> tuple[int | None, str]:
+    """Start it and wait until it gives up; its exit status, and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *command(service), stderr=asyncio.subprocess.PIPE, env=os.environ | environment
+    )
+    async with asyncio.timeout(HANG_GUARD):
+        _, said = await process.communicate()
+    return process.returncode, said.decode()
+
+
+async def test_a_configuration_that_is_refused_is_told_once_and_ends_it(by_socket: Service) -> None:
+    by_socket.file.write_text("rules: 7")
+    status, said = await run(by_socket)
+    assert status == 1
+    assert said.count("issuers") == 1
+
+
+async def test_an_address_that_somebody_has_ends_it_before_a_worker_is_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        service = Service(tmp_path)
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        service.write("one", grpc_address=address)
+        assert await run(service) == (1, f"authz-service: can not listen on {address}: in use\n")
+
+
+async def test_two_of_them_can_not_have_one_address(service: Service) -> None:
+    async with service.running():
+        served_by(service)
+        status, said = await run(service)
+        assert status == 1
+        assert "can not listen on" in said
+        assert await service.once(good()) == "one ok"
+
+
+def test_what_can_not_be_shared_is_refused_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    service = Service(tmp_path, "grpcio", "unix")
+    assert main(["check-config", str(service.file)]) == 1
+    assert f"server.workers: {NOT_SHARED}" in capsys.readouterr().out
+
+
+async def test_workers_that_die_at_once_end_it_in_their_own_words(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif '--worker' in sys.orig_argv: print('my own words', file=sys.stderr); os._exit(1)\n"
+    )
+    there = os.environ.get("PYTHONPATH", "")
+    status, said = await run(Service(tmp_path), PYTHONPATH=f"{tmp_path}:{there}")
+    assert status == 1
+    assert "my own words\n" in said
+    assert said.splitlines()[-1].startswith("authz-service: worker ")
+    assert said.endswith(" ended with status 1 before it served\n")
