@@ -196,7 +196,7 @@ class Supervisor:
 def _missing_of(process: _Process | None) -> list[str]:
     if process is None or not process.serves:
         return [""]
-    return [" does not answer"] if process.is_asked("missing") else [f": {each}" for each in process.missing]
+    return [" does not answer"] if process.silent else [f": {each}" for each in process.missing]
 
 
 def _rest(deaths: int) -> float:
@@ -226,6 +226,7 @@ class _Process:
         self.metrics: list[Metric] = []
         self.missing: list[str] = []
         self.serves = False  # it answers once it does
+        self.silent = False  # it left a question unanswered
         self._process = process
         self._reader = reader
         self._writer = writer
@@ -236,13 +237,10 @@ class _Process:
         """Say something to it; it hears it once it serves."""
         self._writer.write(f"{what}\n".encode())
 
-    def is_asked(self, what: str) -> bool:
-        """Whether it was asked this and has not answered yet."""
-        return what in self._asked
-
     async def ask(self, what: str) -> None:
         """Wait until it has said this anew, but not for ever."""
-        await asyncio.wait([self._begin(what)], timeout=_PATIENCE)
+        answered, _ = await asyncio.wait([self._begin(what)], timeout=_PATIENCE)
+        self.silent = not answered
 
     def _begin(self, what: str) -> asyncio.Future[None]:
         if what not in self._asked:

@@ -1,8 +1,7 @@
 """What a worker tells its supervisor: the admin server's private sibling.
 
 Law: the supervisor asks by lines and hears lines, in order: ``metrics`` and ``missing`` are answered by a JSON object
-with that one member, ``reload`` by
-nothing. Answering must not delay a decision. Nobody else can ask, since the socket
+with that one member, ``reload`` by nothing. Answering must not delay a decision. Nobody else can ask, since the socket
 is one of a pair that only these two processes hold; so its end is the supervisor's.
 """
 

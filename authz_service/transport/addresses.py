@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from authz_service.config.values import host_port
 from authz_service.core.errors import StartFailed
@@ -24,6 +24,7 @@ _SOCKET_UMASK = 0o117  # leaves 0660: the owner and the group, in which the prox
 _NOBODY = frozenset({errno.ECONNREFUSED, errno.ENOENT})  # anything else, "too busy" included, is somebody
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})  # localhost may be ::1 where there is no IPv6
 _PROBE_TIMEOUT = 1.0  # seconds: a local socket answers at once or never
+BACKLOG: Final = 1024  # connections that wait to be accepted; the system may keep fewer
 
 
 class Shared(NamedTuple):
@@ -53,19 +54,20 @@ def bound_with_care(address: str) -> Iterator[None]:
         os.umask(before)
 
 
-def listening_sockets(address: str, backlog: int) -> list[socket.socket]:
+def listening_sockets(address: str) -> list[socket.socket]:
     """Sockets that listen on an address: as many as its name stands for. A wildcard of IPv6 takes IPv4 as well.
 
     Raises:
         OSError: when the address can not be had.
     """
-    return _sockets(address, backlog)
+    return _sockets(address)
 
 
 class Held:
     """An address that is held for processes that are to share it: nobody else can have it meanwhile.
 
-    What holds it does not listen, so the system hands it no connection.
+    What holds it accepts no connection, and none is meant for it: a port does not listen, so the system hands its
+    connections to those that do; those of a unix socket wait for whoever accepts first.
     """
 
     def __init__(self, address: str) -> None:
@@ -76,7 +78,9 @@ class Held:
         """
         try:
             with bound_with_care(address):
-                self._sockets = _sockets(address, shared=True)
+                self._sockets = _sockets(address, shared=True, listening=address.startswith("unix:"))
+            for each in self._sockets:  # it was for connections that ended just now, and would let others in beside us
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except OSError:
             raise StartFailed(f"can not listen on {address}: in use, or not allowed") from None
         self._file = Path(address.removeprefix("unix:")) if address.startswith("unix:") else None
@@ -113,23 +117,23 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def shared_sockets(shared: Shared, backlog: int) -> list[socket.socket]:
+def shared_sockets(shared: Shared) -> list[socket.socket]:
     """Sockets that listen on an address that other processes listen on as well.
 
     Raises:
         OSError: when the address can not be had.
     """
     if shared.descriptor is None:
-        return _sockets(shared.address, backlog, shared=True)
-    return [socket.socket(fileno=shared.descriptor)]  # begins to listen when it is served
+        return _sockets(shared.address, shared=True)
+    return [socket.socket(fileno=shared.descriptor)]
 
 
-def _sockets(address: str, backlog: int | None = None, *, shared: bool = False) -> list[socket.socket]:
+def _sockets(address: str, *, shared: bool = False, listening: bool = True) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         if address.startswith("unix:"):
             unlinked(address)  # of a process that is gone; see bound_with_care
-            sockets.append(_bound(socket.AF_UNIX, address.removeprefix("unix:"), backlog))
+            sockets.append(_bound(socket.AF_UNIX, address.removeprefix("unix:"), shared=False, listening=listening))
             return sockets
         host, port = host_port(address)
         missing: OSError | None = None
@@ -137,7 +141,7 @@ def _sockets(address: str, backlog: int | None = None, *, shared: bool = False) 
         for family, *_, where in dict.fromkeys(found):  # a resolver may repeat itself
             chosen = sockets[0].getsockname()[1] if port == 0 and sockets else where[1]  # one port for all
             try:
-                sockets.append(_bound(family, (where[0], chosen, *where[2:]), backlog, shared=shared))
+                sockets.append(_bound(family, (where[0], chosen, *where[2:]), shared=shared, listening=listening))
             except OSError as error:
                 if error.errno not in _NOT_HERE:
                     raise
@@ -157,7 +161,7 @@ def unlinked(address: str) -> None:
         Path(address.removeprefix("unix:")).unlink(missing_ok=True)
 
 
-def _bound(family: int, where: Any, backlog: int | None, *, shared: bool = False) -> socket.socket:
+def _bound(family: int, where: Any, *, shared: bool, listening: bool) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended just now do not count
@@ -166,8 +170,8 @@ def _bound(family: int, where: Any, backlog: int | None, *, shared: bool = False
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, where[0] != "::")
         bound.bind(where)
-        if backlog is not None:
-            bound.listen(backlog)
+        if listening:
+            bound.listen(BACKLOG)
     except OSError:
         bound.close()
         raise

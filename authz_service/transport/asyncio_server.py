@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from authz_service.core.errors import StartFailed
 from authz_service.telemetry.logs import fields
-from authz_service.transport.addresses import bound_with_care, listening_sockets, shared_sockets, unlinked
+from authz_service.transport.addresses import BACKLOG, bound_with_care, listening_sockets, shared_sockets, unlinked
 from authz_service.transport.http2.connection import Connection
 from authz_service.transport.http2.headers import Status
 from authz_service.transport.tls import ServerContext, certificate_files
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 _HEALTH = "grpc.health.v1.Health"
 _STOPPED = "shutting down"
-_BACKLOG = 1024
 _TICK = 1.0  # seconds, as the connection counts them
 _HANDSHAKE = 10.0  # seconds for TLS
 _CLOSING = 5  # ticks for a peer to read our last words
@@ -97,9 +96,9 @@ class AsyncioServer:
 
     def _listening(self) -> list[socket.socket]:
         if self._shared is not None:
-            return shared_sockets(self._shared, _BACKLOG)
+            return shared_sockets(self._shared)
         with bound_with_care(self._address):
-            return listening_sockets(self._address, _BACKLOG)
+            return listening_sockets(self._address)
 
     async def _serving(self, listening: socket.socket) -> asyncio.Server:
         loop, context = asyncio.get_running_loop(), self._context
@@ -109,7 +108,7 @@ class AsyncioServer:
         if self._address.startswith("unix:") and sys.version_info >= (3, 13):
             named["cleanup_socket"] = False  # the file is ours to unlink, or of who shares the socket with us
         return await serve(
-            self._peer, sock=listening, backlog=_BACKLOG, ssl=context, ssl_handshake_timeout=handshake, **named
+            self._peer, sock=listening, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=handshake, **named
         )
 
     async def set_serving(self, *, serving: bool) -> None:

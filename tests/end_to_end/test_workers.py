@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 HANG_GUARD = 30.0  # seconds: no test waits for it
 TAKEN, REFUSED = "configuration taken over", "configuration refused; the old one keeps serving"
+NEEDS_RESTART = "changed, but needs a restart to take effect"
 NOT_SHARED = "processes can not share a unix socket with transport grpcio: write transport: asyncio, or workers: 1"
 WAYS = [("asyncio", "tcp"), ("asyncio", "unix"), ("grpcio", "tcp")]
 
@@ -240,6 +241,35 @@ async def test_calls_that_were_counted_by_workers_that_died_stay_counted(by_sock
             await sidecar.ready()
             assert await total(sidecar, "authz_checks_total") == 16
             assert await total(sidecar, "authz_worker_restarts_total") == times
+
+
+async def test_a_replacement_listens_as_the_others_do_and_decides_by_what_the_file_says_now(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    async with service.running() as sidecar:
+        service.write("two", grpc_address="127.0.0.1:1", transport="grpcio", workers=3)
+        await until(lambda: {each["worker"] for each in told(sidecar, NEEDS_RESTART)} == {1, 2})
+        os.kill(workers(pid_of(sidecar))[0], signal.SIGKILL)
+        await until(lambda: len(told(sidecar, "a worker died")) == 1)
+        await sidecar.ready()
+        assert len(workers(pid_of(sidecar))) == 2
+        assert {await service.once(good()) for _ in range(16)} == {"two ok"}
+        assert await total(sidecar, "authz_build_info", transport="asyncio") == 1
+        assert await total(sidecar, "authz_build_info") == 1
+
+
+async def test_workers_import_nothing_from_the_working_directory_that_their_supervisor_does_not(
+    by_socket: Service, tmp_path: Path
+) -> None:
+    (tmp_path / "yaml.py").write_text("raise SystemExit('of the working directory')")
+    isolated = [sys.executable, "-P", *command(by_socket)[1:]]
+    process = await asyncio.create_subprocess_exec(*isolated, cwd=tmp_path, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    async with asyncio.timeout(HANG_GUARD):
+        while "listening" not in (line := (await process.stderr.readline()).decode()):
+            assert line, "it ended"
+        process.terminate()
+        await process.communicate()
+    assert process.returncode == 0
 
 
 async def test_it_ends_well_when_told_to_while_its_workers_start(by_socket: Service) -> None:

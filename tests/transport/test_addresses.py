@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
 
 from authz_service.core.errors import StartFailed
-from authz_service.transport.addresses import bound_with_care, listening_sockets
+from authz_service.transport.addresses import Held, Shared, bound_with_care, listening_sockets, shared_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,10 +137,64 @@ def test_an_address_that_this_machine_lacks_or_that_is_told_twice_does_not_spoil
     there = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
     for told in ([lacking, there, there], [there, there, lacking]):
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, told=told, **__: told)
-        sockets = listening_sockets("name:0", 1)
+        sockets = listening_sockets("name:0")
         assert [each.getsockname()[0] for each in sockets] == ["127.0.0.1"]
         for each in sockets:
             each.close()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [lacking])
     with pytest.raises(OSError, match="assign"):
-        listening_sockets("name:0", 1)
+        listening_sockets("name:0")
+
+
+# Held for several processes.
+
+
+def test_a_port_that_is_held_is_nobody_elses_and_answers_nobody_until_one_listens_who_shares_it() -> None:
+    held = Held("127.0.0.1:0")
+    shared = held.shared("127.0.0.1:0")
+    where = ("127.0.0.1", held.port)
+    assert shared == Shared(f"127.0.0.1:{held.port}")
+    with pytest.raises(StartFailed, match="in use"):
+        Held(shared.address)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(where)
+    listening = [*shared_sockets(shared), *shared_sockets(shared)]
+    socket.create_connection(where).close()
+    for each in listening:
+        each.close()
+    held.let_go()
+    held.let_go()  # harmless
+    Held(shared.address).let_go()
+
+
+def test_every_address_of_a_name_is_held_at_one_port() -> None:
+    held = Held("localhost:0")
+    with pytest.raises(StartFailed, match="in use"):
+        Held(f"127.0.0.1:{held.port}")
+    held.let_go()
+
+
+def test_a_unix_socket_that_is_held_is_removed_unless_another_process_has_put_its_own_there(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    held = Held(f"unix:{path}")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert held.port == 0
+    assert held.shared(f"unix:{path}").address == f"unix:{path}"
+    with pytest.raises(StartFailed, match="another process serves it"):
+        Held(f"unix:{path}")
+    (tmp_path / "another").touch()
+    (tmp_path / "another").replace(path)
+    held.remove()
+    assert path.exists()
+    path.unlink()
+    held.remove()  # harmless
+    held.let_go()
+    again = Held(f"unix:{path}")
+    again.let_go()
+    again.remove()
+    assert not path.exists()
+
+
+def test_an_address_that_can_not_be_had_can_not_be_held(tmp_path: Path) -> None:
+    with pytest.raises(StartFailed, match="in use, or not allowed"):
+        Held(f"unix:{tmp_path / 'nowhere' / 's'}")
