@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from authz_service.core.reasons import Reason
-from authz_service.telemetry.metrics import Metrics
+from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
 from generate import CHART
 
 ALERTS = CHART / "alerts" / "authz-service.yaml"
@@ -68,8 +68,8 @@ def test_no_runbook_is_of_an_alert_that_there_is_not() -> None:
 @pytest.mark.parametrize("alert", RULES)
 def test_an_alert_asks_for_our_metrics_and_reasons(alert: str) -> None:
     expr = RULES[alert]["expr"]
-    metrics = Metrics(transport="grpcio")
-    ours = {f"{family.name}{'_total' * (family.type == 'counter')}" for family in metrics.registry.collect()}
+    families = [*Metrics(transport="grpcio").registry.collect(), *SupervisorMetrics().registry.collect()]
+    ours = {f"{family.name}{'_total' * (family.type == 'counter')}" for family in families}
     asked = {re.sub(r"_(bucket|count)$", "", name) for name in re.findall(r"\bauthz_\w+", expr)}
     assert asked <= ours
     told = [reason for group in re.findall(r'reason[!=~]+"(.*?)"', expr) for reason in group.split("|")]

@@ -13,7 +13,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from authz_service.core.reasons import Reason
-from authz_service.telemetry.metrics import Metrics
+from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
 from support.dashboard import DASHBOARD, FILE, PANELS, QUERIES, VARIABLES, Query
 
 # What the Prometheus data source keeps in an annotation and in a variable: the schema of a dashboard does not know it.
@@ -98,8 +98,8 @@ def test_every_series_is_chosen_by_namespace_and_ours_by_job(query: Query) -> No
 
 
 def test_every_metric_of_ours_is_shown_and_no_other_is_asked_for() -> None:
-    metrics = Metrics(transport="grpcio")
-    ours = {family.name for family in metrics.registry.collect() if family.name.startswith("authz_")}
+    registries = Metrics(transport="grpcio").registry, SupervisorMetrics().registry
+    ours = {family.name for each in registries for family in each.collect() if family.name.startswith("authz_")}
     asked = {name for each in QUERIES for name in re.findall(r"\b[a-z]+_\w+(?=\{)", each.expr)}
     asked = {re.sub(r"_(bucket|count|sum)$", "", name) for name in asked}
     shown = {name.removesuffix("_total") for name in asked if name.startswith("authz_")}

@@ -91,7 +91,7 @@ async def observed(prometheus_programs: Path, tmp_path_factory: pytest.TempPathF
         config = plain / "config.yaml"
         config.write_text(yaml.safe_dump(first := settings(provider, plain)))
         sidecar = await stack.enter_async_context(Sidecar(config, plain / "log"))
-        # Another instance, that nobody asks and that has a certificate.
+        # Another instance, that nobody asks and that has a certificate and two workers.
         (tls / "config.yaml").write_text(yaml.safe_dump(settings(provider, tls) | {"server": secure(tls)}))
         other = await stack.enter_async_context(Sidecar(tls / "config.yaml", tls / "log"))
         envoy = await stack.enter_async_context(
@@ -123,11 +123,12 @@ async def observed(prometheus_programs: Path, tmp_path_factory: pytest.TempPathF
 
 
 def secure(folder: Path) -> dict[str, Any]:
-    """A server with a certificate."""
+    """A server with a certificate and several workers."""
     files = TlsFiles(folder, trustme.CA().issue_cert("localhost")).settings
     return {
         "grpc_address": "127.0.0.1:0",
         "admin_address": "127.0.0.1:0",
+        "workers": 2,
         "tls": files.model_dump(mode="json", exclude_none=True),
     }
 
