@@ -202,8 +202,12 @@ class _Peer(asyncio.Protocol):
         self._transport.abort()
 
     def _closed(self, why: str) -> None:
+        """Say no more; the peer closes when it has read all, or see tick."""
         self._service.told(why)
-        self._transport.close()  # once what was written has gone out; see tick for who does not read it
+        if self._transport.can_write_eof():
+            self._transport.write_eof()  # to close with something unread would take back what we said
+        else:
+            self._transport.close()
 
 
 class _Service:
@@ -242,9 +246,12 @@ class _Service:
             return
         try:
             method(call, message)
-        except Exception:  # one call's fault must not end the connection, which is that of others too
-            self._logger.exception("serving failed")
-            call.refuse(Status.INTERNAL, "a fault of the server")
+        except Exception as fault:  # noqa: BLE001 - one call's fault must not end the connection, which is that of others
+            self._failed(call, fault)
+
+    def _failed(self, call: Call, fault: BaseException) -> None:
+        self._logger.error("serving failed", exc_info=fault)
+        call.refuse(Status.INTERNAL, "a fault of the server")
 
     def _serve_check(self, call: Call, message: bytes) -> None:
         answer = self._check(message, call.head.timeout)
@@ -258,8 +265,12 @@ class _Service:
 
     def _answer_later(self, call: Call, task: asyncio.Task[bytes]) -> None:
         self.tasks.discard(task)
-        if not task.cancelled():
+        if task.cancelled():
+            return
+        if (fault := task.exception()) is None:
             call.answer(task.result())
+        else:
+            self._failed(call, fault)
 
     def _serve_reflection(self, call: Call, message: bytes) -> None:
         try:

@@ -435,6 +435,20 @@ async def test_a_fault_in_one_call_is_not_that_of_the_others(monkeypatch: pytest
         assert await in_flight == b"answer to x"
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_check_that_fails_is_told_to_its_caller_and_to_nobody_else(at_once: bool) -> None:  # noqa: FBT001 - two ways to fail
+    async def check(data: bytes, time_remaining: float | None) -> bytes:
+        if data == b"good":
+            return await echo(data, time_remaining)
+        await asyncio.sleep(0 if at_once else 0.01)
+        raise RuntimeError
+
+    async with running(check=check) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        code = await status_of(call(channel, b"bad", timeout=HANG_GUARD))
+        assert code in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
+        assert await call(channel, b"good") == b"answer to good"
+
+
 # TLS.
 
 

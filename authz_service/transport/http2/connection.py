@@ -164,14 +164,14 @@ class Connection:
         self._flush()
 
     def tick(self, *, writing: bool = False) -> None:
-        """A second has passed. ``writing`` says that what was written has not gone out yet."""
+        """A second has passed. ``writing`` says that what was written has not gone out yet, so that nothing is read."""
         if self.over:
             return
         self._ticks += 1
         self._frames_left = MOST_FRAMES
         self._resets_left = min(self._resets_left + MOST_RESETS // 10, MOST_RESETS)
         silent = self._ticks - self._heard
-        if (opening := self._opening()) is not None and self._ticks - opening > OPENING:
+        if not writing and (opening := self._opening()) is not None and self._ticks - opening > OPENING:
             self._end(ErrorCode.PROTOCOL_ERROR, "what was begun was not finished in time")
         elif silent > QUIET + GRACE:
             self._end(ErrorCode.NO_ERROR, "nobody reads what we write" if writing else "nobody is there")

@@ -1,4 +1,4 @@
-"""The other side of a connection without sockets: a client that says what it is told to, and reads what is answered."""
+"""The other side of a connection: a client that says what it is told to, and reads what is answered."""
 
 from __future__ import annotations
 
@@ -60,26 +60,19 @@ class Service:
             call.answer(message)
 
 
-class Client:
-    """A connection's two sides: what is sent goes straight to the server."""
+class Speaker:
+    """Speaks a client's HTTP/2, whatever carries it."""
 
-    def __init__(self, service: Service | None = None, *, settings: dict[int, int] | None = None) -> None:
-        self.service = service or Service()
-        self.closed: list[str] = []
-        self.connection = Connection(self.service, self.closed.append)
+    def __init__(self) -> None:
         self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
         self.answers: dict[int, Answer] = {}
         self.frames: list[tuple[int, int, int, bytes]] = []  # type, flags, stream, payload
         self.goaways: list[tuple[int, int]] = []  # last stream, code
-        self.writes = 0
         self.next_stream = 1
         self._buffer = b""
-        self._write_enabled = True
-        self.connection.start(self._read)
-        self.connection.receive(frames.PREFACE + frames.settings(settings or {}))
 
-    def _read(self, data: bytes) -> None:
-        self.writes += 1
+    def hear(self, data: bytes) -> None:
+        """Take what the server says."""
         self._buffer += data
         while len(self._buffer) >= frames.HEADER_BYTES:
             high, low, kind, flags, stream = frames.HEADER.unpack_from(self._buffer)
@@ -103,10 +96,6 @@ class Client:
         if kind in {frames.HEADERS, frames.DATA} and flags & frames.END_STREAM:
             answer.ended = True
 
-    def send(self, *parts: bytes) -> None:
-        """Send these together."""
-        self.connection.receive(b"".join(parts))
-
     def block(self, *more: tuple[str, str], head: Any = HEAD, plain: Any = GRPC) -> bytes:
         """A header block."""
         return self.encoder.encode([*head, *plain, *more])
@@ -120,6 +109,27 @@ class Client:
         """The frames of a whole call on the next stream."""
         stream = stream or self.next_stream
         return self.headers(stream, self.block(*more)) + data(stream, framed(message))
+
+
+class Client(Speaker):
+    """A connection's two sides without sockets: what is sent goes straight to the server."""
+
+    def __init__(self, service: Service | None = None, *, settings: dict[int, int] | None = None) -> None:
+        super().__init__()
+        self.service = service or Service()
+        self.closed: list[str] = []
+        self.connection = Connection(self.service, self.closed.append)
+        self.writes = 0
+        self.connection.start(self._read)
+        self.connection.receive(frames.PREFACE + frames.settings(settings or {}))
+
+    def _read(self, data: bytes) -> None:
+        self.writes += 1
+        self.hear(data)
+
+    def send(self, *parts: bytes) -> None:
+        """Send these together."""
+        self.connection.receive(b"".join(parts))
 
     def call(self, message: bytes = b"m", *more: tuple[str, str]) -> Answer:
         """Make a call, and look at its answer."""

@@ -1,0 +1,397 @@
+"""What the server on asyncio does for and with its sockets, beyond what both servers do.
+
+Seconds are told by hand: the server's own do not come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from authz_service.core.errors import StartFailed
+from authz_service.transport import asyncio_server
+from authz_service.transport.asyncio_server import SERVICE, AsyncioServer
+from authz_service.transport.http2 import frames
+from authz_service.transport.http2.connection import DRAINING, GRACE, OPENING, QUIET
+from authz_service.transport.http2.frames import MOST_WINDOW
+from transport.http2.client import GRPC, Speaker, data, framed
+from transport.pki import TlsFiles
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+HANG_GUARD = 30.0  # seconds: no test waits for it
+UNAVAILABLE = "14"
+ANSWER = b"a" * 2000  # as long as answers are
+CALLS = 8_000  # whose answers are more than all buffers between two sockets take
+STREAMS = range(1, 2 * CALLS, 2)
+REQUEST = b"r" * 500
+MOST_AT_ONCE = 2 << 20  # octets that answer all that an event loop reads at once, which is 256 KiB
+
+
+class Checks:
+    """What is asked of the server, and for whom it works."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.working = 0
+        self.waiting = False
+
+    def check(self, _data: bytes, _time_remaining: float | None) -> Any:
+        self.asked += 1
+        return self._for_ever() if self.waiting else ANSWER
+
+    async def _for_ever(self) -> bytes:
+        self.working += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.working -= 1
+        raise AssertionError("it waits for ever")
+
+
+class Caller(Speaker):
+    """A client on a socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__()
+        self.reader, self.writer = reader, writer
+
+    def say(self, *parts: bytes) -> None:
+        self.writer.write(b"".join(parts))
+
+    def check(self, *, method: str = f"/{SERVICE}/Check", message: bytes = b"m") -> bytes:
+        stream = self.next_stream
+        head = ((":method", "POST"), (":scheme", "http"), (":path", method), (":authority", "authz"))
+        return self.headers(stream, self.block(head=head, plain=GRPC)) + data(stream, framed(message))
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Read until it does."""
+        async with asyncio.timeout(HANG_GUARD):
+            while not holds():
+                heard = await self.reader.read(1 << 16)
+                assert heard, "the server has closed the connection"
+                self.hear(heard)
+
+    async def answered(self, asking: bytes) -> None:
+        """Ask, and wait for the answer."""
+        stream = self.next_stream - 2
+        self.say(asking)
+        await self.until(lambda: stream in self.answers and self.answers[stream].ended)
+
+    def pings(self) -> list[bytes]:
+        """Those that want an answer."""
+        return [payload for kind, flags, _, payload in self.frames if kind == frames.PING and not flags & frames.ACK]
+
+    async def until_closed(self) -> None:
+        """Read until the server says no more, and close."""
+        async with asyncio.timeout(HANG_GUARD):
+            with contextlib.suppress(ConnectionError):
+                while heard := await self.reader.read(1 << 16):
+                    self.hear(heard)
+        self.writer.close()
+
+
+@pytest.fixture
+def checks() -> Checks:
+    return Checks()
+
+
+@pytest_asyncio.fixture
+async def server(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncioServer]:
+    monkeypatch.setattr(asyncio_server, "_TICK", 3600.0)
+    server = AsyncioServer("127.0.0.1:0", None, checks.check, lambda: 1 << 20)
+    await server.start()
+    await server.set_serving(serving=True)
+    yield server
+    await server.stop(0)
+    assert not peers(server)
+    assert asyncio.all_tasks() == {asyncio.current_task()}, "something goes on after the end"
+    assert checks.working == 0
+
+
+def peers(server: AsyncioServer) -> list[Any]:
+    return list(server._peers)
+
+
+def seconds(server: AsyncioServer, count: int) -> None:
+    """Let so many pass."""
+    for _ in range(count):
+        for peer in peers(server):
+            peer.tick()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(HANG_GUARD):
+        while not holds():  # noqa: ASYNC110 - the server changes it
+            await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def caller(server: AsyncioServer, connected: socket.socket | None = None) -> AsyncIterator[Caller]:
+    connected = connected or socket.create_connection(("127.0.0.1", server.port))
+    reader, writer = await asyncio.open_connection(sock=connected)
+    try:
+        caller = Caller(reader, writer)
+        caller.say(frames.PREFACE, frames.settings({}))
+        yield caller
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def pouring(server: AsyncioServer, calls: int) -> AsyncIterator[Caller]:
+    """A client that asks all of this at once, lets itself be told everything, and has read nothing yet."""
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    slow.connect(("127.0.0.1", server.port))
+    async with caller(server, slow) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined] # it is one that reads
+        client.say(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: MOST_WINDOW}))
+        client.say(frames.window_update(0, MOST_WINDOW - 65_535))
+        client.say(*(client.check(message=REQUEST) for _ in range(calls)))
+        await until(lambda: bool(peers(server)) and not peers(server)[0]._transport.is_reading())
+        yield client
+
+
+# Who does not read.
+
+
+async def test_who_does_not_read_is_not_read_from_and_little_is_kept_for_it(
+    server: AsyncioServer, checks: Checks
+) -> None:
+    async with pouring(server, CALLS) as slow:
+        kept = peers(server)[0]._transport.get_write_buffer_size()
+        assert asyncio_server._WRITTEN < kept < asyncio_server._WRITTEN + MOST_AT_ONCE
+        asked = checks.asked
+        assert asked < CALLS
+        async with caller(server) as other:  # nobody else notices
+            await other.answered(other.check())
+        assert checks.asked == asked + 1
+        slow.writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
+        await slow.until(lambda: len(slow.answers) > CALLS and all(slow.answers[each].ended for each in STREAMS))
+        assert {slow.answers[each].messages[0] for each in STREAMS} == {ANSWER}
+
+
+async def test_who_never_reads_is_given_up(server: AsyncioServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "authz.transport")
+    async with pouring(server, CALLS):
+        seconds(server, QUIET + GRACE)
+        assert not caplog.records
+        seconds(server, 1)
+        assert [record.fields for record in caplog.records] == [{"cause": "nobody reads what we write"}]  # type: ignore[attr-defined] # ours
+        seconds(server, asyncio_server._CLOSING + 1)  # our last words are not read either
+        await until(lambda: not peers(server))
+
+
+async def test_who_is_told_that_it_is_wrong_has_time_to_read_it_and_no_more(server: AsyncioServer) -> None:
+    async with pouring(server, CALLS) as slow:
+        peers(server)[0]._connection._end(frames.ErrorCode.ENHANCE_YOUR_CALM, "it is wrong")
+        seconds(server, asyncio_server._CLOSING)
+        slow.writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
+        await slow.until_closed()
+        assert [code for _, code in slow.goaways] == [frames.ErrorCode.ENHANCE_YOUR_CALM]
+
+
+# Who is not there any more.
+
+
+async def test_who_says_nothing_is_asked_whether_it_is_there_and_stays_if_it_is(server: AsyncioServer) -> None:
+    async with caller(server) as quiet:
+        await quiet.answered(quiet.check())
+        for _ in range(3):
+            seconds(server, QUIET + 1)
+            await quiet.until(lambda: bool(quiet.pings()))
+            quiet.say(frames.frame(frames.PING, frames.ACK, 0, quiet.pings()[-1]))
+            quiet.frames.clear()
+            await until(lambda: not peers(server)[0]._connection._asked)
+        seconds(server, GRACE)
+        await quiet.answered(quiet.check())
+
+
+async def test_who_does_not_say_that_it_is_there_is_gone(server: AsyncioServer) -> None:
+    async with caller(server) as quiet:
+        await quiet.answered(quiet.check())
+        seconds(server, QUIET + GRACE + 1)
+        await quiet.until_closed()
+        assert [code for _, code in quiet.goaways] == [frames.ErrorCode.NO_ERROR]
+    await until(lambda: not peers(server))
+
+
+async def test_who_connects_and_does_not_begin_is_gone(server: AsyncioServer) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    await until(lambda: len(peers(server)) == 1)
+    seconds(server, OPENING + 1)
+    silent = Caller(reader, writer)
+    await silent.until_closed()
+    assert [code for _, code in silent.goaways] == [frames.ErrorCode.PROTOCOL_ERROR]
+
+
+# Who takes back what it asked.
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_call_that_is_taken_back_is_not_worked_for_however_soon(
+    server: AsyncioServer,
+    checks: Checks,
+    together: bool,  # noqa: FBT001 - before the work has begun, or amid it
+) -> None:
+    checks.waiting = True
+    async with caller(server) as hasty:
+        stream, asking = hasty.next_stream, hasty.check()
+        if not together:
+            hasty.say(asking)
+            await until(lambda: checks.working == 1)
+            asking = b""
+        hasty.say(asking, frames.reset(stream, frames.ErrorCode.CANCEL))
+        await until(lambda: checks.asked == 1 and checks.working == 0 and not server._service.tasks)
+        checks.waiting = False
+        await hasty.answered(hasty.check())
+        assert stream not in hasty.answers
+
+
+# The end.
+
+
+async def test_at_the_end_watchers_are_told_and_what_is_in_flight_has_its_time(
+    server: AsyncioServer, checks: Checks
+) -> None:
+    async with caller(server) as client:
+        watching = client.next_stream
+        client.say(client.check(method="/grpc.health.v1.Health/Watch", message=b""))
+        await client.until(lambda: bool(client.answers.get(watching) and client.answers[watching].data))
+        checks.waiting = True
+        client.say(client.check())
+        await until(lambda: checks.working == 1)
+        stopping = asyncio.create_task(server.stop(HANG_GUARD))
+        await client.until(lambda: client.answers[watching].ended and bool(client.pings()))
+        assert client.answers[watching].status == UNAVAILABLE
+        assert checks.working == 1
+        assert not stopping.done()
+        client.say(frames.reset(client.next_stream - 2, frames.ErrorCode.CANCEL))
+        client.say(frames.frame(frames.PING, frames.ACK, 0, client.pings()[-1]))
+        await client.until_closed()
+        async with asyncio.timeout(HANG_GUARD):
+            await stopping
+
+
+async def test_at_the_end_every_call_is_answered_up_to_the_last_one_that_is_told(
+    server: AsyncioServer, checks: Checks
+) -> None:
+    async with pouring(server, CALLS) as slow:
+        stopping = asyncio.create_task(server.stop(HANG_GUARD))
+        await until(lambda: server._service.stopped)
+        seconds(server, DRAINING + 1)  # its answer to our PING is behind much that we do not read
+        slow.writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
+        await slow.until_closed()
+        async with asyncio.timeout(HANG_GUARD):
+            await stopping
+    last, code = slow.goaways[-1]
+    assert (last, code) == (2 * checks.asked - 1, frames.ErrorCode.NO_ERROR)
+    assert 0 < last < STREAMS[-1]
+    assert [each for each in range(1, last + 1, 2) if not slow.answers[each].ended] == []
+
+
+async def test_at_the_end_nobody_is_waited_for_who_does_not_read(server: AsyncioServer) -> None:
+    async with pouring(server, CALLS):
+        async with asyncio.timeout(HANG_GUARD):
+            await server.stop(0.01)
+        assert not peers(server)
+
+
+async def test_a_tls_handshake_that_outlasts_the_server_leads_nowhere(
+    checks: Checks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asyncio_server, "_TICK", 3600.0)
+    authority = trustme.CA()
+    files = TlsFiles(tmp_path, authority.issue_cert("localhost"))
+    server = AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20)
+    await server.start()
+    with socket.create_connection(("127.0.0.1", server.port)) as early:
+        assert await asyncio.to_thread(asked_over_tls, early, authority)
+    with socket.create_connection(("127.0.0.1", server.port)) as late:
+        await asyncio.sleep(0.1)  # so that it is accepted; if it is not, less is tried
+        async with asyncio.timeout(HANG_GUARD):
+            await server.stop(0)
+        assert await asyncio.to_thread(asked_over_tls, late, authority) == b""
+    assert checks.asked == 1
+
+
+def asked_over_tls(connected: socket.socket, authority: trustme.CA) -> bytes:
+    """What is answered, if anything."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    context.set_alpn_protocols(["h2"])
+    connected.settimeout(HANG_GUARD)
+    speaker = Caller(None, None)  # type: ignore[arg-type] # it only speaks
+    try:
+        with context.wrap_socket(connected, server_hostname="localhost") as tls:
+            tls.sendall(frames.PREFACE + frames.settings({}) + speaker.check())
+            return tls.recv(1)
+    except (ConnectionError, ssl.SSLEOFError):
+        return b""
+
+
+async def test_a_key_that_openssl_finds_too_weak_is_no_start_and_no_change(tmp_path: Path, checks: Checks) -> None:
+    """The parsers of certificates have nothing against it."""
+    authority = trustme.CA()
+    good, weak = authority.issue_cert("localhost"), WeakPair()
+    files = TlsFiles(tmp_path, weak)  # type: ignore[arg-type] # it has what is asked for
+    with pytest.raises(StartFailed, match="EE_KEY_TOO_SMALL"):
+        AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20)
+    files.write(good)
+    server = AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20)
+    await server.start()
+    files.write(weak)  # type: ignore[arg-type] # as above
+    with socket.create_connection(("127.0.0.1", server.port)) as later:
+        assert await asyncio.to_thread(asked_over_tls, later, authority)
+    await server.stop(0)
+
+
+class WeakPair:
+    """A certificate for a key of 1,024 bits, which trustme does not make."""
+
+    def __init__(self) -> None:
+        key = rsa.generate_private_key(65537, 1024)  # noqa: S505 - it is what is tried
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
+        encoded = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        self.private_key_pem = trustme.Blob(encoded)
+        self.cert_chain_pems = [trustme.Blob(builder.sign(key, SHA256()).public_bytes(Encoding.PEM))]
+
+
+# Its addresses.
+
+
+@pytest.mark.parametrize("way", ["tcp", "unix"])
+async def test_many_that_connect_while_it_is_busy_wait_for_it(way: str, checks: Checks, tmp_path: Path) -> None:
+    address = "127.0.0.1:0" if way == "tcp" else f"unix:{tmp_path}/s"
+    server = AsyncioServer(address, None, checks.check, lambda: 1 << 20)
+    await server.start()
+    with contextlib.ExitStack() as stack:
+        for _ in range(500):  # it can accept none meanwhile
+            client = stack.enter_context(socket.socket(socket.AF_INET if way == "tcp" else socket.AF_UNIX))
+            client.settimeout(0.0 if way == "unix" else HANG_GUARD)
+            client.connect(("127.0.0.1", server.port) if way == "tcp" else f"{tmp_path}/s")
+        await until(lambda: len(peers(server)) == 500)
+    await until(lambda: not peers(server))
+    await server.stop(0)
