@@ -16,7 +16,7 @@ from authz_service.demo.introspection import API_SECRET
 from authz_service.demo.run import Outcome, send
 from authz_service.demo.samples import Sample, samples
 from authz_service.demo.sidecar import Sidecar
-from support.mesh import Mesh, running
+from support.mesh import TRANSPORTS, Mesh, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-TRANSPORTS = ["asyncio", "grpcio"]
 _APPOINTMENT = "/v1/appointments/7"
 
 

@@ -7,11 +7,14 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+import trustme
+from transport.pki import TlsFiles
 
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.demo.sidecar import Sidecar
@@ -29,21 +32,36 @@ SECONDS = 300  # until a program is given up
 NOT_PROVED = "NOT PROVED, since this machine lacks {}: that {} talks to the asyncio transport"
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def port(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
+@dataclass(frozen=True)
+class Served:
+    """Where it is served, and how programs are told so."""
+
+    port: int
+    authority: Path | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http{'s' if self.authority else ''}://127.0.0.1:{self.port}{CHECK}"
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["plain", "tls"])
+async def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
     folder = tmp_path_factory.mktemp("sidecar")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "authority.crt")
+    server: dict[str, Any] = {"grpc_address": "127.0.0.1:0", "admin_address": "127.0.0.1:0", "transport": "asyncio"}
+    if request.param == "tls":
+        server["tls"] = TlsFiles(folder, authority.issue_cert("127.0.0.1")).settings.model_dump(
+            mode="json", exclude_none=True
+        )
     (folder / "jwks.json").write_text(json.dumps({"keys": [Signer("ES256", "k").jwk()]}))
+    issuer = {"issuer": "https://idp.example/", "audiences": ["api"], "keys": {"jwks_file": "jwks.json"}}
+    rule = {"name": "public", "match": {"paths": ["/"]}, "access": "public"}
     config = folder / "config.yaml"
-    config.write_text(
-        """
-server: {grpc_address: "127.0.0.1:0", admin_address: "127.0.0.1:0", transport: asyncio}
-issuers: [{issuer: https://idp.example/, audiences: [api], keys: {jwks_file: jwks.json}}]
-rules: [{name: public, match: {paths: [/]}, access: public}]
-"""
-    )
+    config.write_text(json.dumps({"server": server, "issuers": [issuer], "rules": [rule]}))
     async with Sidecar(config, folder / "log") as sidecar:
         (listening,) = [record for record in sidecar.log() if record["event"] == "listening"]
-        yield listening["grpc_port"]
+        yield Served(listening["grpc_port"], folder / "authority.crt" if request.param == "tls" else None)
 
 
 def program(name: str) -> str:
@@ -92,30 +110,32 @@ def h2spec() -> str:
     return str(GO_FOLDER / "h2spec")
 
 
-async def test_h2spec_finds_nothing(port: int, h2spec: str) -> None:
-    printed = ran(h2spec, "--host", "127.0.0.1", "--port", str(port), "--path", CHECK, "--strict")
+async def test_h2spec_finds_nothing(served: Served, h2spec: str) -> None:
+    tls = ["--tls", "--insecure"] if served.authority else []
+    printed = ran(h2spec, "--host", "127.0.0.1", "--port", str(served.port), "--path", CHECK, "--strict", *tls)
     summary = printed.strip().splitlines()[-1]
     assert summary.endswith("passed, 0 skipped, 0 failed"), printed
     assert int(summary.split()[0]) > 140
 
 
-async def test_curl_asks_and_is_answered(port: int, body: Path, tmp_path: Path) -> None:
+async def test_curl_asks_and_is_answered(served: Served, body: Path, tmp_path: Path) -> None:
     curl = program("curl")
     answer, headers = tmp_path / "answer", tmp_path / "headers"
     ran(
-        *(curl, "--silent", "--show-error", "--http2-prior-knowledge", "--data-binary", f"@{body}"),
+        *(curl, "--silent", "--show-error", "--data-binary", f"@{body}"),
+        *(("--http2", "--cacert", str(served.authority)) if served.authority else ("--http2-prior-knowledge",)),
         *("--header", "content-type: application/grpc", "--header", "te: trailers"),
-        *("--output", str(answer), "--dump-header", str(headers), f"http://127.0.0.1:{port}{CHECK}"),
+        *("--output", str(answer), "--dump-header", str(headers), served.url),
     )
     assert "HTTP/2 200" in headers.read_text()
     assert "grpc-status: 0" in headers.read_text()
     assert CheckResponse.FromString(answer.read_bytes()[5:]).WhichOneof("http_response") == "ok_response"
 
 
-async def test_h2load_loses_no_call(port: int, body: Path) -> None:
+async def test_h2load_loses_no_call(served: Served, body: Path) -> None:
     printed = ran(
         *(program("h2load"), "-n", "5000", "-c", "5", "-m", "50", "-d", str(body)),
-        *("-H", "content-type: application/grpc", "-H", "te: trailers", f"http://127.0.0.1:{port}{CHECK}"),
+        *("-H", "content-type: application/grpc", "-H", "te: trailers", served.url),
     )
     assert "5000 succeeded, 0 failed, 0 errored" in printed
     assert "status codes: 5000 2xx" in printed

@@ -25,7 +25,7 @@ from authz_service.demo.samples import Sample
 from authz_service.demo.sidecar import Sidecar
 from authz_service.demo.upstream import Upstream
 from authz_service.transport.grpcio_server import SERVICE
-from support.mesh import Mesh, running
+from support.mesh import TRANSPORTS, Mesh, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,10 +60,11 @@ class Mounted:
         self.folder.mkdir()
         self.file = self.folder / "config.yaml"
         self.address = f"unix:{folder / 's'}"
+        self.transport = "asyncio"
         self._swaps = 0
 
     def swap(self, parts: dict[str, Any], kid: str = "a", **server: Any) -> None:
-        own = {"grpc_address": self.address, "admin_address": "127.0.0.1:0"}
+        own = {"grpc_address": self.address, "admin_address": "127.0.0.1:0", "transport": self.transport}
         before, self._swaps = self.folder / f"..version-{self._swaps}", self._swaps + 1
         after = self.folder / f"..version-{self._swaps}"
         after.mkdir()
@@ -264,9 +265,12 @@ def shown(answer: Answer) -> tuple[str, ...]:
     return answer.metadata["rule"], answer.reason, answer.metadata["issuer"], *identity
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_under_load_no_call_fails_and_every_answer_belongs_wholly_to_one_configuration(
-    mounted: Mounted, tmp_path: Path
+    mounted: Mounted, tmp_path: Path, transport: str
 ) -> None:
+    mounted.transport = transport
+    mounted.swap(OLD)
     seen: Counter[Any] = Counter()
     async with (
         Sidecar(mounted.file, tmp_path / "log") as sidecar,
@@ -291,9 +295,12 @@ async def test_under_load_no_call_fails_and_every_answer_belongs_wholly_to_one_c
     }
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_through_the_real_envoy_no_request_is_lost_and_none_is_mixed_while_the_configuration_flips(
-    mounted: Mounted, tmp_path: Path
+    mounted: Mounted, tmp_path: Path, transport: str
 ) -> None:
+    mounted.transport = transport
+    mounted.swap(OLD)
     # Both versions let the request through, for different reasons. Each sets or removes the header that it knows, and
     # lets the one that it does not know pass as the client sent it.
     seen: Counter[Any] = Counter()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+TRANSPORTS = ["asyncio", "grpcio"]
+
 
 @dataclass
 class Mesh:
