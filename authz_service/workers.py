@@ -33,7 +33,7 @@ from authz_service.telemetry.stream import BackgroundStream
 from authz_service.transport.addresses import Held, Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from prometheus_client import Metric
 
@@ -144,21 +144,24 @@ class Supervisor:
         deaths = 0
         while not self._stopping.is_set():
             began = time.monotonic()
-            status = await self._one_life(number)
+            cause = await self._one_life(number)
             if self._stopping.is_set():
                 return
             if number not in self._served:
-                raise StartFailed(f"worker {number} ended with status {status} before it served")
+                raise StartFailed(f"worker {number} ended before it served: {cause}")
             deaths = 1 if time.monotonic() - began > _LONG_LIFE else deaths + 1
             rest = _rest(deaths)
-            _logger.error("a worker died", extra=fields(number=number, status=status, replaced_in_s=rest))
+            _logger.error("a worker died", extra=fields(number=number, cause=cause, replaced_in_s=rest))
             self._own.worker_restarted()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), rest)
 
-    async def _one_life(self, number: int) -> int:
-        """Start a worker and stay with it until it ends; returns its exit status."""
-        process = await _started(self._file, number, self._server, self._shared)
+    async def _one_life(self, number: int) -> str:
+        """Start a worker and stay with it until it ends; returns how it did."""
+        try:
+            process = await _started(self._file, number, self._server, self._shared)
+        except OSError as error:  # too many processes, too little memory: it may be otherwise soon
+            return f"not started: {error.strerror}"
         self._processes[number] = process
         if self._stopping.is_set():
             process.stop()
@@ -166,7 +169,7 @@ class Supervisor:
             async for _ in process.answers():
                 if number not in self._served:
                     self._serves(number)
-            return await process.ended()
+            return f"status {await process.ended()}"
         finally:
             del self._processes[number]
             self._metrics.departed(process.metrics)
@@ -206,13 +209,15 @@ def _rest(deaths: int) -> float:
 
 async def _started(file: Path, number: int, server: Server, shared: Shared) -> _Process:
     ours, theirs = socket.socketpair()
-    with theirs:
+    with theirs, contextlib.ExitStack() as undone:
+        undone.enter_context(ours)
         told = _said(Worker(number, theirs.fileno(), server, shared))
         inherited = [theirs.fileno(), *([] if shared.descriptor is None else [shared.descriptor])]
         # What lies in the working directory is imported only if it is by ourselves as well.
         safe = [] if str(Path.cwd()) in sys.path else ["-P"]
         command = [sys.executable, *safe, "-m", "authz_service", "serve", "--config", str(file), "--worker", told]
         process = await asyncio.create_subprocess_exec(*command, pass_fds=inherited)
+        undone.pop_all()
     reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_ANSWER)
     return _Process(process, reader, writer)
 
@@ -248,12 +253,13 @@ class _Process:
             self.tell(what)
         return self._asked[what]
 
-    async def answers(self) -> Any:
+    async def answers(self) -> AsyncIterator[None]:
         """Take in what it says, until it says no more."""
         with contextlib.suppress(ConnectionError):
             async for line in self._reader:
-                self._take_in(json.loads(line))
-                yield
+                if line.endswith(b"\n"):  # else it died amid a word
+                    self._take_in(json.loads(line))
+                    yield
         self.serves = False
         for asked in self._asked.values():
             asked.set_result(None)

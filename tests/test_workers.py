@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import math
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+from authz_service import workers
+from authz_service.config.load import load
 from authz_service.core.decision import Deny
+from authz_service.core.errors import StartFailed
 from authz_service.core.reasons import Reason
 from authz_service.telemetry.merging import GAUGES, MergedMetrics, merged, read, taken, totals
 from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
-from authz_service.workers import _rest
+from authz_service.workers import Supervisor, _rest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from prometheus_client import Metric
 
@@ -137,3 +144,52 @@ def test_the_text_for_another_process_holds_nothing_but_plain_values() -> None:
 def test_who_dies_is_replaced_at_once_and_who_dies_again_and_again_ever_later() -> None:
     assert [_rest(deaths) for deaths in range(1, 9)] == [0, 1, 2, 4, 8, 16, 30, 30]
     assert _rest(10_000) == 30
+
+
+# The supervisor's side of a worker.
+
+
+async def test_a_word_that_a_death_cut_short_is_not_taken_for_one() -> None:
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_unix_connection(sock=ours)
+    process = workers._Process(None, reader, writer)  # type: ignore[arg-type] # what it says is all that is looked at
+    with theirs:
+        theirs.sendall(b'{"missing": ["keys"]}\n{"metrics": [["authz_ch')
+        theirs.shutdown(socket.SHUT_WR)
+        heard = [process.serves async for _ in process.answers()]
+    writer.close()
+    assert (heard, process.missing, process.serves) == ([True], ["keys"], False)
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+    """One that can start nothing, and does not rest."""
+
+    async def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+    monkeypatch.setattr(workers, "_rest", lambda _: 0.0)
+    server = {"grpc_address": "127.0.0.1:0", "admin_address": "127.0.0.1:0", "workers": 2}
+    issuer = {"issuer": "https://idp.example", "audiences": ["api"]}
+    file = tmp_path / "config.yaml"
+    file.write_text(json.dumps({"server": server, "issuers": [issuer], "rules": [{"name": "r"}]}))
+    return Supervisor(file, load(file))
+
+
+async def test_a_worker_that_can_not_be_started_is_an_error_at_the_start(supervisor: Supervisor) -> None:
+    with pytest.raises(StartFailed, match="before it served: not started: Resource temporarily unavailable"):
+        await supervisor.run()
+
+
+async def test_a_worker_that_can_not_be_started_later_is_tried_again(
+    supervisor: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor._served.update((1, 2))
+    running = asyncio.create_task(supervisor.run())
+    async with asyncio.timeout(30):  # no test waits for it
+        while len(caplog.records) < 6:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.001)
+        supervisor._stop()
+        await running
+    assert {record.message for record in caplog.records} == {"a worker died"}
