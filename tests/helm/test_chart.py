@@ -300,11 +300,18 @@ def test_the_notes_say_what_to_do_next(name: str) -> None:
         ("service", PLAIN, "in plain text"),
         ("sidecar", {"config": {"server": {"grpc_address": "0.0.0.0:9191"}}}, "every pod of the cluster can ask"),
         ("sidecar", {"monitoring": {"podMonitor": {"enabled": False}}}, "Nobody reads its metrics"),
+        ("service", {"config": {"server": {"workers": 4}}}, "need about 448Mi"),
     ],
 )
 def test_the_notes_warn_of_what_is_legal_and_dangerous(name: str, changes: dict[str, Any], warning: str) -> None:
     assert warning in notes(name, changes)
     assert warning not in notes(name)
+
+
+@pytest.mark.parametrize("limits", [{"memory": "448Mi"}, {"memory": "1Gi"}, {"memory": "1G"}, {"memory": None}, None])
+def test_the_notes_do_not_warn_of_a_limit_that_is_enough_or_not_there(limits: dict[str, str | None] | None) -> None:
+    text = notes("service", {"config": {"server": {"workers": 4}}, "resources": {"limits": limits}})
+    assert "config.server.workers" not in text
 
 
 def test_every_file_that_the_notes_name_exists() -> None:
