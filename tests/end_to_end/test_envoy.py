@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import grpc
@@ -16,7 +16,7 @@ from authz_service.demo.introspection import API_SECRET
 from authz_service.demo.run import Outcome, send
 from authz_service.demo.samples import Sample, samples
 from authz_service.demo.sidecar import Sidecar
-from support.mesh import TRANSPORTS, Mesh, running
+from support.mesh import SERVERS, Mesh, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,9 +29,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 _APPOINTMENT = "/v1/appointments/7"
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module", params=TRANSPORTS)
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=SERVERS, ids=str)
 async def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
-    async with running(tmp_path_factory.mktemp("mesh"), transport=request.param) as mesh:
+    async with running(tmp_path_factory.mktemp("mesh"), **request.param) as mesh:
         yield mesh
 
 
@@ -166,9 +166,11 @@ async def _grpc_status(envoy: Envoy, token: str | None) -> grpc.StatusCode:
         return await get(b"", metadata=metadata, timeout=30).code()
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_restart_under_traffic_lets_nothing_bad_through_and_recovers(tmp_path: Path, transport: str) -> None:
-    async with running(tmp_path, transport=transport) as mesh, mesh.envoy() as envoy:
+@pytest.mark.parametrize("server", SERVERS, ids=str)
+async def test_a_restart_under_traffic_lets_nothing_bad_through_and_recovers(
+    tmp_path: Path, server: dict[str, Any]
+) -> None:
+    async with running(tmp_path, **server) as mesh, mesh.envoy() as envoy:
         good = Sample("good", _APPOINTMENT, 200, "ok", mesh.provider.access_token())
         bad = Sample("bad", _APPOINTMENT, 401, "id_token", mesh.provider.id_token(), error="invalid_token")
         ended = asyncio.Event()
@@ -194,9 +196,9 @@ async def test_a_restart_under_traffic_lets_nothing_bad_through_and_recovers(tmp
         assert seen["good"][200] > 0
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_drain_loses_no_request(tmp_path: Path, transport: str) -> None:
-    async with running(tmp_path, transport=transport) as mesh:
+@pytest.mark.parametrize("server", SERVERS, ids=str)
+async def test_a_drain_loses_no_request(tmp_path: Path, server: dict[str, Any]) -> None:
+    async with running(tmp_path, **server) as mesh:
         text = mesh.config.read_text().replace("server:\n", "server:\n  shutdown_delay: 500ms\n")
         mesh.config.write_text(text.replace("authz.sock", "second.sock"))
         async with (

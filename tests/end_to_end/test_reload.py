@@ -60,11 +60,11 @@ class Mounted:
         self.folder.mkdir()
         self.file = self.folder / "config.yaml"
         self.address = f"unix:{folder / 's'}"
-        self.transport = "asyncio"
+        self.server: dict[str, Any] = {}
         self._swaps = 0
 
     def swap(self, parts: dict[str, Any], kid: str = "a", **server: Any) -> None:
-        own = {"grpc_address": self.address, "admin_address": "127.0.0.1:0", "transport": self.transport}
+        own = {"grpc_address": self.address, "admin_address": "127.0.0.1:0"} | self.server
         before, self._swaps = self.folder / f"..version-{self._swaps}", self._swaps + 1
         after = self.folder / f"..version-{self._swaps}"
         after.mkdir()
@@ -265,11 +265,11 @@ def shown(answer: Answer) -> tuple[str, ...]:
     return answer.metadata["rule"], answer.reason, answer.metadata["issuer"], *identity
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("server", TRANSPORTS, ids=str)
 async def test_under_load_no_call_fails_and_every_answer_belongs_wholly_to_one_configuration(
-    mounted: Mounted, tmp_path: Path, transport: str
+    mounted: Mounted, tmp_path: Path, server: dict[str, Any]
 ) -> None:
-    mounted.transport = transport
+    mounted.server = server
     mounted.swap(OLD)
     seen: Counter[Any] = Counter()
     async with (
@@ -295,11 +295,11 @@ async def test_under_load_no_call_fails_and_every_answer_belongs_wholly_to_one_c
     }
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("server", TRANSPORTS, ids=str)
 async def test_through_the_real_envoy_no_request_is_lost_and_none_is_mixed_while_the_configuration_flips(
-    mounted: Mounted, tmp_path: Path, transport: str
+    mounted: Mounted, tmp_path: Path, server: dict[str, Any]
 ) -> None:
-    mounted.transport = transport
+    mounted.server = server
     mounted.swap(OLD)
     # Both versions let the request through, for different reasons. Each sets or removes the header that it knows, and
     # lets the one that it does not know pass as the client sent it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-TRANSPORTS = ["asyncio", "grpcio"]
+# What the sidecar can be, all of which answer alike: keys of `server`.
+TRANSPORTS: list[dict[str, Any]] = [{"transport": "asyncio"}, {"transport": "grpcio"}]
+SERVERS = [*TRANSPORTS, {"workers": 2}]
 
 
 @dataclass
@@ -47,12 +49,16 @@ class Mesh:
 
 
 @asynccontextmanager
-async def running(folder: Path, settings: str = "", *, transport: str = "asyncio") -> AsyncIterator[Mesh]:
-    """The identity provider, the API and the sidecar; ``settings`` are appended to the configuration file."""
+async def running(folder: Path, settings: str = "", **server: Any) -> AsyncIterator[Mesh]:
+    """The identity provider, the API and the sidecar.
+
+    ``settings`` are appended to the configuration file, and ``server`` is added to its keys of the same name.
+    """
     async with IdentityProvider() as provider, Upstream() as upstream:
         socket, config = folder / "authz.sock", folder / "config.yaml"
         written = configuration(provider.issuer, AUDIENCE, str(socket)) + settings
-        config.write_text(written.replace("server:", f"server:\n  transport: {transport}"))
+        more = "".join(f"\n  {key}: {value}" for key, value in server.items())
+        config.write_text(written.replace("server:", f"server:{more}"))
         (folder / SECRET_FILE).write_text(API_SECRET)
         async with Sidecar(config, folder / "sidecar.log") as sidecar:
             yield Mesh(provider, sidecar, config, Bootstrap(f"unix:{socket}", upstream.port), folder)
