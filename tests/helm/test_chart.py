@@ -175,6 +175,22 @@ def test_the_helm_test_is_not_taken_for_one_of_the_pods() -> None:
     assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
 
 
+def test_envoy_turns_nobody_away_before_there_are_too_many_connections() -> None:
+    bootstrap = yaml.safe_load(one(manifests("gateway"), "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
+    (monitor,) = bootstrap["overload_manager"]["resource_monitors"]
+    most = monitor["typed_config"]["max_active_downstream_connections"]
+    clusters = {each["name"]: each for each in bootstrap["static_resources"]["clusters"]}
+    for name in ("authz-service", "application"):
+        (thresholds,) = clusters[name]["circuit_breakers"]["thresholds"]
+        assert thresholds == dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), most)
+
+
+def test_the_helm_test_runs_where_the_pods_may() -> None:
+    where = {"nodeSelector": {"pool": "edge"}, "tolerations": [{"key": "edge", "operator": "Exists"}]}
+    for pod in pods(manifests("service", where)):
+        assert {key: pod["spec"].get(key) for key in where} == where
+
+
 PLAIN = {"config": {"server": {"tls": None}}, "tls": {"certificate": {"enabled": False}}}
 
 
@@ -301,6 +317,7 @@ def test_the_notes_say_what_to_do_next(name: str) -> None:
         ("sidecar", {"config": {"server": {"grpc_address": "0.0.0.0:9191"}}}, "every pod of the cluster can ask"),
         ("sidecar", {"monitoring": {"podMonitor": {"enabled": False}}}, "Nobody reads its metrics"),
         ("service", {"config": {"server": {"workers": 4}}}, "need about 448Mi"),
+        ("service", {"service": {"type": "LoadBalancer"}}, "can try tokens on it and read the metrics"),
     ],
 )
 def test_the_notes_warn_of_what_is_legal_and_dangerous(name: str, changes: dict[str, Any], warning: str) -> None:

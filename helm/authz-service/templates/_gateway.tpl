@@ -212,8 +212,10 @@ static_resources:
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
   clusters:
+    # As many as there may be connections below: Envoy's own 1024 would fail requests that the application could answer.
     - name: authz-service
       connect_timeout: 0.25s
+      circuit_breakers: {thresholds: [{max_connections: 20000, max_pending_requests: 20000, max_requests: 20000}]}
       typed_extension_protocol_options:
         envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
           "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
@@ -223,6 +225,7 @@ static_resources:
         endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: {{ include "authz-service.socket" . }}}}}}]}]
     - name: application
       connect_timeout: 1s
+      circuit_breakers: {thresholds: [{max_connections: 20000, max_pending_requests: 20000, max_requests: 20000}]}
       typed_extension_protocol_options:
         envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
           "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
