@@ -387,12 +387,14 @@ def read(file: Path) -> Loaded:
     Raises:
         ConfigError: with every problem.
     """
-    return Loaded(*load_with_warnings(file, preflight))
+    seen = watch.digests_of([file])
+    settings, warnings = load_with_warnings(file, preflight)
+    return Loaded(settings, warnings, seen | watch.digests_of(watch.named_in(settings)))
 
 
 async def _run(file: Path, loaded: Loaded, configure_logs: Callable[[Logging], None], worker: Worker | None) -> None:
     app = App(loaded.settings, configure_logs, worker)
-    reloader = Reloader(file, loaded.settings, load=read, take_over=app.take_over, metrics=app.metrics, clock=time.time)
+    reloader = Reloader(file, loaded, load=read, take_over=app.take_over, metrics=app.metrics, clock=time.time)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

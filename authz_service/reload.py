@@ -2,7 +2,8 @@
 
 Law: a change is read beside the event loop, and handed over only as a whole and only when it is good; a bad one is
 told and counted, and nothing changes. One at a time. A file is taken once two looks in a row agree, so that one that is
-being written is not read half.
+being written is not read half. What the files held is looked at before they are used, at the start as well: a change
+while they are read, or before the first look at them, is seen as one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from authz_service.core.errors import ConfigError
 from authz_service.telemetry.logs import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
     from pathlib import Path
 
     from authz_service.config.model import Settings
@@ -47,6 +48,7 @@ class Loaded(NamedTuple):
 
     settings: Settings
     warnings: tuple[str, ...]
+    seen: Mapping[Path, bytes]  # what the files held that take effect by a reload, before they were used
 
 
 class Reloader:
@@ -55,22 +57,22 @@ class Reloader:
     def __init__(
         self,
         file: Path,
-        settings: Settings,
+        loaded: Loaded,
         *,
         load: Callable[[Path], Loaded],
         take_over: Callable[[Loaded], Awaitable[None]],
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
-        """``settings`` serve already. ``load`` raises ``ConfigError``, and is called in a thread."""
+        """``loaded`` serves already. ``load`` raises ``ConfigError``, and is called in a thread."""
         self._file = file
         self._load = load
         self._take_over = take_over
         self._metrics = metrics
         self._clock = clock
-        self._named = watch.named_in(settings)
+        self._named = watch.named_in(loaded.settings)
         self._asked = asyncio.Event()
-        self._tried: dict[Path, bytes] = {}  # what the files held when they were last tried
+        self._tried = loaded.seen  # what the files held when they were last tried
         self._refused: tuple[str, ...] = ()  # the problems that were told last; none while the newest serves
 
     def ask(self) -> None:
@@ -79,7 +81,6 @@ class Reloader:
 
     async def run(self) -> None:
         """Reload whenever the files change, until cancelled."""
-        self._tried = await self._look()
         idle = 0.0
         while True:
             asked = await self._pause(_LOOK)
@@ -123,8 +124,7 @@ class Reloader:
         else:
             self._refused = ()
             self._named = watch.named_in(loaded.settings)
-            self._tried = await self._look() | self._tried  # newly named files were read just now
-            self._tried = {file: self._tried[file] for file in (self._file, *self._named)}
+            self._tried = loaded.seen
             self._metrics.reloaded(success=True, at=self._clock())
 
     def _refuse(self, problems: tuple[str, ...], *, asked: bool) -> None:

@@ -20,6 +20,8 @@ from authz_service import app as app_module
 from authz_service import reload as reload_module
 from authz_service.app import App
 from authz_service.app import read as read_configuration
+from authz_service.config import watch
+from authz_service.config.load import load_with_warnings
 from authz_service.config.model import Settings
 from authz_service.core.errors import ConfigError
 from authz_service.reload import Loaded, Reloader
@@ -73,10 +75,10 @@ class Watched:
         self.tried: list[str] = []
         self.fault: Exception | None = None
         parts = {"issuers": [{"issuer": ISSUER, "audiences": ["a"]}], "rules": [{"name": "r"}]}
-        self.loaded = Loaded(Settings.model_validate(parts), ())
+        self.loaded = Loaded(Settings.model_validate(parts), (), watch.digests_of([file]))
         self.reloader = Reloader(
             file,
-            self.loaded.settings,
+            self.loaded,
             load=self._load,
             take_over=self._take,
             metrics=self.metrics,
@@ -84,6 +86,8 @@ class Watched:
         )
 
     def _load(self, file: Path) -> Loaded:
+        named = watch.named_in(self.loaded.settings)
+        self.loaded = self.loaded._replace(seen=watch.digests_of((file, *named)))
         text = file.read_text()
         self.tried.append(text)
         if text.startswith("bad"):
@@ -101,7 +105,6 @@ class Watched:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         task = asyncio.create_task(self.reloader.run())
-        await until(lambda: bool(self.reloader._tried))
         yield
         assert not task.done()
         task.cancel()
@@ -176,6 +179,26 @@ async def test_a_file_that_is_being_written_is_not_read_half(watched: Watched, m
         assert watched.tried == ["whole"]
 
 
+async def test_a_change_between_the_first_reading_and_the_first_look_is_taken(watched: Watched) -> None:
+    watched.file.write_text("second")
+    async with watched.running():
+        await until(lambda: watched.taken == ["second"])
+
+
+def test_a_change_while_the_file_is_read_is_seen_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path)
+
+    def overtaken(*arguments: Any) -> Any:
+        before = load_with_warnings(*arguments)
+        file.write_text("something else")
+        return before
+
+    file = tmp_path / "config.yaml"
+    place.loaded()
+    monkeypatch.setattr(app_module, "load_with_warnings", overtaken)
+    assert read_configuration(file).seen != watch.digests_of([file])
+
+
 async def test_a_fault_while_taking_over_is_a_failure_and_ends_nothing(watched: Watched, told: Told) -> None:
     async with watched.running():
         watched.fault = ZeroDivisionError()
@@ -193,7 +216,7 @@ async def test_a_file_that_the_configuration_names_is_watched_from_when_it_is_na
     keys = {"keys": {"ca_file": str(anchors)}}
     parts = {"issuers": [{"issuer": ISSUER, "audiences": ["a"]} | keys], "rules": [{"name": "r"}]}
     async with watched.running():
-        watched.loaded = Loaded(Settings.model_validate(parts), ())
+        watched.loaded = Loaded(Settings.model_validate(parts), (), {})
         watched.file.write_text("second")
         await until(lambda: watched.taken == ["second"])
         await asyncio.sleep(0.1)
