@@ -109,12 +109,13 @@ class Held:
             self._file.unlink(missing_ok=True)
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
+def _identity(file: Path) -> tuple[int, int, int] | None:
+    """What tells a file from a later one of its name, which may well get its number as soon as that is free."""
     try:
         found = file.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def shared_sockets(shared: Shared) -> list[socket.socket]:

@@ -195,6 +195,17 @@ def test_a_unix_socket_that_is_held_is_removed_unless_another_process_has_put_it
     assert not path.exists()
 
 
+def test_the_socket_of_a_successor_is_left_to_it_though_it_got_the_number_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    held = Held(f"unix:{path}")
+    held.let_go()  # and those who shared it accept nothing any more, but still finish what is in flight
+    successor = Held(f"unix:{path}")
+    os.utime(path, (1, 1))  # another time, as it would be
+    held.remove()
+    assert path.is_socket()
+    successor.let_go()
+
+
 def test_an_address_that_can_not_be_had_can_not_be_held(tmp_path: Path) -> None:
     with pytest.raises(StartFailed, match="in use, or not allowed"):
         Held(f"unix:{tmp_path / 'nowhere' / 's'}")
