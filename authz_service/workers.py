@@ -92,7 +92,7 @@ class Supervisor:
         self._served: set[int] = set()  # the numbers of which there was a worker that served
         self._stopping = asyncio.Event()
         self._own = SupervisorMetrics()
-        self._metrics = MergedMetrics(self._own.registry, lambda: [each.metrics for each in self._processes.values()])
+        self._metrics = MergedMetrics(self._own.registry)
         self._admin = AdminServer(
             address=host_port(settings.server.admin_address),
             metrics=self._metrics,
@@ -167,12 +167,13 @@ class Supervisor:
             process.stop()
         try:
             async for _ in process.answers():
+                self._metrics.said(number, process.metrics)
                 if number not in self._served:
                     self._serves(number)
             return f"status {await process.ended()}"
         finally:
             del self._processes[number]
-            self._metrics.departed(process.metrics)
+            self._metrics.departed(number)
             await process.kill()
 
     def _serves(self, number: int) -> None:

@@ -103,10 +103,9 @@ def test_what_outlives_a_process_is_what_it_counted() -> None:
 
 def test_a_worker_that_is_gone_makes_no_total_go_backwards_and_holds_no_gauge() -> None:
     one, other = worker(), worker()
-    workers: list[list[Metric]] = []
     one.in_flight, other.in_flight = 4, 1
     own = SupervisorMetrics()
-    together = MergedMetrics(own.registry, lambda: workers)
+    together = MergedMetrics(own.registry)
 
     def told(name: str) -> float:
         text = together.exposition("")[0].decode()
@@ -116,20 +115,45 @@ def test_a_worker_that_is_gone_makes_no_total_go_backwards_and_holds_no_gauge() 
     for _ in range(3):
         one.count(DENIED, 0.001)
     other.count(DENIED, 0.001)
-    workers = [said(one), said(other)]
+    together.said(1, said(one))
+    together.said(2, said(other))
     assert (told("authz_checks_total"), told("authz_checks_in_flight")) == (4, 5)
     for _ in range(2):  # its replacement goes the same way
-        together.departed(workers.pop(0))
+        together.departed(1)
         own.worker_restarted()
-        workers.insert(0, said(worker()))
+        assert (told("authz_checks_total"), told("authz_checks_in_flight")) == (4, 1)
+        together.said(1, said(worker()))
         assert (told("authz_checks_total"), told("authz_checks_in_flight")) == (4, 1)
     assert told("authz_check_duration_seconds_count") == 4
     assert told("authz_worker_restarts_total") == 2
     assert told("authz_build_info") == 1
 
 
+def test_a_worker_that_goes_while_it_is_told_of_is_told_of_once() -> None:
+    one = worker()
+    one.count(DENIED, 0.001)
+
+    class Goes(CollectorRegistry):
+        """A supervisor's, read in a thread while its loop goes on."""
+
+        def collect(self) -> Iterable[Metric]:
+            together.departed(1)
+            return ()
+
+    together = MergedMetrics(Goes())
+    together.said(1, said(one))
+    for _ in range(2):
+        samples = (
+            each
+            for family in text_string_to_metric_families(together.exposition("")[0].decode())
+            for each in family.samples
+        )
+        assert sum(each.value for each in samples if each.name == "authz_checks_total") == 1
+
+
 def test_one_exposition_speaks_the_formats_that_a_single_process_speaks() -> None:
-    together = MergedMetrics(SupervisorMetrics().registry, lambda: [said(worker())])
+    together = MergedMetrics(SupervisorMetrics().registry)
+    together.said(1, said(worker()))
     for accept in ("", "application/openmetrics-text;version=1.0.0"):
         body, kind = together.exposition(accept)
         assert kind == worker().exposition(accept)[1]

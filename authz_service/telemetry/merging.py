@@ -8,7 +8,7 @@ processes may differ: what is reported as good is good in each of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from prometheus_client import CollectorRegistry, Metric
@@ -93,21 +93,33 @@ def _merged(parts: list[Metric]) -> Metric:
 
 
 class MergedMetrics:
-    """The numbers of a supervisor and of its workers, as those of one service."""
+    """The numbers of a supervisor and of its workers, as those of one service.
 
-    def __init__(self, own: CollectorRegistry, workers: Callable[[], Iterable[Iterable[Metric]]]) -> None:
-        """``workers`` gives what each worker said last. It and ``departed`` belong to the event loop's thread."""
+    ``said`` and ``departed`` belong to the event loop's thread.
+    """
+
+    def __init__(self, own: CollectorRegistry) -> None:
+        """``own`` are the supervisor's."""
         self._own = own
-        self._workers = workers
-        self._departed: list[Metric] = []
+        # What each worker said last, and what those that are gone had counted. Replaced as a whole: who reads it in
+        # another thread while a worker goes finds that one's numbers once, neither twice nor not at all.
+        self._told: tuple[Mapping[int, Sequence[Metric]], Sequence[Metric]] = ({}, ())
 
-    def departed(self, families: Iterable[Metric]) -> None:
-        """A worker is gone, and this is what it said last."""
-        self._departed = merged([self._departed, totals(families)])
+    def said(self, worker: int, families: Sequence[Metric]) -> None:
+        """This is what the worker of this number counts by now."""
+        living, gone = self._told
+        self._told = ({**living, worker: families}, gone)
+
+    def departed(self, worker: int) -> None:
+        """The worker of this number is gone: what it had counted stays."""
+        living, gone = self._told
+        others = {number: families for number, families in living.items() if number != worker}
+        self._told = (others, merged([gone, totals(living.get(worker, ()))]))
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """As that of ``Metrics``. May be called from any thread."""
-        return encoded(_Collected(merged([self._own.collect(), *self._workers(), self._departed])), accept)
+        living, gone = self._told
+        return encoded(_Collected(merged([self._own.collect(), *living.values(), gone])), accept)
 
 
 class _Collected(CollectorRegistry):
