@@ -160,8 +160,8 @@ class Supervisor:
         """Start a worker and stay with it until it ends; returns how it did."""
         try:
             process = await _started(self._file, number, self._server, self._shared)
-        except OSError as error:  # too many processes, too little memory: it may be otherwise soon
-            return f"not started: {error.strerror}"
+        except (OSError, RuntimeError) as error:  # too many processes or, where asyncio waits in one, threads
+            return f"not started: {getattr(error, 'strerror', None) or error}"  # it may be otherwise soon
         self._processes[number] = process
         if self._stopping.is_set():
             process.stop()
@@ -210,17 +210,28 @@ def _rest(deaths: int) -> float:
 
 async def _started(file: Path, number: int, server: Server, shared: Shared) -> _Process:
     ours, theirs = socket.socketpair()
-    with theirs, contextlib.ExitStack() as undone:
+    async with contextlib.AsyncExitStack() as undone:
         undone.enter_context(ours)
-        told = _said(Worker(number, theirs.fileno(), server, shared))
-        inherited = [theirs.fileno(), *([] if shared.descriptor is None else [shared.descriptor])]
-        # What lies in the working directory is imported only if it is by ourselves as well.
-        safe = [] if str(Path.cwd()) in sys.path else ["-P"]
-        command = [sys.executable, *safe, "-m", "authz_service", "serve", "--config", str(file), "--worker", told]
-        process = await asyncio.create_subprocess_exec(*command, pass_fds=inherited)
+        with theirs:
+            command = _command(file, Worker(number, theirs.fileno(), server, shared))
+            inherited = [theirs.fileno(), *([] if shared.descriptor is None else [shared.descriptor])]
+            process = await asyncio.create_subprocess_exec(*command, pass_fds=inherited)
+        undone.push_async_callback(_killed, process)  # if we are to end just now, nobody else would know of it
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_ANSWER)
         undone.pop_all()
-    reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_ANSWER)
     return _Process(process, reader, writer)
+
+
+def _command(file: Path, worker: Worker) -> list[str]:
+    # What lies in the working directory is imported only if it is by ourselves as well.
+    safe = [] if str(Path.cwd()) in sys.path else ["-P"]
+    return [sys.executable, *safe, "-m", "authz_service", "serve", "--config", str(file), "--worker", _said(worker)]
+
+
+async def _killed(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
 
 
 class _Process:
@@ -286,6 +297,4 @@ class _Process:
     async def kill(self) -> None:
         """End it if it has not ended."""
         self._writer.close()
-        if self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
+        await _killed(self._process)

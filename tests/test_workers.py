@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import json
 import math
+import signal
 import socket
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
+starting = asyncio.create_subprocess_exec
 DENIED = Deny(Reason.NO_RULE, "-", "")
 
 
@@ -185,12 +188,15 @@ async def test_a_word_that_a_death_cut_short_is_not_taken_for_one() -> None:
     assert (heard, process.missing, process.serves) == ([True], ["keys"], False)
 
 
-@pytest.fixture
-def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+REFUSALS = (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), RuntimeError("can't start new thread"))
+
+
+@pytest.fixture(params=REFUSALS, ids=["process", "thread"])
+def supervisor(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
     """One that can start nothing, and does not rest."""
 
     async def refused(*_: object, **__: object) -> None:
-        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        raise request.param
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
     monkeypatch.setattr(workers, "_rest", lambda _: 0.0)
@@ -202,7 +208,9 @@ def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
 
 
 async def test_a_worker_that_can_not_be_started_is_an_error_at_the_start(supervisor: Supervisor) -> None:
-    with pytest.raises(StartFailed, match="before it served: not started: Resource temporarily unavailable"):
+    with pytest.raises(
+        StartFailed, match=r"before it served: not started: (Resource temporarily unavailable|can't start new thread)"
+    ):
         await supervisor.run()
 
 
@@ -217,3 +225,24 @@ async def test_a_worker_that_can_not_be_started_later_is_tried_again(
         supervisor._stop()
         await running
     assert {record.message for record in caplog.records} == {"a worker died"}
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+async def test_a_start_that_fails_leaves_no_process_behind_however_far_the_others_are(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    refused, asked = asyncio.create_subprocess_exec, itertools.count()
+    started: list[asyncio.subprocess.Process] = []
+
+    async def first_only(*_: str, **__: object) -> asyncio.subprocess.Process:
+        if next(asked):
+            for _turn in range(turns):
+                await asyncio.sleep(0)
+            return await refused("")
+        started.append(await starting("sleep", "5"))
+        return started[0]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", first_only)
+    with pytest.raises(StartFailed):
+        await supervisor.run()
+    assert all(each.returncode == -signal.SIGKILL for each in started)
