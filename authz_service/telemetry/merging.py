@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, TypeAlias
 
 from prometheus_client import CollectorRegistry, Metric
@@ -81,9 +82,17 @@ def merged(processes: Iterable[Iterable[Metric]]) -> list[Metric]:
     return [_merged(each) for each in parts.values()]
 
 
+def _added(values: Iterable[float]) -> Any:
+    """Their exact sum: one that is rounded depends on the order, and may be a trifle less after a death.
+
+    Prometheus would take that for a new start, and all that was ever counted for an increase.
+    """
+    return sum(map(Fraction, values), Fraction())
+
+
 def _merged(parts: list[Metric]) -> Metric:
     first = parts[0]
-    rule = sum if first.type in _TOTALS else GAUGES.get(first.name, max)  # max for what a newer library may add
+    rule = _added if first.type in _TOTALS else GAUGES.get(first.name, max)  # max for what a newer library may add
     values: dict[tuple[str, tuple[tuple[str, str], ...]], list[float]] = {}
     for family in parts:
         for sample in family.samples:
