@@ -223,8 +223,10 @@ async def _started(file: Path, number: int, server: Server, shared: Shared) -> _
 
 
 def _command(file: Path, worker: Worker) -> list[str]:
-    # What lies in the working directory is imported only if it is by ourselves as well.
-    safe = [] if str(Path.cwd()) in sys.path else ["-P"]
+    # What lies in the working directory, or where the environment or the user would have it, is imported only if it is
+    # by ourselves as well.
+    flags = {"-P": str(Path.cwd()) not in sys.path, "-E": sys.flags.ignore_environment, "-s": sys.flags.no_user_site}
+    safe = [option for option, chosen in flags.items() if chosen]
     return [sys.executable, *safe, "-m", "authz_service", "serve", "--config", str(file), "--worker", _said(worker)]
 
 

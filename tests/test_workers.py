@@ -9,6 +9,8 @@ import json
 import math
 import signal
 import socket
+import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,12 +18,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from authz_service import workers
+from authz_service.app import Worker
 from authz_service.config.load import load
+from authz_service.config.model import Server
 from authz_service.core.decision import Deny
 from authz_service.core.errors import StartFailed
 from authz_service.core.reasons import Reason
 from authz_service.telemetry.merging import GAUGES, MergedMetrics, merged, read, taken, totals
 from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
+from authz_service.transport.addresses import Shared
 from authz_service.workers import Supervisor, _rest
 
 if TYPE_CHECKING:
@@ -237,6 +242,19 @@ async def test_a_worker_that_can_not_be_started_later_is_tried_again(
         supervisor._stop()
         await running
     assert {record.message for record in caplog.records} == {"a worker died"}
+
+
+@pytest.mark.parametrize("isolated", [0, 1])
+def test_workers_are_isolated_from_the_environment_if_their_supervisor_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, isolated: int
+) -> None:
+    flags = SimpleNamespace(ignore_environment=isolated, no_user_site=isolated)
+    server = Server.model_validate({})
+    with monkeypatch.context() as changed:
+        changed.setattr(sys, "flags", flags)
+        command = workers._command(tmp_path, Worker(1, 3, server, Shared("127.0.0.1:1")))
+    options = command[1 : command.index("-m")]
+    assert [each in options for each in ("-E", "-s")] == [bool(isolated)] * 2
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
