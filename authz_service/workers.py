@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from authz_service.config.model import Settings
 
 _PATIENCE = 5.0  # seconds for a worker to answer; then it is told of as it was
-_LONGEST_ANSWER = 64 << 20  # bytes: the metrics of some hundred thousand series
+_LONGEST_ANSWER = 1 << 30  # bytes, of which none is kept ready: a longer one would end the supervisor
 _LONG_LIFE = 60.0  # seconds after which a death is nothing that goes on
 _LONGEST_REST = 30.0  # seconds before a worker is replaced that dies again and again
 

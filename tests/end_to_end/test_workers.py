@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import grpc
 import pytest
-from keys.fakes import jwks
+from keys.fakes import Provider, jwks
 from prometheus_client.parser import text_string_to_metric_families
 from transport.wire import AUDIENCE, ISSUER, check_request, read, signed
 
@@ -48,14 +48,14 @@ class Service:
             "transport": transport,
             "workers": 2,
         }
+        self.keys = {"jwks_file": "jwks.json"}
         (folder / "jwks.json").write_bytes(jwks("a"))
         self.write("one")
 
     def write(self, rule: str, **server: Any) -> None:
-        keys = {"jwks_file": "jwks.json"}
         settings = {
             "server": self.server | server,
-            "issuers": [{"issuer": ISSUER, "name": "main", "audiences": [AUDIENCE], "keys": keys}],
+            "issuers": [{"issuer": ISSUER, "name": "main", "audiences": [AUDIENCE], "keys": self.keys}],
             "rules": [{"name": rule}],
         }
         new = self.folder / "new"
@@ -257,6 +257,32 @@ async def test_a_replacement_listens_as_the_others_do_and_decides_by_what_the_fi
         assert {await service.once(good()) for _ in range(16)} == {"two ok"}
         assert await total(sidecar, "authz_build_info", transport="asyncio") == 1
         assert await total(sidecar, "authz_build_info") == 1
+
+
+@pytest.mark.parametrize("written_down", [True, False])
+async def test_a_replacement_denies_while_the_provider_is_away_unless_the_keys_are_written_down(
+    by_socket: Service,
+    written_down: bool,  # noqa: FBT001 - two ways to be
+) -> None:
+    async with Provider() as provider:
+        provider.serve("/jwks", jwks("a"))
+        by_socket.keys = {"jwks_uri": f"{provider.origin}/jwks", "refresh_interval": "1h"}
+        if written_down:
+            by_socket.keys["snapshot_file"] = "keys.json"
+        by_socket.write("one")
+        async with by_socket.running() as sidecar:
+            await until(lambda: not written_down or (by_socket.folder / "keys.json").exists())
+            provider.serve("/jwks", b"", status=503)
+            for times in (1, 2):  # until none is left that has fetched them
+                os.kill(workers(pid_of(sidecar))[0], signal.SIGKILL)
+                await until(lambda times=times: len(told(sidecar, "a worker died")) == times)  # type: ignore[misc]
+                await until(lambda: len(workers(pid_of(sidecar))) == 2)
+                if written_down:
+                    await sidecar.ready()
+            expected = "one ok" if written_down else "one keys_unavailable"
+            async with asyncio.timeout(HANG_GUARD):
+                while {await by_socket.once(good()) for _ in range(16)} != {expected}:
+                    pass
 
 
 async def test_workers_import_nothing_from_the_working_directory_that_their_supervisor_does_not(
