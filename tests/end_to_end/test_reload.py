@@ -14,7 +14,6 @@ import aiohttp
 import grpc
 import pytest
 from keys.fakes import jwks
-from prometheus_client.parser import text_string_to_metric_families
 from transport.wire import Answer, check_request, read, signed
 
 from authz_service.cli import main
@@ -26,12 +25,11 @@ from authz_service.demo.sidecar import Sidecar
 from authz_service.demo.upstream import Upstream
 from authz_service.transport.grpcio_server import SERVICE
 from support.mesh import TRANSPORTS, Mesh, running
+from support.operated import HANG_GUARD, told, until, values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-HANG_GUARD = 30.0  # seconds: no test waits for it
 ISSUER = "https://issuer.example"
 TAKEN, REFUSED = "configuration taken over", "configuration refused; the old one keeps serving"
 NEEDS_RESTART = "changed, but needs a restart to take effect"
@@ -85,16 +83,6 @@ def mounted(tmp_path: Path) -> Mounted:
     return mounted
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(HANG_GUARD):
-        while not is_so():  # noqa: ASYNC110 - another process changes it
-            await asyncio.sleep(0.02)
-
-
-def told(sidecar: Sidecar, event: str) -> list[dict[str, Any]]:
-    return [record for record in sidecar.log() if record["event"] == event]
-
-
 def hang_up(sidecar: Sidecar) -> None:
     assert sidecar.process is not None
     sidecar.process.send_signal(signal.SIGHUP)
@@ -102,10 +90,7 @@ def hang_up(sidecar: Sidecar) -> None:
 
 async def gauge(sidecar: Sidecar, name: str, **labels: str) -> float | None:
     """A sample's value; None when there is no such series."""
-    async with aiohttp.ClientSession() as session, session.get(f"{sidecar.admin_url}/metrics") as answer:
-        families = list(text_string_to_metric_families(await answer.text()))
-    samples = (each for family in families for each in family.samples)
-    return next((each.value for each in samples if each.name == name and labels.items() <= each.labels.items()), None)
+    return next(iter(await values(sidecar, name, **labels)), None)
 
 
 def token(scope: str, kid: str = "a", subject: str = "alice") -> str:

@@ -14,21 +14,19 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import grpc
 import pytest
 from keys.fakes import Provider, jwks
-from prometheus_client.parser import text_string_to_metric_families
 from transport.wire import AUDIENCE, ISSUER, check_request, read, signed
 
 from authz_service.cli import main
 from authz_service.demo.sidecar import Sidecar
 from authz_service.transport.grpcio_server import SERVICE
+from support.operated import HANG_GUARD, page, told, until, values
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
-HANG_GUARD = 30.0  # seconds: no test waits for it
 TAKEN, REFUSED = "configuration taken over", "configuration refused; the old one keeps serving"
 NEEDS_RESTART = "changed, but needs a restart to take effect"
 NOT_SHARED = "processes can not share a unix socket with transport grpcio: write transport: asyncio, or workers: 1"
@@ -102,10 +100,6 @@ def good() -> bytes:
     return check_request(token=signed("a", now=time.time()))
 
 
-def told(sidecar: Sidecar, event: str) -> list[dict[str, Any]]:
-    return [record for record in sidecar.log() if record["event"] == event]
-
-
 def pid_of(sidecar: Sidecar) -> int:
     assert sidecar.process is not None
     return sidecar.process.pid
@@ -125,21 +119,8 @@ def sockets(process: int) -> set[str]:
     return {each for each in found if each.startswith("socket:")}
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(HANG_GUARD):
-        while not is_so():  # noqa: ASYNC110 - another process changes it
-            await asyncio.sleep(0.02)
-
-
-async def page(sidecar: Sidecar, path: str) -> tuple[int, str]:
-    async with aiohttp.ClientSession() as session, session.get(f"{sidecar.admin_url}{path}") as answer:
-        return answer.status, await answer.text()
-
-
 async def total(sidecar: Sidecar, name: str, **labels: str) -> float:
-    _, text = await page(sidecar, "/metrics")
-    samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
-    return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
+    return sum(await values(sidecar, name, **labels))
 
 
 async def test_connections_are_spread_and_one_page_of_metrics_counts_every_call(service: Service) -> None:

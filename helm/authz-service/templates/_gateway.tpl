@@ -82,6 +82,7 @@ securityContext:
 {{- define "authz-service.envoy.bootstrap" -}}
 {{- $envoy := .Values.gateway.envoy -}}
 {{- $tls := include "authz-service.tlsSecret" . -}}
+{{- $most := 20000 -}}
 node: {id: {{ include "authz-service.fullname" . }}, cluster: {{ include "authz-service.fullname" . }}}
 admin:
   address: {pipe: {path: {{ dir (include "authz-service.socket" .) }}/envoy-admin.sock, mode: 384}}   # 0600: Envoy alone; see the listener `stats`
@@ -215,7 +216,7 @@ static_resources:
     # As many as there may be connections below: Envoy's own 1024 would fail requests that the application could answer.
     - name: authz-service
       connect_timeout: 0.25s
-      circuit_breakers: {thresholds: [{max_connections: 20000, max_pending_requests: 20000, max_requests: 20000}]}
+      circuit_breakers: {thresholds: [{max_connections: {{ $most }}, max_pending_requests: {{ $most }}, max_requests: {{ $most }}}]}
       typed_extension_protocol_options:
         envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
           "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
@@ -225,7 +226,7 @@ static_resources:
         endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: {{ include "authz-service.socket" . }}}}}}]}]
     - name: application
       connect_timeout: 1s
-      circuit_breakers: {thresholds: [{max_connections: 20000, max_pending_requests: 20000, max_requests: 20000}]}
+      circuit_breakers: {thresholds: [{max_connections: {{ $most }}, max_pending_requests: {{ $most }}, max_requests: {{ $most }}}]}
       typed_extension_protocol_options:
         envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
           "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
@@ -243,5 +244,5 @@ overload_manager:
     - name: envoy.resource_monitors.global_downstream_max_connections
       typed_config:
         "@type": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-        max_active_downstream_connections: 20000
+        max_active_downstream_connections: {{ $most }}
 {{- end -}}
