@@ -119,6 +119,10 @@ class Supervisor:
             keeping = [asyncio.create_task(self._keep(number)) for number in self._numbers]
             await asyncio.gather(*keeping)
             _logger.info("stopped")
+        except StartFailed:
+            self._stop()  # those that serve already finish what is in flight
+            await asyncio.gather(*keeping, return_exceptions=True)
+            raise
         finally:
             for task in keeping:
                 task.cancel()
