@@ -29,6 +29,7 @@ _TEXTS = {
     "dict_type": "must be a mapping, lines of the form `key: value`, not {found}",
     "greater_than_equal": "must be at least {ge}",
     "int_type": "must be a whole number, not {found}",
+    "less_than_equal": "must be at most {le}",
     "literal_error": "{value} is not accepted: write {expected}",
     "missing": "is required: add it",
     "model_type": "must be a mapping, lines of the form `key: value`, not {found}",

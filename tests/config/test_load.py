@@ -284,6 +284,7 @@ def test_a_key_must_be_a_text(refuses: Refuses, key: str, name: str) -> None:
     [
         ("server", "", "server: is empty: write a value, or remove it"),
         ("server", "[]", f"server: {NO_MAPPING}, not a list"),
+        ("server", "{workers: 257}", "server.workers: must be at most 256"),
         ("server", "{tls: }", "server.tls: is empty: write a value, or remove it"),
         ("upstream", "{headers: [a]}", f"upstream.headers: {NO_MAPPING}, not a list"),
         ("upstream", '{forward_authorization: "true"}', ("upstream.forward_authorization: must be true or false, "
