@@ -69,7 +69,7 @@ def _of_opaque(issuer: Issuer, settings: Introspection, said: Mapping[str, Any],
     members = dict(said)
     if members.get("iss") is None:  # optional in an answer, whose sender is known
         members["iss"] = issuer.issuer
-    if (text(members, "token_type") or "Bearer").lower() != "bearer":
+    if members.get("token_type") is not None and text(members, "token_type").lower() != "bearer":
         raise Rejected(Reason.WRONG_TOKEN_TYPE, "token_type in the answer is not Bearer")
     claims = validate(issuer, None, members, now)
     until = min(now + settings.cache_ttl, number(members, "exp", now), valid_until(issuer, claims))

@@ -84,6 +84,7 @@ def test_an_answer_that_does_not_say_active_does_not_mean_it() -> None:
         ({"token_type": None}, {}, "ok"),
         ({"token_type": "bearer"}, {}, "ok"),
         ({"token_type": "BEARER"}, {}, "ok"),
+        ({"token_type": ""}, {}, "wrong_token_type"),
         ({"token_type": "DPoP"}, {}, "wrong_token_type"),
         ({"token_type": "refresh_token"}, {}, "wrong_token_type"),
         ({"token_type": "access_token"}, {}, "wrong_token_type"),
