@@ -37,10 +37,11 @@ from authz_service.transport.http2.headers import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
-# What the peer may have in flight. What is kept of it is at most a message that is worth keeping for each stream.
+# What the peer may have in flight.
 MOST_STREAMS: Final = 1000  # at once; Envoy opens another connection for more
 STREAM_WINDOW: Final = 1 << 20  # octets of a request ahead of our reading
 CONNECTION_WINDOW: Final = 16 << 20
+MOST_KEPT: Final = 64 << 20  # octets of requests that are not there in full; beyond it the beginning of each
 
 # What a peer may do between two ticks beside calling. A proxy does a few of each a call; each call lends it some more.
 MOST_FRAMES: Final = 2000  # that are no call: WINDOW_UPDATE, PING, SETTINGS, PRIORITY, empty DATA...
@@ -122,6 +123,7 @@ class Connection:
         self._initial_window = 65_535  # the same of a stream that begins
         self._held: dict[int, Call] = {}  # those whose answers flow control holds back
         self._receive_window = CONNECTION_WINDOW  # octets that the peer may send
+        self._kept = 0  # octets of requests of which the rest has not come
         self._ticks = 0
         self._heard = 0  # at which tick
         self._asked = False  # whether anybody is there
@@ -328,14 +330,21 @@ class Connection:
         call.receive_window -= size
         if flags & frames.PADDED:
             payload = frames.unpadded(payload, flags)
-        # A message that is too long is denied by who serves it, which needs no more of it than that.
-        if call.received <= self._service.max_message_bytes + _PREFIX:
+        if call.received < _PREFIX or self._worth_keeping(call):
             call.parts.append(payload)
+            self._kept += len(payload)
         call.received += len(payload)
         if flags & frames.END_STREAM:
             self._requested(call)
         else:
             self._more_wanted(call, len(payload))
+
+    def _worth_keeping(self, call: Call) -> bool:
+        """A message that is too long is denied by who serves it, which needs no more of it than that.
+
+        So is one for which no room is left: to hold the peer back instead could leave it unable to finish any.
+        """
+        return call.received <= self._service.max_message_bytes + _PREFIX and self._kept < MOST_KEPT
 
     def _use_window(self, size: int) -> None:
         if size > self._receive_window:
@@ -357,6 +366,9 @@ class Connection:
     def _stream_in(self, call: Call) -> None:
         """Serve every message that is there in full, as long as what was answered before has gone out."""
         data = b"".join(call.parts)
+        kept = len(data)
+        if call.open and kept < call.received:
+            self.refuse(call, Status.UNIMPLEMENTED, "more calls than there is room for")
         while call.open and not call.to_send and len(data) >= _PREFIX:
             size = int.from_bytes(data[1:_PREFIX], "big")
             if data[0] != 0 or size > self._service.max_message_bytes:
@@ -368,8 +380,9 @@ class Connection:
                 self._tolerate()  # many small messages are as good as a flood, and ask for more than they are
                 message, data = data[_PREFIX : _PREFIX + size], data[_PREFIX + size :]
                 self._service.serve(call, message)
-        call.parts = [data]
-        call.received = len(data)
+        if call.stream in self._calls:  # else it has been answered
+            call.parts, call.received = [data], len(data)
+            self._kept -= kept - call.received
         if call.open and call.received > self._service.max_message_bytes + _PREFIX:
             self.refuse(call, Status.UNIMPLEMENTED, "more messages than are answered")
 
@@ -396,6 +409,7 @@ class Connection:
             return
         data = call.parts[0] if len(call.parts) == 1 else b"".join(call.parts)
         call.parts.clear()
+        self._kept -= len(data)
         if len(data) < call.received:  # cut, and it must not pass for whole if the limit has been raised meanwhile
             data = data.ljust(self._service.max_message_bytes + _PREFIX + 1, b"\0")
         if call.received < _PREFIX or int.from_bytes(data[1:_PREFIX], "big") != call.received - _PREFIX:
@@ -600,6 +614,8 @@ class Connection:
 
     def _forget(self, call: Call) -> None:
         del self._calls[call.stream]
+        if call.parts:
+            self._kept -= sum(map(len, call.parts))
         if self._held:
             self._held.pop(call.stream, None)
         call.close()

@@ -219,6 +219,62 @@ def test_who_asks_again_and_again_without_reading_is_answered_no_more() -> None:
     assert client.connection._calls[1].ending
 
 
+def half_sent(octets: int) -> Client:
+    """Requests of so much that are not ended."""
+    client = Client(Service(keep=True))
+    part = framed(b"x" * 1_000_000)
+    for _ in range(octets // len(part)):
+        client.send(client.headers(client.next_stream), data(client.next_stream - 2, part, 0))
+    return client
+
+
+def test_of_requests_that_do_not_end_a_bounded_part_is_kept_and_what_is_left_out_is_too_long() -> None:
+    client = half_sent(2 * connection.MOST_KEPT)
+    served, most = client.service.served, client.service.max_message_bytes
+    calls = list(client.connection._calls.values())
+    kept = client.connection._kept
+    assert kept == sum(len(part) for call in calls for part in call.parts)
+    assert connection.MOST_KEPT < kept <= connection.MOST_KEPT + len(calls) * frames.FRAME_BYTES
+    client.send(client.request(b"y" * 1000), client.request(b"y" * 100_000))
+    assert served[0] == b"y" * 1000  # what fits into one frame is decided as ever
+    assert len(served[1]) > most
+    whole = framed(b"y" * 10_000)
+    parts = [whole[:0], whole[:3], whole[3:]], [whole[:3], whole[3:5], whole[5:]]
+    client.send(
+        *[client.headers(901 + 2 * n) + b"".join(data(901 + 2 * n, each, 0) for each in parts[n]) for n in (0, 1)]
+    )
+    client.send(data(901, b""), data(903, b""))
+    assert served[2] == b"y" * 10_000
+    assert len(served[3]) > most
+    client.send(*[data(call.stream, b"") for call in calls])
+    assert {len(each) > most for each in served[4:] if each != b"x" * 1_000_000} == {True}
+    assert served.count(b"x" * 1_000_000) == connection.MOST_KEPT // 1_000_005
+    assert client.connection._kept == 0
+    client.send(client.request(b"y" * 100_000))
+    assert served[-1] == b"y" * 100_000
+
+
+def test_what_is_kept_of_requests_is_let_go_with_them() -> None:
+    client = half_sent(10_000_000)
+    assert client.connection._kept == 9 * 1_000_005
+    client.send(frames.reset(1, ErrorCode.CANCEL), data(3, b""), frames.window_update(5, 0))
+    assert client.connection._kept == 6 * 1_000_005
+    client.connection.lost()
+    assert client.connection._kept == 0
+
+
+def test_a_streamed_call_for_which_no_room_is_left_is_refused() -> None:
+    client = half_sent(2 * connection.MOST_KEPT)
+    client.service.streamed = frozenset({CHECK.encode()})
+    stream, kept = client.next_stream, client.connection._kept
+    client.send(client.headers(stream), data(stream, framed(b"one") + framed(b"two")[:5], 0))
+    assert client.connection._kept == kept + 5
+    client.send(data(stream, b"two", 0))
+    assert client.service.served == [b"one"]
+    assert client.answers[stream].status == "12"
+    assert client.connection._kept == kept
+
+
 def test_messages_of_a_streamed_call_without_end_end_the_connection() -> None:
     """One octet of a question may ask for a thousand of an answer, and a read brings thousands of questions."""
     client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 1 << 30})

@@ -183,6 +183,8 @@ class Correct(RuleBasedStateMachine):
             if answer.ended:
                 assert (answer.status, answer.messages) == ("0", [self.asked[stream]])
         assert total <= self.window
+        calls = self.client.connection._calls.values()
+        assert self.client.connection._kept == sum(len(part) for call in calls for part in call.parts)
 
     def teardown(self) -> None:
         if not hasattr(self, "client"):
