@@ -18,16 +18,19 @@ from urllib.parse import quote
 from hpack import Decoder, HPACKError
 
 from authz_service.transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
+from authz_service.transport.http2.representations import representations
 
 # A tracing Envoy copies the client's tracestate into the call, up to the 8 MiB of headers that it can be made to take.
 MOST_LIST: Final = 16 << 20  # octets of a header list
-_REMEMBERED, _LONGEST = 64, 4096  # blocks, and octets of each: a proxy repeats a handful
+MOST_FIELDS: Final = 1000  # of a header list; a proxy's has a few dozen
+_SHORT = 4096  # octets of a block that is decoded in one go
+_REMEMBERED = 64  # blocks that are short: a proxy repeats a handful
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TIMEOUT_DIGITS = 8
 _LENGTH_DIGITS = 18  # of a number that no request reaches; Python itself refuses to read one of thousands
 _OF_A_CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 _NAME = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
-_NO_VALUE = re.compile(rb"[\0\r\n]|\A[ \t]|[ \t]\Z")
+_NO_VALUE = re.compile(rb"[\0\r\n]")
 _PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
 _OK, _NOT_ALLOWED, _UNSUPPORTED = 200, 405, 415
 
@@ -86,7 +89,7 @@ class HeaderBlocks:
         if changed:
             self._heads.clear()
         head = _head_of(fields)
-        if not changed and len(block) <= _LONGEST and len(self._heads) < _REMEMBERED:
+        if not changed and len(block) <= _SHORT and len(self._heads) < _REMEMBERED:
             self._heads[block] = head
         return head
 
@@ -96,10 +99,18 @@ class HeaderBlocks:
         return (table.maxsize, *table.dynamic_entries)
 
     def _fields(self, block: bytes) -> list[tuple[bytes, bytes]]:
+        fields: list[tuple[bytes, bytes]] = []
         try:
-            return list(self._decoder.decode(block, raw=True))
+            for number, part in enumerate((block,) if len(block) <= _SHORT else representations(block)):
+                decoded = self._decoder.decode(part, raw=True)
+                if fields and not decoded:
+                    raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "the table is resized amid a header block")
+                fields += decoded
+                if max(number, len(fields)) > MOST_FIELDS:  # a resizing is no field, and takes its time as well
+                    raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header list of too many fields")
         except HPACKError:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a header block can not be decoded") from None
+        return fields
 
 
 def _head_of(fields: list[tuple[bytes, bytes]]) -> Head:
@@ -141,7 +152,7 @@ def require_trailers(fields: list[tuple[bytes, bytes]]) -> None:
 
 def _well_formed(name: bytes, value: bytes) -> None:
     """Section 8.2.1."""
-    if not _NAME.fullmatch(name) or _NO_VALUE.search(value):
+    if not _NAME.fullmatch(name) or _NO_VALUE.search(value) or value.strip(b" \t") != value:
         raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a field that is not well-formed")
 
 

@@ -54,6 +54,17 @@ def test_what_a_status_tells_is_percent_encoded(message: str) -> None:
     assert unquote(encoded) == message
 
 
+@pytest.mark.parametrize("more", [0, 5000], ids=["short", "long"])
+def test_the_table_is_resized_at_the_beginning_of_a_block_and_not_within(more: int) -> None:
+    """RFC 7541 section 4.2."""
+    block = plain(*HEAD, *GRPC, ("x-a", "b" * more))
+    assert HeaderBlocks().head(b"\x20\x3f\x01" + block) == HeaderBlocks().head(block)
+    for fault in (block + b"\x20", b"\x82\x20" + block):
+        with pytest.raises(ConnectionFault) as ended:
+            HeaderBlocks().head(fault)
+        assert ended.value.code == ErrorCode.COMPRESSION_ERROR
+
+
 def test_a_block_that_repeats_is_decoded_once() -> None:
     blocks, block = Decoding(), plain(*HEAD, *GRPC)
     first = blocks.head(block)
@@ -95,7 +106,7 @@ def test_what_is_remembered_is_bounded() -> None:
         blocks.head(plain(*HEAD, *GRPC, ("x-a", str(number))))
     blocks.head(plain(*HEAD, *GRPC, ("x-a", "x" * 5000)))
     assert len(blocks._heads) == headers._REMEMBERED
-    assert max(map(len, blocks._heads)) <= headers._LONGEST
+    assert max(map(len, blocks._heads)) <= headers._SHORT
 
 
 @given(st.binary(max_size=60))
