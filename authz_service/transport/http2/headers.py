@@ -1,37 +1,39 @@
 """Header blocks: what a request's say (RFC 9113 section 8, gRPC over HTTP/2), and those that answers are made of.
 
-Law: a block is decoded once in the order of its coming, since each may change what the next one means (RFC 7541
-section 2.2). A block that left the decoder's table as it was means the same as long as the table stays as it is, so it
-is recognised by its octets: for decoding depends on nothing else.
+Law: a block that left the decoder's table as it was means the same as long as the table stays as it is, so it is
+recognised by its octets: for decoding depends on nothing else. Of others, what is read is recognised by its fields.
 
 Answers are never added to the peer's table, so they are the same octets for ever.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from hpack import Decoder, HPACKError
+from authz_service.transport.http2.compression import Decoder
+from authz_service.transport.http2.fields import (
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    GRPC_ENCODING,
+    GRPC_TIMEOUT,
+    METHOD,
+    PATH,
+    SCHEME,
+)
+from authz_service.transport.http2.frames import ErrorCode, StreamFault
 
-from authz_service.transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
-from authz_service.transport.http2.representations import representations
+if TYPE_CHECKING:
+    from authz_service.transport.http2.fields import Field
 
 # A tracing Envoy copies the client's tracestate into the call, up to the 8 MiB of headers that it can be made to take.
 MOST_LIST: Final = 16 << 20  # octets of a header list
-MOST_FIELDS: Final = 1000  # of a header list; a proxy's has a few dozen
-_SHORT = 4096  # octets of a block that is decoded in one go
-_REMEMBERED = 64  # blocks that are short: a proxy repeats a handful
+_REMEMBERED, _LONGEST = 64, 4096  # blocks, and octets of each: a proxy repeats a handful
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TIMEOUT_DIGITS = 8
 _LENGTH_DIGITS = 18  # of a number that no request reaches; Python itself refuses to read one of thousands
-_OF_A_CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
-_NAME = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
-_NO_VALUE = re.compile(rb"[\0\r\n]")
-_PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
 _OK, _NOT_ALLOWED, _UNSUPPORTED = 200, 405, 415
 
 
@@ -60,8 +62,10 @@ class HeaderBlocks:
     """Reads the header blocks of one connection."""
 
     def __init__(self) -> None:
-        self._decoder = Decoder(max_header_list_size=MOST_LIST)
-        self._heads: dict[bytes, Head] = {}
+        self._decoder = Decoder()
+        self._blocks: dict[bytes, Head] = {}  # by their octets, as long as the table is what it was
+        self._changes = 0  # of the table, when they were remembered
+        self._heads: dict[tuple[Field, ...], Head] = {}  # by what is read of them
 
     def head(self, block: bytes) -> Head:
         """What a request's block says.
@@ -70,96 +74,82 @@ class HeaderBlocks:
             ConnectionFault: when it can not be decoded; nothing after it could.
             StreamFault: when it is malformed.
         """
-        known = self._heads.get(block)
+        known = self._blocks.get(block)
         return self._new(block) if known is None else known
 
-    def decoded(self, block: bytes) -> list[tuple[bytes, bytes]]:
-        """The fields of any other block.
+    def decoded(self, block: bytes) -> list[Field]:
+        """The fields of any block.
 
         Raises:
             ConnectionFault: as above.
         """
-        self._heads.clear()  # it may have changed the table, and is too rare to find out
-        return self._fields(block)
-
-    def _new(self, block: bytes) -> Head:
-        before = self._table()
-        fields = self._fields(block)
-        changed = self._table() != before
-        if changed:
-            self._heads.clear()
-        head = _head_of(fields)
-        if not changed and len(block) <= _SHORT and len(self._heads) < _REMEMBERED:
-            self._heads[block] = head
-        return head
-
-    def _table(self) -> tuple[object, ...]:
-        """All that decoding depends on beside the octets."""
-        table = self._decoder.header_table
-        return (table.maxsize, *table.dynamic_entries)
-
-    def _fields(self, block: bytes) -> list[tuple[bytes, bytes]]:
-        fields: list[tuple[bytes, bytes]] = []
-        try:
-            for number, part in enumerate((block,) if len(block) <= _SHORT else representations(block)):
-                decoded = self._decoder.decode(part, raw=True)
-                if fields and not decoded:
-                    raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "the table is resized amid a header block")
-                fields += decoded
-                if max(number, len(fields)) > MOST_FIELDS:  # a resizing is no field, and takes its time as well
-                    raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header list of too many fields")
-        except HPACKError:
-            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a header block can not be decoded") from None
+        fields = self._decoder.decode(block)
+        if self._changes != self._decoder.changes:
+            self._changes = self._decoder.changes
+            self._blocks.clear()
         return fields
 
+    def _new(self, block: bytes) -> Head:
+        before = self._changes
+        read = _read(self.decoded(block))
+        head = self._heads.get(read) or _head_of(read)
+        if len(block) <= _LONGEST:
+            _remember(self._heads, read, head)
+            if self._changes == before:
+                _remember(self._blocks, block, head)
+        return head
 
-def _head_of(fields: list[tuple[bytes, bytes]]) -> Head:
-    pseudo: dict[bytes, bytes] = {}
-    plain: dict[bytes, bytes] = {}
-    for name, value in fields:
-        _well_formed(name, value)
-        if name.startswith(b":"):
-            if name not in _PSEUDO or name in pseudo or plain:
-                raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a pseudo-header field that is unknown, repeated or late")
-            pseudo[name] = value
-        else:
-            _allowed(name, value)
-            if name == b"content-length" and plain.get(name, value) != value:
-                raise StreamFault(ErrorCode.PROTOCOL_ERROR, "several lengths of one content")
-            plain[name] = value
-    if not (pseudo.keys() >= {b":method", b":scheme", b":path"} and pseudo[b":path"]):
+
+def _remember(heads: dict[Any, Head], key: object, head: Head) -> None:
+    if len(heads) >= _REMEMBERED and key not in heads:
+        heads.clear()
+    heads[key] = head
+
+
+def _read(fields: list[Field]) -> tuple[Field, ...]:
+    """Those that say something that matters."""
+    read: list[Field] = []
+    plain = False
+    for field in fields:
+        if field.fault is not None:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, field.fault)
+        if not field.pseudo:
+            plain = True
+        elif plain:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a pseudo-header field that is late")
+        if field.read:
+            read.append(field)
+    return tuple(read)
+
+
+def _head_of(read: tuple[Field, ...]) -> Head:
+    said: dict[bytes, bytes] = {}
+    for field in read:
+        if said.get(field.name, field.value) != field.value and field.name == CONTENT_LENGTH:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "several lengths of one content")
+        if field.pseudo and field.name in said:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a pseudo-header field that is repeated")
+        said[field.name] = field.value
+    if not (said.keys() >= {METHOD, SCHEME, PATH} and said[PATH]):
         raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a pseudo-header field is missing")
     return Head(
-        path=pseudo[b":path"],
-        http_status=_http_status(pseudo[b":method"], plain.get(b"content-type", b"")),
-        timeout=_seconds(plain.get(b"grpc-timeout")),
-        encoding=plain.get(b"grpc-encoding", b"identity"),
-        content_length=_length(plain.get(b"content-length")),
+        path=said[PATH],
+        http_status=_http_status(said[METHOD], said.get(CONTENT_TYPE, b"")),
+        timeout=_seconds(said.get(GRPC_TIMEOUT)),
+        encoding=said.get(GRPC_ENCODING, b"identity"),
+        content_length=_length(said.get(CONTENT_LENGTH)),
     )
 
 
-def require_trailers(fields: list[tuple[bytes, bytes]]) -> None:
+def require_trailers(fields: list[Field]) -> None:
     """Section 8.1.
 
     Raises:
         StreamFault: when they are malformed. Beyond that they say nothing that matters.
     """
-    for name, value in fields:
-        _well_formed(name, value)
-        if name.startswith(b":"):
-            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a pseudo-header field at the end")
-
-
-def _well_formed(name: bytes, value: bytes) -> None:
-    """Section 8.2.1."""
-    if not _NAME.fullmatch(name) or _NO_VALUE.search(value) or value.strip(b" \t") != value:
-        raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a field that is not well-formed")
-
-
-def _allowed(name: bytes, value: bytes) -> None:
-    """Section 8.2.2."""
-    if name in _OF_A_CONNECTION or (name == b"te" and value != b"trailers"):
-        raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a field that is of HTTP/1.1 connections")
+    for field in fields:
+        if field.pseudo or field.fault is not None:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, field.fault or "a pseudo-header field at the end")
 
 
 def _http_status(method: bytes, content_type: bytes) -> int:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import hpack
 import pytest
 
 from authz_service.transport.http2 import connection, frames, headers
@@ -76,37 +73,18 @@ def test_a_small_block_that_stands_for_a_large_list_ends_the_connection() -> Non
     assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (b"", b"\x82" * (headers.MOST_FIELDS + 1)),
-        (b"", b"\x82" * 20_000),
-        (b"", headers.block((b"a", b"")) * 20_000),
-        (b"\x20" * 20_000, b""),
-    ],
-    ids=["a few too many", "of the table", "literals", "resizings"],
-)
-def test_a_header_list_of_many_fields_ends_the_connection_before_all_of_them_are_decoded(
-    before: bytes, after: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What decodes it copies all that follows a literal, so that 4 MB of them would take it minutes."""
-    decoded: list[int] = []
-
-    class Decoder(hpack.Decoder):
-        def decode(self, data: bytes, raw: bool = False) -> Any:  # noqa: FBT001, FBT002 - hpack's signature
-            decoded.append(len(data))
-            return super().decode(data, raw)
-
-    monkeypatch.setattr(headers, "Decoder", Decoder)
+@pytest.mark.parametrize("field", [b"\x82", headers.block((b"a", b""))], ids=["of the table", "literal"])
+def test_a_header_list_of_many_fields_ends_the_connection(field: bytes) -> None:
+    """``hpack``'s decoder takes minutes for 4 MB of literals."""
     client = Client()
-    block = before + client.block() + after
-    octets = [block[at : at + frames.FRAME_BYTES] for at in range(0, len(block), frames.FRAME_BYTES)]
-    client.send(client.headers(1, octets[0], 0 if octets[1:] else frames.END_HEADERS))
-    for at, part in enumerate(octets[1:], 2):
-        flags = frames.END_HEADERS if at == len(octets) else 0
-        client.send(frames.frame(frames.CONTINUATION, flags, 1, part))
+    block = client.block() + field * 100_000
+    parts = [block[at : at + frames.FRAME_BYTES] for at in range(0, len(block), frames.FRAME_BYTES)]
+    client.send(
+        client.headers(1, parts[0], 0),
+        *[frames.frame(frames.CONTINUATION, 0, 1, part) for part in parts[1:-1]],
+        frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, parts[-1]),
+    )
     assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
-    assert decoded == [len(block)] or (max(decoded) < 50 and len(decoded) <= headers.MOST_FIELDS + 2)
 
 
 def test_a_number_in_a_header_block_that_goes_on_and_on_ends_the_connection() -> None:

@@ -6,24 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import hpack
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from authz_service.transport.http2 import connection, frames, headers
+from authz_service.transport.http2 import connection, frames
 from authz_service.transport.http2.connection import Connection
+from authz_service.transport.http2.fields import Field
 from authz_service.transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
-from authz_service.transport.http2.headers import Head, HeaderBlocks, _head_of
-from authz_service.transport.http2.representations import representations
+from authz_service.transport.http2.headers import Head, HeaderBlocks, _head_of, _read
 from transport.http2.client import GRPC, HEAD, Client, Service, data, framed
 
 RECORDED = sorted((Path(__file__).parents[2] / "vectors" / "http2").glob("*.bin"))
 
 
 # Header blocks.
-
-HOW = ["short", "plain", "secret"]
 
 
 def steps() -> st.SearchStrategy[list[Any]]:
@@ -40,15 +37,8 @@ def steps() -> st.SearchStrategy[list[Any]]:
     )
 
 
-@pytest.mark.parametrize("short", [0, 4096])
-@given(steps=steps())
-def test_a_block_says_what_decoding_it_in_one_go_would_say_recognised_or_not(short: int, steps: list[Any]) -> None:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(headers, "_SHORT", short)
-        _held_against_decoding(steps)
-
-
-def _held_against_decoding(steps: list[Any]) -> None:
+@given(steps())
+def test_a_block_that_is_recognised_says_what_decoding_it_would_say(steps: list[Any]) -> None:
     encoder, reference, blocks = hpack.Encoder(), hpack.Decoder(), HeaderBlocks()
     sent: list[bytes] = []
     for what, argument in steps:
@@ -72,7 +62,7 @@ def decoded(decoder: hpack.Decoder, block: bytes) -> Head | str:
     except hpack.HPACKError:
         return "connection"
     try:
-        return _head_of(fields)
+        return _head_of(_read([Field(*field) for field in fields]))
     except StreamFault:
         return "stream"
 
@@ -84,39 +74,6 @@ def recognised(blocks: HeaderBlocks, block: bytes) -> Head | str:
         return "connection"
     except StreamFault:
         return "stream"
-
-
-@given(st.lists(st.tuples(st.text(max_size=200), st.text(max_size=200), st.sampled_from(HOW)), max_size=20), st.data())
-def test_a_block_is_taken_apart_where_its_fields_begin(
-    fields: list[tuple[str, str, str]], drawn: st.DataObject
-) -> None:
-    encoder, decoder = hpack.Encoder(), hpack.Decoder()
-    encoder.header_table_size = drawn.draw(st.sampled_from([4096, 50]))
-    block = b""
-    for name, value, how in fields:
-        block += encoder.encode([(name, value, how == "secret")], huffman=how == "short")
-    parts = list(representations(block))
-    assert b"".join(parts) == block
-    told = [field for part in parts for field in decoder.decode(part, raw=True)]
-    assert told == [(name.encode(), value.encode()) for name, value, _ in fields]
-    cut = block[: drawn.draw(st.integers(0, len(block)))]
-    if cut in {b"".join(parts[:number]) for number in range(len(parts) + 1)}:
-        assert b"".join(representations(cut)) == cut
-    else:
-        with pytest.raises(ConnectionFault):
-            list(representations(cut))
-
-
-@given(st.binary(max_size=100))
-def test_any_octets_are_taken_apart_or_refused_and_what_can_be_decoded_can_be_taken_apart(block: bytes) -> None:
-    try:
-        parts = list(representations(block))
-    except ConnectionFault:
-        with pytest.raises(hpack.HPACKError):
-            hpack.Decoder().decode(block)
-    else:
-        assert b"".join(parts) == block
-        assert all(parts)
 
 
 # A client that keeps to the rules, in any order and any pieces.
