@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 IN_FLIGHT = (1, 16)
 FIRST_PORT = 19201
 _TYPE = "type.googleapis.com/envoy.extensions"
+_TRACED = ", traced"  # the end of a way's name, where Envoy makes spans, of which it samples none
 _ROUTER = {"name": "router", "typed_config": {"@type": f"{_TYPE}.filters.http.router.v3.Router"}}
+_TRACER = {
+    "name": "envoy.tracers.opentelemetry",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+        "grpc_service": {"envoy_grpc": {"cluster_name": GRPCIO}},  # which hears nothing, as nothing is sampled
+        "service_name": "bench",
+    },
+}
 _HTTP2 = {
     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
         "@type": f"{_TYPE}.upstreams.http.v3.HttpProtocolOptions",
@@ -41,6 +50,8 @@ def behind_envoy(subject: Subject) -> list[Row]:
         "jwt_authn, cache": [_jwt_authn(subject, cached=True)],
         "ext_authz, grpcio": [ext_authz(GRPCIO)],
         "ext_authz, asyncio": [ext_authz(ASYNCIO)],
+        f"ext_authz, grpcio{_TRACED}": [ext_authz(GRPCIO)],
+        f"ext_authz, asyncio{_TRACED}": [ext_authz(ASYNCIO)],
     }
     config = subject.folder / "envoy.json"
     config.write_text(json.dumps(bootstrap(ways)))
@@ -59,7 +70,8 @@ def behind_envoy(subject: Subject) -> list[Row]:
         headers = ("-H", f":authority: {HOST}", "-H", f"authorization: Bearer {subject.token()}")
 
         def measure(way: str, in_flight: int) -> Load:
-            pids = [envoy.pid, *([sidecars[way]] if way in sidecars else [])]
+            asked = sidecars.get(way.removesuffix(_TRACED))
+            pids = [envoy.pid, *([asked] if asked else [])]
             url = f"http://127.0.0.1:{FIRST_PORT + list(ways).index(way)}{PATH}"
             return h2load(pids, url, CALLS if in_flight > 1 else CALLS // 4, in_flight, subject.folder, *headers)
 
@@ -107,6 +119,8 @@ def _listener(name: str, port: int, filters: list[dict[str, Any]]) -> dict[str, 
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [answer]}]},
         "http_filters": [*filters, _ROUTER],
     }
+    if name.endswith(_TRACED):
+        manager["tracing"] = {"provider": _TRACER, "random_sampling": {"value": 0}}
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
     return {"name": name, "address": _address(port), "filter_chains": [chain]}
 
