@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from unittest.mock import Mock
 
 import hpack
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz_service.transport.http2 import compression, headers
+from authz_service.transport.http2 import compression, frames, headers
 from authz_service.transport.http2.compression import MOST_FIELDS, Decoder
 from authz_service.transport.http2.frames import ConnectionFault, ErrorCode
 from transport.http2.client import GRPC, HEAD
@@ -166,6 +167,21 @@ def test_a_block_that_is_cut_or_changed_says_what_hpack_reads(drawn: st.DataObje
         assert ours(decoder, cut) == wanted
         if wanted == ErrorCode.COMPRESSION_ERROR:
             return
+
+
+def test_what_a_tracing_envoy_sent_is_decoded_and_changes_the_table_with_each_call() -> None:
+    octets = (Path(__file__).parents[2] / "vectors" / "http2" / "envoy_traced.bin").read_bytes()
+    decoder, reference, at, changes = Decoder(), hpack.Decoder(), len(frames.PREFACE), [0]
+    while at < len(octets):
+        high, low, kind, flags, _ = frames.HEADER.unpack_from(octets, at)
+        start, at = at + frames.HEADER_BYTES, at + frames.HEADER_BYTES + (high << 16 | low)
+        if kind == frames.HEADERS:
+            assert flags & frames.END_HEADERS
+            fields = ours(decoder, octets[start:at])
+            assert fields == theirs(reference, octets[start:at])
+            assert b"traceparent" in dict(fields if isinstance(fields, list) else [])
+            changes.append(decoder.changes)
+    assert len(set(changes)) == len(changes) == 7
 
 
 # Its limits.
