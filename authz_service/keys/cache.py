@@ -132,7 +132,7 @@ class KeyCache:
             return NoKey.ABSENT
         if may_fetch and self._may_wait(now):
             return NoKey.FETCH
-        if self._failures or (may_fetch and self._in_flight):  # it may be there, and nobody can tell yet
+        if self._failures or self._in_flight:  # it may be there, and nobody can tell yet
             return NoKey.UNAVAILABLE
         if not may_fetch:
             self._remember_absent(kid, now)
@@ -169,9 +169,16 @@ class KeyCache:
         return self._fetch is not None and not self._fetch.done()
 
     async def refresh_for_request(self) -> None:
-        """What a request that was answered ``NoKey.FETCH`` awaits: a fetch shared by all, and then a cool-down."""
+        """What a request that was answered ``NoKey.FETCH`` awaits: a fetch shared by all, and then a cool-down.
+
+        It is called in a task of its own, some turns of the loop after that answer: the fetch may have ended, and those
+        that came together with it may wait already.
+        """
+        now = self._clock()
+        if not self._may_wait(now):
+            return
         if not self._in_flight:
-            self._extra_fetch_at = self._clock() + self._settings.unknown_kid_cooldown
+            self._extra_fetch_at = now + self._settings.unknown_kid_cooldown
         self._waiting += 1
         try:
             await self.refresh()

@@ -484,6 +484,40 @@ async def test_waiting_for_a_fetch_that_was_under_way_anyway_starts_no_cool_down
 
 
 @in_virtual_time
+async def test_a_fetch_that_ended_before_a_request_came_to_wait_for_it_is_followed_by_no_other() -> None:
+    """A request is answered where it was read, and waits in a task that begins later."""
+    kept = Kept("a", lifetime=HOUR, unknown_kid_cooldown="30s")
+    async with kept.running():
+        kept.source.hold()
+        asking = asyncio.create_task(kept.ask("new"))
+        await settled()
+        kept.publish("a", "new")
+        assert [kept.find(kid) for kid in ("new", "forged")] == [NoKey.FETCH] * 2
+        kept.source.release()
+        assert await asking == ["new"]
+        await kept.cache.refresh_for_request()
+        assert kept.source.fetches == 2
+        assert [kept.find(kid, may_fetch=False) for kid in ("new", "forged")] == [["new"], NoKey.ABSENT]
+
+
+@in_virtual_time
+async def test_of_requests_that_come_together_no_more_wait_than_of_those_that_come_one_by_one() -> None:
+    kept = Kept("a", lifetime=HOUR)
+    async with kept.running():
+        kept.source.hold()
+        assert {kept.find(f"k{number}") for number in range(100)} == {NoKey.FETCH}
+        waiting = [asyncio.create_task(kept.cache.refresh_for_request()) for _ in range(100)]
+        await settled()
+        assert sum(not each.done() for each in waiting) == 32
+        assert kept.find("k99", may_fetch=False) is NoKey.UNAVAILABLE  # nobody can tell yet
+        kept.publish("a", "k99")
+        kept.source.release()
+        await asyncio.gather(*waiting)
+        assert kept.find("k99") == ["k99"]
+        assert kept.source.fetches == 2
+
+
+@in_virtual_time
 async def test_a_kid_too_long_to_be_one_is_absent_without_a_fetch() -> None:
     kept = Kept("a")
     async with kept.running():
