@@ -189,7 +189,7 @@ def test_the_denial_of_unreadable_bytes_carries_the_challenge_of_a_malformed_req
     assert fits_a_header(answer.headers["www-authenticate"])
 
 
-@pytest.mark.parametrize("reason", ALLOWANCES)
+@pytest.mark.parametrize("reason", sorted(ALLOWANCES))
 def test_an_allowance_overwrites_and_removes_headers_and_says_nothing_to_the_caller(reason: Reason) -> None:
     allow = Allow(reason, "r", CLAIMS, headers=(("x-a", "1"), ("x-b", "\u00fc")), remove=("x-c", "authorization"))
     answer = answered(allow)
