@@ -387,7 +387,9 @@ async def test_a_fault_anywhere_in_deciding_is_an_internal_error_and_told_withou
     assert metrics.registry.get_sample_value("authz_checks_total", labels) == 1
 
 
-@pytest.mark.parametrize("outcome", [None, "allow", True, object(), 7], ids=["none", "string", "true", "object", "number"])
+@pytest.mark.parametrize(
+    "outcome", [None, "allow", True, object(), 7], ids=["none", "string", "true", "object", "number"]
+)
 @in_virtual_time
 async def test_what_is_no_decision_is_not_taken_for_one(outcome: Any) -> None:
     assert_last_resort(read(await servicer_over(Deciding(outcome)).check(b"", None)))
