@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= auto # processes that test: one for each core
+# Every test on all cores; tests/conftest.py says how many at once.
+PYTEST := -m pytest --numprocesses auto --dist worksteal
 UNIT := $(addprefix tests/,admin config core keys rules telemetry tokens tools transport)
 PIP := pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
@@ -19,11 +20,11 @@ demo: $(VENV)/demo ## the whole path on this machine: real Envoy, real requests 
 	@$(BIN)/authz-service demo $(if $(ONCE),--once)
 
 check: lint ## format, lint, types, layers and the unit tests, in under a minute
-	@$(BIN)/python -m pytest --quiet --numprocesses $(WORKERS) $(UNIT)
+	@$(BIN)/python $(PYTEST) --quiet $(UNIT)
 
 test: lint ## lint, then every test with branch coverage, the real Envoy's included
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest --numprocesses $(WORKERS)
+	@$(BIN)/coverage run $(PYTEST)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
@@ -38,7 +39,7 @@ test-oldest: ## every test on the oldest versions that pyproject.toml allows
 suite: $(VENV)/dev
 	@$(BIN)/uv venv --quiet --clear --seed --python $(BIN)/python $(VENV)-$(RESOLUTION)
 	@$(BIN)/uv pip install --quiet --python $(VENV)-$(RESOLUTION) --resolution $(RESOLUTION) --editable '.[test]'
-	@$(VENV)-$(RESOLUTION)/bin/python -m pytest --numprocesses $(WORKERS)
+	@$(VENV)-$(RESOLUTION)/bin/python $(PYTEST)
 
 lint: $(VENV)/dev ## format, ruff, mypy, layers
 	@$(BIN)/ruff format --check .

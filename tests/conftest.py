@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import settings
 
 # No test asserts a time: how long an example takes says more about what else the machine does.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two processes for each core: half of the suite's time is spent waiting for other programs."""
+    return 2 * (os.cpu_count() or 1)

@@ -397,7 +397,7 @@ async def test_what_a_removed_issuer_told_in_gauges_goes_and_its_counters_stay(p
             assert sample(app.metrics, f"authz_jwks_{gauge}", issuer="gone") is None
             assert sample(app.metrics, f"authz_jwks_{gauge}", issuer="main") is not None
         assert sample(app.metrics, "authz_jwks_fetches_total", issuer="gone", result="success") == 1
-        assert not any(task.get_name() == f"keys of {keys.issuer}" for task in asyncio.all_tasks() if not task.done())
+        await until(lambda: f"keys of {keys.issuer}" not in {task.get_name() for task in asyncio.all_tasks()})
 
 
 async def test_an_issuer_that_comes_back_is_kept_anew(place: Place) -> None:
