@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
@@ -268,7 +267,6 @@ def test_a_key_may_say_what_it_signs_with(content: bytes, algorithm: str) -> Non
         pem(RSA_KEY).replace(b"A", b"B"),
         jwk(RSA_KEY)[:-10],
     ],
-    ids=itertools.count(),  # the keys are new in every process, and names that differ cannot be spread over several
 )
 def test_what_is_no_fit_private_key_is_refused_without_a_word_of_it(content: bytes) -> None:
     with pytest.raises(FetchFailed) as refused:
