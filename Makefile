@@ -39,13 +39,14 @@ test-oldest: ## every test on the oldest versions that pyproject.toml allows
 suite: $(VENV)/dev
 	@$(BIN)/uv venv --quiet --clear --seed --python $(BIN)/python $(VENV)-$(RESOLUTION)
 	@$(BIN)/uv pip install --quiet --python $(VENV)-$(RESOLUTION) --resolution $(RESOLUTION) --editable '.[test]'
-	@$(VENV)-$(RESOLUTION)/bin/python $(PYTEST)
+	@$(VENV)-$(RESOLUTION)/bin/python $(PYTEST) -m "not locked"
 
-lint: $(VENV)/dev ## format, ruff, mypy, layers
+lint: $(VENV)/dev ## format, ruff, mypy, layers, workflows
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest --quiet --no-header tests/test_workflows.py
 
 format: $(VENV)/dev ## rewrite the code in the one format
 	@$(BIN)/ruff format .
@@ -70,7 +71,7 @@ soak: $(VENV)/dev ## a million checks through Envoy while rules and keys change;
 	@$(BIN)/python -m bench.soak
 
 clean: ## forget the virtual environments and every cache
-	@rm -rf $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/oidc_provider/node_modules tests/observability/.prometheus tests/end_to_end/.go
+	@rm -rf $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/oidc_provider/node_modules tests/observability/.prometheus tests/.go
 
 # One virtual environment: the demo needs a part of what development needs. Everything comes from the lock files, with their
 # hashes, and what builds the program does too. A stamp is newer than the files above it when what they list is installed.

@@ -53,10 +53,19 @@ rules:
 # Printing.
 
 
+VERSION = f"authz-service {__version__}, Python {platform.python_version()}, transport asyncio\n"
+
+
 def test_version_names_version_python_and_transport(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
-    out = capsys.readouterr().out
-    assert out == f"authz-service {__version__}, Python {platform.python_version()}, transport asyncio\n"
+    assert capsys.readouterr().out == VERSION
+
+
+def test_the_option_version_prints_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["--version"])
+    assert exited.value.code == 0
+    assert capsys.readouterr().out == VERSION
 
 
 def test_the_module_is_the_same_program() -> None:
@@ -96,11 +105,12 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         assert command in out
 
 
-@pytest.mark.parametrize("command", ["version", "schema"])
+@pytest.mark.parametrize("command", ["version", "--version", "schema"])
 def test_what_only_prints_does_not_load_a_server(command: str) -> None:
     code = (
-        "import sys; from authz_service.cli import main; status = main([sys.argv[1]]); "
-        "sys.exit(status or bool({'grpc', 'aiohttp', 'uvloop', 'jwt'} & sys.modules.keys()))"
+        "import atexit, os, sys; from authz_service.cli import main; "
+        "atexit.register(lambda: {'grpc', 'aiohttp', 'uvloop', 'jwt'} & sys.modules.keys() and os._exit(3)); "
+        "sys.exit(main([sys.argv[1]]))"
     )
     done = subprocess.run([sys.executable, "-c", code, command], capture_output=True, timeout=HANG_GUARD, check=False)
     assert done.returncode == 0

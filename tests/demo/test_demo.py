@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 from authz_service.demo import run as module
 from authz_service.demo.samples import Sample
+from support.missing import program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,8 +63,8 @@ def test_the_demo_leaves_nothing_behind_when_it_is_told_to_end(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the lines to paste call curl")
 def test_the_lines_to_paste_do_what_their_comments_say(demo: subprocess.Popen[str]) -> None:
+    program("curl", "that the lines to paste do what their comments say")
     text = shown(demo)
     assert "eyJ" not in text
     lines = text.partition("Try it yourself")[2].partition("\n")[2]
