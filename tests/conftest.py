@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # No test asserts a time: how long an example takes says more about what else the machine does.
 settings.register_profile("unhurried", deadline=None)
@@ -21,3 +27,15 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name no test after a token or a key: it would stand in the output, and differ in each process that tests."""
     return argname if isinstance(val, str | bytes) and len(val) > _MAX_ID else None
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_before() -> Iterator[None]:
+    """Undo what a test, or a command that it runs, configures of logging."""
+    kept = [
+        (known, known.handlers[:], known.level, known.propagate) for known in map(logging.getLogger, ("authz", None))
+    ]
+    yield
+    for known, handlers, level, propagate in kept:
+        known.handlers[:], known.level, known.propagate = handlers, level, propagate
+        known.setLevel(level)  # forgets what the loggers below remember of it
