@@ -87,6 +87,10 @@ MEMBER: dict[str, Any] = {"tenant": "acme", "scope": "read:acme"}
     [
         (asked("/t/../a"), "ambiguous_path", ("path", "segments")),
         (asked("/none"), "no_rule", ("rule", "-")),
+        (asked("/hello;x"), "ambiguous_path", ("rule", "-")),
+        (asked("/anything;x", policy="billing"), "ambiguous_path", ("rule", "-")),
+        (asked("/v", good(), x_api_version="2,2"), "no_rule", ("rule", "-")),
+        (asked("/x", method="OPTIONS", origin="a", access_control_request_method="PUT"), "no_rule", ("rule", "-")),
         (asked("/pay", policy="unknown"), "no_rule", ("rule", "-")),
         (asked("/pay", method="get"), "no_rule", ("rule", "-")),
         (asked("/pay"), "missing_token", ("token", "credential")),
@@ -123,10 +127,11 @@ def test_a_denial_ends_in_the_step_that_failed(told: Explanation, reason: str, l
     [
         (asked("/t/acme/a", good(**MEMBER)), "ok", "headers"),
         (asked("/v", good(), x_api_version="2"), "ok", "headers"),
+        (asked("/v", good(), x_api_version=" 2\t"), "ok", "headers"),
         (asked("/anything", good(), policy="billing"), "ok", "headers"),
         (asked("/healthz", "rubbish"), "public", "health"),
         (asked("/hello"), "anonymous", "credential"),
-        (asked("/x", method="OPTIONS", origin="a", access_control_request_method="PUT"), "preflight", "preflight"),
+        (asked("/t/x", method="OPTIONS", origin="a", access_control_request_method="PUT"), "preflight", "preflight"),
     ],
 )
 def test_an_allowance_ends_in_the_step_that_allowed(told: Explanation, reason: str, last: str) -> None:
