@@ -150,7 +150,13 @@ def test_a_wildcard_needs_at_least_one_label() -> None:
     assert chosen == [None, 0, 0, None, None]
 
 
-@pytest.mark.parametrize("host", ["a.org/evil", "user@a.org", "", "a.org,b.org", "a.org a.org", "\u212a.org", "*.org"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("a.org/evil", "user@a.org", "", "a.org,b.org", "a.org a.org", "\u212a.org", "*.org"),
+        *(" a.org", "a.org ", "\ta.org", "a.org\t", "a.org\n", "a.org\u00a0", "a_org:80 "),
+    ],
+)
 def test_a_host_that_is_none_finds_no_rule_where_any_rule_asks_for_the_host(host: str) -> None:
     """The upstream may read in it the very host that the first rule protects."""
     everywhere = match("/open")
