@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from authz_service.core import credential, paths
 from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny, Encoded
 from authz_service.core.errors import Rejected
+from authz_service.core.preflight import is_preflight
 from authz_service.core.reasons import Reason
+from authz_service.rules.policy import no_rule
 from authz_service.tokens.opaque import NeedIntrospection
 from authz_service.tokens.validator import NeedKeys
 
@@ -56,7 +58,7 @@ class Authorizer:
         max_token_bytes: int,
         allow_preflight: bool = False,
     ) -> None:
-        """``allow_preflight`` lets CORS preflights through to the upstream, which answers them."""
+        """``allow_preflight`` lets CORS preflights through to the upstream, which answers them, where a rule is."""
         self.policy = policy
         self.validator = validator
         self.upstream = upstream
@@ -90,11 +92,12 @@ class Authorizer:
             path = paths.split(attributes.path)
         except Rejected as rejected:
             return Deny(rejected.reason, cause=rejected.cause)
-        if self._allow_preflight and is_preflight(attributes):
+        if self._allow_preflight and is_preflight(attributes) and self.policy.knows(attributes, path):
             return Allow(Reason.PREFLIGHT, NO_RULE_NAME, remove=self.upstream.without_claims(attributes.headers))
         rule = self.policy.choose(attributes, path)
         if rule is None:
-            return Deny(Reason.NO_RULE, cause="no rule matches")
+            unmatched = no_rule(path)
+            return Deny(unmatched.reason, cause=unmatched.cause)
         if rule.access == "public":
             return self._allow_without_token(Reason.PUBLIC, rule, attributes)
         return self._decide_by_token(rule, attributes, rule.captures(path), now, may_fetch=may_fetch, answers=answers)
@@ -137,14 +140,3 @@ class Authorizer:
             return deny
         remove = self.upstream.without_claims(attributes.headers)
         return Allow(deny.reason, deny.rule, deny.claims, remove=remove, mode="shadow", cause=deny.cause)
-
-
-def is_preflight(attributes: Attributes) -> bool:
-    """Whether this is a CORS preflight, which a browser sends without credentials (Fetch standard, section 4.8)."""
-    headers = attributes.headers
-    return (
-        attributes.method == "OPTIONS"
-        and "origin" in headers
-        and "access-control-request-method" in headers
-        and "authorization" not in headers
-    )

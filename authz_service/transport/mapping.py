@@ -20,11 +20,10 @@ from authz_service.core.attributes import Attributes
 from authz_service.core.challenge import bearer_challenge
 from authz_service.core.decision import Allow, Decision, Deny, verdict
 from authz_service.core.errors import Rejected
+from authz_service.core.headers import joined
 from authz_service.core.reasons import DENIALS, Denial, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from authz_service._pb.attribute_context_pb2 import AttributeContext
     from authz_service._pb.http_status_pb2 import StatusCode
 
@@ -88,20 +87,12 @@ def _headers(http: AttributeContext.HttpRequest) -> dict[str, str]:
     if not http.HasField("header_map") and "".join(headers).islower():  # as Envoy sends them
         return headers
     pairs = [*headers.items(), *((each.key, each.value or _text(each.raw_value)) for each in http.header_map.headers)]
-    return _joined(pairs)
+    return joined(pairs)
 
 
 def _text(raw: bytes) -> str:
     """Octets that are not UTF-8 become U+FFFD, which is in no credential and in no configured value."""
     return raw.decode("utf-8", "replace")
-
-
-def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    joined: dict[str, str] = {}
-    for name, value in pairs:
-        key = name.lower()
-        joined[key] = f"{joined[key]},{value}" if key in joined else value
-    return joined
 
 
 def response_of(decision: Decision, decision_id: str) -> bytes:

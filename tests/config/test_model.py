@@ -57,6 +57,8 @@ WRONG = [
     (values.Scope, ["a{b", "}", "{9}", "{}", "{a}}"], "write {name} for what the path captures"),
     (values.AcrValue, ["", "a b", 'a"b'], "is not one value: printable ASCII"),
     (values.HttpHeader, ["", "a b", ":path", "x:y"], "is no header name: write one such as x-api-version"),
+    (values.HeaderValue, ["1,2", "1, 2", ","], "has a comma, and a value with one is never matched"),
+    (values.HeaderValue, ["", " 1", "1 ", "\t1", "1\n"], "must be a printable text, not empty, without outer spaces"),
     (values.HttpHeader, ["Authorization", "proxy-authorization"], "the credential is judged, not matched: remove it"),
     (values.HttpHeader, ["Host"], "write match.hosts"),
     (values.ClaimPath, ["", "a..b", ".a", "a."], "is no path to a claim: write names separated by single dots"),

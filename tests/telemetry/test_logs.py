@@ -414,6 +414,46 @@ def test_what_a_client_sent_is_shortened() -> None:
         assert line[name] == "x" * 256 + "..."
 
 
+@pytest.mark.parametrize("format_", ["json", "text"])
+@pytest.mark.parametrize(
+    "long", ["x" * 480_000, "\x00" * 480_000, "\U0001f600" * 480_000, "\ud800" * 480_000, '"' * 480_000]
+)
+def test_no_text_makes_a_line_long(format_: str, long: str) -> None:
+    """A kid, a cause, a message of a library, a name of a member: whoever sent it, it is shortened."""
+    stream = written(format_)
+    logger.info(long)
+    logger.info("event", extra=fields(kid=long, kids=[long] * 3, nested={"a": long}, **{long: 1}))
+    logging.getLogger("aiohttp.server").warning("trouble with %s", long)
+    DecisionLog("all").write(attributes(), Deny(Reason.UNKNOWN_KEY, cause=long), "id", 0.001)
+    assert [len(line) < 100_000 for line in stream.getvalue().splitlines()] == [True] * 4
+    assert "..." in stream.getvalue()
+
+
+def test_a_list_is_told_by_its_first_hundred_items() -> None:
+    stream = written()
+    logger.info("event", extra=fields(kids=list(range(100)), problems=list(range(100_000))))
+    [line] = lines(stream)
+    assert line["kids"] == list(range(100))
+    assert line["problems"] == [*range(100), "and 99900 more"]
+
+
+def test_a_text_is_shortened_and_then_redacted() -> None:
+    stream = written()
+    logger.info("event", extra=fields(text="x" * 1000 + TOKEN, other="x" * 1010 + f"Bearer {OPAQUE}"))
+    [line] = lines(stream)
+    assert line["text"] == "x" * 1000 + "[redacted]"
+    assert line["other"] == "x" * 1010 + "[redacted]"
+
+
+@pytest.mark.parametrize(
+    "host", ["me:secret@api.example.com:80", "secret@api.example.com:80", "a@b:secret@api.example.com:80"]
+)
+def test_user_and_password_before_a_host_are_not_written(host: str) -> None:
+    line = decision_line(DENIED, attributes(host=host, path=f"http://{host}/a?b"))
+    assert (line["host"], line["path"]) == ("api.example.com:80", "http://api.example.com:80/a")
+    assert "secret" not in str(line)
+
+
 def test_a_token_that_is_cut_off_is_still_redacted() -> None:
     line = decision_line(DENIED, attributes(path="/" + "x" * 200 + TOKEN))
     assert line["path"] == "/" + "x" * 200 + "[redacted]"
