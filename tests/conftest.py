@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 # No test asserts a time: how long an example takes says more about what else the machine does.
 settings.register_profile("unhurried", deadline=None)
@@ -27,6 +27,14 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name no test after a token or a key: it would stand in the output, and differ in each process that tests."""
     return argname if isinstance(val, str | bytes) and len(val) > _MAX_ID else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a test log whatever it likes: a report with half a surrogate pair cannot be sent between processes."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(autouse=True)
