@@ -120,7 +120,8 @@ static_resources:
                   idle_timeout: 300s
                   # x_auth_subject is x-auth-subject to many applications.
                   headers_with_underscores_action: REJECT_REQUEST
-                # What authz-service alone may say. It removes them too, but is not asked where failureModeAllow lets requests through.
+                # What authz-service alone may say: it removes that too, but is not asked where failureModeAllow lets requests
+                # through. And what is another request to a framework that obeys it.
                 early_header_mutation_extensions:
                   - name: envoy.http.early_header_mutation.header_mutation
                     typed_config:
@@ -128,6 +129,9 @@ static_resources:
                       mutations:
                         {{- range $name, $_ := (.Values.config.upstream).headers | default (dict "x-auth-subject" "" "x-auth-issuer" "" "x-auth-client" "" "x-auth-scopes" "") }}
                         - {remove: {{ $name | quote }}}
+                        {{- end }}
+                        {{- range $envoy.removeHeaders }}
+                        - {remove: {{ . | quote }}}
                         {{- end }}
                 http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65536, initial_connection_window_size: 1048576}
                 request_headers_timeout: 10s
@@ -178,6 +182,13 @@ static_resources:
                         - match: {prefix: /}
                           route: {cluster: application, timeout: {{ $envoy.routeTimeout }}}
                 http_filters:
+                  # No trailer reaches the application, as none of HTTP/1.1 does: nobody judges them, and some frameworks read
+                  # them as headers.
+                  - name: envoy.filters.http.header_mutation
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+                      mutations:
+                        request_trailers_mutations: [{remove_on_match: {key_matcher: {safe_regex: {regex: ".*"}}}}]
                   - name: envoy.filters.http.ext_authz
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
@@ -201,6 +212,8 @@ static_resources:
               typed_config:
                 "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
                 stat_prefix: stats
+                common_http_protocol_options: {idle_timeout: 300s}
+                request_headers_timeout: 10s
                 route_config:
                   virtual_hosts:
                     - name: stats
