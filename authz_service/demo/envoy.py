@@ -57,6 +57,7 @@ class Bootstrap:
             "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "http",
             "codec_type": "AUTO",
+            "use_remote_address": True,  # so that Envoy removes x-envoy-* headers by which a client would command it
             # Off, so that a path with encoded dots reaches the sidecar as the client wrote it and its refusal can be
             # seen. In production turn it on: then fewer requests have to be refused.
             "normalize_path": False,

@@ -52,6 +52,10 @@ def test_paths_reach_the_sidecar_as_they_were_sent() -> None:
     assert filters(_VARIANTS[0])["normalize_path"] is False
 
 
+def test_clients_do_not_command_envoy() -> None:
+    assert filters(_VARIANTS[0])["use_remote_address"] is True
+
+
 async def test_it_chooses_its_ports_and_listens_once_it_is_entered(tmp_path: Path) -> None:
     async with Envoy(Bootstrap("127.0.0.1:9", 9), tmp_path) as envoy:
         for port in (envoy.port, envoy.admin_port):
