@@ -239,10 +239,31 @@ def test_the_helm_test_is_not_taken_for_one_of_the_pods() -> None:
     assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
 
 
+def monitors(bootstrap: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What Envoy watches, by name."""
+    found = bootstrap["overload_manager"]["resource_monitors"]
+    return {each["name"].removeprefix("envoy.resource_monitors."): each["typed_config"] for each in found}
+
+
+@pytest.mark.parametrize(
+    ("limit", "heap"),
+    [("256Mi", 192 << 20), ("1Gi", 768 << 20), ("1.5Gi", 1152 << 20), ("400M", 300_000_000), (268_435_456, 192 << 20)],
+)
+def test_envoy_turns_clients_away_before_its_container_is_killed(limit: str | int, heap: int) -> None:
+    changes = {"gateway": {"envoy": {"resources": {"limits": {"memory": limit}}}}}
+    bootstrap = yaml.safe_load(one(manifests("gateway", changes), "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
+    assert monitors(bootstrap)["fixed_heap"]["max_heap_size_bytes"] == heap
+
+
+def test_without_a_limit_of_memory_there_is_none_to_watch() -> None:
+    changes = {"gateway": {"envoy": {"resources": {"limits": None}}}}
+    bootstrap = yaml.safe_load(one(manifests("gateway", changes), "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
+    assert list(monitors(bootstrap)) == ["global_downstream_max_connections"]
+
+
 def test_envoy_turns_nobody_away_before_there_are_too_many_connections() -> None:
     bootstrap = yaml.safe_load(one(manifests("gateway"), "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
-    (monitor,) = bootstrap["overload_manager"]["resource_monitors"]
-    most = monitor["typed_config"]["max_active_downstream_connections"]
+    most = monitors(bootstrap)["global_downstream_max_connections"]["max_active_downstream_connections"]
     clusters = {each["name"]: each for each in bootstrap["static_resources"]["clusters"]}
     for name in ("authz-service", "application"):
         (thresholds,) = clusters[name]["circuit_breakers"]["thresholds"]

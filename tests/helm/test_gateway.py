@@ -200,6 +200,44 @@ async def test_no_trailer_reaches_the_application(provider: IdentityProvider, tm
                 assert (received.headers.get("x-auth-subject"), received.body, received.trailers) == (subject, b"x", {})
 
 
+async def test_requests_that_do_not_end_make_envoy_turn_clients_away_before_it_is_killed(tmp_path: Path) -> None:
+    limit = {"gateway": {"envoy": {"resources": {"limits": {"memory": "64Mi"}}}}}
+    found = manifests("gateway", merged(changes("http://127.0.0.1:9", tmp_path), limit))
+    bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
+    bootstrap = moved(bootstrap, {"admin": pipe(tmp_path / "admin.sock")})
+    unended = b"GET / HTTP/1.1\r\nhost: shop\r\n" + b"".join(b"x-%d: %s\r\n" % (at, b"x" * 580) for at in range(90))
+    writers: list[asyncio.StreamWriter] = []
+
+    async def is_turned_away(port: int) -> bool:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"GET / HTTP/1.1\r\nhost: shop\r\n\r\n")
+            answer = await reader.read(1)
+            writer.close()
+            return not answer
+        return True
+
+    async with running_envoy(bootstrap, tmp_path) as envoy:
+        port = envoy.ports["http"]
+        assert not await is_turned_away(port)
+        while not await is_turned_away(port):
+            assert len(writers) * len(unended) < 64 << 20
+            for _ in range(50):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(unended)
+                writers.append(writer)
+        url = f"http://127.0.0.1:{envoy.ports['stats']}/ready"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            assert answer.status == 200  # so that no other pod gets its clients too
+        for writer in writers:
+            writer.close()
+        async with asyncio.timeout(20):
+            while True:
+                if not await is_turned_away(port):
+                    return
+                await asyncio.sleep(0.05)
+
+
 async def test_nobody_gets_in_while_the_sidecar_is_away(tmp_path: Path) -> None:
     found = manifests("gateway", changes("http://127.0.0.1:9", tmp_path))
     bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])

@@ -205,6 +205,7 @@ static_resources:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
     # For the kubelet and Prometheus: these two paths of the admin interface, and nothing else of it.
     - name: stats
+      bypass_overload_manager: true   # an Envoy that turns clients away still says so
       address: {socket_address: {address: {{ $envoy.address | quote }}, {{ if eq $envoy.address "::" }}ipv4_compat: true, {{ end }}port_value: {{ $envoy.statsPort }}}}
       filter_chains:
         - filters:
@@ -258,4 +259,17 @@ overload_manager:
       typed_config:
         "@type": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
         max_active_downstream_connections: {{ $most }}
+    {{- with (($envoy.resources).limits).memory }}
+    # Requests that do not end fill the memory. Without this the container is killed, and everybody's connections with it.
+    - name: envoy.resource_monitors.fixed_heap
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+        max_heap_size_bytes: {{ div (mul 3 (include "authz-service.bytes" . | int64)) 4 }}
+  refresh_interval: 0.25s
+  actions:
+    {{- range $action, $share := dict "shrink_heap" 0.85 "stop_accepting_requests" 0.9 "reject_incoming_connections" 0.95 }}
+    - name: envoy.overload_actions.{{ $action }}
+      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: {{ $share }}}}]
+    {{- end }}
+    {{- end }}
 {{- end -}}
