@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from authz_service.core import credential, paths
-from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny, Encoded
+from authz_service.core import connection, credential, paths
+from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny, Encoded, deny_without_rule
 from authz_service.core.errors import Rejected
 from authz_service.core.preflight import is_preflight
 from authz_service.core.reasons import Reason
@@ -90,8 +90,9 @@ class Authorizer:
     ) -> Decision | Pending:
         try:
             path = paths.split(attributes.path)
+            connection.validate(attributes.headers)
         except Rejected as rejected:
-            return Deny(rejected.reason, cause=rejected.cause)
+            return deny_without_rule(rejected.reason, rejected.cause)
         if self._allow_preflight and is_preflight(attributes) and self.policy.knows(attributes, path):
             return Allow(Reason.PREFLIGHT, NO_RULE_NAME, remove=self.upstream.without_claims(attributes.headers))
         rule = self.policy.choose(attributes, path)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from authz_service.core.reasons import ALLOWANCES, Reason
+from authz_service.core.challenge import bearer_challenge
+from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
 
 if TYPE_CHECKING:
     from authz_service.core.claims import Claims
@@ -68,6 +69,14 @@ def verdict(decision: Decision) -> Literal["allow", "deny"]:
     """What the rules say, as logs and metadata tell it; of a rule in shadow mode it is not what is done."""
     passed = isinstance(decision, Allow) and (decision.mode == "enforce" or decision.reason in ALLOWANCES)
     return "allow" if passed else "deny"
+
+
+def deny_without_rule(reason: Reason, cause: str) -> Deny:
+    """The denial of a request for which no rule was looked up. No rule names a realm for its challenge."""
+    denial = DENIALS[reason]
+    challenged = denial.challenged
+    challenge = bearer_challenge("api", error=denial.error, description=denial.detail) if challenged else None
+    return Deny(reason, cause=cause, challenge=challenge)
 
 
 # The answer of last resort, for when deciding itself failed.

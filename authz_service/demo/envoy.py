@@ -57,11 +57,13 @@ class Bootstrap:
             "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "http",
             "codec_type": "AUTO",
+            "use_remote_address": True,  # so that Envoy removes x-envoy-* headers by which a client would command it
             # Off, so that a path with encoded dots reaches the sidecar as the client wrote it and its refusal can be
             # seen. In production turn it on: then fewer requests have to be refused.
             "normalize_path": False,
             "route_config": {"virtual_hosts": [self._host()]},
             "http_filters": [
+                {"name": "envoy.filters.http.header_mutation", "typed_config": _without_trailers()},
                 {"name": _METADATA, "typed_config": self._ext_authz()},
                 {
                     "name": "envoy.filters.http.router",
@@ -99,6 +101,15 @@ class Bootstrap:
             "encode_raw_headers": self.encode_raw_headers,
             "grpc_service": {"envoy_grpc": {"cluster_name": "authz-service"}, "timeout": self.timeout},
         }
+
+
+def _without_trailers() -> dict[str, Any]:
+    """A filter that keeps request trailers from an HTTP/2 upstream. Nobody judges them, and HTTP/1.1 ones get none."""
+    every = {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": ".*"}}}}
+    return {
+        "@type": f"{_EXTENSIONS}.filters.http.header_mutation.v3.HeaderMutation",
+        "mutations": {"request_trailers_mutations": [every]},
+    }
 
 
 def _address(address: str) -> dict[str, Any]:

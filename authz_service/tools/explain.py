@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from authz_service.assembly import authorizer_of, introspector_of, key_cache_of, source_of
 from authz_service.authorizer import Pending
-from authz_service.core import credential, paths
+from authz_service.core import connection, credential, paths
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.preflight import is_preflight
 from authz_service.core.reasons import Reason
@@ -160,6 +160,8 @@ def _last_reason(
     """Take the steps as the authorizer does; the reason in which they end."""
     try:
         path = steps.take("path", "segments", lambda: paths.split(attributes.path), _segments)
+        if "connection" in attributes.headers:
+            steps.take("path", "connection", lambda: connection.validate(attributes.headers))
         if settings.cors_preflight == "allow" and is_preflight(attributes):
             known = authorizer.policy.knows(attributes, path)
             detail = "goes through without a token" if known else "there is no rule for this host and path"

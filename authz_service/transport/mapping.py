@@ -17,8 +17,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from authz_service._pb.base_pb2 import HeaderValueOption
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.core.attributes import Attributes
-from authz_service.core.challenge import bearer_challenge
-from authz_service.core.decision import Allow, Decision, Deny, verdict
+from authz_service.core.decision import Allow, Decision, Deny, deny_without_rule, verdict
 from authz_service.core.errors import Rejected
 from authz_service.core.headers import joined
 from authz_service.core.reasons import DENIALS, Denial, Reason
@@ -47,11 +46,7 @@ def _problem(reason: Reason, denial: Denial) -> str:
 
 
 _PROBLEMS = {reason: _problem(reason, denial) for reason, denial in DENIALS.items()}
-UNREADABLE = Deny(
-    Reason.MALFORMED_REQUEST,
-    cause="not a CheckRequest, or larger than max_request_bytes",
-    challenge=bearer_challenge("api", error="invalid_request", description=DENIALS[Reason.MALFORMED_REQUEST].detail),
-)
+UNREADABLE = deny_without_rule(Reason.MALFORMED_REQUEST, "not a CheckRequest, or larger than max_request_bytes")
 
 
 def attributes_of(data: bytes) -> Attributes:

@@ -42,7 +42,7 @@ def test_the_real_envoy_accepts_it(bootstrap: Bootstrap, tmp_path: Path) -> None
 
 
 def test_unless_it_is_told_otherwise_it_fails_closed_and_asks_with_the_certificate() -> None:
-    ext_authz = filters(_VARIANTS[0])["http_filters"][0]["typed_config"]
+    ext_authz = filters(_VARIANTS[0])["http_filters"][1]["typed_config"]
     assert ext_authz["failure_mode_allow"] is False
     assert ext_authz["include_peer_certificate"] is True
     assert ext_authz["grpc_service"]["timeout"] == "1s"
@@ -50,6 +50,10 @@ def test_unless_it_is_told_otherwise_it_fails_closed_and_asks_with_the_certifica
 
 def test_paths_reach_the_sidecar_as_they_were_sent() -> None:
     assert filters(_VARIANTS[0])["normalize_path"] is False
+
+
+def test_clients_do_not_command_envoy() -> None:
+    assert filters(_VARIANTS[0])["use_remote_address"] is True
 
 
 async def test_it_chooses_its_ports_and_listens_once_it_is_entered(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from authz_service.demo.introspection import API_SECRET
 from authz_service.demo.run import Outcome, send
 from authz_service.demo.samples import Sample, samples
 from authz_service.demo.sidecar import Sidecar
+from support import h2c
 from support.mesh import SERVERS, Mesh, running
 from support.operated import until
 
@@ -129,6 +130,15 @@ async def test_every_spoofed_copy_of_an_identity_header_is_gone(mesh: Mesh, envo
     for answer in (await raw(envoy, token, *spoofs), await raw(envoy, *spoofs, path="/public/x")):
         assert answer.startswith(b"HTTP/1.1 200")
         assert b"admin" not in answer
+
+
+async def test_no_trailer_reaches_an_http2_upstream(mesh: Mesh) -> None:
+    trailers = [("x-auth-subject", "admin"), ("checksum", "7")]
+    async with h2c.upstream() as upstream:
+        async with mesh.envoy(upstream_port=upstream.port, upstream_http2=True) as envoy:
+            assert await h2c.post(envoy.port, "/public/news", [("x-auth-subject", "admin")], trailers=trailers) == 200
+        (received,) = upstream.received
+    assert ("x-auth-subject" in received.headers, received.body, received.trailers) == (False, b"x", {})
 
 
 async def test_a_grpc_caller_hears_the_grpc_status_of_the_denial(mesh: Mesh) -> None:

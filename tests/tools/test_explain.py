@@ -86,6 +86,7 @@ MEMBER: dict[str, Any] = {"tenant": "acme", "scope": "read:acme"}
     ("told", "reason", "last"),
     [
         (asked("/t/../a"), "ambiguous_path", ("path", "segments")),
+        (asked("/pay", good(), connection="upgrade, x-auth-subject"), "malformed_request", ("path", "connection")),
         (asked("/none"), "no_rule", ("rule", "-")),
         (asked("/hello;x"), "ambiguous_path", ("rule", "-")),
         (asked("/anything;x", policy="billing"), "ambiguous_path", ("rule", "-")),
@@ -129,6 +130,7 @@ def test_a_denial_ends_in_the_step_that_failed(told: Explanation, reason: str, l
         (asked("/t/acme/a", good(**MEMBER)), "ok", "headers"),
         (asked("/v", good(), x_api_version="2"), "ok", "headers"),
         (asked("/v", good(), x_api_version=" 2\t"), "ok", "headers"),
+        (asked("/v", good(), x_api_version="2", connection="Upgrade"), "ok", "headers"),
         (asked("/anything", good(), policy="billing"), "ok", "headers"),
         (asked("/healthz", "rubbish"), "public", "health"),
         (asked("/hello"), "anonymous", "credential"),

@@ -60,6 +60,14 @@ What the chart derives from the configuration: ports, folders, seconds. The conf
 {{- mulf $number (get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0) $unit) | ceil | int -}}
 {{- end -}}
 
+{{/* A quantity of memory such as 256Mi, 1.5G or 268435456 in bytes. */}}
+{{- define "authz-service.bytes" -}}
+{{- $quantity := kindIs "string" . | ternary . (int64 . | toString) -}}
+{{- $unit := regexFind "[A-Za-z]*$" $quantity -}}
+{{- $units := dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- mulf (trimSuffix $unit $quantity | float64) (get $units $unit) | int64 -}}
+{{- end -}}
+
 {{- define "authz-service.configuration" -}}
 {{ toYaml .Values.config }}
 {{- end -}}
