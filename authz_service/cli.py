@@ -147,7 +147,10 @@ def _attributes(options: argparse.Namespace) -> Attributes:
 
     headers = [_header(text) for text in options.header]
     if options.token_file is not None:
-        text = sys.stdin.read() if options.token_file == "-" else Path(options.token_file).read_text("utf-8")
+        try:
+            text = sys.stdin.read() if options.token_file == "-" else Path(options.token_file).read_text("utf-8")
+        except UnicodeDecodeError:  # whose text quotes of the token
+            raise ValueError("the token is not UTF-8") from None
         headers.append(("authorization", f"Bearer {text.strip()}"))
     return attributes_of(options.method, options.url, headers, options.policy)
 

@@ -8,6 +8,8 @@ refused by aiohttp in its own words.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
@@ -69,9 +71,8 @@ class AdminServer:
             await web.TCPSite(runner, self._host, self._wanted_port).start()
         except (OSError, ValueError) as error:  # ValueError: a host that is no name
             await runner.cleanup()
-            cause = getattr(error, "strerror", None) or str(error)
             raise StartFailed(
-                f"the admin server can not listen on {self._host} port {self._wanted_port}: {cause}; "
+                f"the admin server can not listen on {self._host} port {self._wanted_port}: {_cause(error)}; "
                 "change server.admin_address"
             ) from error
         self._runner = runner
@@ -108,6 +109,14 @@ class AdminServer:
         missing = list(self._missing())
         status = HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK
         return web.json_response({"ready": not missing, "missing": missing}, status=status)
+
+
+def _cause(error: OSError | ValueError) -> str:
+    """The system's words alone: asyncio puts its own around them."""
+    if isinstance(error, socket.gaierror):
+        return "the name can not be resolved"
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number else "no host has such a name"
 
 
 async def _serve_health(_request: web.Request) -> web.Response:

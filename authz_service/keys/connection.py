@@ -6,6 +6,7 @@ its reader says, nothing is unpacked and no cookie is kept. Time is the caller's
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 from dataclasses import dataclass
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 _MAX_REDIRECTS = 3  # a key set behind more is a configuration to mend
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DEFAULT_PORTS = {"https": 443, "http": 80}
+# Why OpenSSL does not accept a certificate (its x509_vfy.h), in our words.
+_UNTRUSTED = "no authority that is trusted issued it; set keys.ca_file if a private one did"
+_OTHER_NAME = "it is for another name"
+_CERTIFICATE_PROBLEMS = {
+    9: "it is not valid yet",
+    10: "it has expired",
+    **dict.fromkeys((18, 19, 20, 21), _UNTRUSTED),
+    **dict.fromkeys((62, 64), _OTHER_NAME),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +67,16 @@ class Connection:
         self._session: aiohttp.ClientSession | None = None
 
     def session(self) -> aiohttp.ClientSession:
-        """The session, made on first use: an event loop is needed, and trust anchors take a while to load."""
+        """The session, made on first use: an event loop is needed, and trust anchors take a while to load.
+
+        Raises:
+            FetchFailed: when the file of trust anchors can not be used.
+        """
         if self._session is None:
-            context = ssl.create_default_context()
-            if self._ca_file is not None:
-                context.load_verify_locations(self._ca_file)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=context, limit=self._most, keepalive_timeout=self._keepalive),
+                connector=aiohttp.TCPConnector(
+                    ssl=_trusting(self._ca_file), limit=self._most, keepalive_timeout=self._keepalive
+                ),
                 # Compressed answers are not asked for, and never unpacked: a small one could become a huge one.
                 auto_decompress=False,
                 headers={"Accept": self._accept, "Accept-Encoding": "identity"},
@@ -102,6 +115,40 @@ class Connection:
                 raise FetchFailed(f"{shown(url)} redirects to another origin: name that address in the configuration")
             url = target
         raise FetchFailed(f"more than {_MAX_REDIRECTS} redirects from {shown(url)}")
+
+
+def _trusting(ca_file: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except ssl.SSLError:
+            raise FetchFailed("keys.ca_file holds no certificate that can be read: write PEM") from None
+        except OSError as error:
+            raise FetchFailed(f"keys.ca_file can not be read: {error.strerror}") from None
+    return context
+
+
+def reason_of(error: Exception) -> str:
+    """Why nothing could be had of a provider, in our words: those of libraries change, and may quote an address.
+
+    ``error`` is what aiohttp, ssl and the system raise meanwhile. What it is called follows in parentheses.
+    """
+    match error:
+        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as refused):
+            problem = _CERTIFICATE_PROBLEMS.get(refused.verify_code, f"OpenSSL's code {refused.verify_code}")
+            return f"the server's certificate is not accepted: {problem}"
+        case aiohttp.ClientSSLError() | ssl.SSLError():
+            return f"TLS can not be spoken with the server ({type(error).__name__})"
+        case aiohttp.ClientConnectorDNSError() | UnicodeError():  # one that DNS has no form for
+            return "the server's name can not be resolved"
+        case aiohttp.ClientConnectorError():
+            number = error.os_error.errno  # asyncio puts words of its own into strerror
+            return f"can not connect to the server: {os.strerror(number) if number else type(error.os_error).__name__}"
+        case aiohttp.ClientPayloadError() | aiohttp.ServerConnectionError() | OSError():
+            return f"the connection ended before the answer was complete ({type(error).__name__})"
+        case _:
+            return f"there is no answer that can be read as HTTP ({type(error).__name__})"
 
 
 async def _read(url: str, response: aiohttp.ClientResponse, largest: int, conditional: Mapping[str, str]) -> Answer:

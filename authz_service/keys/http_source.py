@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 
 from authz_service.core.errors import FetchFailed
 from authz_service.keys import keyset
-from authz_service.keys.connection import Connection
+from authz_service.keys.connection import Connection, reason_of
 from authz_service.keys.discovery import Discovery
 from authz_service.keys.source import Fetched
 
@@ -64,7 +64,7 @@ class HttpSource:
             raise FetchFailed(f"no complete answer within {self._settings.timeout:g} s") from None
         except (aiohttp.ClientError, ssl.SSLError, OSError, ValueError) as error:
             await self.close()
-            raise FetchFailed(_reason(error)) from None
+            raise FetchFailed(reason_of(error)) from None
         control = ",".join(answer.headers.getall("Cache-Control", ()))
         lifetime = lifetime_of(control, answer.headers.get("Age", ""), self._settings)
         if answer.body is None:
@@ -99,9 +99,3 @@ def lifetime_of(control: str, age: str, settings: Keys) -> float:
     else:
         wanted = settings.refresh_interval
     return min(max(wanted, settings.min_refresh_interval), settings.max_refresh_interval)
-
-
-def _reason(error: Exception) -> str:
-    """Why a fetch failed, for the log. These errors speak of addresses and certificates, never of tokens."""
-    cause: Any = error.__cause__ or error
-    return f"{type(error).__name__}: {cause}"

@@ -18,7 +18,7 @@ import aiohttp
 from authz_service.core import strict_json
 from authz_service.core.errors import FetchFailed, Rejected
 from authz_service.keys.cache import NoKey
-from authz_service.keys.connection import Connection, body_of, retry_after, shown
+from authz_service.keys.connection import Connection, body_of, reason_of, retry_after, shown
 from authz_service.keys.discovery import Discovery
 from authz_service.keys.keyset import MAX_CANDIDATES
 from authz_service.tokens import jws
@@ -81,11 +81,11 @@ class HttpClient:
         except TimeoutError:
             raise FetchFailed(f"no complete answer within {self._settings.timeout:g} s") from None
         except (aiohttp.ClientError, ssl.SSLError, OSError, ValueError) as error:
-            raise FetchFailed(_reason(error)) from None
+            raise FetchFailed(reason_of(error)) from None
 
     async def prepare(self) -> None:
         """Find the endpoint and load the trust anchors, so that the first question does not wait for that."""
-        with contextlib.suppress(FetchFailed, OSError):  # a file of trust anchors that will not do is told by the calls
+        with contextlib.suppress(FetchFailed):  # a file of trust anchors that will not do is told by the calls
             self._connection.session()
             await self._endpoint.url()
 
@@ -201,7 +201,7 @@ class _Endpoint:
         except TimeoutError:
             raise FetchFailed(f"no complete metadata within {self._keys.timeout:g} s") from None
         except (aiohttp.ClientError, ssl.SSLError, OSError, ValueError) as error:
-            raise FetchFailed(_reason(error)) from None
+            raise FetchFailed(reason_of(error)) from None
         self._look_again = self._timer() + self._keys.refresh_interval
         return self._found
 
@@ -239,14 +239,3 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise FetchFailed("the answer is no JSON object")
     return said
-
-
-def _reason(error: Exception) -> str:
-    """Why a call failed, for the log: of a connection its own words, of an answer that is no HTTP none."""
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return f"the server's certificate is not accepted: {error.certificate_error}"
-        case aiohttp.ClientConnectorError():
-            return f"{type(error).__name__}: {error.os_error.strerror or type(error.os_error).__name__}"
-        case _:
-            return type(error).__name__

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import json
+import os
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OPENID = "/.well-known/openid-configuration"
+NOT_ACCEPTED = "the server's certificate is not accepted"
 OAUTH = "/.well-known/oauth-authorization-server"
 
 
@@ -354,15 +357,13 @@ async def test_a_provider_that_is_down_fails_with_a_reason() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     why = await failure("https://issuer.example", jwks_uri=f"http://127.0.0.1:{port}/keys?secret=s3cret")
-    assert "Connect call failed" in why
+    assert why == f"can not connect to the server: {os.strerror(errno.ECONNREFUSED)}"
     assert "s3cret" not in why
 
 
 @pytest.mark.parametrize("uri", ["https://name.invalid/keys?secret=s3cret", "https://a..example/?secret=s3cret"])
 async def test_a_name_that_can_not_be_resolved_fails_with_a_reason(uri: str) -> None:
-    why = await failure("https://issuer.example", jwks_uri=uri)
-    assert why
-    assert "s3cret" not in why
+    assert await failure("https://issuer.example", jwks_uri=uri) == "the server's name can not be resolved"
 
 
 async def test_after_trouble_the_same_source_fetches_again(provider: Provider) -> None:
@@ -480,7 +481,7 @@ async def test_an_extra_trust_anchor_makes_a_private_authority_trusted(authority
 async def test_without_its_trust_anchor_a_private_authority_is_refused(authority: trustme.CA) -> None:
     async with Provider(context_of(authority.issue_cert("127.0.0.1"))) as provider:
         why = await failure(provider.origin)
-        assert "certificate verify failed" in why.lower()
+        assert why == f"{NOT_ACCEPTED}: no authority that is trusted issued it; set keys.ca_file if a private one did"
         assert provider.requests == []
 
 
@@ -488,7 +489,7 @@ async def test_a_certificate_for_another_name_is_refused(authority: trustme.CA, 
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     async with Provider(context_of(authority.issue_cert("other.example"))) as provider:
         why = await failure(provider.origin, ca_file=str(tmp_path / "ca.pem"))
-        assert "certificate verify failed" in why.lower()
+        assert why == f"{NOT_ACCEPTED}: it is for another name"
 
 
 async def test_an_expired_certificate_is_refused(authority: trustme.CA, tmp_path: Path) -> None:
@@ -497,12 +498,13 @@ async def test_an_expired_certificate_is_refused(authority: trustme.CA, tmp_path
     expired = authority.issue_cert("127.0.0.1", not_before=past - timedelta(days=1), not_after=past)
     async with Provider(context_of(expired)) as provider:
         why = await failure(provider.origin, ca_file=str(tmp_path / "ca.pem"))
-        assert "expired" in why.lower()
+        assert why == f"{NOT_ACCEPTED}: it has expired"
         assert provider.requests == []
 
 
 async def test_a_provider_without_tls_on_an_https_address_is_refused(provider: Provider) -> None:
-    assert await failure(provider.origin.replace("http:", "https:"))
+    why = await failure(provider.origin.replace("http:", "https:"))
+    assert why.startswith("TLS can not be spoken with the server")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAA\n"])
@@ -516,7 +518,7 @@ async def test_a_trust_anchor_that_can_not_be_read_fails_the_fetch_and_the_next_
         provider.serve("/keys", jwks("a"))
         settings = {"jwks_uri": f"{provider.origin}/keys", "ca_file": str(file)}
         source = HttpSource("https://issuer.example", Keys.model_validate(settings))
-        with pytest.raises(FetchFailed):
+        with pytest.raises(FetchFailed, match=r"keys\.ca_file (can not be read|holds no certificate)"):
             await source.fetch(have_keys=False)
         authority.cert_pem.write_to_path(file)
         assert (await source.fetch(have_keys=False)).key_set is not None

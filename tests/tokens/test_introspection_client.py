@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import json
+import os
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from authz_service.tokens.introspection_client import HttpClient
 
 OPENID = "/.well-known/openid-configuration"
+NOBODY_THERE = f"can not connect to the server: {os.strerror(errno.ECONNREFUSED)}"
+NOT_ACCEPTED = "the server's certificate is not accepted"
 OAUTH = "/.well-known/oauth-authorization-server"
 TOKEN = "a-secret-token-of-some-length"
 GOOD = json.dumps(said())
@@ -237,7 +241,7 @@ async def test_metadata_that_lead_nowhere_or_astray_are_a_failure(
 
 async def test_without_metadata_there_is_nobody_to_ask(provider: Provider, asking: Asking) -> None:
     assert "status 404" in str(await asking.failure({"endpoint": None}, issuer=provider.origin))
-    assert "Connect" in str(await asking.failure({"endpoint": None}, issuer=f"http://127.0.0.1:{free_port()}"))
+    assert str(await asking.failure({"endpoint": None}, issuer=f"http://127.0.0.1:{free_port()}")) == NOBODY_THERE
 
 
 async def test_waiting_for_metadata_is_part_of_the_calls_time(provider: Provider, asking: Asking) -> None:
@@ -461,11 +465,12 @@ def free_port() -> int:
 
 async def test_a_server_that_is_down_is_a_failure_with_a_reason(asking: Asking) -> None:
     why = await asking.failure({"endpoint": f"http://127.0.0.1:{free_port()}/introspect?key=s3cret"})
-    assert str(why).startswith("ClientConnectorError: ")
+    assert str(why) == NOBODY_THERE
 
 
 async def test_a_name_that_can_not_be_resolved_is_a_failure_with_a_reason(asking: Asking) -> None:
-    assert str(await asking.failure({"endpoint": "https://name.invalid/introspect?key=s3cret"}))
+    why = await asking.failure({"endpoint": "https://name.invalid/introspect?key=s3cret"})
+    assert str(why) == "the server's name can not be resolved"
 
 
 async def test_without_its_secret_nothing_is_sent(provider: Provider, asking: Asking, tmp_path: Path) -> None:
@@ -495,9 +500,10 @@ async def test_a_server_is_trusted_by_the_anchors_of_its_issuer_alone(tmp_path: 
             asking = Asking(provider, tmp_path)
             if trusted:
                 assert await asking.ask(keys={"ca_file": str(tmp_path / "ca.pem")}) == said()
-                assert "certificate" in str(await asking.failure())
+                assert str(await asking.failure()).startswith(NOT_ACCEPTED)
             else:
-                assert "certificate" in str(await asking.failure(keys={"ca_file": str(tmp_path / "ca.pem")}))
+                why = await asking.failure(keys={"ca_file": str(tmp_path / "ca.pem")})
+                assert str(why) == f"{NOT_ACCEPTED}: it is for another name"
             await asking.close()
 
 

@@ -38,8 +38,6 @@ from authz_service.transport.servicer import Servicer, Terms
 from transport.wire import AUDIENCE, EPOCH, ISSUER, Answer, check_request, fits_a_header, padding, read, signed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from authz_service.core.attributes import Attributes
     from authz_service.core.decision import Decision
 
@@ -134,17 +132,11 @@ class Waiting(Pending):
 
 
 @pytest.fixture
-def log() -> Iterator[io.StringIO]:
+def log() -> io.StringIO:
     """What is written, as the program writes it."""
     stream = io.StringIO()
-    before = [(logger, logger.level, logger.propagate) for logger in (logging.getLogger("authz"), logging.getLogger())]
     logs.configure("debug", "json", stream)
-    yield stream
-    for logger, level, propagate in before:
-        logger.setLevel(level)
-        logger.propagate = propagate
-        for handler in [each for each in logger.handlers if getattr(each, "stream", None) is stream]:
-            logger.removeHandler(handler)
+    return stream
 
 
 def lines(log: io.StringIO) -> list[dict[str, Any]]:
