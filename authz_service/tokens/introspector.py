@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from authz_service.config.model import Introspection, Issuer
+    from authz_service.core.bounded import Bounds
     from authz_service.core.claims import Claims
     from authz_service.telemetry.metrics import IntrospectionMetrics
 
@@ -94,11 +95,11 @@ class Introspector:
         logger: logging.Logger,
         clock: Callable[[], float],
         timer: Callable[[], float],
-        max_entries: int,
+        remembered: Bounds,
     ) -> None:
         """``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set.
 
-        ``max_entries`` bounds what is remembered.
+        ``remembered`` bounds the answers.
         """
         self.issuer = issuer
         self.settings = settings
@@ -107,7 +108,7 @@ class Introspector:
         self._metrics = metrics
         self._logger = logger
         self._timer = timer
-        self._cache = AnswerCache(max_entries)
+        self._cache = AnswerCache(remembered)
         self._calls: dict[bytes, _Call] = {}
         self._slots = asyncio.Semaphore(settings.max_concurrent)
         self._in_flight = 0
@@ -119,6 +120,7 @@ class Introspector:
             in_flight=lambda: self._in_flight,
             state=lambda: self._breaker.state(timer()),
             entries=self._cache.__len__,
+            size=lambda: self._cache.used_bytes,
         )
 
     # Reading: what a decision calls.

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keys.virtual_time import in_virtual_time
 
+from authz_service.core.bounded import Bounds
 from authz_service.core.claims import Claims
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.breaker import FAILURES_TO_OPEN
@@ -90,7 +91,7 @@ async def test_an_answer_is_not_believed_for_longer_because_the_clock_was_set_ba
 @in_virtual_time
 async def test_a_flood_of_rubbish_displaces_no_active_token_and_takes_no_more_room_than_it_may() -> None:
     clock = Clock()
-    asked = introspector(FakeClient(good=said()), clock=clock, max_entries=3)
+    asked = introspector(FakeClient(good=said()), clock=clock, remembered=Bounds(3, 1 << 20))
     await ask(asked, "good")
     for number in range(50):
         await ask(asked, f"rubbish-{number}")
@@ -102,7 +103,7 @@ async def test_a_flood_of_rubbish_displaces_no_active_token_and_takes_no_more_ro
 async def test_of_the_active_tokens_the_oldest_makes_way() -> None:
     client = FakeClient()
     client.every = said()
-    asked = introspector(client, max_entries=2)
+    asked = introspector(client, remembered=Bounds(2, 1 << 20))
     for token in "abc":
         await ask(asked, token)
     assert [look(asked, token) is not None for token in "abc"] == [False, True, True]
@@ -111,7 +112,7 @@ async def test_of_the_active_tokens_the_oldest_makes_way() -> None:
 @in_virtual_time
 async def test_a_cache_of_no_entries_remembers_nothing_and_answers_all_the_same() -> None:
     client = FakeClient(good=said())
-    asked = introspector(client, max_entries=0)
+    asked = introspector(client, remembered=Bounds(0, 1 << 20))
     for _ in range(2):
         assert isinstance(await ask(asked, "good"), Answer)
         assert look(asked, "good") is None
