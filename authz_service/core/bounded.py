@@ -1,7 +1,7 @@
 """A map that is bounded twice, by its entries and by their bytes; and the account on which an entry grows.
 
-Pure. The oldest entry makes way. An entry is heavy when it takes more than ``HEAVY`` times what each could have if
-there were as many as there may be. As long as the heavy ones take more than half of the bytes they make way first, the
+Pure. The oldest entry is evicted first. An entry is heavy when it takes more than ``HEAVY`` times what each could have
+if there were as many as there may be. As long as the heavy ones take more than half of the bytes, they are evicted, the
 oldest of them first: whoever holds large tokens displaces other large ones, and half of the bytes is left for the rest.
 """
 
@@ -30,7 +30,7 @@ NOTHING = Bounds(0, 0)
 
 
 class _Share(Generic[K]):
-    """The sizes of some of the entries, in the order in which they make way."""
+    """The sizes of some of the entries, in the order in which they are evicted."""
 
     __slots__ = ("bytes", "sizes")
 
@@ -94,7 +94,7 @@ class BoundedMap(Generic[K, V]):
         self._make_room()
 
     def grow(self, key: K, more: int) -> None:
-        """An entry costs so many bytes more, or less. Nothing happens where it has made way already."""
+        """An entry costs so many bytes more, or less. Nothing happens where it was evicted already."""
         if key not in self._values:
             return
         share = self._share_of(key)
@@ -126,7 +126,7 @@ class BoundedMap(Generic[K, V]):
 class Account:
     """What is made of an entry's value later on, and kept with it, is charged here.
 
-    It knows the map by a weak reference: an entry that makes way is freed at once, and not by the collector of cycles.
+    It knows the map by a weak reference: an evicted entry is freed at once, and not by the collector of cycles.
     """
 
     __slots__ = ("_key", "_map", "charged")
@@ -137,20 +137,20 @@ class Account:
         self._key: Any = None
 
     @property
-    def bearer(self) -> BoundedMap[Any, Any] | None:
-        """The map that bears what is charged, as long as there is one."""
+    def charged_to(self) -> BoundedMap[Any, Any] | None:
+        """The map whose entry is charged, as long as there is one."""
         return None if self._map is None else self._map()
 
-    def open(self, bearer: BoundedMap[K, Any], key: K) -> None:
-        """From now on the entry with this key bears what is charged."""
-        self._map, self._key = weakref.ref(bearer), key
+    def open(self, entries: BoundedMap[K, Any], key: K) -> None:
+        """From now on the entry with this key is charged."""
+        self._map, self._key = weakref.ref(entries), key
 
     def charge(self, more: int) -> None:
         """So many bytes more are kept with the value."""
         self.charged += more
-        bearer = self.bearer
-        if bearer is not None:
-            bearer.grow(self._key, more)
+        entries = self.charged_to
+        if entries is not None:
+            entries.grow(self._key, more)
 
     def refund(self) -> None:
         """What was charged is kept no longer."""

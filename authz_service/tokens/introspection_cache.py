@@ -22,7 +22,7 @@ _PROVEN = 256  # bytes of a digest and its places in dictionaries
 
 
 class AnswerCache:
-    """The answers of one server. The oldest of its kind makes way."""
+    """The answers of one server. The oldest of its kind is evicted first."""
 
     def __init__(self, bounds: Bounds) -> None:
         """So many acceptable tokens and as many others may be remembered, and so many bytes of all of them."""
@@ -84,7 +84,7 @@ class AnswerCache:
             return
         self._active.put(digest, answer, size)
         account = answer.outcome.account
-        if account.bearer is before:  # else they are the claims of a verified JWT, which the token cache bears
+        if account.charged_to is before:  # else they are the claims of a verified JWT, which the token cache bears
             account.open(self._active, digest)
 
     def _forget(self, digest: bytes) -> None:

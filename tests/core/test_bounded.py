@@ -94,7 +94,7 @@ def test_an_account_charges_the_entry_that_bears_it_and_refunds_what_it_charged(
     kept: BoundedMap[str, Value] = BoundedMap(Bounds(10, 1000))
     kept.put("a", value, 100)
     value.account.open(kept, "a")
-    assert value.account.bearer is kept
+    assert value.account.charged_to is kept
     value.account.charge(50)
     value.account.charge(7)
     assert (value.account.charged, kept.size("a"), kept.used_bytes) == (57, 157, 157)
@@ -111,7 +111,7 @@ def test_an_account_that_nobody_bears_or_bears_no_longer_may_be_charged_all_the_
     account.charge(5)
     assert kept.used_bytes == 0
     del kept
-    assert account.bearer is None
+    assert account.charged_to is None
     account.charge(5)
     assert account.charged == 15
 
