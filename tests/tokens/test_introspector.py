@@ -639,6 +639,26 @@ def test_a_client_that_is_refused_is_told_clearly_and_once(caplog: pytest.LogCap
     assert "a-secret-token" not in caplog.text
 
 
+@pytest.mark.parametrize("trouble", [Forbidden("status 403"), QuestionRefused("status 400")])
+def test_a_probe_that_is_refused_as_a_question_is_answered_and_one_that_is_forbidden_is_not(
+    trouble: FetchFailed, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a token that nobody sent no firewall has anything to dislike."""
+
+    async def story() -> None:
+        client = fake(0, failure("status 500"), 0.0)
+        client.every = trouble  # of all but the invented ones
+        asked = introspector(client)
+        await asyncio.gather(*(ask(asked, f"invented-{each}") for each in range(FAILURES_TO_PROBE)))
+        await settle()
+
+    told = {
+        Forbidden: ["the introspection server refuses this client", "introspection is left alone for a while"],
+        QuestionRefused: ["introspection fails for some tokens alone; the server answers"],
+    }
+    assert telling(caplog, story) == ["introspection failed", *told[type(trouble)]]
+
+
 def test_callers_can_not_fill_the_log_by_strange_tokens(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         client = FakeClient(strange=QuestionRefused("status 400"))
