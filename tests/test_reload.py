@@ -293,7 +293,7 @@ async def test_what_the_upstream_hears_of_a_token_that_is_kept_is_what_the_new_c
             assert (await asked(app, bearer)).headers["x-auth-subject"] == "alice"
         await app.take_over(place.loaded(upstream={"headers": {"x-user": "sub"}}))
         assert len(app.assembled.token_cache) == 1
-        (entry,) = app.assembled.token_cache._entries.values()
+        ((_, entry),) = app.assembled.token_cache._entries.items()
         assert entry.claims.remembered == {}
         for _ in range(2):
             assert (await asked(app, bearer)).headers == {"x-user": "alice"}

@@ -22,7 +22,7 @@ from authz_service.keys.connection import Connection, body_of, reason_of, retry_
 from authz_service.keys.discovery import Discovery
 from authz_service.keys.keyset import MAX_CANDIDATES
 from authz_service.tokens import jws
-from authz_service.tokens.introspector import ClientRefused, QuestionRefused
+from authz_service.tokens.introspector import ClientRefused, Forbidden, QuestionRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -113,8 +113,10 @@ class HttpClient:
     async def _refusal(self, url: str, response: aiohttp.ClientResponse) -> FetchFailed:
         cause = f"{shown(url)} answered with status {response.status}"
         match response.status:
-            case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+            case HTTPStatus.UNAUTHORIZED:
                 return ClientRefused(f"{cause}: look at client_id, its secret or key, and auth_method")
+            case HTTPStatus.FORBIDDEN:
+                return Forbidden(f"{cause}: look at client_id and what it may do, or at what stands before the server")
             case HTTPStatus.BAD_REQUEST:
                 return _of_bad_request(cause, await body_of(response, url, LARGEST_ANSWER))
             case HTTPStatus.REQUEST_ENTITY_TOO_LARGE | HTTPStatus.UNPROCESSABLE_ENTITY:

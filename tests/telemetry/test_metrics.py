@@ -29,6 +29,7 @@ CONTRACT = {
     "authz_checks_in_flight": ("gauge", set()),
     "authz_token_cache_lookups_total": ("counter", {"result"}),
     "authz_token_cache_entries": ("gauge", set()),
+    "authz_token_cache_bytes": ("gauge", set()),
     "authz_jwks_fetches_total": ("counter", {"issuer", "result"}),
     "authz_jwks_fetch_duration_seconds": ("histogram", {"issuer"}),
     "authz_jwks_keys": ("gauge", {"issuer"}),
@@ -44,6 +45,8 @@ CONTRACT = {
     "authz_introspection_breaker_open": ("gauge", {"issuer"}),
     "authz_introspection_cache_lookups_total": ("counter", {"issuer", "result"}),
     "authz_introspection_cache_entries": ("gauge", {"issuer"}),
+    "authz_introspection_cache_bytes": ("gauge", {"issuer"}),
+    "authz_introspection_refusals_total": ("counter", {"issuer", "reason"}),
     "authz_config_reloads_total": ("counter", {"result"}),
     "authz_config_last_reload_successful": ("gauge", set()),
     "authz_config_last_reload_success_timestamp_seconds": ("gauge", set()),
@@ -184,12 +187,13 @@ def test_what_is_in_flight_is_read_when_asked_for(metrics: Metrics) -> None:
 
 def test_the_token_cache_is_counted_and_watched(metrics: Metrics) -> None:
     remembered = ["a"]
-    metrics.watch_token_cache(lambda: len(remembered))
+    metrics.watch_token_cache(entries=lambda: len(remembered), size=lambda: 100 * len(remembered))
     metrics.token_cache_hit()
     metrics.token_cache_miss()
     metrics.token_cache_miss()
     remembered.append("b")
     assert value(metrics, "authz_token_cache_entries") == 2
+    assert value(metrics, "authz_token_cache_bytes") == 200
     assert value(metrics, "authz_token_cache_lookups_total", result="hit") == 1
     assert value(metrics, "authz_token_cache_lookups_total", result="miss") == 2
 

@@ -18,7 +18,7 @@ from keys.fakes import FakeSource, Provider
 
 from authz_service.core.errors import FetchFailed
 from authz_service.tokens.introspection_client import LARGEST_ANSWER
-from authz_service.tokens.introspector import ClientRefused, QuestionRefused
+from authz_service.tokens.introspector import ClientRefused, Forbidden, QuestionRefused
 from support.signing import Signer
 from support.trust import ES, ISSUER, OTHER, RS, STRANGER, jwks
 from tokens.servers import http_client, issuer_with, said
@@ -348,7 +348,7 @@ async def test_any_status_but_200_is_a_failure_although_an_answer_comes_with_it(
     recorded(provider, status=status, **({"text": None, "content_type": None} if status in {204, 304} else {}))
     why = await asking.failure()
     assert str(why) == f"{provider.origin}/introspect answered with status {status}"
-    assert not isinstance(why, (ClientRefused, QuestionRefused))
+    assert not isinstance(why, (ClientRefused, Forbidden, QuestionRefused))
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ async def test_any_status_but_200_is_a_failure_although_an_answer_comes_with_it(
     [
         (401, "", ClientRefused),
         (401, '{"error": "invalid_client"}', ClientRefused),
-        (403, "", ClientRefused),
+        (403, "", Forbidden),
         (400, '{"error": "invalid_client"}', ClientRefused),
         (400, '{"error": "unauthorized_client"}', ClientRefused),
         (400, '{"error": "invalid_request"}', QuestionRefused),

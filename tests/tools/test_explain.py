@@ -18,6 +18,7 @@ from authz_service.assembly import authorizer_of
 from authz_service.authorizer import Pending
 from authz_service.cli import main
 from authz_service.config.model import Settings
+from authz_service.core.bounded import Bounds
 from authz_service.core.decision import Allow, Decision
 from authz_service.core.reasons import Reason
 from authz_service.tokens.cache import TokenCache
@@ -63,7 +64,7 @@ SETTINGS = Settings.model_validate(
     }
 )
 TRUST = Trust(max_token_age="1h")
-AUTHORIZER = authorizer_of(SETTINGS, TRUST.issuers, TokenCache(100, 300.0), TRUST.metrics)
+AUTHORIZER = authorizer_of(SETTINGS, TRUST.issuers, TokenCache(Bounds(100, 1 << 20), 300.0), TRUST.metrics)
 
 
 def explain(attributes: Attributes, now: float = NOW) -> Explanation:

@@ -22,6 +22,7 @@ from keys.virtual_time import in_virtual_time
 from authz_service._pb.external_auth_pb2 import CheckRequest
 from authz_service.authorizer import Authorizer, Pending
 from authz_service.config.model import Settings
+from authz_service.core.bounded import Bounds
 from authz_service.core.decision import Allow, Deny
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
@@ -66,7 +67,7 @@ class Sidecar:
         )
         self.authorizer = Authorizer(
             Policy(self.settings.rules, self.settings.issuers),
-            Validator([TrustedIssuer(issuer, self.keys)], TokenCache(100, 300.0), self.metrics),
+            Validator([TrustedIssuer(issuer, self.keys)], TokenCache(Bounds(100, 1 << 20), 300.0), self.metrics),
             UpstreamHeaders(self.settings.upstream.headers, forward_authorization=True),
             max_token_bytes=self.settings.server.max_token_bytes,
         )
