@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_LEVELS = 32
-HANG_GUARD = 30.0  # seconds of processor time: a look at the largest text takes one or two, a quadratic one hours
+HANG_GUARD = 10.0  # seconds of processor time, of which a look takes one or two, and a quadratic one any number
 DEEP = "is nested deeper than 32 levels"
 
 
@@ -205,19 +205,12 @@ def guarded() -> Iterator[None]:
     signal.signal(signal.SIGVTALRM, before)
 
 
-@pytest.mark.parametrize("before", ["", "a: ", "['"])
-@pytest.mark.parametrize("unit", ["'", '"', '"\\', '\\"', "[", "{", "- ", "? ", " ", "#", "a", "a ", ":", "\n"])
-@pytest.mark.usefixtures("guarded")
-def test_a_text_of_the_largest_size_is_looked_at_in_linear_time(before: str, unit: str) -> None:
-    text = before + unit * (document.LARGEST // len(unit))
-    look(text, max_levels=MAX_LEVELS)
-
-
 @pytest.mark.parametrize(
-    "unit",
-    ["'x' ", '"x\\"" ', "[]", "[ ", ",", ": ", "a: ", "a:\n", "a: |\n", ">\n\n a\n", " #\n", "&", "!a ", "---\n",
-     "? a\n: b\n", "- a: [b]\n"],
+    ("before", "unit"),
+    [("", "'"), ("", '"'), ('"', "\\"), ('a: "', '\\"'), ("['", "''"), ("a: ", "["), ("", "{"), ("", "- "), ("", "? "),
+     ("", "a"), ("", "a "), ("", ":"), ("[", ":a"), ("", " "), ("", "#"), ("a: ", "\n"), ("a: |\n", " \n"),
+     ("", "'x' "), ("", "[] "), ("", "a: "), ("", "- a: |\n   b\n"), ("", "&a ")],
 )  # fmt: skip
 @pytest.mark.usefixtures("guarded")
-def test_a_text_of_many_tokens_is_looked_at_in_linear_time(unit: str) -> None:
-    look(unit * (document.LARGEST // 4 // len(unit)))
+def test_a_text_of_the_largest_size_is_looked_at_in_linear_time(before: str, unit: str) -> None:
+    look(before + unit * (document.LARGEST // len(unit)), max_levels=MAX_LEVELS)
