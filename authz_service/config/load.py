@@ -16,7 +16,7 @@ from authz_service.config.model import Issuer, Rule, Section, Server, Settings
 from authz_service.config.references import Draft
 from authz_service.config.schema import schema
 from authz_service.config.warnings import warnings
-from authz_service.core.errors import ConfigError
+from authz_service.core.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -124,7 +124,7 @@ def _read(path: Path) -> bytes:
 
 def _line(path: Path, problem: Problem, kind: str = "") -> str:
     where = f"{rendered(problem.where)}: " if problem.where else ""
-    return f"{path}:{problem.line}: {kind}{where}{problem.text}"
+    return printable(f"{path}:{problem.line}: {kind}{where}{problem.text}")
 
 
 def _validate(document: Document, folder: Path | None) -> tuple[Settings | None, list[Problem]]:
