@@ -12,7 +12,8 @@ import trustme
 from transport.pki import TlsFiles
 
 from authz_service.config import files, watch
-from authz_service.core.errors import FetchFailed
+from authz_service.config.load import load, server_of
+from authz_service.core.errors import ConfigError, FetchFailed
 from authz_service.keys.file_source import FileSource
 from authz_service.keys.snapshot import SnapshotFile
 from authz_service.tokens.client_authentication import SecretFile
@@ -39,7 +40,7 @@ def become(request: pytest.FixtureRequest) -> Callable[[Path], object]:
 def test_what_is_no_regular_file_is_not_read(tmp_path: Path, become: Callable[[Path], object]) -> None:
     become(tmp_path / "file")
     before = len(list(Path("/proc/self/fd").iterdir()))
-    with pytest.raises(OSError, match=r"not a regular file|Too many levels of symbolic links"):
+    with pytest.raises(OSError, match=r"not a regular file|Is a directory|Too many levels of symbolic links"):
         files.read(tmp_path / "file", 10)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
@@ -61,6 +62,19 @@ def test_keys_and_secrets_and_what_is_watched_are_read_so(tmp_path: Path, become
         with pytest.raises(FetchFailed, match="can not be read"):
             read()
     assert watch.digests_of([path]) == watch.digests_of([path])
+
+
+def test_a_configuration_is_read_so_but_from_a_pipe_that_the_shell_made(
+    tmp_path: Path, become: Callable[[Path], object]
+) -> None:
+    become(tmp_path / "config.yaml")
+    with pytest.raises(ConfigError, match=r"config.yaml:1: can not be read: "):
+        load(tmp_path / "config.yaml")
+    ours, theirs = os.pipe()
+    with open(ours, "rb"), open(theirs, "wb") as writing:  # noqa: PTH123 - of descriptors
+        writing.write(b"server: {workers: 3}")
+        writing.close()
+        assert server_of(Path(f"/dev/fd/{ours}")).workers == 3
 
 
 async def test_certificates_are_read_so_and_the_good_ones_stay(
