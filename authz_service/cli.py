@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import platform
 import sys
 from pathlib import Path
@@ -36,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         status: int = options.command(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read what is printed, as head does, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try to write the rest
+        return 2
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 1
