@@ -41,7 +41,7 @@ from authz_service.transport.servicer import Servicer, Terms
 from authz_service.transport.tls import certificate_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from authz_service.config.model import Issuer, Keys, Logging, Server, Settings
@@ -231,17 +231,18 @@ class App:
             self._readiness = self._in_background(self._announce_readiness(), "readiness")
         self._tell(before, loaded, unchanged)
 
-    def _unused(self) -> list[_Part]:
-        """The parts of no issuer any more, which nobody will find again from now on."""
+    def _unused(self) -> dict[_Part, asyncio.Task[None]]:
+        """The parts of no issuer any more with their work. Nobody will find them again from now on, nor this method."""
         in_use = set(_parts(self.assembled.issuers))
         self._key_caches = {identity: keys for identity, keys in self._key_caches.items() if keys in in_use}
-        return [part for part in self._working if part not in in_use]
+        unused = [part for part in self._working if part not in in_use]
+        return {part: self._working.pop(part) for part in unused}
 
-    async def _retire(self, unused: Sequence[_Part], longest_call: float) -> None:
+    async def _retire(self, unused: Mapping[_Part, asyncio.Task[None]], longest_call: float) -> None:
         """Let these parts end, once the last call that may wait for them is over."""
         await asyncio.sleep(longest_call)
-        for part in unused:
-            self._working.pop(part).cancel()
+        for work in unused.values():
+            work.cancel()
         names = set(map(_name_of, unused))
         for name in names - {issuer.label for issuer in self.settings.issuers}:
             self.metrics.forget_issuer(name)

@@ -53,6 +53,15 @@ rules:
 # Printing.
 
 
+def test_who_reads_no_further_causes_no_trace() -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "authz_service", "schema"]
+    with open(theirs, "wb") as closed:  # noqa: PTH123 - of a descriptor
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, timeout=HANG_GUARD, check=False)
+    assert (done.returncode, done.stderr) == (2, b"")
+
+
 VERSION = f"authz-service {__version__}, Python {platform.python_version()}, transport asyncio\n"
 
 

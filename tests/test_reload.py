@@ -411,6 +411,19 @@ async def test_an_issuer_that_comes_back_is_kept_anew(place: Place) -> None:
         assert len(app._working) == 2
 
 
+async def test_issuers_that_go_one_soon_after_the_other_all_go(place: Place, told: Told) -> None:
+    server = {"check_deadline": "50ms"}
+    async with place.serving(place.loaded(issuer(), issuer("first"), issuer("second"), server=server)) as app:
+        keys = app.assembled.issuers[0].keys
+        await app.take_over(place.loaded(issuer(), issuer("second"), server=server))
+        await app.take_over(place.loaded(issuer(), server=server))  # before the first one's last call can be over
+        names = {"keys of first", "keys of second", "retiring old keys"}
+        await until(lambda: names.isdisjoint(task.get_name() for task in asyncio.all_tasks()))
+        assert [sample(app.metrics, "authz_jwks_stale", issuer=gone) for gone in ("first", "second")] == [None, None]
+        assert list(app._working) == [keys]
+        assert told("a background task died") == []
+
+
 async def test_what_can_not_change_is_named_and_the_rest_changes(place: Place, told: Told) -> None:
     async with place.serving(place.loaded()) as app:
         other = {"grpc_address": "127.0.0.1:1", "admin_address": "127.0.0.1:2", "check_deadline": "3s"}

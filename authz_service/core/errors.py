@@ -72,3 +72,11 @@ def quoted(name: object) -> str:
     """A foreign name for a cause: shortened, and with everything unprintable escaped."""
     text = ascii(name)
     return text if len(text) <= _QUOTE_LIMIT else text[:_QUOTE_LIMIT] + "..."
+
+
+def printable(text: str) -> str:
+    """A foreign string as people may be shown it.
+
+    What could command a terminal, end the line, turn its direction or hide in it is escaped.
+    """
+    return text if text.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -297,6 +300,24 @@ def test_the_token_may_come_by_standard_input_and_headers_by_the_command_line(
     assert "malformed_request" in capsys.readouterr().out
 
 
+def test_what_a_token_says_does_not_command_the_terminal(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = json.loads(config.read_text())
+    config.write_text(json.dumps(document | {"upstream": {"headers": {"x-auth-subject": "sub", "x-name": "name"}}}))
+    token = fresh(sub="Jos\u00e9", name="\u202egpj.exe\u2028\u2066")
+    assert run(config, "--url", "https://api.example/hello", "--header", f"Authorization: Bearer {token}") == 0
+    out = capsys.readouterr().out
+    assert "x-auth-subject: Jos\u00e9\n" in out
+    assert "x-name: \\u202egpj.exe\\u2028\\u2066\n" in out
+
+
+def test_a_terminal_with_few_characters_is_no_error(config: Path) -> None:
+    command = [sys.executable, "-m", "authz_service", "explain", "--config", str(config), "--url", "https://a/pay"]
+    few = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=few)
+    assert (said.returncode, said.stderr) == (1, "")
+    assert "deny with 401, missing_token" in said.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -304,6 +325,7 @@ def test_the_token_may_come_by_standard_input_and_headers_by_the_command_line(
         (["--url", "ftp://api.example/pay"], "the URL must be absolute"),
         (["--url", "https:///pay"], "the URL must be absolute"),
         (["--url", "https://a/", "--token-file", "/none/such"], "No such file"),
+        (["--url", "https://a/", "--token-file", "/dev/zero"], "the token file holds more than any token"),
         (["--url", "https://a/", "--header", "secret-credential"], "a header is written 'Name: value'"),
         (["--url", "https://a/", "--header", ": secret-credential"], "a header is written 'Name: value'"),
     ],

@@ -66,9 +66,9 @@ def become_a_folder(files: TlsFiles) -> None:
 NO_CERTIFICATES, NO_KEY = "certificate_file holds no certificates", "key_file holds no private key"
 NOT_A_PAIR = "key_file does not belong to certificate_file"
 UNFIT: dict[str, tuple[Callable[[TlsFiles], object], str]] = {
-    "no certificate file": (lambda files: files.certificate.unlink(), "/tls.crt can not be read: "),
-    "no key file": (lambda files: files.key.unlink(), "/tls.key can not be read: "),
-    "no client authority": (lambda files: files.client_ca.unlink(), "/ca.crt can not be read: "),
+    "no certificate file": (lambda files: files.certificate.unlink(), "/tls.crt cannot be read: "),
+    "no key file": (lambda files: files.key.unlink(), "/tls.key cannot be read: "),
+    "no client authority": (lambda files: files.client_ca.unlink(), "/ca.crt cannot be read: "),
     "an empty certificate file": (lambda files: files.certificate.write_bytes(b""), NO_CERTIFICATES),
     "an empty key file": (lambda files: files.key.write_bytes(b""), NO_KEY),
     "an empty client authority": (
@@ -100,7 +100,7 @@ UNFIT: dict[str, tuple[Callable[[TlsFiles], object], str]] = {
         lambda files: files.client_ca.write_bytes(files.key.read_bytes()),
         "client_ca_file holds no certificates",
     ),
-    "a folder": (become_a_folder, "/tls.crt can not be read: "),
+    "a folder": (become_a_folder, "/tls.crt cannot be read: "),
 }
 unfit = pytest.mark.parametrize(("spoil", "why"), UNFIT.values(), ids=UNFIT.keys())
 
