@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Every test on all cores; tests/conftest.py says how many at once.
 PYTEST := -m pytest --numprocesses auto --dist worksteal
-UNIT := $(addprefix tests/,admin config core keys rules telemetry tokens tools transport)
+UNIT := $(addprefix tests/,admin config core keys rules telemetry tokens tools transport fuzz/test_corpus.py)
+FUZZ_SECONDS ?= 600
 PIP := pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-newest test-oldest lint format lock proto chart bench soak clean
+.PHONY: help demo check test test-newest test-oldest lint format lock proto chart fuzz bench soak clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -64,6 +65,9 @@ proto: $(VENV)/dev ## generate authz_service/_pb from proto/
 chart: $(VENV)/dev ## generate the chart's schema and the rendered examples
 	@$(BIN)/python helm/generate.py
 
+fuzz: $(VENV)/dev ## look for inputs that break a promise, FUZZ_SECONDS=600 for each target; TARGET=token for one
+	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(TARGET)
+
 bench: $(VENV)/dev ## measure a decision, the transports, and both behind Envoy; WRITE=1 writes docs/performance.md
 	@$(BIN)/python -m bench.bench $(if $(WRITE),--write)
 
@@ -71,7 +75,7 @@ soak: $(VENV)/dev ## a million checks through Envoy while rules and keys change;
 	@$(BIN)/python -m bench.soak
 
 clean: ## forget the virtual environments and every cache
-	@rm -rf $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/oidc_provider/node_modules tests/observability/.prometheus tests/.go
+	@rm -rf $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/oidc_provider/node_modules tests/observability/.prometheus tests/.go tests/fuzz/.found
 
 # One virtual environment: the demo needs a part of what development needs. Everything comes from the lock files, with their
 # hashes, and what builds the program does too. A stamp is newer than the files above it when what they list is installed.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import posixpath
-import re
-from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import pytest
 from hypothesis import example, given
@@ -14,9 +11,7 @@ from hypothesis import strategies as st
 from authz_service.core import paths
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from support import readers
 
 
 @pytest.mark.parametrize(
@@ -89,73 +84,7 @@ def test_a_path_that_two_parties_could_read_differently_is_refused(target: str) 
     assert target == "" or len(target) < 4 or target not in refused.value.cause
 
 
-# How others read a path. Each takes the raw path and gives decoded segments.
-
-
-def _merge_slashes(path: str) -> str:
-    return re.sub("/{2,}", "/", path)
-
-
-def _rfc3986_remove_dot_segments(path: str) -> str:
-    """Section 5.2.4, letter by letter."""
-    output = ""
-    while path:
-        if path.startswith("../"):
-            path = path[3:]
-        elif path.startswith(("./", "/./")):
-            path = path[2:]
-        elif path == "/.":
-            path = "/"
-        elif path.startswith("/../") or path == "/..":
-            path = "/" + path[4:]
-            output = output.rpartition("/")[0]
-        elif path in {".", ".."}:
-            path = ""
-        else:
-            segment, slash, rest = path[1:].partition("/")
-            output, path = output + path[0] + segment, slash + rest
-    return output
-
-
-def _decoded(path: str) -> tuple[str, ...]:
-    return tuple(unquote(segment, errors="strict") for segment in path.removeprefix("/").split("/"))
-
-
-def _envoy(path: str) -> tuple[str, ...]:
-    """normalize_path, merge_slashes and path_with_escaped_slashes_action: UNESCAPE_AND_FORWARD."""
-    unescaped = re.sub("%2[fF]", "/", re.sub("%5[cC]", "\\\\", re.sub("%2[eE]", ".", path)))
-    return _decoded(_merge_slashes(_rfc3986_remove_dot_segments(unescaped.replace("\\", "/"))))
-
-
-def _browser(path: str) -> tuple[str, ...]:
-    """The path state of the URL standard: the encoded dot is a dot, the backslash a slash."""
-    read: list[str] = []
-    for segment in path.replace("\\", "/").removeprefix("/").split("/"):
-        match re.sub("%2[eE]", ".", segment):
-            case "..":
-                del read[-1:]
-            case ".":
-                pass
-            case _:
-                read.append(unquote(segment, errors="strict"))
-    return tuple(read)
-
-
-_READERS: dict[str, Callable[[str], tuple[str, ...]]] = {
-    "Envoy": _envoy,
-    "RFC 3986": lambda path: _decoded(_rfc3986_remove_dot_segments(path)),
-    "an upstream that decodes, then splits": lambda path: tuple(unquote(path).removeprefix("/").split("/")),
-    "one that decodes twice": lambda path: tuple(unquote(unquote(path)).removeprefix("/").split("/")),
-    "one that decodes until nothing is left": lambda path: tuple(
-        re.sub("%(?:25)+(?=[0-9a-fA-F]{2})", "%", unquote(path)).removeprefix("/").split("/")
-    ),
-    "a file server": lambda path: tuple(
-        (posixpath.normpath(unquote(path)) + "/" * (path != "/" and path.endswith("/"))).removeprefix("/").split("/")
-    ),
-    "Windows": lambda path: tuple(unquote(path).replace("\\", "/").removeprefix("/").split("/")),
-    "a C program": lambda path: tuple(unquote(path).partition("\0")[0].removeprefix("/").split("/")),
-    "a browser": _browser,
-}
+# How others read a path: see support/readers.py.
 
 _PIECES = [
     *("/", "/", "/", "a", "b.c", ".", "..", ";", "%2e", "%2F", "%5c", "%25", "2e", "%", "%41", "%C3%A9", "%C0%AE"),
@@ -172,11 +101,7 @@ def test_every_party_reads_an_accepted_path_alike(target: str) -> None:
         segments = paths.split(target)
     except Rejected:
         return
-    assert {name: read(path) for name, read in _READERS.items()} == dict.fromkeys(_READERS, segments)
-    # A server that cuts off ;parameters sees the same but for those of the last segment, and nothing to resolve.
-    cut = re.sub(";[^/]*", "", path)
-    assert _rfc3986_remove_dot_segments(cut) == cut
-    assert _decoded(cut)[:-1] == segments[:-1]
+    readers.require_one_reading(path, segments)
 
 
 _CHARACTER = st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_characters="/\\.;%")

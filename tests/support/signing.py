@@ -31,10 +31,11 @@ def private_key(kind: str, kid: str) -> Any:
 class Signer:
     """Signs with one key and one algorithm."""
 
-    def __init__(self, algorithm: str = "RS256", kid: str = "k1") -> None:
+    def __init__(self, algorithm: str = "RS256", kid: str = "k1", key: Any = None) -> None:
+        """Without ``key`` it is one of this run's."""
         self.algorithm = algorithm
         self.kid = kid
-        self.key = private_key("RSA" if algorithm[:2] in {"RS", "PS"} else algorithm, kid)
+        self.key = key or private_key("RSA" if algorithm[:2] in {"RS", "PS"} else algorithm, kid)
 
     def jwk(self, **members: Any) -> dict[str, Any]:
         """The public key as it is published; None takes a member away."""

@@ -1,0 +1,67 @@
+"""Two issuers whose private keys are in the repository, so that a good token in the corpus stays good."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from support.signing import Signer, base64url
+
+NOW = 1_800_000_000
+MAIN, OTHER = "https://idp.example/", "https://other.example/"
+AUDIENCE = "https://api.example/"
+LEEWAY = 30  # seconds
+_KEYS = json.loads(Path(__file__).with_name("keys.json").read_text())
+_PARSERS: dict[str, Any] = {"RSA": RSAAlgorithm, "EC": ECAlgorithm, "OKP": OKPAlgorithm}
+
+
+def _signer(jwk: dict[str, Any]) -> Signer:
+    return Signer(jwk["alg"], jwk["kid"], _PARSERS[jwk["kty"]].from_jwk(jwk))
+
+
+SIGNERS = {jwk["kid"]: _signer(jwk) for jwk in _KEYS}
+# Who publishes each key. Nobody publishes the stranger's.
+ISSUERS = {"rs": MAIN, "es": MAIN, "ed": MAIN, "other": OTHER}
+
+
+def published(issuer: str) -> bytes:
+    """The issuer's key set."""
+    return json.dumps({"keys": [SIGNERS[name].jwk() for name, owner in ISSUERS.items() if owner == issuer]}).encode()
+
+
+def claims(issuer: str = MAIN, **changes: Any) -> dict[str, Any]:
+    """Those of a good access token; None takes one away."""
+    own = {"iss": issuer, "sub": "alice", "aud": AUDIENCE, "client_id": "app", "iat": NOW, "exp": NOW + 600}
+    return {name: value for name, value in (own | {"scope": "read"} | changes).items() if value is not None}
+
+
+# Each good token in the corpus: the key that signed it, and its claims.
+GOOD: dict[str, tuple[str, dict[str, Any]]] = {
+    "reader": ("ed", claims()),
+    "reader-rs": ("rs", claims()),
+    "reader-es": ("es", claims(scope=None, scp=["read", "write"], realm_access={"roles": ["user"]})),
+    "reader-other": ("other", claims(OTHER, sub="bob")),
+    "admin": ("ed", claims(sub="root", scope="admin read", tenant="acme")),
+    "tenant": ("ed", claims(tenant="acme", groups=["a", "b"], auth_time=NOW - 60, acr="urn:mfa")),
+}
+
+
+@functools.cache
+def tokens() -> dict[str, str]:
+    """The tokens, signed anew."""
+    return {name: SIGNERS[key].sign(members) for name, (key, members) in GOOD.items()}
+
+
+@functools.cache
+def signing_inputs() -> dict[str, str]:
+    """Everything that the issuers ever signed, with the token's name: a token with another signing input is forged."""
+    return {token.rpartition(".")[0]: name for name, token in tokens().items()}
+
+
+def unsigned(header: str, payload: str) -> str:
+    """A token with these two parts and a made-up signature."""
+    return f"{base64url(header.encode())}.{base64url(payload.encode())}.AAAA"

@@ -1,0 +1,424 @@
+"""Writes the seeds of every corpus: ``python -m fuzz.seeds``. Files named ``found-...`` stay as they are.
+
+Seeds are recordings of real clients, examples from RFCs, real providers' tokens, the project's own examples, and what
+a reader of the parsers would try first.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transport.http2.client import Speaker, data, framed
+from transport.wire import check_request
+
+from authz_service._pb.external_auth_pb2 import CheckRequest
+from authz_service.transport.http2 import frames
+from fuzz import target
+from fuzz.issuers import AUDIENCE, ISSUERS, MAIN, NOW, OTHER, SIGNERS, claims, published, tokens, unsigned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TESTS = Path(__file__).parent.parent
+RECORDED = sorted((TESTS / "vectors" / "http2").glob("*.bin"))
+PROVIDERS = json.loads((TESTS / "vectors" / "providers.json").read_text())
+KEY_SETS = sorted((TESTS / "keys" / "vectors").glob("rfc*.json"))
+SIGNATURES = json.loads((TESTS / "keys" / "vectors" / "signatures.json").read_text())
+Seeds = dict[str, bytes]
+
+
+def _frames(octets: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Type, flags, stream and payload of each frame of a recording."""
+    at = len(frames.PREFACE)
+    while at < len(octets):
+        high, low, kind, flags, stream = frames.HEADER.unpack_from(octets, at)
+        start, at = at + frames.HEADER_BYTES, at + frames.HEADER_BYTES + (high << 16 | low)
+        yield kind, flags, stream, octets[start:at]
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def path() -> Seeds:
+    return {
+        name: text.encode("latin-1")
+        for name, text in {
+            "root": "/",
+            "plain": "/v1/appointments/7",
+            "folder": "/v1/appointments/",
+            "query": "/a?b=/../%2e%2e/%00//;\\ #",
+            "escapes": "/caf%C3%A9/%F0%9F%98%80/a%20b/100%25",
+            "punctuation": "/~user/-_.!$&'()*+,=:@",
+            "parameters": "/a/b;c=1;d",
+            "dots": "/..a/a../.a/...",
+            "encoded-slash": "/a%2Fb%5cc",
+            "encoded-dots": "/public/%2e%2e;/admin",
+            "double-encoding": "/a%25%32%65%252F",
+            "overlong": "/%C0%AE%C0%AE/%E0%80%AF/%ED%A0%80",
+            "dot-segments": "/a/./b/../..;x/c",
+            "empty-segments": "//a//b",
+            "controls": "/a%00%0d%0a\t\x7f%C2%85",
+            "raw": "/caf\xe9 \\ #",
+            "absolute": "http://a/b",
+        }.items()
+    }
+
+
+def header_blocks() -> Seeds:
+    def blocks(*parts: bytes) -> bytes:
+        return b"".join(len(part).to_bytes(2, "big") + part for part in parts)
+
+    recorded = {
+        f"recorded-{file.stem}": blocks(
+            *(payload for kind, _, _, payload in _frames(file.read_bytes()) if kind == frames.HEADERS)
+        )
+        for file in RECORDED
+    }
+    rfc = [
+        "828684410f7777772e6578616d706c652e636f6d",
+        "828684be58086e6f2d6361636865",
+        "828785bf400a637573746f6d2d6b65790c637573746f6d2d76616c7565",
+    ]
+    huffman = ["828684418cf1e3c2e5f23a6ba0ab90f4ff", "828684be5886a8eb10649cbf"]
+    return recorded | {
+        "rfc7541-c3": blocks(*map(bytes.fromhex, rfc)),
+        "rfc7541-c4": blocks(*map(bytes.fromhex, huffman)),
+        "again": blocks(bytes.fromhex(rfc[0]), b"", bytes.fromhex(rfc[1]), b""),
+        "resized": blocks(b"\x20\x3f\xe1\x1f\x82\x86\x84", b"\x20", b"\x3f\x01\x40\x01a\x01b\xbe"),
+        "broken": blocks(bytes.fromhex(rfc[0]), b"\xff\xff\xff\xff\x7f"),
+        "static": blocks(b"\x83\x86\x04\x02/a\x0f\x10\x10application/grpc", b"\x83\x86\x84\x5f\x10application/grpc"),
+        "huffman-broken": blocks(b"\x82\x00\x01a\x81\x00"),
+        "no-path": blocks(b"\x83\x86"),
+        "end": blocks(b"\x00\x01a\x05b"),
+    }
+
+
+def _frame_sequences() -> Iterator[tuple[str, bytes]]:
+    call = Speaker().request(b"m")
+    head, body = Speaker().headers(1), data(1, framed(b"message"))
+    window = frames.SETTINGS_INITIAL_WINDOW_SIZE
+    yield "call", call
+    yield "trailers", head + data(1, framed(b"m"), 0) + frames.frame(frames.HEADERS, 5, 1, b"\x00\x01a\x01b")
+    yield "small-window", frames.settings({window: 3}) + head + body + frames.window_update(1, 100)
+    yield "no-window", frames.settings({window: 0}) + head + body + frames.settings({window: 1 << 20})
+    yield (
+        "continuation",
+        (
+            frames.frame(frames.HEADERS, 0, 1, Speaker().block()[:5])
+            + frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, Speaker().block()[5:])
+            + body
+        ),
+    )
+    yield "padded", head + frames.frame(frames.DATA, 9, 1, b"\x03" + framed(b"m") + b"\0\0\0")
+    yield "priority", frames.frame(frames.PRIORITY, 0, 3, b"\0\0\0\x01\x10") + call
+    yield "prioritized", frames.frame(frames.HEADERS, 36, 1, b"\0\0\0\x03\x10" + Speaker().block()) + body
+    yield "ping", frames.frame(frames.PING, 0, 0, b"12345678") * 3 + call
+    yield "reset", head + frames.reset(1, frames.ErrorCode.CANCEL) + body
+    yield "goaway", call + frames.goaway(0, frames.ErrorCode.NO_ERROR)
+    yield "unknown", frames.frame(200, 255, 7, b"?") + call
+    yield "too-long", b"\0\x40\x01" + call
+    yield "even-stream", frames.frame(frames.HEADERS, 5, 2, Speaker().block())
+    yield "no-grpc", frames.frame(frames.HEADERS, 5, 1, b"\x82\x86\x84")
+    yield "cut", head + data(1, framed(b"message")[:7])
+    yield "compressed", head + data(1, framed(b"message", 1))
+    yield "several", head + data(1, framed(b"a") + framed(b"b"), 0) + data(1, framed(b"c")[:3], 0)
+    yield "long-message", head + data(1, framed(b"x" * 2000))
+
+
+def frames_() -> Seeds:
+    recorded = {
+        f"recorded-{file.stem}": bytes((0x20,)) + file.read_bytes().removeprefix(frames.PREFACE) for file in RECORDED
+    }
+    ways = {"": 0x08, "-kept": 0x11, "-ticking": 0x0A, "-draining": 0x1C, "-streamed": 0x48, "-streamed-kept": 0x59}
+    made = dict(_frame_sequences())
+    chosen = {f"{name}{way}": bytes((ways[way],)) + made[name] for name in made for way in ("", "-kept")}
+    others = {
+        f"{name}{way}": bytes((ways[way],)) + made[name]
+        for name in ("call", "cut", "several")
+        for way in list(ways)[2:]
+    }
+    return recorded | chosen | others
+
+
+def check_request_() -> Seeds:
+    recorded: Seeds = {}
+    for file in RECORDED:
+        messages = [payload for kind, _, _, payload in _frames(file.read_bytes()) if kind == frames.DATA and payload]
+        recorded |= {f"recorded-{file.stem}": messages[0][5:]}
+    good, signed = tokens(), SIGNERS["ed"].sign
+    made = {
+        "reader": check_request(path="/orders/7", token=good["reader"]),
+        "reader-rs": check_request(path="/items/7?secret=of+the+query+string", token=good["reader-rs"]),
+        "admin": check_request("DELETE", "/admin/users/7", token=good["admin"]),
+        "admin-by-reader": check_request("DELETE", "/admin/users/7", token=good["reader"]),
+        "admin-encoded": check_request(path="/public/%2e%2e;/admin", token=good["reader"]),
+        "tenant": check_request(path="/tenants/acme/bills", token=good["tenant"]),
+        "other-tenant": check_request(path="/tenants/other/bills", token=good["tenant"]),
+        "bank": check_request(host="my.bank.example:443", path="/", token=good["tenant"]),
+        "v2": check_request(path="/orders/7", headers={"x-api-version": "2"}, token=good["reader-es"]),
+        "public": check_request(path="/public/a.css", headers={"x-auth-subject": "root", "x_auth_subject": "root"}),
+        "anonymous": check_request(path="/news/7"),
+        "beta": check_request(path="/beta/7", token=good["reader"]),
+        "no-rule": check_request(path="/"),
+        "no-token": check_request(path="/orders/7"),
+        "basic": check_request(path="/orders/7", headers={"authorization": "Basic dXNlcjpzZWNyZXQtb2YtdXNlcg=="}),
+        "spaces": check_request(path="/orders/7", headers={"authorization": f" bearer  {good['reader']} "}),
+        "controls": check_request(path="/orders/7", headers={"authorization": "Bearer a\tb"}),
+        "two-tokens": check_request(path="/orders/7", headers={"authorization": f"Bearer a, Bearer {good['reader']}"}),
+        "stranger": check_request(path="/orders/7", token=SIGNERS["stranger"].sign(claims())),
+        "forged": check_request(path="/orders/7", token=SIGNERS["stranger"].sign(claims(), {"kid": "ed"})),
+        "no-jwt": check_request(path="/orders/7", token="opaque"),
+        "expired": check_request(path="/orders/7", token=signed(claims(exp=NOW - 600))),
+        "unknown-issuer": check_request(path="/orders/7", token=signed(claims("https://evil.example/"))),
+        "no-request": b"\xff\xff",
+        "empty": b"",
+    }
+    lines = {f"lines-{name}": text.encode("latin-1") for name, text in _REQUESTS.items()}
+    return recorded | made | lines | {"raw-headers": _raw(good["admin"]), "policy": _by_policy(good["reader"])}
+
+
+_REQUESTS = {
+    "reader": "GET /orders/7\nauthorization: Bearer $reader\nx-auth-subject: root\nx_auth_tenant: acme",
+    "reader-other": "GET /items/7?a=b\nauthorization: bearer $reader-other\nx-request-id: 7",
+    "admin": "DELETE /admin/users/7\n+authorization: Bearer $admin\n+:path: /admin/users/7",
+    "tenant": "HEAD /tenants/acme/bills\nhost: api.example:443\nauthorization: Bearer $tenant",
+    "bank": "GET /\nhost: my.BANK.example:443\nauthorization: Bearer $tenant",
+    "v2": "GET /orders/7\nx-api-version: 2\nauthorization: Bearer $reader-es",
+    "public": "GET /public/a.css\nauthorization: Bearer $reader, Bearer $admin",
+    "preflight": "OPTIONS /orders/7\norigin: https://a.example\naccess-control-request-method: PUT",
+    "policy": "GET /admin/7\n@authz_policy: internal\nauthorization: Bearer $admin",
+    "no-policy": "GET /admin/7\n@authz_policy: unknown\nauthorization: Bearer $admin",
+    "cut": "GET /orders/7\nauthorization: Bearer $readerA",
+    "lower": "get /orders/%37;a=b\nAuthorization: Bearer $reader",
+}
+
+
+def _raw(token: str) -> bytes:
+    """As Envoy sends it with ``encode_raw_headers``."""
+    request = CheckRequest()
+    http = request.attributes.request.http
+    http.method, http.host = "GET", "api.example"
+    for name, value in {":path": "/admin/7", "authorization": f"Bearer {token}", "x-auth-subject": "root"}.items():
+        http.header_map.headers.add(key=name, raw_value=value.encode())
+    return request.SerializeToString()
+
+
+def _by_policy(token: str) -> bytes:
+    request = CheckRequest.FromString(check_request(path="/anything", token=token))
+    request.attributes.context_extensions["authz_policy"] = "internal"
+    return request.SerializeToString()
+
+
+def token() -> Seeds:
+    raw = {f"good-{name}": text for name, text in tokens().items()} | {
+        "none": unsigned('{"alg":"none"}', json.dumps(claims())),
+        "hs256": unsigned('{"alg":"HS256","kid":"rs"}', json.dumps(claims())),
+        "unsigned": unsigned('{"alg":"EdDSA","kid":"ed"}', json.dumps(claims())),
+        "stranger": SIGNERS["stranger"].sign(claims()),
+        "jwe": "eyJhbGciOiJkaXIifQ.a.b.c.d",
+        "opaque": "c0ffee",
+        "dots": "..",
+    }
+    signed: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+        f"signed-by-{name}": (name, {}, claims(ISSUERS.get(name, MAIN))) for name in SIGNERS
+    }
+    for place, provider in enumerate(PROVIDERS):
+        members = provider["claims"] | {"iss": MAIN, "aud": AUDIENCE, "exp": NOW + 600}
+        signed[f"provider-{place:02}"] = ("ed", {"typ": provider["header"].get("typ", "JWT")}, members)
+    signed |= {
+        "iss-of-the-other": ("ed", {}, claims(OTHER)),
+        "alg-of-another": ("ed", {"alg": "ES256"}, claims()),
+        "crit": ("ed", {"crit": ["exp"]}, claims()),
+        "jwk": ("stranger", {"kid": "ed", "jwk": SIGNERS["stranger"].jwk()}, claims()),
+        "times": ("ed", {"typ": None}, claims(exp=NOW + 0.5, nbf=NOW - 1e3, iat=-1)),
+        "not-yet": ("ed", {}, claims(nbf=NOW + 600)),
+        "expired": ("ed", {}, claims(exp=NOW - 600)),
+        "unknown-issuer": ("ed", {}, claims("https://evil.example/")),
+        "no-exp": ("ed", {}, claims(exp=None)),
+        "wrong-types": ("ed", {}, claims(sub=7, aud=[None], scope={"a": 1})),
+        "logout": ("ed", {"typ": "logout+jwt"}, claims(events={})),
+        "nonce": ("ed", {}, claims(nonce="n")),
+        "nested": ("es", {}, claims(x=[[[{"a": [1, 2.5, None, True, "\u20ac"]}]]])),
+    }
+    lines = {name: _signed(*parts) for name, parts in signed.items()}
+    twice = b'ed\n{"alg":"EdDSA","kid":"ed"}\n' + _json(claims())[:-1] + b',"sub":"root"}'
+    return {name: text.encode() for name, text in raw.items()} | lines | {"twice": twice}
+
+
+def _signed(name: str, header: dict[str, Any], payload: dict[str, Any]) -> bytes:
+    members = {"alg": SIGNERS[name].algorithm, "kid": SIGNERS[name].kid, "typ": "at+jwt"} | header
+    kept = {member: value for member, value in members.items() if value is not None}
+    return b"\n".join((name.encode(), _json(kept), _json(payload)))
+
+
+def key_set() -> Seeds:
+    own = json.loads(published(MAIN))["keys"]
+    made: dict[str, Any] = {
+        "published": own,
+        "in-part": [own[0], {"kty": "oct", "k": "c2VjcmV0LW9mLXRoZS1jbGllbnQ"}, own[1] | {"use": "enc"}],
+        "private": json.loads((TESTS / "fuzz" / "keys.json").read_text())[2:4],
+        "key-ops": [own[2] | {"key_ops": ["verify"], "x5c": ["MIIB"], "x5t": "abc"}, own[2] | {"key_ops": ["sign"]}],
+        "alg": [own[0] | {"alg": "PS512"}, own[1] | {"alg": "RS256"}, own[2] | {"alg": "HS256"}],
+        "small": [{"kty": "RSA", "n": "AQAB", "e": "AQAB"}, {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}],
+        "types": [7, None, [], {}, {"kty": 7}, {"kty": "EC", "crv": []}, {"kty": "RSA", "n": 7, "e": "AQAB"}],
+        "rfc-signatures": [vector["jwk"] for vector in SIGNATURES],
+        "none": [],
+        "many": [own[2]] * 9,
+    }
+    published_ones = {file.stem.replace("_", "-"): file.read_bytes() for file in KEY_SETS}
+    return {name: _json({"keys": keys}) for name, keys in made.items()} | published_ones | {"no-set": b'{"keys": 7}'}
+
+
+def introspection_answer() -> Seeds:
+    made: dict[str, tuple[int, Any]] = {
+        "rfc7662": (0, {"active": True, "client_id": "l238j323ds-23ij4", "username": "jdoe", "scope": "read dolphin",
+                        "sub": "Z5O3upPC88QrAjx00dis", "aud": AUDIENCE, "iss": MAIN, "exp": NOW + 60, "iat": NOW}),
+        "active": (0, {"active": True} | claims()),
+        "active-jwt": (1, {"active": True} | claims()),
+        "of-another": (1, {"active": True} | claims(sub="bob")),
+        "of-another-issuer": (0, {"active": True} | claims(OTHER)),
+        "inactive": (0, {"active": False}),
+        "active-in-words": (0, {"active": "true"} | claims()),
+        "no-exp": (0, {"active": True} | claims(exp=None)),
+        "expired": (0, {"active": True} | claims(exp=NOW - 600)),
+        "expired-jwt": (1, {"active": True, "exp": NOW - 600}),
+        "id-token": (0, {"active": True, "nonce": "n"} | claims()),
+        "token-type": (0, {"active": True, "token_type": "Bearer", "typ": "Bearer"} | claims()),
+        "refresh": (0, {"active": True, "token_type": "refresh_token"} | claims()),
+        "wrong-types": (0, {"active": True} | claims(sub=7)),
+        "list": (0, [{"active": True}]),
+    }  # fmt: skip
+    for place, provider in enumerate(PROVIDERS[:6]):
+        members = provider["claims"] | {"active": True, "iss": MAIN, "exp": NOW + 600}
+        made[f"provider-{place:02}"] = (0, members)
+    return {name: bytes((first,)) + _json(members) for name, (first, members) in made.items()} | {
+        "twice": b'\0{"active": false, "active": true}'
+    }
+
+
+def snapshot() -> Seeds:
+    own = json.loads(published(MAIN))["keys"]
+    made: dict[str, Any] = {
+        "good": {"issuer": MAIN, "at": float(NOW), "keys": own},
+        "of-another": {"issuer": OTHER, "at": float(NOW), "keys": own},
+        "no-time": {"issuer": MAIN, "at": True, "keys": own},
+        "large-time": {"issuer": MAIN, "at": 10**39, "keys": own[2:]},
+        "no-keys": {"issuer": MAIN, "at": 0, "keys": []},
+        "list": [],
+    }
+    return {name: _json(document) for name, document in made.items()} | {"cut": _json(made["good"])[:-2]}
+
+
+def configuration() -> Seeds:
+    root = TESTS.parent
+    shipped = {f"example-{file.parent.name}": file.read_bytes() for file in root.glob("examples/*/config.yaml")}
+    tested = {
+        f"test-{file.stem}".replace("_", "-"): file.read_bytes()
+        for file in (TESTS / "config" / "examples").glob("*.yaml")
+    }
+    rules = "issuers: [{issuer: https://a.example, audiences: [b]}]\nrules:\n"
+    made = {
+        "small": f"{rules}- {{name: all}}\n",
+        "language": f"{rules}"
+        "- name: a\n"
+        "  match: {hosts: ['*.a.example'], methods: [GET], paths: ['/v1/{id}/**'], headers: {x-a: b}}\n"
+        "  require:\n"
+        "    scopes: {any: [a, 'b:{id}'], none: [c]}\n"
+        "    claims: {a.b: {in: [1, x, true]}, 'c\\.d': {equals_path: id}, e: {absent: true}}\n"
+        "    max_auth_age: 5m\n"
+        "    acr_values: ['urn:x']\n"
+        "- {name: b, policy: p, access: optional, mode: shadow}\n"
+        "cors_preflight: allow\n",
+        "files": f"{rules}- {{name: all}}\n"
+        "server:\n"
+        "  tls: {certificate_file: tls.crt, key_file: tls.key, client_ca_file: ca.crt}\n"
+        "  grpc_address: unix:a.sock\n",
+        "anchors": "issuers:\n- &j {issuer: https://a.example, audiences: [b]}\nrules: [{<<: *j, name: a}]\n",
+        "scalars": f"{rules}- {{name: 0x1, mode: ~, access: yes, policy: 2026-01-01, match: 1_0, require: 1e3}}\n",
+        "tags": f"{rules}- !!python/object:os.system {{name: !!str a}}\n",
+        "alias-bomb": "a: &a [1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b,*b]\n",
+        "deep": "[" * 40,
+        "twice": f"{rules}- {{name: a, name: b}}\nrules: []\n",
+        "two-documents": "a: 1\n---\nb: 2\n",
+        "block-scalar": f"{rules}- name: >-\n    a\n",
+        "no-utf8": "a: \xff",
+        "empty": "",
+    }
+    return shipped | tested | {name: text.encode("latin-1") for name, text in made.items()}
+
+
+def cases() -> Seeds:
+    made: dict[str, list[dict[str, Any]]] = {
+        "passes": [
+            {
+                "name": "a reader reads",
+                "request": {"method": "GET", "url": "https://api.example/orders/7"},
+                "token": {"issuer": "main", "scope": "read"},
+                "expect": {"decision": "allow", "rule": "orders", "upstream": {"x-auth-scopes": "read"}},
+            },
+            {
+                "name": "nobody",
+                "request": {"url": "https://api.example/orders/7"},
+                "expect": {"decision": "deny", "status": 401, "reason": "missing_token"},
+            },
+        ],
+        "fails": [
+            {
+                "name": "raw",
+                "request": {"url": "https://api.example/admin", "headers": {"x-a": "b"}, "policy": "internal"},
+                "token": tokens()["admin"],
+                "expect": {"decision": "allow", "challenge": None, "mode": "shadow"},
+            }
+        ],
+        "strange": [
+            {
+                "name": "times",
+                "request": {"method": "get", "url": "http://[::1]:80?x"},
+                "token": {"issuer": "other", "exp": "-5m", "iat": None, "nbf": [], "header": {"kid": None}, "sub": 7},
+                "expect": {"status": 400},
+            },
+            {
+                "name": "stranger",
+                "request": {"url": "https://a/items/7"},
+                "token": {"issuer": "main", "signed_by": "stranger"},
+                "expect": {"reason": "bad_signature"},
+            },
+        ],
+        "refused": [{"name": "a", "request": {"url": "/"}, "token": {"issuer": "x"}, "expect": {"rule": "x"}}],
+    }
+    texts = {name: _json({"cases": read}) for name, read in made.items()}
+    plain = b"cases:\n- name: a\n  request: {url: 'https://a/public/x'}\n  expect: {decision: allow, reason: public}\n"
+    return texts | {"yaml": plain, "none": b"cases: []\n"}
+
+
+SEEDS = {
+    "path": path,
+    "header_blocks": header_blocks,
+    "frames": frames_,
+    "check_request": check_request_,
+    "token": token,
+    "key_set": key_set,
+    "introspection_answer": introspection_answer,
+    "snapshot": snapshot,
+    "configuration": configuration,
+    "cases": cases,
+}
+
+
+def main() -> None:
+    """Replace the seeds of every target."""
+    for name, made in SEEDS.items():
+        folder = target.corpus(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in folder.iterdir():
+            if not file.name.startswith("found-"):
+                file.unlink()
+        for seed, octets in made().items():
+            (folder / seed).write_bytes(octets)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""A sidecar without sockets and clocks: the bytes of a CheckRequest in, the bytes of a CheckResponse out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import io
+import logging
+from typing import TYPE_CHECKING, Any
+
+from keys.fakes import FakeSource
+
+from authz_service.assembly import assemble, key_cache_of
+from authz_service.authorizer import Pending
+from authz_service.config.model import Settings
+from authz_service.telemetry import logs
+from authz_service.telemetry.logs import DecisionLog
+from authz_service.telemetry.metrics import Metrics
+from authz_service.tokens.validator import TrustedIssuer
+from authz_service.tools.explain import explained
+from authz_service.tools.explanation import as_json
+from authz_service.transport.servicer import Servicer, Terms
+from fuzz.issuers import AUDIENCE, MAIN, NOW, OTHER, published
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from authz_service.core.attributes import Attributes
+
+IDENTITY = {"x-auth-subject": "sub", "x-auth-scopes": "scope", "x-auth-tenant": "tenant"}
+RULES: list[dict[str, Any]] = [
+    {"name": "admin", "match": {"paths": ["/admin/**"]}, "require": {"scopes": ["admin"]}},
+    {
+        "name": "tenant",
+        "match": {"paths": ["/tenants/{tenant}", "/tenants/{tenant}/**"], "methods": ["GET", "HEAD"]},
+        "require": {"claims": {"tenant": {"equals_path": "tenant"}}},
+    },
+    {
+        "name": "fresh",
+        "match": {"hosts": ["bank.example", "*.bank.example"]},
+        "require": {"issuers": ["main"], "max_auth_age": "5m", "acr_values": ["urn:mfa"]},
+    },
+    {
+        "name": "orders-v2",
+        "match": {"paths": ["/orders/**"], "headers": {"x-api-version": "2"}},
+        "require": {"scopes": {"any": ["write", "admin"]}, "claims": {"realm_access.roles": {"contains": "user"}}},
+    },
+    {"name": "orders", "match": {"paths": ["/orders/**"]}, "require": {"scopes": ["read"]}},
+    {"name": "internal", "policy": "internal", "require": {"clients": ["robot"]}},
+    {"name": "public", "match": {"paths": ["/public/**", "/healthz"]}, "access": "public"},
+    {"name": "optional", "match": {"paths": ["/news/{id}"]}, "access": "optional"},
+    {"name": "tried-out", "match": {"paths": ["/beta/**"]}, "require": {"scopes": ["beta"]}, "mode": "shadow"},
+    {"name": "items", "match": {"paths": ["/{collection}/{id}"]}},
+]
+CONFIGURATION: dict[str, Any] = {
+    "issuers": [
+        {"issuer": MAIN, "name": "main", "audiences": [AUDIENCE]},
+        {"issuer": OTHER, "name": "other", "audiences": [AUDIENCE]},
+    ],
+    "rules": RULES,
+    "upstream": {"headers": IDENTITY},
+}
+MAX_REQUEST_BYTES = 1 << 20
+
+
+def now() -> float:
+    return float(NOW)
+
+
+@functools.cache
+def settings() -> Settings:
+    return Settings.model_validate(CONFIGURATION)
+
+
+class Sidecar:
+    """Everything that decides is real, and has its issuers' keys from the start."""
+
+    def __init__(self) -> None:
+        metrics = Metrics(transport="asyncio")
+        trusted = []
+        for issuer in settings().issuers:
+            source = FakeSource(published(issuer.issuer), lifetime=3600.0)
+            trusted.append(TrustedIssuer(issuer, key_cache_of(issuer, source, metrics, now)))
+        self._loop = asyncio.Runner()
+        for each in trusted:
+            self._loop.run(each.keys.refresh())
+        self._assembled = assemble(settings(), trusted, metrics)
+        self._authorizer = self._assembled.authorizer
+        self.validator = self._authorizer.validator
+        terms = Terms(self._authorizer, DecisionLog("all"), 1.0, MAX_REQUEST_BYTES)
+        self._servicer = Servicer(terms, metrics=metrics, clock=now, timer=now)
+
+    def answer(self, request: bytes) -> bytes:
+        """Decide, and wait for the decision if it needs the network."""
+        answer = self._servicer.answer(request, None)
+        return answer if isinstance(answer, bytes) else self._loop.run(answer)
+
+    def explain(self, attributes: Attributes) -> str:
+        """What ``explain`` prints about a request; it raises if its steps end in another reason than the decision."""
+        decision = self._authorizer.begin(attributes, now())
+        if isinstance(decision, Pending):
+            decision = self._authorizer.finish(decision, now())
+        return as_json(explained(settings(), self._authorizer, attributes, decision, now()), attributes)
+
+    def forget(self) -> None:
+        """Forget every token, so that an input's outcome does not depend on earlier inputs."""
+        self._assembled.token_cache.clear()
+
+
+@functools.cache
+def sidecar() -> Sidecar:
+    return Sidecar()
+
+
+@contextlib.contextmanager
+def logged() -> Iterator[io.StringIO]:
+    """The lines that are logged meanwhile, in the program's own format."""
+    loggers = [logging.getLogger("authz"), logging.getLogger()]
+    before = [(list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    lines = io.StringIO()
+    logs.configure("info", "json", lines)
+    try:
+        yield lines
+    finally:
+        for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+            logger.handlers[:] = handlers
+            logger.setLevel(level)
+            logger.propagate = propagate

@@ -1,0 +1,40 @@
+"""A file of policy cases is a list of problems with their lines, or cases that can be tried.
+
+* A file that cannot be read ends in ``ConfigError``, each problem of which names the file and a line of it.
+* Trying a case ends in an outcome, whatever the case requests and expects, and its differences do not quote a token.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from authz_service.core.errors import ConfigError
+from authz_service.tools import cases
+from authz_service.tools.run_cases import Bench
+from fuzz import files
+from fuzz.problems import require_located
+from fuzz.sidecar import settings
+
+OUTCOMES = {"passed", "failed", "refused"}
+MAX_BYTES = 2048
+_MIN_SECRET = 16  # characters; a shorter string may occur in a message by accident
+
+
+@functools.cache
+def _bench() -> Bench:
+    return Bench(settings())
+
+
+def run(data: bytes) -> str:
+    file = files.written("cases.yaml", data)
+    try:
+        read = cases.read(file, settings())
+    except ConfigError as refusal:
+        require_located(refusal, file, data)
+        return "refused"
+    outcomes = [_bench().attempt(case) for case in read]
+    for case, outcome in zip(read, outcomes, strict=True):
+        raw = case.token.raw if case.token is not None else None
+        if raw is not None and len(raw) >= _MIN_SECRET and data.count(raw.encode()) == 1:
+            assert raw not in "\n".join(outcome.differences)
+    return "passed" if all(outcome.passed for outcome in outcomes) else "failed"

@@ -1,0 +1,118 @@
+"""A configuration file becomes settings that can serve, or a list of problems with their lines.
+
+* Anything else ends in ``ConfigError``, each problem of which names the file and a line of it. So does reading the
+  ``server`` section alone.
+* An accepted file has one reading: PyYAML finds the same values in it, and these, written as JSON, load as the same
+  settings.
+* An accepted file is valid by the published JSON Schema.
+* An authorizer can be built from the settings, and decides; no rule that requires a token allows a request without
+  one.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import yaml
+from keys.fakes import FakeSource
+from yaml.resolver import Resolver
+
+from authz_service.assembly import assemble, key_cache_of
+from authz_service.authorizer import Pending
+from authz_service.config.load import load, load_with_warnings, schema, server_of
+from authz_service.core.attributes import Attributes
+from authz_service.core.decision import Allow
+from authz_service.core.errors import ConfigError
+from authz_service.telemetry.metrics import Metrics
+from authz_service.tokens.validator import TrustedIssuer
+from fuzz import files
+from fuzz.problems import require_located
+from fuzz.sidecar import now
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from authz_service.config.model import Settings
+
+OUTCOMES = {"loads", "refused"}
+MAX_BYTES = 4096
+FILES = ("tls.crt", "tls.key", "ca.crt", "jwks.json", "secret")
+_CAPTURE = re.compile(r"\{[^}]*\}|\*\*")
+
+
+class _Reader(yaml.SafeLoader):
+    """PyYAML's, but for dates and a lone =, which stay what is written."""
+
+
+_Reader.yaml_implicit_resolvers = {
+    first: [(tag, looks) for tag, looks in resolvers if tag.rpartition(":")[2] not in {"timestamp", "value"}]
+    for first, resolvers in Resolver.yaml_implicit_resolvers.items()
+}
+
+
+@functools.cache
+def _write_the_files_that_it_may_name() -> None:
+    for name in FILES:
+        files.written(name, b"")
+
+
+@functools.cache
+def _schema() -> Any:
+    published = schema()
+    return jsonschema.validators.validator_for(published)(published)
+
+
+def run(data: bytes) -> str:
+    _write_the_files_that_it_may_name()
+    file = files.written("config.yaml", data)
+    server, server_refusal = _taken(server_of, file)
+    settings, refusal = _taken(load, file)
+    for each in (refusal, server_refusal):
+        if each is not None:
+            require_located(each, file, data)
+    if settings is None:
+        return "refused"
+    assert server == settings.server
+    assert load_with_warnings(file, lambda _: ())[0] == settings
+    values = yaml.load(data.decode("utf-8-sig"), _Reader)  # noqa: S506 - a safe loader
+    _schema().validate(values)
+    file.write_text(json.dumps(values))
+    assert load(file) == settings
+    _decide(settings)
+    return "loads"
+
+
+def _taken(read: Any, file: Path) -> tuple[Any, ConfigError | None]:
+    try:
+        return read(file), None
+    except ConfigError as refusal:
+        return None, refusal
+
+
+def _decide(settings: Settings) -> None:
+    """Ask each rule's own paths, with nothing else in hand."""
+    metrics = Metrics(transport="asyncio")
+    trusted = [TrustedIssuer(each, key_cache_of(each, FakeSource(), metrics, now)) for each in settings.issuers]
+    authorizer = assemble(settings, trusted, metrics).authorizer
+    rules = {rule.name: rule for rule in settings.rules}
+    for rule in settings.rules[:8]:
+        paths = [_CAPTURE.sub("x", pattern) for pattern in rule.match.paths or ("/x",)]
+        hosts = [pattern.replace("*", "x") for pattern in rule.match.hosts or ("x.example",)]
+        for token in ({}, {"authorization": "Bearer eyJhbGciOiJFZERTQSJ9.e30.AAAA"}):
+            headers = dict(rule.match.headers or {}) | token
+            for method in (*(rule.match.methods or ("GET",))[:2], "OPTIONS"):
+                attributes = Attributes(method, hosts[0], paths[0], headers, rule.policy or "")
+                decision = authorizer.begin(attributes, now())
+                if isinstance(decision, Pending):
+                    decision = authorizer.finish(decision, now())
+                if isinstance(decision, Allow) and decision.rule in rules:
+                    chosen = rules[decision.rule]
+                    assert (
+                        chosen.mode == "shadow"
+                        or chosen.access == "public"
+                        or (chosen.access, token) == ("optional", {})
+                    )

@@ -1,0 +1,64 @@
+"""The header blocks of one connection mean what ``hpack`` decodes from them.
+
+The input is a sequence of blocks, each after its length in two octets; the length 0 repeats the block before it.
+
+* A block that ``hpack`` decodes is decoded here too, and a request's path is the one that ``hpack`` finds. This holds
+  for every later block, so the two dynamic tables never differ. Only our limits may end the connection before that.
+* A block that ``hpack`` refuses ends the connection, unless it holds a string so long that it may stay undecoded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import hpack
+
+from authz_service.transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
+from authz_service.transport.http2.headers import HeaderBlocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OUTCOMES = {"read", "compression error", "not read"}
+MAX_BYTES = 8192
+_MAY_STAY_UNDECODED = 256  # octets
+_PATH = b":path"
+
+
+def run(data: bytes) -> str:
+    blocks, reference = HeaderBlocks(), hpack.Decoder(max_header_list_size=1 << 30)
+    outcome = "not read"
+    for block in _blocks(data):
+        fields = _reference(reference, block)
+        try:
+            head = blocks.head(block)
+        except ConnectionFault as fault:
+            assert fault.code == ErrorCode.ENHANCE_YOUR_CALM or fields is None
+            return "compression error" if fields is None else "beyond bounds"
+        except StreamFault:
+            head = None
+        if fields is None:
+            assert len(block) > _MAY_STAY_UNDECODED
+            return "undecoded"
+        paths = {value for name, value in fields if name == _PATH}
+        if head is not None and head.path:
+            assert {head.path} == paths
+            outcome = "read"
+    return outcome
+
+
+def _blocks(data: bytes) -> Iterator[bytes]:
+    at, block = 0, b""
+    while at + 2 <= len(data):
+        size = int.from_bytes(data[at : at + 2], "big")
+        if size:
+            block = data[at + 2 : at + 2 + size]
+        yield block
+        at += 2 + size
+
+
+def _reference(decoder: hpack.Decoder, block: bytes) -> list[tuple[bytes, bytes]] | None:
+    try:
+        return [(bytes(name), bytes(value)) for name, value in decoder.decode(block, raw=True)]
+    except hpack.HPACKError:
+        return None
