@@ -26,6 +26,7 @@ from authz_service.config.values import host_port
 from authz_service.core.errors import FetchFailed, StartFailed
 from authz_service.keys.cache import KeyCache
 from authz_service.keys.file_source import FileSource
+from authz_service.providers.client import Network
 from authz_service.reload import Loaded, Reloader
 from authz_service.telemetry import logs
 from authz_service.telemetry.logs import DecisionLog, fields
@@ -89,6 +90,7 @@ class App:
         self._stopping = False
         self._ready = False
         self._background: set[asyncio.Task[None]] = set()
+        self._network = Network()
         self._key_caches: dict[_KeysIdentity, KeyCache] = {}
         self._working: dict[_Part, asyncio.Task[None]] = {}
         self.metrics = Metrics(transport=self._listening.transport)
@@ -122,14 +124,20 @@ class App:
         identity = _keys_identity(issuer)
         keys = self._key_caches.get(identity)
         if keys is None:
-            keys = key_cache_of(issuer, source_of(issuer), self.metrics, time.time)
+            keys = key_cache_of(issuer, source_of(issuer, self._network), self.metrics, time.time)
             self._key_caches[identity] = keys
         remembered = settings.token_cache.max_entries
         same = next((each for each in before if each.settings == issuer and each.keys is keys), None)
         if same is not None and self.settings.token_cache.max_entries == remembered:
             return same
         asks = introspector_of(
-            issuer, keys, self.metrics, clock=time.time, timer=time.monotonic, max_entries=remembered
+            issuer,
+            keys,
+            self.metrics,
+            clock=time.time,
+            timer=time.monotonic,
+            max_entries=remembered,
+            network=self._network,
         )
         if asks is not None and same is not None and same.introspector is not None:
             asks.remember(same.introspector)

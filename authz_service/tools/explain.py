@@ -19,6 +19,7 @@ from authz_service.authorizer import Pending, is_preflight
 from authz_service.core import credential, paths
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.reasons import Reason
+from authz_service.providers.client import Network
 from authz_service.rules import mismatch
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens import jws
@@ -76,8 +77,11 @@ def explain(settings: model.Settings, attributes: Attributes) -> Explanation:
 
 async def _explain(settings: model.Settings, attributes: Attributes) -> Explanation:
     metrics = Metrics(transport=settings.server.transport)
-    sources = [source_of(issuer) for issuer in settings.issuers]
-    issuers = [_trusted(issuer, source, metrics) for issuer, source in zip(settings.issuers, sources, strict=True)]
+    network = Network()
+    sources = [source_of(issuer, network) for issuer in settings.issuers]
+    issuers = [
+        _trusted(issuer, source, metrics, network) for issuer, source in zip(settings.issuers, sources, strict=True)
+    ]
     authorizer = authorizer_of(settings, issuers, TokenCache(0, 0.0), metrics)
     try:
         now = time.time()
@@ -96,9 +100,9 @@ async def _explain(settings: model.Settings, attributes: Attributes) -> Explanat
             await source.close()
 
 
-def _trusted(issuer: model.Issuer, source: KeySource, metrics: Metrics) -> TrustedIssuer:
+def _trusted(issuer: model.Issuer, source: KeySource, metrics: Metrics, network: Network) -> TrustedIssuer:
     keys = key_cache_of(issuer, source, metrics, time.time)
-    asks = introspector_of(issuer, keys, metrics, clock=time.time, timer=time.monotonic, max_entries=0)
+    asks = introspector_of(issuer, keys, metrics, clock=time.time, timer=time.monotonic, max_entries=0, network=network)
     return TrustedIssuer(issuer, keys, asks)
 
 

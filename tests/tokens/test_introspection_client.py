@@ -237,7 +237,9 @@ async def test_metadata_that_lead_nowhere_or_astray_are_a_failure(
 
 async def test_without_metadata_there_is_nobody_to_ask(provider: Provider, asking: Asking) -> None:
     assert "status 404" in str(await asking.failure({"endpoint": None}, issuer=provider.origin))
-    assert "Connect" in str(await asking.failure({"endpoint": None}, issuer=f"http://127.0.0.1:{free_port()}"))
+    assert "refuses connections" in str(
+        await asking.failure({"endpoint": None}, issuer=f"http://127.0.0.1:{free_port()}")
+    )
 
 
 async def test_waiting_for_metadata_is_part_of_the_calls_time(provider: Provider, asking: Asking) -> None:
@@ -332,9 +334,12 @@ async def test_an_answer_without_end_is_not_read_to_its_end(provider: Provider, 
     assert "larger than" in str(await asking.failure({"timeout": "60s"}))
 
 
-async def test_a_compressed_answer_is_refused_unread(provider: Provider, asking: Asking) -> None:
-    recorded(provider, text=None, body=gzip.compress(GOOD.encode()), headers={"Content-Encoding": "gzip"})
-    assert "content encoding" in str(await asking.failure())
+async def test_a_packed_answer_is_unpacked_up_to_its_largest_size(provider: Provider, asking: Asking) -> None:
+    packed = {"text": None, "headers": {"Content-Encoding": "gzip"}}
+    recorded(provider, body=gzip.compress(GOOD.encode()), **packed)
+    assert await asking.ask() == said()
+    recorded(provider, body=gzip.compress(GOOD.encode() + b" " * LARGEST_ANSWER), **packed)
+    assert "larger than" in str(await asking.failure())
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 304, 404, 405, 410, 418, 500, 502, 503])
@@ -461,7 +466,7 @@ def free_port() -> int:
 
 async def test_a_server_that_is_down_is_a_failure_with_a_reason(asking: Asking) -> None:
     why = await asking.failure({"endpoint": f"http://127.0.0.1:{free_port()}/introspect?key=s3cret"})
-    assert str(why).startswith("ClientConnectorError: ")
+    assert "refuses connections" in str(why)
 
 
 async def test_a_name_that_can_not_be_resolved_is_a_failure_with_a_reason(asking: Asking) -> None:
