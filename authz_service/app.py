@@ -54,6 +54,8 @@ _KeysIdentity: TypeAlias = "tuple[str, str, Keys, bool, bytes]"
 _Part: TypeAlias = "KeyCache | Introspector"  # what works beside the decisions, in a task of its own
 
 FIXED = ("grpc_address", "admin_address", "transport", "workers", "tls")  # of server: what only a restart changes
+# Seconds for which another thread that computes, as one that renders the metrics, may keep the event loop waiting.
+_SWITCH_INTERVAL = 0.0005
 _BETWEEN_FETCHES = 2.0  # seconds: a key cache tries again one second after its first failure
 
 _logger = logging.getLogger("authz.app")
@@ -426,6 +428,7 @@ def run(file: Path, loaded: Loaded, worker: Worker | None = None) -> None:
     Raises:
         StartFailed: when it can not listen.
     """
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     with BackgroundStream(sys.stderr) as stream, asyncio.Runner(loop_factory=_loop_factory()) as runner:
 
         def configure_logs(how: Logging) -> None:

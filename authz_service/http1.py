@@ -110,11 +110,12 @@ class Wire(asyncio.BufferedProtocol):
         self._transport.write(octets)
 
     async def drain(self) -> None:
-        """Wait until nearly all is sent.
+        """Wait until everything is sent.
 
         Raises:
             OSError: when the connection is broken.
         """
+        self._transport.set_write_buffer_limits(high=0)
         await self._writable.wait()
         if self._error is not None:
             raise self._error
@@ -128,6 +129,11 @@ class Wire(asyncio.BufferedProtocol):
     def is_quiet(self) -> bool:
         """Whether nothing has come that nobody asked for, the end included."""
         return not self._readable.is_set() and not self._transport.is_closing()
+
+    def end(self) -> None:
+        """Send no more once everything is sent; the peer sees the end, and may go on sending."""
+        if not self._transport.is_closing():
+            self._transport.write_eof()
 
     def close(self) -> None:
         """Close it once everything is sent."""
