@@ -1,21 +1,25 @@
 """HTTP/1.1 as our client and our server meet it: the octets of a peer that may be anybody.
 
-Owns what holds before a message is parsed: how much is read in one turn of the event loop, how large a head may be, and
-which octets it may hold. That bounds the parser's work as well: on some malformed lines h11's regular expressions need
-time that grows with the square of the line's length. What a message means is nothing that this module knows.
+Owns what holds before a message is parsed: how much is read in one turn of the event loop, how large a head may be,
+which octets it may hold, and how much time of a turn all that takes. That bounds the parser's work as well: some
+malformed lines take h11's regular expressions time that grows with the square of their length. What a message means is
+nothing that this module knows.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Final, cast
+import time
+from typing import TYPE_CHECKING, Final, Self, cast
 
 from authz_service.core.errors import BadMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
+MAX_TURN: Final = 0.001  # seconds of one turn of the event loop, after which no further step begins
 MAX_PIECE: Final = 8192  # bytes that are read from one connection in one turn of the event loop
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _END_OVERLAP = 2  # octets of the end of a head that may have come with an earlier piece
@@ -185,3 +189,42 @@ class Wire(asyncio.BufferedProtocol):
         self._error = exc
         for event in (self._readable, self._writable, self._closed):
             event.set()
+
+
+class Pace:
+    """How much of the event loop's time many connections take together. Belongs to one event loop.
+
+    A peer that sends what is expensive to read costs itself time, and nobody else: what it sent is read in small steps,
+    each within ``async with pace:`` and awaiting nothing, and once a turn of the loop has spent its share, the others
+    wait for the next turns.
+    """
+
+    def __init__(self, timer: Callable[[], float] = time.perf_counter) -> None:
+        """``timer`` gives seconds of a clock that is never set."""
+        self._timer = timer
+        self._spent = 0.0
+        self._begun = 0.0
+        self._turn_counts = False  # whether the next turn will find this one's time to forget
+        self._queue = asyncio.Lock()  # who waits longest goes first
+
+    async def __aenter__(self) -> Self:
+        """Wait until the turn has time left."""
+        if self._spent >= MAX_TURN or self._queue.locked():
+            async with self._queue:
+                while self._spent >= MAX_TURN:  # noqa: ASYNC110 - see below
+                    await asyncio.sleep(0)  # which is a turn of the loop: what is waited for
+        if not self._turn_counts:
+            self._turn_counts = True
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+        self._begun = self._timer()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Count the step's time."""
+        self._spent += self._timer() - self._begun
+
+    def _begin_turn(self) -> None:
+        self._spent = 0.0
+        self._turn_counts = False

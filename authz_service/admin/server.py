@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import h11
 
 from authz_service.core.errors import BadMessage, StartFailed
-from authz_service.http1 import HeadBuffer, Wire
+from authz_service.http1 import HeadBuffer, Pace, Wire
 from authz_service.telemetry.metrics import content_type_of
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class AdminServer:
         self._ask = ask
         self._server: asyncio.Server | None = None
         self._stopping = False
+        self._pace = Pace()
         self._clients: dict[_Client, asyncio.Task[None]] = {}  # who has waited longest for the next request comes first
 
     async def start(self) -> None:
@@ -130,7 +131,7 @@ class AdminServer:
         """Serve one more; where there are too many, the one that has waited longest makes room."""
         if len(self._clients) >= MAX_CONNECTIONS:
             self._clients.pop(next(iter(self._clients))).cancel()
-        client = _Client(wire)
+        client = _Client(wire, self._pace)
         self._clients[client] = task = asyncio.create_task(self._serve(client), name="admin client")
         task.add_done_callback(lambda _: self._ended(client))  # also of one that made room before it began
 
@@ -201,8 +202,9 @@ def _problem(status: int, **headers: str) -> _Answer:
 class _Client:
     """One connection: requests are read from it, one after the other, and answered."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, pace: Pace) -> None:
         self._wire = wire
+        self._pace = pace
         self._heads = HeadBuffer(MAX_HEAD_BYTES, MAX_HEAD_LINES)
         self._h11 = h11.Connection(h11.SERVER)
         self._idle_timeout = HEADER_TIMEOUT  # until the next request begins
@@ -227,6 +229,10 @@ class _Client:
             while (head := self._heads.take()) is None:
                 await self._read()
         self.is_answered = True
+        async with self._pace:
+            return self._parsed(head)
+
+    def _parsed(self, head: bytes) -> h11.Request:
         self._h11.receive_data(head)
         request = self._h11.next_event()
         if not isinstance(request, h11.Request) or request.http_version not in {b"1.1", b"1.0"}:
@@ -247,6 +253,17 @@ class _Client:
         Raises:
             OSError: when the answer is not taken in time, or the client is gone.
         """
+        async with self._pace:
+            self._write(answer)
+        async with asyncio.timeout(SEND_TIMEOUT):
+            await self._wire.drain()
+        self._idle_timeout = KEEPALIVE_TIMEOUT
+        self.is_answered = False
+        self.is_open = self._h11.our_state is h11.DONE is self._h11.their_state
+        if not self.is_open:
+            await self._take_leave()
+
+    def _write(self, answer: _Answer) -> None:
         headers = {
             "Content-Type": answer.content_type,
             "Content-Length": str(len(answer.body)),
@@ -261,13 +278,6 @@ class _Client:
         body = [h11.Data(data=answer.body)] if self._wants_body else []
         for event in (head, *body, h11.EndOfMessage()):
             self._wire.send(self._h11.send(event) or b"")
-        async with asyncio.timeout(SEND_TIMEOUT):
-            await self._wire.drain()
-        self._idle_timeout = KEEPALIVE_TIMEOUT
-        self.is_answered = False
-        self.is_open = self._h11.our_state is h11.DONE is self._h11.their_state
-        if not self.is_open:
-            await self._take_leave()
 
     async def _take_leave(self) -> None:
         """Let the client read its answer before the connection ends: what it still sends would make that a reset."""

@@ -17,7 +17,7 @@ from authz_service.core.errors import BadMessage
 from authz_service.http1 import MAX_PIECE, Wire
 
 if TYPE_CHECKING:
-    from authz_service.providers.pace import Pace
+    from authz_service.http1 import Pace
 
 MAX_HANDSHAKE: Final = 1 << 18  # bytes; OpenSSL takes a chain of certificates of 100 KiB
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from authz_service import __version__
 from authz_service.config.values import https_or_loopback
 from authz_service.core.errors import FetchFailed
+from authz_service.http1 import Pace
 from authz_service.providers import urls
 from authz_service.providers.channel import Channel
 from authz_service.providers.dialing import Resolver, connected
 from authz_service.providers.exchange import Exchange, Request, Response
 from authz_service.providers.failures import FOREIGN, failure_of
-from authz_service.providers.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -170,7 +170,7 @@ class ProviderClient:
         headers: Mapping[str, str],
         body: bytes = b"",
     ) -> Response:
-        if not (self._allow_http or https_or_loopback(at.shown)):
+        if not (self._allow_http or https_or_loopback(at.root)):
             raise FetchFailed(f"plain http off this machine is not allowed: {at.shown}")
         every = {"Host": at.authority, **self._headers, **headers}
         request = Request(method, at.target, every, body, max_bytes, reads)

@@ -6,6 +6,7 @@ nothing about them is taken for granted.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
@@ -13,6 +14,8 @@ from urllib.parse import quote, urljoin, urlsplit
 from authz_service.core.errors import FetchFailed
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+_HOST = re.compile(r"[!-~]{1,255}")  # no name is longer (RFC 1035 section 2.3.4)
+_MAX_SHOWN = 400  # characters of an address that a log line shows
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F)))  # what a request target holds as it is (RFC 9112 section 3.2)
 
 
@@ -39,6 +42,11 @@ class Url:
         host = f"[{name}]" if ":" in name else name
         return host if port == _DEFAULT_PORTS[scheme] else f"{host}:{port}"
 
+    @property
+    def root(self) -> str:
+        """The address without path and query."""
+        return f"{self.origin.scheme}://{self.authority}"
+
     def joined(self, reference: str) -> Url:
         """What a reference on this page means (RFC 3986 section 5).
 
@@ -46,7 +54,7 @@ class Url:
             FetchFailed: when it means no address over http or https.
         """
         try:
-            url = urljoin(f"{self.origin.scheme}://{self.authority}{self.target}", reference)
+            url = urljoin(f"{self.root}{self.target}", reference)
         except ValueError:
             raise FetchFailed(f"{self.shown} names an address that is malformed") from None
         return parse(url)
@@ -63,7 +71,7 @@ def parse(url: str) -> Url:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         raise FetchFailed("an address is malformed: its host or port is none") from None
-    if parts.scheme not in _DEFAULT_PORTS or not host.isascii() or not host or port == 0:
+    if parts.scheme not in _DEFAULT_PORTS or not _HOST.fullmatch(host) or port == 0:
         raise FetchFailed(f"{shown(url)} is no address over http or https")
     target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     return Url(
@@ -74,6 +82,7 @@ def parse(url: str) -> Url:
 
 
 def shown(url: str) -> str:
-    """An address for the log: without query, which may hold a secret."""
+    """An address for the log: without query, which may hold a secret, and not the whole of a long one."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    whole = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return whole if len(whole) <= _MAX_SHOWN else f"{whole[:_MAX_SHOWN]}..."

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from keys.virtual_time import in_virtual_time
+from providers.hostile import CostlySteps
 
 from authz_service.admin import server as module
 from authz_service.admin.server import MAX_CONNECTIONS, MAX_HEAD_BYTES, AdminServer
+from authz_service.http1 import Pace
 from authz_service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -239,6 +241,34 @@ async def test_a_body_without_end_ends_the_connection(monkeypatch: pytest.Monkey
 
 
 # Requests that are unusual.
+
+
+async def test_many_requests_that_come_together_take_no_turn_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = [0]  # requests between two turns of a task that only wants its turn
+    parse = module._Client._parsed
+
+    def record(client: Any, head: bytes) -> Any:
+        parsed[-1] += 1
+        return parse(client, head)
+
+    async def take_turns() -> None:
+        while True:
+            await asyncio.sleep(0)
+            parsed.append(0)
+
+    monkeypatch.setattr(module._Client, "_parsed", record)
+    async with serving() as port:
+        port.server._pace = Pace(CostlySteps())
+        clients = [await port.connect() for _ in range(20)]
+        taking_turns = asyncio.create_task(take_turns())
+        for client in clients:
+            client.send(HEALTH * 50)
+        for client in clients:
+            for _ in range(50):
+                assert (await client.answer())[0] == 200
+        taking_turns.cancel()
+    assert sum(parsed) == 1000
+    assert max(parsed) <= 2  # before this task and behind it in the same turn
 
 
 async def test_requests_that_come_together_are_answered_in_their_order() -> None:

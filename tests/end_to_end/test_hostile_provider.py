@@ -66,7 +66,7 @@ def resident(sidecar: Sidecar) -> int:
     return int(found[1])
 
 
-@pytest.mark.parametrize("kind", ["informational responses", "header lines", "chunks of one octet", "content"])
+@pytest.mark.parametrize("kind", ["informational responses", "header lines", "chunks with extensions", "content"])
 async def test_twenty_questions_to_a_provider_that_never_stops_end_and_cost_its_neighbors_nothing(
     tmp_path: Path, kind: str
 ) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Self
 
-from authz_service.http1 import MAX_PIECE
+from authz_service.http1 import MAX_PIECE, MAX_TURN
 from authz_service.providers.exchange import MAX_FRAMING, MAX_HEAD_BYTES
 
 if TYPE_CHECKING:
@@ -40,6 +40,16 @@ ENDLESS: dict[str, tuple[bytes, bytes, int]] = {
     "one trailer": (CHUNKED + b"0\r\na: ", b" ", 2 * MAX_PIECE),
     "packed content": (OK + b"Content-Encoding: gzip\r\n\r\n", b"\x00", 2 * MAX_PIECE),
 }
+
+
+class CostlySteps:
+    """A clock by which each step takes more than its turn's share."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.5 * MAX_TURN
+        return self.now
 
 
 def endless(kind: str) -> Talk:

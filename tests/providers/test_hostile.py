@@ -13,11 +13,10 @@ import pytest
 import trustme
 
 from authz_service.core.errors import FetchFailed
-from authz_service.http1 import MAX_PIECE, Wire
+from authz_service.http1 import MAX_PIECE, Pace, Wire
 from authz_service.providers.client import Network, ProviderClient
 from authz_service.providers.exchange import MAX_HEAD_BYTES
-from authz_service.providers.pace import MAX_TURN, Pace
-from providers.hostile import ENDLESS, GOOD, MAX_BYTES, OK, RawProvider, endless, saying
+from providers.hostile import ENDLESS, GOOD, MAX_BYTES, OK, CostlySteps, RawProvider, endless, saying
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -143,16 +142,6 @@ async def test_an_answer_in_records_of_one_octet_is_read(client: ProviderClient)
 
 
 # What many of them take of the event loop together.
-
-
-class CostlySteps:
-    """A clock by which each step takes a turn's whole share."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 1.5 * MAX_TURN
-        return self.now
 
 
 @pytest.mark.parametrize("kind", ["informational responses", "header lines", "chunks with extensions", "content"])

@@ -22,6 +22,7 @@ def test_a_default_port_is_the_same_origin_written_or_not() -> None:
     [
         ("https://a.example/x?secret=s#f", "https://a.example/x"),
         ("https://user:secret@a.example:8443/x", "https://a.example:8443/x"),
+        (f"https://a.example/{'x' * 500}?secret", f"https://a.example/{'x' * 382}..."),
     ],
 )
 def test_an_address_is_shown_without_what_may_be_secret(url: str, text: str) -> None:
@@ -55,6 +56,7 @@ def test_an_address_is_taken_apart(url: str, host: str, port: int, authority: st
     [
         *("", "/", "a.example", "ftp://a.example/", "file:///etc/passwd", "https://", "https:///k", "https://:443/"),
         *("https://[", "https://a.example:x/", "https://a.example:99999/", "https://a.example:0/", "https://\u00e9/"),
+        *("https://a b/", "https://a\x00b/", f"https://{'a' * 256}/"),
     ],
 )
 def test_what_is_no_address_over_http_is_a_failure(url: str) -> None:
