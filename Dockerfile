@@ -8,14 +8,12 @@
 #
 # BASE is to be pinned by digest, so that the same commit gives the same image tomorrow; take it from
 #   docker buildx imagetools inspect docker.io/library/python:3.13-slim
-# With SOURCE_DATE_EPOCH, and BuildKit's `--output type=image,rewrite-timestamp=true`, two builds are the same to the byte
-# as long as BASE and the wheels are: name a file of exact versions (docker/constraints.txt, from `pip freeze`) for those by
-# --build-arg CONSTRAINTS=docker/constraints.txt.
+# The wheels are those of requirements/runtime.txt, by their hashes. So with SOURCE_DATE_EPOCH, and BuildKit's
+# `--output type=image,rewrite-timestamp=true`, two builds on the same BASE are the same to the byte.
 ARG BASE=docker.io/library/python:3.13-slim
 
 FROM ${BASE} AS build
 ARG SOURCE_DATE_EPOCH=0
-ARG CONSTRAINTS=/dev/null
 ENV SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
@@ -24,6 +22,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY authz_service authz_service
 COPY docker docker
+COPY requirements requirements
 RUN ["sh", "docker/install.sh", "/opt/authz-service"]
 
 FROM ${BASE}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from authz_service.admin import private
 from authz_service.admin.server import AdminServer
-from authz_service.assembly import Assembled, assemble, introspector_of, key_cache_of, source_of
+from authz_service.assembly import Assembled, assemble, bounds_of, introspector_of, key_cache_of, source_of
 from authz_service.config import watch
 from authz_service.config.document import Problem
 from authz_service.config.load import load_with_warnings
@@ -128,9 +128,9 @@ class App:
         if keys is None:
             keys = key_cache_of(issuer, source_of(issuer, self._network), self.metrics, time.time)
             self._key_caches[identity] = keys
-        remembered = settings.token_cache.max_entries
+        remembered = bounds_of(settings)
         same = next((each for each in before if each.settings == issuer and each.keys is keys), None)
-        if same is not None and self.settings.token_cache.max_entries == remembered:
+        if same is not None and bounds_of(self.settings) == remembered:
             return same
         asks = introspector_of(
             issuer,
@@ -138,7 +138,7 @@ class App:
             self.metrics,
             clock=time.time,
             timer=time.monotonic,
-            max_entries=remembered,
+            remembered=remembered,
             network=self._network,
         )
         if asks is not None and same is not None and same.introspector is not None:
@@ -153,7 +153,8 @@ class App:
 
     def _terms(self, assembled: Assembled) -> Terms:
         settings = assembled.settings
-        self.metrics.watch_token_cache(assembled.token_cache.__len__)
+        cache = assembled.token_cache
+        self.metrics.watch_token_cache(entries=cache.__len__, size=lambda: cache.used_bytes)
         return Terms(
             assembled.authorizer,
             DecisionLog(settings.logging.decisions),

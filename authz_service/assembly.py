@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from authz_service.authorizer import Authorizer
+from authz_service.core.bounded import Bounds
 from authz_service.core.decision import NO_RULE_NAME
 from authz_service.core.reasons import Reason
 from authz_service.core.upstream import UpstreamHeaders
@@ -64,13 +65,13 @@ def introspector_of(
     *,
     clock: Callable[[], float],
     timer: Callable[[], float],
-    max_entries: int,
+    remembered: Bounds,
     network: Network,
 ) -> Introspector | None:
     """Who asks the issuer about its tokens, if that is configured.
 
-    ``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set; ``max_entries`` bounds what
-    is remembered of active tokens, and of others.
+    ``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set; ``remembered`` bounds its
+    answers.
     """
     settings = issuer.introspection
     if settings is None:
@@ -84,7 +85,7 @@ def introspector_of(
         logger=logging.getLogger("authz.introspection"),
         clock=clock,
         timer=timer,
-        max_entries=max_entries,
+        remembered=remembered,
     )
 
 
@@ -105,9 +106,14 @@ class Assembled:
     authorizer: Authorizer
 
 
+def bounds_of(settings: Settings) -> Bounds:
+    """What may be remembered of validated tokens, and as much of each introspection server's answers."""
+    return Bounds(settings.token_cache.max_entries, settings.token_cache.max_bytes)
+
+
 def assemble(settings: Settings, issuers: Sequence[TrustedIssuer], metrics: Metrics) -> Assembled:
     """What decides by these settings, with the keys of these issuers. May be called from any thread."""
-    token_cache = TokenCache(settings.token_cache.max_entries, settings.token_cache.max_ttl)
+    token_cache = TokenCache(bounds_of(settings), settings.token_cache.max_ttl)
     return Assembled(settings, tuple(issuers), token_cache, authorizer_of(settings, issuers, token_cache, metrics))
 
 

@@ -9,12 +9,15 @@ explicit denial.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from authz_service.core import credential, paths
-from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny, Encoded
+from authz_service.core import connection, credential, paths
+from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny, Encoded, deny_without_rule
 from authz_service.core.errors import Rejected
+from authz_service.core.footprint import footprint
+from authz_service.core.preflight import is_preflight
 from authz_service.core.reasons import Reason
+from authz_service.rules.policy import no_rule
 from authz_service.tokens.opaque import NeedIntrospection
 from authz_service.tokens.validator import NeedKeys
 
@@ -28,7 +31,11 @@ if TYPE_CHECKING:
     from authz_service.tokens.validator import Need, Validator
 
 _MOST_REMEMBERED = 8  # rules that one token is used for
+_MADE = 128  # bytes of what is remembered for a rule, beside the headers and the answer
 _RETRY_AFTER_DEADLINE = 1  # seconds: the fetch goes on by itself, and the next request finds its result
+
+
+_Made: TypeAlias = "tuple[tuple[tuple[str, str], ...], tuple[str, ...], Encoded]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class Authorizer:
         max_token_bytes: int,
         allow_preflight: bool = False,
     ) -> None:
-        """``allow_preflight`` lets CORS preflights through to the upstream, which answers them."""
+        """``allow_preflight`` lets CORS preflights through to the upstream, which answers them, where a rule is."""
         self.policy = policy
         self.validator = validator
         self.upstream = upstream
@@ -88,13 +95,15 @@ class Authorizer:
     ) -> Decision | Pending:
         try:
             path = paths.split(attributes.path)
+            connection.validate(attributes.headers)
         except Rejected as rejected:
-            return Deny(rejected.reason, cause=rejected.cause)
-        if self._allow_preflight and is_preflight(attributes):
+            return deny_without_rule(rejected.reason, rejected.cause)
+        if self._allow_preflight and is_preflight(attributes) and self.policy.knows(attributes, path):
             return Allow(Reason.PREFLIGHT, NO_RULE_NAME, remove=self.upstream.without_claims(attributes.headers))
         rule = self.policy.choose(attributes, path)
         if rule is None:
-            return Deny(Reason.NO_RULE, cause="no rule matches")
+            unmatched = no_rule(path)
+            return Deny(unmatched.reason, cause=unmatched.cause)
         if rule.access == "public":
             return self._allow_without_token(Reason.PUBLIC, rule, attributes)
         return self._decide_by_token(rule, attributes, rule.captures(path), now, may_fetch=may_fetch, answers=answers)
@@ -118,15 +127,20 @@ class Authorizer:
 
     def _allow(self, rule: Rule, claims: Claims, attributes: Attributes) -> Allow:
         """Let in who the claims are of. What the upstream hears of them is made once for a token and a rule."""
-        made = claims.remembered.get(rule)
-        if made is None:
-            if len(claims.remembered) >= _MOST_REMEMBERED:  # rules that a reload took away stay no longer than this
-                claims.remembered.clear()
-            made = claims.remembered[rule] = (*self.upstream.from_claims(claims), Encoded())
-        overwrite, remove, encoded = made
+        overwrite, remove, encoded = claims.remembered.get(rule) or self._make(rule, claims)
         if disguised := self.upstream.disguised(attributes.headers):
             return Allow(Reason.OK, rule.name, claims, overwrite, remove + disguised, rule.mode)
         return Allow(Reason.OK, rule.name, claims, overwrite, remove, rule.mode, encoded=encoded)
+
+    def _make(self, rule: Rule, claims: Claims) -> _Made:
+        """What is kept with the claims for the next request by this rule, and charged on their account."""
+        if len(claims.remembered) >= _MOST_REMEMBERED:  # rules that a reload took away stay no longer than this
+            claims.remembered.clear()
+            claims.account.refund()
+        overwrite, remove = self.upstream.from_claims(claims)
+        made = claims.remembered[rule] = overwrite, remove, Encoded(claims.account)
+        claims.account.charge(_MADE + footprint(overwrite))
+        return made
 
     def _allow_without_token(self, reason: Reason, rule: Rule, attributes: Attributes) -> Allow:
         return Allow(reason, rule.name, remove=self.upstream.without_claims(attributes.headers), mode=rule.mode)
@@ -137,14 +151,3 @@ class Authorizer:
             return deny
         remove = self.upstream.without_claims(attributes.headers)
         return Allow(deny.reason, deny.rule, deny.claims, remove=remove, mode="shadow", cause=deny.cause)
-
-
-def is_preflight(attributes: Attributes) -> bool:
-    """Whether this is a CORS preflight, which a browser sends without credentials (Fetch standard, section 4.8)."""
-    headers = attributes.headers
-    return (
-        attributes.method == "OPTIONS"
-        and "origin" in headers
-        and "access-control-request-method" in headers
-        and "authorization" not in headers
-    )

@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="authz-service", description="Token authorization for Envoy: access tokens in, allow or deny out."
     )
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="the same as the command version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="run the sidecar until SIGTERM or SIGINT")
@@ -83,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     version = commands.add_parser("version", help="print version, Python and transport")
     version.set_defaults(command=_version)
     return parser
+
+
+class _PrintVersion(argparse.Action):
+    """``--version``. Not argparse's own, which wants the string before it knows whether anybody asks for it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> None:
+        parser.exit(_version(namespace))
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -139,7 +147,10 @@ def _attributes(options: argparse.Namespace) -> Attributes:
 
     headers = [_header(text) for text in options.header]
     if options.token_file is not None:
-        text = sys.stdin.read() if options.token_file == "-" else Path(options.token_file).read_text("utf-8")
+        try:
+            text = sys.stdin.read() if options.token_file == "-" else Path(options.token_file).read_text("utf-8")
+        except UnicodeDecodeError:  # whose text quotes of the token
+            raise ValueError("the token is not UTF-8") from None
         headers.append(("authorization", f"Bearer {text.strip()}"))
     return attributes_of(options.method, options.url, headers, options.policy)
 

@@ -165,7 +165,8 @@ class Supervisor:
         try:
             process = await _started(self._file, number, self._server, self._shared)
         except (OSError, RuntimeError) as error:  # too many processes or, where asyncio waits in one, threads
-            return f"not started: {getattr(error, 'strerror', None) or error}"  # it may be otherwise soon
+            cause = error.strerror if isinstance(error, OSError) else "no thread can be had"
+            return f"not started: {cause}"  # it may be otherwise soon
         self._processes[number] = process
         if self._stopping.is_set():
             process.stop()

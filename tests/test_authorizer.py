@@ -118,6 +118,18 @@ def test_the_rules_of_another_host_are_not_those_of_this_one(deciding: Deciding)
     assert deciding.decide("/h", token, host="api.example.org@evil.example").reason == "no_rule"
 
 
+@pytest.mark.parametrize("path", ["/v1/7", "/hello", "/public/x", "/none"])
+def test_a_request_that_lets_a_later_proxy_take_headers_away_is_refused_by_every_rule(
+    deciding: Deciding, path: str
+) -> None:
+    decision = deciding.decide(path, good(), connection="upgrade, x-auth-subject", upgrade="websocket")
+    assert isinstance(decision, Deny)
+    assert (decision.rule, decision.reason) == ("-", "malformed_request")
+    assert decision.challenge is not None
+    assert 'error="invalid_request"' in decision.challenge
+    assert deciding.decide("/v1/7", good(), connection="upgrade", upgrade="websocket").reason == "ok"
+
+
 # What the upstream gets.
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -22,7 +24,10 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
 VALUES = [block for block in BLOCKS if block.startswith("shape:")]  # of the chart
 CONFIGURATIONS = [block for block in BLOCKS if "issuers:" in block and block not in VALUES]
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "UPGRADING.md", "helm/README.md"]
+DOCUMENTS = [
+    *("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "UPGRADING.md"),
+    *("helm/README.md", ".github/pull_request_template.md"),
+]
 GUIDES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 
 
@@ -89,11 +94,19 @@ def _names(family: Any) -> set[str]:
     return {f"{family.name}_total"} if family.type == "counter" else {family.name}
 
 
-def test_every_command_stands_in_the_readme_and_no_other_does() -> None:
-    (commands,) = (action.choices for action in _parser()._actions if action.choices)
+def test_every_command_stands_in_the_readme_and_no_other_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    add = ArgumentParser.add_subparsers
+
+    def remember(parser: ArgumentParser, **options: Any) -> Any:
+        made.append(add(parser, **options))
+        return made[-1]
+
+    monkeypatch.setattr(ArgumentParser, "add_subparsers", remember)
+    _parser()
     table = README.partition("| command | does | exit status |")[2].partition("\n\n")[0]
     told = re.findall(r"^\| `([a-z-]+)", table, re.MULTILINE)
-    assert sorted(told) == sorted(commands)
+    assert sorted(told) == sorted(made[0].choices)
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *GUIDES])
@@ -111,3 +124,41 @@ def anchors(text: str) -> set[str]:
     """The names by which headings are linked to."""
     headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+THREATS = (ROOT / "docs" / "threat-model.md").read_text()
+ACTORS = ["Client", "Token thief", "Malicious provider", "Neighbor pod", "Operator's mistake", "Supplier"]
+
+
+def threats(actor: str) -> list[tuple[str, str, str]]:
+    """The rows of an actor's table: the threat, the measure, and what holds it."""
+    section = THREATS.partition(f"\n## {actor}\n")[2].partition("\n## ")[0]
+    heading, rule, *rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert (heading, rule) == ("| threat | measure | held by |", "|---|---|---|")
+    return [(threat, measure, held) for _, threat, measure, held, _ in (re.split(r" ?\| ?", row) for row in rows)]
+
+
+@pytest.mark.parametrize("actor", ACTORS)
+def test_every_threat_has_a_measure_and_a_test_that_exists(actor: str) -> None:
+    rows = threats(actor)
+    assert rows
+    for threat, measure, held in rows:
+        assert threat
+        assert measure
+        named = re.findall(r"`([^`]+)`", held)
+        assert ", ".join(f"`{name}`" for name in named) == held, held
+        assert named, threat
+        missing = [name for name in named if name.partition("::")[2] not in defined_in(name.partition("::")[0])]
+        assert missing == []
+
+
+def defined_in(file: str) -> set[str]:
+    """As pytest names them behind the file: ``test_x`` or ``TestY::test_x``."""
+    tree = ast.parse((ROOT / file).read_bytes())
+    places = [("", tree.body), *((f"{node.name}::", node.body) for node in tree.body if isinstance(node, ast.ClassDef))]
+    return {
+        place + node.name
+        for place, body in places
+        for node in body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    }

@@ -172,6 +172,7 @@ def ours() -> dict[str, tuple[object, ...]]:
     return shapes(found.file)
 
 
+@pytest.mark.locked
 def test_the_committed_code_is_what_the_declaration_generates(tmp_path: Path) -> None:
     subprocess.run([sys.executable, ROOT / "proto/generate.py", tmp_path], check=True)
 

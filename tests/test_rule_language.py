@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz_service.authorizer import Pending, is_preflight
+from authz_service.authorizer import Pending
 from authz_service.core.attributes import Attributes
 from authz_service.core.decision import Allow, Deny, verdict
+from authz_service.core.preflight import is_preflight
 from authz_service.core.reasons import ALLOWANCES
 from support.signing import Signer
 from support.trust import NOW, RS, THEIRS, Deciding, claims, good
@@ -100,6 +101,8 @@ def test_a_preflight_goes_through_only_where_that_is_allowed() -> None:
         ("OPTIONS ", PREFLIGHT),
         ("OPTIONS", PREFLIGHT | {"authorization": "Bearer x"}),
         ("OPTIONS", PREFLIGHT | {"authorization": ""}),
+        ("OPTIONS", PREFLIGHT | {"x-http-method-override": "DELETE"}),
+        ("OPTIONS", PREFLIGHT | {"origin": "https://app.example,https://evil.example"}),
     ],
 )
 def test_what_is_no_preflight_is_decided_by_the_rules(method: str, sent: dict[str, str]) -> None:
@@ -110,7 +113,39 @@ def test_what_is_no_preflight_is_decided_by_the_rules(method: str, sent: dict[st
 
 def test_a_preflight_on_an_ambiguous_path_is_refused() -> None:
     rules = deciding({}, allow_preflight=True)
-    assert rules.decide("/v1/%2e%2e/a", method="OPTIONS", **PREFLIGHT).reason == "ambiguous_path"
+    for path in ("/v1/%2e%2e/a", "/v1/a;x"):
+        assert rules.decide(path, method="OPTIONS", **PREFLIGHT).reason == "ambiguous_path"
+
+
+@pytest.mark.parametrize(
+    ("path", "host", "policy", "reason"),
+    [
+        ("/v1/a", "api.example", "", "preflight"),
+        ("/v2/a", "api.example", "", "preflight"),  # whatever the rule wants of headers: a preflight cannot have them
+        ("/v1/a/b", "api.example", "", "no_rule"),
+        ("/other", "api.example", "", "no_rule"),
+        ("/v1/a", "other.example", "", "no_rule"),
+        ("/v1/a", "api.example evil", "", "no_rule"),
+        ("/anything", "other.example", "p", "preflight"),
+        ("/v1/a", "api.example", "q", "no_rule"),
+    ],
+)
+def test_a_preflight_goes_only_where_a_rule_is(path: str, host: str, policy: str, reason: str) -> None:
+    rules = deciding(
+        {"match": {"hosts": ["api.example"], "paths": ["/v1/{id}"], "methods": ["PUT"]}},
+        {"match": {"hosts": ["api.example"], "paths": ["/v2/**"], "headers": {"x-api-version": "2"}}},
+        {"policy": "p", "require": {"scopes": ["w"]}},
+        allow_preflight=True,
+    )
+    decision = rules.decide(path, method="OPTIONS", host=host, policy=policy, **PREFLIGHT)
+    assert (decision.reason, isinstance(decision, Allow)) == (reason, reason == "preflight")
+
+
+def test_a_preflight_that_overrides_its_method_is_decided_by_the_rules() -> None:
+    rules = deciding({"match": {"paths": ["/v1/{id}"], "methods": ["DELETE"]}}, allow_preflight=True)
+    assert rules.decide("/v1/a", method="OPTIONS", **PREFLIGHT).reason == "preflight"
+    overriding = PREFLIGHT | {"x-http-method-override": "DELETE"}
+    assert rules.decide("/v1/a", method="OPTIONS", **overriding).reason == "no_rule"
 
 
 # Shadow mode.
@@ -238,6 +273,91 @@ def test_only_your_own_tenant(path: str, changes: dict[str, Any], reason: str) -
 def test_a_header_that_is_not_sent_as_the_rule_wants_it_finds_another_rule_or_none() -> None:
     for version in ("1", "2,2", ""):
         assert TENANTS.decide("/t/acme/a", good(**MEMBER), **{"x-api-version": version}).reason == "no_rule"
+
+
+VERSIONS = deciding(
+    {"match": {"paths": ["/v1/**"], "headers": {"x-api-version": "2"}}, "require": {"scopes": ["strict"]}},
+    {"match": {"paths": ["/v1/**"]}},
+    {"policy": "routed", "access": "public"},
+)
+
+
+@pytest.mark.parametrize(
+    ("sent", "rule", "reason"),
+    [
+        ({}, "r1", "ok"),
+        ({"x-api-version": "1"}, "r1", "ok"),
+        ({"x-api-version": "2"}, "r0", "insufficient_scope"),
+        ({"x-api-version": " 2"}, "r0", "insufficient_scope"),
+        ({"x-api-version": "\t2"}, "r0", "insufficient_scope"),
+        ({"x-api-version": "2\t "}, "r0", "insufficient_scope"),
+        ({"x-api-version": "2,2"}, "-", "no_rule"),
+        ({"x-api-version": "1,2"}, "-", "no_rule"),
+        ({"x-api-version": "1, 2"}, "-", "no_rule"),
+        ({"x_api_version": "2"}, "-", "no_rule"),
+        ({"x-api-version": "1", "x_api_version": "2"}, "-", "no_rule"),
+        ({"x-api-version": "2\ufffd"}, "-", "no_rule"),
+    ],
+)
+def test_a_rule_that_asks_for_a_header_is_not_evaded_by_another_way_to_send_it(
+    sent: dict[str, str], rule: str, reason: str
+) -> None:
+    decision = VERSIONS.decide("/v1/a", good(), **sent)
+    assert (decision.rule, decision.reason) == (rule, reason)
+
+
+def test_a_policy_that_the_proxy_names_does_not_go_before_a_rule_whose_header_cannot_be_read() -> None:
+    sent = {"x-api-version": "2,2"}
+    assert VERSIONS.decide("/v1/a", policy="routed", **sent).reason == "no_rule"
+    assert VERSIONS.decide("/elsewhere", policy="routed", **sent).reason == "public"
+    first = deciding({"policy": "routed", "access": "public"}, {"match": {"headers": {"x-api-version": "2"}}})
+    assert first.decide("/v1/a", policy="routed", **sent).reason == "public"
+
+
+# Parameters.
+
+
+@pytest.mark.parametrize(
+    ("path", "policy", "rule", "reason"),
+    [
+        ("/v1/admin", "", "r0", "insufficient_scope"),
+        ("/v1/admin;x=1", "", "-", "ambiguous_path"),
+        ("/v1/admin%3Bx=1", "", "-", "ambiguous_path"),
+        ("/v1/admin;", "", "-", "ambiguous_path"),
+        ("/v1/;x", "", "-", "ambiguous_path"),
+        ("/v1/map;v=1", "", "r2", "ok"),
+        ("/v1/map%3Bv=1", "", "r2", "ok"),
+        ("/v1/map;v=2", "", "-", "ambiguous_path"),
+        ("/open/a;b", "", "-", "ambiguous_path"),
+        ("/nowhere;b", "", "-", "ambiguous_path"),
+        ("/nowhere", "routed", "r4", "public"),
+        ("/nowhere;b", "routed", "-", "ambiguous_path"),
+        ("/v1/map;v=1", "routed", "r2", "ok"),
+    ],
+)
+def test_parameters_are_ambiguous_but_for_a_pattern_that_has_them(
+    path: str, policy: str, rule: str, reason: str
+) -> None:
+    rules = deciding(
+        {"match": {"paths": ["/v1/admin"]}, "require": {"scopes": ["admin"]}},
+        {"match": {"paths": ["/v1/{id}"]}},
+        {"match": {"paths": ["/v1/map;v=1"]}},
+        {"match": {"paths": ["/open/**"]}, "access": "public"},
+        {"policy": "routed", "access": "public"},
+        {},
+    )
+    decision = rules.decide(path, good(), policy=policy)
+    assert (decision.rule, decision.reason) == (rule, reason)
+
+
+def test_a_rule_that_ignores_case_leaves_no_spelling_to_a_laxer_one() -> None:
+    rules = deciding(
+        {"match": {"paths": ["/v1/admin"], "case_insensitive": True}, "require": {"scopes": ["admin"]}},
+        {"match": {"paths": ["/v1/{id}"]}},
+    )
+    for path in ("/v1/admin", "/v1/ADMIN", "/V1/Admin", "/v1/%41dmin"):
+        assert rules.decide(path, good()).reason == "insufficient_scope"
+    assert rules.decide("/v1/administrator", good()).reason == "ok"
 
 
 @pytest.mark.parametrize(

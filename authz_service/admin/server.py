@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import socket
 import time
 from email.utils import formatdate
 from http import HTTPStatus
@@ -95,9 +97,8 @@ class AdminServer:
                 lambda: Wire(self._welcome), self._host, self._wanted_port, backlog=_BACKLOG
             )
         except (OSError, ValueError) as error:  # ValueError: a host that is no name
-            cause = getattr(error, "strerror", None) or str(error)
             raise StartFailed(
-                f"the admin server can not listen on {self._host} port {self._wanted_port}: {cause}; "
+                f"the admin server can not listen on {self._host} port {self._wanted_port}: {_cause(error)}; "
                 "change server.admin_address"
             ) from error
 
@@ -184,6 +185,14 @@ class AdminServer:
         missing = list(self._missing())
         status = HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK
         return _json(status, {"ready": not missing, "missing": missing})
+
+
+def _cause(error: OSError | ValueError) -> str:
+    """The system's words alone: asyncio puts its own around them."""
+    if isinstance(error, socket.gaierror):
+        return "the name can not be resolved"
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number else "no host has such a name"
 
 
 async def _health(_request: h11.Request) -> _Answer:

@@ -21,6 +21,7 @@ from authz_service.config.values import (
     ClaimPath,
     File,
     GrpcAddress,
+    HeaderValue,
     HostPattern,
     HttpHeader,
     IssuerUrl,
@@ -39,6 +40,7 @@ from authz_service.config.values import (
     UpstreamHeader,
     Url,
 )
+from authz_service.core import patterns
 
 
 class Section(BaseModel):
@@ -226,10 +228,21 @@ class Match(Section):
         None,
         description="Literal segments; {name} is exactly one non-empty segment; a final /** is any rest, also none.",
     )
-    headers: OrAbsent[Annotated[dict[HttpHeader, Printable], Field(min_length=1)]] = Field(
+    headers: OrAbsent[Annotated[dict[HttpHeader, HeaderValue], Field(min_length=1)]] = Field(
         None,
-        description="Header name: its exact value. A header that came more than once has its values joined by commas.",
+        description="Header name: its value, outer spaces and tabs aside. Sent more than once, or with a comma: the "
+        "request matches no rule that asks for this header, nor any after it.",
     )
+    case_insensitive: bool = Field(
+        default=False,
+        description="True: the literal segments of paths match in any case, for an upstream that ignores it.",
+    )
+
+    @property
+    def path_patterns(self) -> tuple[patterns.PathPattern, ...]:
+        """The paths, compiled; every path where none is given."""
+        paths = self.paths or (patterns.EVERY_PATH,)
+        return tuple(patterns.parse_pattern(path, case_insensitive=self.case_insensitive) for path in paths)
 
 
 class Scopes(Section):
@@ -358,6 +371,12 @@ class TokenCache(Section):
         description="The oldest make way; 0 switches the cache off. It bounds the answers remembered of each "
         "introspection server too.",
     )
+    max_bytes: Size = Field(
+        as_written("32MiB"),
+        description="Of tokens' claims and what is kept with them, as Python keeps them, which is several times the "
+        "token's length; whichever bound is met first. It bounds the answers remembered of each introspection server "
+        "too.",
+    )
     max_ttl: Duration = Field(
         as_written("5m"), description="Never past exp; dropped at once when the key leaves the key set."
     )
@@ -381,7 +400,8 @@ class Settings(Section):
     rules: Some[Rule] = Field(description="First match in file order decides; no match is denied.")
     cors_preflight: Literal["deny", "allow"] = Field(
         "deny",
-        description="allow: OPTIONS with Origin and Access-Control-Request-Method goes through without a token.",
+        description="allow: OPTIONS with Origin and Access-Control-Request-Method goes through without a token, where "
+        "any rule is for its host and path.",
     )
     upstream: Upstream = Field(default_factory=Upstream, description="What the protected service receives.")
     token_cache: TokenCache = Field(default_factory=TokenCache, description="Validated tokens.")

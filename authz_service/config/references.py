@@ -14,7 +14,7 @@ from authz_service.config.document import Problem
 from authz_service.config.messages import nearest
 from authz_service.config.values import https_or_loopback, shown
 from authz_service.core.inclusion import share_a_path
-from authz_service.core.patterns import CAPTURE, parse_pattern
+from authz_service.core.patterns import CAPTURE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -171,7 +171,7 @@ def _captures(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem]:
     """What scopes and claims ask of the path must be captured by each of the rule's patterns, and at one place."""
     if not draft.knows((*where, "match"), (*where, "policy")):
         return
-    paths = [(path, parse_pattern(path)) for path in rule.match.paths or ()]
+    paths = list(zip(rule.match.paths or (), rule.match.path_patterns, strict=False))
     for name, key, text in _asked(draft, (*where, "require"), rule):
         without = next((path for path, pattern in paths if name not in pattern.captures), None)
         if not paths:

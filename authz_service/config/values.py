@@ -134,6 +134,12 @@ def _http_header(value: str) -> str:
     return name
 
 
+def _header_value(value: str) -> str:
+    if "," in _printable(value):
+        raise ValueError(f"{shown(value)} has a comma, and a value with one is never matched: write a single value")
+    return value
+
+
 def _acr_value(value: str) -> str:
     if not _SCOPE_TOKEN.fullmatch(value):
         raise ValueError(f"{shown(value)} is not one value: printable ASCII without space, quote and backslash")
@@ -307,6 +313,7 @@ AcrValue = Annotated[
     StrictStr, AfterValidator(_acr_value)
 ]  # acr_values is a list separated by spaces, in a quoted-string (RFC 9470 section 3)
 HttpHeader = Annotated[StrictStr, AfterValidator(_http_header)]
+HeaderValue = Annotated[StrictStr, AfterValidator(_header_value)]
 ClaimPath = Annotated[StrictStr, AfterValidator(_claim_path)]
 CaptureName = Annotated[StrictStr, AfterValidator(_capture_name)]
 Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar, json_schema_input_type=str | int | float | bool)]

@@ -25,7 +25,7 @@ def bearer_token(authorization: str | None, max_bytes: int) -> str:
 
     Raises:
         Rejected: ``missing_token`` without the header or with another scheme; ``malformed_request`` for two
-            credentials, an empty or oversized one, and control characters.
+            credentials, an empty or oversized one, outer whitespace, and control characters.
     """
     if authorization is None:
         raise Rejected(Reason.MISSING_TOKEN, "no Authorization header")
@@ -33,7 +33,9 @@ def bearer_token(authorization: str | None, max_bytes: int) -> str:
         return plain[1]
     if _UNPRINTABLE.search(authorization):
         raise Rejected(Reason.MALFORMED_REQUEST, "a control character in the Authorization header")
-    scheme, _, token = authorization.strip(" ").partition(" ")
+    if authorization != authorization.strip():  # which HTTP/2 carries, and others trim: RFC 9113 section 8.2.1
+        raise Rejected(Reason.MALFORMED_REQUEST, "whitespace around the value of the Authorization header")
+    scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer":
         if not scheme or scheme.lower().startswith("bearer,") or _JOINED_BEARER.search(authorization):
             raise Rejected(Reason.MALFORMED_REQUEST, "no scheme, or two credentials joined, one of them a bearer token")

@@ -8,9 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from authz_service.core.reasons import ALLOWANCES, Reason
+from authz_service.core.challenge import bearer_challenge
+from authz_service.core.footprint import footprint
+from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
 
 if TYPE_CHECKING:
+    from authz_service.core.bounded import Account
     from authz_service.core.claims import Claims
 
 NO_RULE_NAME = "-"  # stands for the rule where none was reached
@@ -21,10 +24,18 @@ Mode = Literal["enforce", "shadow"]
 class Encoded:
     """Room for what a transport makes of an allowance, which is the same each time that the same token is let in."""
 
-    __slots__ = ("parts",)
+    __slots__ = ("_account", "parts")
 
-    def __init__(self) -> None:
+    def __init__(self, account: Account) -> None:
+        """``account`` is that of the token's claims."""
+        self._account = account
         self.parts: tuple[bytes, ...] | None = None  # None until it was made
+
+    def keep(self, parts: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """Keep what was made, and charge the token for it."""
+        self.parts = parts
+        self._account.charge(footprint(parts))
+        return parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,14 @@ def verdict(decision: Decision) -> Literal["allow", "deny"]:
     """What the rules say, as logs and metadata tell it; of a rule in shadow mode it is not what is done."""
     passed = isinstance(decision, Allow) and (decision.mode == "enforce" or decision.reason in ALLOWANCES)
     return "allow" if passed else "deny"
+
+
+def deny_without_rule(reason: Reason, cause: str) -> Deny:
+    """The denial of a request for which no rule was looked up. No rule names a realm for its challenge."""
+    denial = DENIALS[reason]
+    challenged = denial.challenged
+    challenge = bearer_challenge("api", error=denial.error, description=denial.detail) if challenged else None
+    return Deny(reason, cause=cause, challenge=challenge)
 
 
 # The answer of last resort, for when deciding itself failed.

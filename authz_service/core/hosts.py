@@ -24,6 +24,11 @@ def normalised(host: str) -> str:
     return match[1] if match else ""
 
 
+def without_userinfo(host: str) -> str:
+    """The host as it may be printed: user and password before it are a credential (RFC 3986 section 3.2.1)."""
+    return host.rpartition("@")[2]
+
+
 class HostPattern(NamedTuple):
     """``api.example.com`` stands for itself; ``*.example.org`` for one or more labels before ``.example.org``."""
 

@@ -4,18 +4,22 @@ Law: pure and exact, over the paths that ``paths`` lets through: segments that a
 
 One walk is enough. Where a pattern has a capture or its rest, a path may have any segment there, and only others with a
 capture or a rest go along with a segment that nobody names; those would go along with a named one too. So the hardest
-path is followed, in which such a segment is one that no pattern names, and with it every other path is followed.
+path is followed, in which such a segment is one that no pattern names, and with it every other path is followed. A
+literal in any case is followed likewise, in a spelling that no pattern names exactly; that others name every one of
+its spellings is not noticed.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from authz_service.core.patterns import PARAMETERS, Folded, fits
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from authz_service.core.hosts import HostPattern
-    from authz_service.core.patterns import PathPattern
+    from authz_service.core.patterns import PathPattern, Segment
 
     Walk = list[tuple[int, PathPattern, int]]  # which of the others, and how many of its segments were matched
 
@@ -56,13 +60,18 @@ def _along(walk: Walk, segment: str) -> Walk:
     further: Walk = []
     for place, other, matched in walk:
         if matched == len(other.segments):
-            if other.rest:
+            if other.rest and PARAMETERS not in segment:
                 further.append((place, other, matched))
-            continue
-        wanted = other.segments[matched]
-        if segment == wanted or (wanted is None and segment):
+        elif _covers(other.segments[matched], segment):
             further.append((place, other, matched + 1))
     return further
+
+
+def _covers(wanted: Segment, segment: str) -> bool:
+    """Whether a segment of a pattern stands for this one, in all its spellings."""
+    if isinstance(segment, Folded) and wanted is not None:
+        return isinstance(wanted, Folded) and wanted == segment
+    return fits(wanted, segment)
 
 
 def share_a_path(one: PathPattern, other: PathPattern) -> bool:
@@ -70,8 +79,16 @@ def share_a_path(one: PathPattern, other: PathPattern) -> bool:
     shorter, longer = sorted((one, other), key=lambda pattern: len(pattern.segments))
     if len(shorter.segments) < len(longer.segments) and not shorter.rest:
         return False
-    pairs = zip(shorter.segments, longer.segments, strict=False)
-    return all(a == b or (a is None and b != _EMPTY) or (b is None and a != _EMPTY) for a, b in pairs)
+    if shorter.rest and longer.segments and PARAMETERS in (longer.segments[-1] or ""):
+        return False
+    return all(_share(a, b) for a, b in zip(shorter.segments, longer.segments, strict=False))
+
+
+def _share(one: Segment, other: Segment) -> bool:
+    """Whether some segment is one that both stand for."""
+    if one is None or other is None:
+        return one == other or fits(None, one or other or "")
+    return fits(one, other) or fits(other, one)
 
 
 def host_covers(one: HostPattern | None, other: HostPattern | None) -> bool:

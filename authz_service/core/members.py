@@ -1,6 +1,7 @@
 """Reading one member of a token: of the type that it must have, or refused.
 
-Law: pure; nothing is converted. A member that is null is one that the token does not have.
+Law: pure; nothing is converted. A member that is null is there, and of a wrong type: a token that says ``"nbf": null``
+was made by somebody who meant another thing than to leave it out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,17 @@ from authz_service.core.reasons import Reason
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+_ABSENT = object()
+_JSON_TYPES = {
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+
 
 def text(members: Mapping[str, Any], name: str) -> str:
     """A text; empty where the token does not have it.
@@ -20,11 +32,9 @@ def text(members: Mapping[str, Any], name: str) -> str:
     Raises:
         Rejected: ``invalid_claim`` for anything else.
     """
-    value = members.get(name)
-    if value is None:
-        return ""
+    value = members.get(name, "")
     if not isinstance(value, str):
-        raise Rejected(Reason.INVALID_CLAIM, f"claim {name} is not a text")
+        raise _of_wrong_type(name, value, "a string")
     return value
 
 
@@ -35,11 +45,16 @@ def texts(members: Mapping[str, Any], names: Iterable[str]) -> Iterable[str]:
         Rejected: ``invalid_claim`` for anything else.
     """
     for name in names:
-        value = members.get(name)
-        for item in value if isinstance(value, list) else () if value is None else (value,):
-            if not isinstance(item, str):
-                raise Rejected(Reason.INVALID_CLAIM, f"claim {name} is neither a text nor a list of texts")
-            yield item
+        value = members.get(name, ())
+        if isinstance(value, str):
+            yield value
+        elif not isinstance(value, (list, tuple)):
+            raise _of_wrong_type(name, value, "a string or a list of strings")
+        else:
+            for item in value:
+                if not isinstance(item, str):
+                    raise _of_wrong_type(f"{name}[]", item, "a string")
+                yield item
 
 
 def number(members: Mapping[str, Any], name: str, absent: float) -> float:
@@ -48,12 +63,16 @@ def number(members: Mapping[str, Any], name: str, absent: float) -> float:
     Raises:
         Rejected: ``invalid_claim`` for anything else.
     """
-    value = members.get(name)
-    if value is None:
+    value = members.get(name, _ABSENT)
+    if value is _ABSENT:
         return absent
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise Rejected(Reason.INVALID_CLAIM, f"claim {name} is not a number")
+        raise _of_wrong_type(name, value, "a number")
     try:
         return float(value)
     except OverflowError:
         raise Rejected(Reason.INVALID_CLAIM, f"claim {name} is beyond all bounds") from None
+
+
+def _of_wrong_type(name: str, value: object, wanted: str) -> Rejected:
+    return Rejected(Reason.INVALID_CLAIM, f"claim {name} is {_JSON_TYPES[type(value)]}, not {wanted}")

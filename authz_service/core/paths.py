@@ -35,6 +35,15 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _DOTS = frozenset({".", ".."})
 
 
+_QUERY = re.compile("[?#]")
+_USERINFO = re.compile("//[^/]*@")  # of a target that is a whole URL
+
+
+def without_secrets(target: str) -> str:
+    """A request target as it may be printed: without query, fragment, and user and password of a URL."""
+    return _USERINFO.sub("//", _QUERY.split(target, maxsplit=1)[0])
+
+
 def _ambiguous(cause: str) -> Rejected:
     return Rejected(Reason.AMBIGUOUS_PATH, cause)
 

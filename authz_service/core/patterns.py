@@ -1,7 +1,9 @@
 """Path patterns: literal segments, ``{name}`` for exactly one non-empty segment, a final ``/**`` for any rest.
 
 Law: pure. A pattern is written decoded (``/café``, not ``/caf%C3%A9``), since it is compared with decoded segments. A
-pattern that no accepted path could ever match is an error, not a rule that sleeps.
+pattern that no accepted path could ever match is an error, not a rule that sleeps. A segment with ``;`` matches a
+literal alone: an upstream that cuts parameters off would take ``/admin;x`` for ``/admin``, beside which ``/{name}``
+stands.
 """
 
 from __future__ import annotations
@@ -13,13 +15,31 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+EVERY_PATH = "/**"
+PARAMETERS = ";"  # what begins a segment's parameters
 _NEVER_IN_A_PATH = re.compile("[\x00-\x20\x7f-\x9f\\\\#?%]")
 
 
-class PathPattern(NamedTuple):
-    """A pattern, compiled. A segment is a text to equal, or None for a capture, whose name stands in ``captures``."""
+class Folded(str):
+    """A literal segment that matches in any case, as ``str.casefold`` writes it."""
 
-    segments: tuple[str | None, ...]
+    __slots__ = ()
+
+
+Segment = str | None  # a string to equal, or Folded; None for a capture
+
+
+def fits(wanted: Segment, segment: str) -> bool:
+    """Whether a decoded segment of a path is one that a pattern's segment stands for."""
+    if wanted is None:
+        return bool(segment) and PARAMETERS not in segment
+    return wanted == (segment.casefold() if isinstance(wanted, Folded) else segment)
+
+
+class PathPattern(NamedTuple):
+    """A pattern, compiled. The names of captures stand in ``captures``."""
+
+    segments: tuple[Segment, ...]
     rest: bool  # a final /**: whatever follows, also nothing
     captures: dict[str, int]  # name of a capture: its place in ``segments``
 
@@ -27,12 +47,13 @@ class PathPattern(NamedTuple):
         """Whether the pattern stands for a path of these decoded segments."""
         if len(path) < len(self.segments) or (len(path) > len(self.segments) and not self.rest):
             return False
-        pairs = zip(self.segments, path, strict=False)
-        return all(segment == wanted if wanted is not None else segment for wanted, segment in pairs)
+        if self.rest and PARAMETERS in path[-1]:
+            return False
+        return all(fits(wanted, segment) for wanted, segment in zip(self.segments, path, strict=False))
 
 
-def parse_pattern(pattern: str) -> PathPattern:
-    """Read a path pattern of the configuration.
+def parse_pattern(pattern: str, *, case_insensitive: bool = False) -> PathPattern:
+    """Read a path pattern of the configuration. ``case_insensitive`` is for its literal segments.
 
     Raises:
         ValueError: with what is wrong and what would be right.
@@ -41,7 +62,7 @@ def parse_pattern(pattern: str) -> PathPattern:
         raise ValueError(f"{pattern!r} must start with /")
     rest = pattern.endswith("/**")
     texts = pattern.removesuffix("/**").split("/")[1:] if rest else pattern[1:].split("/")
-    segments: list[str | None] = []
+    segments: list[Segment] = []
     captures: dict[str, int] = {}
     for place, text in enumerate(texts):
         capture = CAPTURE.fullmatch(text)
@@ -52,7 +73,8 @@ def parse_pattern(pattern: str) -> PathPattern:
             segments.append(None)
         else:
             _require_literal(pattern, text, last=place == len(texts) - 1 and not rest)
-            segments.append(text)
+            has_case = text.upper() != text.lower()
+            segments.append(Folded(text.casefold()) if case_insensitive and has_case else text)
     return PathPattern(tuple(segments), rest, captures)
 
 

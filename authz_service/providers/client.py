@@ -62,10 +62,9 @@ class TrustAnchors:
         await asyncio.wait([loading])
         try:
             return loading.result()
-        except OSError:  # of which ssl.SSLError is one
+        except FetchFailed:
             self.forget()
-            where = "the system's trust anchors" if self._ca_file is None else "the trust anchors in keys.ca_file"
-            raise FetchFailed(f"{where} cannot be read: they must be certificates in PEM") from None
+            raise
 
     def forget(self) -> None:
         """Load them anew the next time: they may have been replaced."""
@@ -75,7 +74,12 @@ class TrustAnchors:
 def _context(ca_file: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if ca_file is not None:
-        context.load_verify_locations(ca_file)
+        try:
+            context.load_verify_locations(ca_file)
+        except ssl.SSLError:
+            raise FetchFailed("keys.ca_file holds no certificate that can be read: write PEM") from None
+        except OSError as error:
+            raise FetchFailed(f"keys.ca_file can not be read: {error.strerror}") from None
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     return context

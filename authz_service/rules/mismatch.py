@@ -1,15 +1,18 @@
 """Why a rule does not apply to a request: the plain meaning of ``match`` and ``policy``, part by part.
 
 Law: pure; for people who ask, not for the way of a request, which goes through the tree of ``matcher``. The two must
-agree: a rule applies here if and only if the tree would choose it in the absence of all others.
+agree: a rule applies here if and only if the tree would choose it in the absence of all others, and ends the search
+here if and only if the tree would find no rule behind it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authz_service.core import hosts, patterns
+from authz_service.core import hosts
 from authz_service.core.errors import quoted
+from authz_service.core.headers import AmbiguousHeaderError, value_of
+from authz_service.core.patterns import EVERY_PATH, PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +26,8 @@ def of_all(rules: Sequence[Rule], attributes: Attributes) -> str | None:
     if attributes.method != attributes.method.upper():
         return f"the method {quoted(attributes.method)} is not in upper case, so no rule applies"
     if not hosts.normalised(attributes.host) and any(rule.match.hosts for rule in rules):
-        return f"the host {quoted(attributes.host)} can not be read plainly, and some rules ask for it"
+        host = quoted(hosts.without_userinfo(attributes.host))
+        return f"the host {host} can not be read plainly, and some rules ask for it"
     if attributes.policy and attributes.policy not in {rule.policy for rule in rules}:
         return f"no rule has the policy {quoted(attributes.policy)}, which the proxy names"
     return None
@@ -35,8 +39,22 @@ def of(rule: Rule, attributes: Attributes, path: Sequence[str]) -> str | None:
     ``path`` are the decoded segments.
     """
     if rule.policy is not None:
-        return None if attributes.policy == rule.policy else f"the proxy does not name policy {rule.policy}"
-    return next(_failing(rule.match, attributes, path), None)
+        return _other_policy(rule.policy, attributes, path)
+    return next(_failing(rule.match, attributes, path), None) or next(_differing(rule.match, attributes), None)
+
+
+def ends_search(rule: Rule, attributes: Attributes, path: Sequence[str]) -> bool:
+    """Whether neither this rule nor any after it applies: all but what cannot be read in one way fits the rule."""
+    if rule.policy is not None:
+        return attributes.policy == rule.policy
+    unread = [name for name in rule.match.headers or () if _ambiguity(attributes, name)]
+    return bool(unread) and next(_failing(rule.match, attributes, path), None) is None
+
+
+def _other_policy(policy: str, attributes: Attributes, path: Sequence[str]) -> str | None:
+    if attributes.policy != policy:
+        return f"the proxy does not name policy {policy}"
+    return "the path's last segment has parameters" if PARAMETERS in path[-1] else None
 
 
 def _failing(match: Match, attributes: Attributes, path: Sequence[str]) -> Iterator[str]:
@@ -45,11 +63,26 @@ def _failing(match: Match, attributes: Attributes, path: Sequence[str]) -> Itera
         yield f"the host is not {_one_of(match.hosts)}"
     if match.methods is not None and attributes.method not in match.methods:
         yield f"the method is not {_one_of(match.methods)}"
-    if match.paths is not None and not any(patterns.parse_pattern(pattern).matches(path) for pattern in match.paths):
-        yield f"the path is not {_one_of(match.paths)}"
-    for name, value in (match.headers or {}).items():
-        if attributes.headers.get(name) != value:
+    if not any(pattern.matches(path) for pattern in match.path_patterns):
+        yield f"the path is not {_one_of(match.paths or (EVERY_PATH,))}"
+
+
+def _differing(match: Match, attributes: Attributes) -> Iterator[str]:
+    headers = match.headers or {}
+    for name in headers:
+        if ambiguity := _ambiguity(attributes, name):
+            yield f"the header {name} cannot be compared: {ambiguity}"
+    for name, value in headers.items():
+        if value_of(attributes.headers, name) != value:
             yield f"the header {name} is not {value!r}"
+
+
+def _ambiguity(attributes: Attributes, name: str) -> str:
+    try:
+        value_of(attributes.headers, name)
+    except AmbiguousHeaderError as ambiguous:
+        return str(ambiguous)
+    return ""
 
 
 def _is_host(text: str, host: str) -> bool:

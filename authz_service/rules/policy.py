@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authz_service.core import patterns
 from authz_service.core.challenge import bearer_challenge
 from authz_service.core.decision import Deny
 from authz_service.core.errors import Rejected
+from authz_service.core.patterns import PARAMETERS
 from authz_service.core.reasons import DENIALS, Reason
 from authz_service.rules import conditions
 from authz_service.rules.conditions import Condition, WantedScopes
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from authz_service.config import model
     from authz_service.core.attributes import Attributes
     from authz_service.core.claims import Claims
+    from authz_service.core.patterns import PathPattern
     from authz_service.rules.conditions import Captures
 
 _ALWAYS_POSSIBLE = (Reason.INTERNAL_ERROR, Reason.DEADLINE_EXCEEDED)
@@ -133,12 +134,12 @@ def _conditions(require: model.Require, allowed: Sequence[model.Issuer], scopes:
         yield conditions.authenticated_as(require.acr_values)
 
 
-def _paths_with_captures(rule: model.Rule, scopes: WantedScopes) -> tuple[patterns.PathPattern, ...]:
+def _paths_with_captures(rule: model.Rule, scopes: WantedScopes) -> tuple[PathPattern, ...]:
     """The rule's patterns where anything asks for what they capture, else none."""
     compared = any(condition.equals_path for condition in (rule.require.claims or {}).values())
     if not (compared or scopes.captured):
         return ()
-    return tuple(map(patterns.parse_pattern, rule.match.paths or ()))
+    return rule.match.path_patterns
 
 
 class Policy:
@@ -152,14 +153,26 @@ class Policy:
     def choose(self, attributes: Attributes, path: Sequence[str]) -> Rule | None:
         """The first rule that applies, or None. ``path`` are the decoded segments.
 
-        A policy that no rule has finds no rule at all: whoever set it meant one that is not here.
+        A policy that no rule has finds no rule at all: whoever set it meant one that is not here. Nor does a path with
+        parameters, unless a pattern has them literally.
         """
-        place = self._matcher.choose(attributes, path)
-        if place is None:
+        named = self._named.get(attributes.policy) if attributes.policy else NOWHERE
+        if named is None:
             return None
+        place = self._matcher.choose(attributes, path, named)
+        if place is None or place == NOWHERE or (place == named and PARAMETERS in path[-1]):
+            return None
+        return self.rules[place]
+
+    def knows(self, attributes: Attributes, path: Sequence[str]) -> bool:
+        """Whether any rule is for the request's host and path or for its policy, whatever its method and headers."""
         if attributes.policy:
-            named = self._named.get(attributes.policy)
-            if named is None:
-                return None
-            place = min(place, named)
-        return None if place == NOWHERE else self.rules[place]
+            return attributes.policy in self._named and PARAMETERS not in path[-1]
+        return self._matcher.knows(attributes.host, path)
+
+
+def no_rule(path: Sequence[str]) -> Rejected:
+    """Why no rule decides a request with these decoded segments."""
+    if PARAMETERS in path[-1]:
+        return Rejected(Reason.AMBIGUOUS_PATH, "parameters in the last segment, and no pattern has them literally")
+    return Rejected(Reason.NO_RULE, "no rule matches")

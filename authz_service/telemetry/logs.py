@@ -1,8 +1,8 @@
 """The log: one line a record, whatever the record holds.
 
 Law: no token and no query string enters a line, and no exception's text, since that may hold either: an exception is
-told by its type and place. Every text that enters a line is redacted and escaped here, in ``_text``. Writing never
-raises: a closed stream costs the line, not the request.
+told by its type and place. Every text that enters a line is shortened, redacted and escaped here, in ``_text``: what a
+client or a provider sent makes no line long. Writing never raises: a closed stream costs the line, not the request.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from authz_service.core.decision import verdict
+from authz_service.core.hosts import without_userinfo
+from authz_service.core.paths import without_secrets
 from authz_service.core.reasons import DENIALS
 
 if TYPE_CHECKING:
@@ -27,13 +29,15 @@ if TYPE_CHECKING:
 
 _OWN = "authz"  # the logger above all of ours
 _MAX_SENT = 256  # characters of a text that a client sent: enough to recognise it, too short to fill a disk with
+_MAX_TEXT = 1024  # characters of any text: a cause, or a problem of the configuration, is shorter
+_MAX_ITEMS = 100  # of a list
+_MAX_PLACE = 4096  # characters of an exception's frames, which are all ours
 _MAX_CHAIN = 5  # exceptions of one chain
 _MAX_FRAMES = 20  # innermost frames of one exception: a recursion has a thousand
 
 # A JWT, whole or cut off: base64url of {" begins so. Or whatever follows the scheme's name and a space, which may be
 # spelled as in a URL or in a Python literal.
 _SECRET = re.compile(r"eyJ[\w.%~+=-]*|(?i:bearer)(?:\s|\+|%20|\\[a-z])+\S+")
-_QUERY = re.compile("[?#]")
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII without space, quote, = and backslash
 # Where the text of an exception may begin in a foreign message that tells of one.
 _QUOTATION = re.compile(r"[:(<\n]")
@@ -96,16 +100,20 @@ def _told(attributes: Attributes, decision: Decision) -> dict[str, object]:
     }
     if told["decision"] == "deny":
         told |= {"status": int(DENIALS[decision.reason].status), "cause": decision.cause}
-    sent = {"method": attributes.method, "host": attributes.host, "path": _QUERY.split(attributes.path, maxsplit=1)[0]}
+    sent = {
+        "method": attributes.method,
+        "host": without_userinfo(attributes.host),
+        "path": without_secrets(attributes.path),
+    }
     if (request_id := attributes.headers.get("x-request-id")) is not None:
         sent["request_id"] = request_id
     if (claims := decision.claims) is not None:
         sent |= {"issuer": claims.issuer, "subject": claims.subject, "client_id": claims.client_id}
-    return told | {name: _shortened(text) for name, text in sent.items()}
+    return told | {name: _shortened(text, _MAX_SENT) for name, text in sent.items()}
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _MAX_SENT else text[:_MAX_SENT] + "..."
+def _shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[:longest] + "..."
 
 
 class _Handler(logging.StreamHandler["Writable"]):
@@ -132,8 +140,9 @@ class _Lines(logging.Formatter):
             **self._always,
         }
         # Ours come first, and no field of the same name displaces them.
-        members = ours | getattr(record, "fields", {}) | _exception(record) | ours
-        return self._render({_text(name): _value(member) for name, member in members.items()})
+        members = ours | getattr(record, "fields", {}) | ours
+        values = {_text(name): _value(member) for name, member in members.items()}
+        return self._render(values | _exception(record))
 
 
 def _json(members: Mapping[str, object]) -> str:
@@ -159,7 +168,10 @@ def _word(member: object) -> str:
 
 
 def _value(member: object) -> object:
-    return [_scalar(item) for item in member] if isinstance(member, (list, tuple)) else _scalar(member)
+    if not isinstance(member, (list, tuple)):
+        return _scalar(member)
+    more = [f"and {len(member) - _MAX_ITEMS} more"] if len(member) > _MAX_ITEMS else []
+    return [*map(_scalar, member[:_MAX_ITEMS]), *more]
 
 
 def _scalar(member: object) -> object:
@@ -174,13 +186,13 @@ def _scalar(member: object) -> object:
             return _text(str(member))
 
 
-def _text(text: str) -> str:
-    """Without what looks like a token, and without lone surrogates, at which many a JSON parser gives up.
+def _text(text: str, longest: int = _MAX_TEXT) -> str:
+    """Shortened, without what looks like a token, and without lone surrogates, at which many a JSON parser gives up.
 
     Each text is redacted before it is escaped: in the finished line a token's first letter could be the end of an
     escape sequence, and the line no JSON once it was cut there.
     """
-    return _SECRET.sub("[redacted]", text).encode("utf-8", "backslashreplace").decode()
+    return _SECRET.sub("[redacted]", _shortened(text, longest)).encode("utf-8", "backslashreplace").decode()
 
 
 def _event(record: logging.LogRecord) -> str:
@@ -194,7 +206,9 @@ def _event(record: logging.LogRecord) -> str:
 
 def _exception(record: logging.LogRecord) -> dict[str, object]:
     error = record.exc_info[1] if record.exc_info else None
-    return {"exception": [_place(link) for link in islice(_chain(error), _MAX_CHAIN)]} if error else {}
+    return (
+        {"exception": [_text(_place(link), _MAX_PLACE) for link in islice(_chain(error), _MAX_CHAIN)]} if error else {}
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     _Header = Mapping[str, Any] | None  # an opaque token has none
 
 _RFC9068_CLAIMS = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti")  # section 2.2
+# What each is by RFC 7519 section 4.1, RFC 8693 section 4.3 and OpenID Connect Core section 2, whoever looks at it.
+_STRINGS = ("sub", "jti", "client_id", "azp")
+_NUMBERS = ("exp", "nbf", "iat")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _SCOPE_TOKEN = re.compile(r"[!\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
 
@@ -64,6 +67,15 @@ def _require_kind(issuer: Issuer, header: _Header, members: Mapping[str, Any], _
     require_access_token(issuer, header, members)
 
 
+def _require_types(issuer: Issuer, _header: _Header, members: Mapping[str, Any], _now: float) -> None:
+    for name in dict.fromkeys((*_STRINGS, *issuer.client_claims)):
+        text(members, name)
+    for name in _NUMBERS:
+        number(members, name, 0.0)
+    for _ in texts(members, dict.fromkeys(("aud", *issuer.audience_claims, *issuer.scope_claims))):
+        pass
+
+
 def _require_claims(issuer: Issuer, _header: _Header, members: Mapping[str, Any], _now: float) -> None:
     required = _RFC9068_CLAIMS if issuer.access_token_profile == "rfc9068" else ()
     _require_present(members, (*issuer.required_claims, *required))
@@ -94,6 +106,7 @@ REQUIREMENTS = (
     ("iss", _require_issuer),
     ("kind of token", _require_kind),
     ("required claims", _require_claims),
+    ("types of claims", _require_types),
     ("times", _require_times),
 )
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _AT_JWT = frozenset({"at+jwt", "application/at+jwt"})  # RFC 9068 section 2.1
 _ACCEPTED_TYPES = _AT_JWT | {"jwt"}
+_ID = frozenset({"id", "id_token"})
+_REFRESH = frozenset({"refresh", "refresh_token"})
+# Keycloak, Cognito, djangorestframework-simplejwt, Flask-JWT-Extended.
+_KIND_CLAIMS = ("typ", "token_use", "token_type", "type")
 # The typ claim of Keycloak's other tokens.
 _OTHER_KINDS = frozenset(
     {"refresh", "offline", "logout", "serialized-id", "registrationaccesstoken", "initialaccesstoken"}
@@ -33,16 +37,29 @@ def require_access_token(issuer: Issuer, header: Mapping[str, Any] | None, membe
         Rejected: ``wrong_token_type`` or ``id_token``; ``invalid_claim`` where a claim that tells the kind is no text.
     """
     is_at_jwt = header is not None and _require_type(issuer, header)
-    typ, use = text(members, "typ").lower(), text(members, "token_use").lower()
-    if typ == "id" or use in {"id", "id_token"}:
-        raise Rejected(Reason.ID_TOKEN, "typ or token_use says that it is an ID token")
-    if typ in _OTHER_KINDS or use == "refresh" or "events" in members:
-        raise Rejected(Reason.WRONG_TOKEN_TYPE, "typ, token_use or events say that it is a refresh or logout token")
+    kinds = {name: _kind(members, name) for name in _KIND_CLAIMS}
+    for name, kind in kinds.items():
+        if kind in _ID:
+            raise Rejected(Reason.ID_TOKEN, f"claim {name} says that it is an ID token")
+        if kind in _REFRESH:
+            raise Rejected(Reason.WRONG_TOKEN_TYPE, f"claim {name} says that it is a refresh token")
+    if kinds["typ"] in _OTHER_KINDS or "events" in members:
+        raise Rejected(Reason.WRONG_TOKEN_TYPE, "claim typ or events says that it is a refresh or logout token")
     for marker in issuer.id_token_markers:
         if marker in members:
             raise Rejected(Reason.ID_TOKEN, f"it has the claim {marker}")
     if not (is_at_jwt or issuer.allow_client_audience) and _is_for_the_client_alone(members):
         raise Rejected(Reason.ID_TOKEN, "its only audience is the client itself")
+
+
+def _kind(members: Mapping[str, Any], name: str) -> str:
+    """What a claim says of the token's kind; empty where it says nothing.
+
+    ``type`` is no claim of OAuth's: only Flask-JWT-Extended tells the kind in it, and others may mean anything by it.
+    """
+    if name == "type" and not isinstance(members.get(name), str):
+        return ""
+    return text(members, name).lower()
 
 
 def _require_type(issuer: Issuer, header: Mapping[str, Any]) -> bool:

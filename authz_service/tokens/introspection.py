@@ -54,6 +54,7 @@ def judge(
 ) -> Answer:
     """What becomes of what the server said; ``verified`` are the claims of a JWT whose signature was verified."""
     active = said.get("active") is True
+    said = _without_nulls(issuer, said)
     try:
         if active and verified is None:
             return _of_opaque(issuer, settings, said, now)
@@ -65,11 +66,21 @@ def judge(
     return Answer(active, outcome, since=now, until=now + settings.negative_cache_ttl)
 
 
+def _without_nulls(issuer: Issuer, said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The members that an answer has. All but ``active`` are optional, and many a server writes null for none.
+
+    Taken for absent, a null meets no condition and lifts none that is required; what marks another kind of token marks
+    it even so.
+    """
+    marks = (*issuer.id_token_markers, "events")
+    return {name: value for name, value in said.items() if value is not None or name in marks}
+
+
 def _of_opaque(issuer: Issuer, settings: Introspection, said: Mapping[str, Any], now: float) -> Answer:
     members = dict(said)
-    if members.get("iss") is None:  # optional in an answer, whose sender is known
+    if "iss" not in members:  # optional in an answer, whose sender is known
         members["iss"] = issuer.issuer
-    if members.get("token_type") is not None and text(members, "token_type").lower() != "bearer":
+    if "token_type" in members and text(members, "token_type").lower() != "bearer":
         raise Rejected(Reason.WRONG_TOKEN_TYPE, "token_type in the answer is not Bearer")
     claims = validate(issuer, None, members, now)
     until = min(now + settings.cache_ttl, number(members, "exp", now), valid_until(issuer, claims))

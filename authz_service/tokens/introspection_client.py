@@ -20,7 +20,7 @@ from authz_service.keys.keyset import MAX_CANDIDATES
 from authz_service.providers.client import ProviderClient, retry_after
 from authz_service.providers.urls import shown
 from authz_service.tokens import jws
-from authz_service.tokens.introspector import ClientRefused, QuestionRefused
+from authz_service.tokens.introspector import ClientRefused, Forbidden, QuestionRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -115,8 +115,10 @@ class HttpClient:
     def _refusal(self, place: str, response: Response) -> FetchFailed:
         cause = f"{place} answered with status {response.status}"
         match response.status:
-            case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+            case HTTPStatus.UNAUTHORIZED:
                 return ClientRefused(f"{cause}: look at client_id, its secret or key, and auth_method")
+            case HTTPStatus.FORBIDDEN:
+                return Forbidden(f"{cause}: look at client_id and what it may do, or at what stands before the server")
             case HTTPStatus.BAD_REQUEST:
                 return _of_bad_request(cause, response.body)
             case HTTPStatus.REQUEST_ENTITY_TOO_LARGE | HTTPStatus.UNPROCESSABLE_ENTITY:

@@ -1,7 +1,7 @@
 """Taking a JWT apart: JWS compact serialization (RFC 7515 section 7.1), read in one way or not at all.
 
 Law: pure; nothing is believed yet. A header can not bring a key of its own: ``jwk``, ``jku``, ``x5u`` and ``x5c`` are
-never looked at. Extensions (``crit``), unencoded content (``b64``) and compression (``zip``) are refused.
+never looked at. Extensions (``crit``), unencoded content (``b64``) and whatever belongs to encryption are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from authz_service.core.reasons import Reason
 
 _JWS_PARTS = 3
 _JWE_PARTS = 5
-_EXTENSIONS = ("crit", "b64", "zip")
+_EXTENSIONS = ("crit", "b64")
+# Of a JWE (RFC 7516 section 4.1, RFC 7518 sections 4.6 to 4.8): who reads the header so sees another token than we do.
+_OF_ENCRYPTION = ("enc", "zip", "epk", "apu", "apv", "iv", "tag", "p2s", "p2c")
 _LENIENT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str, strict=False)
 
 
@@ -65,9 +67,12 @@ def parse(token: str) -> Jws:
     for name in _EXTENSIONS:
         if name in header:
             raise _malformed(f"the header demands {name}")
+    for name in _OF_ENCRYPTION:
+        if name in header:
+            raise _malformed(f"the header has {name}, as encrypted tokens (JWE) do")
     algorithm, kid = header.get("alg"), header.get("kid")
-    if not isinstance(algorithm, str) or not (kid is None or isinstance(kid, str)):
-        raise _malformed("alg or kid in the header is not a text")
+    if not isinstance(algorithm, str) or not (isinstance(kid, str) or "kid" not in header):
+        raise _malformed("alg or kid in the header is not a string")
     return Jws(
         algorithm=algorithm,
         kid=kid,

@@ -15,12 +15,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from authz_service.assembly import authorizer_of, introspector_of, key_cache_of, source_of
-from authz_service.authorizer import Pending, is_preflight
-from authz_service.core import credential, paths
+from authz_service.authorizer import Pending
+from authz_service.core import connection, credential, paths
+from authz_service.core.bounded import NOTHING
 from authz_service.core.errors import Rejected, quoted
+from authz_service.core.preflight import is_preflight
 from authz_service.core.reasons import Reason
 from authz_service.providers.client import Network
 from authz_service.rules import mismatch
+from authz_service.rules.policy import no_rule
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens import jws
 from authz_service.tokens.cache import TokenCache
@@ -82,7 +85,7 @@ async def _explain(settings: model.Settings, attributes: Attributes) -> Explanat
     issuers = [
         _trusted(issuer, source, metrics, network) for issuer, source in zip(settings.issuers, sources, strict=True)
     ]
-    authorizer = authorizer_of(settings, issuers, TokenCache(0, 0.0), metrics)
+    authorizer = authorizer_of(settings, issuers, TokenCache(NOTHING, 0.0), metrics)
     try:
         now = time.time()
         answers: Answers = ()
@@ -102,7 +105,9 @@ async def _explain(settings: model.Settings, attributes: Attributes) -> Explanat
 
 def _trusted(issuer: model.Issuer, source: KeySource, metrics: Metrics, network: Network) -> TrustedIssuer:
     keys = key_cache_of(issuer, source, metrics, time.time)
-    asks = introspector_of(issuer, keys, metrics, clock=time.time, timer=time.monotonic, max_entries=0, network=network)
+    asks = introspector_of(
+        issuer, keys, metrics, clock=time.time, timer=time.monotonic, remembered=NOTHING, network=network
+    )
     return TrustedIssuer(issuer, keys, asks)
 
 
@@ -162,12 +167,17 @@ def _last_reason(
     """Take the steps as the authorizer does; the reason in which they end."""
     try:
         path = steps.take("path", "segments", lambda: paths.split(attributes.path), _segments)
+        if "connection" in attributes.headers:
+            steps.take("path", "connection", lambda: connection.validate(attributes.headers))
         if settings.cors_preflight == "allow" and is_preflight(attributes):
-            steps.tell("path", "preflight", "goes through without a token", passed=True)
-            return Reason.PREFLIGHT
+            known = authorizer.policy.knows(attributes, path)
+            detail = "goes through without a token" if known else "there is no rule for this host and path"
+            steps.tell("path", "preflight", detail, passed=known or None)
+            if known:
+                return Reason.PREFLIGHT
         rule = _rule(steps, settings, authorizer, attributes, path)
         if rule is None:
-            return Reason.NO_RULE
+            return no_rule(path).reason
         if rule.access == "public":
             steps.tell("rule", rule.name, "public: a token is ignored")
             return Reason.PUBLIC
@@ -195,8 +205,11 @@ def _rule(
             steps.tell("rule", rule.name, _in_words(rule), passed=True)
             break
         steps.tell("rule", rule.name, why_not)
+        if mismatch.ends_search(rule, attributes, path):
+            steps.tell("rule", "-", "no later rule applies: it could be what this one asks for", passed=False)
+            break
     else:
-        steps.tell("rule", "-", "no rule matches", passed=False)
+        steps.tell("rule", "-", no_rule(path).cause, passed=False)
     return chosen
 
 

@@ -9,6 +9,8 @@ import json
 from typing import TYPE_CHECKING
 
 from authz_service.core.decision import Allow, verdict
+from authz_service.core.hosts import without_userinfo
+from authz_service.core.paths import without_secrets
 from authz_service.transport.readable import answer_of
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def as_json(explanation: Explanation, attributes: Attributes) -> str:
     """One JSON object: request, decision, steps, and the CheckResponse as protobuf's JSON writes it."""
     decision = explanation.decision
     members = {
-        "request": {"method": attributes.method, "host": attributes.host, "path": _path(attributes)},
+        "request": {"method": attributes.method, "host": without_userinfo(attributes.host), "path": _path(attributes)},
         "decision": "allow" if isinstance(decision, Allow) else "deny",
         "verdict": verdict(decision),
         "reason": decision.reason,
@@ -42,7 +44,8 @@ def as_json(explanation: Explanation, attributes: Attributes) -> str:
 
 def as_text(explanation: Explanation, attributes: Attributes, colour: Colour) -> str:
     """Some lines: the request, a line a step, the answer."""
-    lines = [colour("strong", f"{_printable(attributes.method)} {_printable(attributes.host)}{_path(attributes)}")]
+    host = _printable(without_userinfo(attributes.host))
+    lines = [colour("strong", f"{_printable(attributes.method)} {host}{_path(attributes)}")]
     width = max(len(step.name) for step in explanation.steps)
     part = ""
     for step in explanation.steps:
@@ -71,8 +74,7 @@ def _answer(decision: Decision, colour: Colour) -> Iterator[str]:
 
 
 def _path(attributes: Attributes) -> str:
-    """The path without its query, which takes no part and may hold secrets."""
-    return _printable(attributes.path.partition("?")[0])
+    return _printable(without_secrets(attributes.path))
 
 
 def _printable(text: str) -> str:

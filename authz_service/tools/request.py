@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from authz_service.core.attributes import Attributes
+from authz_service.core.headers import joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,8 +30,4 @@ def attributes_of(method: str, url: str, headers: Iterable[tuple[str, str]], pol
     host, target = match[1], match[2]
     if not target.startswith("/"):
         target = f"/{target}"  # as every client sends it, for https://host and https://host?query
-    joined: dict[str, str] = {}
-    for name, value in headers:
-        key = name.lower()
-        joined[key] = f"{joined[key]},{value}" if key in joined else value
-    return Attributes(method, host, target, joined, policy)
+    return Attributes(method, host, target, joined(headers), policy)

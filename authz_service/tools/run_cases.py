@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from authz_service.assembly import authorizer_of, key_cache_of
 from authz_service.authorizer import Pending
+from authz_service.core.bounded import NOTHING
 from authz_service.core.decision import Allow, Deny
 from authz_service.core.reasons import DENIALS
 from authz_service.telemetry.metrics import Metrics
@@ -57,7 +58,7 @@ class Bench:
             for issuer in settings.issuers
         ]
         asyncio.run(_fetch(trusted))
-        self._authorizer: Authorizer = authorizer_of(settings, trusted, TokenCache(0, 0.0), metrics)
+        self._authorizer: Authorizer = authorizer_of(settings, trusted, TokenCache(NOTHING, 0.0), metrics)
 
     def attempt(self, case: Case) -> Outcome:
         """Decide one case."""

@@ -110,12 +110,19 @@ class CertificateFiles:
 
     def _read(self) -> Certificates:
         stamps = self._look()
-        chain, key, *rest = (file.read_bytes() for file in self._files())
+        chain, key, *rest = map(_content, self._files())
         client_ca = rest[0] if rest else None
         certificates = Certificates(chain, key, client_ca, _try(chain, key, client_ca))
         self._use(certificates)
         self._stamps = stamps
         return certificates
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{file} can not be read: {error.strerror}") from None
 
 
 def _try(chain: bytes, key: bytes, client_ca: bytes | None) -> Validity:

@@ -17,14 +17,12 @@ from google.protobuf.struct_pb2 import Struct, Value
 from authz_service._pb.base_pb2 import HeaderValueOption
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.core.attributes import Attributes
-from authz_service.core.challenge import bearer_challenge
-from authz_service.core.decision import Allow, Decision, Deny, verdict
+from authz_service.core.decision import Allow, Decision, Deny, deny_without_rule, verdict
 from authz_service.core.errors import Rejected
+from authz_service.core.headers import joined
 from authz_service.core.reasons import DENIALS, Denial, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from authz_service._pb.attribute_context_pb2 import AttributeContext
     from authz_service._pb.http_status_pb2 import StatusCode
 
@@ -48,11 +46,7 @@ def _problem(reason: Reason, denial: Denial) -> str:
 
 
 _PROBLEMS = {reason: _problem(reason, denial) for reason, denial in DENIALS.items()}
-UNREADABLE = Deny(
-    Reason.MALFORMED_REQUEST,
-    cause="not a CheckRequest, or larger than max_request_bytes",
-    challenge=bearer_challenge("api", error="invalid_request", description=DENIALS[Reason.MALFORMED_REQUEST].detail),
-)
+UNREADABLE = deny_without_rule(Reason.MALFORMED_REQUEST, "not a CheckRequest, or larger than max_request_bytes")
 
 
 def attributes_of(data: bytes) -> Attributes:
@@ -88,7 +82,7 @@ def _headers(http: AttributeContext.HttpRequest) -> dict[str, str]:
     if not http.HasField("header_map") and "".join(headers).islower():  # as Envoy sends them
         return headers
     pairs = [*headers.items(), *((each.key, each.value or _text(each.raw_value)) for each in http.header_map.headers)]
-    return _joined(pairs)
+    return joined(pairs)
 
 
 def _text(raw: bytes) -> str:
@@ -96,20 +90,12 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
 
 
-def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    joined: dict[str, str] = {}
-    for name, value in pairs:
-        key = name.lower()
-        joined[key] = f"{joined[key]},{value}" if key in joined else value
-    return joined
-
-
 def response_of(decision: Decision, decision_id: str) -> bytes:
     """A CheckResponse that says what was decided. ``decision_id`` ties it to the log."""
     if isinstance(decision, Allow) and decision.encoded is not None and len(decision_id) == len(_SOME_ID):
         parts = decision.encoded.parts
         if parts is None:
-            parts = decision.encoded.parts = _around_id(_encoded(decision, _SOME_ID))
+            parts = decision.encoded.keep(_around_id(_encoded(decision, _SOME_ID)))
         if parts:
             return decision_id.encode().join(parts)
     return _encoded(decision, decision_id)

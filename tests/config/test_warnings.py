@@ -69,6 +69,13 @@ HIDDEN = "all that it matches: move it up, or remove it"
             [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"],
         ),
         ([match("/a", headers={"x": "1"}), match("/a", headers={"x": "2"})], []),
+        ([match("/{x}"), match("/**"), match("/a;b")], []),
+        ([match("/a;b"), match("/a;b")], [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"]),
+        (
+            [match("/a", case_insensitive=True), match("/A")],
+            [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"],
+        ),
+        ([match("/A"), match("/a", case_insensitive=True)], []),
         ([match("/**"), {"policy": "p"}], [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"]),
         ([{}, match("/a")], [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"]),
         ([match("/**", methods=["GET"]), {"policy": "p"}, match("/a")], []),
@@ -79,10 +86,15 @@ def test_a_rule_that_earlier_ones_hide_is_named_with_them(rules: list[dict[str, 
     assert warned(*rules) == expected
 
 
-_PATHS = ["/", "/a", "/a/", "/a/b", "/b", "/b/c/d"]
+_PATHS = ["/", "/a", "/a/", "/a/b", "/b", "/b/c/d", "/A", "/A/b", "/a;b", "/A;b"]
 _MATCHES = st.fixed_dictionaries(
-    {"paths": st.lists(st.sampled_from(["/", "/a", "/a/", "/{x}", "/a/**", "/{x}/b", "/**"]), min_size=1, max_size=2)},
+    {
+        "paths": st.lists(
+            st.sampled_from(["/", "/a", "/a/", "/{x}", "/a/**", "/{x}/b", "/**", "/a;b"]), min_size=1, max_size=2
+        )
+    },
     optional={
+        "case_insensitive": st.booleans(),
         "hosts": st.lists(st.sampled_from(["x.org", "y.org", "*.org"]), min_size=1, max_size=2),
         "methods": st.lists(st.sampled_from(["GET", "PUT"]), min_size=1, max_size=2),
         "headers": st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(["1", "2"]), min_size=1, max_size=1),
@@ -100,7 +112,7 @@ def test_a_rule_that_is_said_to_be_hidden_decides_no_request(matches: list[dict[
     for path in _PATHS:
         for host in ("x.org", "y.org", "z.org", "com"):
             for method in ("GET", "PUT", "DELETE"):
-                for headers in ({}, {"x": "1"}, {"x": "2"}, {"x": "1", "y": "1"}, {"y": "2"}):
+                for headers in ({}, {"x": "1"}, {"x": " 2"}, {"x": "1", "y": "1"}, {"y": "2"}, {"x": "1,1"}):
                     chosen = policy.choose(Attributes(method, host, path, headers), path[1:].split("/"))
                     assert chosen is None or int(chosen.name[1:]) not in hidden
 

@@ -37,6 +37,9 @@ _DEPTH = 3  # segments of the longest generated pattern
         ("/{x}/b/**", ["/a/**", "/{x}/{y}/**"], {1}),
         ("/a", [], None),
         ("/**", [], None),
+        ("/a;b", ["/{x}", "/**"], None),
+        ("/a;b", ["/{x}", "/a;b"], {1}),
+        ("/{x}", ["/**"], {0}),
     ],
 )
 def test_a_pattern_is_covered_by_those_that_together_match_all_of_it(
@@ -45,19 +48,22 @@ def test_a_pattern_is_covered_by_those_that_together_match_all_of_it(
     assert covering(parse_pattern(pattern), [parse_pattern(other) for other in others]) == covered_by
 
 
-_SEGMENTS = st.lists(st.sampled_from(["a", "b", "{x}", "{y}"]), max_size=_DEPTH, unique_by=lambda text: text)
-_PATTERNS = (
-    st.tuples(_SEGMENTS, st.sampled_from(["", "/", "/**"]))
-    .map(lambda parts: "".join(f"/{segment}" for segment in parts[0]) + parts[1])
-    .filter(lambda text: text != "")
-    .map(parse_pattern)
+_SEGMENTS = st.lists(st.sampled_from(["a", "1", "{x}", "{y}"]), max_size=_DEPTH, unique_by=lambda text: text)
+_PATTERNS = st.builds(
+    lambda segments, last, case_insensitive: parse_pattern(
+        "".join(f"/{segment}" for segment in segments) + last or "/", case_insensitive=case_insensitive
+    ),
+    _SEGMENTS,
+    st.sampled_from(["", "/", "/**", "/a;b"]),
+    st.booleans(),
 )
-# Every path over the named segments and one that nobody names, longer than any pattern needs.
+# Every path over the named segments, spelled in more ways than patterns do, and one segment that nobody names; longer
+# than any pattern needs.
 _PATHS = [
     (*path, *last)
     for length in range(_DEPTH + 3)
-    for path in itertools.product(["a", "b", "other"], repeat=length)
-    for last in ([()] if length else []) + [("",)]
+    for path in itertools.product(["a", "A", "1", "other"], repeat=length)
+    for last in ([()] if length else []) + [("",), ("a;b",), ("A;b",), ("other;",)]
 ]
 
 

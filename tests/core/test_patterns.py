@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz_service.core import paths
-from authz_service.core.patterns import parse_pattern
+from authz_service.core.patterns import Folded, parse_pattern
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,53 @@ def test_a_pattern_is_segments_and_perhaps_any_rest(
 ) -> None:
     parsed = parse_pattern(pattern)
     assert (parsed.segments, parsed.rest) == (segments, rest)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("/v1/{id}", ("v1", "a"), True),
+        ("/v1/{id}", ("v1", "a;b"), False),
+        ("/v1/{id}", ("v1", ";"), False),
+        ("/v1/{id}", ("v1", ""), False),
+        ("/v1/**", ("v1",), True),
+        ("/v1/**", ("v1", "a", "b"), True),
+        ("/v1/**", ("v1", "a;b"), False),
+        ("/v1/**", ("v1", "a", ";"), False),
+        ("/**", ("a;b",), False),
+        ("/{x}/a;b", ("v1", "a;b"), True),
+        ("/{x}/a;b", ("v1", "a"), False),
+        ("/{x}/a;b", ("v1", "A;B"), False),
+    ],
+)
+def test_a_segment_with_parameters_matches_nothing_but_itself(
+    pattern: str, path: tuple[str, ...], *, matches: bool
+) -> None:
+    assert parse_pattern(pattern).matches(path) == matches
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("/v1/Admin", ("V1", "aDMIN"), True),
+        ("/v1/Admin/", ("v1", "admin"), False),
+        ("/v1/Admin/**", ("v1", "ADMIN", "x"), True),
+        ("/v1/{id}/a", ("v1", "Id", "A"), True),
+        ("/a;b", ("A;B",), True),
+        ("/stra\u00dfe", ("STRASSE",), True),
+        ("/1", ("2",), False),
+    ],
+)
+def test_a_pattern_that_ignores_case_matches_every_spelling_of_its_literals(
+    pattern: str, path: tuple[str, ...], *, matches: bool
+) -> None:
+    assert parse_pattern(pattern, case_insensitive=True).matches(path) == matches
+
+
+def test_only_a_literal_that_has_case_is_folded() -> None:
+    segments = parse_pattern("/V1/{Id}/42/-", case_insensitive=True).segments
+    assert segments == ("v1", None, "42", "-")
+    assert [isinstance(segment, Folded) for segment in segments] == [True, False, False, False]
 
 
 def test_captures_are_known_by_name_and_place() -> None:

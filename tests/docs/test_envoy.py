@@ -22,6 +22,8 @@ from transport.pki import TlsFiles
 from authz_service.config.model import Upstream
 from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from authz_service.demo.sidecar import Sidecar
+from generate import CHART
+from support import h2c
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, moved, pipe, running_envoy
 
@@ -39,6 +41,13 @@ rules:
   - {name: news, match: {paths: [/news]}, access: public}
   - {name: billing, policy: billing, require: {scopes: [billing]}}
 """
+
+
+def manager_of(bootstrap: dict[str, Any]) -> dict[str, Any]:
+    """The connection manager of its listener."""
+    (chain,) = bootstrap["static_resources"]["listeners"][0]["filter_chains"]
+    manager: dict[str, Any] = chain["filters"][0]["typed_config"]
+    return manager
 
 
 def configuration(issuer: str, server: dict[str, Any]) -> str:
@@ -95,11 +104,12 @@ async def most(
     provider: IdentityProvider, authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningEnvoy]:
     folder = tmp_path_factory.mktemp("most")
-    ours, theirs = folder / "authz", folder / "tls"
-    for place, name in ((ours, "authz-service.authz.svc"), (theirs, "localhost")):
+    ours = folder / "sidecar"
+    names = {ours: "authz-service.authz.svc", folder / "authz": "edge", folder / "tls": "localhost"}
+    for place, name in names.items():
         place.mkdir()
         TlsFiles(place, authority.issue_cert(name), authority)
-    tls = {"certificate_file": f"{ours}/tls.crt", "key_file": f"{ours}/tls.key"}
+    tls = {"certificate_file": f"{ours}/tls.crt", "key_file": f"{ours}/tls.key", "client_ca_file": f"{ours}/ca.crt"}
     config = folder / "config.yaml"
     config.write_text(configuration(provider.issuer, {"grpc_address": "127.0.0.1:0", "tls": tls}))
     async with (
@@ -189,6 +199,39 @@ async def test_websockets_are_decided_at_the_handshake(
             assert await socket.receive_str() == "erin: hello"
 
 
+async def test_an_upgrade_does_not_make_a_later_proxy_take_the_identity_away(
+    most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
+) -> None:
+    url = f"https://localhost:{most.ports['https']}/v1/updates"
+    headers = bearer(provider.access_token(sub="erin", scope="orders")) | {"Upgrade": "websocket"}
+    async with aiohttp.ClientSession() as session:
+        headers["Connection"] = "Upgrade, x-auth-subject"
+        async with session.get(url, headers=headers, ssl=trust(authority)) as answer:
+            assert answer.status == 400
+            assert (await answer.json())["type"].endswith(":malformed_request")
+
+
+async def test_no_trailer_reaches_an_http2_api(provider: IdentityProvider, tmp_path: Path) -> None:
+    """In the least bootstrap, whose API is spoken to by HTTP/2 here."""
+    config, socket = tmp_path / "config.yaml", tmp_path / "authz.sock"
+    config.write_text(configuration(provider.issuer, {"grpc_address": f"unix:{socket}"}))
+    async with Sidecar(config, tmp_path / "sidecar.log"), h2c.upstream() as upstream:
+        bootstrap = moved(yaml.safe_load(LEAST), {"authz-service": pipe(socket), "api": loopback(upstream.port)})
+        ours, api = bootstrap["static_resources"]["clusters"]
+        api["typed_extension_protocol_options"] = ours["typed_extension_protocol_options"]
+        async with running_envoy(bootstrap, tmp_path) as envoy:
+            trailers = [("x-auth-subject", "admin"), ("checksum", "7")]
+            assert await h2c.post(envoy.ports["http"], "/news", [], trailers=trailers) == 200
+        (received,) = upstream.received
+        assert ("x-auth-subject" in received.headers, received.body, received.trailers) == (False, b"x", {})
+
+
+async def test_both_bootstraps_keep_trailers_away_alike() -> None:
+    bootstraps = [yaml.safe_load(each) for each in (LEAST, MOST)]
+    least, larger = (manager_of(each)["http_filters"][0] for each in bootstraps)
+    assert least == larger
+
+
 async def test_the_access_log_tells_what_was_decided(
     most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
 ) -> None:
@@ -221,6 +264,6 @@ async def test_spoofed_identity_does_not_get_through(
 
 async def test_envoy_itself_removes_what_authz_service_alone_may_say() -> None:
     """On a route that is not asked about nobody else does."""
-    manager = yaml.safe_load(MOST)["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]
-    (early,) = manager["typed_config"]["early_header_mutation_extensions"]
-    assert {each["remove"] for each in early["typed_config"]["mutations"]} == set(Upstream().headers)
+    (early,) = manager_of(yaml.safe_load(MOST))["early_header_mutation_extensions"]
+    others = set(yaml.safe_load((CHART / "values.yaml").read_text())["gateway"]["envoy"]["removeHeaders"])
+    assert {each["remove"] for each in early["typed_config"]["mutations"]} == set(Upstream().headers) | others

@@ -89,8 +89,30 @@ def test_the_mesh_configuration_is_what_istio_takes() -> None:
 def test_every_policy_of_istio_names_a_provider_that_is_configured() -> None:
     providers = {each["name"] for mesh in meshes() for each in mesh["extensionProviders"]}
     policies = [each for each in objects("istio") if each["kind"] == "AuthorizationPolicy"]
-    assert {each["spec"]["provider"]["name"] for each in policies} <= providers
-    assert all(each["spec"]["rules"] for each in policies)  # without rules nothing is asked
+    asking = [each["spec"] for each in policies if each["spec"]["action"] == "CUSTOM"]
+    assert {each["provider"]["name"] for each in asking} <= providers
+    assert all(each["rules"] for each in asking)  # without rules nothing is asked
+
+
+def test_in_istio_whoever_asks_is_named() -> None:
+    (allowing,) = [
+        each for each in objects("istio") if each["kind"] == "AuthorizationPolicy" and each["spec"]["action"] == "ALLOW"
+    ]
+    (service,) = [
+        each for each in in_order(render(CHART, values("istio"), name="authz-service")) if each["kind"] == "Deployment"
+    ]
+    assert allowing["metadata"]["namespace"] == service["metadata"]["namespace"]
+    labels = service["spec"]["template"]["metadata"]["labels"]
+    assert allowing["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    asking = {
+        each["metadata"]["namespace"]
+        for each in objects("istio")
+        if each["kind"] == "AuthorizationPolicy" and each["spec"]["action"] == "CUSTOM"
+    }
+    named = {
+        name for rule in allowing["spec"]["rules"] for each in rule["from"] for name in each["source"]["namespaces"]
+    }
+    assert named == asking | {"authz"}  # helm test's pod
 
 
 def extended(base: Any, change: Any) -> Any:
@@ -115,12 +137,15 @@ async def test_what_istio_patches_into_envoy_is_what_envoy_takes(tmp_path: Path)
         patch for each in objects("istio") if each["kind"] == "EnvoyFilter" for patch in each["spec"]["configPatches"]
     ]
     assert {patch["applyTo"] for patch in patches} == set(places)
-    for patch in patches:
+    manager["http_filters"].pop(0)  # what the last patch inserts
+    inserted = [patch["patch"]["value"] for patch in patches if patch["patch"]["operation"] == "INSERT_FIRST"]
+    for patch in (each for each in patches if each["patch"]["operation"] == "MERGE"):
         where, at = places[patch["applyTo"]]
         value = patch["patch"]["value"]
         assert value.get("name", where[at].get("name")) == where[at].get("name")
         where[at] = extended(where[at], value)
-    for patched in ("REJECT_REQUEST", "validate_mutations", "authz_policy"):
+    network[0]["typed_config"]["http_filters"][:0] = inserted
+    for patched in ("REJECT_REQUEST", "validate_mutations", "authz_policy", "request_trailers_mutations"):
         assert patched in str(bootstrap)
     async with running_envoy(moved(bootstrap, {}), tmp_path) as envoy:
         assert envoy.ports["http"]

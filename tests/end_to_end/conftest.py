@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import shutil
 import subprocess
 
 import pytest
 
+from support.missing import not_proved, program
 from support.oidc_provider import ANSWER, FOLDER, RELEASES
 
-_NOT_PROVED = (
-    "NOT PROVED, since this machine lacks {}: that tokens of a real identity provider ({}) are told apart, verified in "
-    "each algorithm, refused once their key is gone, and asked about where they are opaque."
+_PROMISE = (
+    "that tokens of a real identity provider ({}) are told apart, verified in each algorithm, refused once their key "
+    "is gone, and asked about where they are opaque"
 )
 _INSTALL = 300.0  # seconds until it is given up
 
@@ -21,9 +21,7 @@ _INSTALL = 300.0  # seconds until it is given up
 @pytest.fixture(scope="module")
 def node() -> str:
     """Node.js, and beside provider.mjs what package-lock.json lists: installed once, and again when that changes."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip(_NOT_PROVED.format("node or npm", " and ".join(RELEASES)))
+    node, npm = (program(name, _PROMISE.format(" and ".join(RELEASES))) for name in ("node", "npm"))
     stamp = FOLDER / "node_modules" / ".installed"
     with (FOLDER / "package-lock.json").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be installing
@@ -41,5 +39,5 @@ def release(request: pytest.FixtureRequest, node: str) -> str:
     release: str = request.param
     recent = [node, "-e", "process.exit(typeof URL.parse === 'function' ? 0 : 1)"]  # or the current release can not run
     if release == "oidc-provider" and subprocess.run(recent, check=False, timeout=ANSWER).returncode:
-        pytest.skip(_NOT_PROVED.format("Node.js 22 or newer", release))
+        not_proved(_PROMISE.format(release), missing="Node.js 22 or newer")
     return release

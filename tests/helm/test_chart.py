@@ -63,7 +63,7 @@ def test_lint_finds_nothing(name: str, version: str, capfd: pytest.CaptureFixtur
     report = helm.lint(CHART, values, strict=True, kube_version=version)
     # The message of severity 1 recommends an icon.
     assert [message for message in report["messages"] if message["severity"] > 1] == []
-    assert "fail message" not in capfd.readouterr().err
+    assert "these values contradict each other" not in capfd.readouterr().err  # lint tells of it, and goes on
 
 
 def test_what_is_generated_is_up_to_date() -> None:
@@ -149,13 +149,77 @@ def test_a_headless_service_stands_for_the_pods_themselves() -> None:
     assert "clusterIP" not in one(manifests("service"), "Service")["spec"]
 
 
-@pytest.mark.parametrize("nobody", [[], None])
-def test_a_network_policy_without_peers_lets_nobody_in(nobody: list[Any] | None) -> None:
-    values = shape("gateway") | {"networkPolicy": {"enabled": True, "clients": nobody, "metrics": nobody}}
-    policy = one(in_order(render(CHART, values)), "NetworkPolicy")
-    assert problems(policy) == []
-    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
-    assert not policy["spec"].get("ingress")
+UNREAD = {"monitoring": {"serviceMonitor": {"enabled": False}, "podMonitor": {"enabled": False}}}
+
+
+def policy_of(name: str, policy: dict[str, Any] | None, **changes: Any) -> dict[str, Any]:
+    """The NetworkPolicy that a shape gets by these values for it, and its other values changed."""
+    values = merged(shape(name), UNREAD | changes)
+    del values["networkPolicy"]
+    found = one(
+        in_order(render(CHART, values | ({} if policy is None else {"networkPolicy": policy}))), "NetworkPolicy"
+    )
+    assert problems(found) == []
+    spec: dict[str, Any] = found["spec"]
+    return spec
+
+
+def admitted(spec: dict[str, Any], port: int) -> list[dict[str, Any]] | str:
+    """Who gets through to a port."""
+    rules = [rule for rule in spec["ingress"] or () if port in {each["port"] for each in rule["ports"]}]
+    assert all(rule.get("from", "anybody") for rule in rules)  # an empty list of peers is everybody
+    return "anybody" if any("from" not in rule for rule in rules) else [peer for rule in rules for peer in rule["from"]]
+
+
+ENVOY, STATS, ADMIN, GRPC = 8000, 9902, 9192, 9191
+MONITORING = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+TEST_POD = {
+    "podSelector": {
+        "matchLabels": {"app.kubernetes.io/name": "authz-service-test", "app.kubernetes.io/instance": "authz"}
+    }
+}
+
+
+def test_by_default_anybody_reaches_envoy_and_nobody_what_stands_beside_it() -> None:
+    spec = policy_of("gateway", None)
+    assert spec["policyTypes"] == ["Ingress"]
+    assert admitted(spec, ENVOY) == "anybody"
+    assert [admitted(spec, port) for port in (STATS, ADMIN, GRPC, 8080)] == [[], [], [], []]
+
+
+def test_a_network_policy_without_peers_lets_nobody_in() -> None:
+    nobody: dict[str, Any] = {"enabled": True, "clients": [], "metrics": [], "egressPorts": []}
+    spec = policy_of("gateway", nobody, test={"enabled": False})
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert not spec["ingress"]
+
+
+@pytest.mark.parametrize(("name", "port"), [("service", GRPC), ("gateway", ENVOY)])
+def test_the_named_clients_get_through_and_prometheus_and_the_helm_test(name: str, port: int) -> None:
+    clients = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}]
+    spec = policy_of(name, {"clients": clients, "metrics": MONITORING})
+    assert admitted(spec, port) == [*clients, TEST_POD]
+    assert admitted(spec, ADMIN) == MONITORING
+    assert admitted(spec, STATS) == (MONITORING if name == "gateway" else [])
+    test = one(manifests(name), "Pod", f"{NAME}-test")
+    assert TEST_POD["podSelector"]["matchLabels"].items() <= test["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize(
+    "limited", [{"config": {"server": {"tls": {"client_ca_file": "/etc/authz-tls/ca.crt"}}}}, {"allowAnyClient": True}]
+)
+def test_where_something_else_limits_who_asks_the_policy_guards_the_metrics_alone(limited: dict[str, Any]) -> None:
+    spec = policy_of("service", None, **limited)
+    assert admitted(spec, GRPC) == "anybody"
+    assert admitted(spec, ADMIN) == []
+
+
+def test_the_services_metrics_port_is_there_for_who_reads_it_by_the_service() -> None:
+    def ports(changes: dict[str, Any]) -> list[str]:
+        return [port["name"] for port in one(manifests("service", changes), "Service")["spec"]["ports"]]
+
+    assert ports({}) == ["grpc", "http-metrics"]
+    assert ports(UNREAD) == ["grpc"]
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -175,10 +239,31 @@ def test_the_helm_test_is_not_taken_for_one_of_the_pods() -> None:
     assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
 
 
+def monitors(bootstrap: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What Envoy watches, by name."""
+    found = bootstrap["overload_manager"]["resource_monitors"]
+    return {each["name"].removeprefix("envoy.resource_monitors."): each["typed_config"] for each in found}
+
+
+@pytest.mark.parametrize(
+    ("limit", "heap"),
+    [("256Mi", 192 << 20), ("1Gi", 768 << 20), ("1.5Gi", 1152 << 20), ("400M", 300_000_000), (268_435_456, 192 << 20)],
+)
+def test_envoy_turns_clients_away_before_its_container_is_killed(limit: str | int, heap: int) -> None:
+    changes = {"gateway": {"envoy": {"resources": {"limits": {"memory": limit}}}}}
+    bootstrap = yaml.safe_load(one(manifests("gateway", changes), "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
+    assert monitors(bootstrap)["fixed_heap"]["max_heap_size_bytes"] == heap
+
+
+def test_without_a_limit_of_memory_there_is_none_to_watch() -> None:
+    changes = {"gateway": {"envoy": {"resources": {"limits": None}}}}
+    bootstrap = yaml.safe_load(one(manifests("gateway", changes), "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
+    assert list(monitors(bootstrap)) == ["global_downstream_max_connections"]
+
+
 def test_envoy_turns_nobody_away_before_there_are_too_many_connections() -> None:
     bootstrap = yaml.safe_load(one(manifests("gateway"), "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
-    (monitor,) = bootstrap["overload_manager"]["resource_monitors"]
-    most = monitor["typed_config"]["max_active_downstream_connections"]
+    most = monitors(bootstrap)["global_downstream_max_connections"]["max_active_downstream_connections"]
     clusters = {each["name"]: each for each in bootstrap["static_resources"]["clusters"]}
     for name in ("authz-service", "application"):
         (thresholds,) = clusters[name]["circuit_breakers"]["thresholds"]
@@ -308,18 +393,29 @@ def test_the_notes_say_what_to_do_next(name: str) -> None:
     assert "{{" not in text
 
 
+ASKED = {"issuer": "https://idp.example.com/", "introspection": {"client_id": "api", "client_secret_file": "/secret"}}
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "warning"),
     [
         ("gateway", {"networkPolicy": {"enabled": False}}, "go around Envoy"),
+        ("gateway", {"networkPolicy": {"enabled": False}}, "every pod of the cluster reaches the metrics, port 9192"),
+        ("gateway", {"monitoring": {"podMonitor": {"enabled": False}}, "networkPolicy": {"metrics": None}},
+         "name Prometheus in networkPolicy.metrics"),
         ("gateway", {"gateway": {"envoy": {"failureModeAllow": True}}}, "every request goes through unasked"),
+        ("service", {"allowAnyClient": True}, "whoever reaches port 9191 learns which tokens are good"),
         ("service", PLAIN, "in plain text"),
         ("sidecar", {"config": {"server": {"grpc_address": "0.0.0.0:9191"}}}, "every pod of the cluster can ask"),
         ("sidecar", {"monitoring": {"podMonitor": {"enabled": False}}}, "Nobody reads its metrics"),
-        ("service", {"config": {"server": {"workers": 4}}}, "need about 448Mi"),
+        ("service", {"config": {"server": {"workers": 4}}}, "4 workers need about 448Mi"),
+        ("service", {"config": {"token_cache": {"max_bytes": "193MiB"}}}, "need about 257Mi"),
+        ("service", {"config": {"token_cache": {"max_bytes": "1GiB"}}}, "need about 1088Mi"),
+        ("service", {"config": {"issuers": [ASKED, ASKED], "token_cache": {"max_bytes": "65MiB"}}}, "need about 259Mi"),
+        ("service", {"resources": {"limits": {"memory": "95Mi"}}}, "need about 96Mi"),
         ("service", {"service": {"type": "LoadBalancer"}}, "can try tokens on it and read the metrics"),
     ],
-)
+)  # fmt: skip
 def test_the_notes_warn_of_what_is_legal_and_dangerous(name: str, changes: dict[str, Any], warning: str) -> None:
     assert warning in notes(name, changes)
     assert warning not in notes(name)
@@ -328,7 +424,7 @@ def test_the_notes_warn_of_what_is_legal_and_dangerous(name: str, changes: dict[
 @pytest.mark.parametrize("limits", [{"memory": "448Mi"}, {"memory": "1Gi"}, {"memory": "1G"}, {"memory": None}, None])
 def test_the_notes_do_not_warn_of_a_limit_that_is_enough_or_not_there(limits: dict[str, str | None] | None) -> None:
     text = notes("service", {"config": {"server": {"workers": 4}}, "resources": {"limits": limits}})
-    assert "config.server.workers" not in text
+    assert "resources.limits.memory" not in text
 
 
 def test_every_file_that_the_notes_name_exists() -> None:

@@ -19,6 +19,7 @@ from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from authz_service.demo.run import Outcome, send
 from authz_service.demo.samples import Sample
 from authz_service.demo.sidecar import Sidecar
+from support import h2c
 from support.chart import NAME, container, manifests, merged, one
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, moved, pipe, running_envoy
@@ -132,6 +133,109 @@ async def test_websockets_pass_with_a_token_alone(envoy: RunningEnvoy, provider:
         async with session.ws_connect(url, headers=headers) as socket:
             await socket.send_str("hello")
             assert await socket.receive_str() == "alice: hello"
+
+
+async def test_an_upgrade_does_not_make_a_later_proxy_take_the_identity_away(
+    envoy: RunningEnvoy, provider: IdentityProvider
+) -> None:
+    token = provider.access_token(scope="orders")
+
+    async def answer(connection: str, path: str = "/v1/updates") -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", envoy.ports["http"])
+        lines = [f"GET {path} HTTP/1.1", "host: shop", f"authorization: Bearer {token}", f"connection: {connection}"]
+        lines += ["upgrade: websocket", "sec-websocket-version: 13", "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        return head
+
+    assert (await answer("Upgrade, keep-alive")).startswith(b"HTTP/1.1 101")
+    for connection in ("Upgrade, x-auth-subject", "Upgrade\r\nconnection: X-Auth-Subject", "upgrade,x-forwarded-for"):
+        assert (await answer(connection)).startswith(b"HTTP/1.1 400"), connection
+    assert (await answer("Upgrade, x-auth-subject", "/healthz")).startswith(b"HTTP/1.1 400")
+
+
+async def test_what_follows_an_upgrade_that_was_not_granted_is_no_request_of_its_own(envoy: RunningEnvoy) -> None:
+    head = "GET {} HTTP/1.1\r\nhost: shop\r\n{}\r\n"
+    upgrade = head.format("/healthz", "connection: upgrade\r\nupgrade: websocket\r\n")
+    smuggled = head.format("/v1/orders", "x-auth-subject: admin\r\n")
+    for apart in (False, True):
+        reader, writer = await asyncio.open_connection("127.0.0.1", envoy.ports["http"])
+        writer.write((upgrade if apart else upgrade + smuggled).encode())
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200")  # by an application that knows no upgrade
+        with contextlib.suppress(ConnectionError):  # Envoy may have closed it already
+            if apart:
+                writer.write(smuggled.encode())
+            answer += await reader.read()
+        writer.close()
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert b"/v1/orders" not in answer
+
+
+async def test_no_header_names_another_path_or_method_to_the_application(envoy: RunningEnvoy) -> None:
+    names = ("x-original-url", "x-rewrite-url", "x-envoy-original-path", "x-http-method", "x-http-method-override")
+    sent = dict.fromkeys((*names, "x-method-override"), "DELETE /admin")
+    sample = Sample("others", "/healthz", 200, "", headers=sent, upstream=dict.fromkeys(sent))
+    outcome = await through(envoy, sample)
+    assert outcome.is_expected(sample), outcome
+
+
+async def test_no_trailer_reaches_the_application(provider: IdentityProvider, tmp_path: Path) -> None:
+    grpc_application = {"gateway": {"application": {"protocol": "http2"}}}
+    found = manifests("gateway", merged(changes(provider.issuer, tmp_path), grpc_application))
+    config = tmp_path / "config.yaml"
+    config.write_text(one(found, "ConfigMap")["data"]["config.yaml"])
+    bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
+    token: h2c.Headers = [("authorization", f"Bearer {provider.access_token(scope='orders')}")]
+    trailers = [("x-auth-subject", "admin"), ("x.auth.subject", "admin"), ("checksum", "7")]
+    async with h2c.upstream() as application, Sidecar(config, tmp_path / "sidecar.log"):
+        assert await h2c.post(application.port, "/v1/orders", token, trailers=trailers) == 200
+        assert application.received.pop().trailers == dict(trailers)  # with nobody in between
+        places = {"application": loopback(application.port), "admin": pipe(tmp_path / "admin.sock")}
+        async with running_envoy(moved(bootstrap, places), tmp_path) as envoy:
+            for path, headers, subject in (("/v1/orders", token, "alice"), ("/healthz", [], None)):
+                assert await h2c.post(envoy.ports["http"], path, headers, trailers=trailers) == 200
+                received = application.received.pop()
+                assert (received.headers.get("x-auth-subject"), received.body, received.trailers) == (subject, b"x", {})
+
+
+async def test_requests_that_do_not_end_make_envoy_turn_clients_away_before_it_is_killed(tmp_path: Path) -> None:
+    limit = {"gateway": {"envoy": {"resources": {"limits": {"memory": "64Mi"}}}}}
+    found = manifests("gateway", merged(changes("http://127.0.0.1:9", tmp_path), limit))
+    bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
+    bootstrap = moved(bootstrap, {"admin": pipe(tmp_path / "admin.sock")})
+    unended = b"GET / HTTP/1.1\r\nhost: shop\r\n" + b"".join(b"x-%d: %s\r\n" % (at, b"x" * 580) for at in range(90))
+    writers: list[asyncio.StreamWriter] = []
+
+    async def is_turned_away(port: int) -> bool:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"GET / HTTP/1.1\r\nhost: shop\r\n\r\n")
+            answer = await reader.read(1)
+            writer.close()
+            return not answer
+        return True
+
+    async with running_envoy(bootstrap, tmp_path) as envoy:
+        port = envoy.ports["http"]
+        assert not await is_turned_away(port)
+        while not await is_turned_away(port):
+            assert len(writers) * len(unended) < 64 << 20
+            for _ in range(50):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(unended)
+                writers.append(writer)
+        url = f"http://127.0.0.1:{envoy.ports['stats']}/ready"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            assert answer.status == 200  # so that no other pod gets its clients too
+        for writer in writers:
+            writer.close()
+        async with asyncio.timeout(20):
+            while True:
+                if not await is_turned_away(port):
+                    return
+                await asyncio.sleep(0.05)
 
 
 async def test_nobody_gets_in_while_the_sidecar_is_away(tmp_path: Path) -> None:

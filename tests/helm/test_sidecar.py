@@ -92,6 +92,17 @@ def test_a_socket_gets_a_volume_that_the_proxy_can_mount(chart: Path) -> None:
     assert pod["spec"]["securityContext"]["fsGroup"] == 65532  # the group of the socket, which has mode 0660
 
 
+def test_the_applications_own_policy_lets_prometheus_in_and_nobody_else_to_the_metrics(chart: Path) -> None:
+    found = application(chart, {})
+    (pods_port,) = [port for port in container(pod_of(found))["ports"] if port["name"] == "authz-metrics"]
+    calls, metrics = one(found, "NetworkPolicy", "shop")["spec"]["ingress"]
+    assert calls == {"ports": [{"protocol": "TCP", "port": "http"}]}
+    assert metrics["ports"] == [{"protocol": "TCP", "port": pods_port["containerPort"]}]
+    assert metrics["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    unread = application(chart, {"networkPolicy": {"metrics": []}})
+    assert one(unread, "NetworkPolicy", "shop")["spec"]["ingress"] == [calls]
+
+
 def test_an_alias_is_passed_by_its_context(chart: Path) -> None:
     definition = yaml.safe_load((chart / "Chart.yaml").read_text())
     definition["dependencies"][0]["alias"] = "guard"
@@ -101,6 +112,8 @@ def test_an_alias_is_passed_by_its_context(chart: Path) -> None:
     with pytest.raises(helm.HelmRenderError, match="with an alias, include it with"):
         render(chart, {})
     template.write_text(template.read_text().replace('sidecar.labels" .', 'sidecar.labels" (index .Subcharts "guard")'))
+    policy = chart / "templates" / "networkpolicy.yaml"
+    policy.write_text(policy.read_text().replace('metricsIngress" .', 'metricsIngress" (index .Subcharts "guard")'))
     for part in ("annotations", "podSecurityContext", "initContainers", "containers", "volumes"):
         text = template.read_text()
         template.write_text(text.replace(f'sidecar.{part}" .', f'sidecar.{part}" (index .Subcharts "guard")'))
@@ -110,7 +123,8 @@ def test_an_alias_is_passed_by_its_context(chart: Path) -> None:
 
 
 def test_another_shape_is_refused_in_an_applications_pod(chart: Path) -> None:
-    changes = {"shape": "service", "config": {"server": {"grpc_address": "0.0.0.0:9191"}}, "test": {"url": ""}}
+    server = {"grpc_address": "0.0.0.0:9191"}
+    changes = {"shape": "service", "allowAnyClient": True, "config": {"server": server}, "test": {"url": ""}}
     with pytest.raises(helm.HelmRenderError, match=r"set authz-service\.shape to sidecar"):
         application(chart, changes)
 

@@ -40,6 +40,8 @@ def server(**settings: object) -> dict[str, Any]:
         ({"user": 0}, "/user"),
         ({"image": {"digest": "latest"}}, "/image/digest"),
         ({"gateway": {"envoy": {"checkTimeout": "1000ms"}}}, "/gateway/envoy/checkTimeout"),
+        ({"gateway": {"envoy": {"removeHeaders": ["x original url"]}}}, "/gateway/envoy/removeHeaders/0"),
+        ({"networkPolicy": {"clients": [{}]}}, "/networkPolicy/clients/0"),
         (server(check_deadline="1 second"), "/config/server/check_deadline"),
     ],
 )
@@ -100,6 +102,39 @@ def test_the_defaults_alone_are_refused_with_what_is_missing() -> None:
     assert "config.rules is missing" in str(refused.value)
 
 
+NAMED = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}
+EVERYBODY: list[list[dict[str, Any]]] = [
+    [{"namespaceSelector": {}}],
+    [NAMED, {"namespaceSelector": {"matchLabels": {}}, "podSelector": {}}],
+    [{"namespaceSelector": {"matchExpressions": []}, "podSelector": {"matchLabels": {}}}],
+    [{"ipBlock": {"cidr": "0.0.0.0/0"}}],
+    [{"ipBlock": {"cidr": "::/0"}}, NAMED],
+]
+
+
+@pytest.mark.parametrize(
+    "peers",
+    [
+        [NAMED],
+        [{"podSelector": {}}],  # of its own namespace
+        [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"istio": "ingressgateway"}}}],
+        [NAMED | {"podSelector": {"matchExpressions": [{"key": "edge", "operator": "Exists"}]}}],
+        [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+        [],
+    ],
+)
+def test_named_clients_are_enough_for_a_service(peers: list[dict[str, Any]]) -> None:
+    assert manifests("service", {"networkPolicy": {"clients": peers}})
+
+
+@pytest.mark.parametrize(
+    "limited", [{"config": {"server": {"tls": {"client_ca_file": "/etc/authz-tls/ca.crt"}}}}, {"allowAnyClient": True}]
+)
+@pytest.mark.parametrize("policy", [{"enabled": False}, {"clients": None}, {"clients": EVERYBODY[0]}])
+def test_so_is_another_limit_on_who_asks(limited: dict[str, Any], policy: dict[str, Any]) -> None:
+    assert manifests("service", limited | {"networkPolicy": policy})
+
+
 LOOPBACK = "127.0.0.1:9191"
 SNAPSHOT = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"snapshot_file": "keys.json"}}
 SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca_file": "/etc/authz-secrets/ca/ca.crt"}}
@@ -147,6 +182,14 @@ SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca
         ("gateway", {"gateway": {"application": {"port": 8000}}}, "each must be another"),
         ("gateway", {"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": False}}},
          "enable monitoring.podMonitor instead"),
+        ("service", {"networkPolicy": {"enabled": False}}, "name the proxies in networkPolicy.clients"),
+        ("service", {"networkPolicy": {"clients": None}}, "by config.server.tls.client_ca_file; or set allowAnyClient"),
+        *(("service", {"networkPolicy": {"clients": peers}}, "clients admits everybody") for peers in EVERYBODY),
+        ("gateway", {"allowAnyClient": True}, "it is for shape service; remove it"),
+        ("sidecar", {"allowAnyClient": True}, "it is for shape service; remove it"),
+        ("service", {"networkPolicy": {"metrics": None}}, "serviceMonitor.enabled, but networkPolicy.metrics"),
+        ("gateway", {"networkPolicy": {"metrics": []}}, "name Prometheus there"),
+        ("gateway", {"networkPolicy": {"egressPorts": None, "extraEgress": [{"to": []}]}}, "set egressPorts"),
         ("sidecar", {"networkPolicy": {"enabled": True}}, "write the policy in the application's chart"),
         ("sidecar", {"autoscaling": {"enabled": True}}, "scale the application"),
     ],

@@ -383,15 +383,14 @@ async def test_a_provider_that_is_down_fails_with_a_reason() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     why = await failure("https://issuer.example", jwks_uri=f"http://127.0.0.1:{port}/keys?secret=s3cret")
-    assert "refuses connections" in why
+    assert why == f"http://127.0.0.1:{port}/keys refuses connections"
     assert "s3cret" not in why
 
 
 @pytest.mark.parametrize("uri", ["https://name.invalid/keys?secret=s3cret", "https://a..example/?secret=s3cret"])
 async def test_a_name_that_can_not_be_resolved_fails_with_a_reason(uri: str) -> None:
     why = await failure("https://issuer.example", jwks_uri=uri)
-    assert why
-    assert "s3cret" not in why
+    assert why == f"the host name of {uri.partition('?')[0]} cannot be resolved"
 
 
 async def test_after_trouble_the_same_source_fetches_again(provider: Provider) -> None:
@@ -509,7 +508,9 @@ async def test_an_extra_trust_anchor_makes_a_private_authority_trusted(authority
 async def test_without_its_trust_anchor_a_private_authority_is_refused(authority: trustme.CA) -> None:
     async with Provider(context_of(authority.issue_cert("127.0.0.1"))) as provider:
         why = await failure(provider.origin)
-        assert "is signed by an authority that is not trusted" in why
+        assert why.startswith(
+            f"the certificate of {provider.origin}{OPENID} is signed by an authority that is not trusted"
+        )
         assert provider.requests == []
 
 
@@ -517,8 +518,7 @@ async def test_a_certificate_for_another_name_is_refused(authority: trustme.CA, 
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     async with Provider(context_of(authority.issue_cert("other.example"))) as provider:
         why = await failure(provider.origin, ca_file=str(tmp_path / "ca.pem"))
-        assert "the certificate of " in why
-        assert "is for another IP address" in why
+        assert why == f"the certificate of {provider.origin}{OPENID} is for another IP address"
 
 
 async def test_an_expired_certificate_is_refused(authority: trustme.CA, tmp_path: Path) -> None:
@@ -546,7 +546,7 @@ async def test_a_trust_anchor_that_can_not_be_read_fails_the_fetch_and_the_next_
         provider.serve("/keys", jwks("a"))
         settings = {"jwks_uri": f"{provider.origin}/keys", "ca_file": str(file)}
         source = HttpSource("https://issuer.example", Keys.model_validate(settings))
-        with pytest.raises(FetchFailed):
+        with pytest.raises(FetchFailed, match=r"keys\.ca_file (can not be read|holds no certificate)"):
             await source.fetch(have_keys=False)
         authority.cert_pem.write_to_path(file)
         assert (await source.fetch(have_keys=False)).key_set is not None

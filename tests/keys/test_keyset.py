@@ -297,7 +297,6 @@ def test_the_same_key_read_again_is_the_same_and_another_with_its_kid_is_not() -
         b'{"keys": [], "n": ' + b"9" * 10_000 + b"}",
         json.dumps(GOOD).encode(),
     ],
-    ids=lambda data: ascii(data[:40]),
 )
 def test_what_is_no_key_set_or_can_be_read_in_two_ways_fails(data: bytes) -> None:
     with pytest.raises(FetchFailed):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.missing import not_proved
 from support.prometheus import programs
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 def prometheus_programs() -> Path:
     found = programs()
     if found is None:
-        pytest.skip(
-            "NOT PROVED, since this machine has neither Prometheus nor Debian's packages: that every panel's query "
-            "returns data, and that every alert fires when it should and not before."
+        not_proved(
+            "that every panel's query returns data, and that every alert fires when it should and not before",
+            missing="Prometheus, and Debian's packages to take it from",
         )
     return found

@@ -28,18 +28,28 @@ def choose(
 def walk(
     matches: Sequence[Match], host: str, method: str, segments: Sequence[str], headers: dict[str, str]
 ) -> int | None:
-    """The plain meaning of a list of rules."""
+    """The plain meaning of a list of rules. A header that cannot be read in one way ends it at who asks for it."""
     name = hosts.normalised(host)
     if method != method.upper() or (not name and any(match.hosts for match in matches)):
         return None
     for place, match in enumerate(matches):
         host_fits = match.hosts is None or any(_host_fits(pattern, name) for pattern in match.hosts)
         method_fits = match.methods is None or method in match.methods
-        path_fits = match.paths is None or any(_path_fits(pattern, segments) for pattern in match.paths)
-        headers_fit = (match.headers or {}).items() <= headers.items()
-        if host_fits and method_fits and path_fits and headers_fit:
+        ignoring_case = match.case_insensitive
+        path_fits = any(_path_fits(pattern, segments, ignoring_case) for pattern in match.paths or ["/**"])
+        if not (host_fits and method_fits and path_fits):
+            continue
+        wanted = match.headers or {}
+        sent = {name: [value for other, value in headers.items() if _spelled_alike(name, other)] for name in wanted}
+        if any(len(values) > 1 or "," in "".join(values) or "_" in "".join(headers) for values in sent.values()):
+            return None
+        if all([value.strip(" \t") for value in sent[name]] == [value] for name, value in wanted.items()):
             return place
     return None
+
+
+def _spelled_alike(name: str, other: str) -> bool:
+    return name == other.replace("_", "-")
 
 
 def _host_fits(text: str, host: str) -> bool:
@@ -47,22 +57,28 @@ def _host_fits(text: str, host: str) -> bool:
     return host.endswith(f".{pattern.name}") if pattern.wildcard else host == pattern.name
 
 
-def _path_fits(text: str, segments: Sequence[str]) -> bool:
-    pattern = patterns.parse_pattern(text)
-    long_enough = len(segments) >= len(pattern.segments) if pattern.rest else len(segments) == len(pattern.segments)
-    pairs = zip(pattern.segments, segments, strict=False)
-    return long_enough and all(wanted == found if wanted is not None else found != "" for wanted, found in pairs)
+def _path_fits(text: str, segments: Sequence[str], ignoring_case: bool) -> bool:  # noqa: FBT001 - of a test
+    rest = text.endswith("/**")
+    wanted = text.removesuffix("/**").split("/")[1:]
+    if len(segments) < len(wanted) or (len(segments) > len(wanted) and not rest) or (rest and ";" in segments[-1]):
+        return False
+    return all(
+        bool(found) and ";" not in found
+        if segment.startswith("{")
+        else segment == found or (ignoring_case and segment.lower() == found.lower())
+        for segment, found in zip(wanted, segments, strict=False)
+    )
 
 
-_SEGMENTS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=3)
-_PARTS = st.lists(st.sampled_from(["a", "b", "c", "{x}", "{y}"]), max_size=3)
+_SEGMENTS = st.lists(st.sampled_from(["a", "b", "c", "A"]), max_size=3)
+_PARTS = st.lists(st.sampled_from(["a", "b", "c", "B", "{x}", "{y}"]), max_size=3)
 _PATTERNS = st.builds("".join, st.tuples(_PARTS.map(lambda parts: "".join(f"/{part}" for part in parts)),
-                                         st.sampled_from(["", "/", "/**"])))  # fmt: skip
+                                         st.sampled_from(["", "/", "/**", "/a;b"])))  # fmt: skip
 _MATCHES = st.builds(
-    lambda hosts_, methods, paths, headers: Match.model_validate(
+    lambda *values: Match.model_validate(
         {
             key: value
-            for key, value in (("hosts", hosts_), ("methods", methods), ("paths", paths), ("headers", headers))
+            for key, value in zip(("hosts", "methods", "paths", "headers", "case_insensitive"), values, strict=True)
             if value
         }
     ),
@@ -70,6 +86,7 @@ _MATCHES = st.builds(
     st.lists(st.sampled_from(["GET", "POST"]), max_size=2),
     st.lists(_PATTERNS, max_size=3).map(lambda found: [pattern for pattern in found if _is_pattern(pattern)]),
     st.dictionaries(st.sampled_from(["x-a", "x-b"]), st.sampled_from(["1", "2"]), max_size=2),
+    st.booleans(),
 )
 
 
@@ -86,8 +103,12 @@ def _is_pattern(text: str) -> bool:
     st.lists(_MATCHES, max_size=12),
     st.sampled_from(["a.org", "A.org:80", "b.a.org", "x.b.a.org.", "c.com", "", "?", "org", ".a.org"]),
     st.sampled_from(["GET", "POST", "PUT", "", "get", "gET"]),
-    _SEGMENTS.flatmap(lambda segments: st.sampled_from([segments or [""], [*segments, ""]])),
-    st.dictionaries(st.sampled_from(["x-a", "x-b"]), st.sampled_from(["1", "2", "1,2"]), max_size=2),
+    _SEGMENTS.flatmap(
+        lambda segments: st.sampled_from([segments or [""], *([*segments, last] for last in ("", "a;b", "A;b", "c;"))])
+    ),
+    st.dictionaries(
+        st.sampled_from(["x-a", "x-b", "x_a"]), st.sampled_from(["1", "2", "1,2", " 1", "\t2 ", "1,", ""]), max_size=2
+    ),
 )
 def test_the_tree_chooses_what_a_walk_over_the_list_chooses(
     matches: list[Match], host: str, method: str, segments: list[str], headers: dict[str, str]
@@ -95,7 +116,7 @@ def test_the_tree_chooses_what_a_walk_over_the_list_chooses(
     assert choose(matches, host, method, segments, headers) == walk(matches, host, method, segments, headers)
 
 
-def match(*paths: str, **others: list[str] | dict[str, str]) -> Match:
+def match(*paths: str, **others: list[str] | dict[str, str] | bool) -> Match:
     return Match.model_validate({"paths": list(paths)} | others)
 
 
@@ -129,7 +150,13 @@ def test_a_wildcard_needs_at_least_one_label() -> None:
     assert chosen == [None, 0, 0, None, None]
 
 
-@pytest.mark.parametrize("host", ["a.org/evil", "user@a.org", "", "a.org,b.org", "a.org a.org", "\u212a.org", "*.org"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("a.org/evil", "user@a.org", "", "a.org,b.org", "a.org a.org", "\u212a.org", "*.org"),
+        *(" a.org", "a.org ", "\ta.org", "a.org\t", "a.org\n", "a.org\u00a0", "a_org:80 "),
+    ],
+)
 def test_a_host_that_is_none_finds_no_rule_where_any_rule_asks_for_the_host(host: str) -> None:
     """The upstream may read in it the very host that the first rule protects."""
     everywhere = match("/open")
@@ -166,8 +193,97 @@ def test_choosing_among_many_rules_looks_at_few_places() -> None:
 def test_a_rule_that_wants_headers_makes_way_for_the_next_where_they_are_not_sent_so() -> None:
     wants = {"x-api-version": "2"}
     matches = [match("/a", headers=wants), match("/a", headers=wants | {"x-b": "1"}), match("/a"), match("/a")]
-    sent = [{}, wants, wants | {"x-b": "1"}, {"x-api-version": "2,2"}, {"x-api-version": "1"}, {"x-b": "1"}]
-    assert [choose(matches, "", "GET", ["a"], headers) for headers in sent] == [2, 0, 0, 2, 2, 2]
+    sent = [{}, wants, wants | {"x-b": "1"}, {"x-api-version": "1"}, {"x-b": "1"}]
+    assert [choose(matches, "", "GET", ["a"], headers) for headers in sent] == [2, 0, 0, 2, 2]
+
+
+@pytest.mark.parametrize("value", [" 2", "2 ", "\t2", "2\t", " \t 2\t "])
+def test_spaces_and_tabs_around_a_header_are_no_part_of_its_value(value: str) -> None:
+    """Over HTTP/2 they arrive, and an HTTP/1.1 upstream does not see them."""
+    matches = [match("/a", headers={"x-api-version": "2"}), match("/a")]
+    assert choose(matches, "", "GET", ["a"], {"x-api-version": value}) == 0
+
+
+AMBIGUOUS: dict[str, dict[str, str]] = {
+    "sent twice": {"x-api-version": "2,2"},
+    "sent twice, the first empty": {"x-api-version": ",2"},
+    "sent twice, with other values": {"x-api-version": "1,2"},
+    "with a comma": {"x-api-version": "1, 2"},
+    "under another spelling": {"x_api_version": "2"},
+    "under a spelling of two kinds": {"x_api-version": "2"},
+    "under a spelling that CGI folds": {"x.api~version": "2"},
+    "under another spelling as well": {"x-api-version": "2", "x_api_version": "1"},
+    "not UTF-8": {"x-api-version": "2\ufffd"},
+    "with a control": {"x-api-version": "2\x0b"},
+    "with a NUL": {"x-api-version": "\x002"},
+    "with a space that only Unicode strips": {"x-api-version": "\u00a02"},
+}
+
+
+@pytest.mark.parametrize("sent", AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_a_header_that_cannot_be_read_in_one_way_finds_neither_who_asks_for_it_nor_a_later_rule(
+    sent: dict[str, str],
+) -> None:
+    wants = {"x-api-version": "2"}
+    asking = match("/a", "/{x}/b", headers=wants)
+    assert choose([asking, match("/a")], "", "GET", ["a"], sent) is None
+    assert choose([match("/a", headers={"x-b": "1"} | wants), match("/**")], "", "GET", ["a"], sent) is None
+    assert choose([asking, match("/a", headers={"x-b": "1"})], "", "GET", ["a"], sent | {"x-b": "1"}) is None
+    assert choose([match("/**", headers=wants, hosts=["x.org"]), match("/a")], "x.org", "GET", ["a"], sent) is None
+    # Who stands before it, and who does not get as far, has not asked.
+    assert choose([match("/a"), asking], "", "GET", ["a"], sent) == 0
+    assert choose([match("/a", headers={"x-b": "1"}), asking], "", "GET", ["a"], sent | {"x-b": "1"}) == 0
+    assert choose([asking, match("/c")], "", "GET", ["c"], sent) == 1
+    assert choose([match("/a", headers=wants, methods=["PUT"]), match("/a")], "", "GET", ["a"], sent) == 1
+    assert choose([match("/a", headers=wants, hosts=["x.org"]), match("/a")], "y.org", "GET", ["a"], sent) == 1
+
+
+def test_of_a_header_that_no_rule_asks_for_nothing_is_read() -> None:
+    assert choose([match("/a", headers={"x-a": "1"}), match("/a")], "", "GET", ["a"], {"accept": "a, b"}) == 1
+
+
+@pytest.mark.parametrize("segment", ["admin;x=1", "admin;", ";admin", "a;b"])
+def test_a_segment_with_parameters_is_matched_by_a_pattern_that_has_them_and_by_nothing_else(segment: str) -> None:
+    lax = [match("/v1/{id}"), match("/v1/**"), match("/**"), Match()]
+    assert choose(lax, "", "GET", ["v1", segment]) is None
+    assert choose([*lax, match(f"/v1/{segment}")], "", "GET", ["v1", segment]) == 4
+    assert choose([match(f"/{{x}}/{segment}")], "", "GET", ["v1", segment]) == 0
+
+
+@pytest.mark.parametrize("segment", ["admin", "ADMIN", "aDmin"])
+def test_a_rule_that_ignores_case_decides_every_spelling_of_its_literals(segment: str) -> None:
+    matches = [match("/V1/Admin", "/v1/{id}/Admin", case_insensitive=True), match("/v1/{id}"), match("/**")]
+    assert choose(matches, "", "GET", ["v1", segment]) == 0
+    assert choose(matches, "", "GET", ["V1", segment]) == 0
+    assert choose(matches, "", "GET", ["v1", "x", segment]) == 0
+    assert choose(matches, "", "GET", ["v1", segment, ""]) == 2
+    assert choose(matches, "", "GET", ["v1", "admins"]) == 1
+
+
+def test_case_is_ignored_beyond_ascii_too() -> None:
+    ignoring = [match("/straße/k", case_insensitive=True)]
+    assert choose(ignoring, "", "GET", ["STRASSE", "\u212a"]) == 0
+    assert choose([match("/straße")], "", "GET", ["STRASSE"]) is None
+
+
+def test_a_rule_is_known_for_a_host_and_path_whatever_it_wants_of_method_and_headers() -> None:
+    matches = [
+        None,
+        match("/a/{x}", hosts=["x.org"], methods=["PUT"], headers={"x-a": "1"}),
+        match("/b", headers={"x-a": "1"}),
+        match("/c/d;e", methods=["GET"]),
+    ]
+    known = Matcher(matches).knows
+    assert known("x.org", ["a", "1"])
+    assert known("X.org:443", ["b"])
+    assert known("x.org", ["c", "d;e"])
+    for host, path in (("y.org", ["a", "1"]), ("x.org", ["a"]), ("x.org", ["a", "1;"]), ("?", ["b"]), ("", ["b"])):
+        assert not known(host, path)
+
+
+@pytest.mark.parametrize("method", ["*", "None", "\0", "-"])
+def test_no_method_stands_for_every_method(method: str) -> None:
+    assert choose([match("/a", methods=["GET"])], "", method, ["a"]) is None
 
 
 def test_a_later_rule_that_wants_headers_does_not_go_before_an_earlier_one_that_does_not() -> None:

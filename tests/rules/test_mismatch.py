@@ -32,11 +32,18 @@ def rule(name: str = "r", **settings_: Any) -> Rule:
         ({"paths": ["/v1/**"]}, None),
         ({"headers": {"X-A": "1"}}, None),
         ({"headers": {"x-a": "2"}}, "the header x-a is not '2'"),
+        ({"headers": {"x-b": "2"}}, "the header x-b cannot be compared: sent more than once, or with a comma"),
+        (
+            {"headers": {"x-c": "2"}},
+            "the header x-c cannot be compared: sent under another spelling, which some servers read as this header",
+        ),
+        ({"paths": ["/V1/A"]}, "the path is not /V1/A"),
+        ({"paths": ["/V1/A"], "case_insensitive": True}, None),
         ({"hosts": ["b"], "methods": ["PUT"], "paths": ["/b"]}, "the host is not b"),
     ],
 )
 def test_the_first_part_that_does_not_hold_is_named(match: dict[str, Any], why: str | None) -> None:
-    attributes = Attributes("GET", "API.example:443", "/v1/a", {"x-a": "1"})
+    attributes = Attributes("GET", "API.example:443", "/v1/a", {"x-a": " 1", "x-b": "2,2", "x_c": "2"})
     assert mismatch.of(rule(match=match), attributes, ["v1", "a"]) == why
 
 
@@ -45,6 +52,8 @@ def test_a_rule_with_a_policy_applies_where_the_proxy_names_it() -> None:
     assert (
         mismatch.of(rule(policy="p"), Attributes("GET", "", "/", {}, "q"), [""]) == "the proxy does not name policy p"
     )
+    with_parameters = mismatch.of(rule(policy="p"), Attributes("GET", "", "/a;b", {}, "p"), ["a;b"])
+    assert with_parameters == "the path's last segment has parameters"
 
 
 @pytest.mark.parametrize(
@@ -66,8 +75,9 @@ _MATCHES = st.fixed_dictionaries(
         "hosts": st.lists(st.sampled_from(["a.org", "b.a.org", "*.a.org", "*.org"]), min_size=1, max_size=2),
         "methods": st.lists(st.sampled_from(["GET", "POST"]), min_size=1, max_size=2),
         "paths": st.lists(
-            st.sampled_from(["/", "/a", "/{x}", "/a/**", "/{x}/b", "/**", "/a/"]), min_size=1, max_size=3
+            st.sampled_from(["/", "/a", "/{x}", "/a/**", "/{x}/b", "/**", "/a/", "/a;b"]), min_size=1, max_size=3
         ),
+        "case_insensitive": st.booleans(),
         "headers": st.dictionaries(st.sampled_from(["x-a"]), st.sampled_from(["1", "2"]), min_size=1),
     },
 )
@@ -81,8 +91,8 @@ _CONDITIONS = st.one_of(
     st.lists(_CONDITIONS, max_size=8),
     st.sampled_from(["a.org", "A.org:80", "b.a.org", "?", "", "org"]),
     st.sampled_from(["GET", "POST", "PUT", "get"]),
-    st.sampled_from([[""], ["a"], ["a", ""], ["a", "b"], ["c"]]),
-    st.dictionaries(st.sampled_from(["x-a"]), st.sampled_from(["1", "2"])),
+    st.sampled_from([[""], ["a"], ["a", ""], ["a", "b"], ["c"], ["A"], ["a;b"], ["A;B"], ["a", "b;"]]),
+    st.dictionaries(st.sampled_from(["x-a", "x_a"]), st.sampled_from(["1", "2", " 1", "1,1", "2\x1f"])),
     st.sampled_from(["", "p", "q", "unknown"]),
 )
 def test_the_words_say_what_the_tree_decides(
@@ -95,7 +105,9 @@ def test_the_words_say_what_the_tree_decides(
 ) -> None:
     rules = [rule(f"r{place}", **condition) for place, condition in enumerate(conditions)]
     attributes = Attributes(method, host, "", headers, policy)
-    applying = [each.name for each in rules if mismatch.of(each, attributes, path) is None]
+    ending = [place for place, each in enumerate(rules) if mismatch.ends_search(each, attributes, path)]
+    looked_at = rules[: ending[0] + 1] if ending else rules
+    applying = [each.name for each in looked_at if mismatch.of(each, attributes, path) is None]
     expected = None if mismatch.of_all(rules, attributes) or not applying else applying[0]
     chosen = Policy(rules, ISSUERS).choose(attributes, path)
     # Of two rules with one policy the later stands in the table; the loader lets no configuration have both.

@@ -33,8 +33,6 @@ def test_lines_arrive_in_order() -> None:
 
 def test_a_stalled_reader_holds_nobody_and_the_lost_lines_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     target = Stalled()
-    logger = logging.getLogger("authz")
-    logger.propagate = True
     with caplog.at_level(logging.WARNING, "authz"), BackgroundStream(target, backlog=3) as stream:
         for number in range(50):
             stream.write(f"{number}\n")  # returns, although nothing is read

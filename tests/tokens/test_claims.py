@@ -54,7 +54,8 @@ def reason(settings: dict[str, Any], now: float = NOW, **changes: Any) -> str:
         # What is required.
         ({"required_claims": ["exp", "jti"]}, {}, "missing_claim"),
         ({"required_claims": ["exp", "jti"]}, {"jti": ""}, "ok"),  # there, though empty
-        ({"required_claims": ["exp", "jti"]}, {"jti": 0}, "ok"),
+        ({"required_claims": ["exp", "jti"]}, {"jti": 0}, "invalid_claim"),
+        ({"required_claims": ["exp", "tenant"]}, {"tenant": 0}, "ok"),
         # What may be left out.
         ({}, {"sub": None, "client_id": None, "scope": None, "aud": None}, "ok"),
         # Kinds of tokens.

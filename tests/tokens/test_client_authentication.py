@@ -267,7 +267,6 @@ def test_a_key_may_say_what_it_signs_with(content: bytes, algorithm: str) -> Non
         pem(RSA_KEY).replace(b"A", b"B"),
         jwk(RSA_KEY)[:-10],
     ],
-    ids=lambda content: ascii(content[:40]),
 )
 def test_what_is_no_fit_private_key_is_refused_without_a_word_of_it(content: bytes) -> None:
     with pytest.raises(FetchFailed) as refused:

@@ -76,6 +76,11 @@ def test_an_answer_that_does_not_say_active_does_not_mean_it() -> None:
         ({"iat": None}, {"max_token_age": "1m"}, "missing_claim"),
         ({"sub": None}, {"required_claims": ["exp", "sub"]}, "missing_claim"),
         ({"sub": 7}, {}, "invalid_claim"),
+        ({"jti": 7}, {}, "invalid_claim"),
+        ({"azp": ["app"]}, {}, "invalid_claim"),
+        ({"nbf": "soon"}, {}, "invalid_claim"),
+        ({"type": "refresh"}, {}, "wrong_token_type"),
+        ({"typ": "refresh_token"}, {}, "wrong_token_type"),
         ({"sub": "a\nb"}, {}, "invalid_claim"),
         ({"client_id": ["app"]}, {}, "invalid_claim"),
         ({"scope": ["a", 7]}, {}, "invalid_claim"),
@@ -110,6 +115,31 @@ def test_an_answer_is_validated_like_a_token(changes: dict[str, Any], settings: 
     answer = judged(said(**changes), **settings)
     assert reason(answer) == expected
     assert answer.active  # as the server said, whatever is made of it
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        *((name, {}, "ok") for name in ("iss", "sub", "jti", "client_id", "azp", "nbf", "iat", "scope", "aud")),
+        *((name, {}, "ok") for name in ("username", "token_type", "typ", "cnf", "scp")),
+        ("active", {}, "inactive"),
+        ("exp", {}, "missing_claim"),
+        ("sub", {"required_claims": ["exp", "sub"]}, "missing_claim"),
+        ("iat", {"max_token_age": "1m"}, "missing_claim"),
+        ("nonce", {}, "id_token"),
+        ("events", {}, "wrong_token_type"),
+    ],
+)
+def test_a_member_that_is_null_is_one_that_the_answer_does_not_have(
+    name: str, settings: dict[str, Any], expected: str
+) -> None:
+    """Servers write null for what a token does not have; what marks another kind of token does so all the same."""
+    answer = judged(said() | {name: None}, **settings)
+    assert reason(answer) == expected
+    if expected == "ok":
+        assert name not in answer.claims().members or name == "iss"
+    verified = judged(said() | {name: None}, JWT)
+    assert reason(verified) == ("inactive" if name == "active" else "ok")
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,13 @@ HONEST: dict[str, tuple[str, dict[str, Any]]] = {
     "RS512, as configured": (Signer("RS512", "rs").sign(claims()), {"algorithms": ["RS512"]}),
     "ES384, as configured": (Signer("ES384", "es384").sign(claims()), {"algorithms": ["ES384"]}),
     "without kid": (RS.sign(claims(), {"kid": None}), {}),
-    "kid null": (RS.sign_texts(b'{"alg":"RS256","kid":null}', json.dumps(claims()).encode()), {}),
     "space in its JSON": (RS.sign_texts(b'\n{ "alg" : "RS256" }\t', json.dumps(claims(), indent=2).encode()), {}),
     "text beyond ASCII": (RS.sign_texts(b'{"alg":"RS256"}', json.dumps(claims()).replace("u1", "é").encode()), {}),
     "members of a header that nobody needs": (RS.sign(claims(), {"cty": "JWT", "x5t": 7, "jku": [], "iss": "x"}), {}),
-    "claims that are null and not needed": (RS.sign(claims() | {"azp": None, "scp": None, "nbf": None}), {}),
+    "claims of its own that are null": (RS.sign(claims() | {"tenant": None, "nickname": None, "acr": None}), {}),
+    "a kind that is no refresh token's": (good(token_type="access", type="access", typ="Bearer"), {}),
+    "a type that says nothing of the kind": (good(type=["Person"]), {}),
+    "another type that says nothing of the kind": (good(type=7), {}),
     "of the other issuer": (THEIRS.sign(claims(iss=OTHER)), {}),
 }  # fmt: skip
 

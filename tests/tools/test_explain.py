@@ -18,6 +18,7 @@ from authz_service.assembly import authorizer_of
 from authz_service.authorizer import Pending
 from authz_service.cli import main
 from authz_service.config.model import Settings
+from authz_service.core.bounded import Bounds
 from authz_service.core.decision import Allow, Decision
 from authz_service.core.reasons import Reason
 from authz_service.tokens.cache import TokenCache
@@ -63,7 +64,7 @@ SETTINGS = Settings.model_validate(
     }
 )
 TRUST = Trust(max_token_age="1h")
-AUTHORIZER = authorizer_of(SETTINGS, TRUST.issuers, TokenCache(100, 300.0), TRUST.metrics)
+AUTHORIZER = authorizer_of(SETTINGS, TRUST.issuers, TokenCache(Bounds(100, 1 << 20), 300.0), TRUST.metrics)
 
 
 def explain(attributes: Attributes, now: float = NOW) -> Explanation:
@@ -86,7 +87,12 @@ MEMBER: dict[str, Any] = {"tenant": "acme", "scope": "read:acme"}
     ("told", "reason", "last"),
     [
         (asked("/t/../a"), "ambiguous_path", ("path", "segments")),
+        (asked("/pay", good(), connection="upgrade, x-auth-subject"), "malformed_request", ("path", "connection")),
         (asked("/none"), "no_rule", ("rule", "-")),
+        (asked("/hello;x"), "ambiguous_path", ("rule", "-")),
+        (asked("/anything;x", policy="billing"), "ambiguous_path", ("rule", "-")),
+        (asked("/v", good(), x_api_version="2,2"), "no_rule", ("rule", "-")),
+        (asked("/x", method="OPTIONS", origin="a", access_control_request_method="PUT"), "no_rule", ("rule", "-")),
         (asked("/pay", policy="unknown"), "no_rule", ("rule", "-")),
         (asked("/pay", method="get"), "no_rule", ("rule", "-")),
         (asked("/pay"), "missing_token", ("token", "credential")),
@@ -99,7 +105,8 @@ MEMBER: dict[str, Any] = {"tenant": "acme", "scope": "read:acme"}
         (asked("/pay", good(exp=None)), "missing_claim", ("token", "required claims")),
         (asked("/pay", good(exp=NOW - 60)), "expired", ("token", "times")),
         (asked("/pay", good(iat=NOW - 7200)), "too_old", ("token", "times")),
-        (asked("/pay", good(sub=7)), "invalid_claim", ("token", "claims")),
+        (asked("/pay", good(sub=7)), "invalid_claim", ("token", "types of claims")),
+        (asked("/pay", good(sub="a\nb")), "invalid_claim", ("token", "claims")),
         (asked("/t/acme", THEIRS.sign(claims(iss=OTHER))), "issuer_not_allowed", ("claims", "issuer")),
         (asked("/pay", good(aud="x")), "wrong_audience", ("claims", "audience")),
         (asked("/t/acme", good(client_id="x")), "client_not_allowed", ("claims", "client")),
@@ -123,10 +130,12 @@ def test_a_denial_ends_in_the_step_that_failed(told: Explanation, reason: str, l
     [
         (asked("/t/acme/a", good(**MEMBER)), "ok", "headers"),
         (asked("/v", good(), x_api_version="2"), "ok", "headers"),
+        (asked("/v", good(), x_api_version=" 2\t"), "ok", "headers"),
+        (asked("/v", good(), x_api_version="2", connection="Upgrade"), "ok", "headers"),
         (asked("/anything", good(), policy="billing"), "ok", "headers"),
         (asked("/healthz", "rubbish"), "public", "health"),
         (asked("/hello"), "anonymous", "credential"),
-        (asked("/x", method="OPTIONS", origin="a", access_control_request_method="PUT"), "preflight", "preflight"),
+        (asked("/t/x", method="OPTIONS", origin="a", access_control_request_method="PUT"), "preflight", "preflight"),
     ],
 )
 def test_an_allowance_ends_in_the_step_that_allowed(told: Explanation, reason: str, last: str) -> None:
@@ -170,7 +179,7 @@ _TOKENS: st.SearchStrategy[str | None] = st.one_of(
     ),
 )
 _PATHS = st.sampled_from(
-    ["/t/acme/a", "/t/a%20b", "/pay", "/hello", "/shadow", "/v", "/healthz", "/none", "//", "/%2f"]
+    ["/t/acme/a", "/t/a%20b", "/pay", "/hello", "/shadow", "/v", "/healthz", "/none", "//", "/%2f", "/v;x", "/t/a;b"]
 )
 
 
@@ -181,7 +190,8 @@ _PATHS = st.sampled_from(
     st.sampled_from(["GET", "POST", "get", "OPTIONS"]),
     st.sampled_from(["", "billing", "x"]),
     st.dictionaries(
-        st.sampled_from(["origin", "access_control_request_method", "x_api_version"]), st.sampled_from(["2", "GET"])
+        st.sampled_from(["origin", "access_control_request_method", "x_api_version", "x_http_method"]),
+        st.sampled_from(["2", "GET", " 2", "2,2", "2\x00"]),
     ),
 )
 def test_the_steps_end_in_the_reason_of_the_decision_and_tell_nothing_of_the_token(
@@ -247,6 +257,31 @@ def test_what_is_shown_to_scripts_ends_in_envoys_own_answer(config: Path, capsys
     assert told["steps"][-1]["passed"] is False
     assert told["answer"]["denied_response"]["status"] == {"code": "Unauthorized"}
     assert told["answer"]["dynamic_metadata"]["reason"] == "missing_token"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:s3cret@api.example/pay",
+        "https://s3cret@api.example/pay",
+        "https://me:s3cret@api.example:8443/none",
+        "https://a@b:s3cret@api.example/pay?s3cret",
+        "https://api.example//me:s3cret@b/pay",
+        "https://api.example/http://me:s3cret@b/pay",
+    ],
+)
+def test_user_and_password_of_a_url_are_never_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: Path, url: str
+) -> None:
+    hosted = json.loads(config.read_text())
+    hosted["rules"].append({"name": "hosted", "match": {"hosts": ["api.example"]}})
+    (tmp_path / "hosted.yaml").write_text(json.dumps(hosted))
+    for file in (config, tmp_path / "hosted.yaml"):
+        for form in ([], ["--json"]):
+            run(file, "--url", url, *form)
+            said = capsys.readouterr()
+            assert "api.example" in said.out
+            assert "s3cret" not in said.out + said.err
 
 
 def test_the_token_may_come_by_standard_input_and_headers_by_the_command_line(

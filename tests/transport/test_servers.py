@@ -29,6 +29,7 @@ from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.grpcio_server import SERVICE, GrpcioServer
 from authz_service.transport.http2.frames import PREFACE, settings
 from authz_service.transport.servicer import Servicer, Terms
+from support.missing import not_proved
 from transport.pki import TlsFiles
 from transport.wire import EPOCH, check_request, padding, read
 
@@ -131,7 +132,7 @@ def require_ipv6() -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
-        pytest.skip("NOT PROVED, since this machine has no IPv6: that the servers listen on it.")
+        not_proved("that the servers listen on IPv6", missing="IPv6")
 
 
 async def test_it_moves_bytes_over_a_unix_socket_for_owner_and_group(tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ static_resources:
                   idle_timeout: 300s
                   # x_auth_subject is x-auth-subject to many applications.
                   headers_with_underscores_action: REJECT_REQUEST
-                # What authz-service alone may say. It removes them too, but is not asked where failureModeAllow lets requests through.
+                # What authz-service alone may say: it removes that too, but is not asked where failureModeAllow lets requests
+                # through. And what is another request to a framework that obeys it.
                 early_header_mutation_extensions:
                   - name: envoy.http.early_header_mutation.header_mutation
                     typed_config:
@@ -128,6 +129,9 @@ static_resources:
                       mutations:
                         {{- range $name, $_ := (.Values.config.upstream).headers | default (dict "x-auth-subject" "" "x-auth-issuer" "" "x-auth-client" "" "x-auth-scopes" "") }}
                         - {remove: {{ $name | quote }}}
+                        {{- end }}
+                        {{- range $envoy.removeHeaders }}
+                        - {remove: {{ . | quote }}}
                         {{- end }}
                 http2_protocol_options: {max_concurrent_streams: 100, initial_stream_window_size: 65536, initial_connection_window_size: 1048576}
                 request_headers_timeout: 10s
@@ -178,6 +182,13 @@ static_resources:
                         - match: {prefix: /}
                           route: {cluster: application, timeout: {{ $envoy.routeTimeout }}}
                 http_filters:
+                  # No trailer reaches the application, as none of HTTP/1.1 does: nobody judges them, and some frameworks read
+                  # them as headers.
+                  - name: envoy.filters.http.header_mutation
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+                      mutations:
+                        request_trailers_mutations: [{remove_on_match: {key_matcher: {safe_regex: {regex: ".*"}}}}]
                   - name: envoy.filters.http.ext_authz
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
@@ -194,6 +205,7 @@ static_resources:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
     # For the kubelet and Prometheus: these two paths of the admin interface, and nothing else of it.
     - name: stats
+      bypass_overload_manager: true   # an Envoy that turns clients away still says so
       address: {socket_address: {address: {{ $envoy.address | quote }}, {{ if eq $envoy.address "::" }}ipv4_compat: true, {{ end }}port_value: {{ $envoy.statsPort }}}}
       filter_chains:
         - filters:
@@ -201,6 +213,8 @@ static_resources:
               typed_config:
                 "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
                 stat_prefix: stats
+                common_http_protocol_options: {idle_timeout: 300s}
+                request_headers_timeout: 10s
                 route_config:
                   virtual_hosts:
                     - name: stats
@@ -245,4 +259,17 @@ overload_manager:
       typed_config:
         "@type": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
         max_active_downstream_connections: {{ $most }}
+    {{- with (($envoy.resources).limits).memory }}
+    # Requests that do not end fill the memory. Without this the container is killed, and everybody's connections with it.
+    - name: envoy.resource_monitors.fixed_heap
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+        max_heap_size_bytes: {{ div (mul 3 (include "authz-service.bytes" . | int64)) 4 }}
+  refresh_interval: 0.25s
+  actions:
+    {{- range $action, $share := dict "shrink_heap" 0.85 "stop_accepting_requests" 0.9 "reject_incoming_connections" 0.95 }}
+    - name: envoy.overload_actions.{{ $action }}
+      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: {{ $share }}}}]
+    {{- end }}
+    {{- end }}
 {{- end -}}

@@ -41,6 +41,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end -}}
 
+{{/* Of the pod that `helm test` starts, which must not be taken for one of ours. */}}
+{{- define "authz-service.testSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "authz-service.name" . | trunc 58 | trimSuffix "-" }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
 {{/* What a pod with the sidecar is found by: it is the application's, and has the application's names. */}}
 {{- define "authz-service.sidecarLabels" -}}
 authz-service/sidecar: {{ include "authz-service.fullname" . }}

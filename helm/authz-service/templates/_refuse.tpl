@@ -8,6 +8,7 @@ Contradictions: what the schema can not see. Each says what is wrong and what to
   (include "authz-service.refuse.files" . | fromYamlArray)
   (include "authz-service.refuse.scaling" . | fromYamlArray)
   (include "authz-service.refuse.shape" . | fromYamlArray)
+  (include "authz-service.refuse.clients" . | fromYamlArray)
   (include "authz-service.refuse.service" . | fromYamlArray)
   (include "authz-service.refuse.monitoring" . | fromYamlArray)
 -}}
@@ -116,8 +117,8 @@ Contradictions: what the schema can not see. Each says what is wrong and what to
 {{- if and (ne .Values.shape "service") .Values.sidecar.native (semverCompare "<1.29.0-0" .Capabilities.KubeVersion.Version) }}
 - "sidecar.native needs Kubernetes 1.29, this is {{ .Capabilities.KubeVersion.Version }}: set sidecar.native to false"
 {{- end }}
-{{- if and (eq .Values.shape "sidecar") .Values.networkPolicy.enabled }}
-- "networkPolicy.enabled with shape sidecar: the pod is the application's, and a policy that selects it would close the application's own ports; remove it, and write the policy in the application's chart"
+{{- if and (eq .Values.shape "sidecar") (include "authz-service.isolated" .) }}
+- "networkPolicy.enabled with shape sidecar: the pod is the application's, and a policy that selects it would close the application's own ports; remove it, and write the policy in the application's chart, with authz-service.sidecar.metricsIngress in it"
 {{- end }}
 {{- if eq .Values.shape "gateway" }}
 {{- if not .Values.gateway.application.image }}
@@ -132,6 +133,27 @@ Contradictions: what the schema can not see. Each says what is wrong and what to
 {{- end }}
 {{- end -}}
 
+{{/* Who may ask (shape service), and read metrics. */}}
+{{- define "authz-service.refuse.clients" -}}
+{{- $remedy := "name the proxies in networkPolicy.clients, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress}}}]; or ask them for certificates by config.server.tls.client_ca_file; or set allowAnyClient to true where something else limits it, such as a mesh's AuthorizationPolicy" }}
+{{- if ne .Values.shape "service" }}
+{{- if .Values.allowAnyClient }}
+- "allowAnyClient with shape {{ .Values.shape }}: it is for shape service; remove it"
+{{- end }}
+{{- else if not (or .Values.allowAnyClient (include "authz-service.asksForCertificates" .)) }}
+{{- if not (include "authz-service.isolated" .) }}
+- "networkPolicy.enabled is false, so every pod of the cluster could ask authz-service and learn which tokens are good: {{ $remedy }}"
+{{- else if kindIs "invalid" .Values.networkPolicy.clients }}
+- "networkPolicy.clients is missing: every pod of the cluster could ask authz-service and learn which tokens are good; {{ $remedy }}"
+{{- else if include "authz-service.admitsEverybody" .Values.networkPolicy.clients }}
+- "networkPolicy.clients admits everybody, so every pod of the cluster could ask authz-service and learn which tokens are good: {{ $remedy }}"
+{{- end }}
+{{- end }}
+{{- if and .Values.networkPolicy.extraEgress (not (kindIs "slice" .Values.networkPolicy.egressPorts)) }}
+- "networkPolicy.extraEgress without networkPolicy.egressPorts, which already leaves every port open: set egressPorts, such as [443], or remove extraEgress"
+{{- end }}
+{{- end -}}
+
 {{- define "authz-service.refuse.service" -}}
 {{- if and .Values.service.headless (or (ne .Values.shape "service") (ne .Values.service.type "ClusterIP") .Values.service.port) }}
 - "service.headless is for shape service, type ClusterIP and the port of config.server.grpc_address, since clients then connect to the pods themselves: remove service.port and service.type, or headless"
@@ -140,6 +162,9 @@ Contradictions: what the schema can not see. Each says what is wrong and what to
 
 {{- define "authz-service.refuse.monitoring" -}}
 {{- with .Values.monitoring }}
+{{- if and (or .podMonitor.enabled .serviceMonitor.enabled) (include "authz-service.isolated" $) (not $.Values.networkPolicy.metrics) }}
+- "monitoring.{{ ternary "podMonitor" "serviceMonitor" .podMonitor.enabled }}.enabled, but networkPolicy.metrics lets nobody read: name Prometheus there, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]"
+{{- end }}
 {{- if and .podMonitor.enabled .serviceMonitor.enabled }}
 - "monitoring.podMonitor and monitoring.serviceMonitor are both enabled: every sample would be counted twice; keep one"
 {{- end }}

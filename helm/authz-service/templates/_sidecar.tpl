@@ -101,6 +101,15 @@ lines serve a native sidecar and a plain container:
 {{- end -}}
 {{- end -}}
 
+{{/* The rule that lets Prometheus in, for the NetworkPolicy of the application's pods; nothing without peers in
+     networkPolicy.metrics. */}}
+{{- define "authz-service.sidecar.metricsIngress" -}}
+{{- include "authz-service.sidecar.call" (dict "context" . "template" "authz-service.sidecar.metricsIngress") -}}
+{{- end -}}
+{{- define "authz-service.sidecar.metricsIngress.own" -}}
+{{- include "authz-service.metricsIngress" . -}}
+{{- end -}}
+
 {{/* The annotations of a pod, in every shape. */}}
 {{- define "authz-service.podAnnotations" -}}
 {{- $annotations := dict -}}

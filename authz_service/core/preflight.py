@@ -1,0 +1,34 @@
+"""Recognizing a CORS preflight: what a browser sends, without credentials, before a request of another origin.
+
+Pure. It is recognized by what a browser sends and by nothing else (Fetch standard, section 4.8), since it may pass
+without a token: an upstream must find nothing in it that it could take for another request.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from authz_service.core.headers import AmbiguousHeaderError, folded, value_of
+
+if TYPE_CHECKING:
+    from authz_service.core.attributes import Attributes
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a method, RFC 9110 section 9.1
+_ORIGIN = re.compile(r"[!-~]+")  # one serialized origin or null, RFC 6454 section 7.1
+# By these an upstream may take an OPTIONS request for one of another method.
+_METHOD_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+
+
+def is_preflight(attributes: Attributes) -> bool:
+    """Whether the request is a CORS preflight: one origin, one method that is asked for, and no credential."""
+    headers = attributes.headers
+    if attributes.method != "OPTIONS" or "authorization" in headers:
+        return False
+    if any(folded(name) in _METHOD_OVERRIDES for name in headers):
+        return False
+    try:
+        origin, method = value_of(headers, "origin"), value_of(headers, "access-control-request-method")
+    except AmbiguousHeaderError:
+        return False
+    return bool(origin and _ORIGIN.fullmatch(origin) and method and _TOKEN.fullmatch(method))

@@ -1,0 +1,156 @@
+"""Rules are not evaded through the real Envoy: by header values that it does not trim, parameters, preflights."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+from transport.http2.client import Speaker
+
+from authz_service.demo.samples import HOST
+from authz_service.transport.http2 import frames
+from support.mesh import Mesh, running
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from authz_service.demo.envoy import Envoy
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+RULES = """
+  - name: second-version
+    match: {paths: ["/tenants/**"], headers: {x-api-version: "2"}}
+    require: {scopes: [strict]}
+  - name: first-version
+    match: {paths: ["/tenants/**"]}
+  - name: admin
+    match: {paths: [/things/admin], case_insensitive: true}
+    require: {scopes: [admin]}
+  - name: thing
+    match: {paths: ["/things/{id}"]}
+cors_preflight: allow
+"""
+ANSWER = 10.0  # seconds
+PREFLIGHT = [("origin", "https://app.demo"), ("access-control-request-method", "DELETE")]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the client got, and the headers with which the upstream was asked, if it was."""
+
+    status: int
+    reason: str
+    upstream: dict[str, str]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+    async with running(tmp_path_factory.mktemp("evasion"), RULES) as mesh:
+        yield mesh
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=[False, True], ids=["headers", "raw-headers"])
+async def envoy(mesh: Mesh, request: pytest.FixtureRequest) -> AsyncIterator[Envoy]:
+    async with mesh.envoy(encode_raw_headers=request.param) as envoy:
+        yield envoy
+
+
+async def sent(envoy: Envoy, path: str, *headers: tuple[str, str], method: str = "GET", host: str = HOST) -> Seen:
+    """One request over HTTP/2, its header fields exactly as written."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", envoy.port)
+    speaker = Speaker()
+    head = ((":method", method), (":scheme", "http"), (":path", path), (":authority", host))
+    block = speaker.block(*headers, head=head, plain=())
+    flags = frames.END_HEADERS | frames.END_STREAM
+    writer.write(frames.PREFACE + frames.settings({}) + speaker.headers(1, block, flags))
+    async with asyncio.timeout(ANSWER):
+        while not (1 in speaker.answers and (speaker.answers[1].ended or speaker.answers[1].reset is not None)):
+            chunk = await reader.read(65_536)
+            assert chunk, f"Envoy closed the connection: {speaker.goaways}"
+            speaker.hear(chunk)
+    writer.close()
+    answer = speaker.answers[1]
+    assert answer.reset is None, answer
+    document: dict[str, Any] = json.loads(answer.data or b"{}")
+    reason = answer.headers[0].get("x-authz-reason") or str(document.get("type", "")).rpartition(":")[2]
+    return Seen(int(answer.headers[0][":status"]), reason, document.get("headers", {}))
+
+
+def bearer(mesh: Mesh, **claims: Any) -> tuple[str, str]:
+    return "authorization", f"Bearer {mesh.provider.access_token(**claims)}"
+
+
+async def test_a_value_that_the_upstream_reads_trimmed_is_compared_trimmed(mesh: Mesh, envoy: Envoy) -> None:
+    token = bearer(mesh)
+    assert (await sent(envoy, "/tenants/a", token)).status == 200
+    assert (await sent(envoy, "/tenants/a", token, ("x-api-version", "1"))).status == 200
+    for value in ("2", " 2", "2 ", "\t2", "2\t"):
+        seen = await sent(envoy, "/tenants/a", token, ("x-api-version", value))
+        assert (seen.status, seen.reason) == (403, "insufficient_scope"), value
+    strict = bearer(mesh, scope="strict")
+    seen = await sent(envoy, "/tenants/a", strict, ("x-api-version", " 2"))
+    assert (seen.status, seen.upstream["x-api-version"]) == (200, "2")  # as the upstream reads it
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("x-api-version", "2"), ("x-api-version", "2")],
+        [("x-api-version", "1"), ("x-api-version", "2")],
+        [("x-api-version", "1, 2")],
+        [("x-api-version", ""), ("x-api-version", "2")],
+        [("x_api_version", "2")],
+        [("x-api-version", "1"), ("x_api_version", "2")],
+    ],
+    ids=str,
+)
+async def test_a_header_that_cannot_be_read_in_one_way_leads_to_no_rule(
+    mesh: Mesh, envoy: Envoy, headers: list[tuple[str, str]]
+) -> None:
+    seen = await sent(envoy, "/tenants/a", bearer(mesh), *headers)
+    assert (seen.status, seen.reason) == (403, "no_rule")
+
+
+@pytest.mark.parametrize("value", ["{} ", " {}", "\t{}", "{}\t", "{}, {}", " {} "])
+async def test_a_credential_with_whitespace_around_it_is_malformed(mesh: Mesh, envoy: Envoy, value: str) -> None:
+    name, credential = bearer(mesh)
+    seen = await sent(envoy, "/tenants/a", (name, value.replace("{}", credential)))
+    assert (seen.status, seen.reason) == (400, "malformed_request")
+
+
+async def test_parameters_and_another_case_do_not_lead_past_a_literal(mesh: Mesh, envoy: Envoy) -> None:
+    token = bearer(mesh)
+    expected = {
+        "/things/7": (200, "ok"),
+        "/things/admin": (403, "insufficient_scope"),
+        "/things/ADMIN": (403, "insufficient_scope"),
+        "/things/%41dmin": (403, "insufficient_scope"),
+        "/things/admin;x=1": (400, "ambiguous_path"),
+        "/things/admin%3Bx=1": (400, "ambiguous_path"),
+        "/things/admin/": (403, "no_rule"),
+    }
+    seen = {path: await sent(envoy, path, token) for path in expected}
+    assert {path: (each.status, each.reason) for path, each in seen.items()} == expected
+
+
+async def test_a_preflight_passes_as_browsers_send_it_and_where_a_rule_is(mesh: Mesh, envoy: Envoy) -> None:
+    seen = await sent(envoy, "/things/7", *PREFLIGHT, method="OPTIONS")
+    assert (seen.status, seen.reason) == (200, "preflight")
+    for path, more in (
+        ("/internal", []),
+        ("/things/7/parts", []),
+        ("/things/7;x", []),
+        ("/things/7", [("x-http-method-override", "DELETE")]),
+        ("/things/7", [("x_http_method_override", "DELETE")]),
+        ("/things/7", [("x-method-override", "DELETE")]),
+        ("/things/7", [("origin", "https://other.demo")]),
+        ("/things/7", [("access-control-request-method", "GET")]),
+    ):
+        seen = await sent(envoy, path, *PREFLIGHT, *more, method="OPTIONS")
+        assert seen.status in {400, 401, 403}, (path, more)
+        assert seen.upstream == {}

@@ -1,0 +1,42 @@
+"""Programs written in Go that tests run: each built once, from the version pinned here, beside the tests.
+
+Go verifies what it downloads against the public checksum database, as it does with everybody's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from support.missing import program
+
+H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
+_FOLDER = Path(__file__).parent.parent / ".go"
+_BUILD = 300.0  # seconds until it is given up
+
+
+def built(module: str, promise: str) -> str:
+    """The path of the program of ``module``, one of those above; without Go, ``promise`` is not proved."""
+    path, _, version = module.partition("@")
+    target = _FOLDER / f"{Path(path).name}-{version}"  # another version is another file
+    go = program("go", promise)
+    _FOLDER.mkdir(exist_ok=True)
+    with (_FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building
+        if not target.exists():
+            _build(go, module, target)
+    return str(target)
+
+
+def _build(go: str, module: str, target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=_FOLDER) as folder:
+        environment = os.environ | {"GOBIN": folder, "GOFLAGS": "-modcacherw"}
+        command = [go, "install", module]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_BUILD, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (binary,) = Path(folder).iterdir()
+        binary.replace(target)  # whole or not at all, whatever ends the build

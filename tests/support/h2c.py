@@ -1,0 +1,118 @@
+"""HTTP/2 in clear text by the library h2: a client that sends what it is given, an upstream that keeps what came."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    RequestReceived,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+_DEADLINE = 30.0  # seconds
+_READ = 65_536  # bytes
+
+Headers = list[tuple[str, str]]
+
+
+@dataclass
+class Received:
+    """A request as it reached the upstream."""
+
+    headers: dict[str, str]
+    body: bytes = b""
+    trailers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Upstream:
+    """Where it listens, and each request so far."""
+
+    port: int
+    received: list[Received] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def upstream() -> AsyncIterator[Upstream]:
+    """An HTTP/2 server on loopback that answers every request with 200."""
+    received: list[Received] = []
+    server = await asyncio.start_server(partial(_serve, received), "127.0.0.1", 0)
+    try:
+        yield Upstream(server.sockets[0].getsockname()[1], received)
+    finally:
+        server.close()
+
+
+async def _serve(received: list[Received], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    connection = H2Connection(H2Configuration(client_side=False))
+    connection.initiate_connection()
+    streams: dict[int, Received] = {}
+    try:
+        writer.write(connection.data_to_send())
+        while octets := await reader.read(_READ):
+            for event in connection.receive_data(octets):
+                _keep(connection, streams, received, event)
+            writer.write(connection.data_to_send())
+    except ConnectionError:  # Envoy ends its connections when it is ended
+        pass
+    finally:
+        writer.close()
+
+
+def _keep(connection: H2Connection, streams: dict[int, Received], received: list[Received], event: Event) -> None:
+    if isinstance(event, RequestReceived):
+        streams[event.stream_id] = Received(_read(event.headers))
+    elif isinstance(event, DataReceived):
+        streams[event.stream_id].body += event.data
+        connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+    elif isinstance(event, TrailersReceived):
+        streams[event.stream_id].trailers = _read(event.headers)
+    elif isinstance(event, StreamEnded):
+        received.append(streams.pop(event.stream_id))
+        connection.send_headers(event.stream_id, [(":status", "200")], end_stream=True)
+
+
+def _read(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    assert len(dict(pairs)) == len(pairs), pairs  # a repeated one must not hide behind another
+    return dict(pairs)
+
+
+async def post(port: int, path: str, headers: Headers, *, body: bytes = b"x", trailers: Headers | None = None) -> int:
+    """The status of a POST with these headers and trailers, none of which is judged before it is sent."""
+    configuration = H2Configuration(validate_outbound_headers=False)
+    connection = H2Connection(configuration)
+    connection.initiate_connection()
+    head = [(":method", "POST"), (":scheme", "http"), (":authority", "api.demo"), (":path", path)]
+    connection.send_headers(1, [*head, *headers])
+    connection.send_data(1, body, end_stream=trailers is None)
+    if trailers is not None:
+        connection.send_headers(1, trailers, end_stream=True)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(_DEADLINE):
+            writer.write(connection.data_to_send())
+            while octets := await reader.read(_READ):
+                for event in connection.receive_data(octets):
+                    if isinstance(event, ResponseReceived):
+                        return int(_read(event.headers)[":status"])
+                    assert not isinstance(event, (StreamReset, ConnectionTerminated)), event
+                writer.write(connection.data_to_send())
+    finally:
+        writer.close()
+    raise AssertionError("the connection ended without an answer")

@@ -1,0 +1,103 @@
+"""What is installed is locked: the lock files fit pyproject.toml, name no index, and hold a hash for every version."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "requirements"
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
+RUNTIME: list[str] = PROJECT["project"]["dependencies"]
+BUILD: list[str] = PROJECT["dependency-groups"]["build"]
+RENEW = "make lock"
+
+# Which lists of pyproject.toml each lock file is made of.
+DEMO = RUNTIME + EXTRAS["demo"]
+WANTED = {
+    "runtime.txt": RUNTIME,
+    "build.txt": BUILD,
+    "demo.txt": DEMO + BUILD,
+    "dev.txt": DEMO + EXTRAS["test"] + EXTRAS["dev"] + BUILD,
+}
+# One locked version, its marker, its hashes, and who asked for it, as uv writes them.
+ENTRY = re.compile(
+    r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?: ; [^\\\n]*)? \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+"
+    r"(?P<via>(?:    # .*\n)+)",
+    re.MULTILINE,
+)
+
+
+def entries(name: str) -> list[re.Match[str]]:
+    return list(ENTRY.finditer((FOLDER / name).read_text()))
+
+
+def versions(name: str) -> dict[str, set[str]]:
+    """The versions of each package: more than one where they differ by Python or system."""
+    found: dict[str, set[str]] = {}
+    for entry in entries(name):
+        found.setdefault(canonicalize_name(entry["name"]), set()).add(entry["version"])
+    return found
+
+
+def wanted(name: str) -> dict[str, Requirement]:
+    """What pyproject.toml asks for by name, but for its own extras."""
+    asked = [Requirement(each) for each in WANTED[name]]
+    return {canonicalize_name(each.name): each for each in asked if each.name != PROJECT["project"]["name"]}
+
+
+def test_there_is_a_lock_file_for_each_purpose_and_no_other() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == WANTED.keys()
+
+
+def test_what_builds_the_program_is_locked_as_the_build_system_asks_for_it() -> None:
+    assert set(PROJECT["build-system"]["requires"]) <= set(BUILD)
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_a_lock_file_holds_nothing_but_exact_versions_with_their_hashes(name: str) -> None:
+    rest = ENTRY.sub("", (FOLDER / name).read_text())
+    assert [line for line in rest.splitlines() if line and not line.startswith("#")] == []
+    assert "://" not in (FOLDER / name).read_text()
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_each_version_is_one_that_pyproject_allows(name: str) -> None:
+    locked = versions(name)
+    for package, requirement in wanted(name).items():
+        for version in locked.get(package, {"none"}):
+            assert requirement.specifier.contains(version), f"{requirement}, locked {version}: {RENEW}"
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_what_is_no_longer_asked_for_is_no_longer_locked(name: str) -> None:
+    direct = {canonicalize_name(each["name"]) for each in entries(name) if "(pyproject.toml" in each["via"]}
+    assert direct == wanted(name).keys(), RENEW
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_every_purpose_has_the_version_that_was_tested(name: str) -> None:
+    tested = versions("dev.txt")
+    for package, locked in versions(name).items():
+        assert locked <= tested[package], RENEW
+
+
+def test_what_is_installed_here_fits_together() -> None:
+    done = subprocess.run([sys.executable, "-m", "pip", "check"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", ["Makefile", "docker/install.sh"])
+def test_whatever_installs_asks_for_hashes(path: str) -> None:
+    lines = [line for line in (ROOT / path).read_text().splitlines() if "--requirement" in line]
+    assert lines
+    assert [line for line in lines if "--require-hashes" not in line] == []
