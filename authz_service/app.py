@@ -26,6 +26,7 @@ from authz_service.config.values import host_port
 from authz_service.core.errors import FetchFailed, StartFailed
 from authz_service.keys.cache import KeyCache
 from authz_service.keys.file_source import FileSource
+from authz_service.providers.client import Network
 from authz_service.reload import Loaded, Reloader
 from authz_service.telemetry import logs
 from authz_service.telemetry.logs import DecisionLog, fields
@@ -53,6 +54,8 @@ _KeysIdentity: TypeAlias = "tuple[str, str, Keys, bool, bytes]"
 _Part: TypeAlias = "KeyCache | Introspector"  # what works beside the decisions, in a task of its own
 
 FIXED = ("grpc_address", "admin_address", "transport", "workers", "tls")  # of server: what only a restart changes
+# Seconds for which another thread that computes, as one that renders the metrics, may keep the event loop waiting.
+_SWITCH_INTERVAL = 0.0005
 _BETWEEN_FETCHES = 2.0  # seconds: a key cache tries again one second after its first failure
 
 _logger = logging.getLogger("authz.app")
@@ -89,6 +92,7 @@ class App:
         self._stopping = False
         self._ready = False
         self._background: set[asyncio.Task[None]] = set()
+        self._network = Network()
         self._key_caches: dict[_KeysIdentity, KeyCache] = {}
         self._working: dict[_Part, asyncio.Task[None]] = {}
         self.metrics = Metrics(transport=self._listening.transport)
@@ -122,13 +126,21 @@ class App:
         identity = _keys_identity(issuer)
         keys = self._key_caches.get(identity)
         if keys is None:
-            keys = key_cache_of(issuer, source_of(issuer), self.metrics, time.time)
+            keys = key_cache_of(issuer, source_of(issuer, self._network), self.metrics, time.time)
             self._key_caches[identity] = keys
         remembered = bounds_of(settings)
         same = next((each for each in before if each.settings == issuer and each.keys is keys), None)
         if same is not None and bounds_of(self.settings) == remembered:
             return same
-        asks = introspector_of(issuer, keys, self.metrics, clock=time.time, timer=time.monotonic, remembered=remembered)
+        asks = introspector_of(
+            issuer,
+            keys,
+            self.metrics,
+            clock=time.time,
+            timer=time.monotonic,
+            remembered=remembered,
+            network=self._network,
+        )
         if asks is not None and same is not None and same.introspector is not None:
             asks.remember(same.introspector)
         return TrustedIssuer(issuer, keys, asks)
@@ -418,6 +430,7 @@ def run(file: Path, loaded: Loaded, worker: Worker | None = None) -> None:
     Raises:
         StartFailed: when it can not listen.
     """
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     with BackgroundStream(sys.stderr) as stream, asyncio.Runner(loop_factory=_loop_factory()) as runner:
 
         def configure_logs(how: Logging) -> None:

@@ -32,16 +32,17 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Issuer, Settings
     from authz_service.keys.source import KeySource
+    from authz_service.providers.client import Network
     from authz_service.telemetry.metrics import Metrics
     from authz_service.tokens.validator import TrustedIssuer
 
 
-def source_of(issuer: Issuer) -> KeySource:
+def source_of(issuer: Issuer, network: Network) -> KeySource:
     """Where the issuer's keys come from."""
     keys = issuer.keys
     if keys.jwks_file is not None:
         return FileSource(keys.jwks_file, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
-    return HttpSource(issuer.issuer, keys) if issuer.has_keys else NoSource()
+    return HttpSource(issuer.issuer, keys, network) if issuer.has_keys else NoSource()
 
 
 def key_cache_of(issuer: Issuer, source: KeySource, metrics: Metrics, clock: Callable[[], float]) -> KeyCache:
@@ -65,6 +66,7 @@ def introspector_of(
     clock: Callable[[], float],
     timer: Callable[[], float],
     remembered: Bounds,
+    network: Network,
 ) -> Introspector | None:
     """Who asks the issuer about its tokens, if that is configured.
 
@@ -78,7 +80,7 @@ def introspector_of(
     return Introspector(
         issuer,
         settings,
-        HttpClient(issuer, settings, authentication, keys, clock=clock, timer=timer),
+        HttpClient(issuer, settings, authentication, keys, clock=clock, timer=timer, network=network),
         metrics=metrics.introspection(issuer.label),
         logger=logging.getLogger("authz.introspection"),
         clock=clock,

@@ -248,8 +248,11 @@ def _healthcheck(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from authz_service.demo.run import run
-
+    try:
+        from authz_service.demo.run import run
+    except ModuleNotFoundError as missing:
+        print(f"authz-service: the demo needs {missing.name}: pip install 'authz-service[demo]'", file=sys.stderr)
+        return 1
     status: int = run(once=options.once)
     return status
 

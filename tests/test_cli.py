@@ -259,3 +259,17 @@ async def test_the_healthcheck_fails_while_the_sidecar_has_no_keys(tmp_path: Pat
 def test_it_runs_in_an_empty_environment_and_from_any_folder(tmp_path: Path) -> None:
     bare = {name: value for name, value in os.environ.items() if name.startswith(("COVERAGE", "PYTHONPATH"))}
     assert program("check-config", str(write(tmp_path)), cwd=tmp_path, env=bare).returncode == 0
+
+
+def test_without_its_extra_the_demo_says_what_to_install() -> None:
+    code = "import sys; sys.modules['aiohttp'] = None; from authz_service.cli import main; sys.exit(main(['demo']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=HANG_GUARD, check=False, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "authz-service: the demo needs aiohttp: pip install 'authz-service[demo]'\n"
+
+
+@pytest.mark.parametrize("module", ["authz_service.app", "authz_service.workers", "authz_service.tools.explain"])
+def test_what_serves_and_explains_does_without_the_demos_libraries(module: str) -> None:
+    code = f"import sys; import {module}; sys.exit(bool({{'aiohttp', 'yarl', 'multidict'}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=HANG_GUARD, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -362,9 +362,18 @@ class SupervisorMetrics:
 
 def encoded(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """A registry's metrics and their content type, as the Accept header asks for them."""
-    known = _KNOWN_VERSIONS.issuperset(_VERSION.findall(accept))
-    encode, content_type = choose_encoder(accept if known else "")
+    encode, content_type = _encoder(accept)
     return encode(registry), content_type
+
+
+def content_type_of(accept: str) -> str:
+    """What ``encoded`` makes of this Accept header; where it is the same, so are the bytes."""
+    return _encoder(accept)[1]
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    known = _KNOWN_VERSIONS.issuperset(_VERSION.findall(accept))
+    return choose_encoder(accept if known else "")
 
 
 class IssuerMetrics:

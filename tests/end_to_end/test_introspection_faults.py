@@ -67,6 +67,19 @@ async def truncate(request: web.Request) -> web.StreamResponse:
     return response
 
 
+def endless(octets: bytes) -> Fault:
+    """Sends this for as long as the connection lasts, in place of an answer."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        while not request.transport.is_closing():
+            request.transport.write(octets * (1 + 16_384 // len(octets)))
+            await asyncio.sleep(0.001)
+        return web.Response()
+
+    return answer
+
+
 def served(body: Any = b"", **options: Any) -> Fault:
     """Always this answer; what is no text is sent as JSON."""
     text = body if isinstance(body, (str, bytes)) else json.dumps(body)
@@ -97,6 +110,8 @@ FAULTS: dict[str, Fault] = {
     "redirects to itself": served(status=307, headers={"Location": "/introspect"}),
     "redirects to another origin": served(status=302, headers={"Location": "http://127.0.0.1:9/introspect"}),
     "gzip bomb": served(gzip.compress(b" " * 50_000_000 + _ACTIVE), headers={"Content-Encoding": "gzip"}),
+    "103 without end": endless(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
+    "a header without end": endless(b"HTTP/1.1 200 OK\r\na: b\r\n"),
     "10 MB": served(b" " * 10_000_000 + _ACTIVE),
     "HTML": served("<html>Login</html>", content_type="text/html"),
     "JSON as HTML": served(_ACTIVE, content_type="text/html"),

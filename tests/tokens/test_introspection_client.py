@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import gzip
 import json
-import os
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     from authz_service.tokens.introspection_client import HttpClient
 
 OPENID = "/.well-known/openid-configuration"
-NOBODY_THERE = f"can not connect to the server: {os.strerror(errno.ECONNREFUSED)}"
-NOT_ACCEPTED = "the server's certificate is not accepted"
 OAUTH = "/.well-known/oauth-authorization-server"
 TOKEN = "a-secret-token-of-some-length"
 GOOD = json.dumps(said())
@@ -241,7 +237,9 @@ async def test_metadata_that_lead_nowhere_or_astray_are_a_failure(
 
 async def test_without_metadata_there_is_nobody_to_ask(provider: Provider, asking: Asking) -> None:
     assert "status 404" in str(await asking.failure({"endpoint": None}, issuer=provider.origin))
-    assert str(await asking.failure({"endpoint": None}, issuer=f"http://127.0.0.1:{free_port()}")) == NOBODY_THERE
+    away = f"http://127.0.0.1:{free_port()}"
+    why = await asking.failure({"endpoint": None}, issuer=away)
+    assert str(why) == f"{away}/.well-known/openid-configuration refuses connections"
 
 
 async def test_waiting_for_metadata_is_part_of_the_calls_time(provider: Provider, asking: Asking) -> None:
@@ -336,9 +334,12 @@ async def test_an_answer_without_end_is_not_read_to_its_end(provider: Provider, 
     assert "larger than" in str(await asking.failure({"timeout": "60s"}))
 
 
-async def test_a_compressed_answer_is_refused_unread(provider: Provider, asking: Asking) -> None:
-    recorded(provider, text=None, body=gzip.compress(GOOD.encode()), headers={"Content-Encoding": "gzip"})
-    assert "content encoding" in str(await asking.failure())
+async def test_a_packed_answer_is_unpacked_up_to_its_largest_size(provider: Provider, asking: Asking) -> None:
+    packed = {"text": None, "headers": {"Content-Encoding": "gzip"}}
+    recorded(provider, body=gzip.compress(GOOD.encode()), **packed)
+    assert await asking.ask() == said()
+    recorded(provider, body=gzip.compress(GOOD.encode() + b" " * LARGEST_ANSWER), **packed)
+    assert "larger than" in str(await asking.failure())
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 304, 404, 405, 410, 418, 500, 502, 503])
@@ -465,12 +466,12 @@ def free_port() -> int:
 
 async def test_a_server_that_is_down_is_a_failure_with_a_reason(asking: Asking) -> None:
     why = await asking.failure({"endpoint": f"http://127.0.0.1:{free_port()}/introspect?key=s3cret"})
-    assert str(why) == NOBODY_THERE
+    assert str(why).endswith("/introspect refuses connections")
 
 
 async def test_a_name_that_can_not_be_resolved_is_a_failure_with_a_reason(asking: Asking) -> None:
     why = await asking.failure({"endpoint": "https://name.invalid/introspect?key=s3cret"})
-    assert str(why) == "the server's name can not be resolved"
+    assert str(why) == "the host name of https://name.invalid/introspect cannot be resolved"
 
 
 async def test_without_its_secret_nothing_is_sent(provider: Provider, asking: Asking, tmp_path: Path) -> None:
@@ -500,10 +501,10 @@ async def test_a_server_is_trusted_by_the_anchors_of_its_issuer_alone(tmp_path: 
             asking = Asking(provider, tmp_path)
             if trusted:
                 assert await asking.ask(keys={"ca_file": str(tmp_path / "ca.pem")}) == said()
-                assert str(await asking.failure()).startswith(NOT_ACCEPTED)
+                assert str(await asking.failure()).startswith("the certificate of ")
             else:
                 why = await asking.failure(keys={"ca_file": str(tmp_path / "ca.pem")})
-                assert str(why) == f"{NOT_ACCEPTED}: it is for another name"
+                assert str(why) == f"the certificate of {provider.origin}/introspect is for another IP address"
             await asking.close()
 
 
