@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Every test on all cores; tests/conftest.py says how many at once.
 PYTEST := -m pytest --numprocesses auto --dist worksteal
-UNIT := $(addprefix tests/,admin config core keys rules telemetry tokens tools transport fuzz/test_corpus.py)
+UNIT := $(addprefix tests/,admin config core keys providers rules telemetry tokens tools transport fuzz/test_corpus.py)
 FUZZ_SECONDS ?= 600
 PIP := pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
