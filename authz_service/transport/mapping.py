@@ -48,11 +48,22 @@ def _problem(reason: Reason, denial: Denial) -> str:
 
 
 _PROBLEMS = {reason: _problem(reason, denial) for reason, denial in DENIALS.items()}
-UNREADABLE = Deny(
-    Reason.MALFORMED_REQUEST,
-    cause="not a CheckRequest, or larger than max_request_bytes",
-    challenge=bearer_challenge("api", error="invalid_request", description=DENIALS[Reason.MALFORMED_REQUEST].detail),
-)
+_RETRY_AFTER_OVERLOAD = 1  # seconds
+
+
+def unreadable(cause: str) -> Deny:
+    """The decision about a request that can not be read."""
+    detail = DENIALS[Reason.MALFORMED_REQUEST].detail
+    challenge = bearer_challenge("api", error="invalid_request", description=detail)
+    return Deny(Reason.MALFORMED_REQUEST, cause=cause, challenge=challenge)
+
+
+def overloaded(cause: str) -> Deny:
+    """The decision about a request that can not be served now."""
+    return Deny(Reason.DEADLINE_EXCEEDED, cause=cause, retry_after=_RETRY_AFTER_OVERLOAD)
+
+
+UNREADABLE = unreadable("not a CheckRequest, or larger than max_request_bytes")
 
 
 def attributes_of(data: bytes) -> Attributes:

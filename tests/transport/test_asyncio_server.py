@@ -26,14 +26,17 @@ from authz_service.core.errors import StartFailed
 from authz_service.transport import asyncio_server
 from authz_service.transport.asyncio_server import SERVICE, AsyncioServer
 from authz_service.transport.http2 import frames
-from authz_service.transport.http2.connection import DRAINING, GRACE, OPENING, QUIET
+from authz_service.transport.http2.connection import DRAINING, GRACE, OPENING, QUIET, End
 from authz_service.transport.http2.frames import MOST_WINDOW
+from authz_service.transport.mapping import response_of
 from transport.http2.client import GRPC, Speaker, data, framed
 from transport.pki import TlsFiles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from authz_service.core.decision import Deny
 
 HANG_GUARD = 30.0  # seconds: no test waits for it
 UNAVAILABLE = "14"
@@ -63,6 +66,11 @@ class Checks:
         finally:
             self.working -= 1
         raise AssertionError("it waits for ever")
+
+
+def refuse(denial: Deny) -> bytes:
+    """The answer to a call that is not handed over."""
+    return response_of(denial, "-")
 
 
 class Caller(Speaker):
@@ -115,7 +123,7 @@ def checks() -> Checks:
 @pytest_asyncio.fixture
 async def server(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncioServer]:
     monkeypatch.setattr(asyncio_server, "_TICK", 3600.0)
-    server = AsyncioServer("127.0.0.1:0", None, checks.check, lambda: 1 << 20)
+    server = AsyncioServer("127.0.0.1:0", None, checks.check, lambda: 1 << 20, refuse=refuse)
     await server.start()
     await server.set_serving(serving=True)
     yield server
@@ -196,14 +204,18 @@ async def test_who_never_reads_is_given_up(server: AsyncioServer, caplog: pytest
         seconds(server, QUIET + GRACE)
         assert not caplog.records
         seconds(server, 1)
-        assert [record.fields for record in caplog.records] == [{"cause": "nobody reads what we write"}]  # type: ignore[attr-defined] # ours
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        told = record.fields  # type: ignore[attr-defined] # ours
+        assert (told["reason"], told["cause"]) == ("idle", "nobody reads what we write")
+        assert told["peer"].startswith("127.0.0.1:")
         seconds(server, asyncio_server._CLOSING + 1)  # our last words are not read either
         await until(lambda: not peers(server))
 
 
 async def test_who_is_told_that_it_is_wrong_has_time_to_read_it_and_no_more(server: AsyncioServer) -> None:
     async with pouring(server, CALLS) as slow:
-        peers(server)[0]._connection._end(frames.ErrorCode.ENHANCE_YOUR_CALM, "it is wrong")
+        peers(server)[0]._connection.end(End.FLOOD, "it is wrong")
         seconds(server, asyncio_server._CLOSING)
         slow.writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
         await slow.until_closed()
@@ -322,7 +334,7 @@ async def test_a_tls_handshake_that_outlasts_the_server_leads_nowhere(
     monkeypatch.setattr(asyncio_server, "_TICK", 3600.0)
     authority = trustme.CA()
     files = TlsFiles(tmp_path, authority.issue_cert("localhost"))
-    server = AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20)
+    server = AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20, refuse=refuse)
     await server.start()
     with socket.create_connection(("127.0.0.1", server.port)) as early:
         assert await asyncio.to_thread(asked_over_tls, early, authority)
@@ -355,9 +367,9 @@ async def test_a_key_that_openssl_finds_too_weak_is_no_start_and_no_change(tmp_p
     good, weak = authority.issue_cert("localhost"), WeakPair()
     files = TlsFiles(tmp_path, weak)  # type: ignore[arg-type] # it has what is asked for
     with pytest.raises(StartFailed, match="EE_KEY_TOO_SMALL"):
-        AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20)
+        AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20, refuse=refuse)
     files.write(good)
-    server = AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20)
+    server = AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20, refuse=refuse)
     await server.start()
     files.write(weak)  # type: ignore[arg-type] # as above
     with socket.create_connection(("127.0.0.1", server.port)) as later:
@@ -385,7 +397,7 @@ class WeakPair:
 @pytest.mark.parametrize("way", ["tcp", "unix"])
 async def test_many_that_connect_while_it_is_busy_wait_for_it(way: str, checks: Checks, tmp_path: Path) -> None:
     address = "127.0.0.1:0" if way == "tcp" else f"unix:{tmp_path}/s"
-    server = AsyncioServer(address, None, checks.check, lambda: 1 << 20)
+    server = AsyncioServer(address, None, checks.check, lambda: 1 << 20, refuse=refuse)
     await server.start()
     with contextlib.ExitStack() as stack:
         for _ in range(500):  # it can accept none meanwhile
