@@ -81,7 +81,7 @@ class SparseLog:
         self._interval = interval
         self._kinds: dict[str, tuple[float, int]] = {}  # when one was written, and how many were not since
 
-    def warning(self, kind: str, event: str, **members: object) -> None:
+    def warning(self, kind: str, event: str, /, **members: object) -> None:
         """Write it, if it is time. ``kind`` is of a closed list."""
         now = self._clock()
         last, left_out = self._kinds.get(kind, (-math.inf, 0))

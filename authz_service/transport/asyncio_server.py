@@ -51,11 +51,8 @@ _TICK = 1.0  # seconds, as the connection counts them
 _HANDSHAKE = 10.0  # seconds for TLS
 _CLOSING = 5  # ticks for a peer to read our last words
 _ABORTING = 1.0  # seconds for the loop to let go of what was ended
-# Octets that may wait for a peer to read them; then nothing more is read from it, and they count by what they take.
+# Octets that may wait for a peer to read them; then nothing more is taken from it, and they count by what they take.
 _WRITTEN = 32 << 10
-_READ = (
-    32 << 10
-)  # octets of one connection that are read in one turn of the loop: some hundred calls, or some milliseconds
 _LEAVING = 64  # connections beyond the most that may still finish what they are at
 _SPARE_FILES = 128  # descriptors for everything but connections
 _LOG_INTERVAL = 10.0  # seconds between two log lines about one reason
@@ -186,7 +183,6 @@ class _Peers(set["_Peer"]):
         super().__init__()
         self._limit = limit
         self.memory = Memory()
-        self.buffer = memoryview(bytearray(_READ))  # what was read is taken from it before anybody else reads
 
     def admit(self, newcomer: _Peer) -> bool:
         """Whether there is room for one more; where there is none, it is made if it can be.
@@ -215,18 +211,17 @@ def _silent(peer: _Peer) -> int:
     return peer.silent
 
 
-class _Peer(asyncio.BufferedProtocol):
+class _Peer(asyncio.Protocol):
     """A connection on a socket."""
 
     def __init__(self, service: _Service, peers: _Peers) -> None:
         self._service = service
         self._peers = peers
-        self._buffer = peers.buffer
         self._share = Share(peers.memory)
         self._unread = 0  # octets that are written and that the peer does not read; then nothing is read from it
         self._closing = 0  # ticks since we wanted it to end
-        self._connection = Connection(service, self._share, self._closed)
-        self._receive = self._connection.receive
+        self._connection = Connection(service, self._share, self._closed, self._yielded)
+        self.data_received = self._connection.receive  # type: ignore[method-assign] # without a call between
         self.leaving = False
         self.host = self._address = ""
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -243,24 +238,30 @@ class _Peer(asyncio.BufferedProtocol):
             self._service.ended(End.DISPLACED, "too many connections, all of them busy", self._address)
             self._transport.abort()
 
-    def get_buffer(self, _sizehint: int) -> memoryview:
-        return self._buffer
+    def _yielded(self) -> None:
+        """Others have their turn before it goes on."""
+        self._transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._go_on)
 
-    def buffer_updated(self, nbytes: int) -> None:
-        self._receive(bytes(self._buffer[:nbytes]))
+    def _go_on(self) -> None:
+        if not self._unread:
+            self._connection.resume()
+            if self._connection.over or not self._connection.stopped:
+                self._transport.resume_reading()  # once it is over, to see the peer close
 
     def pause_writing(self) -> None:
-        """Read nothing more from who does not read: what it asks for would have to be kept."""
+        """Take nothing more from who does not read: what it asks for would have to be kept."""
+        self._connection.stop()
         self._transport.pause_reading()
         self._count_unread()
 
     def resume_writing(self) -> None:
         self._share.hold(-self._unread)
         self._unread = 0
-        self._transport.resume_reading()
+        self._go_on()
 
     def _count_unread(self) -> None:
-        more = self._transport.get_write_buffer_size() - self._unread
+        more = self._transport.get_write_buffer_size() + self._connection.waiting - self._unread
         fits = self._share.fits(more)
         self._share.hold(more)
         self._unread += more
@@ -312,6 +313,7 @@ class _Peer(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """End it as it is."""
+        self._connection.lost()  # so that nobody writes to it any more
         self._transport.abort()
 
     def _closed(self, reason: End, cause: str) -> None:

@@ -11,6 +11,7 @@ import logging
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from authz_service._pb.external_auth_pb2 import CheckResponse
 from authz_service.core.errors import StartFailed
 from authz_service.transport import asyncio_server
 from authz_service.transport.asyncio_server import SERVICE, AsyncioServer
@@ -58,6 +60,9 @@ class Checks:
     def check(self, _data: bytes, _time_remaining: float | None) -> Any:
         self.asked += 1
         return self._for_ever() if self.waiting else ANSWER
+
+    def are_working(self, count: int) -> bool:
+        return self.working == count
 
     async def _for_ever(self) -> bytes:
         self.working += 1
@@ -175,7 +180,8 @@ async def pouring(server: AsyncioServer, calls: int) -> AsyncIterator[Caller]:
         client.say(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: MOST_WINDOW}))
         client.say(frames.window_update(0, MOST_WINDOW - 65_535))
         client.say(*(client.check(message=REQUEST) for _ in range(calls)))
-        await until(lambda: bool(peers(server)) and not peers(server)[0]._transport.is_reading())
+        await until(lambda: bool(peers(server)) and peers(server)[0]._unread > 0)
+        assert not peers(server)[0]._transport.is_reading()
         yield client
 
 
@@ -204,9 +210,7 @@ async def test_who_never_reads_is_given_up(server: AsyncioServer, caplog: pytest
         seconds(server, QUIET + GRACE)
         assert not caplog.records
         seconds(server, 1)
-        (record,) = caplog.records
-        assert record.levelname == "WARNING"
-        told = record.fields  # type: ignore[attr-defined] # ours
+        (told,) = ended(caplog)
         assert (told["reason"], told["cause"]) == ("idle", "nobody reads what we write")
         assert told["peer"].startswith("127.0.0.1:")
         seconds(server, asyncio_server._CLOSING + 1)  # our last words are not read either
@@ -254,6 +258,185 @@ async def test_who_connects_and_does_not_begin_is_gone(server: AsyncioServer) ->
     silent = Caller(reader, writer)
     await silent.until_closed()
     assert [code for _, code in silent.goaways] == [frames.ErrorCode.PROTOCOL_ERROR]
+
+
+async def test_who_asks_much_at_once_is_answered_by_turns_with_others(server: AsyncioServer, checks: Checks) -> None:
+    async with caller(server) as eager, caller(server) as other:
+        await eager.answered(eager.check())
+        await other.answered(other.check())
+        eager.say(frames.window_update(0, MOST_WINDOW - 65_535), frames.settings({4: MOST_WINDOW}))
+        eager.say(*(eager.check() for _ in range(2000)))
+        await other.answered(other.check())
+        assert checks.asked < 1500
+        last = eager.next_stream - 2
+        await eager.until(lambda: last in eager.answers and eager.answers[last].ended)
+        assert checks.asked == 2003
+
+
+# Too many.
+
+
+@pytest.fixture
+def limit(monkeypatch: pytest.MonkeyPatch) -> int:
+    """So many connections are served."""
+    monkeypatch.setattr(asyncio_server, "MAX_CONNECTIONS", 5)
+    return 5
+
+
+@contextlib.asynccontextmanager
+async def callers(server: AsyncioServer, count: int) -> AsyncIterator[list[Caller]]:
+    async with contextlib.AsyncExitStack() as stack:
+        clients = []
+        for _ in range(count):
+            clients.append(await stack.enter_async_context(caller(server)))
+            await clients[-1].answered(clients[-1].check())
+            seconds(server, 1)
+        yield clients
+
+
+def from_another_host(server: AsyncioServer) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), source_address=("127.0.0.2", 0))
+
+
+def displaced(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [each for each in ended(caplog) if each["reason"] == "displaced"]
+
+
+def ended(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """What was told of connections that we ended."""
+    told = [record for record in caplog.records if record.name == "authz.transport"]
+    assert {(record.levelname, record.getMessage()) for record in told} <= {("WARNING", "connection ended")}
+    return [record.fields for record in told]  # type: ignore[attr-defined] # ours
+
+
+async def test_where_no_room_is_left_the_connection_that_was_silent_for_longest_makes_it(
+    limit: int, server: AsyncioServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with callers(server, limit) as clients:
+        await clients[0].answered(clients[0].check())
+        async with caller(server) as newcomer:
+            await newcomer.answered(newcomer.check())
+            await clients[1].until(lambda: bool(clients[1].goaways))
+            await clients[1].answered(clients[1].check())  # it was on its way
+            clients[1].say(frames.frame(frames.PING, frames.ACK, 0, clients[1].pings()[-1]))
+            await clients[1].until_closed()
+            await until(lambda: len(peers(server)) == limit)
+            for each in (*clients[:1], *clients[2:]):
+                await each.answered(each.check())
+    (told,) = displaced(caplog)
+    assert told["peer"].startswith("127.0.0.1:")
+
+
+async def test_where_all_of_a_host_are_busy_those_that_came_first_stay(
+    limit: int, server: AsyncioServer, checks: Checks, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with callers(server, limit) as clients:
+        checks.waiting = True
+        for each in clients:
+            each.say(each.check())
+        await until(lambda: checks.working == limit)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        assert checks.working == limit
+    assert len(displaced(caplog)) == 1
+
+
+async def test_a_host_with_many_connections_shuts_out_no_other_one(
+    limit: int, server: AsyncioServer, checks: Checks
+) -> None:
+    async with callers(server, limit) as clients:
+        checks.waiting = True
+        for number, each in enumerate(clients, 1):
+            each.say(each.check())
+            await until(partial(checks.are_working, number))
+            seconds(server, 1)
+        checks.waiting = False
+        async with caller(server, from_another_host(server)) as other:
+            await other.answered(other.check())
+            assert checks.working == limit - 1
+            await clients[0].until_closed()
+            last = clients[0].answers[3]
+            assert (last.status, CheckResponse.FromString(last.messages[0]).denied_response.status.code) == ("0", 503)
+            for _ in range(limit):  # more of them displace their own
+                await callers_come_and_stay(server)
+            await other.answered(other.check())
+
+
+async def callers_come_and_stay(server: AsyncioServer) -> None:
+    """One that opens a connection, and is told nothing."""
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    await asyncio.sleep(0.01)
+    writer.close()
+
+
+async def test_however_fast_they_come_few_more_than_allowed_are_there(
+    limit: int, server: AsyncioServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asyncio_server, "_LEAVING", 3)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(50):
+            await stack.enter_async_context(caller(server))
+            await asyncio.sleep(0.001)
+            assert len(peers(server)) <= limit + 4
+        async with caller(server, from_another_host(server)) as other:
+            await other.answered(other.check())
+
+
+def test_there_are_never_more_connections_than_files_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource", reason="NOT PROVED, since this is no Unix: the limit by open files")
+    for files, connections in ((1024, 896), (1 << 20, 1024), (100, 1), (resource.RLIM_INFINITY, 1024)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
+        assert asyncio_server._max_connections() == connections
+
+
+async def test_of_all_who_do_not_read_a_bounded_part_is_kept(
+    server: AsyncioServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = server._peers.memory
+    memory.shared = 200_000
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(4):
+            slow = await stack.enter_async_context(paused(server))
+            for _ in range(20):
+                if not slow.writer.transport.is_closing():
+                    slow.say(*(slow.check(message=REQUEST) for _ in range(CALLS // 20)))
+                await asyncio.sleep(0.001)
+            assert memory.used <= memory.shared
+            async with caller(server) as other:
+                await other.answered(other.check())
+        assert 0 < len(peers(server)) < 4
+    assert {each["cause"] for each in ended(caplog)} == {"no room is left for what it does not read"}
+    await until(lambda: not peers(server))
+    assert memory.used == 0
+
+
+@contextlib.asynccontextmanager
+async def paused(server: AsyncioServer) -> AsyncIterator[Caller]:
+    """A client that lets itself be told everything, and reads nothing."""
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    slow.connect(("127.0.0.1", server.port))
+    async with caller(server, slow) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined] # it is one that reads
+        client.say(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: MOST_WINDOW}))
+        client.say(frames.window_update(0, MOST_WINDOW - 65_535))
+        yield client
+        client.writer.transport.abort()  # else it would wait until the server has read all
+
+
+async def test_who_says_what_is_no_http2_is_told_of_in_the_log_now_and_then(
+    server: AsyncioServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        await reader.read()
+        writer.close()
+    (told,) = ended(caplog)
+    assert (told["reason"], told["cause"]) == ("not_http2", "this is not HTTP/2")
+    assert told["peer"].startswith("127.0.0.1:")
 
 
 # Who takes back what it asked.

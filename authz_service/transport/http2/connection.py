@@ -94,6 +94,7 @@ _PREFIX = 5  # octets before a gRPC message: whether it is compressed, and its l
 _PRIORITY_BYTES = 5
 _CODE_BYTES, _PING_BYTES, _SETTING_BYTES = 4, 8, 6
 _NOT_TOLD = MOST_STREAM + 1  # instead of the last stream that is served, as long as it may be any
+_CALL_WORK, _MAX_WORK = 256, 32 << 10  # of one turn: a hundred calls, or so many octets of header blocks
 _REMEMBERED_RESETS = 1000  # streams of which frames may still be on their way when we have ended them
 
 
@@ -102,7 +103,7 @@ class Service(Protocol):
 
     @property
     def max_message_bytes(self) -> int:
-        """How much of a message is worth keeping. Of a longer one a part that is longer than this is handed over."""
+        """How long a message may be that is served."""
 
     @property
     def streamed(self) -> Container[bytes]:
@@ -139,11 +140,17 @@ class _Incoming(NamedTuple):
 class Connection:
     """What a peer's bytes mean."""
 
-    def __init__(self, service: Service, share: Share, closed: Callable[[End, str], None]) -> None:
-        """``closed`` is called once, with the reason and the cause, when nothing more is to be read or written."""
+    def __init__(
+        self, service: Service, share: Share, closed: Callable[[End, str], None], yielded: Callable[[], None]
+    ) -> None:
+        """``closed`` is called once, with the reason and the cause, when nothing more is to be read or written.
+
+        ``yielded`` is called when so much was done that others should have their turn, before ``resume`` goes on.
+        """
         self._service = service
         self._share = share
         self._closed = closed
+        self._yielded = yielded
         self._headers = HeaderBlocks()
         self._calls: dict[int, Call] = {}
         self._reset: dict[int, None] = {}  # streams that we have ended before the peer did, in order
@@ -167,6 +174,8 @@ class Connection:
         self._most_stream = _NOT_TOLD  # the last one that is served
         self._frames_left, self._resets_left = MOST_FRAMES, MOST_RESETS
         self.over = False
+        self.stopped = False  # whether nothing is taken, now or any more
+        self._work = 0  # done in this turn
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
             self._data, self._head, self._priority, self._rst_stream, self._settings, self._push_promise, self._ping,
             self._goaway, self._window_update, self._continuation, self._unknown,
@@ -190,10 +199,13 @@ class Connection:
 
     def receive(self, data: bytes) -> None:
         """Take what came."""
-        if self.over:
+        if self.stopped:
+            if not self.over:
+                self._buffer += data
             return
         self._heard, self._asked = self._ticks, False
         self._receiving = True
+        self._work = 0
         try:
             self._frames(self._buffer + data if self._buffer else data)
         except ConnectionFault as fault:
@@ -201,6 +213,21 @@ class Connection:
         finally:
             self._receiving = False
         self._flush()
+
+    def stop(self) -> None:
+        """Take nothing for a while."""
+        self.stopped = True
+
+    def resume(self) -> None:
+        """Take what has come meanwhile."""
+        if not self.over:
+            self.stopped = False
+            self.receive(b"")
+
+    @property
+    def waiting(self) -> int:
+        """Octets that have come and were not taken."""
+        return len(self._buffer)
 
     def tick(self, *, writing: bool = False) -> None:
         """A second has passed. ``writing`` says that what was written has not gone out yet, so that nothing is read."""
@@ -236,7 +263,7 @@ class Connection:
     def lost(self) -> None:
         """The peer is gone: whoever still works for it need not."""
         if not self.over:
-            self.over = True
+            self._over()
             self._cancel_all()
         self._share.close()
 
@@ -280,10 +307,10 @@ class Connection:
                 handlers[min(kind, _UNKNOWN)](flags, stream, data[start:at])
             except StreamFault as fault:
                 self._break(stream, fault)
-            if self.over:
-                return
+            if self.stopped:
+                break
         self._buffer = data[at:] if at < end else b""
-        if at == end:
+        if at == end or self.stopped:
             self._partial = None
         elif at or self._partial is None:
             self._partial = self._ticks
@@ -323,8 +350,17 @@ class Connection:
             self._more_headers(self._block, payload)
         elif stream > self._last_stream:
             self._begin(flags, stream, self._headers.head(payload))
+            self._work += _CALL_WORK + len(payload)
+            if self._work > _MAX_WORK:
+                self._yield()
         else:
             self._trailers(flags, stream, self._headers.decoded(payload))
+
+    def _yield(self) -> None:
+        """Let others have their turn."""
+        if not self.stopped:
+            self.stopped = True
+            self._yielded()
 
     def _continuation(self, flags: int, stream: int, payload: bytes) -> None:
         incoming = self._block
@@ -346,6 +382,9 @@ class Connection:
         if self._block_octets > MAX_HEADER_BLOCK or self._block_frames > MOST_CONTINUATIONS:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block without end")
         incoming.block.feed(part)
+        self._work += len(part)
+        if self._work > _MAX_WORK:
+            self._yield()
 
     def _begin(self, flags: int, stream: int, head: Head) -> None:
         self._last_stream = stream
@@ -771,7 +810,7 @@ class Connection:
 
     def _close_if_drained(self) -> None:
         if self._most_stream != _NOT_TOLD and not self._calls and not self.over:
-            self.over = True
+            self._over()
             self._write_out()
             self._closed(End.DRAINED, "drained")
 
@@ -780,8 +819,11 @@ class Connection:
             return End.NOT_HTTP2
         return End.FLOOD if fault.code == ErrorCode.ENHANCE_YOUR_CALM else End.PROTOCOL_ERROR
 
+    def _over(self) -> None:
+        self.over = self.stopped = True
+
     def _end(self, code: ErrorCode, reason: End, cause: str) -> None:
-        self.over = True
+        self._over()
         for call in list(self._calls.values()):
             self._dismiss(call, CONNECTION_ENDED, ErrorCode.NO_ERROR)
         self._out.append(frames.goaway(min(self._last_stream, self._most_stream), code))

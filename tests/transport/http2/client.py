@@ -138,15 +138,18 @@ class Client(Speaker):
         self.service = service or Service()
         self.memory = memory or Memory()
         self.closed: list[tuple[End, str]] = []
-        self.writes = 0
+        self.writes = self.yielded = 0
         self.connect()
         self.connection.receive(frames.PREFACE + frames.settings(settings or {}))
 
     def connect(self) -> None:
         """Begin a connection anew."""
         self.share = Share(self.memory)
-        self.connection = Connection(self.service, self.share, self._ended)
+        self.connection = Connection(self.service, self.share, self._ended, self._yielded)
         self.connection.start(self._read)
+
+    def _yielded(self) -> None:
+        self.yielded += 1
 
     def _ended(self, reason: End, cause: str) -> None:
         self.closed.append((reason, cause))
@@ -158,6 +161,8 @@ class Client(Speaker):
     def send(self, *parts: bytes) -> None:
         """Send these together."""
         self.connection.receive(b"".join(parts))
+        while self.connection.stopped and not self.connection.over:
+            self.connection.resume()
 
     def call(self, message: bytes = b"m", *more: tuple[str, str]) -> Answer:
         """Make a call, and look at its answer."""

@@ -282,6 +282,39 @@ def test_who_asks_again_and_again_without_reading_is_answered_no_more() -> None:
     assert client.connection._calls[1].ending
 
 
+# Turns.
+
+
+def test_after_so_many_calls_others_have_their_turn_and_all_are_answered() -> None:
+    client = Client()
+    client.send(frames.window_update(0, 1 << 20), *[client.request(b"%d" % number) for number in range(1000)])
+    assert 5 < client.yielded < 20
+    assert [client.answers[stream].messages[0] for stream in range(1, 2000, 2)] == [b"%d" % n for n in range(1000)]
+
+
+def test_a_long_header_block_is_taken_in_several_turns() -> None:
+    client = Client(Service(denied=(CHECK,)))
+    long = headers.block((b"tracestate", b"x" * 500_000))
+    client.send(in_frames(1, client.block() + long), data(1, framed(b"m")))
+    assert client.yielded >= 10
+    assert client.answers[1].messages == [DENIED]
+
+
+def test_what_comes_while_others_have_their_turn_waits() -> None:
+    client = Client()
+    client.connection.stop()
+    client.connection.receive(client.request(b"a"))
+    client.connection.receive(client.request(b"b"))
+    assert (client.service.served, client.connection.waiting > 50) == ([], True)
+    client.connection.resume()
+    assert (client.service.served, client.connection.waiting) == ([b"a", b"b"], 0)
+    client.connection.stop()
+    client.connection.receive(client.request(b"c"))
+    client.connection.lost()
+    client.connection.resume()
+    assert client.service.served == [b"a", b"b"]
+
+
 # What is kept.
 
 

@@ -217,13 +217,15 @@ TestCorrect = Correct.TestCase
 def fed(octets: bytes, cuts: list[int]) -> tuple[Connection, Service, bytes]:
     """A connection that was sent this in these pieces, and what it said."""
     service, said = Service(), bytearray()
-    each = Connection(service, Share(Memory()), lambda *_: None)
+    each = Connection(service, Share(Memory()), lambda *_: None, lambda: None)
     each.start(said.extend)
     at = 0
     for cut in cuts:
         each.receive(octets[at : at + cut])
         at += cut
     each.receive(octets[at:])
+    while each.stopped and not each.over:
+        each.resume()
     return each, service, bytes(said)
 
 
