@@ -230,7 +230,13 @@ def fed(octets: bytes, cuts: list[int]) -> tuple[Connection, Service, bytes]:
 
 
 def test_what_was_recorded_is_served() -> None:
-    assert [path.name for path in RECORDED] == ["envoy.bin", "envoy_traced.bin", "grpcio.bin", "h2load.bin"]
+    assert [path.name for path in RECORDED] == [
+        "envoy.bin",
+        "envoy_odd.bin",
+        "envoy_traced.bin",
+        "grpcio.bin",
+        "h2load.bin",
+    ]
     for path in RECORDED:
         each, service, _ = fed(path.read_bytes(), [])
         assert service.served
