@@ -111,9 +111,16 @@ class App:
 
     def _server_of(self, server: Server, shared: Shared | None) -> GrpcioServer | AsyncioServer:
         if server.transport == "grpcio":
-            return GrpcioServer(server.grpc_address, server.tls, self.servicer.check, shared)
+            return GrpcioServer(
+                server.grpc_address, server.tls, self.servicer.check, shared, refuse=self.servicer.refuse
+            )
         return AsyncioServer(
-            server.grpc_address, server.tls, self.servicer.answer, lambda: self.servicer.terms.max_request_bytes, shared
+            server.grpc_address,
+            server.tls,
+            self.servicer.answer,
+            lambda: self.servicer.terms.max_request_bytes,
+            shared,
+            refuse=self.servicer.refuse,
         )
 
     @property

@@ -8,12 +8,17 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
 from authz_service._pb.external_auth_pb2 import CheckResponse
 from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.grpcio_server import GrpcioServer
+from authz_service.transport.mapping import response_of
+
+if TYPE_CHECKING:
+    from authz_service.core.decision import Deny
 
 _EMPTY = CheckResponse().SerializeToString()
 
@@ -26,12 +31,16 @@ async def _awaited(_data: bytes, _time_remaining: float | None) -> bytes:
     return _EMPTY
 
 
+def _refused(denial: Deny) -> bytes:
+    return response_of(denial, "-")
+
+
 async def _serve(transport: str, address: str, up: Path) -> None:
     server: AsyncioServer | GrpcioServer
     if transport == "asyncio":
-        server = AsyncioServer(address, None, _empty, lambda: 1 << 20)
+        server = AsyncioServer(address, None, _empty, lambda: 1 << 20, refuse=_refused)
     else:
-        server = GrpcioServer(address, None, _awaited)
+        server = GrpcioServer(address, None, _awaited, refuse=_refused)
     await server.start()
     up.touch()  # noqa: ASYNC240 - once, before there is anything to hold up
     await asyncio.Event().wait()

@@ -75,6 +75,28 @@ def configure(level: str, format_: str, stream: Writable, worker: int | None = N
     logging.getLogger(_OWN).propagate = False
 
 
+class SparseLog:
+    """Warnings that others can provoke: one of each kind in a while, which says how many were left out before it."""
+
+    def __init__(self, logger: logging.Logger, clock: Callable[[], float], interval: float) -> None:
+        """``clock`` gives seconds of a clock that is never set, and ``interval`` is in seconds."""
+        self._logger = logger
+        self._clock = clock
+        self._interval = interval
+        self._kinds: dict[str, tuple[float, int]] = {}  # when one was written, and how many were not since
+
+    def warning(self, kind: str, event: str, /, **members: object) -> None:
+        """Write it, if it is time. ``kind`` is of a closed list."""
+        now = self._clock()
+        last, left_out = self._kinds.get(kind, (-math.inf, 0))
+        if now - last < self._interval:
+            self._kinds[kind] = last, left_out + 1
+            return
+        self._kinds[kind] = now, 0
+        more = {"left_out": left_out} if left_out else {}
+        self._logger.warning(event, extra=fields(**members, **more))
+
+
 class DecisionLog:
     """One line a decision."""
 

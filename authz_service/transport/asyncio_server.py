@@ -1,8 +1,8 @@
 """The server on asyncio: our own HTTP/2, for the little that a sidecar is asked.
 
-Law: a call that can be decided at once is answered inside the callback that read it: no task, no other turn of the
-loop, and one write for all the calls that came together. As in the other transport, no limit is enforced by a gRPC
-error where a denial can enforce it.
+Invariants: a call that can be decided at once is answered inside the callback that read it: no task, no other turn of
+the loop, and one write for all the calls that came together. Every call to Check is answered by a CheckResponse,
+whatever is wrong with it. How many peers there are is bounded, and what all of them together make the process keep.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -18,11 +20,14 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
+from authz_service.core.decision import INTERNAL_ERROR
 from authz_service.core.errors import StartFailed
-from authz_service.telemetry.logs import fields
+from authz_service.telemetry.logs import SparseLog, fields
+from authz_service.transport import mapping
 from authz_service.transport.addresses import BACKLOG, bound_with_care, listening_sockets, shared_sockets, unlinked
-from authz_service.transport.http2.connection import Connection
+from authz_service.transport.http2.connection import Connection, End
 from authz_service.transport.http2.headers import Status
+from authz_service.transport.http2.memory import MAX_CONNECTIONS, Memory, Share
 from authz_service.transport.tls import ServerContext, certificate_files
 
 if TYPE_CHECKING:
@@ -30,21 +35,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
     from authz_service.config.model import Tls
+    from authz_service.core.decision import Deny
     from authz_service.transport.addresses import Shared
     from authz_service.transport.certificates import CertificateFiles
-    from authz_service.transport.http2.call import Call
+    from authz_service.transport.http2.call import Call, Unserved
 
     # The answer at once, or what awaits it.
     Check = Callable[[bytes, float | None], bytes | Coroutine[None, None, bytes]]
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
+_CHECK: Final = f"/{SERVICE}/Check".encode()
 _HEALTH = "grpc.health.v1.Health"
 _STOPPED = "shutting down"
 _TICK = 1.0  # seconds, as the connection counts them
 _HANDSHAKE = 10.0  # seconds for TLS
 _CLOSING = 5  # ticks for a peer to read our last words
 _ABORTING = 1.0  # seconds for the loop to let go of what was ended
-_WRITTEN = 1 << 20  # octets that may wait for a peer to read them; then nothing more is read from it
+# Octets that may wait for a peer to read them; then nothing more is taken from it, and they count by what they take.
+_WRITTEN = 32 << 10
+_LEAVING = 64  # connections beyond the most that may still finish what they are at
+_SPARE_FILES = 128  # descriptors for everything but connections
+_LOG_INTERVAL = 10.0  # seconds between two log lines about one reason
+_OK = 200
 
 
 class AsyncioServer:
@@ -57,10 +69,13 @@ class AsyncioServer:
         check: Check,
         max_message_bytes: Callable[[], int],
         shared: Shared | None = None,
+        *,
+        refuse: Callable[[Deny], bytes],
     ) -> None:
-        """``address`` is ``host:port``, ``[v6]:port`` or ``unix:/path``. A longer message is handed over in part.
+        """``address`` is ``host:port``, ``[v6]:port`` or ``unix:/path``.
 
-        ``shared`` is how other processes serve the address too.
+        ``refuse`` makes the answer to a call that is not handed to ``check``, as a longer message is not. ``shared`` is
+        how other processes serve the address too.
 
         Raises:
             StartFailed: when the certificates can not be used.
@@ -69,9 +84,9 @@ class AsyncioServer:
         self._shared = shared
         self._certificates = certificate_files(tls) if tls else None
         self._context = ServerContext(self._certificates) if self._certificates else None
-        self._service = _Service(check, max_message_bytes)
+        self._service = _Service(check, refuse, max_message_bytes)
         self._servers: list[asyncio.Server] = []
-        self._peers: set[_Peer] = set()
+        self._peers = _Peers(_max_connections())
         self._ticking: asyncio.TimerHandle | None = None
         self.port = 0
 
@@ -149,35 +164,110 @@ async def _ended(waited_for: Iterable[asyncio.Future[Any]], seconds: float) -> N
         await asyncio.wait(waiting, timeout=seconds)
 
 
+def _max_connections() -> int:
+    """As many as we serve, and as the system lets us open beside all else."""
+    if sys.platform == "win32":
+        return MAX_CONNECTIONS
+    import resource  # noqa: PLC0415 - absent on Windows
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(1, min(MAX_CONNECTIONS, files - _SPARE_FILES))
+
+
+class _Peers(set["_Peer"]):
+    """The connections that are there, and what they have in common."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+        self.memory = Memory()
+
+    def admit(self, newcomer: _Peer) -> bool:
+        """Whether there is room for one more; where there is none, it is made if it can be.
+
+        Of the host that most connections are from, one makes room: so nobody who opens many can shut out who opens few.
+        It is the one that has been silent for longest, of those that ask nothing if there are any. Between connections
+        of one host that all are busy, those that came first stay.
+        """
+        if len(self) < self._limit:
+            self.add(newcomer)
+            return True
+        staying = [peer for peer in self if not peer.leaving]
+        if len(staying) >= self._limit:
+            hosts = Counter(peer.host for peer in (*staying, newcomer))
+            most = max(hosts.values())
+            crowd = [peer for peer in staying if hosts[peer.host] == most]
+            idle = [peer for peer in crowd if peer.idle]
+            if not idle and hosts[newcomer.host] == most:
+                return False
+            max(idle or crowd, key=_silent).displace(at_once=len(self) - len(staying) >= _LEAVING)
+        self.add(newcomer)
+        return True
+
+
+def _silent(peer: _Peer) -> int:
+    return peer.silent
+
+
 class _Peer(asyncio.Protocol):
     """A connection on a socket."""
 
-    def __init__(self, service: _Service, peers: set[_Peer]) -> None:
+    def __init__(self, service: _Service, peers: _Peers) -> None:
         self._service = service
         self._peers = peers
-        self._writing = False  # whether more is written than the peer reads
+        self._share = Share(peers.memory)
+        self._unread = 0  # octets that are written and that the peer does not read; then nothing is read from it
         self._closing = 0  # ticks since we wanted it to end
-        self._connection = Connection(service, self._closed)
+        self._connection = Connection(service, self._share, self._closed, self._yielded)
         self.data_received = self._connection.receive  # type: ignore[method-assign] # without a call between
+        self.leaving = False
+        self.host = self._address = ""
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self.host, self._address = _address_of(transport.get_extra_info("peername"))
         if self._service.stopped:  # its TLS handshake went on meanwhile
             self._transport.abort()
-            return
-        self._transport.set_write_buffer_limits(high=_WRITTEN)
-        self._peers.add(self)
-        self._connection.start(self._transport.write)
+        elif self._peers.admit(self):
+            self._transport.set_write_buffer_limits(high=_WRITTEN)
+            self._connection.start(self._transport.write)
+        else:
+            self._service.ended(End.DISPLACED, "too many connections, all of them busy", self._address)
+            self._transport.abort()
+
+    def _yielded(self) -> None:
+        """Others have their turn before it goes on."""
+        self._transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self._unread:
+            self._connection.resume()
+            if self._connection.over or not self._connection.stopped:
+                self._transport.resume_reading()  # once it is over, to see the peer close
 
     def pause_writing(self) -> None:
-        """Read nothing more from who does not read: what it asks for would have to be kept."""
-        self._writing = True
+        """Take nothing more from who does not read: what it asks for would have to be kept."""
+        self._connection.stop()
         self._transport.pause_reading()
+        self._count_unread()
 
     def resume_writing(self) -> None:
-        self._writing = False
-        self._transport.resume_reading()
+        self._share.hold(-self._unread)
+        self._unread = 0
+        self._go_on()
+
+    def _count_unread(self) -> None:
+        more = self._transport.get_write_buffer_size() + self._connection.waiting - self._unread
+        fits = self._share.fits(more)
+        self._share.hold(more)
+        self._unread += more
+        if not fits:
+            self._service.ended(End.FLOOD, "no room is left for what it does not read", self._address)
+            self.abort()
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._peers.discard(self)
@@ -187,46 +277,82 @@ class _Peer(asyncio.Protocol):
 
     def tick(self) -> None:
         """A second has passed."""
-        self._connection.tick(writing=self._writing)
+        if self._unread:
+            self._count_unread()
+        self._connection.tick(writing=self._unread > 0)
         if self._connection.over:
             self._closing += 1
             if self._closing > _CLOSING:
                 self.abort()
 
+    @property
+    def idle(self) -> bool:
+        """Whether it asks nothing."""
+        return self._connection.idle
+
+    @property
+    def silent(self) -> int:
+        """For how many ticks nothing has come from it."""
+        return self._connection.silent
+
     def drain(self) -> None:
         """Take no new calls."""
+        self.leaving = True
         self._connection.drain()
+
+    def displace(self, *, at_once: bool) -> None:
+        """Make room for another one. If it asks nothing and there is time, what is on its way is still answered."""
+        cause = "too many connections, and most of them from this host"
+        if not self.idle or at_once:
+            self._connection.end(End.DISPLACED, cause)
+        else:
+            self._service.ended(End.DISPLACED, cause, self._address)
+            self.drain()
+        if at_once:
+            self.abort()
 
     def abort(self) -> None:
         """End it as it is."""
+        self._connection.lost()  # so that nobody writes to it any more
         self._transport.abort()
 
-    def _closed(self, why: str) -> None:
+    def _closed(self, reason: End, cause: str) -> None:
         """Say no more; the peer closes when it has read all, or see tick."""
-        self._service.told(why)
+        self.leaving = True
+        self._service.ended(reason, cause, self._address)
         if self._transport.can_write_eof():
             self._transport.write_eof()  # to close with something unread would take back what we said
         else:
             self._transport.close()
 
 
+def _address_of(peername: Any) -> tuple[str, str]:
+    """The host that a connection is from, and the whole address for the log; of a unix socket there is neither."""
+    if not isinstance(peername, tuple):
+        return "", "unix"
+    host, port, *_ = peername
+    return str(host), f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+
 class _Service:
     """Answers the calls of every connection."""
 
-    def __init__(self, check: Check, max_message_bytes: Callable[[], int]) -> None:
+    def __init__(self, check: Check, refuse: Callable[[Deny], bytes], max_message_bytes: Callable[[], int]) -> None:
         self._check = check
+        self._refuse = refuse
         self._max_message_bytes = max_message_bytes
         self._serving = False
         self._watching: dict[Call, bool] = {}  # and whether we are what they watch
         self.tasks: set[asyncio.Task[bytes]] = set()
         self.stopped = False
         self._logger = logging.getLogger("authz.transport")
+        self._warnings = SparseLog(self._logger, time.monotonic, _LOG_INTERVAL)
         self._reflection = reflection.ReflectionServicer((SERVICE, _HEALTH, reflection.SERVICE_NAME))
         reflected = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo".encode()
         self.streamed = frozenset({reflected})
         self._methods: dict[bytes, Callable[[Call, bytes], None]] = {
             reflected: self._serve_reflection,
-            f"/{SERVICE}/Check".encode(): self._serve_check,
+            _CHECK: self._serve_check,
             f"/{_HEALTH}/Check".encode(): self._serve_health,
             f"/{_HEALTH}/Watch".encode(): self._serve_watch,
         }
@@ -235,23 +361,38 @@ class _Service:
     def max_message_bytes(self) -> int:
         return self._max_message_bytes()
 
-    def told(self, why: str) -> None:
+    def ended(self, reason: End, cause: str, peer: str) -> None:
         """A connection has been ended by us."""
-        self._logger.debug("connection ended", extra=fields(cause=why))
+        if reason == End.DRAINED:
+            self._logger.debug("connection ended", extra=fields(reason=reason, cause=cause, peer=peer))
+        else:
+            self._warnings.warning(reason, "connection ended", reason=reason, cause=cause, peer=peer)
 
     def serve(self, call: Call, message: bytes) -> None:
-        method = self._methods.get(call.head.path)
-        if method is None:
+        path = call.head.path
+        method = self._methods.get(path)
+        if call.head.http_status != _OK and path != _CHECK:
+            call.refuse_http()
+        elif method is None:
             call.refuse(Status.UNIMPLEMENTED, "unknown method")
-            return
-        try:
-            method(call, message)
-        except Exception as fault:  # noqa: BLE001 - one call's fault must not end the connection, which is that of others
-            self._failed(call, fault)
+        else:
+            try:
+                method(call, message)
+            except Exception as fault:  # noqa: BLE001 - one call's fault must not end the connection, which is that of others
+                self._failed(call, fault)
+
+    def denial(self, call: Call, why: Unserved) -> bytes | None:
+        """That of a call to Check, and of one of which nobody can tell what it calls."""
+        if call.head.path and call.head.path != _CHECK:
+            return None
+        return self._refuse(mapping.overloaded(why.cause) if why.temporary else mapping.unreadable(why.cause))
 
     def _failed(self, call: Call, fault: BaseException) -> None:
         self._logger.error("serving failed", exc_info=fault)
-        call.refuse(Status.INTERNAL, "a fault of the server")
+        if call.head.path == _CHECK:
+            call.answer(self._refuse(INTERNAL_ERROR))
+        else:
+            call.refuse(Status.INTERNAL, "a fault of the server")
 
     def _serve_check(self, call: Call, message: bytes) -> None:
         answer = self._check(message, call.head.timeout)
@@ -265,9 +406,12 @@ class _Service:
 
     def _answer_later(self, call: Call, task: asyncio.Task[bytes]) -> None:
         self.tasks.discard(task)
-        if task.cancelled():
+        if not call.open:
+            if not task.cancelled():
+                task.exception()  # which is nobody's any more, but must have been looked at
             return
-        if (fault := task.exception()) is None:
+        fault = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if fault is None:
             call.answer(task.result())
         else:
             self._failed(call, fault)

@@ -1,12 +1,14 @@
 """The server on grpcio's asyncio API.
 
-Law: it moves bytes. It sets no limit that grpcio would enforce with a gRPC error, since that would let the request
-through wherever the mesh runs with ``failure_mode_allow: true``; limits are enforced in the servicer, by denials.
+Invariants: it moves bytes. It sets no limit that grpcio would enforce with a gRPC error, since that would let the
+request through wherever the mesh runs with ``failure_mode_allow: true``; limits are enforced here and in the servicer,
+by denials. What grpcio refuses by itself is listed in README.md ("Two transports").
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import TYPE_CHECKING
 
 import grpc
@@ -15,14 +17,20 @@ from grpc_health.v1._async import HealthServicer
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
+from authz_service.core.decision import INTERNAL_ERROR
 from authz_service.core.errors import StartFailed
+from authz_service.transport import mapping
 from authz_service.transport.addresses import bound_with_care
 from authz_service.transport.certificates import CertificateFiles
+from authz_service.transport.http2.call import HEADERS_TOO_LONG, NOT_ONE_MESSAGE
+from authz_service.transport.http2.compression import MAX_HEADER_LIST
+from authz_service.transport.http2.fields import OVERHEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from authz_service.config.model import Tls
+    from authz_service.core.decision import Deny
     from authz_service.transport.addresses import Shared
     from authz_service.transport.certificates import Certificates
 
@@ -48,10 +56,19 @@ _OPTIONS = (
 class GrpcioServer:
     """Serves Check, health and reflection on one address."""
 
-    def __init__(self, address: str, tls: Tls | None, check: Check, shared: Shared | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        tls: Tls | None,
+        check: Check,
+        shared: Shared | None = None,
+        *,
+        refuse: Callable[[Deny], bytes],
+    ) -> None:
         """``address`` is ``host:port``, ``[v6]:port`` or ``unix:/path``.
 
-        ``shared`` is how other processes serve the address too, which can not be a unix socket.
+        ``refuse`` makes the answer to a call that is not handed to ``check``. ``shared`` is how other processes serve
+        the address too, which can not be a unix socket.
 
         Raises:
             StartFailed: when the certificates can not be used.
@@ -60,8 +77,10 @@ class GrpcioServer:
         self._shared = shared is not None
         self._certificates = CertificateFiles(tls) if tls else None
         self._check = check
+        self._refuse = refuse
         self._health = HealthServicer()
         self._server: grpc.aio.Server | None = None
+        self._logger = logging.getLogger("authz.transport")
         self.port = 0
 
     @property
@@ -102,17 +121,37 @@ class GrpcioServer:
             self._server = None
 
     def _handler(self) -> grpc.GenericRpcHandler:
-        check = self._check
+        # As of a stream of requests, since grpcio leaves a call without one unanswered that it takes for unary.
+        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_unary_rpc_method_handler(self._serve)
+        return grpc.method_handlers_generic_handler(SERVICE, {"Check": method})
 
-        async def serve(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            return await check(data, context.time_remaining())
-
-        return grpc.method_handlers_generic_handler(SERVICE, {"Check": grpc.unary_unary_rpc_method_handler(serve)})
+    async def _serve(self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        try:
+            data = await _only(messages)
+            if data is None:
+                return self._refuse(mapping.unreadable(NOT_ONE_MESSAGE.cause))
+            if _octets_of(context) > MAX_HEADER_LIST:
+                return self._refuse(mapping.unreadable(HEADERS_TOO_LONG.cause))
+            return await self._check(data, context.time_remaining())
+        except Exception:
+            self._logger.exception("serving failed")
+            return self._refuse(INTERNAL_ERROR)
 
     def _bind(self, server: grpc.aio.Server) -> int:
         if self._certificates is None:
             return server.add_insecure_port(self._address)
         return server.add_secure_port(self._address, _credentials(self._certificates))
+
+
+async def _only(messages: AsyncIterator[bytes]) -> bytes | None:
+    """The one message, if there is one and no other."""
+    only = await anext(messages, None)
+    return only if await anext(messages, None) is None else None
+
+
+def _octets_of(context: grpc.aio.ServicerContext[bytes, bytes]) -> int:
+    """How long the header list is (RFC 9113 section 6.5.2)."""
+    return sum(len(name) + len(value) + OVERHEAD for name, value in context.invocation_metadata() or ())
 
 
 def _credentials(files: CertificateFiles) -> grpc.ServerCredentials:

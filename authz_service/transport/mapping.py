@@ -46,7 +46,20 @@ def _problem(reason: Reason, denial: Denial) -> str:
 
 
 _PROBLEMS = {reason: _problem(reason, denial) for reason, denial in DENIALS.items()}
-UNREADABLE = deny_without_rule(Reason.MALFORMED_REQUEST, "not a CheckRequest, or larger than max_request_bytes")
+_RETRY_AFTER_OVERLOAD = 1  # seconds
+
+
+def unreadable(cause: str) -> Deny:
+    """The decision about a request that cannot be read."""
+    return deny_without_rule(Reason.MALFORMED_REQUEST, cause)
+
+
+def overloaded(cause: str) -> Deny:
+    """The decision about a request that cannot be served now."""
+    return Deny(Reason.DEADLINE_EXCEEDED, cause=cause, retry_after=_RETRY_AFTER_OVERLOAD)
+
+
+UNREADABLE = unreadable("not a CheckRequest, or larger than max_request_bytes")
 
 
 def attributes_of(data: bytes) -> Attributes:

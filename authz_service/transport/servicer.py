@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from authz_service.authorizer import Pending
 from authz_service.core.attributes import Attributes
-from authz_service.core.decision import INTERNAL_ERROR, Decision
+from authz_service.core.decision import INTERNAL_ERROR, Decision, Deny
 from authz_service.core.errors import Rejected
 from authz_service.transport import mapping
 
@@ -78,6 +78,15 @@ class Servicer:
             return self._last_resort(fault, attributes, terms, started)
         finally:
             self._metrics.in_flight -= 1
+
+    def refuse(self, denial: Deny) -> bytes:
+        """The bytes of a denial at which the transport arrived itself, since it could not hand over a request."""
+        started = self._timer()
+        terms = self.terms
+        try:
+            return self._answer(_UNREAD, denial, terms, started)
+        except Exception as fault:  # noqa: BLE001 - as above
+            return self._last_resort(fault, _UNREAD, terms, started)
 
     async def _later(
         self, pending: Pending, budget: float, attributes: Attributes, terms: Terms, started: float

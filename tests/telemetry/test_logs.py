@@ -17,7 +17,7 @@ from authz_service.core.attributes import Attributes
 from authz_service.core.claims import Claims
 from authz_service.core.decision import Allow, Decision, Deny
 from authz_service.core.reasons import DENIALS, Reason
-from authz_service.telemetry.logs import DecisionLog, configure, fields
+from authz_service.telemetry.logs import DecisionLog, SparseLog, configure, fields
 
 HEADER, CLAIMS, SIGNATURE = "eyJhbGciOiJSUzI1NiJ9", "eyJzdWIiOiJ1MSJ9", "c2lnbmF0dXJl-bm9ib2R5"
 TOKEN = f"{HEADER}.{CLAIMS}.{SIGNATURE}"
@@ -468,3 +468,23 @@ def test_any_request_gives_exactly_one_line(
     sent = Attributes(method, host, path, {"x-request-id": request_id})
     line = decision_line(Deny(Reason.ID_TOKEN, "read", claims=claims(subject, client_id)), sent)
     assert {"method", "host", "path", "request_id", "subject", "client_id", "duration_us"} <= line.keys()
+
+
+# Warnings that others can provoke.
+
+
+def test_of_each_kind_one_warning_in_a_while_is_written_which_says_how_many_were_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = 0.0
+    log = SparseLog(logging.getLogger("sparse"), lambda: now, 10.0)
+    for now, kind in ((0.0, "a"), (1.0, "a"), (2.0, "b"), (9.9, "a"), (10.0, "a"), (20.0, "a"), (20.0, "b")):
+        log.warning(kind, "it happened", kind=kind, at=now)
+    told = [record.fields for record in caplog.records]  # type: ignore[attr-defined] # ours
+    assert told == [
+        {"kind": "a", "at": 0.0},
+        {"kind": "b", "at": 2.0},
+        {"kind": "a", "at": 10.0, "left_out": 2},
+        {"kind": "a", "at": 20.0},
+        {"kind": "b", "at": 20.0},
+    ]

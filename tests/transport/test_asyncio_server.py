@@ -11,6 +11,7 @@ import logging
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,18 +23,22 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from authz_service._pb.external_auth_pb2 import CheckResponse
 from authz_service.core.errors import StartFailed
 from authz_service.transport import asyncio_server
 from authz_service.transport.asyncio_server import SERVICE, AsyncioServer
 from authz_service.transport.http2 import frames
-from authz_service.transport.http2.connection import DRAINING, GRACE, OPENING, QUIET
+from authz_service.transport.http2.connection import DRAINING, GRACE, OPENING, QUIET, End
 from authz_service.transport.http2.frames import MOST_WINDOW
+from authz_service.transport.mapping import response_of
 from transport.http2.client import GRPC, Speaker, data, framed
 from transport.pki import TlsFiles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from authz_service.core.decision import Deny
 
 HANG_GUARD = 30.0  # seconds: no test waits for it
 UNAVAILABLE = "14"
@@ -56,6 +61,9 @@ class Checks:
         self.asked += 1
         return self._for_ever() if self.waiting else ANSWER
 
+    def are_working(self, count: int) -> bool:
+        return self.working == count
+
     async def _for_ever(self) -> bytes:
         self.working += 1
         try:
@@ -63,6 +71,11 @@ class Checks:
         finally:
             self.working -= 1
         raise AssertionError("it waits for ever")
+
+
+def refuse(denial: Deny) -> bytes:
+    """The answer to a call that is not handed over."""
+    return response_of(denial, "-")
 
 
 class Caller(Speaker):
@@ -115,7 +128,7 @@ def checks() -> Checks:
 @pytest_asyncio.fixture
 async def server(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncioServer]:
     monkeypatch.setattr(asyncio_server, "_TICK", 3600.0)
-    server = AsyncioServer("127.0.0.1:0", None, checks.check, lambda: 1 << 20)
+    server = AsyncioServer("127.0.0.1:0", None, checks.check, lambda: 1 << 20, refuse=refuse)
     await server.start()
     await server.set_serving(serving=True)
     yield server
@@ -167,7 +180,8 @@ async def pouring(server: AsyncioServer, calls: int) -> AsyncIterator[Caller]:
         client.say(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: MOST_WINDOW}))
         client.say(frames.window_update(0, MOST_WINDOW - 65_535))
         client.say(*(client.check(message=REQUEST) for _ in range(calls)))
-        await until(lambda: bool(peers(server)) and not peers(server)[0]._transport.is_reading())
+        await until(lambda: bool(peers(server)) and peers(server)[0]._unread > 0)
+        assert not peers(server)[0]._transport.is_reading()
         yield client
 
 
@@ -196,14 +210,16 @@ async def test_who_never_reads_is_given_up(server: AsyncioServer, caplog: pytest
         seconds(server, QUIET + GRACE)
         assert not caplog.records
         seconds(server, 1)
-        assert [record.fields for record in caplog.records] == [{"cause": "nobody reads what we write"}]  # type: ignore[attr-defined] # ours
+        (told,) = ended(caplog)
+        assert (told["reason"], told["cause"]) == ("idle", "nobody reads what we write")
+        assert told["peer"].startswith("127.0.0.1:")
         seconds(server, asyncio_server._CLOSING + 1)  # our last words are not read either
         await until(lambda: not peers(server))
 
 
 async def test_who_is_told_that_it_is_wrong_has_time_to_read_it_and_no_more(server: AsyncioServer) -> None:
     async with pouring(server, CALLS) as slow:
-        peers(server)[0]._connection._end(frames.ErrorCode.ENHANCE_YOUR_CALM, "it is wrong")
+        peers(server)[0]._connection.end(End.FLOOD, "it is wrong")
         seconds(server, asyncio_server._CLOSING)
         slow.writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
         await slow.until_closed()
@@ -242,6 +258,185 @@ async def test_who_connects_and_does_not_begin_is_gone(server: AsyncioServer) ->
     silent = Caller(reader, writer)
     await silent.until_closed()
     assert [code for _, code in silent.goaways] == [frames.ErrorCode.PROTOCOL_ERROR]
+
+
+async def test_who_asks_much_at_once_is_answered_by_turns_with_others(server: AsyncioServer, checks: Checks) -> None:
+    async with caller(server) as eager, caller(server) as other:
+        await eager.answered(eager.check())
+        await other.answered(other.check())
+        eager.say(frames.window_update(0, MOST_WINDOW - 65_535), frames.settings({4: MOST_WINDOW}))
+        eager.say(*(eager.check() for _ in range(2000)))
+        await other.answered(other.check())
+        assert checks.asked < 1500
+        last = eager.next_stream - 2
+        await eager.until(lambda: last in eager.answers and eager.answers[last].ended)
+        assert checks.asked == 2003
+
+
+# Too many.
+
+
+@pytest.fixture
+def limit(monkeypatch: pytest.MonkeyPatch) -> int:
+    """So many connections are served."""
+    monkeypatch.setattr(asyncio_server, "MAX_CONNECTIONS", 5)
+    return 5
+
+
+@contextlib.asynccontextmanager
+async def callers(server: AsyncioServer, count: int) -> AsyncIterator[list[Caller]]:
+    async with contextlib.AsyncExitStack() as stack:
+        clients = []
+        for _ in range(count):
+            clients.append(await stack.enter_async_context(caller(server)))
+            await clients[-1].answered(clients[-1].check())
+            seconds(server, 1)
+        yield clients
+
+
+def from_another_host(server: AsyncioServer) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), source_address=("127.0.0.2", 0))
+
+
+def displaced(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [each for each in ended(caplog) if each["reason"] == "displaced"]
+
+
+def ended(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """What was told of connections that we ended."""
+    told = [record for record in caplog.records if record.name == "authz.transport"]
+    assert {(record.levelname, record.getMessage()) for record in told} <= {("WARNING", "connection ended")}
+    return [record.fields for record in told]  # type: ignore[attr-defined] # ours
+
+
+async def test_where_no_room_is_left_the_connection_that_was_silent_for_longest_makes_it(
+    limit: int, server: AsyncioServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with callers(server, limit) as clients:
+        await clients[0].answered(clients[0].check())
+        async with caller(server) as newcomer:
+            await newcomer.answered(newcomer.check())
+            await clients[1].until(lambda: bool(clients[1].goaways))
+            await clients[1].answered(clients[1].check())  # it was on its way
+            clients[1].say(frames.frame(frames.PING, frames.ACK, 0, clients[1].pings()[-1]))
+            await clients[1].until_closed()
+            await until(lambda: len(peers(server)) == limit)
+            for each in (*clients[:1], *clients[2:]):
+                await each.answered(each.check())
+    (told,) = displaced(caplog)
+    assert told["peer"].startswith("127.0.0.1:")
+
+
+async def test_where_all_of_a_host_are_busy_those_that_came_first_stay(
+    limit: int, server: AsyncioServer, checks: Checks, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with callers(server, limit) as clients:
+        checks.waiting = True
+        for each in clients:
+            each.say(each.check())
+        await until(lambda: checks.working == limit)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        assert checks.working == limit
+    assert len(displaced(caplog)) == 1
+
+
+async def test_a_host_with_many_connections_shuts_out_no_other_one(
+    limit: int, server: AsyncioServer, checks: Checks
+) -> None:
+    async with callers(server, limit) as clients:
+        checks.waiting = True
+        for number, each in enumerate(clients, 1):
+            each.say(each.check())
+            await until(partial(checks.are_working, number))
+            seconds(server, 1)
+        checks.waiting = False
+        async with caller(server, from_another_host(server)) as other:
+            await other.answered(other.check())
+            assert checks.working == limit - 1
+            await clients[0].until_closed()
+            last = clients[0].answers[3]
+            assert (last.status, CheckResponse.FromString(last.messages[0]).denied_response.status.code) == ("0", 503)
+            for _ in range(limit):  # more of them displace their own
+                await callers_come_and_stay(server)
+            await other.answered(other.check())
+
+
+async def callers_come_and_stay(server: AsyncioServer) -> None:
+    """One that opens a connection, and is told nothing."""
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    await asyncio.sleep(0.01)
+    writer.close()
+
+
+async def test_however_fast_they_come_few_more_than_allowed_are_there(
+    limit: int, server: AsyncioServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asyncio_server, "_LEAVING", 3)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(50):
+            await stack.enter_async_context(caller(server))
+            await asyncio.sleep(0.001)
+            assert len(peers(server)) <= limit + 4
+        async with caller(server, from_another_host(server)) as other:
+            await other.answered(other.check())
+
+
+def test_there_are_never_more_connections_than_files_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource", reason="NOT PROVED, since this is no Unix: the limit by open files")
+    for files, connections in ((1024, 896), (1 << 20, 1024), (100, 1), (resource.RLIM_INFINITY, 1024)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
+        assert asyncio_server._max_connections() == connections
+
+
+async def test_of_all_who_do_not_read_a_bounded_part_is_kept(
+    server: AsyncioServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = server._peers.memory
+    memory.shared = 200_000
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(4):
+            slow = await stack.enter_async_context(paused(server))
+            for _ in range(20):
+                if not slow.writer.transport.is_closing():
+                    slow.say(*(slow.check(message=REQUEST) for _ in range(CALLS // 20)))
+                await asyncio.sleep(0.001)
+            assert memory.used <= memory.shared
+            async with caller(server) as other:
+                await other.answered(other.check())
+        assert 0 < len(peers(server)) < 4
+    assert {each["cause"] for each in ended(caplog)} == {"no room is left for what it does not read"}
+    await until(lambda: not peers(server))
+    assert memory.used == 0
+
+
+@contextlib.asynccontextmanager
+async def paused(server: AsyncioServer) -> AsyncIterator[Caller]:
+    """A client that lets itself be told everything, and reads nothing."""
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    slow.connect(("127.0.0.1", server.port))
+    async with caller(server, slow) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined] # it is one that reads
+        client.say(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: MOST_WINDOW}))
+        client.say(frames.window_update(0, MOST_WINDOW - 65_535))
+        yield client
+        client.writer.transport.abort()  # else it would wait until the server has read all
+
+
+async def test_who_says_what_is_no_http2_is_told_of_in_the_log_now_and_then(
+    server: AsyncioServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        await reader.read()
+        writer.close()
+    (told,) = ended(caplog)
+    assert (told["reason"], told["cause"]) == ("not_http2", "this is not HTTP/2")
+    assert told["peer"].startswith("127.0.0.1:")
 
 
 # Who takes back what it asked.
@@ -322,7 +517,7 @@ async def test_a_tls_handshake_that_outlasts_the_server_leads_nowhere(
     monkeypatch.setattr(asyncio_server, "_TICK", 3600.0)
     authority = trustme.CA()
     files = TlsFiles(tmp_path, authority.issue_cert("localhost"))
-    server = AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20)
+    server = AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20, refuse=refuse)
     await server.start()
     with socket.create_connection(("127.0.0.1", server.port)) as early:
         assert await asyncio.to_thread(asked_over_tls, early, authority)
@@ -355,9 +550,9 @@ async def test_a_key_that_openssl_finds_too_weak_is_no_start_and_no_change(tmp_p
     good, weak = authority.issue_cert("localhost"), WeakPair()
     files = TlsFiles(tmp_path, weak)  # type: ignore[arg-type] # it has what is asked for
     with pytest.raises(StartFailed, match="OpenSSL does not serve with these certificates"):
-        AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20)
+        AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20, refuse=refuse)
     files.write(good)
-    server = AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20)
+    server = AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20, refuse=refuse)
     await server.start()
     files.write(weak)  # type: ignore[arg-type] # as above
     with socket.create_connection(("127.0.0.1", server.port)) as later:
@@ -385,7 +580,7 @@ class WeakPair:
 @pytest.mark.parametrize("way", ["tcp", "unix"])
 async def test_many_that_connect_while_it_is_busy_wait_for_it(way: str, checks: Checks, tmp_path: Path) -> None:
     address = "127.0.0.1:0" if way == "tcp" else f"unix:{tmp_path}/s"
-    server = AsyncioServer(address, None, checks.check, lambda: 1 << 20)
+    server = AsyncioServer(address, None, checks.check, lambda: 1 << 20, refuse=refuse)
     await server.start()
     with contextlib.ExitStack() as stack:
         for _ in range(500):  # it can accept none meanwhile

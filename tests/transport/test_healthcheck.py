@@ -31,7 +31,7 @@ def server_settings(address: str, files: TlsFiles | None = None) -> Server:
 
 @contextlib.asynccontextmanager
 async def running(address: str, files: TlsFiles | None = None, *, serving: bool = True) -> AsyncIterator[GrpcioServer]:
-    server = GrpcioServer(address, files.settings if files else None, never)
+    server = GrpcioServer(address, files.settings if files else None, never, refuse=lambda _denial: b"")
     await server.start()
     await server.set_serving(serving=serving)
     try:

@@ -28,6 +28,7 @@ from authz_service.telemetry.metrics import Metrics
 from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.grpcio_server import SERVICE, GrpcioServer
 from authz_service.transport.http2.frames import PREFACE, settings
+from authz_service.transport.mapping import response_of
 from authz_service.transport.servicer import Servicer, Terms
 from support.missing import not_proved
 from transport.pki import TlsFiles
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from authz_service.config.model import Tls
+    from authz_service.core.decision import Deny
 
     Check = Callable[[bytes, float | None], Coroutine[None, None, bytes]]
     Server = GrpcioServer | AsyncioServer
@@ -48,11 +50,16 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def on_grpcio(address: str, tls: Tls | None, check: Check) -> Server:
-    return GrpcioServer(address, tls, check)
+    return GrpcioServer(address, tls, check, refuse=refuse)
 
 
 def on_asyncio(address: str, tls: Tls | None, check: Check) -> Server:
-    return AsyncioServer(address, tls, check, lambda: 1 << 20)
+    return AsyncioServer(address, tls, check, lambda: 1 << 20, refuse=refuse)
+
+
+def refuse(denial: Deny) -> bytes:
+    """The answer to a call that is not handed over."""
+    return response_of(denial, "-")
 
 
 CHOSEN: dict[str, Callable[[str, Tls | None, Check], Server]] = {}
@@ -299,13 +306,33 @@ async def test_a_malformed_request_is_an_explicit_denial_and_no_grpc_error(octet
         assert (answer.http_status, answer.reason) == (400, "malformed_request")
 
 
-@pytest.mark.parametrize("octets", [9_000, 20_000, 1_000_000])
-async def test_metadata_of_any_size_that_a_proxy_relays_cause_no_grpc_error(octets: int) -> None:
+@pytest.mark.parametrize("octets", [9_000, 20_000, 60_000])
+async def test_metadata_of_any_size_that_a_proxy_relays_are_not_judged(octets: int) -> None:
     """A tracing Envoy copies the client's tracestate into the call; grpcio by itself refuses more than 8 KiB."""
     async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        calling: Any = channel.unary_unary(f"/{SERVICE}/Check")
-        answer = await calling(b"x", metadata=(("tracestate", "a" * octets),), timeout=HANG_GUARD)
-        assert answer == b"answer to x"
+        assert await with_metadata(channel, octets) == b"answer to x"
+
+
+@pytest.mark.parametrize("octets", [100_000, 1_000_000, 8_000_000])
+async def test_more_metadata_than_are_read_are_an_explicit_denial_and_no_grpc_error(octets: int) -> None:
+    async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        answer = read(await with_metadata(channel, octets))
+        assert (answer.http_status, answer.reason) == (400, "malformed_request")
+        assert await with_metadata(channel, 0) == b"answer to x"
+
+
+async def with_metadata(channel: grpc.aio.Channel, octets: int) -> bytes:
+    calling: Any = channel.unary_unary(f"/{SERVICE}/Check")
+    answer: bytes = await calling(b"x", metadata=(("tracestate", "a" * octets),), timeout=HANG_GUARD)
+    return answer
+
+
+@pytest.mark.parametrize("messages", [[], [b"x", b"x"]])
+async def test_a_call_that_is_not_one_message_is_an_explicit_denial_and_no_grpc_error(messages: list[bytes]) -> None:
+    async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        calling: Any = channel.stream_unary(f"/{SERVICE}/Check")
+        answer = read(await calling(iter(messages), timeout=HANG_GUARD))
+        assert (answer.http_status, answer.reason) == (400, "malformed_request")
 
 
 async def test_a_method_that_is_not_there_is_unimplemented_and_harms_nobody() -> None:
@@ -437,7 +464,7 @@ async def test_a_fault_in_one_call_is_not_that_of_the_others(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_a_check_that_fails_is_told_to_its_caller_and_to_nobody_else(at_once: bool) -> None:  # noqa: FBT001 - two ways to fail
+async def test_a_check_that_fails_is_an_explicit_denial_and_nobody_elses(at_once: bool) -> None:  # noqa: FBT001 - two ways to fail
     async def check(data: bytes, time_remaining: float | None) -> bytes:
         if data == b"good":
             return await echo(data, time_remaining)
@@ -445,8 +472,8 @@ async def test_a_check_that_fails_is_told_to_its_caller_and_to_nobody_else(at_on
         raise RuntimeError
 
     async with running(check=check) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        code = await status_of(call(channel, b"bad", timeout=HANG_GUARD))
-        assert code in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
+        answer = read(await call(channel, b"bad", timeout=HANG_GUARD))
+        assert (answer.http_status, answer.reason) == (500, "internal_error")
         assert await call(channel, b"good") == b"answer to good"
 
 

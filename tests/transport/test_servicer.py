@@ -9,6 +9,7 @@ import hmac
 import io
 import json
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jwt
@@ -23,7 +24,7 @@ from authz_service._pb.external_auth_pb2 import CheckRequest
 from authz_service.authorizer import Authorizer, Pending
 from authz_service.config.model import Settings
 from authz_service.core.bounded import Bounds
-from authz_service.core.decision import Allow, Deny
+from authz_service.core.decision import INTERNAL_ERROR, Allow, Deny
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from authz_service.core.upstream import UpstreamHeaders
@@ -34,6 +35,7 @@ from authz_service.telemetry.logs import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.cache import TokenCache
 from authz_service.tokens.validator import TrustedIssuer, Validator
+from authz_service.transport import mapping
 from authz_service.transport import servicer as servicer_module
 from authz_service.transport.servicer import Servicer, Terms
 from transport.wire import AUDIENCE, EPOCH, ISSUER, Answer, check_request, fits_a_header, padding, read, signed
@@ -541,6 +543,37 @@ async def test_no_token_and_no_query_is_ever_told(log: io.StringIO) -> None:
         assert not any(part in log.getvalue() for part in token.split(".") if len(part) > 20)
     assert "s3cret" not in log.getvalue()
     assert "access_token" not in log.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("denial", "status", "reason"),
+    [
+        (mapping.unreadable("a cause"), 400, "malformed_request"),
+        (mapping.overloaded("a cause"), 503, "deadline_exceeded"),
+        (replace(INTERNAL_ERROR, cause="a cause"), 500, "internal_error"),
+    ],
+)
+async def test_what_a_transport_refuses_is_a_decision_like_any_other(
+    denial: Deny, status: int, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "authz.decision")
+    servicer = servicer_over(Deciding(ALLOW), metrics=(metrics := Metrics(transport="any")))
+    answer = read(servicer.refuse(denial))
+    assert (answer.http_status, answer.reason) == (status, reason)
+    (record,) = caplog.records
+    told = record.fields  # type: ignore[attr-defined] # ours
+    assert (told["decision_id"], told["reason"], told["cause"]) == (answer.metadata["decision_id"], reason, "a cause")
+    labels = {"decision": "deny", "reason": reason, "rule": "-", "mode": "enforce"}
+    assert metrics.registry.get_sample_value("authz_checks_total", labels) == 1
+
+
+async def test_what_a_transport_refuses_is_denied_also_when_that_can_not_be_told() -> None:
+    class Broken:
+        def write(self, *_arguments: object) -> NoReturn:
+            raise RuntimeError
+
+    servicer = servicer_over(Deciding(ALLOW), decision_log=Broken())
+    assert_last_resort(read(servicer.refuse(mapping.unreadable("a cause"))))
 
 
 def test_the_answer_of_last_resort_is_ready_before_anything_can_fail() -> None:

@@ -1,18 +1,37 @@
 """One HTTP/2 connection, seen from the server (RFC 9113).
 
-Law: ``receive`` takes whatever bytes come and never raises. What it wants to say goes to ``write``, once for all the
-frames that it was given. A peer that breaks the protocol, or makes work without end, ends its own connection and no
+Invariants: ``receive`` takes whatever bytes come and never raises. What it wants to say goes to ``write``, once for all
+the frames that it was given. A peer that breaks the protocol, or makes work without end, ends its own connection and no
 other.
+
+A call is answered, whatever is wrong with it: by its service where that has an answer for it. If the protocol wants the
+stream to be reset, that comes after the answer (RFC 9113 section 8.1.1). A connection is ended when it has lost its
+meaning, and for work without end that no proxy makes: header fields, cancellations and numbers of calls, by which a
+proxy passes on what its clients do, never count against it.
 
 Time is told by ``tick``, once a second: every limit on how much a peer may ask for is for the time between two of them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from authz_service.transport.http2 import frames
-from authz_service.transport.http2.call import Call
+from authz_service.transport.http2.call import (
+    COMPRESSED,
+    COMPRESSED_SOMEHOW,
+    CONNECTION_ENDED,
+    NO_ROOM,
+    NOT_IN_TIME,
+    NOT_ONE_MESSAGE,
+    NOT_POST,
+    TOO_LONG,
+    WRONG_LENGTH,
+    Call,
+    Unserved,
+)
+from authz_service.transport.http2.compression import MAX_STRING, Block
 from authz_service.transport.http2.frames import (
     FRAME_BYTES,
     HEADER,
@@ -25,8 +44,8 @@ from authz_service.transport.http2.frames import (
     StreamFault,
 )
 from authz_service.transport.http2.headers import (
-    MOST_LIST,
     RESPONSE,
+    Head,
     HeaderBlocks,
     Status,
     not_grpc,
@@ -37,19 +56,25 @@ from authz_service.transport.http2.headers import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
+    from authz_service.transport.http2.memory import Share
+
 # What the peer may have in flight.
 MOST_STREAMS: Final = 1000  # at once; Envoy opens another connection for more
 STREAM_WINDOW: Final = 1 << 20  # octets of a request ahead of our reading
 CONNECTION_WINDOW: Final = 16 << 20
-MOST_KEPT: Final = 64 << 20  # octets of requests that are not there in full; beyond it the beginning of each
+FREE_STREAMS: Final = 64  # those beyond count by what they take, as what they bring does; see memory.py
+STREAM_OCTETS: Final = 1024
+_BLOCK_OCTETS = 2 * MAX_STRING  # of a header block that comes in parts
 
 # What a peer may do between two ticks beside calling. A proxy does a few of each a call; each call lends it some more.
 MOST_FRAMES: Final = 2000  # that are no call: WINDOW_UPDATE, PING, SETTINGS, PRIORITY, empty DATA...
 FRAMES_A_CALL: Final = 10
 _LOOKS_A_FRAME = 100  # a frame that makes us look at every call counts once more for so many of them
-# Of streams, by it or because of it (CVE-2023-44487, CVE-2025-8671). Each call that was answered lends one more.
+# Of streams that we reset because it broke the protocol (CVE-2025-8671). Each call that was answered lends one more.
 MOST_RESETS: Final = 1000
-MOST_CONTINUATIONS: Final = MOST_LIST // FRAME_BYTES + 100  # of one header block (CVE-2024-27316)
+# Of one header block (CVE-2024-27316): beyond the 8 MiB of a client's headers that Envoy can be made to take.
+MAX_HEADER_BLOCK: Final = 16 << 20
+MOST_CONTINUATIONS: Final = MAX_HEADER_BLOCK // FRAME_BYTES + 100
 
 # In ticks.
 QUIET: Final = 30  # after which a PING asks whether anybody is there, or a write must have gone on
@@ -62,13 +87,14 @@ _RESPONSE = len(RESPONSE).to_bytes(3, "big") + bytes((frames.HEADERS, frames.END
 _SUCCESS = trailers(Status.OK)
 _TRAILERS = len(_SUCCESS).to_bytes(3, "big") + bytes((frames.HEADERS, frames.END_HEADERS | frames.END_STREAM))
 _UNKNOWN = frames.CONTINUATION + 1
-_OK = 200
+_OK, _NOT_ALLOWED = 200, 405
 _DATA = bytes((frames.DATA, 0))
 _ALIVE, _DRAIN = b"alive?\0\0", b"drain..."
 _PREFIX = 5  # octets before a gRPC message: whether it is compressed, and its length
 _PRIORITY_BYTES = 5
 _CODE_BYTES, _PING_BYTES, _SETTING_BYTES = 4, 8, 6
 _NOT_TOLD = MOST_STREAM + 1  # instead of the last stream that is served, as long as it may be any
+_CALL_WORK, _MAX_WORK = 256, 32 << 10  # of one turn: a hundred calls, or so many octets of header blocks
 _REMEMBERED_RESETS = 1000  # streams of which frames may still be on their way when we have ended them
 
 
@@ -77,7 +103,7 @@ class Service(Protocol):
 
     @property
     def max_message_bytes(self) -> int:
-        """How much of a message is worth keeping. Of a longer one a part that is longer than this is handed over."""
+        """How long a message may be that is served."""
 
     @property
     def streamed(self) -> Container[bytes]:
@@ -86,28 +112,45 @@ class Service(Protocol):
     def serve(self, call: Call, message: bytes) -> None:
         """Answer a call, now or later. Must not raise."""
 
+    def denial(self, call: Call, why: Unserved) -> bytes | None:
+        """The message that answers a call which is not served; None where only a status can. Must not raise."""
 
-class _Block:
+
+class End(StrEnum):
+    """Why we end a connection."""
+
+    DRAINED = "drained"  # as we were asked to
+    NOT_HTTP2 = "not_http2"
+    PROTOCOL_ERROR = "protocol_error"
+    FLOOD = "flood"  # work without end
+    UNFINISHED = "unfinished"  # something that it began and did not finish
+    IDLE = "idle"  # it does not answer, or does not read what we answer
+    DISPLACED = "displaced"  # by others, as there are too many
+
+
+class _Incoming(NamedTuple):
     """A header block of which more is to come."""
 
-    __slots__ = ("count", "flags", "parts", "since", "size", "stream")
-
-    def __init__(self, stream: int, flags: int, part: bytes, since: int) -> None:
-        self.stream = stream
-        self.flags = flags
-        self.parts = [part]
-        self.size = len(part)
-        self.count = 0
-        self.since = since
+    stream: int
+    flags: int
+    block: Block
+    since: int
 
 
 class Connection:
     """What a peer's bytes mean."""
 
-    def __init__(self, service: Service, closed: Callable[[str], None]) -> None:
-        """``closed`` is called once, with the reason, when nothing more is to be read or written."""
+    def __init__(
+        self, service: Service, share: Share, closed: Callable[[End, str], None], yielded: Callable[[], None]
+    ) -> None:
+        """``closed`` is called once, with the reason and the cause, when nothing more is to be read or written.
+
+        ``yielded`` is called when so much was done that others should have their turn, before ``resume`` goes on.
+        """
         self._service = service
+        self._share = share
         self._closed = closed
+        self._yielded = yielded
         self._headers = HeaderBlocks()
         self._calls: dict[int, Call] = {}
         self._reset: dict[int, None] = {}  # streams that we have ended before the peer did, in order
@@ -116,14 +159,14 @@ class Connection:
         self._buffer = b""
         self._greeted = False  # whether the preface has come
         self._set = False  # whether the first SETTINGS has
-        self._block: _Block | None = None
+        self._block: _Incoming | None = None
+        self._block_octets = self._block_frames = 0
         self._partial: int | None = None  # since which tick a frame has been there in part
         self._receiving = False
         self._window = 65_535  # octets that we may send
         self._initial_window = 65_535  # the same of a stream that begins
         self._held: dict[int, Call] = {}  # those whose answers flow control holds back
         self._receive_window = CONNECTION_WINDOW  # octets that the peer may send
-        self._kept = 0  # octets of requests of which the rest has not come
         self._ticks = 0
         self._heard = 0  # at which tick
         self._asked = False  # whether anybody is there
@@ -131,6 +174,8 @@ class Connection:
         self._most_stream = _NOT_TOLD  # the last one that is served
         self._frames_left, self._resets_left = MOST_FRAMES, MOST_RESETS
         self.over = False
+        self.stopped = False  # whether nothing is taken, now or any more
+        self._work = 0  # done in this turn
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
             self._data, self._head, self._priority, self._rst_stream, self._settings, self._push_promise, self._ping,
             self._goaway, self._window_update, self._continuation, self._unknown,
@@ -144,7 +189,8 @@ class Connection:
                 {
                     frames.SETTINGS_MAX_CONCURRENT_STREAMS: MOST_STREAMS,
                     frames.SETTINGS_INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-                    frames.SETTINGS_MAX_HEADER_LIST_SIZE: MOST_LIST,
+                    # What we can take in, not what we read: a longer list is answered here, and must not fail there.
+                    frames.SETTINGS_MAX_HEADER_LIST_SIZE: MAX_HEADER_BLOCK,
                 }
             ),
             frames.window_update(0, CONNECTION_WINDOW - 65_535),
@@ -153,17 +199,35 @@ class Connection:
 
     def receive(self, data: bytes) -> None:
         """Take what came."""
-        if self.over:
+        if self.stopped:
+            if not self.over:
+                self._buffer += data
             return
         self._heard, self._asked = self._ticks, False
         self._receiving = True
+        self._work = 0
         try:
             self._frames(self._buffer + data if self._buffer else data)
         except ConnectionFault as fault:
-            self._end(fault.code, str(fault))
+            self._end(fault.code, self._reason_of(fault), str(fault))
         finally:
             self._receiving = False
         self._flush()
+
+    def stop(self) -> None:
+        """Take nothing for a while."""
+        self.stopped = True
+
+    def resume(self) -> None:
+        """Take what has come meanwhile."""
+        if not self.over:
+            self.stopped = False
+            self.receive(b"")
+
+    @property
+    def waiting(self) -> int:
+        """Octets that have come and were not taken."""
+        return len(self._buffer)
 
     def tick(self, *, writing: bool = False) -> None:
         """A second has passed. ``writing`` says that what was written has not gone out yet, so that nothing is read."""
@@ -174,9 +238,9 @@ class Connection:
         self._resets_left = min(self._resets_left + MOST_RESETS // 10, MOST_RESETS)
         silent = self._ticks - self._heard
         if not writing and (opening := self._opening()) is not None and self._ticks - opening > OPENING:
-            self._end(ErrorCode.PROTOCOL_ERROR, "what was begun was not finished in time")
+            self._end(ErrorCode.PROTOCOL_ERROR, End.UNFINISHED, "what was begun was not finished in time")
         elif silent > QUIET + GRACE:
-            self._end(ErrorCode.NO_ERROR, "nobody reads what we write" if writing else "nobody is there")
+            self._end(ErrorCode.NO_ERROR, End.IDLE, "nobody reads what we write" if writing else "nobody is there")
         else:
             if silent > QUIET and not self._asked and not writing:
                 self._asked = True
@@ -199,8 +263,24 @@ class Connection:
     def lost(self) -> None:
         """The peer is gone: whoever still works for it need not."""
         if not self.over:
-            self.over = True
+            self._over()
             self._cancel_all()
+        self._share.close()
+
+    def end(self, reason: End, cause: str) -> None:
+        """Take nothing more, and close at once: what is not answered yet is denied."""
+        if not self.over:
+            self._end(ErrorCode.ENHANCE_YOUR_CALM, reason, cause)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is asked."""
+        return not self._calls
+
+    @property
+    def silent(self) -> int:
+        """For how many ticks nothing has come."""
+        return self._ticks - self._heard
 
     # What comes in.
 
@@ -226,11 +306,11 @@ class Connection:
             try:
                 handlers[min(kind, _UNKNOWN)](flags, stream, data[start:at])
             except StreamFault as fault:
-                self._reset_stream(stream, fault.code)
-            if self.over:
-                return
+                self._break(stream, fault)
+            if self.stopped:
+                break
         self._buffer = data[at:] if at < end else b""
-        if at == end:
+        if at == end or self.stopped:
             self._partial = None
         elif at or self._partial is None:
             self._partial = self._ticks
@@ -263,47 +343,71 @@ class Connection:
                     raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS without its priority")
                 _require_other(stream, payload)
                 payload = payload[_PRIORITY_BYTES:]
-        if flags & frames.END_HEADERS:
-            self._headers_done(flags, stream, payload)
+        if not flags & frames.END_HEADERS:
+            self._share.hold(_BLOCK_OCTETS)
+            self._block = _Incoming(stream, flags, self._headers.begun(), self._ticks)
+            self._block_octets = self._block_frames = 0
+            self._more_headers(self._block, payload)
+        elif stream > self._last_stream:
+            self._begin(flags, stream, self._headers.head(payload))
+            self._work += _CALL_WORK + len(payload)
+            if self._work > _MAX_WORK:
+                self._yield()
         else:
-            self._block = _Block(stream, flags, payload, self._ticks)
+            self._trailers(flags, stream, self._headers.decoded(payload))
+
+    def _yield(self) -> None:
+        """Let others have their turn."""
+        if not self.stopped:
+            self.stopped = True
+            self._yielded()
 
     def _continuation(self, flags: int, stream: int, payload: bytes) -> None:
-        block = self._block
-        if block is None:
+        incoming = self._block
+        if incoming is None:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block goes on that has not begun")
-        block.parts.append(payload)
-        block.size += len(payload)
-        block.count += 1
-        if block.size > MOST_LIST or block.count > MOST_CONTINUATIONS:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block without end")
+        self._more_headers(incoming, payload)
         if flags & frames.END_HEADERS:
             self._block = None
-            self._headers_done(block.flags, stream, b"".join(block.parts))
+            self._share.hold(-_BLOCK_OCTETS)
+            block = self._headers.ended(incoming.block)
+            if stream > self._last_stream:
+                self._begin(incoming.flags, stream, self._headers.head_of(block))
+            else:
+                self._trailers(incoming.flags, stream, block)
 
-    def _headers_done(self, flags: int, stream: int, block: bytes) -> None:
-        if stream <= self._last_stream:
-            self._trailers(flags, stream, block)
-            return
+    def _more_headers(self, incoming: _Incoming, part: bytes) -> None:
+        self._block_octets += len(part)
+        self._block_frames += 1
+        if self._block_octets > MAX_HEADER_BLOCK or self._block_frames > MOST_CONTINUATIONS:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block without end")
+        incoming.block.feed(part)
+        self._work += len(part)
+        if self._work > _MAX_WORK:
+            self._yield()
+
+    def _begin(self, flags: int, stream: int, head: Head) -> None:
         self._last_stream = stream
-        try:
-            head = self._headers.head(block)
-        except StreamFault:
-            self._frames_left += FRAMES_A_CALL
-            raise
         if stream > self._most_stream:
             return  # after our last GOAWAY: the peer knows that it is not served
-        if len(self._calls) >= MOST_STREAMS:
-            raise StreamFault(ErrorCode.REFUSED_STREAM, "more streams than are allowed")
         self._frames_left += FRAMES_A_CALL
         call = Call(self, stream, head, self._initial_window, STREAM_WINDOW, self._ticks)
+        if head.fault:
+            call.fault = Unserved(head.fault)
         self._calls[stream] = call
-        if flags & frames.END_STREAM:
-            self._requested(call)
+        if len(self._calls) > FREE_STREAMS and not self._has_room_for_streams():
+            self._dismiss(call, NO_ROOM, ErrorCode.REFUSED_STREAM)
+        elif flags & frames.END_STREAM:
+            self._requested(call, b"")
 
-    def _trailers(self, flags: int, stream: int, block: bytes) -> None:
+    def _has_room_for_streams(self) -> bool:
+        """Whether the last one can be kept, which counts as long as it is."""
+        room = len(self._calls) <= MOST_STREAMS and self._share.fits(STREAM_OCTETS)
+        self._share.hold(STREAM_OCTETS)
+        return room
+
+    def _trailers(self, flags: int, stream: int, block: Block) -> None:
         self._tolerate()
-        fields = self._headers.decoded(block)
         call = self._calls.get(stream)
         if call is None:
             self._after_the_end(stream)
@@ -312,8 +416,8 @@ class Connection:
         elif not flags & frames.END_STREAM:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "HEADERS amid a request")
         else:
-            require_trailers(fields)
-            self._requested(call)
+            require_trailers(block)
+            self._requested(call, b"")
 
     def _data(self, flags: int, stream: int, payload: bytes) -> None:
         size = len(payload)
@@ -330,21 +434,33 @@ class Connection:
         call.receive_window -= size
         if flags & frames.PADDED:
             payload = frames.unpadded(payload, flags)
-        if call.received < _PREFIX or self._worth_keeping(call):
-            call.parts.append(payload)
-            self._kept += len(payload)
         call.received += len(payload)
         if flags & frames.END_STREAM:
-            self._requested(call)
+            self._requested(call, payload)
         else:
+            self._keep(call, payload)
             self._more_wanted(call, len(payload))
 
-    def _worth_keeping(self, call: Call) -> bool:
-        """A message that is too long is denied by who serves it, which needs no more of it than that.
+    def _keep(self, call: Call, payload: bytes) -> None:
+        """Keep a part of a request, unless the request will not be served anyway.
 
-        So is one for which no room is left: to hold the peer back instead could leave it unable to finish any.
+        One for which no room is left will not be: to hold the peer back instead could leave it unable to finish any.
         """
-        return call.received <= self._service.max_message_bytes + _PREFIX and self._kept < MOST_KEPT
+        if call.fault is None and call.received > self._service.max_message_bytes + _PREFIX:
+            call.fault = TOO_LONG
+        if call.fault is None and not self._share.fits(len(payload)):
+            call.fault = NO_ROOM
+        if call.fault is None:
+            call.body += payload
+        else:
+            call.body.clear()
+        self._count(call)
+
+    def _count(self, call: Call) -> None:
+        """Count what is kept of a call, and for it."""
+        octets = len(call.body) + len(call.to_send)
+        self._share.hold(octets - call.held)
+        call.held = octets
 
     def _use_window(self, size: int) -> None:
         if size > self._receive_window:
@@ -365,26 +481,24 @@ class Connection:
 
     def _stream_in(self, call: Call) -> None:
         """Serve every message that is there in full, as long as what was answered before has gone out."""
-        data = b"".join(call.parts)
-        kept = len(data)
-        if call.open and kept < call.received:
-            self.refuse(call, Status.UNIMPLEMENTED, "more calls than there is room for")
-        while call.open and not call.to_send and len(data) >= _PREFIX:
-            size = int.from_bytes(data[1:_PREFIX], "big")
-            if data[0] != 0 or size > self._service.max_message_bytes:
+        body = call.body
+        if call.open and call.fault is not None:
+            self.refuse(call, Status.UNIMPLEMENTED, call.fault.cause)
+        while call.open and not call.to_send and len(body) >= _PREFIX:
+            end = _PREFIX + int.from_bytes(body[1:_PREFIX], "big")
+            if body[0] != 0 or end - _PREFIX > self._service.max_message_bytes:
                 self.refuse(call, Status.UNIMPLEMENTED, "a message that is compressed or too long")
-            elif len(data) < _PREFIX + size:
+            elif len(body) < end:
                 break
             else:
                 call.streamed = True
                 self._tolerate()  # many small messages are as good as a flood, and ask for more than they are
-                message, data = data[_PREFIX : _PREFIX + size], data[_PREFIX + size :]
+                message = bytes(body[_PREFIX:end])
+                del body[:end]
                 self._service.serve(call, message)
         if call.stream in self._calls:  # else it has been answered
-            call.parts, call.received = [data], len(data)
-            self._kept -= kept - call.received
-        if call.open and call.received > self._service.max_message_bytes + _PREFIX:
-            self.refuse(call, Status.UNIMPLEMENTED, "more messages than are answered")
+            call.received = len(body)
+            self._count(call)
 
     def _after_the_end(self, stream: int) -> None:
         """A frame of a stream that is no call any more, or not yet (section 5.1)."""
@@ -398,31 +512,33 @@ class Connection:
         if not stream & 1 or stream > self._last_stream:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame of a stream that has not begun")
 
-    def _requested(self, call: Call) -> None:
-        """The request is there in full."""
+    def _requested(self, call: Call, last: bytes) -> None:
+        """The request is there in full, ``last`` included."""
+        head, data = call.head, last
         call.remote_closed = True
-        head = call.head
-        if head.content_length is not None and head.content_length != call.received:
-            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length is not the length")
-        if head.http_status != _OK:
-            self._refuse_http(call)
-            return
-        data = call.parts[0] if len(call.parts) == 1 else b"".join(call.parts)
-        call.parts.clear()
-        self._kept -= len(data)
-        if len(data) < call.received:  # cut, and it must not pass for whole if the limit has been raised meanwhile
-            data = data.ljust(self._service.max_message_bytes + _PREFIX + 1, b"\0")
-        if call.received < _PREFIX or int.from_bytes(data[1:_PREFIX], "big") != call.received - _PREFIX:
-            if call.streamed and not data:
-                self._end_with(call, _SUCCESS)
-            else:
-                self.refuse(call, Status.INTERNAL, "the request is not one whole message")
+        call.reset = ErrorCode.PROTOCOL_ERROR if head.malformed else None
+        if call.body:
+            data = b"".join((call.body, last))
+            call.body.clear()
+            self._count(call)
+        size = len(data) - _PREFIX
+        if call.fault is not None:
+            self._dismiss(call, call.fault, call.reset)
+        elif head.content_length is not None and head.content_length != call.received:
+            self._dismiss(call, WRONG_LENGTH, ErrorCode.PROTOCOL_ERROR)
+        elif head.http_status == _NOT_ALLOWED:
+            self._dismiss(call, NOT_POST, call.reset)
+        elif size > self._service.max_message_bytes:
+            self._dismiss(call, TOO_LONG, call.reset)
+        elif call.streamed and not data:
+            self._end_with(call, _SUCCESS)
+        elif size < 0 or int.from_bytes(data[1:_PREFIX], "big") != size:
+            self._dismiss(call, NOT_ONE_MESSAGE, call.reset)
         elif data[0] == 0:
             self._service.serve(call, data[_PREFIX:])
-        elif data[0] == 1 and head.encoding != b"identity":
-            self.refuse(call, Status.UNIMPLEMENTED, "compressed messages are not read")
         else:
-            self.refuse(call, Status.INTERNAL, "the message says that it is compressed, and not how")
+            somehow = data[0] != 1 or head.encoding == b"identity"
+            self._dismiss(call, COMPRESSED_SOMEHOW if somehow else COMPRESSED, call.reset)
 
     def _priority(self, _flags: int, stream: int, payload: bytes) -> None:
         self._tolerate()
@@ -436,11 +552,8 @@ class Connection:
         if len(payload) != _CODE_BYTES:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM of another length")
         self._require_begun(stream)
-        call = self._calls.get(stream)
-        if call is None:
-            self._tolerate()
-        else:
-            self._count_reset()
+        self._tolerate()  # what it cost has been paid for by its call; and each client that goes away is one
+        if (call := self._calls.get(stream)) is not None:
             self._cancel(call)
             self._close_if_drained()
 
@@ -545,7 +658,8 @@ class Connection:
             self._finish(call)
         else:
             self._queue(call, message)
-            self._end_with(call, _SUCCESS)
+            if call.open:
+                self._end_with(call, _SUCCESS)
         self._flush()
 
     def send(self, call: Call, message: bytes) -> None:
@@ -562,20 +676,44 @@ class Connection:
         if not call.head_sent:
             call.head_sent = True
             self._out.append(frames.frame(frames.HEADERS, frames.END_HEADERS, call.stream, RESPONSE))
+        fits = self._share.fits(len(message) + _PREFIX)
         call.to_send += b"\0" + len(message).to_bytes(4, "big") + message
         self._release_of(call)
+        if call.to_send and not fits:  # the peer lets out no answers
+            call.reset = ErrorCode.ENHANCE_YOUR_CALM
+            self._finish(call)
 
     def _end_with(self, call: Call, block: bytes) -> None:
         """End it with these trailers, after what is still to be sent."""
         call.ending = frames.frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, call.stream, block)
         self._release_of(call)
 
-    def _refuse_http(self, call: Call) -> None:
+    def refuse_http(self, call: Call) -> None:
         """Answer what is no gRPC as HTTP does."""
         self._out.append(frames.frame(frames.HEADERS, frames.END_HEADERS, call.stream, not_grpc(call.head.http_status)))
         call.to_send += b"This is a gRPC service.\n"
         call.ending = frames.frame(frames.DATA, frames.END_STREAM, call.stream)
         self._release_of(call)
+        self._flush()
+
+    def _dismiss(self, call: Call, why: Unserved, reset: ErrorCode | None) -> None:
+        """Answer a call that is not served, and then reset its stream (section 8.1.1).
+
+        Where it is reset it is over at once, also if the windows do not let the answer out.
+        """
+        if (cancelled := call.cancelled) is not None:
+            cancelled()
+        call.reset = reset
+        if call.ending is not None:
+            pass  # it has been answered, and that has not gone out
+        elif not call.head_sent and (answer := self._service.denial(call, why)) is not None:
+            self.answer(call, answer)
+        elif call.head.http_status != _OK and not call.head_sent:
+            self.refuse_http(call)
+        else:
+            self.refuse(call, why.status, why.cause)
+        if reset is not None and call.stream in self._calls:
+            self._finish(call)
 
     def _release(self) -> None:
         """Send what was held back, as far as the windows have grown."""
@@ -592,6 +730,8 @@ class Connection:
             del held[:size]
             self._window -= size
             call.window -= size
+        if held or call.held:
+            self._count(call)
         if held:
             self._held[call.stream] = call
         elif call.ending is None:
@@ -604,18 +744,20 @@ class Connection:
     def _finish(self, call: Call) -> None:
         """Everything is said."""
         self._forget(call)
-        if not call.remote_closed:  # section 8.1: the rest of the request is not wanted
-            self._out.append(frames.reset(call.stream, ErrorCode.NO_ERROR))
+        if call.reset is not None:  # section 8.1: the rest of the request is not wanted
+            self._out.append(frames.reset(call.stream, call.reset))
             self._remember_reset(call.stream)
-        if self._resets_left < MOST_RESETS:
+        elif self._resets_left < MOST_RESETS:
             self._resets_left += 1
         if self._most_stream != _NOT_TOLD:
             self._close_if_drained()
 
     def _forget(self, call: Call) -> None:
         del self._calls[call.stream]
-        if call.parts:
-            self._kept -= sum(map(len, call.parts))
+        if len(self._calls) >= FREE_STREAMS:
+            self._share.hold(-STREAM_OCTETS)
+        if call.held:
+            self._share.hold(-call.held)
         if self._held:
             self._held.pop(call.stream, None)
         call.close()
@@ -625,24 +767,21 @@ class Connection:
         if call.cancelled is not None:
             call.cancelled()
 
-    def _reset_stream(self, stream: int, code: ErrorCode) -> None:
-        """End a stream because of what the peer did, which counts as if it had done so (CVE-2025-8671)."""
-        self._out.append(frames.reset(stream, code))
-        self._remember_reset(stream)
+    def _break(self, stream: int, fault: StreamFault) -> None:
+        """End a stream because of what the peer did wrong, of which there may be so much (CVE-2025-8671)."""
         if (call := self._calls.get(stream)) is not None:
-            self._cancel(call)
-        self._count_reset()
-        self._close_if_drained()
+            self._dismiss(call, Unserved(str(fault)), fault.code)
+        else:
+            self._out.append(frames.reset(stream, fault.code))
+            self._remember_reset(stream)
+        self._resets_left -= 1
+        if self._resets_left < 0:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "streams are broken again and again")
 
     def _remember_reset(self, stream: int) -> None:
         self._reset[stream] = None
         if len(self._reset) > _REMEMBERED_RESETS:
             del self._reset[next(iter(self._reset))]
-
-    def _count_reset(self) -> None:
-        self._resets_left -= 1
-        if self._resets_left < 0:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "streams are begun to be reset")
 
     def _tolerate(self) -> None:
         self._frames_left -= 1
@@ -660,9 +799,7 @@ class Connection:
     def _expire(self) -> None:
         for call in list(self._calls.values()):
             if not (call.remote_closed or call.streamed) and self._ticks - call.opened > REQUEST:
-                self._out.append(frames.reset(call.stream, ErrorCode.CANCEL))
-                self._remember_reset(call.stream)
-                self._cancel(call)
+                self._dismiss(call, NOT_IN_TIME, ErrorCode.NO_ERROR)
 
     def _drained(self) -> None:
         """What was on its way when the peer heard that we drain has come."""
@@ -673,16 +810,26 @@ class Connection:
 
     def _close_if_drained(self) -> None:
         if self._most_stream != _NOT_TOLD and not self._calls and not self.over:
-            self.over = True
+            self._over()
             self._write_out()
-            self._closed("drained")
+            self._closed(End.DRAINED, "drained")
 
-    def _end(self, code: ErrorCode, why: str) -> None:
-        self.over = True
+    def _reason_of(self, fault: ConnectionFault) -> End:
+        if not self._greeted:
+            return End.NOT_HTTP2
+        return End.FLOOD if fault.code == ErrorCode.ENHANCE_YOUR_CALM else End.PROTOCOL_ERROR
+
+    def _over(self) -> None:
+        self.over = self.stopped = True
+
+    def _end(self, code: ErrorCode, reason: End, cause: str) -> None:
+        self._over()
+        for call in list(self._calls.values()):
+            self._dismiss(call, CONNECTION_ENDED, ErrorCode.NO_ERROR)
         self._out.append(frames.goaway(min(self._last_stream, self._most_stream), code))
         self._write_out()
-        self._cancel_all()
-        self._closed(why)
+        self._share.close()
+        self._closed(reason, cause)
 
     def _cancel_all(self) -> None:
         for call in list(self._calls.values()):

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import hpack
 
 from authz_service.transport.http2 import frames
-from authz_service.transport.http2.connection import Connection
+from authz_service.transport.http2.connection import Connection, End
+from authz_service.transport.http2.memory import Memory, Share
 
 if TYPE_CHECKING:
-    from authz_service.transport.http2.call import Call
+    from authz_service.transport.http2.call import Call, Unserved
 
 STATIC_ENTRIES = 61  # RFC 7541 appendix A
 CHECK = "/a.Service/Check"
+DENIED = b"denied"
 HEAD = ((":method", "POST"), (":scheme", "http"), (":path", CHECK), (":authority", "authz"))
 GRPC = (("te", "trailers"), ("content-type", "application/grpc"))
 
@@ -56,10 +58,15 @@ class Answer:
 
 
 class Service:
-    """Answers each message with itself, or keeps the calls for the test to answer."""
+    """Answers each message with itself, or keeps the calls for the test to answer.
 
-    def __init__(self, *, keep: bool = False, max_message_bytes: int = 1 << 20) -> None:
+    What it is not to serve it answers by a denial of one of ``denied``, its paths, and else by none.
+    """
+
+    def __init__(self, *, keep: bool = False, max_message_bytes: int = 1 << 20, denied: tuple[str, ...] = ()) -> None:
         self.keep = keep
+        self.denied = {path.encode() for path in denied}
+        self.denials: list[Unserved] = []
         self.max_message_bytes = max_message_bytes
         self.streamed: frozenset[bytes] = frozenset()
         self.served: list[bytes] = []
@@ -70,6 +77,12 @@ class Service:
         self.calls.append(call)
         if not self.keep:
             call.answer(message)
+
+    def denial(self, call: Call, why: Unserved) -> bytes | None:
+        if call.head.path not in self.denied:
+            return None
+        self.denials.append(why)
+        return DENIED
 
 
 class Speaker:
@@ -126,14 +139,32 @@ class Speaker:
 class Client(Speaker):
     """A connection's two sides without sockets: what is sent goes straight to the server."""
 
-    def __init__(self, service: Service | None = None, *, settings: dict[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        service: Service | None = None,
+        *,
+        settings: dict[int, int] | None = None,
+        memory: Memory | None = None,
+    ) -> None:
         super().__init__()
         self.service = service or Service()
-        self.closed: list[str] = []
-        self.connection = Connection(self.service, self.closed.append)
-        self.writes = 0
-        self.connection.start(self._read)
+        self.memory = memory or Memory()
+        self.closed: list[tuple[End, str]] = []
+        self.writes = self.yielded = 0
+        self.connect()
         self.connection.receive(frames.PREFACE + frames.settings(settings or {}))
+
+    def connect(self) -> None:
+        """Begin a connection anew."""
+        self.share = Share(self.memory)
+        self.connection = Connection(self.service, self.share, self._ended, self._yielded)
+        self.connection.start(self._read)
+
+    def _yielded(self) -> None:
+        self.yielded += 1
+
+    def _ended(self, reason: End, cause: str) -> None:
+        self.closed.append((reason, cause))
 
     def _read(self, data: bytes) -> None:
         self.writes += 1
@@ -142,6 +173,8 @@ class Client(Speaker):
     def send(self, *parts: bytes) -> None:
         """Send these together."""
         self.connection.receive(b"".join(parts))
+        while self.connection.stopped and not self.connection.over:
+            self.connection.resume()
 
     def call(self, message: bytes = b"m", *more: tuple[str, str]) -> Answer:
         """Make a call, and look at its answer."""

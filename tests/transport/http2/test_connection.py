@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from authz_service.transport.http2 import connection, frames
+from authz_service.transport.http2 import connection, frames, headers
+from authz_service.transport.http2.call import (
+    CONNECTION_ENDED,
+    NO_ROOM,
+    NOT_IN_TIME,
+    NOT_POST,
+    TOO_LONG,
+)
+from authz_service.transport.http2.connection import End
 from authz_service.transport.http2.frames import ErrorCode
 from authz_service.transport.http2.headers import Status
-from transport.http2.client import GRPC, HEAD, Client, Service, data, framed
+from transport.http2.client import CHECK, DENIED, GRPC, HEAD, Client, Service, data, framed
 
 OK, UNIMPLEMENTED, INTERNAL = "0", "12", "13"
 PING, ACK = b"12345678", 1
@@ -45,15 +53,13 @@ def test_how_the_octets_are_cut_changes_nothing(step: int) -> None:
 
 
 def test_the_preface_may_come_octet_by_octet_and_nothing_else_in_its_place() -> None:
-    service = Service()
-    ended: list[str] = []
+    client = Client()
     for octets, over in ((frames.PREFACE, False), (b"GET / HTTP/1.1\r\n\r\n", True), (b"\x16\x03\x01", True)):
-        each = connection.Connection(service, ended.append)
-        each.start(lambda _: None)
+        client.connect()
         for octet in octets:
-            each.receive(bytes((octet,)))
-        assert each.over is over
-    assert ended == ["this is not HTTP/2"] * 2
+            client.send(bytes((octet,)))
+        assert client.connection.over is over
+    assert client.closed == [(End.NOT_HTTP2, "this is not HTTP/2")] * 2
 
 
 def test_a_request_may_end_by_an_empty_frame_or_by_trailers() -> None:
@@ -314,25 +320,27 @@ def test_more_than_a_window_is_a_flow_control_error() -> None:
     assert client.fault == ErrorCode.FLOW_CONTROL_ERROR
 
 
-def test_of_a_message_that_is_too_long_only_a_part_is_kept_and_handed_over() -> None:
-    service = Service(max_message_bytes=1000)
-    client = Client(service, settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 1 << 20})
-    client.send(client.request(b"x" * 200_000))
-    (served,) = service.served
-    assert 1000 < len(served) <= 1000 + 2 * frames.FRAME_BYTES
+@pytest.mark.parametrize("size", [1001, 20_000, 200_000])
+def test_of_a_message_that_is_too_long_nothing_is_kept_and_it_is_denied(size: int) -> None:
+    client = Client(Service(max_message_bytes=1000, denied=(CHECK,)))
+    client.send(client.headers(1), data(1, framed(b"x" * size)[:-1], 0))
+    assert client.share.held <= 1000 + frames.FRAME_BYTES
+    client.send(data(1, b"x"))
+    assert client.service.denials == [TOO_LONG]
+    assert client.answers[1].messages == [DENIED]
+    assert client.call(b"x" * 1000).messages == [b"x" * 1000]
 
 
 @pytest.mark.parametrize("last", [b"", b"y" * 100], ids=["by nothing more", "by more"])
 def test_a_message_that_was_cut_stays_too_long_when_the_limit_is_raised_meanwhile(last: bytes) -> None:
     """A reload may raise it. What was left out must not be missing from what is decided."""
-    service = Service(keep=True, max_message_bytes=1000)
+    service = Service(keep=True, max_message_bytes=1000, denied=(CHECK,))
     client = Client(service)
     payload = framed(b"x" * 100_000 + last)
     client.send(client.headers(1), data(1, payload[: len(payload) - len(last)], 0))
     service.max_message_bytes = 500_000
     client.send(data(1, last))
-    (served,) = service.served
-    assert len(served) > service.max_message_bytes
+    assert (service.served, service.denials) == ([], [TOO_LONG])
 
 
 # What a peer may not do. (h2spec, in tests/end_to_end, goes through all of RFC 9113.)
@@ -405,14 +413,10 @@ def test_what_breaks_the_protocol_ends_the_connection_with_its_code(fault: str) 
 
 def test_settings_come_first() -> None:
     client = Client()
-    client.connection = connection.Connection(client.service, client.closed.append)
-    client.connection.start(client._read)
-    client.send(frames.PREFACE, frames.frame(frames.PING, 0, 0, PING))
-    assert client.fault == ErrorCode.PROTOCOL_ERROR
-    acknowledging = connection.Connection(client.service, client.closed.append)
-    acknowledging.start(lambda _: None)
-    acknowledging.receive(frames.PREFACE + frames.frame(frames.SETTINGS, ACK, 0))
-    assert acknowledging.over
+    for first in (frames.frame(frames.PING, 0, 0, PING), frames.frame(frames.SETTINGS, ACK, 0)):
+        client.connect()
+        client.send(frames.PREFACE, first)
+        assert client.fault == ErrorCode.PROTOCOL_ERROR
 
 
 def test_a_fault_cancels_every_call_of_the_connection() -> None:
@@ -425,65 +429,168 @@ def test_a_fault_cancels_every_call_of_the_connection() -> None:
     assert not client.connection._calls
 
 
-STREAM_FAULTS = {
-    "an upper-case name": [*HEAD, ("X-A", "b")],
-    "a name with a space": [*HEAD, ("x a", "b")],
-    "a value with a line's end": [*HEAD, ("x-a", "b\r\nc: d")],
-    "a pseudo-header field that is unknown": [*HEAD, (":x", "b")],
-    "a response's pseudo-header field": [*HEAD, (":status", "200")],
-    "a pseudo-header field twice": [*HEAD, HEAD[0]],
-    "a pseudo-header field after others": [HEAD[0], ("a", "b"), *HEAD[1:]],
-    "no method": list(HEAD[1:]),
-    "an empty path": [HEAD[0], HEAD[1], (":path", ""), HEAD[3]],
-    "connection": [*HEAD, ("connection", "close")],
-    "te that is not trailers": [*HEAD, ("te", "gzip")],
-    "content-length that is no number": [*HEAD, ("content-length", "x")],
+UNREADABLE = {
+    "a pseudo-header field that is unknown": [*HEAD, (":x", "b"), *GRPC],
+    "a response's pseudo-header field": [*HEAD, (":status", "200"), *GRPC],
+    "a pseudo-header field twice": [*HEAD, HEAD[0], *GRPC],
+    "another path beside it": [*HEAD, (":path", "/other"), *GRPC],
+    "a pseudo-header field after others": [HEAD[0], ("a", "b"), *HEAD[1:], *GRPC],
+    "no method": [*HEAD[1:], *GRPC],
+    "no scheme": [HEAD[0], *HEAD[2:], *GRPC],
+    "no path": [*HEAD[:2], HEAD[3], *GRPC],
+    "an empty path": [HEAD[0], HEAD[1], (":path", ""), HEAD[3], *GRPC],
+    "content-length that is no number": [*HEAD, *GRPC, ("content-length", "x")],
+    "content-length that is empty": [*HEAD, *GRPC, ("content-length", "")],
     "content-length that is longer than Python reads": [*HEAD, *GRPC, ("content-length", "6" * 5000)],
+    "content-length that is longer than we read": [*HEAD, *GRPC, ("content-length", "6" * 30_000)],
     "two of content-length": [*HEAD, *GRPC, ("content-length", "99"), ("content-length", "6")],
     "content-length that is not the length": [*HEAD, *GRPC, ("content-length", "7")],
 }
 
 
-@pytest.mark.parametrize("fault", STREAM_FAULTS)
-def test_a_malformed_request_ends_its_stream_and_no_other(fault: str) -> None:
-    client = Client()
-    client.send(client.headers(1, client.encoder.encode(STREAM_FAULTS[fault])), data(1, framed(b"a")))
-    assert client.answers[1].reset == ErrorCode.PROTOCOL_ERROR
+@pytest.mark.parametrize("fault", UNREADABLE)
+def test_a_malformed_request_is_denied_and_then_its_stream_is_reset_and_no_other(fault: str) -> None:
+    """Section 8.1.1: a server may respond before it resets. A reset alone has decided nothing."""
+    client = Client(Service(denied=(CHECK, "")))
+    client.send(in_frames(client, client.encoder.encode(UNREADABLE[fault])))
+    answer = client.answers[1]
+    assert (answer.messages, answer.status, answer.reset) == ([DENIED], OK, ErrorCode.PROTOCOL_ERROR)
     assert client.service.served == []
     assert client.call(b"next").messages == [b"next"]
 
 
-def test_frames_after_the_end_of_a_request_are_refused() -> None:
-    client = Client(Service(keep=True))
-    client.send(client.request(), data(1, b"more", 0))
-    assert client.answers[1].reset == ErrorCode.STREAM_CLOSED
-    client.send(client.request(), client.headers(3))
-    assert client.answers[3].reset == ErrorCode.STREAM_CLOSED
+IMPROPER = {
+    "an upper-case name": ("X-A", "b"),
+    "a name with a space": ("x a", "b"),
+    "an empty name": ("", "b"),
+    "connection": ("connection", "close"),
+    "transfer-encoding": ("transfer-encoding", "chunked"),
+    "te that is not trailers": ("te", "gzip"),
+}
+
+
+@pytest.mark.parametrize("field", IMPROPER)
+def test_a_request_with_a_field_that_may_not_be_is_answered_as_any_and_then_its_stream_is_reset(field: str) -> None:
+    client = Client()
+    answer = client.call(b"a", IMPROPER[field])
+    assert (answer.messages, answer.status, answer.reset) == ([b"a"], OK, ErrorCode.PROTOCOL_ERROR)
+    assert client.call(b"next").messages == [b"next"]
+
+
+@pytest.mark.parametrize("value", [" a", "a ", "\ta", " ", "a\r\nb: c", "a\0b", "\x7f\x80", "x" * 60_000])
+def test_a_value_that_is_not_read_is_not_judged(value: str) -> None:
+    client = Client()
+    client.send(in_frames(client, client.block(("tracestate", value))))
+    answer = client.answers[1]
+    assert (answer.messages, answer.status, answer.reset) == ([b"a"], OK, None)
+
+
+def in_frames(client: Client, block: bytes) -> bytes:
+    """A call whose header block may take several frames."""
+    stream, size = client.next_stream, frames.FRAME_BYTES
+    parts = [block[at : at + size] for at in range(0, len(block), size)]
+    begun = client.headers(stream, parts[0], 0 if parts[1:] else frames.END_HEADERS)
+    rest = [frames.frame(frames.CONTINUATION, 0, stream, part) for part in parts[1:]]
+    if rest:
+        rest[-1] = frames.frame(frames.CONTINUATION, frames.END_HEADERS, stream, parts[-1])
+    return b"".join((begun, *rest, data(stream, framed(b"a"))))
+
+
+@pytest.mark.parametrize("size", [100_000, 1_000_000, 8_000_000])
+def test_a_header_list_that_is_too_long_is_denied_and_the_connection_goes_on(size: int) -> None:
+    client = Client(Service(denied=(CHECK,)))
+    long = headers.block((b"tracestate", b"x" * size))
+    client.send(in_frames(client, client.block(("x-before", "1")) + long + client.encoder.encode([("x-behind", "1")])))
+    answer = client.answers[1]
+    assert (answer.messages, answer.status, answer.reset) == ([DENIED], OK, None)
+    assert [why.cause for why in client.service.denials] == ["a header list that is too long"]
+    assert client.call(b"next", ("x-behind", "1")).messages == [b"next"]
+    assert client.share.held == 0
+
+
+def test_another_method_than_post_is_denied() -> None:
+    client = Client(Service(denied=(CHECK,)))
+    client.send(client.headers(1, client.block(head=((":method", "GET"), *HEAD[1:]))), data(1, framed(b"a")))
+    assert (client.answers[1].messages, client.answers[1].reset) == ([DENIED], None)
+    assert client.service.denials == [NOT_POST]
+
+
+def test_a_content_type_is_no_reason_not_to_serve_what_is_one_message() -> None:
+    client = Client()
+    for plain in ((), (("content-type", "text/plain"),), (*GRPC, ("content-type", "x"))):
+        stream = client.next_stream
+        client.send(client.headers(stream, client.block(plain=plain)), data(stream, framed(b"a")))
+        assert client.answers[stream].messages == [b"a"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (data(1, b"more", 0), ErrorCode.STREAM_CLOSED),
+        (frames.frame(frames.HEADERS, 4, 1, b""), ErrorCode.STREAM_CLOSED),
+        (frames.window_update(1, 0), ErrorCode.PROTOCOL_ERROR),
+        (frames.window_update(1, (1 << 31) - 1), ErrorCode.FLOW_CONTROL_ERROR),
+        (frames.frame(frames.PRIORITY, 0, 1, b""), ErrorCode.FRAME_SIZE_ERROR),
+    ],
+)
+def test_a_call_whose_stream_is_broken_amid_it_is_denied_before_the_reset(frame: bytes, code: ErrorCode) -> None:
+    client = Client(Service(keep=True, denied=(CHECK,)))
+    client.send(client.request())
+    told: list[int] = []
+    client.service.calls[0].cancelled = lambda: told.append(1)
+    client.send(frame)
+    assert (client.answers[1].messages, client.answers[1].reset) == ([DENIED], code)
+    assert told == [1]
     client.service.keep = False
-    client.send(client.request(), data(5, b"more", 0))
+    assert client.call(b"next").messages == [b"next"]
+
+
+def test_what_is_sent_to_a_stream_that_has_ended_ends_the_connection() -> None:
+    client = Client()
+    client.send(client.request(), data(1, b"more", 0))
     assert client.fault == ErrorCode.STREAM_CLOSED
 
 
 def test_frames_on_their_way_when_we_ended_a_stream_are_forgiven() -> None:
     client = Client()
-    client.send(client.headers(1, client.encoder.encode([*HEAD, ("X", "y")])))
+    client.send(client.headers(1), frames.window_update(1, 0))
+    assert client.answers[1].reset == ErrorCode.PROTOCOL_ERROR
     client.send(data(1, b"x", 0), frames.window_update(1, 1), frames.reset(1, ErrorCode.CANCEL))
     assert client.call().status == OK
 
 
-def test_trailers_that_do_not_end_the_request_or_that_have_pseudo_headers_are_refused() -> None:
+def test_trailers_that_do_not_end_the_request_or_that_have_what_may_not_be_there_are_denied() -> None:
+    client = Client(Service(denied=(CHECK,)))
+    client.send(client.headers(1), data(1, framed(b"a"), 0), client.headers(1, client.encoder.encode([("a", "b")])))
+    for stream, field in ((3, (":path", "/")), (5, ("X", "y")), (7, ("connection", "close"))):
+        client.send(client.headers(stream), data(stream, framed(b"a"), 0))
+        client.send(client.headers(stream, client.encoder.encode([field]), 5))
+    for stream in (1, 3, 5, 7):
+        answer = client.answers[stream]
+        assert (answer.messages, answer.reset) == ([DENIED], ErrorCode.PROTOCOL_ERROR)
+
+
+@pytest.mark.parametrize("value", [" ", "a\0", "x" * 20_000])
+def test_the_values_of_trailers_are_not_judged(value: str) -> None:
     client = Client()
-    client.send(client.headers(1), client.headers(1, client.encoder.encode([("a", "b")])))
-    client.send(client.headers(3), client.headers(3, client.encoder.encode([(":path", "/")]), 5))
-    assert [client.answers[stream].reset for stream in (1, 3)] == [ErrorCode.PROTOCOL_ERROR] * 2
+    block = client.encoder.encode([("a", value)])
+    parts = [block[:10], block[10:]]
+    client.send(client.headers(1), data(1, framed(b"a"), 0), client.headers(1, parts[0], frames.END_STREAM))
+    client.send(
+        *[frames.frame(frames.CONTINUATION, 0, 1, parts[1][at : at + 9999]) for at in range(0, len(parts[1]), 9999)],
+        frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1),
+    )
+    assert (client.answers[1].messages, client.answers[1].reset) == ([b"a"], None)
 
 
-def test_more_streams_than_allowed_are_refused_and_the_others_go_on() -> None:
-    client = Client(Service(keep=True))
-    for _ in range(connection.MOST_STREAMS + 1):
+def test_more_streams_than_allowed_are_denied_and_the_others_go_on() -> None:
+    """A proxy may begin more before it has heard how many are allowed."""
+    client = Client(Service(keep=True, denied=(CHECK,)))
+    for _ in range(connection.MOST_STREAMS + 5000):
         client.send(client.request())
-    refused = client.next_stream - 2
-    assert client.answers[refused].reset == ErrorCode.REFUSED_STREAM
+    refused = client.answers[client.next_stream - 2]
+    assert (refused.messages, refused.status, refused.reset) == ([DENIED], OK, ErrorCode.REFUSED_STREAM)
+    assert set(client.service.denials) == {NO_ROOM}
     client.service.calls[0].answer(b"a")
     assert client.answers[1].status == OK
     client.send(client.request())
@@ -511,14 +618,14 @@ def test_a_quiet_peer_is_asked_whether_it_is_there_and_left_when_it_is_not() -> 
         client.connection.tick()
     assert not client.connection.over
     client.connection.tick()
-    assert client.closed == ["nobody is there"]
+    assert client.closed == [(End.IDLE, "nobody is there")]
 
 
 def test_a_peer_that_reads_nothing_is_left() -> None:
     client = Client()
     for _ in range(connection.QUIET + connection.GRACE + 1):
         client.connection.tick(writing=True)
-    assert client.closed == ["nobody reads what we write"]
+    assert client.closed == [(End.IDLE, "nobody reads what we write")]
     assert not any(kind == frames.PING for kind, *_ in client.frames)
 
 
@@ -526,25 +633,37 @@ def test_a_peer_that_reads_nothing_is_left() -> None:
 def test_what_is_begun_must_be_finished_soon(begun: bytes | str) -> None:
     client = Client()
     if begun == b"":
-        client.connection = connection.Connection(client.service, client.closed.append)
-        client.connection.start(lambda _: None)
+        client.connect()
     else:
         client.send(client.headers(1, b"", 0) if isinstance(begun, str) else begun)
     for _ in range(connection.OPENING):
         client.connection.tick()
     assert not client.connection.over
     client.connection.tick()
-    assert client.closed == ["what was begun was not finished in time"]
+    assert client.closed == [(End.UNFINISHED, "what was begun was not finished in time")]
 
 
-def test_a_request_that_never_ends_is_ended() -> None:
-    client = Client()
+def test_a_request_that_never_ends_is_denied() -> None:
+    client = Client(Service(denied=(CHECK,)))
     client.send(client.headers(1), client.headers(3))
     for _ in range(connection.REQUEST + 1):
         client.send(frames.frame(frames.PING, ACK, 0, PING))
         client.connection.tick()
-    assert [client.answers[stream].reset for stream in (1, 3)] == [ErrorCode.CANCEL] * 2
+    for stream in (1, 3):
+        answer = client.answers[stream]
+        assert (answer.messages, answer.status, answer.reset) == ([DENIED], OK, ErrorCode.NO_ERROR)
+    assert client.service.denials == [NOT_IN_TIME] * 2
     assert client.call().status == OK
+
+
+def test_before_a_connection_is_ended_what_waits_for_an_answer_is_denied() -> None:
+    client = Client(Service(keep=True, denied=(CHECK,)))
+    client.send(client.request(), client.headers(3), frames.frame(frames.PUSH_PROMISE, 0, 1))
+    assert [client.answers[stream].messages for stream in (1, 3)] == [[DENIED], [DENIED]]
+    assert client.service.denials == [CONNECTION_ENDED] * 2
+    assert client.fault == ErrorCode.PROTOCOL_ERROR
+    assert client.frames[-1][0] == frames.GOAWAY
+    assert client.share.held == 0
 
 
 def test_draining_is_announced_then_ends_new_streams_and_closes_after_the_last_answer() -> None:
@@ -560,7 +679,7 @@ def test_draining_is_announced_then_ends_new_streams_and_closes_after_the_last_a
     client.service.calls[0].answer(b"a")
     assert not client.connection.over
     client.service.calls[1].answer(b"b")
-    assert client.closed == ["drained"]
+    assert client.closed == [(End.DRAINED, "drained")]
     assert [client.answers[stream].status for stream in (1, 3)] == [OK, OK]
 
 
@@ -569,7 +688,7 @@ def test_a_drain_does_not_wait_for_a_peer_that_answers_no_ping() -> None:
     client.connection.drain()
     for _ in range(connection.DRAINING + 1):
         client.connection.tick()
-    assert client.closed == ["drained"]
+    assert client.closed == [(End.DRAINED, "drained")]
 
 
 def test_a_fault_after_the_end_of_new_streams_tells_no_later_stream_than_the_drain_did() -> None:
@@ -587,4 +706,4 @@ def test_a_connection_that_has_used_up_its_streams_can_be_drained() -> None:
     client.send(client.request(stream=(1 << 31) - 1))
     client.connection.drain()
     client.send(frames.frame(frames.PING, ACK, 0, b"drain..."))
-    assert client.closed == ["drained"]
+    assert client.closed == [(End.DRAINED, "drained")]

@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from authz_service.transport.http2 import connection, frames, headers
+from authz_service.transport.http2.call import NO_ROOM
+from authz_service.transport.http2.connection import MAX_HEADER_BLOCK, End
 from authz_service.transport.http2.frames import ErrorCode
-from authz_service.transport.http2.headers import MOST_LIST
-from transport.http2.client import CHECK, HEAD, Client, Service, data, framed
+from authz_service.transport.http2.memory import SHARED, SURE, Memory
+from transport.http2.client import CHECK, DENIED, HEAD, Client, Service, data, framed
 
 PING = frames.frame(frames.PING, 0, 0, b"12345678")
 
 
-def test_rapid_reset_ends_the_connection() -> None:
-    """CVE-2023-44487: calls are begun and taken back at once, so that no limit on streams in flight holds."""
+def test_calls_that_are_taken_back_at_once_are_nobodys_fault_and_leave_nothing_behind() -> None:
+    """CVE-2023-44487: no limit on streams in flight holds for them. But one costs what a call costs, and no more.
+
+    Every client of a proxy may go away as often as it likes, and takes a call back each time.
+    """
     client = Client(Service(keep=True))
-    for _ in range(connection.MOST_RESETS + 1):
+    told: list[int] = []
+    for number in range(20 * connection.MOST_RESETS):
         stream = client.next_stream
-        client.send(client.request(), frames.reset(stream, ErrorCode.CANCEL))
-    assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
+        client.send(client.request())
+        client.service.calls.pop().cancelled = lambda number=number: told.append(number)
+        client.send(frames.reset(stream, ErrorCode.CANCEL))
+    assert not client.connection.over
+    assert told == list(range(20 * connection.MOST_RESETS))
     assert not client.connection._calls
+    assert client.share.held == client.memory.used == 0
 
 
-def test_resets_that_the_peer_provokes_count_like_its_own() -> None:
-    """CVE-2025-8671: what is malformed makes us reset the stream."""
-    client = Client(Service(keep=True))
-    for _ in range(connection.MOST_RESETS + 1):
+def test_streams_that_are_broken_again_and_again_end_the_connection() -> None:
+    """CVE-2025-8671: what is against the protocol makes us reset the stream. No client can make a proxy do it."""
+    client = Client(Service(keep=True, denied=(CHECK,)))
+    for _ in range(2 * connection.MOST_RESETS):
+        if client.connection.over:
+            break
         client.send(client.request(), frames.window_update(client.next_stream - 2, 0))
     assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
+    assert client.closed[0][0] == End.FLOOD
+
+
+ODD = [("tracestate", " "), ("tracestate", "a=b "), ("X-A", "b"), ("connection", "close"), ("te", "gzip"), (":x", "y")]
+
+
+@pytest.mark.parametrize("field", ODD)
+def test_no_number_of_calls_with_odd_fields_ends_the_connection(field: tuple[str, str]) -> None:
+    client = Client(Service(denied=(CHECK,)))
+    client.send(frames.window_update(0, 1 << 20))
+    for _ in range(12_000):
+        client.send(client.request(b"m", field))
+    assert not client.connection.over
+    assert all(answer.status == "0" for stream, answer in client.answers.items() if stream)
 
 
 def test_a_proxy_whose_clients_go_away_now_and_then_is_no_attacker() -> None:
@@ -49,7 +77,7 @@ def test_a_header_block_without_end_ends_the_connection() -> None:
         client.send(frames.frame(frames.CONTINUATION, 0, 1, b"x" * frames.FRAME_BYTES))
         sent += frames.FRAME_BYTES
     assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
-    assert sent <= MOST_LIST + frames.FRAME_BYTES
+    assert sent <= MAX_HEADER_BLOCK + frames.FRAME_BYTES
 
 
 def test_a_header_block_in_empty_parts_without_end_ends_the_connection() -> None:
@@ -59,17 +87,18 @@ def test_a_header_block_in_empty_parts_without_end_ends_the_connection() -> None
     assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
 
 
-def test_a_small_block_that_stands_for_a_large_list_ends_the_connection() -> None:
+def test_a_small_block_that_stands_for_a_large_list_is_denied() -> None:
     """The HPACK bomb: one long entry in the table, and thousands of references to it."""
-    client = Client()
+    client = Client(Service(denied=("",)))
     value = "x" * 3900
     client.send(client.request(b"m", ("bomb", value)))
     assert client.answers[1].status == "0"
     reference = client.encoder.encode([("bomb", value)])
     assert len(reference) == 1
-    block = reference * (MOST_LIST // len(value) + 1)
-    assert len(block) < frames.FRAME_BYTES
-    client.send(client.headers(3, block))
+    block = reference * 1000
+    client.send(client.headers(3, block), data(3, framed(b"m")))
+    assert client.answers[3].messages == [DENIED]
+    client.send(client.headers(5, block * 10), data(5, framed(b"m")))
     assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
 
 
@@ -77,14 +106,34 @@ def test_a_small_block_that_stands_for_a_large_list_ends_the_connection() -> Non
 def test_a_header_list_of_many_fields_ends_the_connection(field: bytes) -> None:
     """``hpack``'s decoder takes minutes for 4 MB of literals."""
     client = Client()
-    block = client.block() + field * 100_000
-    parts = [block[at : at + frames.FRAME_BYTES] for at in range(0, len(block), frames.FRAME_BYTES)]
-    client.send(
-        client.headers(1, parts[0], 0),
-        *[frames.frame(frames.CONTINUATION, 0, 1, part) for part in parts[1:-1]],
-        frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, parts[-1]),
-    )
+    client.send(in_frames(1, client.block() + field * 100_000))
     assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
+
+
+def in_frames(stream: int, block: bytes) -> bytes:
+    """A header block as it is cut into frames."""
+    parts = [block[at : at + frames.FRAME_BYTES] for at in range(0, len(block), frames.FRAME_BYTES)]
+    last = len(parts) - 1
+    return b"".join(
+        frames.frame(frames.CONTINUATION if n else frames.HEADERS, frames.END_HEADERS * (n == last), stream, part)
+        for n, part in enumerate(parts)
+    )
+
+
+def test_of_a_header_block_that_is_as_long_as_can_be_little_is_kept_and_nothing_decoded() -> None:
+    client = Client(Service(denied=(CHECK,)))
+    size = 15_700_000
+    length = b"\xff" + bytes((size - 127) >> shift & 127 | 128 for shift in (0, 7, 14)) + bytes(((size - 127) >> 21,))
+    sent = in_frames(1, client.block() + b"\x00\x0atracestate" + length + b"\x8c" * size)
+    for at in range(0, len(sent), 32 << 10):
+        client.send(sent[at : at + (32 << 10)])
+        assert client.share.held <= connection._BLOCK_OCTETS
+        block = client.connection._block
+        assert block is None or len(block.block._rest) < 100
+    client.send(data(1, framed(b"m")))
+    assert client.answers[1].messages == [DENIED]
+    client.next_stream = 3
+    assert client.call(b"next").messages == [b"next"]
 
 
 def test_a_number_in_a_header_block_that_goes_on_and_on_ends_the_connection() -> None:
@@ -233,60 +282,159 @@ def test_who_asks_again_and_again_without_reading_is_answered_no_more() -> None:
     assert client.connection._calls[1].ending
 
 
-def half_sent(octets: int) -> Client:
+# Turns.
+
+
+def test_after_so_many_calls_others_have_their_turn_and_all_are_answered() -> None:
+    client = Client()
+    client.send(frames.window_update(0, 1 << 20), *[client.request(b"%d" % number) for number in range(1000)])
+    assert 5 < client.yielded < 20
+    assert [client.answers[stream].messages[0] for stream in range(1, 2000, 2)] == [b"%d" % n for n in range(1000)]
+
+
+def test_a_long_header_block_is_taken_in_several_turns() -> None:
+    client = Client(Service(denied=(CHECK,)))
+    long = headers.block((b"tracestate", b"x" * 500_000))
+    client.send(in_frames(1, client.block() + long), data(1, framed(b"m")))
+    assert client.yielded >= 10
+    assert client.answers[1].messages == [DENIED]
+
+
+def test_what_comes_while_others_have_their_turn_waits() -> None:
+    client = Client()
+    client.connection.stop()
+    client.connection.receive(client.request(b"a"))
+    client.connection.receive(client.request(b"b"))
+    assert (client.service.served, client.connection.waiting > 50) == ([], True)
+    client.connection.resume()
+    assert (client.service.served, client.connection.waiting) == ([b"a", b"b"], 0)
+    client.connection.stop()
+    client.connection.receive(client.request(b"c"))
+    client.connection.lost()
+    client.connection.resume()
+    assert client.service.served == [b"a", b"b"]
+
+
+# What is kept.
+
+
+PART = framed(b"x" * 1_000_000)[:-1]
+
+
+def half_sent(octets: int, memory: Memory | None = None) -> Client:
     """Requests of so much that are not ended."""
-    client = Client(Service(keep=True))
-    part = framed(b"x" * 1_000_000)
-    for _ in range(octets // len(part)):
-        client.send(client.headers(client.next_stream), data(client.next_stream - 2, part, 0))
+    client = Client(Service(keep=True, denied=(CHECK,)), memory=memory)
+    for _ in range(octets // len(PART)):
+        client.send(client.headers(client.next_stream), data(client.next_stream - 2, PART, 0))
     return client
 
 
-def test_of_requests_that_do_not_end_a_bounded_part_is_kept_and_what_is_left_out_is_too_long() -> None:
-    client = half_sent(2 * connection.MOST_KEPT)
-    served, most = client.service.served, client.service.max_message_bytes
+def test_of_requests_that_do_not_end_a_bounded_part_is_kept_and_those_that_were_cut_are_denied() -> None:
+    client = half_sent(2 * SHARED)
     calls = list(client.connection._calls.values())
-    kept = client.connection._kept
-    assert kept == sum(len(part) for call in calls for part in call.parts)
-    assert connection.MOST_KEPT < kept <= connection.MOST_KEPT + len(calls) * frames.FRAME_BYTES
-    client.send(client.request(b"y" * 1000), client.request(b"y" * 100_000))
-    assert served[0] == b"y" * 1000  # what fits into one frame is decided as ever
-    assert len(served[1]) > most
-    whole = framed(b"y" * 10_000)
-    parts = [whole[:0], whole[:3], whole[3:]], [whole[:3], whole[3:5], whole[5:]]
-    client.send(
-        *[client.headers(901 + 2 * n) + b"".join(data(901 + 2 * n, each, 0) for each in parts[n]) for n in (0, 1)]
-    )
-    client.send(data(901, b""), data(903, b""))
-    assert served[2] == b"y" * 10_000
-    assert len(served[3]) > most
-    client.send(*[data(call.stream, b"") for call in calls])
-    assert {len(each) > most for each in served[4:] if each != b"x" * 1_000_000} == {True}
-    assert served.count(b"x" * 1_000_000) == connection.MOST_KEPT // 1_000_005
-    assert client.connection._kept == 0
-    client.send(client.request(b"y" * 100_000))
-    assert served[-1] == b"y" * 100_000
+    kept = sum(len(call.body) for call in calls)
+    assert SHARED // 2 - 2_000_000 < kept <= client.share.held <= SHARED // 2 + SURE
+    client.send(client.request(b"y" * 16_000))
+    assert client.service.served == [b"y" * 16_000]  # what is ended by the frame that brings it need not be kept
+    whole = sum(call.fault is None for call in calls)
+    assert whole == kept // len(PART) > 0
+    client.send(*[data(call.stream, b"x") for call in calls])
+    assert client.service.served[1:] == [b"x" * 1_000_000] * whole
+    assert client.service.denials == [NO_ROOM] * (len(calls) - whole)
+    assert sum(len(call.body) for call in client.connection._calls.values()) == 0
+    client.send(client.headers(5001), data(5001, framed(b"y" * 100_000)))
+    assert client.service.served[-1] == b"y" * 100_000
 
 
-def test_what_is_kept_of_requests_is_let_go_with_them() -> None:
-    client = half_sent(10_000_000)
-    assert client.connection._kept == 9 * 1_000_005
+def test_what_is_kept_of_requests_is_given_back_with_them() -> None:
+    client = half_sent(10 * len(PART))
+    assert client.share.held == client.memory.used + SURE == 10 * len(PART)
     client.send(frames.reset(1, ErrorCode.CANCEL), data(3, b""), frames.window_update(5, 0))
-    assert client.connection._kept == 6 * 1_000_005
+    assert client.share.held == 7 * len(PART)
     client.connection.lost()
-    assert client.connection._kept == 0
+    assert client.share.held == client.memory.used == 0
+
+
+def test_however_many_connections_hoard_the_next_one_finds_room_for_what_is_usual() -> None:
+    memory = Memory()
+    hoarding = [half_sent(SHARED, memory) for _ in range(30)]
+    assert SHARED * 9 // 10 < memory.used <= SHARED
+    assert sum(each.share.held for each in hoarding) <= SHARED + 30 * SURE
+    client = Client(memory=memory)
+    usual = framed(b"y" * 3000)
+    for _ in range(10):
+        client.send(client.headers(client.next_stream), data(client.next_stream - 2, usual, 0))
+    client.send(*[data(stream, b"") for stream in range(1, 20, 2)])
+    assert client.service.served == [b"y" * 3000] * 10
+    for each in hoarding:
+        each.connection.lost()
+    assert memory.used == 0
+
+
+def test_requests_in_crumbs_take_no_more_room_than_they_count_for() -> None:
+    """An object for each octet that came alone would take forty times of it."""
+    client = Client(Service(keep=True))
+    client.send(client.headers(1))
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(40_000):
+        client.send(data(1, b"x", 0))
+        if number % 1000 == 0:
+            client.connection.tick()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert client.share.held == 40_000
+    assert after - before < 100_000
+
+
+def test_streams_that_do_nothing_count_by_what_they_take() -> None:
+    memory = Memory(shared=1 << 20, sure=0)
+    first, second = (Client(Service(keep=True, denied=(CHECK,)), memory=memory) for _ in range(2))
+    for client in (first, second):
+        client.send(*[client.headers(client.next_stream) for _ in range(connection.MOST_STREAMS)])
+    assert len(first.connection._calls) == connection.FREE_STREAMS + 512
+    assert len(second.connection._calls) == connection.FREE_STREAMS + 256
+    assert first.answers[first.next_stream - 2].messages == [DENIED]
+    assert memory.used == 768 * connection.STREAM_OCTETS
+
+
+def test_answers_that_are_not_let_out_count_by_what_they_take() -> None:
+    client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 0})
+    client.send(*[client.request(b"x" * 1000) for _ in range(10)])
+    assert client.share.held == 10 * 1005
+    client.send(frames.window_update(1, 500))
+    assert client.share.held == 10 * 1005 - 500
+    client.send(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 2000}))
+    assert client.share.held == 0
+
+
+def test_answers_for_which_no_room_is_left_end_in_a_reset() -> None:
+    memory = Memory(shared=0, sure=50_000)
+    client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 0}, memory=memory)
+    client.send(*[client.request(b"x" * 1000) for _ in range(60)])
+    assert 49_000 < client.share.held <= 50_000
+    assert client.answers[119].reset == ErrorCode.ENHANCE_YOUR_CALM
+    assert not client.connection.over
+
+
+def test_a_header_block_that_is_begun_counts_until_it_is_ended() -> None:
+    client = Client()
+    block = client.block()
+    client.send(client.headers(1, block[:3], 0))
+    assert client.share.held == connection._BLOCK_OCTETS <= SURE
+    client.send(frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, block[3:]))
+    assert client.share.held == 0
 
 
 def test_a_streamed_call_for_which_no_room_is_left_is_refused() -> None:
-    client = half_sent(2 * connection.MOST_KEPT)
+    memory = Memory(shared=0, sure=100)
+    client = Client(Service(keep=True), memory=memory)
     client.service.streamed = frozenset({CHECK.encode()})
-    stream, kept = client.next_stream, client.connection._kept
-    client.send(client.headers(stream), data(stream, framed(b"one") + framed(b"two")[:5], 0))
-    assert client.connection._kept == kept + 5
-    client.send(data(stream, b"two", 0))
-    assert client.service.served == [b"one"]
-    assert client.answers[stream].status == "12"
-    assert client.connection._kept == kept
+    client.send(client.headers(1), data(1, framed(b"one") + framed(b"two" * 30)[:5], 0))
+    assert (client.service.served, client.share.held) == ([b"one"], 5)
+    client.send(data(1, b"x" * 96, 0))
+    assert client.answers[1].status == "12"
+    assert client.share.held == 0
 
 
 def test_messages_of_a_streamed_call_without_end_end_the_connection() -> None:
