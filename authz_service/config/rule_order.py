@@ -202,7 +202,8 @@ def _laxer(
 ) -> str | None:
     """The first rule that decides some of a variant and wants less than the rule whose variant it is."""
     rule = rules[number]
-    if covering(variant.path, rule.match.path_patterns) is not None:  # it is one of the rule's own, in file order
+    own = [entry.path for entry in every.near(variant.path) if entry.rule == number]
+    if covering(variant.path, own) is not None:  # it is one of the rule's own, in file order
         return None
     for entry in every.near(variant.path, partly=True):
         if entry.rule == number or not (_meets(entry, place, rule) and _takes(entry.path, variant)):

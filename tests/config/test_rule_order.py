@@ -14,9 +14,12 @@ from authz_service.config.model import Issuer, Rule
 from authz_service.config.rule_order import slipping
 from authz_service.config.strictness import wants_as_much
 from authz_service.core.attributes import Attributes
+from authz_service.core.inclusion import covering
 from authz_service.rules.policy import Policy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from authz_service.core.patterns import PathPattern
 
 ISSUERS = [
@@ -228,3 +231,19 @@ def test_every_rule_that_a_path_slips_past_is_named(parts: list[dict[str, Any]])
     assert slipped <= named
     # Of two rules with one pattern each, no third one can take what would slip.
     assert len(rules) > 2 or any(len(rule.match.path_patterns) > 1 for rule in rules) or named == slipped
+
+
+def test_the_paths_of_a_rule_are_compared_with_those_that_are_near_and_not_with_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared = 0
+
+    def counted(pattern: PathPattern, others: Sequence[PathPattern]) -> frozenset[int] | None:
+        nonlocal compared
+        compared += len(others)
+        return covering(pattern, others)
+
+    monkeypatch.setattr("authz_service.config.rule_order.covering", counted)
+    paths = [f"/part{number}/{{id}}" for number in range(300)]
+    assert found(rule("many", *paths, **ADMIN)) == []
+    assert compared < 10 * len(paths)
