@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from authz_service.admin import private
 from authz_service.admin.server import AdminServer
-from authz_service.assembly import Assembled, assemble, introspector_of, key_cache_of, source_of
+from authz_service.assembly import Assembled, assemble, bounds_of, introspector_of, key_cache_of, source_of
 from authz_service.config import watch
 from authz_service.config.document import Problem
 from authz_service.config.load import load_with_warnings
@@ -26,6 +26,7 @@ from authz_service.config.values import host_port
 from authz_service.core.errors import FetchFailed, StartFailed
 from authz_service.keys.cache import KeyCache
 from authz_service.keys.file_source import FileSource
+from authz_service.providers.client import Network
 from authz_service.reload import Loaded, Reloader
 from authz_service.telemetry import logs
 from authz_service.telemetry.logs import DecisionLog, fields
@@ -41,7 +42,7 @@ from authz_service.transport.servicer import Servicer, Terms
 from authz_service.transport.tls import certificate_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from authz_service.config.model import Issuer, Keys, Logging, Server, Settings
@@ -53,6 +54,8 @@ _KeysIdentity: TypeAlias = "tuple[str, str, Keys, bool, bytes]"
 _Part: TypeAlias = "KeyCache | Introspector"  # what works beside the decisions, in a task of its own
 
 FIXED = ("grpc_address", "admin_address", "transport", "workers", "tls")  # of server: what only a restart changes
+# Seconds for which another thread that computes, as one that renders the metrics, may keep the event loop waiting.
+_SWITCH_INTERVAL = 0.0005
 _BETWEEN_FETCHES = 2.0  # seconds: a key cache tries again one second after its first failure
 
 _logger = logging.getLogger("authz.app")
@@ -89,6 +92,7 @@ class App:
         self._stopping = False
         self._ready = False
         self._background: set[asyncio.Task[None]] = set()
+        self._network = Network()
         self._key_caches: dict[_KeysIdentity, KeyCache] = {}
         self._working: dict[_Part, asyncio.Task[None]] = {}
         self.metrics = Metrics(transport=self._listening.transport)
@@ -122,14 +126,20 @@ class App:
         identity = _keys_identity(issuer)
         keys = self._key_caches.get(identity)
         if keys is None:
-            keys = key_cache_of(issuer, source_of(issuer), self.metrics, time.time)
+            keys = key_cache_of(issuer, source_of(issuer, self._network), self.metrics, time.time)
             self._key_caches[identity] = keys
-        remembered = settings.token_cache.max_entries
+        remembered = bounds_of(settings)
         same = next((each for each in before if each.settings == issuer and each.keys is keys), None)
-        if same is not None and self.settings.token_cache.max_entries == remembered:
+        if same is not None and bounds_of(self.settings) == remembered:
             return same
         asks = introspector_of(
-            issuer, keys, self.metrics, clock=time.time, timer=time.monotonic, max_entries=remembered
+            issuer,
+            keys,
+            self.metrics,
+            clock=time.time,
+            timer=time.monotonic,
+            remembered=remembered,
+            network=self._network,
         )
         if asks is not None and same is not None and same.introspector is not None:
             asks.remember(same.introspector)
@@ -143,7 +153,8 @@ class App:
 
     def _terms(self, assembled: Assembled) -> Terms:
         settings = assembled.settings
-        self.metrics.watch_token_cache(assembled.token_cache.__len__)
+        cache = assembled.token_cache
+        self.metrics.watch_token_cache(entries=cache.__len__, size=lambda: cache.used_bytes)
         return Terms(
             assembled.authorizer,
             DecisionLog(settings.logging.decisions),
@@ -232,17 +243,18 @@ class App:
             self._readiness = self._in_background(self._announce_readiness(), "readiness")
         self._tell(before, loaded, unchanged)
 
-    def _unused(self) -> list[_Part]:
-        """The parts of no issuer any more, which nobody will find again from now on."""
+    def _unused(self) -> dict[_Part, asyncio.Task[None]]:
+        """The parts of no issuer any more with their work. Nobody will find them again from now on, nor this method."""
         in_use = set(_parts(self.assembled.issuers))
         self._key_caches = {identity: keys for identity, keys in self._key_caches.items() if keys in in_use}
-        return [part for part in self._working if part not in in_use]
+        unused = [part for part in self._working if part not in in_use]
+        return {part: self._working.pop(part) for part in unused}
 
-    async def _retire(self, unused: Sequence[_Part], longest_call: float) -> None:
+    async def _retire(self, unused: Mapping[_Part, asyncio.Task[None]], longest_call: float) -> None:
         """Let these parts end, once the last call that may wait for them is over."""
         await asyncio.sleep(longest_call)
-        for part in unused:
-            self._working.pop(part).cancel()
+        for work in unused.values():
+            work.cancel()
         names = set(map(_name_of, unused))
         for name in names - {issuer.label for issuer in self.settings.issuers}:
             self.metrics.forget_issuer(name)
@@ -418,6 +430,7 @@ def run(file: Path, loaded: Loaded, worker: Worker | None = None) -> None:
     Raises:
         StartFailed: when it can not listen.
     """
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     with BackgroundStream(sys.stderr) as stream, asyncio.Runner(loop_factory=_loop_factory()) as runner:
 
         def configure_logs(how: Logging) -> None:

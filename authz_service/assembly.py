@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from authz_service.authorizer import Authorizer
+from authz_service.core.bounded import Bounds
 from authz_service.core.decision import NO_RULE_NAME
 from authz_service.core.reasons import Reason
 from authz_service.core.upstream import UpstreamHeaders
@@ -31,16 +32,17 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Issuer, Settings
     from authz_service.keys.source import KeySource
+    from authz_service.providers.client import Network
     from authz_service.telemetry.metrics import Metrics
     from authz_service.tokens.validator import TrustedIssuer
 
 
-def source_of(issuer: Issuer) -> KeySource:
+def source_of(issuer: Issuer, network: Network) -> KeySource:
     """Where the issuer's keys come from."""
     keys = issuer.keys
     if keys.jwks_file is not None:
         return FileSource(keys.jwks_file, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
-    return HttpSource(issuer.issuer, keys) if issuer.has_keys else NoSource()
+    return HttpSource(issuer.issuer, keys, network) if issuer.has_keys else NoSource()
 
 
 def key_cache_of(issuer: Issuer, source: KeySource, metrics: Metrics, clock: Callable[[], float]) -> KeyCache:
@@ -63,12 +65,13 @@ def introspector_of(
     *,
     clock: Callable[[], float],
     timer: Callable[[], float],
-    max_entries: int,
+    remembered: Bounds,
+    network: Network,
 ) -> Introspector | None:
     """Who asks the issuer about its tokens, if that is configured.
 
-    ``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set; ``max_entries`` bounds what
-    is remembered of active tokens, and of others.
+    ``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set; ``remembered`` bounds its
+    answers.
     """
     settings = issuer.introspection
     if settings is None:
@@ -77,12 +80,12 @@ def introspector_of(
     return Introspector(
         issuer,
         settings,
-        HttpClient(issuer, settings, authentication, keys, clock=clock, timer=timer),
+        HttpClient(issuer, settings, authentication, keys, clock=clock, timer=timer, network=network),
         metrics=metrics.introspection(issuer.label),
         logger=logging.getLogger("authz.introspection"),
         clock=clock,
         timer=timer,
-        max_entries=max_entries,
+        remembered=remembered,
     )
 
 
@@ -103,9 +106,14 @@ class Assembled:
     authorizer: Authorizer
 
 
+def bounds_of(settings: Settings) -> Bounds:
+    """What may be remembered of validated tokens, and as much of each introspection server's answers."""
+    return Bounds(settings.token_cache.max_entries, settings.token_cache.max_bytes)
+
+
 def assemble(settings: Settings, issuers: Sequence[TrustedIssuer], metrics: Metrics) -> Assembled:
     """What decides by these settings, with the keys of these issuers. May be called from any thread."""
-    token_cache = TokenCache(settings.token_cache.max_entries, settings.token_cache.max_ttl)
+    token_cache = TokenCache(bounds_of(settings), settings.token_cache.max_ttl)
     return Assembled(settings, tuple(issuers), token_cache, authorizer_of(settings, issuers, token_cache, metrics))
 
 

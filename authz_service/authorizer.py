@@ -9,11 +9,12 @@ explicit denial.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from authz_service.core import connection, credential, paths
 from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny, Encoded, deny_without_rule
 from authz_service.core.errors import Rejected
+from authz_service.core.footprint import footprint
 from authz_service.core.preflight import is_preflight
 from authz_service.core.reasons import Reason
 from authz_service.rules.policy import no_rule
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
     from authz_service.tokens.validator import Need, Validator
 
 _MOST_REMEMBERED = 8  # rules that one token is used for
+_MADE = 128  # bytes of what is remembered for a rule, beside the headers and the answer
 _RETRY_AFTER_DEADLINE = 1  # seconds: the fetch goes on by itself, and the next request finds its result
+
+
+_Made: TypeAlias = "tuple[tuple[tuple[str, str], ...], tuple[str, ...], Encoded]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +127,20 @@ class Authorizer:
 
     def _allow(self, rule: Rule, claims: Claims, attributes: Attributes) -> Allow:
         """Let in who the claims are of. What the upstream hears of them is made once for a token and a rule."""
-        made = claims.remembered.get(rule)
-        if made is None:
-            if len(claims.remembered) >= _MOST_REMEMBERED:  # rules that a reload took away stay no longer than this
-                claims.remembered.clear()
-            made = claims.remembered[rule] = (*self.upstream.from_claims(claims), Encoded())
-        overwrite, remove, encoded = made
+        overwrite, remove, encoded = claims.remembered.get(rule) or self._make(rule, claims)
         if disguised := self.upstream.disguised(attributes.headers):
             return Allow(Reason.OK, rule.name, claims, overwrite, remove + disguised, rule.mode)
         return Allow(Reason.OK, rule.name, claims, overwrite, remove, rule.mode, encoded=encoded)
+
+    def _make(self, rule: Rule, claims: Claims) -> _Made:
+        """What is kept with the claims for the next request by this rule, and charged on their account."""
+        if len(claims.remembered) >= _MOST_REMEMBERED:  # rules that a reload took away stay no longer than this
+            claims.remembered.clear()
+            claims.account.refund()
+        overwrite, remove = self.upstream.from_claims(claims)
+        made = claims.remembered[rule] = overwrite, remove, Encoded(claims.account)
+        claims.account.charge(_MADE + footprint(overwrite))
+        return made
 
     def _allow_without_token(self, reason: Reason, rule: Rule, attributes: Attributes) -> Allow:
         return Allow(reason, rule.name, remove=self.upstream.without_claims(attributes.headers), mode=rule.mode)

@@ -7,14 +7,17 @@ probe or a check does not load a server.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
+import os
 import platform
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from authz_service import __version__
-from authz_service.core.errors import ConfigError, StartFailed
+from authz_service.core.errors import ConfigError, StartFailed, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,12 +26,21 @@ if TYPE_CHECKING:
     from authz_service.tools.cases import Case
     from authz_service.tools.run_cases import Bench, Outcome
 
+_MAX_TOKEN_FILE = 1 << 20  # characters: far beyond max_token_bytes, whose denial one may want to see
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 good, 1 not, 2 not understood."""
     options = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not everywhere do they take every character
+            stream.reconfigure(errors="backslashreplace")
     try:
         status: int = options.command(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read what is printed, as head does, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try to write the rest
+        return 2
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 1
@@ -110,7 +122,7 @@ def _check_config(options: argparse.Namespace) -> int:
         return 1
     for warning in loaded.warnings:
         print(warning)
-    print(f"{options.config}: valid")
+    print(printable(f"{options.config}: valid"))
     return 0
 
 
@@ -147,9 +159,19 @@ def _attributes(options: argparse.Namespace) -> Attributes:
 
     headers = [_header(text) for text in options.header]
     if options.token_file is not None:
-        text = sys.stdin.read() if options.token_file == "-" else Path(options.token_file).read_text("utf-8")
-        headers.append(("authorization", f"Bearer {text.strip()}"))
+        headers.append(("authorization", f"Bearer {_token(options.token_file).strip()}"))
     return attributes_of(options.method, options.url, headers, options.policy)
+
+
+def _token(file: str) -> str:
+    try:
+        with contextlib.nullcontext(sys.stdin) if file == "-" else Path(file).open(encoding="utf-8") as opened:
+            text = opened.read(_MAX_TOKEN_FILE + 1)
+    except UnicodeDecodeError:  # whose text quotes of the token
+        raise ValueError("the token is not UTF-8") from None
+    if len(text) > _MAX_TOKEN_FILE:
+        raise ValueError("the token file holds more than any token")
+    return text
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -182,7 +204,7 @@ def _test(options: argparse.Namespace) -> int:
         try:
             junit.write(options.junit, outcomes)
         except OSError as error:
-            unreadable.append(f"{options.junit}: can not be written: {error.strerror}")
+            unreadable.append(printable(f"{options.junit}: can not be written: {error.strerror}"))
     every = [outcome for of_file in outcomes.values() for outcome in of_file]
     failed = sum(not outcome.passed for outcome in every)
     print(f"{len(every) - failed} passed, {failed} failed")
@@ -226,8 +248,11 @@ def _healthcheck(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from authz_service.demo.run import run
-
+    try:
+        from authz_service.demo.run import run
+    except ModuleNotFoundError as missing:
+        print(f"authz-service: the demo needs {missing.name}: pip install 'authz-service[demo]'", file=sys.stderr)
+        return 1
     status: int = run(once=options.once)
     return status
 

@@ -1,9 +1,9 @@
 """Several processes that serve as one: ``server.workers``.
 
 Law: a supervisor decides nothing and answers no proxy. It holds the address for its workers, starts each as the program
-itself, replaces one that dies, tells of all of them at the one admin address, and ends when they have ended. A worker
-is the whole sidecar but for the admin address: it keeps keys, reloads and drains by itself, and shares nothing but the
-address. With one worker there is no supervisor.
+itself, replaces one that dies or hangs, tells of all of them at the one admin address, and ends when they have ended. A
+worker is the whole sidecar but for the admin address: it keeps keys, reloads and drains by itself, and shares nothing
+but the address. With one worker there is no supervisor.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 5.0  # seconds for a worker to answer; then it is told of as it was
 _LONGEST_ANSWER = 1 << 30  # bytes, of which none is kept ready: a longer one would end the supervisor
+_MAX_MISSED = 6  # times _PATIENCE that a question of ours may wait: then the worker hangs
 _LONG_LIFE = 60.0  # seconds after which a death is nothing that goes on
 _LONGEST_REST = 30.0  # seconds before a worker is replaced that dies again and again
 
@@ -165,17 +166,20 @@ class Supervisor:
         try:
             process = await _started(self._file, number, self._server, self._shared)
         except (OSError, RuntimeError) as error:  # too many processes or, where asyncio waits in one, threads
-            return f"not started: {getattr(error, 'strerror', None) or error}"  # it may be otherwise soon
+            cause = error.strerror if isinstance(error, OSError) else "no thread can be had"
+            return f"not started: {cause}"  # it may be otherwise soon
         self._processes[number] = process
         if self._stopping.is_set():
             process.stop()
+        watching = asyncio.create_task(process.kill_once_it_hangs())
         try:
             async for _ in process.answers():
                 self._metrics.said(number, process.metrics)
                 if number not in self._served:
                     self._serves(number)
-            return f"status {await process.ended()}"
+            return await process.ended()
         finally:
+            watching.cancel()
             del self._processes[number]
             self._metrics.departed(number)
             await process.kill()
@@ -250,6 +254,7 @@ class _Process:
         self.missing: list[str] = []
         self.serves = False  # it answers once it does
         self.silent = False  # it left a question unanswered
+        self._hung = False  # it left so many unanswered that it was killed
         self._process = process
         self._reader = reader
         self._writer = writer
@@ -296,9 +301,29 @@ class _Process:
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
 
-    async def ended(self) -> int:
-        """Wait for its end; returns its exit status."""
-        return await self._process.wait()
+    async def kill_once_it_hangs(self) -> None:
+        """End it when it serves and does not answer any more.
+
+        Nobody else would: it would keep its connections, and the calls on them would wait for nothing. Several waits
+        instead of a long one: when the whole container was frozen, only one of them is over at once.
+        """
+        missed = 0
+        while missed < _MAX_MISSED:
+            asked = self._begin("missing")
+            await asyncio.wait([asked], timeout=_PATIENCE)
+            missed = 0 if asked.done() or not self.serves else missed + 1
+            if asked.done():
+                await asyncio.sleep(_PATIENCE)
+        self._hung = True
+        self._process.kill()
+
+    async def ended(self) -> str:
+        """Wait for its end, but not for ever; returns how it came."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_MAX_MISSED * _PATIENCE):
+                status = await self._process.wait()
+                return "it did not answer any more" if self._hung else f"status {status}"
+        return "it hung at its end"
 
     async def kill(self) -> None:
         """End it if it has not ended."""

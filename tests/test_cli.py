@@ -53,6 +53,15 @@ rules:
 # Printing.
 
 
+def test_who_reads_no_further_causes_no_trace() -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "authz_service", "schema"]
+    with open(theirs, "wb") as closed:  # noqa: PTH123 - of a descriptor
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, timeout=HANG_GUARD, check=False)
+    assert (done.returncode, done.stderr) == (2, b"")
+
+
 VERSION = f"authz-service {__version__}, Python {platform.python_version()}, transport asyncio\n"
 
 
@@ -87,13 +96,15 @@ def test_the_schema_is_one_json_schema_that_requires_what_the_file_requires(
     "arguments",
     [[], ["nonsense"], ["serve"], ["check-config"], ["version", "more"], ["serve", "--config"], ["healthcheck", "x"]],
 )
-def test_a_command_that_is_not_understood_exits_with_2_and_the_usage(
+def test_a_command_that_is_not_understood_exits_with_2_and_the_name_of_the_program(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exited:
         main(arguments)
     assert exited.value.code == 2
-    assert "usage: authz-service" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "authz-service" in said.err
 
 
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,3 +259,17 @@ async def test_the_healthcheck_fails_while_the_sidecar_has_no_keys(tmp_path: Pat
 def test_it_runs_in_an_empty_environment_and_from_any_folder(tmp_path: Path) -> None:
     bare = {name: value for name, value in os.environ.items() if name.startswith(("COVERAGE", "PYTHONPATH"))}
     assert program("check-config", str(write(tmp_path)), cwd=tmp_path, env=bare).returncode == 0
+
+
+def test_without_its_extra_the_demo_says_what_to_install() -> None:
+    code = "import sys; sys.modules['aiohttp'] = None; from authz_service.cli import main; sys.exit(main(['demo']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=HANG_GUARD, check=False, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "authz-service: the demo needs aiohttp: pip install 'authz-service[demo]'\n"
+
+
+@pytest.mark.parametrize("module", ["authz_service.app", "authz_service.workers", "authz_service.tools.explain"])
+def test_what_serves_and_explains_does_without_the_demos_libraries(module: str) -> None:
+    code = f"import sys; import {module}; sys.exit(bool({{'aiohttp', 'yarl', 'multidict'}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=HANG_GUARD, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

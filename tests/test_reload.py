@@ -293,7 +293,7 @@ async def test_what_the_upstream_hears_of_a_token_that_is_kept_is_what_the_new_c
             assert (await asked(app, bearer)).headers["x-auth-subject"] == "alice"
         await app.take_over(place.loaded(upstream={"headers": {"x-user": "sub"}}))
         assert len(app.assembled.token_cache) == 1
-        (entry,) = app.assembled.token_cache._entries.values()
+        ((_, entry),) = app.assembled.token_cache._entries.items()
         assert entry.claims.remembered == {}
         for _ in range(2):
             assert (await asked(app, bearer)).headers == {"x-user": "alice"}
@@ -409,6 +409,19 @@ async def test_an_issuer_that_comes_back_is_kept_anew(place: Place) -> None:
         assert (await asked(app, token("other"))).reason == "ok"
         assert sample(app.metrics, "authz_jwks_stale", issuer="other") == 0
         assert len(app._working) == 2
+
+
+async def test_issuers_that_go_one_soon_after_the_other_all_go(place: Place, told: Told) -> None:
+    server = {"check_deadline": "50ms"}
+    async with place.serving(place.loaded(issuer(), issuer("first"), issuer("second"), server=server)) as app:
+        keys = app.assembled.issuers[0].keys
+        await app.take_over(place.loaded(issuer(), issuer("second"), server=server))
+        await app.take_over(place.loaded(issuer(), server=server))  # before the first one's last call can be over
+        names = {"keys of first", "keys of second", "retiring old keys"}
+        await until(lambda: names.isdisjoint(task.get_name() for task in asyncio.all_tasks()))
+        assert [sample(app.metrics, "authz_jwks_stale", issuer=gone) for gone in ("first", "second")] == [None, None]
+        assert list(app._working) == [keys]
+        assert told("a background task died") == []
 
 
 async def test_what_can_not_change_is_named_and_the_rest_changes(place: Place, told: Told) -> None:

@@ -14,7 +14,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+from keys.virtual_time import in_virtual_time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from authz_service import workers
@@ -177,8 +179,10 @@ def test_one_exposition_speaks_the_formats_that_a_single_process_speaks() -> Non
     for accept in ("", "application/openmetrics-text;version=1.0.0"):
         body, kind = together.exposition(accept)
         assert kind == worker().exposition(accept)[1]
-        assert b"authz_worker_restarts" in body
-        assert body.count(b"# TYPE authz_checks") == 2  # the counter, and those in flight
+        read = parse_openmetrics if accept else text_string_to_metric_families
+        names = [family.name for family in read(body.decode())]
+        assert {"authz_worker_restarts", "authz_checks", "authz_checks_in_flight"} <= set(names)
+        assert len(names) == len(set(names))
 
 
 def test_the_text_for_another_process_holds_nothing_but_plain_values() -> None:
@@ -205,7 +209,70 @@ async def test_a_word_that_a_death_cut_short_is_not_taken_for_one() -> None:
     assert (heard, process.missing, process.serves) == ([True], ["keys"], False)
 
 
-REFUSALS = (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), RuntimeError("can't start new thread"))
+class FakeProcess:
+    """A worker's process, which ends when it is killed if it does not before; and what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+        self.returncode: int | None = None
+        self.gone = asyncio.Event()
+
+    def write(self, data: bytes) -> None:
+        self.asked.append(data)
+
+    def kill(self) -> None:
+        self.returncode = -signal.SIGKILL
+        self.gone.set()
+
+    async def wait(self) -> int | None:
+        await self.gone.wait()
+        return self.returncode
+
+
+def process_of(fake: FakeProcess) -> workers._Process:
+    return workers._Process(fake, None, fake)  # type: ignore[arg-type] # all that is looked at
+
+
+@in_virtual_time
+async def test_a_worker_that_serves_and_does_not_answer_any_more_is_killed() -> None:
+    fake = FakeProcess()
+    process = process_of(fake)
+    watching = asyncio.create_task(process.kill_once_it_hangs())
+    await asyncio.sleep(3600)  # it fetches its first keys
+    assert not fake.gone.is_set()
+    process._take_in({"missing": []})
+    await asyncio.sleep(20)
+    assert (fake.asked, fake.gone.is_set()) == ([b"missing\n"] * 2, False)
+    await watching
+    assert await process.ended() == "it did not answer any more"
+
+
+@in_virtual_time
+async def test_a_worker_that_is_slow_is_left_alone() -> None:
+    fake = FakeProcess()
+    process = process_of(fake)
+    watching = asyncio.create_task(process.kill_once_it_hangs())
+    for _ in range(100):
+        await asyncio.sleep(24.0)  # longer than anybody waits for an answer
+        process._take_in({"missing": []} if "missing" in process._asked else {})
+    assert (fake.returncode, len(fake.asked) > 50) == (None, True)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+
+@in_virtual_time
+async def test_a_worker_that_says_no_more_and_does_not_end_is_not_waited_for_for_ever() -> None:
+    assert await process_of(FakeProcess()).ended() == "it hung at its end"  # then whoever waited kills it
+
+
+@in_virtual_time
+async def test_how_a_worker_ended_is_told_by_its_status() -> None:
+    fake = FakeProcess()
+    fake.kill()
+    assert await process_of(fake).ended() == "status -9"
+
+
+REFUSALS = (BlockingIOError(errno.EAGAIN, "nothing left"), RuntimeError("in Python's words"))
 
 
 @pytest.fixture(params=REFUSALS, ids=["process", "thread"])
@@ -225,9 +292,7 @@ def supervisor(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 
 
 async def test_a_worker_that_can_not_be_started_is_an_error_at_the_start(supervisor: Supervisor) -> None:
-    with pytest.raises(
-        StartFailed, match=r"before it served: not started: (Resource temporarily unavailable|can't start new thread)"
-    ):
+    with pytest.raises(StartFailed, match=r"before it served: not started: (nothing left|no thread can be had)"):
         await supervisor.run()
 
 

@@ -1,26 +1,46 @@
 """The admin server: three addresses, read only.
 
-Law: answering here must not delay a decision: the metrics are rendered beside the event loop, and a request's body is
-not read. Errors are problem documents (RFC 9457) that name the status and nothing else; only what is no HTTP at all is
-refused by aiohttp in its own words.
+Answering must not delay a decision. So the metrics are rendered beside the event loop, once for all who ask meanwhile,
+and not all the time; and whoever connects gets little: connections, the size of a request and the time that it may take
+are bounded, and where there are too many, the one that has waited longest for its next request makes room. A request's
+body is not read. Errors are problem documents (RFC 9457) that name the status and nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import time
+from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from aiohttp import web
+import h11
 
-from authz_service.core.errors import StartFailed
+from authz_service.core.errors import BadMessage, StartFailed
+from authz_service.http1 import HeadBuffer, Pace, Wire
+from authz_service.telemetry.metrics import content_type_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-_KEEPALIVE = 75.0  # seconds: longer than the usual scrape interval of 15 to 60
-_SHUTDOWN = 1.0  # seconds for answers that are on their way at the end
-_MAX_BODY = 1024  # bytes; no address here has a use for one
+MAX_CONNECTIONS: Final = 64
+MAX_HEAD_BYTES: Final = 1 << 13
+MAX_HEAD_LINES: Final = 100
+HEADER_TIMEOUT: Final = 5.0  # seconds for a request to be complete, from its first octet or from connecting
+KEEPALIVE_TIMEOUT: Final = 75.0  # seconds to the next request: longer than the usual scrape interval of 15 to 60
+SEND_TIMEOUT: Final = 10.0  # seconds for an answer to be taken
+_CLOSE_TIMEOUT = 1.0  # seconds for answers that are on their way at the end, and for what a client still sends
+_RENDERING_SHARE = 0.1  # of the time that renderings may take: as they are expensive, scrapes in a loop must wait
+_MAX_PAUSE = 1.0  # seconds between two renderings all the same
+_BACKLOG = 128  # connections that are accepted in one turn of the event loop
+_METHODS = (b"GET", b"HEAD")
+
+_logger = logging.getLogger("authz.admin")
 
 
 class Exposed(Protocol):
@@ -28,6 +48,13 @@ class Exposed(Protocol):
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Theirs and the content type, as the Accept header asks. Called from any thread."""
+
+
+class _Answer(NamedTuple):
+    status: int
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = {}
 
 
 async def _known(_what: str) -> None:
@@ -50,10 +77,13 @@ class AdminServer:
         ``ask`` brings up to date what is told next: ``metrics`` or ``missing``.
         """
         self._host, self._wanted_port = address
-        self._metrics = metrics
+        self._renderer = _Renderer(metrics, ask)
         self._missing = missing
         self._ask = ask
-        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._stopping = False
+        self._pace = Pace()
+        self._clients: dict[_Client, asyncio.Task[None]] = {}  # who has waited longest for the next request comes first
 
     async def start(self) -> None:
         """Listen.
@@ -61,74 +91,258 @@ class AdminServer:
         Raises:
             StartFailed: when the address can not be had.
         """
-        runner = web.AppRunner(
-            self._application(), access_log=None, keepalive_timeout=_KEEPALIVE, shutdown_timeout=_SHUTDOWN
-        )
-        await runner.setup()
+        self._stopping = False
         try:
-            await web.TCPSite(runner, self._host, self._wanted_port).start()
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: Wire(self._welcome), self._host, self._wanted_port, backlog=_BACKLOG
+            )
         except (OSError, ValueError) as error:  # ValueError: a host that is no name
-            await runner.cleanup()
-            cause = getattr(error, "strerror", None) or str(error)
             raise StartFailed(
-                f"the admin server can not listen on {self._host} port {self._wanted_port}: {cause}; "
+                f"the admin server can not listen on {self._host} port {self._wanted_port}: {_cause(error)}; "
                 "change server.admin_address"
             ) from error
-        self._runner = runner
 
     @property
     def port(self) -> int:
         """The port that is listened on."""
-        if self._runner is None:
+        if self._server is None:
             return self._wanted_port
-        port: int = self._runner.addresses[0][1]
+        port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     async def stop(self) -> None:
         """Close the port and its connections. Harmless when not started."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        server, self._server = self._server, None
+        if server is None:
+            return
+        self._stopping = True
+        server.close()
+        for client, task in self._clients.items():
+            if not client.is_answered:
+                task.cancel()
+        if self._clients:
+            await asyncio.wait(self._clients.values(), timeout=_CLOSE_TIMEOUT)
+        for task in self._clients.values():
+            task.cancel()
+        await asyncio.gather(*self._clients.values(), return_exceptions=True)
+        await self._renderer.close()
+        await server.wait_closed()
 
-    def _application(self) -> web.Application:
-        application = web.Application(client_max_size=_MAX_BODY, middlewares=[_problems])
-        application.on_response_prepare.append(_common_headers)
-        application.router.add_get("/metrics", self._serve_metrics)
-        application.router.add_get("/healthz", _serve_health)
-        application.router.add_get("/readyz", self._serve_readiness)
-        return application
+    def _welcome(self, wire: Wire) -> None:
+        """Serve one more; where there are too many, the one that has waited longest makes room."""
+        if len(self._clients) >= MAX_CONNECTIONS:
+            self._clients.pop(next(iter(self._clients))).cancel()
+        client = _Client(wire, self._pace)
+        self._clients[client] = task = asyncio.create_task(self._serve(client), name="admin client")
+        task.add_done_callback(lambda _: self._ended(client))  # also of one that made room before it began
 
-    async def _serve_metrics(self, request: web.Request) -> web.Response:
-        await self._ask("metrics")
-        body, content_type = await asyncio.to_thread(self._metrics.exposition, request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
+    def _ended(self, client: _Client) -> None:
+        client.abort()
+        self._clients.pop(client, None)
 
-    async def _serve_readiness(self, _request: web.Request) -> web.Response:
+    async def _serve(self, client: _Client) -> None:
+        with contextlib.suppress(OSError):  # of which TimeoutError is one: whoever is slow or gone needs no answer
+            while client.is_open and not self._stopping:
+                answer = await self._next_answer(client)
+                await client.send(answer)
+                if client in self._clients:  # else it has just made room
+                    self._clients[client] = self._clients.pop(client)
+
+    async def _next_answer(self, client: _Client) -> _Answer:
+        try:
+            request = await client.request()
+        except BadMessage as error:
+            too_large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            return _problem(too_large if error.too_large else HTTPStatus.BAD_REQUEST)
+        except h11.RemoteProtocolError as error:
+            return _problem(error.error_status_hint)
+        try:
+            return await self._answer(request)
+        except Exception:
+            _logger.exception("the admin server failed")
+            return _problem(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    async def _answer(self, request: h11.Request) -> _Answer:
+        target = request.target.decode("ascii")
+        if not target.startswith("/"):  # what a proxy is asked for (RFC 9112 section 3.2.2)
+            target = "/" + target.partition("://")[2].partition("/")[2]
+        answer = {"/metrics": self._metrics, "/healthz": _health, "/readyz": self._readiness}.get(
+            target.partition("?")[0]
+        )
+        if answer is None:
+            return _problem(HTTPStatus.NOT_FOUND)
+        if request.method not in _METHODS:
+            return _problem(HTTPStatus.METHOD_NOT_ALLOWED, Allow="GET,HEAD")
+        return await answer(request)
+
+    async def _metrics(self, request: h11.Request) -> _Answer:
+        accept = b",".join(value for name, value in request.headers if name == b"accept")
+        body, content_type = await self._renderer.rendered(accept.decode("latin-1"))
+        return _Answer(HTTPStatus.OK, content_type, body)
+
+    async def _readiness(self, _request: h11.Request) -> _Answer:
         await self._ask("missing")
         missing = list(self._missing())
         status = HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK
-        return web.json_response({"ready": not missing, "missing": missing}, status=status)
+        return _json(status, {"ready": not missing, "missing": missing})
 
 
-async def _serve_health(_request: web.Request) -> web.Response:
-    return web.json_response({"status": "ok"})
+def _cause(error: OSError | ValueError) -> str:
+    """The system's words alone: asyncio puts its own around them."""
+    if isinstance(error, socket.gaierror):
+        return "the name can not be resolved"
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number else "no host has such a name"
 
 
-@web.middleware
-async def _problems(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        return web.json_response(
-            {"type": "about:blank", "title": HTTPStatus(error.status).phrase, "status": error.status},
-            status=error.status,
-            headers={name: error.headers[name] for name in ("Allow",) if name in error.headers},
-            content_type="application/problem+json",
+async def _health(_request: h11.Request) -> _Answer:
+    return _json(HTTPStatus.OK, {"status": "ok"})
+
+
+def _json(status: int, value: object, kind: str = "application/json", **headers: str) -> _Answer:
+    return _Answer(status, f"{kind}; charset=utf-8", json.dumps(value).encode(), headers)
+
+
+def _problem(status: int, **headers: str) -> _Answer:
+    value = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": int(status)}
+    return _json(status, value, "application/problem+json", **headers)
+
+
+class _Client:
+    """One connection: requests are read from it, one after the other, and answered."""
+
+    def __init__(self, wire: Wire, pace: Pace) -> None:
+        self._wire = wire
+        self._pace = pace
+        self._heads = HeadBuffer(MAX_HEAD_BYTES, MAX_HEAD_LINES)
+        self._h11 = h11.Connection(h11.SERVER)
+        self._idle_timeout = HEADER_TIMEOUT  # until the next request begins
+        self._wants_body = True
+        self.is_open = True  # another request may come
+        self.is_answered = False  # a request has come, and its answer is on its way
+
+    async def request(self) -> h11.Request:
+        """The next request.
+
+        Raises:
+            OSError: when none comes in time, or the client is gone.
+            BadMessage: when it is too large, or holds what no request may hold.
+            h11.RemoteProtocolError: when it is no request.
+        """
+        self._h11 = h11.Connection(h11.SERVER)
+        self._wants_body = True
+        if not self._heads:
+            async with asyncio.timeout(self._idle_timeout):
+                await self._read()
+        async with asyncio.timeout(HEADER_TIMEOUT):
+            while (head := self._heads.take()) is None:
+                await self._read()
+        self.is_answered = True
+        async with self._pace:
+            return self._parsed(head)
+
+    def _parsed(self, head: bytes) -> h11.Request:
+        self._h11.receive_data(head)
+        request = self._h11.next_event()
+        if not isinstance(request, h11.Request) or request.http_version not in {b"1.1", b"1.0"}:
+            raise BadMessage("is not HTTP/1.1")
+        self._wants_body = request.method != b"HEAD"
+        self._h11.next_event()  # its end, where it has no body
+        return request
+
+    async def _read(self) -> None:
+        octets = await self._wire.receive()
+        if not octets:
+            raise ConnectionResetError
+        self._heads.feed(octets)
+
+    async def send(self, answer: _Answer) -> None:
+        """Answer the request; the connection ends with one whose body was not read, or that could not be read.
+
+        Raises:
+            OSError: when the answer is not taken in time, or the client is gone.
+        """
+        async with self._pace:
+            self._write(answer)
+        async with asyncio.timeout(SEND_TIMEOUT):
+            await self._wire.drain()
+        self._idle_timeout = KEEPALIVE_TIMEOUT
+        self.is_answered = False
+        self.is_open = self._h11.our_state is h11.DONE is self._h11.their_state
+        if not self.is_open:
+            await self._take_leave()
+
+    def _write(self, answer: _Answer) -> None:
+        headers = {
+            "Content-Type": answer.content_type,
+            "Content-Length": str(len(answer.body)),
+            "Date": formatdate(usegmt=True),
+            "Cache-Control": "no-store",
+            **answer.headers,
+            **({} if self._h11.their_state is h11.DONE else {"Connection": "close"}),
+        }
+        head = h11.Response(
+            status_code=answer.status, reason=HTTPStatus(answer.status).phrase.encode(), headers=list(headers.items())
         )
+        body = [h11.Data(data=answer.body)] if self._wants_body else []
+        for event in (head, *body, h11.EndOfMessage()):
+            self._wire.send(self._h11.send(event) or b"")
+
+    async def _take_leave(self) -> None:
+        """Let the client read its answer before the connection ends: what it still sends would make that a reset."""
+        self._wire.end()
+        async with asyncio.timeout(_CLOSE_TIMEOUT):
+            while await self._wire.receive():
+                pass
+
+    def abort(self) -> None:
+        """End it now."""
+        self._wire.abort()
 
 
-async def _common_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Cache-Control"] = "no-store"
-    response.headers.pop("Server", None)  # names versions, which are nobody's business
+class _Renderer:
+    """Renders the metrics beside the event loop, one at a time, and not all the time.
+
+    Those who ask while one is under way share the next, so that nobody gets what was counted before he asked.
+    """
+
+    def __init__(self, metrics: Exposed, ask: Callable[[str], Awaitable[None]]) -> None:
+        self._metrics = metrics
+        self._ask = ask
+        self._turn = asyncio.Lock()
+        self._pause_until = 0.0
+        self._next: dict[str, asyncio.Task[tuple[bytes, str]]] = {}  # not begun yet, by their content types
+        self._under_way: set[asyncio.Task[tuple[bytes, str]]] = set()
+
+    async def rendered(self, accept: str) -> tuple[bytes, str]:
+        """The metrics and their content type, as this Accept header asks for them."""
+        form = content_type_of(accept)
+        if form not in self._next:
+            self._next[form] = task = asyncio.create_task(self._render(accept, form), name="rendering of the metrics")
+            self._under_way.add(task)
+            task.add_done_callback(self._ended)
+        return await asyncio.shield(self._next[form])
+
+    async def _render(self, accept: str, form: str) -> tuple[bytes, str]:
+        async with self._turn:
+            await asyncio.sleep(self._pause_until - time.monotonic())
+            del self._next[form]
+            began = time.monotonic()
+            try:
+                await self._ask("metrics")
+                return await asyncio.to_thread(self._metrics.exposition, accept)
+            finally:
+                ended = time.monotonic()
+                self._pause_until = ended + min((ended - began) * (1 / _RENDERING_SHARE - 1), _MAX_PAUSE)
+
+    def _ended(self, task: asyncio.Task[tuple[bytes, str]]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # raised where it is waited for, if anybody still does
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        self._next.clear()
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)

@@ -4,8 +4,9 @@ Law: the text has exactly one reading, and it is JSON's: texts, whole and broken
 null, lists, and mappings whose keys are texts. What two versions of YAML read differently is a problem, not a guess.
 Anchors, aliases and merge keys (``<<``) are followed; what they can blow up is bounded before it grows.
 
-The parser's events are taken one by one, and not its tree: libyaml composes a tree recursively and without bound, so
-that a few hundred kilobytes of ``[`` would end the process.
+Size, control characters and depth are judged before a parser sees the text, and what is not YAML is explained by
+``syntax``: the limits and the words of a parser change with its version. The parser's events are taken one by one, and
+not its tree, which libyaml composes recursively.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 from yaml.resolver import Resolver
+
+from authz_service.config import layout, syntax
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,26 +31,15 @@ _MOST_VALUES = 100_000  # after aliases are followed; a file of the largest size
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's where the wheel has it: ten times faster
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # YAML 1.1 section 5.1
+_SURROGATE = re.compile("[\ud800-\udfff]")  # libyaml reads none, PyYAML by itself those that an escape names
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(\.[0-9]+)?")
 _BOOLEANS = yaml.SafeLoader.bool_values
 _PLAIN_KEY = re.compile(r"[\w-]{1,60}", re.ASCII)
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
 _TEXTS = frozenset({"str", "timestamp", "value"})  # a date and a lone = stay what is written
+_TOO_DEEP = f"is nested deeper than {_DEEPEST} levels"
 _UNFOLDS = "holds more values, its aliases unfolded, than a configuration may: write fewer"
-
-_HINTS = {
-    "found character that cannot start any token": "indent with spaces, and put a text that starts with @, ` or % "
-    "in quotes",
-    "did not find expected alphabetic or numeric character": "put a text that starts with * or & in quotes",
-    "mapping values are not allowed in this context": "put a text with a colon in quotes, and look at the indentation",
-    "did not find expected ',' or ']'": "close the list, and put a text with { } [ ] or , in quotes",
-    "did not find expected key": "look at the indentation, and at quotes that end too early",
-    "did not find expected '-' indicator": "look at the indentation",
-    "could not find expected ':'": "write key: value",
-    "found unexpected end of stream": "close the quotes",
-    "did not find expected ',' or '}'": "close the braces, and put a text with { } [ ] or , in quotes",
-}
 
 
 class Problem(NamedTuple):
@@ -109,9 +101,12 @@ def parse(data: bytes) -> Document:
         Unreadable: when there is no one mapping to be read from them.
     """
     text = _decoded(data)
+    too_deep = layout.look(text, max_levels=_DEEPEST).too_deep
+    if too_deep is not None:
+        raise Unreadable(layout.line_of(text, too_deep), _TOO_DEEP)
     try:
         root = _Composer(text).document()
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise _syntax(error, text) from None
     if not isinstance(root, yaml.MappingNode):
         raise Unreadable(_line(root), "must be a mapping: lines of the form `key: value`")
@@ -124,24 +119,19 @@ def _decoded(data: bytes) -> str:
     try:
         text = data.decode("utf-8-sig", "strict")
     except UnicodeDecodeError as error:
-        raise Unreadable(
-            data.count(b"\n", 0, error.start) + 1, "is not UTF-8: save the file in that encoding"
-        ) from None
+        line = layout.line_of(data[: error.start].decode(), error.start)
+        raise Unreadable(line, "is not UTF-8: save the file in that encoding") from None
     unprintable = _UNPRINTABLE.search(text)
     if unprintable:
-        line = text.count("\n", 0, unprintable.start()) + 1
+        line = layout.line_of(text, unprintable.start())
         raise Unreadable(line, f"holds the control character U+{ord(unprintable[0]):04X}: remove it")
     return text
 
 
-def _syntax(error: yaml.YAMLError, text: str) -> Unreadable:
-    problem = str(getattr(error, "problem", None) or "a character that YAML does not know")
-    begun = getattr(error, "context_mark", None)
-    mark = getattr(error, "problem_mark", None) or begun
-    line = min(mark.line, text.count("\n")) + 1 if mark else 1  # the end may lie beyond the last line
-    since = f", in what begins on line {begun.line + 1}" if begun and begun.line + 1 != line else ""
-    hint = f": {_HINTS[problem]}" if problem in _HINTS else ""
-    return Unreadable(line, f"is not YAML: {problem}{since}{hint}")
+def _syntax(error: Exception, text: str) -> Unreadable:
+    mark = getattr(error, "problem_mark", None)  # PyYAML by itself fails without one at numbers that are too large
+    line, found = syntax.fault(text, mark.index if mark else 0)
+    return Unreadable(line, f"is not YAML: {found}")
 
 
 def _line(node: yaml.Node) -> int:
@@ -170,12 +160,14 @@ class _Composer:
 
     def _node(self, event: Any, levels: int) -> yaml.Node:
         if not levels:
-            raise Unreadable(_line(event), f"is nested deeper than {_DEEPEST} levels")
+            raise Unreadable(_line(event), _TOO_DEEP)
         if isinstance(event, yaml.AliasEvent):
             return self._anchored(event)
         node: yaml.Node
         if isinstance(event, yaml.ScalarEvent):
             node = yaml.ScalarNode(_tag(event), event.value, _mark(event))
+            if _SURROGATE.search(event.value):
+                raise Unreadable(_line(node), f"is not YAML: {syntax.UNKNOWN_ESCAPE}")
         elif isinstance(event, yaml.SequenceStartEvent):
             node = yaml.SequenceNode(event.tag or f"{_TAG}seq", list(self._items(levels)), _mark(event))
         else:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
-from authz_service.config import messages, references
+from authz_service.config import files, messages, references
 from authz_service.config.document import LARGEST, Document, Problem, Unreadable, Where, parse, rendered
 from authz_service.config.model import Issuer, Rule, Section, Server, Settings
 from authz_service.config.references import Draft
 from authz_service.config.schema import schema
 from authz_service.config.warnings import warnings
-from authz_service.core.errors import ConfigError
+from authz_service.core.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "load_as", "load_with_warnings", "schema", "server_of"]
 
+# What a shell makes of <(command), to which somebody writes. Another pipe would be waited for, perhaps for ever.
+_OWN_DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 # Required keys that are missing or could not be read stand like this in a draft, and are never looked at there.
 _STAND_INS: Mapping[type[Section], Mapping[str, str]] = {
     Issuer: {"issuer": "https://unread.invalid"},
@@ -116,6 +118,8 @@ def _lines(path: Path, document: Document, problems: Iterable[Problem], kind: st
 
 def _read(path: Path) -> bytes:
     try:
+        if not str(path).startswith(_OWN_DESCRIPTORS):
+            return files.read(path, LARGEST)
         with path.open("rb") as file:
             return file.read(LARGEST + 1)
     except (OSError, ValueError) as error:
@@ -124,7 +128,7 @@ def _read(path: Path) -> bytes:
 
 def _line(path: Path, problem: Problem, kind: str = "") -> str:
     where = f"{rendered(problem.where)}: " if problem.where else ""
-    return f"{path}:{problem.line}: {kind}{where}{problem.text}"
+    return printable(f"{path}:{problem.line}: {kind}{where}{problem.text}")
 
 
 def _validate(document: Document, folder: Path | None) -> tuple[Settings | None, list[Problem]]:

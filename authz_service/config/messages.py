@@ -1,16 +1,21 @@
 """What pydantic found, in our words.
 
 Law: every text that an operator reads about a single key comes from here or from the validator of its value. It says
-what is wrong and what would be right, on one line, and never points to another project's pages.
+what is wrong and what would be right, on one line, and never points to another project's pages. Of pydantic's findings
+only the type and the place are used; what would be right is read from our own model.
 """
 
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, get_args
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from authz_service.config.document import Problem
-from authz_service.config.model import Section, Settings
+from authz_service.config.model import Settings
 from authz_service.config.values import EMPTY, shown
 
 if TYPE_CHECKING:
@@ -23,14 +28,14 @@ if TYPE_CHECKING:
 
 _OF_THE_KEY = "[key]"  # how pydantic says that it means a mapping's key, not the value under it
 
-# By pydantic's error type; what is not here keeps pydantic's own text.
+# By pydantic's error type: all that the model can raise.
 _TEXTS = {
     "bool_type": "must be true or false, not {found}",
     "dict_type": "must be a mapping, lines of the form `key: value`, not {found}",
-    "greater_than_equal": "must be at least {ge}",
+    "greater_than_equal": "must be at least {least}",
     "int_type": "must be a whole number, not {found}",
-    "less_than_equal": "must be at most {le}",
-    "literal_error": "{value} is not accepted: write {expected}",
+    "less_than_equal": "must be at most {most}",
+    "literal_error": "{value} is not accepted: write {choices}",
     "missing": "is required: add it",
     "model_type": "must be a mapping, lines of the form `key: value`, not {found}",
     "string_type": "must be a text, not {found}",
@@ -38,9 +43,10 @@ _TEXTS = {
     "tuple_type": "must be a list, not {found}",
     "value_error": "{error}",
 }
+_OTHERWISE = "{value} is not accepted: see what `authz-service schema` says of this key"
 
 
-def problems(error: ValidationError, document: Document, root: type[Section] = Settings) -> Iterator[Problem]:
+def problems(error: ValidationError, document: Document, root: type[BaseModel] = Settings) -> Iterator[Problem]:
     """One problem for each thing that pydantic found, but for what merely follows from another one.
 
     ``root`` is the section that the document as a whole was validated as.
@@ -64,20 +70,21 @@ def _follows(details: ErrorDetails) -> bool:
     return details["type"] == "too_short" and len(details["input"]) > 0
 
 
-def _text(details: ErrorDetails, where: Where, document: Document, root: type[Section]) -> str:
+def _text(details: ErrorDetails, where: Where, document: Document, root: type[BaseModel]) -> str:
     if details["type"] == "extra_forbidden":
-        return f"is not a key here: {nearest(str(where[-1]), _keys(where[:-1], root))}"
-    template = _TEXTS.get(details["type"])
-    if template is None:
-        return " ".join(details["msg"].split())
+        return f"is not a key here: {nearest(str(where[-1]), _keys(details['loc'][:-1], root))}"
     if details["input"] is None and details["type"] != "value_error":
         return EMPTY
     written = document.written.get(where, "")
-    value = _value(details["input"], written)
-    context = details.get("ctx", {})
-    if details["type"] == "literal_error":  # booleans as YAML has them
-        context = {"expected": context["expected"].replace("True", "true").replace("False", "false")}
-    return template.format(**context, found=_found(details, written), value=value)
+    expected = _expected(details["loc"], root)
+    return _TEXTS.get(details["type"], _OTHERWISE).format(
+        choices=_choices(expected),
+        error=details.get("ctx", {}).get("error"),
+        found=_found(details, written),
+        least=_bound(expected, "ge"),
+        most=_bound(expected, "le"),
+        value=_value(details["input"], written),
+    )
 
 
 def _value(value: Any, written: str) -> str:
@@ -113,16 +120,51 @@ def _kind(value: Any, written: str) -> str:
             return "a mapping"
 
 
-def _keys(where: Where, section: type[Section]) -> tuple[str, ...]:
-    """The keys of the section at a place within another one."""
+def _keys(where: Where, root: type[BaseModel]) -> tuple[str, ...]:
+    """The keys of the section at a place."""
+    sections = (kind for kind in _expected(where, root) if _is_section(kind))
+    return tuple(field.alias or name for section in sections for name, field in section.model_fields.items())
+
+
+def _expected(where: Where, root: type[BaseModel]) -> tuple[Any, ...]:
+    """What the model wants at a place: the alternatives, and what else is said of them."""
+    kinds: tuple[Any, ...] = (root,)
     for part in where:
-        field = section.model_fields.get(str(part))  # none for a place in a list and for a name that is free
-        section = (field and _section(field.annotation)) or section
-    return tuple(field.alias or name for name, field in section.model_fields.items())
+        kinds = tuple(kind for around in kinds for inner in _within(around, part) for kind in _flat(inner))
+    return kinds
 
 
-def _section(annotation: Any) -> type[Section] | None:
-    """The section that a type holds: itself, or within ``... | None`` or a tuple."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next((section for part in get_args(annotation) if (section := _section(part))), None)
+def _within(kind: Any, part: str | int) -> Iterator[Any]:
+    """What the model wants under a key, or at a place in a list."""
+    if _is_section(kind):
+        yield from (field for name, field in kind.model_fields.items() if part == (field.alias or name))
+    elif get_origin(kind) is tuple:
+        yield get_args(kind)[0]
+    elif get_origin(kind) is dict:
+        yield get_args(kind)[1]
+
+
+def _flat(kind: Any) -> Iterator[Any]:
+    if isinstance(kind, FieldInfo):
+        yield from _flat(kind.annotation)
+        yield from kind.metadata
+    elif get_origin(kind) in {Annotated, Union, UnionType}:
+        for part in get_args(kind):
+            yield from _flat(part)
+    else:
+        yield kind
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _choices(expected: Iterable[Any]) -> str:
+    """The values of a literal, as they are written."""
+    values = [value for kind in expected if get_origin(kind) is Literal for value in get_args(kind)]
+    written = [str(value).lower() if isinstance(value, bool) else shown(value) for value in values]
+    return " or ".join(filter(None, (", ".join(written[:-1]), *written[-1:])))
+
+
+def _bound(expected: Iterable[Any], side: Literal["ge", "le"]) -> int | None:
+    return next((getattr(part, side) for part in expected if hasattr(part, side)), None)

@@ -371,6 +371,12 @@ class TokenCache(Section):
         description="The oldest make way; 0 switches the cache off. It bounds the answers remembered of each "
         "introspection server too.",
     )
+    max_bytes: Size = Field(
+        as_written("32MiB"),
+        description="Of tokens' claims and what is kept with them, as Python keeps them, which is several times the "
+        "token's length; whichever bound is met first. It bounds the answers remembered of each introspection server "
+        "too.",
+    )
     max_ttl: Duration = Field(
         as_written("5m"), description="Never past exp; dropped at once when the key leaves the key set."
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from authz_service.config import files
 from authz_service.config.document import LARGEST
 
 if TYPE_CHECKING:
@@ -19,15 +20,14 @@ if TYPE_CHECKING:
     from authz_service.config.model import Settings
 
 
-def digests_of(files: Iterable[Path]) -> dict[Path, bytes]:
+def digests_of(paths: Iterable[Path]) -> dict[Path, bytes]:
     """What stands for what each file holds now; one that can not be read holds the reason why."""
-    return {file: hashlib.sha256(_content(file)).digest() for file in files}
+    return {file: hashlib.sha256(_content(file)).digest() for file in paths}
 
 
 def _content(file: Path) -> bytes:
     try:
-        with file.open("rb") as opened:
-            return opened.read(LARGEST + 1)
+        return files.read(file, LARGEST)
     except OSError as error:
         return f"errno {error.errno}".encode()
 

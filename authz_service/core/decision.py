@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from authz_service.core.challenge import bearer_challenge
+from authz_service.core.footprint import footprint
 from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
 
 if TYPE_CHECKING:
+    from authz_service.core.bounded import Account
     from authz_service.core.claims import Claims
 
 NO_RULE_NAME = "-"  # stands for the rule where none was reached
@@ -22,10 +24,18 @@ Mode = Literal["enforce", "shadow"]
 class Encoded:
     """Room for what a transport makes of an allowance, which is the same each time that the same token is let in."""
 
-    __slots__ = ("parts",)
+    __slots__ = ("_account", "parts")
 
-    def __init__(self) -> None:
+    def __init__(self, account: Account) -> None:
+        """``account`` is that of the token's claims."""
+        self._account = account
         self.parts: tuple[bytes, ...] | None = None  # None until it was made
+
+    def keep(self, parts: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """Keep what was made, and charge the token for it."""
+        self.parts = parts
+        self._account.charge(footprint(parts))
+        return parts
 
 
 @dataclass(frozen=True, slots=True)

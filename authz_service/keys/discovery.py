@@ -11,35 +11,36 @@ from urllib.parse import urlsplit
 
 from authz_service.core import strict_json
 from authz_service.core.errors import FetchFailed
-from authz_service.keys.connection import Absent
+from authz_service.providers import urls
+from authz_service.providers.client import Absent
 
 if TYPE_CHECKING:
     from authz_service.config.model import Keys
-    from authz_service.keys.connection import Connection
+    from authz_service.providers.client import ProviderClient
 
 
 class Discovery:
     """One issuer's metadata, read anew each time, since what they say may change."""
 
-    def __init__(self, issuer: str, settings: Keys, connection: Connection) -> None:
+    def __init__(self, issuer: str, settings: Keys, client: ProviderClient) -> None:
         self._issuer = issuer
         self._settings = settings
-        self._connection = connection
+        self._client = client
 
     async def address(self, name: str) -> str:
         """The address with this name, from the first metadata document that is there.
 
         Raises:
-            FetchFailed: when there is none to be had. Trouble with network and TLS is raised as it comes.
+            FetchFailed: when there is none to be had.
         """
         failure = "the issuer publishes no metadata"
         for url in metadata_urls(self._issuer):
             try:
-                answer = await self._connection.get(url, self._settings.max_bytes)
+                response = await self._client.get(url, self._settings.max_bytes)
             except Absent as absent:
                 failure = str(absent)
                 continue
-            return self._named(name, answer.body or b"")
+            return self._named(name, response.body)
         raise FetchFailed(failure)
 
     def _named(self, name: str, body: bytes) -> str:
@@ -50,9 +51,10 @@ class Discovery:
         if not isinstance(metadata, dict) or metadata.get("issuer") != self._issuer:
             raise FetchFailed("the issuer in the metadata is not the configured one, octet for octet")
         address = metadata.get(name)
-        if not isinstance(address, str) or urlsplit(address).scheme not in {"https", "http"}:
+        if not isinstance(address, str):
             raise FetchFailed(f"the metadata name no {name}")
-        if self._issuer.startswith("https:") and not (address.startswith("https:") or self._settings.allow_http):
+        is_plain = urls.parse(address).origin.scheme == "http"
+        if self._issuer.startswith("https:") and is_plain and not self._settings.allow_http:
             raise FetchFailed(f"the metadata of an https issuer name a {name} without TLS")
         return address
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from authz_service.config import files
 from authz_service.core.errors import FetchFailed
 from authz_service.keys import keyset
 from authz_service.keys.source import Fetched
@@ -56,8 +57,7 @@ class FileSource:
 
     def _octets(self) -> bytes:
         try:
-            with self._path.open("rb") as file:
-                data = file.read(self._max_bytes + 1)
+            data = files.read(self._path, self._max_bytes)
         except OSError as error:
             raise FetchFailed(f"jwks_file can not be read: {error.strerror}") from None
         if len(data) > self._max_bytes:

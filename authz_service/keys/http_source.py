@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
-from typing import TYPE_CHECKING, Any
-
-import aiohttp
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
 
 from authz_service.core.errors import FetchFailed
 from authz_service.keys import keyset
-from authz_service.keys.connection import Connection
 from authz_service.keys.discovery import Discovery
 from authz_service.keys.source import Fetched
+from authz_service.providers.client import ProviderClient
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from authz_service.config.model import Keys
+    from authz_service.providers.client import Network
+    from authz_service.providers.exchange import Headers
 
-_CONNECTIONS = 2  # one for the metadata, one for the key set, should they be at two places
+_MAX_CONNECTIONS: Final = 2  # one for the metadata, one for the key set, should they be at two places
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})", re.IGNORECASE)
 # Not no-cache, which Keycloak sends: to be asked for a change at each refresh is what it means.
 _NOT_STORED = re.compile(r"(?:^|[,\s])no-store(?:[,\s=]|$)", re.IGNORECASE)
@@ -33,15 +31,17 @@ _NOT_STORED = re.compile(r"(?:^|[,\s])no-store(?:[,\s=]|$)", re.IGNORECASE)
 class HttpSource:
     """Keys from ``jwks_uri`` or by discovery."""
 
-    def __init__(self, issuer: str, settings: Keys) -> None:
+    def __init__(self, issuer: str, settings: Keys, network: Network | None = None) -> None:
+        """``network`` is what the clients of a process share."""
         self._settings = settings
-        self._connection = Connection(
+        self._client = ProviderClient(
             accept="application/json, application/jwk-set+json",
-            most=_CONNECTIONS,
+            max_connections=_MAX_CONNECTIONS,
+            network=network,
             ca_file=settings.ca_file,
             allow_http=settings.allow_http,
         )
-        self._discovery = Discovery(issuer, settings, self._connection)
+        self._discovery = Discovery(issuer, settings, self._client)
         self._validators: dict[str, str] = {}  # conditional headers for the key set that was fetched last
         self._fetched_uri = ""
 
@@ -55,33 +55,30 @@ class HttpSource:
             async with asyncio.timeout(self._settings.timeout):
                 uri = self._settings.jwks_uri or await self._discovery.address("jwks_uri")
                 conditional = self._validators if have_keys and uri == self._fetched_uri else {}
-                answer = await self._connection.get(uri, self._settings.max_bytes, conditional)
+                response = await self._client.get(uri, self._settings.max_bytes, conditional)
         except FetchFailed:
             await self.close()
             raise
         except TimeoutError:
             await self.close()
             raise FetchFailed(f"no complete answer within {self._settings.timeout:g} s") from None
-        except (aiohttp.ClientError, ssl.SSLError, OSError, ValueError) as error:
-            await self.close()
-            raise FetchFailed(_reason(error)) from None
-        control = ",".join(answer.headers.getall("Cache-Control", ()))
-        lifetime = lifetime_of(control, answer.headers.get("Age", ""), self._settings)
-        if answer.body is None:
+        headers = response.headers
+        lifetime = lifetime_of(headers.joined("cache-control"), headers.get("age"), self._settings)
+        if response.status == HTTPStatus.NOT_MODIFIED:
             return Fetched(None, lifetime)
-        key_set = keyset.parse(answer.body, self._settings.max_keys)
-        self._remember(uri, answer.headers)
+        key_set = keyset.parse(response.body, self._settings.max_keys)
+        self._remember(uri, headers)
         return Fetched(key_set, lifetime)
 
     async def close(self) -> None:
         """Close the connections to the provider."""
-        await self._connection.close()
+        await self._client.close()
 
-    def _remember(self, uri: str, headers: Mapping[str, str]) -> None:
+    def _remember(self, uri: str, headers: Headers) -> None:
         self._fetched_uri = uri
         self._validators = {
-            condition: headers[header]
-            for header, condition in (("ETag", "If-None-Match"), ("Last-Modified", "If-Modified-Since"))
+            condition: headers.get(header)
+            for header, condition in (("etag", "If-None-Match"), ("last-modified", "If-Modified-Since"))
             if header in headers
         }
 
@@ -99,9 +96,3 @@ def lifetime_of(control: str, age: str, settings: Keys) -> float:
     else:
         wanted = settings.refresh_interval
     return min(max(wanted, settings.min_refresh_interval), settings.max_refresh_interval)
-
-
-def _reason(error: Exception) -> str:
-    """Why a fetch failed, for the log. These errors speak of addresses and certificates, never of tokens."""
-    cause: Any = error.__cause__ or error
-    return f"{type(error).__name__}: {cause}"

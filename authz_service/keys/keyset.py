@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
 _MAX_RSA_BITS = 16384  # what OpenSSL verifies at all
+_MAX_EXPONENT_BITS = 32  # nearly all are 65537; with one as long as the key, verifying costs 80 times as much
 MAX_CANDIDATES = 8  # keys that a token without kid is tried against
 
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
@@ -172,6 +173,8 @@ def _material(members: Mapping[str, Any]) -> Any:
         raise _Unusable(f"its numbers make no key ({type(error).__name__})") from None
     if isinstance(material, RSAPublicKey) and not _MIN_RSA_BITS <= material.key_size <= _MAX_RSA_BITS:
         raise _Unusable(f"an RSA key of {material.key_size} bits: {_MIN_RSA_BITS} to {_MAX_RSA_BITS} are accepted")
+    if isinstance(material, RSAPublicKey) and material.public_numbers().e.bit_length() > _MAX_EXPONENT_BITS:
+        raise _Unusable(f"an RSA key with an exponent of more than {_MAX_EXPONENT_BITS} bits")
     return material
 
 

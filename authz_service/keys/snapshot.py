@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from authz_service.config import files
 from authz_service.core import strict_json
 from authz_service.core.errors import FetchFailed
 from authz_service.keys import keyset
@@ -81,10 +82,9 @@ class SnapshotFile:
         return Snapshot(keyset.parse(data, self._max_keys), float(at))
 
     def _read(self) -> bytes:
-        # Not to wait for the other end, should it be a pipe.
-        with open(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123 - of a descriptor
+        with files.opened(self._path) as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_mode & _OTHERS_MAY_WRITE:
+            if status.st_mode & _OTHERS_MAY_WRITE:
                 raise FetchFailed("the snapshot is not a file that its owner alone may write")
             if status.st_uid not in {0, os.geteuid()}:
                 raise FetchFailed("the snapshot belongs to somebody else")

@@ -21,6 +21,7 @@ Rule: TypeAlias = Callable[[Iterable[float]], float]
 GAUGES: Mapping[str, Rule] = {
     "authz_checks_in_flight": sum,
     "authz_token_cache_entries": sum,
+    "authz_token_cache_bytes": sum,
     "authz_jwks_keys": min,
     "authz_jwks_last_success_timestamp_seconds": min,
     "authz_jwks_stale": max,
@@ -30,6 +31,7 @@ GAUGES: Mapping[str, Rule] = {
     "authz_introspection_breaker_state": max,  # so 1 for each state that a breaker is in, of which there may be several
     "authz_introspection_breaker_open": max,
     "authz_introspection_cache_entries": sum,
+    "authz_introspection_cache_bytes": sum,
     "authz_config_last_reload_successful": min,
     "authz_config_last_reload_success_timestamp_seconds": min,
     "authz_tls_certificate_not_before_timestamp_seconds": max,

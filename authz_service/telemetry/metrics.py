@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 FetchResult = Literal["success", "not_modified", "failure"]
 Introspected = Literal["active", "inactive", "failure"]
+Refused = Literal["full", "open"]
 
 # Seconds. Fine where decisions are (a remembered token, then a verified signature), and with a bound at the two times
 # that matter beyond: Envoy's default timeout (200 ms) and our own default deadline (1 s).
@@ -92,6 +93,9 @@ class _Families:
         )
         self.token_cache_entries = Gauge(
             "authz_token_cache_entries", "Validated tokens that are remembered.", registry=registry
+        )
+        self.token_cache_bytes = Gauge(
+            "authz_token_cache_bytes", "What the remembered tokens take, of token_cache.max_bytes.", registry=registry
         )
         self.jwks_fetches = Counter(
             "authz_jwks_fetches_total", "Attempts to fetch an issuer's keys.", ("issuer", "result"), registry=registry
@@ -155,14 +159,14 @@ class _Families:
         )
         self.introspection_breaker = Gauge(
             "authz_introspection_breaker_state",
-            "1 for the state of an issuer's circuit breaker, 0 for the others. open: nothing is asked; half_open: one "
-            "call may try.",
+            "1 for the state of an issuer's circuit breaker, 0 for the others. open: nothing is asked; half_open: few "
+            "calls may try.",
             ("issuer", "state"),
             registry=registry,
         )
         self.introspection_breaker_open = Gauge(
             "authz_introspection_breaker_open",
-            "1 unless an issuer's circuit breaker is closed: tokens that are not remembered are not asked about.",
+            "1 unless an issuer's circuit breaker is closed: hardly any token that is not remembered is asked about.",
             ("issuer",),
             registry=registry,
         )
@@ -176,6 +180,19 @@ class _Families:
             "authz_introspection_cache_entries",
             "Answers of an issuer's introspection server that are remembered.",
             ("issuer",),
+            registry=registry,
+        )
+        self.introspection_cache_bytes = Gauge(
+            "authz_introspection_cache_bytes",
+            "What the remembered answers of an issuer's introspection server take, of token_cache.max_bytes.",
+            ("issuer",),
+            registry=registry,
+        )
+        self.introspection_refusals = Counter(
+            "authz_introspection_refusals_total",
+            "Tokens that an issuer's introspection server was not asked about: full: too many calls are in flight and "
+            "waiting; open: so says the circuit breaker.",
+            ("issuer", "reason"),
             registry=registry,
         )
         self.config_reloads = Counter(
@@ -224,7 +241,7 @@ class _Families:
         )
         self.of_introspection = (
             *(self.introspections_in_flight, self.introspection_breaker, self.introspection_breaker_open),
-            self.introspection_cache_entries,
+            *(self.introspection_cache_entries, self.introspection_cache_bytes),
         )
 
 
@@ -274,9 +291,10 @@ class Metrics:
 
     # What the service stands on.
 
-    def watch_token_cache(self, size: Callable[[], int]) -> None:
-        """Report ``size`` as the token cache's, each time the metrics are read."""
-        self._families.token_cache_entries.set_function(size)
+    def watch_token_cache(self, *, entries: Callable[[], int], size: Callable[[], int]) -> None:
+        """Report these, ``size`` in bytes, as the token cache's, each time the metrics are read."""
+        self._families.token_cache_entries.set_function(entries)
+        self._families.token_cache_bytes.set_function(size)
 
     def issuer(self, name: str) -> IssuerMetrics:
         """The metrics of one issuer, whose series exist from now on."""
@@ -344,9 +362,18 @@ class SupervisorMetrics:
 
 def encoded(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """A registry's metrics and their content type, as the Accept header asks for them."""
-    known = _KNOWN_VERSIONS.issuperset(_VERSION.findall(accept))
-    encode, content_type = choose_encoder(accept if known else "")
+    encode, content_type = _encoder(accept)
     return encode(registry), content_type
+
+
+def content_type_of(accept: str) -> str:
+    """What ``encoded`` makes of this Accept header; where it is the same, so are the bytes."""
+    return _encoder(accept)[1]
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    known = _KNOWN_VERSIONS.issuperset(_VERSION.findall(accept))
+    return choose_encoder(accept if known else "")
 
 
 class IssuerMetrics:
@@ -398,16 +425,30 @@ class IntrospectionMetrics:
         }
         self._open = families.introspection_breaker_open.labels(name)
         self._entries = families.introspection_cache_entries.labels(name)
+        self._size = families.introspection_cache_bytes.labels(name)
+        self._refusals = {reason: families.introspection_refusals.labels(name, reason) for reason in get_args(Refused)}
         self.cache_hit: Callable[[], None] = families.introspection_cache_lookups.labels(name, "hit").inc
         self.cache_miss: Callable[[], None] = families.introspection_cache_lookups.labels(name, "miss").inc
 
-    def watch(self, *, in_flight: Callable[[], int], state: Callable[[], str], entries: Callable[[], int]) -> None:
-        """Report these each time the metrics are read; ``state`` is the circuit breaker's."""
+    def watch(
+        self,
+        *,
+        in_flight: Callable[[], int],
+        state: Callable[[], str],
+        entries: Callable[[], int],
+        size: Callable[[], int],
+    ) -> None:
+        """Report these each time the metrics are read; ``state`` is the circuit breaker's, ``size`` is in bytes."""
         self._in_flight.set_function(in_flight)
         self._entries.set_function(entries)
+        self._size.set_function(size)
         self._open.set_function(lambda: state() != "closed")
         for name, series in self._states.items():
             series.set_function(partial(_is, state, name))
+
+    def refused(self, reason: Refused) -> None:
+        """The server was not asked about a token."""
+        self._refusals[reason].inc()
 
     def called(self, result: Introspected, seconds: float) -> None:
         """A call ended so, and took so long."""

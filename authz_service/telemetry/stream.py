@@ -19,16 +19,20 @@ from authz_service.telemetry.logs import fields
 if TYPE_CHECKING:
     from types import TracebackType
 
-_BACKLOG = 10_000  # lines: some megabytes at the most
+_BACKLOG = 10_000  # lines
+_MAX_BACKLOG = 8 << 20  # characters, which are bytes: each line is ASCII, and what clients sent can make it 25 KB long
 _PATIENCE = 2.0  # seconds at the end for what is still to be written
 
 
 class BackgroundStream(io.TextIOBase):
     """Writes to ``stream`` beside the caller, from entering to leaving its context."""
 
-    def __init__(self, stream: TextIO, backlog: int = _BACKLOG) -> None:
+    def __init__(self, stream: TextIO, backlog: int = _BACKLOG, max_backlog: int = _MAX_BACKLOG) -> None:
+        """``backlog`` is in lines, ``max_backlog`` in characters."""
         self._stream = stream
         self._lines: queue.Queue[str | None] = queue.Queue(backlog)
+        self._room = max_backlog
+        self._counting = threading.Lock()
         self._lost = 0
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
 
@@ -45,14 +49,18 @@ class BackgroundStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take a text to write, or lose it when the backlog is full."""
-        try:
-            self._lines.put_nowait(text)
-        except queue.Full:
-            self._lost += 1
+        with self._counting:
+            if len(text) > self._room or self._lines.full():
+                self._lost += 1
+            else:
+                self._room -= len(text)
+                self._lines.put_nowait(text)
         return len(text)
 
     def _write_all(self) -> None:
         while (text := self._lines.get()) is not None:
+            with self._counting:
+                self._room += len(text)
             try:
                 self._stream.write(text)
                 self._stream.flush()

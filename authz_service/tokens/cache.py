@@ -1,7 +1,8 @@
 """Validated tokens, so that a signature is verified once.
 
-Law: bounded, keyed by a digest so that no token is kept, and holding claims, never a decision: each request's rule is
-asked anew. Only tokens that verified enter, so a flood of forged ones displaces nothing.
+Law: bounded in entries and in bytes, keyed by a digest so that no token is kept, and holding claims, never a decision:
+each request's rule is asked anew. Only tokens that verified enter, so a flood of forged ones displaces nothing. A token
+is weighed when it enters, and what is made of it later is charged when it is made; a hit weighs nothing.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from authz_service.core.bounded import Account, BoundedMap
+
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from authz_service.core.bounded import Bounds
     from authz_service.core.claims import Claims
     from authz_service.keys.cache import KeyCache
     from authz_service.keys.keyset import Key, KeySet
@@ -30,22 +34,32 @@ class Entry:
 
 
 class TokenCache:
-    """The tokens seen last. The oldest makes way: all live about equally long, so it is also the next to end."""
+    """The tokens seen last. The oldest makes way: all live about equally long, so it is also the next to end.
 
-    def __init__(self, max_entries: int, max_ttl: float) -> None:
-        self._max_entries = max_entries
+    Of large tokens and others see ``BoundedMap``.
+    """
+
+    def __init__(self, bounds: Bounds, max_ttl: float) -> None:
+        """``max_ttl`` is in seconds."""
         self._max_ttl = max_ttl
-        self._entries: dict[bytes, Entry] = {}
+        self._entries: BoundedMap[bytes, Entry] = BoundedMap(bounds)
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def used_bytes(self) -> int:
+        """What the entries take."""
+        return self._entries.used_bytes
 
     def take_over(self, other: TokenCache, issuers: Container[str], now: float) -> None:
         """Remember what another cache knows of the tokens of these issuers, as far as the bounds of this one allow."""
         for digest, entry in other._entries.items():
             if entry.claims.issuer in issuers:
-                claims = replace(entry.claims, remembered={})  # what was made of them was made by other rules
-                self.put(digest, replace(entry, claims=claims), now)
+                # What was made of them was made by other rules.
+                claims = replace(entry.claims, remembered={}, account=Account())
+                size = other._entries.size(digest) - entry.claims.account.charged
+                self._put(digest, replace(entry, claims=claims), size, now)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -63,17 +77,18 @@ class TokenCache:
             if entry.key in current:
                 entry.key_set = current
                 return entry
-        del self._entries[digest]
+        self._entries.discard(digest)
         return None
 
     def put(self, digest: bytes, entry: Entry, now: float) -> None:
         """Remember an entry until its own end, or for ``max_ttl`` if that is sooner."""
+        self._put(digest, entry, entry.claims.footprint(), now)
+
+    def _put(self, digest: bytes, entry: Entry, size: int, now: float) -> None:
         entry.until = min(entry.until, now + self._max_ttl)
-        if self._max_entries == 0 or entry.until <= now:
-            return
-        if len(self._entries) >= self._max_entries:
-            del self._entries[next(iter(self._entries))]
-        self._entries[digest] = entry
+        if entry.until > now:
+            self._entries.put(digest, entry, size)
+            entry.claims.account.open(self._entries, digest)
 
 
 def digest_of(token: str) -> bytes:

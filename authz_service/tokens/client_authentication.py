@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from authz_service.config import files
 from authz_service.core import strict_json
 from authz_service.core.errors import FetchFailed
 
@@ -92,8 +93,7 @@ class SecretFile:
         if self._path is None:
             return None
         try:
-            with self._path.open("rb") as file:
-                content = file.read(_LARGEST_FILE + 1)
+            content = files.read(self._path, _LARGEST_FILE)
         except OSError:
             return None
         content = content.removesuffix(b"\n").removesuffix(b"\r")

@@ -8,27 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-import aiohttp
-
 from authz_service.core import strict_json
 from authz_service.core.errors import FetchFailed, Rejected
 from authz_service.keys.cache import NoKey
-from authz_service.keys.connection import Connection, body_of, retry_after, shown
 from authz_service.keys.discovery import Discovery
 from authz_service.keys.keyset import MAX_CANDIDATES
+from authz_service.providers.client import ProviderClient, retry_after
+from authz_service.providers.urls import shown
 from authz_service.tokens import jws
-from authz_service.tokens.introspector import ClientRefused, QuestionRefused
+from authz_service.tokens.introspector import ClientRefused, Forbidden, QuestionRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from authz_service.config.model import Introspection, Issuer
     from authz_service.keys.cache import KeyCache
+    from authz_service.providers.client import Network
+    from authz_service.providers.exchange import Response
     from authz_service.tokens.client_authentication import ClientAuthentication
     from authz_service.tokens.jws import Jws
 
@@ -37,6 +37,7 @@ LARGEST_ANSWER = 1 << 16  # bytes; the largest answer known has 4 KiB, and a sig
 # question does not meet a connection that is just being closed, and is not to be tried twice.
 _KEEPALIVE = 4.0
 _JWT = "application/token-introspection+jwt"
+_READ = frozenset({HTTPStatus.OK, HTTPStatus.BAD_REQUEST})  # statuses with a content that says something
 _JWT_TYPES = frozenset({"token-introspection+jwt", _JWT})  # RFC 9701 section 5
 
 
@@ -52,21 +53,26 @@ class HttpClient:
         *,
         clock: Callable[[], float],
         timer: Callable[[], float],
+        network: Network | None = None,
     ) -> None:
-        """``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set."""
+        """``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set.
+
+        ``network`` is what the clients of a process share.
+        """
         self._issuer = issuer
         self._settings = settings
         self._authentication = authentication
         self._keys = keys
         self._clock = clock
-        self._connection = Connection(
+        self._client = ProviderClient(
             accept="application/json",
-            most=settings.max_concurrent + 1,  # one for the metadata
+            max_connections=settings.max_concurrent + 1,  # one for the metadata
+            network=network,
             ca_file=issuer.keys.ca_file,
             allow_http=issuer.keys.allow_http,
             keepalive=_KEEPALIVE,
         )
-        self._endpoint = _Endpoint(issuer, settings, self._connection, timer)
+        self._endpoint = _Endpoint(issuer, settings, self._client, timer)
 
     async def introspect(self, token: str) -> Mapping[str, Any]:
         """What the server says of a token.
@@ -80,48 +86,45 @@ class HttpClient:
                 return await self._ask(await self._endpoint.url(), token)
         except TimeoutError:
             raise FetchFailed(f"no complete answer within {self._settings.timeout:g} s") from None
-        except (aiohttp.ClientError, ssl.SSLError, OSError, ValueError) as error:
-            raise FetchFailed(_reason(error)) from None
 
     async def prepare(self) -> None:
         """Find the endpoint and load the trust anchors, so that the first question does not wait for that."""
-        with contextlib.suppress(FetchFailed, OSError):  # a file of trust anchors that will not do is told by the calls
-            self._connection.session()
-            await self._endpoint.url()
+        with contextlib.suppress(FetchFailed):  # what cannot be had yet, the calls tell
+            if shown(await self._endpoint.url()).startswith("https:"):
+                await self._client.prepare()
 
     async def close(self) -> None:
         """Close the connections."""
         await self._endpoint.close()
-        await self._connection.close()
+        await self._client.close()
 
     async def _ask(self, url: str, token: str) -> Mapping[str, Any]:
         form = {"token": token, "token_type_hint": "access_token"}
         headers = {"Content-Type": "application/x-www-form-urlencoded", **self._authentication.add_to(form)}
         data = urlencode(form).encode("ascii")
-        self._connection.require_protected(url)
-        async with self._connection.session().post(url, data=data, headers=headers, allow_redirects=False) as response:
-            if response.status != HTTPStatus.OK:
-                raise await self._refusal(url, response)
-            body = await body_of(response, url, LARGEST_ANSWER)
-            kind = response.content_type
+        response = await self._client.post(url, data, headers, LARGEST_ANSWER, _READ)
+        if response.status != HTTPStatus.OK:
+            raise self._refusal(shown(url), response)
+        kind = response.content_type
         if kind == "application/json":
-            return _object(body)
+            return _object(response.body)
         if kind == _JWT:
-            return await self._verified(body)
+            return await self._verified(response.body)
         raise FetchFailed(f"{shown(url)} answered in a content type that is not one of introspection")
 
-    async def _refusal(self, url: str, response: aiohttp.ClientResponse) -> FetchFailed:
-        cause = f"{shown(url)} answered with status {response.status}"
+    def _refusal(self, place: str, response: Response) -> FetchFailed:
+        cause = f"{place} answered with status {response.status}"
         match response.status:
-            case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+            case HTTPStatus.UNAUTHORIZED:
                 return ClientRefused(f"{cause}: look at client_id, its secret or key, and auth_method")
+            case HTTPStatus.FORBIDDEN:
+                return Forbidden(f"{cause}: look at client_id and what it may do, or at what stands before the server")
             case HTTPStatus.BAD_REQUEST:
-                return _of_bad_request(cause, await body_of(response, url, LARGEST_ANSWER))
+                return _of_bad_request(cause, response.body)
             case HTTPStatus.REQUEST_ENTITY_TOO_LARGE | HTTPStatus.UNPROCESSABLE_ENTITY:
                 return QuestionRefused(cause)
             case _:
-                wish = retry_after(response.headers.get("Retry-After", ""), self._clock())
-                return FetchFailed(cause, retry_after=wish)
+                return FetchFailed(cause, retry_after=retry_after(response.headers.get("retry-after"), self._clock()))
 
     async def _verified(self, body: bytes) -> Mapping[str, Any]:
         """What stands in a signed answer, which must be the issuer's, to us, and nothing but such an answer."""
@@ -161,11 +164,11 @@ class _Endpoint:
     """Where to ask: as configured, or as the issuer's metadata say, which are looked at anew now and then."""
 
     def __init__(
-        self, issuer: Issuer, settings: Introspection, connection: Connection, timer: Callable[[], float]
+        self, issuer: Issuer, settings: Introspection, client: ProviderClient, timer: Callable[[], float]
     ) -> None:
         self._configured = settings.endpoint
         self._keys = issuer.keys
-        self._discovery = Discovery(issuer.issuer, issuer.keys, connection)
+        self._discovery = Discovery(issuer.issuer, issuer.keys, client)
         self._timer = timer
         self._found: str | None = None
         self._look_again = 0.0
@@ -200,8 +203,6 @@ class _Endpoint:
                 self._found = await self._discovery.address("introspection_endpoint")
         except TimeoutError:
             raise FetchFailed(f"no complete metadata within {self._keys.timeout:g} s") from None
-        except (aiohttp.ClientError, ssl.SSLError, OSError, ValueError) as error:
-            raise FetchFailed(_reason(error)) from None
         self._look_again = self._timer() + self._keys.refresh_interval
         return self._found
 
@@ -239,14 +240,3 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise FetchFailed("the answer is no JSON object")
     return said
-
-
-def _reason(error: Exception) -> str:
-    """Why a call failed, for the log: of a connection its own words, of an answer that is no HTTP none."""
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return f"the server's certificate is not accepted: {error.certificate_error}"
-        case aiohttp.ClientConnectorError():
-            return f"{type(error).__name__}: {error.os_error.strerror or type(error.os_error).__name__}"
-        case _:
-            return type(error).__name__

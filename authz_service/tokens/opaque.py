@@ -18,7 +18,7 @@ from authz_service.tokens.introspection import Answer, Unavailable, conclude
 
 if TYPE_CHECKING:
     from authz_service.core.claims import Claims
-    from authz_service.tokens.introspector import Introspector
+    from authz_service.tokens.introspector import Call, Introspector
 
 Answers = Sequence[Answer | Unavailable]
 
@@ -33,7 +33,12 @@ class NeedIntrospection:
     digest: bytes
     servers: Sequence[Introspector]
     verified: Claims | None = None  # those of a JWT whose signature was verified
+    joined: Call | None = field(init=False, compare=False, repr=False)  # the first server's, if one is under way
     answers: list[Answer | Unavailable] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # It is awaited some turns of the loop later. A call that ended by then must not be followed by another one.
+        self.joined = self.servers[0].under_way(self.digest)
 
     @property
     def what(self) -> str:
@@ -42,10 +47,12 @@ class NeedIntrospection:
 
     async def ready(self) -> None:
         """Ask them, up to the first that says it is active. Never raises for a call that failed."""
+        joined = self.joined
         for server in self.servers:
             answer = server.look(self.digest, server.clock()) or await server.ask(
-                self.token, self.digest, self.verified
+                self.token, self.digest, self.verified, joined
             )
+            joined = None
             self.answers.append(answer)
             if isinstance(answer, Answer) and answer.active:
                 return

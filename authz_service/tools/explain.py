@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from authz_service.assembly import authorizer_of, introspector_of, key_cache_of, source_of
 from authz_service.authorizer import Pending
 from authz_service.core import connection, credential, paths
+from authz_service.core.bounded import NOTHING
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.preflight import is_preflight
 from authz_service.core.reasons import Reason
+from authz_service.providers.client import Network
 from authz_service.rules import mismatch
 from authz_service.rules.policy import no_rule
 from authz_service.telemetry.metrics import Metrics
@@ -78,9 +80,12 @@ def explain(settings: model.Settings, attributes: Attributes) -> Explanation:
 
 async def _explain(settings: model.Settings, attributes: Attributes) -> Explanation:
     metrics = Metrics(transport=settings.server.transport)
-    sources = [source_of(issuer) for issuer in settings.issuers]
-    issuers = [_trusted(issuer, source, metrics) for issuer, source in zip(settings.issuers, sources, strict=True)]
-    authorizer = authorizer_of(settings, issuers, TokenCache(0, 0.0), metrics)
+    network = Network()
+    sources = [source_of(issuer, network) for issuer in settings.issuers]
+    issuers = [
+        _trusted(issuer, source, metrics, network) for issuer, source in zip(settings.issuers, sources, strict=True)
+    ]
+    authorizer = authorizer_of(settings, issuers, TokenCache(NOTHING, 0.0), metrics)
     try:
         now = time.time()
         answers: Answers = ()
@@ -98,9 +103,11 @@ async def _explain(settings: model.Settings, attributes: Attributes) -> Explanat
             await source.close()
 
 
-def _trusted(issuer: model.Issuer, source: KeySource, metrics: Metrics) -> TrustedIssuer:
+def _trusted(issuer: model.Issuer, source: KeySource, metrics: Metrics, network: Network) -> TrustedIssuer:
     keys = key_cache_of(issuer, source, metrics, time.time)
-    asks = introspector_of(issuer, keys, metrics, clock=time.time, timer=time.monotonic, max_entries=0)
+    asks = introspector_of(
+        issuer, keys, metrics, clock=time.time, timer=time.monotonic, remembered=NOTHING, network=network
+    )
     return TrustedIssuer(issuer, keys, asks)
 
 

@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 from authz_service.core.decision import Allow, verdict
+from authz_service.core.errors import printable
 from authz_service.core.hosts import without_userinfo
 from authz_service.core.paths import without_secrets
 from authz_service.transport.readable import answer_of
@@ -56,7 +57,7 @@ def as_text(explanation: Explanation, attributes: Attributes, colour: Colour) ->
 
 def _line(step: Step, width: int, colour: Colour) -> str:
     kind, mark = _MARKS[step.passed]
-    text = f"{mark} {step.name:<{width}}  {step.detail}".rstrip()
+    text = printable(f"{mark} {step.name:<{width}}  {step.detail}".rstrip())
     return colour(kind, text) if step.passed is not True else f"{colour(kind, mark)}{text[1:]}"
 
 
@@ -68,9 +69,9 @@ def _answer(decision: Decision, colour: Colour) -> Iterator[str]:
     yield f"  {'answer':<9} {colour('good' if passes else 'bad', outcome)}, {decision.reason}{would}"
     part = response["ok_response" if passes else "denied_response"]
     for option in part.get("headers", ()):
-        yield f"{'':<11} {option['header']['key']}: {option['header']['value']}"
+        yield printable(f"{'':<11} {option['header']['key']}: {option['header']['value']}")
     for name in part.get("headers_to_remove", ()):
-        yield colour("dim", f"{'':<11} removed: {name}")
+        yield colour("dim", printable(f"{'':<11} removed: {name}"))
 
 
 def _path(attributes: Attributes) -> str:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from authz_service.assembly import authorizer_of, key_cache_of
 from authz_service.authorizer import Pending
+from authz_service.core.bounded import NOTHING
 from authz_service.core.decision import Allow, Deny
+from authz_service.core.errors import printable
 from authz_service.core.reasons import DENIALS
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.cache import TokenCache
@@ -57,7 +59,7 @@ class Bench:
             for issuer in settings.issuers
         ]
         asyncio.run(_fetch(trusted))
-        self._authorizer: Authorizer = authorizer_of(settings, trusted, TokenCache(0, 0.0), metrics)
+        self._authorizer: Authorizer = authorizer_of(settings, trusted, TokenCache(NOTHING, 0.0), metrics)
 
     def attempt(self, case: Case) -> Outcome:
         """Decide one case."""
@@ -93,10 +95,10 @@ def _differences(expect: Expect, decision: Decision) -> Iterator[str]:
         for name, wanted, got in pairs:
             if wanted != got:
                 differ = True
-                yield f"- {name}: {_shown(wanted)}"
-                yield f"+ {name}: {_shown(got)}"
+                yield printable(f"- {name}: {_shown(wanted)}")
+                yield printable(f"+ {name}: {_shown(got)}")
     if differ and decision.cause:
-        yield f"  cause: {decision.cause}"
+        yield printable(f"  cause: {decision.cause}")
 
 
 def _upstream(expect: Expect, found: dict[str, Any]) -> list[tuple[str, str | None, str | None]]:

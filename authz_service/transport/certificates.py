@@ -16,6 +16,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificates
 
+from authz_service.config import files
 from authz_service.core.errors import StartFailed
 from authz_service.telemetry.logs import fields
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from authz_service.config.model import Tls
+
+_LARGEST = 1 << 20  # bytes; the most that a Kubernetes Secret holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +113,22 @@ class CertificateFiles:
 
     def _read(self) -> Certificates:
         stamps = self._look()
-        chain, key, *rest = (file.read_bytes() for file in self._files())
+        chain, key, *rest = map(_content, self._files())
         client_ca = rest[0] if rest else None
         certificates = Certificates(chain, key, client_ca, _try(chain, key, client_ca))
         self._use(certificates)
         self._stamps = stamps
         return certificates
+
+
+def _content(file: Path) -> bytes:
+    try:
+        content = files.read(file, _LARGEST)
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
+    if len(content) > _LARGEST:
+        raise ValueError(f"{file.name} is larger than {_LARGEST >> 20} MiB")
+    return content
 
 
 def _try(chain: bytes, key: bytes, client_ca: bytes | None) -> Validity:

@@ -29,8 +29,10 @@ def is_serving(server: Server) -> tuple[bool, str]:
     address = _reachable(server.grpc_address)
     try:
         channel = _channel(address, server)
-    except (OSError, ValueError, ExtensionNotFound) as error:
-        return False, f"{address} can not be asked, since server.tls can not be used: {error}"
+    except OSError as error:
+        return False, f"{address} can not be asked: {error.filename} can not be read: {error.strerror}"
+    except (ValueError, ExtensionNotFound):
+        return False, f"{address} can not be asked: server.tls.certificate_file holds no certificate with a name"
     with channel:
         try:
             answer = _check(channel)(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT)

@@ -95,7 +95,7 @@ def response_of(decision: Decision, decision_id: str) -> bytes:
     if isinstance(decision, Allow) and decision.encoded is not None and len(decision_id) == len(_SOME_ID):
         parts = decision.encoded.parts
         if parts is None:
-            parts = decision.encoded.parts = _around_id(_encoded(decision, _SOME_ID))
+            parts = decision.encoded.keep(_around_id(_encoded(decision, _SOME_ID)))
         if parts:
             return decision_id.encode().join(parts)
     return _encoded(decision, decision_id)

@@ -75,7 +75,7 @@ def context_of(certificates: Certificates) -> ssl.SSLContext:
             with _as_file(certificates.client_ca) as authorities:
                 context.load_verify_locations(authorities)
     except ssl.SSLError as error:
-        raise ValueError(f"OpenSSL does not serve with these certificates: {error.reason}") from None
+        raise ValueError(f"OpenSSL does not serve with these certificates ({error.reason})") from None
     return context
 
 

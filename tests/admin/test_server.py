@@ -59,11 +59,11 @@ async def test_readyz_names_what_is_missing_and_answers_200_once_nothing_is() ->
 async def test_metrics_are_prometheus_text_unless_openmetrics_is_asked_for() -> None:
     async with serving() as session:
         async with session.get("/metrics") as response:
-            assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-            assert "# TYPE authz_checks_total counter\n" in await response.text()
+            assert (response.content_type, response.charset) == ("text/plain", "utf-8")
+            assert not (await response.text()).endswith("# EOF\n")
         accept = "application/openmetrics-text;version=1.0.0"
         async with session.get("/metrics", headers={"Accept": accept}) as response:
-            assert response.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+            assert response.content_type == "application/openmetrics-text"
             assert (await response.text()).endswith("# EOF\n")
 
 

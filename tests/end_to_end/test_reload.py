@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 ISSUER = "https://issuer.example"
 TAKEN, REFUSED = "configuration taken over", "configuration refused; the old one keeps serving"
+DESTROYED = "cluster.authz-service.upstream_cx_destroy"
 NEEDS_RESTART = "changed, but needs a restart to take effect"
 
 
@@ -306,7 +307,8 @@ async def test_through_the_real_envoy_no_request_is_lost_and_none_is_mixed_while
 
         await asyncio.gather(*(caller() for _ in range(8)))
         await flipping
-        async with session.get(f"http://127.0.0.1:{envoy.admin_port}/stats?filter=authz-service") as answer:
-            statistics = await answer.text()
+        async with session.get(f"http://127.0.0.1:{envoy.admin_port}/stats?format=json&filter={DESTROYED}") as answer:
+            statistics = (await answer.json(content_type=None))["stats"]
     assert seen.keys() == {(200, "ok", "alice", "client"), (200, "insufficient_scope", "client", None)}
-    assert "cluster.authz-service.upstream_cx_destroy: 0" in statistics  # the one connection outlived every change
+    # The one connection outlived every change.
+    assert {"name": DESTROYED, "value": 0} in statistics

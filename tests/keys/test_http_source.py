@@ -7,6 +7,7 @@ import gzip
 import json
 import socket
 import ssl
+import zlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from authz_service.keys.http_source import HttpSource, lifetime_of
 from keys.fakes import Provider, jwks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 OPENID = "/.well-known/openid-configuration"
@@ -302,18 +303,46 @@ async def test_any_status_but_200_fails_although_keys_come_with_it(provider: Pro
     assert why == f"{provider.origin}/keys answered with status {status}"
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "x-unheard-of", "gzip, identity"])
-async def test_an_encoded_answer_is_refused_unread(provider: Provider, encoding: str) -> None:
+def deflated(content: bytes) -> bytes:
+    """The content without zlib's envelope, as some servers send it."""
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(content) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [
+        ("gzip", gzip.compress),
+        ("X-GZIP", gzip.compress),
+        ("deflate", zlib.compress),
+        ("deflate", deflated),
+        ("", bytes),
+        ("identity", bytes),
+        ("Identity", bytes),
+    ],
+)
+async def test_an_answer_is_unpacked_although_nobody_asked_for_it_packed(
+    provider: Provider, encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    provider.serve("/keys", pack(jwks("a")), headers={"Content-Encoding": encoding})
+    assert await fetched("https://issuer.example", jwks_uri=f"{provider.origin}/keys") == ["a"]
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "x-unheard-of", "gzip, identity", "gzip, gzip", "deflate"])
+async def test_an_answer_in_another_encoding_is_refused_unread(provider: Provider, encoding: str) -> None:
     provider.serve("/keys", gzip.compress(jwks("a")), headers={"Content-Encoding": encoding})
     why = await failure("https://issuer.example", jwks_uri=f"{provider.origin}/keys")
     assert "content encoding" in why
     assert provider.requests[0].headers["Accept-Encoding"] == "identity"
 
 
-@pytest.mark.parametrize("encoding", ["identity", "Identity"])
-async def test_an_answer_that_says_it_is_not_encoded_is_read(provider: Provider, encoding: str) -> None:
-    provider.serve("/keys", jwks("a"), headers={"Content-Encoding": encoding})
-    assert await fetched("https://issuer.example", jwks_uri=f"{provider.origin}/keys") == ["a"]
+async def test_a_packed_answer_is_unpacked_up_to_the_size_allowed(provider: Provider) -> None:
+    document = jwks("a") + b" " * 200_000
+    uri = f"{provider.origin}/keys"
+    provider.serve("/keys", gzip.compress(document), headers={"Content-Encoding": "gzip"})
+    assert await fetched("https://issuer.example", jwks_uri=uri, max_bytes=f"{len(document)}B") == ["a"]
+    why = await failure("https://issuer.example", jwks_uri=uri, max_bytes=f"{len(document) - 1}B")
+    assert why == f"the answer of {uri} is larger than max_bytes ({len(document) - 1})"
 
 
 @pytest.mark.parametrize(
@@ -354,15 +383,14 @@ async def test_a_provider_that_is_down_fails_with_a_reason() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     why = await failure("https://issuer.example", jwks_uri=f"http://127.0.0.1:{port}/keys?secret=s3cret")
-    assert "Connect call failed" in why
+    assert why == f"http://127.0.0.1:{port}/keys refuses connections"
     assert "s3cret" not in why
 
 
 @pytest.mark.parametrize("uri", ["https://name.invalid/keys?secret=s3cret", "https://a..example/?secret=s3cret"])
 async def test_a_name_that_can_not_be_resolved_fails_with_a_reason(uri: str) -> None:
     why = await failure("https://issuer.example", jwks_uri=uri)
-    assert why
-    assert "s3cret" not in why
+    assert why == f"the host name of {uri.partition('?')[0]} cannot be resolved"
 
 
 async def test_after_trouble_the_same_source_fetches_again(provider: Provider) -> None:
@@ -480,7 +508,9 @@ async def test_an_extra_trust_anchor_makes_a_private_authority_trusted(authority
 async def test_without_its_trust_anchor_a_private_authority_is_refused(authority: trustme.CA) -> None:
     async with Provider(context_of(authority.issue_cert("127.0.0.1"))) as provider:
         why = await failure(provider.origin)
-        assert "certificate verify failed" in why.lower()
+        assert why.startswith(
+            f"the certificate of {provider.origin}{OPENID} is signed by an authority that is not trusted"
+        )
         assert provider.requests == []
 
 
@@ -488,7 +518,7 @@ async def test_a_certificate_for_another_name_is_refused(authority: trustme.CA, 
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     async with Provider(context_of(authority.issue_cert("other.example"))) as provider:
         why = await failure(provider.origin, ca_file=str(tmp_path / "ca.pem"))
-        assert "certificate verify failed" in why.lower()
+        assert why == f"the certificate of {provider.origin}{OPENID} is for another IP address"
 
 
 async def test_an_expired_certificate_is_refused(authority: trustme.CA, tmp_path: Path) -> None:
@@ -497,12 +527,12 @@ async def test_an_expired_certificate_is_refused(authority: trustme.CA, tmp_path
     expired = authority.issue_cert("127.0.0.1", not_before=past - timedelta(days=1), not_after=past)
     async with Provider(context_of(expired)) as provider:
         why = await failure(provider.origin, ca_file=str(tmp_path / "ca.pem"))
-        assert "expired" in why.lower()
+        assert why == f"the certificate of {provider.origin}{OPENID} has expired"
         assert provider.requests == []
 
 
 async def test_a_provider_without_tls_on_an_https_address_is_refused(provider: Provider) -> None:
-    assert await failure(provider.origin.replace("http:", "https:"))
+    assert (await failure(provider.origin.replace("http:", "https:"))).startswith("TLS with ")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAA\n"])
@@ -516,7 +546,7 @@ async def test_a_trust_anchor_that_can_not_be_read_fails_the_fetch_and_the_next_
         provider.serve("/keys", jwks("a"))
         settings = {"jwks_uri": f"{provider.origin}/keys", "ca_file": str(file)}
         source = HttpSource("https://issuer.example", Keys.model_validate(settings))
-        with pytest.raises(FetchFailed):
+        with pytest.raises(FetchFailed, match=r"keys\.ca_file (can not be read|holds no certificate)"):
             await source.fetch(have_keys=False)
         authority.cert_pem.write_to_path(file)
         assert (await source.fetch(have_keys=False)).key_set is not None

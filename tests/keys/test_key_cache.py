@@ -696,6 +696,20 @@ async def test_a_provider_that_asks_to_be_left_alone_is_not_even_asked_for_an_un
 
 
 @in_virtual_time
+async def test_without_keys_a_provider_that_asks_to_be_left_alone_is_asked_all_the_same() -> None:
+    kept = Kept(min_refresh_interval="30s")
+    kept.source.retry_after = HOUR
+    async with kept.running():
+        assert await kept.ask("a") is NoKey.UNAVAILABLE
+        fetches = kept.source.fetches
+        await asyncio.sleep(25)
+        assert kept.source.fetches == fetches
+        kept.publish("a")
+        await asyncio.sleep(10)
+        assert kept.find("a") == ["a"]
+
+
+@in_virtual_time
 async def test_many_issuers_do_not_refresh_all_at_once() -> None:
     issuers = [Kept("a", lifetime=300.0) for _ in range(100)]
     async with contextlib.AsyncExitStack() as stack:

@@ -167,6 +167,8 @@ BAD: dict[str, Any] = {
     "RSA of 1024 bits": rsa_jwk(1024),
     "RSA of 2047 bits": RSA | {"n": encoded(2**2046 + 1)},
     "RSA of 16385 bits": RSA | {"n": encoded(2**16384 + 1)},
+    "RSA with an exponent of 33 bits": RSA | {"e": encoded(2**32 + 1)},
+    "RSA with an exponent as long as the key": RSA | {"e": encoded(2**2047 - 1)},
     "RSA of a million bits": RSA | {"n": encoded(2**1_000_000 + 1)},
     "a symmetric key": {"kty": "oct", "k": "AAAA", "alg": "HS256"},
     "a symmetric key that keeps its secret": {"kty": "oct", "alg": "HS256"},

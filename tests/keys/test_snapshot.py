@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from typing import TYPE_CHECKING
@@ -103,11 +104,11 @@ def test_a_folder_or_a_pipe_is_refused(tmp_path: Path) -> None:
 
 def test_a_failed_save_leaves_the_old_one_and_no_litter(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "it is full")
 
     before = path.read_bytes()
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="it is full"):
         snapshot_file(path).save(Snapshot(keyset.parse(jwks("c"), 10), 2000.0))
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]

@@ -17,10 +17,12 @@ class _ImpatientSelector(selectors.DefaultSelector):
     """Where it would wait, it moves the time on."""
 
     now = 0.0
+    turns = 0  # of the loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise RuntimeError("the test waits for something that will never happen")
+        self.turns += 1
         events = super().select(0)
         if not events:
             self.now += timeout
@@ -36,6 +38,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._clock.now
+
+    @property
+    def turns(self) -> int:
+        """How often it has looked for what is to be done."""
+        return self._clock.turns
 
 
 def in_virtual_time(story: Callable[Story, Coroutine[Any, Any, None]]) -> Callable[Story, None]:

@@ -40,16 +40,15 @@ def walk(
         if not (host_fits and method_fits and path_fits):
             continue
         wanted = match.headers or {}
-        sent = {name: [value for other, value in headers.items() if _spelled_alike(name, other)] for name in wanted}
-        if any(len(values) > 1 or "," in "".join(values) or "_" in "".join(headers) for values in sent.values()):
+        if any(_is_ambiguous(name, headers) for name in wanted):
             return None
-        if all([value.strip(" \t") for value in sent[name]] == [value] for name, value in wanted.items()):
+        if all(headers.get(name, "").strip(" \t") == value for name, value in wanted.items()):
             return place
     return None
 
 
-def _spelled_alike(name: str, other: str) -> bool:
-    return name == other.replace("_", "-")
+def _is_ambiguous(name: str, headers: dict[str, str]) -> bool:
+    return "," in headers.get(name, "") or name.replace("-", "_") in headers
 
 
 def _host_fits(text: str, host: str) -> bool:

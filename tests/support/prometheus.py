@@ -7,8 +7,8 @@ is installed, and nobody needs to be root.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
-import re
 import shutil
 import subprocess
 from contextlib import asynccontextmanager
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _UNPACKED = Path(__file__).parent.parent / "observability" / ".prometheus"
 _INSTALL = 300.0  # seconds until it is given up
 _START, _STOP, _LOOK = 30.0, 10.0, 0.1
+_LISTEN = "0A"  # a socket's state, as proc(5) has it
 SCRAPES = "1s"  # apart
 
 
@@ -136,10 +137,10 @@ async def running_prometheus(
     process = await child.start("Prometheus", [*command, "--web.listen-address=127.0.0.1:0"], log)
     try:
         async with child.starting("Prometheus", process, log, _START), aiohttp.ClientSession() as session:
-            while not (port := re.search(r'msg="Listening on" address=127\.0\.0\.1:(\d+)', log.read_text())):
+            while not (ports := _listening(process.pid)):
                 child.still_runs("Prometheus", process, log)
                 await asyncio.sleep(_LOOK)
-            url = f"http://127.0.0.1:{port[1]}"
+            url = f"http://127.0.0.1:{ports[0]}"
             while not await _ready(session, url):  # noqa: ASYNC110 - readiness is asked for
                 await asyncio.sleep(_LOOK)
         async with aiohttp.ClientSession() as session:
@@ -152,6 +153,16 @@ def _scrape(name: str, job: str, url: str) -> dict[str, Any]:
     target, _, path = url.removeprefix("http://").partition("/")
     labels = {"job": job, "namespace": "shop"}
     return {"job_name": name, "metrics_path": f"/{path}", "static_configs": [{"targets": [target], "labels": labels}]}
+
+
+def _listening(pid: int) -> list[int]:
+    """The ports on which a process listens (proc_pid_net of Linux): its log has them in words of its own."""
+    sockets = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            sockets.add(str(descriptor.readlink()))
+    lines = (line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:])
+    return [int(at[1].rpartition(":")[2], 16) for at in lines if at[3] == _LISTEN and f"socket:[{at[9]}]" in sockets]
 
 
 async def _ready(session: aiohttp.ClientSession, url: str) -> bool:

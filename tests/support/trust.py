@@ -12,6 +12,7 @@ from keys.fakes import FakeSource
 from authz_service.authorizer import Authorizer, Pending
 from authz_service.config.model import Issuer, Rule
 from authz_service.core.attributes import Attributes
+from authz_service.core.bounded import Bounds
 from authz_service.core.claims import Claims
 from authz_service.core.errors import Rejected
 from authz_service.core.upstream import UpstreamHeaders
@@ -52,9 +53,10 @@ def good(**changes: Any) -> str:
 class Trust:
     """A validator that trusts two issuers; ``settings`` are those of the first one."""
 
-    def __init__(self, *, max_entries: int = 100, **settings: Any) -> None:
+    def __init__(self, *, max_entries: int = 100, max_bytes: int = 1 << 20, **settings: Any) -> None:
         self.metrics = Metrics(transport="grpcio")
-        self.cache = TokenCache(max_entries, 300.0)
+        self.bounds = Bounds(max_entries, max_bytes)
+        self.cache = TokenCache(self.bounds, 300.0)
         theirs = (THEIRS.jwk(), Signer("RS256", "rs2").jwk(kid="rs"))
         self.sources = {ISSUER: FakeSource(jwks(*PUBLISHED)), OTHER: FakeSource(jwks(*theirs))}
         self.issuers = [self._trusted(ISSUER, "main", settings), self._trusted(OTHER, "other", {})]

@@ -16,6 +16,7 @@ from keys.fakes import FakeSource
 
 from authz_service.authorizer import Pending
 from authz_service.config.model import Issuer
+from authz_service.core.bounded import Bounds
 from authz_service.core.errors import FetchFailed
 from authz_service.keys.cache import KeyCache
 from authz_service.telemetry.metrics import Metrics
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from authz_service.tokens.introspector import Client
     from authz_service.tokens.validator import TrustedIssuer
 
+_BOUNDS = Bounds(100, 1 << 20)
 SECRETS = {"client_id": "my-api", "client_secret_file": "secret"}
 
 
@@ -65,6 +67,9 @@ class FakeClient:
         self.tokens: dict[str, Mapping[str, Any] | Exception] = dict(tokens)  # of any other one: not active
         self.every: Mapping[str, Any] | Exception | None = None  # said of every token
         self.seconds = 0.0  # that each call takes
+        self.trouble: FetchFailed | None = None  # what tokens cause that begin with "invented"
+        self.seconds_of_trouble = 0.0
+        self.knows_no_other = False  # then every token causes it that is not among ``tokens``
         self.asked: Counter[str] = Counter()
         self.in_flight = 0
         self.most_in_flight = 0
@@ -78,6 +83,9 @@ class FakeClient:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await self._gate.wait()
+            if self.trouble is not None and self._is_troublesome(token):
+                await asyncio.sleep(self.seconds_of_trouble)
+                raise self.trouble
             await asyncio.sleep(self.seconds)
         finally:
             self.in_flight -= 1
@@ -85,6 +93,9 @@ class FakeClient:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def _is_troublesome(self, token: str) -> bool:
+        return token not in self.tokens and (self.knows_no_other or token.startswith("invented"))
 
     async def prepare(self) -> None:
         pass
@@ -116,7 +127,7 @@ def introspector(
     *,
     metrics: Metrics | None = None,
     clock: Clock | None = None,
-    max_entries: int = 100,
+    remembered: Bounds = _BOUNDS,
 ) -> Introspector:
     """One that asks this client. Its time is the loop's, its clock stands still."""
     issuer = issuer or issuer_with()
@@ -129,7 +140,7 @@ def introspector(
         logger=logging.getLogger("authz.introspection"),
         clock=clock or Clock(),
         timer=loop_time,
-        max_entries=max_entries,
+        remembered=remembered,
     )
 
 
@@ -184,7 +195,9 @@ class Asking(Deciding):
             return super()._trusted(url, name, settings)
         own = self._introspection if name == "main" else {}
         trusted = super()._trusted(url, name, settings | {"introspection": SECRETS | own})
-        asks = introspector(self.clients[name], trusted.settings, metrics=self.metrics, clock=self.clock)
+        asks = introspector(
+            self.clients[name], trusted.settings, metrics=self.metrics, clock=self.clock, remembered=self.bounds
+        )
         return replace(trusted, introspector=asks)
 
     async def ask(self, path: str, token: str, **request: Any) -> Decision:

@@ -16,7 +16,7 @@ from keys.fakes import FakeSource, Provider
 
 from authz_service.core.errors import FetchFailed
 from authz_service.tokens.introspection_client import LARGEST_ANSWER
-from authz_service.tokens.introspector import ClientRefused, QuestionRefused
+from authz_service.tokens.introspector import ClientRefused, Forbidden, QuestionRefused
 from support.signing import Signer
 from support.trust import ES, ISSUER, OTHER, RS, STRANGER, jwks
 from tokens.servers import http_client, issuer_with, said
@@ -237,7 +237,9 @@ async def test_metadata_that_lead_nowhere_or_astray_are_a_failure(
 
 async def test_without_metadata_there_is_nobody_to_ask(provider: Provider, asking: Asking) -> None:
     assert "status 404" in str(await asking.failure({"endpoint": None}, issuer=provider.origin))
-    assert "Connect" in str(await asking.failure({"endpoint": None}, issuer=f"http://127.0.0.1:{free_port()}"))
+    away = f"http://127.0.0.1:{free_port()}"
+    why = await asking.failure({"endpoint": None}, issuer=away)
+    assert str(why) == f"{away}/.well-known/openid-configuration refuses connections"
 
 
 async def test_waiting_for_metadata_is_part_of_the_calls_time(provider: Provider, asking: Asking) -> None:
@@ -332,9 +334,12 @@ async def test_an_answer_without_end_is_not_read_to_its_end(provider: Provider, 
     assert "larger than" in str(await asking.failure({"timeout": "60s"}))
 
 
-async def test_a_compressed_answer_is_refused_unread(provider: Provider, asking: Asking) -> None:
-    recorded(provider, text=None, body=gzip.compress(GOOD.encode()), headers={"Content-Encoding": "gzip"})
-    assert "content encoding" in str(await asking.failure())
+async def test_a_packed_answer_is_unpacked_up_to_its_largest_size(provider: Provider, asking: Asking) -> None:
+    packed = {"text": None, "headers": {"Content-Encoding": "gzip"}}
+    recorded(provider, body=gzip.compress(GOOD.encode()), **packed)
+    assert await asking.ask() == said()
+    recorded(provider, body=gzip.compress(GOOD.encode() + b" " * LARGEST_ANSWER), **packed)
+    assert "larger than" in str(await asking.failure())
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 304, 404, 405, 410, 418, 500, 502, 503])
@@ -344,7 +349,7 @@ async def test_any_status_but_200_is_a_failure_although_an_answer_comes_with_it(
     recorded(provider, status=status, **({"text": None, "content_type": None} if status in {204, 304} else {}))
     why = await asking.failure()
     assert str(why) == f"{provider.origin}/introspect answered with status {status}"
-    assert not isinstance(why, (ClientRefused, QuestionRefused))
+    assert not isinstance(why, (ClientRefused, Forbidden, QuestionRefused))
 
 
 @pytest.mark.parametrize(
@@ -352,7 +357,7 @@ async def test_any_status_but_200_is_a_failure_although_an_answer_comes_with_it(
     [
         (401, "", ClientRefused),
         (401, '{"error": "invalid_client"}', ClientRefused),
-        (403, "", ClientRefused),
+        (403, "", Forbidden),
         (400, '{"error": "invalid_client"}', ClientRefused),
         (400, '{"error": "unauthorized_client"}', ClientRefused),
         (400, '{"error": "invalid_request"}', QuestionRefused),
@@ -461,11 +466,12 @@ def free_port() -> int:
 
 async def test_a_server_that_is_down_is_a_failure_with_a_reason(asking: Asking) -> None:
     why = await asking.failure({"endpoint": f"http://127.0.0.1:{free_port()}/introspect?key=s3cret"})
-    assert str(why).startswith("ClientConnectorError: ")
+    assert str(why).endswith("/introspect refuses connections")
 
 
 async def test_a_name_that_can_not_be_resolved_is_a_failure_with_a_reason(asking: Asking) -> None:
-    assert str(await asking.failure({"endpoint": "https://name.invalid/introspect?key=s3cret"}))
+    why = await asking.failure({"endpoint": "https://name.invalid/introspect?key=s3cret"})
+    assert str(why) == "the host name of https://name.invalid/introspect cannot be resolved"
 
 
 async def test_without_its_secret_nothing_is_sent(provider: Provider, asking: Asking, tmp_path: Path) -> None:
@@ -495,9 +501,10 @@ async def test_a_server_is_trusted_by_the_anchors_of_its_issuer_alone(tmp_path: 
             asking = Asking(provider, tmp_path)
             if trusted:
                 assert await asking.ask(keys={"ca_file": str(tmp_path / "ca.pem")}) == said()
-                assert "certificate" in str(await asking.failure())
+                assert str(await asking.failure()).startswith("the certificate of ")
             else:
-                assert "certificate" in str(await asking.failure(keys={"ca_file": str(tmp_path / "ca.pem")}))
+                why = await asking.failure(keys={"ca_file": str(tmp_path / "ca.pem")})
+                assert str(why) == f"the certificate of {provider.origin}/introspect is for another IP address"
             await asking.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,16 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keys.virtual_time import in_virtual_time
 
+from authz_service.core.bounded import Bounds
 from authz_service.core.claims import Claims
 from authz_service.telemetry.metrics import Metrics
-from authz_service.tokens.breaker import FAILURES_TO_OPEN
+from authz_service.tokens.breaker import FAILURES_TO_PROBE, FIRST_BACKOFF, MAX_BACKOFF, PROBE_INTERVAL, State
 from authz_service.tokens.cache import digest_of
 from authz_service.tokens.introspection import Answer, Unavailable
-from authz_service.tokens.introspector import ClientRefused, Introspector, QuestionRefused
-from tokens.servers import Clock, FakeClient, failure, introspector, issuer_with, said
+from authz_service.tokens.introspector import ClientRefused, Forbidden, Introspector, QuestionRefused
+from authz_service.tokens.opaque import NeedIntrospection
+from tokens.servers import Clock, FakeClient, failure, introspector, issuer_with, loop_time, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from authz_service.core.errors import FetchFailed
 
 
 async def ask(asked: Introspector, token: str) -> Answer | Unavailable:
@@ -90,7 +95,7 @@ async def test_an_answer_is_not_believed_for_longer_because_the_clock_was_set_ba
 @in_virtual_time
 async def test_a_flood_of_rubbish_displaces_no_active_token_and_takes_no_more_room_than_it_may() -> None:
     clock = Clock()
-    asked = introspector(FakeClient(good=said()), clock=clock, max_entries=3)
+    asked = introspector(FakeClient(good=said()), clock=clock, remembered=Bounds(3, 1 << 20))
     await ask(asked, "good")
     for number in range(50):
         await ask(asked, f"rubbish-{number}")
@@ -102,7 +107,7 @@ async def test_a_flood_of_rubbish_displaces_no_active_token_and_takes_no_more_ro
 async def test_of_the_active_tokens_the_oldest_makes_way() -> None:
     client = FakeClient()
     client.every = said()
-    asked = introspector(client, max_entries=2)
+    asked = introspector(client, remembered=Bounds(2, 1 << 20))
     for token in "abc":
         await ask(asked, token)
     assert [look(asked, token) is not None for token in "abc"] == [False, True, True]
@@ -111,7 +116,7 @@ async def test_of_the_active_tokens_the_oldest_makes_way() -> None:
 @in_virtual_time
 async def test_a_cache_of_no_entries_remembers_nothing_and_answers_all_the_same() -> None:
     client = FakeClient(good=said())
-    asked = introspector(client, max_entries=0)
+    asked = introspector(client, remembered=Bounds(0, 1 << 20))
     for _ in range(2):
         assert isinstance(await ask(asked, "good"), Answer)
         assert look(asked, "good") is None
@@ -236,79 +241,245 @@ async def test_a_token_that_is_asked_about_already_is_never_one_too_many() -> No
 @in_virtual_time
 async def test_calls_that_wait_for_their_turn_are_not_made_to_a_server_that_fails_meanwhile() -> None:
     client = FakeClient()
-    client.every = failure()
+    client.every = failure(retry_after=1.0)
     client.seconds = 1.0
-    asked = introspector(client, small(FAILURES_TO_OPEN))
-    answers = await asyncio.gather(*(ask(asked, f"token-{number}") for number in range(2 * FAILURES_TO_OPEN)))
-    assert client.asked.total() == FAILURES_TO_OPEN
+    asked = introspector(client, small(1))
+    first, second = (asyncio.create_task(ask(asked, token)) for token in "ab")
+    await asyncio.sleep(1.5)
+    third = asyncio.create_task(ask(asked, "c"))
+    answers = await asyncio.gather(first, second, third)
     assert all(isinstance(answer, Unavailable) for answer in answers)
+    assert client.asked.keys() >= {"a", "b"}
+    assert "c" not in client.asked
+    assert client.asked.total() == 3  # with the probe
 
 
-# The breaker.
+@in_virtual_time
+async def test_a_call_that_ended_before_a_request_came_to_wait_for_it_is_followed_by_no_other() -> None:
+    """A request is read in one turn of the loop, and waits in a later one."""
+    client = FakeClient(refused=QuestionRefused("status 400"))
+    client.hold()
+    asked = introspector(client)
+    waiting = asyncio.create_task(ask(asked, "refused"))
+    await settle()
+    need = NeedIntrospection("refused", digest_of("refused"), (asked,))
+    client.release()
+    assert isinstance(await waiting, Unavailable)
+    await need.ready()
+    assert need.answers == [waiting.result()]
+    assert client.asked == {"refused": 1}
 
 
-async def fail(asked: Introspector, client: FakeClient, times: int = FAILURES_TO_OPEN) -> None:
+# Tokens that make a server fail, and a server that fails.
+
+TROUBLES: dict[str, FetchFailed] = {
+    "a firewall answers 403": Forbidden("status 403"),
+    "it answers 500": failure("status 500"),
+    "it asks for a pause of five minutes": failure("status 429", retry_after=300.0),
+    "it answers 401": ClientRefused("status 401"),
+    "it answers 400": QuestionRefused("status 400"),
+    "it does not answer": failure("no complete answer within 1 s"),
+}
+
+
+def fake(good: int, trouble: FetchFailed, seconds: float) -> FakeClient:
+    """A server that knows these tokens, and fails for those that begin with "invented"."""
+    client = FakeClient(**{f"good-{number}": said() for number in range(good)})
+    client.trouble, client.seconds_of_trouble = trouble, seconds
+    return client
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+@pytest.mark.parametrize("trouble", TROUBLES)
+@in_virtual_time
+async def test_invented_tokens_that_make_a_server_fail_shut_out_nobody(trouble: str, seconds: float) -> None:
+    client = fake(20, TROUBLES[trouble], seconds)
+    asked = introspector(client)
+    for number in range(20):
+        invented = (f"invented-{number}-{each}" for each in range(FAILURES_TO_PROBE))
+        assert all(
+            isinstance(answer, Unavailable) for answer in await asyncio.gather(*(ask(asked, t) for t in invented))
+        )
+        assert isinstance(await ask(asked, f"good-{number}"), Answer)
+    assert client.asked.total() <= 20 * (FAILURES_TO_PROBE + 1) + 20 * (1 + seconds)  # so few of them are probes
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+@in_virtual_time
+async def test_where_a_server_fails_for_every_token_that_it_does_not_know_the_others_wait_for_the_next_try(
+    seconds: float,
+) -> None:
+    """The probe fails as well, as if the server were down."""
+    client = fake(20, failure("status 500"), seconds)
+    client.knows_no_other = True
+    asked = introspector(client)
+    opened = 0
+    for number in range(20):
+        await asyncio.gather(*(ask(asked, f"invented-{number}-{each}") for each in range(FAILURES_TO_PROBE)))
+        await asyncio.sleep(seconds)  # the probe's
+        opened += asked._breaker.state(loop_time()) is State.OPEN
+        assert isinstance(await ask(asked, f"good-{number}"), Answer)
+        await asyncio.sleep(PROBE_INTERVAL)
+    assert opened == 20
+
+
+@in_virtual_time
+async def test_a_flood_of_tokens_that_hang_delays_no_token_that_was_good_before() -> None:
+    client = fake(5, failure("no complete answer within 1 s"), 1.0)
+    clock = Clock()
+    asked = introspector(client, small(8), clock=clock)
+    for number in range(5):
+        assert isinstance(await ask(asked, f"good-{number}"), Answer)
+    clock.now += 31  # they are to be asked about again
+    flood = asyncio.create_task(_flood(asked, per_second=200, seconds=20))
+    await asyncio.sleep(0.5)
+    for _ in range(5):
+        for number in range(5):
+            assert look(asked, f"good-{number}") is None
+            began = loop_time()
+            assert isinstance(await ask(asked, f"good-{number}"), Answer)
+            assert loop_time() == began
+        clock.now += 31
+        await asyncio.sleep(3)
+    assert client.most_in_flight <= 8
+    await flood
+
+
+async def _flood(asked: Introspector, *, per_second: int, seconds: int) -> None:
+    out = []
+    for number in range(per_second * seconds):
+        out.append(asyncio.create_task(ask(asked, f"invented-{number}")))
+        await asyncio.sleep(1 / per_second)
+    assert not any(isinstance(answer, Answer) for answer in await asyncio.gather(*out))
+
+
+@in_virtual_time
+async def test_a_token_that_turned_out_bad_is_like_any_other_from_then_on() -> None:
+    client = FakeClient(good=said())
+    clock = Clock()
+    asked = introspector(client, clock=clock)
+    await ask(asked, "good")
+    assert asked._cache.is_proven(digest_of("good"))
+    clock.now += 31
+    del client.tokens["good"]
+    await ask(asked, "good")
+    assert not asked._cache.is_proven(digest_of("good"))
+
+
+async def fail(asked: Introspector, client: FakeClient, times: int = FAILURES_TO_PROBE) -> None:
+    """Let every call fail, the probe too, until the breaker is open."""
     client.every = failure()
     for number in range(times):
         assert isinstance(await ask(asked, f"fails-{number}"), Unavailable)
+    await settle()
     client.every = None
 
 
 @in_virtual_time
-async def test_a_server_that_failed_in_a_row_is_left_alone_and_what_is_remembered_serves() -> None:
+async def test_a_server_that_is_down_is_left_alone_and_what_is_remembered_serves() -> None:
     client = FakeClient(good=said(), new=said())
-    asked = introspector(client)
+    asked = introspector(client, small(64, timeout="100ms"))
     await ask(asked, "good")
     await fail(asked, client)
     before = client.asked.total()
+    assert before == 1 + FAILURES_TO_PROBE + 1
     for _ in range(100):
-        assert isinstance(await ask(asked, "new"), Unavailable)
+        assert await ask(asked, "new") == Unavailable(
+            "introspection at main: the server is left alone for a while", retry_after=1
+        )
     assert client.asked.total() == before
     assert look(asked, "good") is not None
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(1.1 * FIRST_BACKOFF)
     assert isinstance(await ask(asked, "new"), Answer)
 
 
 @in_virtual_time
-async def test_it_is_tried_with_one_call_however_many_want_to_ask() -> None:
+async def test_it_is_tried_with_one_call_beside_the_probe_however_many_want_to_ask() -> None:
     client = FakeClient()
     asked = introspector(client)
     await fail(asked, client)
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(1.1 * FIRST_BACKOFF)
     before = client.asked.total()
     client.hold()
-    probe, *others = (asyncio.create_task(ask(asked, f"token-{number}")) for number in range(100))
+    trying, *others = (asyncio.create_task(ask(asked, f"token-{number}")) for number in range(100))
     await settle()
-    assert client.asked.total() == before + 1
+    assert client.asked.total() == before + 2
+    assert client.asked["token-0"] == 1
     assert all(isinstance(task.result(), Unavailable) for task in others)
     client.release()
-    assert isinstance(await probe, Answer)
+    assert isinstance(await trying, Answer)
     assert isinstance(await ask(asked, "another"), Answer)
 
 
+async def _ask_for(seconds: float, asked: Introspector) -> list[Unavailable]:
+    """Ask about another token again and again, in vain."""
+    answers: list[Unavailable] = []
+    while loop_time() < seconds:
+        answer = await ask(asked, f"token-{len(answers)}")
+        assert isinstance(answer, Unavailable)
+        answers.append(answer)
+        await asyncio.sleep(0.01)
+    assert len(answers) > 20 * seconds  # most of them heard at once
+    return answers
+
+
+def _in_tries(seconds: float) -> float:
+    """Calls: a probe and another one in each, while the pauses grow and afterwards."""
+    growing = math.ceil(math.log2(MAX_BACKOFF / FIRST_BACKOFF)) + 1
+    return 2 * (growing + seconds / (0.9 * MAX_BACKOFF))
+
+
 @in_virtual_time
-async def test_a_server_that_asks_to_be_left_alone_is_not_asked_until_then() -> None:
+async def test_a_server_that_stays_away_is_asked_ever_less_however_many_want_to_ask() -> None:
     client = FakeClient()
-    client.every = failure(retry_after=20.0)
+    client.every = failure()
+    asked = introspector(client)
+    await _ask_for(60, asked)
+    assert client.asked.total() <= FAILURES_TO_PROBE + 1 + _in_tries(60)
+
+
+@in_virtual_time
+async def test_a_server_that_asks_everybody_for_a_pause_is_asked_ever_less_and_the_caller_hears_for_how_long() -> None:
+    client = FakeClient()
+    client.every = failure(retry_after=400.0)
     asked = introspector(client)
     first = await ask(asked, "first")
     assert isinstance(first, Unavailable)
-    assert first.retry_after == 20
+    assert first.retry_after == 300
+    heard = {answer.retry_after for answer in await _ask_for(30, asked)}
+    assert heard <= {
+        300,
+        *range(1, math.ceil(1.1 * MAX_BACKOFF) + 1),
+    }  # who was part of a try, and who is to wait for one
+    assert client.asked.total() <= 1 + 1 + _in_tries(30)
     client.every = said()
-    await asyncio.sleep(19.9)
-    assert isinstance(await ask(asked, "second"), Unavailable)
-    assert client.asked.total() == 1
-    await asyncio.sleep(0.2)
-    assert isinstance(await ask(asked, "third"), Answer)
+    await asyncio.sleep(1.1 * MAX_BACKOFF)
+    assert isinstance(await ask(asked, "last"), Answer)
 
 
 @in_virtual_time
-async def test_a_question_that_is_refused_opens_no_breaker_since_whoever_asks_could_open_it() -> None:
+async def test_a_question_that_is_refused_raises_no_suspicion() -> None:
     client = FakeClient(good=said(), strange=QuestionRefused("status 400"))
     asked = introspector(client)
-    for _ in range(5 * FAILURES_TO_OPEN):
+    for _ in range(5 * FAILURES_TO_PROBE):
         assert isinstance(await ask(asked, "strange"), Unavailable)
     assert isinstance(await ask(asked, "good"), Answer)
+    assert client.asked == {"good": 1, "strange": 5 * FAILURES_TO_PROBE}
+
+
+@in_virtual_time
+async def test_a_probe_is_about_a_token_that_nobody_could_know_another_one_each_time() -> None:
+    client = FakeClient()
+    client.every = failure()
+    asked = introspector(client)
+    await fail(asked, client)
+    client.every = failure()
+    await asyncio.sleep(1.1 * FIRST_BACKOFF)
+    await ask(asked, "try")
+    await settle()
+    probes = [token for token in client.asked if not token.startswith(("fails", "try"))]
+    assert len(probes) == 2
+    assert all(len(token) == 43 for token in probes)
 
 
 @in_virtual_time
@@ -468,6 +639,26 @@ def test_a_client_that_is_refused_is_told_clearly_and_once(caplog: pytest.LogCap
     assert "a-secret-token" not in caplog.text
 
 
+@pytest.mark.parametrize("trouble", [Forbidden("status 403"), QuestionRefused("status 400")])
+def test_a_probe_that_is_refused_as_a_question_is_answered_and_one_that_is_forbidden_is_not(
+    trouble: FetchFailed, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a token that nobody sent no firewall has anything to dislike."""
+
+    async def story() -> None:
+        client = fake(0, failure("status 500"), 0.0)
+        client.every = trouble  # of all but the invented ones
+        asked = introspector(client)
+        await asyncio.gather(*(ask(asked, f"invented-{each}") for each in range(FAILURES_TO_PROBE)))
+        await settle()
+
+    told = {
+        Forbidden: ["the introspection server refuses this client", "introspection is left alone for a while"],
+        QuestionRefused: ["introspection fails for some tokens alone; the server answers"],
+    }
+    assert telling(caplog, story) == ["introspection failed", *told[type(trouble)]]
+
+
 def test_callers_can_not_fill_the_log_by_strange_tokens(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         client = FakeClient(strange=QuestionRefused("status 400"))
@@ -513,7 +704,8 @@ def test_whatever_happens_calls_are_bounded_shared_and_all_are_answered(
                     if kind == "ask and leave":
                         waiting.pop().cancel()
             assert client.in_flight <= most
-            assert len(asked._calls) <= 2 * most
+            for proven in (True, False):
+                assert sum(call.proven is proven for call in asked._calls.values()) <= 2 * most
         async with asyncio.timeout(60):
             for answer in await asyncio.gather(*waiting):
                 assert isinstance(answer, (Answer, Unavailable))

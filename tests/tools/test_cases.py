@@ -181,6 +181,20 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+def test_what_a_case_says_does_not_command_the_terminal(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    expect = {"challenge": "\x1b[2J\n::error::\u202e", "upstream": {"x\x1b[1m\n": "\x9b5m"}}
+    file = place.cases({"request": request("/healthz"), "expect": expect}, name="\x1b[2J.yaml")
+    report = place.folder / "report.xml"
+    assert place.run(file, "--junit", str(report)) == 1
+    assert capsys.readouterr().out == (
+        "FAIL case 0\n  - challenge: \\x1b[2J\\n::error::\\u202e\n  + challenge: none\n"
+        "  - upstream x\\x1b[1m\\n: \\x9b5m\n  + upstream x\\x1b[1m\\n: none\n0 passed, 1 failed\n"
+    )
+    (place.folder / "\x1b[2J.yaml").write_text("cases: 7")
+    assert place.run(file) == 2
+    assert "\x1b" not in "".join(capsys.readouterr())
+
+
 GOOD = {"request": request("/healthz"), "expect": {"decision": "allow"}}
 BAD = {"request": request("/healthz"), "token": "s3cret-token", "expect": {"reason": "ok"}}
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +21,7 @@ from authz_service.assembly import authorizer_of
 from authz_service.authorizer import Pending
 from authz_service.cli import main
 from authz_service.config.model import Settings
+from authz_service.core.bounded import Bounds
 from authz_service.core.decision import Allow, Decision
 from authz_service.core.reasons import Reason
 from authz_service.tokens.cache import TokenCache
@@ -63,7 +67,7 @@ SETTINGS = Settings.model_validate(
     }
 )
 TRUST = Trust(max_token_age="1h")
-AUTHORIZER = authorizer_of(SETTINGS, TRUST.issuers, TokenCache(100, 300.0), TRUST.metrics)
+AUTHORIZER = authorizer_of(SETTINGS, TRUST.issuers, TokenCache(Bounds(100, 1 << 20), 300.0), TRUST.metrics)
 
 
 def explain(attributes: Attributes, now: float = NOW) -> Explanation:
@@ -296,6 +300,24 @@ def test_the_token_may_come_by_standard_input_and_headers_by_the_command_line(
     assert "malformed_request" in capsys.readouterr().out
 
 
+def test_what_a_token_says_does_not_command_the_terminal(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = json.loads(config.read_text())
+    config.write_text(json.dumps(document | {"upstream": {"headers": {"x-auth-subject": "sub", "x-name": "name"}}}))
+    token = fresh(sub="Jos\u00e9", name="\u202egpj.exe\u2028\u2066")
+    assert run(config, "--url", "https://api.example/hello", "--header", f"Authorization: Bearer {token}") == 0
+    out = capsys.readouterr().out
+    assert "x-auth-subject: Jos\u00e9\n" in out
+    assert "x-name: \\u202egpj.exe\\u2028\\u2066\n" in out
+
+
+def test_a_terminal_with_few_characters_is_no_error(config: Path) -> None:
+    command = [sys.executable, "-m", "authz_service", "explain", "--config", str(config), "--url", "https://a/pay"]
+    few = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=few)
+    assert (said.returncode, said.stderr) == (1, "")
+    assert "deny with 401, missing_token" in said.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -303,6 +325,7 @@ def test_the_token_may_come_by_standard_input_and_headers_by_the_command_line(
         (["--url", "ftp://api.example/pay"], "the URL must be absolute"),
         (["--url", "https:///pay"], "the URL must be absolute"),
         (["--url", "https://a/", "--token-file", "/none/such"], "No such file"),
+        (["--url", "https://a/", "--token-file", "/dev/zero"], "the token file holds more than any token"),
         (["--url", "https://a/", "--header", "secret-credential"], "a header is written 'Name: value'"),
         (["--url", "https://a/", "--header", ": secret-credential"], "a header is written 'Name: value'"),
     ],

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.core import paths
 from authz_service.core.attributes import Attributes
+from authz_service.core.bounded import Account
 from authz_service.core.claims import Claims
 from authz_service.core.decision import Allow, Deny, Encoded
 from authz_service.core.errors import Rejected
@@ -256,7 +257,7 @@ def test_an_answer_that_is_made_once_differs_from_one_made_anew_in_nothing(
     subject: str, mode: Literal["enforce", "shadow"]
 ) -> None:
     allow = Allow(Reason.OK, "r", replace(CLAIMS, subject=subject), (("x-auth-subject", subject),), ("cookie",), mode)
-    kept = replace(allow, encoded=Encoded())
+    kept = replace(allow, encoded=Encoded(Account()))
     for decision_id in ("0123456789abcdef", "fedcba9876543210", "-", "0000000000000000"):
         anew = CheckResponse.FromString(mapping.response_of(allow, decision_id))
         assert CheckResponse.FromString(mapping.response_of(kept, decision_id)) == anew

@@ -22,6 +22,7 @@ from keys.virtual_time import in_virtual_time
 from authz_service._pb.external_auth_pb2 import CheckRequest
 from authz_service.authorizer import Authorizer, Pending
 from authz_service.config.model import Settings
+from authz_service.core.bounded import Bounds
 from authz_service.core.decision import Allow, Deny
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
@@ -38,8 +39,6 @@ from authz_service.transport.servicer import Servicer, Terms
 from transport.wire import AUDIENCE, EPOCH, ISSUER, Answer, check_request, fits_a_header, padding, read, signed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from authz_service.core.attributes import Attributes
     from authz_service.core.decision import Decision
 
@@ -68,7 +67,7 @@ class Sidecar:
         )
         self.authorizer = Authorizer(
             Policy(self.settings.rules, self.settings.issuers),
-            Validator([TrustedIssuer(issuer, self.keys)], TokenCache(100, 300.0), self.metrics),
+            Validator([TrustedIssuer(issuer, self.keys)], TokenCache(Bounds(100, 1 << 20), 300.0), self.metrics),
             UpstreamHeaders(self.settings.upstream.headers, forward_authorization=True),
             max_token_bytes=self.settings.server.max_token_bytes,
         )
@@ -134,17 +133,11 @@ class Waiting(Pending):
 
 
 @pytest.fixture
-def log() -> Iterator[io.StringIO]:
+def log() -> io.StringIO:
     """What is written, as the program writes it."""
     stream = io.StringIO()
-    before = [(logger, logger.level, logger.propagate) for logger in (logging.getLogger("authz"), logging.getLogger())]
     logs.configure("debug", "json", stream)
-    yield stream
-    for logger, level, propagate in before:
-        logger.setLevel(level)
-        logger.propagate = propagate
-        for handler in [each for each in logger.handlers if getattr(each, "stream", None) is stream]:
-            logger.removeHandler(handler)
+    return stream
 
 
 def lines(log: io.StringIO) -> list[dict[str, Any]]:

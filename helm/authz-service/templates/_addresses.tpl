@@ -68,6 +68,25 @@ What the chart derives from the configuration: ports, folders, seconds. The conf
 {{- mulf (trimSuffix $unit $quantity | float64) (get $units $unit) | int64 -}}
 {{- end -}}
 
+{{- define "authz-service.mebibytes" -}}
+{{- $number := regexFind "^[0-9]+" . | float64 -}}
+{{- $unit := regexFind "[A-Za-z]+$" . -}}
+{{- divf (mulf $number (get (dict "B" 1.0 "KiB" 1024.0 "MiB" 1048576.0 "GiB" 1073741824.0) $unit)) 1048576.0 | ceil | int64 -}}
+{{- end -}}
+
+{{/* MiB that the container needs with full caches: of each process, and of the supervisor where there are workers. */}}
+{{- define "authz-service.memory" -}}
+{{- $workers := int ((.Values.config.server).workers | default 1) -}}
+{{- $cache := include "authz-service.mebibytes" ((.Values.config.token_cache).max_bytes | default "32MiB") | int64 -}}
+{{- $caches := 1 -}}
+{{- range .Values.config.issuers -}}
+{{- if .introspection -}}
+{{- $caches = add1 $caches -}}
+{{- end -}}
+{{- end -}}
+{{- add (mul $workers (add 64 (mul $cache $caches))) (ternary 64 0 (gt $workers 1)) -}}
+{{- end -}}
+
 {{- define "authz-service.configuration" -}}
 {{ toYaml .Values.config }}
 {{- end -}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,20 @@ from authz_service.transport.http2.connection import Connection
 if TYPE_CHECKING:
     from authz_service.transport.http2.call import Call
 
+STATIC_ENTRIES = 61  # RFC 7541 appendix A
 CHECK = "/a.Service/Check"
 HEAD = ((":method", "POST"), (":scheme", "http"), (":path", CHECK), (":authority", "authz"))
 GRPC = (("te", "trailers"), ("content-type", "application/grpc"))
+
+
+def table_of(decoder: hpack.Decoder) -> list[tuple[bytes, bytes]]:
+    """What a decoder of hpack's keeps, as an index would find it: the newest entry first (RFC 7541 section 2.3.3)."""
+    entries = list[tuple[bytes, bytes]]()
+    with contextlib.suppress(hpack.HPACKError):  # there is no such index
+        while True:
+            name, value = decoder.header_table.get_by_index(STATIC_ENTRIES + 1 + len(entries))
+            entries.append((bytes(name), bytes(value)))
+    return entries
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a provider's answers say about time and place; how they are fetched is proved with the key sources."""
+"""What a provider's answers say about time; how they are fetched is proved with the key sources."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz_service.keys.connection import origin, retry_after, shown
+from authz_service.providers.client import retry_after
 
 NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
 
@@ -38,21 +38,3 @@ def test_a_time_to_wait_is_read_in_both_forms(value: str, seconds: float) -> Non
 @given(st.text(max_size=40))
 def test_any_time_to_wait_is_a_number_of_seconds(value: str) -> None:
     assert 0 <= retry_after(value, NOW) < math.inf
-
-
-def test_a_default_port_is_the_same_origin_written_or_not() -> None:
-    assert origin("https://a.example/x") == origin("HTTPS://A.example:443/y")
-    assert origin("http://a.example") == origin("http://a.example:80")
-    assert origin("https://a.example") != origin("https://a.example:80")
-    assert origin("https://a.example") != origin("http://a.example:443")
-
-
-@pytest.mark.parametrize(
-    ("url", "text"),
-    [
-        ("https://a.example/x?secret=s#f", "https://a.example/x"),
-        ("https://user:secret@a.example:8443/x", "https://a.example:8443/x"),
-    ],
-)
-def test_an_address_is_shown_without_what_may_be_secret(url: str, text: str) -> None:
-    assert shown(url) == text

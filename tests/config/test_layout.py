@@ -1,0 +1,216 @@
+"""The look at a text before a parser: what nests in what, as the parsers find it, and at any text in linear time."""
+
+from __future__ import annotations
+
+import re
+import signal
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import pytest
+import yaml
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from authz_service.config import document
+from authz_service.config.layout import line_of, look
+from config.conftest import PARSERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_LEVELS = 32
+HANG_GUARD = 10.0  # seconds of processor time, of which a look takes one or two, and a quadratic one any number
+DEEP = "is nested deeper than 32 levels"
+
+
+# Against the parsers.
+
+
+class Collection(NamedTuple):
+    column: int
+    is_mapping: bool
+    counts: bool  # whether a bracket or a column of its own begins it
+
+
+def levels(text: str, parser: Any) -> int:
+    """How deep a text nests by a parser's events; collections count that a bracket or a column of their own begins."""
+    deepest, around = 0, list[Collection]()
+    for event in yaml.parse(text, Loader=parser):
+        if isinstance(event, yaml.CollectionStartEvent):
+            start: Any = event.start_mark
+            if event.flow_style:
+                counts = text[start.index] in "[{"
+            else:  # the dashes of a list may be in the column of the keys around it
+                dashes = isinstance(event, yaml.SequenceStartEvent) and bool(around)
+                counts = not (dashes and around[-1].is_mapping and around[-1].column == start.column)
+            around.append(Collection(start.column, isinstance(event, yaml.MappingStartEvent), counts))
+            deepest = max(deepest, sum(collection.counts for collection in around))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            around.pop()
+    return deepest
+
+
+def seen_levels(text: str) -> int:
+    return next(most for most in range(len(text) + 1) if look(text, max_levels=most).too_deep is None)
+
+
+PIECES = st.sampled_from(
+    ["a", "b: ", "c", " ", "  ", "\n", "\n  ", "\n    ", "\n- ", "\n  - ", "- ", ": ", "? ", "[", "]", "{", "}", ", ",
+     "'", '"', "#", " #", "|\n", ">\n", "|2\n", "a:b", "\\", "'x'", '"y"', "-", "?", ":", "\n---\n", "...", "\u2028",
+     "\r\n", "@", "*a", "%", "\t"]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
+@given(text=st.lists(PIECES, max_size=20).map("".join))
+@example(text="a: it's [\nb: 'it''s ['\n")
+@example(text="a: x\n  'y [\nb: [z]\n")
+@example(text="a: |\n  [[\n    '\n\n # \" {\nb: {c: [d]}\n")
+@example(text="- - a: [{b: c}]\n    d:\n    - e\n  - ? f\n    : - g\n")
+@example(text="- a: 'x\ny'\n  b: [c,\nd]\n  e: f\n")
+@settings(deadline=None, max_examples=500)
+def test_what_a_parser_can_read_nests_as_it_was_seen_to(text: str, parser: Any) -> None:
+    assume(not re.search(r"[\]}]\s*:", text))  # a key in brackets is within its mapping, as only the colon tells
+    try:
+        expected = levels(text, parser)
+    except (yaml.YAMLError, ValueError, OverflowError):
+        return
+    assert seen_levels(text) == expected
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
+)
+
+
+@given(JSON, st.sampled_from([True, False, None]), st.sampled_from([None, '"', "'", "|", ">"]))
+@settings(deadline=None)
+def test_whatever_a_program_writes_nests_as_it_was_seen_to(value: Any, flow: bool | None, style: str | None) -> None:  # noqa: FBT001
+    text = yaml.safe_dump(value, default_flow_style=flow, default_style=style, allow_unicode=True, width=20)
+    assert seen_levels(text) == levels(text, yaml.CSafeLoader)
+
+
+# What is open.
+
+
+@pytest.mark.parametrize(
+    ("text", "quote", "brackets"),
+    [
+        ("a: [b, {c: d", None, [3, 7]),
+        ("a: [b]", None, []),
+        ("a: ]", None, []),
+        ("a: 'b", 3, []),
+        ("a: ['b'", None, [3]),
+        ('a: ["\\"]', 4, [3]),
+        ("a: b'c", None, []),
+        ("# '[", None, []),
+        ("a: b # '[", None, []),
+        ("a: b#'[", None, []),
+    ],
+)
+def test_open_quotes_and_brackets_are_known_by_their_places(text: str, quote: int | None, brackets: list[int]) -> None:
+    layout = look(text)
+    assert (layout.quote, layout.brackets) == (quote, brackets)
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r", "\x85", "\u2028", "\u2029"])
+def test_lines_are_counted_as_yaml_breaks_them(line_break: str) -> None:
+    text = f"a{line_break}{line_break}b"
+    assert (line_of(text, 1), line_of(text, len(text))) == (1, 3)
+
+
+# Before the parser.
+
+
+def unreachable(*_arguments: object, **_options: object) -> NoReturn:
+    raise AssertionError("a parser was asked")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[" * 33, 1),
+        ("a: [\n" * 33, 32),  # the mapping around them is the first level
+        ("[{" * 17, 1),
+        ("- " * 33, 1),
+        ("? " * 33, 1),
+        ("? - " * 17, 1),
+        ("".join(f"{' ' * level}a:\n" for level in range(33)), 33),
+        ("".join(f"{' ' * level}- \n" for level in range(33)), 33),
+        ("a:\n  " + "- " * 16 + "[" * 16, 2),
+        ("[" * 500_000, 1),
+        ("{" * 500_000, 1),
+        ("- " * 500_000, 1),
+    ],
+)
+def test_a_text_that_is_too_deep_never_reaches_a_parser(monkeypatch: pytest.MonkeyPatch, text: str, line: int) -> None:
+    monkeypatch.setattr(yaml, "parse", unreachable)
+    with pytest.raises(document.Unreadable) as refusal:
+        document.parse(text.encode())
+    assert refusal.value.problem == document.Problem((), DEEP, line)
+
+
+@pytest.mark.parametrize("data", [b"a: 1\nb: \xff\n", b"a: 1\nb: \x07\n", b"#" * ((1 << 20) + 1)])
+def test_a_text_that_is_too_long_or_holds_what_is_no_text_never_reaches_a_parser(
+    monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    monkeypatch.setattr(yaml, "parse", unreachable)
+    with pytest.raises(document.Unreadable):
+        document.parse(data)
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "[" * 31 + "]" * 31,
+        "a: |\n" + f"  {'[' * 40}\n  {'- ' * 40}\n",
+        f"a: '{'[' * 40}'\nb: \"{'{' * 40}\"\nc: x{'[' * 40}\nd: x\n  {'[' * 40} {'- ' * 40}\n# {'[' * 40}\n",
+        "a:\n" + "- [[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]\n" * 40,
+        "".join(f"a{level}:\n  - b: c\n" for level in range(40)),
+    ],
+)
+def test_what_only_looks_deep_is_read(monkeypatch: pytest.MonkeyPatch, parser: str, text: str) -> None:
+    monkeypatch.setattr(document, "_PARSER", PARSERS[parser])
+    assert document.parse(text.encode()).value
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_levels_that_no_bracket_and_no_column_begins_are_bounded_as_well(
+    monkeypatch: pytest.MonkeyPatch, parser: str
+) -> None:
+    monkeypatch.setattr(document, "_PARSER", PARSERS[parser])
+    text = f"a: {'[b: ' * 16}{']' * 16}"  # each item is a mapping without braces
+    assert look(text, max_levels=MAX_LEVELS).too_deep is None
+    with pytest.raises(document.Unreadable) as refusal:
+        document.parse(text.encode())
+    assert refusal.value.problem == document.Problem((), DEEP, 1)
+
+
+# In linear time.
+
+
+@pytest.fixture
+def guarded() -> Iterator[None]:
+    """Ends a test that would run for hours."""
+
+    def hangs(*_: object) -> NoReturn:
+        raise TimeoutError("more than linear")
+
+    before = signal.signal(signal.SIGVTALRM, hangs)
+    signal.setitimer(signal.ITIMER_VIRTUAL, HANG_GUARD)
+    yield
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    signal.signal(signal.SIGVTALRM, before)
+
+
+@pytest.mark.parametrize(
+    ("before", "unit"),
+    [("", "'"), ("", '"'), ('"', "\\"), ('a: "', '\\"'), ("['", "''"), ("a: ", "["), ("", "{"), ("", "- "), ("", "? "),
+     ("", "a"), ("", "a "), ("", ":"), ("[", ":a"), ("", " "), ("", "#"), ("a: ", "\n"), ("a: |\n", " \n"),
+     ("", "'x' "), ("", "[] "), ("", "a: "), ("", "- a: |\n   b\n"), ("", "&a ")],
+)  # fmt: skip
+@pytest.mark.usefixtures("guarded")
+def test_a_text_of_the_largest_size_is_looked_at_in_linear_time(before: str, unit: str) -> None:
+    look(before + unit * (document.LARGEST // len(unit)), max_levels=MAX_LEVELS)

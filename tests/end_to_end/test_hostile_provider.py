@@ -1,0 +1,96 @@
+"""The real program with an issuer whose provider never stops sending: its neighbors see nothing of it, nor does memory.
+
+What is read in one turn of the event loop, and how much of it is parsed, is proved in ``tests/providers``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from keys.fakes import jwks
+from providers.hostile import RawProvider, endless
+from transport.wire import AUDIENCE, ISSUER, check_request, read, signed
+
+from authz_service.demo.sidecar import Sidecar
+from authz_service.transport.grpcio_server import SERVICE
+from support.operated import HANG_GUARD, told, until
+
+if TYPE_CHECKING:
+    from transport.wire import Answer
+
+MAX_GROWTH = 16 * 1024  # KiB; one answer alone made it 140 MB once
+METHOD = f"/{SERVICE}/Check"
+
+
+def config(folder: Path, hostile: RawProvider) -> Path:
+    """One issuer with keys in a file, and one that is all the provider's."""
+    (folder / "jwks.json").write_bytes(jwks("a"))
+    (folder / "secret").write_text("secret")
+    asked = {
+        "endpoint": f"{hostile.origin}/introspect",
+        "client_id": "api",
+        "client_secret_file": "secret",
+        "timeout": "5s",
+    }
+    settings = {
+        "server": {"grpc_address": f"unix:{folder / 's'}", "admin_address": "127.0.0.1:0", "check_deadline": "10s"},
+        "issuers": [
+            {"issuer": ISSUER, "name": "good", "audiences": [AUDIENCE], "keys": {"jwks_file": "jwks.json"}},
+            {
+                "issuer": "https://hostile.example",
+                "name": "hostile",
+                "audiences": [AUDIENCE],
+                "keys": {"jwks_uri": hostile.url},
+                "introspection": asked,
+            },
+        ],
+        "rules": [{"name": "all"}],
+    }
+    file = folder / "config.yaml"
+    file.write_text(json.dumps(settings))
+    return file
+
+
+def resident(sidecar: Sidecar) -> int:
+    """KiB of memory."""
+    assert sidecar.process is not None
+    found = re.search(r"^VmRSS:\s+(\d+)", Path(f"/proc/{sidecar.process.pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+@pytest.mark.parametrize("kind", ["informational responses", "header lines", "chunks with extensions", "content"])
+async def test_twenty_questions_to_a_provider_that_never_stops_end_and_cost_its_neighbors_nothing(
+    tmp_path: Path, kind: str
+) -> None:
+    async with (
+        RawProvider(endless(kind)) as hostile,
+        Sidecar(config(tmp_path, hostile), tmp_path / "log", wait_until_ready=False) as sidecar,
+        grpc.aio.insecure_channel(f"unix:{tmp_path / 's'}") as channel,
+    ):
+        check = channel.unary_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)
+
+        async def ask(token: str) -> Answer:
+            return read(await check(check_request(token=token), timeout=HANG_GUARD))
+
+        good = signed("a", now=time.time())
+        assert (await ask(good)).reason == "ok"
+        await until(lambda: bool(told(sidecar, "fetching keys failed")))  # it has met the provider
+        before = resident(sidecar)
+        hostile_answers = [asyncio.create_task(ask(f"opaque-{number}")) for number in range(20)]
+        while not all(each.done() for each in hostile_answers):
+            assert (await ask(good)).reason == "ok"
+        for each in hostile_answers:
+            assert each.result().reason == "introspection_unavailable"
+        assert resident(sidecar) - before < MAX_GROWTH
+        for event, place in (("fetching keys failed", "keys"), ("introspection failed", "introspect")):
+            causes = {record["cause"] for record in told(sidecar, event)}
+            assert causes
+            assert all(cause.startswith(f"the answer of {hostile.origin}/{place} ") for cause in causes)

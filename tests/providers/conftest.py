@@ -1,0 +1,17 @@
+"""The event loops under which connections to providers are tried: the program's, and the one of where uvloop is not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import uvloop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"plain": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
