@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from authz_service.core.errors import ConfigError
 
-_MAX_PROBLEM = 4000  # characters: a deeply nested key, and the message
+_MAX_PROBLEM = 2500  # characters: a deeply nested key, and the message
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 

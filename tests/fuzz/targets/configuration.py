@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from authz_service.config.model import Settings
 
 OUTCOMES = {"loads", "refused"}
-MAX_BYTES = 4096
+MAX_BYTES = 8192
 FILES = ("tls.crt", "tls.key", "ca.crt", "jwks.json", "secret")
 _CAPTURE = re.compile(r"\{[^}]*\}|\*\*")
 
