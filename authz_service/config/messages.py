@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 
 from authz_service.config.document import Problem
 from authz_service.config.model import Settings
-from authz_service.config.values import EMPTY, shown
+from authz_service.config.values import EMPTY
+from authz_service.core.errors import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from authz_service.config.document import Problem
 from authz_service.config.messages import nearest
-from authz_service.config.values import https_or_loopback, shown
+from authz_service.config.values import https_or_loopback
+from authz_service.core.errors import shown
 from authz_service.core.inclusion import share_a_path
 from authz_service.core.patterns import CAPTURE
 
@@ -187,7 +188,7 @@ def _asked(draft: Draft, where: Where, rule: Rule) -> Iterator[tuple[str, Where,
     """Each name of a capture that is asked for, where, and in words."""
     scopes = rule.require.scopes if draft.knows((*where, "scopes")) else None
     for scope in dict.fromkeys((*scopes.all, *scopes.any, *scopes.none)) if scopes else ():
-        for name in CAPTURE.findall(scope):
+        for name in dict.fromkeys(CAPTURE.findall(scope)):
             yield name, (*where, "scopes"), f"{shown(scope)} asks for {{{name}}} of the path"
     for path, condition in (rule.require.claims or {}).items():
         if condition.equals_path is not None:

@@ -29,6 +29,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from authz_service.core import claim_path, hosts, patterns
+from authz_service.core.errors import shown
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 _SCOPE_TOKEN = re.compile(r"[!\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
@@ -37,7 +38,6 @@ _URL = re.compile(r"https?://[!-~]+")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _LARGEST_PORT = 65535
 _LONGEST_SOCKET_PATH = 107  # sun_path of unix(7) is 108 bytes, the last of them zero
-_LONGEST_QUOTE = 60  # characters of a value that a problem shows: enough to find it again
 _LONGEST_QUOTED_PATH = 300  # the end of a path tells more than its beginning
 _CAPTURE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NEVER_MATCHED = {
@@ -52,12 +52,6 @@ _NEVER_UPSTREAM = frozenset(
     }
 )
 EMPTY = "is empty: write a value, or remove it"
-
-
-def shown(value: object, longest: int = _LONGEST_QUOTE) -> str:
-    """A value of the file as a problem quotes it: on one line, and not the whole of a long one."""
-    text = repr(value)
-    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _shown_path(path: Path) -> str:

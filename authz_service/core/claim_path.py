@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from authz_service.core.errors import shown
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -29,7 +31,7 @@ def parse(path: str) -> tuple[str, ...]:
     """
     if not _PATH.fullmatch(path) or not path.isprintable():
         raise ValueError(
-            f"{path!r} is no path to a claim: write names separated by single dots, and \\. for a dot in a name"
+            f"{shown(path)} is no path to a claim: write names separated by single dots, and \\. for a dot in a name"
         )
     return tuple(_ESCAPE.sub(r"\1", name) for name in _NAME.findall(path))
 

@@ -77,7 +77,14 @@ class StartFailed(AuthzError):  # noqa: N818 - as Rejected
     """The service can not start; the text says what to change."""
 
 
+_MAX_SHOWN = 60  # characters of a value of the configuration: enough to find it again
 _QUOTE_LIMIT = 120  # characters of a foreign name that a cause may quote: enough for any issuer in use
+
+
+def shown(value: object, limit: int = _MAX_SHOWN) -> str:
+    """A value of the configuration as a problem quotes it: on one line, and not the whole of a long one."""
+    text = repr(value[: limit + 1] if isinstance(value, str) else value)
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def quoted(name: object) -> str:

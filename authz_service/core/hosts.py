@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from authz_service.core.errors import shown
+
 # A registered name or an address as Envoy hands it over: perhaps with a port, perhaps with the root's dot.
 _HOST = re.compile(r"((?:[a-z0-9_-]+\.)*[a-z0-9_-]+|\[[0-9a-f:.]+\])\.?(?::[0-9]{0,5})?")
 _NAME = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]+|\[[0-9a-f:.]+\]")
@@ -47,7 +49,7 @@ def parse_pattern(pattern: str) -> HostPattern:
     name = name.removeprefix("*.")
     if not _NAME.fullmatch(name) or not pattern.isascii() or len(name) > _MAX_NAME or (wildcard and name[0] == "["):
         raise ValueError(
-            f"{pattern!r} is no host: write a name such as api.example.com, or *.example.com for any name below it; "
-            "without scheme, port or path"
+            f"{shown(pattern)} is no host: write a name such as api.example.com, or *.example.com for any name below "
+            "it; without scheme, port or path"
         )
     return HostPattern(name, wildcard)

@@ -15,6 +15,7 @@ disagree:
 from __future__ import annotations
 
 import re
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from authz_service.core.errors import Rejected
@@ -23,7 +24,8 @@ from authz_service.core.reasons import Reason
 # What nearly every path looks like: nothing to decode, no segment of one or two dots, no empty segment but the last.
 _PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9\-._~!$&'()*+,=:@]+)*/?")
 
-_LONGEST = 8192  # characters: what RFC 9110 section 4.1 asks every party to support; beyond it parties cut or refuse
+# Characters: what RFC 9110 section 4.1 asks every party to support; beyond it parties cut or refuse.
+MAX_PATH: Final = 8192
 
 # Raw characters that no path may hold: controls, space, backslash, the fragment sign, and all beyond ASCII.
 _FORBIDDEN_RAW = re.compile(r"[^!-~]|[\\#]")
@@ -57,7 +59,7 @@ def split(target: str) -> tuple[str, ...]:
         Rejected: ``ambiguous_path``, when two parties could read the path differently.
     """
     path, _, _ = target.partition("?")
-    if len(path) > _LONGEST:
+    if len(path) > MAX_PATH:
         raise _ambiguous("the path is longer than 8192 characters")
     if path and _PLAIN.fullmatch(path):
         return tuple(path[1:].split("/"))

@@ -11,6 +11,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from authz_service.core.errors import shown
+from authz_service.core.paths import MAX_PATH
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -59,7 +62,7 @@ def parse_pattern(pattern: str, *, case_insensitive: bool = False) -> PathPatter
         ValueError: with what is wrong and what would be right.
     """
     if not pattern.startswith("/"):
-        raise ValueError(f"{pattern!r} must start with /")
+        raise ValueError(f"{shown(pattern)} must start with /")
     rest = pattern.endswith("/**")
     texts = pattern.removesuffix("/**").split("/")[1:] if rest else pattern[1:].split("/")
     segments: list[Segment] = []
@@ -68,24 +71,32 @@ def parse_pattern(pattern: str, *, case_insensitive: bool = False) -> PathPatter
         capture = CAPTURE.fullmatch(text)
         if capture:
             if capture[1] in captures:
-                raise ValueError(f"{pattern!r} captures {{{capture[1]}}} twice: give each capture its own name")
+                raise ValueError(f"{shown(pattern)} captures {{{capture[1]}}} twice: give each capture its own name")
             captures[capture[1]] = place
             segments.append(None)
         else:
             _require_literal(pattern, text, last=place == len(texts) - 1 and not rest)
             has_case = text.upper() != text.lower()
             segments.append(Folded(text.casefold()) if case_insensitive and has_case else text)
+    if sum(len(CAPTURE.sub("x", text)) + len("/") for text in texts) > MAX_PATH:
+        raise ValueError(f"{shown(pattern)} is longer than any accepted path, which has at most {MAX_PATH} characters")
     return PathPattern(tuple(segments), rest, captures)
 
 
 def _require_literal(pattern: str, text: str, *, last: bool) -> None:
     if not text and not last:
-        raise ValueError(f"{pattern!r} has an empty segment, which no accepted path has: write a single /")
+        raise ValueError(f"{shown(pattern)} has an empty segment, which no accepted path has: write a single /")
     if "*" in text:
-        raise ValueError(f"{pattern!r}: * stands only in a final /**; write {{name}} for exactly one segment")
+        raise ValueError(f"{shown(pattern)}: * stands only in a final /**; write {{name}} for exactly one segment")
     if "{" in text or "}" in text:
-        raise ValueError(f"{pattern!r}: {{name}} stands for a whole segment, and its name is letters, digits and _")
+        raise ValueError(
+            f"{shown(pattern)}: {{name}} stands for a whole segment, and its name is letters, digits and _"
+        )
     if _NEVER_IN_A_PATH.search(text):
-        raise ValueError(f"{pattern!r} holds a character that no decoded path has; write the pattern decoded, no query")
+        raise ValueError(
+            f"{shown(pattern)} holds a character that no decoded path has; write the pattern decoded, no query"
+        )
     if text.partition(";")[0] in {".", ".."} or (";" in text and not last):
-        raise ValueError(f"{pattern!r} has a dot segment or ;parameters before the end, which no accepted path has")
+        raise ValueError(
+            f"{shown(pattern)} has a dot segment or ;parameters before the end, which no accepted path has"
+        )

@@ -168,6 +168,15 @@ WRONG = {
             ),
         ],
     ),
+    "a capture is asked for once, however often it is written": (
+        text(rules="{name: a, policy: p, require: {scopes: ['{t}{t}{t}']}}"),
+        [
+            (
+                "2: rules[0].require.scopes: '{t}{t}{t}' asks for {t} of the path: the rule has no match.paths that "
+                "could capture it"
+            ),
+        ],
+    ),
     "no path may be read with two different captures": (
         text(rules="{name: a, match: {paths: ['/a/{t}', '/{t}/**']}, require: {scopes: ['{t}']}}"),
         [

@@ -82,6 +82,19 @@ def test_only_a_literal_that_has_case_is_folded() -> None:
     assert [isinstance(segment, Folded) for segment in segments] == [True, False, False, False]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("/" + "a" * 8191, "/" + "a" * 8191),
+        ("".join(f"/{{x{place}}}" for place in range(4096)), "/a" * 4096),
+        ("/a" * 4096 + "/**", "/a" * 4096),
+    ],
+    ids=["one segment", "captures", "rest"],
+)
+def test_the_longest_accepted_path_has_patterns(pattern: str, path: str) -> None:
+    assert parse_pattern(pattern).matches(paths.split(path))
+
+
 def test_captures_are_known_by_name_and_place() -> None:
     assert parse_pattern("/v1/{tenant}/files/{file_1}/**").captures == {"tenant": 1, "file_1": 3}
 
@@ -121,6 +134,8 @@ def test_captures_are_known_by_name_and_place() -> None:
         ("/..;x", "dot segment"),
         ("/a;b/c", "parameters before the end"),
         ("/a;b/**", "parameters before the end"),
+        ("/" + "a" * 8192, "longer than any accepted path"),
+        ("/a" * 4096 + "/{x}/**", "longer than any accepted path"),
     ],
 )
 def test_a_pattern_that_could_never_match_is_refused_with_what_would_be_right(pattern: str, reason: str) -> None:

