@@ -408,11 +408,11 @@ ASKED = {"issuer": "https://idp.example.com/", "introspection": {"client_id": "a
         ("service", PLAIN, "in plain text"),
         ("sidecar", {"config": {"server": {"grpc_address": "0.0.0.0:9191"}}}, "every pod of the cluster can ask"),
         ("sidecar", {"monitoring": {"podMonitor": {"enabled": False}}}, "Nobody reads its metrics"),
-        ("service", {"config": {"server": {"workers": 4}}}, "4 workers need about 448Mi"),
-        ("service", {"config": {"token_cache": {"max_bytes": "193MiB"}}}, "need about 257Mi"),
-        ("service", {"config": {"token_cache": {"max_bytes": "1GiB"}}}, "need about 1088Mi"),
-        ("service", {"config": {"issuers": [ASKED, ASKED], "token_cache": {"max_bytes": "65MiB"}}}, "need about 259Mi"),
-        ("service", {"resources": {"limits": {"memory": "95Mi"}}}, "need about 96Mi"),
+        ("service", {"config": {"server": {"workers": 4}}}, "4 workers need about 704Mi"),
+        ("service", {"config": {"token_cache": {"max_bytes": "129MiB"}}}, "need about 257Mi"),
+        ("service", {"config": {"token_cache": {"max_bytes": "1GiB"}}}, "need about 1152Mi"),
+        ("service", {"config": {"issuers": [ASKED, ASKED], "token_cache": {"max_bytes": "43MiB"}}}, "need about 257Mi"),
+        ("service", {"resources": {"limits": {"memory": "159Mi"}}}, "need about 160Mi"),
         ("service", {"service": {"type": "LoadBalancer"}}, "can try tokens on it and read the metrics"),
     ],
 )  # fmt: skip
@@ -421,7 +421,7 @@ def test_the_notes_warn_of_what_is_legal_and_dangerous(name: str, changes: dict[
     assert warning not in notes(name)
 
 
-@pytest.mark.parametrize("limits", [{"memory": "448Mi"}, {"memory": "1Gi"}, {"memory": "1G"}, {"memory": None}, None])
+@pytest.mark.parametrize("limits", [{"memory": "704Mi"}, {"memory": "1Gi"}, {"memory": "1G"}, {"memory": None}, None])
 def test_the_notes_do_not_warn_of_a_limit_that_is_enough_or_not_there(limits: dict[str, str | None] | None) -> None:
     text = notes("service", {"config": {"server": {"workers": 4}}, "resources": {"limits": limits}})
     assert "resources.limits.memory" not in text

@@ -84,7 +84,7 @@ What the chart derives from the configuration: ports, folders, seconds. The conf
 {{- $caches = add1 $caches -}}
 {{- end -}}
 {{- end -}}
-{{- add (mul $workers (add 64 (mul $cache $caches))) (ternary 64 0 (gt $workers 1)) -}}
+{{- add (mul $workers (add 128 (mul $cache $caches))) (ternary 64 0 (gt $workers 1)) -}}
 {{- end -}}
 
 {{- define "authz-service.configuration" -}}
