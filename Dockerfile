@@ -37,7 +37,7 @@ COPY --from=build /opt/authz-service /opt/authz-service
 ENV PATH=/opt/authz-service/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-# By number, since Kubernetes can not tell whether a name is root.
+# By number, since Kubernetes cannot tell whether a name is root.
 USER 65532:65532
 EXPOSE 9191 9192
 # No shell is needed to start it, to probe it or to end it.

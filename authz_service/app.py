@@ -84,11 +84,11 @@ class App:
         ``configure_logs`` is called when a reload changes how to log.
 
         Raises:
-            StartFailed: when the certificates can not be used.
+            StartFailed: when the certificates cannot be used.
         """
         self._configure_logs = configure_logs
         self._worker = worker
-        self._listening = worker.server if worker else settings.server  # what a reload can not change
+        self._listening = worker.server if worker else settings.server  # what a reload cannot change
         self._stopping = False
         self._ready = False
         self._background: set[asyncio.Task[None]] = set()
@@ -186,7 +186,7 @@ class App:
         """Listen, and fetch the keys beside it.
 
         Raises:
-            StartFailed: when an address can not be had.
+            StartFailed: when an address cannot be had.
         """
         if self._worker is None:
             await self.admin.start()
@@ -435,7 +435,7 @@ def run(file: Path, loaded: Loaded, worker: Worker | None = None) -> None:
     """Serve by a configuration file until SIGTERM or SIGINT; as a worker, also until the supervisor is gone.
 
     Raises:
-        StartFailed: when it can not listen.
+        StartFailed: when it cannot listen.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL)
     with BackgroundStream(sys.stderr) as stream, asyncio.Runner(loop_factory=_loop_factory()) as runner:

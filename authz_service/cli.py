@@ -204,7 +204,7 @@ def _test(options: argparse.Namespace) -> int:
         try:
             junit.write(options.junit, outcomes)
         except OSError as error:
-            unreadable.append(printable(f"{options.junit}: can not be written: {error.strerror}"))
+            unreadable.append(printable(f"{options.junit}: cannot be written: {error.strerror}"))
     every = [outcome for of_file in outcomes.values() for outcome in of_file]
     failed = sum(not outcome.passed for outcome in every)
     print(f"{len(every) - failed} passed, {failed} failed")

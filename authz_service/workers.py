@@ -55,7 +55,7 @@ def run(file: Path, told: str | None = None) -> None:
 
     Raises:
         ConfigError: when the configuration is refused.
-        StartFailed: when it can not listen.
+        StartFailed: when it cannot listen.
     """
     loaded = app.read(file)
     if told is not None:
@@ -105,7 +105,7 @@ class Supervisor:
         """Until SIGTERM or SIGINT, and then until all have finished what is in flight.
 
         Raises:
-            StartFailed: when an address can not be had, or when a worker ends before it has served.
+            StartFailed: when an address cannot be had, or when a worker ends before it has served.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

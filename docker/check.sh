@@ -5,7 +5,7 @@
 #   apt-get install buildah debootstrap
 #   sh docker/check.sh
 #
-# It builds twice, compares the two, and runs the result as its numeric user on a root that can not be written.
+# It builds twice, compares the two, and runs the result as its numeric user on a root that cannot be written.
 set -eu
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -47,5 +47,5 @@ unshare --mount sh -eu -c '
   $run healthcheck --config /tmp/config.yaml | grep NOT_SERVING
   wait
 ' "$root"
-echo "it runs as 65532 on a root that can not be written"
+echo "it runs as 65532 on a root that cannot be written"
 images umount "$container" >/dev/null

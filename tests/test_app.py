@@ -280,7 +280,7 @@ async def test_an_address_in_use_is_an_error_and_leaves_nothing_behind(place: Pl
     with socket.create_server(("127.0.0.1", 0)) as taken:
         place.write(grpc_address=f"127.0.0.1:{taken.getsockname()[1]}", admin_address=f"127.0.0.1:{admin_port}")
         app = App(load(place.config))
-        with pytest.raises(StartFailed, match="can not listen on"):
+        with pytest.raises(StartFailed, match="cannot listen on"):
             await app.start()
         await app.close()
     with socket.create_server(("127.0.0.1", admin_port)):

@@ -45,6 +45,6 @@ async def _told(metrics: Metrics) -> str:
     try:
         return await asyncio.to_thread(taken, metrics.registry)
     except Exception:
-        # Numbers that can not be read are no reason to stop deciding; the supervisor goes on with those it has.
-        _logger.exception("the metrics can not be told")
+        # Numbers that cannot be read are no reason to stop deciding; the supervisor goes on with those it has.
+        _logger.exception("the metrics cannot be told")
         return "null"

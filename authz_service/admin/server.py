@@ -89,7 +89,7 @@ class AdminServer:
         """Listen.
 
         Raises:
-            StartFailed: when the address can not be had.
+            StartFailed: when the address cannot be had.
         """
         self._stopping = False
         try:
@@ -98,7 +98,7 @@ class AdminServer:
             )
         except (OSError, ValueError) as error:  # ValueError: a host that is no name
             raise StartFailed(
-                f"the admin server can not listen on {self._host} port {self._wanted_port}: {_cause(error)}; "
+                f"the admin server cannot listen on {self._host} port {self._wanted_port}: {_cause(error)}; "
                 "change server.admin_address"
             ) from error
 
@@ -190,7 +190,7 @@ class AdminServer:
 def _cause(error: OSError | ValueError) -> str:
     """The system's words alone: asyncio puts its own around them."""
     if isinstance(error, socket.gaierror):
-        return "the name can not be resolved"
+        return "the name cannot be resolved"
     number = error.errno if isinstance(error, OSError) else None
     return os.strerror(number) if number else "no host has such a name"
 

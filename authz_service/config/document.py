@@ -51,7 +51,7 @@ class Problem(NamedTuple):
 
 
 class Unreadable(Exception):  # noqa: N818 - it says what the text is
-    """The text as a whole can not be read; ``problem`` says why and knows its line."""
+    """The text as a whole cannot be read; ``problem`` says why and knows its line."""
 
     def __init__(self, line: int, text: str) -> None:
         super().__init__(text)

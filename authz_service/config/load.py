@@ -84,7 +84,7 @@ def server_of(path: Path) -> Server:
     """The ``server`` section alone, whatever may be wrong with the others.
 
     Raises:
-        ConfigError: when that section can not be read.
+        ConfigError: when that section cannot be read.
     """
     document = _parsed(path)
     problems = [problem for problem in _validate(document, path.parent)[1] if problem.where[:1] == ("server",)]
@@ -123,7 +123,7 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(LARGEST + 1)
     except (OSError, ValueError) as error:
-        raise Unreadable(1, f"can not be read: {getattr(error, 'strerror', None) or error}") from None
+        raise Unreadable(1, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _line(path: Path, problem: Problem, kind: str = "") -> str:

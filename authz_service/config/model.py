@@ -116,7 +116,7 @@ class Keys(Section):
         description="At most one extra fetch for unknown key ids per this time, whatever the traffic.",
     )
     outage_tolerance: Duration = Field(
-        as_written("24h"), description="How long the last good keys serve while the provider can not be reached."
+        as_written("24h"), description="How long the last good keys serve while the provider cannot be reached."
     )
     snapshot_file: OrAbsent[OwnFile] = Field(
         None,
@@ -185,7 +185,7 @@ class Issuer(Section):
     )
     leeway: Leeway = Field(as_written("30s"), description="Tolerance of clocks, for exp, nbf and iat.")
     max_token_age: PositiveDuration | None = Field(None, description="A token issued (iat) longer ago is too_old.")
-    required_claims: RequiredClaims = Field(("exp",), description="exp can not be removed.")
+    required_claims: RequiredClaims = Field(("exp",), description="exp cannot be removed.")
     audience_claims: Some[Printable] = Field(
         ("aud",), description="Where audiences stand; united. Cognito's access tokens: [client_id]."
     )

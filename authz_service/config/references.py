@@ -86,7 +86,7 @@ def _shared_socket(draft: Draft) -> Iterator[Problem]:
     if server is None or not draft.knows(where, ("server", "grpc_address"), ("server", "transport")):
         return
     if server.workers > 1 and server.transport == "grpcio" and server.grpc_address.startswith("unix:"):
-        text = "processes can not share a unix socket with transport grpcio: write transport: asyncio, or workers: 1"
+        text = "processes cannot share a unix socket with transport grpcio: write transport: asyncio, or workers: 1"
         yield Problem(where, text)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Generator(GenerateJsonSchema):
-    """Without titles that only repeat the key, and without defaults that can not be written."""
+    """Without titles that only repeat the key, and without defaults that cannot be written."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - the signature is pydantic's
         return False

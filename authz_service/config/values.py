@@ -106,7 +106,7 @@ def _asymmetric(value: object) -> object:
 
 def _with_exp(value: tuple[str, ...]) -> tuple[str, ...]:
     if "exp" not in value:
-        raise ValueError("exp can not be removed: add it")
+        raise ValueError("exp cannot be removed: add it")
     return value
 
 
@@ -124,7 +124,7 @@ def _http_header(value: str) -> str:
     if not _TOKEN.fullmatch(value):
         raise ValueError(f"{shown(value)} is no header name: write one such as x-api-version")
     if name in _NEVER_MATCHED:
-        raise ValueError(f"{shown(value)} can not be matched here: {_NEVER_MATCHED[name]}")
+        raise ValueError(f"{shown(value)} cannot be matched here: {_NEVER_MATCHED[name]}")
     return name
 
 
@@ -205,7 +205,7 @@ def _socket_path(value: str, folder: Path | None) -> Path:
     path = Path(folder or "", value)
     if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
         raise ValueError(f"the socket's path is longer than {_LONGEST_SOCKET_PATH} bytes: choose a shorter one")
-    if folder is not None and not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir raises what it can not look at
+    if folder is not None and not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir raises what it cannot look at
         raise ValueError(f"the socket's folder {_shown_path(path.parent)} does not exist: create it first")
     return path
 
@@ -266,7 +266,7 @@ def _require_readable(file: Path) -> None:
         if regular:
             file.open("rb").close()
     except OSError as error:
-        raise ValueError(f"{_shown_path(file)} can not be read: {error.strerror}") from None
+        raise ValueError(f"{_shown_path(file)} cannot be read: {error.strerror}") from None
     if not regular:
         raise ValueError(f"{_shown_path(file)} is not a regular file")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def digests_of(paths: Iterable[Path]) -> dict[Path, bytes]:
-    """What stands for what each file holds now; one that can not be read holds the reason why."""
+    """What stands for what each file holds now; one that cannot be read holds the reason why."""
     return {file: hashlib.sha256(_content(file)).digest() for file in paths}
 
 

@@ -20,7 +20,7 @@ _ESCAPE = re.compile(r"\\(.)")
 
 
 class NoObjectError(Exception):
-    """Something on the way is no object, so that the path can not be followed."""
+    """Something on the way is no object, so that the path cannot be followed."""
 
 
 def parse(path: str) -> tuple[str, ...]:

@@ -147,7 +147,7 @@ DENIALS: dict[Reason, Denial] = {
     Reason.TOO_OLD: _invalid_token("The token was issued too long ago"),
     Reason.INACTIVE: _invalid_token("The token is not active"),
     Reason.KEYS_UNAVAILABLE: _unavailable("The keys of the issuer are not available"),
-    Reason.INTROSPECTION_UNAVAILABLE: _unavailable("The issuer can not be asked about the token"),
+    Reason.INTROSPECTION_UNAVAILABLE: _unavailable("The issuer cannot be asked about the token"),
     Reason.DEADLINE_EXCEEDED: _unavailable("The decision took too long"),
     Reason.INTERNAL_ERROR: Denial(
         HTTPStatus.INTERNAL_SERVER_ERROR, RpcCode.INTERNAL, "The request could not be authorized"

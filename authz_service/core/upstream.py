@@ -42,7 +42,7 @@ class UpstreamHeaders:
         """What to overwrite and what to remove on a request with a token, beside what is ``disguised``.
 
         Raises:
-            Rejected: ``invalid_claim``, when a claim can not be a header's value.
+            Rejected: ``invalid_claim``, when a claim cannot be a header's value.
         """
         overwrite: list[tuple[str, str]] = []
         remove = self._always_removed
@@ -78,7 +78,7 @@ def _value(claims: Claims, claim: str) -> str:
         case _:
             value = _text(claims.members.get(claim), claim)
     if _UNFIT.search(value) or value != value.strip():
-        raise Rejected(Reason.INVALID_CLAIM, f"claim {claim!r} can not be sent in a header: a control or outer space")
+        raise Rejected(Reason.INVALID_CLAIM, f"claim {claim!r} cannot be sent in a header: a control or outer space")
     return value
 
 
@@ -93,4 +93,4 @@ def _text(value: Any, claim: str) -> str:
         case list() if all(isinstance(item, str) and item and "," not in item for item in value):
             return ",".join(value)
         case _:
-            raise Rejected(Reason.INVALID_CLAIM, f"claim {claim!r} can not be sent in a header: not a text or a list")
+            raise Rejected(Reason.INVALID_CLAIM, f"claim {claim!r} cannot be sent in a header: not a text or a list")

@@ -24,13 +24,13 @@ async def start(name: str, command: list[str], log: Path) -> Process:
     """Start it with its output going to ``log``.
 
     Raises:
-        StartFailed: when this machine can not run it.
+        StartFailed: when this machine cannot run it.
     """
     with log.open("wb") as output:
         try:
             return await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
         except OSError as error:  # another processor's binary, or a folder that nothing may be run from
-            raise StartFailed(f"{name} can not be run: {error.strerror}") from None
+            raise StartFailed(f"{name} cannot be run: {error.strerror}") from None
 
 
 @asynccontextmanager

@@ -88,7 +88,7 @@ def run(*, once: bool) -> int:
     try:
         return asyncio.run(_until_told_to_end(once=once))
     except StartFailed as failure:
-        print(f"the demo can not start: {failure}", file=sys.stderr)
+        print(f"the demo cannot start: {failure}", file=sys.stderr)
         return 1
 
 

@@ -52,7 +52,7 @@ class Serving(Enum):
     """Which keys an issuer's tokens are verified with."""
 
     FRESH = "fresh keys serve"
-    STALE = "stale keys serve, since the provider can not be reached"
+    STALE = "stale keys serve, since the provider cannot be reached"
     NOTHING = "no keys serve, since the provider could not be reached for too long"
 
 

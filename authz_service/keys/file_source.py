@@ -35,7 +35,7 @@ class FileSource:
         """Read the file; not modified when it holds what it held before.
 
         Raises:
-            FetchFailed: when it can not be read, is too large or holds no key set.
+            FetchFailed: when it cannot be read, is too large or holds no key set.
         """
         data = await asyncio.to_thread(self._octets)
         if have_keys and data == self._seen:
@@ -59,7 +59,7 @@ class FileSource:
         try:
             data = files.read(self._path, self._max_bytes)
         except OSError as error:
-            raise FetchFailed(f"jwks_file can not be read: {error.strerror}") from None
+            raise FetchFailed(f"jwks_file cannot be read: {error.strerror}") from None
         if len(data) > self._max_bytes:
             raise FetchFailed(f"jwks_file is larger than max_bytes ({self._max_bytes})")
         return data

@@ -46,7 +46,7 @@ class SnapshotFile:
         """Replace the file.
 
         Raises:
-            OSError: when it can not be written; the old one then stays.
+            OSError: when it cannot be written; the old one then stays.
         """
         document = {"issuer": self._issuer, "at": snapshot.at, "keys": [dict(key.jwk) for key in snapshot.key_set.keys]}
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")  # mode 0600
@@ -64,14 +64,14 @@ class SnapshotFile:
         """The snapshot, or None where there is no file yet.
 
         Raises:
-            FetchFailed: when the file can not be read or is not to be believed; the text says why.
+            FetchFailed: when the file cannot be read or is not to be believed; the text says why.
         """
         try:
             data = self._read()
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise FetchFailed(f"the snapshot can not be read: {error.strerror}") from None
+            raise FetchFailed(f"the snapshot cannot be read: {error.strerror}") from None
         try:
             document = strict_json.loads(data)
         except ValueError as error:

@@ -79,7 +79,7 @@ def _context(ca_file: Path | None) -> ssl.SSLContext:
         except ssl.SSLError:
             raise FetchFailed("keys.ca_file holds no certificate that can be read: write PEM") from None
         except OSError as error:
-            raise FetchFailed(f"keys.ca_file can not be read: {error.strerror}") from None
+            raise FetchFailed(f"keys.ca_file cannot be read: {error.strerror}") from None
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     return context

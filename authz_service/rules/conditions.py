@@ -1,6 +1,6 @@
 """What a rule can want of a token, each as one condition.
 
-Law: pure. A condition is met, or it names the cause why not; what can not be evaluated is not met. Values are compared
+Law: pure. A condition is met, or it names the cause why not; what cannot be evaluated is not met. Values are compared
 as JSON has them, never converted: ``"1"`` is not ``1``, and ``1`` is not ``true``.
 """
 
@@ -176,7 +176,7 @@ class WantedScopes:
         return "; ".join(f"{which} {' '.join(scopes)}" for which, scopes in parts if scopes)
 
     def for_challenge(self, captures: Captures) -> str | None:
-        """What a token should hold, as a challenge names it; None where that can not be said."""
+        """What a token should hold, as a challenge names it; None where that cannot be said."""
         wanted = dict.fromkeys(_filled(scope, captures) for scope in (*self._all, *self._any))
         return " ".join(filter(_SCOPE_TOKEN.fullmatch, wanted)) or None
 

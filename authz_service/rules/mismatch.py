@@ -27,7 +27,7 @@ def of_all(rules: Sequence[Rule], attributes: Attributes) -> str | None:
         return f"the method {quoted(attributes.method)} is not in upper case, so no rule applies"
     if not hosts.normalised(attributes.host) and any(rule.match.hosts for rule in rules):
         host = quoted(hosts.without_userinfo(attributes.host))
-        return f"the host {host} can not be read plainly, and some rules ask for it"
+        return f"the host {host} cannot be read plainly, and some rules ask for it"
     if attributes.policy and attributes.policy not in {rule.policy for rule in rules}:
         return f"no rule has the policy {quoted(attributes.policy)}, which the proxy names"
     return None

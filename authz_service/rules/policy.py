@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from authz_service.rules.conditions import Captures
 
 _ALWAYS_POSSIBLE = (Reason.INTERNAL_ERROR, Reason.DEADLINE_EXCEEDED)
-# What only some conditions can find, so that the others can not be the reason for a decision.
+# What only some conditions can find, so that the others cannot be the reason for a decision.
 _OF_CONDITIONS = frozenset(
     {
         *(Reason.ISSUER_NOT_ALLOWED, Reason.CLIENT_NOT_ALLOWED, Reason.CLAIM_MISMATCH, Reason.INSUFFICIENT_SCOPE),

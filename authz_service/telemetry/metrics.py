@@ -128,7 +128,7 @@ class _Families:
         )
         self.jwks_usable_until = Gauge(
             "authz_jwks_usable_until_timestamp_seconds",
-            "Until when an issuer's keys serve if the provider can not be reached any more; 0 before the first time.",
+            "Until when an issuer's keys serve if the provider cannot be reached any more; 0 before the first time.",
             ("issuer",),
             registry=registry,
         )

@@ -112,7 +112,7 @@ REQUIREMENTS = (
 
 
 def _plain_text(members: Mapping[str, Any], name: str) -> str:
-    """A text that will stand in headers, metadata and access logs, and so can not be one that splits them."""
+    """A text that will stand in headers, metadata and access logs, and so cannot be one that splits them."""
     value = text(members, name)
     if _CONTROL.search(value):
         raise Rejected(Reason.INVALID_CLAIM, f"claim {name} holds a control character")

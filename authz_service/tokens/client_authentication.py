@@ -48,7 +48,7 @@ class ClientAuthentication(Protocol):
         """Complete the form; what it returns are further headers.
 
         Raises:
-            FetchFailed: when the file with the secret can not be used.
+            FetchFailed: when the file with the secret cannot be used.
         """
 
 
@@ -86,7 +86,7 @@ class SecretFile:
             self._looked_at = now
             self._content = self._look() or self._content
         if self._content is None:
-            raise FetchFailed("the file with the client's secret or key can not be read, is empty or too large")
+            raise FetchFailed("the file with the client's secret or key cannot be read, is empty or too large")
         return self._content
 
     def _look(self) -> bytes | None:
@@ -197,7 +197,7 @@ def signing_key(content: bytes) -> SigningKey:
     except FetchFailed:
         raise
     except Exception as error:  # noqa: BLE001 - two libraries' worth of types, each of which means the same to us
-        raise FetchFailed(f"the client's private key can not be read ({type(error).__name__})") from None
+        raise FetchFailed(f"the client's private key cannot be read ({type(error).__name__})") from None
 
 
 def _from_pem(content: bytes) -> SigningKey:

@@ -1,7 +1,7 @@
 """Telling an access token from the other tokens that an issuer signs with the same keys.
 
 Law: pure. An ID token tells an application who logged in; it says nothing about what may be done at an API, and an API
-that accepts it lets every application act for its users. What kind of token it is can not be read off one place:
+that accepts it lets every application act for its users. What kind of token it is cannot be read off one place:
 ``typ`` is ``JWT`` on both kinds at most providers. So each mark of another kind is enough to refuse.
 """
 

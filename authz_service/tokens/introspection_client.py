@@ -148,13 +148,13 @@ class HttpClient:
 
     async def _require_signature(self, answer: Jws) -> None:
         if not self._issuer.has_keys or answer.algorithm not in self._issuer.algorithms:
-            raise FetchFailed("the signed answer can not be verified: no keys, or another algorithm than accepted")
+            raise FetchFailed("the signed answer cannot be verified: no keys, or another algorithm than accepted")
         keys = self._keys.find(answer.kid, self._clock(), may_fetch=True)
         if keys is NoKey.FETCH:
             await self._keys.refresh_for_request()
             keys = self._keys.find(answer.kid, self._clock(), may_fetch=False)
         if isinstance(keys, NoKey):
-            raise FetchFailed(f"the signed answer can not be verified: {keys.value}")
+            raise FetchFailed(f"the signed answer cannot be verified: {keys.value}")
         fitting = [key for key in keys if answer.algorithm in key.algorithms][:MAX_CANDIDATES]
         if not any(key.verifies(answer.algorithm, answer.signing_input, answer.signature) for key in fitting):
             raise FetchFailed("the signature of the signed answer does not verify")
@@ -228,7 +228,7 @@ def _of_bad_request(cause: str, body: bytes) -> FetchFailed:
     if said in ("invalid_client", "unauthorized_client"):  # compared one by one: it may be a list
         return ClientRefused(f"{cause}, {said}: look at client_id, its secret or key, and auth_method")
     if said == "unsupported_token_type":  # RFC 7009 section 2.2.1
-        return QuestionRefused(f"{cause}, unsupported_token_type: it can not be asked about such tokens")
+        return QuestionRefused(f"{cause}, unsupported_token_type: it cannot be asked about such tokens")
     return QuestionRefused(cause)
 
 

@@ -63,7 +63,7 @@ class Client(Protocol):
         """
 
     async def prepare(self) -> None:
-        """Get ready what the first call would have to wait for. Never raises for what can not be had yet."""
+        """Get ready what the first call would have to wait for. Never raises for what cannot be had yet."""
 
     async def close(self) -> None:
         """Let go of connections."""

@@ -1,6 +1,6 @@
 """Taking a JWT apart: JWS compact serialization (RFC 7515 section 7.1), read in one way or not at all.
 
-Law: pure; nothing is believed yet. A header can not bring a key of its own: ``jwk``, ``jku``, ``x5u`` and ``x5c`` are
+Law: pure; nothing is believed yet. A header cannot bring a key of its own: ``jwk``, ``jku``, ``x5u`` and ``x5c`` are
 never looked at. Extensions (``crit``), unencoded content (``b64``) and whatever belongs to encryption are refused.
 """
 

@@ -27,7 +27,7 @@ _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750 section 2.1
 
 @dataclass(slots=True)
 class NeedIntrospection:
-    """The token can not be judged before these servers were asked about it."""
+    """The token cannot be judged before these servers were asked about it."""
 
     token: str = field(repr=False)
     digest: bytes

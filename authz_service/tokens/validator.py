@@ -44,7 +44,7 @@ class TrustedIssuer:
 
 @dataclass(slots=True)
 class NeedKeys:
-    """The token can not be verified before these keys were fetched anew.
+    """The token cannot be verified before these keys were fetched anew.
 
     Where a token that verifies has to be asked about too, ``then`` says what else is needed once the keys are there.
     """

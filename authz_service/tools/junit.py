@@ -1,6 +1,6 @@
 """Outcomes as JUnit XML, which Jenkins, GitLab and others read.
 
-Law: one suite a file of cases. What XML can not hold is escaped before it is written.
+Law: one suite a file of cases. What XML cannot hold is escaped before it is written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def write(file: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
     """Write the report. ``outcomes`` are by file of cases.
 
     Raises:
-        OSError: when the file can not be written.
+        OSError: when the file cannot be written.
     """
     root = ET.Element("testsuites")
     for name, of_file in outcomes.items():

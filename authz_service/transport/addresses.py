@@ -58,7 +58,7 @@ def listening_sockets(address: str) -> list[socket.socket]:
     """Sockets that listen on an address: as many as its name stands for. A wildcard of IPv6 takes IPv4 as well.
 
     Raises:
-        OSError: when the address can not be had.
+        OSError: when the address cannot be had.
     """
     return _sockets(address)
 
@@ -74,7 +74,7 @@ class Held:
         """Begin to hold it.
 
         Raises:
-            StartFailed: when the address can not be had.
+            StartFailed: when the address cannot be had.
         """
         try:
             with bound_with_care(address):
@@ -82,7 +82,7 @@ class Held:
             for each in self._sockets:  # it was for connections that ended just now, and would let others in beside us
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except OSError:
-            raise StartFailed(f"can not listen on {address}: in use, or not allowed") from None
+            raise StartFailed(f"cannot listen on {address}: in use, or not allowed") from None
         self._file = Path(address.removeprefix("unix:")) if address.startswith("unix:") else None
         self._identity = self._file and _identity(self._file)
 
@@ -122,7 +122,7 @@ def shared_sockets(shared: Shared) -> list[socket.socket]:
     """Sockets that listen on an address that other processes listen on as well.
 
     Raises:
-        OSError: when the address can not be had.
+        OSError: when the address cannot be had.
     """
     if shared.descriptor is None:
         return _sockets(shared.address, shared=True)
@@ -181,10 +181,10 @@ def _bound(family: int, where: Any, *, shared: bool, listening: bool) -> socket.
 
 def _require_free_port(address: str) -> None:
     """A name may stand for several addresses, and grpcio is content with those that are free."""
-    with contextlib.suppress(socket.gaierror):  # a name that can not be resolved can not be bound either
+    with contextlib.suppress(socket.gaierror):  # a name that cannot be resolved cannot be bound either
         for family, kind, _, _, where in socket.getaddrinfo(*host_port(address), type=socket.SOCK_STREAM):
             if _in_use(family, kind, where):
-                raise StartFailed(f"can not listen on {address}: in use")
+                raise StartFailed(f"cannot listen on {address}: in use")
 
 
 def _in_use(family: int, kind: int, where: tuple[Any, ...]) -> bool:
@@ -203,10 +203,10 @@ def _require_free(path: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise StartFailed(f"can not listen on {path}: {error.strerror}") from None
+        raise StartFailed(f"cannot listen on {path}: {error.strerror}") from None
     if not stat.S_ISSOCK(mode):
-        raise StartFailed(f"can not listen on {path}: something that is no socket stands there")
+        raise StartFailed(f"cannot listen on {path}: something that is no socket stands there")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_PROBE_TIMEOUT)
         if probe.connect_ex(path) not in _NOBODY:
-            raise StartFailed(f"can not listen on {path}: another process serves it")
+            raise StartFailed(f"cannot listen on {path}: another process serves it")

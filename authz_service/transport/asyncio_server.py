@@ -78,7 +78,7 @@ class AsyncioServer:
         how other processes serve the address too.
 
         Raises:
-            StartFailed: when the certificates can not be used.
+            StartFailed: when the certificates cannot be used.
         """
         self._address = address
         self._shared = shared
@@ -99,12 +99,12 @@ class AsyncioServer:
         """Listen; health says NOT_SERVING until ``set_serving``.
 
         Raises:
-            StartFailed: when the address can not be had.
+            StartFailed: when the address cannot be had.
         """
         try:
             sockets = self._listening()
         except OSError:
-            raise StartFailed(f"can not listen on {self._address}: in use, or not allowed") from None
+            raise StartFailed(f"cannot listen on {self._address}: in use, or not allowed") from None
         self.port = 0 if self._address.startswith("unix:") else sockets[0].getsockname()[1]
         self._servers = [await self._serving(each) for each in sockets]
         self._tick()
@@ -420,7 +420,7 @@ class _Service:
         try:
             question = ServerReflectionRequest.FromString(message)
         except DecodeError:
-            call.refuse(Status.INTERNAL, "the request can not be read")
+            call.refuse(Status.INTERNAL, "the request cannot be read")
             return
         answers = self._reflection.ServerReflectionInfo(iter((question,)), None)  # type: ignore[arg-type] # not looked at
         answer = next(answers)
@@ -468,7 +468,7 @@ class _Service:
         try:
             return HealthCheckRequest.FromString(message).service in {"", SERVICE}
         except DecodeError:
-            call.refuse(Status.INTERNAL, "the request can not be read")
+            call.refuse(Status.INTERNAL, "the request cannot be read")
             return None
 
     def _status(self, *, known: bool) -> bytes:

@@ -51,10 +51,10 @@ class CertificateFiles:
     """Reads the certificates of ``server.tls``. Safe to call from any thread."""
 
     def __init__(self, tls: Tls, use: Callable[[Certificates], object] = lambda _: None) -> None:
-        """Read and try them. ``use`` raises ValueError where who is to serve with them can not.
+        """Read and try them. ``use`` raises ValueError where who is to serve with them cannot.
 
         Raises:
-            StartFailed: when they can not be read or do not fit.
+            StartFailed: when they cannot be read or do not fit.
         """
         self._tls = tls
         self._use = use

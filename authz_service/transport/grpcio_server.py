@@ -68,10 +68,10 @@ class GrpcioServer:
         """``address`` is ``host:port``, ``[v6]:port`` or ``unix:/path``.
 
         ``refuse`` makes the answer to a call that is not handed to ``check``. ``shared`` is how other processes serve
-        the address too, which can not be a unix socket.
+        the address too, which cannot be a unix socket.
 
         Raises:
-            StartFailed: when the certificates can not be used.
+            StartFailed: when the certificates cannot be used.
         """
         self._address = address if shared is None else shared.address
         self._shared = shared is not None
@@ -92,7 +92,7 @@ class GrpcioServer:
         """Listen; health says NOT_SERVING until ``set_serving``.
 
         Raises:
-            StartFailed: when the address can not be had.
+            StartFailed: when the address cannot be had.
         """
         # Unless they were started together, a second server on the port is an error, not a share of the traffic.
         server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(self._shared))))
@@ -104,7 +104,7 @@ class GrpcioServer:
             with contextlib.nullcontext() if self._shared else bound_with_care(self._address):
                 self.port = self._bind(server)
         except RuntimeError:
-            raise StartFailed(f"can not listen on {self._address}: in use, or not allowed") from None
+            raise StartFailed(f"cannot listen on {self._address}: in use, or not allowed") from None
         await server.start()
         self._server = server
 

@@ -30,9 +30,9 @@ def is_serving(server: Server) -> tuple[bool, str]:
     try:
         channel = _channel(address, server)
     except OSError as error:
-        return False, f"{address} can not be asked: {error.filename} can not be read: {error.strerror}"
+        return False, f"{address} cannot be asked: {error.filename} cannot be read: {error.strerror}"
     except (ValueError, ExtensionNotFound):
-        return False, f"{address} can not be asked: server.tls.certificate_file holds no certificate with a name"
+        return False, f"{address} cannot be asked: server.tls.certificate_file holds no certificate with a name"
     with channel:
         try:
             answer = _check(channel)(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT)

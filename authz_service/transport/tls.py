@@ -28,7 +28,7 @@ def certificate_files(tls: Tls) -> CertificateFiles:
     """The files of ``server.tls``; what they hold is tried with OpenSSL, which refuses more than is malformed.
 
     Raises:
-        StartFailed: when it can not be used.
+        StartFailed: when it cannot be used.
     """
     return CertificateFiles(tls, context_of)
 

@@ -81,7 +81,7 @@ async def test_numbers_that_can_not_be_read_are_told_so_and_the_rest_goes_on(
         async with supervisor.asking():
             assert await supervisor.heard("metrics") == {"metrics": None}
             assert await supervisor.heard("missing") == {"missing": supervisor.missing}
-    assert "the metrics can not be told" in caplog.text
+    assert "the metrics cannot be told" in caplog.text
 
 
 async def test_a_supervisor_that_is_gone_while_it_is_answered_is_gone() -> None:

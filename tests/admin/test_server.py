@@ -147,7 +147,7 @@ async def test_an_address_in_use_is_told_with_what_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         server = AdminServer(address=("127.0.0.1", port), metrics=Metrics(transport="grpcio"), missing=nothing)
-        with pytest.raises(StartFailed, match=rf"can not listen on 127\.0\.0\.1 port {port}: .*admin_address"):
+        with pytest.raises(StartFailed, match=rf"cannot listen on 127\.0\.0\.1 port {port}: .*admin_address"):
             await server.start()
 
 

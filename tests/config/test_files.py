@@ -59,7 +59,7 @@ def test_keys_and_secrets_and_what_is_watched_are_read_so(tmp_path: Path, become
         SnapshotFile(path, issuer="https://idp.example", max_bytes=10, max_keys=1).load,
         SecretFile(path, lambda: 0.0).read,
     ):
-        with pytest.raises(FetchFailed, match="can not be read"):
+        with pytest.raises(FetchFailed, match="cannot be read"):
             read()
     assert watch.digests_of([path]) == watch.digests_of([path])
 
@@ -68,7 +68,7 @@ def test_a_configuration_is_read_so_but_from_a_pipe_that_the_shell_made(
     tmp_path: Path, become: Callable[[Path], object]
 ) -> None:
     become(tmp_path / "config.yaml")
-    with pytest.raises(ConfigError, match=r"config.yaml:1: can not be read: "):
+    with pytest.raises(ConfigError, match=r"config.yaml:1: cannot be read: "):
         load(tmp_path / "config.yaml")
     ours, theirs = os.pipe()
     with open(ours, "rb"), open(theirs, "wb") as writing:  # noqa: PTH123 - of descriptors

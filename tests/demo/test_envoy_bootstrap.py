@@ -92,7 +92,7 @@ async def test_a_binary_that_this_machine_can_not_run_is_told(tmp_path: Path, mo
     foreign.write_bytes(b"\x00not for this processor")
     foreign.chmod(0o755)
     monkeypatch.setattr(module, "binary", lambda: str(foreign))
-    with pytest.raises(StartFailed, match="Envoy can not be run: "):
+    with pytest.raises(StartFailed, match="Envoy cannot be run: "):
         await Envoy(Bootstrap("127.0.0.1:9", 9), tmp_path).__aenter__()
 
 

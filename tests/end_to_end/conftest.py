@@ -37,7 +37,7 @@ def node() -> str:
 @pytest.fixture(scope="module", params=RELEASES)
 def release(request: pytest.FixtureRequest, node: str) -> str:
     release: str = request.param
-    recent = [node, "-e", "process.exit(typeof URL.parse === 'function' ? 0 : 1)"]  # or the current release can not run
+    recent = [node, "-e", "process.exit(typeof URL.parse === 'function' ? 0 : 1)"]  # or the current release cannot run
     if release == "oidc-provider" and subprocess.run(recent, check=False, timeout=ANSWER).returncode:
         not_proved(_PROMISE.format(release), missing="Node.js 22 or newer")
     return release

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TAKEN, REFUSED = "configuration taken over", "configuration refused; the old one keeps serving"
 NEEDS_RESTART = "changed, but needs a restart to take effect"
-NOT_SHARED = "processes can not share a unix socket with transport grpcio: write transport: asyncio, or workers: 1"
+NOT_SHARED = "processes cannot share a unix socket with transport grpcio: write transport: asyncio, or workers: 1"
 WAYS = [("asyncio", "tcp"), ("asyncio", "unix"), ("grpcio", "tcp")]
 
 
@@ -390,7 +390,7 @@ async def test_an_address_that_somebody_has_ends_it_before_a_worker_is_started(t
         service = Service(tmp_path)
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         service.write("one", grpc_address=address)
-        assert await run(service) == (1, f"authz-service: can not listen on {address}: in use\n")
+        assert await run(service) == (1, f"authz-service: cannot listen on {address}: in use\n")
 
 
 async def test_two_of_them_can_not_have_one_address(service: Service) -> None:
@@ -398,7 +398,7 @@ async def test_two_of_them_can_not_have_one_address(service: Service) -> None:
         served_by(service)
         status, said = await run(service)
         assert status == 1
-        assert "can not listen on" in said
+        assert "cannot listen on" in said
         assert await service.once(good()) == "one ok"
 
 

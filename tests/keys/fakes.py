@@ -47,10 +47,10 @@ class FakeSource:
     """A key source. What it fetches, how long that lives and when it arrives, the test sets."""
 
     def __init__(self, document: bytes | None = None, *, lifetime: float = 300.0) -> None:
-        self.document = document  # None: the provider can not be reached
+        self.document = document  # None: the provider cannot be reached
         self.fault: Exception | None = None  # raised in place of any answer
         self.lifetime = lifetime
-        self.retry_after = 0.0  # seconds for which it asks to be left alone when it can not be reached
+        self.retry_after = 0.0  # seconds for which it asks to be left alone when it cannot be reached
         self.max_keys = 100
         self.fetches = 0
         self.started = asyncio.Event()
@@ -66,7 +66,7 @@ class FakeSource:
         if self.fault is not None:
             raise self.fault
         if self.document is None:
-            raise FetchFailed("the provider can not be reached", retry_after=self.retry_after)
+            raise FetchFailed("the provider cannot be reached", retry_after=self.retry_after)
         if have_keys and self.document == self._seen:
             return Fetched(None, self.lifetime)
         key_set = keyset.parse(self.document, self.max_keys)

@@ -73,7 +73,7 @@ async def test_what_can_not_be_read_fails_with_the_reason_and_without_the_path_o
             file.symlink_to("nowhere")
         case "a loop of links":
             file.symlink_to("jwks.json")
-    with pytest.raises(FetchFailed, match=r"^jwks_file can not be read: \w") as failure:
+    with pytest.raises(FetchFailed, match=r"^jwks_file cannot be read: \w") as failure:
         await kids(source_of(file))
     assert str(tmp_path) not in str(failure.value)
 

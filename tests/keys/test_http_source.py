@@ -546,7 +546,7 @@ async def test_a_trust_anchor_that_can_not_be_read_fails_the_fetch_and_the_next_
         provider.serve("/keys", jwks("a"))
         settings = {"jwks_uri": f"{provider.origin}/keys", "ca_file": str(file)}
         source = HttpSource("https://issuer.example", Keys.model_validate(settings))
-        with pytest.raises(FetchFailed, match=r"keys\.ca_file (can not be read|holds no certificate)"):
+        with pytest.raises(FetchFailed, match=r"keys\.ca_file (cannot be read|holds no certificate)"):
             await source.fetch(have_keys=False)
         authority.cert_pem.write_to_path(file)
         assert (await source.fetch(have_keys=False)).key_set is not None

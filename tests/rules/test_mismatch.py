@@ -60,7 +60,7 @@ def test_a_rule_with_a_policy_applies_where_the_proxy_names_it() -> None:
     ("attributes", "why"),
     [
         (Attributes("get", "a.example", "/", {}), "the method 'get' is not in upper case, so no rule applies"),
-        (Attributes("GET", "a b", "/", {}), "the host 'a b' can not be read plainly, and some rules ask for it"),
+        (Attributes("GET", "a b", "/", {}), "the host 'a b' cannot be read plainly, and some rules ask for it"),
         (Attributes("GET", "a.example", "/", {}, "q"), "no rule has the policy 'q', which the proxy names"),
         (Attributes("GET", "a.example", "/", {}, "p"), None),
     ],

@@ -169,7 +169,7 @@ def http_client(
     return HttpClient(issuer, issuer.introspection, authentication, cache, clock=time.time, timer=timer)
 
 
-def failure(text: str = "it can not be reached", **options: Any) -> FetchFailed:
+def failure(text: str = "it cannot be reached", **options: Any) -> FetchFailed:
     return FetchFailed(text, **options)
 
 

@@ -282,7 +282,7 @@ def test_what_is_no_fit_private_key_is_refused_without_a_word_of_it(content: byt
 def test_a_file_that_will_not_do_is_found_before_it_is_needed(file: Path) -> None:
     secret = settings_of(client_secret_file=str(file))
     key = settings_of(auth_method="private_key_jwt", private_key_file=str(file))
-    assert "can not be read, is empty or too large" in (problem_of(secret) or "")
+    assert "cannot be read, is empty or too large" in (problem_of(secret) or "")
     file.write_text("s3cret")
     assert problem_of(secret) is None
     assert "private key" in (problem_of(key) or "")

@@ -577,7 +577,7 @@ async def test_what_is_said_beside_a_signed_answer_is_not_what_it_says(provider:
 
 async def test_where_an_issuer_has_no_keys_no_signed_answer_counts(provider: Provider, asking: Asking) -> None:
     recorded(provider, text=None, body=signed(), content_type=JWT)
-    assert "can not be verified" in str(await asking.failure(keys={"discovery": False}))
+    assert "cannot be verified" in str(await asking.failure(keys={"discovery": False}))
 
 
 async def test_a_key_that_is_not_known_yet_is_fetched_for_a_signed_answer(provider: Provider, asking: Asking) -> None:

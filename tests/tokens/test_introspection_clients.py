@@ -45,7 +45,7 @@ class FakeServer:
         self.client.tokens[token] = answer
 
     def vanishes(self, retry_after: int = 0) -> None:
-        self.client.every = FetchFailed("it can not be reached", retry_after=retry_after)
+        self.client.every = FetchFailed("it cannot be reached", retry_after=retry_after)
 
     def refuses(self, token: str) -> None:
         self.client.tokens[token] = QuestionRefused("not such tokens")

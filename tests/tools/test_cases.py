@@ -226,7 +226,7 @@ def test_a_report_that_can_not_be_written_is_said(place: Place, capsys: pytest.C
     assert place.run("--junit", str(place.folder / "none" / "report.xml"), place.cases(GOOD)) == 2
     said = capsys.readouterr()
     assert "1 passed, 0 failed" in said.out
-    assert "can not be written: No such file or directory" in said.err
+    assert "cannot be written: No such file or directory" in said.err
 
 
 def test_every_mistake_in_a_file_of_cases_is_told_and_the_other_files_are_tried(

@@ -78,7 +78,7 @@ def test_a_socket_of_another_kind_is_served_too(tmp_path: Path) -> None:
 def test_a_port_that_is_served_is_refused_under_every_name(host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"{host}:{server.getsockname()[1]}"
-        with pytest.raises(StartFailed, match=f"can not listen on {address}: in use"), bound_with_care(address):
+        with pytest.raises(StartFailed, match=f"cannot listen on {address}: in use"), bound_with_care(address):
             pytest.fail("bound over it")
 
 
@@ -108,7 +108,7 @@ def test_what_is_no_socket_is_refused_and_left_alone(tmp_path: Path, kind: str) 
 
 def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s").symlink_to("s")
-    assert "can not listen on" in refusal(tmp_path / "s")
+    assert "cannot listen on" in refusal(tmp_path / "s")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0", "localhost:0", "192.0.2.1:1", "name.invalid:1"])

@@ -160,4 +160,4 @@ async def test_a_certificate_without_a_name_to_ask_for_is_a_no_with_the_reason(
     files.certificate.write_bytes(nameless.cert_pem.bytes())
     serving, answer = await probe(f"unix:{tmp_path / 's'}", files)
     assert not serving
-    assert answer.endswith(" can not be asked: server.tls.certificate_file holds no certificate with a name")
+    assert answer.endswith(" cannot be asked: server.tls.certificate_file holds no certificate with a name")

@@ -152,7 +152,7 @@ async def test_it_moves_bytes_over_a_unix_socket_for_owner_and_group(tmp_path: P
 async def test_a_second_server_on_the_port_can_not_start_and_the_first_serves_on() -> None:
     async with running() as server:
         for address in (f"127.0.0.1:{server.port}", f"localhost:{server.port}", f"0.0.0.0:{server.port}"):
-            with pytest.raises(StartFailed, match=f"can not listen on {address}"):
+            with pytest.raises(StartFailed, match=f"cannot listen on {address}"):
                 await server_of(address).start()
         for _ in range(10):
             assert await asked_once(f"127.0.0.1:{server.port}") == b"answer to x"
@@ -183,7 +183,7 @@ async def test_a_socket_left_behind_by_a_crash_is_replaced(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("address", ["unix:{folder}/absent/s", "unix:{folder}", "192.0.2.1:9191", "name.invalid:9191"])
 async def test_an_address_that_can_not_be_had_is_an_error_that_names_it(address: str, tmp_path: Path) -> None:
-    with pytest.raises(StartFailed, match="can not listen on"):
+    with pytest.raises(StartFailed, match="cannot listen on"):
         await server_of(address.format(folder=tmp_path)).start()
 
 

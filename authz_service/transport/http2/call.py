@@ -1,7 +1,7 @@
 """One call: a stream as who serves it sees it.
 
 Invariants: a call is ended once. What is said to it after that, or after the peer took it back, is dropped without a
-word, since whoever answers late can not know.
+word, since whoever answers late cannot know.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Decoder:
         """A block that is there as a whole.
 
         Raises:
-            ConnectionFault: when it can not be decoded, or stands for too much. Nothing after it could be decoded.
+            ConnectionFault: when it cannot be decoded, or stands for too much. Nothing after it could be decoded.
         """
         block = Block(self)
         block.feed(octets)
@@ -251,4 +251,4 @@ def _after_name(block: bytes, at: int) -> int:
 
 
 def _broken() -> ConnectionFault:
-    return ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a header block can not be decoded")
+    return ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a header block cannot be decoded")

@@ -2,7 +2,7 @@
 
 Invariants: a block that left the decoder's table as it was means the same as long as the table stays as it is, so it is
 recognized by its octets: for decoding depends on nothing else. Of others, what is read is recognized by its fields.
-Whatever a block says, there is a ``Head`` for it: a call that can not be read is answered, not reset.
+Whatever a block says, there is a ``Head`` for it: a call that cannot be read is answered, not reset.
 
 Answers are never added to the peer's table, so they are the same octets for ever.
 """
@@ -60,12 +60,12 @@ class Head:
     timeout: float | None  # seconds
     encoding: bytes  # of compressed messages
     content_length: int | None
-    fault: str = ""  # why the request can not be read; it holds nothing that the peer sent
+    fault: str = ""  # why the request cannot be read; it holds nothing that the peer sent
     malformed: bool = False  # in RFC 9113's words (section 8.1.1): its stream is reset, once it has been answered
 
 
 class HeaderBlocks:
-    """Reads the header blocks of one connection. All of it raises ``ConnectionFault`` where one can not be decoded."""
+    """Reads the header blocks of one connection. All of it raises ``ConnectionFault`` where one cannot be decoded."""
 
     def __init__(self) -> None:
         self._decoder = Decoder()

@@ -1,5 +1,5 @@
 {{/*
-Contradictions: what the schema can not see. Each says what is wrong and what to write instead; all are told at once.
+Contradictions: what the schema cannot see. Each says what is wrong and what to write instead; all are told at once.
 */}}
 {{- define "authz-service.refuse" -}}
 {{- $problems := concat
@@ -86,7 +86,7 @@ Contradictions: what the schema can not see. Each says what is wrong and what to
 {{- range .Values.config.issuers }}
 {{- with (.keys).snapshot_file }}
 {{- if not (hasPrefix "/" .) }}
-- "config.issuers: snapshot_file {{ . }} is relative, and the configuration's folder can not be written: write /var/lib/authz-service/{{ base . }}"
+- "config.issuers: snapshot_file {{ . }} is relative, and the configuration's folder cannot be written: write /var/lib/authz-service/{{ base . }}"
 {{- end }}
 {{- end }}
 {{- end }}
