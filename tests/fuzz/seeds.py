@@ -143,6 +143,27 @@ def frames_() -> Seeds:
     return recorded | chosen | others
 
 
+def call_head() -> Seeds:
+    lines = {
+        "spaces": (0x00, "tracestate:  a=b "),
+        "tab": (0x03, "tracestate: \ta=b\nx-a: "),
+        "upper": (0x01, "Upper: c\nx y: z"),
+        "connection": (0x04, "connection: close\nte: gzip"),
+        "first": (0x04, "x-a: b"),
+        "trailers": (0x08, "x-a: b"),
+        "status-in-trailers": (0x08, ":status: 200"),
+        "continued": (0x10, "x-a: b\nx-c: d"),
+        "length": (0x02, "content-length: 9\ngrpc-timeout: x"),
+        "compressed": (0x00, "grpc-encoding: gzip\ncontent-type: text/plain"),
+        "method": (0x00, ":method: GET"),
+        "unknown": (0x00, ":unknown: x"),
+        "controls": (0x00, "x-a: \x00\r\x7f\nx-b: \xff"),
+        "long": (0x03, "tracestate: " + "a" * 1500),
+        "path": (0x00, ":path: /"),
+    }
+    return {name: bytes((way,)) + text.encode("latin-1") for name, (way, text) in lines.items()}
+
+
 def check_request_() -> Seeds:
     recorded: Seeds = {}
     for file in RECORDED:
@@ -187,6 +208,9 @@ _REQUESTS = {
     "tenant": "HEAD /tenants/acme/bills\nhost: api.example:443\nauthorization: Bearer $tenant",
     "bank": "GET /\nhost: my.BANK.example:443\nauthorization: Bearer $tenant",
     "v2": "GET /orders/7\nx-api-version: 2\nauthorization: Bearer $reader-es",
+    "v2-spaced": "GET /orders/7\n+x-api-version: \t2 \nauthorization: Bearer $reader",
+    "v2-twice": "GET /orders/7\nx-api-version: 2\n+x-api-version: 1\nauthorization: Bearer $reader",
+    "v2-disguised": "GET /orders/7\nx_api_version: 2\nauthorization: Bearer $reader",
     "public": "GET /public/a.css\nauthorization: Bearer $reader, Bearer $admin",
     "preflight": "OPTIONS /orders/7\norigin: https://a.example\naccess-control-request-method: PUT",
     "policy": "GET /admin/7\n@authz_policy: internal\nauthorization: Bearer $admin",
@@ -398,6 +422,7 @@ SEEDS = {
     "path": path,
     "header_blocks": header_blocks,
     "frames": frames_,
+    "call_head": call_head,
     "check_request": check_request_,
     "token": token,
     "key_set": key_set,

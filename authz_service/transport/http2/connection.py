@@ -507,9 +507,12 @@ class Connection:
         self._require_begun(stream)
         raise ConnectionFault(ErrorCode.STREAM_CLOSED, "a frame of a stream that has ended")
 
-    def _require_begun(self, stream: int) -> None:
+    def _has_begun(self, stream: int) -> bool:
         """The client begins the odd ones, and we none."""
-        if not stream & 1 or stream > self._last_stream:
+        return bool(stream & 1) and stream <= self._last_stream
+
+    def _require_begun(self, stream: int) -> None:
+        if not self._has_begun(stream):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame of a stream that has not begun")
 
     def _requested(self, call: Call, last: bytes) -> None:
@@ -545,7 +548,8 @@ class Connection:
         if stream == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY of the connection")
         if len(payload) != _PRIORITY_BYTES:
-            raise StreamFault(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY of another length")
+            fault = StreamFault if self._has_begun(stream) else ConnectionFault  # an idle stream is not reset (6.4)
+            raise fault(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY of another length")
         _require_other(stream, payload)
 
     def _rst_stream(self, _flags: int, stream: int, payload: bytes) -> None:

@@ -6,8 +6,8 @@ target, then ``name: value`` for each header, ``+name: value`` for a raw one, ``
 
 * Whatever the bytes, the answer is an explicit CheckResponse, and never ``internal_error``.
 * A remembered token leads to the same decision as a new one.
-* No request is allowed by a token that no issuer signed, nor under ``/admin``, as any upstream might read the path,
-  without a token for that.
+* No request is allowed by a token that no issuer signed; nor, as any upstream might read the path, under ``/admin``
+  without a token for that; nor, as any upstream might read the headers, as another version of an API than its rule's.
 * No identity header from the client reaches the upstream, nor one that a CGI server takes for it.
 * ``explain`` ends in the same reason.
 * Each decision is one line in the log. Neither the line, nor the answer, nor the output of ``explain`` holds a
@@ -139,10 +139,20 @@ def _require_right(answer: Answer, sent: set[str], request: CheckRequest) -> Non
         assert answer.headers["x-auth-subject"] in {"alice", "bob", "root"}
     if request.attributes.context_extensions.get("authz_policy") or answer.metadata["mode"] == "shadow":
         return
-    path = _forwarded(request.attributes.request.http).partition("?")[0]
-    if any(reader(path)[0] == "admin" for reader in readers.READERS.values()):
+    http = request.attributes.request.http
+    path = _forwarded(http).partition("?")[0]
+    first = {reader(path)[0] for reader in readers.READERS.values()}
+    if "admin" in first:
         assert answer.reason == "ok"
         assert "admin" in sent
+    if "orders" in first and "2" in _versions(http):
+        assert answer.metadata["rule"] == "orders-v2"
+
+
+def _versions(http: AttributeContext.HttpRequest) -> set[str]:
+    """Every value of x-api-version that an upstream might read, by HTTP/1.1 or as a CGI variable."""
+    values = (value for name, value in _headers(http) if _TOKEN.fullmatch(name) and _cgi(name) == "X_API_VERSION")
+    return {part.strip(" \t") for value in values for part in value.split(",")}
 
 
 def _forwarded(http: AttributeContext.HttpRequest) -> str:

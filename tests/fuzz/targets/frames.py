@@ -102,8 +102,7 @@ def _require_well_formed(client: Client) -> None:
         assert len(payload) <= frames.FRAME_BYTES
         assert place or kind == frames.SETTINGS
         if stream:
-            # A malformed PRIORITY is answered by a reset, of whatever stream it names (RFC 9113 section 6.3).
-            assert stream & 1 or kind == frames.RST_STREAM
+            assert stream & 1
             # A reset after the end says that the rest of the request is not wanted (RFC 9113 section 8.1).
             assert stream not in ended or kind == frames.RST_STREAM
         if kind == frames.RST_STREAM or (kind in {frames.HEADERS, frames.DATA} and flags & _ENDING):

@@ -369,6 +369,14 @@ CONNECTION_FAULTS = {
         frames.frame(frames.PRIORITY, 0, 3, b"\0\0\0\x03\x10"),
         ErrorCode.PROTOCOL_ERROR,
     ),
+    "PRIORITY of another length, of an idle stream": (
+        REFUSED + frames.frame(frames.PRIORITY, 0, 7, b"\0\0\0\x03"),
+        ErrorCode.FRAME_SIZE_ERROR,
+    ),
+    "PRIORITY of another length, of a server's stream": (
+        REFUSED + frames.frame(frames.PRIORITY, 0, 2, b"\0\0\0\x03"),
+        ErrorCode.FRAME_SIZE_ERROR,
+    ),
     "PRIORITY of no stream": (frames.frame(frames.PRIORITY, 0, 0, b"\0\0\0\x03\x10"), ErrorCode.PROTOCOL_ERROR),
     "RST_STREAM of another length": (frames.frame(frames.RST_STREAM, 0, 1, b"xxx"), ErrorCode.FRAME_SIZE_ERROR),
     "RST_STREAM of an idle stream": (frames.reset(1, ErrorCode.CANCEL), ErrorCode.PROTOCOL_ERROR),
