@@ -39,6 +39,7 @@ _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
 _TEXTS = frozenset({"str", "timestamp", "value"})  # a date and a lone = stay what is written
 _TOO_DEEP = f"is nested deeper than {_DEEPEST} levels"
+_EMPTY = "is empty: it needs at least issuers and rules"
 _UNFOLDS = "holds more values, its aliases unfolded, than a configuration may: write fewer"
 
 
@@ -108,6 +109,8 @@ def parse(data: bytes) -> Document:
         root = _Composer(text).document()
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise _syntax(error, text) from None
+    if root.value == "":
+        raise Unreadable(1, _EMPTY)  # its mark is behind the last line
     if not isinstance(root, yaml.MappingNode):
         raise Unreadable(_line(root), "must be a mapping: lines of the form `key: value`")
     return _Reader().document(root)
@@ -150,7 +153,7 @@ class _Composer:
         """The root of the one document."""
         next(self._events)  # the start of the stream
         if isinstance(next(self._events), yaml.StreamEndEvent):
-            raise Unreadable(1, "is empty: it needs at least issuers and rules")
+            raise Unreadable(1, _EMPTY)
         root = self._node(next(self._events), _DEEPEST)
         next(self._events)  # the end of the document
         event = next(self._events)

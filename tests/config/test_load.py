@@ -155,6 +155,8 @@ def test_a_socket_needs_a_folder_that_exists_and_a_path_that_fits(refuses: Refus
     [
         ("", "1: is empty: it needs at least issuers and rules"),
         ("# nothing\n", "1: is empty: it needs at least issuers and rules"),
+        ("---", "1: is empty: it needs at least issuers and rules"),
+        ("# a: 1\n---\n\n", "1: is empty: it needs at least issuers and rules"),
         ("\n- a\n", "2: must be a mapping: lines of the form `key: value`"),
         ("just a text", "1: must be a mapping: lines of the form `key: value`"),
         ("a: 1\n---\nb: 2\n", "2: a second document begins here: write one, without another ---"),

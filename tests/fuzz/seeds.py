@@ -19,13 +19,14 @@ from fuzz import target
 from fuzz.issuers import AUDIENCE, ISSUERS, MAIN, NOW, OTHER, SIGNERS, claims, published, tokens, unsigned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 TESTS = Path(__file__).parent.parent
 RECORDED = sorted((TESTS / "vectors" / "http2").glob("*.bin"))
 PROVIDERS = json.loads((TESTS / "vectors" / "providers.json").read_text())
 KEY_SETS = sorted((TESTS / "keys" / "vectors").glob("rfc*.json"))
 SIGNATURES = json.loads((TESTS / "keys" / "vectors" / "signatures.json").read_text())
+MAX_RECORDED = 4096  # octets of a recording that make a seed
 Seeds = dict[str, bytes]
 
 
@@ -36,6 +37,16 @@ def _frames(octets: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         high, low, kind, flags, stream = frames.HEADER.unpack_from(octets, at)
         start, at = at + frames.HEADER_BYTES, at + frames.HEADER_BYTES + (high << 16 | low)
         yield kind, flags, stream, octets[start:at]
+
+
+def _beginning(parts: Iterable[bytes]) -> bytes:
+    """The first parts, as many as fit into a seed."""
+    made = b""
+    for part in parts:
+        if len(made) + len(part) > MAX_RECORDED:
+            break
+        made += part
+    return made
 
 
 def _json(value: Any) -> bytes:
@@ -68,12 +79,15 @@ def path() -> Seeds:
 
 
 def header_blocks() -> Seeds:
+    def block(octets: bytes) -> bytes:
+        return len(octets).to_bytes(2, "big") + octets
+
     def blocks(*parts: bytes) -> bytes:
-        return b"".join(len(part).to_bytes(2, "big") + part for part in parts)
+        return b"".join(map(block, parts))
 
     recorded = {
-        f"recorded-{file.stem}": blocks(
-            *(payload for kind, _, _, payload in _frames(file.read_bytes()) if kind == frames.HEADERS)
+        f"recorded-{file.stem}": _beginning(
+            block(payload) for kind, _, _, payload in _frames(file.read_bytes()) if kind == frames.HEADERS
         )
         for file in RECORDED
     }
@@ -130,7 +144,8 @@ def _frame_sequences() -> Iterator[tuple[str, bytes]]:
 
 def frames_() -> Seeds:
     recorded = {
-        f"recorded-{file.stem}": bytes((0x20,)) + file.read_bytes().removeprefix(frames.PREFACE) for file in RECORDED
+        f"recorded-{file.stem}": b"\x20" + _beginning(frames.frame(*each) for each in _frames(file.read_bytes()))
+        for file in RECORDED
     }
     ways = {"": 0x08, "-kept": 0x11, "-ticking": 0x0A, "-draining": 0x1C, "-streamed": 0x48, "-streamed-kept": 0x59}
     made = dict(_frame_sequences())
