@@ -142,9 +142,10 @@ class AsyncioServer:
         for peer in list(self._peers):
             peer.drain()
         await _ended((peer.gone for peer in self._peers), grace)
-        for peer in list(self._peers):
+        rest = list(self._peers)
+        for peer in rest:
             peer.abort()
-        await _ended((peer.gone for peer in self._peers), _ABORTING)
+        await _ended((peer.gone for peer in rest), _ABORTING)
         await _ended(self._service.tasks, _ABORTING)
         self._ticking.cancel()
         self._ticking = None
@@ -191,24 +192,38 @@ class _Peers(set["_Peer"]):
         It is the one that has been silent for longest, of those that ask nothing if there are any. Between connections
         of one host that all are busy, those that came first stay.
         """
-        if len(self) < self._limit:
-            self.add(newcomer)
-            return True
-        staying = [peer for peer in self if not peer.leaving]
-        if len(staying) >= self._limit:
-            hosts = Counter(peer.host for peer in (*staying, newcomer))
-            most = max(hosts.values())
-            crowd = [peer for peer in staying if hosts[peer.host] == most]
-            idle = [peer for peer in crowd if peer.idle]
-            if not idle and hosts[newcomer.host] == most:
+        if len(self) >= self._limit:
+            self._hurry_those_who_leave()
+            staying = [peer for peer in self if not peer.leaving]
+            if len(staying) >= self._limit and not self._displace_one(staying, newcomer):
                 return False
-            max(idle or crowd, key=_silent).displace(at_once=len(self) - len(staying) >= _LEAVING)
         self.add(newcomer)
+        return True
+
+    def _hurry_those_who_leave(self) -> None:
+        """Who comes and is turned away must not stay on that account, however many they are."""
+        leaving = [peer for peer in self if peer.leaving]
+        if len(leaving) > _LEAVING:
+            max(leaving, key=_closing).abort()
+
+    @staticmethod
+    def _displace_one(staying: list[_Peer], newcomer: _Peer) -> bool:
+        hosts = Counter(peer.host for peer in (*staying, newcomer))
+        most = max(hosts.values())
+        crowd = [peer for peer in staying if hosts[peer.host] == most]
+        idle = [peer for peer in crowd if peer.idle]
+        if not idle and hosts[newcomer.host] == most:
+            return False
+        max(idle or crowd, key=_silent).displace()
         return True
 
 
 def _silent(peer: _Peer) -> int:
     return peer.silent
+
+
+def _closing(peer: _Peer) -> int:
+    return peer.closing
 
 
 class _Peer(asyncio.Protocol):
@@ -219,7 +234,7 @@ class _Peer(asyncio.Protocol):
         self._peers = peers
         self._share = Share(peers.memory)
         self._unread = 0  # octets that are written and that the peer does not read; then nothing is read from it
-        self._closing = 0  # ticks since we wanted it to end
+        self.closing = 0  # ticks since we wanted it to end
         self._connection = Connection(service, self._share, self._closed, self._yielded)
         self.data_received = self._connection.receive  # type: ignore[method-assign] # without a call between
         self.leaving = False
@@ -281,8 +296,8 @@ class _Peer(asyncio.Protocol):
             self._count_unread()
         self._connection.tick(writing=self._unread > 0)
         if self._connection.over:
-            self._closing += 1
-            if self._closing > _CLOSING:
+            self.closing += 1
+            if self.closing > _CLOSING:
                 self.abort()
 
     @property
@@ -300,19 +315,18 @@ class _Peer(asyncio.Protocol):
         self.leaving = True
         self._connection.drain()
 
-    def displace(self, *, at_once: bool) -> None:
-        """Make room for another one. If it asks nothing and there is time, what is on its way is still answered."""
+    def displace(self) -> None:
+        """Make room for another one. If it asks nothing, what is on its way is still answered."""
         cause = "too many connections, and most of them from this host"
-        if not self.idle or at_once:
-            self._connection.end(End.DISPLACED, cause)
-        else:
+        if self.idle:
             self._service.ended(End.DISPLACED, cause, self._address)
             self.drain()
-        if at_once:
-            self.abort()
+        else:
+            self._connection.end(End.DISPLACED, cause)
 
     def abort(self) -> None:
         """End it as it is."""
+        self._peers.discard(self)
         self._connection.lost()  # so that nobody writes to it any more
         self._transport.abort()
 

@@ -344,6 +344,14 @@ async def test_where_all_of_a_host_are_busy_those_that_came_first_stay(
     assert len(displaced(caplog)) == 1
 
 
+async def test_what_is_no_grpc_is_told_so_in_http_where_it_is_no_check(server: AsyncioServer) -> None:
+    async with caller(server) as client:
+        stream = client.next_stream
+        head = ((":method", "POST"), (":scheme", "http"), (":path", "/grpc.health.v1.Health/Check"))
+        await client.answered(client.headers(stream, client.block(head=head, plain=())) + data(stream, framed(b"")))
+        assert client.answers[stream].headers == [{":status": "415"}]
+
+
 async def test_a_host_with_many_connections_shuts_out_no_other_one(
     limit: int, server: AsyncioServer, checks: Checks
 ) -> None:
@@ -372,14 +380,16 @@ async def callers_come_and_stay(server: AsyncioServer) -> None:
     writer.close()
 
 
+@pytest.mark.parametrize("said", [frames.settings({}), b"GET / HTTP/1.1\r\n\r\n"], ids=["and stay", "to be sent away"])
 async def test_however_fast_they_come_few_more_than_allowed_are_there(
-    limit: int, server: AsyncioServer, monkeypatch: pytest.MonkeyPatch
+    limit: int, server: AsyncioServer, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
     monkeypatch.setattr(asyncio_server, "_LEAVING", 3)
-    async with contextlib.AsyncExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         for _ in range(50):
-            await stack.enter_async_context(caller(server))
-            await asyncio.sleep(0.001)
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            client.sendall(said if said.startswith(b"GET") else frames.PREFACE + said)
+            await asyncio.sleep(0.005)
             assert len(peers(server)) <= limit + 4
         async with caller(server, from_another_host(server)) as other:
             await other.answered(other.check())
