@@ -272,5 +272,5 @@ def retry_after(value: str, now: float) -> float:
         return float(value[:9])
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except ValueError:
+    except (ValueError, OverflowError):  # no date, or one beyond all calendars
         return 0.0

@@ -6,7 +6,9 @@ a reader of the parsers would try first.
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -338,6 +340,35 @@ def introspection_answer() -> Seeds:
     }
 
 
+def provider_answer() -> Seeds:
+    ok, body = "HTTP/1.1 200 OK\r\n", '{"keys": []}'
+    sized = f"{ok}Content-Length: {len(body)}\r\n"
+    text = {
+        "sized": f"{sized}Content-Type: application/json\r\nCache-Control: public, max-age=60\r\nAge: 5\r\n\r\n{body}",
+        "chunked": f"{ok}Transfer-Encoding: chunked\r\n\r\n5;a=b\r\n{body[:5]}\r\n7\r\n{body[5:]}\r\n0\r\na: b\r\n\r\n",
+        "early-hints": f"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n{sized}\r\n{body}",
+        "until-the-end": f"{ok}\r\n{body}",
+        "old": f"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: {len(body)}\r\n\r\n{body}",
+        "not-modified": 'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n\r\n',
+        "busy": "HTTP/1.1 503 Busy\r\nRetry-After: Thu, 01 Jan 2099 00:00:00 GMT\r\nContent-Length: 0\r\n\r\n",
+        "seconds": "HTTP/1.1 429 Busy\r\nRetry-After: 120\r\nContent-Length: 0\r\n\r\n",
+        "both-lengths": f"{ok}Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n",
+        "too-long": f"{ok}Content-Length: 2001\r\n\r\n",
+        "more-behind": f"{sized}\r\n{body}HTTP/1.1 200 OK\r\n\r\n",
+        "no-http": "SSH-2.0-OpenSSH\r\n",
+        "folded": f"{ok}A: b\r\n c\r\n\r\n",
+        "cut": sized,
+    }
+    packed = {
+        "gzip": b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(body.encode(), mtime=0),
+        "deflate": b"Content-Encoding: deflate\r\n\r\n" + zlib.compress(body.encode()),
+        "bomb": b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b" " * 100_000, mtime=0),
+    }
+    octets = {name: each.encode() for name, each in text.items()}
+    octets |= {name: ok.encode() + each for name, each in packed.items()}
+    return {name: b"\x03" + each for name, each in octets.items()} | {"waits": b"\x02" + octets["cut"]}
+
+
 def snapshot() -> Seeds:
     own = json.loads(published(MAIN))["keys"]
     made: dict[str, Any] = {
@@ -442,6 +473,7 @@ SEEDS = {
     "token": token,
     "key_set": key_set,
     "introspection_answer": introspection_answer,
+    "provider_answer": provider_answer,
     "snapshot": snapshot,
     "configuration": configuration,
     "cases": cases,

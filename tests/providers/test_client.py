@@ -29,6 +29,9 @@ NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
         ("Fri, 15 Jan 2027 07:00:00 GMT", 0),
         ("Fri, 99 Jan 2027 08:02:00 GMT", 0),
         ("Fri, 15 Jan 99999 08:02:00 GMT", 0),
+        ("Fri, 15 Jan 99999999999 08:02:00 GMT", 0),
+        ("Fri, 15 Jan 2027 99999999999:02:00 GMT", 0),
+        ("Fri, 15 Jan 2027 08:02:00 +99999999999999999999", 0),
     ],
 )
 def test_a_time_to_wait_is_read_in_both_forms(value: str, seconds: float) -> None:

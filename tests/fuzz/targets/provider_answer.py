@@ -1,0 +1,135 @@
+"""What a provider sends over HTTP/1.1 is an answer within its bounds, or a failure in our own words.
+
+The first octet says how the rest is sent (see ``_Way``).
+
+* Reading ends in an answer, in a failure whose text quotes nothing of what was sent, or in waiting for more. It takes
+  two steps for each octet at most, packed or not.
+* The pieces in which the octets arrive make no difference.
+* The content is no larger than allowed, and http.client reads the same status and content, once they are unpacked.
+* A connection is used again only if no octet is left over.
+* What the headers say about time gives a time: when to ask again, how long the content is fresh.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import io
+import math
+import zlib
+from typing import TYPE_CHECKING
+
+from authz_service.config.model import Keys
+from authz_service.keys.http_source import lifetime_of
+from authz_service.providers.client import retry_after
+from authz_service.providers.exchange import Exchange, Request
+from authz_service.providers.failures import FOREIGN, failure_of
+from fuzz.issuers import NOW
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from authz_service.providers.exchange import Response
+
+OUTCOMES = {"content", "status", "failure", "incomplete"}
+MAX_BYTES = 4096
+_MAX_CONTENT = 2000
+_MAX_STEPS = 100  # beside two for each octet, which may have come alone: read, and unpack
+_PIECES = (1, 2, 7, 50, 1000)
+_MIN_SECRET = 16  # characters; a shorter string may be in a failure by accident
+
+
+class _Way:
+    """How the octets are sent."""
+
+    def __init__(self, octet: int) -> None:
+        self.ends = bool(octet & 1)  # with the end of the connection behind them
+        self.piece = _PIECES[(octet >> 1) % len(_PIECES)]
+
+
+def run(data: bytes) -> str:
+    way, octets = _Way(data[0] if data else 0), data[1:]
+    pieces = [octets[at : at + way.piece] for at in range(0, len(octets), way.piece)]
+    exchange, failure = _read(pieces, ends=way.ends)
+    whole, same_failure = _read([octets], ends=way.ends)
+    assert failure == same_failure
+    if failure:
+        assert not [part for part in octets.split() if len(part) >= _MIN_SECRET and part.decode("latin-1") in failure]
+        return "failure"
+    response = exchange.response
+    if response is None:
+        assert whole.response is None
+        return "incomplete"
+    assert whole.response is not None
+    assert (response.status, response.body) == (whole.response.status, whole.response.body)
+    assert len(response.body) <= _MAX_CONTENT
+    _require_times(response)
+    if response.status != http.client.OK:
+        assert response.body == b""
+        return "status"
+    if octets.startswith(b"HTTP/1.1 200"):
+        _require_same(response, octets, is_all=whole.leaves_connection_clean)
+    return "content"
+
+
+def _read(pieces: list[bytes], *, ends: bool) -> tuple[Exchange, str]:
+    """What comes of it, and why it fails where it does."""
+    request = Request("GET", "/jwks", {"Host": "idp.example"}, b"", _MAX_CONTENT, {http.client.OK})
+    exchange = Exchange(request)
+    exchange.send()
+    left = 2 * sum(map(len, pieces)) + _MAX_STEPS
+    try:
+        for piece in (*filter(None, pieces), *([b""] if ends else [])):
+            exchange.feed(piece)
+            while exchange.advance():
+                left -= 1
+                assert left
+            if exchange.response is not None:
+                break
+    except FOREIGN as error:
+        return exchange, str(failure_of(error, "https://idp.example/jwks"))
+    return exchange, ""
+
+
+def _require_times(response: Response) -> None:
+    headers = response.headers
+    settings = _settings()
+    assert 0 <= retry_after(headers.get("retry-after"), float(NOW)) < math.inf
+    lifetime = lifetime_of(headers.joined("cache-control"), headers.get("age"), settings)
+    assert settings.min_refresh_interval <= lifetime <= settings.max_refresh_interval
+
+
+@functools.cache
+def _settings() -> Keys:
+    return Keys()
+
+
+class _Socket(io.BytesIO):
+    """What http.client reads from."""
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        return self
+
+    def close(self) -> None:
+        """Stay open: there may be octets left."""
+
+
+def _require_same(response: Response, octets: bytes, *, is_all: bool) -> None:
+    wire = _Socket(octets)
+    other = http.client.HTTPResponse(wire)  # type: ignore[arg-type] # it needs no more of a socket
+    other.begin()
+    content = other.read()
+    assert other.status == response.status
+    assert _unpacked(content, response.headers.joined("content-encoding").strip().lower()) == response.body
+    assert not is_all or wire.read() == b""
+
+
+def _unpacked(content: bytes, coding: str) -> bytes:
+    if not content or coding in {"", "identity"}:
+        return content
+    return b"".join(_inflated(content, coding))
+
+
+def _inflated(content: bytes, coding: str) -> Iterator[bytes]:
+    raw = coding == "deflate" and content[0] & 15 != zlib.DEFLATED
+    yield zlib.decompress(content, -zlib.MAX_WBITS if raw else zlib.MAX_WBITS + 32)
