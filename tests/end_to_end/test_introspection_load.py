@@ -55,12 +55,16 @@ async def test_five_thousand_requests_with_one_token_at_once_are_one_call(sideca
 async def test_five_thousand_distinct_tokens_at_once_are_never_more_calls_at_a_time_than_configured(
     sidecar: Introspected,
 ) -> None:
-    async def after_a_while(request: web.Request) -> web.StreamResponse:
+    async def once_all_are_there(request: web.Request) -> web.StreamResponse:
+        if introspection.in_flight == _CONCURRENT:
+            full.set()
+        await full.wait()
         await asyncio.sleep(0.05)
         return await introspection.answer(request)
 
+    full = asyncio.Event()
     introspection = sidecar.provider.introspection
-    introspection.fault = after_a_while
+    introspection.fault = once_all_are_there
     tokens = [sidecar.provider.opaque_token() for _ in range(_CROWD)]
     jwt = sidecar.provider.access_token()
     started = time.perf_counter()
