@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from fuzz import campaign, planted, target
 from support import missing
 
-SECONDS = 10  # for each target
+SECONDS = 8  # for each target
 PLANTED_SECONDS = 120  # to find the planted fault, which takes one or two
 _EXTRAS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 _FUZZER = [each for each in map(Requirement, _EXTRAS["test"]) if each.name == "atheris"]
