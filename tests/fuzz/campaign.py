@@ -18,7 +18,7 @@ FOUND = target.FOLDER / ".found"
 _INPUT_TIMEOUT = 60  # seconds; an input takes about a millisecond, so this one would never end
 _MAX_MEMORY = 2048  # MiB
 _MEMORY = Path("/dev/shm")  # noqa: S108 - for a folder of our own in it: files that are in memory alone
-_FAILURE = re.compile(r"^ === (?:Uncaught Python exception|.*): ===|^==\d+== ", re.MULTILINE)
+_FAILURE = re.compile(r"^ === .*: ===|^==\d+== ", re.MULTILINE)
 _STATE = re.compile(r"^#(\d+)\s+DONE\s+(cov: \d+).*? (corp: \d+)", re.MULTILINE)
 _TESTS = target.FOLDER.parent
 
@@ -41,15 +41,13 @@ def run(
     """
     corpus = found / name
     corpus.mkdir(parents=True, exist_ok=True)
-    limit = max_bytes or target.load(name).MAX_BYTES
     options = {
         "max_total_time": seconds,
-        "max_len": limit,
+        "max_len": max_bytes or target.load(name).MAX_BYTES,
         "seed": seed,
         "timeout": _INPUT_TIMEOUT,
         "rss_limit_mb": _MAX_MEMORY,
         "artifact_prefix": found / f"{name}-",
-        "verbosity": 1,
     }
     if target.dictionary(name).is_file():
         options["dict"] = target.dictionary(name)

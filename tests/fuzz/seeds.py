@@ -141,6 +141,7 @@ def _frame_sequences() -> Iterator[tuple[str, bytes]]:
     yield "cut", head + data(1, framed(b"message")[:7])
     yield "compressed", head + data(1, framed(b"message", 1))
     yield "several", head + data(1, framed(b"a") + framed(b"b"), 0) + data(1, framed(b"c")[:3], 0)
+    yield "split", head + data(1, framed(b"message")[:7], 0) + data(1, framed(b"message")[7:])
     yield "long-message", head + data(1, framed(b"x" * 2000))
 
 
@@ -189,7 +190,7 @@ def check_request_() -> Seeds:
     good, signed = tokens(), SIGNERS["ed"].sign
     made = {
         "reader": check_request(path="/orders/7", token=good["reader"]),
-        "reader-rs": check_request(path="/items/7?secret=of+the+query+string", token=good["reader-rs"]),
+        "reader-rs": check_request(path="/items/7?s3cret=of+the+query+string", token=good["reader-rs"]),
         "admin": check_request("DELETE", "/admin/users/7", token=good["admin"]),
         "admin-by-reader": check_request("DELETE", "/admin/users/7", token=good["reader"]),
         "admin-encoded": check_request(path="/public/%2e%2e;/admin", token=good["reader"]),

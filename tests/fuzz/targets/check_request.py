@@ -26,6 +26,7 @@ from transport.wire import Answer, read
 from authz_service._pb.external_auth_pb2 import CheckRequest
 from authz_service.transport.mapping import attributes_of
 from fuzz.issuers import signing_inputs, tokens
+from fuzz.secrets import is_secret
 from fuzz.sidecar import IDENTITY, logged, sidecar
 from support import readers
 
@@ -40,7 +41,6 @@ OUTCOMES = {
 }
 MAX_BYTES = 4096
 _FAULTS = {"internal_error", "deadline_exceeded", "keys_unavailable"}
-_MIN_SECRET = 16  # characters; a shorter string may be in a log line by accident
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2: other names reach no upstream
 
 
@@ -107,7 +107,7 @@ def _secrets(http: AttributeContext.HttpRequest, data: bytes) -> Iterator[str]:
     credentials = [value for name, value in _headers(http) if name == "authorization"]
     signatures = [part for value in credentials for part in re.split(r"[ .]", value)[1:]]
     for secret in (*signatures, http.path.partition("?")[2]):
-        if len(secret) >= _MIN_SECRET and data.count(secret.encode()) == 1:
+        if is_secret(secret, data):
             yield secret
 
 

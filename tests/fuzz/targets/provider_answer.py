@@ -25,6 +25,7 @@ from authz_service.providers.client import retry_after
 from authz_service.providers.exchange import Exchange, Request
 from authz_service.providers.failures import FOREIGN, failure_of
 from fuzz.issuers import NOW
+from fuzz.secrets import is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,6 @@ MAX_BYTES = 4096
 _MAX_CONTENT = 2000
 _MAX_STEPS = 100  # beside two for each octet, which may have come alone: read, and unpack
 _PIECES = (1, 2, 7, 50, 1000)
-_MIN_SECRET = 16  # characters; a shorter string may be in a failure by accident
 
 
 class _Way:
@@ -54,7 +54,8 @@ def run(data: bytes) -> str:
     whole, other_failure = _read([octets], ends=way.ends)
     assert bool(failure) == bool(other_failure)
     if failure:
-        assert not [part for part in octets.split() if len(part) >= _MIN_SECRET and part.decode("latin-1") in failure]
+        parts = octets.decode("latin-1").split()
+        assert not [part for part in parts if is_secret(part, octets) and part in failure]
         return "failure"
     response = exchange.response
     if response is None:
