@@ -383,9 +383,9 @@ class _Service:
             self._warnings.warning(reason, "connection ended", reason=reason, cause=cause, peer=peer)
 
     def serve(self, call: Call, message: bytes) -> None:
-        path = call.head.path
-        method = self._methods.get(path)
-        if call.head.http_status != _OK and path != _CHECK:
+        head = call.head
+        method = self._methods.get(head.path)
+        if head.http_status != _OK and head.path != _CHECK:
             call.refuse_http()
         elif method is None:
             call.refuse(Status.UNIMPLEMENTED, "unknown method")

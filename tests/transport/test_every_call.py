@@ -34,7 +34,7 @@ CHECK = f"/{SERVICE}/Check".encode()
 HEAD: Fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", CHECK), (b":authority", b"authz")]
 GRPC: Fields = [(b"te", b"trailers"), (b"content-type", b"application/grpc")]
 MESSAGE = framed(check_request())
-LIMIT = 40_000  # octets of a message
+LIMIT = 10_000  # octets of a message
 
 
 class Served:
@@ -141,6 +141,7 @@ UNREADABLE: dict[str, tuple[Fields, bytes, Fields | None]] = {
     "a flag that is none": ([*HEAD, *GRPC], framed(b"x", 7), None),
     "a length without end": ([*HEAD, *GRPC], b"\0\xff\xff\xff\xffx", None),
     "a message that is too long": ([*HEAD, *GRPC], framed(b"x" * (LIMIT + 1)), None),
+    "a message that is too long for one frame, too": ([*HEAD, *GRPC], framed(b"x" * LIMIT * 4), None),
     "trailers with a pseudo-header field": ([*HEAD, *GRPC], MESSAGE, [(b":path", b"/")]),
     "trailers with an upper-case name": ([*HEAD, *GRPC], MESSAGE, [(b"X", b"/")]),
 }

@@ -103,7 +103,7 @@ class Service(Protocol):
 
     @property
     def max_message_bytes(self) -> int:
-        """How long a message may be that is served."""
+        """How long a message may be for which room is made. One that comes in a single frame needs none."""
 
     @property
     def streamed(self) -> Container[bytes]:
@@ -524,24 +524,20 @@ class Connection:
             data = b"".join((call.body, last))
             call.body.clear()
             self._count(call)
-        size = len(data) - _PREFIX
+            if len(data) > self._service.max_message_bytes + _PREFIX:
+                call.fault = TOO_LONG
         if call.fault is not None:
             self._dismiss(call, call.fault, call.reset)
         elif head.content_length is not None and head.content_length != call.received:
             self._dismiss(call, WRONG_LENGTH, ErrorCode.PROTOCOL_ERROR)
         elif head.http_status == _NOT_ALLOWED:
             self._dismiss(call, NOT_POST, call.reset)
-        elif size > self._service.max_message_bytes:
-            self._dismiss(call, TOO_LONG, call.reset)
+        elif int.from_bytes(data[:_PREFIX], "big") == len(data) - _PREFIX:  # not compressed, and all of it
+            self._service.serve(call, data[_PREFIX:])
         elif call.streamed and not data:
             self._end_with(call, _SUCCESS)
-        elif size < 0 or int.from_bytes(data[1:_PREFIX], "big") != size:
-            self._dismiss(call, NOT_ONE_MESSAGE, call.reset)
-        elif data[0] == 0:
-            self._service.serve(call, data[_PREFIX:])
         else:
-            somehow = data[0] != 1 or head.encoding == b"identity"
-            self._dismiss(call, COMPRESSED_SOMEHOW if somehow else COMPRESSED, call.reset)
+            self._dismiss(call, _why_no_message(data, head), call.reset)
 
     def _priority(self, _flags: int, stream: int, payload: bytes) -> None:
         self._tolerate()
@@ -848,6 +844,13 @@ class Connection:
         out, self._out = self._out, []
         if out:
             self._write(b"".join(out))
+
+
+def _why_no_message(data: bytes, head: Head) -> Unserved:
+    """What is wrong with octets that are not one message which can be read."""
+    if int.from_bytes(data[1:_PREFIX], "big") != len(data) - _PREFIX:
+        return NOT_ONE_MESSAGE
+    return COMPRESSED if data[0] == 1 and head.encoding != b"identity" else COMPRESSED_SOMEHOW
 
 
 def _require_other(stream: int, priority: bytes) -> None:
