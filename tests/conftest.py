@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 # No test asserts a time: how long an example takes says more about what else the machine does.
 settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
+settings.register_profile("quick", deadline=None, max_examples=20)  # for `make check`
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unhurried"))
 
 _MAX_ID = 60  # characters; tokens and keys are longer
 
