@@ -173,13 +173,7 @@ async def caller(server: AsyncioServer, connected: socket.socket | None = None) 
 @contextlib.asynccontextmanager
 async def pouring(server: AsyncioServer, calls: int) -> AsyncIterator[Caller]:
     """A client that asks all of this at once, lets itself be told everything, and has read nothing yet."""
-    slow = socket.socket()
-    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-    slow.connect(("127.0.0.1", server.port))
-    async with caller(server, slow) as client:
-        client.writer.transport.pause_reading()  # type: ignore[attr-defined] # it is one that reads
-        client.say(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: MOST_WINDOW}))
-        client.say(frames.window_update(0, MOST_WINDOW - 65_535))
+    async with paused(server) as client:
         client.say(*(client.check(message=REQUEST) for _ in range(calls)))
         await until(lambda: bool(peers(server)) and peers(server)[0]._unread > 0)
         assert not peers(server)[0]._transport.is_reading()
