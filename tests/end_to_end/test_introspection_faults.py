@@ -22,6 +22,7 @@ from keys.fakes import Provider
 from authz_service.demo.identity_provider import CLIENT_ID, IdentityProvider
 from authz_service.demo.introspection import API_SECRET
 from authz_service.tokens.breaker import FAILURES_TO_PROBE, MAX_BACKOFF
+from support.endless import endless
 from support.introspected import Introspected, header_of, introspected, issuer_of, reason_of
 
 if TYPE_CHECKING:
@@ -65,19 +66,6 @@ async def truncate(request: web.Request) -> web.StreamResponse:
     assert request.transport is not None
     request.transport.close()
     return response
-
-
-def endless(octets: bytes) -> Fault:
-    """Sends this for as long as the connection lasts, in place of an answer."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        assert request.transport is not None
-        while not request.transport.is_closing():
-            request.transport.write(octets * (1 + 16_384 // len(octets)))
-            await asyncio.sleep(0.001)
-        return web.Response()
-
-    return answer
 
 
 def served(body: Any = b"", **options: Any) -> Fault:

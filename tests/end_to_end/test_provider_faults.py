@@ -22,9 +22,10 @@ from keys.fakes import Provider, jwk, jwks, private_key
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.app import App
 from authz_service.config.load import load
+from support.endless import endless
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 _logger = logging.getLogger(__name__)
@@ -68,19 +69,6 @@ async def truncate(request: web.Request) -> web.StreamResponse:
     assert request.transport is not None
     request.transport.close()
     return response
-
-
-def endless(octets: bytes) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Sends this for as long as the connection lasts, in place of an answer."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        assert request.transport is not None
-        while not request.transport.is_closing():
-            request.transport.write(octets * (1 + 16_384 // len(octets)))
-            await asyncio.sleep(0.001)
-        return web.Response()
-
-    return answer
 
 
 def served(body: bytes | str, **options: Any) -> Callable[[Provider], None]:

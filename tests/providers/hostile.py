@@ -55,7 +55,11 @@ class CostlySteps:
 def endless(kind: str) -> Talk:
     """Sends such an answer for as long as somebody reads it."""
     begin, repeated, _ = ENDLESS[kind]
-    block = repeated * (1 + 65_536 // len(repeated))
+    return repeating(begin, repeated * (1 + 65_536 // len(repeated)))
+
+
+def repeating(begin: bytes, block: bytes, *, pause: float | None = None) -> Talk:
+    """Sends the one once and the other again and again, with so many seconds between, for as long as somebody reads."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -63,6 +67,8 @@ def endless(kind: str) -> Talk:
         while True:
             writer.write(block)
             await writer.drain()
+            if pause is not None:
+                await asyncio.sleep(pause)
 
     return talk
 

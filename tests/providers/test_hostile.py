@@ -16,7 +16,7 @@ from authz_service.core.errors import FetchFailed
 from authz_service.http1 import MAX_PIECE, Pace, Wire
 from authz_service.providers.client import Network, ProviderClient
 from authz_service.providers.exchange import MAX_HEAD_BYTES
-from providers.hostile import ENDLESS, GOOD, MAX_BYTES, OK, CostlySteps, RawProvider, endless, saying
+from providers.hostile import ENDLESS, GOOD, MAX_BYTES, OK, CostlySteps, RawProvider, endless, repeating, saying
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -77,18 +77,6 @@ async def test_an_answer_without_end_is_left_with_a_reason(
     assert why.startswith(f"the answer of {provider.url} ")
 
 
-def dripping(begin: bytes, drip: bytes) -> Talk:
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(begin)
-        while True:
-            writer.write(drip)
-            await writer.drain()
-            await asyncio.sleep(0.001)
-
-    return talk
-
-
 @pytest.mark.parametrize(
     ("begin", "drip"),
     [
@@ -103,7 +91,7 @@ def dripping(begin: bytes, drip: bytes) -> Talk:
 async def test_an_answer_in_drips_ends_with_its_time(
     client: ProviderClient, tls: ssl.SSLContext | None, begin: bytes, drip: bytes
 ) -> None:
-    async with RawProvider(dripping(begin, drip), tls) as provider:
+    async with RawProvider(repeating(begin, drip, pause=0.001), tls) as provider:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await body(client, provider.url)

@@ -10,21 +10,13 @@ from typing import TYPE_CHECKING
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import (
-    ConnectionTerminated,
-    DataReceived,
-    Event,
-    RequestReceived,
-    ResponseReceived,
-    StreamEnded,
-    StreamReset,
-    TrailersReceived,
-)
+from h2.events import DataReceived, Event, RequestReceived, StreamEnded, TrailersReceived
+
+from support.h2_client import connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-_DEADLINE = 30.0  # seconds
 _READ = 65_536  # bytes
 
 Headers = list[tuple[str, str]]
@@ -95,24 +87,16 @@ def _read(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 async def post(port: int, path: str, headers: Headers, *, body: bytes = b"x", trailers: Headers | None = None) -> int:
     """The status of a POST with these headers and trailers, none of which is judged before it is sent."""
-    configuration = H2Configuration(validate_outbound_headers=False)
-    connection = H2Connection(configuration)
-    connection.initiate_connection()
     head = [(":method", "POST"), (":scheme", "http"), (":authority", "api.demo"), (":path", path)]
-    connection.send_headers(1, [*head, *headers])
-    connection.send_data(1, body, end_stream=trailers is None)
-    if trailers is not None:
-        connection.send_headers(1, trailers, end_stream=True)
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        async with asyncio.timeout(_DEADLINE):
-            writer.write(connection.data_to_send())
-            while octets := await reader.read(_READ):
-                for event in connection.receive_data(octets):
-                    if isinstance(event, ResponseReceived):
-                        return int(_read(event.headers)[":status"])
-                    assert not isinstance(event, (StreamReset, ConnectionTerminated)), event
-                writer.write(connection.data_to_send())
-    finally:
-        writer.close()
-    raise AssertionError("the connection ended without an answer")
+    async with connected(port) as client:
+        stream = client.send(
+            _written([*head, *headers]), body, trailers=None if trailers is None else _written(trailers)
+        )
+        response = client.responses[stream]
+        await client.until(lambda: bool(response.headers) or response.over)
+    assert response.headers, f"the stream was reset with {response.reset}"
+    return response.status
+
+
+def _written(headers: Headers) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
