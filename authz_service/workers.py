@@ -315,7 +315,8 @@ class _Process:
             if asked.done():
                 await asyncio.sleep(_PATIENCE)
         self._hung = True
-        self._process.kill()
+        if self._process.returncode is None:  # else it ended just now
+            self._process.kill()
 
     async def ended(self) -> str:
         """Wait for its end, but not for ever; returns how it came."""

@@ -68,7 +68,8 @@ async def stop(process: Process, seconds: float) -> int:
     try:
         return await asyncio.wait_for(process.wait(), seconds)
     except TimeoutError:
-        process.kill()
+        if process.returncode is None:  # else it ended just as the time was over
+            process.kill()
         return await process.wait()
 
 

@@ -15,6 +15,7 @@ from authz_service.demo.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
+    from collections.abc import Coroutine
     from pathlib import Path
 
 _SAYS_UP = "print('up', flush=True); import time; time.sleep(60)"
@@ -39,6 +40,19 @@ async def test_one_that_does_not_heed_is_killed(tmp_path: Path) -> None:
 async def test_one_that_has_ended_can_be_stopped_again(tmp_path: Path) -> None:
     process = await started(_SAYS_UP, tmp_path / "log")
     assert await child.stop(process, 5) == -signal.SIGTERM
+    assert await child.stop(process, 5) == -signal.SIGTERM
+
+
+async def test_one_that_ends_just_as_the_time_is_over_is_not_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = await started(_SAYS_UP, tmp_path / "log")
+
+    async def ended_too_late(waiting: Coroutine[None, None, int], _seconds: float) -> int:
+        await waiting
+        raise TimeoutError
+
+    monkeypatch.setattr(asyncio, "wait_for", ended_too_late)
     assert await child.stop(process, 5) == -signal.SIGTERM
 
 
