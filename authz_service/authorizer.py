@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from authz_service.core import connection, credential, paths
+from authz_service.core.cors import is_preflight
 from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny, Encoded, deny_without_rule
 from authz_service.core.errors import Rejected
 from authz_service.core.footprint import footprint
-from authz_service.core.preflight import is_preflight
 from authz_service.core.reasons import Reason
 from authz_service.rules.policy import no_rule
-from authz_service.tokens.opaque import NeedIntrospection
+from authz_service.tokens.introspection.opaque import NeedIntrospection
 from authz_service.tokens.validator import NeedKeys
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from authz_service.core.upstream import UpstreamHeaders
     from authz_service.rules.conditions import Captures
     from authz_service.rules.policy import Policy, Rule
-    from authz_service.tokens.opaque import Answers
+    from authz_service.tokens.introspection.opaque import Answers
     from authz_service.tokens.validator import Need, Validator
 
-_MOST_REMEMBERED = 8  # rules that one token is used for
+_MAX_REMEMBERED = 8  # rules that one token is used for
 _MADE = 128  # bytes of what is remembered for a rule, beside the headers and the answer
 _RETRY_AFTER_DEADLINE = 1  # seconds: the fetch goes on by itself, and the next request finds its result
 
@@ -134,7 +134,7 @@ class Authorizer:
 
     def _make(self, rule: Rule, claims: Claims) -> _Made:
         """What is kept with the claims for the next request by this rule, and charged on their account."""
-        if len(claims.remembered) >= _MOST_REMEMBERED:  # rules that a reload took away stay no longer than this
+        if len(claims.remembered) >= _MAX_REMEMBERED:  # rules that a reload took away stay no longer than this
             claims.remembered.clear()
             claims.account.refund()
         overwrite, remove = self.upstream.from_claims(claims)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from authz_service.core.attributes import Attributes
-    from authz_service.tools.cases import Case
-    from authz_service.tools.run_cases import Bench, Outcome
+    from authz_service.policy_tools.cases import Case
+    from authz_service.policy_tools.run_cases import Bench, Outcome
 
 _MAX_TOKEN_FILE = 1 << 20  # characters: far beyond max_token_bytes, whose denial one may want to see
 
@@ -106,17 +106,17 @@ class _PrintVersion(argparse.Action):
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from authz_service import workers
+    from authz_service.runtime import supervisor
 
-    workers.run(options.config, options.worker)
+    supervisor.run(options.config, options.worker)
     return 0
 
 
 def _check_config(options: argparse.Namespace) -> int:
-    from authz_service import app
+    from authz_service.runtime import application
 
     try:
-        loaded = app.read(options.config)
+        loaded = application.read(options.config)
     except ConfigError as error:
         print("\n".join(error.problems))
         return 1
@@ -130,10 +130,10 @@ def _explain(options: argparse.Namespace) -> int:
     """Exit status 0: allowed, 1: denied, 2: could not be decided."""
     from authz_service.config.load import load
     from authz_service.core.decision import Allow
+    from authz_service.policy_tools import explanation
+    from authz_service.policy_tools.color import Color
+    from authz_service.policy_tools.explain import UNDECIDED, explain
     from authz_service.telemetry import logs
-    from authz_service.tools import explanation
-    from authz_service.tools.colour import Colour
-    from authz_service.tools.explain import UNDECIDED, explain
 
     try:
         settings, attributes = load(options.config), _attributes(options)
@@ -148,14 +148,14 @@ def _explain(options: argparse.Namespace) -> int:
     if options.json:
         print(explanation.as_json(explained, attributes))
     else:
-        print(explanation.as_text(explained, attributes, Colour(sys.stdout)))
+        print(explanation.as_text(explained, attributes, Color(sys.stdout)))
     if explained.decision.reason in UNDECIDED:
         return 2
     return 0 if isinstance(explained.decision, Allow) else 1
 
 
 def _attributes(options: argparse.Namespace) -> Attributes:
-    from authz_service.tools.request import attributes_of
+    from authz_service.policy_tools.request import attributes_of
 
     headers = [_header(text) for text in options.header]
     if options.token_file is not None:
@@ -184,8 +184,8 @@ def _header(text: str) -> tuple[str, str]:
 def _test(options: argparse.Namespace) -> int:
     """Exit status 0: all pass, 1: some fail, 2: something could not be read or written."""
     from authz_service.config.load import load
-    from authz_service.tools import cases, junit
-    from authz_service.tools.run_cases import Bench
+    from authz_service.policy_tools import cases, junit
+    from authz_service.policy_tools.run_cases import Bench
 
     unreadable: list[str] = []
     outcomes: dict[str, list[Outcome]] = {}
@@ -216,15 +216,15 @@ def _test(options: argparse.Namespace) -> int:
 
 def _attempted(bench: Bench, cases: Iterable[Case]) -> list[Outcome]:
     """Try each case, and print its line as soon as it is known."""
-    from authz_service.tools.colour import Colour
+    from authz_service.policy_tools.color import Color
 
-    colour, outcomes = Colour(sys.stdout), []
+    color, outcomes = Color(sys.stdout), []
     for case in cases:
         outcome = bench.attempt(case)
         outcomes.append(outcome)
-        print(colour("good", "pass") if outcome.passed else colour("bad", "FAIL"), case.name)
+        print(color("good", "pass") if outcome.passed else color("bad", "FAIL"), case.name)
         for line in outcome.differences:
-            print(f"  {colour({'-': 'bad', '+': 'good'}.get(line[0], 'dim'), line)}")
+            print(f"  {color({'-': 'bad', '+': 'good'}.get(line[0], 'dim'), line)}")
     return outcomes
 
 

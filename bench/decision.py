@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from authz_service._pb.external_auth_pb2 import CheckResponse
-from authz_service.app import App
 from authz_service.config.load import load
 from authz_service.config.model import Issuer, Rule
 from authz_service.core.attributes import Attributes
 from authz_service.keys import keyset
 from authz_service.rules.policy import Policy
+from authz_service.runtime.application import App
 from bench.subject import GRPCIO, ISSUER, Subject, check_request, claims
 
 if TYPE_CHECKING:

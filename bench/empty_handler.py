@@ -14,8 +14,8 @@ import uvloop
 
 from authz_service._pb.external_auth_pb2 import CheckResponse
 from authz_service.transport.asyncio_server import AsyncioServer
+from authz_service.transport.ext_authz.codec import response_of
 from authz_service.transport.grpcio_server import GrpcioServer
-from authz_service.transport.mapping import response_of
 
 if TYPE_CHECKING:
     from authz_service.core.decision import Deny

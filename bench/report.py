@@ -113,10 +113,10 @@ def picture(rows: Sequence[Row]) -> str:
     ]
     for number, row in enumerate(rows, 1):
         top, width = number * _BAR, row.load.rate / most * _WIDTH
-        colour = "#2f6f4f" if "asyncio" in row.name else "#8a8f98"
+        color = "#2f6f4f" if "asyncio" in row.name else "#8a8f98"
         lines += [
             f'<text x="{_LABEL - 8}" y="{top + 15}" text-anchor="end">{row.name}</text>',
-            f'<rect x="{_LABEL}" y="{top + 3}" width="{width:.0f}" height="{_BAR - 6}" fill="{colour}"/>',
+            f'<rect x="{_LABEL}" y="{top + 3}" width="{width:.0f}" height="{_BAR - 6}" fill="{color}"/>',
             f'<text x="{_LABEL + width + 6:.0f}" y="{top + 15}">{row.load.rate:,.0f}</text>',
         ]
     return "\n".join([*lines, "</svg>", ""])

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from authz_service.authorizer import Pending
 from authz_service.core.decision import Deny
-from authz_service.tokens.cache import digest_of
+from authz_service.tokens.jwt.cache import digest_of
 from support.signing import Signer, base64url
 from support.trust import ES, ISSUER, NOW, OTHER, RS, STRANGER, THEIRS, Deciding, claims, good
 

@@ -223,7 +223,7 @@ def test_an_unknown_key_waits_for_one_fetch_and_is_decided_by_what_came(
         assert decision.challenge is None
 
 
-def test_where_a_token_is_optional_keys_that_can_not_be_had_do_not_make_its_bearer_anonymous() -> None:
+def test_where_a_token_is_optional_keys_that_cannot_be_had_do_not_make_its_bearer_anonymous() -> None:
     deciding = new()
     deciding.sources["https://idp.example/"].document = None
     pending = deciding.begin("/hello", UNKNOWN)

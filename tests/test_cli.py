@@ -219,7 +219,7 @@ def test_where_nothing_runs_the_healthcheck_fails_and_says_so(
 
 
 @pytest.mark.parametrize("server", ["{grpc_adress: 127.0.0.1:1}", "7", "{grpc_address: nowhere}"])
-def test_a_healthcheck_that_can_not_read_where_to_ask_fails_with_the_problem(
+def test_a_healthcheck_that_cannot_read_where_to_ask_fails_with_the_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], server: str
 ) -> None:
     file = tmp_path / "config.yaml"
@@ -268,7 +268,10 @@ def test_without_its_extra_the_demo_says_what_to_install() -> None:
     assert done.stderr == "authz-service: the demo needs aiohttp: pip install 'authz-service[demo]'\n"
 
 
-@pytest.mark.parametrize("module", ["authz_service.app", "authz_service.workers", "authz_service.tools.explain"])
+@pytest.mark.parametrize(
+    "module",
+    ["authz_service.runtime.application", "authz_service.runtime.supervisor", "authz_service.policy_tools.explain"],
+)
 def test_what_serves_and_explains_does_without_the_demos_libraries(module: str) -> None:
     code = f"import sys; import {module}; sys.exit(bool({{'aiohttp', 'yarl', 'multidict'}} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=HANG_GUARD, check=False)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from authz_service.authorizer import Pending
 from authz_service.core.attributes import Attributes
+from authz_service.core.cors import is_preflight
 from authz_service.core.decision import Allow, Deny, verdict
-from authz_service.core.preflight import is_preflight
 from authz_service.core.reasons import ALLOWANCES
 from support.signing import Signer
 from support.trust import NOW, RS, THEIRS, Deciding, claims, good
@@ -69,7 +69,7 @@ def test_no_policy_and_no_header_of_the_clients_making_finds_a_rule_that_is_not_
     assert decision.rule in offered
 
 
-def test_a_request_that_can_not_be_read_finds_no_policy_either() -> None:
+def test_a_request_that_cannot_be_read_finds_no_policy_either() -> None:
     guarded = deciding({"match": {"hosts": ["a.example"]}}, {"policy": "lax", "access": "public"})
     assert guarded.decide("/", policy="lax", host="b.example").reason == "public"
     assert guarded.decide("/", policy="lax", host="a.example evil").reason == "no_rule"

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 Where = tuple[str | int, ...]  # the keys and list places that lead to a value
 
-LARGEST = 1 << 20  # bytes; the most that a Kubernetes ConfigMap holds
+MAX_BYTES = 1 << 20  # bytes; the most that a Kubernetes ConfigMap holds
 _DEEPEST = 32  # levels; the settings themselves nest eight deep
-_MOST_VALUES = 100_000  # after aliases are followed; a file of the largest size rarely writes more out
+_MAX_VALUES = 100_000  # after aliases are followed; a file of the largest size rarely writes more out
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's where the wheel has it: ten times faster
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # YAML 1.1 section 5.1
@@ -117,8 +117,8 @@ def parse(data: bytes) -> Document:
 
 
 def _decoded(data: bytes) -> str:
-    if len(data) > LARGEST:
-        raise Unreadable(1, f"is larger than {LARGEST >> 20} MiB, the most that a configuration may be")
+    if len(data) > MAX_BYTES:
+        raise Unreadable(1, f"is larger than {MAX_BYTES >> 20} MiB, the most that a configuration may be")
     try:
         text = data.decode("utf-8-sig", "strict")
     except UnicodeDecodeError as error:
@@ -207,7 +207,7 @@ class _Composer:
             if not isinstance(source, yaml.MappingNode):
                 raise Unreadable(_line(node), "<< merges mappings only: write <<: *anchor")
             self._merged += 1 + len(source.value)
-            if self._merged > _MOST_VALUES:
+            if self._merged > _MAX_VALUES:
                 raise Unreadable(_line(node), _UNFOLDS)
             yield from source.value
 
@@ -244,7 +244,7 @@ class _Reader:
 
     def _value(self, node: yaml.Node, where: Where, line: int) -> Any:
         self._values += 1
-        if self._values > _MOST_VALUES or len(where) > _DEEPEST:
+        if self._values > _MAX_VALUES or len(where) > _DEEPEST:
             raise Unreadable(line, _UNFOLDS)
         self._lines[where] = line
         if isinstance(node, yaml.MappingNode):

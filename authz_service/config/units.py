@@ -15,8 +15,8 @@ _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_LONGEST_LEEWAY = 3600.0  # seconds; clocks that are further apart are broken
-_LARGEST = 1 << 30  # gRPC keeps its limits in 32 bits with a sign
+_MAX_LEEWAY = 3600.0  # seconds; clocks that are further apart are broken
+_MAX_BYTES = 1 << 30  # gRPC keeps its limits in 32 bits with a sign
 
 
 def _duration(value: Any) -> float:
@@ -35,7 +35,7 @@ def _positive_duration(value: Any) -> float:
 
 def _leeway(value: Any) -> float:
     seconds = _duration(value)
-    if seconds > _LONGEST_LEEWAY:
+    if seconds > _MAX_LEEWAY:
         raise ValueError("must not be longer than 1h: it prolongs every token's life")
     return seconds
 
@@ -45,7 +45,7 @@ def _size(value: Any) -> int:
     if not match:
         raise ValueError("not a size: write a whole number with a unit, such as 512B, 16KiB or 1MiB")
     size = int(match[1]) * _BYTES[match[2]]
-    if not 0 < size <= _LARGEST:
+    if not 0 < size <= _MAX_BYTES:
         raise ValueError("must be larger than 0B and at most 1GiB")
     return size
 

@@ -36,9 +36,9 @@ _SCOPE_TOKEN = re.compile(r"[!\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 _URL = re.compile(r"https?://[!-~]+")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_LARGEST_PORT = 65535
-_LONGEST_SOCKET_PATH = 107  # sun_path of unix(7) is 108 bytes, the last of them zero
-_LONGEST_QUOTED_PATH = 300  # the end of a path tells more than its beginning
+_MAX_PORT = 65535
+_MAX_SOCKET_PATH = 107  # sun_path of unix(7) is 108 bytes, the last of them zero
+_MAX_QUOTED_PATH = 300  # the end of a path tells more than its beginning
 _CAPTURE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NEVER_MATCHED = {
     "authorization": "the credential is judged, not matched: remove it",
@@ -55,7 +55,7 @@ EMPTY = "is empty: write a value, or remove it"
 
 
 def _shown_path(path: Path) -> str:
-    return shown(str(path), _LONGEST_QUOTED_PATH)
+    return shown(str(path), _MAX_QUOTED_PATH)
 
 
 def _name(value: str) -> str:
@@ -203,8 +203,8 @@ def _socket_path(value: str, folder: Path | None) -> Path:
     if not value or "\0" in value:
         raise ValueError("must name a path: write unix:/path/to.sock")
     path = Path(folder or "", value)
-    if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
-        raise ValueError(f"the socket's path is longer than {_LONGEST_SOCKET_PATH} bytes: choose a shorter one")
+    if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
+        raise ValueError(f"the socket's path is longer than {_MAX_SOCKET_PATH} bytes: choose a shorter one")
     if folder is not None and not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir raises what it cannot look at
         raise ValueError(f"the socket's folder {_shown_path(path.parent)} does not exist: create it first")
     return path
@@ -222,7 +222,7 @@ def host_port(address: str) -> tuple[str, int]:
         ValueError: when it is neither.
     """
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_.-]+)):([0-9]{1,5})", address)
-    if not match or int(match[3]) > _LARGEST_PORT or (match[1] and not _is_v6(match[1])):
+    if not match or int(match[3]) > _MAX_PORT or (match[1] and not _is_v6(match[1])):
         raise ValueError(f"{shown(address)} is no address: write host:port or [v6]:port")
     return match[1] or match[2], int(match[3])
 

@@ -11,7 +11,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from authz_service.config import files
-from authz_service.config.document import LARGEST
+from authz_service.config.document import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,7 @@ def digests_of(paths: Iterable[Path]) -> dict[Path, bytes]:
 
 def _content(file: Path) -> bytes:
     try:
-        return files.read(file, LARGEST)
+        return files.read(file, MAX_BYTES)
     except OSError as error:
         return f"errno {error.errno}".encode()
 

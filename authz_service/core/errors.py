@@ -8,7 +8,7 @@
     |                    (authz_service.providers, authz_service.keys, authz_service.tokens)
     |-- BadMessage       what came over HTTP/1.1 cannot be read, or is larger than allowed (authz_service.http1)
     |-- ConfigError      the configuration is refused; carries every problem found (authz_service.config)
-    `-- StartFailed      the service cannot start: an address in use, an unreadable certificate (authz_service.app)
+    `-- StartFailed      the service cannot start: an address in use, an unreadable certificate (authz_service.runtime)
 
 A ``Rejected`` is the only way in which the code that judges a request says no; everything else that is raised while
 deciding is a fault of ours and becomes an ``internal_error`` denial.

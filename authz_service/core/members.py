@@ -26,7 +26,7 @@ _JSON_TYPES = {
 }
 
 
-def text(members: Mapping[str, Any], name: str) -> str:
+def optional_str(members: Mapping[str, Any], name: str) -> str:
     """A text; empty where the token does not have it.
 
     Raises:
@@ -38,7 +38,7 @@ def text(members: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def texts(members: Mapping[str, Any], names: Iterable[str]) -> Iterable[str]:
+def strings(members: Mapping[str, Any], names: Iterable[str]) -> Iterable[str]:
     """The texts in several members, each of which is one text or a list of them.
 
     Raises:
@@ -57,7 +57,7 @@ def texts(members: Mapping[str, Any], names: Iterable[str]) -> Iterable[str]:
                 yield item
 
 
-def number(members: Mapping[str, Any], name: str, absent: float) -> float:
+def numeric_date(members: Mapping[str, Any], name: str, absent: float) -> float:
     """A finite number that is no boolean (RFC 7519 section 2, NumericDate); ``absent`` where there is none.
 
     Raises:

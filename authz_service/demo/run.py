@@ -147,11 +147,11 @@ async def _show(port: int, wanted: list[Sample]) -> int:
     return unexpected
 
 
-def _paint(colour: str, text: str) -> str:
-    return f"{colour}{text}{_PLAIN}"
+def _paint(color: str, text: str) -> str:
+    return f"{color}{text}{_PLAIN}"
 
 
-def _no_paint(_colour: str, text: str) -> str:
+def _no_paint(_color: str, text: str) -> str:
     return text
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _REFRESH_AHEAD = (0.6, 0.9)  # of the lifetime: time is left to try again, and a hundred issuers spread out
 _JITTER = 0.1  # of a delay, so that many sidecars do not ask at once
 _FIRST_RETRY = 1.0  # seconds after a first failure; doubled with each further one
-_LONGEST_RETRY_WITHOUT_KEYS = 5.0  # seconds: nobody is served meanwhile, so recovery must be quick
+_MAX_RETRY_WITHOUT_KEYS = 5.0  # seconds: nobody is served meanwhile, so recovery must be quick
 _MAX_WAITING = 32  # requests that wait for one fetch: as many can still be answered in the last tenth of a deadline
 _MAX_ABSENT = 1000  # key ids remembered as absent; the oldest make way
 _MAX_TOLD = 10  # key ids in a log line
@@ -273,7 +273,7 @@ class KeyCache:
         serving = self.serving(now)
         settings = self._settings
         if serving is Serving.NOTHING:  # nobody gets in meanwhile, so its word counts for less
-            longest, most_obeyed = _LONGEST_RETRY_WITHOUT_KEYS, settings.min_refresh_interval
+            longest, most_obeyed = _MAX_RETRY_WITHOUT_KEYS, settings.min_refresh_interval
         else:
             longest, most_obeyed = settings.min_refresh_interval, settings.max_refresh_interval
         delay = min(_FIRST_RETRY * 2.0 ** min(self._failures - 1, 16), longest)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from authz_service.core.errors import FetchFailed
 from authz_service.keys import keyset
-from authz_service.keys.discovery import Discovery
 from authz_service.keys.source import Fetched
 from authz_service.providers.client import ProviderClient
+from authz_service.providers.discovery import Discovery
 
 if TYPE_CHECKING:
     from authz_service.config.model import Keys

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from authz_service.core import claim_path
 from authz_service.core.errors import quoted
-from authz_service.core.members import number
+from authz_service.core.members import numeric_date
 from authz_service.core.patterns import CAPTURE
 from authz_service.core.reasons import Reason
 
@@ -198,7 +198,7 @@ def authenticated_within(max_auth_age: float, leeways: Mapping[str, float]) -> C
 
     def unmet(claims: Claims, _captures: Captures, now: float) -> str | None:
         leeway = leeways[claims.issuer]
-        at = -1.0 if claims.members.get("auth_time") is None else number(claims.members, "auth_time", -1.0)
+        at = -1.0 if claims.members.get("auth_time") is None else numeric_date(claims.members, "auth_time", -1.0)
         if at < 0:
             return "the token does not say when the user logged in (auth_time)"
         if at > now + leeway:

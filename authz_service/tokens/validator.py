@@ -15,10 +15,10 @@ from authz_service.core.errors import Rejected, quoted
 from authz_service.core.reasons import Reason
 from authz_service.keys.cache import NoKey
 from authz_service.keys.keyset import ALGORITHMS, MAX_CANDIDATES
-from authz_service.tokens import jws
-from authz_service.tokens.cache import Entry, TokenCache, digest_of
-from authz_service.tokens.claims import valid_until, validate
-from authz_service.tokens.opaque import NeedIntrospection, Servers, claims_of_opaque, claims_of_verified
+from authz_service.tokens.introspection.opaque import NeedIntrospection, Servers, claims_of_opaque, claims_of_verified
+from authz_service.tokens.jwt import jws
+from authz_service.tokens.jwt.cache import Entry, TokenCache, digest_of
+from authz_service.tokens.jwt.claims import valid_until, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from authz_service.keys.cache import KeyCache
     from authz_service.keys.keyset import Key
     from authz_service.telemetry.metrics import Metrics
-    from authz_service.tokens.introspector import Introspector
-    from authz_service.tokens.jws import Jws
-    from authz_service.tokens.opaque import Answers
+    from authz_service.tokens.introspection.introspector import Introspector
+    from authz_service.tokens.introspection.opaque import Answers
+    from authz_service.tokens.jwt.jws import Jws
 
 
 @dataclass(frozen=True, slots=True)

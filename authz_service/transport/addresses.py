@@ -98,7 +98,7 @@ class Held:
             return Shared(address, self._sockets[0].fileno())
         return Shared(f"{address.rpartition(':')[0]}:{self.port}")
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """From now on it is theirs alone. Harmless when called again."""
         for each in self._sockets:
             each.close()

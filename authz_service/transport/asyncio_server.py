@@ -23,12 +23,12 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from authz_service.core.decision import INTERNAL_ERROR
 from authz_service.core.errors import StartFailed
 from authz_service.telemetry.logs import SparseLog, fields
-from authz_service.transport import mapping
 from authz_service.transport.addresses import BACKLOG, bound_with_care, listening_sockets, shared_sockets, unlinked
+from authz_service.transport.ext_authz import codec
 from authz_service.transport.http2.connection import Connection, End
 from authz_service.transport.http2.headers import Status
 from authz_service.transport.http2.memory import MAX_CONNECTIONS, Memory, Share
-from authz_service.transport.tls import ServerContext, certificate_files
+from authz_service.transport.tls.contexts import ServerContext, certificate_files
 
 if TYPE_CHECKING:
     import socket
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from authz_service.config.model import Tls
     from authz_service.core.decision import Deny
     from authz_service.transport.addresses import Shared
-    from authz_service.transport.certificates import CertificateFiles
     from authz_service.transport.http2.call import Call, Unserved
+    from authz_service.transport.tls.certificates import CertificateFiles
 
     # The answer at once, or what awaits it.
     Check = Callable[[bytes, float | None], bytes | Coroutine[None, None, bytes]]
@@ -399,7 +399,7 @@ class _Service:
         """That of a call to Check, and of one of which nobody can tell what it calls."""
         if call.head.path and call.head.path != _CHECK:
             return None
-        return self._refuse(mapping.overloaded(why.cause) if why.temporary else mapping.unreadable(why.cause))
+        return self._refuse(codec.overloaded(why.cause) if why.temporary else codec.unreadable(why.cause))
 
     def _failed(self, call: Call, fault: BaseException) -> None:
         self._logger.error("serving failed", exc_info=fault)

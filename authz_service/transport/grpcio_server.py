@@ -19,12 +19,12 @@ from grpc_reflection.v1alpha import reflection
 
 from authz_service.core.decision import INTERNAL_ERROR
 from authz_service.core.errors import StartFailed
-from authz_service.transport import mapping
 from authz_service.transport.addresses import bound_with_care
-from authz_service.transport.certificates import CertificateFiles
+from authz_service.transport.ext_authz import codec
 from authz_service.transport.http2.call import HEADERS_TOO_LONG, NOT_ONE_MESSAGE
 from authz_service.transport.http2.compression import MAX_HEADER_LIST
 from authz_service.transport.http2.fields import OVERHEAD
+from authz_service.transport.tls.certificates import CertificateFiles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from authz_service.config.model import Tls
     from authz_service.core.decision import Deny
     from authz_service.transport.addresses import Shared
-    from authz_service.transport.certificates import Certificates
+    from authz_service.transport.tls.certificates import Certificates
 
     Check = Callable[[bytes, float | None], Awaitable[bytes]]
 
@@ -129,9 +129,9 @@ class GrpcioServer:
         try:
             data = await _only(messages)
             if data is None:
-                return self._refuse(mapping.unreadable(NOT_ONE_MESSAGE.cause))
+                return self._refuse(codec.unreadable(NOT_ONE_MESSAGE.cause))
             if _octets_of(context) > MAX_HEADER_LIST:
-                return self._refuse(mapping.unreadable(HEADERS_TOO_LONG.cause))
+                return self._refuse(codec.unreadable(HEADERS_TOO_LONG.cause))
             return await self._check(data, context.time_remaining())
         except Exception:
             self._logger.exception("serving failed")

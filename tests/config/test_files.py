@@ -16,8 +16,8 @@ from authz_service.config.load import load, server_of
 from authz_service.core.errors import ConfigError, FetchFailed
 from authz_service.keys.file_source import FileSource
 from authz_service.keys.snapshot import SnapshotFile
-from authz_service.tokens.client_authentication import SecretFile
-from authz_service.transport.certificates import CertificateFiles
+from authz_service.providers.client_authentication import SecretFile
+from authz_service.transport.tls.certificates import CertificateFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable

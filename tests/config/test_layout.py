@@ -213,4 +213,4 @@ def guarded() -> Iterator[None]:
 )  # fmt: skip
 @pytest.mark.usefixtures("guarded")
 def test_a_text_of_the_largest_size_is_looked_at_in_linear_time(before: str, unit: str) -> None:
-    look(before + unit * (document.LARGEST // len(unit)), max_levels=MAX_LEVELS)
+    look(before + unit * (document.MAX_BYTES // len(unit)), max_levels=MAX_LEVELS)

@@ -176,7 +176,7 @@ def test_a_socket_needs_a_folder_that_exists_and_a_path_that_fits(refuses: Refus
     ],
 )
 @pytest.mark.parametrize("parser", PARSERS)
-def test_a_text_that_can_not_be_read_is_refused_with_the_reason_and_the_line(
+def test_a_text_that_cannot_be_read_is_refused_with_the_reason_and_the_line(
     refuses: Refuses, monkeypatch: pytest.MonkeyPatch, parser: str, text: str | bytes, problem: str
 ) -> None:
     monkeypatch.setattr(document, "_PARSER", PARSERS[parser])

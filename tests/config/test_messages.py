@@ -13,7 +13,7 @@ from authz_service.config import document
 from authz_service.config.messages import _TEXTS, _flat, nearest, problems
 from authz_service.config.model import Rule, Settings
 from authz_service.config.values import Many, OrAbsent
-from authz_service.tools.cases import Cases
+from authz_service.policy_tools.cases import Cases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

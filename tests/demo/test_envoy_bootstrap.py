@@ -87,7 +87,7 @@ async def test_an_envoy_that_is_not_ready_in_time_is_ended_and_told(
     assert envoy._process.returncode is not None
 
 
-async def test_a_binary_that_this_machine_can_not_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_binary_that_this_machine_cannot_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     foreign = tmp_path / "envoy"
     foreign.write_bytes(b"\x00not for this processor")
     foreign.chmod(0o755)

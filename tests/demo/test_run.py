@@ -77,17 +77,17 @@ async def test_each_row_is_marked_and_the_unexpected_ones_are_counted(capsys: py
 
 
 @pytest.mark.parametrize(
-    ("is_terminal", "no_color", "coloured"), [("yes", "", "yes"), ("yes", "1", "no"), ("no", "", "no")]
+    ("is_terminal", "no_color", "colored"), [("yes", "", "yes"), ("yes", "1", "no"), ("no", "", "no")]
 )
-async def test_colour_is_for_terminals_whose_user_has_not_declined_it(
+async def test_color_is_for_terminals_whose_user_has_not_declined_it(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     is_terminal: str,
     no_color: str,
-    coloured: str,
+    colored: str,
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal == "yes")
     monkeypatch.setenv("NO_COLOR", no_color)
     async with Upstream() as upstream:
         await _show(upstream.port, [_ANSWERED])
-    assert ("\033[" in capsys.readouterr().out) == (coloured == "yes")
+    assert ("\033[" in capsys.readouterr().out) == (colored == "yes")

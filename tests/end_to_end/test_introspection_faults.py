@@ -21,7 +21,7 @@ from keys.fakes import Provider
 
 from authz_service.demo.identity_provider import CLIENT_ID, IdentityProvider
 from authz_service.demo.introspection import API_SECRET
-from authz_service.tokens.breaker import FAILURES_TO_PROBE, MAX_BACKOFF
+from authz_service.tokens.introspection.breaker import FAILURES_TO_PROBE, MAX_BACKOFF
 from support.endless import endless
 from support.introspected import Introspected, header_of, introspected, issuer_of, reason_of
 

@@ -20,8 +20,8 @@ from aiohttp import web
 from keys.fakes import Provider, jwk, jwks, private_key
 
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
-from authz_service.app import App
 from authz_service.config.load import load
+from authz_service.runtime.application import App
 from support.endless import endless
 
 if TYPE_CHECKING:

@@ -393,7 +393,7 @@ async def test_an_address_that_somebody_has_ends_it_before_a_worker_is_started(t
         assert await run(service) == (1, f"authz-service: cannot listen on {address}: in use\n")
 
 
-async def test_two_of_them_can_not_have_one_address(service: Service) -> None:
+async def test_two_of_them_cannot_have_one_address(service: Service) -> None:
     async with service.running():
         served_by(service)
         status, said = await run(service)
@@ -402,7 +402,7 @@ async def test_two_of_them_can_not_have_one_address(service: Service) -> None:
         assert await service.once(good()) == "one ok"
 
 
-def test_what_can_not_be_shared_is_refused_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_shared_is_refused_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     service = Service(tmp_path, "grpcio", "unix")
     assert main(["check-config", str(service.file)]) == 1
     assert f"server.workers: {NOT_SHARED}" in capsys.readouterr().out

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from keys.fakes import FakeSource
 
-from authz_service.assembly import assemble, key_cache_of
 from authz_service.authorizer import Pending
 from authz_service.config.model import Settings
+from authz_service.policy_tools.explain import explained
+from authz_service.policy_tools.explanation import as_json
+from authz_service.runtime.assembly import assemble, key_cache_of
 from authz_service.telemetry import logs
 from authz_service.telemetry.logs import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.validator import TrustedIssuer
-from authz_service.tools.explain import explained
-from authz_service.tools.explanation import as_json
-from authz_service.transport.servicer import Servicer, Terms
+from authz_service.transport.ext_authz.servicer import Servicer, Terms
 from fuzz.issuers import AUDIENCE, MAIN, NOW, OTHER, published
 
 if TYPE_CHECKING:

@@ -62,7 +62,7 @@ async def test_a_file_that_is_replaced_by_a_half_written_one_fails_until_it_is_w
 
 
 @pytest.mark.parametrize("kind", ["absent", "a directory", "a dangling link", "a loop of links"])
-async def test_what_can_not_be_read_fails_with_the_reason_and_without_the_path_of_the_file(
+async def test_what_cannot_be_read_fails_with_the_reason_and_without_the_path_of_the_file(
     tmp_path: Path, kind: str
 ) -> None:
     file = tmp_path / "jwks.json"

@@ -17,8 +17,8 @@ from aiohttp import web
 
 from authz_service.config.model import Keys
 from authz_service.core.errors import FetchFailed
-from authz_service.keys.discovery import metadata_urls
 from authz_service.keys.http_source import HttpSource, lifetime_of
+from authz_service.providers.discovery import metadata_urls
 from keys.fakes import Provider, jwks
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ async def test_plain_http_does_not_leave_the_machine_unless_allowed(provider: Pr
     assert await fetched("https://issuer.example", jwks_uri=uri, allow_http=True) == ["a"]
 
 
-async def test_metadata_can_not_lead_to_plain_http_off_the_machine(provider: Provider) -> None:
+async def test_metadata_cannot_lead_to_plain_http_off_the_machine(provider: Provider) -> None:
     provider.serve(OPENID, metadata(provider.origin, "http://keys.example/keys"))
     assert await failure(provider.origin) == "plain http off this machine is not allowed: http://keys.example/keys"
 
@@ -388,7 +388,7 @@ async def test_a_provider_that_is_down_fails_with_a_reason() -> None:
 
 
 @pytest.mark.parametrize("uri", ["https://name.invalid/keys?secret=s3cret", "https://a..example/?secret=s3cret"])
-async def test_a_name_that_can_not_be_resolved_fails_with_a_reason(uri: str) -> None:
+async def test_a_name_that_cannot_be_resolved_fails_with_a_reason(uri: str) -> None:
     why = await failure("https://issuer.example", jwks_uri=uri)
     assert why == f"the host name of {uri.partition('?')[0]} cannot be resolved"
 
@@ -536,7 +536,7 @@ async def test_a_provider_without_tls_on_an_https_address_is_refused(provider: P
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAA\n"])
-async def test_a_trust_anchor_that_can_not_be_read_fails_the_fetch_and_the_next_may_succeed(
+async def test_a_trust_anchor_that_cannot_be_read_fails_the_fetch_and_the_next_may_succeed(
     authority: trustme.CA, tmp_path: Path, content: bytes | None
 ) -> None:
     file = tmp_path / "ca.pem"

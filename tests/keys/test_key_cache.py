@@ -760,7 +760,7 @@ async def test_a_snapshot_whose_time_has_passed_or_has_not_come_is_not_believed(
         assert "snapshot refused" in [record.message for record in caplog.records]
 
 
-async def test_a_snapshot_that_can_not_be_written_costs_nothing_else(
+async def test_a_snapshot_that_cannot_be_written_costs_nothing_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = Kept("a", snapshot=tmp_path / "gone" / "keys.json")

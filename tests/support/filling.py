@@ -17,12 +17,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokens.servers import Asking, FakeClient, said
+from tokens.introspection.servers import Asking, FakeClient, said
 
 from authz_service.authorizer import Pending
 from authz_service.core import strict_json
 from authz_service.core.decision import Allow
-from authz_service.transport.mapping import response_of
+from authz_service.transport.ext_authz.codec import response_of
 from support.shapes import SHAPES
 from support.signing import base64url
 from support.trust import ES, NOW, Deciding, claims

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
-from authz_service.app import App
 from authz_service.config.load import load
 from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from authz_service.demo.introspection import API_ID, API_SECRET
+from authz_service.runtime.application import App
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -19,7 +19,7 @@ from authz_service.core.upstream import UpstreamHeaders
 from authz_service.keys.cache import KeyCache
 from authz_service.rules.policy import Policy
 from authz_service.telemetry.metrics import Metrics
-from authz_service.tokens.cache import TokenCache
+from authz_service.tokens.jwt.cache import TokenCache
 from authz_service.tokens.validator import TrustedIssuer, Validator
 from support.signing import Signer
 

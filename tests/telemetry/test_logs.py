@@ -321,7 +321,7 @@ class BrokenStream(io.StringIO):
         raise BlockingIOError("the reader is too slow")
 
 
-def test_a_stream_that_can_not_be_written_to_costs_the_line_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_stream_that_cannot_be_written_to_costs_the_line_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
     closed = io.StringIO()
     closed.close()
     for stream in (BrokenStream(), closed):

@@ -1,4 +1,4 @@
-"""Throwaway certificates as files, the way a mounted secret holds them."""
+"""EphemeralIssuer certificates as files, the way a mounted secret holds them."""
 
 from __future__ import annotations
 

@@ -164,16 +164,16 @@ def test_a_port_that_is_held_is_nobody_elses_and_answers_nobody_until_one_listen
     socket.create_connection(where).close()
     for each in listening:
         each.close()
-    held.let_go()
-    held.let_go()  # harmless
-    Held(shared.address).let_go()
+    held.release()
+    held.release()  # harmless
+    Held(shared.address).release()
 
 
 def test_every_address_of_a_name_is_held_at_one_port() -> None:
     held = Held("localhost:0")
     with pytest.raises(StartFailed, match="in use"):
         Held(f"127.0.0.1:{held.port}")
-    held.let_go()
+    held.release()
 
 
 def test_a_unix_socket_that_is_held_is_removed_unless_another_process_has_put_its_own_there(tmp_path: Path) -> None:
@@ -190,9 +190,9 @@ def test_a_unix_socket_that_is_held_is_removed_unless_another_process_has_put_it
     assert path.exists()
     path.unlink()
     held.remove()  # harmless
-    held.let_go()
+    held.release()
     again = Held(f"unix:{path}")
-    again.let_go()
+    again.release()
     again.remove()
     assert not path.exists()
 
@@ -200,14 +200,14 @@ def test_a_unix_socket_that_is_held_is_removed_unless_another_process_has_put_it
 def test_the_socket_of_a_successor_is_left_to_it_though_it_got_the_number_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "s"
     held = Held(f"unix:{path}")
-    held.let_go()  # and those who shared it accept nothing any more, but still finish what is in flight
+    held.release()  # and those who shared it accept nothing any more, but still finish what is in flight
     successor = Held(f"unix:{path}")
     os.utime(path, (1, 1))  # another time, as it would be
     held.remove()
     assert path.is_socket()
-    successor.let_go()
+    successor.release()
 
 
-def test_an_address_that_can_not_be_had_can_not_be_held(tmp_path: Path) -> None:
+def test_an_address_that_cannot_be_had_cannot_be_held(tmp_path: Path) -> None:
     with pytest.raises(StartFailed, match="in use, or not allowed"):
         Held(f"unix:{tmp_path / 'nowhere' / 's'}")

@@ -28,10 +28,10 @@ from authz_service._pb.external_auth_pb2 import CheckResponse
 from authz_service.core.errors import StartFailed
 from authz_service.transport import asyncio_server
 from authz_service.transport.asyncio_server import SERVICE, AsyncioServer
+from authz_service.transport.ext_authz.codec import response_of
 from authz_service.transport.http2 import frames
 from authz_service.transport.http2.connection import DRAINING, GRACE, OPENING, QUIET, End
-from authz_service.transport.http2.frames import MOST_WINDOW
-from authz_service.transport.mapping import response_of
+from authz_service.transport.http2.frames import MAX_WINDOW
 from transport.http2.client import GRPC, Speaker, data, framed
 from transport.pki import TlsFiles
 
@@ -47,7 +47,7 @@ ANSWER = b"a" * 2000  # as long as answers are
 CALLS = 8_000  # whose answers are more than all buffers between two sockets take
 STREAMS = range(1, 2 * CALLS, 2)
 REQUEST = b"r" * 500
-MOST_AT_ONCE = 2 << 20  # octets that answer all that an event loop reads at once, which is 256 KiB
+MAX_AT_ONCE = 2 << 20  # octets that answer all that an event loop reads at once, which is 256 KiB
 
 
 class Checks:
@@ -188,7 +188,7 @@ async def test_who_does_not_read_is_not_read_from_and_little_is_kept_for_it(
 ) -> None:
     async with pouring(server, CALLS) as slow:
         kept = peers(server)[0]._transport.get_write_buffer_size()
-        assert asyncio_server._WRITTEN < kept < asyncio_server._WRITTEN + MOST_AT_ONCE
+        assert asyncio_server._WRITTEN < kept < asyncio_server._WRITTEN + MAX_AT_ONCE
         asked = checks.asked
         assert asked < CALLS
         async with caller(server) as other:  # nobody else notices
@@ -259,7 +259,7 @@ async def test_who_asks_much_at_once_is_answered_by_turns_with_others(server: As
     async with caller(server) as eager, caller(server) as other:
         await eager.answered(eager.check())
         await other.answered(other.check())
-        eager.say(frames.window_update(0, MOST_WINDOW - 65_535), frames.settings({4: MOST_WINDOW}))
+        eager.say(frames.window_update(0, MAX_WINDOW - 65_535), frames.settings({4: MAX_WINDOW}))
         eager.say(*(eager.check() for _ in range(2000)))
         await other.answered(other.check())
         assert checks.asked < 1500
@@ -424,8 +424,8 @@ async def paused(server: AsyncioServer) -> AsyncIterator[Caller]:
     slow.connect(("127.0.0.1", server.port))
     async with caller(server, slow) as client:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined] # it is one that reads
-        client.say(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: MOST_WINDOW}))
-        client.say(frames.window_update(0, MOST_WINDOW - 65_535))
+        client.say(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: MAX_WINDOW}))
+        client.say(frames.window_update(0, MAX_WINDOW - 65_535))
         yield client
         client.writer.transport.abort()  # else it would wait until the server has read all
 

@@ -18,8 +18,8 @@ from authz_service.core.reasons import Reason
 from authz_service.telemetry.logs import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 from authz_service.transport.asyncio_server import AsyncioServer
+from authz_service.transport.ext_authz.servicer import Servicer, Terms
 from authz_service.transport.grpcio_server import SERVICE, GrpcioServer
-from authz_service.transport.servicer import Servicer, Terms
 from support.h2_client import Response, connected
 from transport.http2.client import framed
 from transport.http2.test_every_call import FIELDS
@@ -148,7 +148,7 @@ UNREADABLE: dict[str, tuple[Fields, bytes, Fields | None]] = {
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
-async def test_a_call_that_can_not_be_read_is_denied_logged_and_counted(
+async def test_a_call_that_cannot_be_read_is_denied_logged_and_counted(
     what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "authz.decision")

@@ -136,7 +136,7 @@ async def test_a_server_with_another_certificate_is_not_this_sidecar(authority: 
 
 @pytest.mark.parametrize("spoilt", ["absent", "empty", "no certificate"])
 @pytest.mark.parametrize("file", ["certificate", "key"])
-async def test_certificates_that_can_not_be_read_are_a_no_with_the_reason(
+async def test_certificates_that_cannot_be_read_are_a_no_with_the_reason(
     authority: trustme.CA, spoilt: str, file: str, tmp_path: Path
 ) -> None:
     files = TlsFiles(tmp_path, authority.issue_cert("a.example"), authority)

@@ -26,10 +26,10 @@ from authz_service.core.reasons import Reason
 from authz_service.telemetry.logs import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 from authz_service.transport.asyncio_server import AsyncioServer
+from authz_service.transport.ext_authz.codec import response_of
+from authz_service.transport.ext_authz.servicer import Servicer, Terms
 from authz_service.transport.grpcio_server import SERVICE, GrpcioServer
 from authz_service.transport.http2.frames import PREFACE, settings
-from authz_service.transport.mapping import response_of
-from authz_service.transport.servicer import Servicer, Terms
 from support.missing import not_proved
 from transport.pki import TlsFiles
 from transport.wire import EPOCH, check_request, padding, read
@@ -149,7 +149,7 @@ async def test_it_moves_bytes_over_a_unix_socket_for_owner_and_group(tmp_path: P
         assert await asked_once(f"unix:{path}") == b"answer to x"
 
 
-async def test_a_second_server_on_the_port_can_not_start_and_the_first_serves_on() -> None:
+async def test_a_second_server_on_the_port_cannot_start_and_the_first_serves_on() -> None:
     async with running() as server:
         for address in (f"127.0.0.1:{server.port}", f"localhost:{server.port}", f"0.0.0.0:{server.port}"):
             with pytest.raises(StartFailed, match=f"cannot listen on {address}"):
@@ -163,7 +163,7 @@ async def test_a_port_that_another_program_serves_is_an_error() -> None:
         await server_of(f"127.0.0.1:{other.getsockname()[1]}").start()
 
 
-async def test_a_second_server_on_the_unix_socket_can_not_start_and_the_first_serves_on(tmp_path: Path) -> None:
+async def test_a_second_server_on_the_unix_socket_cannot_start_and_the_first_serves_on(tmp_path: Path) -> None:
     address = f"unix:{tmp_path / 'authz.sock'}"
     async with running(address):
         with pytest.raises(StartFailed, match="another process serves it"):
@@ -182,7 +182,7 @@ async def test_a_socket_left_behind_by_a_crash_is_replaced(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("address", ["unix:{folder}/absent/s", "unix:{folder}", "192.0.2.1:9191", "name.invalid:9191"])
-async def test_an_address_that_can_not_be_had_is_an_error_that_names_it(address: str, tmp_path: Path) -> None:
+async def test_an_address_that_cannot_be_had_is_an_error_that_names_it(address: str, tmp_path: Path) -> None:
     with pytest.raises(StartFailed, match="cannot listen on"):
         await server_of(address.format(folder=tmp_path)).start()
 
@@ -655,7 +655,7 @@ async def test_words_between_the_certificates_of_an_authority_may_be_in_any_lang
         assert await asked_once(f"127.0.0.1:{server.port}", credentials=shown) == b"answer to x"
 
 
-def test_certificates_that_can_not_be_used_are_an_error_before_anything_listens(
+def test_certificates_that_cannot_be_used_are_an_error_before_anything_listens(
     certificate: trustme.LeafCert, tmp_path: Path
 ) -> None:
     files = TlsFiles(tmp_path, certificate)

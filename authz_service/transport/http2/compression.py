@@ -31,7 +31,7 @@ _MAX_RESIZES: Final = 64  # of the table, in front of a block: two can say all
 _STATIC: Final = (None, *(Field(name, value) for name, value in HeaderTable.STATIC_TABLE))
 _TABLE: Final = 4096  # octets of the dynamic table: the default, which our settings leave
 # A longer string is never decoded: it has more characters than any entry, also where each takes the longest code.
-MAX_STRING: Final = _TABLE * huffman.LONGEST_CODE // 8
+MAX_STRING: Final = _TABLE * huffman.MAX_CODE // 8
 _INDEXED, _INCREMENTAL, _RESIZE = 0x80, 0x40, 0x20
 _INDEX, _NAME_INCREMENTAL, _NAME, _SIZE, _LENGTH = 0x7F, 0x3F, 0x0F, 0x1F, 0x7F  # the prefix of a number: all bits set
 _HUFFMAN, _MORE = 0x80, 0x80

@@ -36,8 +36,8 @@ from authz_service.transport.http2.frames import (
     FRAME_BYTES,
     HEADER,
     HEADER_BYTES,
-    MOST_STREAM,
-    MOST_WINDOW,
+    MAX_STREAM,
+    MAX_WINDOW,
     PREFACE,
     ConnectionFault,
     ErrorCode,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from authz_service.transport.http2.memory import Share
 
 # What the peer may have in flight.
-MOST_STREAMS: Final = 1000  # at once; Envoy opens another connection for more
+MAX_STREAMS: Final = 1000  # at once; Envoy opens another connection for more
 STREAM_WINDOW: Final = 1 << 20  # octets of a request ahead of our reading
 CONNECTION_WINDOW: Final = 16 << 20
 FREE_STREAMS: Final = 64  # those beyond count by what they take, as what they bring does; see memory.py
@@ -67,14 +67,14 @@ STREAM_OCTETS: Final = 1024
 _BLOCK_OCTETS = 2 * MAX_STRING  # of a header block that comes in parts
 
 # What a peer may do between two ticks beside calling. A proxy does a few of each a call; each call lends it some more.
-MOST_FRAMES: Final = 2000  # that are no call: WINDOW_UPDATE, PING, SETTINGS, PRIORITY, empty DATA...
+MAX_FRAMES: Final = 2000  # that are no call: WINDOW_UPDATE, PING, SETTINGS, PRIORITY, empty DATA...
 FRAMES_A_CALL: Final = 10
 _LOOKS_A_FRAME = 100  # a frame that makes us look at every call counts once more for so many of them
 # Of streams that we reset because it broke the protocol (CVE-2025-8671). Each call that was answered lends one more.
-MOST_RESETS: Final = 1000
+MAX_RESETS: Final = 1000
 # Of one header block (CVE-2024-27316): beyond the 8 MiB of a client's headers that Envoy can be made to take.
 MAX_HEADER_BLOCK: Final = 16 << 20
-MOST_CONTINUATIONS: Final = MAX_HEADER_BLOCK // FRAME_BYTES + 100
+MAX_CONTINUATIONS: Final = MAX_HEADER_BLOCK // FRAME_BYTES + 100
 
 # In ticks.
 QUIET: Final = 30  # after which a PING asks whether anybody is there, or a write must have gone on
@@ -93,7 +93,7 @@ _ALIVE, _DRAIN = b"alive?\0\0", b"drain..."
 _PREFIX = 5  # octets before a gRPC message: whether it is compressed, and its length
 _PRIORITY_BYTES = 5
 _CODE_BYTES, _PING_BYTES, _SETTING_BYTES = 4, 8, 6
-_NOT_TOLD = MOST_STREAM + 1  # instead of the last stream that is served, as long as it may be any
+_NOT_TOLD = MAX_STREAM + 1  # instead of the last stream that is served, as long as it may be any
 _CALL_WORK, _MAX_WORK = 256, 32 << 10  # of one turn: a hundred calls, or so many octets of header blocks
 _REMEMBERED_RESETS = 1000  # streams of which frames may still be on their way when we have ended them
 
@@ -172,7 +172,7 @@ class Connection:
         self._asked = False  # whether anybody is there
         self._drain: int | None = None  # at which tick it began
         self._most_stream = _NOT_TOLD  # the last one that is served
-        self._frames_left, self._resets_left = MOST_FRAMES, MOST_RESETS
+        self._frames_left, self._resets_left = MAX_FRAMES, MAX_RESETS
         self.over = False
         self.stopped = False  # whether nothing is taken, now or any more
         self._work = 0  # done in this turn
@@ -187,7 +187,7 @@ class Connection:
         self._out += (
             frames.settings(
                 {
-                    frames.SETTINGS_MAX_CONCURRENT_STREAMS: MOST_STREAMS,
+                    frames.SETTINGS_MAX_CONCURRENT_STREAMS: MAX_STREAMS,
                     frames.SETTINGS_INITIAL_WINDOW_SIZE: STREAM_WINDOW,
                     # What we can take in, not what we read: a longer list is answered here, and must not fail there.
                     frames.SETTINGS_MAX_HEADER_LIST_SIZE: MAX_HEADER_BLOCK,
@@ -234,8 +234,8 @@ class Connection:
         if self.over:
             return
         self._ticks += 1
-        self._frames_left = MOST_FRAMES
-        self._resets_left = min(self._resets_left + MOST_RESETS // 10, MOST_RESETS)
+        self._frames_left = MAX_FRAMES
+        self._resets_left = min(self._resets_left + MAX_RESETS // 10, MAX_RESETS)
         silent = self._ticks - self._heard
         if not writing and (opening := self._opening()) is not None and self._ticks - opening > OPENING:
             self._end(ErrorCode.PROTOCOL_ERROR, End.UNFINISHED, "what was begun was not finished in time")
@@ -257,7 +257,7 @@ class Connection:
         """
         if self._drain is None and not self.over:
             self._drain = self._ticks
-            self._out += (frames.goaway(MOST_STREAM, ErrorCode.NO_ERROR), frames.frame(frames.PING, 0, 0, _DRAIN))
+            self._out += (frames.goaway(MAX_STREAM, ErrorCode.NO_ERROR), frames.frame(frames.PING, 0, 0, _DRAIN))
             self._flush()
 
     def lost(self) -> None:
@@ -300,7 +300,7 @@ class Connection:
             if end - start < size:
                 break
             at = start + size
-            stream &= MOST_STREAM
+            stream &= MAX_STREAM
             if self._block is not None or not self._set:
                 self._in_turn(kind, stream)
             try:
@@ -379,7 +379,7 @@ class Connection:
     def _more_headers(self, incoming: _Incoming, part: bytes) -> None:
         self._block_octets += len(part)
         self._block_frames += 1
-        if self._block_octets > MAX_HEADER_BLOCK or self._block_frames > MOST_CONTINUATIONS:
+        if self._block_octets > MAX_HEADER_BLOCK or self._block_frames > MAX_CONTINUATIONS:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block without end")
         incoming.block.feed(part)
         self._work += len(part)
@@ -402,7 +402,7 @@ class Connection:
 
     def _has_room_for_streams(self) -> bool:
         """Whether the last one can be kept, which counts as long as it is."""
-        room = len(self._calls) <= MOST_STREAMS and self._share.fits(STREAM_OCTETS)
+        room = len(self._calls) <= MAX_STREAMS and self._share.fits(STREAM_OCTETS)
         self._share.hold(STREAM_OCTETS)
         return room
 
@@ -584,7 +584,7 @@ class Connection:
             self._frames_left -= len(self._calls) // _LOOKS_A_FRAME
             for call in self._calls.values():
                 call.window += change
-                if call.window > MOST_WINDOW:
+                if call.window > MAX_WINDOW:
                     raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too large")
             self._release()
 
@@ -617,7 +617,7 @@ class Connection:
         self._tolerate()
         if len(payload) != _CODE_BYTES:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE of another length")
-        increment = int.from_bytes(payload, "big") & MOST_WINDOW
+        increment = int.from_bytes(payload, "big") & MAX_WINDOW
         if stream == 0:
             self._widen(increment)
         else:
@@ -627,7 +627,7 @@ class Connection:
         if increment == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
         self._window += increment
-        if self._window > MOST_WINDOW:
+        if self._window > MAX_WINDOW:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too large")
         self._release()
 
@@ -637,7 +637,7 @@ class Connection:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
         if (call := self._calls.get(stream)) is not None:
             call.window += increment
-            if call.window > MOST_WINDOW:
+            if call.window > MAX_WINDOW:
                 raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too large")
             if stream in self._held:
                 self._release_of(call)
@@ -747,7 +747,7 @@ class Connection:
         if call.reset is not None:  # section 8.1: the rest of the request is not wanted
             self._out.append(frames.reset(call.stream, call.reset))
             self._remember_reset(call.stream)
-        elif self._resets_left < MOST_RESETS:
+        elif self._resets_left < MAX_RESETS:
             self._resets_left += 1
         if self._most_stream != _NOT_TOLD:
             self._close_if_drained()
@@ -855,7 +855,7 @@ def _why_no_message(data: bytes, head: Head) -> Unserved:
 
 def _require_other(stream: int, priority: bytes) -> None:
     """A stream does not depend on itself (RFC 7540 section 5.3.1); beyond that, priorities say nothing to us."""
-    if int.from_bytes(priority[:_CODE_BYTES], "big") & MOST_STREAM == stream:
+    if int.from_bytes(priority[:_CODE_BYTES], "big") & MAX_STREAM == stream:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
 
 
@@ -865,5 +865,5 @@ def _require_allowed(name: int, value: int) -> None:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
     if name == frames.SETTINGS_MAX_FRAME_SIZE and not FRAME_BYTES <= value < 1 << 24:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE that may not be")
-    if name == frames.SETTINGS_INITIAL_WINDOW_SIZE and value > MOST_WINDOW:
+    if name == frames.SETTINGS_INITIAL_WINDOW_SIZE and value > MAX_WINDOW:
         raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too large")

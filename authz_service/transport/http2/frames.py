@@ -13,8 +13,8 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # section 3.4
 HEADER: Final = Struct(">BHBBI")  # the length's high octet and the rest of it, type, flags, stream
 HEADER_BYTES: Final = 9
 FRAME_BYTES: Final = 16_384  # the longest frame: the default, which neither side of ours raises
-MOST_WINDOW: Final = (1 << 31) - 1
-MOST_STREAM: Final = (1 << 31) - 1
+MAX_WINDOW: Final = (1 << 31) - 1
+MAX_STREAM: Final = (1 << 31) - 1
 
 # Types (section 6). Plain numbers, since each frame that comes is compared with them.
 DATA: Final = 0x0

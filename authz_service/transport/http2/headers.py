@@ -29,7 +29,7 @@ from authz_service.transport.http2.fields import (
 )
 from authz_service.transport.http2.frames import ErrorCode, StreamFault
 
-_REMEMBERED, _LONGEST = 32, 1024  # blocks, and octets of each: a proxy repeats a handful
+_REMEMBERED, _MAX_OCTETS = 32, 1024  # blocks, and octets of each: a proxy repeats a handful
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TIMEOUT_DIGITS = 8
 _LENGTH_DIGITS = 18  # of a number that no request reaches; Python itself refuses to read one of thousands
@@ -100,14 +100,14 @@ class HeaderBlocks:
         head = self._heads.get(read)
         if head is None:
             head = _head_of(read)
-            if sum(field.octets for field in read) <= _LONGEST:
+            if sum(field.octets for field in read) <= _MAX_OCTETS:
                 _remember(self._heads, read, head)
         return head
 
     def _new(self, octets: bytes) -> Head:
         before = self._changes
         head = self.head_of(self.decoded(octets))
-        if self._changes == before and len(octets) <= _LONGEST:
+        if self._changes == before and len(octets) <= _MAX_OCTETS:
             _remember(self._blocks, octets, head)
         return head
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
-LONGEST_CODE: Final = 30  # bits
+MAX_CODE: Final = 30  # bits
 _BITS = 8
 _EOS = 256  # a symbol that no string may hold
 _ROOT: Final = 1  # a place in the tree is the bits that lead there, behind a 1 that keeps their number

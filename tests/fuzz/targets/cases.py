@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 
 from authz_service.core.errors import ConfigError
-from authz_service.tools import cases
-from authz_service.tools.run_cases import Bench
+from authz_service.policy_tools import cases
+from authz_service.policy_tools.run_cases import Bench
 from fuzz import files
 from fuzz.problems import require_located
 from fuzz.secrets import is_secret

@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 from transport.wire import Answer, read
 
 from authz_service._pb.external_auth_pb2 import CheckRequest
-from authz_service.transport.mapping import attributes_of
+from authz_service.transport.ext_authz.codec import attributes_of
 from fuzz.issuers import signing_inputs, tokens
 from fuzz.secrets import is_secret
 from fuzz.sidecar import IDENTITY, logged, sidecar

@@ -21,12 +21,12 @@ import yaml
 from keys.fakes import FakeSource
 from yaml.resolver import Resolver
 
-from authz_service.assembly import assemble, key_cache_of
 from authz_service.authorizer import Pending
 from authz_service.config.load import load, load_with_warnings, schema, server_of
 from authz_service.core.attributes import Attributes
 from authz_service.core.decision import Allow
 from authz_service.core.errors import ConfigError
+from authz_service.runtime.assembly import assemble, key_cache_of
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.validator import TrustedIssuer
 from fuzz import files

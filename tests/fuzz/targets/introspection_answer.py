@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from authz_service.config.model import Introspection, Issuer
 from authz_service.core import strict_json
-from authz_service.tokens.claims import validate
-from authz_service.tokens.introspection import Answer, judge
+from authz_service.tokens.introspection.response import Answer, judge
+from authz_service.tokens.jwt.claims import validate
 from fuzz.issuers import AUDIENCE, LEEWAY, MAIN, NOW, claims
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import jwt
 
 from authz_service.core.claims import Claims
 from authz_service.core.errors import Rejected
-from authz_service.tokens import jws
+from authz_service.tokens.jwt import jws
 from fuzz.issuers import AUDIENCE, ISSUERS, LEEWAY, NOW, SIGNERS, signing_inputs
 from fuzz.sidecar import now, sidecar
 

@@ -99,7 +99,7 @@ def test_the_callers_deadline_is_read(timeout: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("timeout", ["", "m", "1", "1s", "-1m", "1.5S", "999999999m", "\u0661m"])
-def test_a_deadline_that_can_not_be_read_is_none(timeout: str) -> None:
+def test_a_deadline_that_cannot_be_read_is_none(timeout: str) -> None:
     client = Client()
     assert client.call(b"", ("grpc-timeout", timeout)).status == OK
     assert client.service.calls[0].head.timeout is None
@@ -594,7 +594,7 @@ def test_the_values_of_trailers_are_not_judged(value: str) -> None:
 def test_more_streams_than_allowed_are_denied_and_the_others_go_on() -> None:
     """A proxy may begin more before it has heard how many are allowed."""
     client = Client(Service(keep=True, denied=(CHECK,)))
-    for _ in range(connection.MOST_STREAMS + 5000):
+    for _ in range(connection.MAX_STREAMS + 5000):
         client.send(client.request())
     refused = client.answers[client.next_stream - 2]
     assert (refused.messages, refused.status, refused.reset) == ([DENIED], OK, ErrorCode.REFUSED_STREAM)
@@ -602,7 +602,7 @@ def test_more_streams_than_allowed_are_denied_and_the_others_go_on() -> None:
     client.service.calls[0].answer(b"a")
     assert client.answers[1].status == OK
     client.send(client.request())
-    assert len(client.service.calls) == connection.MOST_STREAMS + 1
+    assert len(client.service.calls) == connection.MAX_STREAMS + 1
 
 
 # Pings, time, and the end.
@@ -678,7 +678,7 @@ def test_draining_is_announced_then_ends_new_streams_and_closes_after_the_last_a
     client = Client(Service(keep=True))
     client.send(client.request())
     client.connection.drain()
-    assert client.goaways == [(frames.MOST_STREAM, ErrorCode.NO_ERROR)]
+    assert client.goaways == [(frames.MAX_STREAM, ErrorCode.NO_ERROR)]
     client.send(client.request())  # on its way when it was announced
     client.send(frames.frame(frames.PING, ACK, 0, b"drain..."))
     assert client.goaways[1:] == [(3, ErrorCode.NO_ERROR)]

@@ -106,12 +106,12 @@ def test_what_is_remembered_is_bounded() -> None:
     blocks.head(plain(*HEAD, *GRPC, ("grpc-encoding", "x" * 5000)))
     for remembered in (blocks._heads, blocks._blocks):
         assert 0 < len(remembered) <= headers._REMEMBERED
-    assert max(map(len, blocks._blocks)) <= headers._LONGEST
+    assert max(map(len, blocks._blocks)) <= headers._MAX_OCTETS
     assert all(head.encoding == b"identity" for head in blocks._heads.values())
 
 
 @given(st.binary(max_size=60))
-def test_any_octets_are_a_head_or_can_not_be_decoded(octets: bytes) -> None:
+def test_any_octets_are_a_head_or_cannot_be_decoded(octets: bytes) -> None:
     try:
         HeaderBlocks().head(octets)
     except ConnectionFault as fault:

@@ -23,13 +23,13 @@ def test_calls_that_are_taken_back_at_once_are_nobodys_fault_and_leave_nothing_b
     """
     client = Client(Service(keep=True))
     told: list[int] = []
-    for number in range(20 * connection.MOST_RESETS):
+    for number in range(20 * connection.MAX_RESETS):
         stream = client.next_stream
         client.send(client.request())
         client.service.calls.pop().cancelled = lambda number=number: told.append(number)
         client.send(frames.reset(stream, ErrorCode.CANCEL))
     assert not client.connection.over
-    assert told == list(range(20 * connection.MOST_RESETS))
+    assert told == list(range(20 * connection.MAX_RESETS))
     assert not client.connection._calls
     assert client.share.held == client.memory.used == 0
 
@@ -37,7 +37,7 @@ def test_calls_that_are_taken_back_at_once_are_nobodys_fault_and_leave_nothing_b
 def test_streams_that_are_broken_again_and_again_end_the_connection() -> None:
     """CVE-2025-8671: what is against the protocol makes us reset the stream. No client can make a proxy do it."""
     client = Client(Service(keep=True, denied=(CHECK,)))
-    for _ in range(2 * connection.MOST_RESETS):
+    for _ in range(2 * connection.MAX_RESETS):
         if client.connection.over:
             break
         client.send(client.request(), frames.window_update(client.next_stream - 2, 0))
@@ -60,7 +60,7 @@ def test_no_number_of_calls_with_odd_fields_ends_the_connection(field: tuple[str
 
 def test_a_proxy_whose_clients_go_away_now_and_then_is_no_attacker() -> None:
     client = Client(Service(keep=True))
-    for _ in range(5 * connection.MOST_RESETS):
+    for _ in range(5 * connection.MAX_RESETS):
         stream = client.next_stream
         client.send(client.request(), client.request())
         client.service.calls.pop().answer(b"a")
@@ -83,7 +83,7 @@ def test_a_header_block_without_end_ends_the_connection() -> None:
 def test_a_header_block_in_empty_parts_without_end_ends_the_connection() -> None:
     client = Client()
     client.send(client.headers(1, b"", 0))
-    client.send(*[frames.frame(frames.CONTINUATION, 0, 1)] * (connection.MOST_CONTINUATIONS + 1))
+    client.send(*[frames.frame(frames.CONTINUATION, 0, 1)] * (connection.MAX_CONTINUATIONS + 1))
     assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
 
 
@@ -164,7 +164,7 @@ FLOODS = {
 def test_frames_without_end_that_are_no_calls_end_the_connection(flood: str) -> None:
     client = Client(settings={})
     client.send(client.request(), client.headers(3))
-    many = connection.MOST_FRAMES + 3 * connection.FRAMES_A_CALL
+    many = connection.MAX_FRAMES + 3 * connection.FRAMES_A_CALL
     for _ in range(many):
         client.send(FLOODS[flood])
     assert client.fault in {ErrorCode.ENHANCE_YOUR_CALM, ErrorCode.STREAM_CLOSED}
@@ -174,9 +174,9 @@ def test_frames_without_end_that_are_no_calls_end_the_connection(flood: str) -> 
 def test_the_same_frames_spread_over_time_or_among_calls_are_taken(frame: bytes) -> None:
     client = Client()
     for _ in range(3):
-        client.send(*[frame] * (connection.MOST_FRAMES - 10))
+        client.send(*[frame] * (connection.MAX_FRAMES - 10))
         client.connection.tick()
-    for _ in range(connection.MOST_FRAMES):
+    for _ in range(connection.MAX_FRAMES):
         client.send(client.request(), *[frame] * 5, frames.window_update(0, 6))
     assert not client.connection.over
 
@@ -184,17 +184,17 @@ def test_the_same_frames_spread_over_time_or_among_calls_are_taken(frame: bytes)
 def test_a_message_in_crumbs_ends_the_connection() -> None:
     client = Client()
     client.send(client.headers(1))
-    for _ in range(connection.MOST_FRAMES + connection.FRAMES_A_CALL + 1):
+    for _ in range(connection.MAX_FRAMES + connection.FRAMES_A_CALL + 1):
         client.send(data(1, b"x", 0))
     assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
 
 
 def test_a_window_of_nothing_holds_back_no_more_than_the_streams_that_are_allowed() -> None:
     client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 0})
-    for _ in range(connection.MOST_STREAMS + 5):
+    for _ in range(connection.MAX_STREAMS + 5):
         client.send(client.request(b"x" * 100))
     held = sum(len(call.to_send) for call in client.connection._calls.values())
-    assert held == connection.MOST_STREAMS * 105
+    assert held == connection.MAX_STREAMS * 105
     client.send(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 1000}), frames.window_update(0, 1 << 20))
     assert not client.connection._calls
 
@@ -205,7 +205,7 @@ def test_windows_that_open_one_octet_at_a_time_end_the_connection() -> None:
     while not client.connection.over:
         client.send(frames.window_update(1, 1))
     assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
-    assert len(client.answers[1].data) <= connection.MOST_FRAMES + 2 * connection.FRAMES_A_CALL
+    assert len(client.answers[1].data) <= connection.MAX_FRAMES + 2 * connection.FRAMES_A_CALL
 
 
 HELD = 500  # answers that wait for a window
@@ -227,7 +227,7 @@ def test_frames_that_make_us_look_at_every_held_answer_count_as_many(looks: str)
         client.send(LOOKS[looks][sent % len(LOOKS[looks])])
         sent += 1
     assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
-    assert sent < connection.MOST_FRAMES // 3
+    assert sent < connection.MAX_FRAMES // 3
 
 
 def test_of_many_windows_in_one_frame_of_settings_the_last_one_is_applied_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,7 +391,7 @@ def test_streams_that_do_nothing_count_by_what_they_take() -> None:
     memory = Memory(shared=1 << 20, sure=0)
     first, second = (Client(Service(keep=True, denied=(CHECK,)), memory=memory) for _ in range(2))
     for client in (first, second):
-        client.send(*[client.headers(client.next_stream) for _ in range(connection.MOST_STREAMS)])
+        client.send(*[client.headers(client.next_stream) for _ in range(connection.MAX_STREAMS)])
     assert len(first.connection._calls) == connection.FREE_STREAMS + 512
     assert len(second.connection._calls) == connection.FREE_STREAMS + 256
     assert first.answers[first.next_stream - 2].messages == [DENIED]
@@ -444,4 +444,4 @@ def test_messages_of_a_streamed_call_without_end_end_the_connection() -> None:
     client.service.streamed = frozenset({CHECK.encode()})
     client.send(client.headers(1), *[data(1, framed(b"") * 3000, 0)] * 2)
     assert client.fault == ErrorCode.ENHANCE_YOUR_CALM
-    assert len(client.service.served) <= connection.MOST_FRAMES + connection.FRAMES_A_CALL
+    assert len(client.service.served) <= connection.MAX_FRAMES + connection.FRAMES_A_CALL

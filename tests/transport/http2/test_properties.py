@@ -264,7 +264,7 @@ def test_recorded_conversations_with_changes_end_in_answers_or_in_a_goaway(path:
     if each.over:
         assert not each._calls
         assert frames.GOAWAY in kinds(said)
-    assert len(each._calls) <= connection.MOST_STREAMS
+    assert len(each._calls) <= connection.MAX_STREAMS
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 50), max_size=5))

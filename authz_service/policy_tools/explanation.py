@@ -1,0 +1,82 @@
+"""An explanation as people read it, and as scripts do.
+
+Law: nothing is found out here. Both forms tell the same steps and end in the answer that Envoy would get.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from authz_service.core.decision import Allow, verdict
+from authz_service.core.errors import printable
+from authz_service.core.hosts import without_userinfo
+from authz_service.core.paths import without_secrets
+from authz_service.transport.ext_authz.readable import answer_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from authz_service.core.attributes import Attributes
+    from authz_service.core.decision import Decision
+    from authz_service.policy_tools.color import Color
+    from authz_service.policy_tools.explain import Explanation, Step
+
+_ID = "explained"  # stands for the decision's id, of which nobody asks again
+_MARKS = {True: ("good", "\u2713"), False: ("bad", "\u2717"), None: ("dim", "\u00b7")}
+
+
+def as_json(explanation: Explanation, attributes: Attributes) -> str:
+    """One JSON object: request, decision, steps, and the CheckResponse as protobuf's JSON writes it."""
+    decision = explanation.decision
+    members = {
+        "request": {"method": attributes.method, "host": without_userinfo(attributes.host), "path": _path(attributes)},
+        "decision": "allow" if isinstance(decision, Allow) else "deny",
+        "verdict": verdict(decision),
+        "reason": decision.reason,
+        "rule": decision.rule,
+        "mode": decision.mode,
+        "cause": decision.cause,
+        "steps": [step._asdict() for step in explanation.steps],
+        "answer": answer_of(decision, _ID),
+    }
+    return json.dumps(members, indent=2)
+
+
+def as_text(explanation: Explanation, attributes: Attributes, color: Color) -> str:
+    """Some lines: the request, a line a step, the answer."""
+    host = _printable(without_userinfo(attributes.host))
+    lines = [color("strong", f"{_printable(attributes.method)} {host}{_path(attributes)}")]
+    width = max(len(step.name) for step in explanation.steps)
+    part = ""
+    for step in explanation.steps:
+        lines.append(f"  {step.part if step.part != part else '':<9} {_line(step, width, color)}")
+        part = step.part
+    return "\n".join([*lines, *_answer(explanation.decision, color)])
+
+
+def _line(step: Step, width: int, color: Color) -> str:
+    kind, mark = _MARKS[step.passed]
+    text = printable(f"{mark} {step.name:<{width}}  {step.detail}".rstrip())
+    return color(kind, text) if step.passed is not True else f"{color(kind, mark)}{text[1:]}"
+
+
+def _answer(decision: Decision, color: Color) -> Iterator[str]:
+    response = answer_of(decision, _ID)
+    passes = isinstance(decision, Allow)
+    would = ", which shadow mode does not enforce" if passes and verdict(decision) == "deny" else ""
+    outcome = "allow" if passes else f"deny with {json.loads(response['denied_response']['body'])['status']}"
+    yield f"  {'answer':<9} {color('good' if passes else 'bad', outcome)}, {decision.reason}{would}"
+    part = response["ok_response" if passes else "denied_response"]
+    for option in part.get("headers", ()):
+        yield printable(f"{'':<11} {option['header']['key']}: {option['header']['value']}")
+    for name in part.get("headers_to_remove", ()):
+        yield color("dim", printable(f"{'':<11} removed: {name}"))
+
+
+def _path(attributes: Attributes) -> str:
+    return _printable(without_secrets(attributes.path))
+
+
+def _printable(text: str) -> str:
+    return ascii(text)[1:-1]

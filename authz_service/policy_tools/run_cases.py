@@ -1,0 +1,124 @@
+"""Deciding policy test cases, and saying where an answer is not the one that was expected.
+
+Law: the authorizer of the sidecar decides, over its own key caches; only where keys come from is different. Nothing of
+a token is ever told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from authz_service.authorizer import Pending
+from authz_service.core.bounded import NOTHING
+from authz_service.core.decision import Allow, Deny
+from authz_service.core.errors import printable
+from authz_service.core.reasons import DENIALS
+from authz_service.policy_tools.ephemeral_issuer import EphemeralIssuer
+from authz_service.policy_tools.request import attributes_of
+from authz_service.runtime.assembly import authorizer_of, key_cache_of
+from authz_service.telemetry.metrics import Metrics
+from authz_service.tokens.jwt.cache import TokenCache
+from authz_service.tokens.validator import TrustedIssuer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from authz_service.authorizer import Authorizer
+    from authz_service.config.model import Settings
+    from authz_service.core.attributes import Attributes
+    from authz_service.core.decision import Decision
+    from authz_service.policy_tools.cases import Case, Expect
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a case ended: ``differences`` holds a line for each thing that was expected otherwise."""
+
+    name: str
+    differences: tuple[str, ...]
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything was as expected."""
+        return not self.differences
+
+
+class Bench:
+    """A configuration with throwaway keys, on which cases are tried."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._now = time.time()
+        metrics = Metrics(transport=settings.server.transport)
+        self._issuers = {issuer.label: EphemeralIssuer(issuer, settings) for issuer in settings.issuers}
+        trusted = [
+            TrustedIssuer(issuer, key_cache_of(issuer, self._issuers[issuer.label], metrics, lambda: self._now))
+            for issuer in settings.issuers
+        ]
+        asyncio.run(_fetch(trusted))
+        self._authorizer: Authorizer = authorizer_of(settings, trusted, TokenCache(NOTHING, 0.0), metrics)
+
+    def attempt(self, case: Case) -> Outcome:
+        """Decide one case."""
+        started = time.perf_counter()
+        differences = tuple(_differences(case.expect, self._decide(self._attributes(case))))
+        return Outcome(case.name, differences, time.perf_counter() - started)
+
+    def _attributes(self, case: Case) -> Attributes:
+        headers = list(case.request.headers.items())
+        if case.token is not None:
+            raw = case.token.raw
+            text = self._issuers[case.token.issuer].token(case.token, self._now) if raw is None else raw
+            headers.append(("authorization", f"Bearer {text}"))
+        return attributes_of(case.request.method, case.request.url, headers, case.request.policy)
+
+    def _decide(self, attributes: Attributes) -> Decision:
+        decision = self._authorizer.begin(attributes, self._now)
+        # A key id that is not published would be looked for anew; there is nothing new to be had.
+        return self._authorizer.finish(decision, self._now) if isinstance(decision, Pending) else decision
+
+
+async def _fetch(issuers: list[TrustedIssuer]) -> None:
+    for issuer in issuers:
+        await issuer.keys.refresh()
+
+
+def _differences(expect: Expect, decision: Decision) -> Iterator[str]:
+    """A line with ``-`` for what was expected and one with ``+`` for what came, and at last the cause."""
+    found = _found(decision)
+    differ = False
+    for key in sorted(expect.model_fields_set, key=list(type(expect).model_fields).index):
+        pairs = _upstream(expect, found) if key == "upstream" else [(key, getattr(expect, key), found[key])]
+        for name, wanted, got in pairs:
+            if wanted != got:
+                differ = True
+                yield printable(f"- {name}: {_shown(wanted)}")
+                yield printable(f"+ {name}: {_shown(got)}")
+    if differ and decision.cause:
+        yield printable(f"  cause: {decision.cause}")
+
+
+def _upstream(expect: Expect, found: dict[str, Any]) -> list[tuple[str, str | None, str | None]]:
+    wanted = expect.upstream or {}
+    return [(f"upstream {name}", value, found["upstream"].get(name.lower())) for name, value in wanted.items()]
+
+
+def _found(decision: Decision) -> dict[str, Any]:
+    """A decision in the words of ``expect``."""
+    denied = isinstance(decision, Deny)
+    return {
+        "decision": "deny" if denied else "allow",
+        "rule": decision.rule,
+        "status": int(DENIALS[decision.reason].status) if denied else None,
+        "reason": str(decision.reason),
+        "mode": decision.mode,
+        "challenge": decision.challenge if isinstance(decision, Deny) else None,
+        "upstream": dict(decision.headers) if isinstance(decision, Allow) else {},
+    }
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)

@@ -1,0 +1,135 @@
+"""From settings to an authorizer: what one configuration decides by.
+
+Law: everything that decides is built here, and nothing is started: the sidecar, ``explain`` and ``test`` get the very
+same parts and differ in where keys come from. Clocks and metrics are passed in.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from authz_service.authorizer import Authorizer
+from authz_service.core.bounded import Bounds
+from authz_service.core.decision import NO_RULE_NAME
+from authz_service.core.reasons import Reason
+from authz_service.core.upstream import UpstreamHeaders
+from authz_service.keys.cache import KeyCache
+from authz_service.keys.file_source import FileSource
+from authz_service.keys.http_source import HttpSource
+from authz_service.keys.snapshot import SnapshotFile
+from authz_service.keys.source import NoSource
+from authz_service.providers.client_authentication import authentication_of
+from authz_service.rules.policy import Policy
+from authz_service.tokens.introspection.client import HttpClient
+from authz_service.tokens.introspection.introspector import Introspector
+from authz_service.tokens.jwt.cache import TokenCache
+from authz_service.tokens.validator import Validator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from authz_service.config.model import Issuer, Settings
+    from authz_service.keys.source import KeySource
+    from authz_service.providers.client import Network
+    from authz_service.telemetry.metrics import Metrics
+    from authz_service.tokens.validator import TrustedIssuer
+
+
+def source_of(issuer: Issuer, network: Network) -> KeySource:
+    """Where the issuer's keys come from."""
+    keys = issuer.keys
+    if keys.jwks_file is not None:
+        return FileSource(keys.jwks_file, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
+    return HttpSource(issuer.issuer, keys, network) if issuer.has_keys else NoSource()
+
+
+def key_cache_of(issuer: Issuer, source: KeySource, metrics: Metrics, clock: Callable[[], float]) -> KeyCache:
+    """The issuer's keys, not fetched yet. ``clock`` gives seconds since the epoch."""
+    return KeyCache(
+        source,
+        issuer.keys,
+        issuer=issuer.label,
+        metrics=metrics.issuer(issuer.label),
+        logger=logging.getLogger("authz.keys"),
+        clock=clock,
+        snapshots=_snapshots_of(issuer),
+    )
+
+
+def introspector_of(
+    issuer: Issuer,
+    keys: KeyCache,
+    metrics: Metrics,
+    *,
+    clock: Callable[[], float],
+    timer: Callable[[], float],
+    remembered: Bounds,
+    network: Network,
+) -> Introspector | None:
+    """Who asks the issuer about its tokens, if that is configured.
+
+    ``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set; ``remembered`` bounds its
+    answers.
+    """
+    settings = issuer.introspection
+    if settings is None:
+        return None
+    authentication = authentication_of(settings, issuer.issuer, clock=clock, timer=timer)
+    return Introspector(
+        issuer,
+        settings,
+        HttpClient(issuer, settings, authentication, keys, clock=clock, timer=timer, network=network),
+        metrics=metrics.introspection(issuer.label),
+        logger=logging.getLogger("authz.introspection"),
+        clock=clock,
+        timer=timer,
+        remembered=remembered,
+    )
+
+
+def _snapshots_of(issuer: Issuer) -> SnapshotFile | None:
+    keys = issuer.keys
+    if keys.snapshot_file is None or not issuer.has_keys:
+        return None
+    return SnapshotFile(keys.snapshot_file, issuer=issuer.issuer, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """Settings, and what decides by them."""
+
+    settings: Settings
+    issuers: tuple[TrustedIssuer, ...]
+    token_cache: TokenCache
+    authorizer: Authorizer
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """What may be remembered of validated tokens, and as much of each introspection server's answers."""
+    return Bounds(settings.token_cache.max_entries, settings.token_cache.max_bytes)
+
+
+def assemble(settings: Settings, issuers: Sequence[TrustedIssuer], metrics: Metrics) -> Assembled:
+    """What decides by these settings, with the keys of these issuers. May be called from any thread."""
+    token_cache = TokenCache(bounds_of(settings), settings.token_cache.max_ttl)
+    return Assembled(settings, tuple(issuers), token_cache, authorizer_of(settings, issuers, token_cache, metrics))
+
+
+def authorizer_of(
+    settings: Settings, issuers: Sequence[TrustedIssuer], token_cache: TokenCache, metrics: Metrics
+) -> Authorizer:
+    """The authorizer alone, over a token cache of the caller's. May be called from any thread."""
+    policy = Policy(settings.rules, settings.issuers)
+    metrics.declare_rules((rule.name, rule.mode, rule.possible_reasons()) for rule in policy.rules)
+    if settings.cors_preflight == "allow":
+        metrics.declare_rules([(NO_RULE_NAME, "enforce", [Reason.PREFLIGHT])])
+    upstream = settings.upstream
+    return Authorizer(
+        policy,
+        Validator(issuers, token_cache, metrics),
+        UpstreamHeaders(upstream.headers, forward_authorization=upstream.forward_authorization),
+        max_token_bytes=settings.server.max_token_bytes,
+        allow_preflight=settings.cors_preflight == "allow",
+    )

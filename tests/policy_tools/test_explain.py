@@ -1,0 +1,428 @@
+"""The explanation ends where the decision does, names every step to it, and tells nothing of the token."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keys.fakes import Provider
+from tokens.introspection.servers import said
+
+from authz_service.authorizer import Pending
+from authz_service.cli import main
+from authz_service.config.model import Settings
+from authz_service.core.bounded import Bounds
+from authz_service.core.decision import Allow, Decision
+from authz_service.core.reasons import Reason
+from authz_service.policy_tools import explanation
+from authz_service.policy_tools.color import Color
+from authz_service.policy_tools.explain import UNDECIDED, Explanation, explained
+from authz_service.policy_tools.explain import explain as explain_live
+from authz_service.policy_tools.request import attributes_of
+from authz_service.runtime.assembly import authorizer_of
+from authz_service.tokens.jwt.cache import TokenCache
+from support.signing import Signer
+from support.trust import ISSUER, NOW, OTHER, RS, THEIRS, Trust, claims, good, jwks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from authz_service.core.attributes import Attributes
+
+RULES: list[dict[str, Any]] = [
+    {"name": "health", "match": {"paths": ["/healthz"]}, "access": "public"},
+    {
+        "name": "tenant",
+        "match": {"hosts": ["api.example"], "methods": ["GET"], "paths": ["/t/{tenant}/**"]},
+        "require": {
+            "issuers": ["main"],
+            "clients": ["app"],
+            "scopes": ["read:{tenant}"],
+            "claims": {"tenant": {"equals_path": "tenant"}},
+        },
+    },
+    {"name": "pay", "match": {"paths": ["/pay"]}, "require": {"max_auth_age": "15m", "acr_values": ["urn:mfa"]}},
+    {"name": "maybe", "match": {"paths": ["/hello"]}, "access": "optional"},
+    {"name": "watched", "match": {"paths": ["/shadow"]}, "mode": "shadow", "require": {"scopes": ["admin"]}},
+    {"name": "versioned", "match": {"paths": ["/v"], "headers": {"x-api-version": "2"}}},
+    {"name": "routed", "policy": "billing"},
+]
+SETTINGS = Settings.model_validate(
+    {
+        "issuers": [
+            {"issuer": ISSUER, "name": "main", "audiences": ["api"], "max_token_age": "1h"},
+            {"issuer": OTHER, "name": "other", "audiences": ["api"]},
+        ],
+        "rules": RULES,
+        "cors_preflight": "allow",
+    }
+)
+TRUST = Trust(max_token_age="1h")
+AUTHORIZER = authorizer_of(SETTINGS, TRUST.issuers, TokenCache(Bounds(100, 1 << 20), 300.0), TRUST.metrics)
+
+
+def explain(attributes: Attributes, now: float = NOW) -> Explanation:
+    decision: Decision | Pending = AUTHORIZER.begin(attributes, now)
+    if isinstance(decision, Pending):
+        decision = AUTHORIZER.finish(decision, now)
+    return explained(SETTINGS, AUTHORIZER, attributes, decision, now)
+
+
+def asked(path: str, token: str | None = None, *, method: str = "GET", policy: str = "", **headers: str) -> Explanation:
+    sent = [(name.replace("_", "-"), value) for name, value in headers.items()]
+    sent += [] if token is None else [("Authorization", f"Bearer {token}")]
+    return explain(attributes_of(method, f"https://api.example{path}", sent, policy))
+
+
+MEMBER: dict[str, Any] = {"tenant": "acme", "scope": "read:acme"}
+
+
+@pytest.mark.parametrize(
+    ("told", "reason", "last"),
+    [
+        (asked("/t/../a"), "ambiguous_path", ("path", "segments")),
+        (asked("/pay", good(), connection="upgrade, x-auth-subject"), "malformed_request", ("path", "connection")),
+        (asked("/none"), "no_rule", ("rule", "-")),
+        (asked("/hello;x"), "ambiguous_path", ("rule", "-")),
+        (asked("/anything;x", policy="billing"), "ambiguous_path", ("rule", "-")),
+        (asked("/v", good(), x_api_version="2,2"), "no_rule", ("rule", "-")),
+        (asked("/x", method="OPTIONS", origin="a", access_control_request_method="PUT"), "no_rule", ("rule", "-")),
+        (asked("/pay", policy="unknown"), "no_rule", ("rule", "-")),
+        (asked("/pay", method="get"), "no_rule", ("rule", "-")),
+        (asked("/pay"), "missing_token", ("token", "credential")),
+        (asked("/pay", ""), "malformed_request", ("token", "credential")),
+        (asked("/pay", "a.b"), "malformed_token", ("token", "form")),
+        (asked("/pay", good(iss="https://unknown.example/")), "unknown_issuer", ("token", "issuer")),
+        (asked("/pay", Signer("RS256", "x").sign(claims(), {"kid": "rs"})), "bad_signature", ("token", "signature")),
+        (asked("/pay", RS.sign(claims(), {"kid": "gone"})), "unknown_key", ("token", "signature")),
+        (asked("/pay", good(nonce="n")), "id_token", ("token", "kind of token")),
+        (asked("/pay", good(exp=None)), "missing_claim", ("token", "required claims")),
+        (asked("/pay", good(exp=NOW - 60)), "expired", ("token", "times")),
+        (asked("/pay", good(iat=NOW - 7200)), "too_old", ("token", "times")),
+        (asked("/pay", good(sub=7)), "invalid_claim", ("token", "types of claims")),
+        (asked("/pay", good(sub="a\nb")), "invalid_claim", ("token", "claims")),
+        (asked("/t/acme", THEIRS.sign(claims(iss=OTHER))), "issuer_not_allowed", ("claims", "issuer")),
+        (asked("/pay", good(aud="x")), "wrong_audience", ("claims", "audience")),
+        (asked("/t/acme", good(client_id="x")), "client_not_allowed", ("claims", "client")),
+        (asked("/t/acme", good(tenant="x")), "claim_mismatch", ("claims", "claim tenant")),
+        (asked("/t/acme", good(tenant="acme")), "insufficient_scope", ("claims", "scopes")),
+        (asked("/pay", good()), "stale_authentication", ("claims", "authentication time")),
+        (asked("/pay", good(auth_time=NOW)), "weak_authentication", ("claims", "authentication context")),
+        (asked("/t/acme", good(**MEMBER, sub="a ")), "invalid_claim", ("upstream", "headers")),
+    ],
+)
+def test_a_denial_ends_in_the_step_that_failed(told: Explanation, reason: str, last: tuple[str, str]) -> None:
+    assert told.decision.reason == reason
+    *before, end = told.steps
+    assert (end.part, end.name) == last
+    assert end.passed is False
+    assert all(step.passed is not False for step in before)
+
+
+@pytest.mark.parametrize(
+    ("told", "reason", "last"),
+    [
+        (asked("/t/acme/a", good(**MEMBER)), "ok", "headers"),
+        (asked("/v", good(), x_api_version="2"), "ok", "headers"),
+        (asked("/v", good(), x_api_version=" 2\t"), "ok", "headers"),
+        (asked("/v", good(), x_api_version="2", connection="Upgrade"), "ok", "headers"),
+        (asked("/anything", good(), policy="billing"), "ok", "headers"),
+        (asked("/healthz", "rubbish"), "public", "health"),
+        (asked("/hello"), "anonymous", "credential"),
+        (asked("/t/x", method="OPTIONS", origin="a", access_control_request_method="PUT"), "preflight", "preflight"),
+    ],
+)
+def test_an_allowance_ends_in_the_step_that_allowed(told: Explanation, reason: str, last: str) -> None:
+    assert (told.decision.reason, told.steps[-1].name) == (reason, last)
+    assert all(step.passed is not False for step in told.steps)
+
+
+def test_every_earlier_rule_says_why_it_does_not_decide() -> None:
+    rules = [step for step in asked("/pay", good()).steps if step.part == "rule"]
+    assert [(step.name, step.passed) for step in rules] == [("health", None), ("tenant", None), ("pay", True)]
+    assert [step.detail for step in rules[:2]] == ["the path is not /healthz", "the path is not /t/{tenant}/**"]
+
+
+def test_a_rule_in_shadow_mode_tells_what_it_would_deny() -> None:
+    told = asked("/shadow", good())
+    assert isinstance(told.decision, Allow)
+    assert told.steps[-1].detail.startswith("insufficient_scope: scopes missing: admin")
+    text = text_of(told, "/shadow")
+    assert "allow, insufficient_scope, which shadow mode does not enforce" in text
+    assert "in shadow mode" in text
+
+
+def text_of(told: Explanation, path: str) -> str:
+    attributes = attributes_of("GET", f"https://api.example{path}", [])
+    return explanation.as_text(told, attributes, Color(io.StringIO()))
+
+
+_TOKENS: st.SearchStrategy[str | None] = st.one_of(
+    st.none(),
+    st.text(max_size=8),
+    st.builds(
+        lambda changes, header: RS.sign(claims(**changes), header),
+        st.dictionaries(
+            st.sampled_from(["iss", "sub", "aud", "exp", "nbf", "iat", "scope", "tenant", "nonce", "client_id", "acr"]),
+            st.none() | st.integers(NOW - 9999, NOW + 9999) | st.sampled_from(["", "acme", "read:acme", "a b", OTHER]),
+            max_size=3,
+        ),
+        st.dictionaries(
+            st.sampled_from(["kid", "alg", "typ"]), st.sampled_from(["rs", "JWT", "none", None]), max_size=2
+        ),
+    ),
+)
+_PATHS = st.sampled_from(
+    ["/t/acme/a", "/t/a%20b", "/pay", "/hello", "/shadow", "/v", "/healthz", "/none", "//", "/%2f", "/v;x", "/t/a;b"]
+)
+
+
+@settings(max_examples=300)
+@given(
+    _PATHS,
+    _TOKENS,
+    st.sampled_from(["GET", "POST", "get", "OPTIONS"]),
+    st.sampled_from(["", "billing", "x"]),
+    st.dictionaries(
+        st.sampled_from(["origin", "access_control_request_method", "x_api_version", "x_http_method"]),
+        st.sampled_from(["2", "GET", " 2", "2,2", "2\x00"]),
+    ),
+)
+def test_the_steps_end_in_the_reason_of_the_decision_and_tell_nothing_of_the_token(
+    path: str, token: str | None, method: str, policy: str, headers: dict[str, str]
+) -> None:
+    told = asked(path, token, method=method, policy=policy, **headers)  # raises if the two differ
+    attributes = attributes_of(method, f"https://api.example{path}?secret-query", [])
+    shown = explanation.as_text(told, attributes, Color(io.StringIO())) + explanation.as_json(told, attributes)
+    assert "secret-query" not in shown
+    for part in (token or "").split("."):
+        assert len(part) < 20 or part not in shown
+
+
+def test_what_the_steps_and_the_decision_disagree_on_is_a_fault() -> None:
+    attributes = attributes_of("GET", "https://api.example/healthz", [])
+    with pytest.raises(AssertionError, match="the steps end in public, and the decision is ok"):
+        explained(SETTINGS, AUTHORIZER, attributes, Allow(Reason.OK, "health"), NOW)
+
+
+# The command.
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "jwks.json").write_bytes(jwks(RS.jwk()))
+    issuer = {"issuer": ISSUER, "name": "main", "audiences": ["api"], "keys": {"jwks_file": "jwks.json"}}
+    (tmp_path / "config.yaml").write_text(json.dumps({"issuers": [issuer], "rules": RULES[2:4]}))
+    return tmp_path / "config.yaml"
+
+
+def run(config: Path, *arguments: str) -> int:
+    return main(["explain", "--config", str(config), *arguments])
+
+
+def fresh(**changes: Any) -> str:
+    return good(exp=4_000_000_000, iat=1, **changes)
+
+
+def test_the_exit_status_says_allowed_denied_or_undecided(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "token").write_text(fresh() + "\n")
+    token = ["--token-file", str(tmp_path / "token")]
+    assert run(config, "--url", "https://api.example/hello", *token) == 0
+    assert run(config, "--url", "https://api.example/hello?a=b") == 0
+    assert run(config, "--url", "https://api.example/pay", *token) == 1
+    out = capsys.readouterr().out
+    assert "deny with 401, stale_authentication" in out
+    assert "www-authenticate: Bearer" in out
+    assert "\x1b" not in out
+    (tmp_path / "jwks.json").write_text("{}")
+    assert run(config, "--url", "https://api.example/hello", *token) == 2
+    assert {str(reason) for reason in UNDECIDED} == {
+        *("keys_unavailable", "introspection_unavailable", "deadline_exceeded", "internal_error")
+    }
+
+
+def test_what_is_shown_to_scripts_ends_in_envoys_own_answer(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(config, "--json", "--method", "POST", "--url", "https://API.example:8443/pay") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["request"] == {"method": "POST", "host": "API.example:8443", "path": "/pay"}
+    assert (told["decision"], told["verdict"], told["reason"], told["rule"]) == ("deny", "deny", "missing_token", "pay")
+    assert told["steps"][-1]["passed"] is False
+    assert told["answer"]["denied_response"]["status"] == {"code": "Unauthorized"}
+    assert told["answer"]["dynamic_metadata"]["reason"] == "missing_token"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:s3cret@api.example/pay",
+        "https://s3cret@api.example/pay",
+        "https://me:s3cret@api.example:8443/none",
+        "https://a@b:s3cret@api.example/pay?s3cret",
+        "https://api.example//me:s3cret@b/pay",
+        "https://api.example/http://me:s3cret@b/pay",
+    ],
+)
+def test_user_and_password_of_a_url_are_never_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: Path, url: str
+) -> None:
+    hosted = json.loads(config.read_text())
+    hosted["rules"].append({"name": "hosted", "match": {"hosts": ["api.example"]}})
+    (tmp_path / "hosted.yaml").write_text(json.dumps(hosted))
+    for file in (config, tmp_path / "hosted.yaml"):
+        for form in ([], ["--json"]):
+            run(file, "--url", url, *form)
+            said = capsys.readouterr()
+            assert "api.example" in said.out
+            assert "s3cret" not in said.out + said.err
+
+
+def test_the_token_may_come_by_standard_input_and_headers_by_the_command_line(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"\n {fresh()} \n"))
+    assert run(config, "--url", "https://api.example/hello", "--token-file", "-") == 0
+    assert "allow, ok" in capsys.readouterr().out
+    assert run(config, "--url", "https://api.example/hello", "--header", "Authorization: Basic x") == 0
+    assert "allow, anonymous" in capsys.readouterr().out
+    twice = ["--header", "authorization: Bearer a", "--header", "Authorization: Bearer b"]
+    assert run(config, "--url", "https://api.example/hello", *twice) == 1
+    assert "malformed_request" in capsys.readouterr().out
+
+
+def test_what_a_token_says_does_not_command_the_terminal(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = json.loads(config.read_text())
+    config.write_text(json.dumps(document | {"upstream": {"headers": {"x-auth-subject": "sub", "x-name": "name"}}}))
+    token = fresh(sub="Jos\u00e9", name="\u202egpj.exe\u2028\u2066")
+    assert run(config, "--url", "https://api.example/hello", "--header", f"Authorization: Bearer {token}") == 0
+    out = capsys.readouterr().out
+    assert "x-auth-subject: Jos\u00e9\n" in out
+    assert "x-name: \\u202egpj.exe\\u2028\\u2066\n" in out
+
+
+def test_a_terminal_with_few_characters_is_no_error(config: Path) -> None:
+    command = [sys.executable, "-m", "authz_service", "explain", "--config", str(config), "--url", "https://a/pay"]
+    few = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=few)
+    assert (said.returncode, said.stderr) == (1, "")
+    assert "deny with 401, missing_token" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--url", "api.example/pay"], "the URL must be absolute"),
+        (["--url", "ftp://api.example/pay"], "the URL must be absolute"),
+        (["--url", "https:///pay"], "the URL must be absolute"),
+        (["--url", "https://a/", "--token-file", "/none/such"], "No such file"),
+        (["--url", "https://a/", "--token-file", "/dev/zero"], "the token file holds more than any token"),
+        (["--url", "https://a/", "--header", "secret-credential"], "a header is written 'Name: value'"),
+        (["--url", "https://a/", "--header", ": secret-credential"], "a header is written 'Name: value'"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_in_a_line(
+    config: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
+) -> None:
+    assert run(config, *arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert re.fullmatch(rf"authz-service: .*{re.escape(problem)}.*\n", said.err)
+    assert "secret" not in said.err
+
+
+def test_a_configuration_that_is_refused_decides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_text("rules: []\n")
+    assert run(tmp_path / "config.yaml", "--url", "https://a/") == 2
+    assert "issuers: is required" in capsys.readouterr().err
+
+
+# A request as it is written.
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "path"),
+    [
+        ("https://api.example/a/../b//c", "api.example", "/a/../b//c"),
+        ("https://api.example/%2e%2e/é", "api.example", "/%2e%2e/é"),
+        ("https://api.example", "api.example", "/"),
+        ("https://api.example?a=b", "api.example", "/?a=b"),
+        ("https://api.example#x", "api.example", "/#x"),
+        ("HTTP://user@API.example:80/", "user@API.example:80", "/"),
+        ("https://[::1]:8443/a?b#c", "[::1]:8443", "/a?b#c"),
+    ],
+)
+def test_a_url_is_taken_literally(url: str, host: str, path: str) -> None:
+    attributes = attributes_of("GET", url, [])
+    assert (attributes.host, attributes.path) == (host, path)
+
+
+def test_color_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert Color(Terminal())("bad", "x") == "\x1b[31mx\x1b[0m"
+    assert Color(io.StringIO())("bad", "x") == "x"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert Color(Terminal())("bad", "x") == "x"
+
+
+# Tokens that somebody is asked about.
+
+
+@pytest.mark.parametrize(
+    ("mode", "token", "answer", "reason", "told"),
+    [
+        ("opaque", "an-opaque-token", said(iat=None, exp=4_000_000_000), "ok", "active, says main: subject 'u1'"),
+        ("opaque", "an-opaque-token", {"active": False}, "inactive", "does not say that the token is active"),
+        ("opaque", "an-opaque-token", said(exp=1), "expired", "exp has passed"),
+        ("opaque", "an-opaque-token", None, "introspection_unavailable", "answered with status 404"),
+        ("opaque", "an:opaque-token", said(), "malformed_token", "neither a JWT nor"),
+        ("always", good(iat=None, exp=4_000_000_000), {"active": True}, "ok", "active, says main: subject 'u1'"),
+        (
+            "always",
+            good(iat=None, exp=4_000_000_000),
+            {"active": False},
+            "inactive",
+            "does not say that the token is active",
+        ),
+        ("always", good(iat=None, exp=1), {"active": True}, "expired", ""),
+    ],
+)
+async def test_who_was_asked_and_what_was_said_is_told(
+    tmp_path: Path, mode: str, token: str, answer: dict[str, Any] | None, reason: str, told: str
+) -> None:
+    (tmp_path / "secret").write_text("s3cret")
+    (tmp_path / "jwks.json").write_bytes(jwks(RS.jwk()))
+    async with Provider() as provider:
+        if answer is not None:
+            provider.serve("/introspect", json.dumps(answer), content_type="application/json")
+        introspection = {
+            "endpoint": f"{provider.origin}/introspect",
+            "client_id": "my-api",
+            "client_secret_file": str(tmp_path / "secret"),
+            "mode": mode,
+            "cache_ttl": "0s",
+            "negative_cache_ttl": "0s",
+        }
+        keys = {"jwks_file": str(tmp_path / "jwks.json")}
+        issuer = {"issuer": ISSUER, "name": "main", "audiences": ["api"], "keys": keys, "introspection": introspection}
+        configured = Settings.model_validate({"issuers": [issuer], "rules": [{"name": "any"}]})
+        attributes = attributes_of("GET", "https://api.example/", [("Authorization", f"Bearer {token}")], "")
+        explanation_of = await asyncio.to_thread(explain_live, configured, attributes)
+        assert provider.count("/introspect") == bool(told) - (reason == "malformed_token")
+    assert explanation_of.decision.reason == reason
+    steps = [step for step in explanation_of.steps if step.name == "introspection"]
+    assert [told in step.detail for step in steps] == ([True] if told else [])
+    assert token not in repr(explanation_of.steps)

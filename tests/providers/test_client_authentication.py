@@ -1,0 +1,290 @@
+"""A client proves who it is as each of the three methods says, by secrets that only files hold."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given
+from hypothesis import strategies as st
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from tokens.introspection.servers import issuer_with
+
+from authz_service.core.errors import FetchFailed
+from authz_service.providers.client_authentication import (
+    ClientSecretBasic,
+    SecretFile,
+    authentication_of,
+    problem_of,
+    signing_key,
+)
+from support.trust import ISSUER, NOW
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from authz_service.config.model import Introspection
+    from authz_service.providers.client_authentication import ClientAuthentication
+
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+KEYS: dict[str, tuple[Any, str]] = {
+    "RSA": (RSA_KEY, "RS256"),
+    "P-256": (ec.generate_private_key(ec.SECP256R1()), "ES256"),
+    "P-384": (ec.generate_private_key(ec.SECP384R1()), "ES384"),
+    "P-521": (ec.generate_private_key(ec.SECP521R1()), "ES512"),
+    "Ed25519": (ed25519.Ed25519PrivateKey.generate(), "EdDSA"),
+    "Ed448": (ed448.Ed448PrivateKey.generate(), "EdDSA"),
+}
+
+
+def pem(key: Any, form: PrivateFormat = PrivateFormat.PKCS8) -> bytes:
+    data: bytes = key.private_bytes(Encoding.PEM, form, NoEncryption())
+    return data
+
+
+def jwk(key: Any, **members: Any) -> bytes:
+    match key:
+        case rsa.RSAPrivateKey():
+            own = RSAAlgorithm.to_jwk(key, as_dict=True)
+        case ec.EllipticCurvePrivateKey():
+            own = ECAlgorithm.to_jwk(key, as_dict=True)
+        case _:
+            own = OKPAlgorithm.to_jwk(key, as_dict=True)
+    return json.dumps(own | members).encode()
+
+
+class Timer:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def settings_of(**introspection: Any) -> Introspection:
+    settings = issuer_with(introspection).introspection
+    assert settings is not None
+    return settings
+
+
+def authentication(
+    file: Path, method: str, timer: Timer | None = None, client_id: str = "my-api"
+) -> ClientAuthentication:
+    name = "private_key_file" if method == "private_key_jwt" else "client_secret_file"
+    settings = settings_of(auth_method=method, client_id=client_id, **{name: str(file)})
+    return authentication_of(settings, ISSUER, clock=lambda: NOW + 0.75, timer=timer or Timer())
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "secret"
+
+
+# Secrets.
+
+
+@given(st.text(min_size=1), st.text(min_size=1).filter(lambda text: not text.endswith(("\n", "\r"))))
+def test_both_parts_are_form_urlencoded_before_they_are_joined(client_id: str, secret: str) -> None:
+    class Held(SecretFile):
+        def read(self) -> bytes:
+            return secret.encode("utf-8", "replace")
+
+    encodable = client_id.encode("utf-8", "replace").decode()
+    headers = ClientSecretBasic(encodable, Held(None, Timer())).add_to({})
+    scheme, _, encoded = headers["Authorization"].partition(" ")
+    user, _, password = base64.b64decode(encoded).decode("ascii").partition(":")
+    assert scheme == "Basic"
+    assert (unquote_plus(user), unquote_plus(password)) == (encodable, secret.encode("utf-8", "replace").decode())
+
+
+def test_what_rfc_6749_shows_is_what_is_sent(file: Path) -> None:
+    file.write_text("a b:c%d+e&f=ü/~")
+    headers = authentication(file, "client_secret_basic", client_id="me:x").add_to({})
+    assert base64.b64decode(headers["Authorization"].split()[1]) == b"me%3Ax:a+b%3Ac%25d%2Be%26f%3D%C3%BC%2F~"
+
+
+def test_a_secret_in_the_form_is_one_as_it_is(file: Path) -> None:
+    file.write_text("a b:c%d")
+    form = {"token": "t"}
+    assert authentication(file, "client_secret_post").add_to(form) == {}
+    assert form == {"token": "t", "client_id": "my-api", "client_secret": "a b:c%d"}
+
+
+@pytest.mark.parametrize(
+    ("written", "secret"),
+    [("s\n", "s"), ("s\r\n", "s"), ("s", "s"), (" s ", " s "), ("s\n\n", "s\n"), ("a\nb", "a\nb")],
+)
+def test_one_newline_at_the_end_does_not_count(file: Path, written: str, secret: str) -> None:
+    file.write_bytes(written.encode())
+    form: dict[str, str] = {}
+    authentication(file, "client_secret_post").add_to(form)
+    assert form["client_secret"] == secret
+
+
+def test_a_secret_is_read_again_when_it_changes_and_looked_at_once_a_second(file: Path) -> None:
+    timer = Timer()
+    method = authentication(file, "client_secret_post", timer)
+
+    def secret() -> str:
+        form: dict[str, str] = {}
+        method.add_to(form)
+        return form["client_secret"]
+
+    file.write_text("old")
+    assert secret() == "old"
+    file.write_text("new")
+    timer.now = 0.9
+    assert secret() == "old"
+    timer.now = 1.0
+    assert secret() == "new"
+
+
+def test_a_file_that_is_swapped_as_kubernetes_does_is_seen(tmp_path: Path) -> None:
+    for version in ("one", "two"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "secret").write_text(version)
+    (tmp_path / "data").symlink_to("one")
+    (tmp_path / "secret").symlink_to("data/secret")
+    timer = Timer()
+    held = SecretFile(tmp_path / "secret", timer)
+    assert held.read() == b"one"
+    (tmp_path / "next").symlink_to("two")
+    (tmp_path / "next").rename(tmp_path / "data")
+    timer.now = 1.0
+    assert held.read() == b"two"
+
+
+@pytest.mark.parametrize("spoil", ["gone", "empty", "huge"])
+def test_the_last_good_secret_serves_while_its_file_is_spoilt(file: Path, spoil: str) -> None:
+    timer = Timer()
+    held = SecretFile(file, timer)
+    file.write_text("good")
+    assert held.read() == b"good"
+    if spoil == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(b"" if spoil == "empty" else b"x" * 100_000)
+    timer.now = 5.0
+    assert held.read() == b"good"
+    file.write_text("better")
+    timer.now = 6.0
+    assert held.read() == b"better"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"x" * 100_000, b"\xff"])
+def test_without_a_usable_secret_nothing_is_sent_and_it_is_found_once_it_is_there(
+    file: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        file.write_bytes(content)
+    timer = Timer()
+    method = authentication(file, "client_secret_basic", timer)
+    with pytest.raises(FetchFailed):
+        method.add_to({})
+    file.write_text("good")
+    timer.now = 1.0
+    assert "Authorization" in method.add_to({})
+
+
+# Private keys.
+
+
+@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("form", ["PEM", "JWK", "JWK with kid"])
+def test_an_assertion_is_signed_as_its_key_says_and_names_client_and_issuer(file: Path, kind: str, form: str) -> None:
+    key, algorithm = KEYS[kind]
+    file.write_bytes(pem(key) if form == "PEM" else jwk(key, **({"kid": "k1"} if "kid" in form else {})))
+    sent: dict[str, str] = {"token": "t"}
+    assert authentication(file, "private_key_jwt").add_to(sent) == {}
+    assert sent["client_id"] == "my-api"
+    assert sent["client_assertion_type"] == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+    header = jwt.get_unverified_header(sent["client_assertion"])
+    assert header == {"alg": algorithm, "typ": "JWT"} | ({"kid": "k1"} if "kid" in form else {})
+    claims = jwt.decode(
+        sent["client_assertion"], key.public_key(), [algorithm], audience=ISSUER,
+        options={"verify_exp": False, "verify_iat": False},
+    )  # fmt: skip
+    assert claims.pop("jti")
+    assert claims == {"iss": "my-api", "sub": "my-api", "aud": ISSUER, "iat": NOW, "exp": NOW + 60}
+
+
+def test_each_call_has_an_assertion_of_its_own(file: Path) -> None:
+    file.write_bytes(pem(RSA_KEY))
+    method = authentication(file, "private_key_jwt")
+    ids = set()
+    for _ in range(20):
+        form: dict[str, str] = {}
+        method.add_to(form)
+        ids.add(jwt.decode(form["client_assertion"], options={"verify_signature": False})["jti"])
+    assert len(ids) == 20
+
+
+def test_a_key_that_is_exchanged_signs_from_then_on(file: Path) -> None:
+    timer = Timer()
+    method = authentication(file, "private_key_jwt", timer)
+    for kind in ("RSA", "P-256", "Ed25519"):
+        file.write_bytes(pem(KEYS[kind][0]))
+        timer.now += 1.0
+        form: dict[str, str] = {}
+        method.add_to(form)
+        assert jwt.get_unverified_header(form["client_assertion"])["alg"] == KEYS[kind][1]
+
+
+@pytest.mark.parametrize(
+    ("content", "algorithm"),
+    [
+        (pem(RSA_KEY, PrivateFormat.TraditionalOpenSSL), "RS256"),
+        (jwk(RSA_KEY, alg="PS256"), "PS256"),
+        (jwk(RSA_KEY, alg="RS512"), "RS512"),
+        (b"\n " + jwk(RSA_KEY), "RS256"),
+    ],
+)
+def test_a_key_may_say_what_it_signs_with(content: bytes, algorithm: str) -> None:
+    assert signing_key(content).algorithm == algorithm
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"rubbish",
+        b"{}",
+        b'{"kty": "oct", "k": "c2VjcmV0"}',
+        b'{"kty": "RSA"}',
+        jwk(RSA_KEY, alg="ES256"),
+        jwk(RSA_KEY, alg="HS256"),
+        jwk(RSA_KEY, alg=["RS256"]),
+        jwk(RSA_KEY, kid=7),
+        json.dumps(RSAAlgorithm.to_jwk(RSA_KEY.public_key(), as_dict=True)).encode(),
+        pem(rsa.generate_private_key(65537, 1024)),  # noqa: S505 - it is what must be refused
+        pem(ec.generate_private_key(ec.SECP256K1())),
+        pem(dsa.generate_private_key(2048)),
+        pem(RSA_KEY).replace(b"A", b"B"),
+        jwk(RSA_KEY)[:-10],
+    ],
+)
+def test_what_is_no_fit_private_key_is_refused_without_a_word_of_it(content: bytes) -> None:
+    with pytest.raises(FetchFailed) as refused:
+        signing_key(content)
+    told = str(refused.value)
+    assert told.startswith("the client's private key")
+    assert not any(part in told for part in content.decode().split() if len(part) > 20)
+
+
+# What can be said before anything is asked.
+
+
+def test_a_file_that_will_not_do_is_found_before_it_is_needed(file: Path) -> None:
+    secret = settings_of(client_secret_file=str(file))
+    key = settings_of(auth_method="private_key_jwt", private_key_file=str(file))
+    assert "cannot be read, is empty or too large" in (problem_of(secret) or "")
+    file.write_text("s3cret")
+    assert problem_of(secret) is None
+    assert "private key" in (problem_of(key) or "")
+    file.write_bytes(pem(RSA_KEY))
+    assert problem_of(key) is None

@@ -1,0 +1,155 @@
+"""The cache of answers is bounded in each of its two kinds, forgets in time, and holds one answer for a token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from authz_service.core.bounded import BoundedMap, Bounds
+from authz_service.core.claims import Claims
+from authz_service.core.reasons import Reason
+from authz_service.tokens.introspection.cache import AnswerCache
+from authz_service.tokens.introspection.response import Answer
+
+CLAIMS = Claims("main", "u", "c", frozenset(), frozenset(), "", {})
+REFUSED = (Reason.INACTIVE, "a cause")
+
+
+def contents(cache: AnswerCache) -> list[list[Any]]:
+    return [[*each.items()] for each in (cache._active, cache._others, cache._proven)]
+
+
+class Story(RuleBasedStateMachine):
+    """Whatever is put in and looked up, an answer is only found while it is to be believed, and the last one counts."""
+
+    @initialize(max_entries=st.integers(0, 3))
+    def begin(self, max_entries: int) -> None:
+        self.max_entries = max_entries
+        self.bounds = Bounds(max_entries, 1 << 20)
+        self.cache = AnswerCache(self.bounds)
+        self.now = 100.0
+        self.newest: dict[bytes, Answer] = {}
+
+    @rule(token=st.integers(0, 5), seconds=st.sampled_from([-5, 0, 5, 50]), good=st.booleans(), active=st.booleans())
+    def put(self, *, token: int, seconds: float, good: bool, active: bool) -> None:
+        digest = bytes([token])
+        answer = Answer(active or good, CLAIMS if good else REFUSED, self.now, self.now + seconds)
+        self.cache.put(digest, answer)
+        self.newest[digest] = answer
+        assert self.cache.is_proven(digest) == (good and self.max_entries > 0)
+        assert self.cache.get(digest, self.now) is (answer if seconds > 0 and self.max_entries else None)
+
+    @rule(token=st.integers(0, 5))
+    def get(self, token: int) -> None:
+        digest = bytes([token])
+        before = len(self.cache)
+        found = self.cache.get(digest, self.now)
+        if found is not None:
+            assert found is self.newest[digest]
+            assert found.since <= self.now < found.until
+        else:
+            assert digest not in {*self.cache._active, *self.cache._others}  # what is not found takes no room
+        assert before - len(self.cache) in {0, 1}
+
+    @rule(seconds=st.sampled_from([-10, 1, 10, 60]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def hand_over(self) -> None:
+        newer = AnswerCache(self.bounds)
+        newer.fill(self.cache)
+        assert contents(newer) == contents(self.cache)
+        assert newer.used_bytes == self.cache.used_bytes
+        self.cache = newer
+
+    @invariant()
+    def is_bounded_in_each_kind(self) -> None:
+        assert len(self.cache._active) <= self.max_entries
+        assert len(self.cache._others) <= self.max_entries
+        assert len(self.cache._proven) <= self.max_entries
+        assert not {*self.cache._active} & {*self.cache._others}
+
+
+TestStory = Story.TestCase
+TestStory.settings = settings(max_examples=100, stateful_step_count=30)
+
+
+def test_a_smaller_cache_takes_over_what_was_put_in_last() -> None:
+    older, newer = AnswerCache(Bounds(5, 1 << 20)), AnswerCache(Bounds(2, 1 << 20))
+    for number in range(5):
+        older.put(bytes([number]), Answer(active=True, outcome=CLAIMS, since=0.0, until=9.0))
+    newer.fill(older)
+    assert [newer.get(bytes([number]), 1.0) is not None for number in range(5)] == [False, False, False, True, True]
+
+
+def claims(text: str = "", scope: str = "") -> Claims:
+    return Claims("main", "u", "c", frozenset(), frozenset(scope.split()), scope, {"text": text})
+
+
+def answer(outcome: Claims | tuple[Reason, str], until: float = 9.0) -> Answer:
+    return Answer(active=not isinstance(outcome, tuple), outcome=outcome, since=0.0, until=until)
+
+
+def test_answers_count_by_their_bytes_and_what_is_made_of_them_too() -> None:
+    cache = AnswerCache(Bounds(1000, 100_000))
+    first = claims("x" * 5_000)
+    cache.put(b"0", answer(first))
+    before = cache.used_bytes
+    first.account.charge(3_000)
+    assert cache.used_bytes == before + 3_000
+    for number in range(1, 100):
+        cache.put(bytes([number]), answer(claims("x" * 5_000)))
+    assert cache.get(b"0", 1.0) is None
+    assert cache.get(bytes([99]), 1.0) is not None
+    assert 60_000 < cache.used_bytes <= 100_000
+    first.account.charge(3_000)  # it made way, and is charged to nobody
+    assert cache.used_bytes <= 100_000
+
+
+def test_a_flood_of_rubbish_takes_its_own_small_part_of_the_bytes() -> None:
+    cache = AnswerCache(Bounds(1_000_000, 100_000))
+    cache.put(b"session", answer(claims("x" * 10_000)))
+    session = cache.used_bytes
+    for number in range(10_000):
+        cache.put(number.to_bytes(4), answer(REFUSED))
+    assert cache.get(b"session", 1.0) is not None
+    assert session < cache.used_bytes <= session + 100_000 // 8
+
+
+def test_what_is_remembered_of_a_proven_token_beyond_its_time_is_a_digest() -> None:
+    cache = AnswerCache(Bounds(10, 100_000))
+    cache.put(b"token", answer(claims("x" * 10_000)))
+    assert cache.get(b"token", 9.0) is None
+    assert cache.is_proven(b"token")
+    assert cache.proven == 1
+    assert cache.used_bytes < 1_000
+    cache.put(b"token", answer(REFUSED))
+    assert not cache.is_proven(b"token")
+
+
+def test_the_claims_of_a_verified_jwt_are_borne_by_the_cache_that_had_them_first() -> None:
+    elsewhere: BoundedMap[bytes, Claims] = BoundedMap(Bounds(10, 100_000))
+    verified = claims()
+    elsewhere.put(b"token", verified, 100)
+    verified.account.open(elsewhere, b"token")
+    cache = AnswerCache(Bounds(10, 100_000))
+    cache.put(b"token", answer(verified))
+    before = cache.used_bytes
+    verified.account.charge(50)
+    assert (elsewhere.used_bytes, cache.used_bytes) == (150, before)
+
+
+def test_a_cache_that_takes_over_bears_what_is_made_from_then_on() -> None:
+    older, newer = (AnswerCache(Bounds(10, 100_000)) for _ in range(2))
+    kept = claims()
+    older.put(b"token", answer(kept))
+    kept.account.charge(50)
+    newer.fill(older)
+    assert newer.used_bytes == older.used_bytes
+    before = older.used_bytes
+    kept.account.charge(50)
+    assert (older.used_bytes, newer.used_bytes) == (before, before + 50)

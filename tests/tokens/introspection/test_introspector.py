@@ -1,0 +1,736 @@
+"""Each token is asked about once, a bounded number of calls is in flight, and a server that fails is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keys.virtual_time import in_virtual_time
+
+from authz_service.core.bounded import Bounds
+from authz_service.core.claims import Claims
+from authz_service.telemetry.metrics import Metrics
+from authz_service.tokens.introspection.breaker import (
+    FAILURES_TO_PROBE,
+    FIRST_BACKOFF,
+    MAX_BACKOFF,
+    PROBE_INTERVAL,
+    State,
+)
+from authz_service.tokens.introspection.introspector import ClientRefused, Forbidden, Introspector, QuestionRefused
+from authz_service.tokens.introspection.opaque import NeedIntrospection
+from authz_service.tokens.introspection.response import Answer, Unavailable
+from authz_service.tokens.jwt.cache import digest_of
+from tokens.introspection.servers import Clock, FakeClient, failure, introspector, issuer_with, loop_time, said
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from authz_service.core.errors import FetchFailed
+
+
+async def ask(asked: Introspector, token: str) -> Answer | Unavailable:
+    return await asked.ask(token, digest_of(token))
+
+
+def look(asked: Introspector, token: str) -> Answer | None:
+    return asked.look(digest_of(token), asked.clock())
+
+
+async def settle() -> None:
+    """Let every task go on as far as it can without waiting for time to pass."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def small(most: int, **more: Any) -> Any:
+    return issuer_with({"max_concurrent": most} | more)
+
+
+# Remembering.
+
+
+@in_virtual_time
+async def test_what_a_server_said_is_remembered_and_asked_for_once() -> None:
+    client = FakeClient(good=said())
+    asked = introspector(client)
+    assert look(asked, "good") is None
+    answer = await ask(asked, "good")
+    assert isinstance(answer, Answer)
+    assert look(asked, "good") is answer
+    refused = await ask(asked, "bad")
+    assert look(asked, "bad") is refused
+    assert client.asked == {"good": 1, "bad": 1}
+
+
+@in_virtual_time
+async def test_an_answer_is_forgotten_when_its_time_has_passed() -> None:
+    clock = Clock()
+    asked = introspector(FakeClient(good=said(), short=said(exp=clock.now + 7)), clock=clock)
+    for token in ("good", "short", "bad"):
+        await ask(asked, token)
+    begun = clock.now
+    held = {}
+    for seconds in (6, 7, 9, 10, 29, 30):
+        clock.now = begun + seconds
+        held[seconds] = {token for token in ("good", "short", "bad") if look(asked, token) is not None}
+    assert held == {
+        6: {"good", "short", "bad"},
+        7: {"good", "bad"},
+        9: {"good", "bad"},
+        10: {"good"},
+        29: {"good"},
+        30: set(),
+    }
+
+
+@in_virtual_time
+async def test_an_answer_is_not_believed_for_longer_because_the_clock_was_set_back() -> None:
+    clock = Clock()
+    asked = introspector(FakeClient(good=said()), clock=clock)
+    await ask(asked, "good")
+    clock.now -= 3600
+    assert look(asked, "good") is None
+
+
+@in_virtual_time
+async def test_a_flood_of_rubbish_displaces_no_active_token_and_takes_no_more_room_than_it_may() -> None:
+    clock = Clock()
+    asked = introspector(FakeClient(good=said()), clock=clock, remembered=Bounds(3, 1 << 20))
+    await ask(asked, "good")
+    for number in range(50):
+        await ask(asked, f"rubbish-{number}")
+    assert look(asked, "good") is not None
+    assert [look(asked, f"rubbish-{number}") is not None for number in (46, 47, 48, 49)] == [False, True, True, True]
+
+
+@in_virtual_time
+async def test_of_the_active_tokens_the_oldest_makes_way() -> None:
+    client = FakeClient()
+    client.every = said()
+    asked = introspector(client, remembered=Bounds(2, 1 << 20))
+    for token in "abc":
+        await ask(asked, token)
+    assert [look(asked, token) is not None for token in "abc"] == [False, True, True]
+
+
+@in_virtual_time
+async def test_a_cache_of_no_entries_remembers_nothing_and_answers_all_the_same() -> None:
+    client = FakeClient(good=said())
+    asked = introspector(client, remembered=Bounds(0, 1 << 20))
+    for _ in range(2):
+        assert isinstance(await ask(asked, "good"), Answer)
+        assert look(asked, "good") is None
+    assert client.asked["good"] == 2
+
+
+@in_virtual_time
+async def test_what_is_remembered_is_no_token() -> None:
+    asked = introspector(FakeClient(**{"a-secret-token": said()}))
+    await ask(asked, "a-secret-token")
+    assert "a-secret-token" not in repr([vars(each) for each in (asked, asked._cache)])
+
+
+@in_virtual_time
+async def test_what_an_older_one_remembers_is_taken_over_where_it_judged_by_the_same_settings() -> None:
+    client = FakeClient(good=said())
+    older = introspector(client)
+    await ask(older, "good")
+    await ask(older, "bad")
+    same, other = introspector(client), introspector(client, issuer_with({"cache_ttl": "29s"}))
+    for newer in (same, other):
+        newer.remember(older)
+    assert look(same, "good") is look(older, "good")
+    assert look(same, "bad") is look(older, "bad")
+    assert look(other, "good") is None
+
+
+# One call for equal tokens.
+
+
+@in_virtual_time
+async def test_five_thousand_with_one_token_are_one_call() -> None:
+    client = FakeClient(good=said())
+    client.seconds = 0.5
+    asked = introspector(client)
+    answers = await asyncio.gather(*(ask(asked, "good") for _ in range(5000)))
+    assert client.asked == {"good": 1}
+    assert len({id(answer) for answer in answers}) == 1
+    assert isinstance(answers[0], Answer)
+
+
+@in_virtual_time
+async def test_who_stops_waiting_takes_the_call_from_nobody() -> None:
+    client = FakeClient(good=said())
+    client.hold()
+    asked = introspector(client)
+    patient = asyncio.create_task(ask(asked, "good"))
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await ask(asked, "good")
+    (call,) = asked._calls.values()
+    assert len(call._waiting) == 1  # who left is forgotten
+    client.release()
+    assert isinstance(await patient, Answer)
+    assert client.asked == {"good": 1}
+
+
+@in_virtual_time
+async def test_an_answer_that_nobody_waits_for_any_more_is_there_for_the_next() -> None:
+    client = FakeClient(good=said())
+    client.seconds = 0.5
+    asked = introspector(client)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await ask(asked, "good")
+    assert look(asked, "good") is None
+    await asyncio.sleep(0.4)
+    assert look(asked, "good") is not None
+
+
+@in_virtual_time
+async def test_a_failure_is_that_of_all_who_waited_and_is_not_remembered() -> None:
+    client = FakeClient(good=failure("a reason"))
+    client.seconds = 0.1
+    asked = introspector(client)
+    answers = await asyncio.gather(*(ask(asked, "good") for _ in range(10)))
+    assert {answer.cause for answer in answers if isinstance(answer, Unavailable)} == {
+        "introspection at main: a reason"
+    }
+    assert client.asked == {"good": 1}
+    client.tokens["good"] = said()
+    assert isinstance(await ask(asked, "good"), Answer)
+
+
+# A bounded number.
+
+
+@in_virtual_time
+async def test_of_five_thousand_tokens_no_more_than_configured_are_in_flight_and_as_many_wait() -> None:
+    client = FakeClient()
+    client.every = said()
+    client.hold()
+    asked = introspector(client)
+    waiting = [asyncio.create_task(ask(asked, f"token-{number}")) for number in range(5000)]
+    await settle()
+    assert client.in_flight == 64
+    refused = [task.result() for task in waiting if task.done()]
+    assert len(refused) == 5000 - 128
+    assert all(isinstance(answer, Unavailable) and answer.retry_after == 1 for answer in refused)
+    client.release()
+    answers = await asyncio.gather(*waiting)
+    assert client.most_in_flight == 64
+    assert client.asked.total() == 128
+    assert sum(isinstance(answer, Answer) for answer in answers) == 128
+
+
+@in_virtual_time
+async def test_a_token_that_is_asked_about_already_is_never_one_too_many() -> None:
+    client = FakeClient(a=said())
+    client.hold()
+    asked = introspector(client, small(1))
+    first, second = (asyncio.create_task(ask(asked, token)) for token in "ab")
+    await settle()
+    assert isinstance(await ask(asked, "c"), Unavailable)
+    again = asyncio.create_task(ask(asked, "a"))
+    client.release()
+    assert isinstance(await again, Answer)
+    await asyncio.gather(first, second)
+
+
+@in_virtual_time
+async def test_calls_that_wait_for_their_turn_are_not_made_to_a_server_that_fails_meanwhile() -> None:
+    client = FakeClient()
+    client.every = failure(retry_after=1.0)
+    client.seconds = 1.0
+    asked = introspector(client, small(1))
+    first, second = (asyncio.create_task(ask(asked, token)) for token in "ab")
+    await asyncio.sleep(1.5)
+    third = asyncio.create_task(ask(asked, "c"))
+    answers = await asyncio.gather(first, second, third)
+    assert all(isinstance(answer, Unavailable) for answer in answers)
+    assert client.asked.keys() >= {"a", "b"}
+    assert "c" not in client.asked
+    assert client.asked.total() == 3  # with the probe
+
+
+@in_virtual_time
+async def test_a_call_that_ended_before_a_request_came_to_wait_for_it_is_followed_by_no_other() -> None:
+    """A request is read in one turn of the loop, and waits in a later one."""
+    client = FakeClient(refused=QuestionRefused("status 400"))
+    client.hold()
+    asked = introspector(client)
+    waiting = asyncio.create_task(ask(asked, "refused"))
+    await settle()
+    need = NeedIntrospection("refused", digest_of("refused"), (asked,))
+    client.release()
+    assert isinstance(await waiting, Unavailable)
+    await need.ready()
+    assert need.answers == [waiting.result()]
+    assert client.asked == {"refused": 1}
+
+
+# Tokens that make a server fail, and a server that fails.
+
+TROUBLES: dict[str, FetchFailed] = {
+    "a firewall answers 403": Forbidden("status 403"),
+    "it answers 500": failure("status 500"),
+    "it asks for a pause of five minutes": failure("status 429", retry_after=300.0),
+    "it answers 401": ClientRefused("status 401"),
+    "it answers 400": QuestionRefused("status 400"),
+    "it does not answer": failure("no complete answer within 1 s"),
+}
+
+
+def fake(good: int, trouble: FetchFailed, seconds: float) -> FakeClient:
+    """A server that knows these tokens, and fails for those that begin with "invented"."""
+    client = FakeClient(**{f"good-{number}": said() for number in range(good)})
+    client.trouble, client.seconds_of_trouble = trouble, seconds
+    return client
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+@pytest.mark.parametrize("trouble", TROUBLES)
+@in_virtual_time
+async def test_invented_tokens_that_make_a_server_fail_shut_out_nobody(trouble: str, seconds: float) -> None:
+    client = fake(20, TROUBLES[trouble], seconds)
+    asked = introspector(client)
+    for number in range(20):
+        invented = (f"invented-{number}-{each}" for each in range(FAILURES_TO_PROBE))
+        assert all(
+            isinstance(answer, Unavailable) for answer in await asyncio.gather(*(ask(asked, t) for t in invented))
+        )
+        assert isinstance(await ask(asked, f"good-{number}"), Answer)
+    assert client.asked.total() <= 20 * (FAILURES_TO_PROBE + 1) + 20 * (1 + seconds)  # so few of them are probes
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+@in_virtual_time
+async def test_where_a_server_fails_for_every_token_that_it_does_not_know_the_others_wait_for_the_next_try(
+    seconds: float,
+) -> None:
+    """The probe fails as well, as if the server were down."""
+    client = fake(20, failure("status 500"), seconds)
+    client.knows_no_other = True
+    asked = introspector(client)
+    opened = 0
+    for number in range(20):
+        await asyncio.gather(*(ask(asked, f"invented-{number}-{each}") for each in range(FAILURES_TO_PROBE)))
+        await asyncio.sleep(seconds)  # the probe's
+        opened += asked._breaker.state(loop_time()) is State.OPEN
+        assert isinstance(await ask(asked, f"good-{number}"), Answer)
+        await asyncio.sleep(PROBE_INTERVAL)
+    assert opened == 20
+
+
+@in_virtual_time
+async def test_a_flood_of_tokens_that_hang_delays_no_token_that_was_good_before() -> None:
+    client = fake(5, failure("no complete answer within 1 s"), 1.0)
+    clock = Clock()
+    asked = introspector(client, small(8), clock=clock)
+    for number in range(5):
+        assert isinstance(await ask(asked, f"good-{number}"), Answer)
+    clock.now += 31  # they are to be asked about again
+    flood = asyncio.create_task(_flood(asked, per_second=200, seconds=20))
+    await asyncio.sleep(0.5)
+    for _ in range(5):
+        for number in range(5):
+            assert look(asked, f"good-{number}") is None
+            began = loop_time()
+            assert isinstance(await ask(asked, f"good-{number}"), Answer)
+            assert loop_time() == began
+        clock.now += 31
+        await asyncio.sleep(3)
+    assert client.most_in_flight <= 8
+    await flood
+
+
+async def _flood(asked: Introspector, *, per_second: int, seconds: int) -> None:
+    out = []
+    for number in range(per_second * seconds):
+        out.append(asyncio.create_task(ask(asked, f"invented-{number}")))
+        await asyncio.sleep(1 / per_second)
+    assert not any(isinstance(answer, Answer) for answer in await asyncio.gather(*out))
+
+
+@in_virtual_time
+async def test_a_token_that_turned_out_bad_is_like_any_other_from_then_on() -> None:
+    client = FakeClient(good=said())
+    clock = Clock()
+    asked = introspector(client, clock=clock)
+    await ask(asked, "good")
+    assert asked._cache.is_proven(digest_of("good"))
+    clock.now += 31
+    del client.tokens["good"]
+    await ask(asked, "good")
+    assert not asked._cache.is_proven(digest_of("good"))
+
+
+async def fail(asked: Introspector, client: FakeClient, times: int = FAILURES_TO_PROBE) -> None:
+    """Let every call fail, the probe too, until the breaker is open."""
+    client.every = failure()
+    for number in range(times):
+        assert isinstance(await ask(asked, f"fails-{number}"), Unavailable)
+    await settle()
+    client.every = None
+
+
+@in_virtual_time
+async def test_a_server_that_is_down_is_left_alone_and_what_is_remembered_serves() -> None:
+    client = FakeClient(good=said(), new=said())
+    asked = introspector(client, small(64, timeout="100ms"))
+    await ask(asked, "good")
+    await fail(asked, client)
+    before = client.asked.total()
+    assert before == 1 + FAILURES_TO_PROBE + 1
+    for _ in range(100):
+        assert await ask(asked, "new") == Unavailable(
+            "introspection at main: the server is left alone for a while", retry_after=1
+        )
+    assert client.asked.total() == before
+    assert look(asked, "good") is not None
+    await asyncio.sleep(1.1 * FIRST_BACKOFF)
+    assert isinstance(await ask(asked, "new"), Answer)
+
+
+@in_virtual_time
+async def test_it_is_tried_with_one_call_beside_the_probe_however_many_want_to_ask() -> None:
+    client = FakeClient()
+    asked = introspector(client)
+    await fail(asked, client)
+    await asyncio.sleep(1.1 * FIRST_BACKOFF)
+    before = client.asked.total()
+    client.hold()
+    trying, *others = (asyncio.create_task(ask(asked, f"token-{number}")) for number in range(100))
+    await settle()
+    assert client.asked.total() == before + 2
+    assert client.asked["token-0"] == 1
+    assert all(isinstance(task.result(), Unavailable) for task in others)
+    client.release()
+    assert isinstance(await trying, Answer)
+    assert isinstance(await ask(asked, "another"), Answer)
+
+
+async def _ask_for(seconds: float, asked: Introspector) -> list[Unavailable]:
+    """Ask about another token again and again, in vain."""
+    answers: list[Unavailable] = []
+    while loop_time() < seconds:
+        answer = await ask(asked, f"token-{len(answers)}")
+        assert isinstance(answer, Unavailable)
+        answers.append(answer)
+        await asyncio.sleep(0.01)
+    assert len(answers) > 20 * seconds  # most of them heard at once
+    return answers
+
+
+def _in_tries(seconds: float) -> float:
+    """Calls: a probe and another one in each, while the pauses grow and afterwards."""
+    growing = math.ceil(math.log2(MAX_BACKOFF / FIRST_BACKOFF)) + 1
+    return 2 * (growing + seconds / (0.9 * MAX_BACKOFF))
+
+
+@in_virtual_time
+async def test_a_server_that_stays_away_is_asked_ever_less_however_many_want_to_ask() -> None:
+    client = FakeClient()
+    client.every = failure()
+    asked = introspector(client)
+    await _ask_for(60, asked)
+    assert client.asked.total() <= FAILURES_TO_PROBE + 1 + _in_tries(60)
+
+
+@in_virtual_time
+async def test_a_server_that_asks_everybody_for_a_pause_is_asked_ever_less_and_the_caller_hears_for_how_long() -> None:
+    client = FakeClient()
+    client.every = failure(retry_after=400.0)
+    asked = introspector(client)
+    first = await ask(asked, "first")
+    assert isinstance(first, Unavailable)
+    assert first.retry_after == 300
+    heard = {answer.retry_after for answer in await _ask_for(30, asked)}
+    assert heard <= {
+        300,
+        *range(1, math.ceil(1.1 * MAX_BACKOFF) + 1),
+    }  # who was part of a try, and who is to wait for one
+    assert client.asked.total() <= 1 + 1 + _in_tries(30)
+    client.every = said()
+    await asyncio.sleep(1.1 * MAX_BACKOFF)
+    assert isinstance(await ask(asked, "last"), Answer)
+
+
+@in_virtual_time
+async def test_a_question_that_is_refused_raises_no_suspicion() -> None:
+    client = FakeClient(good=said(), strange=QuestionRefused("status 400"))
+    asked = introspector(client)
+    for _ in range(5 * FAILURES_TO_PROBE):
+        assert isinstance(await ask(asked, "strange"), Unavailable)
+    assert isinstance(await ask(asked, "good"), Answer)
+    assert client.asked == {"good": 1, "strange": 5 * FAILURES_TO_PROBE}
+
+
+@in_virtual_time
+async def test_a_probe_is_about_a_token_that_nobody_could_know_another_one_each_time() -> None:
+    client = FakeClient()
+    client.every = failure()
+    asked = introspector(client)
+    await fail(asked, client)
+    client.every = failure()
+    await asyncio.sleep(1.1 * FIRST_BACKOFF)
+    await ask(asked, "try")
+    await settle()
+    probes = [token for token in client.asked if not token.startswith(("fails", "try"))]
+    assert len(probes) == 2
+    assert all(len(token) == 43 for token in probes)
+
+
+@in_virtual_time
+async def test_a_fault_of_ours_is_an_answer_to_nobody_and_ends_nothing() -> None:
+    client = FakeClient(good=said(), strange=RuntimeError("a fault"))
+    asked = introspector(client)
+    answer = await ask(asked, "strange")
+    assert isinstance(answer, Unavailable)
+    assert "RuntimeError" in answer.cause
+    assert isinstance(await ask(asked, "good"), Answer)
+
+
+async def test_nobody_waits_for_a_call_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise ZeroDivisionError
+
+    asked = introspector(FakeClient(good=said()))
+    monkeypatch.setattr(asked._cache, "put", die)
+    waiting = asyncio.create_task(ask(asked, "good"))
+    await asyncio.sleep(0)
+    (call,) = asked._calls.values()
+    assert isinstance(await waiting, Unavailable)
+    assert not asked._calls
+    assert isinstance(call.task.exception(), ZeroDivisionError)
+
+
+# The end.
+
+
+@in_virtual_time
+async def test_closing_ends_what_is_in_flight_and_what_waits() -> None:
+    client = FakeClient()
+    client.hold()
+    asked = introspector(client, small(2))
+    waiting = [asyncio.create_task(ask(asked, token)) for token in "abcd"]
+    await settle()
+    await asked.close()
+    assert all(isinstance(answer, Unavailable) for answer in await asyncio.gather(*waiting))
+    assert client.in_flight == 0
+    assert client.closed
+
+
+@in_virtual_time
+async def test_closing_ends_a_call_that_was_not_even_begun() -> None:
+    client = FakeClient()
+    asked = introspector(client)
+    waiting = asyncio.create_task(ask(asked, "a"))
+    await asyncio.sleep(0)
+    await asked.close()
+    assert isinstance(await waiting, Unavailable)
+
+
+@in_virtual_time
+async def test_it_runs_until_it_is_cancelled_and_closes_then() -> None:
+    client = FakeClient()
+    running = asyncio.create_task(introspector(client).run())
+    await settle()
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait([running])
+    assert client.closed
+
+
+# What is told.
+
+
+@in_virtual_time
+async def test_every_call_is_counted_by_its_end() -> None:
+    metrics = Metrics(transport="grpcio")
+    client = FakeClient(good=said(), id_token=said(nonce="n"), away=failure(), odd=said() | {"active": "true"})
+    client.seconds = 0.25
+    asked = introspector(client, metrics=metrics)
+    for token in ("good", "id_token", "bad", "away", "odd"):
+        await ask(asked, token)
+        look(asked, token)
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, {"issuer": "main"} | labels)
+
+    results = {
+        result: value("authz_introspections_total", result=result) for result in ("active", "inactive", "failure")
+    }
+    assert results == {"active": 2, "inactive": 2, "failure": 1}
+    assert value("authz_introspection_duration_seconds_count") == 5
+    assert value("authz_introspection_duration_seconds_sum") == 1.25
+    assert value("authz_introspection_cache_entries") == 4
+    assert value("authz_introspection_cache_lookups_total", result="hit") == 4
+    assert value("authz_introspection_cache_lookups_total", result="miss") == 5
+
+
+@in_virtual_time
+async def test_calls_in_flight_and_the_breakers_state_can_be_seen() -> None:
+    metrics = Metrics(transport="grpcio")
+    client = FakeClient()
+    asked = introspector(client, metrics=metrics)
+
+    def states() -> list[float | None]:
+        labels = [{"issuer": "main", "state": state} for state in ("closed", "open", "half_open")]
+        seen = [metrics.registry.get_sample_value("authz_introspection_breaker_state", each) for each in labels]
+        return [*seen, metrics.registry.get_sample_value("authz_introspection_breaker_open", {"issuer": "main"})]
+
+    assert states() == [1, 0, 0, 0]
+    client.hold()
+    waiting = asyncio.create_task(ask(asked, "a"))
+    await settle()
+    assert metrics.registry.get_sample_value("authz_introspections_in_flight", {"issuer": "main"}) == 1
+    client.release()
+    await waiting
+    assert metrics.registry.get_sample_value("authz_introspections_in_flight", {"issuer": "main"}) == 0
+    await fail(asked, client)
+    assert states() == [0, 1, 0, 1]
+    await asyncio.sleep(1.2)
+    assert states() == [0, 0, 1, 1]
+    await ask(asked, "b")
+    assert states() == [1, 0, 0, 0]
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records]
+
+
+def telling(caplog: pytest.LogCaptureFixture, story: Callable[[], Any]) -> list[str]:
+    with caplog.at_level(logging.INFO, "authz.introspection"):
+        in_virtual_time(story)()
+    return events(caplog)
+
+
+def test_an_outage_is_told_a_few_times_and_not_once_a_request(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        client = FakeClient()
+        asked = introspector(client)
+        await fail(asked, client)
+        for _ in range(1000):
+            await ask(asked, "x")
+        await asyncio.sleep(1.2)
+        for number in range(10):
+            await ask(asked, f"good-{number}")
+
+    assert telling(caplog, story) == [
+        "introspection failed",
+        "introspection is left alone for a while",
+        "introspection is asked again",
+        "introspection works again",
+    ]
+
+
+def test_a_client_that_is_refused_is_told_clearly_and_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        client = FakeClient()
+        client.every = ClientRefused("status 401: look at client_id")
+        asked = introspector(client)
+        for _ in range(20):
+            await ask(asked, "a-secret-token")
+
+    assert telling(caplog, story)[0] == "the introspection server refuses this client"
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+    assert "a-secret-token" not in caplog.text
+
+
+@pytest.mark.parametrize("trouble", [Forbidden("status 403"), QuestionRefused("status 400")])
+def test_a_probe_that_is_refused_as_a_question_is_answered_and_one_that_is_forbidden_is_not(
+    trouble: FetchFailed, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a token that nobody sent no firewall has anything to dislike."""
+
+    async def story() -> None:
+        client = fake(0, failure("status 500"), 0.0)
+        client.every = trouble  # of all but the invented ones
+        asked = introspector(client)
+        await asyncio.gather(*(ask(asked, f"invented-{each}") for each in range(FAILURES_TO_PROBE)))
+        await settle()
+
+    told = {
+        Forbidden: ["the introspection server refuses this client", "introspection is left alone for a while"],
+        QuestionRefused: ["introspection fails for some tokens alone; the server answers"],
+    }
+    assert telling(caplog, story) == ["introspection failed", *told[type(trouble)]]
+
+
+def test_callers_cannot_fill_the_log_by_strange_tokens(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        client = FakeClient(strange=QuestionRefused("status 400"))
+        asked = introspector(client)
+        for number in range(200):
+            await ask(asked, "strange" if number % 10 == 0 else f"token-{number}")
+            await asyncio.sleep(0.01)
+
+    assert telling(caplog, story) == ["introspection failed", "introspection works again"]
+
+
+# Whatever happens.
+
+_TOKENS = st.sampled_from("abcdef")
+_STEP = st.one_of(
+    st.tuples(st.just("ask"), _TOKENS),
+    st.tuples(st.just("ask and leave"), _TOKENS),
+    st.tuples(st.just("wait"), st.sampled_from([0.0, 0.05, 0.3, 2.0, 40.0])),
+    st.tuples(st.just("says"), st.sampled_from([said(), {"active": False}, failure(), failure(retry_after=3.0)])),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(_STEP, max_size=40), st.integers(1, 3))
+def test_whatever_happens_calls_are_bounded_shared_and_all_are_answered(
+    steps: list[tuple[str, Any]], most: int
+) -> None:
+    @in_virtual_time
+    async def story() -> None:
+        client = FakeClient()
+        client.seconds = 0.1
+        asked = introspector(client, small(most))
+        waiting: list[asyncio.Task[Answer | Unavailable]] = []
+        for kind, value in steps:
+            match kind:
+                case "says":
+                    client.every = value
+                case "wait":
+                    await asyncio.sleep(value)
+                case _:
+                    waiting.append(asyncio.create_task(ask(asked, value)))
+                    await asyncio.sleep(0)
+                    if kind == "ask and leave":
+                        waiting.pop().cancel()
+            assert client.in_flight <= most
+            for proven in (True, False):
+                assert sum(call.proven is proven for call in asked._calls.values()) <= 2 * most
+        async with asyncio.timeout(60):
+            for answer in await asyncio.gather(*waiting):
+                assert isinstance(answer, (Answer, Unavailable))
+        await asyncio.sleep(1)
+        assert client.in_flight == 0
+        assert not asked._calls
+        assert client.most_in_flight <= most
+
+    story()
+
+
+def test_a_jwts_claims_are_those_of_the_one_that_asks() -> None:
+    claims = Claims("main", "u1", "app", frozenset(), frozenset(), "", {})
+
+    @in_virtual_time
+    async def story() -> None:
+        asked = introspector(FakeClient(jwt=said()))
+        answer = await asked.ask("jwt", digest_of("jwt"), claims)
+        assert isinstance(answer, Answer)
+        assert answer.claims() is claims
+
+    story()

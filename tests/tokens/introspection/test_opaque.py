@@ -1,0 +1,449 @@
+"""Opaque tokens, from the request to the decision: who is asked, in which order, and what follows."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz_service.authorizer import Pending
+from authz_service.core.decision import Allow, Deny
+from authz_service.tokens.jwt import jws
+from support.signing import Signer, base64url
+from support.trust import ISSUER, NOW, OTHER, RS, STRANGER, THEIRS, claims, good
+from tokens.introspection.servers import Asking, FakeClient, failure, said
+
+JWE = ".".join(base64url(part) for part in (b'{"alg":"dir","enc":"A256GCM"}', b"", b"iv", b"text", b"tag"))
+RULES: list[dict[str, Any]] = [
+    {"name": "main", "match": {"paths": ["/main"]}, "require": {"issuers": ["main"]}},
+    {"name": "other", "match": {"paths": ["/other"]}, "require": {"issuers": ["other"]}},
+    {"name": "both", "match": {"paths": ["/both"]}, "require": {"issuers": ["other", "main"]}},
+    {"name": "write", "match": {"paths": ["/write"]}, "require": {"scopes": ["w"]}},
+    {"name": "optional", "match": {"paths": ["/optional"]}, "access": "optional"},
+    {"name": "public", "match": {"paths": ["/public"]}, "access": "public"},
+    {"name": "shadow", "match": {"paths": ["/shadow"]}, "mode": "shadow"},
+    {"name": "any"},
+]
+
+
+def main_only(client: FakeClient | None = None, **options: Any) -> tuple[Asking, FakeClient]:
+    client = client or FakeClient(good=said())
+    return Asking({"main": client}, rules=RULES, **options), client
+
+
+def both(main: FakeClient, other: FakeClient) -> Asking:
+    return Asking({"main": main, "other": other}, rules=RULES)
+
+
+# The way of one request.
+
+
+def test_a_token_that_is_not_known_waits_for_one_question_and_is_decided_at_once_from_then_on() -> None:
+    asking, client = main_only()
+
+    async def story() -> None:
+        pending = asking.begin("/", "good")
+        assert isinstance(pending, Pending)
+        assert client.asked.total() == 0
+        await pending.ready()
+        decision = asking.authorizer.finish(pending, NOW)
+        assert isinstance(decision, Allow)
+        assert decision.claims is not None
+        assert (decision.claims.issuer, dict(decision.headers)) == ("main", {"x-auth-subject": "u1"})
+        assert isinstance(asking.begin("/", "good"), Allow)
+
+    asyncio.run(story())
+    assert client.asked == {"good": 1}
+
+
+def test_what_is_remembered_is_the_answer_and_each_rule_judges_it_anew() -> None:
+    asking, client = main_only()
+    assert [asking.reason_of("good", path) for path in ("/", "/write", "/other", "/main")] == [
+        *("ok", "insufficient_scope", "malformed_token", "ok")
+    ]
+    assert client.asked.total() == 1
+
+
+def test_what_the_server_says_now_counts_even_where_nothing_is_remembered() -> None:
+    asking, client = main_only(introspection={"cache_ttl": "0s", "negative_cache_ttl": "0s"})
+    assert [asking.reason_of(token) for token in ("good", "good", "bad", "bad")] == ["ok", "ok", "inactive", "inactive"]
+    assert client.asked == {"good": 2, "bad": 2}
+
+
+def test_a_token_that_is_not_active_is_asked_about_once_in_its_time() -> None:
+    asking, client = main_only()
+    assert [asking.reason_of("bad") for _ in range(3)] == ["inactive"] * 3
+    assert client.asked["bad"] == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (said(active="true"), "inactive"),
+        (said(iss=OTHER), "unknown_issuer"),
+        (said(aud="other"), "wrong_audience"),
+        (said(aud=None), "wrong_audience"),
+        (said(exp=NOW - 60), "expired"),
+        (said(exp=None), "missing_claim"),
+        (said(nonce="n"), "id_token"),
+        (said(token_type="refresh_token"), "wrong_token_type"),
+        (failure(), "introspection_unavailable"),
+    ],
+)
+def test_active_alone_allows_nothing(answer: Any, reason: str) -> None:
+    asking, _ = main_only(FakeClient(odd=answer))
+    assert asking.reason_of("odd") == reason
+
+
+def test_a_server_that_cannot_be_asked_is_a_503_with_a_time_to_come_back_and_no_challenge() -> None:
+    asking, _ = main_only(FakeClient(x=failure(retry_after=20.0)))
+    decision = asyncio.run(asking.ask("/", "x"))
+    assert isinstance(decision, Deny)
+    assert (decision.reason, decision.retry_after, decision.challenge) == ("introspection_unavailable", 20, None)
+    assert "main" in decision.cause
+
+
+def test_an_answer_that_did_not_come_in_time_is_denied_with_a_time_to_come_back() -> None:
+    asking, _ = main_only()
+    pending = asking.begin("/", "good")
+    assert isinstance(pending, Pending)
+    late = asking.authorizer.too_late(pending)
+    assert isinstance(late, Deny)
+    assert (late.reason, late.retry_after) == ("deadline_exceeded", 1)
+    assert late.cause == "introspection at main did not come in time"
+
+
+def test_where_a_token_is_optional_one_that_is_not_active_does_not_make_its_bearer_anonymous() -> None:
+    asking, _ = main_only(FakeClient(x=failure()))
+    assert asking.reason_of("bad", "/optional") == "inactive"
+    assert asking.reason_of("x", "/optional") == "introspection_unavailable"
+
+
+def test_a_public_rule_asks_nobody_and_a_rule_in_shadow_mode_tells_what_it_would_do() -> None:
+    asking, client = main_only()
+    assert asking.reason_of("good", "/public") == "public"
+    assert client.asked.total() == 0
+    decision = asyncio.run(asking.ask("/shadow", "bad"))
+    assert isinstance(decision, Allow)
+    assert decision.reason == "inactive"
+
+
+def test_a_pending_decision_shows_no_token() -> None:
+    asking, _ = main_only()
+    pending = asking.begin("/", "a-secret-token")
+    assert isinstance(pending, Pending)
+    assert "a-secret-token" not in repr(pending.need)
+
+
+# Which tokens.
+
+
+@pytest.mark.parametrize(
+    "token", ["a.b.c", "a.b", "a", "a.b.c.d", JWE, "..", "a==", "0/+~_-", "e30.e", "W10.e.e", "Ik.e.e"]
+)
+def test_what_is_no_jwt_is_asked_about(token: str) -> None:
+    asking, client = main_only()
+    assert asking.reason_of(token) == "inactive"
+    assert client.asked == {token: 1}
+
+
+def headed(header: bytes, separator: str = "") -> str:
+    return f"{base64url(header)}{separator}.{base64url(json.dumps(claims()).encode())}.{base64url(b'signature')}"
+
+
+JWTS = {
+    "good": good(),
+    "expired": good(exp=NOW - 60),
+    "of nobody": good(iss="https://evil.example/"),
+    "without issuer": good(iss=None),
+    "by a strange key": STRANGER.sign(claims(), {"kid": "rs"}),
+    "HS256": RS.sign(claims(), {"alg": "HS256"}),
+    "unsecured": headed(b'{"alg":"none"}').rpartition(".")[0] + ".",
+    "empty header": headed(b"{}"),
+    "empty parts": base64url(b"{}") + "..",
+    "duplicate members": headed(b'{"alg":"RS256","alg":"RS256"}'),
+    "padded": headed(b'{"alg":"RS256" }', "="),
+    "with space": headed(b'\n{"alg":"RS256"}'),
+    "UTF-16": headed('{"alg":"RS256"}'.encode("utf-16-le")),
+    "byte order mark": headed(b"\xef\xbb\xbf{}"),
+    "not a number": headed(b'{"alg":NaN}'),
+    "huge number": headed(b'{"x":' + b"1" * 5000 + b"}"),
+    "deep": headed(b'{"x":' + b"[" * 3000 + b"]" * 3000 + b"}"),
+    "deeper than any": headed(b'{"x":' + b"[" * 5500 + b"]" * 5500 + b"}"),
+    "control characters": headed(b'{"x":"\t"}'),
+    "other alphabet": headed(b'{"alg":"RS256","x":"???>>>"}').replace("_", "/").replace("-", "+"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JWTS)
+def test_what_anybody_could_take_for_a_jwt_is_never_asked_about_by_default(name: str) -> None:
+    client = FakeClient()
+    client.every = said()
+    asking = both(client, client)
+    assert (asking.reason_of(JWTS[name]) == "ok") == (name == "good")
+    assert client.asked.total() == 0
+
+
+@pytest.mark.parametrize("token", ["a,b", "a;b", "ü", "a=b", "=", "a\x80", '"', "a\\b", "a%20b", "{}", "a:b"])
+def test_what_no_server_could_have_issued_is_malformed_and_not_asked_about(token: str) -> None:
+    asking, client = main_only()
+    assert asking.reason_of(token) in {"malformed_token", "malformed_request"}
+    assert client.asked.total() == 0
+
+
+def test_where_nobody_can_be_asked_an_opaque_token_is_malformed() -> None:
+    asking, client = main_only()
+    assert [asking.reason_of(token, "/other") for token in ("good", JWE, "a.b.c")] == ["malformed_token"] * 3
+    assert Asking({}).reason_of("good") == "malformed_token"
+    assert client.asked.total() == 0
+
+
+@given(st.text(max_size=40) | st.from_regex(r"[A-Za-z0-9._~+/-]{1,40}=*", fullmatch=True))
+def test_any_text_is_a_jwt_or_not_and_never_a_fault(token: str) -> None:
+    if jws.is_jwt(token):
+        assert token.count(".") == 2
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=4))
+def test_every_header_that_can_be_written_is_known(header: dict[str, Any]) -> None:
+    encoded = base64.urlsafe_b64encode(json.dumps(header).encode()).decode()
+    assert jws.is_jwt(f"{encoded}.x.y")
+    assert jws.is_jwt(f"{encoded.rstrip('=')}..")
+    assert not jws.is_jwt(f"{encoded}.x")
+    assert not jws.is_jwt(f"{encoded}.x.y.z.z")
+
+
+# Whom to ask.
+
+
+def test_the_issuers_are_asked_in_file_order_until_one_says_active() -> None:
+    main, other = FakeClient(a=said()), FakeClient(a=said(), b=said(sub="u2"))
+    asking = both(main, other)
+    assert [asking.reason_of(token, "/both") for token in "abc"] == ["ok", "ok", "inactive"]
+    assert (main.asked, other.asked) == ({"a": 1, "b": 1, "c": 1}, {"b": 1, "c": 1})
+
+
+def test_a_rule_says_whom_to_ask_and_what_one_says_is_not_the_others_word() -> None:
+    main, other = FakeClient(a=said()), FakeClient(b=said())
+    asking = both(main, other)
+    assert asking.reason_of("a", "/main") == "ok"
+    assert asking.reason_of("a", "/other") == "inactive"
+    assert asking.reason_of("b", "/main") == "inactive"
+    assert asking.reason_of("b", "/other") == "ok"
+    assert asking.reason_of("a", "/both") == asking.reason_of("b", "/both") == "ok"
+    assert (main.asked, other.asked) == ({"a": 1, "b": 1}, {"a": 1, "b": 1})
+
+
+def test_who_said_active_is_remembered_longer_than_who_did_not() -> None:
+    main, other = FakeClient(), FakeClient(b=said())
+    asking = both(main, other)
+    assert asking.reason_of("b") == "ok"
+    asking.clock.now += 15  # negative_cache_ttl has passed, cache_ttl has not
+    decision = asking.authorizer.begin(request("b"), asking.clock.now)
+    assert isinstance(decision, Allow)
+    assert main.asked == {"b": 1}
+
+
+def request(token: str) -> Any:
+    from authz_service.core.attributes import Attributes  # noqa: PLC0415
+
+    return Attributes("GET", "api.example", "/", {"authorization": f"Bearer {token}"}, "")
+
+
+@pytest.mark.parametrize(
+    ("main", "other", "reason"),
+    [
+        (failure(), said(), "ok"),
+        (failure(), {"active": False}, "introspection_unavailable"),
+        ({"active": False}, failure(), "introspection_unavailable"),
+        (failure(), failure(), "introspection_unavailable"),
+        ({"active": False}, {"active": False}, "inactive"),
+        (said(nonce="n"), said(), "id_token"),
+        (failure(), said(nonce="n"), "id_token"),
+    ],
+)
+def test_silence_is_not_a_no_and_an_active_answer_ends_the_asking(main: Any, other: Any, reason: str) -> None:
+    asking = both(FakeClient(x=main), FakeClient(x=other))
+    assert asking.reason_of("x") == reason
+    if reason != "introspection_unavailable":
+        assert asking.reason_of("x") == reason
+
+
+def test_only_who_did_not_answer_is_asked_again() -> None:
+    main, other = FakeClient(), FakeClient(x=failure())
+    asking = both(main, other)
+    for _ in range(3):
+        assert asking.reason_of("x") == "introspection_unavailable"
+    assert (main.asked["x"], other.asked["x"]) == (1, 3)
+
+
+# JWTs whose issuer wants to be asked about them.
+
+
+def always(client: FakeClient, **options: Any) -> Asking:
+    return Asking({"main": client}, rules=RULES, introspection={"mode": "always"}, **options)
+
+
+def test_a_verified_jwt_is_good_while_its_issuer_says_so() -> None:
+    client = FakeClient()
+    client.every = {"active": True}
+    asking = always(client)
+    assert [asking.reason_of(good()) for _ in range(3)] == ["ok"] * 3
+    assert client.asked.total() == 1
+    client.every = {"active": False}
+    assert asking.reason_of(good()) == "ok"
+    asking.clock.now += 30
+    decision = asyncio.run(late(asking, good()))
+    assert decision == "inactive"
+
+
+async def late(asking: Asking, token: str) -> str:
+    """The reason of a decision at the time of the clock."""
+    decision = asking.authorizer.begin(request(token), asking.clock.now)
+    if isinstance(decision, Pending):
+        await decision.ready()
+        decision = asking.authorizer.finish(decision, asking.clock.now)
+    return decision.reason.value
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ({"active": False}, "inactive"),
+        ({"active": "true"}, "inactive"),
+        (said(sub="u2"), "inactive"),
+        (said(client_id="other"), "inactive"),
+        (said(iss=OTHER), "inactive"),
+        (said(exp=NOW - 60), "inactive"),
+        (failure(), "introspection_unavailable"),
+    ],
+)
+def test_a_verified_jwt_that_its_issuer_does_not_stand_by_is_refused(answer: Any, reason: str) -> None:
+    client = FakeClient()
+    client.every = answer
+    asking = always(client)
+    assert [asking.reason_of(good()) for _ in range(2)] == [reason] * 2
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        good(exp=NOW - 60),
+        good(nonce="n"),
+        STRANGER.sign(claims(), {"kid": "rs"}),
+        good(iss=OTHER),
+        good()[:-6],
+        JWTS["unsecured"],
+    ],
+)
+def test_a_jwt_that_does_not_verify_is_asked_about_by_nobody(token: str) -> None:
+    client = FakeClient()
+    client.every = said()
+    assert always(client).reason_of(token) != "ok"
+    assert client.asked.total() == 0
+
+
+def test_the_jwts_of_another_issuer_are_its_own_affair() -> None:
+    client = FakeClient()
+    assert always(client).reason_of(THEIRS.sign(claims(iss=OTHER))) == "ok"
+    assert client.asked.total() == 0
+
+
+def test_opaque_tokens_of_such_an_issuer_are_asked_about_as_well() -> None:
+    assert always(FakeClient(good=said())).reason_of("good") == "ok"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"), [(said(), "ok"), ({"active": False}, "inactive"), (failure(), "introspection_unavailable")]
+)
+def test_a_jwt_by_a_key_that_is_not_known_yet_waits_for_the_key_and_then_for_the_answer(
+    answer: Any, reason: str
+) -> None:
+    new = Signer("RS256", "new")
+    client = FakeClient()
+    client.every = answer
+    asking = always(client)
+    asking.publish(RS.jwk(), new.jwk())
+    assert asking.reason_of(new.sign(claims())) == reason
+    assert client.asked.total() == 1
+
+
+def test_a_jwt_by_a_key_that_there_is_not_is_asked_about_by_nobody() -> None:
+    client = FakeClient()
+    client.every = said()
+    asking = always(client)
+    assert asking.reason_of(STRANGER.sign(claims())) == "unknown_key"
+    asking.sources[ISSUER].document = None
+    assert asking.reason_of(Signer("RS256", "other").sign(claims())) in {"unknown_key", "keys_unavailable"}
+    assert client.asked.total() == 0
+
+
+def test_what_a_jwt_waits_for_is_told_when_it_comes_too_late() -> None:
+    client = FakeClient()
+    asking = always(client)
+    new = Signer("RS256", "new")
+    asking.publish(RS.jwk(), new.jwk())
+
+    async def story() -> tuple[str, str]:
+        client.hold()
+        pending = asking.begin("/", new.sign(claims()))
+        assert isinstance(pending, Pending)
+        before = asking.authorizer.too_late(pending).cause
+        waiting = asyncio.create_task(pending.ready())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        after = asking.authorizer.too_late(pending).cause
+        client.release()
+        await waiting
+        return before, after
+
+    assert asyncio.run(story()) == ("keys of main did not come in time", "introspection at main did not come in time")
+
+
+def test_a_jwt_whose_key_leaves_the_key_set_is_not_saved_by_an_answer() -> None:
+    client = FakeClient()
+    client.every = said()
+    asking = always(client)
+    assert asking.reason_of(good()) == "ok"
+    asking.publish(STRANGER.jwk())
+    asking.refresh()
+    assert asking.reason_of(good()) == "unknown_key"
+
+
+# Without keys.
+
+
+def test_the_tokens_of_an_issuer_without_keys_are_known_by_asking_alone() -> None:
+    asking, client = main_only(keys={"discovery": False})
+    assert asking.reason_of("good") == "ok"
+    assert asking.reason_of(good()) == "unknown_key"
+    assert asking.reason_of(RS.sign(claims(), {"kid": None})) == "unknown_key"
+    assert client.asked == {"good": 1}
+
+
+# What is counted.
+
+
+def test_the_cache_of_verified_tokens_counts_no_opaque_ones() -> None:
+    asking, _ = main_only()
+    for token in ("good", "good", "bad", good()):
+        asking.reason_of(token)
+    looked_up = asking.metrics.registry.get_sample_value
+    assert looked_up("authz_token_cache_lookups_total", {"result": "miss"}) == 1
+    own = {
+        result: looked_up("authz_introspection_cache_lookups_total", {"issuer": "main", "result": result})
+        for result in ("hit", "miss")
+    }
+    assert own == {"hit": 1, "miss": 2}
+
+
+def test_reasons_of_asking_are_counted_from_the_start_where_a_rule_may_ask() -> None:
+    asking, _ = main_only()
+    possible = {rule.name: set(rule.possible_reasons()) for rule in asking.policy.rules}
+    assert {"inactive", "introspection_unavailable"} <= possible["any"] & possible["main"]
+    assert not {"inactive", "introspection_unavailable"} & (possible["other"] | possible["public"])

@@ -1,0 +1,279 @@
+"""What a server says of a token is validated like a token, and ``active`` alone allows nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz_service.core.claims import Claims
+from authz_service.core.errors import Rejected
+from authz_service.core.reasons import Reason
+from authz_service.tokens.introspection.response import Answer, Unavailable, conclude, judge
+from support.trust import ISSUER, NOW, OTHER
+from tokens.introspection.servers import INACTIVE, issuer_with, said
+
+
+def judged(answer: dict[str, Any], verified: Claims | None = None, *, now: float = NOW, **settings: Any) -> Answer:
+    introspection = settings.pop("introspection", {})
+    issuer = issuer_with(introspection, **settings)
+    assert issuer.introspection is not None
+    return judge(issuer, issuer.introspection, answer, verified, now)
+
+
+def reason(answer: Answer) -> str:
+    try:
+        answer.claims()
+    except Rejected as rejected:
+        return rejected.reason.value
+    return "ok"
+
+
+def test_the_claims_of_an_active_token_are_what_the_server_says() -> None:
+    claims = judged(said(tenant="acme", username="alice")).claims()
+    assert (claims.issuer, claims.subject, claims.client_id) == ("main", "u1", "app")
+    assert (claims.audiences, claims.scopes) == (frozenset({"api"}), frozenset({"a", "b"}))
+    assert claims.scope == "a b"
+    assert claims.members["tenant"] == "acme"
+    assert claims.members["iss"] == ISSUER
+
+
+@pytest.mark.parametrize(
+    "active", [None, False, "true", "True", 1, 1.0, "yes", [True], {"value": True}, {}, [], "", 0, "active"]
+)
+def test_active_is_exactly_true_and_nothing_that_looks_like_it(active: Any) -> None:
+    answer = judged(said() | {"active": active})
+    assert (reason(answer), answer.active) == ("inactive", False)
+
+
+def test_an_answer_that_does_not_say_active_does_not_mean_it() -> None:
+    assert reason(judged(said(active=None))) == "inactive"
+    assert reason(judged({})) == "inactive"
+    assert reason(judged({"error": "invalid_token"})) == "inactive"
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "expected"),
+    [
+        ({"iss": ISSUER}, {}, "ok"),
+        ({"iss": None}, {}, "ok"),
+        ({"iss": OTHER}, {}, "unknown_issuer"),
+        ({"iss": ISSUER.rstrip("/")}, {}, "unknown_issuer"),
+        ({"iss": ""}, {}, "unknown_issuer"),
+        ({"iss": [ISSUER]}, {}, "unknown_issuer"),
+        ({"exp": None}, {}, "missing_claim"),
+        ({"exp": NOW - 30}, {}, "expired"),
+        ({"exp": NOW - 29}, {}, "ok"),
+        ({"exp": NOW}, {"leeway": "0s"}, "expired"),
+        ({"exp": str(NOW + 600)}, {}, "invalid_claim"),
+        ({"exp": True}, {}, "invalid_claim"),
+        ({"nbf": NOW + 31}, {}, "not_yet_valid"),
+        ({"nbf": NOW + 30}, {}, "ok"),
+        ({"iat": NOW + 31}, {}, "not_yet_valid"),
+        ({"iat": NOW - 120}, {"max_token_age": "1m"}, "too_old"),
+        ({"iat": None}, {"max_token_age": "1m"}, "missing_claim"),
+        ({"sub": None}, {"required_claims": ["exp", "sub"]}, "missing_claim"),
+        ({"sub": 7}, {}, "invalid_claim"),
+        ({"jti": 7}, {}, "invalid_claim"),
+        ({"azp": ["app"]}, {}, "invalid_claim"),
+        ({"nbf": "soon"}, {}, "invalid_claim"),
+        ({"type": "refresh"}, {}, "wrong_token_type"),
+        ({"typ": "refresh_token"}, {}, "wrong_token_type"),
+        ({"sub": "a\nb"}, {}, "invalid_claim"),
+        ({"client_id": ["app"]}, {}, "invalid_claim"),
+        ({"scope": ["a", 7]}, {}, "invalid_claim"),
+        ({"aud": 7}, {}, "invalid_claim"),
+        # Which kind of token it is.
+        ({"token_type": None}, {}, "ok"),
+        ({"token_type": "bearer"}, {}, "ok"),
+        ({"token_type": "BEARER"}, {}, "ok"),
+        ({"token_type": ""}, {}, "wrong_token_type"),
+        ({"token_type": "DPoP"}, {}, "wrong_token_type"),
+        ({"token_type": "refresh_token"}, {}, "wrong_token_type"),
+        ({"token_type": "access_token"}, {}, "wrong_token_type"),
+        ({"token_type": 7}, {}, "invalid_claim"),
+        ({"nonce": "n"}, {}, "id_token"),
+        ({"nonce": "n"}, {"id_token_markers": []}, "ok"),
+        ({"typ": "ID"}, {}, "id_token"),
+        ({"typ": "Bearer"}, {}, "ok"),
+        ({"typ": "Refresh"}, {}, "wrong_token_type"),
+        ({"typ": "Offline"}, {}, "wrong_token_type"),
+        ({"token_use": "id"}, {}, "id_token"),
+        ({"token_use": "refresh"}, {}, "wrong_token_type"),
+        ({"events": {}}, {}, "wrong_token_type"),
+        ({"aud": "app"}, {}, "id_token"),
+        ({"aud": "app"}, {"allow_client_audience": True}, "ok"),
+        # The profile's claims are wanted; its type stands in a header, which is not there.
+        ({"jti": "j"}, {"access_token_profile": "rfc9068"}, "ok"),
+        ({}, {"access_token_profile": "rfc9068"}, "missing_claim"),
+        ({"jti": "j", "aud": "app"}, {"access_token_profile": "rfc9068"}, "id_token"),
+    ],
+)
+def test_an_answer_is_validated_like_a_token(changes: dict[str, Any], settings: dict[str, Any], expected: str) -> None:
+    answer = judged(said(**changes), **settings)
+    assert reason(answer) == expected
+    assert answer.active  # as the server said, whatever is made of it
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        *((name, {}, "ok") for name in ("iss", "sub", "jti", "client_id", "azp", "nbf", "iat", "scope", "aud")),
+        *((name, {}, "ok") for name in ("username", "token_type", "typ", "cnf", "scp")),
+        ("active", {}, "inactive"),
+        ("exp", {}, "missing_claim"),
+        ("sub", {"required_claims": ["exp", "sub"]}, "missing_claim"),
+        ("iat", {"max_token_age": "1m"}, "missing_claim"),
+        ("nonce", {}, "id_token"),
+        ("events", {}, "wrong_token_type"),
+    ],
+)
+def test_a_member_that_is_null_is_one_that_the_answer_does_not_have(
+    name: str, settings: dict[str, Any], expected: str
+) -> None:
+    """Servers write null for what a token does not have; what marks another kind of token does so all the same."""
+    answer = judged(said() | {name: None}, **settings)
+    assert reason(answer) == expected
+    if expected == "ok":
+        assert name not in answer.claims().members or name == "iss"
+    verified = judged(said() | {name: None}, JWT)
+    assert reason(verified) == ("inactive" if name == "active" else "ok")
+
+
+@pytest.mark.parametrize(
+    ("changes", "introspection", "settings", "seconds"),
+    [
+        ({}, {}, {}, 30),
+        ({"exp": NOW + 7}, {}, {}, 7),
+        ({"exp": NOW}, {}, {}, 0),
+        ({}, {"cache_ttl": "2m"}, {}, 120),
+        ({}, {"cache_ttl": "0s"}, {}, 0),
+        ({"iat": NOW - 50}, {}, {"max_token_age": "1m", "leeway": "0s"}, 10),
+        ({"active": False}, {}, {}, 10),
+        ({"active": False}, {"negative_cache_ttl": "1s"}, {}, 1),
+        ({"nonce": "n"}, {}, {}, 10),
+        ({"exp": NOW - 60}, {}, {}, 10),
+        ({"nbf": NOW + 60}, {}, {}, 10),
+    ],
+)
+def test_an_answer_is_remembered_for_its_time_and_never_past_the_end_of_the_token(
+    changes: dict[str, Any], introspection: dict[str, Any], settings: dict[str, Any], seconds: float
+) -> None:
+    answer = judged(said(**changes), introspection=introspection, **settings)
+    assert (answer.since, answer.until) == (NOW, NOW + seconds)
+
+
+# A JWT that was verified, and is asked about too.
+
+JWT = Claims("main", "u1", "app", frozenset({"api"}), frozenset({"a"}), "a", {"iss": ISSUER})
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"active": True}, "ok"),
+        ({"active": True, "exp": NOW + 600}, "ok"),
+        (said(), "ok"),
+        (said(iss=ISSUER), "ok"),
+        (INACTIVE, "inactive"),
+        ({"active": "true"}, "inactive"),
+        ({"active": True, "iss": OTHER}, "inactive"),
+        ({"active": True, "sub": "u2"}, "inactive"),
+        ({"active": True, "sub": ["u1"]}, "inactive"),
+        ({"active": True, "client_id": "other"}, "inactive"),
+        ({"active": True, "exp": NOW - 30}, "inactive"),
+        ({"active": True, "exp": "soon"}, "invalid_claim"),
+    ],
+)
+def test_a_verified_jwt_is_good_while_its_issuer_says_so_and_speaks_of_the_same_token(
+    answer: dict[str, Any], expected: str
+) -> None:
+    assert reason(judged(answer, JWT)) == expected
+
+
+def test_who_it_is_stands_in_the_jwt_and_not_in_the_answer() -> None:
+    assert judged(said(scope="admin", tenant="evil"), JWT).claims() is JWT
+
+
+def test_a_jwt_without_subject_and_client_is_not_contradicted_by_an_answer_that_names_them() -> None:
+    nobody = Claims("main", "", "", frozenset(), frozenset(), "", {"iss": ISSUER})
+    assert reason(judged(said(), nobody)) == "ok"
+
+
+@pytest.mark.parametrize(("exp", "seconds"), [(None, 30), (NOW + 600, 30), (NOW + 7, 7), (NOW - 7, -7)])
+def test_a_jwts_answer_is_remembered_no_longer_than_it_says(exp: float | None, seconds: float) -> None:
+    assert judged(said(exp=exp), JWT).until == NOW + seconds
+
+
+# Several servers.
+
+GOOD = judged(said())
+NO = judged(INACTIVE)
+ID_TOKEN = judged(said(nonce="n"))
+AWAY = Unavailable("it is away", 7)
+FURTHER_AWAY = Unavailable("it is further away", 9)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([GOOD], "ok"),
+        ([NO, GOOD], "ok"),
+        ([AWAY, GOOD], "ok"),
+        ([NO], "inactive"),
+        ([NO, NO], "inactive"),
+        ([AWAY], "introspection_unavailable"),
+        ([AWAY, NO], "introspection_unavailable"),
+        ([NO, AWAY], "introspection_unavailable"),
+        ([ID_TOKEN], "id_token"),
+        ([NO, ID_TOKEN], "id_token"),
+        ([AWAY, ID_TOKEN], "id_token"),
+        ([ID_TOKEN, GOOD], "id_token"),
+    ],
+)
+def test_the_first_server_that_says_active_decides_and_silence_is_not_a_no(
+    answers: list[Answer | Unavailable], expected: str
+) -> None:
+    try:
+        conclude(answers)
+    except Rejected as rejected:
+        assert rejected.reason.value == expected
+        assert (rejected.retry_after is not None) == (expected == "introspection_unavailable")
+    else:
+        assert expected == "ok"
+
+
+def test_where_several_are_away_the_caller_comes_back_when_the_first_may_be_there() -> None:
+    with pytest.raises(Rejected) as rejected:
+        conclude([FURTHER_AWAY, AWAY])
+    assert rejected.value.retry_after == 7
+
+
+# Whatever it says.
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+_MEMBERS = st.sampled_from(
+    ["active", "iss", "aud", "exp", "nbf", "iat", "scope", "client_id", "sub", "token_type", "typ", "nonce", "events"]
+)
+
+
+@given(changes=st.dictionaries(_MEMBERS, _JSON), is_jwt=st.booleans())
+def test_no_answer_is_anything_but_claims_or_a_reason_and_none_is_good_without_active_and_exp(
+    *, changes: dict[str, Any], is_jwt: bool
+) -> None:
+    answer = judged(said() | changes, JWT if is_jwt else None)
+    if reason(answer) == "ok":
+        members = said() | changes
+        assert members["active"] is True
+        assert members.get("token_type") is None or is_jwt or members["token_type"].lower() == "bearer"
+        assert answer.until <= NOW + 30
+    else:
+        assert isinstance(answer.outcome, tuple)
+        assert answer.outcome[0] in Reason
+        assert answer.until == NOW + 10

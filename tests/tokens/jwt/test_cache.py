@@ -1,0 +1,234 @@
+"""The cache of tokens is bounded, forgets in time, and keeps no token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from authz_service.core.bounded import Bounds
+from authz_service.core.claims import Claims
+from authz_service.core.decision import Allow
+from authz_service.keys.keyset import Key, KeySet
+from authz_service.tokens.jwt.cache import Entry, TokenCache, digest_of
+from authz_service.transport.ext_authz.codec import response_of
+from support.trust import NOW, Deciding, Trust, good
+
+if TYPE_CHECKING:
+    from authz_service.keys.cache import KeyCache
+
+CLAIMS = Claims("main", "u", "c", frozenset(), frozenset(), "", {})
+KEYS = [Key(f"k{number}", frozenset({"RS256"}), bytes([number]), None, {}) for number in range(3)]
+
+
+class HeldKeys:
+    """The part of a key cache that the token cache looks at."""
+
+    def __init__(self) -> None:
+        self.key_set: KeySet | None = KeySet(tuple(KEYS))
+
+    def current(self, now: float) -> KeySet | None:
+        return self.key_set
+
+
+class Story(RuleBasedStateMachine):
+    """Whatever is put in, looked up and taken away, an entry is only found while every reason for it holds."""
+
+    @initialize(max_entries=st.integers(0, 4), max_ttl=st.sampled_from([0.0, 5.0, 50.0]))
+    def begin(self, max_entries: int, max_ttl: float) -> None:
+        self.max_entries, self.max_ttl = max_entries, max_ttl
+        self.cache = TokenCache(Bounds(max_entries, 1 << 20), max_ttl)
+        self.keys = HeldKeys()
+        self.now = 100.0
+        self.put_in: dict[bytes, tuple[Entry, float, Key]] = {}  # with until when, and by which key
+        self.order: list[bytes] = []
+
+    @rule(token=st.integers(0, 7), lifetime=st.integers(-5, 60), key=st.sampled_from(KEYS))
+    def put(self, token: int, lifetime: int, key: Key) -> None:
+        digest = digest_of(str(token))
+        if self.cache.get(digest, self.now) is not None or self.keys.key_set is None or key not in self.keys.key_set:
+            return  # only what was not found is validated anew, by a key of the current set
+        until = self.now + lifetime
+        entry = Entry(CLAIMS, until, cast("KeyCache", self.keys), key, self.keys.key_set)
+        self.cache.put(digest, entry, self.now)
+        self.put_in[digest] = entry, min(until, self.now + self.max_ttl), key
+        holds = self.max_entries > 0 and min(lifetime, self.max_ttl) > 0
+        if holds:
+            self.order = [*(each for each in self.order if each != digest), digest]
+        assert (digest in self.cache._entries) == holds  # what would never be found takes no place
+        assert self.cache.get(digest, self.now) is (entry if holds else None)
+
+    @rule(token=st.integers(0, 7))
+    def get(self, token: int) -> None:
+        digest = digest_of(str(token))
+        found = self.cache.get(digest, self.now)
+        if found is None:
+            assert digest not in self.cache._entries
+            return
+        entry, until, key = self.put_in[digest]
+        assert found is entry
+        assert self.now < until
+        assert self.keys.key_set is not None
+        assert key in self.keys.key_set
+        assert digest in self.order[-self.max_entries :]
+
+    @rule(seconds=st.integers(-1, 20))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule(kept=st.none() | st.sets(st.sampled_from(range(len(KEYS)))))
+    def publish(self, kept: set[int] | None) -> None:
+        self.keys.key_set = None if kept is None else KeySet(tuple(KEYS[number] for number in kept))
+
+    @rule()
+    def clear(self) -> None:
+        self.cache.clear()
+        self.order.clear()
+
+    @invariant()
+    def is_bounded(self) -> None:
+        assert len(self.cache) <= self.max_entries
+
+
+TestStory = Story.TestCase
+TestStory.settings = settings(max_examples=60, stateful_step_count=30)
+
+
+def test_the_oldest_makes_way_and_no_other() -> None:
+    trust = Trust(max_entries=3)
+    tokens = [good(sub=f"u{number}") for number in range(5)]
+    found = [trust.claims(token) for token in tokens]
+    assert len(trust.cache) == 3
+    assert [trust.claims(token) is claims for token, claims in zip(tokens[2:], found[2:], strict=True)] == [True] * 3
+    assert trust.claims(tokens[0]) is not found[0]
+
+
+def test_a_flood_of_forged_tokens_displaces_nothing() -> None:
+    trust = Trust(max_entries=1)
+    first = trust.claims(good())
+    assert all(trust.reason(f"{good()}{number:02}") != "ok" for number in range(50))
+    assert trust.claims(good()) is first
+
+
+def test_a_cache_of_no_entries_remembers_nothing() -> None:
+    trust = Trust(max_entries=0)
+    assert trust.claims(good()) is not trust.claims(good())
+    assert len(trust.cache) == 0
+
+
+def test_a_token_is_verified_anew_after_the_longest_time() -> None:
+    trust = Trust()
+    token = good(exp=NOW + 3000)
+    first = trust.claims(token)
+    assert trust.claims(token, NOW + 299) is first
+    assert trust.claims(token, NOW + 300) is not first
+
+
+def test_the_cache_holds_digests_and_no_token_and_no_signature() -> None:
+    trust = Trust()
+    token = good()
+    trust.claims(token)
+    assert list(trust.cache._entries) == [digest_of(token)]
+    held = repr(list(trust.cache._entries.items()))
+    assert not any(part in held for part in token.split("."))
+
+
+def test_two_tokens_never_share_an_entry() -> None:
+    assert len({digest_of(token) for token in ("", "a", "A", "a ", "a.b", "a.b.", "\ud800", "\udfff")}) == 8
+
+
+# Bytes.
+
+RULES = [{"name": f"rule-{number:02}", "match": {"paths": [f"/{number}"]}} for number in range(20)]
+ID = "0" * 16
+
+
+def deciding(**options: Any) -> Deciding:
+    return Deciding(RULES, {"x-auth-subject": "sub", "x-auth-scopes": "scope"}, **options)
+
+
+def answered(trust: Deciding, token: str, path: int = 0) -> int:
+    """How much larger the cache is once this was decided and answered."""
+    before = trust.cache.used_bytes
+    decision = trust.decide(f"/{path}", token)
+    assert isinstance(decision, Allow)
+    response_of(decision, ID)
+    return trust.cache.used_bytes - before
+
+
+def test_a_token_counts_by_its_bytes_and_the_oldest_makes_way() -> None:
+    trust = Trust(max_bytes=100_000)
+    tokens = [good(sub=f"u{number}", note="x" * 9_000) for number in range(20)]
+    found = [trust.claims(token) for token in tokens]
+    kept = len(trust.cache)
+    each = trust.cache.used_bytes // kept
+    assert 9_000 < each < 14_000
+    assert kept == 100_000 // each
+    assert trust.claims(tokens[-kept]) is found[-kept]
+    assert trust.claims(tokens[-kept - 1]) is not found[-kept - 1]
+
+
+def test_a_token_that_is_larger_than_the_cache_is_verified_each_time_and_displaces_nobody() -> None:
+    trust = Trust(max_bytes=10_000)
+    small, large = good(), good(note=[{}] * 1_000)
+    first = trust.claims(small)
+    assert trust.claims(large) is not trust.claims(large)
+    assert trust.claims(small) is first
+
+
+def test_large_tokens_displace_each_other_and_leave_half_of_the_room_to_small_ones() -> None:
+    trust = Trust(max_entries=100, max_bytes=400_000)
+    small = [good(sub=f"u{number}") for number in range(50)]
+    found = [trust.claims(token) for token in small]
+    for number in range(50):
+        trust.claims(good(sub=f"large-{number}", note=[{}] * 1_000))
+    assert [trust.claims(token) is claims for token, claims in zip(small, found, strict=True)] == [True] * 50
+
+
+def test_what_is_made_for_a_rule_is_charged_once_and_a_hit_charges_nothing() -> None:
+    trust = deciding()
+    token = good(scope=" ".join(f"scope-{number}" for number in range(200)))
+    verified = answered(trust, token)
+    made = answered(trust, token, path=1)
+    assert made > 2 * len(trust.claims(token).scope)  # they stand in a header, and in the metadata
+    assert verified > made
+    assert [answered(trust, token, path=path) for path in (0, 1, 0, 1)] == [0, 0, 0, 0]
+
+
+def test_however_many_rules_a_token_is_used_for_it_is_charged_for_a_handful() -> None:
+    trust = deciding()
+    token = good()
+    sizes = []
+    for number in range(200):
+        answered(trust, token, path=number % len(RULES))
+        sizes.append(trust.cache.used_bytes)
+    assert max(sizes) == max(sizes[:9])
+    assert len(trust.cache) == 1
+
+
+def test_a_token_that_grows_beyond_the_bound_makes_way_and_is_answered_all_the_same() -> None:
+    trust = deciding(max_bytes=20_000)
+    token = good(scope=" ".join(f"scope-{number}" for number in range(200)))
+    for path in range(8):
+        decision = trust.decide(f"/{path}", token)
+        assert isinstance(decision, Allow)
+        assert response_of(decision, ID) == response_of(decision, ID)
+        assert trust.cache.used_bytes <= 20_000
+
+
+def test_a_cache_that_takes_over_charges_what_it_took_over_and_what_is_made_from_then_on() -> None:
+    trust = deciding()
+    token = good()
+    bare = TokenCache(trust.bounds, 300.0)
+    answered(trust, token)
+    bare.take_over(trust.cache, {"main"}, NOW)
+    made = trust.claims(token).account.charged
+    assert made > 0
+    assert bare.used_bytes == trust.cache.used_bytes - made
+    entry = bare.get(digest_of(token), NOW)
+    assert entry is not None
+    entry.claims.account.charge(100)
+    assert bare.used_bytes == trust.cache.used_bytes - made + 100
+    assert trust.claims(token).account.charged == made

@@ -1,0 +1,209 @@
+"""What a verified token says is validated against its issuer's settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, assume, given
+from hypothesis import strategies as st
+
+from authz_service.config.model import Issuer
+from authz_service.core.errors import Rejected
+from authz_service.tokens.jwt.claims import valid_until, validate
+from support.trust import ISSUER, NOW, RS, Trust, claims
+
+
+def issuer(**settings: Any) -> Issuer:
+    return Issuer.model_validate({"issuer": ISSUER, "name": "main", "audiences": ["api"]} | settings)
+
+
+def reason(settings: dict[str, Any], now: float = NOW, **changes: Any) -> str:
+    try:
+        validate(issuer(**settings), {"typ": "JWT"}, claims(**changes), now)
+    except Rejected as rejected:
+        return rejected.reason.value
+    return "ok"
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "expected"),
+    [
+        # exp itself is the first moment at which the token is not valid; nbf the first at which it is.
+        ({}, {"exp": NOW - 29}, "ok"),
+        ({}, {"exp": NOW - 29.99}, "ok"),
+        ({}, {"exp": NOW - 30}, "expired"),
+        ({"leeway": "0s"}, {"exp": NOW + 0.01}, "ok"),
+        ({"leeway": "0s"}, {"exp": NOW}, "expired"),
+        ({}, {"nbf": NOW + 30}, "ok"),
+        ({}, {"nbf": NOW + 30.01}, "not_yet_valid"),
+        ({"leeway": "0s"}, {"nbf": NOW}, "ok"),
+        ({"leeway": "0s"}, {"nbf": NOW + 1}, "not_yet_valid"),
+        ({}, {"iat": NOW + 30}, "ok"),
+        ({}, {"iat": NOW + 31}, "not_yet_valid"),
+        ({}, {"iat": None}, "ok"),
+        ({}, {"iat": 0, "nbf": 0}, "ok"),
+        ({}, {"exp": 10**39}, "ok"),
+        ({}, {"exp": 10**400}, "invalid_claim"),
+        ({}, {"nbf": -(10**400)}, "invalid_claim"),
+        ({"max_token_age": "5m"}, {"iat": NOW - 329}, "ok"),
+        ({"max_token_age": "5m"}, {"iat": NOW - 330}, "too_old"),
+        ({"max_token_age": "5m"}, {"iat": None}, "missing_claim"),
+        ({"max_token_age": "5m"}, {"iat": NOW - 400, "exp": NOW - 40}, "expired"),
+        # What is required.
+        ({"required_claims": ["exp", "jti"]}, {}, "missing_claim"),
+        ({"required_claims": ["exp", "jti"]}, {"jti": ""}, "ok"),  # there, though empty
+        ({"required_claims": ["exp", "jti"]}, {"jti": 0}, "invalid_claim"),
+        ({"required_claims": ["exp", "tenant"]}, {"tenant": 0}, "ok"),
+        # What may be left out.
+        ({}, {"sub": None, "client_id": None, "scope": None, "aud": None}, "ok"),
+        # Kinds of tokens.
+        ({"id_token_markers": []}, {"nonce": "x", "at_hash": "x"}, "ok"),
+        ({"id_token_markers": ["sid"]}, {"sid": "x"}, "id_token"),
+        ({"id_token_markers": ["sid"]}, {"nonce": "x"}, "ok"),
+        ({"id_token_markers": []}, {"typ": "ID"}, "id_token"),
+        ({"allow_client_audience": True}, {"aud": "app"}, "ok"),
+        ({"allow_client_audience": True}, {"aud": "app", "nonce": "x"}, "id_token"),
+        ({"allow_client_audience": True}, {"aud": "app", "token_use": "id"}, "id_token"),
+        ({}, {"aud": ["app", "api"]}, "ok"),
+        ({}, {"aud": "app", "client_id": None, "cid": "app"}, "ok"),  # by the rule's audiences it may still fail
+        ({}, {"aud": "", "client_id": ""}, "ok"),
+        ({}, {"aud": [], "client_id": "app"}, "ok"),
+        ({}, {"typ": "Bearer", "token_use": "access"}, "ok"),
+        # An expired ID token is told to be an ID token: its kind comes first.
+        ({}, {"exp": NOW - 60, "nonce": "x"}, "id_token"),
+    ],
+)
+def test_claims_come_to_their_reason(settings: dict[str, Any], changes: dict[str, Any], expected: str) -> None:
+    assert reason(settings, **changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("typ", "changes", "expected"),
+    [
+        ("at+jwt", {}, "ok"),
+        ("application/AT+JWT", {}, "ok"),
+        ("JWT", {}, "wrong_token_type"),
+        (None, {}, "wrong_token_type"),
+        *(("at+jwt", {name: None}, "missing_claim") for name in ("exp", "aud", "sub", "client_id", "iat", "jti")),
+        ("at+jwt", {"nonce": "x"}, "id_token"),
+        ("at+jwt", {"aud": "app"}, "ok"),  # its type says that it is an access token
+    ],
+)
+def test_the_profile_of_rfc_9068_wants_its_type_and_claims(
+    typ: str | None, changes: dict[str, Any], expected: str
+) -> None:
+    trust = Trust(access_token_profile="rfc9068")
+    assert trust.reason(RS.sign(claims(**{"jti": "1"} | changes), {"typ": typ})) == expected
+
+
+@pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt", "JWT", "jwt", None])
+def test_a_header_may_give_these_types_or_none(typ: str | None) -> None:
+    assert Trust().reason(RS.sign(claims(), {"typ": typ})) == "ok"
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "scopes"),
+    [
+        ({}, {"scope": "a b"}, {"a", "b"}),
+        ({}, {"scope": "  a  b a "}, {"a", "b"}),
+        ({}, {"scope": ["a", "b"]}, {"a", "b"}),
+        ({}, {"scope": "a", "scp": ["b", "c"]}, {"a", "b", "c"}),
+        ({}, {"scope": None}, set()),
+        ({}, {"scope": ""}, set()),
+        ({}, {"scope": []}, set()),
+        ({}, {"scope": "a\tb"}, set()),
+        ({}, {"scope": "a\nb c"}, {"c"}),
+        ({}, {"scope": "a\u00a0b c\u2003d e"}, {"e"}),
+        ({}, {"scope": "a,b"}, {"a,b"}),
+        ({}, {"scope": ["a b", "c", "", " d"]}, {"c"}),
+        ({}, {"scope": 'a"b c\\d e\x7f f'}, {"f"}),
+        ({}, {"scope": "caf\u00e9 a"}, {"a"}),
+        ({}, {"scope": "api://x/.default urn:a:b https://a/b?c#d"}, {"api://x/.default", "urn:a:b", "https://a/b?c#d"}),
+        ({}, {"permissions": ["p"]}, {"a", "b"}),
+        ({"scope_claims": ["permissions"]}, {"permissions": ["p", "q:r"]}, {"p", "q:r"}),
+        ({"scope_claims": []}, {}, set()),
+    ],
+)
+def test_scopes_are_split_at_spaces_and_at_nothing_else(
+    settings: dict[str, Any], changes: dict[str, Any], scopes: set[str]
+) -> None:
+    found = validate(issuer(**settings), {}, claims(**changes), NOW)
+    assert found.scopes == scopes
+    assert found.scope == " ".join(sorted(scopes))
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "client"),
+    [
+        ({}, {"azp": "b", "cid": "c", "appid": "d"}, "app"),
+        ({}, {"client_id": None, "azp": "b", "cid": "c"}, "b"),
+        ({}, {"client_id": None, "appid": "d"}, "d"),
+        ({}, {"client_id": "", "azp": "b"}, "b"),
+        ({}, {"client_id": None}, ""),
+        ({"client_claims": ["cid"]}, {"cid": "c"}, "c"),
+        ({"client_claims": []}, {}, ""),
+    ],
+)
+def test_the_client_is_the_first_client_claim_present(
+    settings: dict[str, Any], changes: dict[str, Any], client: str
+) -> None:
+    assert validate(issuer(**settings), {}, claims(**changes), NOW).client_id == client
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "audiences"),
+    [
+        ({}, {"aud": "api"}, {"api"}),
+        ({}, {"aud": ["api", "b"]}, {"api", "b"}),
+        ({}, {"aud": None}, set()),
+        ({}, {"aud": "api other"}, {"api other"}),  # one audience, with a space
+        ({"audience_claims": ["client_id"]}, {"aud": "api"}, {"app"}),
+        ({"audience_claims": ["aud", "client_id"]}, {"aud": "api"}, {"api", "app"}),
+    ],
+)
+def test_audiences_are_united(settings: dict[str, Any], changes: dict[str, Any], audiences: set[str]) -> None:
+    assert validate(issuer(**settings), {}, claims(**changes), NOW).audiences == audiences
+
+
+def test_claims_keep_every_member_as_it_stands_in_the_token() -> None:
+    members = claims(realm_access={"roles": ["x"]}, acr="1")
+    found = validate(issuer(), {}, members, NOW)
+    assert (found.issuer, found.subject, found.members) == ("main", "u1", members)
+
+
+def test_a_token_of_another_issuer_is_never_validated_by_these_settings() -> None:
+    assert reason({}, iss="https://other.example/") == "unknown_issuer"
+    assert reason({}, iss=None) == "unknown_issuer"
+
+
+@hypothesis.settings(
+    suppress_health_check=[HealthCheck.filter_too_much]
+)  # the times of a good token are some of all times
+@given(
+    exp=st.integers(-10, 1000),
+    iat=st.none() | st.integers(-1000, 10),
+    nbf=st.none() | st.integers(-1000, 10),
+    leeway=st.integers(0, 100),
+    age=st.none() | st.integers(500, 2000),
+    later=st.integers(-1, 1),
+)
+def test_a_token_stays_valid_until_the_moment_that_is_told_and_not_longer(
+    exp: int, iat: int | None, nbf: int | None, leeway: int, age: int | None, later: int
+) -> None:
+    settings = issuer(leeway=f"{leeway}s", **({} if age is None else {"max_token_age": f"{age}s"}))
+    times = {"exp": NOW + exp, "iat": None if iat is None else NOW + iat, "nbf": None if nbf is None else NOW + nbf}
+
+    def holds(now: float) -> bool:
+        try:
+            validate(settings, {}, claims(**times), now)
+        except Rejected:
+            return False
+        return True
+
+    assume(holds(NOW))
+    until = valid_until(settings, validate(settings, {}, claims(**times), NOW))
+    assert until > NOW
+    assert holds(until + later) == (later < 0) or until + later < NOW
+    assert holds((NOW + until) / 2)

@@ -1,0 +1,70 @@
+"""A token is taken apart in one way or not at all."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz_service.core.errors import Rejected
+from authz_service.core.reasons import Reason
+from authz_service.tokens.jwt import jws
+from support.signing import base64url
+
+HEADER = base64url(b'{"alg":"x"}')
+CRITICAL, ENCRYPTED = b'{"crit":[]}', b'{"alg":"x","enc":null}'
+_JSON = st.dictionaries(
+    st.text(st.characters(codec="utf-8")), st.integers(-9, 9) | st.text(st.characters(codec="utf-8"))
+)
+
+
+@given(
+    header=_JSON.filter(lambda header: not {"crit", "b64", "zip", "enc", "iv", "tag"} & header.keys()),
+    claims=_JSON,
+    algorithm=st.text(st.characters(codec="utf-8")),
+    kid=st.text(st.characters(codec="utf-8")) | st.none(),
+    signature=st.binary(),
+)
+def test_what_was_put_together_is_found_again(
+    header: dict[str, Any], claims: dict[str, Any], algorithm: str, kid: str | None, signature: bytes
+) -> None:
+    header |= {"alg": algorithm} if kid is None else {"alg": algorithm, "kid": kid}
+    parts = [base64url(json.dumps(header).encode()), base64url(json.dumps(claims).encode()), base64url(signature)]
+    token = jws.parse(".".join(parts))
+    assert token == (algorithm, kid, header, claims, ".".join(parts[:2]).encode(), signature)
+
+
+@given(st.text(st.sampled_from("ABab01-_+/=. \n"), max_size=9) | st.text(max_size=9))
+def test_each_octet_string_has_exactly_one_form(signature: str) -> None:
+    try:
+        octets = jws.parse(f"{HEADER}.e30.{signature}").signature
+    except Rejected as rejected:
+        assert rejected.reason is Reason.MALFORMED_TOKEN
+    else:
+        assert base64.urlsafe_b64encode(octets).decode().rstrip("=") == signature
+
+
+@pytest.mark.parametrize(
+    ("token", "cause"),
+    [
+        ("a.b", "not three parts"),
+        ("a.b.c.d.e", "an encrypted token (JWE)"),
+        ("=.e30.", "the header: not base64url"),
+        ("e31.e30.", "the header: not the canonical base64url"),
+        ("e30.e30.", "alg or kid in the header is not a string"),
+        (f"{base64url(ENCRYPTED)}.e30.", "the header has enc, as encrypted tokens (JWE) do"),
+        (f"{base64url(b'[]')}.e30.", "the header: not a JSON object"),
+        (f"{base64url(b'x')}.e30.", "the header: not JSON"),
+        (f"{base64url(CRITICAL)}.e30.", "the header demands crit"),
+        (f"{HEADER}.e30.*", "the signature: not base64url"),
+        (f"{HEADER}.e31.", "the claims: not the canonical base64url"),
+    ],
+)
+def test_the_log_hears_what_is_wrong(token: str, cause: str) -> None:
+    with pytest.raises(Rejected) as rejected:
+        jws.parse(token)
+    assert (rejected.value.reason, rejected.value.cause) == (Reason.MALFORMED_TOKEN, cause)

@@ -1,0 +1,263 @@
+"""What Envoy says is read whole and in one way, and every decision becomes one explicit answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any, Literal
+
+import pytest
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
+from authz_service.core import paths
+from authz_service.core.attributes import Attributes
+from authz_service.core.bounded import Account
+from authz_service.core.claims import Claims
+from authz_service.core.decision import Allow, Deny, Encoded
+from authz_service.core.errors import Rejected
+from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
+from authz_service.transport.ext_authz import codec
+from transport.wire import Answer, check_request, fits_a_header, read
+
+# The contract's table: status and gRPC code of each denial, and whether a challenge goes with it.
+DENIED: dict[str, tuple[int, bool]] = {
+    "missing_token": (401, True),
+    "malformed_request": (400, True),
+    **dict.fromkeys(
+        [
+            *("malformed_token", "unsupported_algorithm", "unknown_issuer", "unknown_key", "bad_signature", "expired"),
+            *("not_yet_valid", "missing_claim", "invalid_claim", "wrong_audience", "id_token", "wrong_token_type"),
+            *("too_old", "inactive"),
+        ],
+        (401, True),
+    ),
+    "insufficient_scope": (403, True),
+    **dict.fromkeys(["stale_authentication", "weak_authentication"], (401, True)),
+    **dict.fromkeys(["client_not_allowed", "issuer_not_allowed", "claim_mismatch", "no_rule"], (403, False)),
+    "ambiguous_path": (400, False),
+    "keys_unavailable": (503, False),
+    "introspection_unavailable": (503, False),
+    "deadline_exceeded": (503, False),
+    "internal_error": (500, False),
+}
+CLAIMS = Claims(
+    issuer="main",
+    subject="alice",
+    client_id="app",
+    audiences=frozenset({"https://api.example"}),
+    scopes=frozenset({"read", "write"}),
+    scope="read write",
+    members={"sub": "alice"},
+)
+
+
+def headers_of(*, plain: dict[str, str] | None = None, raw: list[tuple[str, str, bytes]] | None = None) -> Any:
+    request = CheckRequest()
+    http = request.attributes.request.http
+    http.headers.update(plain or {})
+    for key, value, octets in raw or []:
+        http.header_map.headers.add(key=key, value=value, raw_value=octets)
+    return codec.attributes_of(request.SerializeToString()).headers
+
+
+# The question.
+
+
+def test_method_host_path_and_headers_are_taken_as_sent() -> None:
+    data = check_request("get", "/A%2fb?c=d#e", {"X-A": "b"}, host="API.example:8443.")
+    assert codec.attributes_of(data) == Attributes("get", "API.example:8443.", "/A%2fb?c=d#e", {"x-a": "b"})
+
+
+def test_raw_headers_keep_the_octets_of_the_path_that_the_other_way_loses() -> None:
+    request = CheckRequest()
+    http = request.attributes.request.http
+    http.path = "/public/!!/admin"
+    http.header_map.headers.add(key=":path", raw_value=b"/public/\xc0\xae/admin")
+    attributes = codec.attributes_of(request.SerializeToString())
+    with pytest.raises(Rejected, match="non-ASCII"):
+        paths.split(attributes.path)
+
+
+@pytest.mark.parametrize("empty", ["{}", '{"attributes": {}}', '{"attributes": {"request": {"http": {}}}}'])
+def test_what_envoy_leaves_out_is_empty(empty: str) -> None:
+    data = json_format.Parse(empty, CheckRequest()).SerializeToString()
+    assert codec.attributes_of(data) == Attributes("", "", "", {})
+
+
+def test_headers_come_in_either_of_the_two_ways() -> None:
+    assert headers_of(plain={"a": "1", ":path": "/x"}) == {"a": "1", ":path": "/x"}
+    assert headers_of(raw=[("a", "", b"1"), ("b", "2", b"")]) == {"a": "1", "b": "2"}
+
+
+def test_a_header_that_comes_more_than_once_has_its_values_joined_in_order() -> None:
+    assert headers_of(raw=[("a", "", b"1"), ("b", "", b""), ("a", "", b"2"), ("a", "", b"")]) == {"a": "1,2,", "b": ""}
+
+
+def test_two_credentials_are_seen_as_two_however_their_names_are_written() -> None:
+    twice = [("authorization", "", b"Bearer a"), ("Authorization", "", b"Bearer b")]
+    assert headers_of(raw=twice) == {"authorization": "Bearer a,Bearer b"}
+    joined = headers_of(plain={"authorization": "Bearer a", "AUTHORIZATION": "Bearer b"})
+    assert joined["authorization"] in {"Bearer a,Bearer b", "Bearer b,Bearer a"}
+    mixed = headers_of(plain={"authorization": "Bearer a"}, raw=[("authorization", "", b"Bearer b")])
+    assert mixed == {"authorization": "Bearer a,Bearer b"}
+
+
+def test_octets_that_are_not_utf_8_become_what_no_credential_and_no_configured_value_holds() -> None:
+    value = headers_of(raw=[("a", "", b"x\xff\xc0\xafy\xed\xa0\x80")])["a"]
+    assert set(value) == {"x", "\ufffd", "y"}
+
+
+@given(
+    st.lists(
+        st.tuples(st.text("aAbB-_", max_size=3), st.text(max_size=5)).filter(lambda pair: "\x00" not in pair[1]),
+        max_size=12,
+    )
+)
+def test_every_header_value_that_was_sent_is_in_the_attributes(pairs: list[tuple[str, str]]) -> None:
+    headers = headers_of(raw=[(name, "", value.encode()) for name, value in pairs])
+    expected: dict[str, list[str]] = {}
+    for name, value in pairs:
+        expected.setdefault(name.lower(), []).append(value)
+    assert headers == {name: ",".join(values) for name, values in expected.items()}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff",
+        b"\x0a",
+        b"\x0a\x05abc",
+        b"GET / HTTP/1.1\r\n\r\n",
+        check_request(path="/x").replace(b"/x", b"\xc3\x28"),
+        check_request(headers={"authorization": "xx"}).replace(b"xx", b"\xff\xfe"),
+        check_request()[:-1],
+        b"\x0b" * 10_000,
+    ],
+    ids=lambda data: ascii(data[:20]),
+)
+def test_bytes_that_are_no_check_request_are_malformed(data: bytes) -> None:
+    with pytest.raises(Rejected) as rejected:
+        codec.attributes_of(data)
+    assert rejected.value.reason is Reason.MALFORMED_REQUEST
+
+
+def test_what_a_later_envoy_adds_is_skipped() -> None:
+    unknown_field = bytes([15 << 3 | 2, 3]) + b"new"
+    assert codec.attributes_of(check_request(path="/x") + unknown_field).path == "/x"
+
+
+# The answer.
+
+
+def answered(decision: Allow | Deny) -> Answer:
+    return read(codec.response_of(decision, "0123456789abcdef"))
+
+
+def test_every_reason_is_an_allowance_or_a_denial_in_the_contracts_table() -> None:
+    assert {str(reason) for reason in ALLOWANCES} | DENIED.keys() == {str(reason) for reason in Reason}
+    assert DENIALS.keys() == set(DENIED)
+
+
+@pytest.mark.parametrize("reason", DENIALS)
+def test_every_denial_has_its_status_and_problem_document_and_is_not_to_be_stored(reason: Reason) -> None:
+    answer = answered(Deny(reason, cause="a cause"))
+    status, challenged = DENIED[reason]
+    assert answer.http_status == status
+    assert DENIALS[reason].challenged == challenged
+    assert answer.headers == {"content-type": "application/problem+json", "cache-control": "no-store"}
+    assert answer.problem is not None
+    assert answer.problem["type"] == f"urn:authz-service:denial:{reason}"
+    assert answer.problem["detail"] == DENIALS[reason].detail
+    assert "a cause" not in json.dumps(answer.problem)
+    assert answer.metadata["reason"] == reason
+    assert answer.metadata["rule"] == "-"
+
+
+def test_a_challenge_and_a_time_to_come_back_are_headers_of_the_denial() -> None:
+    answer = answered(Deny(Reason.EXPIRED, rule="r", challenge='Bearer realm="a"', retry_after=7))
+    assert answer.headers["www-authenticate"] == 'Bearer realm="a"'
+    assert answer.headers["retry-after"] == "7"
+
+
+def test_the_denial_of_unreadable_bytes_carries_the_challenge_of_a_malformed_request() -> None:
+    answer = answered(codec.UNREADABLE)
+    assert (answer.http_status, answer.reason) == (400, "malformed_request")
+    assert 'error="invalid_request"' in answer.headers["www-authenticate"]
+    assert fits_a_header(answer.headers["www-authenticate"])
+
+
+@pytest.mark.parametrize("reason", sorted(ALLOWANCES))
+def test_an_allowance_overwrites_and_removes_headers_and_says_nothing_to_the_caller(reason: Reason) -> None:
+    allow = Allow(reason, "r", CLAIMS, headers=(("x-a", "1"), ("x-b", "\u00fc")), remove=("x-c", "authorization"))
+    answer = answered(allow)
+    assert answer.allowed
+    assert answer.headers == {"x-a": "1", "x-b": "\u00fc"}
+    assert answer.removed == ("x-c", "authorization")
+
+
+def test_an_allowance_with_nothing_to_say_is_explicit_too() -> None:
+    answer = answered(Allow(Reason.PUBLIC, "r"))
+    assert answer.allowed
+    assert answer.headers == {}
+    assert answer.removed == ()
+
+
+def test_the_metadata_name_decision_rule_and_token() -> None:
+    assert answered(Allow(Reason.OK, "r", CLAIMS)).metadata == {
+        "decision_id": "0123456789abcdef",
+        "decision": "allow",
+        "reason": "ok",
+        "rule": "r",
+        "mode": "enforce",
+        "issuer": "main",
+        "subject": "alice",
+        "client_id": "app",
+        "scopes": ["read", "write"],
+    }
+
+
+@pytest.mark.parametrize("decision", [Allow(Reason.PUBLIC, "r"), Deny(Reason.NO_RULE)])
+def test_the_metadata_have_the_same_members_without_a_token(decision: Allow | Deny) -> None:
+    metadata = answered(decision).metadata
+    assert (metadata["issuer"], metadata["subject"], metadata["client_id"], metadata["scopes"]) == ("", "", "", [])
+
+
+@pytest.mark.parametrize("subject", ["\x00\r\n", "\u202e\U0001f511", "x" * 100_000, '"}', ""])
+def test_any_subject_survives_in_the_metadata_as_it_is(subject: str) -> None:
+    claims = Claims("main", subject, "", frozenset(), frozenset(), "", {})
+    assert answered(Deny(Reason.INVALID_CLAIM, rule="r", claims=claims)).metadata["subject"] == subject
+
+
+def test_metadata_are_texts_and_a_list_of_texts() -> None:
+    response = CheckResponse.FromString(codec.response_of(Allow(Reason.OK, "r", CLAIMS), "id"))
+    assert isinstance(response.dynamic_metadata, Struct)
+    kinds = {name: value.WhichOneof("kind") for name, value in response.dynamic_metadata.fields.items()}
+    assert kinds.pop("scopes") == "list_value"
+    assert set(kinds.values()) == {"string_value"}
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "alice",
+        "",
+        "0123456789abcdef",
+        "decision_id",
+        "\x0bdecision_id\x12\x12\x1a\x100123456789abcdef",
+        "\n!\n\x0bdecision_id\x12\x12\x1a\x100123456789abcdef" * 2,
+        "x" * 100_000,
+    ],
+)
+@pytest.mark.parametrize("mode", ["enforce", "shadow"])
+def test_an_answer_that_is_made_once_differs_from_one_made_anew_in_nothing(
+    subject: str, mode: Literal["enforce", "shadow"]
+) -> None:
+    allow = Allow(Reason.OK, "r", replace(CLAIMS, subject=subject), (("x-auth-subject", subject),), ("cookie",), mode)
+    kept = replace(allow, encoded=Encoded(Account()))
+    for decision_id in ("0123456789abcdef", "fedcba9876543210", "-", "0000000000000000"):
+        anew = CheckResponse.FromString(codec.response_of(allow, decision_id))
+        assert CheckResponse.FromString(codec.response_of(kept, decision_id)) == anew
