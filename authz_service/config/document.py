@@ -19,13 +19,13 @@ import yaml
 from yaml.resolver import Resolver
 
 from authz_service.config import layout, syntax
+from authz_service.config.files import MAX_CONFIG_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Where = tuple[str | int, ...]  # the keys and list places that lead to a value
 
-MAX_BYTES = 1 << 20  # bytes; the most that a Kubernetes ConfigMap holds
 _DEEPEST = 32  # levels; the settings themselves nest eight deep
 _MAX_VALUES = 100_000  # after aliases are followed; a file of the largest size rarely writes more out
 
@@ -38,6 +38,7 @@ _PLAIN_KEY = re.compile(r"[\w-]{1,60}", re.ASCII)
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
 _TEXTS = frozenset({"str", "timestamp", "value"})  # a date and a lone = stay what is written
+TOO_LARGE = f"is larger than {MAX_CONFIG_BYTES >> 20} MiB, the most that a configuration may be"
 _TOO_DEEP = f"is nested deeper than {_DEEPEST} levels"
 _EMPTY = "is empty: it needs at least issuers and rules"
 _UNFOLDS = "holds more values, its aliases unfolded, than a configuration may: write fewer"
@@ -117,8 +118,8 @@ def parse(data: bytes) -> Document:
 
 
 def _decoded(data: bytes) -> str:
-    if len(data) > MAX_BYTES:
-        raise Unreadable(1, f"is larger than {MAX_BYTES >> 20} MiB, the most that a configuration may be")
+    if len(data) > MAX_CONFIG_BYTES:
+        raise Unreadable(1, TOO_LARGE)
     try:
         text = data.decode("utf-8-sig", "strict")
     except UnicodeDecodeError as error:

@@ -1,28 +1,86 @@
-"""Reading the files that an operator names.
+"""Reads the files that the configuration names, and detects that they have changed.
 
-Law: never waits and never reads without end, whatever has come to stand under a name since it was checked. A pipe would
-hold whoever opens it until somebody writes, and that may be the event loop; a device need not end.
+Every reader of such a file uses this module: configuration, trust anchors, key sets, secrets, certificates.
+
+Invariants:
+
+* A read never blocks and is bounded. Opening a FIFO would block until a writer appears, and a device may never end, so
+  only regular files are read.
+* A file is opened by name at each read and compared by content. Kubernetes updates a mounted file by swapping a
+  symbolic link above it, editors rename over it: neither changes the file that was opened before, and modification
+  times are not reliable in either case.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+MAX_CONFIG_BYTES = 1 << 20  # the most that a Kubernetes ConfigMap holds
+
+
+class FileTooLargeError(OSError):
+    """The file is larger than the caller accepts."""
+
+
+class FileVersion(NamedTuple):
+    """A file as one read found it. Compare digests to learn whether the file has changed since."""
+
+    digest: bytes  # of the content, or of the error where the file cannot be read
+    content: bytes
+    error: OSError | None
+
+    def require(self) -> bytes:
+        """The content.
+
+        Raises:
+            OSError: if the file could not be read, FileTooLargeError if it is too large.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.content
+
+
+def version_of(path: Path, max_bytes: int) -> FileVersion:
+    """Read a file. Does not raise: a file that cannot be read has a version, too."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        return FileVersion(_digest(f"errno {error.errno}".encode()), b"", error)
+    too_large = len(content) > max_bytes
+    problem = FileTooLargeError(errno.EFBIG, f"larger than {max_bytes} bytes") if too_large else None
+    return FileVersion(_digest(content), content, problem)
+
+
+def read(path: Path, max_bytes: int) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: if it cannot be read, FileTooLargeError if it is too large.
+    """
+    return version_of(path, max_bytes).require()
+
+
+def digests_of(paths: Iterable[Path]) -> dict[Path, bytes]:
+    """The digest of each file's current version."""
+    return {path: version_of(path, MAX_CONFIG_BYTES).digest for path in paths}
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """A regular file, to be read.
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading.
 
     Raises:
-        OSError: when there is none, also for what is there and is no regular file.
+        OSError: if it does not exist, cannot be opened or is not a regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -37,11 +95,5 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         os.close(descriptor)
 
 
-def read(path: Path, most: int) -> bytes:
-    """What a regular file holds; of one that is larger than ``most`` bytes, one byte more than that.
-
-    Raises:
-        OSError: as ``opened``.
-    """
-    with opened(path) as file:
-        return file.read(most + 1)
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from authz_service.config import files, messages, references
-from authz_service.config.document import MAX_BYTES, Document, Problem, Unreadable, Where, parse, rendered
+from authz_service.config.document import TOO_LARGE, Document, Problem, Unreadable, Where, parse, rendered
+from authz_service.config.files import MAX_CONFIG_BYTES, FileTooLargeError
 from authz_service.config.model import Issuer, Rule, Section, Server, Settings
 from authz_service.config.references import Draft
 from authz_service.config.schema import schema
@@ -119,9 +120,11 @@ def _lines(path: Path, document: Document, problems: Iterable[Problem], kind: st
 def _read(path: Path) -> bytes:
     try:
         if not str(path).startswith(_OWN_DESCRIPTORS):
-            return files.read(path, MAX_BYTES)
+            return files.read(path, MAX_CONFIG_BYTES)
         with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+            return file.read(MAX_CONFIG_BYTES + 1)
+    except FileTooLargeError:
+        raise Unreadable(1, TOO_LARGE) from None
     except (OSError, ValueError) as error:
         raise Unreadable(1, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 

@@ -8,7 +8,7 @@ key.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
@@ -41,6 +41,9 @@ from authz_service.config.values import (
     Url,
 )
 from authz_service.core import patterns
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Section(BaseModel):
@@ -406,3 +409,8 @@ class Settings(Section):
     upstream: Upstream = Field(default_factory=Upstream, description="What the protected service receives.")
     token_cache: TokenCache = Field(default_factory=TokenCache, description="Validated tokens.")
     logging: Logging = Field(default_factory=Logging, description="What is logged.")
+
+    @property
+    def reloaded_files(self) -> tuple[Path, ...]:
+        """The files whose changes take effect by a reload. Other files have readers of their own."""
+        return tuple(issuer.keys.ca_file for issuer in self.issuers if issuer.keys.ca_file is not None)

@@ -30,9 +30,9 @@ from pydantic_core import CoreSchema, core_schema
 
 from authz_service.core import claim_path, hosts, patterns
 from authz_service.core.errors import shown
+from authz_service.core.members import SCOPE_TOKEN
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
-_SCOPE_TOKEN = re.compile(r"[!\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 _URL = re.compile(r"https?://[!-~]+")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -73,7 +73,7 @@ def _printable(value: str) -> str:
 
 
 def _scope(value: str) -> str:
-    if not _SCOPE_TOKEN.fullmatch(value):
+    if not SCOPE_TOKEN.fullmatch(value):
         raise ValueError(
             f"{shown(value)} is not one scope: printable ASCII without space, quote and backslash; "
             "write several as a list"
@@ -135,7 +135,7 @@ def _header_value(value: str) -> str:
 
 
 def _acr_value(value: str) -> str:
-    if not _SCOPE_TOKEN.fullmatch(value):
+    if not SCOPE_TOKEN.fullmatch(value):
         raise ValueError(f"{shown(value)} is not one value: printable ASCII without space, quote and backslash")
     return value
 

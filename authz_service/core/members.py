@@ -6,6 +6,7 @@ was made by somebody who meant another thing than to leave it out.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from authz_service.core.errors import Rejected
@@ -14,6 +15,7 @@ from authz_service.core.reasons import Reason
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+SCOPE_TOKEN = re.compile(r"[!\x23-\x5B\x5D-\x7E]+")  # one scope (RFC 6749 section 3.3)
 _ABSENT = object()
 _JSON_TYPES = {
     bool: "a boolean",

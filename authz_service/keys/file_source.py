@@ -1,8 +1,4 @@
-"""A key set in a file, read again when it changes.
-
-Law: the file is found anew by its name each time, since Kubernetes changes a mounted file by swapping a symbolic link;
-what is compared is what the name leads to, not the file that was opened first.
-"""
+"""A key set in a file (``keys.jwks_file``), read again when the file changes."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from authz_service.config import files
+from authz_service.config.files import FileTooLargeError
 from authz_service.core.errors import FetchFailed
 from authz_service.keys import keyset
 from authz_service.keys.source import Fetched
@@ -17,6 +14,7 @@ from authz_service.keys.source import Fetched
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from authz_service.config.files import FileVersion
     from authz_service.keys.keyset import KeySet
 
 _LOOK_INTERVAL = 1.0  # seconds between two looks at the file: reading a small file costs next to nothing
@@ -29,19 +27,19 @@ class FileSource:
         self._path = path
         self._max_bytes = max_bytes
         self._max_keys = max_keys
-        self._seen: bytes | None = None
+        self._parsed_digest: bytes | None = None
 
     async def fetch(self, *, have_keys: bool) -> Fetched:
-        """Read the file; not modified when it holds what it held before.
+        """Read the file; not modified if the content equals that of the last successful fetch.
 
         Raises:
             FetchFailed: when it cannot be read, is too large or holds no key set.
         """
-        data = await asyncio.to_thread(self._octets)
-        if have_keys and data == self._seen:
+        version = await asyncio.to_thread(files.version_of, self._path, self._max_bytes)
+        if have_keys and version.digest == self._parsed_digest:
             return Fetched(None, _LOOK_INTERVAL)
-        key_set = keyset.parse(data, self._max_keys)
-        self._seen = data
+        key_set = self._parse(version)
+        self._parsed_digest = version.digest
         return Fetched(key_set, _LOOK_INTERVAL)
 
     def read(self) -> KeySet:
@@ -50,16 +48,16 @@ class FileSource:
         Raises:
             FetchFailed: as ``fetch``.
         """
-        return keyset.parse(self._octets(), self._max_keys)
+        return self._parse(files.version_of(self._path, self._max_bytes))
 
     async def close(self) -> None:
         """Nothing is held open."""
 
-    def _octets(self) -> bytes:
+    def _parse(self, version: FileVersion) -> KeySet:
         try:
-            data = files.read(self._path, self._max_bytes)
+            content = version.require()
+        except FileTooLargeError:
+            raise FetchFailed(f"jwks_file is larger than max_bytes ({self._max_bytes})") from None
         except OSError as error:
             raise FetchFailed(f"jwks_file cannot be read: {error.strerror}") from None
-        if len(data) > self._max_bytes:
-            raise FetchFailed(f"jwks_file is larger than max_bytes ({self._max_bytes})")
-        return data
+        return keyset.parse(content, self._max_keys)

@@ -82,7 +82,7 @@ class SnapshotFile:
         return Snapshot(keyset.parse(data, self._max_keys), float(at))
 
     def _read(self) -> bytes:
-        with files.opened(self._path) as file:
+        with files.open_regular(self._path) as file:
             status = os.fstat(file.fileno())
             if status.st_mode & _OTHERS_MAY_WRITE:
                 raise FetchFailed("the snapshot is not a file that its owner alone may write")

@@ -67,7 +67,7 @@ def authentication_of(
 
 
 class SecretFile:
-    """What is in a file. It is found anew by its name, since Kubernetes changes it by swapping a symbolic link."""
+    """A secret in a file, read again at most once a second."""
 
     def __init__(self, path: Path | None, timer: Callable[[], float]) -> None:
         self._path = path
@@ -76,10 +76,10 @@ class SecretFile:
         self._content: bytes | None = None
 
     def read(self) -> bytes:
-        """What is in it, as it was at most a second ago; what was in it last, should it have gone.
+        """The content, at most a second old; the last good content if the file cannot be read any more.
 
         Raises:
-            FetchFailed: when nothing could ever be read.
+            FetchFailed: when the file has never been readable.
         """
         now = self._timer()
         if self._content is None or now - self._looked_at >= _LOOK_INTERVAL:
@@ -96,8 +96,7 @@ class SecretFile:
             content = files.read(self._path, _MAX_FILE)
         except OSError:
             return None
-        content = content.removesuffix(b"\n").removesuffix(b"\r")
-        return content if 0 < len(content) <= _MAX_FILE else None
+        return content.removesuffix(b"\n").removesuffix(b"\r") or None
 
 
 def _secret(file: SecretFile) -> str:

@@ -6,13 +6,12 @@ as JSON has them, never converted: ``"1"`` is not ``1``, and ``1`` is not ``true
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from authz_service.core import claim_path
 from authz_service.core.errors import quoted
-from authz_service.core.members import numeric_date
+from authz_service.core.members import SCOPE_TOKEN, numeric_date
 from authz_service.core.patterns import CAPTURE
 from authz_service.core.reasons import Reason
 
@@ -178,10 +177,7 @@ class WantedScopes:
     def for_challenge(self, captures: Captures) -> str | None:
         """What a token should hold, as a challenge names it; None where that cannot be said."""
         wanted = dict.fromkeys(_filled(scope, captures) for scope in (*self._all, *self._any))
-        return " ".join(filter(_SCOPE_TOKEN.fullmatch, wanted)) or None
-
-
-_SCOPE_TOKEN = re.compile(r"[!\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
+        return " ".join(filter(SCOPE_TOKEN.fullmatch, wanted)) or None
 
 
 def _filled(scope: str, captures: Captures) -> str:

@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from authz_service.admin.server import AdminServer
-from authz_service.config import watch
+from authz_service.config import files
 from authz_service.config.document import Problem
 from authz_service.config.load import load_with_warnings
 from authz_service.config.values import host_port
@@ -324,7 +324,7 @@ def _work_of(part: _Part) -> str:
 def _keys_identity(issuer: Issuer) -> _KeysIdentity:
     """What decides which keys are had, and under which name they are told; trust anchors by what the file holds."""
     ca_file = issuer.keys.ca_file
-    anchors = b"" if ca_file is None else watch.digests_of([ca_file])[ca_file]
+    anchors = b"" if ca_file is None else files.digests_of([ca_file])[ca_file]
     return issuer.issuer, issuer.label, issuer.keys, issuer.has_keys, anchors
 
 
@@ -408,9 +408,9 @@ def read(file: Path) -> Loaded:
     Raises:
         ConfigError: with every problem.
     """
-    seen = watch.digests_of([file])
+    seen = files.digests_of([file])
     settings, warnings = load_with_warnings(file, preflight)
-    return Loaded(settings, warnings, seen | watch.digests_of(watch.named_in(settings)))
+    return Loaded(settings, warnings, seen | files.digests_of(settings.reloaded_files))
 
 
 async def _run(file: Path, loaded: Loaded, configure_logs: Callable[[Logging], None], worker: Worker | None) -> None:

@@ -14,7 +14,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from authz_service.config import watch
+from authz_service.config import files
 from authz_service.core.errors import ConfigError
 from authz_service.telemetry.logs import fields
 
@@ -70,7 +70,7 @@ class Reloader:
         self._take_over = take_over
         self._metrics = metrics
         self._clock = clock
-        self._named = watch.named_in(loaded.settings)
+        self._named = loaded.settings.reloaded_files
         self._asked = asyncio.Event()
         self._tried = loaded.seen  # what the files held when they were last tried
         self._refused: tuple[str, ...] = ()  # the problems that were told last; none while the newest serves
@@ -99,7 +99,7 @@ class Reloader:
         return asked
 
     async def _look(self) -> dict[Path, bytes]:
-        return await asyncio.to_thread(watch.digests_of, (self._file, *self._named))
+        return await asyncio.to_thread(files.digests_of, (self._file, *self._named))
 
     async def _changed(self) -> bool:
         """Whether the files hold something that was not tried yet, and nobody is writing them any more."""
@@ -123,7 +123,7 @@ class Reloader:
             self._refuse((f"unexpected {type(fault).__name__}",), asked=asked)
         else:
             self._refused = ()
-            self._named = watch.named_in(loaded.settings)
+            self._named = loaded.settings.reloaded_files
             self._tried = loaded.seen
             self._metrics.reloaded(success=True, at=self._clock())
 

@@ -1,4 +1,4 @@
-"""Whatever has come to stand under a name, reading it neither waits nor goes on without end."""
+"""Configured files: reads never block and are bounded, and every change of content is detected."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 import trustme
 from transport.pki import TlsFiles
 
-from authz_service.config import files, watch
+from authz_service.config import files
 from authz_service.config.load import load, server_of
+from authz_service.config.model import Settings
 from authz_service.core.errors import ConfigError, FetchFailed
 from authz_service.keys.file_source import FileSource
 from authz_service.keys.snapshot import SnapshotFile
@@ -37,7 +38,7 @@ def become(request: pytest.FixtureRequest) -> Callable[[Path], object]:
     return stand_in
 
 
-def test_what_is_no_regular_file_is_not_read(tmp_path: Path, become: Callable[[Path], object]) -> None:
+def test_only_a_regular_file_is_read(tmp_path: Path, become: Callable[[Path], object]) -> None:
     become(tmp_path / "file")
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(OSError, match=r"not a regular file|Is a directory|Too many levels of symbolic links"):
@@ -45,13 +46,20 @@ def test_what_is_no_regular_file_is_not_read(tmp_path: Path, become: Callable[[P
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_of_a_file_no_more_than_one_byte_beyond_the_most_is_read(tmp_path: Path) -> None:
+def test_a_file_larger_than_the_limit_is_refused_after_one_byte_more(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"0123456789")
     (tmp_path / "link").symlink_to("file")
-    assert [files.read(tmp_path / "link", most) for most in (3, 9, 10, 11)] == [b"0123", *[b"0123456789"] * 3]
+    assert [files.read(tmp_path / "link", limit) for limit in (10, 11)] == [b"0123456789"] * 2
+    with pytest.raises(files.FileTooLargeError, match="larger than 9 bytes"):
+        files.read(tmp_path / "link", 9)
+    beyond = files.version_of(tmp_path / "link", 3).digest
+    (tmp_path / "file").write_bytes(b"0123xxxxxx")
+    assert files.version_of(tmp_path / "link", 3).digest == beyond
 
 
-def test_keys_and_secrets_and_what_is_watched_are_read_so(tmp_path: Path, become: Callable[[Path], object]) -> None:
+def test_key_sets_snapshots_secrets_and_reloads_refuse_what_is_not_a_regular_file(
+    tmp_path: Path, become: Callable[[Path], object]
+) -> None:
     path = tmp_path / "file"
     become(path)
     for read in (
@@ -61,10 +69,10 @@ def test_keys_and_secrets_and_what_is_watched_are_read_so(tmp_path: Path, become
     ):
         with pytest.raises(FetchFailed, match="cannot be read"):
             read()
-    assert watch.digests_of([path]) == watch.digests_of([path])
+    assert files.digests_of([path]) == files.digests_of([path])
 
 
-def test_a_configuration_is_read_so_but_from_a_pipe_that_the_shell_made(
+def test_a_configuration_is_a_regular_file_or_a_pipe_made_by_the_shell(
     tmp_path: Path, become: Callable[[Path], object]
 ) -> None:
     become(tmp_path / "config.yaml")
@@ -77,7 +85,7 @@ def test_a_configuration_is_read_so_but_from_a_pipe_that_the_shell_made(
         assert server_of(Path(f"/dev/fd/{ours}")).workers == 3
 
 
-async def test_certificates_are_read_so_and_the_good_ones_stay(
+async def test_certificates_are_regular_files_and_the_last_good_ones_stay_in_use(
     tmp_path: Path, become: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
     authority = trustme.CA()
@@ -86,6 +94,63 @@ async def test_certificates_are_read_so_and_the_good_ones_stay(
     for path in (written.client_ca, written.key, written.certificate):
         path.unlink()
         become(path)
-        # Beside the loop, or a test that fails would never end.
+        # In a thread, so that a read that blocks fails the test instead of hanging it.
         assert await asyncio.wait_for(asyncio.to_thread(served.changed), 10) is None
     assert {record.message for record in caplog.records} == {"certificates refused, the old ones stay"}
+
+
+# Change detection.
+
+
+def mounted(folder: Path, name: str, text: str) -> None:
+    """Mount the next version of a file as Kubernetes does: swap the symbolic link above it."""
+    version = folder / f"..{len(list(folder.iterdir()))}"
+    version.mkdir()
+    (version / name).write_text(text)
+    (folder / "..new").symlink_to(version.name)
+    (folder / "..new").rename(folder / "..data")
+    if not (folder / name).is_symlink():
+        (folder / name).symlink_to(f"..data/{name}")
+
+
+def rewritten(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+
+
+def renamed_over(folder: Path, name: str, text: str) -> None:
+    (folder / "new").write_text(text)
+    (folder / "new").rename(folder / name)
+
+
+@pytest.mark.parametrize("change", [mounted, rewritten, renamed_over])
+def test_a_change_of_content_is_detected_however_the_file_is_replaced(
+    tmp_path: Path, change: Callable[[Path, str, str], None]
+) -> None:
+    file = tmp_path / "config.yaml"
+    change(tmp_path, file.name, "a: 1")
+    first = files.digests_of([file])
+    assert files.digests_of([file]) == first
+    change(tmp_path, file.name, "a: 2")
+    assert files.digests_of([file]) != first
+    change(tmp_path, file.name, "a: 1")
+    assert files.digests_of([file]) == first
+
+
+def test_a_missing_file_an_empty_file_and_a_directory_differ(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    absent = files.digests_of([file])
+    file.write_text("")
+    empty = files.digests_of([file])
+    file.unlink()
+    file.mkdir()
+    directory = files.digests_of([file])
+    assert len({tuple(each.values()) for each in (absent, empty, directory)}) == 3
+
+
+def test_a_reload_follows_the_trust_anchors_and_leaves_key_sets_to_their_source(tmp_path: Path) -> None:
+    keys = [{"ca_file": "a.pem"}, {"jwks_file": "jwks.json"}, {}]
+    issuers = [
+        {"issuer": f"https://{place}.example/", "audiences": ["a"], "keys": each} for place, each in enumerate(keys)
+    ]
+    settings = Settings.model_validate({"issuers": issuers, "rules": [{"name": "r"}]})
+    assert [str(file) for file in settings.reloaded_files] == ["a.pem"]

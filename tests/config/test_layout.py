@@ -12,6 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from authz_service.config import document
+from authz_service.config.files import MAX_CONFIG_BYTES
 from authz_service.config.layout import line_of, look
 from config.conftest import PARSERS
 
@@ -213,4 +214,4 @@ def guarded() -> Iterator[None]:
 )  # fmt: skip
 @pytest.mark.usefixtures("guarded")
 def test_a_text_of_the_largest_size_is_looked_at_in_linear_time(before: str, unit: str) -> None:
-    look(before + unit * (document.MAX_BYTES // len(unit)), max_levels=MAX_LEVELS)
+    look(before + unit * (MAX_CONFIG_BYTES // len(unit)), max_levels=MAX_LEVELS)

@@ -16,7 +16,7 @@ from keys.fakes import Provider, jwks
 from prometheus_client.parser import text_string_to_metric_families
 from transport.wire import Answer, check_request, read, signed
 
-from authz_service.config import watch
+from authz_service.config import files
 from authz_service.config.load import load_with_warnings
 from authz_service.config.model import Settings
 from authz_service.core.errors import ConfigError
@@ -75,7 +75,7 @@ class Watched:
         self.tried: list[str] = []
         self.fault: Exception | None = None
         parts = {"issuers": [{"issuer": ISSUER, "audiences": ["a"]}], "rules": [{"name": "r"}]}
-        self.loaded = Loaded(Settings.model_validate(parts), (), watch.digests_of([file]))
+        self.loaded = Loaded(Settings.model_validate(parts), (), files.digests_of([file]))
         self.reloader = Reloader(
             file,
             self.loaded,
@@ -86,8 +86,8 @@ class Watched:
         )
 
     def _load(self, file: Path) -> Loaded:
-        named = watch.named_in(self.loaded.settings)
-        self.loaded = self.loaded._replace(seen=watch.digests_of((file, *named)))
+        named = self.loaded.settings.reloaded_files
+        self.loaded = self.loaded._replace(seen=files.digests_of((file, *named)))
         text = file.read_text()
         self.tried.append(text)
         if text.startswith("bad"):
@@ -196,7 +196,7 @@ def test_a_change_while_the_file_is_read_is_seen_as_one(tmp_path: Path, monkeypa
     file = tmp_path / "config.yaml"
     place.loaded()
     monkeypatch.setattr(app_module, "load_with_warnings", overtaken)
-    assert read_configuration(file).seen != watch.digests_of([file])
+    assert read_configuration(file).seen != files.digests_of([file])
 
 
 async def test_a_fault_while_taking_over_is_a_failure_and_ends_nothing(watched: Watched, told: Told) -> None:

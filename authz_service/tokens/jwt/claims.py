@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from authz_service.core.claims import Claims
 from authz_service.core.errors import Rejected
-from authz_service.core.members import numeric_date, optional_str, strings
+from authz_service.core.members import SCOPE_TOKEN, numeric_date, optional_str, strings
 from authz_service.core.reasons import Reason
 from authz_service.tokens.jwt.token_kind import require_access_token
 
@@ -27,7 +27,6 @@ _RFC9068_CLAIMS = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti")  # sec
 _STRINGS = ("sub", "jti", "client_id", "azp")
 _NUMBERS = ("exp", "nbf", "iat")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_SCOPE_TOKEN = re.compile(r"[!\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
 
 
 def validate(issuer: Issuer, header: _Header, members: Mapping[str, Any], now: float) -> Claims:
@@ -128,4 +127,4 @@ def _scopes(members: Mapping[str, Any], names: Iterable[str]) -> Iterable[str]:
     for name in names:
         split = isinstance(members.get(name), str)
         for item in strings(members, (name,)):
-            yield from filter(_SCOPE_TOKEN.fullmatch, item.split(" ") if split else (item,))
+            yield from filter(SCOPE_TOKEN.fullmatch, item.split(" ") if split else (item,))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,14 +16,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from cryptography.x509 import load_pem_x509_certificates
 
 from authz_service.config import files
+from authz_service.config.files import FileTooLargeError
 from authz_service.core.errors import StartFailed
 from authz_service.telemetry.logs import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from cryptography.x509 import Certificate
 
+    from authz_service.config.files import FileVersion
     from authz_service.config.model import Tls
 
 _MAX_BYTES = 1 << 20  # bytes; the most that a Kubernetes Secret holds
@@ -60,9 +62,10 @@ class CertificateFiles:
         self._use = use
         self._logger = logging.getLogger("authz.tls")
         self._lock = threading.Lock()
-        self._stamps: tuple[object, ...] = ()
+        versions = self._versions()
+        self._digests = _digests(versions)  # of the files when they were last looked at, whether accepted or refused
         try:
-            self._current = self._handed_out = self._read()
+            self._current = self._handed_out = self._certificates(versions)
         except (OSError, ValueError) as error:
             raise StartFailed(str(error)) from None
 
@@ -87,13 +90,14 @@ class CertificateFiles:
             return self._current.valid
 
     def _refresh(self) -> None:
-        stamps = self._look()
-        if stamps == self._stamps:
+        versions = self._versions()
+        digests = _digests(versions)
+        if digests == self._digests:
             return
+        self._digests = digests  # a refusal is logged once, until the files change again
         try:
-            certificates = self._read()
+            certificates = self._certificates(versions)
         except (OSError, ValueError) as error:
-            self._stamps = stamps  # say it once; another change brings another look
             self._logger.warning("certificates refused, the old ones stay", extra=fields(cause=str(error)))
             return
         if certificates != self._current:
@@ -104,31 +108,28 @@ class CertificateFiles:
         tls = self._tls
         return (tls.certificate_file, tls.key_file, *((tls.client_ca_file,) if tls.client_ca_file else ()))
 
-    def _look(self) -> tuple[object, ...]:
-        """What tells one state of the files from another, wherever their names lead now."""
-        try:
-            return tuple((s.st_mtime_ns, s.st_ino, s.st_size) for s in map(Path.stat, self._files()))
-        except OSError as error:
-            return (error.errno,)
+    def _versions(self) -> list[FileVersion]:
+        return [files.version_of(file, _MAX_BYTES) for file in self._files()]
 
-    def _read(self) -> Certificates:
-        stamps = self._look()
-        chain, key, *rest = map(_content, self._files())
-        client_ca = rest[0] if rest else None
+    def _certificates(self, versions: Sequence[FileVersion]) -> Certificates:
+        chain, key, *optional = map(_content, self._files(), versions)
+        client_ca = optional[0] if optional else None
         certificates = Certificates(chain, key, client_ca, _try(chain, key, client_ca))
         self._use(certificates)
-        self._stamps = stamps
         return certificates
 
 
-def _content(file: Path) -> bytes:
+def _digests(versions: Iterable[FileVersion]) -> tuple[bytes, ...]:
+    return tuple(version.digest for version in versions)
+
+
+def _content(file: Path, version: FileVersion) -> bytes:
     try:
-        content = files.read(file, _MAX_BYTES)
+        return version.require()
+    except FileTooLargeError:
+        raise ValueError(f"{file.name} is larger than {_MAX_BYTES >> 20} MiB") from None
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from None
-    if len(content) > _MAX_BYTES:
-        raise ValueError(f"{file.name} is larger than {_MAX_BYTES >> 20} MiB")
-    return content
 
 
 def _try(chain: bytes, key: bytes, client_ca: bytes | None) -> Validity:
