@@ -6,7 +6,6 @@ asks. It can also mint what no honest provider would: forged, unsigned and expir
 
 from __future__ import annotations
 
-import base64
 import json
 import secrets
 import time
@@ -17,6 +16,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from authz_service.core import base64url
 from authz_service.demo.client_secret import shows
 from authz_service.demo.introspection import API_ID, Introspection
 
@@ -91,7 +91,8 @@ class IdentityProvider:
     def unsigned_token(self, **claims: Any) -> str:
         """An access token that says that it needs no signature (``alg: none``)."""
         header = {"alg": "none", "typ": "at+jwt"}
-        return ".".join((*(_base64url(json.dumps(part)) for part in (header, self._access_claims(claims))), ""))
+        parts = header, self._access_claims(claims)
+        return ".".join((*(base64url.encode(json.dumps(part).encode()) for part in parts), ""))
 
     def _access_claims(self, claims: dict[str, Any]) -> dict[str, Any]:
         now = int(time.time())
@@ -190,7 +191,3 @@ class IdentityProvider:
 
 def _present(claims: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in claims.items() if value is not None}
-
-
-def _base64url(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()

@@ -6,7 +6,6 @@ as a provider's, and a token is made by hand, so that a case may make a bad one.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 
+from authz_service.core import base64url
 from authz_service.keys import keyset
 from authz_service.keys.source import Fetched
 
@@ -57,9 +57,9 @@ class EphemeralIssuer:
         """A good access token, but for what the case changes."""
         header = _without_null({"alg": self.algorithm, "kid": _KID, "typ": "at+jwt"} | token.header)
         claims = _without_null(self._claims(token, now))
-        signing_input = ".".join(_base64url(json.dumps(part).encode()) for part in (header, claims))
+        signing_input = ".".join(base64url.encode(json.dumps(part).encode()) for part in (header, claims))
         signature = self._signing.sign(signing_input.encode(), self._keys[token.signed_by])
-        return f"{signing_input}.{_base64url(signature)}"
+        return f"{signing_input}.{base64url.encode(signature)}"
 
     def _claims(self, token: Token, now: float) -> dict[str, Any]:
         said = {name: _moment(value, now) if name in _TIMES else value for name, value in token.claims.items()}
@@ -110,7 +110,3 @@ def _private_key(algorithm: str) -> Any:
 
 def _writer(algorithm: str) -> Any:
     return {"Ed": OKPAlgorithm, "ES": ECAlgorithm}.get(algorithm[:2], RSAAlgorithm)
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
