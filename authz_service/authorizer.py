@@ -9,13 +9,12 @@ explicit denial.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from authz_service.core import connection, credential, paths
 from authz_service.core.cors import is_preflight
-from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny, Encoded, deny_without_rule
+from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny, deny_without_rule
 from authz_service.core.errors import Rejected
-from authz_service.core.footprint import footprint
 from authz_service.core.reasons import Reason
 from authz_service.rules.policy import no_rule
 from authz_service.tokens.introspection.opaque import NeedIntrospection
@@ -23,19 +22,14 @@ from authz_service.tokens.validator import NeedKeys
 
 if TYPE_CHECKING:
     from authz_service.core.attributes import Attributes
-    from authz_service.core.claims import Claims
+    from authz_service.core.claims import Claims, ValidatedToken
     from authz_service.core.upstream import UpstreamHeaders
     from authz_service.rules.conditions import Captures
     from authz_service.rules.policy import Policy, Rule
     from authz_service.tokens.introspection.opaque import Answers
     from authz_service.tokens.validator import Need, Validator
 
-_MAX_REMEMBERED = 8  # rules that one token is used for
-_MADE = 128  # bytes of what is remembered for a rule, beside the headers and the answer
 _RETRY_AFTER_DEADLINE = 1  # seconds: the fetch goes on by itself, and the next request finds its result
-
-
-_Made: TypeAlias = "tuple[tuple[tuple[str, str], ...], tuple[str, ...], Encoded]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,30 +111,21 @@ class Authorizer:
             found = self.validator.claims_of(token, now, rule.issuers, may_fetch=may_fetch, answers=answers)
             if isinstance(found, (NeedKeys, NeedIntrospection)):
                 return Pending(attributes, rule, found)
-            claims = found
+            claims = found.claims
             rule.judge(claims, captures, now)
-            return self._allow(rule, claims, attributes)
+            return self._allow(rule, found, attributes)
         except Rejected as rejected:
             if rejected.reason is Reason.MISSING_TOKEN and rule.access == "optional":
                 return self._allow_without_token(Reason.ANONYMOUS, rule, attributes)
             return self._refuse(rule, attributes, rule.deny(rejected, captures, claims))
 
-    def _allow(self, rule: Rule, claims: Claims, attributes: Attributes) -> Allow:
-        """Let in who the claims are of. What the upstream hears of them is made once for a token and a rule."""
-        overwrite, remove, encoded = claims.remembered.get(rule) or self._make(rule, claims)
+    def _allow(self, rule: Rule, token: ValidatedToken, attributes: Attributes) -> Allow:
+        """Let the request through. The headers for the upstream are made once for a token and a rule."""
+        claims = token.claims
+        cached = token.responses.get(rule) or token.responses.add(rule, *self.upstream.from_claims(claims))
         if disguised := self.upstream.disguised(attributes.headers):
-            return Allow(Reason.OK, rule.name, claims, overwrite, remove + disguised, rule.mode)
-        return Allow(Reason.OK, rule.name, claims, overwrite, remove, rule.mode, encoded=encoded)
-
-    def _make(self, rule: Rule, claims: Claims) -> _Made:
-        """What is kept with the claims for the next request by this rule, and charged on their account."""
-        if len(claims.remembered) >= _MAX_REMEMBERED:  # rules that a reload took away stay no longer than this
-            claims.remembered.clear()
-            claims.account.refund()
-        overwrite, remove = self.upstream.from_claims(claims)
-        made = claims.remembered[rule] = overwrite, remove, Encoded(claims.account)
-        claims.account.charge(_MADE + footprint(overwrite))
-        return made
+            return Allow(Reason.OK, rule.name, claims, cached.overwrite, cached.remove + disguised, rule.mode)
+        return Allow(Reason.OK, rule.name, claims, cached.overwrite, cached.remove, rule.mode, cached=cached)
 
     def _allow_without_token(self, reason: Reason, rule: Rule, attributes: Attributes) -> Allow:
         return Allow(reason, rule.name, remove=self.upstream.without_claims(attributes.headers), mode=rule.mode)

@@ -1,7 +1,7 @@
 """The validated claims of one access token.
 
-Law: a frozen value. It exists only once the signature was verified and the claims were validated against the issuer's
-settings; whether they suffice for a request is the rule's question, asked anew for each request.
+They exist only once the signature was verified and the claims were validated against the issuer's settings. Whether
+they suffice for a request is decided by its rule, for each request again.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from authz_service.core.bounded import Account
 from authz_service.core.footprint import footprint
+from authz_service.core.response_cache import ResponseCache
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-# Bytes of the objects themselves, where a value in them has none of its own to count: the claims, their account, what
-# keeps them in a cache, and their places in its dictionaries, which are up to two thirds empty.
+# Bytes of the objects whose values are not counted: the token, its claims, its response cache and account, its cache
+# entry, and their places in that cache's dictionaries, which are up to two thirds empty.
 _OVERHEAD = 512
 
 
@@ -32,11 +32,16 @@ class Claims:
     scopes: frozenset[str]
     scope: str  # the scopes as one text: sorted, separated by spaces
     members: Mapping[str, Any]  # every claim as it stands in the token
-    # What else is made of them, by what it is made for: so it is made once for a token that is seen again.
-    remembered: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
-    account: Account = field(default_factory=Account, compare=False, repr=False)  # of what is remembered
 
     def footprint(self) -> int:
-        """Bytes that they take in a cache, without what is remembered."""
+        """Bytes that they take in a cache, without the token's responses."""
         values = (self.subject, self.client_id, self.audiences, self.scopes, self.scope, self.members)
         return _OVERHEAD + footprint(values)
+
+
+@dataclass(slots=True)
+class ValidatedToken:
+    """An access token's claims, and the responses that were prepared for it."""
+
+    claims: Claims
+    responses: ResponseCache = field(default_factory=ResponseCache, compare=False, repr=False)

@@ -9,33 +9,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from authz_service.core.challenge import bearer_challenge
-from authz_service.core.footprint import footprint
 from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
 
 if TYPE_CHECKING:
-    from authz_service.core.bounded import Account
     from authz_service.core.claims import Claims
+    from authz_service.core.response_cache import CachedResponse
 
 NO_RULE_NAME = "-"  # stands for the rule where none was reached
 
 Mode = Literal["enforce", "shadow"]
-
-
-class Encoded:
-    """Room for what a transport makes of an allowance, which is the same each time that the same token is let in."""
-
-    __slots__ = ("_account", "parts")
-
-    def __init__(self, account: Account) -> None:
-        """``account`` is that of the token's claims."""
-        self._account = account
-        self.parts: tuple[bytes, ...] | None = None  # None until it was made
-
-    def keep(self, parts: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        """Keep what was made, and charge the token for it."""
-        self.parts = parts
-        self._account.charge(footprint(parts))
-        return parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +34,7 @@ class Allow:
     remove: tuple[str, ...] = ()
     mode: Mode = "enforce"
     cause: str = ""
-    encoded: Encoded | None = field(default=None, compare=False, repr=False)
+    cached: CachedResponse | None = field(default=None, compare=False, repr=False)  # with just these headers
 
 
 @dataclass(frozen=True, slots=True)

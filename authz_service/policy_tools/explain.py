@@ -278,7 +278,7 @@ def _claims(steps: _Steps, authorizer: Authorizer, text: str, rule: Rule, now: f
         found = validator.claims_of(text, now, rule.issuers, may_fetch=False, answers=answers)
         if isinstance(found, (NeedKeys, NeedIntrospection)):
             raise AssertionError("a validator that may not fetch wants to")  # noqa: TRY004 - as in _key
-        return found
+        return found.claims
 
     if validator.asks_about(text, rule.issuers):
         steps.tell("token", "form", "opaque: whoever issued it is asked", passed=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from authz_service.core.claims import ValidatedToken
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.reasons import Reason
 from authz_service.keys.cache import NoKey
@@ -87,14 +88,14 @@ class Validator:
 
     def claims_of(
         self,
-        token: str,
+        text: str,
         now: float,
         accepted: frozenset[str] | None = None,
         *,
         may_fetch: bool,
         answers: Answers = (),
-    ) -> Claims | Need:
-        """The validated claims of an access token; what is missing only when ``may_fetch``.
+    ) -> ValidatedToken | Need:
+        """The validated access token; what is missing only when ``may_fetch``.
 
         ``accepted`` are the names of the issuers that are asked about a token that is opaque, None for all; ``answers``
         are those that were waited for.
@@ -102,20 +103,20 @@ class Validator:
         Raises:
             Rejected: with the reason why the token is not to be believed.
         """
-        digest = digest_of(token)
+        digest = digest_of(text)
         entry = self._cache.get(digest, now)
         if entry is not None:
             self._metrics.token_cache_hit()
-            return self._confirmed(token, digest, entry.claims, now, may_fetch=may_fetch, answers=answers)
+            return self._confirmed(text, digest, entry.token, now, may_fetch=may_fetch, answers=answers)
         servers = self._servers.accepted(accepted)
-        if servers and not jws.is_jwt(token):
-            return claims_of_opaque(token, digest, servers, now, may_fetch=may_fetch, answers=answers)
+        if servers and not jws.is_jwt(text):
+            return claims_of_opaque(text, digest, servers, now, may_fetch=may_fetch, answers=answers)
         if may_fetch:  # the second look at one request is no second miss
             self._metrics.token_cache_miss()
-        claims = self._verified(token, digest, now, may_fetch=may_fetch)
-        if isinstance(claims, NeedKeys):
-            return claims
-        return self._confirmed(token, digest, claims, now, may_fetch=may_fetch, answers=answers)
+        token = self._verified(text, digest, now, may_fetch=may_fetch)
+        if isinstance(token, NeedKeys):
+            return token
+        return self._confirmed(text, digest, token, now, may_fetch=may_fetch, answers=answers)
 
     def asks_about(self, token: str, accepted: frozenset[str] | None) -> bool:
         """Whether a token is opaque and there is somebody to ask about it among these issuers."""
@@ -125,36 +126,36 @@ class Validator:
         """Whether a verified JWT with these claims is asked about too."""
         return self._servers.confirming(claims.issuer) is not None
 
-    def _verified(self, token: str, digest: bytes, now: float, *, may_fetch: bool) -> Claims | NeedKeys:
-        """The claims of a JWT, by its signature and its issuer's settings."""
-        token_parts = jws.parse(token)
+    def _verified(self, text: str, digest: bytes, now: float, *, may_fetch: bool) -> ValidatedToken | NeedKeys:
+        """A JWT, validated by its signature and its issuer's settings."""
+        token_parts = jws.parse(text)
         issuer = self.issuer_of(token_parts)
         key = self.verify(token_parts, issuer, now, may_fetch=may_fetch)
         if isinstance(key, NeedKeys):
             server = self._servers.confirming(issuer.settings.label)
             if server is not None:
-                key.then = partial(self._then, token, digest, server)
+                key.then = partial(self._then, text, digest, server)
             return key
-        claims = validate(issuer.settings, token_parts.header, token_parts.unverified_claims, now)
-        self._remember(digest, claims, issuer, key, now)
-        return claims
+        token = ValidatedToken(validate(issuer.settings, token_parts.header, token_parts.unverified_claims, now))
+        self._remember(digest, token, issuer, key, now)
+        return token
 
     def _confirmed(
-        self, token: str, digest: bytes, claims: Claims, now: float, *, may_fetch: bool, answers: Answers
-    ) -> Claims | NeedIntrospection:
-        """The claims of a verified JWT, once its issuer also says that it is active, where it is to be asked."""
-        server = self._servers.confirming(claims.issuer)
+        self, text: str, digest: bytes, token: ValidatedToken, now: float, *, may_fetch: bool, answers: Answers
+    ) -> ValidatedToken | NeedIntrospection:
+        """A verified JWT, once its issuer also says that it is active, where it is to be asked."""
+        server = self._servers.confirming(token.claims.issuer)
         if server is None:
-            return claims
-        return claims_of_verified(token, digest, claims, server, now, may_fetch=may_fetch, answers=answers)
+            return token
+        return claims_of_verified(text, digest, token, server, now, may_fetch=may_fetch, answers=answers)
 
-    def _then(self, token: str, digest: bytes, server: Introspector) -> NeedIntrospection | None:
+    def _then(self, text: str, digest: bytes, server: Introspector) -> NeedIntrospection | None:
         """What else a token needs whose keys were fetched: nothing where they did not help it."""
         try:
-            claims = self._verified(token, digest, server.clock(), may_fetch=False)
+            token = self._verified(text, digest, server.clock(), may_fetch=False)
         except Rejected:
             return None
-        return None if isinstance(claims, NeedKeys) else NeedIntrospection(token, digest, (server,), claims)
+        return None if isinstance(token, NeedKeys) else NeedIntrospection(text, digest, (server,), token.claims)
 
     def issuer_of(self, token: Jws) -> TrustedIssuer:
         """Whose token it says it is, if that issuer accepts its algorithm.
@@ -205,8 +206,8 @@ class Validator:
                     retry_after=issuer.keys.retry_after(now),
                 )
 
-    def _remember(self, digest: bytes, claims: Claims, issuer: TrustedIssuer, key: Key, now: float) -> None:
+    def _remember(self, digest: bytes, token: ValidatedToken, issuer: TrustedIssuer, key: Key, now: float) -> None:
         key_set = issuer.keys.current(now)
         if key_set is not None:
-            until = valid_until(issuer.settings, claims)
-            self._cache.put(digest, Entry(claims, until, issuer.keys, key, key_set), now)
+            until = valid_until(issuer.settings, token.claims)
+            self._cache.put(digest, Entry(token, until, issuer.keys, key, key_set), now)

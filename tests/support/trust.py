@@ -13,7 +13,7 @@ from authz_service.authorizer import Authorizer, Pending
 from authz_service.config.model import Issuer, Rule
 from authz_service.core.attributes import Attributes
 from authz_service.core.bounded import Bounds
-from authz_service.core.claims import Claims
+from authz_service.core.claims import Claims, ValidatedToken
 from authz_service.core.errors import Rejected
 from authz_service.core.upstream import UpstreamHeaders
 from authz_service.keys.cache import KeyCache
@@ -85,10 +85,13 @@ class Trust:
         """From now on these are the keys that the first issuer publishes, for who fetches them."""
         self.sources[ISSUER].document = jwks(*keys)
 
-    def claims(self, token: str, now: float = NOW) -> Claims:
+    def validated(self, token: str, now: float = NOW) -> ValidatedToken:
         found = self.validator.claims_of(token, now, may_fetch=False)
-        assert isinstance(found, Claims)
+        assert isinstance(found, ValidatedToken)
         return found
+
+    def claims(self, token: str, now: float = NOW) -> Claims:
+        return self.validated(token, now).claims
 
     def reason(self, token: str, now: float = NOW) -> str:
         """``ok``, or the reason why the token is not believed; its cause holds no part of the token."""

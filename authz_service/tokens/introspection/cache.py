@@ -63,7 +63,7 @@ class AnswerCache:
             self._proven.put(digest, None, _PROVEN)
         for answers in (older._others, older._active):
             for digest, answer in answers.items():
-                self._put(digest, answer, answers.size(digest), older._active)
+                self._put(digest, answer, answers.size(digest))
 
     def put(self, digest: bytes, answer: Answer) -> None:
         """Remember an answer until its end."""
@@ -73,19 +73,16 @@ class AnswerCache:
             size = footprint(answer.outcome)
         else:
             self._proven.put(digest, None, _PROVEN)
-            size = answer.outcome.footprint()
+            size = answer.outcome.claims.footprint()
         if answer.until > answer.since:
             self._put(digest, answer, _OVERHEAD + size)
 
-    def _put(self, digest: bytes, answer: Answer, size: int, before: BoundedMap[bytes, Answer] | None = None) -> None:
-        """``before`` is where it was kept until now."""
+    def _put(self, digest: bytes, answer: Answer, size: int) -> None:
         if isinstance(answer.outcome, tuple):
             self._others.put(digest, answer, size)
             return
         self._active.put(digest, answer, size)
-        account = answer.outcome.account
-        if account.charged_to is before:  # else they are the claims of a verified JWT, which the token cache bears
-            account.open(self._active, digest)
+        answer.outcome.responses.account.open(self._active, digest)
 
     def _forget(self, digest: bytes) -> None:
         self._active.discard(digest)

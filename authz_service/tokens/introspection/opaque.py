@@ -17,7 +17,7 @@ from authz_service.core.reasons import Reason
 from authz_service.tokens.introspection.response import Answer, Unavailable, conclude
 
 if TYPE_CHECKING:
-    from authz_service.core.claims import Claims
+    from authz_service.core.claims import Claims, ValidatedToken
     from authz_service.tokens.introspection.introspector import Call, Introspector
 
 Answers = Sequence[Answer | Unavailable]
@@ -83,8 +83,8 @@ class Servers:
 
 def claims_of_opaque(
     token: str, digest: bytes, servers: Sequence[Introspector], now: float, *, may_fetch: bool, answers: Answers = ()
-) -> Claims | NeedIntrospection:
-    """The claims of an opaque token, as one of these servers tells them. ``answers`` are those that were waited for.
+) -> ValidatedToken | NeedIntrospection:
+    """An opaque token as one of these servers describes it. ``answers`` are those that were waited for.
 
     Raises:
         Rejected: where none does, or where the token is none that anybody could have issued.
@@ -98,7 +98,7 @@ def claims_of_opaque(
         if answer is None:
             missing.append(server)
         elif answer.active:
-            return answer.claims()
+            return answer.token()
         else:
             known.append(answer)
     if not missing:
@@ -109,28 +109,28 @@ def claims_of_opaque(
 
 
 def claims_of_verified(
-    token: str,
+    text: str,
     digest: bytes,
-    claims: Claims,
+    token: ValidatedToken,
     server: Introspector,
     now: float,
     *,
     may_fetch: bool,
     answers: Answers = (),
-) -> Claims | NeedIntrospection:
-    """The claims of a verified JWT, if its issuer says that it is still active.
+) -> ValidatedToken | NeedIntrospection:
+    """A verified JWT, if its issuer says that it is still active. ``text`` is its compact serialization.
 
     Raises:
         Rejected: if it says that it is not, or could not be asked.
     """
     if answers:
         conclude(answers)
-        return claims
+        return token
     answer = server.look(digest, now)
     if answer is None:
-        return _need(NeedIntrospection(token, digest, (server,), claims), may_fetch=may_fetch)
-    answer.claims()
-    return claims
+        return _need(NeedIntrospection(text, digest, (server,), token.claims), may_fetch=may_fetch)
+    answer.token()
+    return token
 
 
 def _need(need: NeedIntrospection, *, may_fetch: bool) -> NeedIntrospection:

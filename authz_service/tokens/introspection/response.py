@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from authz_service.core.claims import ValidatedToken
 from authz_service.core.errors import Rejected
 from authz_service.core.members import numeric_date, optional_str
 from authz_service.core.reasons import Reason
@@ -23,18 +24,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is known of a token by asking: its claims, or why it is not to be believed."""
+    """What is known of a token by introspection: the validated token, or why it was refused."""
 
     active: bool  # whether the server said so; a token that is active may be unacceptable all the same
-    outcome: Claims | tuple[Reason, str]
+    outcome: ValidatedToken | tuple[Reason, str]
     since: float  # seconds since the epoch
     until: float  # it is not remembered from here on
 
-    def claims(self) -> Claims:
-        """The claims of an acceptable token.
+    def token(self) -> ValidatedToken:
+        """The token, if it is acceptable.
 
         Raises:
-            Rejected: with the reason why it is none.
+            Rejected: with the reason why it is not.
         """
         if isinstance(self.outcome, tuple):
             raise Rejected(*self.outcome)
@@ -84,7 +85,7 @@ def _of_opaque(issuer: Issuer, settings: Introspection, said: Mapping[str, Any],
         raise Rejected(Reason.WRONG_TOKEN_TYPE, "token_type in the answer is not Bearer")
     claims = validate(issuer, None, members, now)
     until = min(now + settings.cache_ttl, numeric_date(members, "exp", now), valid_until(issuer, claims))
-    return Answer(active=True, outcome=claims, since=now, until=until)
+    return Answer(active=True, outcome=ValidatedToken(claims), since=now, until=until)
 
 
 def _of_verified(
@@ -99,10 +100,12 @@ def _of_verified(
     expires = numeric_date(said, "exp", now + settings.cache_ttl)
     if now >= expires + issuer.leeway:
         raise Rejected(Reason.INACTIVE, "exp in the answer has passed")
-    return Answer(active=True, outcome=verified, since=now, until=min(now + settings.cache_ttl, expires))
+    return Answer(
+        active=True, outcome=ValidatedToken(verified), since=now, until=min(now + settings.cache_ttl, expires)
+    )
 
 
-def conclude(answers: Sequence[Answer | Unavailable]) -> Claims:
+def conclude(answers: Sequence[Answer | Unavailable]) -> ValidatedToken:
     """What several servers make of one token: the first that says it is active decides.
 
     Raises:
@@ -111,7 +114,7 @@ def conclude(answers: Sequence[Answer | Unavailable]) -> Claims:
     """
     for answer in answers:
         if isinstance(answer, Answer) and answer.active:
-            return answer.claims()
+            return answer.token()
     missing = [answer for answer in answers if isinstance(answer, Unavailable)]
     if missing:
         wait = min(answer.retry_after for answer in missing)

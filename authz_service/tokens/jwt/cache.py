@@ -11,13 +11,13 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from authz_service.core.bounded import Account, BoundedMap
+from authz_service.core.bounded import BoundedMap
+from authz_service.core.claims import ValidatedToken
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
     from authz_service.core.bounded import Bounds
-    from authz_service.core.claims import Claims
     from authz_service.keys.cache import KeyCache
     from authz_service.keys.keyset import Key, KeySet
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Entry:
     """A token that verified: what it says, and what its validity hangs on."""
 
-    claims: Claims
+    token: ValidatedToken
     until: float  # seconds since the epoch: nothing is believed from here on
     keys: KeyCache
     key: Key
@@ -55,11 +55,11 @@ class TokenCache:
     def take_over(self, other: TokenCache, issuers: Container[str], now: float) -> None:
         """Remember what another cache knows of the tokens of these issuers, as far as the bounds of this one allow."""
         for digest, entry in other._entries.items():
-            if entry.claims.issuer in issuers:
-                # What was made of them was made by other rules.
-                claims = replace(entry.claims, remembered={}, account=Account())
-                size = other._entries.size(digest) - entry.claims.account.charged
-                self._put(digest, replace(entry, claims=claims), size, now)
+            token = entry.token
+            if token.claims.issuer in issuers:
+                # Without its responses, which are those of other rules.
+                size = other._entries.size(digest) - token.responses.account.charged
+                self._put(digest, replace(entry, token=ValidatedToken(token.claims)), size, now)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -82,13 +82,13 @@ class TokenCache:
 
     def put(self, digest: bytes, entry: Entry, now: float) -> None:
         """Remember an entry until its own end, or for ``max_ttl`` if that is sooner."""
-        self._put(digest, entry, entry.claims.footprint(), now)
+        self._put(digest, entry, entry.token.claims.footprint(), now)
 
     def _put(self, digest: bytes, entry: Entry, size: int, now: float) -> None:
         entry.until = min(entry.until, now + self._max_ttl)
         if entry.until > now:
             self._entries.put(digest, entry, size)
-            entry.claims.account.open(self._entries, digest)
+            entry.token.responses.account.open(self._entries, digest)
 
 
 def digest_of(token: str) -> bytes:

@@ -105,10 +105,10 @@ def _text(raw: bytes) -> str:
 
 def response_of(decision: Decision, decision_id: str) -> bytes:
     """A CheckResponse that says what was decided. ``decision_id`` ties it to the log."""
-    if isinstance(decision, Allow) and decision.encoded is not None and len(decision_id) == len(_SOME_ID):
-        parts = decision.encoded.parts
+    if isinstance(decision, Allow) and decision.cached is not None and len(decision_id) == len(_SOME_ID):
+        parts = decision.cached.attached
         if parts is None:
-            parts = decision.encoded.keep(_around_id(_encoded(decision, _SOME_ID)))
+            parts = decision.cached.attach(_around_id(_encoded(decision, _SOME_ID)))
         if parts:
             return decision_id.encode().join(parts)
     return _encoded(decision, decision_id)

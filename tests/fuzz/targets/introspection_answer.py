@@ -61,12 +61,12 @@ def run(data: bytes) -> str:
         return answer.outcome[0].value
     _require_active(answer, members)
     if is_jwt:
-        assert answer.outcome == verified
+        assert answer.outcome.claims == verified
         assert {members.get("iss") or MAIN, members.get("sub") or "alice", members.get("client_id") or "app"} == {
             *(MAIN, "alice", "app")
         }
         return "jwt active"
-    _require_acceptable(answer.outcome, members)
+    _require_acceptable(answer.outcome.claims, members)
     return "opaque active"
 
 

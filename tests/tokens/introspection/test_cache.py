@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from authz_service.core.bounded import BoundedMap, Bounds
-from authz_service.core.claims import Claims
+from authz_service.core.claims import Claims, ValidatedToken
 from authz_service.core.reasons import Reason
 from authz_service.tokens.introspection.cache import AnswerCache
-from authz_service.tokens.introspection.response import Answer
+from authz_service.tokens.introspection.response import Answer, judge
+from tokens.introspection.servers import issuer_with
 
-CLAIMS = Claims("main", "u", "c", frozenset(), frozenset(), "", {})
+TOKEN = ValidatedToken(Claims("main", "u", "c", frozenset(), frozenset(), "", {}))
 REFUSED = (Reason.INACTIVE, "a cause")
 
 
@@ -36,7 +37,7 @@ class Story(RuleBasedStateMachine):
     @rule(token=st.integers(0, 5), seconds=st.sampled_from([-5, 0, 5, 50]), good=st.booleans(), active=st.booleans())
     def put(self, *, token: int, seconds: float, good: bool, active: bool) -> None:
         digest = bytes([token])
-        answer = Answer(active or good, CLAIMS if good else REFUSED, self.now, self.now + seconds)
+        answer = Answer(active or good, TOKEN if good else REFUSED, self.now, self.now + seconds)
         self.cache.put(digest, answer)
         self.newest[digest] = answer
         assert self.cache.is_proven(digest) == (good and self.max_entries > 0)
@@ -81,38 +82,38 @@ TestStory.settings = settings(max_examples=100, stateful_step_count=30)
 def test_a_smaller_cache_takes_over_what_was_put_in_last() -> None:
     older, newer = AnswerCache(Bounds(5, 1 << 20)), AnswerCache(Bounds(2, 1 << 20))
     for number in range(5):
-        older.put(bytes([number]), Answer(active=True, outcome=CLAIMS, since=0.0, until=9.0))
+        older.put(bytes([number]), Answer(active=True, outcome=TOKEN, since=0.0, until=9.0))
     newer.fill(older)
     assert [newer.get(bytes([number]), 1.0) is not None for number in range(5)] == [False, False, False, True, True]
 
 
-def claims(text: str = "", scope: str = "") -> Claims:
-    return Claims("main", "u", "c", frozenset(), frozenset(scope.split()), scope, {"text": text})
+def token(text: str = "", scope: str = "") -> ValidatedToken:
+    return ValidatedToken(Claims("main", "u", "c", frozenset(), frozenset(scope.split()), scope, {"text": text}))
 
 
-def answer(outcome: Claims | tuple[Reason, str], until: float = 9.0) -> Answer:
+def answer(outcome: ValidatedToken | tuple[Reason, str], until: float = 9.0) -> Answer:
     return Answer(active=not isinstance(outcome, tuple), outcome=outcome, since=0.0, until=until)
 
 
 def test_answers_count_by_their_bytes_and_what_is_made_of_them_too() -> None:
     cache = AnswerCache(Bounds(1000, 100_000))
-    first = claims("x" * 5_000)
+    first = token("x" * 5_000)
     cache.put(b"0", answer(first))
     before = cache.used_bytes
-    first.account.charge(3_000)
+    first.responses.account.charge(3_000)
     assert cache.used_bytes == before + 3_000
     for number in range(1, 100):
-        cache.put(bytes([number]), answer(claims("x" * 5_000)))
+        cache.put(bytes([number]), answer(token("x" * 5_000)))
     assert cache.get(b"0", 1.0) is None
     assert cache.get(bytes([99]), 1.0) is not None
     assert 60_000 < cache.used_bytes <= 100_000
-    first.account.charge(3_000)  # it made way, and is charged to nobody
+    first.responses.account.charge(3_000)  # it made way, and is charged to nobody
     assert cache.used_bytes <= 100_000
 
 
 def test_a_flood_of_rubbish_takes_its_own_small_part_of_the_bytes() -> None:
     cache = AnswerCache(Bounds(1_000_000, 100_000))
-    cache.put(b"session", answer(claims("x" * 10_000)))
+    cache.put(b"session", answer(token("x" * 10_000)))
     session = cache.used_bytes
     for number in range(10_000):
         cache.put(number.to_bytes(4), answer(REFUSED))
@@ -122,7 +123,7 @@ def test_a_flood_of_rubbish_takes_its_own_small_part_of_the_bytes() -> None:
 
 def test_what_is_remembered_of_a_proven_token_beyond_its_time_is_a_digest() -> None:
     cache = AnswerCache(Bounds(10, 100_000))
-    cache.put(b"token", answer(claims("x" * 10_000)))
+    cache.put(b"token", answer(token("x" * 10_000)))
     assert cache.get(b"token", 9.0) is None
     assert cache.is_proven(b"token")
     assert cache.proven == 1
@@ -131,25 +132,29 @@ def test_what_is_remembered_of_a_proven_token_beyond_its_time_is_a_digest() -> N
     assert not cache.is_proven(b"token")
 
 
-def test_the_claims_of_a_verified_jwt_are_borne_by_the_cache_that_had_them_first() -> None:
-    elsewhere: BoundedMap[bytes, Claims] = BoundedMap(Bounds(10, 100_000))
-    verified = claims()
-    elsewhere.put(b"token", verified, 100)
-    verified.account.open(elsewhere, b"token")
+def test_the_responses_to_a_verified_jwt_are_charged_to_the_token_cache_alone() -> None:
+    tokens: BoundedMap[bytes, ValidatedToken] = BoundedMap(Bounds(10, 100_000))
+    verified = token()
+    tokens.put(b"token", verified, 100)
+    verified.responses.account.open(tokens, b"token")
     cache = AnswerCache(Bounds(10, 100_000))
-    cache.put(b"token", answer(verified))
+    issuer = issuer_with({"mode": "always"})
+    assert issuer.introspection is not None
+    cache.put(b"token", judge(issuer, issuer.introspection, {"active": True}, verified.claims, 0.0))
+    assert len(cache) == 1
     before = cache.used_bytes
-    verified.account.charge(50)
-    assert (elsewhere.used_bytes, cache.used_bytes) == (150, before)
+    verified.responses.add("rule", (), ())
+    assert tokens.used_bytes > 100
+    assert cache.used_bytes == before
 
 
 def test_a_cache_that_takes_over_bears_what_is_made_from_then_on() -> None:
     older, newer = (AnswerCache(Bounds(10, 100_000)) for _ in range(2))
-    kept = claims()
+    kept = token()
     older.put(b"token", answer(kept))
-    kept.account.charge(50)
+    kept.responses.account.charge(50)
     newer.fill(older)
     assert newer.used_bytes == older.used_bytes
     before = older.used_bytes
-    kept.account.charge(50)
+    kept.responses.account.charge(50)
     assert (older.used_bytes, newer.used_bytes) == (before, before + 50)

@@ -731,6 +731,6 @@ def test_a_jwts_claims_are_those_of_the_one_that_asks() -> None:
         asked = introspector(FakeClient(jwt=said()))
         answer = await asked.ask("jwt", digest_of("jwt"), claims)
         assert isinstance(answer, Answer)
-        assert answer.claims() is claims
+        assert answer.token().claims is claims
 
     story()

@@ -25,14 +25,14 @@ def judged(answer: dict[str, Any], verified: Claims | None = None, *, now: float
 
 def reason(answer: Answer) -> str:
     try:
-        answer.claims()
+        answer.token()
     except Rejected as rejected:
         return rejected.reason.value
     return "ok"
 
 
 def test_the_claims_of_an_active_token_are_what_the_server_says() -> None:
-    claims = judged(said(tenant="acme", username="alice")).claims()
+    claims = judged(said(tenant="acme", username="alice")).token().claims
     assert (claims.issuer, claims.subject, claims.client_id) == ("main", "u1", "app")
     assert (claims.audiences, claims.scopes) == (frozenset({"api"}), frozenset({"a", "b"}))
     assert claims.scope == "a b"
@@ -137,7 +137,7 @@ def test_a_member_that_is_null_is_one_that_the_answer_does_not_have(
     answer = judged(said() | {name: None}, **settings)
     assert reason(answer) == expected
     if expected == "ok":
-        assert name not in answer.claims().members or name == "iss"
+        assert name not in answer.token().claims.members or name == "iss"
     verified = judged(said() | {name: None}, JWT)
     assert reason(verified) == ("inactive" if name == "active" else "ok")
 
@@ -194,7 +194,7 @@ def test_a_verified_jwt_is_good_while_its_issuer_says_so_and_speaks_of_the_same_
 
 
 def test_who_it_is_stands_in_the_jwt_and_not_in_the_answer() -> None:
-    assert judged(said(scope="admin", tenant="evil"), JWT).claims() is JWT
+    assert judged(said(scope="admin", tenant="evil"), JWT).token().claims is JWT
 
 
 def test_a_jwt_without_subject_and_client_is_not_contradicted_by_an_answer_that_names_them() -> None:

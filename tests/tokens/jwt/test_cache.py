@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from authz_service.core.bounded import Bounds
-from authz_service.core.claims import Claims
+from authz_service.core.claims import Claims, ValidatedToken
 from authz_service.core.decision import Allow
 from authz_service.keys.keyset import Key, KeySet
 from authz_service.tokens.jwt.cache import Entry, TokenCache, digest_of
@@ -51,7 +51,7 @@ class Story(RuleBasedStateMachine):
         if self.cache.get(digest, self.now) is not None or self.keys.key_set is None or key not in self.keys.key_set:
             return  # only what was not found is validated anew, by a key of the current set
         until = self.now + lifetime
-        entry = Entry(CLAIMS, until, cast("KeyCache", self.keys), key, self.keys.key_set)
+        entry = Entry(ValidatedToken(CLAIMS), until, cast("KeyCache", self.keys), key, self.keys.key_set)
         self.cache.put(digest, entry, self.now)
         self.put_in[digest] = entry, min(until, self.now + self.max_ttl), key
         holds = self.max_entries > 0 and min(lifetime, self.max_ttl) > 0
@@ -224,11 +224,11 @@ def test_a_cache_that_takes_over_charges_what_it_took_over_and_what_is_made_from
     bare = TokenCache(trust.bounds, 300.0)
     answered(trust, token)
     bare.take_over(trust.cache, {"main"}, NOW)
-    made = trust.claims(token).account.charged
+    made = trust.validated(token).responses.account.charged
     assert made > 0
     assert bare.used_bytes == trust.cache.used_bytes - made
     entry = bare.get(digest_of(token), NOW)
     assert entry is not None
-    entry.claims.account.charge(100)
+    entry.token.responses.account.charge(100)
     assert bare.used_bytes == trust.cache.used_bytes - made + 100
-    assert trust.claims(token).account.charged == made
+    assert trust.validated(token).responses.account.charged == made

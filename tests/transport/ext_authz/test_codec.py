@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.core import paths
 from authz_service.core.attributes import Attributes
-from authz_service.core.bounded import Account
 from authz_service.core.claims import Claims
-from authz_service.core.decision import Allow, Deny, Encoded
+from authz_service.core.decision import Allow, Deny
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
+from authz_service.core.response_cache import ResponseCache
 from authz_service.transport.ext_authz import codec
 from transport.wire import Answer, check_request, fits_a_header, read
 
@@ -257,7 +257,7 @@ def test_an_answer_that_is_made_once_differs_from_one_made_anew_in_nothing(
     subject: str, mode: Literal["enforce", "shadow"]
 ) -> None:
     allow = Allow(Reason.OK, "r", replace(CLAIMS, subject=subject), (("x-auth-subject", subject),), ("cookie",), mode)
-    kept = replace(allow, encoded=Encoded(Account()))
+    kept = replace(allow, cached=ResponseCache().add("r", allow.headers, allow.remove))
     for decision_id in ("0123456789abcdef", "fedcba9876543210", "-", "0000000000000000"):
         anew = CheckResponse.FromString(codec.response_of(allow, decision_id))
         assert CheckResponse.FromString(codec.response_of(kept, decision_id)) == anew

@@ -1,0 +1,62 @@
+"""The responses prepared for one validated token, so that its next request under the same rule reuses them.
+
+Owns how many there are and what they cost: their bytes are charged to the cache entry that holds the token, and
+refunded when they are dropped. The token's entry and its responses are evicted together. It holds no decision: a rule's
+conditions are evaluated for each request before its response is used.
+"""
+
+from __future__ import annotations
+
+from authz_service.core.bounded import Account
+from authz_service.core.footprint import footprint
+
+MAX_RULES = 8  # rules that one token is used for
+_OVERHEAD = 128  # bytes of a response besides its headers and its attachment
+
+
+class CachedResponse:
+    """What one rule adds to the requests of one token, and what a transport attached to it."""
+
+    __slots__ = ("_account", "attached", "overwrite", "remove")
+
+    def __init__(self, overwrite: tuple[tuple[str, str], ...], remove: tuple[str, ...], account: Account) -> None:
+        """``account`` is charged for what is attached."""
+        self.overwrite = overwrite
+        self.remove = remove
+        self.attached: tuple[bytes, ...] | None = None  # None until a transport attached something
+        self._account = account
+
+    def attach(self, parts: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """Attach what a transport encoded from this response, for it to reuse."""
+        self.attached = parts
+        self._account.charge(footprint(parts))
+        return parts
+
+
+class ResponseCache:
+    """The responses of one token, by rule."""
+
+    __slots__ = ("_responses", "account")
+
+    def __init__(self) -> None:
+        self._responses: dict[object, CachedResponse] = {}
+        self.account = Account()
+
+    def __len__(self) -> int:
+        return len(self._responses)
+
+    def get(self, rule: object) -> CachedResponse | None:
+        """The response of a rule, if there is one."""
+        return self._responses.get(rule)
+
+    def add(self, rule: object, overwrite: tuple[tuple[str, str], ...], remove: tuple[str, ...]) -> CachedResponse:
+        """Add the response of a rule. When there are ``MAX_RULES`` already, they are dropped first.
+
+        Dropping them all also frees those of rules that a reload removed.
+        """
+        if len(self._responses) >= MAX_RULES:
+            self._responses.clear()
+            self.account.refund()
+        response = self._responses[rule] = CachedResponse(overwrite, remove, self.account)
+        self.account.charge(_OVERHEAD + footprint(overwrite))
+        return response
