@@ -15,7 +15,7 @@ from keys.fakes import jwks
 
 from authz_service import __version__
 from authz_service.cli import main
-from authz_service.demo.sidecar import Sidecar
+from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -240,7 +240,7 @@ def test_a_mistake_elsewhere_in_the_file_does_not_fail_the_healthcheck_of_a_side
 
 async def test_the_healthcheck_follows_a_running_sidecar(tmp_path: Path) -> None:
     file = write(tmp_path)
-    async with Sidecar(file, tmp_path / "log"):
+    async with SidecarProcess(file, tmp_path / "log"):
         done = program("healthcheck", "--config", str(file))
         assert (done.returncode, done.stdout, done.stderr) == (0, f"unix:{tmp_path / 's'} says SERVING\n", "")
     assert program("healthcheck", "--config", str(file)).returncode == 1
@@ -251,7 +251,7 @@ async def test_the_healthcheck_fails_while_the_sidecar_has_no_keys(tmp_path: Pat
     configuration = json.loads(file.read_text())
     configuration["issuers"][0]["keys"] = {"jwks_uri": "http://127.0.0.1:1/keys"}
     file.write_text(json.dumps(configuration))
-    async with Sidecar(file, tmp_path / "log", wait_until_ready=False):
+    async with SidecarProcess(file, tmp_path / "log", wait_until_ready=False):
         done = program("healthcheck", "--config", str(file))
     assert (done.returncode, done.stdout) == (1, f"unix:{tmp_path / 's'} says NOT_SERVING\n")
 

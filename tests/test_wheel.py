@@ -18,7 +18,7 @@ import pytest
 from keys.fakes import jwks
 
 from authz_service import __version__
-from authz_service.demo.sidecar import Sidecar
+from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,6 +147,6 @@ async def test_the_installed_program_serves(installed: Path, tmp_path: Path) -> 
     issuer = {"issuer": "https://issuer.example", "audiences": ["api"], "keys": {"jwks_file": "jwks.json"}}
     config.write_text(json.dumps({"server": server, "issuers": [issuer], "rules": [{"name": "all"}]}))
     program = str(installed / "authz-service")
-    async with Sidecar(config, tmp_path / "log", program=[program]) as sidecar:
+    async with SidecarProcess(config, tmp_path / "log", program=[program]) as sidecar:
         assert ran(program, "healthcheck", "--config", str(config), cwd=tmp_path).endswith(" says SERVING\n")
         assert await sidecar.stop() == 0

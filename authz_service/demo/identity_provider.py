@@ -1,7 +1,7 @@
-"""A development identity provider: discovery, key set, a token endpoint, and a login that hands out ID tokens.
+"""A development identity provider: discovery, key set, token endpoint, and a login endpoint that issues ID tokens.
 
-Law: it listens on loopback, its keys and tokens live as long as the process, and it gives a token to everybody who
-asks. It can also mint what no honest provider would: forged, unsigned and expired tokens, to be refused.
+It listens on loopback only, and its keys and tokens live as long as the process. In the process it also mints forged,
+unsigned and expired tokens, for the samples that the sidecar must deny.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from authz_service.core import base64url
-from authz_service.demo.client_secret import shows
-from authz_service.demo.introspection import API_ID, Introspection
+from authz_service.demo.client_secret import is_authenticated
+from authz_service.demo.introspection import Introspection
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,22 +26,21 @@ if TYPE_CHECKING:
 CLIENT_ID = "demo-app"
 CLIENT_SECRET = "demo-secret"
 AUDIENCE = "https://api.demo/"
-_LIFETIME = 600  # seconds
+_TOKEN_TTL = 600  # seconds
 
 
 class IdentityProvider:
-    """Listens on loopback, on a port of its own, from entering to leaving its context."""
+    """Listens on a free loopback port while its context is open."""
 
     def __init__(self) -> None:
         self._rsa = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._ec = ec.generate_private_key(ec.SECP256R1())
-        self._stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        self.introspection = Introspection(self._claims_of)
-        # Whoever hangs up is told nothing more, so that what is counted as in flight is.
+        self._forger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.introspection = Introspection(self._jwt_claims)
         self._runner = web.AppRunner(
             self._application(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True
         )
-        self.issuer = ""  # known once it listens
+        self.issuer = ""  # set once it listens
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
@@ -57,64 +56,73 @@ class IdentityProvider:
     # Tokens.
 
     def access_token(self, *, algorithm: str = "RS256", **claims: Any) -> str:
-        """An access token as RFC 9068 has it; ``claims`` replace its own, and None takes one away."""
-        return self._signed(self._access_claims(claims), algorithm, "at+jwt")
+        """An RFC 9068 access token. ``claims`` override the default ones, and None removes one."""
+        return self.sign(self._access_claims(claims), "at+jwt", algorithm)
 
     def opaque_token(self, **claims: Any) -> str:
-        """An access token that tells nothing to who does not ask what it stands for. ``claims`` as above."""
+        """An access token that only introspection can read. ``claims`` as above."""
         return self.introspection.issue(self._access_claims(claims))
 
     def expired_token(self) -> str:
-        """An access token whose time has passed."""
+        """An access token that expired an hour ago."""
         return self.access_token(iat=int(time.time()) - 7200, exp=int(time.time()) - 3600)
 
     def id_token(self, **claims: Any) -> str:
-        """What a login gives to the application: who the user is, for its eyes alone. ``claims`` as above."""
+        """The ID token that a login gives to the application. ``claims`` as above."""
         now = int(time.time())
-        own = {
+        defaults = {
             "iss": self.issuer,
             "sub": "alice",
             "aud": CLIENT_ID,
             "azp": CLIENT_ID,
             "iat": now,
-            "exp": now + _LIFETIME,
+            "exp": now + _TOKEN_TTL,
             "auth_time": now,
             "nonce": secrets.token_urlsafe(12),
             "at_hash": secrets.token_urlsafe(16),
         }
-        return self._signed(_present(own | claims), "RS256", "JWT")
+        return self.sign(defaults | claims, "JWT")
 
     def forged_token(self, **claims: Any) -> str:
-        """An access token with the provider's key id and a stranger's signature."""
-        return jwt.encode(self._access_claims(claims), self._stranger, "RS256", {"kid": "RS256", "typ": "at+jwt"})
+        """An access token with the provider's key id, signed by another key."""
+        return jwt.encode(self._access_claims(claims), self._forger, "RS256", {"kid": "RS256", "typ": "at+jwt"})
 
     def unsigned_token(self, **claims: Any) -> str:
-        """An access token that says that it needs no signature (``alg: none``)."""
+        """An access token with ``alg: none``."""
         header = {"alg": "none", "typ": "at+jwt"}
         parts = header, self._access_claims(claims)
         return ".".join((*(base64url.encode(json.dumps(part).encode()) for part in parts), ""))
 
+    def sign(self, claims: dict[str, Any], typ: str, algorithm: str = "RS256") -> str:
+        """A JWT with these claims; a claim that is None is left out."""
+        key, kid = (self._ec, "ES256") if algorithm == "ES256" else (self._rsa, "RS256")
+        return jwt.encode(_present(claims), key, algorithm, {"kid": kid, "typ": typ})
+
+    def jwks(self) -> dict[str, Any]:
+        """The published key set. The RSA key has no ``alg``, so it serves RS256 and PS256."""
+        return {
+            "keys": [
+                RSAAlgorithm.to_jwk(self._rsa.public_key(), as_dict=True) | {"kid": "RS256", "use": "sig"},
+                ECAlgorithm.to_jwk(self._ec.public_key(), as_dict=True) | {"kid": "ES256", "use": "sig"},
+            ]
+        }
+
     def _access_claims(self, claims: dict[str, Any]) -> dict[str, Any]:
         now = int(time.time())
-        own = {
+        defaults = {
             "iss": self.issuer,
             "sub": "alice",
             "aud": AUDIENCE,
             "client_id": CLIENT_ID,
             "scope": "read:appointments",
             "iat": now,
-            "exp": now + _LIFETIME,
+            "exp": now + _TOKEN_TTL,
             "jti": secrets.token_urlsafe(12),
         }
-        return _present(own | claims)
+        return _present(defaults | claims)
 
-    def signed_answer(self, answer: dict[str, Any], **changes: Any) -> str:
-        """An answer about a token as a JWT of its own (RFC 9701 section 5), for the API alone; ``changes`` as above."""
-        own = {"iss": self.issuer, "aud": API_ID, "iat": int(time.time()), "token_introspection": answer}
-        return self._signed(_present(own | changes), "RS256", "token-introspection+jwt")
-
-    def _claims_of(self, token: str) -> dict[str, Any] | None:
-        """What an access token of its own says; None where it is none."""
+    def _jwt_claims(self, token: str) -> dict[str, Any] | None:
+        """The claims of an access token that this provider signed; None for any other string."""
         try:
             header = jwt.get_unverified_header(token)
             key = jwt.PyJWKSet.from_dict(self.jwks())[header["kid"]]
@@ -125,19 +133,6 @@ class IdentityProvider:
             return None
         return claims if header["typ"] == "at+jwt" else None
 
-    def _signed(self, claims: dict[str, Any], algorithm: str, typ: str) -> str:
-        key = self._ec if algorithm == "ES256" else self._rsa
-        return jwt.encode(claims, key, algorithm, {"kid": "ES256" if algorithm == "ES256" else "RS256", "typ": typ})
-
-    def jwks(self) -> dict[str, Any]:
-        """The published key set. The RSA key names no ``alg``, so it serves for RS256 and PS256."""
-        return {
-            "keys": [
-                RSAAlgorithm.to_jwk(self._rsa.public_key(), as_dict=True) | {"kid": "RS256", "use": "sig"},
-                ECAlgorithm.to_jwk(self._ec.public_key(), as_dict=True) | {"kid": "ES256", "use": "sig"},
-            ]
-        }
-
     # HTTP.
 
     def _application(self) -> web.Application:
@@ -146,7 +141,7 @@ class IdentityProvider:
         application.router.add_get("/jwks.json", self._serve_jwks)
         application.router.add_post("/token", self._serve_token)
         application.router.add_post("/login", self._serve_login)
-        application.router.add_post("/introspect", self.introspection.serve)
+        application.router.add_post("/introspect", self._serve_introspection)
         application.router.add_post("/revoke", self.introspection.serve_revocation)
         return application
 
@@ -170,23 +165,26 @@ class IdentityProvider:
     async def _serve_token(self, request: web.Request) -> web.Response:
         """Client credentials (RFC 6749 section 4.4), with ``scope`` and ``resource`` (RFC 8707) or ``audience``.
 
-        With ``format=opaque``, which is ours alone, the token is an opaque one.
+        ``format=opaque``, an extension of this provider, requests an opaque token.
         """
         form = await request.post()
         if form.get("grant_type") != "client_credentials":
             return web.json_response({"error": "unsupported_grant_type"}, status=400)
-        if not shows(request, form, CLIENT_ID, CLIENT_SECRET):
+        if not is_authenticated(request, form, CLIENT_ID, CLIENT_SECRET):
             return web.json_response({"error": "invalid_client"}, status=401, headers={"WWW-Authenticate": "Basic"})
         scope = str(form.get("scope", "read:appointments"))
         audience = str(form.get("resource") or form.get("audience") or AUDIENCE)
         mint = self.opaque_token if form.get("format") == "opaque" else self.access_token
         token = mint(sub=CLIENT_ID, scope=scope, aud=audience)
-        answer = {"access_token": token, "token_type": "Bearer", "expires_in": _LIFETIME, "scope": scope}
-        return web.json_response(answer, headers={"Cache-Control": "no-store"})
+        response = {"access_token": token, "token_type": "Bearer", "expires_in": _TOKEN_TTL, "scope": scope}
+        return web.json_response(response, headers={"Cache-Control": "no-store"})
 
     async def _serve_login(self, _request: web.Request) -> web.Response:
-        """The end of a login, without its beginning: an ID token for the application."""
+        """The result of a login, without the login: an ID token for the application."""
         return web.json_response({"id_token": self.id_token()}, headers={"Cache-Control": "no-store"})
+
+    async def _serve_introspection(self, request: web.Request) -> web.StreamResponse:
+        return await self.introspection.serve(request)
 
 
 def _present(claims: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""``authz-service demo``: start everything, send the samples through Envoy, print what came of them.
+"""``authz-service demo``: start everything, send the samples through Envoy, print the results.
 
-Law: the table shows what Envoy's caller saw, beside what was expected; the exit status is whether they are the same.
+The table shows what Envoy's client received. The exit status is 0 only when every result is the expected one.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _OK = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What Envoy's caller saw, and what the API saw when it was asked."""
+class SampleResult:
+    """What Envoy's client received, and the headers that the API received."""
 
     status: int
     reason: str
@@ -44,7 +44,7 @@ class Outcome:
     upstream: Mapping[str, str]
 
     def is_expected(self, sample: Sample) -> bool:
-        """Whether the sample came to what it must."""
+        """Whether this is the sample's expected result."""
         return (
             (self.status, self.reason) == (sample.status, sample.reason)
             and self._challenge_is_expected(sample.error)
@@ -54,30 +54,30 @@ class Outcome:
     def _challenge_is_expected(self, error: str | None) -> bool:
         if error is None:
             return not self.challenge
-        named = f'error="{error}"' in self.challenge if error else "error=" not in self.challenge
-        return self.challenge.startswith("Bearer realm=") and named
+        has_error = f'error="{error}"' in self.challenge if error else "error=" not in self.challenge
+        return self.challenge.startswith("Bearer realm=") and has_error
 
 
-async def send(session: aiohttp.ClientSession, port: int, sample: Sample) -> Outcome:
-    """Send a sample through Envoy, its path as it stands."""
+async def send(session: aiohttp.ClientSession, port: int, sample: Sample) -> SampleResult:
+    """Send a sample through Envoy, without normalizing its path."""
     headers = {"Host": HOST, **sample.headers}
     if sample.token is not None:
         headers["Authorization"] = f"Bearer {sample.token}"
     url = URL(f"http://127.0.0.1:{port}{sample.path}", encoded=True)
-    async with session.request(sample.method, url, headers=headers) as answer:
-        body = await _object_in(answer)
-        return Outcome(
-            status=answer.status,
-            reason=answer.headers.get("x-authz-reason") or str(body.get("type", "")).rpartition(":")[2],
-            challenge=answer.headers.get("WWW-Authenticate", ""),
+    async with session.request(sample.method, url, headers=headers) as response:
+        body = await _json_object(response)
+        return SampleResult(
+            status=response.status,
+            reason=response.headers.get("x-authz-reason") or str(body.get("type", "")).rpartition(":")[2],
+            challenge=response.headers.get("WWW-Authenticate", ""),
             upstream=body.get("headers", {}),
         )
 
 
-async def _object_in(answer: aiohttp.ClientResponse) -> dict[str, Any]:
-    """The JSON object in the body; an empty one where Envoy itself answered, which it does in plain text or silence."""
+async def _json_object(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    """The JSON object in the body; empty when Envoy itself responded, with plain text or no body."""
     try:
-        body = await answer.json(content_type=None)
+        body = await response.json(content_type=None)
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
@@ -86,16 +86,16 @@ async def _object_in(answer: aiohttp.ClientResponse) -> dict[str, Any]:
 def run(*, once: bool) -> int:
     """Run the demo; returns the exit status."""
     try:
-        return asyncio.run(_until_told_to_end(once=once))
+        return asyncio.run(_run_until_signal(once=once))
     except StartFailed as failure:
         print(f"the demo cannot start: {failure}", file=sys.stderr)
         return 1
 
 
-async def _until_told_to_end(*, once: bool) -> int:
-    """The demo, ended by Ctrl-C, SIGTERM or a closed terminal so that nothing that it started is left behind.
+async def _run_until_signal(*, once: bool) -> int:
+    """Run the demo; on Ctrl-C, SIGTERM or a closed terminal stop everything that it started.
 
-    Envoy ignores the SIGHUP of a closed terminal, so it has to be told by us.
+    SIGHUP is handled here because Envoy ignores it.
     """
     demo = asyncio.create_task(_demo(once=once))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -116,68 +116,68 @@ async def _demo(*, once: bool) -> int:
         (folder / SECRET_FILE).write_text(API_SECRET)
         sidecar = await stack.enter_async_context(Sidecar(config, folder / "sidecar.log"))
         envoy = await stack.enter_async_context(Envoy(Bootstrap(f"unix:{socket}", upstream.port), folder))
-        unexpected = await _show(envoy.port, samples(provider))
+        unexpected = await _send_all(envoy.port, samples(provider))
         if not once:
-            _print_lines_to_try(provider, envoy, sidecar, folder)
-            with suppress(asyncio.CancelledError):  # told to end: what the table said still counts
+            _print_commands(provider, envoy, sidecar, folder)
+            with suppress(asyncio.CancelledError):  # a signal: the results of the samples still decide the exit status
                 await asyncio.Event().wait()
     return 1 if unexpected else 0
 
 
-async def _show(port: int, wanted: list[Sample]) -> int:
-    """Send the samples and print the table; returns how many came to something else."""
+async def _send_all(port: int, requests: list[Sample]) -> int:
+    """Send the samples and print the table; returns the number of unexpected results."""
     paint = _paint if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else _no_paint
     print(f"  {'sample':28}{'request':36}{'status':8}{'reason':23}challenge")
     unexpected = 0
     async with aiohttp.ClientSession() as session:
-        for sample in wanted:
-            outcome = await send(session, port, sample)
-            good = outcome.is_expected(sample)
-            unexpected += not good
-            status = paint(_GREEN if outcome.status == _OK else _RED, f"{outcome.status:<8}")
-            mark = paint(_GREEN, "✓") if good else paint(_RED, "✗")
+        for sample in requests:
+            result = await send(session, port, sample)
+            is_expected = result.is_expected(sample)
+            unexpected += not is_expected
+            status = paint(_GREEN if result.status == _OK else _RED, f"{result.status:<8}")
+            mark = paint(_GREEN, "✓") if is_expected else paint(_RED, "✗")
             request = f"{sample.method} {sample.path}"
-            challenge = paint(_DIM, _short(outcome.challenge))
-            print(f"{mark} {sample.title:28}{request:36}{status}{outcome.reason:23}{challenge}")
-            if not good:
+            challenge = paint(_DIM, _short(result.challenge))
+            print(f"{mark} {sample.title:28}{request:36}{status}{result.reason:23}{challenge}")
+            if not is_expected:
                 print(
                     f"    expected {sample.status} {sample.reason}, challenge {sample.error}, {dict(sample.upstream)}"
                 )
-    print(f"\n{len(wanted) - unexpected} as expected, {unexpected} not")
+    print(f"\n{len(requests) - unexpected} as expected, {unexpected} not")
     return unexpected
 
 
-def _paint(color: str, text: str) -> str:
-    return f"{color}{text}{_PLAIN}"
+def _paint(color: str, string: str) -> str:
+    return f"{color}{string}{_PLAIN}"
 
 
-def _no_paint(_color: str, text: str) -> str:
-    return text
+def _no_paint(_color: str, string: str) -> str:
+    return string
 
 
 def _short(challenge: str) -> str:
-    """A challenge without realm and description, which are long and alike."""
+    """The challenge without its realm and description, which are long and always the same."""
     parts = challenge.removeprefix("Bearer ").split(", ")
-    kept = [part for part in parts if not part.startswith(("realm=", "error_description="))]
-    return f"Bearer {', '.join(kept)}".strip() if challenge else ""
+    parts = [part for part in parts if not part.startswith(("realm=", "error_description="))]
+    return f"Bearer {', '.join(parts)}".strip() if challenge else ""
 
 
-def _print_lines_to_try(provider: IdentityProvider, envoy: Envoy, sidecar: Sidecar, folder: Path) -> None:
+def _print_commands(provider: IdentityProvider, envoy: Envoy, sidecar: Sidecar, folder: Path) -> None:
     client = f"{CLIENT_ID}:{CLIENT_SECRET}"
     get = 'sed \'s/.*_token": "\\([^"]*\\).*/\\1/\''
     print(f"""
-Try it yourself, in another terminal (Ctrl-C here ends everything):
+Try it yourself in another terminal (Ctrl-C here stops everything):
 
-  # an access token, and what it opens
+  # an access token: may read, may not write
   TOKEN=$(curl -s -u {client} -d grant_type=client_credentials {provider.issuer}/token | {get})
   curl -i -H "Authorization: Bearer $TOKEN" http://127.0.0.1:{envoy.port}/v1/appointments/7
   curl -i -H "Authorization: Bearer $TOKEN" -X POST http://127.0.0.1:{envoy.port}/v1/appointments
 
-  # an ID token, which opens nothing
+  # an ID token: denied everywhere
   ID_TOKEN=$(curl -s -X POST {provider.issuer}/login | {get})
   curl -i -H "Authorization: Bearer $ID_TOKEN" http://127.0.0.1:{envoy.port}/v1/appointments/7
 
-  # an opaque token: the sidecar asks about it, and remembers a revoked one for no longer than cache_ttl
+  # an opaque token: the sidecar introspects it, and notices a revocation within cache_ttl
   OPAQUE=$(curl -s -u {client} -d grant_type=client_credentials -d format=opaque {provider.issuer}/token | {get})
   curl -i -H "Authorization: Bearer $OPAQUE" http://127.0.0.1:{envoy.port}/v1/appointments/7
   curl -s -d "token=$OPAQUE" {provider.issuer}/revoke
@@ -186,7 +186,7 @@ Try it yourself, in another terminal (Ctrl-C here ends everything):
   curl -i http://127.0.0.1:{envoy.port}/v1/appointments/7
   curl -i http://127.0.0.1:{envoy.port}/public/news
 
-  # what the sidecar says
+  # the sidecar's metrics, readiness, log and configuration
   curl -s {sidecar.admin_url}/metrics | grep authz_checks_total
   curl -s {sidecar.admin_url}/readyz
   tail {shlex.quote(str(folder / "sidecar.log"))}

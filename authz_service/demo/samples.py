@@ -1,6 +1,6 @@
-"""The sample requests, and what each must come to.
+"""The sample requests with their expected results, and the sidecar's configuration for them.
 
-Law: a sample says what is expected before it is sent; nothing here looks at an answer.
+Nothing here sends a request or reads a response.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from authz_service.demo.identity_provider import IdentityProvider
 
 HOST = "api.demo"
-SECRET_FILE = "client-secret"  # by which the sidecar asks about opaque tokens
+SECRET_FILE = "client-secret"  # the sidecar's credential for introspection
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A request through Envoy, and what is expected of it."""
+    """A request through Envoy, and its expected result."""
 
     title: str
     path: str
@@ -31,12 +31,14 @@ class Sample:
     token: str | None = None
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict)
-    error: str | None = None  # of the challenge; "" is a challenge without one
-    upstream: Mapping[str, str | None] = field(default_factory=dict)  # headers that the API must see; None: must not
+    error: str | None = None  # in the challenge; None: no challenge, "": a challenge without an error
+    upstream: Mapping[str, str | None] = field(
+        default_factory=dict
+    )  # headers that the API must receive; None: must not
 
 
 def samples(provider: IdentityProvider) -> list[Sample]:
-    """Who gets in, and each way of not getting in."""
+    """At least one request for each kind of decision."""
     good, revoked = provider.access_token(), provider.opaque_token()
     provider.introspection.revoke(revoked)
     appointments = "/v1/appointments/7"
@@ -81,8 +83,8 @@ def samples(provider: IdentityProvider) -> list[Sample]:
 
 
 def configuration(issuer: str, audience: str, socket: str) -> str:
-    """The sidecar's configuration file for these samples. ``SECRET_FILE`` must stand beside it."""
-    address = json.dumps(f"unix:{socket}")  # in quotes: a temporary folder may have any name
+    """The sidecar's configuration file for these samples. ``SECRET_FILE`` must be in the same folder."""
+    address = json.dumps(f"unix:{socket}")  # quoted: a temporary folder may have any name
     return f"""\
 server:
   grpc_address: {address}

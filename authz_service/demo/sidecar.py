@@ -1,6 +1,6 @@
-"""The sidecar as its users start it: the command, a configuration file, and nothing else.
+"""The sidecar as users start it: the command and a configuration file, and nothing else.
 
-Law: it is a black box. What is known of it is what it logs and what it answers.
+It is a black box: all that the demo learns about it comes from its log and its HTTP responses.
 """
 
 from __future__ import annotations
@@ -12,40 +12,32 @@ from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 
-from authz_service.demo import child
+from authz_service.core.errors import StartFailed
+from authz_service.demo import child_process
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
-_START = 30.0  # seconds until it must be ready
-_LOOK = 0.02  # seconds between two looks
-_STOP = 15.0  # seconds to drain
-_PROGRAM = (sys.executable, "-m", "authz_service")
+_START_TIMEOUT = 30.0
+_POLL_INTERVAL = 0.02
+_STOP_TIMEOUT = 15.0  # includes draining
 
 
 class Sidecar:
-    """A running ``authz-service serve``, from entering to leaving its context."""
+    """A running ``authz-service serve`` while its context is open."""
 
-    def __init__(
-        self, config: Path, log: Path, *, wait_until_ready: bool = True, program: Sequence[str] = _PROGRAM
-    ) -> None:
-        """``program`` starts authz-service: this one, or one that is installed elsewhere."""
-        self._program = program
+    def __init__(self, config: Path, log: Path) -> None:
         self._config = config
         self._log = log
-        self._wait_until_ready = wait_until_ready
-        self.process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | None = None
         self.admin_url = ""
 
     async def __aenter__(self) -> Self:
-        command = [*self._program, "serve", "--config", str(self._config)]
-        self.process = await child.start("the sidecar", command, self._log)
-        async with child.starting("the sidecar", self.process, self._log, _START):
-            await self._listening()
-            if self._wait_until_ready:
-                await self.ready()
+        process = await child_process.start("the sidecar", self._command(), self._log)
+        self._process = process
+        async with child_process.stop_unless_ready("the sidecar", process, self._log, _START_TIMEOUT):
+            await self._started()
         return self
 
     async def __aexit__(
@@ -53,41 +45,51 @@ class Sidecar:
     ) -> None:
         await self.stop()
 
+    @property
+    def process(self) -> asyncio.subprocess.Process:
+        """The running process."""
+        if self._process is None:
+            raise StartFailed("the sidecar was never started")
+        return self._process
+
     def log(self) -> list[dict[str, Any]]:
-        """What it has logged so far."""
+        """The complete lines of its log so far."""
         lines = self._log.read_text(errors="replace").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
 
+    async def ready(self) -> None:
+        """Wait until /readyz answers 200."""
+        async with aiohttp.ClientSession() as session:
+            while not await self._is_ready(session):
+                self._require_running()
+                await asyncio.sleep(_POLL_INTERVAL)
+
+    async def stop(self) -> int:
+        """Stop it and wait; returns its exit status."""
+        return await child_process.stop(self.process, _STOP_TIMEOUT)
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", "authz_service", "serve", "--config", str(self._config)]
+
+    async def _started(self) -> None:
+        """Wait until it serves."""
+        await self._listening()
+        await self.ready()
+
     async def _listening(self) -> None:
         while not self.admin_url:
-            self._still_runs()
-            await asyncio.sleep(_LOOK)
+            self._require_running()
+            await asyncio.sleep(_POLL_INTERVAL)
             for record in self.log():
                 if record["event"] == "listening":
                     self.admin_url = f"http://127.0.0.1:{record['admin_port']}"
 
-    async def ready(self) -> None:
-        """Wait until it says that it is ready."""
-        async with aiohttp.ClientSession() as session:
-            while not await self._says_ready(session):
-                self._still_runs()
-                await asyncio.sleep(_LOOK)
-
-    async def _says_ready(self, session: aiohttp.ClientSession) -> bool:
+    async def _is_ready(self, session: aiohttp.ClientSession) -> bool:
         try:
-            async with session.get(f"{self.admin_url}/readyz") as answer:
-                return answer.ok
-        except aiohttp.ClientError:  # it may just have ended, which the next look finds
+            async with session.get(f"{self.admin_url}/readyz") as response:
+                return response.ok
+        except aiohttp.ClientError:  # it may have exited, which the next poll reports
             return False
 
-    def _still_runs(self) -> None:
-        child.still_runs("the sidecar", self._running(), self._log)
-
-    def _running(self) -> asyncio.subprocess.Process:
-        if self.process is None:
-            raise AssertionError("it was never started")
-        return self.process
-
-    async def stop(self) -> int:
-        """Ask it to end, and wait; returns its exit status."""
-        return await child.stop(self._running(), _STOP)
+    def _require_running(self) -> None:
+        child_process.require_running("the sidecar", self.process, self._log)

@@ -1,7 +1,7 @@
-"""A small API that answers with what it received.
+"""A small API that echoes each request as JSON.
 
-Law: it checks nothing, since that is the point: what reaches it was let through. It shows that a credential came, and
-never the credential.
+It authorizes nothing, so every request that reaches it passed Envoy and the sidecar. It reports that a credential
+arrived, and never the credential itself.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from aiohttp import web
 if TYPE_CHECKING:
     from types import TracebackType
 
-_SCHEMES = ("basic", "bearer", "dpop")  # shown; a word that is none of them may be the credential itself
+_SCHEMES = ("basic", "bearer", "dpop")  # safe to show; any other first word may be the credential itself
 
 
 class Upstream:
-    """Listens on loopback, on a port of its own, from entering to leaving its context."""
+    """Listens on a free loopback port while its context is open."""
 
     def __init__(self) -> None:
         application = web.Application()
-        application.router.add_route("*", "/{path:.*}", _answer)
+        application.router.add_route("*", "/{path:.*}", echo_request)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
 
     async def __aenter__(self) -> Self:
@@ -36,13 +36,14 @@ class Upstream:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The listening port."""
         port: int = self._runner.addresses[0][1]
         return port
 
 
-async def _answer(request: web.Request) -> web.Response:
-    # A repeated header is shown whole: one copy alone could hide a spoofed one.
+async def echo_request(request: web.Request) -> web.Response:
+    """The method, the path and the headers of the request, without its credential."""
+    # All copies of a repeated header are joined: showing one copy alone could hide a spoofed one.
     headers = {name.lower(): ", ".join(request.headers.getall(name)) for name in request.headers}
     if "authorization" in headers:
         credentials = request.headers.getall("authorization")

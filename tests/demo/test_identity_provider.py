@@ -1,4 +1,4 @@
-"""The development identity provider gives what a real one gives over HTTP, and in the process also what none would."""
+"""The development identity provider serves over HTTP what a real one serves; bad tokens exist in its process only."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ async def provider() -> AsyncIterator[IdentityProvider]:
         yield provider
 
 
-async def asked(url: str, method: str = "GET", **request: Any) -> tuple[int, dict[str, Any]]:
-    async with aiohttp.ClientSession() as session, session.request(method, url, **request) as answer:
-        return answer.status, await answer.json()
+async def fetch(url: str, method: str = "GET", **request: Any) -> tuple[int, dict[str, Any]]:
+    async with aiohttp.ClientSession() as session, session.request(method, url, **request) as response:
+        return response.status, await response.json()
 
 
 async def metadata(provider: IdentityProvider) -> dict[str, Any]:
-    return (await asked(f"{provider.issuer}/.well-known/openid-configuration"))[1]
+    return (await fetch(f"{provider.issuer}/.well-known/openid-configuration"))[1]
 
 
-async def granted(provider: IdentityProvider, **form: str) -> dict[str, Any]:
+async def granted_claims(provider: IdentityProvider, **form: str) -> dict[str, Any]:
     """The claims of a token from the token endpoint."""
     endpoint = (await metadata(provider))["token_endpoint"]
-    status, answer = await asked(endpoint, "POST", data=_GRANT | form, headers=_BY_HEADER)
+    status, answer = await fetch(endpoint, "POST", data=_GRANT | form, headers=_BY_HEADER)
     assert status == 200
     return claims(answer["access_token"])
 
@@ -46,22 +46,22 @@ def claims(token: str) -> dict[str, Any]:
 
 
 async def published_key(provider: IdentityProvider, token: str) -> jwt.PyJWK:
-    _, jwks = await asked((await metadata(provider))["jwks_uri"])
+    _, jwks = await fetch((await metadata(provider))["jwks_uri"])
     return jwt.PyJWKSet.from_dict(jwks)[jwt.get_unverified_header(token)["kid"]]
 
 
-async def test_discovery_names_the_issuer_that_its_tokens_name(provider: IdentityProvider) -> None:
+async def test_discovery_and_tokens_have_the_same_issuer(provider: IdentityProvider) -> None:
     assert (await metadata(provider))["issuer"] == provider.issuer == claims(provider.access_token())["iss"]
 
 
-async def test_the_published_keys_hold_nothing_private(provider: IdentityProvider) -> None:
-    _, jwks = await asked((await metadata(provider))["jwks_uri"])
+async def test_the_published_keys_have_no_private_part(provider: IdentityProvider) -> None:
+    _, jwks = await fetch((await metadata(provider))["jwks_uri"])
     assert [(key["kid"], key["kty"]) for key in jwks["keys"]] == [("RS256", "RSA"), ("ES256", "EC")]
     assert not {"d", "p", "q", "dp", "dq", "qi"} & {name for key in jwks["keys"] for name in key}
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
-async def test_access_tokens_are_what_rfc_9068_wants_and_verify(provider: IdentityProvider, algorithm: str) -> None:
+async def test_access_tokens_follow_rfc_9068_and_verify(provider: IdentityProvider, algorithm: str) -> None:
     token = provider.access_token(algorithm=algorithm)
     assert jwt.get_unverified_header(token) == {"alg": algorithm, "kid": algorithm, "typ": "at+jwt"}
     key = await published_key(provider, token)
@@ -69,7 +69,7 @@ async def test_access_tokens_are_what_rfc_9068_wants_and_verify(provider: Identi
     assert set(verified) == {"iss", "sub", "aud", "client_id", "scope", "iat", "exp", "jti"}
 
 
-async def test_a_forged_token_differs_in_nothing_but_its_signature(provider: IdentityProvider) -> None:
+async def test_a_forged_token_differs_only_in_its_signature(provider: IdentityProvider) -> None:
     forged, good = provider.forged_token(jti="1"), provider.access_token(jti="1")
     assert jwt.get_unverified_header(forged) == jwt.get_unverified_header(good)
     key = await published_key(provider, forged)
@@ -77,45 +77,45 @@ async def test_a_forged_token_differs_in_nothing_but_its_signature(provider: Ide
         jwt.decode(forged, key.key, ["RS256"], audience=AUDIENCE)
 
 
-async def test_an_unsigned_token_says_so_and_ends_with_nothing(provider: IdentityProvider) -> None:
+async def test_an_unsigned_token_has_alg_none_and_an_empty_signature(provider: IdentityProvider) -> None:
     token = provider.unsigned_token()
     assert jwt.get_unverified_header(token)["alg"] == "none"
     assert token.endswith(".")
 
 
-async def test_an_expired_token_verifies_but_for_its_time(provider: IdentityProvider) -> None:
+async def test_an_expired_token_is_valid_except_for_its_expiry(provider: IdentityProvider) -> None:
     token = provider.expired_token()
     key = await published_key(provider, token)
     with pytest.raises(jwt.ExpiredSignatureError):
         jwt.decode(token, key.key, ["RS256"], audience=AUDIENCE)
 
 
-async def test_none_takes_a_claim_away_from_either_kind_of_token(provider: IdentityProvider) -> None:
+async def test_none_removes_a_claim_from_access_and_id_tokens(provider: IdentityProvider) -> None:
     assert "exp" not in claims(provider.access_token(exp=None))
     assert not {"nonce", "at_hash"} & set(claims(provider.id_token(nonce=None, at_hash=None)))
 
 
-@pytest.mark.parametrize("shown", [{"headers": _BY_HEADER, "data": _GRANT}, {"data": _GRANT | _BY_FORM}])
-async def test_the_client_may_show_its_secret_in_header_or_form(
-    provider: IdentityProvider, shown: dict[str, Any]
+@pytest.mark.parametrize("credentials", [{"headers": _BY_HEADER, "data": _GRANT}, {"data": _GRANT | _BY_FORM}])
+async def test_the_client_may_send_its_secret_in_header_or_form(
+    provider: IdentityProvider, credentials: dict[str, Any]
 ) -> None:
-    status, answer = await asked(f"{provider.issuer}/token", "POST", **shown)
+    status, answer = await fetch(f"{provider.issuer}/token", "POST", **credentials)
     assert (status, answer["token_type"], answer["scope"]) == (200, "Bearer", "read:appointments")
     assert claims(answer["access_token"])["client_id"] == CLIENT_ID
 
 
-async def test_an_opaque_token_is_handed_out_where_it_is_asked_for(provider: IdentityProvider) -> None:
+async def test_format_opaque_requests_an_opaque_token(provider: IdentityProvider) -> None:
     form = _GRANT | _BY_FORM | {"format": "opaque", "scope": "write:appointments"}
-    _, answer = await asked(f"{provider.issuer}/token", "POST", data=form)
+    _, answer = await fetch(f"{provider.issuer}/token", "POST", data=form)
     assert "." not in answer["access_token"]
     assert provider.introspection.describe(answer["access_token"])["scope"] == "write:appointments"
 
 
-async def test_the_token_is_for_the_audience_and_the_scope_that_were_asked_for(provider: IdentityProvider) -> None:
-    assert (await granted(provider))["aud"] == AUDIENCE
-    assert (await granted(provider, resource="https://other.demo/"))["aud"] == "https://other.demo/"
-    assert (await granted(provider, audience="https://other.demo/"))["aud"] == "https://other.demo/"
-    assert (await granted(provider, scope="write:appointments"))["scope"] == "write:appointments"
+async def test_the_token_has_the_requested_audience_and_scope(provider: IdentityProvider) -> None:
+    assert (await granted_claims(provider))["aud"] == AUDIENCE
+    assert (await granted_claims(provider, resource="https://other.demo/"))["aud"] == "https://other.demo/"
+    assert (await granted_claims(provider, audience="https://other.demo/"))["aud"] == "https://other.demo/"
+    assert (await granted_claims(provider, scope="write:appointments"))["scope"] == "write:appointments"
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ async def test_the_token_is_for_the_audience_and_the_scope_that_were_asked_for(p
         (_BY_FORM | {"grant_type": "password"}, (400, {"error": "unsupported_grant_type"})),
     ],
 )
-async def test_who_shows_no_secret_or_another_grant_gets_no_token(
+async def test_a_missing_secret_a_wrong_secret_or_another_grant_gets_no_token(
     provider: IdentityProvider, form: dict[str, str], expected: tuple[int, dict[str, str]]
 ) -> None:
-    assert await asked(f"{provider.issuer}/token", "POST", data=form) == expected
+    assert await fetch(f"{provider.issuer}/token", "POST", data=form) == expected
 
 
-async def test_a_login_ends_in_an_id_token_for_the_application(provider: IdentityProvider) -> None:
-    _, answer = await asked(f"{provider.issuer}/login", "POST")
+async def test_a_login_returns_an_id_token_for_the_application(provider: IdentityProvider) -> None:
+    _, answer = await fetch(f"{provider.issuer}/login", "POST")
     token = answer["id_token"]
     assert jwt.get_unverified_header(token)["typ"] == "JWT"
     key = await published_key(provider, token)

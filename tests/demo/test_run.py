@@ -1,4 +1,4 @@
-"""The table tells the truth: an answer that is not the expected one is never shown as if it were."""
+"""An unexpected result is never shown as an expected one."""
 
 from __future__ import annotations
 
@@ -8,69 +8,70 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from authz_service.demo.envoy import Bootstrap, Envoy
-from authz_service.demo.run import Outcome, _show, send
+from authz_service.demo.envoy import Envoy
+from authz_service.demo.run import SampleResult, _send_all, send
 from authz_service.demo.samples import Sample
 from authz_service.demo.upstream import Upstream
+from support.envoy_bootstrap import VariedBootstrap
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _DENIED = Sample("denied", "/", 401, "expired", error="invalid_token")
-_OUTCOME = Outcome(401, "expired", 'Bearer realm="x", error="invalid_token"', {})
-_ANSWERED = Sample("answered", "/", 200, "")  # what the API alone, without Envoy, comes to
+_EXPIRED_TOKEN = SampleResult(401, "expired", 'Bearer realm="x", error="invalid_token"', {})
+_NO_SIDECAR = Sample("no sidecar", "/", 200, "")  # the API without Envoy in front
 
 
-def test_the_expected_outcome_is_expected() -> None:
-    assert _OUTCOME.is_expected(_DENIED)
-    assert Outcome(401, "missing_token", 'Bearer realm="x"', {}).is_expected(
+def test_the_expected_result_is_accepted() -> None:
+    assert _EXPIRED_TOKEN.is_expected(_DENIED)
+    assert SampleResult(401, "missing_token", 'Bearer realm="x"', {}).is_expected(
         Sample("", "/", 401, "missing_token", error="")
     )
 
 
 @pytest.mark.parametrize(
-    "outcome",
+    "result",
     [
-        replace(_OUTCOME, status=403),
-        replace(_OUTCOME, reason="bad_signature"),
-        replace(_OUTCOME, challenge=""),
-        replace(_OUTCOME, challenge='Bearer realm="x"'),
-        replace(_OUTCOME, challenge='Bearer realm="x", error="insufficient_scope"'),
+        replace(_EXPIRED_TOKEN, status=403),
+        replace(_EXPIRED_TOKEN, reason="bad_signature"),
+        replace(_EXPIRED_TOKEN, challenge=""),
+        replace(_EXPIRED_TOKEN, challenge='Bearer realm="x"'),
+        replace(_EXPIRED_TOKEN, challenge='Bearer realm="x", error="insufficient_scope"'),
     ],
 )
-def test_an_outcome_that_differs_in_one_thing_is_not(outcome: Outcome) -> None:
-    assert not outcome.is_expected(_DENIED)
+def test_a_result_that_differs_in_one_field_is_rejected(result: SampleResult) -> None:
+    assert not result.is_expected(_DENIED)
 
 
-def test_a_challenge_where_none_or_no_error_is_expected_is_not() -> None:
-    assert not _OUTCOME.is_expected(replace(_DENIED, error=None))
-    assert not _OUTCOME.is_expected(replace(_DENIED, error=""))
+def test_an_unexpected_challenge_or_error_is_rejected() -> None:
+    assert not _EXPIRED_TOKEN.is_expected(replace(_DENIED, error=None))
+    assert not _EXPIRED_TOKEN.is_expected(replace(_DENIED, error=""))
 
 
 @pytest.mark.parametrize(("seen", "expected"), [("admin", None), ("admin", "alice"), ("admin, alice", "alice")])
-def test_a_header_that_got_through_is_not(seen: str, expected: str | None) -> None:
-    outcome = Outcome(200, "ok", "", {"x-auth-subject": seen})
-    assert not outcome.is_expected(Sample("", "/", 200, "ok", upstream={"x-auth-subject": expected}))
+def test_a_spoofed_header_that_reached_the_api_is_rejected(seen: str, expected: str | None) -> None:
+    result = SampleResult(200, "ok", "", {"x-auth-subject": seen})
+    assert not result.is_expected(Sample("", "/", 200, "ok", upstream={"x-auth-subject": expected}))
 
 
-async def test_what_envoy_answers_by_itself_without_a_body_is_an_outcome_as_well(tmp_path: Path) -> None:
-    no_sidecar = Bootstrap("127.0.0.1:9", 9)
+async def test_a_response_of_envoy_itself_without_a_body_is_a_result(tmp_path: Path) -> None:
+    no_sidecar = VariedBootstrap("127.0.0.1:9", 9)
     async with Envoy(no_sidecar, tmp_path) as envoy, aiohttp.ClientSession() as session:
-        assert await send(session, envoy.port, _ANSWERED) == Outcome(403, "", "", {})
+        assert await send(session, envoy.port, _NO_SIDECAR) == SampleResult(403, "", "", {})
 
 
-async def test_what_envoy_answers_by_itself_in_plain_text_is_an_outcome_as_well(tmp_path: Path) -> None:
-    no_upstream = Bootstrap("127.0.0.1:9", 9, failure_mode_allow=True)
+async def test_a_response_of_envoy_itself_in_plain_text_is_a_result(tmp_path: Path) -> None:
+    no_upstream = VariedBootstrap("127.0.0.1:9", 9, failure_mode_allow=True)
     async with Envoy(no_upstream, tmp_path) as envoy, aiohttp.ClientSession() as session:
-        outcome = await send(session, envoy.port, _ANSWERED)
-    assert (outcome.status, outcome.upstream) == (503, {})
+        result = await send(session, envoy.port, _NO_SIDECAR)
+    assert (result.status, result.upstream) == (503, {})
 
 
-async def test_each_row_is_marked_and_the_unexpected_ones_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_each_row_is_marked_and_unexpected_results_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     async with Upstream() as upstream:
-        assert await _show(upstream.port, [_ANSWERED, _DENIED]) == 1
+        assert await _send_all(upstream.port, [_NO_SIDECAR, _DENIED]) == 1
     table = capsys.readouterr().out
-    assert "✓ answered" in table
+    assert "✓ no sidecar" in table
     assert "✗ denied" in table
     assert "expected 401 expired" in table
     assert table.endswith("1 as expected, 1 not\n")
@@ -79,7 +80,7 @@ async def test_each_row_is_marked_and_the_unexpected_ones_are_counted(capsys: py
 @pytest.mark.parametrize(
     ("is_terminal", "no_color", "colored"), [("yes", "", "yes"), ("yes", "1", "no"), ("no", "", "no")]
 )
-async def test_color_is_for_terminals_whose_user_has_not_declined_it(
+async def test_color_is_for_terminals_without_no_color(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     is_terminal: str,
@@ -89,5 +90,5 @@ async def test_color_is_for_terminals_whose_user_has_not_declined_it(
     monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal == "yes")
     monkeypatch.setenv("NO_COLOR", no_color)
     async with Upstream() as upstream:
-        await _show(upstream.port, [_ANSWERED])
+        await _send_all(upstream.port, [_NO_SIDECAR])
     assert ("\033[" in capsys.readouterr().out) == (colored == "yes")

@@ -1,4 +1,4 @@
-"""The samples cover what the sidecar promises, and expect no answer that it could not give."""
+"""The samples cover every kind of decision, and expect only results that exist."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def wanted() -> list[Sample]:
+def requests() -> list[Sample]:
     return samples(IdentityProvider())
 
 
-def test_they_show_every_kind_of_answer(wanted: list[Sample]) -> None:
-    assert {sample.reason for sample in wanted} == {
+def test_they_cover_every_kind_of_decision(requests: list[Sample]) -> None:
+    assert {sample.reason for sample in requests} == {
         *("ok", "public", "anonymous", "missing_token", "expired", "wrong_audience", "insufficient_scope", "id_token"),
         *("bad_signature", "unsupported_algorithm", "inactive", "ambiguous_path", "no_rule"),
     }
 
 
-def test_they_expect_only_reasons_that_there_are(wanted: list[Sample]) -> None:
-    assert {sample.reason for sample in wanted} <= {reason.value for reason in Reason}
+def test_they_expect_only_existing_reasons(requests: list[Sample]) -> None:
+    assert {sample.reason for sample in requests} <= {reason.value for reason in Reason}
 
 
-def test_they_expect_a_challenge_exactly_where_a_token_would_help(wanted: list[Sample]) -> None:
-    challenged = {sample.reason for sample in wanted if sample.error is not None}
-    assert challenged == {sample.reason for sample in wanted if sample.status == 401} | {"insufficient_scope"}
+def test_they_expect_a_challenge_exactly_where_another_token_would_help(requests: list[Sample]) -> None:
+    challenged = {sample.reason for sample in requests if sample.error is not None}
+    assert challenged == {sample.reason for sample in requests if sample.status == 401} | {"insufficient_scope"}
 
 
-def test_a_spoofed_header_is_expected_to_be_replaced_or_gone(wanted: list[Sample]) -> None:
-    spoofed = [sample for sample in wanted if "x-auth-subject" in sample.headers]
+def test_a_spoofed_header_must_be_replaced_or_removed(requests: list[Sample]) -> None:
+    spoofed = [sample for sample in requests if "x-auth-subject" in sample.headers]
     assert [sample.upstream["x-auth-subject"] for sample in spoofed] == ["alice", None]
 
 
 @pytest.mark.parametrize("folder", ["plain", "a #b: c", "it's", '"quoted"'])
-def test_their_configuration_is_valid_whatever_the_temporary_folder_is_called(tmp_path: Path, folder: str) -> None:
+def test_their_configuration_is_valid_for_any_folder_name(tmp_path: Path, folder: str) -> None:
     home = tmp_path / folder
     home.mkdir()
     (home / SECRET_FILE).touch()

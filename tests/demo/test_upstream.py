@@ -1,4 +1,4 @@
-"""The API shows all that it received but the credential: no spoof hides in it, and no token leaks from it."""
+"""The API echoes everything it received except the credential."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ async def received(path: str = "/", *headers: tuple[str, str]) -> dict[str, Any]
             return dict(await answer.json())
 
 
-async def test_it_shows_the_method_and_the_path_as_it_was_sent() -> None:
+async def test_it_echoes_the_method_and_the_unchanged_path() -> None:
     shown = await received("/a%2fb/%7e?q=%2e")
     assert (shown["method"], shown["path"]) == ("POST", "/a%2fb/%7e?q=%2e")
 
 
-async def test_every_copy_of_a_repeated_header_is_shown() -> None:
+async def test_every_copy_of_a_repeated_header_is_echoed() -> None:
     shown = await received("/", ("x-auth-subject", "admin"), ("x-auth-subject", "alice"))
     assert shown["headers"]["x-auth-subject"] == "admin, alice"
 
@@ -38,7 +38,7 @@ async def test_every_copy_of_a_repeated_header_is_shown() -> None:
         (["Bearer secret", "secret"], "Bearer [present], [present]"),
     ],
 )
-async def test_of_a_credential_no_more_than_its_scheme_is_shown(sent: list[str], shown: str) -> None:
+async def test_only_the_scheme_of_a_credential_is_echoed(sent: list[str], shown: str) -> None:
     headers = (await received("/", *(("Authorization", each) for each in sent)))["headers"]
     assert headers["authorization"] == shown
     assert "secret" not in str(headers)

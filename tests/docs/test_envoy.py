@@ -21,11 +21,11 @@ from transport.pki import TlsFiles
 
 from authz_service.config.model import Upstream
 from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
-from authz_service.demo.sidecar import Sidecar
 from generate import CHART
 from support import h2c
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, moved, pipe, running_envoy
+from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -71,7 +71,7 @@ def bearer(token: str) -> dict[str, str]:
 async def test_the_least_lets_in_who_has_a_token(provider: IdentityProvider, tmp_path: Path) -> None:
     config, socket = tmp_path / "config.yaml", tmp_path / "authz.sock"
     config.write_text(configuration(provider.issuer, {"grpc_address": f"unix:{socket}"}))
-    async with Sidecar(config, tmp_path / "sidecar.log"), echo() as port:
+    async with SidecarProcess(config, tmp_path / "sidecar.log"), echo() as port:
         bootstrap = moved(yaml.safe_load(LEAST), {"authz-service": pipe(socket), "api": loopback(port)})
         async with running_envoy(bootstrap, tmp_path) as envoy, aiohttp.ClientSession() as session:
             url = f"http://127.0.0.1:{envoy.ports['http']}/v1/orders"
@@ -113,7 +113,7 @@ async def most(
     config = folder / "config.yaml"
     config.write_text(configuration(provider.issuer, {"grpc_address": "127.0.0.1:0", "tls": tls}))
     async with (
-        Sidecar(config, folder / "sidecar.log") as sidecar,
+        SidecarProcess(config, folder / "sidecar.log") as sidecar,
         echo("/v1/updates") as port,
         grpc_upstream() as grpc_port,
     ):
@@ -215,7 +215,7 @@ async def test_no_trailer_reaches_an_http2_api(provider: IdentityProvider, tmp_p
     """In the least bootstrap, whose API is spoken to by HTTP/2 here."""
     config, socket = tmp_path / "config.yaml", tmp_path / "authz.sock"
     config.write_text(configuration(provider.issuer, {"grpc_address": f"unix:{socket}"}))
-    async with Sidecar(config, tmp_path / "sidecar.log"), h2c.upstream() as upstream:
+    async with SidecarProcess(config, tmp_path / "sidecar.log"), h2c.upstream() as upstream:
         bootstrap = moved(yaml.safe_load(LEAST), {"authz-service": pipe(socket), "api": loopback(upstream.port)})
         ours, api = bootstrap["static_resources"]["clusters"]
         api["typed_extension_protocol_options"] = ours["typed_extension_protocol_options"]

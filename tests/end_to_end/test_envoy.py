@@ -13,12 +13,11 @@ import pytest
 import pytest_asyncio
 
 from authz_service.demo.introspection import API_SECRET
-from authz_service.demo.run import Outcome, send
+from authz_service.demo.run import SampleResult, send
 from authz_service.demo.samples import Sample, samples
-from authz_service.demo.sidecar import Sidecar
 from support import h2c
 from support.mesh import SERVERS, Mesh, running
-from support.operated import until
+from support.sidecar_process import SidecarProcess, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,7 +42,7 @@ async def envoy(mesh: Mesh) -> AsyncIterator[Envoy]:
         yield envoy
 
 
-async def sent(envoy: Envoy, wanted: list[Sample]) -> list[tuple[str, Outcome]]:
+async def sent(envoy: Envoy, wanted: list[Sample]) -> list[tuple[str, SampleResult]]:
     """The samples that came to something else than they must."""
     async with aiohttp.ClientSession() as session:
         outcomes = [(sample, await send(session, envoy.port, sample)) for sample in wanted]
@@ -196,13 +195,13 @@ async def test_a_restart_under_traffic_lets_nothing_bad_through_and_recovers(
         async with asyncio.TaskGroup() as group:
             group.create_task(traffic(good))
             group.create_task(traffic(bad))
-            await until(lambda: seen["good"][200] > 0 and seen["bad"].total() > 0)
+            await wait_until(lambda: seen["good"][200] > 0 and seen["bad"].total() > 0)
             assert await mesh.sidecar.stop() == 0
             missed = seen["good"].total() - seen["good"][200]
-            await until(lambda: seen["good"].total() - seen["good"][200] > missed)
-            async with Sidecar(mesh.config, tmp_path / "second.log"):
+            await wait_until(lambda: seen["good"].total() - seen["good"][200] > missed)
+            async with SidecarProcess(mesh.config, tmp_path / "second.log"):
                 recovered = seen["good"][200]
-                await until(lambda: seen["good"][200] > recovered)  # Envoy connects again with a back-off
+                await wait_until(lambda: seen["good"][200] > recovered)  # Envoy connects again with a back-off
                 assert await sent(envoy, [good, bad]) == []
                 ended.set()
         assert 200 not in seen["bad"]
@@ -214,7 +213,7 @@ async def test_a_drain_loses_no_request(tmp_path: Path, server: dict[str, Any]) 
         text = mesh.config.read_text().replace("server:\n", "server:\n  shutdown_delay: 3s\n")
         mesh.config.write_text(text.replace("authz.sock", "second.sock"))
         async with (
-            Sidecar(mesh.config, tmp_path / "second.log") as sidecar,
+            SidecarProcess(mesh.config, tmp_path / "second.log") as sidecar,
             mesh.envoy(sidecar=f"unix:{tmp_path}/second.sock") as envoy,
         ):
             good = Sample("good", _APPOINTMENT, 200, "ok", mesh.provider.access_token())
@@ -240,7 +239,7 @@ async def test_an_outage_of_the_provider_is_503_and_nobodys_bad_token(tmp_path: 
         text = text.replace(f"issuer: {mesh.provider.issuer}", "issuer: http://127.0.0.1:9")  # nobody listens there
         mesh.config.write_text(text)
         async with (
-            Sidecar(mesh.config, tmp_path / "second.log", wait_until_ready=False),
+            SidecarProcess(mesh.config, tmp_path / "second.log", wait_until_ready=False),
             mesh.envoy(sidecar=f"unix:{tmp_path}/second.sock", failure_mode_allow=True) as envoy,
         ):
             token = mesh.provider.access_token(iss="http://127.0.0.1:9")
@@ -257,7 +256,7 @@ async def test_neither_log_nor_metrics_hold_a_token_or_a_query(mesh: Mesh, envoy
     for token in (good, forged, opaque, malformed):
         await raw(envoy, f"authorization: Bearer {token}", path=f"{_APPOINTMENT}?access_token=query-4712")
     log = mesh.folder / "sidecar.log"
-    await until(lambda: "malformed_token" in log.read_text())  # it is written beside the decisions
+    await wait_until(lambda: "malformed_token" in log.read_text())  # it is written beside the decisions
     told = log.read_text() + await mesh.metrics()
     for secret in (*good.split("."), *forged.split("."), opaque, malformed, API_SECRET, "query-4712"):
         assert secret not in told

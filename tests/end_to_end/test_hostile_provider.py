@@ -18,9 +18,8 @@ from keys.fakes import jwks
 from providers.hostile import RawProvider, endless
 from transport.wire import AUDIENCE, ISSUER, check_request, read, signed
 
-from authz_service.demo.sidecar import Sidecar
 from authz_service.transport.grpcio_server import SERVICE
-from support.operated import HANG_GUARD, told, until
+from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until
 
 if TYPE_CHECKING:
     from transport.wire import Answer
@@ -58,7 +57,7 @@ def config(folder: Path, hostile: RawProvider) -> Path:
     return file
 
 
-def resident(sidecar: Sidecar) -> int:
+def resident(sidecar: SidecarProcess) -> int:
     """KiB of memory."""
     assert sidecar.process is not None
     found = re.search(r"^VmRSS:\s+(\d+)", Path(f"/proc/{sidecar.process.pid}/status").read_text(), re.MULTILINE)
@@ -72,17 +71,17 @@ async def test_twenty_questions_to_a_provider_that_never_stops_end_and_cost_its_
 ) -> None:
     async with (
         RawProvider(endless(kind)) as hostile,
-        Sidecar(config(tmp_path, hostile), tmp_path / "log", wait_until_ready=False) as sidecar,
+        SidecarProcess(config(tmp_path, hostile), tmp_path / "log", wait_until_ready=False) as sidecar,
         grpc.aio.insecure_channel(f"unix:{tmp_path / 's'}") as channel,
     ):
         check = channel.unary_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)
 
         async def ask(token: str) -> Answer:
-            return read(await check(check_request(token=token), timeout=HANG_GUARD))
+            return read(await check(check_request(token=token), timeout=HANG_TIMEOUT))
 
         good = signed("a", now=time.time())
         assert (await ask(good)).reason == "ok"
-        await until(lambda: bool(told(sidecar, "fetching keys failed")))  # it has met the provider
+        await wait_until(lambda: bool(sidecar.records("fetching keys failed")))  # it has met the provider
         before = resident(sidecar)
         hostile_answers = [asyncio.create_task(ask(f"opaque-{number}")) for number in range(20)]
         while not all(each.done() for each in hostile_answers):
@@ -91,6 +90,6 @@ async def test_twenty_questions_to_a_provider_that_never_stops_end_and_cost_its_
             assert each.result().reason == "introspection_unavailable"
         assert resident(sidecar) - before < MAX_GROWTH
         for event, place in (("fetching keys failed", "keys"), ("introspection failed", "introspect")):
-            causes = {record["cause"] for record in told(sidecar, event)}
+            causes = {record["cause"] for record in sidecar.records(event)}
             assert causes
             assert all(cause.startswith(f"the answer of {hostile.origin}/{place} ") for cause in causes)

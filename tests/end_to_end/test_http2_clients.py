@@ -15,9 +15,9 @@ import trustme
 from transport.pki import TlsFiles
 
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
-from authz_service.demo.sidecar import Sidecar
 from support.go import H2SPEC, built
 from support.missing import program
+from support.sidecar_process import SidecarProcess
 from support.signing import Signer
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     rule = {"name": "public", "match": {"paths": ["/"]}, "access": "public"}
     config = folder / "config.yaml"
     config.write_text(json.dumps({"server": server, "issuers": [issuer], "rules": [rule]}))
-    async with Sidecar(config, folder / "log") as sidecar:
+    async with SidecarProcess(config, folder / "log") as sidecar:
         (listening,) = [record for record in sidecar.log() if record["event"] == "listening"]
         yield Served(listening["grpc_port"], folder / "authority.crt" if request.param == "tls" else None)
 

@@ -19,17 +19,18 @@ import pytest
 from aiohttp import web
 from keys.fakes import Provider
 
-from authz_service.demo.identity_provider import CLIENT_ID, IdentityProvider
+from authz_service.demo.identity_provider import CLIENT_ID
 from authz_service.demo.introspection import API_SECRET
 from authz_service.tokens.introspection.breaker import FAILURES_TO_PROBE, MAX_BACKOFF
 from support.endless import endless
+from support.faulty_provider import FaultyProvider
 from support.introspected import Introspected, header_of, introspected, issuer_of, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from authz_service.demo.introspection import Fault
+    from support.faulty_provider import Fault
 
 _logger = logging.getLogger(__name__)
 _CONCURRENT = 16
@@ -113,13 +114,13 @@ FAULTS: dict[str, Fault] = {
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[IdentityProvider]:
-    async with IdentityProvider() as provider:
+async def provider() -> AsyncIterator[FaultyProvider]:
+    async with FaultyProvider() as provider:
         yield provider
 
 
 @pytest.fixture
-async def sidecar(tmp_path: Path, provider: IdentityProvider) -> AsyncIterator[Introspected]:
+async def sidecar(tmp_path: Path, provider: FaultyProvider) -> AsyncIterator[Introspected]:
     async with introspected(tmp_path, provider, max_concurrent=_CONCURRENT) as sidecar:
         yield sidecar
 
@@ -136,8 +137,8 @@ async def test_a_fault_touches_nobody_but_those_whose_token_must_be_asked_about(
     sidecar: Introspected, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = await known_to(sidecar)
-    before = sidecar.provider.introspection.calls
-    sidecar.provider.introspection.fault = FAULTS[fault]
+    before = sidecar.provider.introspections
+    sidecar.provider.fault = FAULTS[fault]
     seen: set[str] = set()
     unknown: list[str] = []
     asking = [asyncio.create_task(_keep_asking(sidecar, seen, unknown)) for _ in range(4)]
@@ -148,11 +149,11 @@ async def test_a_fault_touches_nobody_but_those_whose_token_must_be_asked_about(
         await asyncio.sleep(0.02)
     for task in asking:
         task.cancel()
-    calls = sidecar.provider.introspection.calls - before
+    calls = sidecar.provider.introspections - before
     _logger.info("%-30s opaque, not remembered: %s, %d requests, %d calls in 0.7 s", fault, seen, len(unknown), calls)
     assert seen == {"introspection_unavailable"}
-    assert sidecar.provider.introspection.most_in_flight <= _CONCURRENT
-    sidecar.provider.introspection.fault = None
+    assert sidecar.provider.max_in_flight <= _CONCURRENT
+    sidecar.provider.fault = None
     await sidecar.until("ok")
     assert await sidecar.ask(unknown[0]) == "ok"
     for secret in (*known, *unknown, API_SECRET):
@@ -170,7 +171,7 @@ async def _keep_asking(sidecar: Introspected, seen: set[str], asked: list[str]) 
         await asyncio.sleep(0.01)
 
 
-async def test_a_server_that_is_gone_is_a_fault_like_any_other(tmp_path: Path, provider: IdentityProvider) -> None:
+async def test_a_server_that_is_gone_is_a_fault_like_any_other(tmp_path: Path, provider: FaultyProvider) -> None:
     async with introspected(tmp_path, provider, endpoint="http://127.0.0.1:9/introspect") as sidecar:
         assert sidecar.ask_at_once(provider.access_token()) == "ok"
         assert await sidecar.ask(provider.opaque_token()) == "introspection_unavailable"
@@ -178,27 +179,27 @@ async def test_a_server_that_is_gone_is_a_fault_like_any_other(tmp_path: Path, p
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_nobody_is_shown_a_token_because_a_server_says_so(sidecar: Introspected, status: int) -> None:
-    async with IdentityProvider() as elsewhere:
+    async with FaultyProvider() as elsewhere:
         token = elsewhere.opaque_token(iss=sidecar.provider.issuer)
         target = f"{elsewhere.issuer}/introspect"
-        sidecar.provider.introspection.fault = served(status=status, headers={"Location": target})
+        sidecar.provider.fault = served(status=status, headers={"Location": target})
         assert await sidecar.ask(token) == "introspection_unavailable"
-        assert elsewhere.introspection.calls == 0
+        assert elsewhere.introspections == 0
 
 
 @pytest.mark.parametrize("fault", [hang, served(status=500), served("<html>", content_type="text/html")])
 async def test_a_server_that_fails_is_asked_ever_less_and_the_metrics_say_so(
     sidecar: Introspected, fault: Fault
 ) -> None:
-    sidecar.provider.introspection.fault = fault
+    sidecar.provider.fault = fault
     for _ in range(200):
         await asyncio.gather(*(sidecar.ask(sidecar.provider.opaque_token()) for _ in range(10)))
-    calls = sidecar.provider.introspection.calls
+    calls = sidecar.provider.introspections
     assert calls <= 2 * _CONCURRENT  # of two thousand requests: the crowd that met the first failure, and probes
     assert sidecar.number("authz_introspections_total", result="failure") == calls
     assert sidecar.number("authz_introspection_breaker_open") == 1
     assert sidecar.number("authz_introspections_in_flight") == 0
-    sidecar.provider.introspection.fault = None
+    sidecar.provider.fault = None
     await sidecar.until("ok")
     assert sidecar.number("authz_introspection_breaker_open") == 0
 
@@ -206,7 +207,7 @@ async def test_a_server_that_fails_is_asked_ever_less_and_the_metrics_say_so(
 async def test_a_server_that_asks_for_a_pause_is_asked_ever_less_and_the_caller_hears_how_long_it_is(
     sidecar: Introspected,
 ) -> None:
-    sidecar.provider.introspection.fault = served(status=429, headers={"Retry-After": "100"})
+    sidecar.provider.fault = served(status=429, headers={"Retry-After": "100"})
     heard = set()
     for _ in range(200):
         answer = await sidecar.answer(sidecar.provider.opaque_token())
@@ -214,27 +215,27 @@ async def test_a_server_that_asks_for_a_pause_is_asked_ever_less_and_the_caller_
         heard.add(int(header_of(answer, "retry-after")))
     assert heard <= {100, *range(1, math.ceil(1.1 * MAX_BACKOFF) + 1)}
     assert 100 in heard
-    assert sidecar.provider.introspection.calls <= _CONCURRENT
+    assert sidecar.provider.introspections <= _CONCURRENT
     assert sidecar.number("authz_introspection_refusals_total", reason="open") > 100
-    sidecar.provider.introspection.fault = None
+    sidecar.provider.fault = None
     await sidecar.until("ok")
 
 
-def invented(fault: Fault, provider: IdentityProvider) -> Fault:
+def invented(fault: Fault, provider: FaultyProvider) -> Fault:
     """This is what the tokens cause that begin so; of all others the server says what it knows."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         token = str((await request.post())["token"])
-        return await (fault(request) if token.startswith("invented") else provider.introspection.answer(request))
+        return await (fault(request) if token.startswith("invented") else provider.introspection.serve(request))
 
     return answer
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_tokens_that_make_the_server_fail_shut_out_nobody_else(
-    tmp_path: Path, provider: IdentityProvider, fault: str
+    tmp_path: Path, provider: FaultyProvider, fault: str
 ) -> None:
-    provider.introspection.fault = invented(FAULTS[fault], provider)
+    provider.fault = invented(FAULTS[fault], provider)
     # Good tokens are not to be late on a busy machine.
     async with introspected(tmp_path, provider, timeout="1s", check_deadline="5s") as sidecar:
         for number in range(2):
@@ -246,20 +247,20 @@ async def test_tokens_that_make_the_server_fail_shut_out_nobody_else(
 
 
 async def test_a_flood_of_tokens_that_hang_keeps_no_session_from_being_asked_about_again(
-    tmp_path: Path, provider: IdentityProvider
+    tmp_path: Path, provider: FaultyProvider
 ) -> None:
     async with introspected(tmp_path, provider, max_concurrent=4, cache_ttl="100ms", timeout="500ms") as sidecar:
         session = provider.opaque_token()
         assert await sidecar.ask(session) == "ok"
-        provider.introspection.fault = invented(hang, provider)
+        provider.fault = invented(hang, provider)
         flood = [asyncio.create_task(sidecar.ask(f"invented-{number}")) for number in range(1000)]
-        before, asked = provider.introspection.calls, 0
+        before, asked = provider.introspections, 0
         while not all(task.done() for task in flood):
             assert await sidecar.ask(session) == "ok"
             asked += 1
             await asyncio.sleep(0.03)
         assert asked > 3
-        assert provider.introspection.calls > before
+        assert provider.introspections > before
         assert {task.result() for task in flood} <= {"introspection_unavailable", "deadline_exceeded"}
         assert sidecar.number("authz_introspection_refusals_total", reason="full") > 900
 
@@ -318,14 +319,14 @@ async def test_an_answer_is_judged_like_a_token_and_what_came_of_it_is_remembere
 ) -> None:
     change, expected = LIES[lie]
     token, other = sidecar.provider.opaque_token(), sidecar.provider.opaque_token()
-    sidecar.provider.introspection.fault = served(change(sidecar.provider.introspection.describe(token)))
+    sidecar.provider.fault = served(change(sidecar.provider.introspection.describe(token)))
     answer = await sidecar.answer(token)
     assert reason_of(answer) == expected
     assert answer.denied_response.status.code == (403 if expected == "insufficient_scope" else 401)
     assert 'error="' in header_of(answer, "www-authenticate")
     assert sidecar.ask_at_once(token) == expected
-    assert sidecar.provider.introspection.calls == 1
-    sidecar.provider.introspection.fault = None
+    assert sidecar.provider.introspections == 1
+    sidecar.provider.fault = None
     assert await sidecar.ask(other) == "ok"  # the server did answer: nothing to leave it alone for
 
 
@@ -342,7 +343,7 @@ async def test_an_answer_is_judged_like_a_token_and_what_came_of_it_is_remembere
 )
 async def test_what_an_answer_may_say_otherwise_is_taken(sidecar: Introspected, change: Callable[..., Any]) -> None:
     token = sidecar.provider.opaque_token()
-    sidecar.provider.introspection.fault = served(change(sidecar.provider.introspection.describe(token)))
+    sidecar.provider.fault = served(change(sidecar.provider.introspection.describe(token)))
     assert await sidecar.ask(token) == "ok"
     assert sidecar.ask_at_once(token) == "ok"
 
@@ -363,33 +364,33 @@ SIGNED: dict[str, tuple[dict[str, Any], str]] = {
 async def test_a_signed_answer_counts_when_it_is_the_issuers_and_for_us(sidecar: Introspected, kind: str) -> None:
     changes, expected = SIGNED[kind]
     token = sidecar.provider.opaque_token()
-    signed = sidecar.provider.signed_answer(sidecar.provider.introspection.describe(token), **changes)
-    sidecar.provider.introspection.fault = served(signed, content_type="application/token-introspection+jwt")
+    signed = sidecar.provider.signed_introspection_response(sidecar.provider.introspection.describe(token), **changes)
+    sidecar.provider.fault = served(signed, content_type="application/token-introspection+jwt")
     assert await sidecar.ask(token) == expected
 
 
 async def test_a_signed_answer_with_another_signature_or_of_another_type_does_not_count(sidecar: Introspected) -> None:
     token = sidecar.provider.opaque_token()
-    header, claims, signature = sidecar.provider.signed_answer({"active": False}).split(".")
-    told = sidecar.provider.signed_answer(sidecar.provider.introspection.describe(token)).split(".")[1]
+    header, claims, signature = sidecar.provider.signed_introspection_response({"active": False}).split(".")
+    told = sidecar.provider.signed_introspection_response(sidecar.provider.introspection.describe(token)).split(".")[1]
     access_token = sidecar.provider.access_token(aud="demo-api", token_introspection={"active": True})
     forged = sidecar.provider.forged_token(aud="demo-api", token_introspection={"active": True})
     unsigned = sidecar.provider.unsigned_token(aud="demo-api", token_introspection={"active": True})
     for answer in (f"{header}.{told}.{signature}", f"{header}.{claims}.", access_token, forged, unsigned):
-        sidecar.provider.introspection.fault = served(answer, content_type="application/token-introspection+jwt")
+        sidecar.provider.fault = served(answer, content_type="application/token-introspection+jwt")
         assert await sidecar.ask(token) == "introspection_unavailable"
 
 
 async def test_an_answer_after_the_callers_deadline_is_there_for_the_next_request(
-    tmp_path: Path, provider: IdentityProvider
+    tmp_path: Path, provider: FaultyProvider
 ) -> None:
     told = asyncio.Event()
 
     async def late(request: web.Request) -> web.StreamResponse:
         await told.wait()
-        return await provider.introspection.answer(request)
+        return await provider.introspection.serve(request)
 
-    provider.introspection.fault = late
+    provider.fault = late
     async with introspected(tmp_path, provider, timeout="10s") as sidecar:
         token = provider.opaque_token()
         too_late = await asyncio.gather(*(sidecar.answer(token, deadline=0.2) for _ in range(20)))
@@ -399,11 +400,11 @@ async def test_an_answer_after_the_callers_deadline_is_there_for_the_next_reques
         told.set()
         assert await waiting == "ok"
         assert sidecar.ask_at_once(token) == "ok"
-        assert provider.introspection.calls == 1
+        assert provider.introspections == 1
 
 
 async def test_a_revoked_token_is_refused_once_its_time_in_the_cache_is_over(
-    tmp_path: Path, provider: IdentityProvider
+    tmp_path: Path, provider: FaultyProvider
 ) -> None:
     async with introspected(tmp_path, provider, cache_ttl="1s") as sidecar:
         token = provider.opaque_token()
@@ -411,15 +412,15 @@ async def test_a_revoked_token_is_refused_once_its_time_in_the_cache_is_over(
         provider.introspection.revoke(token)
         assert sidecar.ask_at_once(token) == "ok"
         await sidecar.until("inactive", token)
-        assert provider.introspection.calls == 2
+        assert provider.introspections == 2
 
 
-async def test_a_token_that_is_not_active_yet_may_become_so(tmp_path: Path, provider: IdentityProvider) -> None:
+async def test_a_token_that_is_not_active_yet_may_become_so(tmp_path: Path, provider: FaultyProvider) -> None:
     async with introspected(tmp_path, provider, negative_cache_ttl="1s") as sidecar:
         token = provider.opaque_token()
-        provider.introspection.fault = served({"active": False})
+        provider.fault = served({"active": False})
         assert await sidecar.ask(token) == "inactive"
-        provider.introspection.fault = None
+        provider.fault = None
         assert sidecar.ask_at_once(token) == "inactive"
         await sidecar.until("ok", token)
 
@@ -432,7 +433,7 @@ async def test_no_token_is_remembered_beyond_its_end(sidecar: Introspected) -> N
 
 async def test_a_jwt_is_never_shown_to_a_server_that_is_asked_about_opaque_tokens_alone(sidecar: Introspected) -> None:
     provider = sidecar.provider
-    provider.introspection.fault = hang
+    provider.fault = hang
     jwts = {
         provider.access_token(): "ok",
         provider.access_token(iss="https://other.demo/"): "unknown_issuer",
@@ -442,14 +443,14 @@ async def test_a_jwt_is_never_shown_to_a_server_that_is_asked_about_opaque_token
         provider.access_token()[:-1]: "malformed_token",
     }
     assert {token: sidecar.ask_at_once(token) for token in jwts} == jwts
-    assert provider.introspection.calls == 0
+    assert provider.introspections == 0
 
 
 class TestJwtsToo:
     """``mode: always``."""
 
     @pytest.fixture
-    async def sidecar(self, tmp_path: Path, provider: IdentityProvider) -> AsyncIterator[Introspected]:
+    async def sidecar(self, tmp_path: Path, provider: FaultyProvider) -> AsyncIterator[Introspected]:
         async with introspected(tmp_path, provider, mode="always", cache_ttl="1s") as sidecar:
             yield sidecar
 
@@ -459,7 +460,7 @@ class TestJwtsToo:
         assert sidecar.ask_at_once(token) == "ok"
         sidecar.provider.introspection.revoke(token)
         await sidecar.until("inactive", token)
-        assert sidecar.provider.introspection.calls == 2
+        assert sidecar.provider.introspections == 2
 
     async def test_nothing_is_asked_about_a_jwt_that_is_refused_anyway(self, sidecar: Introspected) -> None:
         provider = sidecar.provider
@@ -467,10 +468,10 @@ class TestJwtsToo:
         assert {sidecar.ask_at_once(token) for token in refused} <= {
             *("expired", "id_token", "bad_signature", "unsupported_algorithm")
         }
-        assert provider.introspection.calls == 0
+        assert provider.introspections == 0
 
     async def test_a_jwt_is_not_believed_while_nobody_can_be_asked(self, sidecar: Introspected) -> None:
-        sidecar.provider.introspection.fault = hang
+        sidecar.provider.fault = hang
         assert await sidecar.ask(sidecar.provider.access_token()) == "introspection_unavailable"
         assert await sidecar.ask(sidecar.provider.opaque_token()) == "introspection_unavailable"
 
@@ -485,11 +486,11 @@ class TestJwtsToo:
     async def test_an_answer_that_contradicts_the_jwt_is_not_about_it(
         self, sidecar: Introspected, lie: dict[str, Any]
     ) -> None:
-        sidecar.provider.introspection.fault = served(lie)
+        sidecar.provider.fault = served(lie)
         assert await sidecar.ask(sidecar.provider.access_token()) == "inactive"
 
     async def test_the_jwt_says_who_calls_and_what_for_whatever_the_answer_adds(self, sidecar: Introspected) -> None:
-        sidecar.provider.introspection.fault = served({"active": True, "scope": "read:appointments"})
+        sidecar.provider.fault = served({"active": True, "scope": "read:appointments"})
         assert await sidecar.ask(sidecar.provider.access_token(scope="other")) == "insufficient_scope"
 
 
@@ -503,9 +504,9 @@ _KEYS_ALONE = "  - {name: keys-alone, match: {paths: [/keys]}, require: {issuers
 
 
 async def test_of_several_issuers_those_are_asked_that_the_rule_accepts_until_one_knows_the_token(
-    tmp_path: Path, provider: IdentityProvider
+    tmp_path: Path, provider: FaultyProvider
 ) -> None:
-    async with IdentityProvider() as second, IdentityProvider() as keys_alone:
+    async with FaultyProvider() as second, FaultyProvider() as keys_alone:
         without_asking = f"  - {{issuer: '{keys_alone.issuer}', name: keys, audiences: [x]}}\n"
         others = (issuer_of(second, name="second"), without_asking)
         rules = _BY_ISSUER.replace("  - {name: any", f"{_KEYS_ALONE}  - {{name: any")
@@ -513,22 +514,22 @@ async def test_of_several_issuers_those_are_asked_that_the_rule_accepts_until_on
             token = second.opaque_token()
             assert await sidecar.ask(token, path="/first") == "inactive"
             assert await sidecar.ask(token, path="/keys") == "malformed_token"
-            assert (provider.introspection.calls, second.introspection.calls) == (1, 0)
+            assert (provider.introspections, second.introspections) == (1, 0)
             assert await sidecar.ask(token, path="/second") == "ok"
             assert sidecar.ask_at_once(token, path="/any") == "ok"  # the first said no, the second yes: both remembered
             assert sidecar.ask_at_once(token, path="/first") == "inactive"
-            assert (provider.introspection.calls, second.introspection.calls) == (1, 1)
+            assert (provider.introspections, second.introspections) == (1, 1)
             nobodys = "nobodys-token"
             assert await sidecar.ask(nobodys) == "inactive"
-            assert (provider.introspection.calls, second.introspection.calls) == (2, 2)
+            assert (provider.introspections, second.introspections) == (2, 2)
 
 
 async def test_a_server_that_is_away_delays_nobody_whose_rule_accepts_another_issuer(
-    tmp_path: Path, provider: IdentityProvider
+    tmp_path: Path, provider: FaultyProvider
 ) -> None:
-    provider.introspection.fault = hang
+    provider.fault = hang
     async with (
-        IdentityProvider() as second,
+        FaultyProvider() as second,
         introspected(tmp_path, provider, issuer_of(second, name="second"), rules=_BY_ISSUER) as sidecar,
     ):
         waiting = [asyncio.create_task(sidecar.ask(provider.opaque_token(), path="/first")) for _ in range(20)]
@@ -544,7 +545,7 @@ async def test_a_server_that_is_away_delays_nobody_whose_rule_accepts_another_is
 
 
 async def test_an_issuer_that_is_known_by_introspection_alone_needs_no_keys(
-    tmp_path: Path, provider: IdentityProvider
+    tmp_path: Path, provider: FaultyProvider
 ) -> None:
     endpoint = f"{provider.issuer}/introspect"
     async with introspected(tmp_path, provider, keys="discovery: false", endpoint=endpoint) as sidecar:
@@ -558,7 +559,7 @@ _METADATA = "/.well-known/openid-configuration"
 
 @pytest.mark.parametrize("at_first", [None, {}, {"introspection_endpoint": 7}, {"issuer": "https://other.demo/"}])
 async def test_an_endpoint_that_the_metadata_do_not_name_is_found_once_they_do(
-    tmp_path: Path, provider: IdentityProvider, at_first: dict[str, Any] | None
+    tmp_path: Path, provider: FaultyProvider, at_first: dict[str, Any] | None
 ) -> None:
     async with Provider() as publisher:
         named = {"issuer": publisher.origin, "jwks_uri": f"{provider.issuer}/jwks.json"}

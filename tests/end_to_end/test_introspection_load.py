@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from authz_service.demo.identity_provider import IdentityProvider
+from support.faulty_provider import FaultyProvider
 from support.introspected import Introspected, introspected
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ _CROWD, _CONCURRENT = 5_000, 64
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[IdentityProvider]:
-    async with IdentityProvider() as provider:
+async def provider() -> AsyncIterator[FaultyProvider]:
+    async with FaultyProvider() as provider:
         yield provider
 
 
 @pytest.fixture
-async def sidecar(tmp_path: Path, provider: IdentityProvider) -> AsyncIterator[Introspected]:
+async def sidecar(tmp_path: Path, provider: FaultyProvider) -> AsyncIterator[Introspected]:
     # Longer than any machine takes for a crowd: what is looked at is the order of things, not their time.
     async with introspected(
         tmp_path, provider, max_concurrent=_CONCURRENT, timeout="60s", check_deadline="60s"
@@ -46,7 +46,7 @@ async def test_five_thousand_requests_with_one_token_at_once_are_one_call(sideca
     token = sidecar.provider.opaque_token()
     started = time.perf_counter()
     reasons = Counter(await asyncio.gather(*(sidecar.ask(token, deadline=60) for _ in range(_CROWD))))
-    seconds, calls = time.perf_counter() - started, sidecar.provider.introspection.calls
+    seconds, calls = time.perf_counter() - started, sidecar.provider.introspections
     _logger.info("%d requests with one token: %s, %d call, %.2f s", _CROWD, dict(reasons), calls, seconds)
     assert reasons == {"ok": _CROWD}
     assert calls == 1
@@ -56,15 +56,15 @@ async def test_five_thousand_distinct_tokens_at_once_are_never_more_calls_at_a_t
     sidecar: Introspected,
 ) -> None:
     async def once_all_are_there(request: web.Request) -> web.StreamResponse:
-        if introspection.in_flight == _CONCURRENT:
+        if provider.in_flight == _CONCURRENT:
             full.set()
         await full.wait()
         await asyncio.sleep(0.05)
-        return await introspection.answer(request)
+        return await provider.introspection.serve(request)
 
     full = asyncio.Event()
-    introspection = sidecar.provider.introspection
-    introspection.fault = once_all_are_there
+    provider = sidecar.provider
+    provider.fault = once_all_are_there
     tokens = [sidecar.provider.opaque_token() for _ in range(_CROWD)]
     jwt = sidecar.provider.access_token()
     started = time.perf_counter()
@@ -74,11 +74,11 @@ async def test_five_thousand_distinct_tokens_at_once_are_never_more_calls_at_a_t
     reasons = Counter(await asyncio.gather(*crowd))
     _logger.info(
         "%d distinct tokens: %s, %d calls, at most %d at once, %.2f s",
-        *(_CROWD, dict(reasons), introspection.calls, introspection.most_in_flight, time.perf_counter() - started),
+        *(_CROWD, dict(reasons), provider.introspections, provider.max_in_flight, time.perf_counter() - started),
     )
     assert reasons.keys() == {"ok", "introspection_unavailable"}
-    assert reasons["ok"] == introspection.calls == 2 * _CONCURRENT  # those in flight, and those that may wait
-    assert introspection.most_in_flight == _CONCURRENT
+    assert reasons["ok"] == provider.introspections == 2 * _CONCURRENT  # those in flight, and those that may wait
+    assert provider.max_in_flight == _CONCURRENT
     assert sidecar.number("authz_introspections_in_flight") == 0
     assert sidecar.number("authz_introspection_breaker_open") == 0  # our own limit is no failure of the server
     assert {await sidecar.ask(token) for token in tokens[-_CONCURRENT:]} == {"ok"}
@@ -99,7 +99,7 @@ async def test_a_stream_of_distinct_tokens_is_answered_whole_while_it_is_no_wide
     seconds = time.perf_counter() - started
     _logger.info("%d distinct tokens in turn: %s, %.0f calls/s", _CROWD, dict(reasons), _CROWD / seconds)
     assert reasons == {"ok": _CROWD}
-    assert sidecar.provider.introspection.most_in_flight <= _CONCURRENT
+    assert sidecar.provider.max_in_flight <= _CONCURRENT
     assert threading.active_count() == threads
 
 
@@ -110,9 +110,9 @@ async def test_who_gives_up_takes_the_answer_from_nobody_and_the_number_of_calls
 
     async def late(request: web.Request) -> web.StreamResponse:
         await told.wait()
-        return await sidecar.provider.introspection.answer(request)
+        return await sidecar.provider.introspection.serve(request)
 
-    sidecar.provider.introspection.fault = late
+    sidecar.provider.fault = late
     shared = sidecar.provider.opaque_token()
     others = [sidecar.provider.opaque_token() for _ in range(_CROWD)]
     impatient = await asyncio.gather(
@@ -121,12 +121,12 @@ async def test_who_gives_up_takes_the_answer_from_nobody_and_the_number_of_calls
     )
     assert set(impatient) == {"deadline_exceeded", "introspection_unavailable"}
     assert sidecar.number("authz_introspections_in_flight") == _CONCURRENT
-    while sidecar.provider.introspection.in_flight < _CONCURRENT:  # noqa: ASYNC110 - the crowd was first
+    while sidecar.provider.in_flight < _CONCURRENT:  # noqa: ASYNC110 - the crowd was first
         await asyncio.sleep(0.01)
     patient = asyncio.create_task(sidecar.ask(shared))
     told.set()
     assert await patient == "ok"
-    assert sidecar.provider.introspection.most_in_flight == _CONCURRENT
+    assert sidecar.provider.max_in_flight == _CONCURRENT
 
 
 async def test_while_the_server_hangs_a_crowd_of_unknown_tokens_delays_no_jwt_and_no_remembered_token(
@@ -141,7 +141,7 @@ async def test_while_the_server_hangs_a_crowd_of_unknown_tokens_delays_no_jwt_an
         await given_up.wait()
         return web.Response(status=500)
 
-    provider.introspection.fault = hang
+    provider.fault = hang
     crowd = [asyncio.create_task(sidecar.ask(provider.opaque_token())) for _ in range(_CROWD)]
     await asyncio.sleep(0.1)
     known = [opaque, *(provider.access_token() for _ in range(200))]

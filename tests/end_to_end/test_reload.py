@@ -17,15 +17,15 @@ from keys.fakes import jwks
 from transport.wire import Answer, check_request, read, signed
 
 from authz_service.cli import main
-from authz_service.demo.envoy import Bootstrap, Envoy
+from authz_service.demo.envoy import Envoy
 from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from authz_service.demo.run import send
 from authz_service.demo.samples import Sample
-from authz_service.demo.sidecar import Sidecar
 from authz_service.demo.upstream import Upstream
 from authz_service.transport.grpcio_server import SERVICE
+from support.envoy_bootstrap import VariedBootstrap
 from support.mesh import TRANSPORTS, Mesh, running
-from support.operated import HANG_GUARD, told, until, values
+from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,14 +84,14 @@ def mounted(tmp_path: Path) -> Mounted:
     return mounted
 
 
-def hang_up(sidecar: Sidecar) -> None:
+def hang_up(sidecar: SidecarProcess) -> None:
     assert sidecar.process is not None
     sidecar.process.send_signal(signal.SIGHUP)
 
 
-async def gauge(sidecar: Sidecar, name: str, **labels: str) -> float | None:
+async def gauge(sidecar: SidecarProcess, name: str, **labels: str) -> float | None:
     """A sample's value; None when there is no such series."""
-    return next(iter(await values(sidecar, name, **labels)), None)
+    return next(iter(await sidecar.metric(name, **labels)), None)
 
 
 def token(scope: str, kid: str = "a", subject: str = "alice") -> str:
@@ -100,7 +100,7 @@ def token(scope: str, kid: str = "a", subject: str = "alice") -> str:
 
 async def decided(channel: grpc.aio.Channel, bearer: str) -> Answer:
     calling: Any = channel.unary_unary(f"/{SERVICE}/Check")
-    return read(await calling(check_request(token=bearer), timeout=HANG_GUARD))
+    return read(await calling(check_request(token=bearer), timeout=HANG_TIMEOUT))
 
 
 # What operators do, one thing after the other.
@@ -110,18 +110,18 @@ async def test_a_swapped_link_changes_the_rules_and_a_mistake_changes_nothing_an
     mounted: Mounted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with (
-        Sidecar(mounted.file, tmp_path / "log") as sidecar,
+        SidecarProcess(mounted.file, tmp_path / "log") as sidecar,
         grpc.aio.insecure_channel(mounted.address) as channel,
     ):
         assert (await decided(channel, token("old"))).metadata["rule"] == "old"
         mounted.swap(NEW)
-        await until(lambda: len(told(sidecar, TAKEN)) == 1)
+        await wait_until(lambda: len(sidecar.records(TAKEN)) == 1)
         assert (await decided(channel, token("old"))).reason == "insufficient_scope"
         since = await gauge(sidecar, "authz_config_last_reload_success_timestamp_seconds")
 
         mounted.swap(MISTAKE)
-        await until(lambda: len(told(sidecar, REFUSED)) == 1)
-        problems = told(sidecar, REFUSED)[0]["problems"]
+        await wait_until(lambda: len(sidecar.records(REFUSED)) == 1)
+        problems = sidecar.records(REFUSED)[0]["problems"]
         assert f"{mounted.file}:1: rules[0].nmae: is not a key here: did you mean name?" in problems
         assert (await decided(channel, token("new"))).metadata["rule"] == "new"
         assert await asyncio.to_thread(main, ["healthcheck", "--config", str(mounted.file)]) == 0
@@ -132,7 +132,7 @@ async def test_a_swapped_link_changes_the_rules_and_a_mistake_changes_nothing_an
         assert await gauge(sidecar, "authz_config_reloads_total", result="failure") == 1
 
         mounted.swap(OLD)
-        await until(lambda: len(told(sidecar, TAKEN)) == 2)
+        await wait_until(lambda: len(sidecar.records(TAKEN)) == 2)
         assert (await decided(channel, token("old"))).metadata["rule"] == "old"
         assert await gauge(sidecar, "authz_config_last_reload_successful") == 1
         assert await gauge(sidecar, "authz_config_reloads_total", result="success") == 2
@@ -142,26 +142,26 @@ async def test_a_swapped_link_changes_the_rules_and_a_mistake_changes_nothing_an
 async def test_a_hangup_reloads_whether_anything_changed_or_not_and_is_answered_for_a_mistake_too(
     mounted: Mounted, tmp_path: Path
 ) -> None:
-    async with Sidecar(mounted.file, tmp_path / "log") as sidecar:
+    async with SidecarProcess(mounted.file, tmp_path / "log") as sidecar:
         for times in (1, 2):
             hang_up(sidecar)
-            await until(lambda times=times: len(told(sidecar, TAKEN)) == times)  # type: ignore[misc]
+            await wait_until(lambda times=times: len(sidecar.records(TAKEN)) == times)  # type: ignore[misc]
         mounted.swap(MISTAKE)
         for times in (1, 2):
             hang_up(sidecar)
-            await until(lambda times=times: len(told(sidecar, REFUSED)) >= times)  # type: ignore[misc]
+            await wait_until(lambda times=times: len(sidecar.records(REFUSED)) >= times)  # type: ignore[misc]
         assert await sidecar.stop() == 0
 
 
 async def test_rules_and_keys_that_are_swapped_in_together_serve_together(mounted: Mounted, tmp_path: Path) -> None:
     async with (
-        Sidecar(mounted.file, tmp_path / "log") as sidecar,
+        SidecarProcess(mounted.file, tmp_path / "log") as sidecar,
         grpc.aio.insecure_channel(mounted.address) as channel,
     ):
         leaving = token("old new", kid="a")
         assert (await decided(channel, leaving)).reason == "ok"
         mounted.swap(NEW, kid="b")
-        await until(lambda: len(told(sidecar, TAKEN)) == 1)
+        await wait_until(lambda: len(sidecar.records(TAKEN)) == 1)
         assert (await decided(channel, token("new", kid="b"))).metadata["rule"] == "new"
         assert (await decided(channel, leaving)).reason == "unknown_key"  # though it was remembered
 
@@ -170,12 +170,12 @@ async def test_a_changed_listener_is_named_and_waits_for_a_restart_while_the_res
     mounted: Mounted, tmp_path: Path
 ) -> None:
     async with (
-        Sidecar(mounted.file, tmp_path / "log") as sidecar,
+        SidecarProcess(mounted.file, tmp_path / "log") as sidecar,
         grpc.aio.insecure_channel(mounted.address) as channel,
     ):
         mounted.swap(NEW, grpc_address="127.0.0.1:1", admin_address="127.0.0.1:2")
-        await until(lambda: len(told(sidecar, NEEDS_RESTART)) == 1)
-        assert told(sidecar, NEEDS_RESTART)[0]["keys"] == ["server.grpc_address", "server.admin_address"]
+        await wait_until(lambda: len(sidecar.records(NEEDS_RESTART)) == 1)
+        assert sidecar.records(NEEDS_RESTART)[0]["keys"] == ["server.grpc_address", "server.admin_address"]
         assert (await decided(channel, token("new"))).metadata["rule"] == "new"
         await sidecar.ready()
         assert await gauge(sidecar, "authz_config_last_reload_successful") == 1
@@ -183,14 +183,14 @@ async def test_a_changed_listener_is_named_and_waits_for_a_restart_while_the_res
 
 async def test_a_file_that_goes_away_changes_nothing(mounted: Mounted, tmp_path: Path) -> None:
     async with (
-        Sidecar(mounted.file, tmp_path / "log") as sidecar,
+        SidecarProcess(mounted.file, tmp_path / "log") as sidecar,
         grpc.aio.insecure_channel(mounted.address) as channel,
     ):
         mounted.file.unlink()
-        await until(lambda: len(told(sidecar, REFUSED)) == 1)
+        await wait_until(lambda: len(sidecar.records(REFUSED)) == 1)
         assert (await decided(channel, token("old"))).metadata["rule"] == "old"
         mounted.file.symlink_to("..data/config.yaml")
-        await until(lambda: len(told(sidecar, TAKEN)) == 1)
+        await wait_until(lambda: len(sidecar.records(TAKEN)) == 1)
 
 
 async def test_an_issuer_comes_changes_and_goes_as_the_file_says_and_the_other_one_is_left_alone(
@@ -204,10 +204,10 @@ async def test_an_issuer_comes_changes_and_goes_as_the_file_says_and_the_other_o
             """Write the file in place, and wait until it serves; returns what was told, and what became of a token."""
             added = f"  - {{issuer: '{second.issuer}', name: second, audiences: ['{audience}']}}\nrules:\n"
             mesh.config.write_text(alone if audience is None else alone.replace("rules:\n", added))
-            await until(lambda: len(told(mesh.sidecar, TAKEN)) == taken)
+            await wait_until(lambda: len(mesh.sidecar.records(TAKEN)) == taken)
             async with aiohttp.ClientSession() as session:
                 outcome = await send(session, envoy.port, Sample("", "/v1/appointments/7", 0, "", bearer))
-            return told(mesh.sidecar, TAKEN)[-1] | {"reason": outcome.reason}
+            return mesh.sidecar.records(TAKEN)[-1] | {"reason": outcome.reason}
 
         come = await edited(AUDIENCE, 1)
         assert (come["reason"], come["issuers_added"], come["issuers_removed"]) == ("ok", ["second"], [])
@@ -219,7 +219,7 @@ async def test_an_issuer_comes_changes_and_goes_as_the_file_says_and_the_other_o
 
         gone = await edited(None, 3)
         assert (gone["reason"], gone["issuers_removed"]) == ("unknown_issuer", ["second"])
-        async with asyncio.timeout(HANG_GUARD):
+        async with asyncio.timeout(HANG_TIMEOUT):
             while await gauge(mesh.sidecar, "authz_jwks_stale", issuer="second") is not None:  # noqa: ASYNC110 - as until
                 await asyncio.sleep(0.05)
         assert await gauge(mesh.sidecar, "authz_jwks_keys", issuer="second") is None
@@ -235,14 +235,16 @@ async def fetches(mesh: Mesh, issuer: str) -> float | None:
 # Under load.
 
 
-async def flipped(mounted: Mounted, sidecar: Sidecar, other: dict[str, Any], times: int, seen: Counter[Any]) -> None:
+async def flipped(
+    mounted: Mounted, sidecar: SidecarProcess, other: dict[str, Any], times: int, seen: Counter[Any]
+) -> None:
     """Swap the old version and another so many times, each once the one before was taken over and answered requests."""
     for flip in range(1, times + 1):
         mounted.swap(other if flip % 2 else OLD)
         hang_up(sidecar)
-        await until(lambda flip=flip: len(told(sidecar, TAKEN)) >= flip)  # type: ignore[misc]
+        await wait_until(lambda flip=flip: len(sidecar.records(TAKEN)) >= flip)  # type: ignore[misc]
         before = seen.total()
-        await until(lambda before=before: seen.total() > before + 64)  # type: ignore[misc]
+        await wait_until(lambda before=before: seen.total() > before + 64)  # type: ignore[misc]
 
 
 def shown(answer: Answer) -> tuple[str, ...]:
@@ -259,7 +261,7 @@ async def test_under_load_no_call_fails_and_every_answer_belongs_wholly_to_one_c
     mounted.swap(OLD)
     seen: Counter[Any] = Counter()
     async with (
-        Sidecar(mounted.file, tmp_path / "log") as sidecar,
+        SidecarProcess(mounted.file, tmp_path / "log") as sidecar,
         grpc.aio.insecure_channel(mounted.address) as channel,
     ):
         flipping = asyncio.create_task(flipped(mounted, sidecar, NEW, 12, seen))
@@ -291,9 +293,9 @@ async def test_through_the_real_envoy_no_request_is_lost_and_none_is_mixed_while
     # lets the one that it does not know pass as the client sent it.
     seen: Counter[Any] = Counter()
     async with (
-        Sidecar(mounted.file, tmp_path / "log") as sidecar,
+        SidecarProcess(mounted.file, tmp_path / "log") as sidecar,
         Upstream() as upstream,
-        Envoy(Bootstrap(mounted.address, upstream.port, timeout="20s"), tmp_path) as envoy,
+        Envoy(VariedBootstrap(mounted.address, upstream.port, timeout="20s"), tmp_path) as envoy,
         aiohttp.ClientSession() as session,
     ):
         flipping = asyncio.create_task(flipped(mounted, sidecar, SHADOW, 8, seen))

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
-from authz_service.demo.run import Outcome, send
+from authz_service.demo.run import SampleResult, send
 from authz_service.demo.samples import Sample
 from support.mesh import Mesh, running
 
@@ -111,7 +111,7 @@ def requests(mesh: Mesh) -> list[Sample]:
 
 
 async def test_every_request_gets_the_answer_that_it_must(mesh: Mesh, envoy: Envoy) -> None:
-    wrong: list[tuple[str, Outcome]] = []
+    wrong: list[tuple[str, SampleResult]] = []
     async with aiohttp.ClientSession() as session:
         for sample in requests(mesh):
             outcome = await send(session, envoy.port, sample)

@@ -20,9 +20,8 @@ from keys.fakes import Provider, jwks
 from transport.wire import AUDIENCE, ISSUER, check_request, read, signed
 
 from authz_service.cli import main
-from authz_service.demo.sidecar import Sidecar
 from authz_service.transport.grpcio_server import SERVICE
-from support.operated import HANG_GUARD, page, told, until, values
+from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -61,11 +60,11 @@ class Service:
         new.replace(self.file)
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[Sidecar]:
-        async with Sidecar(self.file, self.folder / "log") as sidecar:
+    async def running(self) -> AsyncIterator[SidecarProcess]:
+        async with SidecarProcess(self.file, self.folder / "log") as sidecar:
             self.address = str(self.server["grpc_address"])
             if self.address.endswith(":0"):
-                self.address = f"127.0.0.1:{told(sidecar, 'listening')[0]['grpc_port']}"
+                self.address = f"127.0.0.1:{sidecar.records('listening')[0]['grpc_port']}"
             yield sidecar
 
     @contextlib.asynccontextmanager
@@ -76,7 +75,7 @@ class Service:
             asking: Any = channel.unary_unary(f"/{SERVICE}/Check")
 
             async def ask(data: bytes) -> str:
-                answer = read(await asking(data, timeout=HANG_GUARD))
+                answer = read(await asking(data, timeout=HANG_TIMEOUT))
                 return f"{answer.metadata['rule']} {answer.reason}"
 
             yield ask
@@ -100,7 +99,7 @@ def good() -> bytes:
     return check_request(token=signed("a", now=time.time()))
 
 
-def pid_of(sidecar: Sidecar) -> int:
+def pid_of(sidecar: SidecarProcess) -> int:
     assert sidecar.process is not None
     return sidecar.process.pid
 
@@ -119,8 +118,8 @@ def sockets(process: int) -> set[str]:
     return {each for each in found if each.startswith("socket:")}
 
 
-async def total(sidecar: Sidecar, name: str, **labels: str) -> float:
-    return sum(await values(sidecar, name, **labels))
+async def total(sidecar: SidecarProcess, name: str, **labels: str) -> float:
+    return sum(await sidecar.metric(name, **labels))
 
 
 async def test_connections_are_spread_and_one_page_of_metrics_counts_every_call(service: Service) -> None:
@@ -129,7 +128,7 @@ async def test_connections_are_spread_and_one_page_of_metrics_counts_every_call(
         assert len(pids) == 2
         idle = {pid: sockets(pid) for pid in pids}
         calls = 0
-        async with asyncio.timeout(HANG_GUARD):
+        async with asyncio.timeout(HANG_TIMEOUT):
             while calls < 16 or not all(sockets(pid) - idle[pid] for pid in pids):
                 ask = await stack.enter_async_context(service.caller())
                 assert await ask(good()) == "one ok"
@@ -140,8 +139,8 @@ async def test_connections_are_spread_and_one_page_of_metrics_counts_every_call(
         assert await total(sidecar, "authz_jwks_fetches_total", result="success") == 2  # each for itself
         assert await total(sidecar, "authz_worker_restarts_total") == 0
         assert await total(sidecar, "process_resident_memory_bytes") > max(resident(pid) for pid in pids)
-        assert await page(sidecar, "/healthz") == (200, '{"status": "ok"}')
-        assert json.loads((await page(sidecar, "/readyz"))[1]) == {"ready": True, "missing": []}
+        assert await sidecar.get("/healthz") == (200, '{"status": "ok"}')
+        assert json.loads((await sidecar.get("/readyz"))[1]) == {"ready": True, "missing": []}
         assert await asyncio.to_thread(main, ["healthcheck", "--config", str(served_by(service))]) == 0
         assert await sidecar.stop() == 0
     assert not service.socket.exists()
@@ -163,11 +162,11 @@ async def test_every_worker_takes_a_changed_file_and_a_refused_one_is_told(by_so
         by_socket.write("two")
         if hang_up:
             os.kill(pid_of(sidecar), signal.SIGHUP)
-        await until(lambda: {each["worker"] for each in told(sidecar, TAKEN)} == {1, 2})
+        await wait_until(lambda: {each["worker"] for each in sidecar.records(TAKEN)} == {1, 2})
         assert {await by_socket.once(good()) for _ in range(16)} == {"two ok"}
         assert await total(sidecar, "authz_config_last_reload_successful") == 1
         by_socket.file.write_text("rules: 7")
-        await until(lambda: {each["worker"] for each in told(sidecar, REFUSED)} == {1, 2})
+        await wait_until(lambda: {each["worker"] for each in sidecar.records(REFUSED)} == {1, 2})
         assert await total(sidecar, "authz_config_last_reload_successful") == 0
         assert {await by_socket.once(good()) for _ in range(16)} == {"two ok"}
 
@@ -191,21 +190,23 @@ async def test_under_load_a_killed_worker_costs_its_own_connections_and_nothing_
                         assert error.code() == grpc.StatusCode.UNAVAILABLE, error
 
         asking = [asyncio.create_task(keep_asking()) for _ in range(24)]
-        await until(lambda: answers.total() > 200 and sum(len(sockets(pid) - idle[pid]) for pid in idle) == len(asking))
+        await wait_until(
+            lambda: answers.total() > 200 and sum(len(sockets(pid) - idle[pid]) for pid in idle) == len(asking)
+        )
         kept = sockets(survivor)
         counted = await total(sidecar, "authz_checks_total")
         os.kill(victim, signal.SIGKILL)
-        await until(lambda: len(workers(supervisor)) == 2 and victim not in workers(supervisor))
+        await wait_until(lambda: len(workers(supervisor)) == 2 and victim not in workers(supervisor))
         assert await total(sidecar, "authz_checks_total") >= counted
         await sidecar.ready()
         after = answers.total()
-        await until(lambda: answers.total() > after + 200)
+        await wait_until(lambda: answers.total() > after + 200)
         assert kept <= sockets(survivor), "a connection was lost that was not the killed worker's"
         done.set()
         await asyncio.gather(*asking)
         assert answers.keys() == {"one ok"}
         assert survivor in workers(supervisor)
-        assert [(each["cause"], each["number"] in {1, 2}) for each in told(sidecar, "a worker died")] == [
+        assert [(each["cause"], each["number"] in {1, 2}) for each in sidecar.records("a worker died")] == [
             ("status -9", True)
         ]
         assert await total(sidecar, "authz_worker_restarts_total") == 1
@@ -220,7 +221,7 @@ async def test_calls_that_were_counted_by_workers_that_died_stay_counted(by_sock
         assert await total(sidecar, "authz_checks_total") == 16
         for times, victim in enumerate(workers(pid_of(sidecar)), 1):
             os.kill(victim, signal.SIGKILL)
-            await until(lambda times=times: len(told(sidecar, "a worker died")) == times)  # type: ignore[misc]
+            await wait_until(lambda times=times: len(sidecar.records("a worker died")) == times)  # type: ignore[misc]
             await sidecar.ready()
             assert await total(sidecar, "authz_checks_total") == 16
             assert await total(sidecar, "authz_worker_restarts_total") == times
@@ -230,9 +231,9 @@ async def test_a_replacement_listens_as_the_others_do_and_decides_by_what_the_fi
     service = Service(tmp_path)
     async with service.running() as sidecar:
         service.write("two", grpc_address="127.0.0.1:1", transport="grpcio", workers=3)
-        await until(lambda: {each["worker"] for each in told(sidecar, NEEDS_RESTART)} == {1, 2})
+        await wait_until(lambda: {each["worker"] for each in sidecar.records(NEEDS_RESTART)} == {1, 2})
         os.kill(workers(pid_of(sidecar))[0], signal.SIGKILL)
-        await until(lambda: len(told(sidecar, "a worker died")) == 1)
+        await wait_until(lambda: len(sidecar.records("a worker died")) == 1)
         await sidecar.ready()
         assert len(workers(pid_of(sidecar))) == 2
         assert {await service.once(good()) for _ in range(16)} == {"two ok"}
@@ -252,16 +253,16 @@ async def test_a_replacement_denies_while_the_provider_is_away_unless_the_keys_a
             by_socket.keys["snapshot_file"] = "keys.json"
         by_socket.write("one")
         async with by_socket.running() as sidecar:
-            await until(lambda: not written_down or (by_socket.folder / "keys.json").exists())
+            await wait_until(lambda: not written_down or (by_socket.folder / "keys.json").exists())
             provider.serve("/jwks", b"", status=503)
             for times in (1, 2):  # until none is left that has fetched them
                 os.kill(workers(pid_of(sidecar))[0], signal.SIGKILL)
-                await until(lambda times=times: len(told(sidecar, "a worker died")) == times)  # type: ignore[misc]
-                await until(lambda: len(workers(pid_of(sidecar))) == 2)
+                await wait_until(lambda times=times: len(sidecar.records("a worker died")) == times)  # type: ignore[misc]
+                await wait_until(lambda: len(workers(pid_of(sidecar))) == 2)
                 if written_down:
                     await sidecar.ready()
             expected = "one ok" if written_down else "one keys_unavailable"
-            async with asyncio.timeout(HANG_GUARD):
+            async with asyncio.timeout(HANG_TIMEOUT):
                 while {await by_socket.once(good()) for _ in range(16)} != {expected}:
                     pass
 
@@ -273,7 +274,7 @@ async def test_workers_import_nothing_from_the_working_directory_that_their_supe
     isolated = [sys.executable, "-P", *command(by_socket)[1:]]
     process = await asyncio.create_subprocess_exec(*isolated, cwd=tmp_path, stderr=asyncio.subprocess.PIPE)
     assert process.stderr is not None
-    async with asyncio.timeout(HANG_GUARD):
+    async with asyncio.timeout(HANG_TIMEOUT):
         while "listening" not in (line := (await process.stderr.readline()).decode()):
             assert line, "it ended"
         process.terminate()
@@ -283,9 +284,9 @@ async def test_workers_import_nothing_from_the_working_directory_that_their_supe
 
 async def test_it_ends_well_when_told_to_while_its_workers_start(by_socket: Service) -> None:
     process = await asyncio.create_subprocess_exec(*command(by_socket))
-    await until(lambda: len(workers(process.pid)) == 2)
+    await wait_until(lambda: len(workers(process.pid)) == 2)
     process.terminate()
-    async with asyncio.timeout(HANG_GUARD):
+    async with asyncio.timeout(HANG_TIMEOUT):
         assert await process.wait() == 0
     assert not by_socket.socket.exists()
 
@@ -295,7 +296,7 @@ async def test_an_interrupt_of_all_of_them_at_once_is_no_death(by_socket: Servic
         assert sidecar.process is not None
         for pid in (*workers(sidecar.process.pid), sidecar.process.pid):  # as a terminal does, in the worst order
             os.kill(pid, signal.SIGINT)
-        async with asyncio.timeout(HANG_GUARD):
+        async with asyncio.timeout(HANG_TIMEOUT):
             assert await sidecar.process.wait() == 0
 
 
@@ -304,8 +305,8 @@ async def test_readiness_names_the_worker_that_is_not_there(by_socket: Service) 
         supervisor = pid_of(sidecar)
         by_socket.file.write_text("rules: 7")  # so that nobody can take its place
         os.kill(workers(supervisor)[0], signal.SIGKILL)
-        await until(lambda: len(told(sidecar, "a worker died")) >= 2)
-        status, text = await page(sidecar, "/readyz")
+        await wait_until(lambda: len(sidecar.records("a worker died")) >= 2)
+        status, text = await sidecar.get("/readyz")
         assert (status, json.loads(text)["ready"]) == (503, False)
         assert json.loads(text)["missing"] in (["worker 1"], ["worker 2"])
         assert await by_socket.once(good()) == "one ok"  # the other one serves
@@ -322,7 +323,7 @@ async def test_a_worker_that_does_not_answer_is_named_and_its_numbers_stay(by_so
         for stopped in (first, second):
             os.kill(stopped, signal.SIGSTOP)
         try:
-            status, text = await page(sidecar, "/readyz")
+            status, text = await sidecar.get("/readyz")
             assert status == 503
             assert sorted(json.loads(text)["missing"]) == ["worker 1 does not answer", "worker 2 does not answer"]
             assert await total(sidecar, "authz_checks_total") == counted == 1
@@ -337,7 +338,7 @@ async def test_workers_end_when_their_supervisor_is_gone(by_socket: Service) -> 
         supervisor = pid_of(sidecar)
         orphans = workers(supervisor)
         os.kill(supervisor, signal.SIGKILL)
-        await until(lambda: not any(Path(f"/proc/{each}/exe").exists() for each in orphans))
+        await wait_until(lambda: not any(Path(f"/proc/{each}/exe").exists() for each in orphans))
     async with by_socket.running() as sidecar:  # and the address is free again
         assert await by_socket.once(good()) == "one ok"
 
@@ -354,12 +355,12 @@ async def test_at_the_end_what_is_in_flight_is_answered_and_the_address_is_left_
                         answers[await ask(good())] += 1
 
             asking = [asyncio.create_task(keep_asking(ask)) for ask in callers]
-            await until(lambda: answers.total() > 100)
+            await wait_until(lambda: answers.total() > 100)
             assert await sidecar.stop() == 0
             await asyncio.gather(*asking)
         assert answers.keys() == {"one ok"}
-        assert told(sidecar, "stopped")[-1].keys() == {"time", "level", "logger", "event"}  # the supervisor's own
-        assert [each.get("worker") for each in told(sidecar, "stopped")].count(None) == 1
+        assert sidecar.records("stopped")[-1].keys() == {"time", "level", "logger", "event"}  # the supervisor's own
+        assert [each.get("worker") for each in sidecar.records("stopped")].count(None) == 1
     async with service.running():
         assert await service.once(good()) == "one ok"
 
@@ -373,7 +374,7 @@ async def run(service: Service, **environment: str) -> tuple[int | None, str]:
     process = await asyncio.create_subprocess_exec(
         *command(service), stderr=asyncio.subprocess.PIPE, env=os.environ | environment
     )
-    async with asyncio.timeout(HANG_GUARD):
+    async with asyncio.timeout(HANG_TIMEOUT):
         _, said = await process.communicate()
     return process.returncode, said.decode()
 

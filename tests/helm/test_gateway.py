@@ -16,14 +16,14 @@ from transport.pki import TlsFiles
 
 from authz_service.demo.envoy import binary
 from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
-from authz_service.demo.run import Outcome, send
+from authz_service.demo.run import SampleResult, send
 from authz_service.demo.samples import Sample
-from authz_service.demo.sidecar import Sidecar
 from support import h2c
 from support.chart import NAME, container, manifests, merged, one
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, moved, pipe, running_envoy
 from support.request import request
+from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ async def envoy(provider: IdentityProvider, tmp_path_factory: pytest.TempPathFac
     config = folder / "config.yaml"
     config.write_text(one(found, "ConfigMap")["data"]["config.yaml"])
     bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
-    async with echo("/v1/updates") as port, Sidecar(config, folder / "sidecar.log"):
+    async with echo("/v1/updates") as port, SidecarProcess(config, folder / "sidecar.log"):
         places = {"application": loopback(port), "admin": pipe(folder / "admin.sock")}
         async with running_envoy(moved(bootstrap, places), folder) as envoy:
             yield envoy
@@ -57,7 +57,7 @@ def changes(issuer: str, folder: Path) -> dict[str, Any]:
     return {"config": {"server": socket, "issuers": [{"issuer": issuer, "name": "main", "audiences": [AUDIENCE]}]}}
 
 
-async def through(envoy: RunningEnvoy, sample: Sample) -> Outcome:
+async def through(envoy: RunningEnvoy, sample: Sample) -> SampleResult:
     async with aiohttp.ClientSession() as session:
         return await send(session, envoy.ports["http"], sample)
 
@@ -189,7 +189,7 @@ async def test_no_trailer_reaches_the_application(provider: IdentityProvider, tm
     bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
     token: h2c.Headers = [("authorization", f"Bearer {provider.access_token(scope='orders')}")]
     trailers = [("x-auth-subject", "admin"), ("x.auth.subject", "admin"), ("checksum", "7")]
-    async with h2c.upstream() as application, Sidecar(config, tmp_path / "sidecar.log"):
+    async with h2c.upstream() as application, SidecarProcess(config, tmp_path / "sidecar.log"):
         assert await h2c.post(application.port, "/v1/orders", token, trailers=trailers) == 200
         assert application.received.pop().trailers == dict(trailers)  # with nobody in between
         places = {"application": loopback(application.port), "admin": pipe(tmp_path / "admin.sock")}

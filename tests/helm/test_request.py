@@ -13,9 +13,9 @@ from aiohttp import web
 from transport.pki import TlsFiles
 
 from authz_service.demo.identity_provider import IdentityProvider
-from authz_service.demo.sidecar import Sidecar
 from support.chart import NAME, manifests, one
 from support.request import request
+from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ async def asked(folder: Path, tls: dict[str, str] | None = None) -> AsyncIterato
             "rules": RULES,
         }
         config.write_text(yaml.safe_dump(settings))
-        async with Sidecar(config, folder / "sidecar.log") as sidecar:
+        async with SidecarProcess(config, folder / "sidecar.log") as sidecar:
             (listening,) = [record for record in sidecar.log() if record["event"] == "listening"]
             yield f"localhost:{listening['grpc_port']}"
 

@@ -15,16 +15,17 @@ import trustme
 import yaml
 from transport.pki import TlsFiles
 
-from authz_service.demo.envoy import Bootstrap, Envoy
+from authz_service.demo.envoy import Envoy
 from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from authz_service.demo.introspection import API_ID, API_SECRET
 from authz_service.demo.run import send
 from authz_service.demo.samples import SECRET_FILE, Sample, configuration, samples
-from authz_service.demo.sidecar import Sidecar
 from authz_service.demo.upstream import Upstream
 from generate import CHART
 from support.dashboard import QUERIES, Query, choices
+from support.envoy_bootstrap import VariedBootstrap
 from support.prometheus import Prometheus, running_prometheus
+from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -90,15 +91,15 @@ async def observed(prometheus_programs: Path, tmp_path_factory: pytest.TempPathF
         upstream = await stack.enter_async_context(Upstream())
         config = plain / "config.yaml"
         config.write_text(yaml.safe_dump(first := settings(provider, plain)))
-        sidecar = await stack.enter_async_context(Sidecar(config, plain / "log"))
+        sidecar = await stack.enter_async_context(SidecarProcess(config, plain / "log"))
         # Another instance, that nobody asks and that has a certificate and two workers.
         (tls / "config.yaml").write_text(yaml.safe_dump(settings(provider, tls) | {"server": secure(tls)}))
-        other = await stack.enter_async_context(Sidecar(tls / "config.yaml", tls / "log"))
+        other = await stack.enter_async_context(SidecarProcess(tls / "config.yaml", tls / "log"))
         envoy = await stack.enter_async_context(
-            Envoy(Bootstrap(first["server"]["grpc_address"], upstream.port, timeout="20s"), plain)
+            Envoy(VariedBootstrap(first["server"]["grpc_address"], upstream.port, timeout="20s"), plain)
         )
         # And an Envoy that finds no sidecar and lets everything through.
-        nobody = Bootstrap(f"unix:{folder}/nobody.sock", upstream.port, failure_mode_allow=True)
+        nobody = VariedBootstrap(f"unix:{folder}/nobody.sock", upstream.port, failure_mode_allow=True)
         careless = await stack.enter_async_context(Envoy(nobody, folder))
         jobs = {
             "authz-service": [f"{each.admin_url}/metrics" for each in (sidecar, other)],

@@ -23,9 +23,9 @@ from transport.wire import Answer, check_request, read, signed
 
 from authz_service.config.load import load
 from authz_service.core.errors import StartFailed
-from authz_service.demo.sidecar import Sidecar
 from authz_service.runtime.application import App, preflight
 from authz_service.transport.grpcio_server import SERVICE
+from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -64,8 +64,8 @@ class Place:
         self.config.write_text(json.dumps(configuration))  # which is YAML
         return self.config
 
-    def sidecar(self, *, wait_until_ready: bool = True) -> Sidecar:
-        return Sidecar(self.config, self.folder / "log", wait_until_ready=wait_until_ready)
+    def sidecar(self, *, wait_until_ready: bool = True) -> SidecarProcess:
+        return SidecarProcess(self.config, self.folder / "log", wait_until_ready=wait_until_ready)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ async def readiness(admin_url: str) -> tuple[int, dict[str, Any]]:
         return answer.status, await answer.json()
 
 
-def events(sidecar: Sidecar) -> list[str]:
+def events(sidecar: SidecarProcess) -> list[str]:
     return [record["event"] for record in sidecar.log()]
 
 

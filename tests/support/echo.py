@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from authz_service.demo.upstream import _answer
+from authz_service.demo.upstream import echo_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ async def echo(*websockets: str) -> AsyncIterator[int]:
     application = web.Application()
     for path in websockets:
         application.router.add_get(path, _echo)
-    application.router.add_route("*", "/{path:.*}", _answer)
+    application.router.add_route("*", "/{path:.*}", echo_request)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from authz_service.demo import child
+from authz_service.demo import child_process
 from authz_service.demo.envoy import binary
 
 if TYPE_CHECKING:
@@ -69,15 +69,15 @@ async def running_envoy(document: dict[str, Any], folder: Path) -> AsyncIterator
     document["admin"] = {"address": pipe(admin)}
     config.write_text(json.dumps(document))
     command = [binary(), "--config-path", str(config), "--disable-hot-restart", "--concurrency", "1", *_SOON]
-    process = await child.start("Envoy", [*command, "--log-level", "warning"], log)
+    process = await child_process.start("Envoy", [*command, "--log-level", "warning"], log)
     try:
-        async with child.starting("Envoy", process, log, _START):
+        async with child_process.stop_unless_ready("Envoy", process, log, _START):
             while not (ports := await _ports(admin)):
-                child.still_runs("Envoy", process, log)
+                child_process.require_running("Envoy", process, log)
                 await asyncio.sleep(_LOOK)
         yield RunningEnvoy(ports, log)
     finally:
-        await child.stop(process, _STOP)
+        await child_process.stop(process, _STOP)
 
 
 async def _ports(admin: Path) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.config.load import load
-from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
+from authz_service.demo.identity_provider import AUDIENCE
 from authz_service.demo.introspection import API_ID, API_SECRET
 from authz_service.runtime.application import App
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from support.faulty_provider import FaultyProvider
+
 SECRET_FILE = "secret"
 RULE = "rules: [{name: all, require: {scopes: ['read:appointments']}}]\n"
 
 
 def issuer_of(
-    provider: IdentityProvider, *, issuer: str = "", name: str = "main", keys: str = "", **asking: object
+    provider: FaultyProvider, *, issuer: str = "", name: str = "main", keys: str = "", **asking: object
 ) -> str:
     """An issuer in the configuration file; ``asking`` adds to what its introspection is."""
     own = {"client_id": API_ID, "client_secret_file": SECRET_FILE, "timeout": "300ms"}
@@ -36,7 +38,7 @@ def issuer_of(
 class Introspected:
     """A sidecar, and what a caller sees of it."""
 
-    def __init__(self, app: App, provider: IdentityProvider, folder: Path) -> None:
+    def __init__(self, app: App, provider: FaultyProvider, folder: Path) -> None:
         self.app = app
         self.provider = provider
         self.secret = folder / SECRET_FILE
@@ -93,7 +95,7 @@ def header_of(answer: CheckResponse, name: str) -> str:
 @asynccontextmanager
 async def introspected(
     folder: Path,
-    provider: IdentityProvider,
+    provider: FaultyProvider,
     *others: str,
     rules: str = RULE,
     wait: bool = True,

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from authz_service.demo.envoy import Bootstrap, Envoy
+from authz_service.demo.envoy import Envoy
 from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from authz_service.demo.introspection import API_SECRET
 from authz_service.demo.samples import SECRET_FILE, configuration
-from authz_service.demo.sidecar import Sidecar
 from authz_service.demo.upstream import Upstream
+from support.envoy_bootstrap import VariedBootstrap
+from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,9 +30,9 @@ class Mesh:
     """Everything that runs, and a way to send a request through it."""
 
     provider: IdentityProvider
-    sidecar: Sidecar
+    sidecar: SidecarProcess
     config: Path
-    bootstrap: Bootstrap
+    bootstrap: VariedBootstrap
     folder: Path
 
     @asynccontextmanager
@@ -60,5 +61,5 @@ async def running(folder: Path, settings: str = "", **server: Any) -> AsyncItera
         more = "".join(f"\n  {key}: {value}" for key, value in server.items())
         config.write_text(written.replace("server:", f"server:{more}"))
         (folder / SECRET_FILE).write_text(API_SECRET)
-        async with Sidecar(config, folder / "sidecar.log") as sidecar:
-            yield Mesh(provider, sidecar, config, Bootstrap(f"unix:{socket}", upstream.port), folder)
+        async with SidecarProcess(config, folder / "sidecar.log") as sidecar:
+            yield Mesh(provider, sidecar, config, VariedBootstrap(f"unix:{socket}", upstream.port), folder)

@@ -19,12 +19,12 @@ from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 import aiohttp
 
-from authz_service.demo import child
+from authz_service.demo import child_process
 from authz_service.demo.envoy import Bootstrap, Envoy
-from authz_service.demo.run import Outcome, send
+from authz_service.demo.run import SampleResult, send
 from authz_service.demo.samples import Sample
-from authz_service.demo.sidecar import Sidecar
 from authz_service.demo.upstream import Upstream
+from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -63,7 +63,7 @@ class OidcProvider:
             self._process = await asyncio.create_subprocess_exec(
                 *("node", "provider.mjs", self._release, self._apis), cwd=FOLDER, stdin=pipe, stdout=pipe, stderr=log
             )
-        async with child.starting("oidc-provider", self._process, self._log, _START):
+        async with child_process.stop_unless_ready("oidc-provider", self._process, self._log, _START):
             self.issuer = (await self._told(self._process))["issuer"]
         return self
 
@@ -71,7 +71,7 @@ class OidcProvider:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None
-        await child.stop(self._process, _STOP)
+        await child_process.stop(self._process, _STOP)
 
     async def publish(self, *keys: str) -> None:
         """Let its key set be these and no others. Of the keys that fit an algorithm the first one signs."""
@@ -99,7 +99,7 @@ class OidcProvider:
         line = await process.stdout.readline()
         if not line:
             await process.wait()
-            child.still_runs("oidc-provider", process, self._log)
+            child_process.require_running("oidc-provider", process, self._log)
         told: dict[str, Any] = json.loads(line)
         return told
 
@@ -175,10 +175,10 @@ class Mesh:
     """The sidecar and Envoy, with the provider behind the one and an API behind the other."""
 
     provider: OidcProvider
-    sidecar: Sidecar
+    sidecar: SidecarProcess
     envoy: Envoy
 
-    async def ask(self, token: str, path: str = "/appointments") -> Outcome:
+    async def ask(self, token: str, path: str = "/appointments") -> SampleResult:
         async with aiohttp.ClientSession(timeout=_PATIENT) as session:
             return await send(session, self.envoy.port, Sample("", path, 0, "", token))
 
@@ -205,7 +205,7 @@ async def running(folder: Path, provider: OidcProvider, configuration: str) -> A
     config.write_text(server + configuration)
     async with (
         Upstream() as upstream,
-        Sidecar(config, folder / "sidecar.log") as sidecar,
+        SidecarProcess(config, folder / "sidecar.log") as sidecar,
         Envoy(Bootstrap(f"unix:{folder}/authz.sock", upstream.port), folder) as envoy,
     ):
         yield Mesh(provider, sidecar, envoy)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import yaml
 
-from authz_service.demo import child
+from authz_service.demo import child_process
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -134,11 +134,14 @@ async def running_prometheus(
         )
     )
     command = [str(programs / "prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder}/prometheus"]
-    process = await child.start("Prometheus", [*command, "--web.listen-address=127.0.0.1:0"], log)
+    process = await child_process.start("Prometheus", [*command, "--web.listen-address=127.0.0.1:0"], log)
     try:
-        async with child.starting("Prometheus", process, log, _START), aiohttp.ClientSession() as session:
+        async with (
+            child_process.stop_unless_ready("Prometheus", process, log, _START),
+            aiohttp.ClientSession() as session,
+        ):
             while not (ports := _listening(process.pid)):
-                child.still_runs("Prometheus", process, log)
+                child_process.require_running("Prometheus", process, log)
                 await asyncio.sleep(_LOOK)
             url = f"http://127.0.0.1:{ports[0]}"
             while not await _ready(session, url):  # noqa: ASYNC110 - readiness is asked for
@@ -146,7 +149,7 @@ async def running_prometheus(
         async with aiohttp.ClientSession() as session:
             yield Prometheus(session, url)
     finally:
-        await child.stop(process, _STOP)
+        await child_process.stop(process, _STOP)
 
 
 def _scrape(name: str, job: str, url: str) -> dict[str, Any]:
