@@ -150,7 +150,7 @@ def test_cve_2019_9900_envoy_a_header_with_a_nul_is_not_read_up_to_it(header: st
 
 def test_cve_2026_48524_pyjwt_unknown_key_ids_do_not_each_cause_a_fetch_and_no_failure_empties_the_keys() -> None:
     service = deciding()
-    service.sources[ISSUER].document = None  # the provider cannot be reached any more
+    service.sources[ISSUER].published = None  # the provider cannot be reached any more
     before = service.sources[ISSUER].fetches
 
     async def flood() -> None:

@@ -204,7 +204,7 @@ def test_an_unknown_key_waits_for_one_fetch_and_is_decided_by_what_came(
 ) -> None:
     deciding = new()
     if published is None:
-        deciding.sources["https://idp.example/"].document = None
+        deciding.sources["https://idp.example/"].published = None
     else:
         deciding.publish(*published)
 
@@ -225,7 +225,7 @@ def test_an_unknown_key_waits_for_one_fetch_and_is_decided_by_what_came(
 
 def test_where_a_token_is_optional_keys_that_cannot_be_had_do_not_make_its_bearer_anonymous() -> None:
     deciding = new()
-    deciding.sources["https://idp.example/"].document = None
+    deciding.sources["https://idp.example/"].published = None
     pending = deciding.begin("/hello", UNKNOWN)
     assert isinstance(pending, Pending)
     asyncio.run(pending.ready())

@@ -11,10 +11,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from keys.fakes import jwks
 
 from authz_service import __version__
 from authz_service.cli import main
+from support.key_source import jwks
 from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from keys.virtual_time import VirtualTimeLoop, in_virtual_time
 
 from authz_service.core.errors import BadMessage
 from authz_service.http1 import MAX_TURN, HeadBuffer, Pace
+from support.virtual_time import VirtualTimeLoop, in_virtual_time
 
 
 def taken(octets: bytes, size: int = 1000, max_bytes: int = 200, max_lines: int = 10) -> tuple[list[bytes], bytes]:

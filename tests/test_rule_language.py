@@ -201,7 +201,7 @@ def test_what_is_decided_before_a_rule_is_reached_is_enforced() -> None:
 
 def test_a_shadow_decision_that_waits_for_keys_lets_through_whatever_becomes_of_them() -> None:
     rules = deciding({"mode": "shadow"})
-    rules.sources["https://idp.example/"].document = None
+    rules.sources["https://idp.example/"].published = None
     pending = rules.begin("/", RS.sign(claims(), {"kid": "unheard-of"}))
     assert isinstance(pending, Pending)
     late = rules.authorizer.too_late(pending)

@@ -6,9 +6,9 @@ import asyncio
 import gc
 
 import pytest
-from keys.virtual_time import in_virtual_time
 
 from authz_service.single_flight import SharedTask, SharedTaskCancelledError, SingleFlight
+from support.virtual_time import in_virtual_time
 
 
 class Work:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from keys.fakes import jwks
 
 from authz_service import __version__
+from support.key_source import jwks
 from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from keys.fakes import jwks
-from providers.hostile import RawProvider, endless
 from transport.wire import AUDIENCE, ISSUER, check_request, read, signed
 
 from authz_service.transport.grpcio_server import SERVICE
+from support.key_source import jwks
+from support.raw_provider import RawProvider, send_endless
 from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ async def test_twenty_questions_to_a_provider_that_never_stops_end_and_cost_its_
     tmp_path: Path, kind: str
 ) -> None:
     async with (
-        RawProvider(endless(kind)) as hostile,
+        RawProvider(send_endless(kind)) as hostile,
         SidecarProcess(config(tmp_path, hostile), tmp_path / "log", wait_until_ready=False) as sidecar,
         grpc.aio.insecure_channel(f"unix:{tmp_path / 's'}") as channel,
     ):

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
-from keys.fakes import Provider
 
 from authz_service.demo.identity_provider import CLIENT_ID
 from authz_service.demo.introspection import API_SECRET
 from authz_service.tokens.introspection.breaker import FAILURES_TO_PROBE, MAX_BACKOFF
-from support.endless import endless
 from support.faulty_provider import FaultyProvider
+from support.http_provider import Provider, endless_response
 from support.introspected import Introspected, header_of, introspected, issuer_of, reason_of
 
 if TYPE_CHECKING:
@@ -99,8 +98,8 @@ FAULTS: dict[str, Fault] = {
     "redirects to itself": served(status=307, headers={"Location": "/introspect"}),
     "redirects to another origin": served(status=302, headers={"Location": "http://127.0.0.1:9/introspect"}),
     "gzip bomb": served(gzip.compress(b" " * 50_000_000 + _ACTIVE), headers={"Content-Encoding": "gzip"}),
-    "103 without end": endless(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
-    "a header without end": endless(b"HTTP/1.1 200 OK\r\na: b\r\n"),
+    "103 without end": endless_response(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
+    "a header without end": endless_response(b"HTTP/1.1 200 OK\r\na: b\r\n"),
     "10 MB": served(b" " * 10_000_000 + _ACTIVE),
     "HTML": served("<html>Login</html>", content_type="text/html"),
     "JSON as HTML": served(_ACTIVE, content_type="text/html"),
@@ -570,5 +569,5 @@ async def test_an_endpoint_that_the_metadata_do_not_name_is_found_once_they_do(
             assert await sidecar.ask(token) == "introspection_unavailable"
             publisher.serve(_METADATA, json.dumps(named | {"introspection_endpoint": f"{provider.issuer}/introspect"}))
             await sidecar.until("ok", token)
-            publisher.answers.clear()  # what was found serves on
+            publisher.handlers.clear()  # what was found serves on
             assert await sidecar.ask(other) == "ok"

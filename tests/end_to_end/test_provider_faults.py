@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import jwt
 import pytest
 from aiohttp import web
-from keys.fakes import Provider, jwk, jwks, private_key
 
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.config.load import load
 from authz_service.runtime.application import App
-from support.endless import endless
+from support.http_provider import Provider, endless_response
+from support.key_source import jwk, jwks, private_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -76,7 +76,7 @@ def served(body: bytes | str, **options: Any) -> Callable[[Provider], None]:
 
 
 def answered(answer: Any) -> Callable[[Provider], None]:
-    return lambda provider: provider.answers.update({_PATH: answer})
+    return lambda provider: provider.handlers.update({_PATH: answer})
 
 
 _BOMB = gzip.compress(b" " * 50_000_000)
@@ -85,13 +85,13 @@ FAULTS: dict[str, Callable[[Provider], None]] = {
     "slower than the timeout": answered(slow),
     "resets the connection": answered(reset),
     "breaks off": answered(truncate),
-    "gone (404)": lambda provider: provider.answers.clear(),
+    "gone (404)": lambda provider: provider.handlers.clear(),
     "500": served(b"", status=500),
     "429, Retry-After: 2": served(b"", status=429, headers={"Retry-After": "2"}),
     "redirects to another origin": served(b"", status=302, headers={"Location": "http://127.0.0.1:9/jwks"}),
     "gzip bomb": served(_BOMB, headers={"Content-Encoding": "gzip"}),
-    "103 without end": answered(endless(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")),
-    "a header without end": answered(endless(b"HTTP/1.1 200 OK\r\na: b\r\n")),
+    "103 without end": answered(endless_response(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")),
+    "a header without end": answered(endless_response(b"HTTP/1.1 200 OK\r\na: b\r\n")),
     "10 MB": served(b" " * 10_000_000 + jwks("a", "b")),
     "HTML": served("<html>Login</html>", content_type="text/html"),
     "an empty key set": served('{"keys": []}'),
@@ -176,7 +176,7 @@ async def test_a_fault_of_the_provider_touches_nobody_whose_key_is_known(running
 async def test_a_dead_provider_delays_nobody_elses_tokens(tmp_path: Path) -> None:
     async with Provider() as well, Provider() as dead:
         well.serve(_PATH, jwks("a"))
-        dead.answers[_PATH] = hang
+        dead.handlers[_PATH] = hang
         second = (
             f"  - {{issuer: '{dead.origin}', name: dead, audiences: [api], keys: {{jwks_uri: '{dead.origin}/jwks'}}}}\n"
         )

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import grpc
 import pytest
-from keys.fakes import jwks
 from transport.wire import Answer, check_request, read, signed
 
 from authz_service.cli import main
@@ -24,6 +23,7 @@ from authz_service.demo.samples import Sample
 from authz_service.demo.upstream import Upstream
 from authz_service.transport.grpcio_server import SERVICE
 from support.envoy_bootstrap import VariedBootstrap
+from support.key_source import jwks
 from support.mesh import TRANSPORTS, Mesh, running
 from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from keys.fakes import Provider, jwks
 from transport.wire import AUDIENCE, ISSUER, check_request, read, signed
 
 from authz_service.cli import main
 from authz_service.transport.grpcio_server import SERVICE
+from support.http_provider import Provider
+from support.key_source import jwks
 from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until
 
 if TYPE_CHECKING:

@@ -9,8 +9,6 @@ import io
 import logging
 from typing import TYPE_CHECKING, Any
 
-from keys.fakes import FakeSource
-
 from authz_service.authorizer import Pending
 from authz_service.config.model import Settings
 from authz_service.policy_tools.explain import explained
@@ -22,6 +20,7 @@ from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.validator import TrustedIssuer
 from authz_service.transport.ext_authz.servicer import Servicer, Terms
 from fuzz.issuers import AUDIENCE, MAIN, NOW, OTHER, published
+from support.key_source import FakeSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

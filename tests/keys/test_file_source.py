@@ -8,7 +8,7 @@ import pytest
 
 from authz_service.core.errors import FetchFailed
 from authz_service.keys.file_source import FileSource
-from keys.fakes import jwks
+from support.key_source import jwks
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,8 @@ from authz_service.config.model import Keys
 from authz_service.core.errors import FetchFailed
 from authz_service.keys.http_source import HttpSource, lifetime_of
 from authz_service.providers.discovery import metadata_urls
-from keys.fakes import Provider, jwks
+from support.http_provider import Provider
+from support.key_source import jwks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -237,7 +238,7 @@ async def test_an_answer_is_read_up_to_the_size_allowed(provider: Provider, *, c
             await response.write(bytes([octet]))
         return response
 
-    provider.answers["/keys"] = answer
+    provider.handlers["/keys"] = answer
     uri = f"{provider.origin}/keys"
     assert await fetched("https://issuer.example", jwks_uri=uri, max_bytes=f"{len(document)}B") == ["a"]
     why = await failure("https://issuer.example", jwks_uri=uri, max_bytes=f"{len(document) - 1}B")
@@ -253,7 +254,7 @@ async def test_an_answer_without_end_is_not_read_to_its_end(provider: Provider, 
             await response.write(b" " * 65536)
 
     provider.serve(OPENID, metadata(provider.origin, f"{provider.origin}/keys"))
-    provider.answers[path] = answer
+    provider.handlers[path] = answer
     assert "larger than max_bytes" in await failure(provider.origin, timeout="60s")
 
 
@@ -268,7 +269,7 @@ async def test_a_provider_that_hangs_is_left_after_the_timeout(provider: Provide
         await asyncio.Event().wait()
         return response
 
-    provider.answers["/keys"] = answer
+    provider.handlers["/keys"] = answer
     why = await failure("https://issuer.example", jwks_uri=f"{provider.origin}/keys", timeout="100ms")
     assert why == "no complete answer within 0.1 s"
 
@@ -278,7 +279,7 @@ async def test_the_timeout_is_for_discovery_and_keys_together(provider: Provider
         await asyncio.Event().wait()
         raise AssertionError
 
-    provider.answers[OPENID] = answer
+    provider.handlers[OPENID] = answer
     assert await failure(provider.origin, timeout="100ms") == "no complete answer within 0.1 s"
 
 
@@ -401,7 +402,7 @@ async def test_after_trouble_the_same_source_fetches_again(provider: Provider) -
         request.transport.abort()
         return web.Response()
 
-    provider.answers["/keys"] = reset
+    provider.handlers["/keys"] = reset
     with pytest.raises(FetchFailed):
         await source.fetch(have_keys=False)
     provider.serve("/keys", jwks("a"))
@@ -454,7 +455,7 @@ async def test_a_second_fetch_asks_for_a_change_only(
             return web.Response(status=304, headers={"Cache-Control": "max-age=600"})
         return web.Response(body=jwks("a"), headers={header: value})
 
-    provider.answers["/keys"] = answer
+    provider.handlers["/keys"] = answer
     source = HttpSource("https://issuer.example", Keys.model_validate({"jwks_uri": f"{provider.origin}/keys"}))
     first = await source.fetch(have_keys=True)
     second = await source.fetch(have_keys=True)
@@ -611,7 +612,7 @@ async def test_cache_control_may_come_in_several_header_lines(provider: Provider
         response.headers.add("Cache-Control", "max-age=600")
         return response
 
-    provider.answers["/keys"] = answer
+    provider.handlers["/keys"] = answer
     source = HttpSource("https://issuer.example", Keys.model_validate({"jwks_uri": f"{provider.origin}/keys"}))
     lifetime = (await source.fetch(have_keys=False)).lifetime
     await source.close()

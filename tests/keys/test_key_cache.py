@@ -17,8 +17,8 @@ from authz_service.config.model import Keys
 from authz_service.keys.cache import KeyCache, NoKey, Serving
 from authz_service.keys.snapshot import SnapshotFile
 from authz_service.telemetry.metrics import Metrics
-from keys.fakes import FakeSource, jwks
-from keys.virtual_time import in_virtual_time
+from support.key_source import FakeSource, jwks
+from support.virtual_time import in_virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -77,10 +77,10 @@ class Kept:
         return found
 
     def publish(self, *kids: str) -> None:
-        self.source.document = jwks(*kids)
+        self.source.published = jwks(*kids)
 
     def go_down(self) -> None:
-        self.source.document = None
+        self.source.published = None
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self._metrics.registry.get_sample_value(f"authz_jwks_{name}", {"issuer": "main"} | labels)
@@ -111,9 +111,9 @@ async def test_a_known_key_is_found_by_its_kid_and_without_a_kid_all_are() -> No
 async def test_a_known_key_is_found_at_once_while_a_fetch_hangs() -> None:
     kept = Kept("a")
     async with kept.running():
-        kept.source.hold()
+        kept.source.pause()
         await asyncio.sleep(HOUR)
-        assert kept.source.started.is_set()
+        assert kept.source.fetch_started.is_set()
         assert kept.find("a") == ["a"]
         assert kept.find(None) == ["a"]
 
@@ -170,7 +170,7 @@ async def test_a_published_set_without_a_usable_key_takes_nothing_away() -> None
     kept = Kept("a")
     async with kept.running():
         for broken in (b"", b'{"keys": []}', b"<html></html>"):
-            kept.source.document = broken
+            kept.source.published = broken
             await asyncio.sleep(10 * MINUTE)
             assert kept.find("a") == ["a"]
 
@@ -181,12 +181,12 @@ async def test_a_published_set_without_a_usable_key_takes_nothing_away() -> None
 @in_virtual_time
 async def test_before_the_first_keys_requests_wait_for_one_fetch_and_too_many_are_answered_at_once() -> None:
     kept = Kept("a")
-    kept.source.hold()
+    kept.source.pause()
     async with kept.running():
         requests = [asyncio.create_task(kept.ask("a")) for _ in range(1000)]
         await settled()
         assert [request.result() for request in requests if request.done()] == [NoKey.UNAVAILABLE] * 968
-        kept.source.release()
+        kept.source.resume()
         assert (await asyncio.gather(*requests)).count(["a"]) == 32
         assert kept.source.fetches == 1
 
@@ -270,11 +270,11 @@ async def test_in_an_outage_the_delay_doubles_up_to_the_shortest_refresh_interva
     kept = Kept("a", lifetime=100.0, min_refresh_interval="30s")
     async with kept.running():
         kept.go_down()
-        await kept.source.fetched(2)
+        await kept.source.wait_for_fetches(2)
         moments = []
         for fetches in range(3, 15):
             before = kept.now()
-            await kept.source.fetched(fetches)
+            await kept.source.wait_for_fetches(fetches)
             moments.append(kept.now() - before)
     for delay, expected in zip(moments, [1, 2, 4, 8, 16] + [30] * 7, strict=True):
         assert delay == pytest.approx(expected, rel=0.101)
@@ -293,9 +293,9 @@ async def test_after_an_outage_the_delays_start_anew_and_an_unknown_kid_is_a_bad
             assert await kept.ask(f"kid {outage}") is NoKey.ABSENT
             kept.go_down()
             before = kept.source.fetches
-            await kept.source.fetched(before + 1)
+            await kept.source.wait_for_fetches(before + 1)
             failed = kept.now()
-            await kept.source.fetched(before + 2)
+            await kept.source.wait_for_fetches(before + 2)
             assert kept.now() - failed == pytest.approx(1, rel=0.101)
 
 
@@ -316,11 +316,11 @@ async def test_an_unexpected_fault_in_a_source_is_a_failure_and_does_not_end_ref
 ) -> None:
     kept = Kept("a")
     async with kept.running():
-        kept.source.fault = ZeroDivisionError("eyJhbGciOiJub25lIn0.secret")
+        kept.source.error = ZeroDivisionError("eyJhbGciOiJub25lIn0.secret")
         kept.publish("a", "b")
         await asyncio.sleep(HOUR)
         assert kept.find("a") == ["a"]
-        kept.source.fault = None
+        kept.source.error = None
         await asyncio.sleep(MINUTE)
         assert kept.find("b") == ["b"]
     causes = {
@@ -376,7 +376,7 @@ async def test_a_kid_that_proved_absent_stays_so_when_another_one_causes_a_fetch
     async with kept.running():
         for _ in range(50):
             for kid in ("x", "y", "z"):
-                kept.source._seen = None  # a provider without validators: every fetch brings the whole key set
+                kept.source.ignore_validators()  # a provider without validators: every fetch brings the whole key set
                 assert await kept.ask(kid) is NoKey.ABSENT
                 await asyncio.sleep(1.5)
         assert kept.source.fetches <= 1 + 3 * 9  # each of them seldom and more seldom
@@ -417,11 +417,11 @@ async def test_a_flood_of_ten_thousand_unknown_kids_is_one_fetch_and_good_keys_a
 async def test_a_flood_at_one_moment_while_the_provider_hangs_is_one_fetch_too() -> None:
     kept = Kept("a")
     async with kept.running():
-        kept.source.hold()
+        kept.source.pause()
         requests = [asyncio.create_task(kept.ask(f"forged {number}")) for number in range(10_000)]
         await settled()
         assert kept.find("a") == ["a"]
-        kept.source.release()
+        kept.source.resume()
         found = await asyncio.gather(*requests)
         assert (found.count(NoKey.ABSENT), found.count(NoKey.UNAVAILABLE)) == (32, 9_968)
         assert kept.source.fetches == 2
@@ -458,12 +458,12 @@ async def test_within_the_cool_down_a_fetch_that_is_under_way_anyway_is_waited_f
     async with kept.running():
         await kept.ask("x")
         kept.publish("a", "new")
-        kept.source.hold()
+        kept.source.pause()
         under_way = asyncio.create_task(kept.cache.refresh())
-        await kept.source.started.wait()
+        await kept.source.fetch_started.wait()
         asking = asyncio.create_task(kept.ask("new"))
         await settled()
-        kept.source.release()
+        kept.source.resume()
         assert await asking == ["new"]
         await under_way
         assert kept.source.fetches == 3
@@ -472,11 +472,11 @@ async def test_within_the_cool_down_a_fetch_that_is_under_way_anyway_is_waited_f
 @in_virtual_time
 async def test_waiting_for_a_fetch_that_was_under_way_anyway_starts_no_cool_down() -> None:
     kept = Kept("a", lifetime=HOUR, unknown_kid_cooldown="30s")
-    kept.source.hold()
+    kept.source.pause()
     async with kept.running():
         asking = asyncio.create_task(kept.ask("x"))
         await settled()
-        kept.source.release()
+        kept.source.resume()
         assert await asking is NoKey.ABSENT
         kept.publish("a", "new")
         assert await kept.ask("new") == ["new"]
@@ -488,12 +488,12 @@ async def test_a_fetch_that_ended_before_a_request_came_to_wait_for_it_is_follow
     """A request is answered where it was read, and waits in a task that begins later."""
     kept = Kept("a", lifetime=HOUR, unknown_kid_cooldown="30s")
     async with kept.running():
-        kept.source.hold()
+        kept.source.pause()
         asking = asyncio.create_task(kept.ask("new"))
         await settled()
         kept.publish("a", "new")
         assert [kept.find(kid) for kid in ("new", "forged")] == [NoKey.FETCH] * 2
-        kept.source.release()
+        kept.source.resume()
         assert await asking == ["new"]
         await kept.cache.refresh_for_request()
         assert kept.source.fetches == 2
@@ -504,14 +504,14 @@ async def test_a_fetch_that_ended_before_a_request_came_to_wait_for_it_is_follow
 async def test_of_requests_that_come_together_no_more_wait_than_of_those_that_come_one_by_one() -> None:
     kept = Kept("a", lifetime=HOUR)
     async with kept.running():
-        kept.source.hold()
+        kept.source.pause()
         assert {kept.find(f"k{number}") for number in range(100)} == {NoKey.FETCH}
         waiting = [asyncio.create_task(kept.cache.refresh_for_request()) for _ in range(100)]
         await settled()
         assert sum(not each.done() for each in waiting) == 32
         assert kept.find("k99", may_fetch=False) is NoKey.UNAVAILABLE  # nobody can tell yet
         kept.publish("a", "k99")
-        kept.source.release()
+        kept.source.resume()
         await asyncio.gather(*waiting)
         assert kept.find("k99") == ["k99"]
         assert kept.source.fetches == 2
@@ -559,13 +559,13 @@ async def test_an_unknown_kid_is_counted_once_a_request() -> None:
 @in_virtual_time
 async def test_a_request_that_stops_waiting_does_not_take_the_fetch_from_the_others() -> None:
     kept = Kept("a")
-    kept.source.hold()
+    kept.source.pause()
     impatient, patient = (asyncio.create_task(kept.ask("a")) for _ in range(2))
     await settled()
     impatient.cancel()
     await asyncio.wait([impatient])
     assert impatient.cancelled()
-    kept.source.release()
+    kept.source.resume()
     assert await patient == ["a"]
     assert kept.source.fetches == 1
 
@@ -573,7 +573,7 @@ async def test_a_request_that_stops_waiting_does_not_take_the_fetch_from_the_oth
 @in_virtual_time
 async def test_a_request_that_waits_when_the_cache_is_closed_is_answered_and_not_cancelled() -> None:
     kept = Kept("a")
-    kept.source.hold()
+    kept.source.pause()
     async with kept.running():
         request = asyncio.create_task(kept.ask("a"))
         await settled()
@@ -586,7 +586,7 @@ async def test_a_request_that_waits_when_the_cache_is_closed_is_answered_and_not
 async def test_cancelling_the_background_task_ends_its_fetch_and_closes_the_source(when: str) -> None:
     kept = Kept() if when == "in a pause after a failure" else Kept("a")
     if when == "in a fetch":
-        kept.source.hold()
+        kept.source.pause()
     task = asyncio.create_task(kept.cache.run())
     if when != "before it ran":
         await settled()
@@ -637,7 +637,7 @@ async def test_the_log_tells_of_new_keys_once_and_of_trouble_and_of_its_end(capl
     caplog.set_level(logging.INFO)
     kept = Kept("a")
     async with kept.running():
-        kept.source._seen = None  # the same keys again, in full
+        kept.source.ignore_validators()  # the same keys again, in full
         await asyncio.sleep(6 * MINUTE)
         assert [record.message for record in caplog.records] == ["new keys", Serving.FRESH.value]
         caplog.clear()
@@ -755,7 +755,7 @@ async def test_a_snapshot_whose_time_has_passed_or_has_not_come_is_not_believed(
     after = Kept(snapshot=path, outage_tolerance="24h")
     after.clock_error = error
     async with after.running():
-        await after.source.fetched(1)
+        await after.source.wait_for_fetches(1)
         assert not after.cache.first_keys.is_set()
         assert "snapshot refused" in [record.message for record in caplog.records]
 
@@ -832,7 +832,7 @@ async def live_through(events: list[tuple[str, Any]]) -> None:
                 case "go down":
                     kept.go_down()
                 case "break":
-                    kept.source.document = b"<html></html>"
+                    kept.source.published = b"<html></html>"
                 case "ask":
                     have = kept.cache.current(kept.now())
                     good = have is not None and (value is None or any(key.kid == value for key in have.keys))

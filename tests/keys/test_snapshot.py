@@ -12,7 +12,7 @@ import pytest
 from authz_service.core.errors import FetchFailed
 from authz_service.keys import keyset
 from authz_service.keys.snapshot import Snapshot, SnapshotFile
-from keys.fakes import jwks
+from support.key_source import jwks
 
 if TYPE_CHECKING:
     from pathlib import Path

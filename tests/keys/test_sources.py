@@ -12,7 +12,8 @@ from authz_service.config.model import Keys
 from authz_service.core.errors import FetchFailed
 from authz_service.keys.file_source import FileSource
 from authz_service.keys.http_source import HttpSource
-from keys.fakes import FakeSource, Provider, jwks
+from support.http_provider import Provider
+from support.key_source import FakeSource, jwks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,10 +46,10 @@ class FakePublisher:
         self.source.max_keys = MAX_KEYS
 
     def publish(self, document: bytes) -> None:
-        self.source.document = document if len(document) <= MAX_BYTES else None
+        self.source.published = document if len(document) <= MAX_BYTES else None
 
     def vanish(self) -> None:
-        self.source.document = None
+        self.source.published = None
 
 
 class FilePublisher:
@@ -81,10 +82,10 @@ class HttpPublisher:
                     return web.Response(status=304)
             return response
 
-        self._provider.answers["/jwks"] = answer
+        self._provider.handlers["/jwks"] = answer
 
     def vanish(self) -> None:
-        self._provider.answers.clear()
+        self._provider.handlers.clear()
 
 
 @pytest.fixture(params=["fake", "file", "http", "http with ETag"])

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keys.fakes import Provider
 from tokens.introspection.servers import said
 
 from authz_service.authorizer import Pending
@@ -30,6 +29,7 @@ from authz_service.policy_tools.explain import explain as explain_live
 from authz_service.policy_tools.request import attributes_of
 from authz_service.runtime.assembly import authorizer_of
 from authz_service.tokens.jwt.cache import TokenCache
+from support.http_provider import Provider
 from support.signing import Signer
 from support.trust import ISSUER, NOW, OTHER, RS, THEIRS, Trust, claims, good, jwks
 

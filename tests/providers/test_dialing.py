@@ -8,11 +8,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from keys.virtual_time import in_virtual_time
 
 from authz_service.core.errors import FetchFailed
 from authz_service.providers import dialing
 from authz_service.providers.dialing import ATTEMPT_DELAY, MAX_ADDRESSES, MAX_LOOKUPS, Resolver, connected, interleaved
+from support.virtual_time import in_virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

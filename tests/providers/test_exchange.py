@@ -23,7 +23,7 @@ from authz_service.providers.exchange import (
     Request,
     Response,
 )
-from providers.hostile import CHUNKED, ENDLESS, MAX_BYTES, OK
+from support.raw_provider import CHUNKED, ENDLESS, MAX_BYTES, OK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -16,13 +16,23 @@ from authz_service.core.errors import FetchFailed
 from authz_service.http1 import MAX_PIECE, Pace, Wire
 from authz_service.providers.client import Network, ProviderClient
 from authz_service.providers.exchange import MAX_HEAD_BYTES
-from providers.hostile import ENDLESS, GOOD, MAX_BYTES, OK, CostlySteps, RawProvider, endless, repeating, saying
+from support.raw_provider import (
+    EMPTY_OBJECT,
+    ENDLESS,
+    MAX_BYTES,
+    OK,
+    RawProvider,
+    SlowStepTimer,
+    send,
+    send_endless,
+    send_repeatedly,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from providers.hostile import Talk
+    from support.raw_provider import Script
 
 GUARD = 30.0  # seconds: no test waits for it
 AUTHORITY = trustme.CA()
@@ -72,7 +82,7 @@ async def body(client: ProviderClient, url: str) -> bytes:
 async def test_an_answer_without_end_is_left_with_a_reason(
     client: ProviderClient, tls: ssl.SSLContext | None, kind: str
 ) -> None:
-    async with RawProvider(endless(kind), tls) as provider:
+    async with RawProvider(send_endless(kind), tls) as provider:
         why = await failure(client, provider.url)
     assert why.startswith(f"the answer of {provider.url} ")
 
@@ -91,7 +101,7 @@ async def test_an_answer_without_end_is_left_with_a_reason(
 async def test_an_answer_in_drips_ends_with_its_time(
     client: ProviderClient, tls: ssl.SSLContext | None, begin: bytes, drip: bytes
 ) -> None:
-    async with RawProvider(repeating(begin, drip, pause=0.001), tls) as provider:
+    async with RawProvider(send_repeatedly(begin, drip, interval=0.001), tls) as provider:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await body(client, provider.url)
@@ -122,7 +132,7 @@ async def test_a_handshake_that_breaks_off_is_a_failure(client: ProviderClient, 
 async def test_an_answer_in_records_of_one_octet_is_read(client: ProviderClient) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        for octet in GOOD:
+        for octet in EMPTY_OBJECT:
             writer.write(bytes([octet]))
 
     async with RawProvider(talk, server_tls()) as provider:
@@ -149,8 +159,8 @@ async def test_twenty_hostile_answers_at_once_leave_everybody_else_their_turn(
             parsed.append(0)
 
     monkeypatch.setattr(h11.Connection, "receive_data", record)
-    client = client_of(tmp_path, Network(Pace(CostlySteps())))
-    async with RawProvider(endless(kind), tls) as provider:
+    client = client_of(tmp_path, Network(Pace(SlowStepTimer())))
+    async with RawProvider(send_endless(kind), tls) as provider:
         taking_turns = asyncio.create_task(take_turns())
         reasons = await asyncio.gather(*(failure(client, provider.url) for _ in range(20)))
         taking_turns.cancel()
@@ -172,7 +182,7 @@ async def test_no_connection_is_read_further_than_a_piece_ahead(
 
     monkeypatch.setattr(Wire, "buffer_updated", record)
     client = client_of(tmp_path)
-    async with RawProvider(endless("content"), tls) as provider:
+    async with RawProvider(send_endless("content"), tls) as provider:
         await failure(client, provider.url)
     await client.close()
     assert max(read) == MAX_PIECE
@@ -181,7 +191,7 @@ async def test_no_connection_is_read_further_than_a_piece_ahead(
 async def test_hostile_answers_take_little_memory(tmp_path: Path, tls: ssl.SSLContext | None) -> None:
     client = client_of(tmp_path)
     async with contextlib.AsyncExitStack() as stack:
-        providers = [await stack.enter_async_context(RawProvider(endless(kind), tls)) for kind in ENDLESS]
+        providers = [await stack.enter_async_context(RawProvider(send_endless(kind), tls)) for kind in ENDLESS]
         for provider in providers:
             await failure(client, provider.url)
         tracemalloc.start()
@@ -198,7 +208,7 @@ async def test_hostile_answers_take_little_memory(tmp_path: Path, tls: ssl.SSLCo
 # Connections that are used again.
 
 
-def answering(*answers: bytes, then: Callable[[asyncio.StreamWriter], None] = lambda _: None) -> Talk:
+def answering(*answers: bytes, then: Callable[[asyncio.StreamWriter], None] = lambda _: None) -> Script:
     """One of these to each request on a connection, and then this."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -217,7 +227,7 @@ def saying_json(text: bytes) -> bytes:
 
 
 async def test_a_connection_is_used_again(client: ProviderClient, tls: ssl.SSLContext | None) -> None:
-    async with RawProvider(answering(*[GOOD] * 5), tls) as provider:
+    async with RawProvider(answering(*[EMPTY_OBJECT] * 5), tls) as provider:
         for _ in range(5):
             await body(client, provider.url)
         assert provider.connections == 1
@@ -229,8 +239,8 @@ async def test_of_many_connections_only_as_many_as_allowed_are_open(tmp_path: Pa
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal most
         while await reader.readuntil(b"\r\n\r\n"):
-            most = max(most, len(provider._talking))
-            writer.write(GOOD)
+            most = max(most, len(provider._running))
+            writer.write(EMPTY_OBJECT)
 
     client = client_of(tmp_path, max_connections=3)
     async with RawProvider(talk, tls) as provider:
@@ -239,7 +249,7 @@ async def test_of_many_connections_only_as_many_as_allowed_are_open(tmp_path: Pa
         await client.close()
 
 
-@pytest.mark.parametrize("cut", [0, 1, 17, len(GOOD)])
+@pytest.mark.parametrize("cut", [0, 1, 17, len(EMPTY_OBJECT)])
 async def test_who_splits_an_answer_does_not_write_the_next_one(
     client: ProviderClient, tls: ssl.SSLContext | None, cut: int
 ) -> None:
@@ -251,7 +261,7 @@ async def test_who_splits_an_answer_does_not_write_the_next_one(
             if b"/next" in request:
                 writer.write(saying_json(b'{"for": "itself"}'))
                 continue
-            writer.write(GOOD + forged[:cut])
+            writer.write(EMPTY_OBJECT + forged[:cut])
             await asyncio.sleep(0)
             writer.write(forged[cut:])
 
@@ -269,7 +279,7 @@ async def test_what_came_just_before_the_next_request_is_seen_although_the_loop_
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(GOOD)
+        writer.write(EMPTY_OBJECT)
         await go_on.wait()
         writer.write(saying_json(b'{"for": "the next one"}'))
         await reader.read()
@@ -290,7 +300,7 @@ async def test_a_connection_that_ended_while_nobody_used_it_is_not_used(
 ) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(GOOD)
+        writer.write(EMPTY_OBJECT)
         await writer.drain()
         if end == "abort":
             await asyncio.sleep(0.01)
@@ -303,10 +313,10 @@ async def test_a_connection_that_ended_while_nobody_used_it_is_not_used(
             assert provider.connections == number + 1
 
 
-def ending_at_the_second_request() -> Talk:
+def ending_at_the_second_request() -> Script:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(GOOD)
+        writer.write(EMPTY_OBJECT)
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.abort()
 
@@ -334,7 +344,7 @@ async def test_a_post_is_never_sent_twice(client: ProviderClient, tls: ssl.SSLCo
 async def test_a_fetch_over_a_new_connection_is_not_sent_twice(
     client: ProviderClient, tls: ssl.SSLContext | None, octets: bytes
 ) -> None:
-    async with RawProvider(saying(octets), tls) as provider:
+    async with RawProvider(send(octets), tls) as provider:
         await failure(client, provider.url)
         assert provider.connections == 1
 
@@ -344,7 +354,7 @@ async def test_a_fetch_that_got_a_part_of_its_answer_is_not_sent_twice(
 ) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(GOOD)
+        writer.write(EMPTY_OBJECT)
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 2")
 
@@ -380,7 +390,7 @@ async def test_an_idle_connection_is_closed_after_its_time(tmp_path: Path) -> No
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(GOOD)
+        writer.write(EMPTY_OBJECT)
         await reader.read()
         ended.set()
 

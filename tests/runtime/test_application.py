@@ -17,7 +17,6 @@ import grpc
 import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from keys.fakes import Provider, jwks
 from transport.pki import TlsFiles
 from transport.wire import Answer, check_request, read, signed
 
@@ -25,6 +24,8 @@ from authz_service.config.load import load
 from authz_service.core.errors import StartFailed
 from authz_service.runtime.application import App, preflight
 from authz_service.transport.grpcio_server import SERVICE
+from support.http_provider import Provider
+from support.key_source import jwks
 from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
@@ -173,14 +174,14 @@ async def test_told_to_end_it_finishes_what_is_in_flight_and_accepts_nothing_new
         place.write(keys, check_deadline="30s", shutdown_grace="30s")
         async with place.sidecar() as sidecar, connected(place.address) as channel:
             provider.serve("/new", jwks("a", "new"))
-            new_keys = provider.answers["/new"]
+            new_keys = provider.handlers["/new"]
 
             async def slow(request: aiohttp.web.Request) -> aiohttp.web.StreamResponse:
                 asked.set()
                 await release.wait()
                 return await new_keys(request)
 
-            provider.answers["/keys"] = slow
+            provider.handlers["/keys"] = slow
             in_flight = asyncio.create_task(decided(channel, good("new")))
             await asked.wait()
             assert sidecar.process is not None
@@ -359,7 +360,7 @@ async def test_a_secret_that_is_exchanged_is_used_within_a_second_and_a_wrong_on
                 return aiohttp.web.Response(status=401)
             return aiohttp.web.json_response(ACTIVE | {"exp": time.time() + 300})
 
-        provider.answers["/introspect"] = introspect
+        provider.handlers["/introspect"] = introspect
         asking(place, f"{provider.origin}/introspect")
         async with place.sidecar() as sidecar, connected(place.address) as channel:
             for _ in range(3):
@@ -379,7 +380,7 @@ async def test_told_to_end_it_leaves_no_call_behind(place: Place) -> None:
             await asyncio.Event().wait()
             raise AssertionError
 
-        provider.answers["/introspect"] = hangs
+        provider.handlers["/introspect"] = hangs
         app = App(load(asking(place, f"{provider.origin}/introspect", timeout="1h")))
         await app.start()
         answer = read(await app.servicer.check(check_request(token="an-opaque-token"), 0.2))

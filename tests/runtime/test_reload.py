@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
-from keys.fakes import Provider, jwks
 from prometheus_client.parser import text_string_to_metric_families
 from transport.wire import Answer, check_request, read, signed
 
@@ -26,6 +25,8 @@ from authz_service.runtime.application import App
 from authz_service.runtime.application import read as read_configuration
 from authz_service.runtime.reload import Loaded, Reloader
 from authz_service.telemetry.metrics import Metrics
+from support.http_provider import Provider
+from support.key_source import jwks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

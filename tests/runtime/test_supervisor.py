@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-from keys.virtual_time import in_virtual_time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
@@ -30,6 +29,7 @@ from authz_service.runtime.supervisor import Supervisor, _rest
 from authz_service.telemetry.merging import GAUGES, MergedMetrics, merged, read, taken, totals
 from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
 from authz_service.transport.addresses import Shared
+from support.virtual_time import in_virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,8 +7,6 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from keys.fakes import FakeSource
-
 from authz_service.authorizer import Authorizer, Pending
 from authz_service.config.model import Issuer, Rule
 from authz_service.core.attributes import Attributes
@@ -21,6 +19,7 @@ from authz_service.rules.policy import Policy
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.jwt.cache import TokenCache
 from authz_service.tokens.validator import TrustedIssuer, Validator
+from support.key_source import FakeSource
 from support.signing import Signer
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class Trust:
 
     def publish(self, *keys: dict[str, Any]) -> None:
         """From now on these are the keys that the first issuer publishes, for who fetches them."""
-        self.sources[ISSUER].document = jwks(*keys)
+        self.sources[ISSUER].published = jwks(*keys)
 
     def validated(self, token: str, now: float = NOW) -> ValidatedToken:
         found = self.validator.claims_of(token, now, may_fetch=False)

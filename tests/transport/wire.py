@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import jwt
 from google.protobuf import json_format
-from keys.fakes import private_key
 
 from authz_service._pb.base_pb2 import HeaderValueOption
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
+from support.key_source import private_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

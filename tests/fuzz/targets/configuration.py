@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import yaml
-from keys.fakes import FakeSource
 from yaml.resolver import Resolver
 
 from authz_service.authorizer import Pending
@@ -32,6 +31,7 @@ from authz_service.tokens.validator import TrustedIssuer
 from fuzz import files
 from fuzz.problems import require_located
 from fuzz.sidecar import now
+from support.key_source import FakeSource
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,6 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from keys.fakes import FakeSource
-
 from authz_service.authorizer import Pending
 from authz_service.config.model import Issuer
 from authz_service.core.bounded import Bounds
@@ -23,6 +21,7 @@ from authz_service.providers.client_authentication import authentication_of
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.introspection.client import HttpClient
 from authz_service.tokens.introspection.introspector import Introspector
+from support.key_source import FakeSource
 from support.trust import ISSUER, NOW, Deciding
 
 if TYPE_CHECKING:

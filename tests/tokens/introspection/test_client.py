@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 from aiohttp import web
-from keys.fakes import FakeSource, Provider
 
 from authz_service.core.errors import FetchFailed
 from authz_service.tokens.introspection.client import MAX_ANSWER
 from authz_service.tokens.introspection.introspector import ClientRefused, Forbidden, QuestionRefused
+from support.http_provider import Provider
+from support.key_source import FakeSource
 from support.signing import Signer
 from support.trust import ES, ISSUER, OTHER, RS, STRANGER, jwks
 from tokens.introspection.servers import http_client, issuer_with, said
@@ -92,7 +93,7 @@ def recorded(provider: Provider, **answer: Any) -> list[tuple[Mapping[str, str],
         seen.append((dict(request.headers), dict(await request.post())))
         return web.Response(**({"text": GOOD, "content_type": "application/json"} | answer))
 
-    provider.answers["/introspect"] = introspect
+    provider.handlers["/introspect"] = introspect
     return seen
 
 
@@ -127,7 +128,7 @@ async def test_a_connection_is_used_again(provider: Provider, asking: Asking) ->
         peers.add(request.transport.get_extra_info("peername"))
         return web.json_response(said())
 
-    provider.answers["/introspect"] = introspect
+    provider.handlers["/introspect"] = introspect
     client = asking.client()
     for _ in range(20):
         await client.introspect(TOKEN)
@@ -243,13 +244,13 @@ async def test_without_metadata_there_is_nobody_to_ask(provider: Provider, askin
 
 
 async def test_waiting_for_metadata_is_part_of_the_calls_time(provider: Provider, asking: Asking) -> None:
-    provider.answers[OPENID] = hangs
+    provider.handlers[OPENID] = hangs
     why = await asking.failure({"endpoint": None, "timeout": "100ms"}, issuer=provider.origin)
     assert str(why) == "no complete answer within 0.1 s"
 
 
 async def test_metadata_that_hang_are_left_after_their_own_time(provider: Provider, asking: Asking) -> None:
-    provider.answers[OPENID] = hangs
+    provider.handlers[OPENID] = hangs
     keys = {"timeout": "100ms"}
     why = await asking.failure({"endpoint": None, "timeout": "20s"}, issuer=provider.origin, keys=keys)
     assert str(why) == "no complete metadata within 0.1 s"
@@ -330,7 +331,7 @@ async def test_an_answer_without_end_is_not_read_to_its_end(provider: Provider, 
         while True:
             await response.write(b" " * 65536)
 
-    provider.answers["/introspect"] = endless
+    provider.handlers["/introspect"] = endless
     assert "larger than" in str(await asking.failure({"timeout": "60s"}))
 
 
@@ -431,7 +432,7 @@ async def hangs(_request: web.Request) -> web.StreamResponse:
 
 
 async def test_a_server_that_hangs_is_left_after_the_timeout(provider: Provider, asking: Asking) -> None:
-    provider.answers["/introspect"] = hangs
+    provider.handlers["/introspect"] = hangs
     assert str(await asking.failure({"timeout": "100ms"})) == "no complete answer within 0.1 s"
 
 
@@ -444,13 +445,13 @@ async def test_a_server_that_dribbles_is_left_after_the_timeout(provider: Provid
             await asyncio.sleep(0.01)
         return response
 
-    provider.answers["/introspect"] = dribbles
+    provider.handlers["/introspect"] = dribbles
     assert str(await asking.failure({"timeout": "100ms"})) == "no complete answer within 0.1 s"
 
 
 async def test_after_a_server_hung_it_is_asked_again(provider: Provider, asking: Asking) -> None:
     client = asking.client({"timeout": "100ms", "max_concurrent": 1})
-    provider.answers["/introspect"] = hangs
+    provider.handlers["/introspect"] = hangs
     for _ in range(3):
         with pytest.raises(FetchFailed):
             await client.introspect(TOKEN)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from aiohttp import web
-from keys.fakes import Provider
 
 from authz_service.core.errors import FetchFailed
 from authz_service.tokens.introspection.introspector import QuestionRefused
+from support.http_provider import Provider
 from tokens.introspection.servers import INACTIVE, FakeClient, http_client, issuer_with, said
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class HttpServer:
         self._tokens: dict[str, Mapping[str, Any]] = {}
         self._refused: set[str] = set()
         self._away: web.Response | None = None
-        provider.answers["/introspect"] = self._answer
+        provider.handlers["/introspect"] = self._answer
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         token = str((await request.post())["token"])

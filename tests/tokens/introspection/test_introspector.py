@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keys.virtual_time import in_virtual_time
 
 from authz_service.core.bounded import Bounds
 from authz_service.core.claims import Claims
@@ -26,6 +25,7 @@ from authz_service.tokens.introspection.introspector import ClientRefused, Forbi
 from authz_service.tokens.introspection.opaque import NeedIntrospection
 from authz_service.tokens.introspection.response import Answer, Unavailable
 from authz_service.tokens.jwt.cache import digest_of
+from support.virtual_time import in_virtual_time
 from tokens.introspection.servers import Clock, FakeClient, failure, introspector, issuer_with, loop_time, said
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keys.virtual_time import in_virtual_time
 
 from authz_service.tokens.introspection.limiter import Limiter
+from support.virtual_time import in_virtual_time
 
 
 class Crowd:

@@ -378,7 +378,7 @@ def test_a_jwt_by_a_key_that_there_is_not_is_asked_about_by_nobody() -> None:
     client.every = said()
     asking = always(client)
     assert asking.reason_of(STRANGER.sign(claims())) == "unknown_key"
-    asking.sources[ISSUER].document = None
+    asking.sources[ISSUER].published = None
     assert asking.reason_of(Signer("RS256", "other").sign(claims())) in {"unknown_key", "keys_unavailable"}
     assert client.asked.total() == 0
 

@@ -17,8 +17,6 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from keys.fakes import FakeSource, jwks, private_key
-from keys.virtual_time import in_virtual_time
 
 from authz_service._pb.external_auth_pb2 import CheckRequest
 from authz_service.authorizer import Authorizer, Pending
@@ -38,6 +36,8 @@ from authz_service.tokens.validator import TrustedIssuer, Validator
 from authz_service.transport.ext_authz import codec
 from authz_service.transport.ext_authz import servicer as servicer_module
 from authz_service.transport.ext_authz.servicer import Servicer, Terms
+from support.key_source import FakeSource, jwks, private_key
+from support.virtual_time import in_virtual_time
 from transport.wire import AUDIENCE, EPOCH, ISSUER, Answer, check_request, fits_a_header, padding, read, signed
 
 if TYPE_CHECKING:
@@ -452,25 +452,25 @@ async def test_when_the_keys_do_not_come_the_denial_comes_within_the_budget(
     time_remaining: float | None, budget: float
 ) -> None:
     source = FakeSource(jwks("a"))
-    source.hold()
+    source.pause()
     sidecar = Sidecar(source)
     answer = await sidecar.ask(check_request(token=signed("a")), time_remaining)
     assert (answer.http_status, answer.reason) == (503, "deadline_exceeded")
     assert answer.metadata["rule"] == "everything"
     assert answer.headers["retry-after"] == "1"
     assert asyncio.get_running_loop().time() == pytest.approx(budget)
-    source.release()
+    source.resume()
     await sidecar.keys.refresh()
 
 
 @in_virtual_time
 async def test_what_comes_too_late_for_one_request_is_there_for_the_next() -> None:
     source = FakeSource(jwks("a"))
-    source.hold()
+    source.pause()
     sidecar = Sidecar(source)
     first, second = (asyncio.create_task(sidecar.ask(check_request(token=signed("a")), each)) for each in (0.1, 1.0))
     assert (await first).reason == "deadline_exceeded"
-    source.release()
+    source.resume()
     assert (await second).reason == "ok"
     assert source.fetches == 1
 
@@ -489,14 +489,14 @@ async def test_a_hanging_provider_delays_only_those_who_need_it() -> None:
     source = FakeSource(jwks("a"))
     sidecar = Sidecar(source)
     await sidecar.keys.refresh()
-    source.hold()
+    source.pause()
     waiting = asyncio.create_task(sidecar.ask(check_request(token=signed("unknown"))))
-    await source.started.wait()
+    await source.fetch_started.wait()
     assert (await sidecar.ask(check_request(token=signed("a", sub="bob")))).reason == "ok"
     assert sidecar.metrics.in_flight == 1
     assert asyncio.get_running_loop().time() == 0
     assert (await waiting).reason == "deadline_exceeded"
-    source.release()
+    source.resume()
     await sidecar.keys.refresh()
 
 
