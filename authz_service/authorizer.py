@@ -1,9 +1,11 @@
-"""The story of one decision: path, rule, credential, claims, answer.
+"""Deciding one request: path, rule, credential, claims, decision.
 
-Law: ``begin`` runs from start to end in one synchronous call wherever the keys are known, which is nearly always. Where
-the network has to be asked first it returns a ``Pending``, and once that was awaited ``finish`` decides with what is
-known then. Both end in Allow or Deny; what is raised on the way is not an answer, and the transport turns it into an
-explicit denial.
+Owns the order of these steps; no I/O. ``begin`` is one synchronous call if the keys are known, which they nearly always
+are. Otherwise it returns a ``Pending``; once that was awaited, ``finish`` decides with what is known by then.
+
+Invariants:
+- ``finish`` returns a decision and never another ``Pending``.
+- Every rejection becomes a ``Deny``. Any other exception is a fault, which the transport turns into an explicit denial.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny, den
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from authz_service.rules.policy import no_rule
-from authz_service.tokens.introspection.opaque import NeedIntrospection
+from authz_service.tokens.attempt import AFTER_KEYS, FIRST, Attempt
+from authz_service.tokens.introspection.query import NeedIntrospection
 from authz_service.tokens.validator import NeedKeys
 
 if TYPE_CHECKING:
@@ -26,23 +29,32 @@ if TYPE_CHECKING:
     from authz_service.core.upstream import UpstreamHeaders
     from authz_service.rules.conditions import Captures
     from authz_service.rules.policy import Policy, Rule
-    from authz_service.tokens.introspection.opaque import Answers
     from authz_service.tokens.validator import Need, Validator
 
-_RETRY_AFTER_DEADLINE = 1  # seconds: the fetch goes on by itself, and the next request finds its result
+_RETRY_AFTER_DEADLINE = 1  # seconds: the fetch continues in the background, and the next request finds its result
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pending:
-    """A decision that waits for an issuer's keys, or for what an issuer says of a token."""
+    """A decision that waits for an issuer's keys, introspection responses, or first the one and then the other."""
 
     attributes: Attributes
     rule: Rule
-    need: Need
+    need: Need  # what it waits for now
+    authorizer: Authorizer
+    began: float  # seconds since the epoch
 
     async def ready(self) -> None:
-        """Wait until the missing part was fetched, or could not be. Never raises for a failed fetch."""
+        """Wait until what is missing was fetched, or could not be. Never raises for a failed fetch."""
         await self.need.ready()
+        if isinstance(self.need, NeedKeys) and (following := self.authorizer.need_after_keys(self)):
+            self.need = following
+            await following.ready()
+
+    @property
+    def last_attempt(self) -> Attempt:
+        """What ``finish`` decides with."""
+        return Attempt(results=self.need.results if isinstance(self.need, NeedIntrospection) else ())
 
 
 class Authorizer:
@@ -65,28 +77,32 @@ class Authorizer:
         self._allow_preflight = allow_preflight
 
     def begin(self, attributes: Attributes, now: float) -> Decision | Pending:
-        """Decide, or say what is missing. ``now`` is in seconds since the epoch."""
-        return self._decide(attributes, now, may_fetch=True)
+        """Decide, or return what has to be awaited first. ``now`` is in seconds since the epoch."""
+        return self._decide(attributes, now, FIRST)
+
+    def need_after_keys(self, pending: Pending) -> NeedIntrospection | None:
+        """What else a decision needs once its issuer's keys were fetched: introspection, if the token verifies."""
+        decision = self._decide(pending.attributes, pending.began, AFTER_KEYS)
+        need = decision.need if isinstance(decision, Pending) else None
+        return need if isinstance(need, NeedIntrospection) else None
 
     def finish(self, pending: Pending, now: float) -> Decision:
-        """Decide with what is known now, the missing part fetched or not to be had."""
-        decision = self._decide(pending.attributes, now, may_fetch=False, answers=pending.need.answers)
+        """Decide with what is known now, whether or not the missing part was fetched."""
+        decision = self._decide(pending.attributes, now, pending.last_attempt)
         if isinstance(decision, Pending):
-            raise AssertionError("a decision that may not fetch wants to")  # noqa: TRY004 - a fault, not a wrong type
+            raise AssertionError("the last attempt has something left to fetch")  # noqa: TRY004 - a fault, not a wrong type
         return decision
 
     def too_late(self, pending: Pending) -> Decision:
-        """The decision when its missing part did not come in time."""
+        """The decision if the missing part did not arrive before the deadline."""
         rejected = Rejected(
             Reason.DEADLINE_EXCEEDED,
-            f"{pending.need.what} did not come in time",
+            f"{pending.need.what} did not finish before the deadline",
             retry_after=_RETRY_AFTER_DEADLINE,
         )
         return self._refuse(pending.rule, pending.attributes, pending.rule.deny(rejected))
 
-    def _decide(
-        self, attributes: Attributes, now: float, *, may_fetch: bool, answers: Answers = ()
-    ) -> Decision | Pending:
+    def _decide(self, attributes: Attributes, now: float, attempt: Attempt) -> Decision | Pending:
         try:
             path = paths.split(attributes.path)
             connection.validate(attributes.headers)
@@ -100,17 +116,17 @@ class Authorizer:
             return Deny(unmatched.reason, cause=unmatched.cause)
         if rule.access == "public":
             return self._allow_without_token(Reason.PUBLIC, rule, attributes)
-        return self._decide_by_token(rule, attributes, rule.captures(path), now, may_fetch=may_fetch, answers=answers)
+        return self._decide_by_token(rule, attributes, rule.captures(path), now, attempt)
 
     def _decide_by_token(
-        self, rule: Rule, attributes: Attributes, captures: Captures, now: float, *, may_fetch: bool, answers: Answers
+        self, rule: Rule, attributes: Attributes, captures: Captures, now: float, attempt: Attempt
     ) -> Decision | Pending:
         claims: Claims | None = None
         try:
             token = credential.bearer_token(attributes.headers.get("authorization"), self.max_token_bytes)
-            found = self.validator.claims_of(token, now, rule.issuers, may_fetch=may_fetch, answers=answers)
+            found = self.validator.validate(token, now, rule.issuers, attempt)
             if isinstance(found, (NeedKeys, NeedIntrospection)):
-                return Pending(attributes, rule, found)
+                return Pending(attributes, rule, found, self, now)
             claims = found.claims
             rule.judge(claims, captures, now)
             return self._allow(rule, found, attributes)

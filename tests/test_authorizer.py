@@ -253,7 +253,7 @@ def test_a_fault_of_ours_is_raised_and_is_no_decision(monkeypatch: pytest.Monkey
     def fault(*_: object, **__: object) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(deciding.validator, "claims_of", fault)
+    monkeypatch.setattr(deciding.validator, "validate", fault)
     for path in ("/v1/7", "/hello"):
         with pytest.raises(RuntimeError, match="a fault"):
             deciding.decide(path, good())
@@ -265,7 +265,7 @@ def test_a_validator_that_still_wants_keys_after_they_were_fetched_is_a_fault(
 ) -> None:
     pending = deciding.begin("/v1/7", UNKNOWN)
     assert isinstance(pending, Pending)
-    monkeypatch.setattr(deciding.validator, "claims_of", lambda *_, **__: pending.need)
+    monkeypatch.setattr(deciding.validator, "validate", lambda *_, **__: pending.need)
     with pytest.raises(AssertionError):
         deciding.authorizer.finish(pending, NOW)
 

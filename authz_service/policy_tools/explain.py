@@ -25,10 +25,11 @@ from authz_service.rules import mismatch
 from authz_service.rules.policy import no_rule
 from authz_service.runtime.assembly import authorizer_of, introspector_of, key_cache_of, source_of
 from authz_service.telemetry.metrics import Metrics
-from authz_service.tokens.introspection.opaque import NeedIntrospection
+from authz_service.tokens.attempt import LAST
+from authz_service.tokens.introspection.query import NeedIntrospection
 from authz_service.tokens.jwt import jws
 from authz_service.tokens.jwt.cache import TokenCache
-from authz_service.tokens.jwt.claims import REQUIREMENTS, validate
+from authz_service.tokens.jwt.claims import REQUIREMENTS, validate_claims
 from authz_service.tokens.validator import NeedKeys, TrustedIssuer
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from authz_service.keys.source import KeySource
     from authz_service.rules.conditions import Captures, Condition
     from authz_service.rules.policy import Rule
-    from authz_service.tokens.introspection.opaque import Answers
+    from authz_service.tokens.attempt import Attempt
     from authz_service.tokens.jwt.jws import Jws
 
 _Result = TypeVar("_Result")
@@ -88,13 +89,13 @@ async def _explain(settings: model.Settings, attributes: Attributes) -> Explanat
     authorizer = authorizer_of(settings, issuers, TokenCache(NOTHING, 0.0), metrics)
     try:
         now = time.time()
-        answers: Answers = ()
+        attempt = LAST
         decision = authorizer.begin(attributes, now)
         if isinstance(decision, Pending):
             await decision.ready()
-            now, answers = time.time(), decision.need.answers
+            now, attempt = time.time(), decision.last_attempt
             decision = authorizer.finish(decision, now)
-        return explained(settings, authorizer, attributes, decision, now, answers)
+        return explained(settings, authorizer, attributes, decision, now, attempt)
     finally:
         for issuer in issuers:
             if issuer.introspector is not None:
@@ -105,10 +106,10 @@ async def _explain(settings: model.Settings, attributes: Attributes) -> Explanat
 
 def _trusted(issuer: model.Issuer, source: KeySource, metrics: Metrics, network: Network) -> TrustedIssuer:
     keys = key_cache_of(issuer, source, metrics, time.time)
-    asks = introspector_of(
+    introspector = introspector_of(
         issuer, keys, metrics, clock=time.time, timer=time.monotonic, remembered=NOTHING, network=network
     )
-    return TrustedIssuer(issuer, keys, asks)
+    return TrustedIssuer(issuer, keys, introspector)
 
 
 def explained(
@@ -117,14 +118,14 @@ def explained(
     attributes: Attributes,
     decision: Decision,
     now: float,
-    answers: Answers = (),
+    attempt: Attempt = LAST,
 ) -> Explanation:
     """The steps to a decision that was made at ``now``, in seconds since the epoch, with the keys that are known.
 
-    ``answers`` are what servers said of the token.
+    ``attempt`` is the last one, with the introspection results that were fetched for it.
     """
     steps = _Steps()
-    reason = _last_reason(steps, settings, authorizer, attributes, now, answers)
+    reason = _last_reason(steps, settings, authorizer, attributes, now, attempt)
     if reason is not decision.reason:
         raise AssertionError(f"the steps end in {reason}, and the decision is {decision.reason}")
     return Explanation(decision, tuple(steps.told))
@@ -162,7 +163,7 @@ def _last_reason(
     authorizer: Authorizer,
     attributes: Attributes,
     now: float,
-    answers: Answers,
+    attempt: Attempt,
 ) -> Reason:
     """Take the steps as the authorizer does; the reason in which they end."""
     try:
@@ -181,7 +182,7 @@ def _last_reason(
         if rule.access == "public":
             steps.tell("rule", rule.name, "public: a token is ignored")
             return Reason.PUBLIC
-        return _by_token(steps, authorizer, attributes, rule, path, now, answers)
+        return _by_token(steps, authorizer, attributes, rule, path, now, attempt)
     except Rejected as rejected:
         return rejected.reason
 
@@ -225,14 +226,14 @@ def _by_token(
     rule: Rule,
     path: Sequence[str],
     now: float,
-    answers: Answers,
+    attempt: Attempt,
 ) -> Reason:
     sent = attributes.headers.get("authorization")
     if rule.access == "optional" and _is_missing(sent, authorizer.max_token_bytes):
         steps.tell("token", "credential", "there is none, and the rule does without", passed=True)
         return Reason.ANONYMOUS
     text = steps.take("token", "credential", lambda: credential.bearer_token(sent, authorizer.max_token_bytes))
-    claims = _claims(steps, authorizer, text, rule, now, answers)
+    claims = _claims(steps, authorizer, text, rule, now, attempt)
     captures = rule.captures(path)
     for condition in rule.conditions:
         steps.take("claims", condition.name, _judged(condition, claims, captures, now), _wanted(condition, claims))
@@ -270,33 +271,35 @@ def _sent(headers: tuple[Sequence[tuple[str, str]], Sequence[str]]) -> str:
     return ", ".join(name for name, _ in headers[0]) or "none"
 
 
-def _claims(steps: _Steps, authorizer: Authorizer, text: str, rule: Rule, now: float, answers: Answers) -> Claims:
+def _claims(steps: _Steps, authorizer: Authorizer, text: str, rule: Rule, now: float, attempt: Attempt) -> Claims:
     """The claims of a token, as the validator comes to them."""
     validator = authorizer.validator
 
-    def asked() -> Claims:
-        found = validator.claims_of(text, now, rule.issuers, may_fetch=False, answers=answers)
+    def introspected() -> Claims:
+        found = validator.validate(text, now, rule.issuers, attempt)
         if isinstance(found, (NeedKeys, NeedIntrospection)):
-            raise AssertionError("a validator that may not fetch wants to")  # noqa: TRY004 - as in _key
+            raise AssertionError("the last attempt has something left to fetch")  # noqa: TRY004 - as in _key
         return found.claims
 
-    if validator.asks_about(text, rule.issuers):
+    if validator.servers_for_opaque(text, rule.issuers):
         steps.tell("token", "form", "opaque: whoever issued it is asked", passed=True)
-        return steps.take("token", "introspection", asked, _asked)
+        return steps.take("token", "introspection", introspected, _introspection)
     token = steps.take("token", "form", lambda: jws.parse(text), _form)
     issuer = steps.take("token", "issuer", lambda: validator.issuer_of(token), lambda issuer: issuer.settings.label)
-    steps.take("token", "signature", lambda: _key(authorizer, token, issuer, now), _by_key)
+    steps.take("token", "signature", lambda: _key(authorizer, token, issuer, now, attempt), _by_key)
     said = (issuer.settings, token.header, token.unverified_claims, now)
     for name, require in REQUIREMENTS:
         steps.take("token", name, partial(require, *said), _times_of(token) if name == "times" else _nothing)
-    claims = steps.take("token", "claims", lambda: validate(*said), _identity)
-    return steps.take("token", "introspection", asked, _asked) if validator.confirms(claims) else claims
+    claims = steps.take("token", "claims", lambda: validate_claims(*said), _identity)
+    if validator.must_be_active(claims):
+        return steps.take("token", "introspection", introspected, _introspection)
+    return claims
 
 
-def _key(authorizer: Authorizer, token: Jws, issuer: TrustedIssuer, now: float) -> Key:
-    key = authorizer.validator.verify(token, issuer, now, may_fetch=False)
+def _key(authorizer: Authorizer, token: Jws, issuer: TrustedIssuer, now: float, attempt: Attempt) -> Key:
+    key = authorizer.validator.verify(token, issuer, now, attempt)
     if isinstance(key, NeedKeys):
-        raise AssertionError("a validator that may not fetch wants to")  # noqa: TRY004 - a fault, not a wrong type
+        raise AssertionError("the last attempt has something left to fetch")  # noqa: TRY004 - a fault, not a wrong type
     return key
 
 
@@ -321,7 +324,7 @@ def _moment(at: Any) -> str:
         return quoted(at)
 
 
-def _asked(claims: Claims) -> str:
+def _introspection(claims: Claims) -> str:
     return f"active, says {claims.issuer}: {_identity(claims)}"
 
 

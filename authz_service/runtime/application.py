@@ -149,7 +149,7 @@ class App:
             network=self._network,
         )
         if asks is not None and same is not None and same.introspector is not None:
-            asks.remember(same.introspector)
+            asks.copy_cache_of(same.introspector)
         return TrustedIssuer(issuer, keys, asks)
 
     def _put_to_work(self, issuers: Iterable[TrustedIssuer]) -> None:

@@ -1,14 +1,17 @@
-"""Verifying a token's signature and validating its claims, in that order.
+"""Validating a token: from its string to its claims.
 
-Law: synchronous and without I/O. Where a key is missing that may be published by now, or a server has to be asked, it
-says so (``NeedKeys``, ``NeedIntrospection``) and is asked again with what came. The issuer is chosen by the unverified
-``iss`` among the configured ones, and only that issuer's keys may verify the token (RFC 8725 section 3.8).
+Owns the order of the steps. No I/O: ``validate`` returns what has to be fetched first (``NeedKeys``,
+``NeedIntrospection``), and the caller makes another attempt once that was awaited.
+
+Invariants:
+- The unverified ``iss`` selects among the configured issuers, and only that issuer's keys verify the token (RFC 8725
+  section 3.8).
+- Claims are validated only after the signature was verified.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from authz_service.core.claims import ValidatedToken
@@ -16,152 +19,101 @@ from authz_service.core.errors import Rejected, quoted
 from authz_service.core.reasons import Reason
 from authz_service.keys.cache import NoKey
 from authz_service.keys.keyset import ALGORITHMS, MAX_CANDIDATES
-from authz_service.tokens.introspection.opaque import NeedIntrospection, Servers, claims_of_opaque, claims_of_verified
+from authz_service.tokens.introspection.query import NeedIntrospection, Servers, query
 from authz_service.tokens.jwt import jws
 from authz_service.tokens.jwt.cache import Entry, TokenCache, digest_of
-from authz_service.tokens.jwt.claims import valid_until, validate
+from authz_service.tokens.jwt.claims import valid_until, validate_claims
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from authz_service.config.model import Issuer
     from authz_service.core.claims import Claims
     from authz_service.keys.cache import KeyCache
     from authz_service.keys.keyset import Key
     from authz_service.telemetry.metrics import Metrics
+    from authz_service.tokens.attempt import Attempt
     from authz_service.tokens.introspection.introspector import Introspector
-    from authz_service.tokens.introspection.opaque import Answers
     from authz_service.tokens.jwt.jws import Jws
 
 
 @dataclass(frozen=True, slots=True)
 class TrustedIssuer:
-    """An issuer's settings, its keys, and who asks it about tokens if that is configured."""
+    """An issuer's settings, its keys, and its introspection server if one is configured."""
 
     settings: Issuer
     keys: KeyCache
     introspector: Introspector | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class NeedKeys:
-    """The token cannot be verified before these keys were fetched anew.
-
-    Where a token that verifies has to be asked about too, ``then`` says what else is needed once the keys are there.
-    """
+    """The token cannot be verified before these keys were fetched again."""
 
     keys: KeyCache
-    then: Callable[[], NeedIntrospection | None] | None = field(default=None, compare=False, repr=False)
-    _asked: NeedIntrospection | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def what(self) -> str:
-        """What is waited for, for the log."""
-        return f"keys of {self.keys.issuer}" if self._asked is None else self._asked.what
-
-    @property
-    def answers(self) -> Answers:
-        """What servers said of the token while it was waited for."""
-        return [] if self._asked is None else self._asked.answers
+        """What is being waited for, for the log."""
+        return f"keys of {self.keys.issuer}"
 
     async def ready(self) -> None:
-        """Wait until they were fetched, or could not be. Never raises for a failed fetch."""
+        """Wait for the fetch. Never raises for a failed one."""
         await self.keys.refresh_for_request()
-        if self.then is not None:
-            self._asked = self.then()
-        if self._asked is not None:
-            await self._asked.ready()
 
 
 Need = NeedKeys | NeedIntrospection
 
 
 class Validator:
-    """Turns tokens into claims."""
+    """Validates the tokens of the trusted issuers."""
 
     def __init__(self, issuers: Iterable[TrustedIssuer], cache: TokenCache, metrics: Metrics) -> None:
         issuers = tuple(issuers)
         self._issuers = {issuer.settings.issuer: issuer for issuer in issuers}
+        self._servers = Servers([each.introspector for each in issuers if each.introspector is not None])
         self._cache = cache
         self._metrics = metrics
-        self._servers = Servers([each.introspector for each in issuers if each.introspector is not None])
 
-    def claims_of(
-        self,
-        text: str,
-        now: float,
-        accepted: frozenset[str] | None = None,
-        *,
-        may_fetch: bool,
-        answers: Answers = (),
-    ) -> ValidatedToken | Need:
-        """The validated access token; what is missing only when ``may_fetch``.
+    def validate(
+        self, token: str, now: float, accepted: frozenset[str] | None, attempt: Attempt
+    ) -> ValidatedToken | NeedKeys | NeedIntrospection:
+        """The validated access token, or what has to be fetched to validate it.
 
-        ``accepted`` are the names of the issuers that are asked about a token that is opaque, None for all; ``answers``
-        are those that were waited for.
+        ``accepted`` names the issuers that an opaque token may come from, None for all.
 
         Raises:
-            Rejected: with the reason why the token is not to be believed.
+            Rejected: with the reason why the token is not accepted.
         """
-        digest = digest_of(text)
-        entry = self._cache.get(digest, now)
-        if entry is not None:
+        digest = digest_of(token)
+        cached = self._cache.get(digest, now)
+        if cached is not None:
             self._metrics.token_cache_hit()
-            return self._confirmed(text, digest, entry.token, now, may_fetch=may_fetch, answers=answers)
-        servers = self._servers.accepted(accepted)
-        if servers and not jws.is_jwt(text):
-            return claims_of_opaque(text, digest, servers, now, may_fetch=may_fetch, answers=answers)
-        if may_fetch:  # the second look at one request is no second miss
+            return self._if_active(token, digest, cached.token, now, attempt)
+        servers = self.servers_for_opaque(token, accepted)
+        if servers:
+            return query(token, digest, servers, now, attempt)
+        if attempt.fetch_keys:  # a later attempt for the same request is no second miss
             self._metrics.token_cache_miss()
-        token = self._verified(text, digest, now, may_fetch=may_fetch)
-        if isinstance(token, NeedKeys):
-            return token
-        return self._confirmed(text, digest, token, now, may_fetch=may_fetch, answers=answers)
-
-    def asks_about(self, token: str, accepted: frozenset[str] | None) -> bool:
-        """Whether a token is opaque and there is somebody to ask about it among these issuers."""
-        return bool(self._servers.accepted(accepted)) and not jws.is_jwt(token)
-
-    def confirms(self, claims: Claims) -> bool:
-        """Whether a verified JWT with these claims is asked about too."""
-        return self._servers.confirming(claims.issuer) is not None
-
-    def _verified(self, text: str, digest: bytes, now: float, *, may_fetch: bool) -> ValidatedToken | NeedKeys:
-        """A JWT, validated by its signature and its issuer's settings."""
-        token_parts = jws.parse(text)
-        issuer = self.issuer_of(token_parts)
-        key = self.verify(token_parts, issuer, now, may_fetch=may_fetch)
+        parsed = jws.parse(token)
+        issuer = self.issuer_of(parsed)
+        key = self.verify(parsed, issuer, now, attempt)
         if isinstance(key, NeedKeys):
-            server = self._servers.confirming(issuer.settings.label)
-            if server is not None:
-                key.then = partial(self._then, text, digest, server)
             return key
-        token = ValidatedToken(validate(issuer.settings, token_parts.header, token_parts.unverified_claims, now))
-        self._remember(digest, token, issuer, key, now)
-        return token
+        validated = ValidatedToken(validate_claims(issuer.settings, parsed.header, parsed.unverified_claims, now))
+        self._put(digest, validated, issuer, key, now)
+        return self._if_active(token, digest, validated, now, attempt)
 
-    def _confirmed(
-        self, text: str, digest: bytes, token: ValidatedToken, now: float, *, may_fetch: bool, answers: Answers
-    ) -> ValidatedToken | NeedIntrospection:
-        """A verified JWT, once its issuer also says that it is active, where it is to be asked."""
-        server = self._servers.confirming(token.claims.issuer)
-        if server is None:
-            return token
-        return claims_of_verified(text, digest, token, server, now, may_fetch=may_fetch, answers=answers)
-
-    def _then(self, text: str, digest: bytes, server: Introspector) -> NeedIntrospection | None:
-        """What else a token needs whose keys were fetched: nothing where they did not help it."""
-        try:
-            token = self._verified(text, digest, server.clock(), may_fetch=False)
-        except Rejected:
-            return None
-        return None if isinstance(token, NeedKeys) else NeedIntrospection(text, digest, (server,), token.claims)
+    def servers_for_opaque(self, token: str, accepted: frozenset[str] | None) -> tuple[Introspector, ...]:
+        """The servers to query about an opaque token; none for a JWT."""
+        servers = self._servers.of_issuers(accepted)
+        return () if servers and jws.is_jwt(token) else servers
 
     def issuer_of(self, token: Jws) -> TrustedIssuer:
-        """Whose token it says it is, if that issuer accepts its algorithm.
+        """The configured issuer that the token names, if it accepts the token's algorithm.
 
         Raises:
-            Rejected: ``unknown_issuer`` or ``unsupported_algorithm``; ``unknown_key`` where the issuer has none at all.
+            Rejected: ``unknown_issuer`` or ``unsupported_algorithm``; ``unknown_key`` if the issuer has no keys at all.
         """
         if token.algorithm not in ALGORITHMS:
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, f"alg is {quoted(token.algorithm)}")
@@ -175,13 +127,13 @@ class Validator:
             raise Rejected(Reason.UNKNOWN_KEY, f"{issuer.settings.label} has no keys: its tokens are opaque")
         return issuer
 
-    def verify(self, token: Jws, issuer: TrustedIssuer, now: float, *, may_fetch: bool) -> Key | NeedKeys:
-        """The issuer's key by which the signature verifies.
+    def verify(self, token: Jws, issuer: TrustedIssuer, now: float, attempt: Attempt) -> Key | NeedKeys:
+        """The issuer's key that verifies the signature.
 
         Raises:
-            Rejected: when there is none, or when the keys are not available.
+            Rejected: if none does, or the keys are not available.
         """
-        named = issuer.keys.find(token.kid, now, may_fetch=may_fetch)
+        named = issuer.keys.find(token.kid, now, may_fetch=attempt.fetch_keys)
         if isinstance(named, NoKey):
             return self._without_key(named, token, issuer, now)
         fitting = [key for key in named if token.algorithm in key.algorithms]
@@ -206,8 +158,22 @@ class Validator:
                     retry_after=issuer.keys.retry_after(now),
                 )
 
-    def _remember(self, digest: bytes, token: ValidatedToken, issuer: TrustedIssuer, key: Key, now: float) -> None:
+    def _put(self, digest: bytes, token: ValidatedToken, issuer: TrustedIssuer, key: Key, now: float) -> None:
         key_set = issuer.keys.current(now)
         if key_set is not None:
             until = valid_until(issuer.settings, token.claims)
             self._cache.put(digest, Entry(token, until, issuer.keys, key, key_set), now)
+
+    def _if_active(
+        self, token: str, digest: bytes, validated: ValidatedToken, now: float, attempt: Attempt
+    ) -> ValidatedToken | NeedIntrospection:
+        """A validated JWT, if it is active at its issuer's introspection server or need not be."""
+        server = self._servers.for_jwts_of(validated.claims.issuer)
+        if server is None:
+            return validated
+        found = query(token, digest, (server,), now, attempt, validated.claims)
+        return found if isinstance(found, NeedIntrospection) else validated
+
+    def must_be_active(self, claims: Claims) -> bool:
+        """Whether a verified JWT with these claims also has to be active at its issuer's introspection server."""
+        return self._servers.for_jwts_of(claims.issuer) is not None

@@ -385,7 +385,13 @@ def test_color_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) ->
     ("mode", "token", "answer", "reason", "told"),
     [
         ("opaque", "an-opaque-token", said(iat=None, exp=4_000_000_000), "ok", "active, says main: subject 'u1'"),
-        ("opaque", "an-opaque-token", {"active": False}, "inactive", "does not say that the token is active"),
+        (
+            "opaque",
+            "an-opaque-token",
+            {"active": False},
+            "inactive",
+            "active is not true in the introspection response",
+        ),
         ("opaque", "an-opaque-token", said(exp=1), "expired", "exp has passed"),
         ("opaque", "an-opaque-token", None, "introspection_unavailable", "answered with status 404"),
         ("opaque", "an:opaque-token", said(), "malformed_token", "neither a JWT nor"),
@@ -395,7 +401,7 @@ def test_color_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) ->
             good(iat=None, exp=4_000_000_000),
             {"active": False},
             "inactive",
-            "does not say that the token is active",
+            "active is not true in the introspection response",
         ),
         ("always", good(iat=None, exp=1), {"active": True}, "expired", ""),
     ],

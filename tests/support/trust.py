@@ -17,6 +17,7 @@ from authz_service.core.upstream import UpstreamHeaders
 from authz_service.keys.cache import KeyCache
 from authz_service.rules.policy import Policy
 from authz_service.telemetry.metrics import Metrics
+from authz_service.tokens.attempt import LAST
 from authz_service.tokens.jwt.cache import TokenCache
 from authz_service.tokens.validator import TrustedIssuer, Validator
 from support.key_source import FakeSource
@@ -85,7 +86,7 @@ class Trust:
         self.sources[ISSUER].published = jwks(*keys)
 
     def validated(self, token: str, now: float = NOW) -> ValidatedToken:
-        found = self.validator.claims_of(token, now, may_fetch=False)
+        found = self.validator.validate(token, now, None, LAST)
         assert isinstance(found, ValidatedToken)
         return found
 

@@ -12,6 +12,7 @@ from jwt.algorithms import RSAAlgorithm
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from authz_service.keys.keyset import MAX_CANDIDATES
+from authz_service.tokens.attempt import FIRST
 from authz_service.tokens.validator import NeedKeys
 from support.signing import Signer
 from support.trust import ED, ES, ISSUER, NOW, OTHER, PS, PUBLISHED, RS, STRANGER, THEIRS, Trust, claims, good
@@ -105,7 +106,7 @@ def test_a_token_without_kid_is_tried_against_a_few_keys_and_no_more() -> None:
 
 def test_an_unknown_kid_asks_for_the_keys_of_the_issuer_that_the_token_names_and_of_no_other() -> None:
     trust = Trust()
-    need = trust.validator.claims_of(STRANGER.sign(claims()), NOW, may_fetch=True)
+    need = trust.validator.validate(STRANGER.sign(claims()), NOW, None, FIRST)
     assert need == NeedKeys(trust.issuers[0].keys)
 
 
@@ -123,7 +124,7 @@ def test_an_unknown_kid_asks_for_the_keys_of_the_issuer_that_the_token_names_and
 )
 def test_what_no_fetch_could_make_good_causes_none(token: str, reason: Reason) -> None:
     with pytest.raises(Rejected) as rejected:
-        Trust().validator.claims_of(token, NOW, may_fetch=True)
+        Trust().validator.validate(token, NOW, None, FIRST)
     assert rejected.value.reason is reason
 
 
@@ -151,7 +152,7 @@ def test_a_remembered_token_is_verified_once() -> None:
 
 def test_a_request_that_has_to_wait_for_keys_is_one_miss_and_not_two() -> None:
     trust = Trust()
-    need = trust.validator.claims_of(STRANGER.sign(claims()), NOW, may_fetch=True)
+    need = trust.validator.validate(STRANGER.sign(claims()), NOW, None, FIRST)
     assert isinstance(need, NeedKeys)
     assert trust.reason(STRANGER.sign(claims())) == "unknown_key"
     assert trust.metrics.registry.get_sample_value("authz_token_cache_lookups_total", {"result": "miss"}) == 1

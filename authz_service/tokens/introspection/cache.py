@@ -13,7 +13,7 @@ from authz_service.core.bounded import BoundedMap, Bounds
 from authz_service.core.footprint import footprint
 
 if TYPE_CHECKING:
-    from authz_service.tokens.introspection.response import Answer
+    from authz_service.tokens.introspection.response import IntrospectionResponse
 
 # This part of the bytes is for tokens that are not acceptable, and as much for digests of proven ones: both are small.
 _SMALL_SHARE = 8
@@ -21,15 +21,15 @@ _OVERHEAD = 128  # bytes of an answer and its times
 _PROVEN = 256  # bytes of a digest and its places in dictionaries
 
 
-class AnswerCache:
+class IntrospectionCache:
     """The answers of one server. The oldest of its kind is evicted first."""
 
     def __init__(self, bounds: Bounds) -> None:
         """So many acceptable tokens and as many others may be remembered, and so many bytes of all of them."""
         small = Bounds(bounds.max_entries, bounds.max_bytes // _SMALL_SHARE)
         large = Bounds(bounds.max_entries, bounds.max_bytes - 2 * small.max_bytes)
-        self._active: BoundedMap[bytes, Answer] = BoundedMap(large)
-        self._others: BoundedMap[bytes, Answer] = BoundedMap(small)
+        self._active: BoundedMap[bytes, IntrospectionResponse] = BoundedMap(large)
+        self._others: BoundedMap[bytes, IntrospectionResponse] = BoundedMap(small)
         self._proven: BoundedMap[bytes, None] = BoundedMap(small)
 
     def __len__(self) -> int:
@@ -49,7 +49,7 @@ class AnswerCache:
         """Whether the token was acceptable when it was last asked about, however long ago."""
         return digest in self._proven
 
-    def get(self, digest: bytes, now: float) -> Answer | None:
+    def get(self, digest: bytes, now: float) -> IntrospectionResponse | None:
         """The answer, unless its time has passed, or has not come since the clock was set back."""
         answer = self._active.get(digest) or self._others.get(digest)
         if answer is None or answer.since <= now < answer.until:
@@ -57,7 +57,7 @@ class AnswerCache:
         self._forget(digest)
         return None
 
-    def fill(self, older: AnswerCache) -> None:
+    def copy_from(self, older: IntrospectionCache) -> None:
         """Take over what another one holds, as far as there is room."""
         for digest in older._proven:
             self._proven.put(digest, None, _PROVEN)
@@ -65,7 +65,7 @@ class AnswerCache:
             for digest, answer in answers.items():
                 self._put(digest, answer, answers.size(digest))
 
-    def put(self, digest: bytes, answer: Answer) -> None:
+    def put(self, digest: bytes, answer: IntrospectionResponse) -> None:
         """Remember an answer until its end."""
         self._forget(digest)
         if isinstance(answer.outcome, tuple):
@@ -77,7 +77,7 @@ class AnswerCache:
         if answer.until > answer.since:
             self._put(digest, answer, _OVERHEAD + size)
 
-    def _put(self, digest: bytes, answer: Answer, size: int) -> None:
+    def _put(self, digest: bytes, answer: IntrospectionResponse, size: int) -> None:
         if isinstance(answer.outcome, tuple):
             self._others.put(digest, answer, size)
             return

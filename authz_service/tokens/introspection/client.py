@@ -19,7 +19,7 @@ from authz_service.keys.keyset import MAX_CANDIDATES
 from authz_service.providers.client import ProviderClient, retry_after
 from authz_service.providers.discovery import Discovery
 from authz_service.providers.urls import shown
-from authz_service.tokens.introspection.introspector import ClientRefused, Forbidden, QuestionRefused
+from authz_service.tokens.introspection.introspector import ClientRefused, Forbidden, RequestRefused
 from authz_service.tokens.jwt import jws
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class HttpClient:
             case HTTPStatus.BAD_REQUEST:
                 return _of_bad_request(cause, response.body)
             case HTTPStatus.REQUEST_ENTITY_TOO_LARGE | HTTPStatus.UNPROCESSABLE_ENTITY:
-                return QuestionRefused(cause)
+                return RequestRefused(cause)
             case _:
                 return FetchFailed(cause, retry_after=retry_after(response.headers.get("retry-after"), self._clock()))
 
@@ -228,8 +228,8 @@ def _of_bad_request(cause: str, body: bytes) -> FetchFailed:
     if said in ("invalid_client", "unauthorized_client"):  # compared one by one: it may be a list
         return ClientRefused(f"{cause}, {said}: look at client_id, its secret or key, and auth_method")
     if said == "unsupported_token_type":  # RFC 7009 section 2.2.1
-        return QuestionRefused(f"{cause}, unsupported_token_type: it cannot be asked about such tokens")
-    return QuestionRefused(cause)
+        return RequestRefused(f"{cause}, unsupported_token_type: it cannot be asked about such tokens")
+    return RequestRefused(cause)
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -17,9 +17,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from authz_service.core.errors import FetchFailed
 from authz_service.telemetry.logs import fields
 from authz_service.tokens.introspection.breaker import Breaker, Permit, State, whole_seconds
-from authz_service.tokens.introspection.cache import AnswerCache
+from authz_service.tokens.introspection.cache import IntrospectionCache
 from authz_service.tokens.introspection.limiter import Limiter
-from authz_service.tokens.introspection.response import Answer, Unavailable, judge
+from authz_service.tokens.introspection.response import (
+    IntrospectionFailure,
+    IntrospectionResponse,
+    IntrospectionResult,
+    evaluate,
+)
 
 if TYPE_CHECKING:
     import logging
@@ -48,7 +53,7 @@ class Forbidden(FetchFailed):
     """Status 403: it does not let this client ask, or something in front of it dislikes the token."""
 
 
-class QuestionRefused(FetchFailed):
+class RequestRefused(FetchFailed):
     """The server works, and does not answer this question: nothing to leave it alone for."""
 
 
@@ -69,7 +74,7 @@ class Client(Protocol):
         """Let go of connections."""
 
 
-class Call:
+class IntrospectionRequest:
     """One call about a token, and who waits for it."""
 
     task: asyncio.Task[None]
@@ -80,21 +85,21 @@ class Call:
         self.verified = verified
         self.permit = permit
         self.proven = proven
-        self._waiting: set[asyncio.Future[Answer | Unavailable]] = set()
-        self._ended: Answer | Unavailable | None = None
+        self._waiting: set[asyncio.Future[IntrospectionResult]] = set()
+        self._ended: IntrospectionResult | None = None
 
-    async def outcome(self) -> Answer | Unavailable:
+    async def outcome(self) -> IntrospectionResult:
         """Wait for it. A future for each who waits, so that thousands may come and go at no cost to each other."""
         if self._ended is not None:
             return self._ended
-        mine: asyncio.Future[Answer | Unavailable] = asyncio.get_running_loop().create_future()
+        mine: asyncio.Future[IntrospectionResult] = asyncio.get_running_loop().create_future()
         self._waiting.add(mine)
         try:
             return await mine
         finally:
             self._waiting.discard(mine)
 
-    def end(self, outcome: Answer | Unavailable) -> None:
+    def end(self, outcome: IntrospectionResult) -> None:
         """It ended so, for all who wait, and for who joined it and comes to wait now."""
         self._ended = outcome
         for waiting in self._waiting:
@@ -128,8 +133,8 @@ class Introspector:
         self._metrics = metrics
         self._logger = logger
         self._timer = timer
-        self._cache = AnswerCache(remembered)
-        self._calls: dict[bytes, Call] = {}
+        self._cache = IntrospectionCache(remembered)
+        self._calls: dict[bytes, IntrospectionRequest] = {}
         self._under_way = {True: 0, False: 0}  # calls about proven tokens, and about others
         self._limiter = Limiter(settings.max_concurrent, lambda: self._cache.proven)
         self._in_flight = 0
@@ -148,27 +153,27 @@ class Introspector:
 
     # Reading: what a decision calls.
 
-    def look(self, digest: bytes, now: float) -> Answer | None:
+    def cached(self, digest: bytes, now: float) -> IntrospectionResponse | None:
         """What is remembered of the token with this digest."""
         answer = self._cache.get(digest, now)
         if answer is not None:
             self._metrics.cache_hit()
         return answer
 
-    def under_way(self, digest: bytes) -> Call | None:
-        """The call about the token with this digest, for ``ask``."""
+    def in_flight(self, digest: bytes) -> IntrospectionRequest | None:
+        """The call about the token with this digest, for ``introspect``."""
         return self._calls.get(digest)
 
-    def remember(self, older: Introspector) -> None:
+    def copy_cache_of(self, older: Introspector) -> None:
         """Take over what an older one remembers, if it judged by the same settings."""
         if older.issuer == self.issuer:
-            self._cache.fill(older._cache)
+            self._cache.copy_from(older._cache)
 
     # Asking.
 
-    async def ask(
-        self, token: str, digest: bytes, verified: Claims | None = None, joined: Call | None = None
-    ) -> Answer | Unavailable:
+    async def introspect(
+        self, token: str, digest: bytes, verified: Claims | None = None, joined: IntrospectionRequest | None = None
+    ) -> IntrospectionResult:
         """What the server says, by the one call under way for this token, which is begun when there is none.
 
         ``verified`` are the claims of a JWT whose signature was verified. ``joined`` is the call that was under way
@@ -178,12 +183,12 @@ class Introspector:
         call = joined or self._calls.get(digest)
         if call is None:
             begun = self._begin(token, digest, verified)
-            if isinstance(begun, Unavailable):
+            if isinstance(begun, IntrospectionFailure):
                 return begun
             call = begun
         return await call.outcome()
 
-    def _begin(self, token: str, digest: bytes, verified: Claims | None) -> Call | Unavailable:
+    def _begin(self, token: str, digest: bytes, verified: Claims | None) -> IntrospectionRequest | IntrospectionFailure:
         proven = verified is not None or self._cache.is_proven(digest)
         if self._under_way[proven] >= 2 * self.settings.max_concurrent:
             return self._refused("full")
@@ -191,12 +196,12 @@ class Introspector:
         if permit is None:
             return self._refused("open")
         self._under_way[proven] += 1
-        call = self._calls[digest] = Call(token, digest, verified, permit, proven=proven)
+        call = self._calls[digest] = IntrospectionRequest(token, digest, verified, permit, proven=proven)
         call.task = asyncio.create_task(self._run(call), name=f"introspection at {self.issuer.label}")
         return call
 
-    async def _run(self, call: Call) -> None:
-        outcome: Answer | Unavailable | None = None
+    async def _run(self, call: IntrospectionRequest) -> None:
+        outcome: IntrospectionResult | None = None
         try:
             await self._wait_until(call.permit.at)
             async with self._limiter.slot(proven=call.proven):
@@ -213,7 +218,7 @@ class Introspector:
             await asyncio.sleep(at - now)
         self._probe(max(at, now))
 
-    async def _asked(self, call: Call) -> Answer | Unavailable:
+    async def _asked(self, call: IntrospectionRequest) -> IntrospectionResult:
         if not self._breaker.holds(call.permit):
             return self._refused("open")
         try:
@@ -224,7 +229,7 @@ class Introspector:
         self._succeeded(call.permit)
         return answer
 
-    async def _answer(self, token: str, verified: Claims | None) -> Answer:
+    async def _answer(self, token: str, verified: Claims | None) -> IntrospectionResponse:
         """What the server says of a token.
 
         Raises:
@@ -234,7 +239,7 @@ class Introspector:
         self._in_flight += 1
         try:
             said = await self._client.introspect(token)
-            answer = judge(self.issuer, self.settings, said, verified, self.clock())
+            answer = evaluate(self.issuer, self.settings, said, verified, self.clock())
         except FetchFailed:
             self._metrics.called("failure", self._timer() - started)
             raise
@@ -255,8 +260,8 @@ class Introspector:
             self._logger.info("introspection works again", extra=fields(issuer=self.issuer.label))
         self._tell_state()
 
-    def _failed(self, failure: FetchFailed, call: Call) -> Unavailable:
-        if not isinstance(failure, QuestionRefused):
+    def _failed(self, failure: FetchFailed, call: IntrospectionRequest) -> IntrospectionFailure:
+        if not isinstance(failure, RequestRefused):
             urgent = failure.retry_after > 0 or isinstance(failure, ClientRefused)
             self._breaker.failed(call.permit, call.digest, urgent=urgent)
         self._successes = 0
@@ -264,13 +269,13 @@ class Introspector:
         self._probe(self._timer())
         return self._unavailable(str(failure), failure.retry_after)
 
-    def _refused(self, reason: Refused) -> Unavailable:
+    def _refused(self, reason: Refused) -> IntrospectionFailure:
         self._metrics.refused(reason)
         return self._unavailable(_REFUSALS[reason])
 
-    def _unavailable(self, cause: str, retry_after: float = 0.0) -> Unavailable:
+    def _unavailable(self, cause: str, retry_after: float = 0.0) -> IntrospectionFailure:
         wait = max(self._breaker.wait(self._timer()), min(retry_after, _MAX_RETRY_AFTER))
-        return Unavailable(f"introspection at {self.issuer.label}: {cause}", whole_seconds(wait))
+        return IntrospectionFailure(f"introspection at {self.issuer.label}: {cause}", whole_seconds(wait))
 
     # Probing: what only the server has a part in.
 
@@ -302,7 +307,7 @@ class Introspector:
     async def _failure_of_probe(self) -> FetchFailed | None:
         try:
             await self._answer(secrets.token_urlsafe(_PROBE_BYTES), None)
-        except QuestionRefused:
+        except RequestRefused:
             return None
         except FetchFailed as failure:
             return failure

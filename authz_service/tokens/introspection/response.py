@@ -1,7 +1,9 @@
-"""What an introspection server says of a token (RFC 7662 section 2.2), judged like a token.
+"""Evaluating what an introspection server responds about a token (RFC 7662 section 2.2).
 
-Law: pure. ``active`` allows nothing by itself: it must be exactly true, and then all that an issuer's settings want of
-a token is wanted of the answer. What is made of an answer holds for every rule, and is never a decision.
+No I/O, and no decision about a request: a result holds for every rule.
+
+Invariants:
+- ``active`` accepts a token only if it is exactly ``true`` and the response passes the validation of a JWT's claims.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from authz_service.core.claims import ValidatedToken
 from authz_service.core.errors import Rejected
 from authz_service.core.members import numeric_date, optional_str
 from authz_service.core.reasons import Reason
-from authz_service.tokens.jwt.claims import valid_until, validate
+from authz_service.tokens.jwt.claims import valid_until, validate_claims
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,19 +25,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What is known of a token by introspection: the validated token, or why it was refused."""
+class IntrospectionResponse:
+    """An evaluated response: the validated token, or why it is rejected."""
 
-    active: bool  # whether the server said so; a token that is active may be unacceptable all the same
+    active: bool  # as the server responded; an active token may be rejected all the same
     outcome: ValidatedToken | tuple[Reason, str]
-    since: float  # seconds since the epoch
-    until: float  # it is not remembered from here on
+    since: float  # seconds since the epoch: when it was received
+    until: float  # when it leaves the cache
 
     def token(self) -> ValidatedToken:
-        """The token, if it is acceptable.
+        """The validated token.
 
         Raises:
-            Rejected: with the reason why it is not.
+            Rejected: if it is rejected.
         """
         if isinstance(self.outcome, tuple):
             raise Rejected(*self.outcome)
@@ -43,81 +45,85 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Unavailable:
-    """The server could not be asked, and why. Asking again may help after ``retry_after`` seconds."""
+class IntrospectionFailure:
+    """No response, and why. Another request may succeed after ``retry_after`` seconds."""
 
     cause: str
     retry_after: int
 
 
-def judge(
-    issuer: Issuer, settings: Introspection, said: Mapping[str, Any], verified: Claims | None, now: float
-) -> Answer:
-    """What becomes of what the server said; ``verified`` are the claims of a JWT whose signature was verified."""
-    active = said.get("active") is True
-    said = _without_nulls(issuer, said)
+IntrospectionResult = IntrospectionResponse | IntrospectionFailure
+
+
+def evaluate(
+    issuer: Issuer, settings: Introspection, body: Mapping[str, Any], verified: Claims | None, now: float
+) -> IntrospectionResponse:
+    """Evaluate a response body. ``verified`` are the claims of a JWT whose signature was verified, None if opaque."""
+    active = body.get("active") is True
+    body = _without_nulls(issuer, body)
     try:
         if active and verified is None:
-            return _of_opaque(issuer, settings, said, now)
+            return _evaluate_opaque(issuer, settings, body, now)
         if active and verified is not None:
-            return _of_verified(issuer, settings, said, verified, now)
-        outcome = Reason.INACTIVE, f"{issuer.label} does not say that the token is active"
+            return _evaluate_verified(issuer, settings, body, verified, now)
+        outcome = Reason.INACTIVE, f"{issuer.label}: active is not true in the introspection response"
     except Rejected as rejected:
         outcome = rejected.reason, rejected.cause
-    return Answer(active, outcome, since=now, until=now + settings.negative_cache_ttl)
+    return IntrospectionResponse(active, outcome, since=now, until=now + settings.negative_cache_ttl)
 
 
-def _without_nulls(issuer: Issuer, said: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The members that an answer has. All but ``active`` are optional, and many a server writes null for none.
+def _without_nulls(issuer: Issuer, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Drop members that are null: all but ``active`` are optional, and many servers write null for an absent one.
 
-    Taken for absent, a null meets no condition and lifts none that is required; what marks another kind of token marks
-    it even so.
+    An absent member meets no condition and no requirement. The markers of other kinds of tokens count even when null.
     """
-    marks = (*issuer.id_token_markers, "events")
-    return {name: value for name, value in said.items() if value is not None or name in marks}
+    markers = (*issuer.id_token_markers, "events")
+    return {name: value for name, value in body.items() if value is not None or name in markers}
 
 
-def _of_opaque(issuer: Issuer, settings: Introspection, said: Mapping[str, Any], now: float) -> Answer:
-    members = dict(said)
-    if "iss" not in members:  # optional in an answer, whose sender is known
+def _evaluate_opaque(
+    issuer: Issuer, settings: Introspection, body: Mapping[str, Any], now: float
+) -> IntrospectionResponse:
+    members = dict(body)
+    if "iss" not in members:  # optional in a response, and the server is the issuer's
         members["iss"] = issuer.issuer
     if "token_type" in members and optional_str(members, "token_type").lower() != "bearer":
-        raise Rejected(Reason.WRONG_TOKEN_TYPE, "token_type in the answer is not Bearer")
-    claims = validate(issuer, None, members, now)
+        raise Rejected(Reason.WRONG_TOKEN_TYPE, "token_type in the introspection response is not Bearer")
+    claims = validate_claims(issuer, None, members, now)
     until = min(now + settings.cache_ttl, numeric_date(members, "exp", now), valid_until(issuer, claims))
-    return Answer(active=True, outcome=ValidatedToken(claims), since=now, until=until)
+    return IntrospectionResponse(active=True, outcome=ValidatedToken(claims), since=now, until=until)
 
 
-def _of_verified(
-    issuer: Issuer, settings: Introspection, said: Mapping[str, Any], verified: Claims, now: float
-) -> Answer:
-    """Who it is stands in the JWT; an answer that speaks of somebody else does not speak of this token."""
-    known = {"iss": issuer.issuer, "sub": verified.subject, "client_id": verified.client_id}
-    for name, value in known.items():
-        told = said.get(name)
-        if value and told is not None and told != value:
-            raise Rejected(Reason.INACTIVE, f"{name} in the answer is not the token's")
-    expires = numeric_date(said, "exp", now + settings.cache_ttl)
+def _evaluate_verified(
+    issuer: Issuer, settings: Introspection, body: Mapping[str, Any], verified: Claims, now: float
+) -> IntrospectionResponse:
+    """The JWT's own claims apply. A response that contradicts them is about another token."""
+    expected = {"iss": issuer.issuer, "sub": verified.subject, "client_id": verified.client_id}
+    for name, value in expected.items():
+        seen = body.get(name)
+        if value and seen is not None and seen != value:
+            raise Rejected(Reason.INACTIVE, f"{name} in the introspection response differs from the JWT's")
+    expires = numeric_date(body, "exp", now + settings.cache_ttl)
     if now >= expires + issuer.leeway:
-        raise Rejected(Reason.INACTIVE, "exp in the answer has passed")
-    return Answer(
-        active=True, outcome=ValidatedToken(verified), since=now, until=min(now + settings.cache_ttl, expires)
-    )
+        raise Rejected(Reason.INACTIVE, f"exp in the introspection response has passed (leeway {issuer.leeway:g} s)")
+    until = min(now + settings.cache_ttl, expires)
+    return IntrospectionResponse(active=True, outcome=ValidatedToken(verified), since=now, until=until)
 
 
-def conclude(answers: Sequence[Answer | Unavailable]) -> ValidatedToken:
-    """What several servers make of one token: the first that says it is active decides.
+def conclude(results: Sequence[IntrospectionResult]) -> ValidatedToken:
+    """Combine the results of several servers for one token: the first active response decides.
 
     Raises:
-        Rejected: ``introspection_unavailable`` where nobody says so and somebody could not be asked; else ``inactive``,
-            or why the token that is active is not acceptable.
+        Rejected: ``introspection_unavailable`` if no response is active and a server failed; else ``inactive``, or the
+            reason why the active token is rejected.
     """
-    for answer in answers:
-        if isinstance(answer, Answer) and answer.active:
-            return answer.token()
-    missing = [answer for answer in answers if isinstance(answer, Unavailable)]
-    if missing:
-        wait = min(answer.retry_after for answer in missing)
-        raise Rejected(Reason.INTROSPECTION_UNAVAILABLE, missing[0].cause, retry_after=wait)
-    told = {answer.outcome[1] for answer in answers if isinstance(answer, Answer) and isinstance(answer.outcome, tuple)}
-    raise Rejected(Reason.INACTIVE, "; ".join(sorted(told)))
+    for result in results:
+        if isinstance(result, IntrospectionResponse) and result.active:
+            return result.token()
+    failures = [result for result in results if isinstance(result, IntrospectionFailure)]
+    if failures:
+        wait = min(failure.retry_after for failure in failures)
+        raise Rejected(Reason.INTROSPECTION_UNAVAILABLE, failures[0].cause, retry_after=wait)
+    outcomes = [result.outcome for result in results if isinstance(result, IntrospectionResponse)]
+    causes = {outcome[1] for outcome in outcomes if isinstance(outcome, tuple)}
+    raise Rejected(Reason.INACTIVE, "; ".join(sorted(causes)))

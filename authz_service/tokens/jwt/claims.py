@@ -29,7 +29,7 @@ _NUMBERS = ("exp", "nbf", "iat")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
-def validate(issuer: Issuer, header: _Header, members: Mapping[str, Any], now: float) -> Claims:
+def validate_claims(issuer: Issuer, header: _Header, members: Mapping[str, Any], now: float) -> Claims:
     """The claims of a token whose signature was verified; or, without a header, those that its issuer told of it.
 
     Raises:

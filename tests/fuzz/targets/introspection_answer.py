@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from authz_service.config.model import Introspection, Issuer
 from authz_service.core import strict_json
-from authz_service.tokens.introspection.response import Answer, judge
-from authz_service.tokens.jwt.claims import validate
+from authz_service.tokens.introspection.response import IntrospectionResponse, evaluate
+from authz_service.tokens.jwt.claims import validate_claims
 from fuzz.issuers import AUDIENCE, LEEWAY, MAIN, NOW, claims
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _issuer() -> tuple[Issuer, Introspection, Claims]:
         {"issuer": MAIN, "name": "main", "audiences": [AUDIENCE], "introspection": introspection}
     )
     assert issuer.introspection is not None
-    return issuer, issuer.introspection, validate(issuer, {"alg": "EdDSA", "typ": "at+jwt"}, claims(), NOW)
+    return issuer, issuer.introspection, validate_claims(issuer, {"alg": "EdDSA", "typ": "at+jwt"}, claims(), NOW)
 
 
 def run(data: bytes) -> str:
@@ -55,7 +55,7 @@ def run(data: bytes) -> str:
     if not isinstance(members, dict):
         return "not an object"
     issuer, settings, verified = _issuer()
-    answer = judge(issuer, settings, members, verified if is_jwt else None, NOW)
+    answer = evaluate(issuer, settings, members, verified if is_jwt else None, NOW)
     if isinstance(answer.outcome, tuple):
         assert answer.until <= NOW + settings.negative_cache_ttl
         return answer.outcome[0].value
@@ -70,7 +70,7 @@ def run(data: bytes) -> str:
     return "opaque active"
 
 
-def _require_active(answer: Answer, members: dict[str, Any]) -> None:
+def _require_active(answer: IntrospectionResponse, members: dict[str, Any]) -> None:
     assert members["active"] is True
     assert answer.active
     assert answer.until <= NOW + 30

@@ -21,6 +21,7 @@ import jwt
 
 from authz_service.core.claims import Claims, ValidatedToken
 from authz_service.core.errors import Rejected
+from authz_service.tokens.attempt import LAST
 from authz_service.tokens.jwt import jws
 from fuzz.issuers import AUDIENCE, ISSUERS, LEEWAY, NOW, SIGNERS, signing_inputs
 from fuzz.sidecar import now, sidecar
@@ -82,13 +83,13 @@ def _run_signed(signer: Signer, header: bytes, payload: bytes) -> str:
 def _claims(token: str) -> tuple[Claims | None, str]:
     sidecar().forget()
     try:
-        found = sidecar().validator.claims_of(token, now(), may_fetch=False)
+        found = sidecar().validator.validate(token, now(), None, LAST)
     except Rejected as rejected:
         quoted = [part for part in token.split(".") if len(part) >= _MIN_SECRET and part in rejected.cause]
         assert not [part for part in quoted if part not in _decoded(token)]  # a claim may hold one by itself
         return None, rejected.reason.value
     assert isinstance(found, ValidatedToken)
-    assert sidecar().validator.claims_of(token, now(), may_fetch=False) == found  # as it is remembered
+    assert sidecar().validator.validate(token, now(), None, LAST) == found  # as it is remembered
     return found.claims, "accepted"
 
 

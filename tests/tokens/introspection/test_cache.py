@@ -11,15 +11,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from authz_service.core.bounded import BoundedMap, Bounds
 from authz_service.core.claims import Claims, ValidatedToken
 from authz_service.core.reasons import Reason
-from authz_service.tokens.introspection.cache import AnswerCache
-from authz_service.tokens.introspection.response import Answer, judge
+from authz_service.tokens.introspection.cache import IntrospectionCache
+from authz_service.tokens.introspection.response import IntrospectionResponse, evaluate
 from tokens.introspection.servers import issuer_with
 
 TOKEN = ValidatedToken(Claims("main", "u", "c", frozenset(), frozenset(), "", {}))
 REFUSED = (Reason.INACTIVE, "a cause")
 
 
-def contents(cache: AnswerCache) -> list[list[Any]]:
+def contents(cache: IntrospectionCache) -> list[list[Any]]:
     return [[*each.items()] for each in (cache._active, cache._others, cache._proven)]
 
 
@@ -30,14 +30,14 @@ class Story(RuleBasedStateMachine):
     def begin(self, max_entries: int) -> None:
         self.max_entries = max_entries
         self.bounds = Bounds(max_entries, 1 << 20)
-        self.cache = AnswerCache(self.bounds)
+        self.cache = IntrospectionCache(self.bounds)
         self.now = 100.0
-        self.newest: dict[bytes, Answer] = {}
+        self.newest: dict[bytes, IntrospectionResponse] = {}
 
     @rule(token=st.integers(0, 5), seconds=st.sampled_from([-5, 0, 5, 50]), good=st.booleans(), active=st.booleans())
     def put(self, *, token: int, seconds: float, good: bool, active: bool) -> None:
         digest = bytes([token])
-        answer = Answer(active or good, TOKEN if good else REFUSED, self.now, self.now + seconds)
+        answer = IntrospectionResponse(active or good, TOKEN if good else REFUSED, self.now, self.now + seconds)
         self.cache.put(digest, answer)
         self.newest[digest] = answer
         assert self.cache.is_proven(digest) == (good and self.max_entries > 0)
@@ -61,8 +61,8 @@ class Story(RuleBasedStateMachine):
 
     @rule()
     def hand_over(self) -> None:
-        newer = AnswerCache(self.bounds)
-        newer.fill(self.cache)
+        newer = IntrospectionCache(self.bounds)
+        newer.copy_from(self.cache)
         assert contents(newer) == contents(self.cache)
         assert newer.used_bytes == self.cache.used_bytes
         self.cache = newer
@@ -80,10 +80,10 @@ TestStory.settings = settings(max_examples=100, stateful_step_count=30)
 
 
 def test_a_smaller_cache_takes_over_what_was_put_in_last() -> None:
-    older, newer = AnswerCache(Bounds(5, 1 << 20)), AnswerCache(Bounds(2, 1 << 20))
+    older, newer = IntrospectionCache(Bounds(5, 1 << 20)), IntrospectionCache(Bounds(2, 1 << 20))
     for number in range(5):
-        older.put(bytes([number]), Answer(active=True, outcome=TOKEN, since=0.0, until=9.0))
-    newer.fill(older)
+        older.put(bytes([number]), IntrospectionResponse(active=True, outcome=TOKEN, since=0.0, until=9.0))
+    newer.copy_from(older)
     assert [newer.get(bytes([number]), 1.0) is not None for number in range(5)] == [False, False, False, True, True]
 
 
@@ -91,12 +91,12 @@ def token(text: str = "", scope: str = "") -> ValidatedToken:
     return ValidatedToken(Claims("main", "u", "c", frozenset(), frozenset(scope.split()), scope, {"text": text}))
 
 
-def answer(outcome: ValidatedToken | tuple[Reason, str], until: float = 9.0) -> Answer:
-    return Answer(active=not isinstance(outcome, tuple), outcome=outcome, since=0.0, until=until)
+def answer(outcome: ValidatedToken | tuple[Reason, str], until: float = 9.0) -> IntrospectionResponse:
+    return IntrospectionResponse(active=not isinstance(outcome, tuple), outcome=outcome, since=0.0, until=until)
 
 
 def test_answers_count_by_their_bytes_and_what_is_made_of_them_too() -> None:
-    cache = AnswerCache(Bounds(1000, 100_000))
+    cache = IntrospectionCache(Bounds(1000, 100_000))
     first = token("x" * 5_000)
     cache.put(b"0", answer(first))
     before = cache.used_bytes
@@ -112,7 +112,7 @@ def test_answers_count_by_their_bytes_and_what_is_made_of_them_too() -> None:
 
 
 def test_a_flood_of_rubbish_takes_its_own_small_part_of_the_bytes() -> None:
-    cache = AnswerCache(Bounds(1_000_000, 100_000))
+    cache = IntrospectionCache(Bounds(1_000_000, 100_000))
     cache.put(b"session", answer(token("x" * 10_000)))
     session = cache.used_bytes
     for number in range(10_000):
@@ -122,7 +122,7 @@ def test_a_flood_of_rubbish_takes_its_own_small_part_of_the_bytes() -> None:
 
 
 def test_what_is_remembered_of_a_proven_token_beyond_its_time_is_a_digest() -> None:
-    cache = AnswerCache(Bounds(10, 100_000))
+    cache = IntrospectionCache(Bounds(10, 100_000))
     cache.put(b"token", answer(token("x" * 10_000)))
     assert cache.get(b"token", 9.0) is None
     assert cache.is_proven(b"token")
@@ -137,10 +137,10 @@ def test_the_responses_to_a_verified_jwt_are_charged_to_the_token_cache_alone() 
     verified = token()
     tokens.put(b"token", verified, 100)
     verified.responses.account.open(tokens, b"token")
-    cache = AnswerCache(Bounds(10, 100_000))
+    cache = IntrospectionCache(Bounds(10, 100_000))
     issuer = issuer_with({"mode": "always"})
     assert issuer.introspection is not None
-    cache.put(b"token", judge(issuer, issuer.introspection, {"active": True}, verified.claims, 0.0))
+    cache.put(b"token", evaluate(issuer, issuer.introspection, {"active": True}, verified.claims, 0.0))
     assert len(cache) == 1
     before = cache.used_bytes
     verified.responses.add("rule", (), ())
@@ -149,11 +149,11 @@ def test_the_responses_to_a_verified_jwt_are_charged_to_the_token_cache_alone() 
 
 
 def test_a_cache_that_takes_over_bears_what_is_made_from_then_on() -> None:
-    older, newer = (AnswerCache(Bounds(10, 100_000)) for _ in range(2))
+    older, newer = (IntrospectionCache(Bounds(10, 100_000)) for _ in range(2))
     kept = token()
     older.put(b"token", answer(kept))
     kept.responses.account.charge(50)
-    newer.fill(older)
+    newer.copy_from(older)
     assert newer.used_bytes == older.used_bytes
     before = older.used_bytes
     kept.responses.account.charge(50)

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from authz_service.core.errors import FetchFailed
 from authz_service.tokens.introspection.client import MAX_ANSWER
-from authz_service.tokens.introspection.introspector import ClientRefused, Forbidden, QuestionRefused
+from authz_service.tokens.introspection.introspector import ClientRefused, Forbidden, RequestRefused
 from support.http_provider import Provider
 from support.key_source import FakeSource
 from support.signing import Signer
@@ -350,7 +350,7 @@ async def test_any_status_but_200_is_a_failure_although_an_answer_comes_with_it(
     recorded(provider, status=status, **({"text": None, "content_type": None} if status in {204, 304} else {}))
     why = await asking.failure()
     assert str(why) == f"{provider.origin}/introspect answered with status {status}"
-    assert not isinstance(why, (ClientRefused, Forbidden, QuestionRefused))
+    assert not isinstance(why, (ClientRefused, Forbidden, RequestRefused))
 
 
 @pytest.mark.parametrize(
@@ -361,12 +361,12 @@ async def test_any_status_but_200_is_a_failure_although_an_answer_comes_with_it(
         (403, "", Forbidden),
         (400, '{"error": "invalid_client"}', ClientRefused),
         (400, '{"error": "unauthorized_client"}', ClientRefused),
-        (400, '{"error": "invalid_request"}', QuestionRefused),
-        (400, '{"error": "unsupported_token_type"}', QuestionRefused),
-        (400, '{"error": ["invalid_client"]}', QuestionRefused),
-        (400, "not JSON", QuestionRefused),
-        (413, "", QuestionRefused),
-        (422, "", QuestionRefused),
+        (400, '{"error": "invalid_request"}', RequestRefused),
+        (400, '{"error": "unsupported_token_type"}', RequestRefused),
+        (400, '{"error": ["invalid_client"]}', RequestRefused),
+        (400, "not JSON", RequestRefused),
+        (413, "", RequestRefused),
+        (422, "", RequestRefused),
     ],
 )
 async def test_a_client_that_is_refused_and_a_question_that_is_refused_are_told_apart(

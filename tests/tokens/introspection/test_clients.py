@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from authz_service.core.errors import FetchFailed
-from authz_service.tokens.introspection.introspector import QuestionRefused
+from authz_service.tokens.introspection.introspector import RequestRefused
 from support.http_provider import Provider
 from tokens.introspection.servers import INACTIVE, FakeClient, http_client, issuer_with, said
 
@@ -48,7 +48,7 @@ class FakeServer:
         self.client.every = FetchFailed("it cannot be reached", retry_after=retry_after)
 
     def refuses(self, token: str) -> None:
-        self.client.tokens[token] = QuestionRefused("not such tokens")
+        self.client.tokens[token] = RequestRefused("not such tokens")
 
 
 class HttpServer:
@@ -117,7 +117,7 @@ async def test_a_server_that_is_away_is_a_failure_until_it_is_back(server: Serve
             await server.client.introspect("a-secret-token")
         assert "a-secret-token" not in str(failed.value)
         assert failed.value.retry_after == 0
-        assert not isinstance(failed.value, QuestionRefused)
+        assert not isinstance(failed.value, RequestRefused)
     server.says("good", said())
     assert await server.client.introspect("good") == said()
 
@@ -132,7 +132,7 @@ async def test_how_long_it_wants_to_be_left_alone_is_told(server: Server) -> Non
 async def test_a_question_that_is_refused_is_no_failure_of_the_server(server: Server) -> None:
     server.says("good", said())
     server.refuses("strange")
-    with pytest.raises(QuestionRefused):
+    with pytest.raises(RequestRefused):
         await server.client.introspect("strange")
     assert await server.client.introspect("good") == said()
 

@@ -21,9 +21,9 @@ from authz_service.tokens.introspection.breaker import (
     PROBE_INTERVAL,
     State,
 )
-from authz_service.tokens.introspection.introspector import ClientRefused, Forbidden, Introspector, QuestionRefused
-from authz_service.tokens.introspection.opaque import NeedIntrospection
-from authz_service.tokens.introspection.response import Answer, Unavailable
+from authz_service.tokens.introspection.introspector import ClientRefused, Forbidden, Introspector, RequestRefused
+from authz_service.tokens.introspection.query import NeedIntrospection
+from authz_service.tokens.introspection.response import IntrospectionFailure, IntrospectionResponse, IntrospectionResult
 from authz_service.tokens.jwt.cache import digest_of
 from support.virtual_time import in_virtual_time
 from tokens.introspection.servers import Clock, FakeClient, failure, introspector, issuer_with, loop_time, said
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from authz_service.core.errors import FetchFailed
 
 
-async def ask(asked: Introspector, token: str) -> Answer | Unavailable:
-    return await asked.ask(token, digest_of(token))
+async def ask(asked: Introspector, token: str) -> IntrospectionResult:
+    return await asked.introspect(token, digest_of(token))
 
 
-def look(asked: Introspector, token: str) -> Answer | None:
-    return asked.look(digest_of(token), asked.clock())
+def look(asked: Introspector, token: str) -> IntrospectionResponse | None:
+    return asked.cached(digest_of(token), asked.clock())
 
 
 async def settle() -> None:
@@ -61,7 +61,7 @@ async def test_what_a_server_said_is_remembered_and_asked_for_once() -> None:
     asked = introspector(client)
     assert look(asked, "good") is None
     answer = await ask(asked, "good")
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, IntrospectionResponse)
     assert look(asked, "good") is answer
     refused = await ask(asked, "bad")
     assert look(asked, "bad") is refused
@@ -124,7 +124,7 @@ async def test_a_cache_of_no_entries_remembers_nothing_and_answers_all_the_same(
     client = FakeClient(good=said())
     asked = introspector(client, remembered=Bounds(0, 1 << 20))
     for _ in range(2):
-        assert isinstance(await ask(asked, "good"), Answer)
+        assert isinstance(await ask(asked, "good"), IntrospectionResponse)
         assert look(asked, "good") is None
     assert client.asked["good"] == 2
 
@@ -144,7 +144,7 @@ async def test_what_an_older_one_remembers_is_taken_over_where_it_judged_by_the_
     await ask(older, "bad")
     same, other = introspector(client), introspector(client, issuer_with({"cache_ttl": "29s"}))
     for newer in (same, other):
-        newer.remember(older)
+        newer.copy_cache_of(older)
     assert look(same, "good") is look(older, "good")
     assert look(same, "bad") is look(older, "bad")
     assert look(other, "good") is None
@@ -161,7 +161,7 @@ async def test_five_thousand_with_one_token_are_one_call() -> None:
     answers = await asyncio.gather(*(ask(asked, "good") for _ in range(5000)))
     assert client.asked == {"good": 1}
     assert len({id(answer) for answer in answers}) == 1
-    assert isinstance(answers[0], Answer)
+    assert isinstance(answers[0], IntrospectionResponse)
 
 
 @in_virtual_time
@@ -177,7 +177,7 @@ async def test_who_stops_waiting_takes_the_call_from_nobody() -> None:
     (call,) = asked._calls.values()
     assert len(call._waiting) == 1  # who left is forgotten
     client.release()
-    assert isinstance(await patient, Answer)
+    assert isinstance(await patient, IntrospectionResponse)
     assert client.asked == {"good": 1}
 
 
@@ -200,12 +200,12 @@ async def test_a_failure_is_that_of_all_who_waited_and_is_not_remembered() -> No
     client.seconds = 0.1
     asked = introspector(client)
     answers = await asyncio.gather(*(ask(asked, "good") for _ in range(10)))
-    assert {answer.cause for answer in answers if isinstance(answer, Unavailable)} == {
+    assert {answer.cause for answer in answers if isinstance(answer, IntrospectionFailure)} == {
         "introspection at main: a reason"
     }
     assert client.asked == {"good": 1}
     client.tokens["good"] = said()
-    assert isinstance(await ask(asked, "good"), Answer)
+    assert isinstance(await ask(asked, "good"), IntrospectionResponse)
 
 
 # A bounded number.
@@ -222,12 +222,12 @@ async def test_of_five_thousand_tokens_no_more_than_configured_are_in_flight_and
     assert client.in_flight == 64
     refused = [task.result() for task in waiting if task.done()]
     assert len(refused) == 5000 - 128
-    assert all(isinstance(answer, Unavailable) and answer.retry_after == 1 for answer in refused)
+    assert all(isinstance(answer, IntrospectionFailure) and answer.retry_after == 1 for answer in refused)
     client.release()
     answers = await asyncio.gather(*waiting)
     assert client.most_in_flight == 64
     assert client.asked.total() == 128
-    assert sum(isinstance(answer, Answer) for answer in answers) == 128
+    assert sum(isinstance(answer, IntrospectionResponse) for answer in answers) == 128
 
 
 @in_virtual_time
@@ -237,10 +237,10 @@ async def test_a_token_that_is_asked_about_already_is_never_one_too_many() -> No
     asked = introspector(client, small(1))
     first, second = (asyncio.create_task(ask(asked, token)) for token in "ab")
     await settle()
-    assert isinstance(await ask(asked, "c"), Unavailable)
+    assert isinstance(await ask(asked, "c"), IntrospectionFailure)
     again = asyncio.create_task(ask(asked, "a"))
     client.release()
-    assert isinstance(await again, Answer)
+    assert isinstance(await again, IntrospectionResponse)
     await asyncio.gather(first, second)
 
 
@@ -254,7 +254,7 @@ async def test_calls_that_wait_for_their_turn_are_not_made_to_a_server_that_fail
     await asyncio.sleep(1.5)
     third = asyncio.create_task(ask(asked, "c"))
     answers = await asyncio.gather(first, second, third)
-    assert all(isinstance(answer, Unavailable) for answer in answers)
+    assert all(isinstance(answer, IntrospectionFailure) for answer in answers)
     assert client.asked.keys() >= {"a", "b"}
     assert "c" not in client.asked
     assert client.asked.total() == 3  # with the probe
@@ -263,16 +263,16 @@ async def test_calls_that_wait_for_their_turn_are_not_made_to_a_server_that_fail
 @in_virtual_time
 async def test_a_call_that_ended_before_a_request_came_to_wait_for_it_is_followed_by_no_other() -> None:
     """A request is read in one turn of the loop, and waits in a later one."""
-    client = FakeClient(refused=QuestionRefused("status 400"))
+    client = FakeClient(refused=RequestRefused("status 400"))
     client.hold()
     asked = introspector(client)
     waiting = asyncio.create_task(ask(asked, "refused"))
     await settle()
     need = NeedIntrospection("refused", digest_of("refused"), (asked,))
     client.release()
-    assert isinstance(await waiting, Unavailable)
+    assert isinstance(await waiting, IntrospectionFailure)
     await need.ready()
-    assert need.answers == [waiting.result()]
+    assert need.results == [waiting.result()]
     assert client.asked == {"refused": 1}
 
 
@@ -283,7 +283,7 @@ TROUBLES: dict[str, FetchFailed] = {
     "it answers 500": failure("status 500"),
     "it asks for a pause of five minutes": failure("status 429", retry_after=300.0),
     "it answers 401": ClientRefused("status 401"),
-    "it answers 400": QuestionRefused("status 400"),
+    "it answers 400": RequestRefused("status 400"),
     "it does not answer": failure("no complete answer within 1 s"),
 }
 
@@ -304,9 +304,10 @@ async def test_invented_tokens_that_make_a_server_fail_shut_out_nobody(trouble: 
     for number in range(20):
         invented = (f"invented-{number}-{each}" for each in range(FAILURES_TO_PROBE))
         assert all(
-            isinstance(answer, Unavailable) for answer in await asyncio.gather(*(ask(asked, t) for t in invented))
+            isinstance(answer, IntrospectionFailure)
+            for answer in await asyncio.gather(*(ask(asked, t) for t in invented))
         )
-        assert isinstance(await ask(asked, f"good-{number}"), Answer)
+        assert isinstance(await ask(asked, f"good-{number}"), IntrospectionResponse)
     assert client.asked.total() <= 20 * (FAILURES_TO_PROBE + 1) + 20 * (1 + seconds)  # so few of them are probes
 
 
@@ -324,7 +325,7 @@ async def test_where_a_server_fails_for_every_token_that_it_does_not_know_the_ot
         await asyncio.gather(*(ask(asked, f"invented-{number}-{each}") for each in range(FAILURES_TO_PROBE)))
         await asyncio.sleep(seconds)  # the probe's
         opened += asked._breaker.state(loop_time()) is State.OPEN
-        assert isinstance(await ask(asked, f"good-{number}"), Answer)
+        assert isinstance(await ask(asked, f"good-{number}"), IntrospectionResponse)
         await asyncio.sleep(PROBE_INTERVAL)
     assert opened == 20
 
@@ -335,7 +336,7 @@ async def test_a_flood_of_tokens_that_hang_delays_no_token_that_was_good_before(
     clock = Clock()
     asked = introspector(client, small(8), clock=clock)
     for number in range(5):
-        assert isinstance(await ask(asked, f"good-{number}"), Answer)
+        assert isinstance(await ask(asked, f"good-{number}"), IntrospectionResponse)
     clock.now += 31  # they are to be asked about again
     flood = asyncio.create_task(_flood(asked, per_second=200, seconds=20))
     await asyncio.sleep(0.5)
@@ -343,7 +344,7 @@ async def test_a_flood_of_tokens_that_hang_delays_no_token_that_was_good_before(
         for number in range(5):
             assert look(asked, f"good-{number}") is None
             began = loop_time()
-            assert isinstance(await ask(asked, f"good-{number}"), Answer)
+            assert isinstance(await ask(asked, f"good-{number}"), IntrospectionResponse)
             assert loop_time() == began
         clock.now += 31
         await asyncio.sleep(3)
@@ -356,7 +357,7 @@ async def _flood(asked: Introspector, *, per_second: int, seconds: int) -> None:
     for number in range(per_second * seconds):
         out.append(asyncio.create_task(ask(asked, f"invented-{number}")))
         await asyncio.sleep(1 / per_second)
-    assert not any(isinstance(answer, Answer) for answer in await asyncio.gather(*out))
+    assert not any(isinstance(answer, IntrospectionResponse) for answer in await asyncio.gather(*out))
 
 
 @in_virtual_time
@@ -376,7 +377,7 @@ async def fail(asked: Introspector, client: FakeClient, times: int = FAILURES_TO
     """Let every call fail, the probe too, until the breaker is open."""
     client.every = failure()
     for number in range(times):
-        assert isinstance(await ask(asked, f"fails-{number}"), Unavailable)
+        assert isinstance(await ask(asked, f"fails-{number}"), IntrospectionFailure)
     await settle()
     client.every = None
 
@@ -390,13 +391,13 @@ async def test_a_server_that_is_down_is_left_alone_and_what_is_remembered_serves
     before = client.asked.total()
     assert before == 1 + FAILURES_TO_PROBE + 1
     for _ in range(100):
-        assert await ask(asked, "new") == Unavailable(
+        assert await ask(asked, "new") == IntrospectionFailure(
             "introspection at main: the server is left alone for a while", retry_after=1
         )
     assert client.asked.total() == before
     assert look(asked, "good") is not None
     await asyncio.sleep(1.1 * FIRST_BACKOFF)
-    assert isinstance(await ask(asked, "new"), Answer)
+    assert isinstance(await ask(asked, "new"), IntrospectionResponse)
 
 
 @in_virtual_time
@@ -411,18 +412,18 @@ async def test_it_is_tried_with_one_call_beside_the_probe_however_many_want_to_a
     await settle()
     assert client.asked.total() == before + 2
     assert client.asked["token-0"] == 1
-    assert all(isinstance(task.result(), Unavailable) for task in others)
+    assert all(isinstance(task.result(), IntrospectionFailure) for task in others)
     client.release()
-    assert isinstance(await trying, Answer)
-    assert isinstance(await ask(asked, "another"), Answer)
+    assert isinstance(await trying, IntrospectionResponse)
+    assert isinstance(await ask(asked, "another"), IntrospectionResponse)
 
 
-async def _ask_for(seconds: float, asked: Introspector) -> list[Unavailable]:
+async def _ask_for(seconds: float, asked: Introspector) -> list[IntrospectionFailure]:
     """Ask about another token again and again, in vain."""
-    answers: list[Unavailable] = []
+    answers: list[IntrospectionFailure] = []
     while loop_time() < seconds:
         answer = await ask(asked, f"token-{len(answers)}")
-        assert isinstance(answer, Unavailable)
+        assert isinstance(answer, IntrospectionFailure)
         answers.append(answer)
         await asyncio.sleep(0.01)
     assert len(answers) > 20 * seconds  # most of them heard at once
@@ -450,7 +451,7 @@ async def test_a_server_that_asks_everybody_for_a_pause_is_asked_ever_less_and_t
     client.every = failure(retry_after=400.0)
     asked = introspector(client)
     first = await ask(asked, "first")
-    assert isinstance(first, Unavailable)
+    assert isinstance(first, IntrospectionFailure)
     assert first.retry_after == 300
     heard = {answer.retry_after for answer in await _ask_for(30, asked)}
     assert heard <= {
@@ -460,16 +461,16 @@ async def test_a_server_that_asks_everybody_for_a_pause_is_asked_ever_less_and_t
     assert client.asked.total() <= 1 + 1 + _in_tries(30)
     client.every = said()
     await asyncio.sleep(1.1 * MAX_BACKOFF)
-    assert isinstance(await ask(asked, "last"), Answer)
+    assert isinstance(await ask(asked, "last"), IntrospectionResponse)
 
 
 @in_virtual_time
 async def test_a_question_that_is_refused_raises_no_suspicion() -> None:
-    client = FakeClient(good=said(), strange=QuestionRefused("status 400"))
+    client = FakeClient(good=said(), strange=RequestRefused("status 400"))
     asked = introspector(client)
     for _ in range(5 * FAILURES_TO_PROBE):
-        assert isinstance(await ask(asked, "strange"), Unavailable)
-    assert isinstance(await ask(asked, "good"), Answer)
+        assert isinstance(await ask(asked, "strange"), IntrospectionFailure)
+    assert isinstance(await ask(asked, "good"), IntrospectionResponse)
     assert client.asked == {"good": 1, "strange": 5 * FAILURES_TO_PROBE}
 
 
@@ -493,9 +494,9 @@ async def test_a_fault_of_ours_is_an_answer_to_nobody_and_ends_nothing() -> None
     client = FakeClient(good=said(), strange=RuntimeError("a fault"))
     asked = introspector(client)
     answer = await ask(asked, "strange")
-    assert isinstance(answer, Unavailable)
+    assert isinstance(answer, IntrospectionFailure)
     assert "RuntimeError" in answer.cause
-    assert isinstance(await ask(asked, "good"), Answer)
+    assert isinstance(await ask(asked, "good"), IntrospectionResponse)
 
 
 async def test_nobody_waits_for_a_call_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -507,7 +508,7 @@ async def test_nobody_waits_for_a_call_that_died(monkeypatch: pytest.MonkeyPatch
     waiting = asyncio.create_task(ask(asked, "good"))
     await asyncio.sleep(0)
     (call,) = asked._calls.values()
-    assert isinstance(await waiting, Unavailable)
+    assert isinstance(await waiting, IntrospectionFailure)
     assert not asked._calls
     assert isinstance(call.task.exception(), ZeroDivisionError)
 
@@ -523,7 +524,7 @@ async def test_closing_ends_what_is_in_flight_and_what_waits() -> None:
     waiting = [asyncio.create_task(ask(asked, token)) for token in "abcd"]
     await settle()
     await asked.close()
-    assert all(isinstance(answer, Unavailable) for answer in await asyncio.gather(*waiting))
+    assert all(isinstance(answer, IntrospectionFailure) for answer in await asyncio.gather(*waiting))
     assert client.in_flight == 0
     assert client.closed
 
@@ -535,7 +536,7 @@ async def test_closing_ends_a_call_that_was_not_even_begun() -> None:
     waiting = asyncio.create_task(ask(asked, "a"))
     await asyncio.sleep(0)
     await asked.close()
-    assert isinstance(await waiting, Unavailable)
+    assert isinstance(await waiting, IntrospectionFailure)
 
 
 @in_virtual_time
@@ -645,7 +646,7 @@ def test_a_client_that_is_refused_is_told_clearly_and_once(caplog: pytest.LogCap
     assert "a-secret-token" not in caplog.text
 
 
-@pytest.mark.parametrize("trouble", [Forbidden("status 403"), QuestionRefused("status 400")])
+@pytest.mark.parametrize("trouble", [Forbidden("status 403"), RequestRefused("status 400")])
 def test_a_probe_that_is_refused_as_a_question_is_answered_and_one_that_is_forbidden_is_not(
     trouble: FetchFailed, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -660,14 +661,14 @@ def test_a_probe_that_is_refused_as_a_question_is_answered_and_one_that_is_forbi
 
     told = {
         Forbidden: ["the introspection server refuses this client", "introspection is left alone for a while"],
-        QuestionRefused: ["introspection fails for some tokens alone; the server answers"],
+        RequestRefused: ["introspection fails for some tokens alone; the server answers"],
     }
     assert telling(caplog, story) == ["introspection failed", *told[type(trouble)]]
 
 
 def test_callers_cannot_fill_the_log_by_strange_tokens(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
-        client = FakeClient(strange=QuestionRefused("status 400"))
+        client = FakeClient(strange=RequestRefused("status 400"))
         asked = introspector(client)
         for number in range(200):
             await ask(asked, "strange" if number % 10 == 0 else f"token-{number}")
@@ -697,7 +698,7 @@ def test_whatever_happens_calls_are_bounded_shared_and_all_are_answered(
         client = FakeClient()
         client.seconds = 0.1
         asked = introspector(client, small(most))
-        waiting: list[asyncio.Task[Answer | Unavailable]] = []
+        waiting: list[asyncio.Task[IntrospectionResult]] = []
         for kind, value in steps:
             match kind:
                 case "says":
@@ -714,7 +715,7 @@ def test_whatever_happens_calls_are_bounded_shared_and_all_are_answered(
                 assert sum(call.proven is proven for call in asked._calls.values()) <= 2 * most
         async with asyncio.timeout(60):
             for answer in await asyncio.gather(*waiting):
-                assert isinstance(answer, (Answer, Unavailable))
+                assert isinstance(answer, (IntrospectionResponse, IntrospectionFailure))
         await asyncio.sleep(1)
         assert client.in_flight == 0
         assert not asked._calls
@@ -729,8 +730,8 @@ def test_a_jwts_claims_are_those_of_the_one_that_asks() -> None:
     @in_virtual_time
     async def story() -> None:
         asked = introspector(FakeClient(jwt=said()))
-        answer = await asked.ask("jwt", digest_of("jwt"), claims)
-        assert isinstance(answer, Answer)
+        answer = await asked.introspect("jwt", digest_of("jwt"), claims)
+        assert isinstance(answer, IntrospectionResponse)
         assert answer.token().claims is claims
 
     story()

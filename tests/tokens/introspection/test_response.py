@@ -11,19 +11,21 @@ from hypothesis import strategies as st
 from authz_service.core.claims import Claims
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
-from authz_service.tokens.introspection.response import Answer, Unavailable, conclude, judge
+from authz_service.tokens.introspection.response import IntrospectionFailure, IntrospectionResponse, conclude, evaluate
 from support.trust import ISSUER, NOW, OTHER
 from tokens.introspection.servers import INACTIVE, issuer_with, said
 
 
-def judged(answer: dict[str, Any], verified: Claims | None = None, *, now: float = NOW, **settings: Any) -> Answer:
+def judged(
+    answer: dict[str, Any], verified: Claims | None = None, *, now: float = NOW, **settings: Any
+) -> IntrospectionResponse:
     introspection = settings.pop("introspection", {})
     issuer = issuer_with(introspection, **settings)
     assert issuer.introspection is not None
-    return judge(issuer, issuer.introspection, answer, verified, now)
+    return evaluate(issuer, issuer.introspection, answer, verified, now)
 
 
-def reason(answer: Answer) -> str:
+def reason(answer: IntrospectionResponse) -> str:
     try:
         answer.token()
     except Rejected as rejected:
@@ -212,8 +214,8 @@ def test_a_jwts_answer_is_remembered_no_longer_than_it_says(exp: float | None, s
 GOOD = judged(said())
 NO = judged(INACTIVE)
 ID_TOKEN = judged(said(nonce="n"))
-AWAY = Unavailable("it is away", 7)
-FURTHER_AWAY = Unavailable("it is further away", 9)
+AWAY = IntrospectionFailure("it is away", 7)
+FURTHER_AWAY = IntrospectionFailure("it is further away", 9)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ FURTHER_AWAY = Unavailable("it is further away", 9)
     ],
 )
 def test_the_first_server_that_says_active_decides_and_silence_is_not_a_no(
-    answers: list[Answer | Unavailable], expected: str
+    answers: list[IntrospectionResponse | IntrospectionFailure], expected: str
 ) -> None:
     try:
         conclude(answers)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from authz_service.config.model import Issuer
 from authz_service.core.errors import Rejected
-from authz_service.tokens.jwt.claims import valid_until, validate
+from authz_service.tokens.jwt.claims import valid_until, validate_claims
 from support.trust import ISSUER, NOW, RS, Trust, claims
 
 
@@ -21,7 +21,7 @@ def issuer(**settings: Any) -> Issuer:
 
 def reason(settings: dict[str, Any], now: float = NOW, **changes: Any) -> str:
     try:
-        validate(issuer(**settings), {"typ": "JWT"}, claims(**changes), now)
+        validate_claims(issuer(**settings), {"typ": "JWT"}, claims(**changes), now)
     except Rejected as rejected:
         return rejected.reason.value
     return "ok"
@@ -129,7 +129,7 @@ def test_a_header_may_give_these_types_or_none(typ: str | None) -> None:
 def test_scopes_are_split_at_spaces_and_at_nothing_else(
     settings: dict[str, Any], changes: dict[str, Any], scopes: set[str]
 ) -> None:
-    found = validate(issuer(**settings), {}, claims(**changes), NOW)
+    found = validate_claims(issuer(**settings), {}, claims(**changes), NOW)
     assert found.scopes == scopes
     assert found.scope == " ".join(sorted(scopes))
 
@@ -149,7 +149,7 @@ def test_scopes_are_split_at_spaces_and_at_nothing_else(
 def test_the_client_is_the_first_client_claim_present(
     settings: dict[str, Any], changes: dict[str, Any], client: str
 ) -> None:
-    assert validate(issuer(**settings), {}, claims(**changes), NOW).client_id == client
+    assert validate_claims(issuer(**settings), {}, claims(**changes), NOW).client_id == client
 
 
 @pytest.mark.parametrize(
@@ -164,12 +164,12 @@ def test_the_client_is_the_first_client_claim_present(
     ],
 )
 def test_audiences_are_united(settings: dict[str, Any], changes: dict[str, Any], audiences: set[str]) -> None:
-    assert validate(issuer(**settings), {}, claims(**changes), NOW).audiences == audiences
+    assert validate_claims(issuer(**settings), {}, claims(**changes), NOW).audiences == audiences
 
 
 def test_claims_keep_every_member_as_it_stands_in_the_token() -> None:
     members = claims(realm_access={"roles": ["x"]}, acr="1")
-    found = validate(issuer(), {}, members, NOW)
+    found = validate_claims(issuer(), {}, members, NOW)
     assert (found.issuer, found.subject, found.members) == ("main", "u1", members)
 
 
@@ -197,13 +197,13 @@ def test_a_token_stays_valid_until_the_moment_that_is_told_and_not_longer(
 
     def holds(now: float) -> bool:
         try:
-            validate(settings, {}, claims(**times), now)
+            validate_claims(settings, {}, claims(**times), now)
         except Rejected:
             return False
         return True
 
     assume(holds(NOW))
-    until = valid_until(settings, validate(settings, {}, claims(**times), NOW))
+    until = valid_until(settings, validate_claims(settings, {}, claims(**times), NOW))
     assert until > NOW
     assert holds(until + later) == (later < 0) or until + later < NOW
     assert holds((NOW + until) / 2)

@@ -115,7 +115,7 @@ def test_an_answer_that_did_not_come_in_time_is_denied_with_a_time_to_come_back(
     late = asking.authorizer.too_late(pending)
     assert isinstance(late, Deny)
     assert (late.reason, late.retry_after) == ("deadline_exceeded", 1)
-    assert late.cause == "introspection at main did not come in time"
+    assert late.cause == "introspection at main did not finish before the deadline"
 
 
 def test_where_a_token_is_optional_one_that_is_not_active_does_not_make_its_bearer_anonymous() -> None:
@@ -402,7 +402,10 @@ def test_what_a_jwt_waits_for_is_told_when_it_comes_too_late() -> None:
         await waiting
         return before, after
 
-    assert asyncio.run(story()) == ("keys of main did not come in time", "introspection at main did not come in time")
+    assert asyncio.run(story()) == (
+        "keys of main did not finish before the deadline",
+        "introspection at main did not finish before the deadline",
+    )
 
 
 def test_a_jwt_whose_key_leaves_the_key_set_is_not_saved_by_an_answer() -> None:
