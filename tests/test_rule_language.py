@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz_service.authorizer import Pending
+from authz_service.config.load import load_with_warnings
 from authz_service.core.attributes import Attributes
+from authz_service.core.claim_path import parse_claim_path
 from authz_service.core.cors import is_preflight
 from authz_service.core.decision import Allow, Deny, verdict
+from authz_service.core.patterns import parse_host_pattern, parse_path_pattern
 from authz_service.core.reasons import ALLOWANCES
+from authz_service.rules import mismatch
+from authz_service.rules.policy import Policy
 from support.signing import Signer
 from support.trust import NOW, RS, THEIRS, Deciding, claims, good
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
 
 HEADERS = {"x-auth-subject": "sub", "x-auth-scopes": "scope"}
 PREFLIGHT = {"origin": "https://app.example", "access-control-request-method": "PUT"}
@@ -312,6 +322,44 @@ def test_a_policy_that_the_proxy_names_does_not_go_before_a_rule_whose_header_ca
     assert VERSIONS.decide("/elsewhere", policy="routed", **sent).reason == "public"
     first = deciding({"policy": "routed", "access": "public"}, {"match": {"headers": {"x-api-version": "2"}}})
     assert first.decide("/v1/a", policy="routed", **sent).reason == "public"
+
+
+# Parsing.
+
+
+def test_each_pattern_of_a_configuration_is_parsed_once_between_loading_and_serving(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        """
+        issuers: [{issuer: "https://idp.example/", audiences: [api]}]
+        rules:
+          - name: admin
+            match: {hosts: [a.org, "*.b.org"], paths: ["/t/{tenant}/admin", "/t/{tenant}"], case_insensitive: true}
+            require: {scopes: [admin], claims: {tenant: {equals_path: tenant}, realm_access.roles: {contains: admin}}}
+          - {name: rest, match: {hosts: ["*.org"], paths: ["/t/**"]}}
+          - {name: hidden, match: {hosts: [c.b.org], paths: ["/t/x"]}}
+        """
+    )
+    parsers = {parse.__code__: parse.__name__ for parse in (parse_path_pattern, parse_host_pattern, parse_claim_path)}
+    parsed: list[tuple[str, str]] = []
+
+    def count(frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call" and frame.f_code in parsers:
+            parsed.append((parsers[frame.f_code], frame.f_locals["text"]))
+
+    sys.setprofile(count)
+    try:
+        settings, warnings = load_with_warnings(file, lambda _settings: ())
+        Policy(settings.rules, settings.issuers)
+        mismatch.of(settings.rules[0], Attributes("GET", "a.org", "/x", {}), ("x",))
+    finally:
+        sys.setprofile(None)
+    assert sorted(parsed) == [
+        *(("parse_claim_path", text) for text in ("realm_access.roles", "tenant")),
+        *(("parse_host_pattern", text) for text in ("*.b.org", "*.org", "a.org", "c.b.org")),
+        *(("parse_path_pattern", text) for text in ("/t/**", "/t/x", "/t/{tenant}", "/t/{tenant}/admin")),
+    ]
+    assert any("is never reached" in warning for warning in warnings)
 
 
 # Parameters.

@@ -20,7 +20,7 @@ from authz_service.config.warnings import warnings
 from authz_service.core.errors import ConfigError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
 __all__ = ["load", "load_as", "load_with_warnings", "schema", "server_of"]
@@ -141,8 +141,29 @@ def _validate(document: Document, folder: Path | None) -> tuple[Settings | None,
         settings = Settings.model_validate(document.value, context=folder)
     except ValidationError as error:
         problems += messages.problems(error, document)
-    problems += references.problems(_draft(document.value, folder, problems))
+    if settings is None or problems:
+        draft = _draft(document.value, folder, problems)
+    else:
+        draft = _whole(settings, document.value)
+    problems += references.problems(draft)
     return settings, problems
+
+
+def _whole(settings: Settings, value: Mapping[str, Any]) -> Draft:
+    """The draft of settings without a problem, which nothing has to be read again for."""
+    return Draft(
+        server=settings.server,
+        issuers=dict(enumerate(settings.issuers)),
+        rules=dict(enumerate(settings.rules)),
+        headers=_upstream_headers(value),
+        unread=frozenset(),
+    )
+
+
+def _upstream_headers(value: Mapping[str, Any]) -> Collection[str]:
+    upstream = value.get("upstream")
+    headers = upstream.get("headers") if isinstance(upstream, dict) else None
+    return headers if isinstance(headers, dict) else ()
 
 
 def _draft(value: Mapping[str, Any], folder: Path | None, problems: Iterable[Problem]) -> Draft:
@@ -155,13 +176,11 @@ def _draft(value: Mapping[str, Any], folder: Path | None, problems: Iterable[Pro
         read = {place: _part(section, item, (key, place), unread, folder) for place, item in numbered}
         return {place: part for place, part in read.items() if part is not None}
 
-    upstream = value.get("upstream")
-    headers = upstream.get("headers") if isinstance(upstream, dict) else None
     return Draft(
         server=_part(Server, value.get("server", {}), ("server",), unread | {("server", "tls")}, folder),
         issuers=parts(Issuer, "issuers"),
         rules=parts(Rule, "rules"),
-        headers=headers if isinstance(headers, dict) else (),
+        headers=_upstream_headers(value),
         unread=unread,
     )
 

@@ -8,6 +8,7 @@ key.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -18,11 +19,11 @@ from authz_service.config.values import (
     AcrValue,
     Algorithm,
     CaptureName,
-    ClaimPath,
+    ClaimPathField,
     File,
     GrpcAddress,
     HeaderValue,
-    HostPattern,
+    HostPatternField,
     HttpHeader,
     IssuerUrl,
     Many,
@@ -30,7 +31,7 @@ from authz_service.config.values import (
     Name,
     OrAbsent,
     OwnFile,
-    PathPattern,
+    PathPatternField,
     Printable,
     RequiredClaims,
     Scalar,
@@ -40,10 +41,12 @@ from authz_service.config.values import (
     UpstreamHeader,
     Url,
 )
-from authz_service.core import patterns
+from authz_service.core.patterns import EVERY_PATH
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from authz_service.core.patterns import PathPattern
 
 
 class Section(BaseModel):
@@ -223,11 +226,11 @@ class Issuer(Section):
 class Match(Section):
     """What a request must be for the rule to apply. Every part given must hold; a part left out matches all."""
 
-    hosts: OrAbsent[Some[HostPattern]] = Field(
+    hosts: OrAbsent[Some[HostPatternField]] = Field(
         None, description="Without port, case-insensitive; *.example.org is any name below it."
     )
     methods: OrAbsent[Some[Method]] = Field(None, description="Case-sensitive.")
-    paths: OrAbsent[Some[PathPattern]] = Field(
+    paths: OrAbsent[Some[PathPatternField]] = Field(
         None,
         description="Literal segments; {name} is exactly one non-empty segment; a final /** is any rest, also none.",
     )
@@ -241,11 +244,11 @@ class Match(Section):
         description="True: the literal segments of paths match in any case, for an upstream that ignores it.",
     )
 
-    @property
-    def path_patterns(self) -> tuple[patterns.PathPattern, ...]:
-        """The paths, compiled; every path where none is given."""
-        paths = self.paths or (patterns.EVERY_PATH,)
-        return tuple(patterns.parse_pattern(path, case_insensitive=self.case_insensitive) for path in paths)
+    @cached_property
+    def path_patterns(self) -> tuple[PathPattern, ...]:
+        """The patterns that a path is matched with: ``paths``, folded if case_insensitive; any path without them."""
+        paths = self.paths or (EVERY_PATH,)
+        return tuple(pattern.folded() for pattern in paths) if self.case_insensitive else paths
 
 
 class Scopes(Section):
@@ -309,7 +312,8 @@ class Require(Section):
     claims: OrAbsent[
         Annotated[
             dict[
-                ClaimPath, Annotated[Condition, BeforeValidator(_condition, json_schema_input_type=Scalar | Condition)]
+                ClaimPathField,
+                Annotated[Condition, BeforeValidator(_condition, json_schema_input_type=Scalar | Condition)],
             ],
             Field(min_length=1),
         ]

@@ -14,8 +14,7 @@ from authz_service.config.document import Problem
 from authz_service.config.messages import nearest
 from authz_service.config.values import https_or_loopback
 from authz_service.core.errors import shown
-from authz_service.core.inclusion import share_a_path
-from authz_service.core.patterns import CAPTURE
+from authz_service.core.patterns import CAPTURE, overlap
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -172,15 +171,15 @@ def _captures(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem]:
     """What scopes and claims ask of the path must be captured by each of the rule's patterns, and at one place."""
     if not draft.knows((*where, "match"), (*where, "policy")):
         return
-    paths = list(zip(rule.match.paths or (), rule.match.path_patterns, strict=False))
+    patterns = rule.match.path_patterns if rule.match.paths else ()
     for name, key, text in _asked(draft, (*where, "require"), rule):
-        without = next((path for path, pattern in paths if name not in pattern.captures), None)
-        if not paths:
+        without = next((pattern for pattern in patterns if name not in pattern.captures), None)
+        if not patterns:
             yield Problem(key, f"{text}: the rule has no match.paths that could capture it")
         elif without is not None:
-            yield Problem(key, f"{text}, which {shown(without)} does not capture: {_there(paths)}")
-        elif (pair := _two_places(name, paths)) is not None:
-            ways = f"{shown(pair[0])} and {shown(pair[1])}"
+            yield Problem(key, f"{text}, which {shown(without.text)} does not capture: {_captured_by_all(patterns)}")
+        elif (pair := _two_places(name, patterns)) is not None:
+            ways = f"{shown(pair[0].text)} and {shown(pair[1].text)}"
             yield Problem(key, f"{text}, and a path can match both {ways}, where it is not the same: split the rule")
 
 
@@ -194,21 +193,21 @@ def _asked(draft: Draft, where: Where, rule: Rule) -> Iterator[tuple[str, Where,
         if condition.equals_path is not None:
             yield (
                 condition.equals_path,
-                (*where, "claims", path, "equals_path"),
+                (*where, "claims", path.text, "equals_path"),
                 f"asks for {{{condition.equals_path}}}",
             )
 
 
-def _there(paths: Sequence[tuple[str, PathPattern]]) -> str:
-    common = set(paths[0][1].captures).intersection(*(pattern.captures for _, pattern in paths))
+def _captured_by_all(patterns: Sequence[PathPattern]) -> str:
+    common = set(patterns[0].captures).intersection(*(pattern.captures for pattern in patterns))
     names = ", ".join(sorted(common))
     return f"what all paths capture is {names}" if names else "no name is captured by all paths of the rule"
 
 
-def _two_places(name: str, paths: Sequence[tuple[str, PathPattern]]) -> tuple[str, str] | None:
-    """Two patterns by which one path could be read with two different captures of this name."""
-    for (one, first), (other, second) in itertools.combinations(paths, 2):
-        if first.captures[name] != second.captures[name] and share_a_path(first, second):
+def _two_places(name: str, patterns: Sequence[PathPattern]) -> tuple[PathPattern, PathPattern] | None:
+    """Two patterns that a path can match with different captures of this name."""
+    for one, other in itertools.combinations(patterns, 2):
+        if one.captures[name] != other.captures[name] and overlap(one, other):
             return one, other
     return None
 

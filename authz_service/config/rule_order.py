@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from authz_service.config.document import Problem
 from authz_service.config.strictness import wants_as_much
-from authz_service.core import hosts
-from authz_service.core.inclusion import covering, host_covers, share_a_path
-from authz_service.core.patterns import EVERY_PATH, PARAMETERS, Folded
+from authz_service.core.patterns import PARAMETERS, Folded, covering, overlap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from authz_service.config.document import Where
     from authz_service.config.model import Issuer, Match, Rule
-    from authz_service.core.hosts import HostPattern
-    from authz_service.core.patterns import PathPattern
+    from authz_service.core.patterns import HostPattern, PathPattern
 
 
 class _Place(NamedTuple):
@@ -65,13 +62,15 @@ class _Node:
         found: list[_Entry] = []
         level = [self]
         for segment in path.segments:
-            found += [each for node in level for each in node.here if each.path.rest]
+            found += [each for node in level for each in node.here if each.path.is_prefix]
             keys = {segment and segment.casefold(), None}
             level = [below for node in level for below in node.next(None if segment is None and partly else keys)]
         while level:
             found += [each for node in level for each in node.here]
             level = (
-                [below for node in level for below in node.next(None if partly else {None, ""})] if path.rest else []
+                [below for node in level for below in node.next(None if partly else {None, ""})]
+                if path.is_prefix
+                else []
             )
         return sorted(found, key=lambda each: each.rule)
 
@@ -121,7 +120,7 @@ def _applies(entry: _Entry, place: _Place, rule: Rule) -> bool:
     return (
         (methods is None or place.method in methods)
         and headers.items() <= (rule.match.headers or {}).items()
-        and any(host_covers(host, place.host) for host in entry.hosts)
+        and any(_host_includes(host, place.host) for host in entry.hosts)
     )
 
 
@@ -133,7 +132,12 @@ def _places(rule: Rule) -> Iterator[_Place]:
 
 
 def _hosts(match: Match) -> Sequence[HostPattern | None]:
-    return [None] if match.hosts is None else [hosts.parse_pattern(host) for host in match.hosts]
+    return [None] if match.hosts is None else match.hosts
+
+
+def _host_includes(one: HostPattern | None, other: HostPattern | None) -> bool:
+    """Whether every host that ``other`` matches is one that ``one`` matches; None matches any host."""
+    return one is None or (other is not None and one.includes(other))
 
 
 def _deciders(rules: Sequence[Rule], places: set[int]) -> str:
@@ -166,7 +170,7 @@ def slipping(rules: Sequence[Rule], issuers: Sequence[Issuer]) -> Iterator[Probl
         for place in () if rule.policy or rule.access != "token" else _places(rule):
             if hiding[place.at] is not None:  # which is said already
                 continue
-            for variant in _variants(place.path, (rule.match.paths or (EVERY_PATH,))[place.at]):
+            for variant in _variants(place.path):
                 name = _laxer(place, variant, number, rules, issuers, every)
                 if name is None or (name, variant.reader) in said:
                     continue
@@ -178,8 +182,8 @@ def slipping(rules: Sequence[Rule], issuers: Sequence[Issuer]) -> Iterator[Probl
                 )
 
 
-def _variants(path: PathPattern, written: str) -> Iterator[_Variant]:
-    texts = written.split("/")[1:]
+def _variants(path: PathPattern) -> Iterator[_Variant]:
+    texts = path.text.split("/")[1:]
     for at, segment in enumerate(path.segments):
         if segment and not isinstance(segment, Folded) and segment.swapcase() != segment and PARAMETERS not in segment:
             spelled = segment.upper() if segment.upper() != segment else segment.lower()
@@ -187,10 +191,10 @@ def _variants(path: PathPattern, written: str) -> Iterator[_Variant]:
             segments = (*path.segments[:at], Folded(segment.casefold()), *path.segments[at + 1 :])
             remedy = "set match.case_insensitive: true for this rule"
             yield _Variant(path._replace(segments=segments), at, example, "ignores case", remedy)
-    if path.rest or not path.segments or PARAMETERS in (path.segments[-1] or ""):
+    if path.is_prefix or not path.segments or PARAMETERS in (path.segments[-1] or ""):
         return
     slash = path.segments[-1] == ""
-    segments, example = (path.segments[:-1], written[:-1]) if slash else ((*path.segments, ""), f"{written}/")
+    segments, example = (path.segments[:-1], path.text[:-1]) if slash else ((*path.segments, ""), f"{path.text}/")
     if segments:
         remedy = f"add {example} to the paths of this rule"
         variant = path._replace(segments=segments)
@@ -208,7 +212,7 @@ def _laxer(
     for entry in every.near(variant.path, partly=True):
         if entry.rule == number or not (_meets(entry, place, rule) and _takes(entry.path, variant)):
             continue
-        decides_both = entry.rule < number and share_a_path(entry.path, place.path)
+        decides_both = entry.rule < number and overlap(entry.path, place.path)
         is_laxer = not decides_both and not wants_as_much(rules[entry.rule], rule, issuers)
         if is_laxer and _is_broad(entry.path, variant):
             return rules[entry.rule].name
@@ -220,13 +224,13 @@ def _laxer(
 def _takes(path: PathPattern, variant: _Variant) -> bool:
     """Whether a pattern matches some path of a variant; of another case, one in a spelling that no pattern names."""
     own = None if variant.at is None or variant.at >= len(path.segments) else path.segments[variant.at]
-    return share_a_path(path, variant.path) and (own is None or isinstance(own, Folded))
+    return overlap(path, variant.path) and (own is None or isinstance(own, Folded))
 
 
 def _is_broad(path: PathPattern, variant: _Variant) -> bool:
     """Whether a pattern takes a variant by a capture or its rest, rather than by literals that somebody meant so."""
     pairs = zip(path.segments, variant.path.segments, strict=False)
-    return path.rest or any(ours is None and theirs is not None for ours, theirs in pairs)
+    return path.is_prefix or any(ours is None and theirs is not None for ours, theirs in pairs)
 
 
 def _meets(entry: _Entry, place: _Place, rule: Rule) -> bool:
@@ -235,5 +239,5 @@ def _meets(entry: _Entry, place: _Place, rule: Rule) -> bool:
     return (
         (methods is None or place.method is None or place.method in methods)
         and all(headers.get(name, value) == value for name, value in wanted.items())
-        and any(host_covers(host, place.host) or host_covers(place.host, host) for host in entry.hosts)
+        and any(_host_includes(host, place.host) or _host_includes(place.host, host) for host in entry.hosts)
     )

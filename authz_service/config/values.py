@@ -11,8 +11,9 @@ import ipaddress
 import os
 import re
 import stat
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -28,9 +29,13 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from authz_service.core import claim_path, hosts, patterns
+from authz_service.core.claim_path import ClaimPath, parse_claim_path
 from authz_service.core.errors import shown
 from authz_service.core.members import SCOPE_TOKEN
+from authz_service.core.patterns import CAPTURE, HostPattern, PathPattern, parse_host_pattern, parse_path_pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
@@ -82,7 +87,7 @@ def _scope(value: str) -> str:
 
 
 def _wanted_scope(value: str) -> str:
-    if "{" in (rest := patterns.CAPTURE.sub("", _scope(value))) or "}" in rest:
+    if "{" in (rest := CAPTURE.sub("", _scope(value))) or "}" in rest:
         raise ValueError(f"{shown(value)}: write {{name}} for what the path captures, with letters, digits and _")
     return value
 
@@ -140,11 +145,6 @@ def _acr_value(value: str) -> str:
     return value
 
 
-def _claim_path(value: str) -> str:
-    claim_path.parse(value)
-    return value
-
-
 def _capture_name(value: str) -> str:
     if not _CAPTURE_NAME.fullmatch(value):
         raise ValueError(f"{shown(value)} is no name of a capture: write tenant for the {{tenant}} of the path")
@@ -156,16 +156,6 @@ def _scalar(value: object) -> object:
         raise ValueError(EMPTY)
     if not isinstance(value, (str, int, float)):
         raise ValueError("must be a text, a number, true or false")  # noqa: TRY004 - what pydantic understands
-    return value
-
-
-def _host_pattern(value: str) -> str:
-    hosts.parse_pattern(value)
-    return value
-
-
-def _path_pattern(value: str) -> str:
-    patterns.parse_pattern(value)
     return value
 
 
@@ -288,6 +278,20 @@ class _NeverNull:
         return dict(written[0]) if len(written) == 1 else {"anyOf": written}
 
 
+@dataclass(frozen=True, slots=True)
+class _ParsedWith:
+    """Of a key that is written as a string and stored parsed. Its schema is that of the string."""
+
+    parse: Callable[[str], object]
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            self.parse,
+            core_schema.str_schema(strict=True),
+            serialization=core_schema.to_string_ser_schema(when_used="always"),
+        )
+
+
 Item = TypeVar("Item")
 # A YAML list; kept as a tuple, so that settings are frozen through and through.
 Many = Annotated[tuple[Item, ...], Strict(strict=False)]
@@ -308,12 +312,12 @@ AcrValue = Annotated[
 ]  # acr_values is a list separated by spaces, in a quoted-string (RFC 9470 section 3)
 HttpHeader = Annotated[StrictStr, AfterValidator(_http_header)]
 HeaderValue = Annotated[StrictStr, AfterValidator(_header_value)]
-ClaimPath = Annotated[StrictStr, AfterValidator(_claim_path)]
+ClaimPathField = Annotated[ClaimPath, _ParsedWith(parse_claim_path)]
 CaptureName = Annotated[StrictStr, AfterValidator(_capture_name)]
 Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar, json_schema_input_type=str | int | float | bool)]
 UpstreamHeader = Annotated[StrictStr, AfterValidator(_upstream_header)]
-HostPattern = Annotated[StrictStr, AfterValidator(_host_pattern)]
-PathPattern = Annotated[StrictStr, AfterValidator(_path_pattern)]
+HostPatternField = Annotated[HostPattern, _ParsedWith(parse_host_pattern)]
+PathPatternField = Annotated[PathPattern, _ParsedWith(parse_path_pattern)]
 Url = Annotated[StrictStr, AfterValidator(_url)]
 IssuerUrl = Annotated[StrictStr, AfterValidator(_issuer_url)]
 GrpcAddress = Annotated[StrictStr, AfterValidator(_grpc_address)]

@@ -1,13 +1,13 @@
 r"""Paths into nested claims: ``realm_access.roles`` is the member ``roles`` of the claim ``realm_access``.
 
-Law: pure. A dot separates names, ``\.`` is a dot in a name (``https://example\.com/roles``), ``\\`` a backslash. A path
-leads through objects only; one that meets anything else on its way leads nowhere, which is not the same as absent.
+Pure. A dot separates names, ``\.`` is a dot in a name (``https://example\.com/roles``), ``\\`` a backslash. A path
+leads through objects only: one that meets another value before its end cannot be followed, which differs from absent.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authz_service.core.errors import shown
 
@@ -19,34 +19,43 @@ _PATH = re.compile(rf"{_NAME.pattern}(?:\.{_NAME.pattern})*")
 _ESCAPE = re.compile(r"\\(.)")
 
 
-class NoObjectError(Exception):
-    """Something on the way is no object, so that the path cannot be followed."""
+class NotAnObjectError(Exception):
+    """A value before the end of the path is not an object."""
 
 
-def parse(path: str) -> tuple[str, ...]:
-    """The names of a path.
+class ClaimPath(NamedTuple):
+    """A parsed path."""
+
+    text: str  # as written
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.text
+
+    def follow(self, claims: Mapping[str, Any]) -> Any:
+        """The value at the end of the path; None if it is absent or null.
+
+        Raises:
+            NotAnObjectError: if a value before the end is neither an object nor absent.
+        """
+        value: Any = claims
+        for name in self.names:
+            if value is None:
+                return None
+            if not isinstance(value, dict):
+                raise NotAnObjectError
+            value = value.get(name)
+        return value
+
+
+def parse_claim_path(text: str) -> ClaimPath:
+    """Parse a claim path of the configuration.
 
     Raises:
         ValueError: with what is wrong and what would be right.
     """
-    if not _PATH.fullmatch(path) or not path.isprintable():
+    if not _PATH.fullmatch(text) or not text.isprintable():
         raise ValueError(
-            f"{shown(path)} is no path to a claim: write names separated by single dots, and \\. for a dot in a name"
+            f"{shown(text)} is not a path to a claim: write names separated by single dots, and \\. for a dot in a name"
         )
-    return tuple(_ESCAPE.sub(r"\1", name) for name in _NAME.findall(path))
-
-
-def follow(members: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    """What stands at the end of the path; None where it is absent or null.
-
-    Raises:
-        NoObjectError: when something before the end is neither an object nor absent.
-    """
-    found: Any = members
-    for name in names:
-        if found is None:
-            return None
-        if not isinstance(found, dict):
-            raise NoObjectError
-        found = found.get(name)
-    return found
+    return ClaimPath(text, tuple(_ESCAPE.sub(r"\1", name) for name in _NAME.findall(text)))

@@ -46,6 +46,11 @@ def without_secrets(target: str) -> str:
     return _USERINFO.sub("//", _QUERY.split(target, maxsplit=1)[0])
 
 
+def without_userinfo(host: str) -> str:
+    """A host as it may be printed: user and password before it are a credential (RFC 3986 section 3.2.1)."""
+    return host.rpartition("@")[2]
+
+
 def _ambiguous(cause: str) -> Rejected:
     return Rejected(Reason.AMBIGUOUS_PATH, cause)
 

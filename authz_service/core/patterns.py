@@ -1,9 +1,17 @@
-"""Path patterns: literal segments, ``{name}`` for exactly one non-empty segment, a final ``/**`` for any rest.
+"""Path and host patterns: parsing them, matching requests with them, and comparing them with each other.
 
-Law: pure. A pattern is written decoded (``/café``, not ``/caf%C3%A9``), since it is compared with decoded segments. A
-pattern that no accepted path could ever match is an error, not a rule that sleeps. A segment with ``;`` matches a
-literal alone: an upstream that cuts parameters off would take ``/admin;x`` for ``/admin``, beside which ``/{name}``
-stands.
+Pure. A path pattern consists of literal segments, ``{name}`` for exactly one non-empty segment, and optionally a final
+``/**`` for any number of further segments, including none. It is written decoded (``/café``, not ``/caf%C3%A9``), since
+it is compared with decoded segments.
+
+Invariants:
+
+* A pattern that no accepted path or host can match is an error, not a rule that never applies.
+* Only a literal matches a segment with ``;``. An upstream that strips parameters reads ``/admin;x`` as ``/admin``, so
+  ``/{name}`` must not match it where a rule for ``/admin`` exists.
+* A host that is not plainly one name or address is not a host. If any rule names hosts, such a request matches no rule,
+  since the upstream may read it as a host that a rule protects.
+* Comparisons are exact over the paths that ``core.paths`` accepts: only the last segment may be empty.
 """
 
 from __future__ import annotations
@@ -18,85 +26,227 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-EVERY_PATH = "/**"
-PARAMETERS = ";"  # what begins a segment's parameters
+PARAMETERS = ";"  # separates a segment from its parameters
 _NEVER_IN_A_PATH = re.compile("[\x00-\x20\x7f-\x9f\\\\#?%]")
+
+# A registered name or an address as Envoy passes it on: with an optional port and an optional trailing dot.
+_HOST = re.compile(r"((?:[a-z0-9_-]+\.)*[a-z0-9_-]+|\[[0-9a-f:.]+\])\.?(?::[0-9]{0,5})?")
+_HOST_NAME = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]+|\[[0-9a-f:.]+\]")
+_MAX_HOST_NAME = 253  # bytes (RFC 1035)
+_MAX_HOST = _MAX_HOST_NAME + len(".:65535")
 
 
 class Folded(str):
-    """A literal segment that matches in any case, as ``str.casefold`` writes it."""
+    """A literal segment that matches in any case, in the form that ``str.casefold`` returns."""
 
     __slots__ = ()
 
 
-Segment = str | None  # a string to equal, or Folded; None for a capture
+Segment = str | None  # a literal, possibly Folded; None for a capture
 
 
-def fits(wanted: Segment, segment: str) -> bool:
-    """Whether a decoded segment of a path is one that a pattern's segment stands for."""
-    if wanted is None:
+def segment_matches(pattern: Segment, segment: str) -> bool:
+    """Whether one segment of a pattern matches a decoded segment of a path."""
+    if pattern is None:
         return bool(segment) and PARAMETERS not in segment
-    return wanted == (segment.casefold() if isinstance(wanted, Folded) else segment)
+    return pattern == (segment.casefold() if isinstance(pattern, Folded) else segment)
 
 
 class PathPattern(NamedTuple):
-    """A pattern, compiled. The names of captures stand in ``captures``."""
+    """A parsed path pattern."""
 
+    text: str  # as written
     segments: tuple[Segment, ...]
-    rest: bool  # a final /**: whatever follows, also nothing
-    captures: dict[str, int]  # name of a capture: its place in ``segments``
+    is_prefix: bool  # ends in /**
+    captures: dict[str, int]  # name of a capture: its index in ``segments``
+
+    def __str__(self) -> str:
+        return self.text
 
     def matches(self, path: Sequence[str]) -> bool:
-        """Whether the pattern stands for a path of these decoded segments."""
-        if len(path) < len(self.segments) or (len(path) > len(self.segments) and not self.rest):
+        """Whether the pattern matches a path with these decoded segments."""
+        if len(path) < len(self.segments) or (len(path) > len(self.segments) and not self.is_prefix):
             return False
-        if self.rest and PARAMETERS in path[-1]:
+        if self.is_prefix and PARAMETERS in path[-1]:
             return False
-        return all(fits(wanted, segment) for wanted, segment in zip(self.segments, path, strict=False))
+        return all(segment_matches(ours, segment) for ours, segment in zip(self.segments, path, strict=False))
+
+    def folded(self) -> PathPattern:
+        """The same pattern, with literal segments that match in any case."""
+        return self._replace(segments=tuple(map(_folded, self.segments)))
 
 
-def parse_pattern(pattern: str, *, case_insensitive: bool = False) -> PathPattern:
-    """Read a path pattern of the configuration. ``case_insensitive`` is for its literal segments.
+def _folded(segment: Segment) -> Segment:
+    if segment is None or segment.upper() == segment.lower():
+        return segment
+    return Folded(segment.casefold())
+
+
+def parse_path_pattern(text: str) -> PathPattern:
+    """Parse a path pattern of the configuration.
 
     Raises:
         ValueError: with what is wrong and what would be right.
     """
-    if not pattern.startswith("/"):
-        raise ValueError(f"{shown(pattern)} must start with /")
-    rest = pattern.endswith("/**")
-    texts = pattern.removesuffix("/**").split("/")[1:] if rest else pattern[1:].split("/")
+    if not text.startswith("/"):
+        raise ValueError(f"{shown(text)} must start with /")
+    is_prefix = text.endswith("/**")
+    parts = text.removesuffix("/**").split("/")[1:] if is_prefix else text[1:].split("/")
     segments: list[Segment] = []
     captures: dict[str, int] = {}
-    for place, text in enumerate(texts):
-        capture = CAPTURE.fullmatch(text)
-        if capture:
-            if capture[1] in captures:
-                raise ValueError(f"{shown(pattern)} captures {{{capture[1]}}} twice: give each capture its own name")
-            captures[capture[1]] = place
-            segments.append(None)
+    for index, part in enumerate(parts):
+        capture = CAPTURE.fullmatch(part)
+        if capture is None:
+            _require_literal(text, part, is_last=index == len(parts) - 1 and not is_prefix)
+            segments.append(part)
         else:
-            _require_literal(pattern, text, last=place == len(texts) - 1 and not rest)
-            has_case = text.upper() != text.lower()
-            segments.append(Folded(text.casefold()) if case_insensitive and has_case else text)
-    if sum(len(CAPTURE.sub("x", text)) + len("/") for text in texts) > MAX_PATH:
-        raise ValueError(f"{shown(pattern)} is longer than any accepted path, which has at most {MAX_PATH} characters")
-    return PathPattern(tuple(segments), rest, captures)
+            if capture[1] in captures:
+                raise ValueError(f"{shown(text)} captures {{{capture[1]}}} twice: give each capture its own name")
+            captures[capture[1]] = index
+            segments.append(None)
+    if sum(len(CAPTURE.sub("x", part)) + len("/") for part in parts) > MAX_PATH:
+        raise ValueError(f"{shown(text)} is longer than any accepted path, which has at most {MAX_PATH} characters")
+    return PathPattern(text, tuple(segments), is_prefix, captures)
 
 
-def _require_literal(pattern: str, text: str, *, last: bool) -> None:
-    if not text and not last:
-        raise ValueError(f"{shown(pattern)} has an empty segment, which no accepted path has: write a single /")
-    if "*" in text:
-        raise ValueError(f"{shown(pattern)}: * stands only in a final /**; write {{name}} for exactly one segment")
-    if "{" in text or "}" in text:
+def _require_literal(text: str, part: str, *, is_last: bool) -> None:
+    if not part and not is_last:
+        raise ValueError(f"{shown(text)} has an empty segment, which no accepted path has: write a single /")
+    if "*" in part:
+        raise ValueError(f"{shown(text)}: * is allowed only in a final /**: write {{name}} for exactly one segment")
+    if "{" in part or "}" in part:
+        raise ValueError(f"{shown(text)}: {{name}} must be a whole segment, and its name letters, digits and _")
+    if _NEVER_IN_A_PATH.search(part):
         raise ValueError(
-            f"{shown(pattern)}: {{name}} stands for a whole segment, and its name is letters, digits and _"
+            f"{shown(text)} contains a character that no decoded path has: write it decoded, without a query"
         )
-    if _NEVER_IN_A_PATH.search(text):
+    if part.partition(PARAMETERS)[0] in {".", ".."} or (PARAMETERS in part and not is_last):
         raise ValueError(
-            f"{shown(pattern)} holds a character that no decoded path has; write the pattern decoded, no query"
+            f"{shown(text)} has a dot segment or ;parameters before its last segment, which no accepted path has"
         )
-    if text.partition(";")[0] in {".", ".."} or (";" in text and not last):
+
+
+EVERY_PATH = parse_path_pattern("/**")
+
+
+# Hosts.
+
+
+def normalize_host(host: str) -> str:
+    """The host of a request in lower case, without port and trailing dot; empty if it is not plainly a host."""
+    if len(host) > _MAX_HOST or not host.isascii():  # some non-ASCII letters have an ASCII lower case
+        return ""
+    match = _HOST.fullmatch(host.lower())
+    return match[1] if match else ""
+
+
+class HostPattern(NamedTuple):
+    """``api.example.com`` matches only itself; ``*.example.org`` one or more labels before ``.example.org``."""
+
+    name: str
+    is_wildcard: bool
+
+    def __str__(self) -> str:
+        return f"*.{self.name}" if self.is_wildcard else self.name
+
+    def matches(self, host: str) -> bool:
+        """Whether the pattern matches a normalized host."""
+        return host.endswith(f".{self.name}") and host[0] != "." if self.is_wildcard else host == self.name
+
+    def includes(self, other: HostPattern) -> bool:
+        """Whether this pattern matches every host that the other one matches."""
+        return self == other or (self.is_wildcard and other.name.endswith(f".{self.name}"))
+
+
+def parse_host_pattern(text: str) -> HostPattern:
+    """Parse a host pattern of the configuration.
+
+    Raises:
+        ValueError: with what is wrong and what would be right.
+    """
+    name = text.lower()
+    is_wildcard = name.startswith("*.")
+    name = name.removeprefix("*.")
+    is_name = text.isascii() and len(name) <= _MAX_HOST_NAME and _HOST_NAME.fullmatch(name)
+    if not is_name or (is_wildcard and name[0] == "["):
         raise ValueError(
-            f"{shown(pattern)} has a dot segment or ;parameters before the end, which no accepted path has"
+            f"{shown(text)} is not a host: write a name such as api.example.com, or *.example.com for any name below "
+            "it; without scheme, port or path"
         )
+    return HostPattern(name, is_wildcard)
+
+
+# Containment of path patterns.
+#
+# One walk suffices. Where a pattern has a capture or its /**, a path may have any segment. Other patterns match a
+# segment that no pattern names only by a capture or /**, which match a named segment as well. So the walk takes the
+# hardest path, with such a segment, and whatever covers it covers every other path. A folded literal is walked in a
+# spelling that no pattern names exactly; that other patterns together name each of its spellings is not detected.
+
+_UNNAMED = "\x00"  # a non-empty segment that no pattern names: patterns contain no control characters
+
+
+def covering(pattern: PathPattern, others: Sequence[PathPattern]) -> frozenset[int] | None:
+    """Indexes of those ``others`` that together match all that ``pattern`` matches; None if they do not."""
+    walk: _Walk = [(index, other, 0) for index, other in enumerate(others)]
+    found: set[int] = set()
+
+    def is_covered_here(walk: _Walk) -> bool:
+        first = next((index for index, other, matched in walk if matched == len(other.segments)), None)
+        if first is not None:
+            found.add(first)
+        return first is not None
+
+    for segment in pattern.segments:
+        walk = _step(walk, _UNNAMED if segment is None else segment)
+    if pattern.segments and not is_covered_here(walk):
+        return None
+    while pattern.is_prefix:
+        prefixes = [index for index, other, matched in walk if other.is_prefix and matched == len(other.segments)]
+        if prefixes:
+            found.add(prefixes[0])
+            break
+        if not is_covered_here(_step(walk, "")):
+            return None
+        walk = _step(walk, _UNNAMED)
+        if not is_covered_here(walk):
+            return None
+    return frozenset(found)
+
+
+_Walk = list[tuple[int, PathPattern, int]]  # index of a pattern, the pattern, how many of its segments have matched
+
+
+def _step(walk: _Walk, segment: str) -> _Walk:
+    """The patterns that still match after one more segment."""
+    further: _Walk = []
+    for index, other, matched in walk:
+        if matched == len(other.segments):
+            if other.is_prefix and PARAMETERS not in segment:
+                further.append((index, other, matched))
+        elif _segment_includes(other.segments[matched], segment):
+            further.append((index, other, matched + 1))
+    return further
+
+
+def _segment_includes(pattern: Segment, segment: str) -> bool:
+    """Whether a pattern's segment matches this one in all its spellings."""
+    if isinstance(segment, Folded) and pattern is not None:
+        return isinstance(pattern, Folded) and pattern == segment
+    return segment_matches(pattern, segment)
+
+
+def overlap(one: PathPattern, other: PathPattern) -> bool:
+    """Whether some path matches both patterns."""
+    shorter, longer = sorted((one, other), key=lambda pattern: len(pattern.segments))
+    if len(shorter.segments) < len(longer.segments) and not shorter.is_prefix:
+        return False
+    if shorter.is_prefix and longer.segments and PARAMETERS in (longer.segments[-1] or ""):
+        return False
+    return all(_segments_overlap(a, b) for a, b in zip(shorter.segments, longer.segments, strict=False))
+
+
+def _segments_overlap(one: Segment, other: Segment) -> bool:
+    if one is None or other is None:
+        return one == other or segment_matches(None, one or other or "")
+    return segment_matches(one, other) or segment_matches(other, one)

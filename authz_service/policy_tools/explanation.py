@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from authz_service.core.decision import Allow, verdict
 from authz_service.core.errors import printable
-from authz_service.core.hosts import without_userinfo
-from authz_service.core.paths import without_secrets
+from authz_service.core.paths import without_secrets, without_userinfo
 from authz_service.transport.ext_authz.readable import answer_of
 
 if TYPE_CHECKING:

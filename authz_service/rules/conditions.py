@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from authz_service.core import claim_path
+from authz_service.core.claim_path import NotAnObjectError
 from authz_service.core.errors import quoted
 from authz_service.core.members import SCOPE_TOKEN, numeric_date
 from authz_service.core.patterns import CAPTURE
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from authz_service.config import model
+    from authz_service.core.claim_path import ClaimPath
     from authz_service.core.claims import Claims
 
     Captures = Mapping[str, str]  # what each {name} of the path stands for
@@ -72,15 +73,14 @@ def client_is_one_of(clients: Iterable[str]) -> Condition:
     return Condition("client", Reason.CLIENT_NOT_ALLOWED, _one_of(sorted(allowed)), unmet)
 
 
-def claim_holds(path: str, condition: model.Condition) -> Condition:
+def claim_holds(path: ClaimPath, condition: model.Condition) -> Condition:
     """The claim at a path is what the configuration wants of it."""
-    names = claim_path.parse(path)
     wanted, holds = _operator(condition)
 
     def unmet(claims: Claims, captures: Captures, _now: float) -> str | None:
         try:
-            value = claim_path.follow(claims.members, names)
-        except claim_path.NoObjectError:
+            value = path.follow(claims.members)
+        except NotAnObjectError:
             return f"claim {path} is not there to be judged: something on the way is no object"
         return None if holds(value, captures) else f"claim {path} is not: {wanted}"
 

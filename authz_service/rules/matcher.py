@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authz_service.core import hosts
 from authz_service.core.headers import AmbiguousHeaderError, value_of
-from authz_service.core.patterns import PARAMETERS, Folded
+from authz_service.core.patterns import PARAMETERS, Folded, normalize_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -92,7 +91,7 @@ class _Node:
         for segment in pattern.segments:
             node = node._child(segment)
             node.earliest = min(node.earliest, rule)
-        ends = node.rest if pattern.rest else node.here
+        ends = node.rest if pattern.is_prefix else node.here
         _enter(ends, _WHATEVER, (), rule)
         for method in methods:
             _enter(ends, method, headers, rule)
@@ -169,9 +168,8 @@ class Matcher:
         if match.hosts is None:
             yield self._any_host
             return
-        for text in match.hosts:
-            pattern = hosts.parse_pattern(text)
-            yield (self._wildcards if pattern.wildcard else self._exact).setdefault(pattern.name, _Node())
+        for pattern in match.hosts:
+            yield (self._wildcards if pattern.is_wildcard else self._exact).setdefault(pattern.name, _Node())
 
     def choose(self, attributes: Attributes, path: Sequence[str], before: int = NOWHERE) -> int | None:
         """The place of the first rule that matches, or ``before`` when none does before that place.
@@ -196,7 +194,7 @@ class Matcher:
         best = self._any_host.find(method, path, sent, best)
         if not (self._exact or self._wildcards):
             return best
-        host = hosts.normalised(host)
+        host = normalize_host(host)
         if not host:
             return None
         node = self._exact.get(host)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authz_service.core import hosts
 from authz_service.core.errors import quoted
 from authz_service.core.headers import AmbiguousHeaderError, value_of
-from authz_service.core.patterns import EVERY_PATH, PARAMETERS
+from authz_service.core.paths import without_userinfo
+from authz_service.core.patterns import PARAMETERS, normalize_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ def of_all(rules: Sequence[Rule], attributes: Attributes) -> str | None:
     """Why no rule at all can apply, whatever its paths; None when one may."""
     if attributes.method != attributes.method.upper():
         return f"the method {quoted(attributes.method)} is not in upper case, so no rule applies"
-    if not hosts.normalised(attributes.host) and any(rule.match.hosts for rule in rules):
-        host = quoted(hosts.without_userinfo(attributes.host))
+    if not normalize_host(attributes.host) and any(rule.match.hosts for rule in rules):
+        host = quoted(without_userinfo(attributes.host))
         return f"the host {host} cannot be read plainly, and some rules ask for it"
     if attributes.policy and attributes.policy not in {rule.policy for rule in rules}:
         return f"no rule has the policy {quoted(attributes.policy)}, which the proxy names"
@@ -58,13 +58,13 @@ def _other_policy(policy: str, attributes: Attributes, path: Sequence[str]) -> s
 
 
 def _failing(match: Match, attributes: Attributes, path: Sequence[str]) -> Iterator[str]:
-    host = hosts.normalised(attributes.host)
-    if match.hosts is not None and not any(_is_host(pattern, host) for pattern in match.hosts):
+    host = normalize_host(attributes.host)
+    if match.hosts is not None and not any(pattern.matches(host) for pattern in match.hosts):
         yield f"the host is not {_one_of(match.hosts)}"
     if match.methods is not None and attributes.method not in match.methods:
         yield f"the method is not {_one_of(match.methods)}"
     if not any(pattern.matches(path) for pattern in match.path_patterns):
-        yield f"the path is not {_one_of(match.paths or (EVERY_PATH,))}"
+        yield f"the path is not {_one_of(match.path_patterns)}"
 
 
 def _differing(match: Match, attributes: Attributes) -> Iterator[str]:
@@ -85,10 +85,5 @@ def _ambiguity(attributes: Attributes, name: str) -> str:
     return ""
 
 
-def _is_host(text: str, host: str) -> bool:
-    pattern = hosts.parse_pattern(text)
-    return host.endswith(f".{pattern.name}") and host[0] != "." if pattern.wildcard else host == pattern.name
-
-
-def _one_of(values: Sequence[str]) -> str:
-    return values[0] if len(values) == 1 else f"one of {', '.join(values)}"
+def _one_of(values: Sequence[object]) -> str:
+    return str(values[0]) if len(values) == 1 else f"one of {', '.join(map(str, values))}"

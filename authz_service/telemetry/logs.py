@@ -17,8 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from authz_service.core.decision import verdict
-from authz_service.core.hosts import without_userinfo
-from authz_service.core.paths import without_secrets
+from authz_service.core.paths import without_secrets, without_userinfo
 from authz_service.core.reasons import DENIALS
 
 if TYPE_CHECKING:

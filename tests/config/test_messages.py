@@ -13,6 +13,8 @@ from authz_service.config import document
 from authz_service.config.messages import _TEXTS, _flat, nearest, problems
 from authz_service.config.model import Rule, Settings
 from authz_service.config.values import Many, OrAbsent
+from authz_service.core.claim_path import ClaimPath
+from authz_service.core.patterns import HostPattern, PathPattern
 from authz_service.policy_tools.cases import Cases
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ TYPES: dict[Any, set[str]] = {
     Any: set(),
     NoneType: set(),
     Path: set(),
+    ClaimPath: {"string_type"},
+    HostPattern: {"string_type"},
+    PathPattern: {"string_type"},
     float: set(),
 }
 # What a bound is called in a schema, and what pydantic calls its breach.

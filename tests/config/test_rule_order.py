@@ -14,7 +14,7 @@ from authz_service.config.model import Issuer, Rule
 from authz_service.config.rule_order import slipping
 from authz_service.config.strictness import wants_as_much
 from authz_service.core.attributes import Attributes
-from authz_service.core.inclusion import covering
+from authz_service.core.patterns import covering
 from authz_service.rules.policy import Policy
 
 if TYPE_CHECKING:
@@ -207,8 +207,8 @@ def _meant(path: tuple[str, ...], other: tuple[str, ...], strict: Rule, lax: Rul
 def _is_literal_beside(pattern: PathPattern, other: PathPattern) -> bool:
     captured = [place for place, segment in enumerate(pattern.segments) if segment is None]
     beyond = len(other.segments)
-    return not pattern.rest and all(
-        other.rest if place >= beyond else other.segments[place] is None for place in captured
+    return not pattern.is_prefix and all(
+        other.is_prefix if place >= beyond else other.segments[place] is None for place in captured
     )
 
 

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz_service.core.claim_path import NoObjectError, follow, parse
+from authz_service.core.claim_path import ClaimPath, NotAnObjectError, parse_claim_path
+
+A_B = parse_claim_path("a.b")
 
 
 @pytest.mark.parametrize(
@@ -25,20 +27,20 @@ from authz_service.core.claim_path import NoObjectError, follow, parse
         ("a b", ("a b",)),
     ],
 )
-def test_a_path_is_read_as_its_names(path: str, names: tuple[str, ...]) -> None:
-    assert parse(path) == names
+def test_a_path_is_parsed_into_names(path: str, names: tuple[str, ...]) -> None:
+    assert parse_claim_path(path) == ClaimPath(path, names)
 
 
 @pytest.mark.parametrize("path", ["", ".", "a.", ".a", "a..b", "a\\", r"a\b", "a\nb", "a\x00"])
-def test_what_is_no_path_is_refused_with_what_would_be_right(path: str) -> None:
+def test_a_malformed_path_is_refused_and_the_error_says_how_to_write_it(path: str) -> None:
     with pytest.raises(ValueError, match="write names separated by single dots"):
-        parse(path)
+        parse_claim_path(path)
 
 
 @given(st.lists(st.text("ab.\\ :/", min_size=1), min_size=1, max_size=4).map(tuple))
-def test_every_list_of_names_can_be_written(names: tuple[str, ...]) -> None:
+def test_every_list_of_names_can_be_written_as_a_path(names: tuple[str, ...]) -> None:
     written = ".".join(name.replace("\\", "\\\\").replace(".", "\\.") for name in names)
-    assert parse(written) == names
+    assert parse_claim_path(written).names == names
 
 
 @pytest.mark.parametrize(
@@ -54,11 +56,11 @@ def test_every_list_of_names_can_be_written(names: tuple[str, ...]) -> None:
         ({"a": {"b": False}}, False),
     ],
 )
-def test_a_path_leads_to_what_stands_there_and_null_is_absent(members: dict[str, Any], found: Any) -> None:
-    assert follow(members, ("a", "b")) == found
+def test_following_a_path_returns_the_value_and_null_counts_as_absent(members: dict[str, Any], found: Any) -> None:
+    assert A_B.follow(members) == found
 
 
 @pytest.mark.parametrize("between", ['"x"', "1", "true", "[]", '[{"b": 1}]', "false", '""', "0"])
-def test_a_path_through_what_is_no_object_leads_nowhere(between: str) -> None:
-    with pytest.raises(NoObjectError):
-        follow({"a": json.loads(between)}, ("a", "b"))
+def test_a_path_through_anything_but_an_object_cannot_be_followed(between: str) -> None:
+    with pytest.raises(NotAnObjectError):
+        A_B.follow({"a": json.loads(between)})

@@ -1,19 +1,29 @@
-"""Path patterns: what they mean, and that none sleeps."""
+"""Path and host patterns: what they match, which ones are refused, and that comparing them agrees with trying paths."""
 
 from __future__ import annotations
 
+import itertools
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz_service.core import paths
-from authz_service.core.patterns import Folded, parse_pattern
+from authz_service.core.patterns import (
+    Folded,
+    HostPattern,
+    PathPattern,
+    covering,
+    normalize_host,
+    overlap,
+    parse_host_pattern,
+    parse_path_pattern,
+)
 
 
 @pytest.mark.parametrize(
-    ("pattern", "segments", "rest"),
+    ("pattern", "segments", "is_prefix"),
     [
         ("/", ("",), False),
         ("/v1", ("v1",), False),
@@ -28,11 +38,11 @@ from authz_service.core.patterns import Folded, parse_pattern
         ("/a:b@c,d", ("a:b@c,d",), False),
     ],
 )
-def test_a_pattern_is_segments_and_perhaps_any_rest(
-    pattern: str, segments: tuple[str | None, ...], *, rest: bool
+def test_a_pattern_is_parsed_into_segments_and_an_optional_prefix_marker(
+    pattern: str, segments: tuple[str | None, ...], *, is_prefix: bool
 ) -> None:
-    parsed = parse_pattern(pattern)
-    assert (parsed.segments, parsed.rest) == (segments, rest)
+    parsed = parse_path_pattern(pattern)
+    assert (parsed.text, parsed.segments, parsed.is_prefix) == (pattern, segments, is_prefix)
 
 
 @pytest.mark.parametrize(
@@ -52,10 +62,10 @@ def test_a_pattern_is_segments_and_perhaps_any_rest(
         ("/{x}/a;b", ("v1", "A;B"), False),
     ],
 )
-def test_a_segment_with_parameters_matches_nothing_but_itself(
+def test_only_a_literal_matches_a_segment_with_parameters(
     pattern: str, path: tuple[str, ...], *, matches: bool
 ) -> None:
-    assert parse_pattern(pattern).matches(path) == matches
+    assert parse_path_pattern(pattern).matches(path) == matches
 
 
 @pytest.mark.parametrize(
@@ -70,14 +80,14 @@ def test_a_segment_with_parameters_matches_nothing_but_itself(
         ("/1", ("2",), False),
     ],
 )
-def test_a_pattern_that_ignores_case_matches_every_spelling_of_its_literals(
+def test_a_folded_pattern_matches_its_literals_in_any_case(
     pattern: str, path: tuple[str, ...], *, matches: bool
 ) -> None:
-    assert parse_pattern(pattern, case_insensitive=True).matches(path) == matches
+    assert parse_path_pattern(pattern).folded().matches(path) == matches
 
 
-def test_only_a_literal_that_has_case_is_folded() -> None:
-    segments = parse_pattern("/V1/{Id}/42/-", case_insensitive=True).segments
+def test_only_literals_with_case_are_folded() -> None:
+    segments = parse_path_pattern("/V1/{Id}/42/-").folded().segments
     assert segments == ("v1", None, "42", "-")
     assert [isinstance(segment, Folded) for segment in segments] == [True, False, False, False]
 
@@ -89,14 +99,14 @@ def test_only_a_literal_that_has_case_is_folded() -> None:
         ("".join(f"/{{x{place}}}" for place in range(4096)), "/a" * 4096),
         ("/a" * 4096 + "/**", "/a" * 4096),
     ],
-    ids=["one segment", "captures", "rest"],
+    ids=["one segment", "captures", "prefix"],
 )
-def test_the_longest_accepted_path_has_patterns(pattern: str, path: str) -> None:
-    assert parse_pattern(pattern).matches(paths.split(path))
+def test_a_pattern_can_match_the_longest_accepted_path(pattern: str, path: str) -> None:
+    assert parse_path_pattern(pattern).matches(paths.split(path))
 
 
-def test_captures_are_known_by_name_and_place() -> None:
-    assert parse_pattern("/v1/{tenant}/files/{file_1}/**").captures == {"tenant": 1, "file_1": 3}
+def test_captures_map_names_to_segment_indexes() -> None:
+    assert parse_path_pattern("/v1/{tenant}/files/{file_1}/**").captures == {"tenant": 1, "file_1": 3}
 
 
 @pytest.mark.parametrize(
@@ -109,12 +119,12 @@ def test_captures_are_known_by_name_and_place() -> None:
         ("/v1//x", "empty segment"),
         ("/v1//**", "empty segment"),
         ("//**", "empty segment"),
-        ("/*", "only in a final"),
-        ("/v1/*", "only in a final"),
-        ("/v1/*.js", "only in a final"),
-        ("/**/x", "only in a final"),
-        ("/v1/**/", "only in a final"),
-        ("/v1**", "only in a final"),
+        ("/*", "allowed only in a final"),
+        ("/v1/*", "allowed only in a final"),
+        ("/v1/*.js", "allowed only in a final"),
+        ("/**/x", "allowed only in a final"),
+        ("/v1/**/", "allowed only in a final"),
+        ("/v1**", "allowed only in a final"),
         ("/a{id}", "whole segment"),
         ("/{id}b", "whole segment"),
         ("/{}", "whole segment"),
@@ -132,23 +142,211 @@ def test_captures_are_known_by_name_and_place() -> None:
         ("/.", "dot segment"),
         ("/a/../b", "dot segment"),
         ("/..;x", "dot segment"),
-        ("/a;b/c", "parameters before the end"),
-        ("/a;b/**", "parameters before the end"),
+        ("/a;b/c", "parameters before its last segment"),
+        ("/a;b/**", "parameters before its last segment"),
         ("/" + "a" * 8192, "longer than any accepted path"),
         ("/a" * 4096 + "/{x}/**", "longer than any accepted path"),
     ],
 )
-def test_a_pattern_that_could_never_match_is_refused_with_what_would_be_right(pattern: str, reason: str) -> None:
+def test_a_path_pattern_that_could_never_match_is_refused_with_the_remedy(pattern: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        parse_pattern(pattern)
+        parse_path_pattern(pattern)
 
 
 @given(st.lists(st.text(alphabet=st.sampled_from("ab.;:@é{}*%~ +,"), max_size=4), min_size=1, max_size=4))
-def test_a_literal_pattern_that_is_accepted_matches_its_own_path(segments: list[str]) -> None:
+def test_an_accepted_literal_pattern_equals_the_segments_of_its_own_path(segments: list[str]) -> None:
     text = "/" + "/".join(segments)
     try:
-        pattern = parse_pattern(text)
+        pattern = parse_path_pattern(text)
     except ValueError:
         return
-    if not pattern.rest and not pattern.captures:
+    if not pattern.is_prefix and not pattern.captures:
         assert paths.split(quote(text, safe="/;:@+,~")) == pattern.segments
+
+
+# Hosts.
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("api.example.com", "api.example.com"),
+        ("API.Example.COM", "api.example.com"),
+        ("api.example.com:8443", "api.example.com"),
+        ("api.example.com.", "api.example.com"),
+        ("api.example.com.:443", "api.example.com"),
+        ("localhost", "localhost"),
+        ("api.example.com:", "api.example.com"),
+        ("my_service", "my_service"),
+        ("127.0.0.1:80", "127.0.0.1"),
+        ("[::1]:80", "[::1]"),
+        ("[2001:DB8::1]", "[2001:db8::1]"),
+    ],
+)
+def test_a_host_is_normalized_without_case_port_and_trailing_dot(host: str, name: str) -> None:
+    assert normalize_host(host) == name
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", ".", "..", "a..b", ".a", "a..", "a b", "a,b", "a\n", "a/b", "me@a", "a:x", "a:123456", "::1", "[::1",
+     "é.example.com", "a\x00", "a%2e", "a!", "x" * 300, "\u212aafka.example.com"],
+)  # fmt: skip
+def test_anything_but_one_plain_host_normalizes_to_the_empty_string(host: str) -> None:
+    assert normalize_host(host) == ""
+
+
+@given(st.text(max_size=300))
+def test_normalizing_a_host_never_raises_and_is_idempotent(host: str) -> None:
+    name = normalize_host(host)
+    assert normalize_host(name) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("api.example.com", HostPattern("api.example.com", is_wildcard=False)),
+        ("API.Example.com", HostPattern("api.example.com", is_wildcard=False)),
+        ("*.Example.org", HostPattern("example.org", is_wildcard=True)),
+        ("*.org", HostPattern("org", is_wildcard=True)),
+        ("[::1]", HostPattern("[::1]", is_wildcard=False)),
+    ],
+)
+def test_a_host_pattern_is_a_name_or_a_wildcard(text: str, pattern: HostPattern) -> None:
+    assert parse_host_pattern(text) == pattern
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "*",
+        "*.",
+        "*.*.org",
+        "a.*",
+        "a*.org",
+        "https://a",
+        "a:80",
+        "a/",
+        "a.",
+        ".a",
+        "a b",
+        "é.org",
+        "a\n",
+        "*.[::1]",
+        "\u212aa.org",
+        "a." * 127 + "a",
+    ],
+)
+def test_a_host_pattern_that_could_never_match_is_refused_with_the_remedy(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a host: write a name such as api\.example\.com"):
+        parse_host_pattern(text)
+
+
+@given(st.text(max_size=40))
+def test_a_host_pattern_without_wildcard_is_a_normalized_host(text: str) -> None:
+    try:
+        pattern = parse_host_pattern(text)
+    except ValueError:
+        return
+    assert pattern.is_wildcard or normalize_host(text) == pattern.name
+
+
+# Comparing patterns.
+
+_DEPTH = 3  # segments of the longest generated pattern
+
+
+@pytest.mark.parametrize(
+    ("pattern", "others", "covered_by"),
+    [
+        ("/a", ["/a"], {0}),
+        ("/a", ["/b", "/{x}"], {1}),
+        ("/{x}", ["/a"], None),
+        ("/{x}", ["/{y}"], {0}),
+        ("/a/", ["/a"], None),
+        ("/a/", ["/a/{x}"], None),
+        ("/a/", ["/a/**"], {0}),
+        ("/a/**", ["/a/{x}/**"], None),
+        ("/a/**", ["/a", "/a/{x}/**"], None),  # /a/ is left
+        ("/a/**", ["/a", "/a/", "/a/{x}/**"], {0, 1, 2}),
+        ("/a/**", ["/a", "/a/", "/a/{x}", "/a/{x}/", "/a/{x}/{y}/**"], {0, 1, 2, 3, 4}),
+        ("/**", ["/", "/{x}/**"], {0, 1}),
+        ("/**", ["/{x}/**"], None),
+        ("/**", ["/**"], {0}),
+        ("/", ["/**"], {0}),
+        ("/{x}/b", ["/{x}/c", "/a/b"], None),
+        ("/{x}/b/**", ["/a/**", "/{x}/{y}/**"], {1}),
+        ("/a", [], None),
+        ("/**", [], None),
+        ("/a;b", ["/{x}", "/**"], None),
+        ("/a;b", ["/{x}", "/a;b"], {1}),
+        ("/{x}", ["/**"], {0}),
+    ],
+)
+def test_patterns_cover_another_if_together_they_match_all_its_paths(
+    pattern: str, others: list[str], covered_by: set[int] | None
+) -> None:
+    assert covering(parse_path_pattern(pattern), [parse_path_pattern(other) for other in others]) == covered_by
+
+
+_SEGMENTS = st.lists(st.sampled_from(["a", "1", "{x}", "{y}"]), max_size=_DEPTH, unique_by=lambda text: text)
+_PATTERNS = st.builds(
+    lambda segments, last, fold: fold(parse_path_pattern("".join(f"/{segment}" for segment in segments) + last or "/")),
+    _SEGMENTS,
+    st.sampled_from(["", "/", "/**", "/a;b"]),
+    st.sampled_from([lambda pattern: pattern, PathPattern.folded]),
+)
+# Every path over the named segments, in more spellings than patterns use, and over one segment that no pattern names;
+# longer than any pattern needs.
+_PATHS = [
+    (*path, *last)
+    for length in range(_DEPTH + 3)
+    for path in itertools.product(["a", "A", "1", "other"], repeat=length)
+    for last in ([()] if length else []) + [("",), ("a;b",), ("A;b",), ("other;",)]
+]
+
+
+@settings(max_examples=300)
+@given(_PATTERNS, st.lists(_PATTERNS, max_size=6))
+def test_covering_agrees_with_trying_every_path(pattern: PathPattern, others: list[PathPattern]) -> None:
+    left = [path for path in _PATHS if pattern.matches(path) and not any(other.matches(path) for other in others)]
+    covered_by = covering(pattern, others)
+    assert (covered_by is not None) == (not left)
+    if covered_by is not None:
+        assert covering(pattern, [others[place] for place in covered_by]) is not None
+
+
+@settings(max_examples=300)
+@given(_PATTERNS, _PATTERNS)
+def test_overlap_agrees_with_trying_every_path(one: PathPattern, other: PathPattern) -> None:
+    assert overlap(one, other) == any(one.matches(path) and other.matches(path) for path in _PATHS)
+    assert overlap(one, other) == overlap(other, one)
+
+
+_HOST_NAMES = ["a.org", "b.a.org", "*.a.org", "*.b.a.org", "*.org", "c.com"]
+_HOST_PATTERNS = st.sampled_from(_HOST_NAMES).map(parse_host_pattern)
+
+
+@given(_HOST_PATTERNS, _HOST_PATTERNS)
+def test_host_inclusion_agrees_with_trying_every_host(one: HostPattern, other: HostPattern) -> None:
+    known = ["a.org", "b.a.org", "x.a.org", "x.b.a.org", "y.x.b.a.org", "x.org", "c.com", "x.c.com", "net"]
+    assert one.includes(other) == all(one.matches(host) for host in known if other.matches(host))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "host", "matches"),
+    [
+        ("a.org", "a.org", True),
+        ("a.org", "b.a.org", False),
+        ("*.a.org", "b.a.org", True),
+        ("*.a.org", "c.b.a.org", True),
+        ("*.a.org", "a.org", False),
+        ("*.a.org", "ba.org", False),
+        ("*.a.org", ".a.org", False),
+        ("*.a.org", "", False),
+        ("a.org", "", False),
+    ],
+)
+def test_a_wildcard_host_matches_one_or_more_labels(pattern: str, host: str, *, matches: bool) -> None:
+    assert parse_host_pattern(pattern).matches(host) == matches

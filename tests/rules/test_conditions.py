@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authz_service.config import model
+from authz_service.core.claim_path import parse_claim_path
 from authz_service.core.claims import Claims
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
@@ -21,6 +22,7 @@ from authz_service.rules.conditions import (
 )
 
 NOW = 1_800_000_000.0
+X = parse_claim_path("x")
 PATH = {"tenant": "acme", "number": "42"}
 
 
@@ -32,11 +34,11 @@ def wanted(text: Any) -> model.Condition:
     """The condition as the configuration writes it."""
     require = model.Require.model_validate({"claims": {"x": text}})
     assert require.claims is not None
-    return require.claims["x"]
+    return require.claims[X]
 
 
 def holds(text: Any, value: Any) -> bool:
-    condition = claim_holds("x", wanted(text))
+    condition = claim_holds(X, wanted(text))
     cause = condition.unmet(claims(x=value), PATH, NOW)
     assert condition.reason is Reason.CLAIM_MISMATCH
     assert cause is None or cause.startswith("claim x")
@@ -78,7 +80,7 @@ def test_a_claim_condition_holds_for_exactly_its_values(text: Any, met_by: list[
 
 @pytest.mark.parametrize("text", ["acme", {"in": ["acme"]}, {"contains": "a"}, {"present": True}, {"absent": True}])
 def test_a_path_through_what_is_no_object_meets_no_condition(text: Any) -> None:
-    condition = claim_holds("a.b", wanted(text))
+    condition = claim_holds(parse_claim_path("a.b"), wanted(text))
     for between in ("acme", 1, ["acme"], [], True, False, 0, ""):
         assert condition.unmet(claims(a=between), PATH, NOW) is not None
 
@@ -94,7 +96,7 @@ def test_a_plain_value_is_met_by_what_json_writes_the_same_and_by_nothing_else(v
 
 
 def test_the_cause_names_the_claim_and_what_was_wanted_and_nothing_of_the_token() -> None:
-    condition = claim_holds("x", wanted({"in": ["a", 1]}))
+    condition = claim_holds(X, wanted({"in": ["a", 1]}))
     assert condition.unmet(claims(x="secret"), {}, NOW) == "claim x is not: one of 'a', 1"
 
 

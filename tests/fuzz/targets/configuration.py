@@ -106,8 +106,8 @@ def _decide(settings: Settings) -> None:
     authorizer = assemble(settings, trusted, metrics).authorizer
     rules = {rule.name: rule for rule in settings.rules}
     for rule in settings.rules[:8]:
-        paths = [_CAPTURE.sub("x", pattern) for pattern in rule.match.paths or ("/x",)]
-        hosts = [pattern.replace("*", "x") for pattern in rule.match.hosts or ("x.example",)]
+        paths = [_CAPTURE.sub("x", str(pattern)) for pattern in rule.match.paths or ("/x",)]
+        hosts = [str(pattern).replace("*", "x") for pattern in rule.match.hosts or ("x.example",)]
         for token in ({}, {"authorization": "Bearer eyJhbGciOiJFZERTQSJ9.e30.AAAA"}):
             headers = dict(rule.match.headers or {}) | token
             for method in (*(rule.match.methods or ("GET",))[:2], "OPTIONS"):
