@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz_service.config.model import Keys
-from authz_service.keys.cache import KeyCache, NoKey, Serving
+from authz_service.keys.cache import KeyCache, KeyState, NoKey
 from authz_service.keys.snapshot import SnapshotFile
 from authz_service.telemetry.metrics import Metrics
 from support.key_source import FakeSource, jwks
@@ -639,14 +639,14 @@ async def test_the_log_tells_of_new_keys_once_and_of_trouble_and_of_its_end(capl
     async with kept.running():
         kept.source.ignore_validators()  # the same keys again, in full
         await asyncio.sleep(6 * MINUTE)
-        assert [record.message for record in caplog.records] == ["new keys", Serving.FRESH.value]
+        assert [record.message for record in caplog.records] == ["new keys", KeyState.FRESH.value]
         caplog.clear()
         kept.go_down()
         await asyncio.sleep(6 * MINUTE)
         kept.publish("a")
         await asyncio.sleep(MINUTE)
         told = [record.message for record in caplog.records if record.message != "fetching keys failed"]
-        assert told == [Serving.STALE.value, Serving.FRESH.value]
+        assert told == [KeyState.STALE.value, KeyState.FRESH.value]
 
 
 @in_virtual_time
@@ -666,17 +666,17 @@ async def test_log_and_metrics_tell_that_stale_keys_serve_since_when_and_until_w
         assert (kept.metric("stale"), kept.metric("age_seconds")) == (1, 301)
         assert kept.metric("usable_until_timestamp_seconds") == fetched + 300 + HOUR
         await asyncio.sleep(MINUTE)
-        (stale,) = (record for record in caplog.records if record.message == Serving.STALE.value)
+        (stale,) = (record for record in caplog.records if record.message == KeyState.STALE.value)
         assert stale.__dict__["fields"] == {
             "issuer": "main",
-            "serving": "stale",
+            "state": "stale",
             "fetched": "2027-01-15T08:00:00+00:00",
             "stale_since": "2027-01-15T08:05:00+00:00",
             "usable_until": "2027-01-15T09:05:00+00:00",
         }
         assert kept.find("a") == ["a"]
         await asyncio.sleep(HOUR)
-        assert [record.message for record in caplog.records].count(Serving.NOTHING.value) == 1
+        assert [record.message for record in caplog.records].count(KeyState.NONE.value) == 1
         assert kept.find("a", may_fetch=False) is NoKey.UNAVAILABLE
         assert kept.metric("stale") == 1
 
