@@ -14,7 +14,7 @@ import uvloop
 
 from authz_service._pb.external_auth_pb2 import CheckResponse
 from authz_service.transport.asyncio_server import AsyncioServer
-from authz_service.transport.ext_authz.codec import response_of
+from authz_service.transport.ext_authz.codec import encode_response
 from authz_service.transport.grpcio_server import GrpcioServer
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ async def _awaited(_data: bytes, _time_remaining: float | None) -> bytes:
 
 
 def _refused(denial: Deny) -> bytes:
-    return response_of(denial, "-")
+    return encode_response(denial, "-")
 
 
 async def _serve(transport: str, address: str, up: Path) -> None:

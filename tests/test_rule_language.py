@@ -15,7 +15,7 @@ from authz_service.config.load import load_with_warnings
 from authz_service.core.attributes import Attributes
 from authz_service.core.claim_path import parse_claim_path
 from authz_service.core.cors import is_preflight
-from authz_service.core.decision import Allow, Deny, verdict
+from authz_service.core.decision import Allow, Deny, decision_label
 from authz_service.core.patterns import parse_host_pattern, parse_path_pattern
 from authz_service.core.reasons import ALLOWANCES
 from authz_service.rules import mismatch
@@ -187,7 +187,7 @@ def test_a_rule_in_shadow_mode_lets_through_what_it_would_deny_and_says_who_call
     sent = FORGED if token is None else FORGED | {"authorization": f"Bearer {token}"}
     decision = SHADOW.decide("/v1/acme/a", **{name.lower(): value for name, value in sent.items()})
     assert isinstance(decision, Allow)
-    assert (decision.reason, decision.rule, decision.mode, verdict(decision)) == (reason, "r0", "shadow", "deny")
+    assert (decision.reason, decision.rule, decision.mode, decision_label(decision)) == (reason, "r0", "shadow", "deny")
     assert decision.headers == ()
     assert {"x-auth-subject", "x-auth-scopes", "x_auth_subject"} <= set(decision.remove)
     assert decision.cause
@@ -196,10 +196,10 @@ def test_a_rule_in_shadow_mode_lets_through_what_it_would_deny_and_says_who_call
 def test_a_token_that_passes_a_rule_in_shadow_mode_fills_the_identity_headers() -> None:
     decision = SHADOW.decide("/v1/acme/a", good(scope="admin"))
     assert isinstance(decision, Allow)
-    assert (decision.reason, decision.mode, verdict(decision)) == ("ok", "shadow", "allow")
+    assert (decision.reason, decision.mode, decision_label(decision)) == ("ok", "shadow", "allow")
     assert dict(decision.headers) == {"x-auth-subject": "u1", "x-auth-scopes": "admin"}
     public = SHADOW.decide("/open")
-    assert (public.reason, public.mode, verdict(public)) == ("public", "shadow", "allow")
+    assert (public.reason, public.mode, decision_label(public)) == ("public", "shadow", "allow")
 
 
 def test_what_is_decided_before_a_rule_is_reached_is_enforced() -> None:
@@ -219,7 +219,7 @@ def test_a_shadow_decision_that_waits_for_keys_lets_through_whatever_becomes_of_
     unavailable = rules.authorizer.finish(pending, NOW)
     for decision, reason in ((late, "deadline_exceeded"), (unavailable, "keys_unavailable")):
         assert isinstance(decision, Allow)
-        assert (decision.reason, decision.mode, verdict(decision)) == (reason, "shadow", "deny")
+        assert (decision.reason, decision.mode, decision_label(decision)) == (reason, "shadow", "deny")
 
 
 _TOKENS = st.sampled_from(
@@ -233,7 +233,7 @@ def test_shadow_mode_changes_what_is_done_and_not_what_is_decided(token: str | N
     rule = {"match": {"paths": ["/v1/{tenant}/**"]}, "require": {"scopes": ["admin"], "clients": ["app"]}}
     enforcing = deciding(rule, {"match": {"paths": ["/open"]}, "access": "public"})
     told, done = SHADOW.decide(path, token, method=method), enforcing.decide(path, token, method=method)
-    assert (told.reason, told.rule, verdict(told)) == (done.reason, done.rule, verdict(done))
+    assert (told.reason, told.rule, decision_label(told)) == (done.reason, done.rule, decision_label(done))
     assert isinstance(told, Allow) or told.rule == "-"
 
 

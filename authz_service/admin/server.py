@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import h11
 
 from authz_service.core.errors import BadMessage, StartFailed
+from authz_service.core.headers import combined
 from authz_service.http1 import HeadBuffer, Pace, Wire
 from authz_service.telemetry.metrics import content_type_of
 
@@ -176,8 +177,8 @@ class AdminServer:
         return await answer(request)
 
     async def _metrics(self, request: h11.Request) -> _Answer:
-        accept = b",".join(value for name, value in request.headers if name == b"accept")
-        body, content_type = await self._renderer.rendered(accept.decode("latin-1"))
+        headers = combined((name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers)
+        body, content_type = await self._renderer.rendered(headers.get("accept", ""))
         return _Answer(HTTPStatus.OK, content_type, body)
 
     async def _readiness(self, _request: h11.Request) -> _Answer:

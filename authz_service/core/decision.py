@@ -1,6 +1,6 @@
-"""What goes out: let the request through, or turn it away.
+"""The two decisions: let the request through, or turn it away.
 
-Law: frozen values. There are exactly two, and no third one that a caller could take for an allowance.
+Both are frozen values. There is no third kind that a caller could mistake for an allowance.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from authz_service.core.claims import Claims
     from authz_service.core.response_cache import CachedResponse
 
-NO_RULE_NAME = "-"  # stands for the rule where none was reached
+NO_RULE_NAME = "-"  # the rule name of a decision that no rule made
 
 Mode = Literal["enforce", "shadow"]
 
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """Let the request through, with ``headers`` overwritten and ``remove`` taken off on the way to the upstream.
+    """Let the request through, with ``headers`` overwritten and ``remove`` removed on the way to the upstream.
 
-    Where a rule in shadow mode would have denied it, ``reason`` and ``cause`` are those of the denial.
+    If a rule in shadow mode would have denied it, ``reason`` and ``cause`` are those of the denial.
     """
 
     reason: Reason
@@ -34,15 +34,15 @@ class Allow:
     remove: tuple[str, ...] = ()
     mode: Mode = "enforce"
     cause: str = ""
-    cached: CachedResponse | None = field(default=None, compare=False, repr=False)  # with just these headers
+    cached: CachedResponse | None = field(default=None, compare=False, repr=False)  # with exactly these headers
 
 
 @dataclass(frozen=True, slots=True)
 class Deny:
     """Turn the request away.
 
-    ``cause`` is for the log alone. ``retry_after`` is in seconds, where waiting may help. ``claims`` are those of a
-    token that was good in itself and did not suffice.
+    ``cause`` is for the log only. ``retry_after`` is in seconds, and set if a retry may succeed. ``claims`` are those
+    of a valid token that did not satisfy the rule.
     """
 
     reason: Reason
@@ -57,19 +57,19 @@ class Deny:
 Decision = Allow | Deny
 
 
-def verdict(decision: Decision) -> Literal["allow", "deny"]:
-    """What the rules say, as logs and metadata tell it; of a rule in shadow mode it is not what is done."""
+def decision_label(decision: Decision) -> Literal["allow", "deny"]:
+    """The decision as logs and metadata report it: that of the rules, even if shadow mode does not enforce it."""
     passed = isinstance(decision, Allow) and (decision.mode == "enforce" or decision.reason in ALLOWANCES)
     return "allow" if passed else "deny"
 
 
 def deny_without_rule(reason: Reason, cause: str) -> Deny:
-    """The denial of a request for which no rule was looked up. No rule names a realm for its challenge."""
+    """The denial of a request for which no rule was looked up. Its challenge has the realm ``api``."""
     denial = DENIALS[reason]
     challenged = denial.challenged
     challenge = bearer_challenge("api", error=denial.error, description=denial.detail) if challenged else None
     return Deny(reason, cause=cause, challenge=challenge)
 
 
-# The answer of last resort, for when deciding itself failed.
-INTERNAL_ERROR = Deny(Reason.INTERNAL_ERROR, cause="deciding failed: see the line before this one")
+# The denial of last resort, for when the decision itself failed.
+INTERNAL_ERROR = Deny(Reason.INTERNAL_ERROR, cause="the decision failed: see the previous log line")

@@ -1,8 +1,7 @@
-"""How a request's headers are read: joined when repeated, compared by value, recognized under another spelling.
+"""How request headers are read: combined when repeated, compared by value, recognized under other spellings.
 
-Owns every reading of a request header that a decision depends on. Pure. A header that two parties could read
-differently has no value here, and that is not the same as absent: whoever compares it must not go on as if it had not
-been sent.
+A header that two receivers could read differently has no value here, which is not the same as absent: code that
+compares it must not continue as if it had not been sent.
 """
 
 from __future__ import annotations
@@ -14,23 +13,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# CGI replaces what is no letter or digit by _ when it makes a variable's name of a header's (RFC 3875 section 4.1.18).
+# CGI replaces what is neither a letter nor a digit by _ when it turns a header name into a variable name (RFC 3875
+# section 4.1.18).
 _FOLDED = "!#$%&'*+._`|~^"
 _FOLDING = str.maketrans(dict.fromkeys(_FOLDED, "-"))
 FOLDABLE = re.compile(f"[{re.escape(_FOLDED)}]")
 _WHITESPACE = " \t"  # OWS of RFC 9110 section 5.6.3
-# Several values, octets that are not UTF-8, and controls, which some receivers drop and others cut the value at.
+# Several values, bytes that are not UTF-8, and controls, which some receivers drop and at which others cut the value.
 _AMBIGUOUS = re.compile("[,\ufffd\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 class AmbiguousHeaderError(Exception):
-    """A header that its receivers may read differently. The text says why, without the value."""
+    """A header that its receivers may read differently. The message says why, without the value."""
 
 
-def joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Header fields by lower-case name, the values of a repeated one joined by commas (RFC 9110 section 5.3)."""
+def combined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Header fields by lower-case name, the values of a repeated one separated by commas (RFC 9110 section 5.3)."""
     headers: dict[str, str] = {}
-    repeated: dict[str, list[str]] = {}  # joined once, at the end: joining each time copies what is there already
+    repeated: dict[str, list[str]] = {}  # joined once, at the end: joining for each field copies what is there already
     for name, value in fields:
         key = name.lower()
         if key not in headers:
@@ -42,7 +42,7 @@ def joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def folded(name: str) -> str:
-    """A header name as servers that follow CGI read it, so that ``x_api_version`` is ``x-api-version``."""
+    """A header name as servers that follow CGI read it: ``x_api_version`` becomes ``x-api-version``."""
     return name.translate(_FOLDING)
 
 
@@ -53,13 +53,13 @@ def _spellings(name: str) -> re.Pattern[str]:
 
 
 def value_of(headers: Mapping[str, str], name: str) -> str | None:
-    """The one value of a header, without spaces and tabs around it; None when it was not sent.
+    """The one value of a header, without spaces and tabs around it; None if it was not sent.
 
     Over HTTP/2 a value may arrive with outer whitespace, which an HTTP/1.1 upstream never sees (RFC 9110 section 5.5).
 
     Raises:
-        AmbiguousHeaderError: when it was sent more than once, also under a name that folds to the same, or holds a
-            comma, a control, octets that are not UTF-8, or whitespace around it that only some receivers strip.
+        AmbiguousHeaderError: if it was sent more than once, or under another name that folds to the same; or if it
+            holds a comma, a control, bytes that are not UTF-8, or outer whitespace that only some receivers strip.
     """
     size = len(name)
     for other in headers:

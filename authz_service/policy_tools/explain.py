@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from authz_service.authorizer import Pending
-from authz_service.core import connection, credential, paths
+from authz_service.core import connection_header, credential, paths
 from authz_service.core.bounded import NOTHING
 from authz_service.core.cors import is_preflight
 from authz_service.core.errors import Rejected, quoted
@@ -169,7 +169,7 @@ def _last_reason(
     try:
         path = steps.take("path", "segments", lambda: paths.split(attributes.path), _segments)
         if "connection" in attributes.headers:
-            steps.take("path", "connection", lambda: connection.validate(attributes.headers))
+            steps.take("path", "connection", lambda: connection_header.validate(attributes.headers))
         if settings.cors_preflight == "allow" and is_preflight(attributes):
             known = authorizer.policy.knows(attributes, path)
             detail = "goes through without a token" if known else "there is no rule for this host and path"

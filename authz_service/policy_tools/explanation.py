@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from authz_service.core.decision import Allow, verdict
+from authz_service.core.decision import Allow, decision_label
 from authz_service.core.errors import printable
 from authz_service.core.paths import without_secrets, without_userinfo
-from authz_service.transport.ext_authz.readable import answer_of
+from authz_service.transport.ext_authz import codec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,13 +31,13 @@ def as_json(explanation: Explanation, attributes: Attributes) -> str:
     members = {
         "request": {"method": attributes.method, "host": without_userinfo(attributes.host), "path": _path(attributes)},
         "decision": "allow" if isinstance(decision, Allow) else "deny",
-        "verdict": verdict(decision),
+        "verdict": decision_label(decision),
         "reason": decision.reason,
         "rule": decision.rule,
         "mode": decision.mode,
         "cause": decision.cause,
         "steps": [step._asdict() for step in explanation.steps],
-        "answer": answer_of(decision, _ID),
+        "answer": codec.response_as_json(decision, _ID),
     }
     return json.dumps(members, indent=2)
 
@@ -61,9 +61,9 @@ def _line(step: Step, width: int, color: Color) -> str:
 
 
 def _answer(decision: Decision, color: Color) -> Iterator[str]:
-    response = answer_of(decision, _ID)
+    response = codec.response_as_json(decision, _ID)
     passes = isinstance(decision, Allow)
-    would = ", which shadow mode does not enforce" if passes and verdict(decision) == "deny" else ""
+    would = ", which shadow mode does not enforce" if passes and decision_label(decision) == "deny" else ""
     outcome = "allow" if passes else f"deny with {json.loads(response['denied_response']['body'])['status']}"
     yield f"  {'answer':<9} {color('good' if passes else 'bad', outcome)}, {decision.reason}{would}"
     part = response["ok_response" if passes else "denied_response"]

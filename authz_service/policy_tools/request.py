@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from authz_service.core.attributes import Attributes
-from authz_service.core.headers import joined
+from authz_service.core.headers import combined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,4 +30,4 @@ def attributes_of(method: str, url: str, headers: Iterable[tuple[str, str]], pol
     host, target = match[1], match[2]
     if not target.startswith("/"):
         target = f"/{target}"  # as every client sends it, for https://host and https://host?query
-    return Attributes(method, host, target, joined(headers), policy)
+    return Attributes(method, host, target, combined(headers), policy)

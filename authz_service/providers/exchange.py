@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import h11
 
 from authz_service.core.errors import BadMessage
+from authz_service.core.headers import combined
 from authz_service.http1 import MAX_PIECE, HeadBuffer
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Headers:
 
     def joined(self, name: str) -> str:
         """All values as one list (RFC 9110 section 5.3)."""
-        return ",".join(value for each, value in self._fields if each == name)
+        return combined(self._fields).get(name, "")
 
     def __contains__(self, name: str) -> bool:
         return any(each == name for each, _ in self._fields)

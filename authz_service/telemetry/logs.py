@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from authz_service.core.decision import verdict
+from authz_service.core.decision import decision_label
 from authz_service.core.paths import without_secrets, without_userinfo
 from authz_service.core.reasons import DENIALS
 
@@ -107,14 +107,14 @@ class DecisionLog:
 
     def write(self, attributes: Attributes, decision: Decision, decision_id: str, seconds: float) -> None:
         """Write the line for a decision that took so long, if it is one of those to write."""
-        if verdict(decision) in self._written and self._logger.isEnabledFor(logging.INFO):
+        if decision_label(decision) in self._written and self._logger.isEnabledFor(logging.INFO):
             told = _told(attributes, decision) | {"duration_us": round(seconds * 1e6)}
             self._logger.info("decision", extra=fields(decision_id=decision_id, **told))
 
 
 def _told(attributes: Attributes, decision: Decision) -> dict[str, object]:
     told: dict[str, object] = {
-        "decision": verdict(decision),
+        "decision": decision_label(decision),
         "reason": decision.reason,
         "rule": decision.rule,
         "mode": decision.mode,

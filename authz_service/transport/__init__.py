@@ -1,5 +1,6 @@
-"""Bytes of a CheckRequest in, bytes of a CheckResponse out.
+"""Servers, health and the wire. Only this package and its subpackages use gRPC and the generated code.
 
-``mapping`` translates between the wire and the core, ``servicer`` answers one call whatever happens, and there is one
-module for each server: ``grpcio_server``. Only this folder knows gRPC and the generated code.
+``ext_authz`` turns the bytes of a CheckRequest into those of a CheckResponse. ``asyncio_server`` (on ``http2``) and
+``grpcio_server`` serve it, ``addresses`` binds their sockets, ``tls`` holds their certificates, and ``healthcheck``
+probes a running sidecar.
 """

@@ -399,7 +399,7 @@ class _Service:
         """That of a call to Check, and of one of which nobody can tell what it calls."""
         if call.head.path and call.head.path != _CHECK:
             return None
-        return self._refuse(codec.overloaded(why.cause) if why.temporary else codec.unreadable(why.cause))
+        return self._refuse(codec.deny_overloaded(why.cause) if why.temporary else codec.deny_malformed(why.cause))
 
     def _failed(self, call: Call, fault: BaseException) -> None:
         self._logger.error("serving failed", exc_info=fault)

@@ -129,9 +129,9 @@ class GrpcioServer:
         try:
             data = await _only(messages)
             if data is None:
-                return self._refuse(codec.unreadable(NOT_ONE_MESSAGE.cause))
+                return self._refuse(codec.deny_malformed(NOT_ONE_MESSAGE.cause))
             if _octets_of(context) > MAX_HEADER_LIST:
-                return self._refuse(codec.unreadable(HEADERS_TOO_LONG.cause))
+                return self._refuse(codec.deny_malformed(HEADERS_TOO_LONG.cause))
             return await self._check(data, context.time_remaining())
         except Exception:
             self._logger.exception("serving failed")

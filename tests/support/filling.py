@@ -22,7 +22,7 @@ from tokens.introspection.servers import Asking, FakeClient, said
 from authz_service.authorizer import Pending
 from authz_service.core import strict_json
 from authz_service.core.decision import Allow
-from authz_service.transport.ext_authz.codec import response_of
+from authz_service.transport.ext_authz.codec import encode_response
 from support.shapes import SHAPES
 from support.signing import base64url
 from support.trust import ES, NOW, Deciding, claims
@@ -108,7 +108,7 @@ def _bounds(max_bytes: int) -> dict[str, Any]:
 
 def _answer(decision: Decision) -> None:
     assert isinstance(decision, Allow), decision
-    response_of(decision, f"{0:016x}")
+    encode_response(decision, f"{0:016x}")
 
 
 _KINDS: dict[str, Callable[[str, int], Tokens | Answers]] = {"tokens": Tokens, "answers": Answers}

@@ -28,7 +28,7 @@ from authz_service._pb.external_auth_pb2 import CheckResponse
 from authz_service.core.errors import StartFailed
 from authz_service.transport import asyncio_server
 from authz_service.transport.asyncio_server import SERVICE, AsyncioServer
-from authz_service.transport.ext_authz.codec import response_of
+from authz_service.transport.ext_authz.codec import encode_response
 from authz_service.transport.http2 import frames
 from authz_service.transport.http2.connection import DRAINING, GRACE, OPENING, QUIET, End
 from authz_service.transport.http2.frames import MAX_WINDOW
@@ -76,7 +76,7 @@ class Checks:
 
 def refuse(denial: Deny) -> bytes:
     """The answer to a call that is not handed over."""
-    return response_of(denial, "-")
+    return encode_response(denial, "-")
 
 
 class Caller(Speaker):

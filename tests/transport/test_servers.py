@@ -26,7 +26,7 @@ from authz_service.core.reasons import Reason
 from authz_service.telemetry.logs import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 from authz_service.transport.asyncio_server import AsyncioServer
-from authz_service.transport.ext_authz.codec import response_of
+from authz_service.transport.ext_authz.codec import encode_response
 from authz_service.transport.ext_authz.servicer import Servicer, Terms
 from authz_service.transport.grpcio_server import SERVICE, GrpcioServer
 from authz_service.transport.http2.frames import PREFACE, settings
@@ -59,7 +59,7 @@ def on_asyncio(address: str, tls: Tls | None, check: Check) -> Server:
 
 def refuse(denial: Deny) -> bytes:
     """The answer to a call that is not handed over."""
-    return response_of(denial, "-")
+    return encode_response(denial, "-")
 
 
 CHOSEN: dict[str, Callable[[str, Tls | None, Check], Server]] = {}

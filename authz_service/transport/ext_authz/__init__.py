@@ -1,5 +1,4 @@
 """Envoy's external authorization: the bytes of a CheckRequest in, the bytes of a CheckResponse out.
 
-``codec`` translates between the wire and the core, ``servicer`` answers one call whatever happens, and ``readable``
-prints a response for people.
+``codec`` translates between the wire and the core; ``servicer`` answers one call, whatever happens.
 """

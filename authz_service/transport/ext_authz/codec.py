@@ -1,25 +1,26 @@
 """Wire to core and back: CheckRequest to Attributes, Decision to CheckResponse.
 
-Law: nothing is decided here. Every answer carries an explicit ``ok_response`` or ``denied_response`` beside its status,
-so that no reader has to guess. Header values are overwritten, never appended (``append_action`` is always given, since
-Envoy's default adds a second value beside the client's).
+Nothing is decided here. Every response carries an explicit ``ok_response`` or ``denied_response`` beside its status,
+so that no reader has to infer the decision. Header values are overwritten, never appended: ``append_action`` is always
+set, since Envoy's default adds a second value beside the client's.
 """
 
 from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct, Value
 
 from authz_service._pb.base_pb2 import HeaderValueOption
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.core.attributes import Attributes
-from authz_service.core.decision import Allow, Decision, Deny, deny_without_rule, verdict
+from authz_service.core.decision import Allow, Decision, Deny, decision_label, deny_without_rule
 from authz_service.core.errors import Rejected
-from authz_service.core.headers import joined
+from authz_service.core.headers import combined
 from authz_service.core.reasons import DENIALS, Denial, Reason
 
 if TYPE_CHECKING:
@@ -28,14 +29,15 @@ if TYPE_CHECKING:
 
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _POLICY = "authz_policy"  # the context extension by which a route names its rule
-# Where the one thing that differs stands in the answers for a token that is seen again: among the dynamic metadata.
-_SOME_ID = "0123456789abcdef"
-_ID_FIELD = Struct(fields={"decision_id": Value(string_value=_SOME_ID)}).SerializeToString()
 _PROBLEM_TYPE = "urn:authz-service:denial:"
+_RETRY_AFTER_OVERLOAD = 1  # seconds
+# Responses to one token under one rule differ in the decision id alone, a field of the dynamic metadata.
+_ID_PLACEHOLDER = "0123456789abcdef"
+_ID_FIELD = Struct(fields={"decision_id": Value(string_value=_ID_PLACEHOLDER)}).SerializeToString()
 
 
 def _problem(reason: Reason, denial: Denial) -> str:
-    """The body of a denial (RFC 9457): made of the closed list of reasons alone, once."""
+    """The body of a denial (RFC 9457), made of the closed list of reasons alone."""
     document = {
         "type": _PROBLEM_TYPE + reason,
         "title": HTTPStatus(denial.status).phrase,
@@ -46,93 +48,98 @@ def _problem(reason: Reason, denial: Denial) -> str:
 
 
 _PROBLEMS = {reason: _problem(reason, denial) for reason, denial in DENIALS.items()}
-_RETRY_AFTER_OVERLOAD = 1  # seconds
 
 
-def unreadable(cause: str) -> Deny:
-    """The decision about a request that cannot be read."""
+def deny_malformed(cause: str) -> Deny:
+    """The denial of a request that cannot be read."""
     return deny_without_rule(Reason.MALFORMED_REQUEST, cause)
 
 
-def overloaded(cause: str) -> Deny:
-    """The decision about a request that cannot be served now."""
+def deny_overloaded(cause: str) -> Deny:
+    """The denial of a request that cannot be served now."""
     return Deny(Reason.DEADLINE_EXCEEDED, cause=cause, retry_after=_RETRY_AFTER_OVERLOAD)
 
 
-UNREADABLE = unreadable("not a CheckRequest, or larger than max_request_bytes")
+NOT_A_CHECK_REQUEST = deny_malformed("not a CheckRequest, or larger than max_request_bytes")
 
 
-def attributes_of(data: bytes) -> Attributes:
-    """Read a CheckRequest.
+def decode_request(data: bytes) -> Attributes:
+    """Decode a CheckRequest.
 
     Raises:
-        Rejected: ``malformed_request``, when the bytes are none.
+        Rejected: ``malformed_request``, if the bytes are not a CheckRequest.
     """
     try:
         request = CheckRequest.FromString(data)
     except DecodeError:
-        raise Rejected(Reason.MALFORMED_REQUEST, "the bytes are no CheckRequest") from None
+        raise Rejected(Reason.MALFORMED_REQUEST, "the bytes are not a CheckRequest") from None
     http = request.attributes.request.http
     policy = request.attributes.context_extensions.get(_POLICY, "")
     return Attributes(http.method, http.host, _path(http), _headers(http), policy)
 
 
 def _path(http: AttributeContext.HttpRequest) -> str:
-    """The path with its very octets, which only raw headers keep: in ``path`` those that are not UTF-8 are replaced."""
+    """The path with its original bytes, which only raw headers keep: ``path`` has replaced those that are not UTF-8."""
     if http.HasField("header_map"):
-        for each in http.header_map.headers:
-            if each.key == ":path" and each.raw_value:
-                return each.raw_value.decode("latin-1")
+        for header in http.header_map.headers:
+            if header.key == ":path" and header.raw_value:
+                return header.raw_value.decode("latin-1")
     return http.path
 
 
 def _headers(http: AttributeContext.HttpRequest) -> dict[str, str]:
-    """Every header, from both ways in which Envoy sends them (``encode_raw_headers`` chooses).
+    """Every header, from both fields in which Envoy sends them (``encode_raw_headers`` selects one).
 
-    A name that comes more than once, also in another case, has its values joined: so two credentials are seen as two.
+    The values of a repeated name, in whatever case, are combined: two credentials are seen as two.
     """
     headers = dict(http.headers)
     if not http.HasField("header_map") and "".join(headers).islower():  # as Envoy sends them
         return headers
-    pairs = [*headers.items(), *((each.key, each.value or _text(each.raw_value)) for each in http.header_map.headers)]
-    return joined(pairs)
+    raw = ((each.key, each.value or _decoded(each.raw_value)) for each in http.header_map.headers)
+    return combined([*headers.items(), *raw])
 
 
-def _text(raw: bytes) -> str:
-    """Octets that are not UTF-8 become U+FFFD, which is in no credential and in no configured value."""
-    return raw.decode("utf-8", "replace")
+def _decoded(raw_value: bytes) -> str:
+    """Bytes that are not UTF-8 become U+FFFD, which no credential and no configured value contains."""
+    return raw_value.decode("utf-8", "replace")
 
 
-def response_of(decision: Decision, decision_id: str) -> bytes:
-    """A CheckResponse that says what was decided. ``decision_id`` ties it to the log."""
-    if isinstance(decision, Allow) and decision.cached is not None and len(decision_id) == len(_SOME_ID):
+def encode_response(decision: Decision, decision_id: str) -> bytes:
+    """Encode the CheckResponse of a decision. ``decision_id`` ties it to the log."""
+    if isinstance(decision, Allow) and decision.cached is not None and len(decision_id) == len(_ID_PLACEHOLDER):
         parts = decision.cached.attached
         if parts is None:
-            parts = decision.cached.attach(_around_id(_encoded(decision, _SOME_ID)))
+            parts = decision.cached.attach(_split_at_id(_encode(decision, _ID_PLACEHOLDER)))
         if parts:
             return decision_id.encode().join(parts)
-    return _encoded(decision, decision_id)
+    return _encode(decision, decision_id)
 
 
-def _around_id(answer: bytes) -> tuple[bytes, ...]:
-    """What stands before and behind the decision's id; nothing where claims look like it, and it could be mistaken."""
-    before, found, behind = answer.partition(_ID_FIELD)
-    if not found or _ID_FIELD in behind:
+def response_as_json(decision: Decision, decision_id: str) -> dict[str, Any]:
+    """The CheckResponse that Envoy would get, as protobuf's JSON mapping writes it."""
+    response = CheckResponse.FromString(encode_response(decision, decision_id))
+    return MessageToDict(response, preserving_proto_field_name=True)
+
+
+def _split_at_id(response: bytes) -> tuple[bytes, ...]:
+    """The bytes before and after the decision id; empty if a claim looks like it, so that its place is ambiguous."""
+    before, found, after = response.partition(_ID_FIELD)
+    if not found or _ID_FIELD in after:
         return ()
-    return before + _ID_FIELD.removesuffix(_SOME_ID.encode()), behind
+    return before + _ID_FIELD.removesuffix(_ID_PLACEHOLDER.encode()), after
 
 
-def _encoded(decision: Decision, decision_id: str) -> bytes:
+def _encode(decision: Decision, decision_id: str) -> bytes:
     response = CheckResponse()
     if isinstance(decision, Allow):
-        _allow(response, decision)
+        _set_allow(response, decision)
     else:
-        _deny(response, decision)
-    _describe(response, decision, decision_id)
+        _set_deny(response, decision)
+    _set_metadata(response, decision, decision_id)
     return response.SerializeToString()
 
 
-def _allow(response: CheckResponse, allow: Allow) -> None:
+def _set_allow(response: CheckResponse, allow: Allow) -> None:
     response.status.SetInParent()
     ok = response.ok_response
     ok.SetInParent()
@@ -143,7 +150,7 @@ def _allow(response: CheckResponse, allow: Allow) -> None:
     ok.headers_to_remove.extend(allow.remove)
 
 
-def _deny(response: CheckResponse, deny: Deny) -> None:
+def _set_deny(response: CheckResponse, deny: Deny) -> None:
     denial = DENIALS[deny.reason]
     response.status.code = denial.rpc_code
     denied = response.denied_response
@@ -160,11 +167,11 @@ def _deny(response: CheckResponse, deny: Deny) -> None:
         option.header.value = value
 
 
-def _describe(response: CheckResponse, decision: Decision, decision_id: str) -> None:
-    """Dynamic metadata for Envoy's access log, rate limits and other filters: always the same members."""
+def _set_metadata(response: CheckResponse, decision: Decision, decision_id: str) -> None:
+    """Dynamic metadata for Envoy's access log, rate limits and other filters. Every response has the same members."""
     fields = response.dynamic_metadata.fields
     fields["decision_id"].string_value = decision_id
-    fields["decision"].string_value = verdict(decision)
+    fields["decision"].string_value = decision_label(decision)
     fields["reason"].string_value = decision.reason
     fields["rule"].string_value = decision.rule
     fields["mode"].string_value = decision.mode

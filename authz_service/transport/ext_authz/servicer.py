@@ -31,7 +31,7 @@ _MARGIN = 0.1
 _LEAST_MARGIN = 0.05  # seconds
 _UNREAD = Attributes("", "", "", {})
 _LAST_RESORT_ID = "-"  # one answer for all, made before anything could fail
-_LAST_RESORT = codec.response_of(INTERNAL_ERROR, _LAST_RESORT_ID)
+_LAST_RESORT = codec.encode_response(INTERNAL_ERROR, _LAST_RESORT_ID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Servicer:
 
     def _begin(self, attributes: Attributes, terms: Terms) -> Decision | Pending:
         if attributes is _UNREAD:
-            return codec.UNREADABLE
+            return codec.NOT_A_CHECK_REQUEST
         return terms.authorizer.begin(attributes, self._clock())
 
     async def _resume(self, pending: Pending, authorizer: Authorizer, budget: float) -> Decision:
@@ -115,7 +115,7 @@ class Servicer:
 
     def _answer(self, attributes: Attributes, decision: Decision, terms: Terms, started: float) -> bytes:
         decision_id = f"{random.getrandbits(64):016x}"
-        answer = codec.response_of(decision, decision_id)
+        answer = codec.encode_response(decision, decision_id)
         self._tell(attributes, decision, decision_id, terms, started)
         return answer
 
@@ -139,7 +139,7 @@ def _read(data: bytes, max_request_bytes: int) -> Attributes:
     if len(data) > max_request_bytes:
         return _UNREAD
     try:
-        return codec.attributes_of(data)
+        return codec.decode_request(data)
     except Rejected:
         return _UNREAD
 

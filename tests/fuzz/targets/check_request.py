@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 from transport.wire import Answer, read
 
 from authz_service._pb.external_auth_pb2 import CheckRequest
-from authz_service.transport.ext_authz.codec import attributes_of
+from authz_service.transport.ext_authz.codec import decode_request
 from fuzz.issuers import signing_inputs, tokens
 from fuzz.secrets import is_secret
 from fuzz.sidecar import IDENTITY, logged, sidecar
@@ -84,7 +84,7 @@ def _run(data: bytes) -> str:
     except DecodeError:
         assert answer.reason == "malformed_request"
         return answer.reason
-    explanation = service.explain(attributes_of(data))
+    explanation = service.explain(decode_request(data))
     assert json.loads(explanation)["reason"] == answer.reason
     http = request.attributes.request.http
     for secret in _secrets(http, data):

@@ -13,7 +13,7 @@ from authz_service.core.claims import Claims, ValidatedToken
 from authz_service.core.decision import Allow
 from authz_service.keys.keyset import Key, KeySet
 from authz_service.tokens.jwt.cache import Entry, TokenCache, digest_of
-from authz_service.transport.ext_authz.codec import response_of
+from authz_service.transport.ext_authz.codec import encode_response
 from support.trust import NOW, Deciding, Trust, good
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def answered(trust: Deciding, token: str, path: int = 0) -> int:
     before = trust.cache.used_bytes
     decision = trust.decide(f"/{path}", token)
     assert isinstance(decision, Allow)
-    response_of(decision, ID)
+    encode_response(decision, ID)
     return trust.cache.used_bytes - before
 
 
@@ -214,7 +214,7 @@ def test_a_token_that_grows_beyond_the_bound_makes_way_and_is_answered_all_the_s
     for path in range(8):
         decision = trust.decide(f"/{path}", token)
         assert isinstance(decision, Allow)
-        assert response_of(decision, ID) == response_of(decision, ID)
+        assert encode_response(decision, ID) == encode_response(decision, ID)
         assert trust.cache.used_bytes <= 20_000
 
 

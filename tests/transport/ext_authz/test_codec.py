@@ -61,7 +61,7 @@ def headers_of(*, plain: dict[str, str] | None = None, raw: list[tuple[str, str,
     http.headers.update(plain or {})
     for key, value, octets in raw or []:
         http.header_map.headers.add(key=key, value=value, raw_value=octets)
-    return codec.attributes_of(request.SerializeToString()).headers
+    return codec.decode_request(request.SerializeToString()).headers
 
 
 # The question.
@@ -69,7 +69,7 @@ def headers_of(*, plain: dict[str, str] | None = None, raw: list[tuple[str, str,
 
 def test_method_host_path_and_headers_are_taken_as_sent() -> None:
     data = check_request("get", "/A%2fb?c=d#e", {"X-A": "b"}, host="API.example:8443.")
-    assert codec.attributes_of(data) == Attributes("get", "API.example:8443.", "/A%2fb?c=d#e", {"x-a": "b"})
+    assert codec.decode_request(data) == Attributes("get", "API.example:8443.", "/A%2fb?c=d#e", {"x-a": "b"})
 
 
 def test_raw_headers_keep_the_octets_of_the_path_that_the_other_way_loses() -> None:
@@ -77,7 +77,7 @@ def test_raw_headers_keep_the_octets_of_the_path_that_the_other_way_loses() -> N
     http = request.attributes.request.http
     http.path = "/public/!!/admin"
     http.header_map.headers.add(key=":path", raw_value=b"/public/\xc0\xae/admin")
-    attributes = codec.attributes_of(request.SerializeToString())
+    attributes = codec.decode_request(request.SerializeToString())
     with pytest.raises(Rejected, match="non-ASCII"):
         paths.split(attributes.path)
 
@@ -85,7 +85,7 @@ def test_raw_headers_keep_the_octets_of_the_path_that_the_other_way_loses() -> N
 @pytest.mark.parametrize("empty", ["{}", '{"attributes": {}}', '{"attributes": {"request": {"http": {}}}}'])
 def test_what_envoy_leaves_out_is_empty(empty: str) -> None:
     data = json_format.Parse(empty, CheckRequest()).SerializeToString()
-    assert codec.attributes_of(data) == Attributes("", "", "", {})
+    assert codec.decode_request(data) == Attributes("", "", "", {})
 
 
 def test_headers_come_in_either_of_the_two_ways() -> None:
@@ -141,20 +141,20 @@ def test_every_header_value_that_was_sent_is_in_the_attributes(pairs: list[tuple
 )
 def test_bytes_that_are_no_check_request_are_malformed(data: bytes) -> None:
     with pytest.raises(Rejected) as rejected:
-        codec.attributes_of(data)
+        codec.decode_request(data)
     assert rejected.value.reason is Reason.MALFORMED_REQUEST
 
 
 def test_what_a_later_envoy_adds_is_skipped() -> None:
     unknown_field = bytes([15 << 3 | 2, 3]) + b"new"
-    assert codec.attributes_of(check_request(path="/x") + unknown_field).path == "/x"
+    assert codec.decode_request(check_request(path="/x") + unknown_field).path == "/x"
 
 
 # The answer.
 
 
 def answered(decision: Allow | Deny) -> Answer:
-    return read(codec.response_of(decision, "0123456789abcdef"))
+    return read(codec.encode_response(decision, "0123456789abcdef"))
 
 
 def test_every_reason_is_an_allowance_or_a_denial_in_the_contracts_table() -> None:
@@ -184,7 +184,7 @@ def test_a_challenge_and_a_time_to_come_back_are_headers_of_the_denial() -> None
 
 
 def test_the_denial_of_unreadable_bytes_carries_the_challenge_of_a_malformed_request() -> None:
-    answer = answered(codec.UNREADABLE)
+    answer = answered(codec.NOT_A_CHECK_REQUEST)
     assert (answer.http_status, answer.reason) == (400, "malformed_request")
     assert 'error="invalid_request"' in answer.headers["www-authenticate"]
     assert fits_a_header(answer.headers["www-authenticate"])
@@ -233,7 +233,7 @@ def test_any_subject_survives_in_the_metadata_as_it_is(subject: str) -> None:
 
 
 def test_metadata_are_texts_and_a_list_of_texts() -> None:
-    response = CheckResponse.FromString(codec.response_of(Allow(Reason.OK, "r", CLAIMS), "id"))
+    response = CheckResponse.FromString(codec.encode_response(Allow(Reason.OK, "r", CLAIMS), "id"))
     assert isinstance(response.dynamic_metadata, Struct)
     kinds = {name: value.WhichOneof("kind") for name, value in response.dynamic_metadata.fields.items()}
     assert kinds.pop("scopes") == "list_value"
@@ -259,5 +259,5 @@ def test_an_answer_that_is_made_once_differs_from_one_made_anew_in_nothing(
     allow = Allow(Reason.OK, "r", replace(CLAIMS, subject=subject), (("x-auth-subject", subject),), ("cookie",), mode)
     kept = replace(allow, cached=ResponseCache().add("r", allow.headers, allow.remove))
     for decision_id in ("0123456789abcdef", "fedcba9876543210", "-", "0000000000000000"):
-        anew = CheckResponse.FromString(codec.response_of(allow, decision_id))
-        assert CheckResponse.FromString(codec.response_of(kept, decision_id)) == anew
+        anew = CheckResponse.FromString(codec.encode_response(allow, decision_id))
+        assert CheckResponse.FromString(codec.encode_response(kept, decision_id)) == anew

@@ -548,8 +548,8 @@ async def test_no_token_and_no_query_is_ever_told(log: io.StringIO) -> None:
 @pytest.mark.parametrize(
     ("denial", "status", "reason"),
     [
-        (codec.unreadable("a cause"), 400, "malformed_request"),
-        (codec.overloaded("a cause"), 503, "deadline_exceeded"),
+        (codec.deny_malformed("a cause"), 400, "malformed_request"),
+        (codec.deny_overloaded("a cause"), 503, "deadline_exceeded"),
         (replace(INTERNAL_ERROR, cause="a cause"), 500, "internal_error"),
     ],
 )
@@ -573,7 +573,7 @@ async def test_what_a_transport_refuses_is_denied_also_when_that_cannot_be_told(
             raise RuntimeError
 
     servicer = servicer_over(Deciding(ALLOW), decision_log=Broken())
-    assert_last_resort(read(servicer.refuse(codec.unreadable("a cause"))))
+    assert_last_resort(read(servicer.refuse(codec.deny_malformed("a cause"))))
 
 
 def test_the_answer_of_last_resort_is_ready_before_anything_can_fail() -> None:

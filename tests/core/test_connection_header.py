@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from authz_service.core import connection
+from authz_service.core import connection_header
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 
@@ -21,11 +21,11 @@ from authz_service.core.reasons import Reason
     ],
 )
 def test_what_concerns_one_connection_may_be_named(value: str) -> None:
-    connection.validate({"connection": value, "upgrade": "websocket"})
+    connection_header.validate({"connection": value, "upgrade": "websocket"})
 
 
 def test_a_request_without_the_header_names_nothing() -> None:
-    connection.validate({"upgrade": "websocket"})
+    connection_header.validate({"upgrade": "websocket"})
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,6 @@ def test_a_request_without_the_header_names_nothing() -> None:
 )
 def test_any_other_name_is_refused(value: str) -> None:
     with pytest.raises(Rejected) as refused:
-        connection.validate({"connection": value})
+        connection_header.validate({"connection": value})
     assert refused.value.reason is Reason.MALFORMED_REQUEST
     assert len(refused.value.cause) < 200
