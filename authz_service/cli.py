@@ -113,10 +113,10 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _check_config(options: argparse.Namespace) -> int:
-    from authz_service.runtime import application
+    from authz_service.runtime import preflight
 
     try:
-        loaded = application.read(options.config)
+        loaded = preflight.read(options.config)
     except ConfigError as error:
         print("\n".join(error.problems))
         return 1

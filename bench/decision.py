@@ -64,7 +64,7 @@ def decision_alone(subject: Subject) -> None:
 
     async def measure() -> None:
         app = App(load(subject.config(GRPCIO)))
-        await app.assembled.issuers[0].keys.refresh()
+        await app.active.issuers[0].keys.refresh()
 
         def decide(data: bytes) -> bytes:
             answer = app.servicer.answer(data, 0.2)
@@ -77,7 +77,7 @@ def decision_alone(subject: Subject) -> None:
                 raise AssertionError("the request of the bench was denied")
 
             def uncached(data: bytes = data) -> None:
-                app.assembled.token_cache.clear()
+                app.active.token_cache.clear()
                 decide(data)
 
             print(
@@ -87,7 +87,7 @@ def decision_alone(subject: Subject) -> None:
 
         await opaque_beside_jwt(app, decide, requests["RS256"])
         remembered(app, decide, subject)
-        keys, now = app.assembled.issuers[0].keys, time.time()
+        keys, now = app.active.issuers[0].keys, time.time()
         print(f"  finding a known key {timed(lambda: keys.find('RS256', now, may_fetch=True), CALLS):6.2f} µs")
         jwks = key_set_of(100)
         parsing = timed(lambda: keyset.parse(jwks, 100), 10) / 1000
@@ -99,7 +99,7 @@ def decision_alone(subject: Subject) -> None:
 
 async def opaque_beside_jwt(app: App, decide: Callable[[bytes], bytes], request: bytes) -> None:
     """A remembered opaque token beside a remembered JWT, in alternating order; and one that is asked about."""
-    asks = app.assembled.issuers[0].introspector
+    asks = app.active.issuers[0].introspector
     assert asks is not None  # noqa: S101 - the configuration says so
     asks._client = NoNetwork()  # noqa: SLF001 - nothing but the network is left out
     opaque = check_request("0123456789abcdef0123456789abcdef")
@@ -123,7 +123,7 @@ async def opaque_beside_jwt(app: App, decide: Callable[[bytes], bytes], request:
 def remembered(app: App, decide: Callable[[bytes], bytes], subject: Subject) -> None:
     """Memory for each token in the cache."""
     requests = [check_request(subject.token("ES256", sub=f"subject-{number:020d}")) for number in range(TOKENS)]
-    app.assembled.token_cache.clear()
+    app.active.token_cache.clear()
     decide(requests[0])
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()

@@ -58,7 +58,7 @@ class _Answer(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
-async def _known(_what: str) -> None:
+async def _nothing_to_refresh(_what: str) -> None:
     """There is nobody to ask: one process knows all about itself."""
 
 
@@ -71,16 +71,16 @@ class AdminServer:
         address: tuple[str, int],
         metrics: Exposed,
         missing: Callable[[], Sequence[str]],
-        ask: Callable[[str], Awaitable[None]] = _known,
+        refresh: Callable[[str], Awaitable[None]] = _nothing_to_refresh,
     ) -> None:
         """``address`` is host and port; port 0 is any free one.
 
-        ``ask`` brings up to date what is told next: ``metrics`` or ``missing``.
+        ``refresh`` updates what is reported next: ``metrics`` or ``missing``.
         """
         self._host, self._wanted_port = address
-        self._renderer = _Renderer(metrics, ask)
+        self._renderer = _Renderer(metrics, refresh)
         self._missing = missing
-        self._ask = ask
+        self._refresh = refresh
         self._server: asyncio.Server | None = None
         self._stopping = False
         self._pace = Pace()
@@ -182,7 +182,7 @@ class AdminServer:
         return _Answer(HTTPStatus.OK, content_type, body)
 
     async def _readiness(self, _request: h11.Request) -> _Answer:
-        await self._ask("missing")
+        await self._refresh("missing")
         missing = list(self._missing())
         status = HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK
         return _json(status, {"ready": not missing, "missing": missing})
@@ -307,9 +307,9 @@ class _Renderer:
     Those who ask while one is under way share the next, so that nobody gets what was counted before he asked.
     """
 
-    def __init__(self, metrics: Exposed, ask: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, metrics: Exposed, refresh: Callable[[str], Awaitable[None]]) -> None:
         self._metrics = metrics
-        self._ask = ask
+        self._refresh = refresh
         self._turn = asyncio.Lock()
         self._pause_until = 0.0
         self._next: dict[str, asyncio.Task[tuple[bytes, str]]] = {}  # not begun yet, by their content types
@@ -330,7 +330,7 @@ class _Renderer:
             del self._next[form]
             began = time.monotonic()
             try:
-                await self._ask("metrics")
+                await self._refresh("metrics")
                 return await asyncio.to_thread(self._metrics.exposition, accept)
             finally:
                 ended = time.monotonic()

@@ -105,9 +105,18 @@ async def _explain(settings: model.Settings, attributes: Attributes) -> Explanat
 
 
 def _trusted(issuer: model.Issuer, source: KeySource, metrics: Metrics, network: Network) -> TrustedIssuer:
-    keys = key_cache_of(issuer, source, metrics, time.time)
+    keys = key_cache_of(issuer, source, metrics.issuer(issuer.label), time.time)
+    if issuer.introspection is None:
+        return TrustedIssuer(issuer, keys)
     introspector = introspector_of(
-        issuer, keys, metrics, clock=time.time, timer=time.monotonic, remembered=NOTHING, network=network
+        issuer,
+        issuer.introspection,
+        keys,
+        metrics.introspection(issuer.label),
+        clock=time.time,
+        timer=time.monotonic,
+        remembered=NOTHING,
+        network=network,
     )
     return TrustedIssuer(issuer, keys, introspector)
 

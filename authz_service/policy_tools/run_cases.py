@@ -55,7 +55,10 @@ class Bench:
         metrics = Metrics(transport=settings.server.transport)
         self._issuers = {issuer.label: EphemeralIssuer(issuer, settings) for issuer in settings.issuers}
         trusted = [
-            TrustedIssuer(issuer, key_cache_of(issuer, self._issuers[issuer.label], metrics, lambda: self._now))
+            TrustedIssuer(
+                issuer,
+                key_cache_of(issuer, self._issuers[issuer.label], metrics.issuer(issuer.label), lambda: self._now),
+            )
             for issuer in settings.issuers
         ]
         asyncio.run(_fetch(trusted))

@@ -1,5 +1,6 @@
 """The running service.
 
-``assembly`` makes of settings what decides by them, ``application`` starts, drains and closes it, ``reload`` applies a
-changed configuration, ``supervisor`` runs several worker processes, and ``worker_channel`` connects it with them.
+``application`` is the composition root: it starts, drains and closes one process. ``preflight`` reads and checks the
+configuration, ``issuer_pool`` provides its issuers, ``assembly`` builds what decides, ``reload`` applies changes.
+``supervisor`` runs several worker processes, over ``worker_channel``; ``background_tasks`` run beside the decisions.
 """

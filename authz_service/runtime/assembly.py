@@ -1,7 +1,7 @@
-"""From settings to an authorizer: what one configuration decides by.
+"""Builds, from settings, everything that decides requests.
 
-Law: everything that decides is built here, and nothing is started: the sidecar, ``explain`` and ``test`` get the very
-same parts and differ in where keys come from. Clocks and metrics are passed in.
+Nothing is started here. The sidecar, ``explain`` and ``test`` get the same parts and differ only in where keys come
+from; clocks and metrics are passed in.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from authz_service.keys.snapshot import SnapshotFile
 from authz_service.keys.source import NoSource
 from authz_service.providers.client_authentication import authentication_of
 from authz_service.rules.policy import Policy
+from authz_service.telemetry.logs import DecisionLog
 from authz_service.tokens.introspection.client import HttpClient
 from authz_service.tokens.introspection.introspector import Introspector
 from authz_service.tokens.jwt.cache import TokenCache
@@ -30,97 +31,44 @@ from authz_service.tokens.validator import Validator
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from authz_service.config.model import Issuer, Settings
+    from authz_service.config.model import Introspection, Issuer, Settings
     from authz_service.keys.source import KeySource
     from authz_service.providers.client import Network
-    from authz_service.telemetry.metrics import Metrics
+    from authz_service.telemetry.metrics import IntrospectionMetrics, IssuerMetrics, Metrics
     from authz_service.tokens.validator import TrustedIssuer
 
 
-def source_of(issuer: Issuer, network: Network) -> KeySource:
-    """Where the issuer's keys come from."""
-    keys = issuer.keys
-    if keys.jwks_file is not None:
-        return FileSource(keys.jwks_file, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
-    return HttpSource(issuer.issuer, keys, network) if issuer.has_keys else NoSource()
-
-
-def key_cache_of(issuer: Issuer, source: KeySource, metrics: Metrics, clock: Callable[[], float]) -> KeyCache:
-    """The issuer's keys, not fetched yet. ``clock`` gives seconds since the epoch."""
-    return KeyCache(
-        source,
-        issuer.keys,
-        issuer=issuer.label,
-        metrics=metrics.issuer(issuer.label),
-        logger=logging.getLogger("authz.keys"),
-        clock=clock,
-        snapshots=_snapshots_of(issuer),
-    )
-
-
-def introspector_of(
-    issuer: Issuer,
-    keys: KeyCache,
-    metrics: Metrics,
-    *,
-    clock: Callable[[], float],
-    timer: Callable[[], float],
-    remembered: Bounds,
-    network: Network,
-) -> Introspector | None:
-    """Who asks the issuer about its tokens, if that is configured.
-
-    ``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set; ``remembered`` bounds its
-    answers.
-    """
-    settings = issuer.introspection
-    if settings is None:
-        return None
-    authentication = authentication_of(settings, issuer.issuer, clock=clock, timer=timer)
-    return Introspector(
-        issuer,
-        settings,
-        HttpClient(issuer, settings, authentication, keys, clock=clock, timer=timer, network=network),
-        metrics=metrics.introspection(issuer.label),
-        logger=logging.getLogger("authz.introspection"),
-        clock=clock,
-        timer=timer,
-        remembered=remembered,
-    )
-
-
-def _snapshots_of(issuer: Issuer) -> SnapshotFile | None:
-    keys = issuer.keys
-    if keys.snapshot_file is None or not issuer.has_keys:
-        return None
-    return SnapshotFile(keys.snapshot_file, issuer=issuer.issuer, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
-
-
 @dataclass(frozen=True, slots=True)
-class Assembled:
-    """Settings, and what decides by them."""
+class ActiveConfig:
+    """The settings in force and what decides by them. A request uses the one that was active when it arrived."""
 
     settings: Settings
     issuers: tuple[TrustedIssuer, ...]
     token_cache: TokenCache
     authorizer: Authorizer
+    decision_log: DecisionLog
+    check_deadline: float  # seconds
+    max_request_bytes: int
 
 
-def bounds_of(settings: Settings) -> Bounds:
-    """What may be remembered of validated tokens, and as much of each introspection server's answers."""
-    return Bounds(settings.token_cache.max_entries, settings.token_cache.max_bytes)
-
-
-def assemble(settings: Settings, issuers: Sequence[TrustedIssuer], metrics: Metrics) -> Assembled:
-    """What decides by these settings, with the keys of these issuers. May be called from any thread."""
+def assemble(settings: Settings, issuers: Sequence[TrustedIssuer], metrics: Metrics) -> ActiveConfig:
+    """Build what decides by these settings, with the keys of these issuers. May be called from any thread."""
     token_cache = TokenCache(bounds_of(settings), settings.token_cache.max_ttl)
-    return Assembled(settings, tuple(issuers), token_cache, authorizer_of(settings, issuers, token_cache, metrics))
+    return ActiveConfig(
+        settings,
+        tuple(issuers),
+        token_cache,
+        authorizer_of(settings, issuers, token_cache, metrics),
+        DecisionLog(settings.logging.decisions),
+        settings.server.check_deadline,
+        settings.server.max_request_bytes,
+    )
 
 
 def authorizer_of(
     settings: Settings, issuers: Sequence[TrustedIssuer], token_cache: TokenCache, metrics: Metrics
 ) -> Authorizer:
-    """The authorizer alone, over a token cache of the caller's. May be called from any thread."""
+    """Build the authorizer alone. May be called from any thread."""
     policy = Policy(settings.rules, settings.issuers)
     metrics.declare_rules((rule.name, rule.mode, rule.possible_reasons()) for rule in policy.rules)
     if settings.cors_preflight == "allow":
@@ -132,4 +80,65 @@ def authorizer_of(
         UpstreamHeaders(upstream.headers, forward_authorization=upstream.forward_authorization),
         max_token_bytes=settings.server.max_token_bytes,
         allow_preflight=settings.cors_preflight == "allow",
+    )
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """The bounds of the token cache, which are also those of each introspector's cache."""
+    return Bounds(settings.token_cache.max_entries, settings.token_cache.max_bytes)
+
+
+def source_of(issuer: Issuer, network: Network) -> KeySource:
+    """The source of the issuer's keys."""
+    keys = issuer.keys
+    if keys.jwks_file is not None:
+        return FileSource(keys.jwks_file, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
+    return HttpSource(issuer.issuer, keys, network) if issuer.has_keys else NoSource()
+
+
+def key_cache_of(issuer: Issuer, source: KeySource, metrics: IssuerMetrics, clock: Callable[[], float]) -> KeyCache:
+    """The issuer's key cache, still empty. ``clock`` gives seconds since the epoch."""
+    return KeyCache(
+        source,
+        issuer.keys,
+        issuer=issuer.label,
+        metrics=metrics,
+        logger=logging.getLogger("authz.keys"),
+        clock=clock,
+        snapshots=_snapshots_of(issuer),
+    )
+
+
+def _snapshots_of(issuer: Issuer) -> SnapshotFile | None:
+    keys = issuer.keys
+    if keys.snapshot_file is None or not issuer.has_keys:
+        return None
+    return SnapshotFile(keys.snapshot_file, issuer=issuer.issuer, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
+
+
+def introspector_of(
+    issuer: Issuer,
+    settings: Introspection,
+    keys: KeyCache,
+    metrics: IntrospectionMetrics,
+    *,
+    clock: Callable[[], float],
+    timer: Callable[[], float],
+    remembered: Bounds,
+    network: Network,
+) -> Introspector:
+    """The client of the issuer's introspection endpoint.
+
+    ``clock`` gives seconds since the epoch, ``timer`` seconds of a monotonic clock; ``remembered`` bounds the cache.
+    """
+    authentication = authentication_of(settings, issuer.issuer, clock=clock, timer=timer)
+    return Introspector(
+        issuer,
+        settings,
+        HttpClient(issuer, settings, authentication, keys, clock=clock, timer=timer, network=network),
+        metrics=metrics,
+        logger=logging.getLogger("authz.introspection"),
+        clock=clock,
+        timer=timer,
+        remembered=remembered,
     )

@@ -1,9 +1,12 @@
-"""Taking over a changed configuration while the service runs.
+"""Applies a changed configuration while the service runs: watch, load, apply.
 
-Law: a change is read beside the event loop, and handed over only as a whole and only when it is good; a bad one is
-told and counted, and nothing changes. One at a time. A file is taken once two looks in a row agree, so that one that is
-being written is not read half. What the files held is looked at before they are used, at the start as well: a change
-while they are read, or before the first look at them, is seen as one.
+Invariants:
+
+* A configuration is applied as a whole or not at all. Whatever can fail comes before the swap, and is undone when a
+  later step fails; the swap is the last step, and cannot fail.
+* One reload at a time, beside the event loop as far as possible: decisions continue meanwhile.
+* A file is read once two looks in a row agree, so that a file that is being written is not read half.
+* Digests are taken before the files are read, at the start as well: a change in between is seen as a change.
 """
 
 from __future__ import annotations
@@ -12,47 +15,91 @@ import asyncio
 import contextlib
 import logging
 import sys
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from authz_service.config import files
 from authz_service.core.errors import ConfigError
+from authz_service.runtime.assembly import assemble
+from authz_service.runtime.issuer_pool import wait_for_keys
+from authz_service.runtime.preflight import RESTART_ONLY
 from authz_service.telemetry.logs import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
-    from authz_service.config.model import Settings
+    from authz_service.config.model import Logging, Server, Settings
+    from authz_service.runtime.assembly import ActiveConfig
+    from authz_service.runtime.issuer_pool import IssuerPool
+    from authz_service.runtime.preflight import Loaded
     from authz_service.telemetry.metrics import Metrics
 
-_LOOK = 1.0  # seconds between two looks at the files: reading some small files costs next to nothing
-_SETTLE = 0.25  # seconds in which a file that is being written would change again
-_RETRY = 10.0  # seconds after which a refused configuration is tried again: a file that it names may be there by then
+_LOOK_INTERVAL = 1.0  # seconds: reading some small files costs next to nothing
+_SETTLE_TIME = 0.25  # seconds in which a file that is being written would change again
+_RETRY_INTERVAL = 10.0  # seconds between attempts at a rejected configuration: a file that it names may appear
 
 _logger = logging.getLogger("authz.reload")
 
 
-@contextlib.contextmanager
-def _eager_to_serve() -> Iterator[None]:
-    """While a thread reads and compiles, let the event loop have its turn ten times as often as Python would."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(usual / 10)
+async def apply_config(
+    loaded: Loaded,
+    active: ActiveConfig,
+    *,
+    pool: IssuerPool,
+    metrics: Metrics,
+    configure_logs: Callable[[Logging], None],
+    swap: Callable[[ActiveConfig], None],
+) -> Changes:
+    """Decide by another configuration from now on; requests in progress keep the one that they arrived under.
+
+    Keys that must be fetched in another way than before are fetched first, within a time limit. ``swap`` activates the
+    new configuration and cannot fail. Raises whatever a step before it raises, and then nothing has changed.
+    """
+    settings = loaded.settings
     try:
-        yield
-    finally:
-        sys.setswitchinterval(usual)
+        issuers = pool.issuers_of(settings)
+        pool.start(issuers)
+        await wait_for_keys(issuers)
+        config = await asyncio.to_thread(assemble, settings, issuers, metrics)
+        unchanged = {each.settings.label for each in issuers if each in active.issuers}
+        config.token_cache.take_over(active.token_cache, unchanged, time.time())
+        changes = _changes(active.settings, settings, unchanged)
+        configure_logs(settings.logging)
+    except BaseException:  # a cancellation as well
+        await pool.discard()
+        raise
+    swap(config)
+    return changes
 
 
-class Loaded(NamedTuple):
-    """A configuration that is good, with what its operator should know of it."""
+class Changes(NamedTuple):
+    """What a reload changed, for the log."""
 
-    settings: Settings
-    warnings: tuple[str, ...]
-    seen: Mapping[Path, bytes]  # what the files held that take effect by a reload, before they were used
+    rules: int  # in total
+    issuers_added: list[str]
+    issuers_removed: list[str]
+    issuers_changed: list[str]
+
+
+def _changes(old: Settings, new: Settings, unchanged: set[str]) -> Changes:
+    before, after = ({issuer.label for issuer in settings.issuers} for settings in (old, new))
+    return Changes(
+        rules=len(new.rules),
+        issuers_added=sorted(after - before),
+        issuers_removed=sorted(before - after),
+        issuers_changed=sorted((after & before) - unchanged),
+    )
+
+
+def log_warnings(warnings: Sequence[str]) -> None:
+    """Log what is valid but dangerous in a configuration."""
+    for warning in warnings:
+        _logger.warning("configuration warning", extra=fields(warning=warning))
 
 
 class Reloader:
-    """Watches one configuration file and what it names, and hands over what becomes of it."""
+    """Watches a configuration file and the files that it names, and applies what they change to."""
 
     def __init__(
         self,
@@ -60,77 +107,103 @@ class Reloader:
         loaded: Loaded,
         *,
         load: Callable[[Path], Loaded],
-        take_over: Callable[[Loaded], Awaitable[None]],
+        apply: Callable[[Loaded], Awaitable[Changes]],
+        listening: Server,
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
-        """``loaded`` serves already. ``load`` raises ``ConfigError``, and is called in a thread."""
+        """``loaded`` is active already. ``load`` raises ``ConfigError``, and is called in a thread.
+
+        ``listening`` are the server's settings at the start, some of which only a restart changes.
+        """
         self._file = file
         self._load = load
-        self._take_over = take_over
+        self._apply = apply
+        self._listening = listening
         self._metrics = metrics
         self._clock = clock
         self._named = loaded.settings.reloaded_files
-        self._asked = asyncio.Event()
-        self._tried = loaded.seen  # what the files held when they were last tried
-        self._refused: tuple[str, ...] = ()  # the problems that were told last; none while the newest serves
+        self._requested = asyncio.Event()
+        self._tried = loaded.digests  # of what was last tried
+        self._problems: tuple[str, ...] = ()  # as last logged; none while the newest configuration is active
 
-    def ask(self) -> None:
+    def request(self) -> None:
         """Reload at once, whether anything changed or not."""
-        self._asked.set()
+        self._requested.set()
 
     async def run(self) -> None:
         """Reload whenever the files change, until cancelled."""
         idle = 0.0
         while True:
-            asked = await self._pause(_LOOK)
-            idle += _LOOK
-            if asked or await self._changed() or (self._refused and idle >= _RETRY):
-                await self._reload(asked=asked)
+            requested = await self._pause(_LOOK_INTERVAL)
+            idle += _LOOK_INTERVAL
+            if requested or await self._changed() or (self._problems and idle >= _RETRY_INTERVAL):
+                await self._reload(requested=requested)
                 idle = 0.0
 
     async def _pause(self, seconds: float) -> bool:
-        """Wait so long, or until somebody asks; whether somebody did."""
+        """Wait, at most until a reload is requested; returns whether one was."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._asked.wait()
-        asked = self._asked.is_set()
-        self._asked.clear()
-        return asked
+                await self._requested.wait()
+        requested = self._requested.is_set()
+        self._requested.clear()
+        return requested
 
-    async def _look(self) -> dict[Path, bytes]:
+    async def _digests(self) -> dict[Path, bytes]:
         return await asyncio.to_thread(files.digests_of, (self._file, *self._named))
 
     async def _changed(self) -> bool:
-        """Whether the files hold something that was not tried yet, and nobody is writing them any more."""
-        seen = await self._look()
-        if seen == self._tried:
+        """Whether the files have untried content that is written completely."""
+        digests = await self._digests()
+        if digests == self._tried:
             return False
-        await asyncio.sleep(_SETTLE)
-        return await self._look() == seen
+        await asyncio.sleep(_SETTLE_TIME)
+        return await self._digests() == digests
 
-    async def _reload(self, *, asked: bool) -> None:
-        self._tried = await self._look()  # before they are read: what changes from here on is seen as a change
+    async def _reload(self, *, requested: bool) -> None:
+        self._tried = await self._digests()  # before the files are read: a later change is seen as a change
         try:
-            with _eager_to_serve():
+            with _frequent_thread_switches():
                 loaded = await asyncio.to_thread(self._load, self._file)
-                await self._take_over(loaded)
-        except ConfigError as refusal:
-            self._refuse(refusal.problems, asked=asked)
-        except Exception as fault:
-            # A fault of ours must not end the watching, nor pass for a configuration that serves.
-            _logger.exception("reloading failed unexpectedly")
-            self._refuse((f"unexpected {type(fault).__name__}",), asked=asked)
+                named = loaded.settings.reloaded_files
+                changes = await self._apply(loaded)
+        except ConfigError as error:
+            self._reject(error.problems, requested=requested)
+        except Exception as error:
+            # A bug must not end the watching, and the configuration that it hit is not active.
+            _logger.exception("reload failed unexpectedly")
+            self._reject((f"unexpected {type(error).__name__}",), requested=requested)
         else:
-            self._refused = ()
-            self._named = loaded.settings.reloaded_files
-            self._tried = loaded.seen
+            self._problems = ()
+            self._named = named
+            self._tried = loaded.digests
             self._metrics.reloaded(success=True, at=self._clock())
+            self._log_applied(loaded, changes)
 
-    def _refuse(self, problems: tuple[str, ...], *, asked: bool) -> None:
-        """Tell it, unless the same was told before and nobody asked."""
-        if problems == self._refused and not asked:
+    def _log_applied(self, loaded: Loaded, changes: Changes) -> None:
+        _logger.info("configuration applied", extra=fields(**changes._asdict()))
+        log_warnings(loaded.warnings)
+        new, old = loaded.settings.server, self._listening
+        pending = [f"server.{key}" for key in RESTART_ONLY if getattr(new, key) != getattr(old, key)]
+        if pending:
+            _logger.warning("changed keys take effect only after a restart", extra=fields(keys=pending))
+
+    def _reject(self, problems: tuple[str, ...], *, requested: bool) -> None:
+        """Log and count a failure, unless the same problems were logged before and no reload was requested."""
+        if problems == self._problems and not requested:
             return
-        self._refused = problems
+        self._problems = problems
         self._metrics.reloaded(success=False, at=self._clock())
-        _logger.error("configuration refused; the old one keeps serving", extra=fields(problems=list(problems)))
+        _logger.error("configuration rejected; the previous one stays active", extra=fields(problems=list(problems)))
+
+
+@contextlib.contextmanager
+def _frequent_thread_switches() -> Iterator[None]:
+    """While a thread reads and compiles, let the event loop run ten times as often as Python would."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(usual / 10)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)

@@ -1,8 +1,8 @@
-"""What a worker tells its supervisor: the admin server's private sibling.
+"""The channel between the supervisor and one worker process, with both of its ends.
 
-Law: the supervisor asks by lines and hears lines, in order: ``metrics`` and ``missing`` are answered by a JSON object
-with that one member, ``reload`` by nothing. Answering must not delay a decision. Nobody else can ask, since the socket
-is one of a pair that only these two processes hold; so its end is the supervisor's.
+The supervisor sends requests as lines: ``metrics`` and ``missing`` are replied to by a JSON object with that one
+member, in order; ``reload`` has no reply. Replying must not delay a decision. The socket is one of a pair that only
+these two processes hold, so it ends with the supervisor.
 """
 
 from __future__ import annotations
@@ -12,39 +12,201 @@ import contextlib
 import json
 import logging
 import socket
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from authz_service.telemetry.merging import taken
+from authz_service.config.model import Server
+from authz_service.runtime.preflight import RESTART_ONLY
+from authz_service.telemetry import merging
+from authz_service.transport.addresses import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from prometheus_client import Metric
 
     from authz_service.telemetry.metrics import Metrics
 
+_REPLY_TIMEOUT = 5.0  # seconds; after that the last reply stands in for the missing one
+_MAX_REPLY_BYTES = 1 << 30  # not preallocated; a longer reply would end the supervisor
+_MAX_TIMEOUTS = 6  # in a row: then the worker hangs
 
 _logger = logging.getLogger("authz.admin")
 
 
-async def answer(
+class Worker(NamedTuple):
+    """What the supervisor hands to a worker when it starts it."""
+
+    number: int  # from 1
+    channel: int  # descriptor of the worker's end
+    server: Server  # the settings that only a restart changes, as the supervisor read them
+    shared: Shared
+
+    def encode(self) -> str:
+        """This worker as a command-line argument."""
+        server = self.server.model_dump(mode="json", include=set(RESTART_ONLY), exclude_none=True)
+        return json.dumps(self._replace(server=server))  # type: ignore[arg-type] # the other members are plain values
+
+    @classmethod
+    def decode(cls, argument: str) -> Worker:
+        """The worker of such an argument."""
+        number, channel, server, shared = json.loads(argument)
+        return cls(number, channel, Server.model_validate(server), Shared(*shared))
+
+
+# The worker's end.
+
+
+async def serve_requests(
     descriptor: int, *, metrics: Metrics, missing: Callable[[], Sequence[str]], reload: Callable[[], None]
 ) -> None:
-    """Answer on this socket until the supervisor is gone."""
+    """Reply to the requests that arrive on this socket, until the supervisor closes it."""
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor))
     with contextlib.suppress(ConnectionError), contextlib.closing(writer):
         async for line in reader:
-            what = line.decode().strip()
-            if what == "reload":
+            request = line.decode().strip()
+            if request == "reload":
                 reload()
                 continue
-            told = await _told(metrics) if what == "metrics" else json.dumps(list(missing()))
-            writer.write(f'{{"{what}": {told}}}\n'.encode())
+            value = await _encoded_metrics(metrics) if request == "metrics" else json.dumps(list(missing()))
+            writer.write(f'{{"{request}": {value}}}\n'.encode())
             await writer.drain()
 
 
-async def _told(metrics: Metrics) -> str:
+async def _encoded_metrics(metrics: Metrics) -> str:
     try:
-        return await asyncio.to_thread(taken, metrics.registry)
+        return await asyncio.to_thread(merging.encode, metrics.registry)
     except Exception:
-        # Numbers that cannot be read are no reason to stop deciding; the supervisor goes on with those it has.
-        _logger.exception("the metrics cannot be told")
+        # Unreadable metrics are no reason to stop deciding; the supervisor keeps the previous ones.
+        _logger.exception("metrics could not be collected; the supervisor keeps the previous ones")
         return "null"
+
+
+# The supervisor's end.
+
+
+async def start_worker(file: Path, number: int, server: Server, shared: Shared) -> WorkerProcess:
+    """Start a worker as a process.
+
+    Raises:
+        OSError: when the system allows no further process or descriptor.
+        RuntimeError: when it allows no further thread, which asyncio may need to wait for the process.
+    """
+    ours, theirs = socket.socketpair()
+    async with contextlib.AsyncExitStack() as undo:
+        undo.enter_context(ours)
+        with theirs:
+            command = command_of(file, Worker(number, theirs.fileno(), server, shared))
+            inherited = [theirs.fileno(), *([] if shared.descriptor is None else [shared.descriptor])]
+            process = await asyncio.create_subprocess_exec(*command, pass_fds=inherited)
+        undo.push_async_callback(_kill, process)  # a cancellation here would leave it running unnoticed
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_MAX_REPLY_BYTES)
+        undo.pop_all()
+    return WorkerProcess(process, reader, writer)
+
+
+def command_of(file: Path, worker: Worker) -> list[str]:
+    """The command that starts a worker."""
+    # The worker imports from the working directory, the environment's and the user's folders only if we do so too.
+    flags = {"-P": str(Path.cwd()) not in sys.path, "-E": sys.flags.ignore_environment, "-s": sys.flags.no_user_site}
+    options = [option for option, chosen in flags.items() if chosen]
+    serve = ["-m", "authz_service", "serve", "--config", str(file), "--worker", worker.encode()]
+    return [sys.executable, *options, *serve]
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
+
+
+class WorkerProcess:
+    """A worker's process, with its latest replies."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.metrics: list[Metric] = []
+        self.missing: list[str] = []
+        self.serves = False  # set by the first reply: a worker replies only once it serves
+        self.unresponsive = False  # the latest request timed out
+        self._hung = False  # it was killed after too many timeouts
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._pending: dict[str, asyncio.Future[None]] = {}  # by request
+        self._request("missing")
+
+    def send_reload(self) -> None:
+        """Make the worker reload its configuration, as soon as it serves."""
+        self._send("reload")
+
+    async def request(self, what: str) -> None:
+        """Wait for a new reply to ``metrics`` or ``missing``, within a time limit."""
+        done, _ = await asyncio.wait([self._request(what)], timeout=_REPLY_TIMEOUT)
+        self.unresponsive = not done
+
+    def _request(self, what: str) -> asyncio.Future[None]:
+        if what not in self._pending:
+            self._pending[what] = asyncio.get_running_loop().create_future()
+            self._send(what)
+        return self._pending[what]
+
+    def _send(self, request: str) -> None:
+        self._writer.write(f"{request}\n".encode())
+
+    async def replies(self) -> AsyncIterator[None]:
+        """Receive replies until the channel closes."""
+        with contextlib.suppress(ConnectionError):
+            async for line in self._reader:
+                if line.endswith(b"\n"):  # else the worker ended in the middle of a reply
+                    self._receive(json.loads(line))
+                    yield
+        self.serves = False
+        for pending in self._pending.values():
+            pending.set_result(None)
+
+    def _receive(self, reply: dict[str, Any]) -> None:
+        self.serves = True
+        if (missing := reply.get("missing")) is not None:
+            self.missing = missing
+        if (metrics := reply.get("metrics")) is not None:
+            self.metrics = merging.decode(metrics)
+        for request in reply:
+            self._pending.pop(request).set_result(None)
+
+    def terminate(self) -> None:
+        """Make the worker drain and end."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+
+    async def kill_once_it_hangs(self) -> None:
+        """Kill the worker when it serves and no longer replies.
+
+        It would keep its connections, and the calls on them would never end. Several timeouts in a row rather than one
+        long one: after the whole container was frozen, only one of them is over at once.
+        """
+        timeouts = 0
+        while timeouts < _MAX_TIMEOUTS:
+            pending = self._request("missing")
+            await asyncio.wait([pending], timeout=_REPLY_TIMEOUT)
+            timeouts = 0 if pending.done() or not self.serves else timeouts + 1
+            if pending.done():
+                await asyncio.sleep(_REPLY_TIMEOUT)
+        self._hung = True
+        if self._process.returncode is None:  # else it ended just now
+            self._process.kill()
+
+    async def ended(self) -> str:
+        """Wait for the end, within a time limit; returns its cause."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_MAX_TIMEOUTS * _REPLY_TIMEOUT):
+                status = await self._process.wait()
+                return "it no longer replied" if self._hung else f"status {status}"
+        return "it closed its channel and did not exit"
+
+    async def kill(self) -> None:
+        """Kill the worker unless it has ended."""
+        self._writer.close()
+        await _kill(self._process)

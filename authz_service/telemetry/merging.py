@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from prometheus_client import CollectorRegistry, Metric
 
-from authz_service.telemetry.metrics import encoded
+from authz_service.telemetry.metrics import exposition_of
 
 Rule: TypeAlias = Callable[[Iterable[float]], float]
 
@@ -48,7 +48,7 @@ GAUGES: Mapping[str, Rule] = {
 _TOTALS = frozenset({"counter", "histogram"})
 
 
-def taken(registry: CollectorRegistry) -> str:
+def encode(registry: CollectorRegistry) -> str:
     """What a registry holds now, as a text for another process. May be called from any thread."""
     return json.dumps(
         [
@@ -58,8 +58,8 @@ def taken(registry: CollectorRegistry) -> str:
     )
 
 
-def read(parsed: Iterable[tuple[str, str, str, Any]]) -> list[Metric]:
-    """What ``taken`` has written, parsed."""
+def decode(parsed: Iterable[tuple[str, str, str, Any]]) -> list[Metric]:
+    """What ``encode`` wrote, parsed."""
     return [_family(*parts) for parts in parsed]
 
 
@@ -106,7 +106,7 @@ def _merged(parts: list[Metric]) -> Metric:
 class MergedMetrics:
     """The numbers of a supervisor and of its workers, as those of one service.
 
-    ``said`` and ``departed`` belong to the event loop's thread.
+    ``update`` and ``remove`` belong to the event loop's thread.
     """
 
     def __init__(self, own: CollectorRegistry) -> None:
@@ -116,12 +116,12 @@ class MergedMetrics:
         # another thread while a worker goes finds that one's numbers once, neither twice nor not at all.
         self._told: tuple[Mapping[int, Sequence[Metric]], Sequence[Metric]] = ({}, ())
 
-    def said(self, worker: int, families: Sequence[Metric]) -> None:
+    def update(self, worker: int, families: Sequence[Metric]) -> None:
         """This is what the worker of this number counts by now."""
         living, gone = self._told
         self._told = ({**living, worker: families}, gone)
 
-    def departed(self, worker: int) -> None:
+    def remove(self, worker: int) -> None:
         """The worker of this number is gone: what it had counted stays."""
         living, gone = self._told
         others = {number: families for number, families in living.items() if number != worker}
@@ -130,7 +130,7 @@ class MergedMetrics:
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """As that of ``Metrics``. May be called from any thread."""
         living, gone = self._told
-        return encoded(_Collected(merged([self._own.collect(), *living.values(), gone])), accept)
+        return exposition_of(_Collected(merged([self._own.collect(), *living.values(), gone])), accept)
 
 
 class _Collected(CollectorRegistry):

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 FetchResult = Literal["success", "not_modified", "failure"]
 Introspected = Literal["active", "inactive", "failure"]
 Refused = Literal["full", "open"]
+_BREAKER_STATES = ("closed", "open", "half_open")
 
 # Seconds. Fine where decisions are (a remembered token, then a verified signature), and with a bound at the two times
 # that matter beyond: Envoy's default timeout (200 ms) and our own default deadline (1 s).
@@ -296,9 +297,12 @@ class Metrics:
         self._families.token_cache_entries.set_function(entries)
         self._families.token_cache_bytes.set_function(size)
 
-    def issuer(self, name: str) -> IssuerMetrics:
-        """The metrics of one issuer, whose series exist from now on."""
-        return IssuerMetrics(self._families, name)
+    def issuer(self, name: str, *, exposed: bool = True) -> IssuerMetrics:
+        """The metrics of one issuer, with all counters at 0. Its gauges appear now, or when ``expose`` is called."""
+        metrics = IssuerMetrics(self._families, name)
+        if exposed:
+            metrics.expose()
+        return metrics
 
     def forget_issuer(self, name: str) -> None:
         """The issuer is not configured any more: its gauges go, its counters stay."""
@@ -310,9 +314,12 @@ class Metrics:
         for gauge in self._families.of_introspection:
             gauge.remove_by_labels({"issuer": name})
 
-    def introspection(self, name: str) -> IntrospectionMetrics:
-        """The metrics of asking one issuer about tokens, whose series exist from now on."""
-        return IntrospectionMetrics(self._families, name)
+    def introspection(self, name: str, *, exposed: bool = True) -> IntrospectionMetrics:
+        """The metrics of one issuer's introspection, with all counters at 0. For ``exposed`` see ``issuer``."""
+        metrics = IntrospectionMetrics(self._families, name)
+        if exposed:
+            metrics.expose()
+        return metrics
 
     def configured(self, at: float) -> None:
         """The configuration that serves was taken over at this time, in seconds since the epoch."""
@@ -347,7 +354,7 @@ class Metrics:
 
         May be called from any thread.
         """
-        return encoded(self.registry, accept)
+        return exposition_of(self.registry, accept)
 
 
 class SupervisorMetrics:
@@ -360,14 +367,14 @@ class SupervisorMetrics:
         ).inc
 
 
-def encoded(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
+def exposition_of(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """A registry's metrics and their content type, as the Accept header asks for them."""
     encode, content_type = _encoder(accept)
     return encode(registry), content_type
 
 
 def content_type_of(accept: str) -> str:
-    """What ``encoded`` makes of this Accept header; where it is the same, so are the bytes."""
+    """What ``exposition_of`` makes of this Accept header; where it is the same, so are the bytes."""
     return _encoder(accept)[1]
 
 
@@ -377,58 +384,75 @@ def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
 
 
 class IssuerMetrics:
-    """The numbers of fetching one issuer's keys."""
+    """The metrics of fetching one issuer's keys.
+
+    During a reload an issuer may have two key caches for a while. Both count into the same counters; the gauges report
+    the one whose metrics were exposed last.
+    """
 
     def __init__(self, families: _Families, name: str) -> None:
+        self._families = families
+        self._name = name
+        self._exposed = False
         self._fetches = {result: families.jwks_fetches.labels(name, result) for result in get_args(FetchResult)}
         self._duration = families.jwks_fetch_duration.labels(name)
-        self._keys = families.jwks_keys.labels(name)
-        self._last_success = families.jwks_last_success.labels(name)
         self._unknown_kid = families.jwks_unknown_kid.labels(name)
-        self._age = families.jwks_age.labels(name)
-        self._stale = families.jwks_stale.labels(name)
-        self._usable_until = families.jwks_usable_until.labels(name)
+        self._key_count = 0
+        self._last_success = 0.0  # seconds since the epoch
+        self._age: Callable[[], float] = float
+        self._stale: Callable[[], float] = float
+        self._usable_until: Callable[[], float] = float
 
     def watch(self, *, age: Callable[[], float], stale: Callable[[], bool], usable_until: Callable[[], float]) -> None:
         """Report these, in seconds and seconds since the epoch, each time the metrics are read."""
-        self._age.set_function(age)
-        self._stale.set_function(stale)
-        self._usable_until.set_function(usable_until)
+        self._age, self._stale, self._usable_until = age, stale, usable_until
+        if self._exposed:
+            self.expose()
+
+    def expose(self) -> None:
+        """Let the issuer's gauges report the values of this object."""
+        self._exposed = True
+        families, name = self._families, self._name
+        families.jwks_keys.labels(name).set_function(lambda: self._key_count)
+        families.jwks_last_success.labels(name).set_function(lambda: self._last_success)
+        families.jwks_age.labels(name).set_function(self._age)
+        families.jwks_stale.labels(name).set_function(self._stale)
+        families.jwks_usable_until.labels(name).set_function(self._usable_until)
 
     def fetched(self, result: FetchResult, seconds: float) -> None:
-        """An attempt to fetch the keys ended so, and took so long."""
+        """Record an attempt to fetch the keys, and its duration."""
         self._fetches[result].inc()
         self._duration.observe(seconds)
 
     def keys(self, count: int) -> None:
-        """The key set holds so many usable keys."""
-        self._keys.set(count)
+        """Record the number of usable keys in the key set."""
+        self._key_count = count
 
     def succeeded(self, at: float) -> None:
-        """The keys were current at this time, in seconds since the epoch."""
-        self._last_success.set(at)
+        """Record that the keys were current at this time, in seconds since the epoch."""
+        self._last_success = at
 
     def unknown_kid(self) -> None:
-        """A token named a key that is not in the key set."""
+        """Record a token with a key ID that is not in the key set."""
         self._unknown_kid.inc()
 
 
 class IntrospectionMetrics:
-    """The numbers of asking one issuer about tokens."""
+    """The metrics of one issuer's introspection. For ``expose`` see ``IssuerMetrics``."""
 
     def __init__(self, families: _Families, name: str) -> None:
+        self._families = families
+        self._name = name
+        self._exposed = False
         self._calls = {result: families.introspections.labels(name, result) for result in get_args(Introspected)}
         self._duration = families.introspection_duration.labels(name)
-        self._in_flight = families.introspections_in_flight.labels(name)
-        self._states = {
-            state: families.introspection_breaker.labels(name, state) for state in ("closed", "open", "half_open")
-        }
-        self._open = families.introspection_breaker_open.labels(name)
-        self._entries = families.introspection_cache_entries.labels(name)
-        self._size = families.introspection_cache_bytes.labels(name)
         self._refusals = {reason: families.introspection_refusals.labels(name, reason) for reason in get_args(Refused)}
         self.cache_hit: Callable[[], None] = families.introspection_cache_lookups.labels(name, "hit").inc
         self.cache_miss: Callable[[], None] = families.introspection_cache_lookups.labels(name, "miss").inc
+        self._in_flight: Callable[[], int] = int
+        self._state: Callable[[], str] = str
+        self._entries: Callable[[], int] = int
+        self._size: Callable[[], int] = int
 
     def watch(
         self,
@@ -439,25 +463,32 @@ class IntrospectionMetrics:
         size: Callable[[], int],
     ) -> None:
         """Report these each time the metrics are read; ``state`` is the circuit breaker's, ``size`` is in bytes."""
-        self._in_flight.set_function(in_flight)
-        self._entries.set_function(entries)
-        self._size.set_function(size)
-        self._open.set_function(lambda: state() != "closed")
-        for name, series in self._states.items():
-            series.set_function(partial(_is, state, name))
+        self._in_flight, self._state, self._entries, self._size = in_flight, state, entries, size
+        if self._exposed:
+            self.expose()
+
+    def expose(self) -> None:
+        """Let the issuer's gauges report the values of this object."""
+        self._exposed = True
+        families, name = self._families, self._name
+        families.introspections_in_flight.labels(name).set_function(self._in_flight)
+        families.introspection_cache_entries.labels(name).set_function(self._entries)
+        families.introspection_cache_bytes.labels(name).set_function(self._size)
+        families.introspection_breaker_open.labels(name).set_function(lambda: self._state() not in {"", "closed"})
+        for state in _BREAKER_STATES:
+            families.introspection_breaker.labels(name, state).set_function(partial(self._is_in, state))
+
+    def _is_in(self, state: str) -> bool:
+        return self._state() == state
 
     def refused(self, reason: Refused) -> None:
-        """The server was not asked about a token."""
+        """Record a token for which the server was not called."""
         self._refusals[reason].inc()
 
     def called(self, result: Introspected, seconds: float) -> None:
-        """A call ended so, and took so long."""
+        """Record a call and its duration."""
         self._calls[result].inc()
         self._duration.observe(seconds)
-
-
-def _is(state: Callable[[], str], name: str) -> bool:
-    return state() == name
 
 
 class _Registry(CollectorRegistry):

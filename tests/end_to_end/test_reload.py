@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ISSUER = "https://issuer.example"
-TAKEN, REFUSED = "configuration taken over", "configuration refused; the old one keeps serving"
+TAKEN, REFUSED = "configuration applied", "configuration rejected; the previous one stays active"
 DESTROYED = "cluster.authz-service.upstream_cx_destroy"
-NEEDS_RESTART = "changed, but needs a restart to take effect"
+NEEDS_RESTART = "changed keys take effect only after a restart"
 
 
 def version(name: str, **parts: Any) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-TAKEN, REFUSED = "configuration taken over", "configuration refused; the old one keeps serving"
-NEEDS_RESTART = "changed, but needs a restart to take effect"
+TAKEN, REFUSED = "configuration applied", "configuration rejected; the previous one stays active"
+NEEDS_RESTART = "changed keys take effect only after a restart"
 NOT_SHARED = "processes cannot share a unix socket with transport grpcio: write transport: asyncio, or workers: 1"
 WAYS = [("asyncio", "tcp"), ("asyncio", "unix"), ("grpcio", "tcp")]
 
@@ -207,7 +207,7 @@ async def test_under_load_a_killed_worker_costs_its_own_connections_and_nothing_
         await asyncio.gather(*asking)
         assert answers.keys() == {"one ok"}
         assert survivor in workers(supervisor)
-        assert [(each["cause"], each["number"] in {1, 2}) for each in sidecar.records("a worker died")] == [
+        assert [(each["cause"], each["number"] in {1, 2}) for each in sidecar.records("worker ended unexpectedly")] == [
             ("status -9", True)
         ]
         assert await total(sidecar, "authz_worker_restarts_total") == 1
@@ -222,7 +222,7 @@ async def test_calls_that_were_counted_by_workers_that_died_stay_counted(by_sock
         assert await total(sidecar, "authz_checks_total") == 16
         for times, victim in enumerate(workers(pid_of(sidecar)), 1):
             os.kill(victim, signal.SIGKILL)
-            await wait_until(lambda times=times: len(sidecar.records("a worker died")) == times)  # type: ignore[misc]
+            await wait_until(lambda times=times: len(sidecar.records("worker ended unexpectedly")) == times)  # type: ignore[misc]
             await sidecar.ready()
             assert await total(sidecar, "authz_checks_total") == 16
             assert await total(sidecar, "authz_worker_restarts_total") == times
@@ -234,7 +234,7 @@ async def test_a_replacement_listens_as_the_others_do_and_decides_by_what_the_fi
         service.write("two", grpc_address="127.0.0.1:1", transport="grpcio", workers=3)
         await wait_until(lambda: {each["worker"] for each in sidecar.records(NEEDS_RESTART)} == {1, 2})
         os.kill(workers(pid_of(sidecar))[0], signal.SIGKILL)
-        await wait_until(lambda: len(sidecar.records("a worker died")) == 1)
+        await wait_until(lambda: len(sidecar.records("worker ended unexpectedly")) == 1)
         await sidecar.ready()
         assert len(workers(pid_of(sidecar))) == 2
         assert {await service.once(good()) for _ in range(16)} == {"two ok"}
@@ -258,7 +258,7 @@ async def test_a_replacement_denies_while_the_provider_is_away_unless_the_keys_a
             provider.serve("/jwks", b"", status=503)
             for times in (1, 2):  # until none is left that has fetched them
                 os.kill(workers(pid_of(sidecar))[0], signal.SIGKILL)
-                await wait_until(lambda times=times: len(sidecar.records("a worker died")) == times)  # type: ignore[misc]
+                await wait_until(lambda times=times: len(sidecar.records("worker ended unexpectedly")) == times)  # type: ignore[misc]
                 await wait_until(lambda: len(workers(pid_of(sidecar))) == 2)
                 if written_down:
                     await sidecar.ready()
@@ -306,7 +306,7 @@ async def test_readiness_names_the_worker_that_is_not_there(by_socket: Service) 
         supervisor = pid_of(sidecar)
         by_socket.file.write_text("rules: 7")  # so that nobody can take its place
         os.kill(workers(supervisor)[0], signal.SIGKILL)
-        await wait_until(lambda: len(sidecar.records("a worker died")) >= 2)
+        await wait_until(lambda: len(sidecar.records("worker ended unexpectedly")) >= 2)
         status, text = await sidecar.get("/readyz")
         assert (status, json.loads(text)["ready"]) == (503, False)
         assert json.loads(text)["missing"] in (["worker 1"], ["worker 2"])

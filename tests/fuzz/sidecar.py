@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import io
 import logging
@@ -18,7 +19,7 @@ from authz_service.telemetry import logs
 from authz_service.telemetry.logs import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.validator import TrustedIssuer
-from authz_service.transport.ext_authz.servicer import Servicer, Terms
+from authz_service.transport.ext_authz.servicer import Servicer
 from fuzz.issuers import AUDIENCE, MAIN, NOW, OTHER, published
 from support.key_source import FakeSource
 
@@ -80,15 +81,19 @@ class Sidecar:
         trusted = []
         for issuer in settings().issuers:
             source = FakeSource(published(issuer.issuer), lifetime=3600.0)
-            trusted.append(TrustedIssuer(issuer, key_cache_of(issuer, source, metrics, now)))
+            trusted.append(TrustedIssuer(issuer, key_cache_of(issuer, source, metrics.issuer(issuer.label), now)))
         self._loop = asyncio.Runner()
         for each in trusted:
             self._loop.run(each.keys.refresh())
-        self._assembled = assemble(settings(), trusted, metrics)
-        self._authorizer = self._assembled.authorizer
+        self._active = dataclasses.replace(
+            assemble(settings(), trusted, metrics),
+            decision_log=DecisionLog("all"),
+            check_deadline=1.0,
+            max_request_bytes=MAX_REQUEST_BYTES,
+        )
+        self._authorizer = self._active.authorizer
         self.validator = self._authorizer.validator
-        terms = Terms(self._authorizer, DecisionLog("all"), 1.0, MAX_REQUEST_BYTES)
-        self._servicer = Servicer(terms, metrics=metrics, clock=now, timer=now)
+        self._servicer = Servicer(self._active, metrics=metrics, clock=now, timer=now)
 
     def answer(self, request: bytes) -> bytes:
         """Decide, and wait for the decision if it needs the network."""
@@ -104,7 +109,7 @@ class Sidecar:
 
     def forget(self) -> None:
         """Forget every token, so that an input's outcome does not depend on earlier inputs."""
-        self._assembled.token_cache.clear()
+        self._active.token_cache.clear()
 
 
 @functools.cache

@@ -22,7 +22,8 @@ from transport.wire import Answer, check_request, read, signed
 
 from authz_service.config.load import load
 from authz_service.core.errors import StartFailed
-from authz_service.runtime.application import App, preflight
+from authz_service.runtime import preflight
+from authz_service.runtime.application import App
 from authz_service.transport.grpcio_server import SERVICE
 from support.http_provider import Provider
 from support.key_source import jwks
@@ -267,7 +268,7 @@ async def test_keys_that_come_while_it_drains_do_not_make_it_serving_again(place
         draining = asyncio.create_task(app.drain())
         await until(lambda: app.missing() == ["shutting down"])
         provider.serve("/keys", jwks("a"))
-        await app.assembled.issuers[0].keys.refresh()
+        await app.active.issuers[0].keys.refresh()
         async with connected(place.address) as channel:
             assert (await decided(channel, good())).reason == "ok"
             assert await health(channel) == NOT_SERVING
@@ -297,13 +298,13 @@ async def test_a_background_task_that_dies_is_told_of_and_ends_nothing_else(
     async def die() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(app.assembled.issuers[0].keys, "run", die)
+    monkeypatch.setattr(app.active.issuers[0].keys, "run", die)
     await app.start()
     async with connected(place.address) as channel:
         assert (await decided(channel, good())).reason == "ok"  # the request fetches the keys itself
     await app.close()
     (told,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
-    assert told.message == "a background task died"
+    assert told.message == "background task failed"
 
 
 async def test_it_can_be_closed_at_any_time_and_twice(place: Place) -> None:
@@ -386,15 +387,15 @@ async def test_told_to_end_it_leaves_no_call_behind(place: Place) -> None:
         answer = read(await app.servicer.check(check_request(token="an-opaque-token"), 0.2))
         assert answer.reason == "deadline_exceeded"
         await app.close()
-        assert app.assembled.issuers[0].introspector is not None
-        assert not app.assembled.issuers[0].introspector._calls
+        assert app.active.issuers[0].introspector is not None
+        assert not app.active.issuers[0].introspector._calls
 
 
 @pytest.mark.parametrize("content", ["", "\n"])
 def test_an_empty_secret_is_found_before_the_start(place: Place, content: str) -> None:
     asking(place, "https://idp.example/introspect")
     (place.folder / "secret").write_text(content)
-    (problem,) = preflight(load(place.config))
+    (problem,) = preflight.check(load(place.config))
     assert problem.where == ("issuers", 0, "introspection", "client_secret_file")
 
 
@@ -403,7 +404,7 @@ def test_a_key_that_cannot_sign_is_found_before_the_start(place: Place) -> None:
     introspection = configuration["issuers"][0]["introspection"]
     introspection |= {"auth_method": "private_key_jwt", "private_key_file": introspection.pop("client_secret_file")}
     place.config.write_text(json.dumps(configuration))
-    (problem,) = preflight(load(place.config))
+    (problem,) = preflight.check(load(place.config))
     assert problem.where == ("issuers", 0, "introspection", "private_key_file")
     assert "private key" in problem.text
 

@@ -24,9 +24,10 @@ from authz_service.core.decision import Deny
 from authz_service.core.errors import StartFailed
 from authz_service.core.reasons import Reason
 from authz_service.runtime import supervisor as module
-from authz_service.runtime.application import Worker
-from authz_service.runtime.supervisor import Supervisor, _rest
-from authz_service.telemetry.merging import GAUGES, MergedMetrics, merged, read, taken, totals
+from authz_service.runtime import worker_channel
+from authz_service.runtime.supervisor import Supervisor, _backoff
+from authz_service.runtime.worker_channel import Worker, WorkerProcess
+from authz_service.telemetry.merging import GAUGES, MergedMetrics, decode, encode, merged, totals
 from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
 from authz_service.transport.addresses import Shared
 from support.virtual_time import in_virtual_time
@@ -54,7 +55,7 @@ def worker() -> Metrics:
 
 
 def said(metrics: Metrics) -> list[Metric]:
-    return read(json.loads(taken(metrics.registry)))
+    return decode(json.loads(encode(metrics.registry)))
 
 
 def gauge(name: str, value: float) -> list[Metric]:
@@ -91,7 +92,7 @@ def test_what_was_told_to_another_process_is_what_is_there() -> None:
     before = [family for family in metrics.registry.collect() if family.name.startswith("authz_")]
     after = [family for family in said(metrics) if family.name.startswith("authz_")]
     assert before == after
-    assert all("\n" not in taken(each.registry) for each in (metrics, SupervisorMetrics()))  # it is sent as a line
+    assert all("\n" not in encode(each.registry) for each in (metrics, SupervisorMetrics()))  # it is sent as a line
 
 
 def test_counters_and_histograms_are_added_up_series_by_series() -> None:
@@ -125,14 +126,14 @@ def test_a_worker_that_is_gone_makes_no_total_go_backwards_and_holds_no_gauge() 
     for _ in range(3):
         one.count(DENIED, 0.001)
     other.count(DENIED, 0.001)
-    together.said(1, said(one))
-    together.said(2, said(other))
+    together.update(1, said(one))
+    together.update(2, said(other))
     assert (told("authz_checks_total"), told("authz_checks_in_flight")) == (4, 5)
     for _ in range(2):  # its replacement goes the same way
-        together.departed(1)
+        together.remove(1)
         own.worker_restarted()
         assert (told("authz_checks_total"), told("authz_checks_in_flight")) == (4, 1)
-        together.said(1, said(worker()))
+        together.update(1, said(worker()))
         assert (told("authz_checks_total"), told("authz_checks_in_flight")) == (4, 1)
     assert told("authz_check_duration_seconds_count") == 4
     assert told("authz_worker_restarts_total") == 2
@@ -144,10 +145,10 @@ def test_a_death_makes_no_total_go_backwards_by_rounding_either() -> None:
     for number, counted in enumerate((0.1, 0.2, 0.3)):  # added up in another order, they make a little less
         registry = CollectorRegistry()
         Counter("c", "", registry=registry).inc(counted)
-        together.said(number, list(registry.collect()))
+        together.update(number, list(registry.collect()))
     before = together.exposition("")
     for number in range(3):
-        together.departed(number)
+        together.remove(number)
         assert together.exposition("") == before
 
 
@@ -159,11 +160,11 @@ def test_a_worker_that_goes_while_it_is_told_of_is_told_of_once() -> None:
         """A supervisor's, read in a thread while its loop goes on."""
 
         def collect(self) -> Iterable[Metric]:
-            together.departed(1)
+            together.remove(1)
             return ()
 
     together = MergedMetrics(Goes())
-    together.said(1, said(one))
+    together.update(1, said(one))
     for _ in range(2):
         samples = (
             each
@@ -175,7 +176,7 @@ def test_a_worker_that_goes_while_it_is_told_of_is_told_of_once() -> None:
 
 def test_one_exposition_speaks_the_formats_that_a_single_process_speaks() -> None:
     together = MergedMetrics(SupervisorMetrics().registry)
-    together.said(1, said(worker()))
+    together.update(1, said(worker()))
     for accept in ("", "application/openmetrics-text;version=1.0.0"):
         body, kind = together.exposition(accept)
         assert kind == worker().exposition(accept)[1]
@@ -186,12 +187,12 @@ def test_one_exposition_speaks_the_formats_that_a_single_process_speaks() -> Non
 
 
 def test_the_text_for_another_process_holds_nothing_but_plain_values() -> None:
-    assert all(isinstance(each, list) for each in json.loads(taken(worker().registry)))
+    assert all(isinstance(each, list) for each in json.loads(encode(worker().registry)))
 
 
 def test_who_dies_is_replaced_at_once_and_who_dies_again_and_again_ever_later() -> None:
-    assert [_rest(deaths) for deaths in range(1, 9)] == [0, 1, 2, 4, 8, 16, 30, 30]
-    assert _rest(10_000) == 30
+    assert [_backoff(deaths) for deaths in range(1, 9)] == [0, 1, 2, 4, 8, 16, 30, 30]
+    assert _backoff(10_000) == 30
 
 
 # The supervisor's side of a worker.
@@ -200,11 +201,11 @@ def test_who_dies_is_replaced_at_once_and_who_dies_again_and_again_ever_later() 
 async def test_a_word_that_a_death_cut_short_is_not_taken_for_one() -> None:
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_unix_connection(sock=ours)
-    process = module._Process(None, reader, writer)  # type: ignore[arg-type] # what it says is all that is looked at
+    process = WorkerProcess(None, reader, writer)  # type: ignore[arg-type] # what it says is all that is looked at
     with theirs:
         theirs.sendall(b'{"missing": ["keys"]}\n{"metrics": [["authz_ch')
         theirs.shutdown(socket.SHUT_WR)
-        heard = [process.serves async for _ in process.answers()]
+        heard = [process.serves async for _ in process.replies()]
     writer.close()
     assert (heard, process.missing, process.serves) == ([True], ["keys"], False)
 
@@ -229,8 +230,8 @@ class FakeProcess:
         return self.returncode
 
 
-def process_of(fake: FakeProcess) -> module._Process:
-    return module._Process(fake, None, fake)  # type: ignore[arg-type] # all that is looked at
+def process_of(fake: FakeProcess) -> WorkerProcess:
+    return WorkerProcess(fake, None, fake)  # type: ignore[arg-type] # all that is looked at
 
 
 @in_virtual_time
@@ -240,11 +241,11 @@ async def test_a_worker_that_serves_and_does_not_answer_any_more_is_killed() -> 
     watching = asyncio.create_task(process.kill_once_it_hangs())
     await asyncio.sleep(3600)  # it fetches its first keys
     assert not fake.gone.is_set()
-    process._take_in({"missing": []})
+    process._receive({"missing": []})
     await asyncio.sleep(20)
     assert (fake.asked, fake.gone.is_set()) == ([b"missing\n"] * 2, False)
     await watching
-    assert await process.ended() == "it did not answer any more"
+    assert await process.ended() == "it no longer replied"
 
 
 @in_virtual_time
@@ -254,7 +255,7 @@ async def test_a_worker_that_is_slow_is_left_alone() -> None:
     watching = asyncio.create_task(process.kill_once_it_hangs())
     for _ in range(100):
         await asyncio.sleep(24.0)  # longer than anybody waits for an answer
-        process._take_in({"missing": []} if "missing" in process._asked else {})
+        process._receive({"missing": []} if "missing" in process._pending else {})
     assert (fake.returncode, len(fake.asked) > 50) == (None, True)
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
@@ -262,7 +263,9 @@ async def test_a_worker_that_is_slow_is_left_alone() -> None:
 
 @in_virtual_time
 async def test_a_worker_that_says_no_more_and_does_not_end_is_not_waited_for_for_ever() -> None:
-    assert await process_of(FakeProcess()).ended() == "it hung at its end"  # then whoever waited kills it
+    assert (
+        await process_of(FakeProcess()).ended() == "it closed its channel and did not exit"
+    )  # then whoever waited kills it
 
 
 @in_virtual_time
@@ -283,7 +286,7 @@ def supervisor(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
         raise request.param
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
-    monkeypatch.setattr(module, "_rest", lambda _: 0.0)
+    monkeypatch.setattr(module, "_backoff", lambda _: 0.0)
     server = {"grpc_address": "127.0.0.1:0", "admin_address": "127.0.0.1:0", "workers": 2}
     issuer = {"issuer": "https://idp.example", "audiences": ["api"]}
     file = tmp_path / "config.yaml"
@@ -292,7 +295,9 @@ def supervisor(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 
 
 async def test_a_worker_that_cannot_be_started_is_an_error_at_the_start(supervisor: Supervisor) -> None:
-    with pytest.raises(StartFailed, match=r"before it served: not started: (nothing left|no thread can be had)"):
+    with pytest.raises(
+        StartFailed, match=r"before it served: not started: (nothing left|the system allows no further thread)"
+    ):
         await supervisor.run()
 
 
@@ -306,7 +311,7 @@ async def test_a_worker_that_cannot_be_started_later_is_tried_again(
             await asyncio.sleep(0.001)
         supervisor._stop()
         await running
-    assert {record.message for record in caplog.records} == {"a worker died"}
+    assert {record.message for record in caplog.records} == {"worker ended unexpectedly"}
 
 
 @pytest.mark.parametrize("isolated", [0, 1])
@@ -317,7 +322,7 @@ def test_workers_are_isolated_from_the_environment_if_their_supervisor_is(
     server = Server.model_validate({})
     with monkeypatch.context() as changed:
         changed.setattr(sys, "flags", flags)
-        command = module._command(tmp_path, Worker(1, 3, server, Shared("127.0.0.1:1")))
+        command = worker_channel.command_of(tmp_path, Worker(1, 3, server, Shared("127.0.0.1:1")))
     options = command[1 : command.index("-m")]
     assert [each in options for each in ("-E", "-s")] == [bool(isolated)] * 2
 

@@ -10,7 +10,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from authz_service.runtime import worker_channel
-from authz_service.telemetry.merging import read
+from authz_service.telemetry.merging import decode
 from authz_service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Supervisor:
     async def asking(self) -> AsyncIterator[None]:
         ours, theirs = socket.socketpair()
         answering = asyncio.create_task(
-            worker_channel.answer(
+            worker_channel.serve_requests(
                 theirs.detach(), metrics=self.metrics, missing=lambda: self.missing, reload=self.reload
             )
         )
@@ -59,7 +59,7 @@ async def test_it_says_what_is_missing_and_what_it_counts_as_they_are_now() -> N
         supervisor.missing = []
         supervisor.metrics.in_flight = 7
         assert await supervisor.heard("missing") == {"missing": []}
-        families = {family.name: family for family in read((await supervisor.heard("metrics"))["metrics"])}
+        families = {family.name: family for family in decode((await supervisor.heard("metrics"))["metrics"])}
         assert families["authz_checks_in_flight"].samples[0].value == 7
 
 
@@ -83,7 +83,7 @@ async def test_numbers_that_cannot_be_read_are_told_so_and_the_rest_goes_on(
         async with supervisor.asking():
             assert await supervisor.heard("metrics") == {"metrics": None}
             assert await supervisor.heard("missing") == {"missing": supervisor.missing}
-    assert "the metrics cannot be told" in caplog.text
+    assert "metrics could not be collected" in caplog.text
 
 
 async def test_a_supervisor_that_is_gone_while_it_is_answered_is_gone() -> None:

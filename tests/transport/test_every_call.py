@@ -18,8 +18,9 @@ from authz_service.core.reasons import Reason
 from authz_service.telemetry.logs import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 from authz_service.transport.asyncio_server import AsyncioServer
-from authz_service.transport.ext_authz.servicer import Servicer, Terms
+from authz_service.transport.ext_authz.servicer import Servicer
 from authz_service.transport.grpcio_server import SERVICE, GrpcioServer
+from support.active import active_config
 from support.h2_client import Response, connected
 from transport.http2.client import framed
 from transport.http2.test_every_call import FIELDS
@@ -46,8 +47,8 @@ class Served:
                 return Allow(Reason.PUBLIC, "r")
 
         self.metrics = Metrics(transport=transport)
-        terms = Terms(Always(), DecisionLog("denied"), 1.0, LIMIT)  # type: ignore[arg-type] # nothing else is asked
-        servicer = Servicer(terms, metrics=self.metrics, clock=lambda: EPOCH, timer=lambda: 0.0)
+        active = active_config(Always(), DecisionLog("denied"), max_request_bytes=LIMIT)
+        servicer = Servicer(active, metrics=self.metrics, clock=lambda: EPOCH, timer=lambda: 0.0)
         self.server: AsyncioServer | GrpcioServer
         if transport == "grpcio":
             self.server = GrpcioServer("127.0.0.1:0", None, servicer.check, refuse=servicer.refuse)

@@ -23,13 +23,13 @@ from authz_service.authorizer import Pending
 from authz_service.core.decision import Allow
 from authz_service.core.errors import StartFailed
 from authz_service.core.reasons import Reason
-from authz_service.telemetry.logs import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.ext_authz.codec import encode_response
-from authz_service.transport.ext_authz.servicer import Servicer, Terms
+from authz_service.transport.ext_authz.servicer import Servicer
 from authz_service.transport.grpcio_server import SERVICE, GrpcioServer
 from authz_service.transport.http2.frames import PREFACE, settings
+from support.active import active_config
 from support.missing import not_proved
 from transport.pki import TlsFiles
 from transport.wire import EPOCH, check_request, padding, read
@@ -272,8 +272,8 @@ class WaitingServicer:
                 return Never()
 
         self.metrics = Metrics(transport="any")
-        terms = Terms(Waits(), DecisionLog("none"), HANG_GUARD, 1 << 20)  # type: ignore[arg-type]
-        self.servicer = Servicer(terms, metrics=self.metrics, clock=lambda: EPOCH, timer=lambda: 0.0)
+        active = active_config(Waits(), check_deadline=HANG_GUARD)
+        self.servicer = Servicer(active, metrics=self.metrics, clock=lambda: EPOCH, timer=lambda: 0.0)
 
     async def until_in_flight(self, count: int) -> None:
         async with asyncio.timeout(HANG_GUARD):
@@ -286,8 +286,9 @@ def allowing_servicer() -> Servicer:
         def begin(self, *_arguments: object) -> Allow:
             return Allow(Reason.PUBLIC, "r")
 
-    terms = Terms(Always(), DecisionLog("none"), 1.0, 1 << 20)  # type: ignore[arg-type]
-    return Servicer(terms, metrics=Metrics(transport="grpcio"), clock=lambda: EPOCH, timer=lambda: 0.0)
+    return Servicer(
+        active_config(Always()), metrics=Metrics(transport="grpcio"), clock=lambda: EPOCH, timer=lambda: 0.0
+    )
 
 
 @pytest.mark.parametrize("paddings", [1, 5, 20])  # of one mebibyte each, which is the largest request

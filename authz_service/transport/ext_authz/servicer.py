@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from authz_service.authorizer import Pending
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from authz_service.authorizer import Authorizer
-    from authz_service.telemetry.logs import DecisionLog
+    from authz_service.runtime.assembly import ActiveConfig
     from authz_service.telemetry.metrics import Metrics
 
 # Of the caller's deadline, what is left for the answer's way: a tenth, and with a short one enough to answer a crowd.
@@ -34,24 +33,14 @@ _LAST_RESORT_ID = "-"  # one answer for all, made before anything could fail
 _LAST_RESORT = codec.encode_response(INTERNAL_ERROR, _LAST_RESORT_ID)
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What one configuration says about answering. A call keeps to the terms under which it began."""
-
-    authorizer: Authorizer
-    decision_log: DecisionLog
-    check_deadline: float  # seconds
-    max_request_bytes: int
-
-
 class Servicer:
-    """Decides what a transport hands over. ``terms`` may be exchanged at any time, as a whole."""
+    """Decides what a transport hands over. ``active`` may be exchanged at any time, as a whole."""
 
     def __init__(
-        self, terms: Terms, *, metrics: Metrics, clock: Callable[[], float], timer: Callable[[], float]
+        self, active: ActiveConfig, *, metrics: Metrics, clock: Callable[[], float], timer: Callable[[], float]
     ) -> None:
         """``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set."""
-        self.terms = terms
+        self.active = active
         self._metrics = metrics
         self._clock = clock
         self._timer = timer
@@ -65,45 +54,47 @@ class Servicer:
     def answer(self, data: bytes, time_remaining: float | None) -> bytes | Coroutine[None, None, bytes]:
         """The same at once where nothing needs to be waited for, or else what is to be awaited."""
         started = self._timer()
-        terms = self.terms
+        config = self.active
         self._metrics.in_flight += 1
         attributes = _UNREAD
         try:
-            attributes = _read(data, terms.max_request_bytes)
-            decision = self._begin(attributes, terms)
+            attributes = _read(data, config.max_request_bytes)
+            decision = self._begin(attributes, config)
             if isinstance(decision, Pending):
-                return self._later(decision, _budget(time_remaining, terms.check_deadline), attributes, terms, started)
-            return self._answer(attributes, decision, terms, started)
+                return self._later(
+                    decision, _budget(time_remaining, config.check_deadline), attributes, config, started
+                )
+            return self._answer(attributes, decision, config, started)
         except Exception as fault:  # noqa: BLE001 - whatever it was, the answer is an explicit no
-            return self._last_resort(fault, attributes, terms, started)
+            return self._last_resort(fault, attributes, config, started)
         finally:
             self._metrics.in_flight -= 1
 
     def refuse(self, denial: Deny) -> bytes:
         """The bytes of a denial at which the transport arrived itself, since it could not hand over a request."""
         started = self._timer()
-        terms = self.terms
+        config = self.active
         try:
-            return self._answer(_UNREAD, denial, terms, started)
+            return self._answer(_UNREAD, denial, config, started)
         except Exception as fault:  # noqa: BLE001 - as above
-            return self._last_resort(fault, _UNREAD, terms, started)
+            return self._last_resort(fault, _UNREAD, config, started)
 
     async def _later(
-        self, pending: Pending, budget: float, attributes: Attributes, terms: Terms, started: float
+        self, pending: Pending, budget: float, attributes: Attributes, config: ActiveConfig, started: float
     ) -> bytes:
         self._metrics.in_flight += 1
         try:
-            decision = await self._resume(pending, terms.authorizer, budget)
-            return self._answer(attributes, decision, terms, started)
+            decision = await self._resume(pending, config.authorizer, budget)
+            return self._answer(attributes, decision, config, started)
         except Exception as fault:  # noqa: BLE001 - as above
-            return self._last_resort(fault, attributes, terms, started)
+            return self._last_resort(fault, attributes, config, started)
         finally:
             self._metrics.in_flight -= 1
 
-    def _begin(self, attributes: Attributes, terms: Terms) -> Decision | Pending:
+    def _begin(self, attributes: Attributes, config: ActiveConfig) -> Decision | Pending:
         if attributes is _UNREAD:
             return codec.NOT_A_CHECK_REQUEST
-        return terms.authorizer.begin(attributes, self._clock())
+        return config.authorizer.begin(attributes, self._clock())
 
     async def _resume(self, pending: Pending, authorizer: Authorizer, budget: float) -> Decision:
         try:
@@ -113,22 +104,24 @@ class Servicer:
             return authorizer.too_late(pending)
         return authorizer.finish(pending, self._clock())
 
-    def _answer(self, attributes: Attributes, decision: Decision, terms: Terms, started: float) -> bytes:
+    def _answer(self, attributes: Attributes, decision: Decision, config: ActiveConfig, started: float) -> bytes:
         decision_id = f"{random.getrandbits(64):016x}"
         answer = codec.encode_response(decision, decision_id)
-        self._tell(attributes, decision, decision_id, terms, started)
+        self._tell(attributes, decision, decision_id, config, started)
         return answer
 
-    def _tell(self, attributes: Attributes, decision: Decision, decision_id: str, terms: Terms, started: float) -> None:
+    def _tell(
+        self, attributes: Attributes, decision: Decision, decision_id: str, config: ActiveConfig, started: float
+    ) -> None:
         seconds = self._timer() - started
-        terms.decision_log.write(attributes, decision, decision_id, seconds)
+        config.decision_log.write(attributes, decision, decision_id, seconds)
         self._metrics.count(decision, seconds)
 
-    def _last_resort(self, fault: Exception, attributes: Attributes, terms: Terms, started: float) -> bytes:
+    def _last_resort(self, fault: Exception, attributes: Attributes, config: ActiveConfig, started: float) -> bytes:
         """Deny, and tell the log why; should even telling fail, deny."""
         try:
             self._logger.error("deciding failed", exc_info=fault)
-            self._tell(attributes, INTERNAL_ERROR, _LAST_RESORT_ID, terms, started)
+            self._tell(attributes, INTERNAL_ERROR, _LAST_RESORT_ID, config, started)
         except Exception:  # noqa: BLE001, S110 - there is nobody left to tell, and the caller must be told no
             pass
         return _LAST_RESORT

@@ -102,7 +102,10 @@ def _taken(read: Any, file: Path) -> tuple[Any, ConfigError | None]:
 def _decide(settings: Settings) -> None:
     """Ask each rule's own paths, with nothing else in hand."""
     metrics = Metrics(transport="asyncio")
-    trusted = [TrustedIssuer(each, key_cache_of(each, FakeSource(), metrics, now)) for each in settings.issuers]
+    trusted = [
+        TrustedIssuer(each, key_cache_of(each, FakeSource(), metrics.issuer(each.label), now))
+        for each in settings.issuers
+    ]
     authorizer = assemble(settings, trusted, metrics).authorizer
     rules = {rule.name: rule for rule in settings.rules}
     for rule in settings.rules[:8]:

@@ -35,7 +35,8 @@ from authz_service.tokens.jwt.cache import TokenCache
 from authz_service.tokens.validator import TrustedIssuer, Validator
 from authz_service.transport.ext_authz import codec
 from authz_service.transport.ext_authz import servicer as servicer_module
-from authz_service.transport.ext_authz.servicer import Servicer, Terms
+from authz_service.transport.ext_authz.servicer import Servicer
+from support.active import active_config
 from support.key_source import FakeSource, jwks, private_key
 from support.virtual_time import in_virtual_time
 from transport.wire import AUDIENCE, EPOCH, ISSUER, Answer, check_request, fits_a_header, padding, read, signed
@@ -90,8 +91,8 @@ def servicer_over(authorizer: Any, **parts: Any) -> Servicer:
         "clock": lambda: EPOCH,
         "timer": lambda: asyncio.get_running_loop().time(),
     }
-    terms = Terms(authorizer, parts.pop("decision_log", DecisionLog("all")), 1.0, MAX_REQUEST)
-    return Servicer(terms, **(standard | parts))
+    active = active_config(authorizer, parts.pop("decision_log", DecisionLog("all")), max_request_bytes=MAX_REQUEST)
+    return Servicer(active, **(standard | parts))
 
 
 class Deciding:

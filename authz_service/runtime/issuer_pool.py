@@ -1,0 +1,185 @@
+"""The key caches and introspectors of all issuers, which outlive a reload where nothing about them changed.
+
+Invariants: what a configuration needs is built and started before that configuration is applied, and stopped again if
+it is not. Nothing that serves the active configuration changes meanwhile: gauges switch to the new parts, and unused
+parts are retired, only in ``activate``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from authz_service.config import files
+from authz_service.keys.cache import KeyCache
+from authz_service.providers.client import Network
+from authz_service.runtime.assembly import bounds_of, introspector_of, key_cache_of, source_of
+from authz_service.runtime.background_tasks import cancelled
+from authz_service.telemetry.logs import fields
+from authz_service.tokens.introspection.introspector import Introspector
+from authz_service.tokens.validator import TrustedIssuer
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Iterator, Mapping
+
+    from authz_service.config.model import Issuer, Keys, Settings
+    from authz_service.core.bounded import Bounds
+    from authz_service.runtime.assembly import ActiveConfig
+    from authz_service.runtime.background_tasks import BackgroundTasks
+    from authz_service.telemetry.metrics import IntrospectionMetrics, IssuerMetrics, Metrics
+
+_Part: TypeAlias = KeyCache | Introspector
+
+_FIRST_RETRY = 2.0  # seconds: a key cache tries again one second after its first failure
+
+_logger = logging.getLogger("authz.app")
+
+
+class _KeysIdentity(NamedTuple):
+    """Issuers with equal identities share a key cache."""
+
+    issuer: str
+    label: str
+    keys: Keys
+    has_keys: bool
+    trust_anchors: bytes  # digest of the CA file's content
+
+
+class IssuerPool:
+    """Provides each configuration with its issuers. All methods belong to the event loop's thread."""
+
+    def __init__(self, metrics: Metrics, background: BackgroundTasks) -> None:
+        self._metrics = metrics
+        self._background = background
+        self._network = Network()
+        self._active: ActiveConfig | None = None
+        self._identities: dict[KeyCache, _KeysIdentity] = {}
+        self._gauges: dict[_Part, IssuerMetrics | IntrospectionMetrics] = {}
+        self._tasks: dict[_Part, asyncio.Task[None]] = {}
+
+    def issuers_of(self, settings: Settings) -> tuple[TrustedIssuer, ...]:
+        """The issuers of these settings, with the parts that are active where nothing changed. Nothing is started."""
+        return tuple(self._trusted(issuer, bounds_of(settings)) for issuer in settings.issuers)
+
+    def _trusted(self, issuer: Issuer, bounds: Bounds) -> TrustedIssuer:
+        keys = self._key_cache(issuer)
+        same = next((each for each in self._issuers() if each.settings == issuer and each.keys is keys), None)
+        if same is not None and self._active is not None and bounds_of(self._active.settings) == bounds:
+            return same
+        introspector = self._introspector(issuer, keys, bounds)
+        if introspector is not None and same is not None and same.introspector is not None:
+            introspector.copy_cache_of(same.introspector)
+        return TrustedIssuer(issuer, keys, introspector)
+
+    def _issuers(self) -> tuple[TrustedIssuer, ...]:
+        return () if self._active is None else self._active.issuers
+
+    def _key_cache(self, issuer: Issuer) -> KeyCache:
+        identity = _identity_of(issuer)
+        for each in self._issuers():
+            if self._identities[each.keys] == identity:
+                return each.keys
+        metrics = self._metrics.issuer(issuer.label, exposed=False)
+        keys = key_cache_of(issuer, source_of(issuer, self._network), metrics, time.time)
+        self._identities[keys] = identity
+        self._gauges[keys] = metrics
+        return keys
+
+    def _introspector(self, issuer: Issuer, keys: KeyCache, bounds: Bounds) -> Introspector | None:
+        if issuer.introspection is None:
+            return None
+        metrics = self._metrics.introspection(issuer.label, exposed=False)
+        introspector = introspector_of(
+            issuer,
+            issuer.introspection,
+            keys,
+            metrics,
+            clock=time.time,
+            timer=time.monotonic,
+            remembered=bounds,
+            network=self._network,
+        )
+        self._gauges[introspector] = metrics
+        return introspector
+
+    def start(self, issuers: Iterable[TrustedIssuer]) -> None:
+        """Start to fetch the keys of new issuers, and to prepare for introspection."""
+        for part in _parts(issuers):
+            if part not in self._tasks:
+                self._tasks[part] = self._background.start(part.run(), _task_name(part))
+
+    async def discard(self) -> None:
+        """Stop all parts that the active configuration does not use, at once."""
+        await cancelled(self._remove_unused(set(_parts(self._issuers()))).values())
+
+    def activate(self, config: ActiveConfig) -> None:
+        """Report the gauges of this configuration's parts from now on, and retire all other parts. Cannot fail.
+
+        Parts end once no request can wait for them anymore: after the previous configuration's deadline.
+        """
+        previous, self._active = self._active, config
+        in_use = set(_parts(config.issuers))
+        for part in in_use:
+            self._gauges[part].expose()
+        unused = self._remove_unused(in_use)
+        if unused and previous is not None:
+            asyncio.get_running_loop().call_later(previous.check_deadline, self._retire, unused)
+
+    def _remove_unused(self, in_use: Container[_Part]) -> dict[_Part, asyncio.Task[None]]:
+        """Remove all other parts from this pool; returns those that were started."""
+        unused = [part for part in self._gauges if part not in in_use]
+        for part in unused:
+            del self._gauges[part]
+        self._identities = {keys: identity for keys, identity in self._identities.items() if keys in in_use}
+        return {part: self._tasks.pop(part) for part in unused if part in self._tasks}
+
+    def _retire(self, unused: Mapping[_Part, asyncio.Task[None]]) -> None:
+        for task in unused.values():
+            task.cancel()
+        labels = set(map(_label_of, unused))
+        for label in labels - {issuer.settings.label for issuer in self._issuers()}:
+            self._metrics.forget_issuer(label)
+        for label in labels - {each.settings.label for each in self._issuers() if each.introspector is not None}:
+            self._metrics.forget_introspection(label)
+
+
+def _parts(issuers: Iterable[TrustedIssuer]) -> Iterator[_Part]:
+    for issuer in issuers:
+        yield issuer.keys
+        if issuer.introspector is not None:
+            yield issuer.introspector
+
+
+def _label_of(part: _Part) -> str:
+    return part.issuer if isinstance(part, KeyCache) else part.issuer.label
+
+
+def _task_name(part: _Part) -> str:
+    kind = "keys of" if isinstance(part, KeyCache) else "introspection at"
+    return f"{kind} {_label_of(part)}"
+
+
+def _identity_of(issuer: Issuer) -> _KeysIdentity:
+    ca_file = issuer.keys.ca_file
+    trust_anchors = b"" if ca_file is None else files.digests_of([ca_file])[ca_file]
+    return _KeysIdentity(issuer.issuer, issuer.label, issuer.keys, issuer.has_keys, trust_anchors)
+
+
+async def wait_for_keys(issuers: Iterable[TrustedIssuer]) -> None:
+    """Wait until each issuer has keys, or until a provider that is reachable would have replied twice."""
+    waiting = [issuer for issuer in issuers if not issuer.keys.first_keys.is_set()]
+    if not waiting:
+        return
+    timeout = 2 * max(issuer.settings.keys.timeout for issuer in waiting) + _FIRST_RETRY
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            await asyncio.gather(*(issuer.keys.first_keys.wait() for issuer in waiting))
+    missing = [issuer.keys.issuer for issuer in waiting if not issuer.keys.first_keys.is_set()]
+    if missing:
+        _logger.warning(
+            "applying a configuration without the keys of some issuers; their tokens are denied until the keys arrive",
+            extra=fields(issuers=missing, waited_s=timeout),
+        )

@@ -1,0 +1,85 @@
+"""Reads the configuration and checks the files that it names, as far as that is possible without starting.
+
+``check-config``, the start and each reload run the same checks. Nothing here listens or connects, and no server is
+imported.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from authz_service.config import files
+from authz_service.config.document import Problem
+from authz_service.config.load import load_with_warnings
+from authz_service.core.errors import FetchFailed, StartFailed
+from authz_service.keys.file_source import FileSource
+from authz_service.providers.client_authentication import problem_of
+from authz_service.transport.tls.certificates import CertificateFiles
+from authz_service.transport.tls.contexts import certificate_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from authz_service.config.document import Where
+    from authz_service.config.model import Introspection, Keys, Server, Settings
+
+RESTART_ONLY: Final = ("grpc_address", "admin_address", "transport", "workers", "tls")  # keys of server
+
+
+class Loaded(NamedTuple):
+    """A valid configuration."""
+
+    settings: Settings
+    warnings: tuple[str, ...]
+    digests: Mapping[Path, bytes]  # of the files that a reload reads again, from before they were read
+
+
+def read(file: Path) -> Loaded:
+    """Read a configuration file and check the files that it names.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    before = files.digests_of([file])  # a change while the file is read must be seen as one
+    settings, warnings = load_with_warnings(file, check)
+    return Loaded(settings, warnings, before | files.digests_of(settings.reloaded_files))
+
+
+def check(settings: Settings) -> Iterator[Problem]:
+    """The problems of certificates, trust anchors, key set files and client secrets."""
+    yield from _check_tls(settings.server)
+    for place, issuer in enumerate(settings.issuers):
+        yield from _check_keys(issuer.keys, ("issuers", place, "keys"))
+        if issuer.introspection is not None:
+            yield from _check_client_secret(issuer.introspection, ("issuers", place, "introspection"))
+
+
+def _check_tls(server: Server) -> Iterator[Problem]:
+    if server.tls is None:
+        return
+    read_files = CertificateFiles if server.transport == "grpcio" else certificate_files
+    try:
+        read_files(server.tls)
+    except StartFailed as failure:
+        yield Problem(("server", "tls"), str(failure))
+
+
+def _check_keys(keys: Keys, where: Where) -> Iterator[Problem]:
+    if keys.jwks_file is not None:
+        try:
+            FileSource(keys.jwks_file, max_bytes=keys.max_bytes, max_keys=keys.max_keys).read()
+        except FetchFailed as failure:
+            yield Problem((*where, "jwks_file"), str(failure))
+    if keys.ca_file is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(keys.ca_file)
+        except OSError:  # ssl.SSLError is one
+            yield Problem((*where, "ca_file"), "contains no readable certificate: write PEM")
+
+
+def _check_client_secret(introspection: Introspection, where: Where) -> Iterator[Problem]:
+    if (problem := problem_of(introspection)) is not None:
+        key = "private_key_file" if introspection.client_secret_file is None else "client_secret_file"
+        yield Problem((*where, key), problem)

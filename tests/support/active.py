@@ -1,0 +1,32 @@
+"""An active configuration over an authorizer of the test's choice."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from authz_service.config.model import Settings
+from authz_service.runtime.assembly import ActiveConfig, assemble
+from authz_service.telemetry.logs import DecisionLog
+from authz_service.telemetry.metrics import Metrics
+
+SETTINGS = Settings.model_validate(
+    {"issuers": [{"issuer": "https://issuer.example", "audiences": ["api"]}], "rules": [{"name": "everything"}]}
+)
+
+
+def active_config(
+    authorizer: Any,
+    decision_log: DecisionLog | None = None,
+    *,
+    check_deadline: float = 1.0,
+    max_request_bytes: int = 1 << 20,
+) -> ActiveConfig:
+    """A configuration with this authorizer; the default logs no decisions."""
+    return dataclasses.replace(
+        assemble(SETTINGS, (), Metrics(transport="asyncio")),
+        authorizer=authorizer,
+        decision_log=decision_log or DecisionLog("none"),
+        check_deadline=check_deadline,
+        max_request_bytes=max_request_bytes,
+    )
