@@ -1,9 +1,9 @@
-"""HTTP/1.1 as our client and our server meet it: the octets of a peer that may be anybody.
+"""HTTP/1.1 below the parser, for the provider client and the admin server: peers whose bytes may be hostile.
 
-Owns what holds before a message is parsed: how much is read in one turn of the event loop, how large a head may be,
-which octets it may hold, and how much time of a turn all that takes. That bounds the parser's work as well: some
-malformed lines take h11's regular expressions time that grows with the square of their length. What a message means is
-nothing that this module knows.
+Owns how much is read in one turn of the event loop, how large a header section may be, which bytes it may hold, and how
+much of a turn's time the reading may take. It does not parse messages.
+
+The bounds protect the parser: h11's regular expressions take time quadratic in the length of some malformed lines.
 """
 
 from __future__ import annotations
@@ -19,46 +19,46 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-MAX_TURN: Final = 0.001  # seconds of one turn of the event loop, after which no further step begins
-MAX_PIECE: Final = 8192  # bytes that are read from one connection in one turn of the event loop
+MAX_TURN_TIME: Final = 0.001  # seconds of one turn of the event loop, after which no further step begins
+MAX_READ: Final = 8192  # bytes read from one connection in one turn of the event loop
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
-_END_OVERLAP = 2  # octets of the end of a head that may have come with an earlier piece
-# RFC 9112 section 2.2 has no bare CR, section 5.2 lets us refuse folded lines, and RFC 9110 section 5.5 lets us refuse
-# control characters.
+_END_OVERLAP = 2  # bytes of _END_OF_HEAD that may have come with the previous read
+# A recipient must not accept a bare CR (RFC 9112 section 2.2), and may reject folded lines (RFC 9112 section 5.2) and
+# control characters (RFC 9110 section 5.5).
 _FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\n[ \t]")
 
 
 class HeadBuffer:
-    """Collects octets until they hold a whole head: start line, header fields and the empty line behind them."""
+    """Collects bytes until they hold a whole head: start line, header fields and the empty line after them."""
 
     def __init__(self, max_bytes: int, max_lines: int) -> None:
         self._max_bytes = max_bytes
         self._max_lines = max_lines
-        self._octets = bytearray()
-        self._searched = 0  # octets in which a head does not end
+        self._data = bytearray()
+        self._searched = 0  # bytes that hold no end of a head
 
     def __bool__(self) -> bool:
-        return bool(self._octets)
+        return bool(self._data)
 
-    def feed(self, octets: bytes) -> None:
-        """Take what the peer sent."""
-        self._octets += octets
+    def feed(self, data: bytes) -> None:
+        """Append what the peer sent."""
+        self._data += data
 
     def take(self) -> bytes | None:
-        """The first head, once it is whole. What came after it stays.
+        """Remove and return the first head; None while it is incomplete.
 
         Raises:
-            BadMessage: for one that is too large, or that holds octets that no head may hold.
+            BadMessage: if it is too large or holds forbidden bytes.
         """
-        end = _END_OF_HEAD.search(self._octets, self._searched)
-        size = end.end() if end else len(self._octets)
+        end = _END_OF_HEAD.search(self._data, self._searched)
+        size = end.end() if end else len(self._data)
         if size > self._max_bytes:
             raise BadMessage(f"has a header section of more than {self._max_bytes} bytes", too_large=True)
         if end is None:
             self._searched = max(0, size - _END_OVERLAP)
             return None
-        head = bytes(self._octets[:size])
-        del self._octets[:size]
+        head = bytes(self._data[:size])
+        del self._data[:size]
         self._searched = 0
         if head.count(b"\n") > self._max_lines:
             raise BadMessage(f"has a header section of more than {self._max_lines} lines", too_large=True)
@@ -66,27 +66,26 @@ class HeadBuffer:
             raise BadMessage("has control characters or a folded line in its header section")
         return head
 
-    def rest(self) -> bytes:
-        """What came after the heads that were taken, and is not kept any longer."""
-        rest = bytes(self._octets)
-        self._octets.clear()
+    def take_remaining(self) -> bytes:
+        """Remove and return what follows the heads that were taken."""
+        remaining = bytes(self._data)
+        self._data.clear()
         self._searched = 0
-        return rest
+        return remaining
 
 
-class Wire(asyncio.BufferedProtocol):
-    """A TCP connection that is read only when asked, and then at most ``MAX_PIECE`` octets in a turn of the loop.
+class TcpConnection(asyncio.BufferedProtocol):
+    """A TCP connection that is read on demand only, at most ``MAX_READ`` bytes in a turn of the event loop.
 
-    asyncio's own streams read ahead: up to 256 KiB in a turn, of each of the connections that have something to say.
+    asyncio's streams read ahead: up to 256 KiB in a turn, from every connection that has data.
     """
 
-    def __init__(self, opened: Callable[[Wire], None] = lambda _: None) -> None:
-        """``opened`` is called once it is connected."""
-        self._opened = opened
+    def __init__(self, on_connected: Callable[[TcpConnection], None] = lambda _: None) -> None:
+        self._on_connected = on_connected
         self._transport: asyncio.Transport
-        self._buffer = bytearray(MAX_PIECE)
-        self._piece = b""  # was read, and not yet taken
-        self._ended = False  # the peer sends no more
+        self._buffer = bytearray(MAX_READ)
+        self._received = b""  # not returned by receive() yet
+        self._at_eof = False
         self._error: Exception | None = None
         self._closed = asyncio.Event()
         self._readable = asyncio.Event()
@@ -94,84 +93,84 @@ class Wire(asyncio.BufferedProtocol):
         self._writable.set()
 
     async def receive(self) -> bytes:
-        """The next octets; none once the peer sends no more.
+        """The next bytes; empty at the end of the stream.
 
         Raises:
-            OSError: when the connection is broken.
+            OSError: if the connection is broken.
         """
         if not self._readable.is_set():
             self._transport.resume_reading()
             await self._readable.wait()
-        piece, self._piece = self._piece, b""
-        if not self._ended:
+        data, self._received = self._received, b""
+        if not self._at_eof:
             self._readable.clear()
-        if not piece and self._error is not None:
+        if not data and self._error is not None:
             raise self._error
-        return piece
+        return data
 
-    def send(self, octets: bytes) -> None:
-        """Send it, now or as soon as the peer takes it."""
-        self._transport.write(octets)
+    def send(self, data: bytes) -> None:
+        """Send data, now or as soon as the peer accepts it."""
+        self._transport.write(data)
 
     async def drain(self) -> None:
         """Wait until everything is sent.
 
         Raises:
-            OSError: when the connection is broken.
+            OSError: if the connection is broken.
         """
         self._transport.set_write_buffer_limits(high=0)
         await self._writable.wait()
         if self._error is not None:
             raise self._error
 
-    def watch(self) -> None:
-        """Read while nobody asks, so that ``is_quiet`` knows of what comes meanwhile."""
+    def read_ahead(self) -> None:
+        """Read without a call of ``receive``, so that ``is_idle`` notices data and the end of the stream."""
         if not self._readable.is_set():
             self._transport.resume_reading()
 
     @property
-    def is_quiet(self) -> bool:
-        """Whether nothing has come that nobody asked for, the end included."""
+    def is_idle(self) -> bool:
+        """Whether the connection is open and no data is waiting for ``receive``."""
         return not self._readable.is_set() and not self._transport.is_closing()
 
-    def end(self) -> None:
-        """Send no more once everything is sent; the peer sees the end, and may go on sending."""
+    def send_eof(self) -> None:
+        """Close the sending side once everything is sent. The peer may go on sending."""
         if not self._transport.is_closing():
             self._transport.write_eof()
 
     def close(self) -> None:
-        """Close it once everything is sent."""
+        """Close the connection once everything is sent."""
         self._transport.close()
 
     def abort(self) -> None:
-        """Close it now."""
+        """Close the connection now."""
         self._transport.abort()
 
     async def wait_closed(self) -> None:
-        """Wait until it is closed."""
+        """Wait until the connection is closed."""
         await self._closed.wait()
 
-    # What the event loop calls.
+    # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.BaseProtocol. uvloop starts to read all the same: a first piece may come unasked."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not derived from it
+        """See asyncio.BaseProtocol. uvloop starts reading despite the pause: the first data may come early."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's class is not derived from it
         self._transport.pause_reading()
-        self._opened(self)
+        self._on_connected(self)
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - the size is ours to choose
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - the size is fixed
         """See asyncio.BufferedProtocol."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """See asyncio.BufferedProtocol."""
         self._transport.pause_reading()
-        self._piece += self._buffer[:nbytes]
+        self._received += self._buffer[:nbytes]
         self._readable.set()
 
     def eof_received(self) -> bool:
-        """See asyncio.BufferedProtocol. Our side stays open: an answer may still be on its way."""
-        self._ended = True
+        """See asyncio.BufferedProtocol. The sending side stays open: a response may still be on its way."""
+        self._at_eof = True
         self._readable.set()
         return True
 
@@ -185,46 +184,46 @@ class Wire(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.BaseProtocol."""
-        self._ended = True
+        self._at_eof = True
         self._error = exc
         for event in (self._readable, self._writable, self._closed):
             event.set()
 
 
-class Pace:
-    """How much of the event loop's time many connections take together. Belongs to one event loop.
+class TurnBudget:
+    """Limits how much of each turn of the event loop many connections together spend on parsing.
 
-    A peer that sends what is expensive to read costs itself time, and nobody else: what it sent is read in small steps,
-    each within ``async with pace:`` and awaiting nothing, and once a turn of the loop has spent its share, the others
-    wait for the next turns.
+    Parsing runs in small steps, each within ``async with budget:`` and without an ``await``. When a turn's time is
+    spent, the other connections wait for the next turns, in order. So a peer whose data is expensive to parse delays
+    itself only.
     """
 
     def __init__(self, timer: Callable[[], float] = time.perf_counter) -> None:
-        """``timer`` gives seconds of a clock that is never set."""
+        """``timer`` returns seconds of a monotonic clock."""
         self._timer = timer
-        self._spent = 0.0
-        self._begun = 0.0
-        self._turn_counts = False  # whether the next turn will find this one's time to forget
-        self._queue = asyncio.Lock()  # who waits longest goes first
+        self._spent = 0.0  # seconds of this turn
+        self._step_began = 0.0
+        self._reset_scheduled = False
+        self._queue = asyncio.Lock()  # first come, first served
 
     async def __aenter__(self) -> Self:
-        """Wait until the turn has time left."""
-        if self._spent >= MAX_TURN or self._queue.locked():
+        """Wait until the current turn has time left."""
+        if self._spent >= MAX_TURN_TIME or self._queue.locked():
             async with self._queue:
-                while self._spent >= MAX_TURN:  # noqa: ASYNC110 - see below
-                    await asyncio.sleep(0)  # which is a turn of the loop: what is waited for
-        if not self._turn_counts:
-            self._turn_counts = True
+                while self._spent >= MAX_TURN_TIME:  # noqa: ASYNC110 - the next turn is what it waits for
+                    await asyncio.sleep(0)
+        if not self._reset_scheduled:
+            self._reset_scheduled = True
             asyncio.get_running_loop().call_soon(self._begin_turn)
-        self._begun = self._timer()
+        self._step_began = self._timer()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Count the step's time."""
-        self._spent += self._timer() - self._begun
+        """Add the step's time."""
+        self._spent += self._timer() - self._step_began
 
     def _begin_turn(self) -> None:
         self._spent = 0.0
-        self._turn_counts = False
+        self._reset_scheduled = False

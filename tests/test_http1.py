@@ -1,135 +1,135 @@
-"""Heads are taken whole, within bounds, and without what no head may hold; reading takes a share of a turn."""
+"""Heads are whole, bounded and free of forbidden bytes; parsing takes a bounded share of each turn of the loop."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from authz_service.core.errors import BadMessage
-from authz_service.http1 import MAX_TURN, HeadBuffer, Pace
+from authz_service.http1 import MAX_TURN_TIME, HeadBuffer, TurnBudget
 from support.virtual_time import VirtualTimeLoop, in_virtual_time
 
 
-def taken(octets: bytes, size: int = 1000, max_bytes: int = 200, max_lines: int = 10) -> tuple[list[bytes], bytes]:
-    """The heads that are found, and what is left."""
+def split_heads(data: bytes, size: int = 1000, max_bytes: int = 200, max_lines: int = 10) -> tuple[list[bytes], bytes]:
+    """The heads in data that arrives in pieces of this size, and what follows them."""
     buffer = HeadBuffer(max_bytes, max_lines)
     heads = []
-    for at in range(0, len(octets), size):
-        buffer.feed(octets[at : at + size])
+    for at in range(0, len(data), size):
+        buffer.feed(data[at : at + size])
         while (head := buffer.take()) is not None:
             heads.append(head)
-    return heads, buffer.rest()
+    return heads, buffer.take_remaining()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 1000])
 @pytest.mark.parametrize("end", [b"\r\n\r\n", b"\n\n", b"\r\n\n", b"\n\r\n"])
-def test_a_head_ends_with_an_empty_line_however_it_is_cut(end: bytes, size: int) -> None:
+def test_a_head_ends_with_an_empty_line_however_it_is_split(end: bytes, size: int) -> None:
     head = b"GET / HTTP/1.1\r\nA: b" + end
-    assert taken(head + head + b"rest", size) == ([head, head], b"rest")
+    assert split_heads(head + head + b"rest", size) == ([head, head], b"rest")
 
 
-def test_a_head_may_be_as_large_as_allowed_and_no_larger() -> None:
+def test_a_head_may_have_the_maximum_size_and_not_one_byte_more() -> None:
     head = b"x" * 196 + b"\r\n\r\n"
-    assert taken(head, 7) == ([head], b"")
+    assert split_heads(head, 7) == ([head], b"")
     for size in (7, 1000):
         with pytest.raises(BadMessage, match="more than 200 bytes") as failed:
-            taken(b"x" + head, size)
+            split_heads(b"x" + head, size)
         assert failed.value.too_large
 
 
-def test_what_never_ends_is_refused_as_soon_as_it_is_too_large() -> None:
-    assert taken(b"x" * 200, 7) == ([], b"x" * 200)
+def test_an_endless_head_is_rejected_as_soon_as_it_is_too_large() -> None:
+    assert split_heads(b"x" * 200, 7) == ([], b"x" * 200)
     with pytest.raises(BadMessage, match="more than 200 bytes"):
-        taken(b"x" * 201, 7)
+        split_heads(b"x" * 201, 7)
 
 
-def test_a_head_may_have_as_many_lines_as_allowed_and_no_more() -> None:
-    assert taken(b"a\n" * 9 + b"\n")[0]
+def test_a_head_may_have_the_maximum_number_of_lines_and_not_one_more() -> None:
+    assert split_heads(b"a\n" * 9 + b"\n")[0]
     with pytest.raises(BadMessage, match="more than 10 lines"):
-        taken(b"a\n" * 10 + b"\n")
+        split_heads(b"a\n" * 10 + b"\n")
 
 
 @pytest.mark.parametrize("octet", [*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
-def test_no_control_character_is_in_a_head(octet: int) -> None:
+def test_a_head_with_a_control_character_is_rejected(octet: int) -> None:
     with pytest.raises(BadMessage, match="control characters"):
-        taken(b"A: b" + bytes([octet]) + b"\r\n\r\n")
+        split_heads(b"A: b" + bytes([octet]) + b"\r\n\r\n")
 
 
 @pytest.mark.parametrize("head", [b"A: b\r\n c\r\n\r\n", b"A: b\n\tc\n\n", b"A: b\rC: d\r\n\r\n", b"A: b\r\r\n\r\n"])
-def test_no_line_is_folded_and_none_ends_with_a_bare_carriage_return(head: bytes) -> None:
+def test_a_head_with_a_folded_line_or_a_bare_cr_is_rejected(head: bytes) -> None:
     with pytest.raises(BadMessage, match="folded"):
-        taken(head)
+        split_heads(head)
 
 
-def test_a_tab_and_octets_beyond_ascii_may_be_in_a_head() -> None:
+def test_a_head_may_hold_tabs_and_bytes_beyond_ascii() -> None:
     head = b"A:\tb \xe9\xff\r\n\r\n"
-    assert taken(head) == ([head], b"")
+    assert split_heads(head) == ([head], b"")
 
 
 @given(st.lists(st.sampled_from([b"\r", b"\n", b"a", b" ", b"\r\n\r\n"])).map(b"".join), st.integers(1, 9))
-def test_the_same_octets_give_the_same_heads_however_they_are_cut(octets: bytes, size: int) -> None:
-    def outcome(cut: int) -> object:
+def test_the_same_bytes_give_the_same_heads_however_they_are_split(data: bytes, size: int) -> None:
+    def outcome(size: int) -> object:
         try:
-            return taken(octets, cut)
+            return split_heads(data, size)
         except BadMessage:
             return None
 
     assert outcome(size) == outcome(1000)
 
 
-# The pace.
+# The turn budget.
 
 
 class Turns:
-    """Notes in which turn of the event loop each step is done, and is a clock that each step moves on by ``cost``."""
+    """Records the turn of the event loop in which each step runs. Its clock advances by ``cost`` with each step."""
 
     def __init__(self, cost: float) -> None:
         self.cost = cost
         self.now = 0.0
-        self.steps: list[tuple[int, str]] = []  # the turn of each step, and whose it was
+        self.steps: list[tuple[int, str]] = []  # the turn, and the name of the worker
 
-    async def work(self, pace: Pace, name: str, steps: int) -> None:
+    async def work(self, budget: TurnBudget, name: str, steps: int) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
         for _ in range(steps):
-            async with pace:
+            async with budget:
                 self.steps.append((loop.turns, name))
                 self.now += self.cost
 
 
-async def worked(turns: Turns, *names: str, steps: int) -> None:
-    pace = Pace(lambda: turns.now)
-    await asyncio.gather(*(turns.work(pace, name, steps) for name in names))
+async def run_workers(turns: Turns, *names: str, steps: int) -> None:
+    budget = TurnBudget(lambda: turns.now)
+    await asyncio.gather(*(turns.work(budget, name, steps) for name in names))
 
 
-def most_in_a_turn(turns: Turns) -> int:
-    of_turn = [turn for turn, _ in turns.steps]
-    return max(of_turn.count(turn) for turn in of_turn)
+def max_steps_in_a_turn(turns: Turns) -> int:
+    return max(Counter(turn for turn, _ in turns.steps).values())
 
 
 @in_virtual_time
-async def test_a_step_that_takes_a_whole_turns_share_is_the_only_one_of_its_turn() -> None:
-    turns = Turns(1.5 * MAX_TURN)
-    await worked(turns, *"abcdefghij", steps=10)
+async def test_a_step_that_spends_the_budget_is_the_only_one_of_its_turn() -> None:
+    turns = Turns(1.5 * MAX_TURN_TIME)
+    await run_workers(turns, *"abcdefghij", steps=10)
     assert len(turns.steps) == 100
-    assert most_in_a_turn(turns) == 1
+    assert max_steps_in_a_turn(turns) == 1
 
 
 @in_virtual_time
-async def test_steps_that_take_less_share_a_turn_up_to_its_share() -> None:
-    turns = Turns(0.3 * MAX_TURN)
-    await worked(turns, *"abcdefghij", steps=10)
-    assert most_in_a_turn(turns) == 4
+async def test_short_steps_share_a_turn_until_the_budget_is_spent() -> None:
+    turns = Turns(0.3 * MAX_TURN_TIME)
+    await run_workers(turns, *"abcdefghij", steps=10)
+    assert max_steps_in_a_turn(turns) == 4
 
 
 @in_virtual_time
-async def test_who_waits_longest_goes_first_so_that_none_is_starved() -> None:
-    turns = Turns(1.5 * MAX_TURN)
-    await worked(turns, *"abc", steps=20)
+async def test_waiting_steps_run_in_order_so_none_starves() -> None:
+    turns = Turns(1.5 * MAX_TURN_TIME)
+    await run_workers(turns, *"abc", steps=20)
     order = [name for _, name in turns.steps]
     for name in "abc":
         gaps = [index for index, each in enumerate(order) if each == name]
@@ -137,33 +137,33 @@ async def test_who_waits_longest_goes_first_so_that_none_is_starved() -> None:
 
 
 @in_virtual_time
-async def test_where_nobody_takes_long_nobody_waits() -> None:
+async def test_steps_within_the_budget_do_not_wait() -> None:
     turns = Turns(0.0)
-    await worked(turns, "a", steps=1000)
+    await run_workers(turns, "a", steps=1000)
     assert {turn for turn, _ in turns.steps} == {turns.steps[0][0]}
 
 
 @in_virtual_time
-async def test_a_step_that_fails_counts() -> None:
-    turns = Turns(1.5 * MAX_TURN)
-    pace = Pace(lambda: turns.now)
+async def test_the_time_of_a_step_that_fails_counts() -> None:
+    turns = Turns(1.5 * MAX_TURN_TIME)
+    budget = TurnBudget(lambda: turns.now)
 
     async def fail() -> None:
-        async with pace:
+        async with budget:
             turns.now += turns.cost
             raise ValueError
 
-    outcomes = await asyncio.gather(fail(), turns.work(pace, "a", 1), fail(), return_exceptions=True)
+    outcomes = await asyncio.gather(fail(), turns.work(budget, "a", 1), fail(), return_exceptions=True)
     assert [type(each) for each in outcomes] == [ValueError, type(None), ValueError]
     assert [turn - turns.steps[0][0] for turn, _ in turns.steps] == [0]
     assert turns.now == 3 * turns.cost
 
 
 @in_virtual_time
-async def test_who_gives_up_waiting_holds_nobody_up() -> None:
-    turns = Turns(1.5 * MAX_TURN)
-    pace = Pace(lambda: turns.now)
-    working = [asyncio.create_task(turns.work(pace, name, 1)) for name in "abcd"]
+async def test_a_cancelled_step_does_not_delay_the_others() -> None:
+    turns = Turns(1.5 * MAX_TURN_TIME)
+    budget = TurnBudget(lambda: turns.now)
+    working = [asyncio.create_task(turns.work(budget, name, 1)) for name in "abcd"]
     await asyncio.sleep(0)
     assert [name for _, name in turns.steps] == ["a"]
     working[1].cancel()

@@ -23,7 +23,7 @@ import h11
 
 from authz_service.core.errors import BadMessage, StartFailed
 from authz_service.core.headers import combined
-from authz_service.http1 import HeadBuffer, Pace, Wire
+from authz_service.http1 import HeadBuffer, TcpConnection, TurnBudget
 from authz_service.telemetry.metrics import content_type_of
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class AdminServer:
         self._refresh = refresh
         self._server: asyncio.Server | None = None
         self._stopping = False
-        self._pace = Pace()
+        self._turn_budget = TurnBudget()
         self._clients: dict[_Client, asyncio.Task[None]] = {}  # who has waited longest for the next request comes first
 
     async def start(self) -> None:
@@ -95,7 +95,7 @@ class AdminServer:
         self._stopping = False
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: Wire(self._welcome), self._host, self._wanted_port, backlog=_BACKLOG
+                lambda: TcpConnection(self._welcome), self._host, self._wanted_port, backlog=_BACKLOG
             )
         except (OSError, ValueError) as error:  # ValueError: a host that is no name
             raise StartFailed(
@@ -129,11 +129,11 @@ class AdminServer:
         await self._renderer.close()
         await server.wait_closed()
 
-    def _welcome(self, wire: Wire) -> None:
+    def _welcome(self, connection: TcpConnection) -> None:
         """Serve one more; where there are too many, the one that has waited longest makes room."""
         if len(self._clients) >= MAX_CONNECTIONS:
             self._clients.pop(next(iter(self._clients))).cancel()
-        client = _Client(wire, self._pace)
+        client = _Client(connection, self._turn_budget)
         self._clients[client] = task = asyncio.create_task(self._serve(client), name="admin client")
         task.add_done_callback(lambda _: self._ended(client))  # also of one that made room before it began
 
@@ -212,9 +212,9 @@ def _problem(status: int, **headers: str) -> _Answer:
 class _Client:
     """One connection: requests are read from it, one after the other, and answered."""
 
-    def __init__(self, wire: Wire, pace: Pace) -> None:
-        self._wire = wire
-        self._pace = pace
+    def __init__(self, connection: TcpConnection, turn_budget: TurnBudget) -> None:
+        self._connection = connection
+        self._turn_budget = turn_budget
         self._heads = HeadBuffer(MAX_HEAD_BYTES, MAX_HEAD_LINES)
         self._h11 = h11.Connection(h11.SERVER)
         self._idle_timeout = HEADER_TIMEOUT  # until the next request begins
@@ -239,7 +239,7 @@ class _Client:
             while (head := self._heads.take()) is None:
                 await self._read()
         self.is_answered = True
-        async with self._pace:
+        async with self._turn_budget:
             return self._parsed(head)
 
     def _parsed(self, head: bytes) -> h11.Request:
@@ -252,7 +252,7 @@ class _Client:
         return request
 
     async def _read(self) -> None:
-        octets = await self._wire.receive()
+        octets = await self._connection.receive()
         if not octets:
             raise ConnectionResetError
         self._heads.feed(octets)
@@ -263,10 +263,10 @@ class _Client:
         Raises:
             OSError: when the answer is not taken in time, or the client is gone.
         """
-        async with self._pace:
+        async with self._turn_budget:
             self._write(answer)
         async with asyncio.timeout(SEND_TIMEOUT):
-            await self._wire.drain()
+            await self._connection.drain()
         self._idle_timeout = KEEPALIVE_TIMEOUT
         self.is_answered = False
         self.is_open = self._h11.our_state is h11.DONE is self._h11.their_state
@@ -287,18 +287,18 @@ class _Client:
         )
         body = [h11.Data(data=answer.body)] if self._wants_body else []
         for event in (head, *body, h11.EndOfMessage()):
-            self._wire.send(self._h11.send(event) or b"")
+            self._connection.send(self._h11.send(event) or b"")
 
     async def _take_leave(self) -> None:
         """Let the client read its answer before the connection ends: what it still sends would make that a reset."""
-        self._wire.end()
+        self._connection.send_eof()
         async with asyncio.timeout(_CLOSE_TIMEOUT):
-            while await self._wire.receive():
+            while await self._connection.receive():
                 pass
 
     def abort(self) -> None:
         """End it now."""
-        self._wire.abort()
+        self._connection.abort()
 
 
 class _Renderer:

@@ -14,10 +14,10 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from authz_service.core.errors import BadMessage
-from authz_service.http1 import MAX_PIECE, Wire
+from authz_service.http1 import MAX_READ, TcpConnection
 
 if TYPE_CHECKING:
-    from authz_service.http1 import Pace
+    from authz_service.http1 import TurnBudget
 
 MAX_HANDSHAKE: Final = 1 << 18  # bytes; OpenSSL takes a chain of certificates of 100 KiB
 
@@ -25,21 +25,21 @@ MAX_HANDSHAKE: Final = 1 << 18  # bytes; OpenSSL takes a chain of certificates o
 class Channel:
     """A connection over which octets come and go."""
 
-    def __init__(self, link: socket.socket, wire: Wire, tls: _Tls | None = None) -> None:
+    def __init__(self, link: socket.socket, wire: TcpConnection, tls: _Tls | None = None) -> None:
         """``link`` is the socket that ``wire`` reads and closes."""
         self._link = link
         self._wire = wire
         self._tls = tls
 
     @classmethod
-    async def over(cls, link: socket.socket, pace: Pace, context: ssl.SSLContext | None, host: str) -> Channel:
+    async def over(cls, link: socket.socket, pace: TurnBudget, context: ssl.SSLContext | None, host: str) -> Channel:
         """A channel over a connected socket, which is the channel's to close from now on; with TLS where ``context``.
 
         Raises:
             OSError: when the connection breaks, or TLS does not come about.
         """
         try:
-            _, wire = await asyncio.get_running_loop().create_connection(Wire, sock=link)
+            _, wire = await asyncio.get_running_loop().create_connection(TcpConnection, sock=link)
         except BaseException:
             link.close()
             raise
@@ -67,7 +67,7 @@ class Channel:
 
     def rest(self) -> None:
         """Nothing is expected until the next request. What comes all the same is not forgotten: see ``is_quiet``."""
-        self._wire.watch()
+        self._wire.read_ahead()
 
     @property
     def is_quiet(self) -> bool:
@@ -75,7 +75,7 @@ class Channel:
 
         What has come would be taken for the answer to the next request, and is none: it was sent before that.
         """
-        if not self._wire.is_quiet:
+        if not self._wire.is_idle:
             return False
         try:
             self._link.recv(1, socket.MSG_PEEK)
@@ -103,7 +103,7 @@ class Channel:
 class _Tls:
     """TLS over a wire, worked off in steps."""
 
-    def __init__(self, wire: Wire, pace: Pace, context: ssl.SSLContext, host: str) -> None:
+    def __init__(self, wire: TcpConnection, pace: TurnBudget, context: ssl.SSLContext, host: str) -> None:
         self._wire = wire
         self._pace = pace
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -147,7 +147,7 @@ class _Tls:
         """What has come, which is not much longer than the piece that was read; and whether the provider took leave."""
         data = bytearray()
         with contextlib.suppress(ssl.SSLWantReadError):
-            while octets := self._tls.read(MAX_PIECE):
+            while octets := self._tls.read(MAX_READ):
                 data += octets
             return bytes(data), True
         return bytes(data), False

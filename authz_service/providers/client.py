@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from authz_service import __version__
 from authz_service.config.values import https_or_loopback
 from authz_service.core.errors import FetchFailed
-from authz_service.http1 import Pace
+from authz_service.http1 import TurnBudget
 from authz_service.providers import urls
 from authz_service.providers.channel import Channel
 from authz_service.providers.dialing import Resolver, connected
@@ -89,7 +89,7 @@ def _context(ca_file: Path | None) -> ssl.SSLContext:
 class Network:
     """What all clients of a process share, so that many providers cost little more than one."""
 
-    pace: Pace = field(default_factory=Pace)
+    pace: TurnBudget = field(default_factory=TurnBudget)
     trust_anchors: TrustAnchors = field(default_factory=TrustAnchors)  # the system's
 
 

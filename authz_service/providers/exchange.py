@@ -15,7 +15,7 @@ import h11
 
 from authz_service.core.errors import BadMessage
 from authz_service.core.headers import combined
-from authz_service.http1 import MAX_PIECE, HeadBuffer
+from authz_service.http1 import MAX_READ, HeadBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -84,7 +84,7 @@ class Exchange:
         self._informational = 0
         self._head_bytes = 0
         self._octets = bytearray()  # of the body, not parsed yet
-        self._slice = MAX_PIECE
+        self._slice = MAX_READ
         self._ended = False
         self._is_whole = False
         self._final: h11.Response | None = None
@@ -163,7 +163,7 @@ class Exchange:
     def _begin_body(self, final: h11.Response) -> None:
         self._final = final
         self._headers = Headers(list(final.headers))
-        self._octets += self._heads.rest()
+        self._octets += self._heads.take_remaining()
         if final.status_code in self._request.reads:
             if "transfer-encoding" in self._headers:
                 if "content-length" in self._headers:  # RFC 9112 section 6.1: somebody may try to split answers

@@ -14,7 +14,7 @@ import pytest
 
 from authz_service.admin import server as module
 from authz_service.admin.server import MAX_CONNECTIONS, MAX_HEAD_BYTES, AdminServer
-from authz_service.http1 import Pace
+from authz_service.http1 import TurnBudget
 from authz_service.telemetry.metrics import Metrics
 from support.raw_provider import SlowStepTimer
 from support.virtual_time import in_virtual_time
@@ -258,7 +258,7 @@ async def test_many_requests_that_come_together_take_no_turn_for_themselves(monk
 
     monkeypatch.setattr(module._Client, "_parsed", record)
     async with serving() as port:
-        port.server._pace = Pace(SlowStepTimer())
+        port.server._turn_budget = TurnBudget(SlowStepTimer())
         clients = [await port.connect() for _ in range(20)]
         taking_turns = asyncio.create_task(take_turns())
         for client in clients:

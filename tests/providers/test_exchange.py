@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz_service.core.errors import BadMessage
-from authz_service.http1 import MAX_PIECE
+from authz_service.http1 import MAX_READ
 from authz_service.providers import exchange as module
 from authz_service.providers.exchange import (
     MAX_CHUNK_LINE,
@@ -43,7 +43,7 @@ def asked(method: str = "GET", **changes: Any) -> Exchange:
     return made
 
 
-def pieces(octets: bytes, size: int = MAX_PIECE) -> Iterator[bytes]:
+def pieces(octets: bytes, size: int = MAX_READ) -> Iterator[bytes]:
     for at in range(0, len(octets), size):
         yield octets[at : at + size]
 
@@ -59,7 +59,7 @@ def read(exchange: Exchange, sent: Iterable[bytes]) -> Response | None:
     return exchange.response
 
 
-def answer(octets: bytes, size: int = MAX_PIECE, *, ended: bool = False, **changes: Any) -> Response | None:
+def answer(octets: bytes, size: int = MAX_READ, *, ended: bool = False, **changes: Any) -> Response | None:
     return read(asked(**changes), [*pieces(octets, size), *([b""] if ended else [])])
 
 
@@ -92,7 +92,7 @@ def test_a_header_that_would_split_a_request_is_not_sent(value: str) -> None:
 # Answers that count.
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, MAX_PIECE])
+@pytest.mark.parametrize("size", [1, 2, 7, MAX_READ])
 @pytest.mark.parametrize(
     ("octets", "content"),
     [
@@ -197,7 +197,7 @@ def test_a_connection_that_ended_with_its_answer_is_not_used_again() -> None:
 # Packed content.
 
 
-@pytest.mark.parametrize("size", [1, 100, MAX_PIECE])
+@pytest.mark.parametrize("size", [1, 100, MAX_READ])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_packed_content_is_unpacked_however_it_is_cut(size: int, *, chunked: bool) -> None:
     content = bytes(range(256)) * 300
@@ -238,7 +238,7 @@ def test_packed_content_counts_only_whole_and_within_the_size_allowed(octets: by
 def test_a_bomb_is_unpacked_step_by_step_and_no_further_than_allowed() -> None:
     content = module._Content(MAX_BYTES)
     content.begin(module.Headers([(b"content-encoding", b"gzip")]))
-    content.take(gzip.compress(b" " * 50_000_000)[:MAX_PIECE])
+    content.take(gzip.compress(b" " * 50_000_000)[:MAX_READ])
     content.unpack()
     assert len(content.body()) == 1 << 16
     with pytest.raises(BadMessage, match="larger than"):
@@ -306,7 +306,7 @@ def test_an_answer_that_breaks_off_is_none(octets: bytes, why: str) -> None:
     ids=lambda octets: ascii(octets[:80]),
 )
 def test_what_is_not_strictly_an_answer_is_none(octets: bytes) -> None:
-    for size in (MAX_PIECE, 100):
+    for size in (MAX_READ, 100):
         with pytest.raises((BadMessage, h11.RemoteProtocolError)):
             answer(octets, size)
 
@@ -314,7 +314,7 @@ def test_what_is_not_strictly_an_answer_is_none(octets: bytes) -> None:
 # Answers without end. Each ends for us, after a bounded number of octets and steps.
 
 
-def until_it_fails(exchange: Exchange, octets: bytes, size: int = MAX_PIECE) -> int:
+def until_it_fails(exchange: Exchange, octets: bytes, size: int = MAX_READ) -> int:
     """How many octets it takes until the answer is known to be none."""
     fed = 0
     try:
@@ -329,7 +329,7 @@ def until_it_fails(exchange: Exchange, octets: bytes, size: int = MAX_PIECE) -> 
 
 
 @pytest.mark.parametrize("kind", ENDLESS)
-@pytest.mark.parametrize("size", [97, MAX_PIECE])
+@pytest.mark.parametrize("size", [97, MAX_READ])
 def test_an_answer_without_end_ends_after_a_bounded_number_of_octets(kind: str, size: int) -> None:
     begin, repeated, most = ENDLESS[kind]
     assert until_it_fails(asked(), begin + repeated * (3 * most // len(repeated) + 1), size) <= most
@@ -354,7 +354,7 @@ def test_h11_is_handed_whole_heads_and_small_slices_one_in_each_step(
             assert octets.count(b"\n") <= MAX_HEAD_LINES
             assert octets.endswith(b"\n\r\n")
         else:
-            assert len(octets) <= (MAX_CHUNK_LINE if begin.startswith(CHUNKED) else MAX_PIECE)
+            assert len(octets) <= (MAX_CHUNK_LINE if begin.startswith(CHUNKED) else MAX_READ)
         receive(connection, octets)
 
     monkeypatch.setattr(h11.Connection, "receive_data", record)
@@ -379,7 +379,7 @@ def test_any_octets_are_an_answer_or_none_however_they_are_cut(octets: bytes, si
             return None
         return response and (response.status, response.body)
 
-    assert outcome(size) == outcome(MAX_PIECE)
+    assert outcome(size) == outcome(MAX_READ)
 
 
 def test_no_failure_quotes_what_was_sent() -> None:

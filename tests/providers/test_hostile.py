@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from authz_service.core.errors import FetchFailed
-from authz_service.http1 import MAX_PIECE, Pace, Wire
+from authz_service.http1 import MAX_READ, TcpConnection, TurnBudget
 from authz_service.providers.client import Network, ProviderClient
 from authz_service.providers.exchange import MAX_HEAD_BYTES
 from support.raw_provider import (
@@ -159,7 +159,7 @@ async def test_twenty_hostile_answers_at_once_leave_everybody_else_their_turn(
             parsed.append(0)
 
     monkeypatch.setattr(h11.Connection, "receive_data", record)
-    client = client_of(tmp_path, Network(Pace(SlowStepTimer())))
+    client = client_of(tmp_path, Network(TurnBudget(SlowStepTimer())))
     async with RawProvider(send_endless(kind), tls) as provider:
         taking_turns = asyncio.create_task(take_turns())
         reasons = await asyncio.gather(*(failure(client, provider.url) for _ in range(20)))
@@ -167,25 +167,25 @@ async def test_twenty_hostile_answers_at_once_leave_everybody_else_their_turn(
     await client.close()
     assert len(reasons) == 20
     # The one before and the one behind this task in the same turn.
-    assert max(parsed) <= 2 * max(MAX_HEAD_BYTES, MAX_PIECE)
+    assert max(parsed) <= 2 * max(MAX_HEAD_BYTES, MAX_READ)
 
 
 async def test_no_connection_is_read_further_than_a_piece_ahead(
     tmp_path: Path, tls: ssl.SSLContext | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    update = Wire.buffer_updated
+    update = TcpConnection.buffer_updated
 
-    def record(wire: Wire, nbytes: int) -> None:
-        update(wire, nbytes)
-        read.append(len(wire._piece))
+    def record(connection: TcpConnection, nbytes: int) -> None:
+        update(connection, nbytes)
+        read.append(len(connection._received))
 
-    monkeypatch.setattr(Wire, "buffer_updated", record)
+    monkeypatch.setattr(TcpConnection, "buffer_updated", record)
     client = client_of(tmp_path)
     async with RawProvider(send_endless("content"), tls) as provider:
         await failure(client, provider.url)
     await client.close()
-    assert max(read) == MAX_PIECE
+    assert max(read) == MAX_READ
 
 
 async def test_hostile_answers_take_little_memory(tmp_path: Path, tls: ssl.SSLContext | None) -> None:

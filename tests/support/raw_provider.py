@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from authz_service.http1 import MAX_PIECE, MAX_TURN
+from authz_service.http1 import MAX_READ, MAX_TURN_TIME
 from authz_service.providers.exchange import MAX_FRAMING, MAX_HEAD_BYTES
 
 if TYPE_CHECKING:
@@ -31,24 +31,24 @@ class Endless(NamedTuple):
 
 
 ENDLESS: dict[str, Endless] = {
-    "informational responses": Endless(b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", 2 * MAX_PIECE),
+    "informational responses": Endless(b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", 2 * MAX_READ),
     "large informational responses": Endless(
         b"", b"HTTP/1.1 103 X\r\n" + b"a: b\r\n" * 2000 + b"\r\n", 2 * MAX_HEAD_BYTES
     ),
-    "a status line": Endless(b"HTTP/1.1 200 ", b"O", MAX_HEAD_BYTES + MAX_PIECE),
-    "header lines": Endless(OK, b"a:\r\n", MAX_HEAD_BYTES + MAX_PIECE),
-    "one header line": Endless(OK + b"a: ", b"b ", MAX_HEAD_BYTES + MAX_PIECE),
-    "empty lines": Endless(b"", b"\r\n", MAX_PIECE),
-    "content": Endless(OK + b"\r\n", b" ", MAX_BYTES + 2 * MAX_PIECE),
-    "content of a length": Endless(OK + b"Content-Length: 99999999999\r\n\r\n", b" ", MAX_PIECE),
-    "one chunk": Endless(CHUNKED + b"fffffffff\r\n", b" ", MAX_BYTES + 2 * MAX_PIECE),
+    "a status line": Endless(b"HTTP/1.1 200 ", b"O", MAX_HEAD_BYTES + MAX_READ),
+    "header lines": Endless(OK, b"a:\r\n", MAX_HEAD_BYTES + MAX_READ),
+    "one header line": Endless(OK + b"a: ", b"b ", MAX_HEAD_BYTES + MAX_READ),
+    "empty lines": Endless(b"", b"\r\n", MAX_READ),
+    "content": Endless(OK + b"\r\n", b" ", MAX_BYTES + 2 * MAX_READ),
+    "content of a length": Endless(OK + b"Content-Length: 99999999999\r\n\r\n", b" ", MAX_READ),
+    "one chunk": Endless(CHUNKED + b"fffffffff\r\n", b" ", MAX_BYTES + 2 * MAX_READ),
     "chunks of one byte": Endless(CHUNKED, b"1\r\n \r\n", 2 * MAX_FRAMING),
-    "chunk extensions": Endless(CHUNKED + b"1;", b"a=b;", 2 * MAX_PIECE),
+    "chunk extensions": Endless(CHUNKED + b"1;", b"a=b;", 2 * MAX_READ),
     "chunks with extensions": Endless(CHUNKED, b"1;" + b"a" * 200 + b"\r\n \r\n", 2 * MAX_FRAMING),
-    "the size of a chunk": Endless(CHUNKED, b"1", MAX_PIECE),
-    "trailers": Endless(CHUNKED + b"0\r\n", b"a: b\r\n", 2 * MAX_PIECE),
-    "one trailer": Endless(CHUNKED + b"0\r\na: ", b" ", 2 * MAX_PIECE),
-    "compressed content": Endless(OK + b"Content-Encoding: gzip\r\n\r\n", b"\x00", 2 * MAX_PIECE),
+    "the size of a chunk": Endless(CHUNKED, b"1", MAX_READ),
+    "trailers": Endless(CHUNKED + b"0\r\n", b"a: b\r\n", 2 * MAX_READ),
+    "one trailer": Endless(CHUNKED + b"0\r\na: ", b" ", 2 * MAX_READ),
+    "compressed content": Endless(OK + b"Content-Encoding: gzip\r\n\r\n", b"\x00", 2 * MAX_READ),
 }
 
 
@@ -58,7 +58,7 @@ class SlowStepTimer:
     now = 0.0
 
     def __call__(self) -> float:
-        self.now += 1.5 * MAX_TURN
+        self.now += 1.5 * MAX_TURN_TIME
         return self.now
 
 
