@@ -21,9 +21,9 @@ from authz_service.core.decision import INTERNAL_ERROR
 from authz_service.core.errors import StartFailed
 from authz_service.transport.addresses import bound_with_care
 from authz_service.transport.ext_authz import codec
-from authz_service.transport.http2.call import HEADERS_TOO_LONG, NOT_ONE_MESSAGE
 from authz_service.transport.http2.compression import MAX_HEADER_LIST
 from authz_service.transport.http2.fields import OVERHEAD
+from authz_service.transport.http2.service import HEADERS_TOO_LONG, NOT_ONE_MESSAGE
 from authz_service.transport.tls.certificates import CertificateFiles
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
-from transport.http2.client import Speaker
+from transport.http2.client import ClientHalf
 
 from authz_service.demo.samples import HOST
 from authz_service.transport.http2 import frames
@@ -63,18 +63,18 @@ async def envoy(mesh: Mesh, request: pytest.FixtureRequest) -> AsyncIterator[Env
 async def sent(envoy: Envoy, path: str, *headers: tuple[str, str], method: str = "GET", host: str = HOST) -> Seen:
     """One request over HTTP/2, its header fields exactly as written."""
     reader, writer = await asyncio.open_connection("127.0.0.1", envoy.port)
-    speaker = Speaker()
+    speaker = ClientHalf()
     head = ((":method", method), (":scheme", "http"), (":path", path), (":authority", host))
     block = speaker.block(*headers, head=head, plain=())
     flags = frames.END_HEADERS | frames.END_STREAM
     writer.write(frames.PREFACE + frames.settings({}) + speaker.headers(1, block, flags))
     async with asyncio.timeout(ANSWER):
-        while not (1 in speaker.answers and (speaker.answers[1].ended or speaker.answers[1].reset is not None)):
+        while not (1 in speaker.responses and (speaker.responses[1].ended or speaker.responses[1].reset is not None)):
             chunk = await reader.read(65_536)
             assert chunk, f"Envoy closed the connection: {speaker.goaways}"
-            speaker.hear(chunk)
+            speaker.receive(chunk)
     writer.close()
-    answer = speaker.answers[1]
+    answer = speaker.responses[1]
     assert answer.reset is None, answer
     document: dict[str, Any] = json.loads(answer.data or b"{}")
     reason = answer.headers[0].get("x-authz-reason") or str(document.get("type", "")).rpartition(":")[2]

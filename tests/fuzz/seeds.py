@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transport.http2.client import Speaker, data, framed
+from transport.http2.client import ClientHalf, data, framed
 from transport.wire import check_request
 
 from authz_service._pb.external_auth_pb2 import CheckRequest
@@ -113,8 +113,8 @@ def header_blocks() -> Seeds:
 
 
 def _frame_sequences() -> Iterator[tuple[str, bytes]]:
-    call = Speaker().request(b"m")
-    head, body = Speaker().headers(1), data(1, framed(b"message"))
+    call = ClientHalf().request(b"m")
+    head, body = ClientHalf().headers(1), data(1, framed(b"message"))
     window = frames.SETTINGS_INITIAL_WINDOW_SIZE
     yield "call", call
     yield "trailers", head + data(1, framed(b"m"), 0) + frames.frame(frames.HEADERS, 5, 1, b"\x00\x01a\x01b")
@@ -123,20 +123,20 @@ def _frame_sequences() -> Iterator[tuple[str, bytes]]:
     yield (
         "continuation",
         (
-            frames.frame(frames.HEADERS, 0, 1, Speaker().block()[:5])
-            + frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, Speaker().block()[5:])
+            frames.frame(frames.HEADERS, 0, 1, ClientHalf().block()[:5])
+            + frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, ClientHalf().block()[5:])
             + body
         ),
     )
     yield "padded", head + frames.frame(frames.DATA, 9, 1, b"\x03" + framed(b"m") + b"\0\0\0")
     yield "priority", frames.frame(frames.PRIORITY, 0, 3, b"\0\0\0\x01\x10") + call
-    yield "prioritized", frames.frame(frames.HEADERS, 36, 1, b"\0\0\0\x03\x10" + Speaker().block()) + body
+    yield "prioritized", frames.frame(frames.HEADERS, 36, 1, b"\0\0\0\x03\x10" + ClientHalf().block()) + body
     yield "ping", frames.frame(frames.PING, 0, 0, b"12345678") * 3 + call
-    yield "reset", head + frames.reset(1, frames.ErrorCode.CANCEL) + body
+    yield "reset", head + frames.rst_stream(1, frames.ErrorCode.CANCEL) + body
     yield "goaway", call + frames.goaway(0, frames.ErrorCode.NO_ERROR)
     yield "unknown", frames.frame(200, 255, 7, b"?") + call
     yield "too-long", b"\0\x40\x01" + call
-    yield "even-stream", frames.frame(frames.HEADERS, 5, 2, Speaker().block())
+    yield "even-stream", frames.frame(frames.HEADERS, 5, 2, ClientHalf().block())
     yield "no-grpc", frames.frame(frames.HEADERS, 5, 1, b"\x82\x86\x84")
     yield "cut", head + data(1, framed(b"message")[:7])
     yield "compressed", head + data(1, framed(b"message", 1))

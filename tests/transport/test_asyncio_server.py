@@ -26,13 +26,15 @@ from cryptography.x509.oid import NameOID
 
 from authz_service._pb.external_auth_pb2 import CheckResponse
 from authz_service.core.errors import StartFailed
-from authz_service.transport import asyncio_server
-from authz_service.transport.asyncio_server import SERVICE, AsyncioServer
+from authz_service.transport import asyncio_protocol, asyncio_server, peers
+from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.ext_authz.codec import encode_response
+from authz_service.transport.grpc_methods import SERVICE
 from authz_service.transport.http2 import frames
-from authz_service.transport.http2.connection import DRAINING, GRACE, OPENING, QUIET, End
+from authz_service.transport.http2.connection import CloseReason
 from authz_service.transport.http2.frames import MAX_WINDOW
-from transport.http2.client import GRPC, Speaker, data, framed
+from authz_service.transport.http2.timeouts import DRAIN_TIMEOUT, KEEPALIVE_IDLE, KEEPALIVE_TIMEOUT, PREFACE_TIMEOUT
+from transport.http2.client import GRPC, ClientHalf, data, framed
 from transport.pki import TlsFiles
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def refuse(denial: Deny) -> bytes:
     return encode_response(denial, "-")
 
 
-class Caller(Speaker):
+class Caller(ClientHalf):
     """A client on a socket."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -100,13 +102,13 @@ class Caller(Speaker):
             while not holds():
                 heard = await self.reader.read(1 << 16)
                 assert heard, "the server has closed the connection"
-                self.hear(heard)
+                self.receive(heard)
 
     async def answered(self, asking: bytes) -> None:
         """Ask, and wait for the answer."""
         stream = self.next_stream - 2
         self.say(asking)
-        await self.until(lambda: stream in self.answers and self.answers[stream].ended)
+        await self.until(lambda: stream in self.responses and self.responses[stream].ended)
 
     def pings(self) -> list[bytes]:
         """Those that want an answer."""
@@ -117,7 +119,7 @@ class Caller(Speaker):
         async with asyncio.timeout(HANG_GUARD):
             with contextlib.suppress(ConnectionError):
                 while heard := await self.reader.read(1 << 16):
-                    self.hear(heard)
+                    self.receive(heard)
         self.writer.close()
 
 
@@ -128,25 +130,25 @@ def checks() -> Checks:
 
 @pytest_asyncio.fixture
 async def server(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncioServer]:
-    monkeypatch.setattr(asyncio_server, "_TICK", 3600.0)
+    monkeypatch.setattr(asyncio_server, "TICK_INTERVAL", 3600.0)
     server = AsyncioServer("127.0.0.1:0", None, checks.check, lambda: 1 << 20, refuse=refuse)
     await server.start()
     await server.set_serving(serving=True)
     yield server
     await server.stop(0)
-    assert not peers(server)
+    assert not connections(server)
     assert asyncio.all_tasks() == {asyncio.current_task()}, "something goes on after the end"
     assert checks.working == 0
 
 
-def peers(server: AsyncioServer) -> list[Any]:
+def connections(server: AsyncioServer) -> list[Any]:
     return list(server._peers)
 
 
 def seconds(server: AsyncioServer, count: int) -> None:
     """Let so many pass."""
     for _ in range(count):
-        for peer in peers(server):
+        for peer in connections(server):
             peer.tick()
 
 
@@ -175,8 +177,8 @@ async def pouring(server: AsyncioServer, calls: int) -> AsyncIterator[Caller]:
     """A client that asks all of this at once, lets itself be told everything, and has read nothing yet."""
     async with paused(server) as client:
         client.say(*(client.check(message=REQUEST) for _ in range(calls)))
-        await until(lambda: bool(peers(server)) and peers(server)[0]._unread > 0)
-        assert not peers(server)[0]._transport.is_reading()
+        await until(lambda: bool(connections(server)) and connections(server)[0]._buffered > 0)
+        assert not connections(server)[0]._transport.is_reading()
         yield client
 
 
@@ -187,35 +189,35 @@ async def test_who_does_not_read_is_not_read_from_and_little_is_kept_for_it(
     server: AsyncioServer, checks: Checks
 ) -> None:
     async with pouring(server, CALLS) as slow:
-        kept = peers(server)[0]._transport.get_write_buffer_size()
-        assert asyncio_server._WRITTEN < kept < asyncio_server._WRITTEN + MAX_AT_ONCE
+        kept = connections(server)[0]._transport.get_write_buffer_size()
+        assert asyncio_protocol.MAX_WRITE_BUFFER < kept < asyncio_protocol.MAX_WRITE_BUFFER + MAX_AT_ONCE
         asked = checks.asked
         assert asked < CALLS
         async with caller(server) as other:  # nobody else notices
             await other.answered(other.check())
         assert checks.asked == asked + 1
         slow.writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
-        await slow.until(lambda: len(slow.answers) > CALLS and all(slow.answers[each].ended for each in STREAMS))
-        assert {slow.answers[each].messages[0] for each in STREAMS} == {ANSWER}
+        await slow.until(lambda: len(slow.responses) > CALLS and all(slow.responses[each].ended for each in STREAMS))
+        assert {slow.responses[each].messages[0] for each in STREAMS} == {ANSWER}
 
 
 async def test_who_never_reads_is_given_up(server: AsyncioServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "authz.transport")
     async with pouring(server, CALLS):
-        seconds(server, QUIET + GRACE)
+        seconds(server, KEEPALIVE_IDLE + KEEPALIVE_TIMEOUT)
         assert not caplog.records
         seconds(server, 1)
         (told,) = ended(caplog)
-        assert (told["reason"], told["cause"]) == ("idle", "nobody reads what we write")
+        assert (told["reason"], told["cause"]) == ("idle", "the peer does not read")
         assert told["peer"].startswith("127.0.0.1:")
-        seconds(server, asyncio_server._CLOSING + 1)  # our last words are not read either
-        await until(lambda: not peers(server))
+        seconds(server, asyncio_protocol.CLOSE_TIMEOUT + 1)  # our last words are not read either
+        await until(lambda: not connections(server))
 
 
 async def test_who_is_told_that_it_is_wrong_has_time_to_read_it_and_no_more(server: AsyncioServer) -> None:
     async with pouring(server, CALLS) as slow:
-        peers(server)[0]._connection.end(End.FLOOD, "it is wrong")
-        seconds(server, asyncio_server._CLOSING)
+        connections(server)[0]._connection.close(CloseReason.FLOOD, "it is wrong")
+        seconds(server, asyncio_protocol.CLOSE_TIMEOUT)
         slow.writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
         await slow.until_closed()
         assert [code for _, code in slow.goaways] == [frames.ErrorCode.ENHANCE_YOUR_CALM]
@@ -228,28 +230,28 @@ async def test_who_says_nothing_is_asked_whether_it_is_there_and_stays_if_it_is(
     async with caller(server) as quiet:
         await quiet.answered(quiet.check())
         for _ in range(3):
-            seconds(server, QUIET + 1)
+            seconds(server, KEEPALIVE_IDLE + 1)
             await quiet.until(lambda: bool(quiet.pings()))
             quiet.say(frames.frame(frames.PING, frames.ACK, 0, quiet.pings()[-1]))
             quiet.frames.clear()
-            await until(lambda: not peers(server)[0]._connection._asked)
-        seconds(server, GRACE)
+            await until(lambda: not connections(server)[0]._connection._timers.ping_pending)
+        seconds(server, KEEPALIVE_TIMEOUT)
         await quiet.answered(quiet.check())
 
 
 async def test_who_does_not_say_that_it_is_there_is_gone(server: AsyncioServer) -> None:
     async with caller(server) as quiet:
         await quiet.answered(quiet.check())
-        seconds(server, QUIET + GRACE + 1)
+        seconds(server, KEEPALIVE_IDLE + KEEPALIVE_TIMEOUT + 1)
         await quiet.until_closed()
         assert [code for _, code in quiet.goaways] == [frames.ErrorCode.NO_ERROR]
-    await until(lambda: not peers(server))
+    await until(lambda: not connections(server))
 
 
 async def test_who_connects_and_does_not_begin_is_gone(server: AsyncioServer) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    await until(lambda: len(peers(server)) == 1)
-    seconds(server, OPENING + 1)
+    await until(lambda: len(connections(server)) == 1)
+    seconds(server, PREFACE_TIMEOUT + 1)
     silent = Caller(reader, writer)
     await silent.until_closed()
     assert [code for _, code in silent.goaways] == [frames.ErrorCode.PROTOCOL_ERROR]
@@ -264,7 +266,7 @@ async def test_who_asks_much_at_once_is_answered_by_turns_with_others(server: As
         await other.answered(other.check())
         assert checks.asked < 1500
         last = eager.next_stream - 2
-        await eager.until(lambda: last in eager.answers and eager.answers[last].ended)
+        await eager.until(lambda: last in eager.responses and eager.responses[last].ended)
         assert checks.asked == 2003
 
 
@@ -274,7 +276,7 @@ async def test_who_asks_much_at_once_is_answered_by_turns_with_others(server: As
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> int:
     """So many connections are served."""
-    monkeypatch.setattr(asyncio_server, "MAX_CONNECTIONS", 5)
+    monkeypatch.setattr(peers, "MAX_CONNECTIONS", 5)
     return 5
 
 
@@ -300,7 +302,7 @@ def displaced(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
 def ended(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     """What was told of connections that we ended."""
     told = [record for record in caplog.records if record.name == "authz.transport"]
-    assert {(record.levelname, record.getMessage()) for record in told} <= {("WARNING", "connection ended")}
+    assert {(record.levelname, record.getMessage()) for record in told} <= {("WARNING", "connection closed")}
     return [record.fields for record in told]  # type: ignore[attr-defined] # ours
 
 
@@ -315,7 +317,7 @@ async def test_where_no_room_is_left_the_connection_that_was_silent_for_longest_
             await clients[1].answered(clients[1].check())  # it was on its way
             clients[1].say(frames.frame(frames.PING, frames.ACK, 0, clients[1].pings()[-1]))
             await clients[1].until_closed()
-            await until(lambda: len(peers(server)) == limit)
+            await until(lambda: len(connections(server)) == limit)
             for each in (*clients[:1], *clients[2:]):
                 await each.answered(each.check())
     (told,) = displaced(caplog)
@@ -343,7 +345,7 @@ async def test_what_is_no_grpc_is_told_so_in_http_where_it_is_no_check(server: A
         stream = client.next_stream
         head = ((":method", "POST"), (":scheme", "http"), (":path", "/grpc.health.v1.Health/Check"))
         await client.answered(client.headers(stream, client.block(head=head, plain=())) + data(stream, framed(b"")))
-        assert client.answers[stream].headers == [{":status": "415"}]
+        assert client.responses[stream].headers == [{":status": "415"}]
 
 
 async def test_a_host_with_many_connections_shuts_out_no_other_one(
@@ -360,7 +362,7 @@ async def test_a_host_with_many_connections_shuts_out_no_other_one(
             await other.answered(other.check())
             assert checks.working == limit - 1
             await clients[0].until_closed()
-            last = clients[0].answers[3]
+            last = clients[0].responses[3]
             assert (last.status, CheckResponse.FromString(last.messages[0]).denied_response.status.code) == ("0", 503)
             for _ in range(limit):  # more of them displace their own
                 await callers_come_and_stay(server)
@@ -378,13 +380,13 @@ async def callers_come_and_stay(server: AsyncioServer) -> None:
 async def test_however_fast_they_come_few_more_than_allowed_are_there(
     limit: int, server: AsyncioServer, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
-    monkeypatch.setattr(asyncio_server, "_LEAVING", 3)
+    monkeypatch.setattr(peers, "_MAX_CLOSING", 3)
     with contextlib.ExitStack() as stack:
         for _ in range(50):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
             client.sendall(said if said.startswith(b"GET") else frames.PREFACE + said)
             await asyncio.sleep(0.005)
-            assert len(peers(server)) <= limit + 4
+            assert len(connections(server)) <= limit + 4
         async with caller(server, from_another_host(server)) as other:
             await other.answered(other.check())
 
@@ -392,7 +394,7 @@ async def test_however_fast_they_come_few_more_than_allowed_are_there(
 def test_there_are_never_more_connections_than_files_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
     for files, connections in ((1024, 896), (1 << 20, 1024), (100, 1), (resource.RLIM_INFINITY, 1024)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
-        assert asyncio_server._max_connections() == connections
+        assert peers.connection_limit() == connections
 
 
 async def test_of_all_who_do_not_read_a_bounded_part_is_kept(
@@ -410,9 +412,11 @@ async def test_of_all_who_do_not_read_a_bounded_part_is_kept(
             assert memory.used <= memory.shared
             async with caller(server) as other:
                 await other.answered(other.check())
-        await until(lambda: 0 < len(peers(server)) < 4)
-    assert {each["cause"] for each in ended(caplog)} == {"no room is left for what it does not read"}
-    await until(lambda: not peers(server))
+        await until(lambda: 0 < len(connections(server)) < 4)
+    assert {each["cause"] for each in ended(caplog)} == {
+        "the peer does not read, and the memory for its responses is used up"
+    }
+    await until(lambda: not connections(server))
     assert memory.used == 0
 
 
@@ -439,7 +443,7 @@ async def test_who_says_what_is_no_http2_is_told_of_in_the_log_now_and_then(
         await reader.read()
         writer.close()
     (told,) = ended(caplog)
-    assert (told["reason"], told["cause"]) == ("not_http2", "this is not HTTP/2")
+    assert (told["reason"], told["cause"]) == ("not_http2", "the HTTP/2 connection preface is missing")
     assert told["peer"].startswith("127.0.0.1:")
 
 
@@ -459,11 +463,11 @@ async def test_a_call_that_is_taken_back_is_not_worked_for_however_soon(
             hasty.say(asking)
             await until(lambda: checks.working == 1)
             asking = b""
-        hasty.say(asking, frames.reset(stream, frames.ErrorCode.CANCEL))
-        await until(lambda: checks.asked == 1 and checks.working == 0 and not server._service.tasks)
+        hasty.say(asking, frames.rst_stream(stream, frames.ErrorCode.CANCEL))
+        await until(lambda: checks.asked == 1 and checks.working == 0 and not server._methods.tasks)
         checks.waiting = False
         await hasty.answered(hasty.check())
-        assert stream not in hasty.answers
+        assert stream not in hasty.responses
 
 
 # The end.
@@ -475,16 +479,16 @@ async def test_at_the_end_watchers_are_told_and_what_is_in_flight_has_its_time(
     async with caller(server) as client:
         watching = client.next_stream
         client.say(client.check(method="/grpc.health.v1.Health/Watch", message=b""))
-        await client.until(lambda: bool(client.answers.get(watching) and client.answers[watching].data))
+        await client.until(lambda: bool(client.responses.get(watching) and client.responses[watching].data))
         checks.waiting = True
         client.say(client.check())
         await until(lambda: checks.working == 1)
         stopping = asyncio.create_task(server.stop(HANG_GUARD))
-        await client.until(lambda: client.answers[watching].ended and bool(client.pings()))
-        assert client.answers[watching].status == UNAVAILABLE
+        await client.until(lambda: client.responses[watching].ended and bool(client.pings()))
+        assert client.responses[watching].status == UNAVAILABLE
         assert checks.working == 1
         assert not stopping.done()
-        client.say(frames.reset(client.next_stream - 2, frames.ErrorCode.CANCEL))
+        client.say(frames.rst_stream(client.next_stream - 2, frames.ErrorCode.CANCEL))
         client.say(frames.frame(frames.PING, frames.ACK, 0, client.pings()[-1]))
         await client.until_closed()
         async with asyncio.timeout(HANG_GUARD):
@@ -496,8 +500,8 @@ async def test_at_the_end_every_call_is_answered_up_to_the_last_one_that_is_told
 ) -> None:
     async with pouring(server, CALLS) as slow:
         stopping = asyncio.create_task(server.stop(HANG_GUARD))
-        await until(lambda: server._service.stopped)
-        seconds(server, DRAINING + 1)  # its answer to our PING is behind much that we do not read
+        await until(lambda: server._methods.stopped)
+        seconds(server, DRAIN_TIMEOUT + 1)  # its answer to our PING is behind much that we do not read
         slow.writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
         await slow.until_closed()
         async with asyncio.timeout(HANG_GUARD):
@@ -505,20 +509,20 @@ async def test_at_the_end_every_call_is_answered_up_to_the_last_one_that_is_told
     last, code = slow.goaways[-1]
     assert (last, code) == (2 * checks.asked - 1, frames.ErrorCode.NO_ERROR)
     assert 0 < last < STREAMS[-1]
-    assert [each for each in range(1, last + 1, 2) if not slow.answers[each].ended] == []
+    assert [each for each in range(1, last + 1, 2) if not slow.responses[each].ended] == []
 
 
 async def test_at_the_end_nobody_is_waited_for_who_does_not_read(server: AsyncioServer) -> None:
     async with pouring(server, CALLS):
         async with asyncio.timeout(HANG_GUARD):
             await server.stop(0.01)
-        assert not peers(server)
+        assert not connections(server)
 
 
 async def test_a_tls_handshake_that_outlasts_the_server_leads_nowhere(
     checks: Checks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asyncio_server, "_TICK", 3600.0)
+    monkeypatch.setattr(asyncio_server, "TICK_INTERVAL", 3600.0)
     authority = trustme.CA()
     files = TlsFiles(tmp_path, authority.issue_cert("localhost"))
     server = AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20, refuse=refuse)
@@ -591,6 +595,6 @@ async def test_many_that_connect_while_it_is_busy_wait_for_it(way: str, checks: 
             client = stack.enter_context(socket.socket(socket.AF_INET if way == "tcp" else socket.AF_UNIX))
             client.settimeout(0.0 if way == "unix" else HANG_GUARD)
             client.connect(("127.0.0.1", server.port) if way == "tcp" else f"{tmp_path}/s")
-        await until(lambda: len(peers(server)) == 500)
-    await until(lambda: not peers(server))
+        await until(lambda: len(connections(server)) == 500)
+    await until(lambda: not connections(server))
     await server.stop(0)

@@ -1,13 +1,22 @@
-"""HTTP/2 (RFC 9113) as far as a gRPC server of short unary calls needs it, and no further.
+"""HTTP/2 (RFC 9113) as far as a gRPC server with short unary calls needs it.
 
-Invariants: nothing here knows a socket, a clock or an event loop. Bytes go in, bytes and calls come out.
+Nothing here knows a socket, a clock or an event loop: octets come in, octets and messages go out. A module imports
+those above it only.
 
-frames       the layout of frames, and their numbers
-huffman      the code of strings in header blocks
-fields       one header field, and whether it may be in a request
-compression  header blocks: their octets become fields
-headers      what a request's header block says, and the blocks that answers are made of
-memory       what all connections of the process keep together
-call         one stream, as who serves it sees it
-connection   one connection: what each frame means, and what a peer may not do
+frames        the layout of frames, their numbers, connection errors and stream errors
+huffman       the Huffman code of string literals
+fields        one field line, and whether a request may contain it
+compression   HPACK: decoding and encoding of field blocks
+headers       the header section of a request
+grpc_framing  length-prefixed messages, and the field blocks of responses
+memory        the memory that all connections of the process share
+limits        limits on the work that one peer causes
+timeouts      how long a connection waits
+flow_control  the windows of a connection
+settings      SETTINGS, ours and the peer's
+service       what serves requests, and why a request is not served
+stream        one stream, and the streams of a connection
+response      sending responses
+request       receiving requests
+connection    the preface, frame dispatch, keepalive, draining and closing
 """

@@ -1,15 +1,15 @@
-"""Header compression (RFC 7541), on the side of who decodes.
+"""HPACK (RFC 7541): decoding the field blocks of requests, and encoding those of responses.
 
-Invariants: blocks are decoded in the order of their coming, each once, since each may change what the next one means
-(section 2.2). The time for one grows with its octets, and no further: ``hpack``'s own decoder copies all that follows a
-literal with each of them, and 4 MB of small ones took it more than two minutes. Of ``hpack`` this takes the static
-table and Huffman's code.
+Invariants: field blocks are decoded in the order of their arrival, each once, because each may change the dynamic table
+(section 2.2). The time for one grows linearly with its octets; ``hpack``'s own decoder copies the rest of a block for
+each literal and took more than two minutes for 4 MB of short ones. ``hpack`` provides the static table and the Huffman
+code.
 
-A proxy that traces sends fields with each call that it never sent before, and so changes the table with each: hence
-what a block refers to is looked up, not made anew, and literals that come again are recognized by their octets. Some of
-those fields are the client's, up to 60 KiB of them, so a string is decoded only where somebody needs it: because its
-field is read, because the table must know its length, or because it is short. A longer one is never found to be broken
-code, which harms nobody, since it is never read either.
+A tracing proxy sends new fields with every request, and so changes the table every time. Therefore the fields that a
+block refers to are looked up, not created again, and repeated literals are recognized by their octets. Some of those
+fields come from the client and have up to 60 KiB, so a string is decoded only if it is needed: its field is used, the
+table needs its length, or it is short. Invalid Huffman code in a longer string goes unnoticed, and does no harm,
+because nothing reads it.
 """
 
 from __future__ import annotations
@@ -20,63 +20,66 @@ from typing import Final
 from hpack.table import HeaderTable
 
 from authz_service.transport.http2 import huffman
-from authz_service.transport.http2.fields import READ, Field
-from authz_service.transport.http2.frames import ConnectionFault, ErrorCode
+from authz_service.transport.http2.fields import USED, Field
+from authz_service.transport.http2.frames import ErrorCode, Http2ConnectionError
 
-# A list of more octets (RFC 9113 section 6.5.2) is too long to be read; nor are more octets of Huffman's code decoded
-# for one. A call of Envoy's has a few hundred, and what it copies of a client's headers: 60 KiB, unless told otherwise.
+# A longer header list (RFC 9113 section 6.5.2) makes a request unserved, and no more octets of Huffman code are decoded
+# for one. Envoy sends a few hundred octets, plus what it copies from the client: at most 60 KiB by default.
 MAX_HEADER_LIST: Final = 96 << 10
-MAX_FIELDS_BEYOND: Final = 1024  # behind that end: they are only decoded for what they do to the table
-_MAX_RESIZES: Final = 64  # of the table, in front of a block: two can say all
+MAX_EXCESS_FIELDS: Final = 1024  # beyond that length: they are decoded only for their effect on the table
+_MAX_RESIZES: Final = 64  # of the table, at the beginning of a block: a sender needs two
 _STATIC: Final = (None, *(Field(name, value) for name, value in HeaderTable.STATIC_TABLE))
-_TABLE: Final = 4096  # octets of the dynamic table: the default, which our settings leave
-# A longer string is never decoded: it has more characters than any entry, also where each takes the longest code.
-MAX_STRING: Final = _TABLE * huffman.MAX_CODE // 8
+_MAX_TABLE: Final = 4096  # octets of the dynamic table: the default, which our settings do not change
+# A longer string is never decoded: even with the longest codes it exceeds any entry of the table.
+MAX_STRING: Final = _MAX_TABLE * huffman.MAX_CODE // 8
 _INDEXED, _INCREMENTAL, _RESIZE = 0x80, 0x40, 0x20
-_INDEX, _NAME_INCREMENTAL, _NAME, _SIZE, _LENGTH = 0x7F, 0x3F, 0x0F, 0x1F, 0x7F  # the prefix of a number: all bits set
+_INDEX, _NAME_INCREMENTAL, _NAME, _SIZE, _LENGTH = 0x7F, 0x3F, 0x0F, 0x1F, 0x7F  # masks of an integer's prefix
 _HUFFMAN, _MORE = 0x80, 0x80
-_SHIFTS: Final = (0, 7, 14, 21, 28)  # of a number's octets behind its prefix: beyond 32 bits there is nothing to count
-_REMEMBERED, _SHORT = 32, 256  # literals, and octets of each; and of a string that is decoded though nobody needs it
+_SHIFTS: Final = (0, 7, 14, 21, 28)  # of the octets behind an integer's prefix; no integer needs more than 32 bits
+_MAX_LITERALS = 32  # that are cached
+_SHORT = 256  # octets of a literal that is cached, and of a string that is decoded although nothing needs it
+_ONE_OCTET = 127  # shorter strings have a length of one octet
 
 
 class Decoder:
-    """Decodes the blocks of one connection."""
+    """The decoding state of one connection."""
 
     def __init__(self) -> None:
-        self.changes = 0  # of the table: as long as none comes, the same octets mean the same
+        self.changes = 0  # of the dynamic table: between two of them, the same octets have the same meaning
         self._entries: deque[Field] = deque()  # the newest is the last
-        self._octets, self._most = 0, _TABLE
-        self.literals: dict[bytes, Field] = {}  # those that refer to no entry, which might be another one later
+        self._octets = 0
+        self._max_octets = _MAX_TABLE
+        self.literals: dict[bytes, Field] = {}  # those that do not refer to the dynamic table
 
-    def decode(self, octets: bytes) -> Block:
-        """A block that is there as a whole.
+    def decode(self, octets: bytes) -> FieldBlock:
+        """Decode a complete field block.
 
         Raises:
-            ConnectionFault: when it cannot be decoded, or stands for too much. Nothing after it could be decoded.
+            Http2ConnectionError: when it is invalid or represents too much. No later block could be decoded.
         """
-        block = Block(self)
+        block = FieldBlock(self)
         block.feed(octets)
         block.end()
         return block
 
     def entry(self, index: int) -> Field:
-        """What an index refers to (section 2.3.3).
+        """The entry with this index (section 2.3.3).
 
         Raises:
-            ConnectionFault: when it refers to nothing.
+            Http2ConnectionError: when there is none.
         """
         try:
             field = _STATIC[index] if index < len(_STATIC) else self._entries[len(_STATIC) - index - 1]
         except IndexError:
             field = None
         if field is None:
-            raise _broken()
+            raise _invalid_block()
         return field
 
     # The dynamic table (section 4).
 
     def add(self, field: Field) -> None:
-        """A new entry. One that is too long to be decoded is larger than the table, and so empties it."""
+        """Add an entry. One that is too long to be decoded is larger than the table, and so empties it."""
         self.changes += 1
         if field.value is None:
             self._entries.clear()
@@ -86,110 +89,110 @@ class Decoder:
         self._octets += field.octets
         self._evict()
 
-    def resize(self, most: int) -> None:
-        """Another size.
+    def resize(self, max_octets: int) -> None:
+        """Change the table's maximum size.
 
         Raises:
-            ConnectionFault: when it is more than we allow.
+            Http2ConnectionError: when it exceeds our limit.
         """
-        if most > _TABLE:
-            raise _broken()
+        if max_octets > _MAX_TABLE:
+            raise _invalid_block()
         self.changes += 1
-        self._most = most
+        self._max_octets = max_octets
         self._evict()
 
     def _evict(self) -> None:
-        while self._octets > self._most:
+        while self._octets > self._max_octets:
             self._octets -= self._entries.popleft().octets
 
 
-class Block:
-    """A header block, decoded as its parts come.
+class FieldBlock:
+    """A field block, decoded as its fragments arrive.
 
-    Where a part ends amid a field, its beginning waits for the next one: twice ``MAX_STRING`` at most, since nothing is
-    kept of a longer string.
+    The beginning of a field that is cut by the end of a fragment is buffered: at most twice ``MAX_STRING``, because
+    longer strings are skipped.
     """
 
-    __slots__ = ("_beyond", "_decoder", "_huffman", "_resized", "_rest", "_skip", "fields", "octets")
+    __slots__ = ("_decoder", "_excess", "_huffman_left", "_resizes", "_skip", "_tail", "fields", "octets")
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self._rest = b""
-        self._skip = 0  # octets of a string that are still to come, and that nobody needs
-        self._huffman = MAX_HEADER_LIST  # octets of it that may still be decoded
-        self._resized = self._beyond = 0
-        self.octets = 0  # of the list
-        self.fields: list[Field] = []  # those that are not beyond its end
+        self._tail = b""  # of the last fragment, not decoded yet
+        self._skip = 0  # octets of a skipped string that are still to come
+        self._huffman_left = MAX_HEADER_LIST  # octets of Huffman code that may still be decoded
+        self._resizes = self._excess = 0
+        self.octets = 0  # of the header list
+        self.fields: list[Field] = []  # up to the maximum length
 
     @property
     def too_long(self) -> bool:
-        """Whether the list is longer than one that is read. It was decoded all the same, for the sake of the table."""
+        """Whether the header list exceeds the maximum. It was decoded all the same, for its effect on the table."""
         return self.octets > MAX_HEADER_LIST
 
-    def feed(self, part: bytes) -> None:
-        """Take the next part.
+    def feed(self, fragment: bytes) -> None:
+        """Decode the next fragment.
 
         Raises:
-            ConnectionFault: as ``Decoder.decode``.
+            Http2ConnectionError: as ``Decoder.decode``.
         """
         if self._skip:
-            part, self._skip = part[self._skip :], max(self._skip - len(part), 0)
-        block = self._rest + part if self._rest else part
-        self._rest = b""
+            fragment, self._skip = fragment[self._skip :], max(self._skip - len(fragment), 0)
+        block = self._tail + fragment if self._tail else fragment
+        self._tail = b""
         decoder, fields, octets = self._decoder, self.fields, self.octets
         at, start, end = 0, 0, len(block)
         try:
             while at < end:
                 start, first = at, block[at]
                 if first >= _INDEXED:
-                    index, at = _number(block, at, _INDEX)
+                    index, at = _integer(block, at, _INDEX)
                     field = decoder.entry(index)
                 elif first >= _INCREMENTAL:
                     field, at = self._literal(block, at, _NAME_INCREMENTAL)
                     decoder.add(field)
                 elif first >= _RESIZE:
-                    size, at = _number(block, at, _SIZE)
-                    self._resize(size, amid=octets > 0)
+                    size, at = _integer(block, at, _SIZE)
+                    self._resize(size, after_field=octets > 0)
                     continue
                 else:
                     field, at = self._literal(block, at, _NAME)
                 octets += field.octets
                 if octets > MAX_HEADER_LIST:
-                    self._count_beyond()
+                    self._count_excess()
                 else:
                     fields.append(field)
-        except IndexError:  # the part ends amid a field
-            self._rest = block[start:]
+        except IndexError:  # the fragment ends within a field
+            self._tail = block[start:]
         self.octets = octets
 
     def end(self) -> None:
-        """There is no more of it.
+        """The block is complete.
 
         Raises:
-            ConnectionFault: when it ends amid a field.
+            Http2ConnectionError: when it ends within a field.
         """
-        if self._rest or self._skip:
-            raise _broken()
+        if self._tail or self._skip:
+            raise _invalid_block()
 
-    def _resize(self, size: int, *, amid: bool) -> None:
-        """Section 4.2: at the beginning of the block alone."""
-        if amid:
-            raise _broken()
-        self._resized += 1
-        if self._resized > _MAX_RESIZES:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "sizes of the table without end")
+    def _resize(self, size: int, *, after_field: bool) -> None:
+        """Only allowed at the beginning of a block (section 4.2)."""
+        if after_field:
+            raise _invalid_block()
+        self._resizes += 1
+        if self._resizes > _MAX_RESIZES:
+            raise Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "too many dynamic table size updates")
         self._decoder.resize(size)
 
-    def _count_beyond(self) -> None:
-        self._beyond += 1
-        if self._beyond > MAX_FIELDS_BEYOND:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header list without end")
+    def _count_excess(self) -> None:
+        self._excess += 1
+        if self._excess > MAX_EXCESS_FIELDS:
+            raise Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "a header list has too many fields")
 
     def _literal(self, block: bytes, start: int, prefix: int) -> tuple[Field, int]:
-        """Section 6.2."""
-        index, at = _number(block, start, prefix)
-        behind = at if index else _after_name(block, at)
-        size, value_at = _number(block, behind, _LENGTH)
+        """A literal field line (section 6.2) and where it ends."""
+        index, at = _integer(block, start, prefix)
+        value_start = at if index else _end_of_name(block, at)
+        size, value_at = _integer(block, value_start, _LENGTH)
         end = value_at + size
         if end > len(block):
             if size <= MAX_STRING:
@@ -197,36 +200,37 @@ class Block:
             self._skip, end = end - len(block), len(block)
         literals = self._decoder.literals
         octets = block[start:end] if index < len(_STATIC) and end - start <= _SHORT else b""
-        if (known := literals.get(octets)) is not None:
-            return known, end
-        like = self._decoder.entry(index) if index else None
-        name = self._decoded(block, at) if like is None else like.name
-        wanted = prefix == _NAME_INCREMENTAL or name in READ
-        worth = MAX_STRING if wanted else min(_SHORT, self._huffman)
-        field = Field(name, self._decoded(block, behind) if size <= worth else None, size, like)
-        if octets and field.value is not None:
-            if len(literals) >= _REMEMBERED:
+        if (cached := literals.get(octets)) is not None:
+            return cached, end
+        same_name = self._decoder.entry(index) if index else None
+        name = self._string(block, at) if same_name is None else same_name.name
+        needed = prefix == _NAME_INCREMENTAL or name in USED
+        max_size = MAX_STRING if needed else min(_SHORT, self._huffman_left)
+        value = self._string(block, value_start) if size <= max_size else None
+        field = Field(name, value, size, same_name)
+        if octets and value is not None:
+            if len(literals) >= _MAX_LITERALS:
                 literals.clear()
             literals[octets] = field
         return field, end
 
-    def _decoded(self, block: bytes, at: int) -> bytes:
-        """The string that begins here (section 5.2)."""
-        size, start = _number(block, at, _LENGTH)
+    def _string(self, block: bytes, at: int) -> bytes:
+        """The string literal that begins here (section 5.2)."""
+        size, start = _integer(block, at, _LENGTH)
         octets = block[start : start + size]
         if block[at] < _HUFFMAN:
             return octets
-        self._huffman -= size
-        if self._huffman < 0:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "more of Huffman's code than a header list is long")
+        self._huffman_left -= size
+        if self._huffman_left < 0:
+            raise Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "a field block has too much Huffman code")
         try:
             return huffman.decode(octets)
         except ValueError:
-            raise _broken() from None
+            raise _invalid_block() from None
 
 
-def _number(block: bytes, at: int, prefix: int) -> tuple[int, int]:
-    """A number and where it ends (section 5.1)."""
+def _integer(block: bytes, at: int, prefix: int) -> tuple[int, int]:
+    """An integer and where it ends (section 5.1)."""
     number = block[at] & prefix
     at += 1
     if number == prefix:
@@ -236,19 +240,39 @@ def _number(block: bytes, at: int, prefix: int) -> tuple[int, int]:
             number += (octet & ~_MORE) << shift
             if octet < _MORE:
                 return number, at
-        raise _broken()
+        raise _invalid_block()
     return number, at
 
 
-def _after_name(block: bytes, at: int) -> int:
-    """Where a name ends, which is there as a whole."""
-    size, at = _number(block, at, _LENGTH)
+def _end_of_name(block: bytes, at: int) -> int:
+    """Where a literal name ends, which must be complete."""
+    size, at = _integer(block, at, _LENGTH)
     if size > MAX_STRING:
-        raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a field name without end")
+        raise Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "a field name is too long")
     if at + size > len(block):
         raise IndexError
     return at + size
 
 
-def _broken() -> ConnectionFault:
-    return ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a header block cannot be decoded")
+def _invalid_block() -> Http2ConnectionError:
+    return Http2ConnectionError(ErrorCode.COMPRESSION_ERROR, "a field block cannot be decoded")
+
+
+# Encoding.
+
+
+def encode(*fields: tuple[bytes, bytes]) -> bytes:
+    """A field block that leaves the peer's dynamic table alone: literals without indexing (section 6.2.2)."""
+    return b"".join(b"\x00" + _encode_string(name) + _encode_string(value) for name, value in fields)
+
+
+def _encode_string(value: bytes) -> bytes:
+    """A string literal (section 5.2) without Huffman code."""
+    size = len(value)
+    if size < _ONE_OCTET:
+        return bytes((size,)) + value
+    octets, rest = [_ONE_OCTET], size - _ONE_OCTET
+    while rest > _ONE_OCTET:  # seven bits in each octet
+        octets.append(rest & _ONE_OCTET | _MORE)
+        rest >>= 7
+    return bytes((*octets, rest)) + value

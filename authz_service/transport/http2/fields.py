@@ -1,9 +1,9 @@
-"""One header field: what of it matters, and whether it may stand in a request (RFC 9113 sections 8.2 and 8.3).
+"""One field line: whether it matters, and whether a request may contain it (RFC 9113 sections 8.2 and 8.3).
 
-Invariants: a field is judged when it is made, and not again when a later block refers to it. Its value is judged only
-where it is read: a tracing Envoy copies values of the client into the call untrimmed, so to refuse a call for the value
-of any other field would let the client decide whether it is answered. What depends on the fields around it is
-``headers.py``'s.
+Invariants: a field is validated when it is made, not again when a later block refers to it. Its value is validated only
+if it is used: a tracing Envoy copies values from the client into the request unchanged, so refusing a request for the
+value of any other field would let the client decide whether it is answered. Rules that involve several fields are in
+``headers.py``.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ METHOD: Final = b":method"
 PATH: Final = b":path"
 SCHEME: Final = b":scheme"
 PSEUDO: Final = frozenset({METHOD, PATH, SCHEME, b":authority"})
-READ: Final = PSEUDO | {CONTENT_LENGTH, CONTENT_TYPE, GRPC_ENCODING, GRPC_TIMEOUT}  # whose values say something
-OVERHEAD: Final = 32  # octets for which a field counts beside its own (RFC 7541 section 4.1)
-_OF_A_CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+USED: Final = PSEUDO | {CONTENT_LENGTH, CONTENT_TYPE, GRPC_ENCODING, GRPC_TIMEOUT}  # the names whose values matter
+OVERHEAD: Final = 32  # octets for which a field counts in addition to its own (RFC 7541 section 4.1)
+_CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 _NAME = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
 _TE = b"te"
 
 
 class Field:
-    """A name and its value. Two are the same only if they are one object: which is what a table gives again."""
+    """A name and a value, compared by identity: a dynamic table returns the same object again."""
 
-    __slots__ = ("malformed", "name", "octets", "pseudo", "read", "value")
+    __slots__ = ("malformed", "name", "octets", "pseudo", "used", "value")
 
-    def __init__(self, name: bytes, value: bytes | None, octets: int = 0, like: Field | None = None) -> None:
-        """``value`` is None where it was not decoded; then ``octets`` is its length as it was sent.
+    def __init__(self, name: bytes, value: bytes | None, octets: int = 0, same_name: Field | None = None) -> None:
+        """``value`` is None if it was not decoded; ``octets`` is then its encoded length.
 
-        ``like`` is a field of the same name, which need not be judged again.
+        ``same_name`` is a validated field with this name.
         """
         self.name: Final = name
         self.value: Final = value
         self.octets: Final = OVERHEAD + len(name) + (octets if value is None else len(value))
-        if like is None or name == _TE:
+        if same_name is None or name == _TE:
             self.pseudo = name[:1] == b":"
-            self.malformed = _malformed(name, value)  # though nothing that is read depends on it
-            self.read = self.pseudo or self.malformed or name in READ  # whether it says something that matters
+            self.malformed = _is_malformed(name, value)
+            self.used = self.pseudo or self.malformed or name in USED
         else:
-            self.pseudo, self.malformed, self.read = like.pseudo, like.malformed, like.read
+            self.pseudo, self.malformed, self.used = same_name.pseudo, same_name.malformed, same_name.used
 
 
-def _malformed(name: bytes, value: bytes | None) -> bool:
-    """By its name, or by a value that is the protocol's own: which no client makes a proxy send."""
-    return not _NAME.fullmatch(name) or name in _OF_A_CONNECTION or (name == _TE and value != b"trailers")
+def _is_malformed(name: bytes, value: bytes | None) -> bool:
+    """Whether no request may contain it, which no client makes a proxy send."""
+    return not _NAME.fullmatch(name) or name in _CONNECTION_SPECIFIC or (name == _TE and value != b"trailers")

@@ -1,20 +1,16 @@
-"""Header blocks: what a request's say (RFC 9113 section 8, gRPC over HTTP/2), and those that answers are made of.
+"""The header section of a request (RFC 9113 section 8, gRPC over HTTP/2).
 
-Invariants: a block that left the decoder's table as it was means the same as long as the table stays as it is, so it is
-recognized by its octets: for decoding depends on nothing else. Of others, what is read is recognized by its fields.
-Whatever a block says, there is a ``Head`` for it: a call that cannot be read is answered, not reset.
-
-Answers are never added to the peer's table, so they are the same octets for ever.
+Invariants: there is a ``RequestHeaders`` for every field block that can be decoded: a request that cannot be served is
+answered, not reset. Results are cached. A field block that left the dynamic table unchanged has the same meaning until
+the table changes, so it is recognized by its octets; others are recognized by the fields that are used.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, Final
-from urllib.parse import quote
 
-from authz_service.transport.http2.compression import Block, Decoder
+from authz_service.transport.http2.compression import Decoder, FieldBlock
 from authz_service.transport.http2.fields import (
     CONTENT_LENGTH,
     CONTENT_TYPE,
@@ -23,226 +19,171 @@ from authz_service.transport.http2.fields import (
     METHOD,
     PATH,
     PSEUDO,
-    READ,
     SCHEME,
+    USED,
     Field,
 )
-from authz_service.transport.http2.frames import ErrorCode, StreamFault
+from authz_service.transport.http2.frames import ErrorCode, Http2StreamError
 
-_REMEMBERED, _MAX_OCTETS = 32, 1024  # blocks, and octets of each: a proxy repeats a handful
+_MAX_CACHED = 32  # results: a proxy repeats a handful
+_MAX_CACHED_OCTETS = 1024  # of one key
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TIMEOUT_DIGITS = 8
-_LENGTH_DIGITS = 18  # of a number that no request reaches; Python itself refuses to read one of thousands
-_OK, _NOT_ALLOWED, _UNSUPPORTED = 200, 405, 415
-# Instead of a field, among those that are read.
-_LATE: Final = Field(b"late", None)  # pseudo-header fields that come after others
-_TOO_LONG: Final = Field(b"too-long", None)  # more than are read
-
-
-class Status(IntEnum):
-    """How a gRPC call ends."""
-
-    OK = 0
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    RESOURCE_EXHAUSTED = 8
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
+_LENGTH_DIGITS = 18  # more than any request needs; ``int`` itself raises for thousands of them
+_OK, _METHOD_NOT_ALLOWED, _UNSUPPORTED_MEDIA_TYPE = 200, 405, 415
+# Markers among the used fields.
+_LATE: Final = Field(b"late", None)  # a pseudo-header field follows a regular one
+_TOO_LONG: Final = Field(b"too-long", None)  # the header list was cut
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """What the header block of a request says."""
+class RequestHeaders:
+    """What the header section of a request means."""
 
-    path: bytes  # nothing where there is none, or none that is certain
-    http_status: int  # 200, or what refuses it since it is no gRPC
+    path: bytes  # empty if there is none, or if it is ambiguous
+    http_status: int  # 200, or the status that refuses a request which is not gRPC
     timeout: float | None  # seconds
     encoding: bytes  # of compressed messages
     content_length: int | None
-    fault: str = ""  # why the request cannot be read; it holds nothing that the peer sent
-    malformed: bool = False  # in RFC 9113's words (section 8.1.1): its stream is reset, once it has been answered
+    error: str = ""  # why the request cannot be served; it holds nothing that the peer sent
+    malformed: bool = False  # as RFC 9113 section 8.1.1 defines it: the stream is reset after the response
 
 
-class HeaderBlocks:
-    """Reads the header blocks of one connection. All of it raises ``ConnectionFault`` where one cannot be decoded."""
+class HeadersReader:
+    """Reads the field blocks of one connection. Every method raises ``Http2ConnectionError`` for an invalid one."""
 
     def __init__(self) -> None:
         self._decoder = Decoder()
-        self._blocks: dict[bytes, Head] = {}  # by their octets, as long as the table is what it was
-        self._changes = 0  # of the table, when they were remembered
-        self._heads: dict[tuple[Field, ...], Head] = {}  # by what is read of them
+        self._by_octets: dict[bytes, RequestHeaders] = {}  # valid until the dynamic table changes
+        self._changes = 0  # of the table, as of that cache
+        self._by_fields: dict[tuple[Field, ...], RequestHeaders] = {}
 
-    def head(self, octets: bytes) -> Head:
-        """What a request's block says."""
-        known = self._blocks.get(octets)
-        return self._new(octets) if known is None else known
+    def read(self, octets: bytes) -> RequestHeaders:
+        """The headers of a request, from a complete field block."""
+        cached = self._by_octets.get(octets)
+        return self._read_new(octets) if cached is None else cached
 
-    def decoded(self, octets: bytes) -> Block:
-        """Any block that is there as a whole."""
-        return self.ended(self._decoder.decode(octets))
+    def decode(self, octets: bytes) -> FieldBlock:
+        """Decode any complete field block."""
+        return self.finish(self._decoder.decode(octets))
 
-    def begun(self) -> Block:
-        """A block that comes in parts. Until it has ended there is no other one."""
-        return Block(self._decoder)
+    def begin(self) -> FieldBlock:
+        """A field block that arrives in fragments. No other one may be decoded before it is finished."""
+        return FieldBlock(self._decoder)
 
-    def ended(self, block: Block) -> Block:
-        """The block, of which nothing more will come."""
+    def finish(self, block: FieldBlock) -> FieldBlock:
+        """The field block, after its last fragment."""
         block.end()
         if self._changes != self._decoder.changes:
             self._changes = self._decoder.changes
-            self._blocks.clear()
+            self._by_octets.clear()
         return block
 
-    def head_of(self, block: Block) -> Head:
-        """What a block that has ended says as a request's."""
-        read = _read(block)
-        head = self._heads.get(read)
-        if head is None:
-            head = _head_of(read)
-            if sum(field.octets for field in read) <= _MAX_OCTETS:
-                _remember(self._heads, read, head)
-        return head
+    def headers_of(self, block: FieldBlock) -> RequestHeaders:
+        """The headers of a request, from a finished field block."""
+        used = _used_fields(block)
+        headers = self._by_fields.get(used)
+        if headers is None:
+            headers = _headers_from(used)
+            if sum(field.octets for field in used) <= _MAX_CACHED_OCTETS:
+                _cache(self._by_fields, used, headers)
+        return headers
 
-    def _new(self, octets: bytes) -> Head:
+    def _read_new(self, octets: bytes) -> RequestHeaders:
         before = self._changes
-        head = self.head_of(self.decoded(octets))
-        if self._changes == before and len(octets) <= _MAX_OCTETS:
-            _remember(self._blocks, octets, head)
-        return head
+        headers = self.headers_of(self.decode(octets))
+        if self._changes == before and len(octets) <= _MAX_CACHED_OCTETS:
+            _cache(self._by_octets, octets, headers)
+        return headers
 
 
-def _remember(heads: dict[Any, Head], key: object, head: Head) -> None:
-    if len(heads) >= _REMEMBERED:
-        heads.clear()
-    heads[key] = head
+def _cache(results: dict[Any, RequestHeaders], key: object, headers: RequestHeaders) -> None:
+    if len(results) >= _MAX_CACHED:
+        results.clear()
+    results[key] = headers
 
 
-def _read(block: Block) -> tuple[Field, ...]:
-    """The fields that say something that matters."""
-    read: list[Field] = []
-    plain = late = False
+def _used_fields(block: FieldBlock) -> tuple[Field, ...]:
+    used: list[Field] = []
+    regular = late = False
     for field in block.fields:
         if not field.pseudo:
-            plain = True
-        elif plain:
+            regular = True
+        elif regular:
             late = True
-        if field.read:
-            read.append(field)
+        if field.used:
+            used.append(field)
     if late:
-        read.append(_LATE)
+        used.append(_LATE)
     if block.too_long:
-        read.append(_TOO_LONG)
-    return tuple(read)
+        used.append(_TOO_LONG)
+    return tuple(used)
 
 
-def _head_of(read: tuple[Field, ...]) -> Head:
-    said = {field.name: field.value or b"" for field in read}
-    paths = {field.value for field in read if field.name == PATH}
-    malformed = "" if _TOO_LONG in read else _why_malformed(read, said)
-    return Head(
-        path=said[PATH] if len(paths) == 1 else b"",
-        http_status=_http_status(said.get(METHOD, b""), said.get(CONTENT_TYPE, b"")),
-        timeout=_seconds(said.get(GRPC_TIMEOUT)),
-        encoding=said.get(GRPC_ENCODING, b"identity"),
-        content_length=_length(said.get(CONTENT_LENGTH, b"")),
-        fault=malformed or _why_unread(read),
-        malformed=bool(malformed) or any(field.malformed for field in read),
+def _headers_from(used: tuple[Field, ...]) -> RequestHeaders:
+    values = {field.name: field.value or b"" for field in used}
+    paths = {field.value for field in used if field.name == PATH}
+    malformed = "" if _TOO_LONG in used else _why_malformed(used, values)
+    return RequestHeaders(
+        path=values[PATH] if len(paths) == 1 else b"",
+        http_status=_http_status(values.get(METHOD, b""), values.get(CONTENT_TYPE, b"")),
+        timeout=_timeout(values.get(GRPC_TIMEOUT)),
+        encoding=values.get(GRPC_ENCODING, b"identity"),
+        content_length=_content_length(values.get(CONTENT_LENGTH, b"")),
+        error=malformed or _why_too_long(used),
+        malformed=bool(malformed) or any(field.malformed for field in used),
     )
 
 
-def _why_malformed(read: tuple[Field, ...], said: dict[bytes, bytes]) -> str:
-    """Sections 8.1.1 and 8.3: what leaves open which request it is."""
-    pseudo = [field.name for field in read if field.pseudo]
-    lengths = {field.value for field in read if field.name == CONTENT_LENGTH}
-    if _LATE in read:
-        return "a pseudo-header field that is late"
+def _why_malformed(used: tuple[Field, ...], values: dict[bytes, bytes]) -> str:
+    """Sections 8.1.1 and 8.3: what makes it ambiguous which request this is."""
+    pseudo = [field.name for field in used if field.pseudo]
+    lengths = {field.value for field in used if field.name == CONTENT_LENGTH}
+    if _LATE in used:
+        return "a pseudo-header field follows a regular field"
     if not PSEUDO.issuperset(pseudo):
-        return "a pseudo-header field that is unknown"
+        return "an unknown pseudo-header field"
     if len(set(pseudo)) < len(pseudo):
-        return "a pseudo-header field that is repeated"
-    if not (said.keys() >= {METHOD, SCHEME, PATH} and said[PATH]):
+        return "a repeated pseudo-header field"
+    if not (values.keys() >= {METHOD, SCHEME, PATH} and values[PATH]):
         return "a pseudo-header field is missing"
-    if len(lengths) > 1 or (lengths and _length(said[CONTENT_LENGTH]) is None):
-        return "content-length is no number of octets"
+    if len(lengths) > 1 or (lengths and _content_length(values[CONTENT_LENGTH]) is None):
+        return "content-length is not a number of octets"
     return ""
 
 
-def _why_unread(read: tuple[Field, ...]) -> str:
-    if _TOO_LONG in read:
+def _why_too_long(used: tuple[Field, ...]) -> str:
+    if _TOO_LONG in used:
         return "a header list that is too long"
-    if any(field.value is None and field.name in READ for field in read):
+    if any(field.value is None and field.name in USED for field in used):
         return "a header field that is too long"
     return ""
 
 
-def require_trailers(trailers: Block) -> None:
+def require_trailers(block: FieldBlock) -> None:
     """Section 8.1.
 
     Raises:
-        StreamFault: when they are malformed. Beyond that they say nothing that matters.
+        Http2StreamError: when trailers are malformed. Well-formed ones are ignored.
     """
-    if any(field.pseudo or field.malformed for field in trailers.fields):
-        raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a field that may not be at the end")
+    if any(field.pseudo or field.malformed for field in block.fields):
+        raise Http2StreamError(ErrorCode.PROTOCOL_ERROR, "malformed trailers")
 
 
 def _http_status(method: bytes, content_type: bytes) -> int:
     if method != b"POST":
-        return _NOT_ALLOWED
-    kind = content_type.partition(b";")[0].strip()
-    return _OK if kind == b"application/grpc" or kind.startswith(b"application/grpc+") else _UNSUPPORTED
+        return _METHOD_NOT_ALLOWED
+    media_type = content_type.partition(b";")[0].strip()
+    is_grpc = media_type == b"application/grpc" or media_type.startswith(b"application/grpc+")
+    return _OK if is_grpc else _UNSUPPORTED_MEDIA_TYPE
 
 
-def _seconds(timeout: bytes | None) -> float | None:
-    """What ``grpc-timeout`` says; None, for the servicer's own deadline, where it says nothing that can be read."""
-    if (
-        timeout is None
-        or not timeout[:-1].isdigit()
-        or len(timeout) > _TIMEOUT_DIGITS + 1
-        or timeout[-1:] not in _UNITS
-    ):
+def _timeout(value: bytes | None) -> float | None:
+    """``grpc-timeout`` in seconds; None if it is missing or invalid, for the servicer's own deadline."""
+    if value is None or not value[:-1].isdigit() or len(value) > _TIMEOUT_DIGITS + 1 or value[-1:] not in _UNITS:
         return None
-    return int(timeout[:-1]) * _UNITS[timeout[-1:]]
+    return int(value[:-1]) * _UNITS[value[-1:]]
 
 
-def _length(value: bytes) -> int | None:
+def _content_length(value: bytes) -> int | None:
     return int(value) if value.isdigit() and len(value) <= _LENGTH_DIGITS else None
-
-
-# What answers are made of.
-
-_MORE = 0x80
-_ONE_OCTET = 127  # the longest string whose length fits beside the bit for Huffman, which is not used
-
-
-def _string(value: bytes) -> bytes:
-    """RFC 7541 section 5.2, without Huffman's code."""
-    size = len(value)
-    if size < _ONE_OCTET:
-        return bytes((size,)) + value
-    octets, rest = [_ONE_OCTET], size - _ONE_OCTET
-    while rest > _ONE_OCTET:  # seven bits each, and one that says whether more come
-        octets.append(rest & _ONE_OCTET | _MORE)
-        rest >>= 7
-    return bytes((*octets, rest)) + value
-
-
-def block(*fields: tuple[bytes, bytes]) -> bytes:
-    """A header block that changes no table: literals without indexing (RFC 7541 section 6.2.2)."""
-    return b"".join(b"\x00" + _string(name) + _string(value) for name, value in fields)
-
-
-RESPONSE: Final = b"\x88" + block((b"content-type", b"application/grpc"))  # 0x88 is :status 200 of the static table
-
-
-def trailers(status: Status, message: str = "") -> bytes:
-    """The block at a call's end. ``message`` is percent-encoded, as gRPC wants it."""
-    fields = [(b"grpc-status", b"%d" % status)]
-    if message:
-        fields.append((b"grpc-message", quote(message, safe=" !#$&'()*+,/:;=?@[]").encode()))
-    return block(*fields)
-
-
-def not_grpc(status: int) -> bytes:
-    """The whole answer to a request that is no gRPC."""
-    return block((b":status", b"%d" % status))

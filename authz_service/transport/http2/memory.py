@@ -1,7 +1,8 @@
-"""What connections keep of what peers sent, and of what peers have not read: one bound for all of a process.
+"""A limit on the memory of all connections of the process: for unfinished requests and for responses not yet sent.
 
-Invariants: each connection may keep what it is sure of. Beyond that it may keep as much of what they share as is left
-for the others. So one that hoards takes half of it, many take all of it, and none takes what another one is sure of.
+Invariants: each connection may use a guaranteed amount. Beyond it, it may use at most as much of the shared amount as
+it leaves to the others: one greedy connection takes half of it, many take all of it, and none takes what is guaranteed
+to another.
 """
 
 from __future__ import annotations
@@ -9,44 +10,43 @@ from __future__ import annotations
 from typing import Final
 
 MAX_CONNECTIONS: Final = 1024
-SURE: Final = 32 << 10  # octets
+GUARANTEED: Final = 32 << 10  # octets, for each connection
 SHARED: Final = 32 << 20  # octets, for all together
 
 
 class Memory:
     """The octets that connections share."""
 
-    def __init__(self, *, shared: int = SHARED, sure: int = SURE) -> None:
-        """``sure`` is what each connection may keep beside."""
+    def __init__(self, *, shared: int = SHARED, guaranteed: int = GUARANTEED) -> None:
         self.shared = shared
-        self.sure = sure
-        self.used = 0  # of those that are shared
+        self.guaranteed = guaranteed
+        self.used = 0  # of the shared octets
 
 
 class Share:
-    """What one connection keeps."""
+    """The octets that one connection uses."""
 
-    __slots__ = ("_memory", "held")
+    __slots__ = ("_memory", "used")
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self.held = 0  # octets
+        self.used = 0
 
-    def fits(self, octets: int) -> bool:
-        """Whether so many more may be kept."""
-        beyond = self.held + octets - self._memory.sure
+    def has_room(self, octets: int) -> bool:
+        """Whether so many more may be used."""
+        beyond = self.used + octets - self._memory.guaranteed
         return beyond <= 0 or beyond <= self._memory.shared - self._memory.used
 
-    def hold(self, octets: int) -> None:
-        """Keep so many more; fewer, where it is negative."""
+    def add(self, octets: int) -> None:
+        """Count so many more; fewer, where the number is negative."""
         before = self._beyond
-        self.held += octets
+        self.used += octets
         self._memory.used += self._beyond - before
 
     def close(self) -> None:
-        """Keep nothing."""
-        self.hold(-self.held)
+        """Release everything."""
+        self.add(-self.used)
 
     @property
     def _beyond(self) -> int:
-        return max(self.held - self._memory.sure, 0)
+        return max(self.used - self._memory.guaranteed, 0)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import hpack
-from transport.http2.client import CHECK, DENIED, GRPC, HEAD, Client, Service, data, framed
+from transport.http2.client import CHECK, DENIED, GRPC, HEAD, Client, EchoService, data, framed
 
 from authz_service.transport.http2 import frames
 
@@ -40,7 +40,7 @@ def run(octets: bytes) -> str:
     fields = list(_fields(octets[1:]))
     if any(name == b":path" for name, _ in fields):  # then it is not certain that it is a call of Check
         return "another path"
-    client = Client(Service(denied=(CHECK,)))
+    client = Client(EchoService(denied=(CHECK,)))
     own = [(name.encode(), value.encode()) for name, value in (*HEAD, *GRPC)]
     head = own if way.last else [*fields, *own] if way.first else [*own, *fields]
     client.send(*_headers(1, _block(client.encoder, head, way), way, 0))
@@ -48,8 +48,8 @@ def run(octets: bytes) -> str:
         client.send(data(1, _MESSAGE, 0), *_headers(1, _block(client.encoder, fields, way), way, frames.END_STREAM))
     else:
         client.send(data(1, _MESSAGE))
-    answer = client.answers[1]
-    assert not client.connection.over
+    answer = client.responses[1]
+    assert not client.connection.closed
     assert answer.ended
     assert answer.status == "0"
     client.next_stream = 3
@@ -71,7 +71,7 @@ def _block(encoder: hpack.Encoder, fields: list[tuple[bytes, bytes]], way: _Way)
 
 
 def _headers(stream: int, block: bytes, way: _Way, flags: int) -> Iterator[bytes]:
-    size = 10 if way.continued else frames.FRAME_BYTES
+    size = 10 if way.continued else frames.MAX_FRAME_SIZE
     parts = [block[at : at + size] for at in range(0, len(block), size)] or [b""]
     for place, part in enumerate(parts):
         kind = frames.CONTINUATION if place else frames.HEADERS

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transport.http2.client import CHECK, Client, Service
+from transport.http2.client import CHECK, Client, EchoService
 
 from authz_service.transport.http2 import frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from authz_service.transport.http2.call import Call
+    from authz_service.transport.http2.stream import Stream
 
 OUTCOMES = {"served", "over", "nothing"}
 MAX_BYTES = 8192
@@ -45,21 +45,21 @@ class _Way:
             yield data[at : at + size]
 
 
-class _Service(Service):
+class _Service(EchoService):
     """Answers each message with itself."""
 
     def __init__(self, way: _Way) -> None:
-        super().__init__(keep=way.keeps_calls, max_message_bytes=_MAX_MESSAGE)
-        self.streamed = frozenset({CHECK.encode()} if way.streams else ())
+        super().__init__(manual=way.keeps_calls, max_message_bytes=_MAX_MESSAGE)
+        self.streaming_paths = frozenset({CHECK.encode()} if way.streams else ())
 
-    def serve(self, call: Call, message: bytes) -> None:
+    def serve(self, call: Stream, message: bytes) -> None:
         self.served.append(message)
-        self.calls.append(call)
-        if not self.keep:
+        self.streams.append(call)
+        if not self.manual:
             self.answer(call, message)
 
-    def answer(self, call: Call, message: bytes) -> None:
-        (call.send if call.head.path in self.streamed else call.answer)(message)
+    def answer(self, call: Stream, message: bytes) -> None:
+        (call.send if call.headers.path in self.streaming_paths else call.answer)(message)
 
 
 def run(data: bytes) -> str:
@@ -72,7 +72,7 @@ def run(data: bytes) -> str:
     _require_well_formed(client)
     served = client.service.served
     assert all(_is_within(message, octets) for message in served if len(message) <= _MAX_MESSAGE)
-    if client.connection.over:
+    if client.connection.closed:
         _require_silence(client)
         return "over"
     assert client.closed == []
@@ -96,7 +96,7 @@ def _sent(way: _Way, octets: bytes, *, whole: bool = False) -> Client:
         if way.ticks:
             client.connection.tick()
     if way.keeps_calls:
-        for call, message in zip(list(service.calls), list(service.served), strict=True):
+        for call, message in zip(list(service.streams), list(service.served), strict=True):
             service.answer(call, message)
     return client
 
@@ -105,7 +105,7 @@ def _require_well_formed(client: Client) -> None:
     assert client._buffer == b""  # whole frames; that header blocks are decoded fails in the client
     ended: set[int] = set()
     for place, (kind, flags, stream, payload) in enumerate(client.frames):
-        assert len(payload) <= frames.FRAME_BYTES
+        assert len(payload) <= frames.MAX_FRAME_SIZE
         assert place or kind == frames.SETTINGS
         if stream:
             assert stream & 1
@@ -121,7 +121,7 @@ def _require_silence(client: Client) -> None:
     sent = len(client.frames)
     client.send(frames.frame(frames.PING, 0, 0, b"anybody?"))
     client.connection.tick()
-    for call in client.service.calls:
+    for call in client.service.streams:
         call.answer(b"too late")
     assert len(client.frames) == sent
     assert len(client.closed) == 1

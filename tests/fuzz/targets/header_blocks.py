@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import hpack
 
-from authz_service.transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
-from authz_service.transport.http2.headers import HeaderBlocks
+from authz_service.transport.http2.frames import ErrorCode, Http2ConnectionError, Http2StreamError
+from authz_service.transport.http2.headers import HeadersReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,16 +26,16 @@ _PATH = b":path"
 
 
 def run(data: bytes) -> str:
-    blocks, reference = HeaderBlocks(), hpack.Decoder(max_header_list_size=1 << 30)
+    blocks, reference = HeadersReader(), hpack.Decoder(max_header_list_size=1 << 30)
     outcome = "not read"
     for block in _blocks(data):
         fields = _reference(reference, block)
         try:
-            head = blocks.head(block)
-        except ConnectionFault as fault:
+            head = blocks.read(block)
+        except Http2ConnectionError as fault:
             assert fault.code == ErrorCode.ENHANCE_YOUR_CALM or fields is None
             return "compression error" if fields is None else "beyond bounds"
-        except StreamFault:
+        except Http2StreamError:
             head = None
         if fields is None:
             assert len(block) > _MAY_STAY_UNDECODED

@@ -1,4 +1,4 @@
-"""The other side of a connection: a client that says what it is told to, and reads what is answered."""
+"""The client's half of HTTP/2: it sends the frames that a test composes, and collects the responses."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import hpack
 
 from authz_service.transport.http2 import frames
-from authz_service.transport.http2.connection import Connection, End
+from authz_service.transport.http2.connection import CloseReason, Http2Connection
 from authz_service.transport.http2.memory import Memory, Share
 
 if TYPE_CHECKING:
-    from authz_service.transport.http2.call import Call, Unserved
+    from authz_service.transport.http2.service import Unserved
+    from authz_service.transport.http2.stream import Stream
 
 STATIC_ENTRIES = 61  # RFC 7541 appendix A
 CHECK = "/a.Service/Check"
@@ -22,8 +23,8 @@ HEAD = ((":method", "POST"), (":scheme", "http"), (":path", CHECK), (":authority
 GRPC = (("te", "trailers"), ("content-type", "application/grpc"))
 
 
-def table_of(decoder: hpack.Decoder) -> list[tuple[bytes, bytes]]:
-    """What a decoder of hpack's keeps, as an index would find it: the newest entry first (RFC 7541 section 2.3.3)."""
+def dynamic_table(decoder: hpack.Decoder) -> list[tuple[bytes, bytes]]:
+    """The dynamic table of an hpack decoder, the newest entry first (RFC 7541 section 2.3.3)."""
     entries = list[tuple[bytes, bytes]]()
     with contextlib.suppress(hpack.HPACKError):  # there is no such index
         while True:
@@ -33,8 +34,8 @@ def table_of(decoder: hpack.Decoder) -> list[tuple[bytes, bytes]]:
 
 
 @dataclass
-class Answer:
-    """What came back on one stream."""
+class StreamResponse:
+    """What was received on one stream."""
 
     headers: list[dict[str, str]] = field(default_factory=list)
     data: bytes = b""
@@ -43,149 +44,147 @@ class Answer:
 
     @property
     def status(self) -> str:
-        """That of gRPC, once it was told."""
+        """The gRPC status, or an empty string before the trailers."""
         return self.headers[-1].get("grpc-status", "") if self.headers else ""
 
     @property
     def messages(self) -> list[bytes]:
-        """The messages in it."""
-        found, rest = [], self.data
-        while rest:
-            size = int.from_bytes(rest[1:5], "big")
-            found.append(rest[5 : 5 + size])
-            rest = rest[5 + size :]
+        found, remaining = [], self.data
+        while remaining:
+            size = int.from_bytes(remaining[1:5], "big")
+            found.append(remaining[5 : 5 + size])
+            remaining = remaining[5 + size :]
         return found
 
 
-class Service:
-    """Answers each message with itself, or keeps the calls for the test to answer.
+class EchoService:
+    """Answers each message with itself, or, if it is ``manual``, leaves the streams for the test to answer.
 
-    What it is not to serve it answers by a denial of one of ``denied``, its paths, and else by none.
+    ``denied`` are the paths for which it has a denial.
     """
 
-    def __init__(self, *, keep: bool = False, max_message_bytes: int = 1 << 20, denied: tuple[str, ...] = ()) -> None:
-        self.keep = keep
+    def __init__(self, *, manual: bool = False, max_message_bytes: int = 1 << 20, denied: tuple[str, ...] = ()) -> None:
+        self.manual = manual
         self.denied = {path.encode() for path in denied}
         self.denials: list[Unserved] = []
         self.max_message_bytes = max_message_bytes
-        self.streamed: frozenset[bytes] = frozenset()
+        self.streaming_paths: frozenset[bytes] = frozenset()
         self.served: list[bytes] = []
-        self.calls: list[Call] = []
+        self.streams: list[Stream] = []
 
-    def serve(self, call: Call, message: bytes) -> None:
+    def serve(self, stream: Stream, message: bytes) -> None:
         self.served.append(message)
-        self.calls.append(call)
-        if not self.keep:
-            call.answer(message)
+        self.streams.append(stream)
+        if not self.manual:
+            stream.answer(message)
 
-    def denial(self, call: Call, why: Unserved) -> bytes | None:
-        if call.head.path not in self.denied:
+    def denial(self, stream: Stream, why: Unserved) -> bytes | None:
+        if stream.headers.path not in self.denied:
             return None
         self.denials.append(why)
         return DENIED
 
 
-class Speaker:
-    """Speaks a client's HTTP/2, whatever carries it."""
+class ClientHalf:
+    """Encodes requests and decodes responses; the octets are carried by others."""
 
     def __init__(self) -> None:
         self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
-        self.answers: dict[int, Answer] = {}
-        self.frames: list[tuple[int, int, int, bytes]] = []  # type, flags, stream, payload
-        self.goaways: list[tuple[int, int]] = []  # last stream, code
+        self.responses: dict[int, StreamResponse] = {}
+        self.frames: list[tuple[int, int, int, bytes]] = []  # type, flags, stream identifier, payload
+        self.goaways: list[tuple[int, int]] = []  # last stream identifier, error code
         self.next_stream = 1
         self._buffer = b""
 
-    def hear(self, data: bytes) -> None:
-        """Take what the server says."""
+    def receive(self, data: bytes) -> None:
         self._buffer += data
         while len(self._buffer) >= frames.HEADER_BYTES:
-            high, low, kind, flags, stream = frames.HEADER.unpack_from(self._buffer)
+            high, low, kind, flags, stream_id = frames.HEADER.unpack_from(self._buffer)
             end = frames.HEADER_BYTES + (high << 16 | low)
             if len(self._buffer) < end:
                 return
             payload, self._buffer = self._buffer[frames.HEADER_BYTES : end], self._buffer[end:]
-            self.frames.append((kind, flags, stream, payload))
-            self._take(kind, flags, stream, payload)
+            self.frames.append((kind, flags, stream_id, payload))
+            self._handle(kind, flags, stream_id, payload)
 
-    def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        answer = self.answers.setdefault(stream, Answer())
+    def _handle(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        response = self.responses.setdefault(stream_id, StreamResponse())
         if kind == frames.HEADERS:
-            answer.headers.append({str(name): str(value) for name, value in self.decoder.decode(payload)})
+            response.headers.append({str(name): str(value) for name, value in self.decoder.decode(payload)})
         elif kind == frames.DATA:
-            answer.data += payload
+            response.data += payload
         elif kind == frames.RST_STREAM:
-            answer.reset = int.from_bytes(payload, "big")
+            response.reset = int.from_bytes(payload, "big")
         elif kind == frames.GOAWAY:
             self.goaways.append((int.from_bytes(payload[:4], "big"), int.from_bytes(payload[4:8], "big")))
         if kind in {frames.HEADERS, frames.DATA} and flags & frames.END_STREAM:
-            answer.ended = True
+            response.ended = True
 
     def block(self, *more: tuple[str, str], head: Any = HEAD, plain: Any = GRPC) -> bytes:
-        """A header block."""
+        """A field block."""
         return self.encoder.encode([*head, *plain, *more])
 
-    def headers(self, stream: int, block: bytes | None = None, flags: int = frames.END_HEADERS) -> bytes:
-        """A HEADERS frame; the next call is on the stream after it."""
-        self.next_stream = max(self.next_stream, stream + 2)
-        return frames.frame(frames.HEADERS, flags, stream, self.block() if block is None else block)
+    def headers(self, stream_id: int, block: bytes | None = None, flags: int = frames.END_HEADERS) -> bytes:
+        """A HEADERS frame; the next request is on the stream after it."""
+        self.next_stream = max(self.next_stream, stream_id + 2)
+        return frames.frame(frames.HEADERS, flags, stream_id, self.block() if block is None else block)
 
-    def request(self, message: bytes = b"m", *more: tuple[str, str], stream: int | None = None) -> bytes:
-        """The frames of a whole call on the next stream."""
-        stream = stream or self.next_stream
-        return self.headers(stream, self.block(*more)) + data(stream, framed(message))
+    def request(self, message: bytes = b"m", *more: tuple[str, str], stream_id: int | None = None) -> bytes:
+        """The frames of a whole request on the next stream."""
+        stream_id = stream_id or self.next_stream
+        return self.headers(stream_id, self.block(*more)) + data(stream_id, framed(message))
 
 
-class Client(Speaker):
-    """A connection's two sides without sockets: what is sent goes straight to the server."""
+class Client(ClientHalf):
+    """A client that is connected to an ``Http2Connection`` without sockets."""
 
     def __init__(
         self,
-        service: Service | None = None,
+        service: EchoService | None = None,
         *,
         settings: dict[int, int] | None = None,
         memory: Memory | None = None,
     ) -> None:
         super().__init__()
-        self.service = service or Service()
+        self.service = service or EchoService()
         self.memory = memory or Memory()
-        self.closed: list[tuple[End, str]] = []
-        self.writes = self.yielded = 0
+        self.closed: list[tuple[CloseReason, str]] = []
+        self.writes = self.pauses = 0
         self.connect()
         self.connection.receive(frames.PREFACE + frames.settings(settings or {}))
 
     def connect(self) -> None:
-        """Begin a connection anew."""
+        """Start a new connection."""
         self.share = Share(self.memory)
-        self.connection = Connection(self.service, self.share, self._ended, self._yielded)
-        self.connection.start(self._read)
+        self.connection = Http2Connection(self.service, self.share, self._on_close, self._on_pause)
+        self.connection.start(self._on_write)
 
-    def _yielded(self) -> None:
-        self.yielded += 1
+    def _on_pause(self) -> None:
+        self.pauses += 1
 
-    def _ended(self, reason: End, cause: str) -> None:
+    def _on_close(self, reason: CloseReason, cause: str) -> None:
         self.closed.append((reason, cause))
 
-    def _read(self, data: bytes) -> None:
+    def _on_write(self, data: bytes) -> None:
         self.writes += 1
-        self.hear(data)
+        self.receive(data)
 
     def send(self, *parts: bytes) -> None:
         """Send these together."""
         self.connection.receive(b"".join(parts))
-        while self.connection.stopped and not self.connection.over:
+        while self.connection.paused and not self.connection.closed:
             self.connection.resume()
 
-    def call(self, message: bytes = b"m", *more: tuple[str, str]) -> Answer:
-        """Make a call, and look at its answer."""
-        stream = self.next_stream
+    def call(self, message: bytes = b"m", *more: tuple[str, str]) -> StreamResponse:
+        """Send a request and return its response."""
+        stream_id = self.next_stream
         self.send(self.request(message, *more))
-        return self.answers.get(stream, Answer())
+        return self.responses.get(stream_id, StreamResponse())
 
     @property
-    def fault(self) -> int | None:
-        """The code with which the server ended the connection."""
-        return self.goaways[-1][1] if self.goaways and self.connection.over else None
+    def error_code(self) -> int | None:
+        """The code with which the server closed the connection."""
+        return self.goaways[-1][1] if self.goaways and self.connection.closed else None
 
 
 def framed(message: bytes, compressed: int = 0) -> bytes:
@@ -193,9 +192,11 @@ def framed(message: bytes, compressed: int = 0) -> bytes:
     return bytes((compressed,)) + len(message).to_bytes(4, "big") + message
 
 
-def data(stream: int, payload: bytes, flags: int = frames.END_STREAM) -> bytes:
+def data(stream_id: int, payload: bytes, flags: int = frames.END_STREAM) -> bytes:
     """DATA frames for the payload, the last one with the flags."""
-    size = frames.FRAME_BYTES
+    size = frames.MAX_FRAME_SIZE
     chunks = [payload[at : at + size] for at in range(0, len(payload), size)] or [b""]
     last = len(chunks) - 1
-    return b"".join(frames.frame(frames.DATA, flags if n == last else 0, stream, each) for n, each in enumerate(chunks))
+    return b"".join(
+        frames.frame(frames.DATA, flags if n == last else 0, stream_id, chunk) for n, chunk in enumerate(chunks)
+    )

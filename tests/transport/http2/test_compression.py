@@ -13,11 +13,17 @@ from hpack.huffman_table import decode_huffman
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from authz_service.transport.http2 import compression, frames, headers, huffman
-from authz_service.transport.http2.compression import MAX_FIELDS_BEYOND, MAX_HEADER_LIST, MAX_STRING, Block, Decoder
-from authz_service.transport.http2.fields import OVERHEAD, READ
-from authz_service.transport.http2.frames import ConnectionFault, ErrorCode
-from transport.http2.client import GRPC, HEAD, table_of
+from authz_service.transport.http2 import compression, frames, huffman
+from authz_service.transport.http2.compression import (
+    MAX_EXCESS_FIELDS,
+    MAX_HEADER_LIST,
+    MAX_STRING,
+    Decoder,
+    FieldBlock,
+)
+from authz_service.transport.http2.fields import OVERHEAD, USED
+from authz_service.transport.http2.frames import ErrorCode, Http2ConnectionError
+from transport.http2.client import GRPC, HEAD, dynamic_table
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -26,12 +32,12 @@ UNREAD = b"(not decoded)"
 
 
 def ours(decoder: Decoder, *parts: bytes) -> Fields | ErrorCode:
-    block = Block(decoder)
+    block = FieldBlock(decoder)
     try:
         for part in parts:
             block.feed(part)
         block.end()
-    except ConnectionFault as fault:
+    except Http2ConnectionError as fault:
         return fault.code
     return [(field.name, UNREAD if field.value is None else field.value) for field in block.fields]
 
@@ -40,7 +46,7 @@ def same(some: Fields | ErrorCode, others: Fields | ErrorCode) -> bool:
     """Whether they are, but for what is long and is not read."""
     if not isinstance(some, list) or not isinstance(others, list):
         return some == others
-    unread = [n for n, (name, value) in enumerate(others) if name not in READ and len(value) > compression._SHORT]
+    unread = [n for n, (name, value) in enumerate(others) if name not in USED and len(value) > compression._SHORT]
     read = [field if n not in unread or field[1] != UNREAD else others[n] for n, field in enumerate(some)]
     return [name for name, _ in some] == [name for name, _ in others] and read == others
 
@@ -186,8 +192,8 @@ def test_it_decodes_what_hpack_decodes_and_refuses_what_hpack_refuses(
         if wanted == ErrorCode.COMPRESSION_ERROR:
             return
         entries = [(field.name, field.value) for field in reversed(decoder._entries)]
-        assert entries == table_of(reference)
-        assert decoder._octets == sum(len(name) + len(value) + OVERHEAD for name, value in table_of(reference))
+        assert entries == dynamic_table(reference)
+        assert decoder._octets == sum(len(name) + len(value) + OVERHEAD for name, value in dynamic_table(reference))
 
 
 @given(st.data())
@@ -224,7 +230,7 @@ def test_what_a_tracing_envoy_sent_is_decoded_and_changes_the_table_with_each_ca
 
 def test_the_table_is_resized_at_the_beginning_of_a_block_and_not_within() -> None:
     """Section 4.2."""
-    block = headers.block((b"x-a", b"b"))
+    block = compression.encode((b"x-a", b"b"))
     assert ours(Decoder(), b"\x20\x3f\x01" + block) == [(b"x-a", b"b")]
     assert ours(Decoder(), block + b"\x20") == ErrorCode.COMPRESSION_ERROR
     assert ours(Decoder(), number(4097, 31, 32) + block) == ErrorCode.COMPRESSION_ERROR
@@ -236,9 +242,9 @@ def test_literals_that_come_again_are_one_field_and_so_many_are_remembered(kind:
     literal = bytes((kind,)) + b"\x03x-a\x01b"
     assert decoder.decode(literal).fields[0] is decoder.decode(literal).fields[0]
     for some in range(200):
-        decoder.decode(headers.block((b"x-%d" % some, b"b")))
-    decoder.decode(headers.block((b"x-a", b"b" * 300)))
-    assert 0 < len(decoder.literals) <= compression._REMEMBERED
+        decoder.decode(compression.encode((b"x-%d" % some, b"b")))
+    decoder.decode(compression.encode((b"x-a", b"b" * 300)))
+    assert 0 < len(decoder.literals) <= compression._MAX_LITERALS
     assert max(map(len, decoder.literals)) <= compression._SHORT
 
 
@@ -253,24 +259,24 @@ def test_a_literal_that_refers_to_an_entry_is_read_by_what_that_is_now() -> None
 
 @pytest.mark.parametrize(
     "block",
-    [b"\x82" * 100_000, headers.block((b"a", b"")) * 100_000, b"\x20" * 100_000],
+    [b"\x82" * 100_000, compression.encode((b"a", b"")) * 100_000, b"\x20" * 100_000],
     ids=["of the table", "literals", "resizings"],
 )
 def test_a_block_of_many_fields_is_refused_before_all_of_them_are_decoded(
     block: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = Mock(wraps=compression._number)
-    monkeypatch.setattr(compression, "_number", read)
+    read = Mock(wraps=compression._integer)
+    monkeypatch.setattr(compression, "_integer", read)
     assert ours(Decoder(), block) == ErrorCode.ENHANCE_YOUR_CALM
-    assert read.call_count <= 3 * (MAX_HEADER_LIST // OVERHEAD + MAX_FIELDS_BEYOND + 1)
+    assert read.call_count <= 3 * (MAX_HEADER_LIST // OVERHEAD + MAX_EXCESS_FIELDS + 1)
 
 
 def test_a_list_that_is_too_long_is_known_for_it_and_does_to_the_table_what_it_says() -> None:
     decoder, reference = Decoder(), hpack.Decoder(max_header_list_size=1 << 30)
     size = len(b"x-1") + 5000 + OVERHEAD
     fields = [(b"x-1", b"y" * 5000)] * (MAX_HEADER_LIST // size)
-    assert not decoder.decode(headers.block(*fields)).too_long
-    more = headers.block(*fields, (b"x-1", b"y" * 5000)) + b"\x40\x03x-2\x01z"
+    assert not decoder.decode(compression.encode(*fields)).too_long
+    more = compression.encode(*fields, (b"x-1", b"y" * 5000)) + b"\x40\x03x-2\x01z"
     block = decoder.decode(more)
     assert block.too_long
     assert len(block.fields) == len(fields)
@@ -332,10 +338,10 @@ def test_of_a_string_nothing_is_kept_that_is_too_long_for_the_table(step: int, s
     string = huffman_of(b"\n" * (size * 8 // 30))  # which has the longest of codes
     first, last = literal(b"x-before", huffman_of(b"a"), added=True), b"\x40\x07x-after\x01b"
     octets = first + literal(b"tracestate", string, added=added) + last
-    block = Block(decoder)
+    block = FieldBlock(decoder)
     for at in range(0, len(octets), step):
         block.feed(octets[at : at + step])
-        assert len(block._rest) <= MAX_STRING + 30
+        assert len(block._tail) <= MAX_STRING + 30
     block.end()
     assert [field.name for field in block.fields] == [b"x-before", b"tracestate", b"x-after"]
     theirs(reference, octets)

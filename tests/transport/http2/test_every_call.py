@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authz_service.transport.http2 import frames
-from transport.http2.client import CHECK, DENIED, GRPC, HEAD, Client, Service, data, framed
+from transport.http2.client import CHECK, DENIED, GRPC, HEAD, Client, EchoService, data, framed
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -36,9 +36,9 @@ BODIES = st.one_of(
 
 def answer_to(headers: Fields, body: bytes, trailers: Fields | None, *, huffman: bool, step: int) -> bytes:
     """The one message that answers such a call; it fails if that is not all that comes of it."""
-    client = Client(Service(denied=(CHECK, ""), max_message_bytes=30_000))
+    client = Client(EchoService(denied=(CHECK, ""), max_message_bytes=30_000))
     block = client.encoder.encode(headers, huffman=huffman)
-    parts = [block[at : at + frames.FRAME_BYTES] for at in range(0, len(block), frames.FRAME_BYTES)]
+    parts = [block[at : at + frames.MAX_FRAME_SIZE] for at in range(0, len(block), frames.MAX_FRAME_SIZE)]
     octets = [frames.frame(frames.CONTINUATION if n else frames.HEADERS, 0, 1, part) for n, part in enumerate(parts)]
     octets.append(frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1))
     octets.append(data(1, body, frames.END_STREAM if trailers is None else 0))
@@ -47,11 +47,11 @@ def answer_to(headers: Fields, body: bytes, trailers: Fields | None, *, huffman:
     stream = b"".join(octets)
     for at in range(0, len(stream), step):
         client.send(stream[at : at + step])
-    answer = client.answers[1]
+    answer = client.responses[1]
     assert (answer.status, answer.ended, len(answer.messages)) == ("0", True, 1)
     client.next_stream = 3
     assert client.call(b"next").messages == [b"next"]  # the connection goes on, its table is what it should be
-    assert client.share.held == 0
+    assert client.share.used == 0
     return answer.messages[0]
 
 

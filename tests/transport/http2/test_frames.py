@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz_service.transport.http2 import frames
-from authz_service.transport.http2.frames import ConnectionFault, ErrorCode
+from authz_service.transport.http2.frames import ErrorCode, Http2ConnectionError
 
 
 def test_frames_are_laid_out_as_the_rfc_draws_them() -> None:
     """Sections 4.1, 6.4, 6.5, 6.8 and 6.9 of RFC 9113."""
     assert frames.frame(0x6, 0x1, 0, b"12345678").hex() == "000008060100000000" + b"12345678".hex()
-    assert frames.reset(5, ErrorCode.CANCEL).hex() == "00000403000000000500000008"
+    assert frames.rst_stream(5, ErrorCode.CANCEL).hex() == "00000403000000000500000008"
     assert frames.settings({4: 1 << 20}).hex() == "000006040000000000000400100000"
     assert frames.goaway(7, ErrorCode.ENHANCE_YOUR_CALM).hex() == "000008070000000000000000070000000b"
     assert frames.window_update(3, 1).hex() == "00000408000000000300000001"
@@ -26,12 +26,12 @@ def test_a_length_has_three_octets(size: int) -> None:
 
 @given(st.binary(max_size=300), st.integers(0, 255))
 def test_padding_is_taken_away_and_nothing_else(payload: bytes, padding: int) -> None:
-    assert frames.unpadded(bytes((padding,)) + payload + bytes(padding), frames.PADDED) == payload
-    assert frames.unpadded(payload, 0) == payload
+    assert frames.without_padding(bytes((padding,)) + payload + bytes(padding), frames.PADDED) == payload
+    assert frames.without_padding(payload, 0) == payload
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x01", b"\x05abcd", b"\xff" * 255])
 def test_padding_as_long_as_the_frame_is_an_error(payload: bytes) -> None:
-    with pytest.raises(ConnectionFault) as fault:
-        frames.unpadded(payload, frames.PADDED)
+    with pytest.raises(Http2ConnectionError) as fault:
+        frames.without_padding(payload, frames.PADDED)
     assert fault.value.code == ErrorCode.PROTOCOL_ERROR

@@ -10,48 +10,49 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz_service.transport.http2 import headers
-from authz_service.transport.http2.frames import ConnectionFault, ErrorCode
-from authz_service.transport.http2.headers import HeaderBlocks, Status
-from transport.http2.client import CHECK, GRPC, HEAD, table_of
+from authz_service.transport.http2 import compression, grpc_framing, headers
+from authz_service.transport.http2.frames import ErrorCode, Http2ConnectionError
+from authz_service.transport.http2.grpc_framing import Status
+from authz_service.transport.http2.headers import HeadersReader
+from transport.http2.client import CHECK, GRPC, HEAD, dynamic_table
 
 if TYPE_CHECKING:
-    from authz_service.transport.http2.compression import Block
+    from authz_service.transport.http2.compression import FieldBlock
 
 
-class Decoding(HeaderBlocks):
+class Decoding(HeadersReader):
     """Tells how many blocks it had to decode."""
 
     def __init__(self) -> None:
         super().__init__()
         self.decodings = 0
 
-    def decoded(self, octets: bytes) -> Block:
+    def decode(self, octets: bytes) -> FieldBlock:
         self.decodings += 1
-        return super().decoded(octets)
+        return super().decode(octets)
 
 
 def plain(*fields: tuple[str, str]) -> bytes:
     """A block that changes no table."""
-    return headers.block(*((name.encode(), value.encode()) for name, value in fields))
+    return compression.encode(*((name.encode(), value.encode()) for name, value in fields))
 
 
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=300), st.binary(max_size=20_000)), max_size=5))
 def test_blocks_of_ours_say_to_any_decoder_what_was_meant(fields: list[tuple[bytes, bytes]]) -> None:
     decoder = hpack.Decoder(max_header_list_size=1 << 20)
-    assert [tuple(each) for each in decoder.decode(headers.block(*fields), raw=True)] == fields
-    assert table_of(decoder) == []
+    assert [tuple(each) for each in decoder.decode(compression.encode(*fields), raw=True)] == fields
+    assert dynamic_table(decoder) == []
 
 
 @pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 253, 254, 255, 16_509, 16_510, 16_511])
 def test_strings_at_the_edges_of_their_lengths_encoding_are_read_whole(size: int) -> None:
-    (field,) = hpack.Decoder().decode(headers.block((b"a", b"x" * size)), raw=True)
+    (field,) = hpack.Decoder().decode(compression.encode((b"a", b"x" * size)), raw=True)
     assert field == (b"a", b"x" * size)
 
 
 @pytest.mark.parametrize("message", ["50% of it", "two\r\nlines", "für alle", 'a "quoted" ~ text'])
 def test_what_a_status_tells_is_percent_encoded(message: str) -> None:
-    fields: Any = dict(hpack.Decoder().decode(headers.trailers(Status.INTERNAL, message), raw=True))
+    fields: Any = dict(hpack.Decoder().decode(grpc_framing.trailers(Status.INTERNAL, message), raw=True))
     encoded = fields[b"grpc-message"].decode("ascii")
     assert encoded.isprintable()
     assert unquote(encoded) == message
@@ -59,62 +60,62 @@ def test_what_a_status_tells_is_percent_encoded(message: str) -> None:
 
 def test_a_block_that_repeats_is_decoded_once() -> None:
     blocks, block = Decoding(), plain(*HEAD, *GRPC)
-    first = blocks.head(block)
-    assert [blocks.head(block) for _ in range(5)] == [first] * 5
+    first = blocks.read(block)
+    assert [blocks.read(block) for _ in range(5)] == [first] * 5
     assert blocks.decodings == 1
 
 
 @pytest.mark.parametrize("change", ["an entry", "an eviction", "a size", "an entry in trailers"])
 def test_a_change_of_the_table_makes_every_block_be_decoded_again(change: str) -> None:
     encoder, blocks, block = hpack.Encoder(), Decoding(), plain(*HEAD, *GRPC)
-    blocks.head(encoder.encode([*HEAD, *GRPC]))
-    blocks.head(block)
+    blocks.read(encoder.encode([*HEAD, *GRPC]))
+    blocks.read(block)
     match change:
         case "an entry":
-            blocks.head(encoder.encode([*HEAD, *GRPC, ("x-a", "b")]))
+            blocks.read(encoder.encode([*HEAD, *GRPC, ("x-a", "b")]))
         case "an eviction":
-            blocks.head(encoder.encode([*HEAD, *GRPC, ("x-a", "b" * 4000)]))
+            blocks.read(encoder.encode([*HEAD, *GRPC, ("x-a", "b" * 4000)]))
         case "a size":
             encoder.header_table_size = 100
-            blocks.head(encoder.encode([*HEAD, *GRPC]))
+            blocks.read(encoder.encode([*HEAD, *GRPC]))
         case _:
-            blocks.decoded(encoder.encode([("x-a", "b")]))
+            blocks.decode(encoder.encode([("x-a", "b")]))
     before = blocks.decodings
-    blocks.head(block)
+    blocks.read(block)
     assert blocks.decodings == before + 1
 
 
 def test_a_malformed_block_that_changes_the_table_has_changed_it() -> None:
     """Section 4.3: who refuses a request has still to follow the compression."""
-    encoder, blocks = hpack.Encoder(), HeaderBlocks()
-    assert blocks.head(encoder.encode([*HEAD, *GRPC, (":late", ""), ("grpc-timeout", "7S")])).fault
-    assert blocks.head(encoder.encode([*HEAD, *GRPC, ("grpc-timeout", "7S")])).timeout == 7
+    encoder, blocks = hpack.Encoder(), HeadersReader()
+    assert blocks.read(encoder.encode([*HEAD, *GRPC, (":late", ""), ("grpc-timeout", "7S")])).error
+    assert blocks.read(encoder.encode([*HEAD, *GRPC, ("grpc-timeout", "7S")])).timeout == 7
 
 
 def test_of_blocks_that_differ_in_what_is_not_read_one_head_is_made() -> None:
     """Those of a proxy that traces, each of which changes the table."""
-    encoder, blocks = hpack.Encoder(), HeaderBlocks()
-    heads = [blocks.head(encoder.encode([*HEAD, *GRPC, ("traceparent", str(number))])) for number in range(300)]
+    encoder, blocks = hpack.Encoder(), HeadersReader()
+    heads = [blocks.read(encoder.encode([*HEAD, *GRPC, ("traceparent", str(number))])) for number in range(300)]
     assert len(set(map(id, heads[1:]))) == 1
-    assert blocks.head(encoder.encode([*HEAD, *GRPC, ("grpc-timeout", "7S"), ("traceparent", "1")])).timeout == 7
+    assert blocks.read(encoder.encode([*HEAD, *GRPC, ("grpc-timeout", "7S"), ("traceparent", "1")])).timeout == 7
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    blocks = HeaderBlocks()
+    blocks = HeadersReader()
     for number in range(200):
-        blocks.head(plain(*HEAD, *GRPC, ("grpc-timeout", f"{number}S")))
-    blocks.head(plain(*HEAD, *GRPC, ("grpc-encoding", "x" * 5000)))
-    for remembered in (blocks._heads, blocks._blocks):
-        assert 0 < len(remembered) <= headers._REMEMBERED
-    assert max(map(len, blocks._blocks)) <= headers._MAX_OCTETS
-    assert all(head.encoding == b"identity" for head in blocks._heads.values())
+        blocks.read(plain(*HEAD, *GRPC, ("grpc-timeout", f"{number}S")))
+    blocks.read(plain(*HEAD, *GRPC, ("grpc-encoding", "x" * 5000)))
+    for remembered in (blocks._by_fields, blocks._by_octets):
+        assert 0 < len(remembered) <= headers._MAX_CACHED
+    assert max(map(len, blocks._by_octets)) <= headers._MAX_CACHED_OCTETS
+    assert all(head.encoding == b"identity" for head in blocks._by_fields.values())
 
 
 @given(st.binary(max_size=60))
 def test_any_octets_are_a_head_or_cannot_be_decoded(octets: bytes) -> None:
     try:
-        HeaderBlocks().head(octets)
-    except ConnectionFault as fault:
+        HeadersReader().read(octets)
+    except Http2ConnectionError as fault:
         assert fault.code == ErrorCode.COMPRESSION_ERROR
 
 
@@ -131,23 +132,23 @@ FIELDS = st.tuples(
 
 @given(st.lists(FIELDS, max_size=4))
 def test_whatever_the_fields_are_there_is_a_head(fields: list[tuple[bytes, bytes]]) -> None:
-    head = HeaderBlocks().head(plain(*HEAD, *GRPC) + headers.block(*fields))
+    head = HeadersReader().read(plain(*HEAD, *GRPC) + compression.encode(*fields))
     assert head.timeout is None or head.timeout >= 0
     assert head.path in {CHECK.encode(), b""}
     names = [name for name, _ in fields]
-    assert bool(head.fault) >= any(name.startswith(b":") for name in names)
+    assert bool(head.error) >= any(name.startswith(b":") for name in names)
     assert head.malformed or not {b"", b"X", b":x", b":path"} & set(names)
 
 
 @pytest.mark.parametrize("value", ["a ", " ", "\t", "", "a\0b", "a\r\nb", "\x80\xff", "x" * 50_000])
 def test_a_value_that_is_not_read_is_not_judged(value: str) -> None:
-    head = HeaderBlocks().head(plain(*HEAD, *GRPC, ("tracestate", value)))
-    assert (head.fault, head.malformed) == ("", False)
+    head = HeadersReader().read(plain(*HEAD, *GRPC, ("tracestate", value)))
+    assert (head.error, head.malformed) == ("", False)
 
 
 def test_a_list_is_read_up_to_its_longest_and_no_further() -> None:
-    blocks, each = HeaderBlocks(), ("x-a", "y" * 10_000)
-    assert blocks.head(plain(*HEAD, *GRPC, *[each] * 9)).fault == ""
-    assert blocks.head(plain(*HEAD, *GRPC, *[each] * 10)).fault == "a header list that is too long"
-    longer = blocks.head(plain(*[each] * 10, *HEAD, *GRPC))  # of which the beginning does not say what is called
-    assert (longer.fault, longer.malformed, longer.path) == ("a header list that is too long", False, b"")
+    blocks, each = HeadersReader(), ("x-a", "y" * 10_000)
+    assert blocks.read(plain(*HEAD, *GRPC, *[each] * 9)).error == ""
+    assert blocks.read(plain(*HEAD, *GRPC, *[each] * 10)).error == "a header list that is too long"
+    longer = blocks.read(plain(*[each] * 10, *HEAD, *GRPC))  # of which the beginning does not say what is called
+    assert (longer.error, longer.malformed, longer.path) == ("a header list that is too long", False, b"")

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from authz_service.transport.http2 import connection, frames
-from authz_service.transport.http2.compression import Block, Decoder
-from authz_service.transport.http2.connection import Connection
+from authz_service.transport.http2 import frames, limits, timeouts
+from authz_service.transport.http2.compression import Decoder, FieldBlock
+from authz_service.transport.http2.connection import Http2Connection
 from authz_service.transport.http2.fields import Field
-from authz_service.transport.http2.frames import ConnectionFault, ErrorCode
-from authz_service.transport.http2.headers import Head, HeaderBlocks, _head_of, _read
+from authz_service.transport.http2.frames import ErrorCode, Http2ConnectionError
+from authz_service.transport.http2.headers import HeadersReader, RequestHeaders, _headers_from, _used_fields
 from authz_service.transport.http2.memory import Memory, Share
-from transport.http2.client import GRPC, HEAD, Client, Service, data, framed
+from transport.http2.client import GRPC, HEAD, Client, EchoService, data, framed
 
 RECORDED = sorted((Path(__file__).parents[2] / "vectors" / "http2").glob("*.bin"))
 
@@ -41,7 +41,7 @@ def steps() -> st.SearchStrategy[list[Any]]:
 
 @given(steps())
 def test_a_block_that_is_recognised_says_what_decoding_it_would_say(steps: list[Any]) -> None:
-    encoder, reference, blocks = hpack.Encoder(), hpack.Decoder(), HeaderBlocks()
+    encoder, reference, blocks = hpack.Encoder(), hpack.Decoder(), HeadersReader()
     sent: list[bytes] = []
     for what, argument in steps:
         if what == "resize":
@@ -58,20 +58,20 @@ def test_a_block_that_is_recognised_says_what_decoding_it_would_say(steps: list[
             return
 
 
-def decoded(decoder: hpack.Decoder, block: bytes) -> Head | str:
+def decoded(decoder: hpack.Decoder, block: bytes) -> RequestHeaders | str:
     try:
         fields: Any = list(decoder.decode(block, raw=True))
     except hpack.HPACKError:
         return "connection"
-    read = Block(Decoder())
+    read = FieldBlock(Decoder())
     read.fields = [Field(*field) for field in fields]
-    return _head_of(_read(read))
+    return _headers_from(_used_fields(read))
 
 
-def recognised(blocks: HeaderBlocks, block: bytes) -> Head | str:
+def recognised(blocks: HeadersReader, block: bytes) -> RequestHeaders | str:
     try:
-        return blocks.head(block)
-    except ConnectionFault:
+        return blocks.read(block)
+    except Http2ConnectionError:
         return "connection"
 
 
@@ -81,9 +81,9 @@ def recognised(blocks: HeaderBlocks, block: bytes) -> Head | str:
 class Correct(RuleBasedStateMachine):
     """Each call that is made is answered once, with its own message; windows are kept; nothing is left behind."""
 
-    @initialize(window=st.sampled_from([0, 1, 50, 65_535, 1 << 20]), keep=st.booleans())
-    def begin(self, window: int, *, keep: bool) -> None:
-        self.service = Service(keep=keep)
+    @initialize(window=st.sampled_from([0, 1, 50, 65_535, 1 << 20]), manual=st.booleans())
+    def begin(self, window: int, *, manual: bool) -> None:
+        self.service = EchoService(manual=manual)
         self.client = Client(self.service, settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: window})
         self.begun: dict[int, bytes] = {}  # whose request has not ended
         self.asked: dict[int, bytes] = {}
@@ -130,11 +130,11 @@ class Correct(RuleBasedStateMachine):
         )
         self.send(ending, cut)
 
-    @precondition(lambda self: self.service.calls)
+    @precondition(lambda self: self.service.streams)
     @rule(place=st.integers(0, 100))
     def answer(self, place: int) -> None:
-        call = self.service.calls.pop(place % len(self.service.calls))
-        call.answer(self.asked[call.stream])
+        call = self.service.streams.pop(place % len(self.service.streams))
+        call.answer(self.asked[call.stream_id])
 
     @precondition(lambda self: self.asked)
     @rule(place=st.integers(0, 100), cut=cuts)
@@ -142,7 +142,7 @@ class Correct(RuleBasedStateMachine):
         stream = list(self.asked)[place % len(self.asked)]
         if len(self.taken_back) < 50:
             self.taken_back.add(stream)
-            self.send(frames.reset(stream, ErrorCode.CANCEL), cut)
+            self.send(frames.rst_stream(stream, ErrorCode.CANCEL), cut)
 
     @rule(by=st.sampled_from([1, 100, 70_000]), cut=cuts)
     def open_the_connection(self, by: int, cut: int) -> None:
@@ -160,7 +160,7 @@ class Correct(RuleBasedStateMachine):
     def ping(self, cut: int) -> None:
         self.send(frames.frame(frames.PING, 0, 0, b"12345678"), cut)
 
-    @precondition(lambda self: self.ticks < connection.REQUEST)
+    @precondition(lambda self: self.ticks < timeouts.REQUEST_TIMEOUT)
     @rule()
     def tick(self) -> None:
         self.ticks += 1
@@ -172,9 +172,9 @@ class Correct(RuleBasedStateMachine):
     def what_was_answered_is_right(self) -> None:
         if not hasattr(self, "client"):
             return
-        assert not self.client.connection.over
+        assert not self.client.connection.closed
         total = 0
-        for stream, answer in self.client.answers.items():
+        for stream, answer in self.client.responses.items():
             total += len(answer.data)
             if not stream:
                 continue
@@ -183,10 +183,10 @@ class Correct(RuleBasedStateMachine):
             if answer.ended:
                 assert (answer.status, answer.messages) == ("0", [self.asked[stream]])
         assert total <= self.window
-        calls = self.client.connection._calls.values()
-        counted = sum(len(call.body) + len(call.to_send) for call in calls)
-        streams = max(len(calls) - connection.FREE_STREAMS, 0)
-        assert self.client.share.held == counted + streams * connection.STREAM_OCTETS
+        calls = self.client.connection._streams.open.values()
+        counted = sum(len(call.body) + len(call.send_buffer) for call in calls)
+        streams = max(len(calls) - limits.UNCOUNTED_STREAMS, 0)
+        assert self.client.share.used == counted + streams * limits.STREAM_OCTETS
 
     def teardown(self) -> None:
         if not hasattr(self, "client"):
@@ -195,17 +195,17 @@ class Correct(RuleBasedStateMachine):
         for stream in list(self.begun):
             self.asked[stream] = self.begun.pop(stream)
             self.client.send(data(stream, framed(self.asked[stream])))
-        for call in self.service.calls:
-            call.answer(self.asked[call.stream])
+        for call in self.service.streams:
+            call.answer(self.asked[call.stream_id])
         self.client.send(
             frames.window_update(0, 1 << 29), frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 1 << 29})
         )
         for stream, message in self.asked.items():
-            answer = self.client.answers.get(stream)
+            answer = self.client.responses.get(stream)
             assert stream in self.taken_back or (answer and answer.ended and answer.messages == [message])
-        assert not self.client.connection._calls
-        assert not self.client.connection._held
-        assert self.client.share.held == 0
+        assert not self.client.connection._streams.open
+        assert not self.client.connection._streams.blocked
+        assert self.client.share.used == 0
 
 
 TestCorrect = Correct.TestCase
@@ -214,17 +214,17 @@ TestCorrect = Correct.TestCase
 # A client that does not.
 
 
-def fed(octets: bytes, cuts: list[int]) -> tuple[Connection, Service, bytes]:
+def fed(octets: bytes, cuts: list[int]) -> tuple[Http2Connection, EchoService, bytes]:
     """A connection that was sent this in these pieces, and what it said."""
-    service, said = Service(), bytearray()
-    each = Connection(service, Share(Memory()), lambda *_: None, lambda: None)
+    service, said = EchoService(), bytearray()
+    each = Http2Connection(service, Share(Memory()), lambda *_: None, lambda: None)
     each.start(said.extend)
     at = 0
     for cut in cuts:
         each.receive(octets[at : at + cut])
         at += cut
     each.receive(octets[at:])
-    while each.stopped and not each.over:
+    while each.paused and not each.closed:
         each.resume()
     return each, service, bytes(said)
 
@@ -240,7 +240,7 @@ def test_what_was_recorded_is_served() -> None:
     for path in RECORDED:
         each, service, _ = fed(path.read_bytes(), [])
         assert service.served
-        assert not each.over
+        assert not each.closed
 
 
 @given(st.sampled_from(RECORDED), st.data())
@@ -260,17 +260,17 @@ def test_recorded_conversations_with_changes_end_in_answers_or_in_a_goaway(path:
         if not octets:
             return
     each, service, said = fed(bytes(octets), draw.draw(st.lists(st.integers(0, 100), max_size=5)))
-    assert all(message in octets for message in service.served if len(message) < frames.FRAME_BYTES)
-    if each.over:
-        assert not each._calls
+    assert all(message in octets for message in service.served if len(message) < frames.MAX_FRAME_SIZE)
+    if each.closed:
+        assert not each._streams.open
         assert frames.GOAWAY in kinds(said)
-    assert len(each._calls) <= connection.MAX_STREAMS
+    assert len(each._streams.open) <= limits.MAX_CONCURRENT_STREAMS
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 50), max_size=5))
 def test_any_octets_after_the_preface_end_in_answers_or_in_a_goaway(octets: bytes, cuts: list[int]) -> None:
     each, _, said = fed(frames.PREFACE + frames.settings({}) + octets, cuts)
-    assert not each.over or kinds(said)[-1] == frames.GOAWAY
+    assert not each.closed or kinds(said)[-1] == frames.GOAWAY
 
 
 def kinds(octets: bytes) -> list[int]:

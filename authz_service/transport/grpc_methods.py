@@ -1,0 +1,182 @@
+"""The gRPC methods that the asyncio server serves: Check, health and reflection.
+
+Invariants: a Check that can be decided immediately is answered inside the callback that read it: no task, no other turn
+of the event loop. Every call to Check is answered by a CheckResponse, whatever is wrong with the request. An exception
+in one call does not affect others on its connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from google.protobuf.message import DecodeError
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+
+from authz_service.core.decision import INTERNAL_ERROR
+from authz_service.transport.ext_authz import codec
+from authz_service.transport.http2.grpc_framing import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from authz_service.core.decision import Deny
+    from authz_service.transport.http2.service import Unserved
+    from authz_service.transport.http2.stream import Stream
+
+    # The CheckResponse, or what returns it later.
+    Check = Callable[[bytes, float | None], bytes | Coroutine[None, None, bytes]]
+
+SERVICE: Final = "envoy.service.auth.v3.Authorization"
+_CHECK: Final = f"/{SERVICE}/Check".encode()
+_HEALTH = "grpc.health.v1.Health"
+_SHUTTING_DOWN = "shutting down"
+_INVALID_MESSAGE = "the message cannot be parsed"
+_OK = 200
+
+
+class GrpcMethods:
+    """Serves the requests of every connection."""
+
+    def __init__(self, check: Check, refuse: Callable[[Deny], bytes], max_message_bytes: Callable[[], int]) -> None:
+        self._check = check
+        self._refuse = refuse
+        self._max_message_bytes = max_message_bytes
+        self._serving = False
+        self._watchers: dict[Stream, bool] = {}  # and whether the service that they watch exists
+        self.tasks: set[asyncio.Task[bytes]] = set()
+        self.stopped = False
+        self._logger = logging.getLogger("authz.transport")
+        self._reflection = reflection.ReflectionServicer((SERVICE, _HEALTH, reflection.SERVICE_NAME))
+        reflection_path = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo".encode()
+        self.streaming_paths = frozenset({reflection_path})
+        self._methods: dict[bytes, Callable[[Stream, bytes], None]] = {
+            reflection_path: self._serve_reflection,
+            _CHECK: self._serve_check,
+            f"/{_HEALTH}/Check".encode(): self._serve_health,
+            f"/{_HEALTH}/Watch".encode(): self._serve_watch,
+        }
+
+    @property
+    def max_message_bytes(self) -> int:
+        """As configured now."""
+        return self._max_message_bytes()
+
+    def serve(self, stream: Stream, message: bytes) -> None:
+        """Call the method of the request's path."""
+        headers = stream.headers
+        method = self._methods.get(headers.path)
+        if headers.http_status != _OK and headers.path != _CHECK:
+            stream.refuse_http()
+        elif method is None:
+            stream.refuse(Status.UNIMPLEMENTED, "unknown method")
+        else:
+            try:
+                method(stream, message)
+            except Exception as error:  # noqa: BLE001 - it must not close the connection, which other calls share
+                self._fail(stream, error)
+
+    def denial(self, stream: Stream, why: Unserved) -> bytes | None:
+        """A CheckResponse for a call to Check, and for a request whose path is unknown."""
+        if stream.headers.path and stream.headers.path != _CHECK:
+            return None
+        return self._refuse(codec.deny_overloaded(why.cause) if why.temporary else codec.deny_malformed(why.cause))
+
+    def _fail(self, stream: Stream, error: BaseException) -> None:
+        self._logger.error("serving failed", exc_info=error)
+        if stream.headers.path == _CHECK:
+            stream.answer(self._refuse(INTERNAL_ERROR))
+        else:
+            stream.refuse(Status.INTERNAL, "internal error")
+
+    # Check.
+
+    def _serve_check(self, stream: Stream, message: bytes) -> None:
+        response = self._check(message, stream.headers.timeout)
+        if isinstance(response, bytes):
+            stream.answer(response)
+        else:
+            task = asyncio.create_task(response)
+            self.tasks.add(task)
+            task.add_done_callback(partial(self._answer_later, stream))
+            stream.on_cancel = task.cancel
+
+    def _answer_later(self, stream: Stream, task: asyncio.Task[bytes]) -> None:
+        self.tasks.discard(task)
+        if not stream.open:
+            if not task.cancelled():
+                task.exception()  # retrieved, so that asyncio does not report it
+            return
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            stream.answer(task.result())
+        else:
+            self._fail(stream, error)
+
+    # Reflection.
+
+    def _serve_reflection(self, stream: Stream, message: bytes) -> None:
+        try:
+            request = ServerReflectionRequest.FromString(message)
+        except DecodeError:
+            stream.refuse(Status.INTERNAL, _INVALID_MESSAGE)
+            return
+        responses = self._reflection.ServerReflectionInfo(iter((request,)), None)  # type: ignore[arg-type] # not used
+        response = next(responses).SerializeToString()
+        if stream.remote_closed:
+            stream.answer(response)
+        else:
+            stream.send(response)
+
+    # Health (grpc.health.v1).
+
+    def set_serving(self, *, serving: bool) -> None:
+        """Change the status, and send it to those who watch."""
+        changed, self._serving = serving != self._serving, serving
+        if changed:
+            for stream in [stream for stream, known in self._watchers.items() if known]:
+                stream.send(self._status(known=True))
+
+    def stop(self) -> None:
+        """End every watch."""
+        self.stopped = True
+        for stream in list(self._watchers):
+            stream.refuse(Status.UNAVAILABLE, _SHUTTING_DOWN)
+        self._watchers.clear()
+
+    def _serve_health(self, stream: Stream, message: bytes) -> None:
+        known = self._is_known(stream, message)
+        if known:
+            stream.answer(self._status(known=True))
+        elif known is not None:
+            stream.refuse(Status.NOT_FOUND, "unknown service")
+
+    def _serve_watch(self, stream: Stream, message: bytes) -> None:
+        known = self._is_known(stream, message)
+        if known is None:
+            return
+        stream.send(self._status(known=known))
+        if self.stopped:
+            stream.refuse(Status.UNAVAILABLE, _SHUTTING_DOWN)
+        else:
+            self._watchers[stream] = known
+            stream.on_cancel = partial(self._watchers.pop, stream)
+
+    @staticmethod
+    def _is_known(stream: Stream, message: bytes) -> bool | None:
+        """Whether the request names a service that exists; None if it is invalid, and was refused."""
+        try:
+            return HealthCheckRequest.FromString(message).service in {"", SERVICE}
+        except DecodeError:
+            stream.refuse(Status.INTERNAL, _INVALID_MESSAGE)
+            return None
+
+    def _status(self, *, known: bool) -> bytes:
+        if not known:
+            return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN).SerializeToString()
+        serving = HealthCheckResponse.SERVING if self._serving else HealthCheckResponse.NOT_SERVING
+        return HealthCheckResponse(status=serving).SerializeToString()

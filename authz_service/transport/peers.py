@@ -1,0 +1,69 @@
+"""The connections of the asyncio server: how many there may be, and which one makes room for another."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
+
+from authz_service.transport.http2.memory import MAX_CONNECTIONS, Memory
+
+if TYPE_CHECKING:
+    from authz_service.transport.asyncio_protocol import PeerProtocol
+
+_MAX_CLOSING: Final = 64  # connections beyond the limit that may still finish
+_RESERVED_FILES: Final = 128  # file descriptors for everything else
+
+
+def connection_limit() -> int:
+    """As many connections as we serve, or fewer if the system does not let us open so many files."""
+    if sys.platform == "win32":
+        return MAX_CONNECTIONS
+    import resource  # noqa: PLC0415 - absent on Windows
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(1, min(MAX_CONNECTIONS, files - _RESERVED_FILES))
+
+
+class Peers(set["PeerProtocol"]):
+    """The connections, and the memory that they share."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+        self.memory = Memory()
+
+    def admit(self, newcomer: PeerProtocol) -> bool:
+        """Add a connection, if there is or can be room for it.
+
+        The host with the most connections gives one up, so a host that opens many cannot exclude one that opens few.
+        It gives up the one that has been silent longest, an idle one if possible. Among busy connections of one host,
+        the older ones stay.
+        """
+        if len(self) >= self._limit:
+            self._abort_oldest_closing()
+            staying = [peer for peer in self if not peer.closing]
+            if len(staying) >= self._limit and not self._displace_one(staying, newcomer):
+                return False
+        self.add(newcomer)
+        return True
+
+    def _abort_oldest_closing(self) -> None:
+        """Connections that were displaced must not add up."""
+        closing = [peer for peer in self if peer.closing]
+        if len(closing) > _MAX_CLOSING:
+            max(closing, key=attrgetter("closed_ticks")).abort()
+
+    @staticmethod
+    def _displace_one(staying: list[PeerProtocol], newcomer: PeerProtocol) -> bool:
+        hosts = Counter(peer.host for peer in (*staying, newcomer))
+        most = max(hosts.values())
+        candidates = [peer for peer in staying if hosts[peer.host] == most]
+        idle = [peer for peer in candidates if peer.idle]
+        if not idle and hosts[newcomer.host] == most:
+            return False
+        max(idle or candidates, key=attrgetter("silent")).displace()
+        return True
