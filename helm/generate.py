@@ -1,7 +1,7 @@
-"""What follows from other files: the configuration's part of the chart's schema, and a rendered example of each shape.
+"""Generates the configuration's part of the chart's schema, and a rendered example of each shape.
 
-Law: what it writes can be written again from what is committed, so a check can tell whether that was forgotten.
-It renders by Helm's own engine, without a cluster.
+The output depends only on committed files, so a test can check that it is up to date. Helm's own engine renders the
+examples, without a cluster.
 
     python helm/generate.py      (make chart)
 """
@@ -22,25 +22,25 @@ from authz_service.config.load import schema
 HELM = Path(__file__).parent
 CHART = HELM / "authz-service"
 APPLICATION = HELM / "examples" / "application"
-SHAPES = ("service", "gateway")  # the third one, sidecar, is rendered by the application's chart
+SHAPES = ("service", "gateway")  # the application's chart renders the third one, sidecar
 
 
 def files() -> dict[Path, str]:
-    """Every generated file, and what must stand in it."""
+    """Every generated file and its content."""
     rendered = {HELM / "examples" / f"{shape}.yaml": example(shape) for shape in SHAPES}
     rendered[HELM / "examples" / "sidecar.yaml"] = application()
     return {CHART / "values.schema.json": values_schema(), **rendered}
 
 
 def values_schema() -> str:
-    """The chart's schema with the configuration's own in it: a misspelt key is found before anything is installed.
+    """The chart's schema with the configuration's schema in it, so that Helm rejects a misspelled key.
 
-    What is required there is not required here: the chart asks for it itself, with a remedy.
+    Nothing in the configuration is required here, because the chart's own error messages name a remedy.
     """
     values = json.loads((CHART / "values.schema.json").read_text())
     configuration = schema()
-    ours = {name: section for name, section in values["$defs"].items() if name[0].islower()}
-    values["$defs"] = ours | configuration.pop("$defs")
+    own = {name: section for name, section in values["$defs"].items() if name[0].islower()}
+    values["$defs"] = own | configuration.pop("$defs")
     for key in ("$schema", "required"):
         del configuration[key]
     for key in ("issuers", "rules"):
@@ -50,39 +50,39 @@ def values_schema() -> str:
 
 
 def example(shape: str) -> str:
-    """A shape as its values file has it, but for the dashboard: thousands of lines, which have a file of their own."""
+    """A shape rendered with its values file, without the dashboard, which is thousands of lines in its own file."""
     values = yaml.safe_load((CHART / "values" / f"{shape}.yaml").read_text())
     values["monitoring"]["dashboard"] = {"enabled": False}
-    return as_text(render(CHART, values))
+    return as_stream(render(CHART, values))
 
 
 def application() -> str:
-    """An application's own chart, with this one as its dependency."""
+    """An application's chart, with this chart as its dependency."""
     with tempfile.TemporaryDirectory() as folder:
-        return as_text(render(with_dependency(APPLICATION, Path(folder)), {}))
+        return as_stream(render(with_dependency(APPLICATION, Path(folder)), {}))
 
 
 def with_dependency(chart: Path, folder: Path) -> Path:
-    """A copy of a chart in which its dependency is in place, as `helm dependency update` puts it there."""
+    """A copy of a chart with its dependency in charts/, as after `helm dependency update`."""
     copy = shutil.copytree(chart, folder / chart.name)
     shutil.copytree(CHART, copy / "charts" / CHART.name)
     return copy
 
 
 def render(chart: Path, values: dict[str, Any], name: str = "authz") -> dict[str, str]:
-    """Every manifest that `helm template` would print, by the template that it comes from."""
+    """Every manifest that `helm template` prints, by its template's path."""
     with helm.Chart.load(chart) as loaded:
         rendered = loaded.render(values, name=name, namespace="authz")
-    return {path: text for path, text in sorted(rendered.items()) if text.strip()}
+    return {path: manifest for path, manifest in sorted(rendered.items()) if manifest.strip()}
 
 
-def as_text(rendered: dict[str, str]) -> str:
-    """One stream of documents. The notes are for people, and left out."""
-    manifests = {path: text.strip().removeprefix("---\n") for path, text in rendered.items() if path.endswith(".yaml")}
-    return "".join(f"---\n# Source: {path}\n{text}\n" for path, text in manifests.items())
+def as_stream(rendered: dict[str, str]) -> str:
+    """All manifests as one YAML stream, without the notes."""
+    manifests = {path: each.strip().removeprefix("---\n") for path, each in rendered.items() if path.endswith(".yaml")}
+    return "".join(f"---\n# Source: {path}\n{each}\n" for path, each in manifests.items())
 
 
 if __name__ == "__main__":
-    for path, text in files().items():
-        path.write_text(text)
+    for path, content in files().items():
+        path.write_text(content)
         print(path.relative_to(HELM.parent))

@@ -25,6 +25,7 @@ _VARIANTS = [
     VariedBootstrap(
         "127.0.0.1:9191",
         8080,
+        upstream_http2=True,
         failure_mode_allow=True,
         encode_raw_headers=True,
         timeout="0.2s",

@@ -1,4 +1,4 @@
-"""Every shape of the chart, rendered by Helm's own engine and judged by Kubernetes' own schemas."""
+"""Every shape of the chart, rendered by Helm's engine and validated against the schemas of Kubernetes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SHAPES = ("service", "gateway", "sidecar")
 PODS = ("service", "gateway")
 CHART_YAML = yaml.safe_load((CHART / "Chart.yaml").read_text())
-# Everything that can be switched on, beside what a values file has.
+# Every feature that is off in a values file.
 EVERYTHING: dict[str, Any] = {
     "commonLabels": {"team": "identity"},
     "image": {"digest": "sha256:" + "0" * 64},
@@ -50,7 +50,7 @@ EVERYWHERE = EVERYTHING | {
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["as-it-stands", "everything"])
 @pytest.mark.parametrize("version", ["1.30", "1.33", NEWEST])
-def test_every_object_of_every_shape_is_what_its_api_takes(name: str, changes: dict[str, Any], version: str) -> None:
+def test_every_object_of_every_shape_is_valid(name: str, changes: dict[str, Any], version: str) -> None:
     changes = EVERYWHERE if changes and name in PODS else changes
     found = manifests(name, changes)
     assert [problem for each in found for problem in problems(each, version)] == []
@@ -66,7 +66,7 @@ def test_lint_finds_nothing(name: str, version: str, capfd: pytest.CaptureFixtur
     assert "these values contradict each other" not in capfd.readouterr().err  # lint tells of it, and goes on
 
 
-def test_what_is_generated_is_up_to_date() -> None:
+def test_generated_files_are_up_to_date() -> None:
     outdated = [path.name for path, text in files().items() if not path.exists() or path.read_text() != text]
     assert outdated == [], "run `make chart`, and look at what changed"
 
@@ -80,7 +80,7 @@ def test_chart_image_and_program_have_one_version() -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_configuration_goes_in_unchanged_and_is_one_that_the_program_takes(name: str, tmp_path: Path) -> None:
+def test_the_configuration_is_unchanged_and_valid(name: str, tmp_path: Path) -> None:
     text = one(manifests(name), "ConfigMap")["data"]["config.yaml"]
     assert yaml.safe_load(text) == shape(name)["config"]
     for file in ("tls.crt", "tls.key"):
@@ -95,7 +95,7 @@ def test_the_configuration_goes_in_unchanged_and_is_one_that_the_program_takes(n
 
 @pytest.mark.parametrize("name", PODS)
 @pytest.mark.parametrize("native", [True, False])
-def test_every_pod_keeps_the_restricted_standard_and_writes_nowhere_but_in_volumes(name: str, native: bool) -> None:  # noqa: FBT001
+def test_every_pod_meets_the_restricted_standard_and_writes_only_to_volumes(name: str, native: bool) -> None:  # noqa: FBT001
     for pod in pods(manifests(name, {"sidecar": {"native": native}})):
         spec = pod["spec"]
         assert spec["automountServiceAccountToken"] is False
@@ -112,21 +112,21 @@ def test_every_pod_keeps_the_restricted_standard_and_writes_nowhere_but_in_volum
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_every_container_of_ours_says_what_it_needs(name: str) -> None:
+def test_every_own_container_has_resource_requests(name: str) -> None:
     ours = [each for pod in pods(manifests(name)) for each in containers(pod) if each["name"] != "application"]
     assert all({"cpu", "memory"} <= set(each["resources"]["requests"]) for each in ours)
     assert all("memory" in each["resources"]["limits"] for each in ours)
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_every_mount_has_its_volume_and_every_volume_a_mount(name: str) -> None:
+def test_every_mount_has_a_volume_and_every_volume_a_mount(name: str) -> None:
     for pod in pods(manifests(name, EVERYWHERE)):
         mounted = {mount["name"] for each in containers(pod) for mount in each.get("volumeMounts", ())}
         assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_every_selector_finds_the_pods_and_every_port_is_there(name: str) -> None:
+def test_every_selector_matches_the_pods_and_every_port_exists(name: str) -> None:
     found = manifests(name, {"autoscaling": {"enabled": True}})
     pod = one(found, "Deployment")["spec"]["template"]
     ports = {port["name"]: port["containerPort"] for each in containers(pod) for port in each.get("ports", ())}
@@ -142,7 +142,7 @@ def test_every_selector_finds_the_pods_and_every_port_is_there(name: str) -> Non
     assert one(found, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == NAME
 
 
-def test_a_headless_service_stands_for_the_pods_themselves() -> None:
+def test_a_headless_service_resolves_to_the_pods() -> None:
     service = one(manifests("service", {"service": {"headless": True}}), "Service")
     assert problems(service) == []
     assert service["spec"]["clusterIP"] == "None"
@@ -153,7 +153,7 @@ UNREAD = {"monitoring": {"serviceMonitor": {"enabled": False}, "podMonitor": {"e
 
 
 def policy_of(name: str, policy: dict[str, Any] | None, **changes: Any) -> dict[str, Any]:
-    """The NetworkPolicy that a shape gets by these values for it, and its other values changed."""
+    """The NetworkPolicy of a shape with these networkPolicy values and other changes."""
     values = merged(shape(name), UNREAD | changes)
     del values["networkPolicy"]
     found = one(
@@ -165,7 +165,7 @@ def policy_of(name: str, policy: dict[str, Any] | None, **changes: Any) -> dict[
 
 
 def admitted(spec: dict[str, Any], port: int) -> list[dict[str, Any]] | str:
-    """Who gets through to a port."""
+    """The peers that may connect to a port."""
     rules = [rule for rule in spec["ingress"] or () if port in {each["port"] for each in rule["ports"]}]
     assert all(rule.get("from", "anybody") for rule in rules)  # an empty list of peers is everybody
     return "anybody" if any("from" not in rule for rule in rules) else [peer for rule in rules for peer in rule["from"]]
@@ -180,14 +180,14 @@ TEST_POD = {
 }
 
 
-def test_by_default_anybody_reaches_envoy_and_nobody_what_stands_beside_it() -> None:
+def test_by_default_the_policy_allows_all_to_envoy_and_none_to_other_ports() -> None:
     spec = policy_of("gateway", None)
     assert spec["policyTypes"] == ["Ingress"]
     assert admitted(spec, ENVOY) == "anybody"
     assert [admitted(spec, port) for port in (STATS, ADMIN, GRPC, 8080)] == [[], [], [], []]
 
 
-def test_a_network_policy_without_peers_lets_nobody_in() -> None:
+def test_a_network_policy_without_peers_allows_no_client() -> None:
     nobody: dict[str, Any] = {"enabled": True, "clients": [], "metrics": [], "egressPorts": []}
     spec = policy_of("gateway", nobody, test={"enabled": False})
     assert spec["policyTypes"] == ["Ingress", "Egress"]
@@ -195,7 +195,7 @@ def test_a_network_policy_without_peers_lets_nobody_in() -> None:
 
 
 @pytest.mark.parametrize(("name", "port"), [("service", GRPC), ("gateway", ENVOY)])
-def test_the_named_clients_get_through_and_prometheus_and_the_helm_test(name: str, port: int) -> None:
+def test_the_policy_allows_the_listed_clients_prometheus_and_the_helm_test(name: str, port: int) -> None:
     clients = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}]
     spec = policy_of(name, {"clients": clients, "metrics": MONITORING})
     assert admitted(spec, port) == [*clients, TEST_POD]
@@ -208,13 +208,13 @@ def test_the_named_clients_get_through_and_prometheus_and_the_helm_test(name: st
 @pytest.mark.parametrize(
     "limited", [{"config": {"server": {"tls": {"client_ca_file": "/etc/authz-tls/ca.crt"}}}}, {"allowAnyClient": True}]
 )
-def test_where_something_else_limits_who_asks_the_policy_guards_the_metrics_alone(limited: dict[str, Any]) -> None:
+def test_with_another_limit_on_clients_the_policy_restricts_only_the_metrics(limited: dict[str, Any]) -> None:
     spec = policy_of("service", None, **limited)
     assert admitted(spec, GRPC) == "anybody"
     assert admitted(spec, ADMIN) == []
 
 
-def test_the_services_metrics_port_is_there_for_who_reads_it_by_the_service() -> None:
+def test_the_service_has_a_metrics_port_only_for_a_service_monitor() -> None:
     def ports(changes: dict[str, Any]) -> list[str]:
         return [port["name"] for port in one(manifests("service", changes), "Service")["spec"]["ports"]]
 
@@ -224,7 +224,7 @@ def test_the_services_metrics_port_is_there_for_who_reads_it_by_the_service() ->
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("long", [{"nameOverride": "n" * 63}, {"fullnameOverride": "f" * 63}], ids=["name", "fullname"])
-def test_the_longest_names_make_no_name_or_label_that_is_too_long(name: str, long: dict[str, str]) -> None:
+def test_the_longest_names_yield_valid_names_and_labels(name: str, long: dict[str, str]) -> None:
     found = manifests(name, long)
     pod_labels = [pod["metadata"]["labels"] for pod in pods(found)]
     for each in [*(item["metadata"]["labels"] for item in found), *pod_labels]:
@@ -232,7 +232,7 @@ def test_the_longest_names_make_no_name_or_label_that_is_too_long(name: str, lon
     assert all(len(each["metadata"]["name"]) <= 63 for each in found)
 
 
-def test_the_helm_test_is_not_taken_for_one_of_the_pods() -> None:
+def test_no_selector_matches_the_helm_test_pod() -> None:
     found = manifests("service")
     test = one(found, "Pod", f"{NAME}-test")
     assert not one(found, "Service")["spec"]["selector"].items() <= test["metadata"]["labels"].items()
@@ -240,7 +240,7 @@ def test_the_helm_test_is_not_taken_for_one_of_the_pods() -> None:
 
 
 def monitors(bootstrap: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What Envoy watches, by name."""
+    """Envoy's resource monitors by name."""
     found = bootstrap["overload_manager"]["resource_monitors"]
     return {each["name"].removeprefix("envoy.resource_monitors."): each["typed_config"] for each in found}
 
@@ -249,19 +249,19 @@ def monitors(bootstrap: dict[str, Any]) -> dict[str, dict[str, Any]]:
     ("limit", "heap"),
     [("256Mi", 192 << 20), ("1Gi", 768 << 20), ("1.5Gi", 1152 << 20), ("400M", 300_000_000), (268_435_456, 192 << 20)],
 )
-def test_envoy_turns_clients_away_before_its_container_is_killed(limit: str | int, heap: int) -> None:
+def test_envoy_rejects_clients_before_its_memory_limit(limit: str | int, heap: int) -> None:
     changes = {"gateway": {"envoy": {"resources": {"limits": {"memory": limit}}}}}
     bootstrap = yaml.safe_load(one(manifests("gateway", changes), "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
     assert monitors(bootstrap)["fixed_heap"]["max_heap_size_bytes"] == heap
 
 
-def test_without_a_limit_of_memory_there_is_none_to_watch() -> None:
+def test_without_a_memory_limit_there_is_no_heap_monitor() -> None:
     changes = {"gateway": {"envoy": {"resources": {"limits": None}}}}
     bootstrap = yaml.safe_load(one(manifests("gateway", changes), "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
     assert list(monitors(bootstrap)) == ["global_downstream_max_connections"]
 
 
-def test_envoy_turns_nobody_away_before_there_are_too_many_connections() -> None:
+def test_envoy_rejects_no_client_below_its_connection_limit() -> None:
     bootstrap = yaml.safe_load(one(manifests("gateway"), "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
     most = monitors(bootstrap)["global_downstream_max_connections"]["max_active_downstream_connections"]
     clusters = {each["name"]: each for each in bootstrap["static_resources"]["clusters"]}
@@ -270,7 +270,7 @@ def test_envoy_turns_nobody_away_before_there_are_too_many_connections() -> None
         assert thresholds == dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), most)
 
 
-def test_the_helm_test_runs_where_the_pods_may() -> None:
+def test_the_helm_test_pod_has_the_node_constraints_of_the_pods() -> None:
     where = {"nodeSelector": {"pool": "edge"}, "tolerations": [{"key": "edge", "operator": "Exists"}]}
     for pod in pods(manifests("service", where)):
         assert {key: pod["spec"].get(key) for key in where} == where
@@ -279,7 +279,7 @@ def test_the_helm_test_runs_where_the_pods_may() -> None:
 PLAIN = {"config": {"server": {"tls": None}}, "tls": {"certificate": {"enabled": False}}}
 
 
-def test_readiness_asks_by_grpc_where_the_kubelet_can_and_else_by_http() -> None:
+def test_readiness_uses_grpc_if_the_kubelet_can_and_http_otherwise() -> None:
     def readiness(name: str, changes: dict[str, Any]) -> dict[str, Any]:
         (pod, _) = pods(manifests(name, changes))
         probe: dict[str, Any] = container(pod)["readinessProbe"]
@@ -291,7 +291,7 @@ def test_readiness_asks_by_grpc_where_the_kubelet_can_and_else_by_http() -> None
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_a_provider_that_is_away_restarts_nothing_for_ten_minutes(name: str) -> None:
+def test_an_unavailable_provider_restarts_no_container_for_ten_minutes(name: str) -> None:
     (pod, _) = pods(manifests(name))
     startup, liveness = container(pod)["startupProbe"], container(pod)["livenessProbe"]
     assert startup["exec"]["command"] == ["authz-service", "healthcheck", "--config", "/etc/authz-service/config.yaml"]
@@ -305,14 +305,14 @@ def checksum(name: str, changes: dict[str, Any]) -> str | None:
     return value
 
 
-def test_new_pods_come_when_the_configuration_changes_and_only_then() -> None:
+def test_only_a_configuration_change_replaces_the_pods() -> None:
     before = checksum("service", {})
     assert checksum("service", {"config": {"logging": {"level": "debug"}}}) != before
     assert checksum("service", {"replicas": 5, "podLabels": {"a": "b"}}) == before
     assert checksum("service", {"rolloutOnConfigChange": False}) is None
 
 
-def test_gateway_starts_authz_service_before_envoy_and_ends_it_after() -> None:
+def test_gateway_starts_authz_service_before_envoy_and_stops_it_after() -> None:
     (pod, _) = pods(manifests("gateway"))
     (native,) = pod["spec"]["initContainers"]
     assert (native["name"], native["restartPolicy"]) == ("authz-service", "Always")
@@ -323,14 +323,14 @@ def test_gateway_starts_authz_service_before_envoy_and_ends_it_after() -> None:
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_whatever_a_request_meets_goes_on_as_long_as_envoy_does(native: bool) -> None:  # noqa: FBT001
+def test_every_container_of_a_request_runs_as_long_as_envoy(native: bool) -> None:  # noqa: FBT001
     (pod, _) = pods(manifests("gateway", {"sidecar": {"native": native}}))
     told_at_once = pod["spec"]["containers"]
     assert len(told_at_once) == (2 if native else 3)
     assert [each["lifecycle"] for each in told_at_once] == [{"preStop": {"sleep": {"seconds": 5}}}] * len(told_at_once)
 
 
-def test_gateway_gives_the_certificate_to_envoy_alone() -> None:
+def test_gateway_mounts_the_certificate_into_envoy_only() -> None:
     found = manifests("gateway", {"tls": {"existingSecret": "shop-tls"}})
     pod = one(found, "Deployment")["spec"]["template"]
     mounts = {each["name"]: {mount["name"] for mount in each.get("volumeMounts", ())} for each in containers(pod)}
@@ -339,7 +339,7 @@ def test_gateway_gives_the_certificate_to_envoy_alone() -> None:
     assert (port["name"], port["port"]) == ("https", 443)
 
 
-def test_secrets_come_from_existing_secrets_and_stand_nowhere_else() -> None:
+def test_secrets_are_mounted_from_existing_secrets_only() -> None:
     found = manifests("service", EVERYWHERE)
     assert not [each for each in found if each["kind"] == "Secret"]
     pod = one(found, "Deployment")["spec"]["template"]
@@ -349,7 +349,7 @@ def test_secrets_come_from_existing_secrets_and_stand_nowhere_else() -> None:
     assert volume["secret"] == {"secretName": "authz-introspection"}
 
 
-def test_the_certificate_is_good_for_the_service_and_lands_where_the_pods_look() -> None:
+def test_the_certificate_names_the_service_and_its_secret_is_mounted() -> None:
     found = manifests("service")
     certificate = one(found, "Certificate")["spec"]
     assert f"{NAME}.authz.svc" in certificate["dnsNames"]
@@ -367,7 +367,7 @@ def alerts(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
 
 
-def test_the_alerts_and_the_dashboard_are_those_of_the_files() -> None:
+def test_the_alerts_and_the_dashboard_come_from_their_files() -> None:
     found = manifests("service")
     groups = yaml.safe_load((CHART / "alerts" / "authz-service.yaml").read_text())["groups"]
     assert one(found, "PrometheusRule")["spec"]["groups"] == groups
@@ -377,7 +377,7 @@ def test_the_alerts_and_the_dashboard_are_those_of_the_files() -> None:
     assert json.loads(dashboard["data"]["authz-service.json"]) == written
 
 
-def test_alerts_get_labels_and_can_be_left_out() -> None:
+def test_alerts_can_be_labeled_and_disabled() -> None:
     name, *others = alerts(manifests("service"))
     changes = {"monitoring": {"prometheusRule": {"alertLabels": {"team": "identity"}, "disabled": [name]}}}
     found = alerts(manifests("service", changes))
@@ -386,48 +386,51 @@ def test_alerts_get_labels_and_can_be_left_out() -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_notes_say_what_to_do_next(name: str) -> None:
+def test_the_notes_describe_the_next_steps(name: str) -> None:
     text = notes(name)
     assert "helm test authz" in text
     assert "explain --config" in text
     assert "{{" not in text
 
 
-ASKED = {"issuer": "https://idp.example.com/", "introspection": {"client_id": "api", "client_secret_file": "/secret"}}
+OPAQUE = {
+    "issuer": "https://idp.example.com/",
+    "introspection": {"client_id": "api", "client_secret_file": "/secret"},
+}
 
 
 @pytest.mark.parametrize(
     ("name", "changes", "warning"),
     [
-        ("gateway", {"networkPolicy": {"enabled": False}}, "go around Envoy"),
-        ("gateway", {"networkPolicy": {"enabled": False}}, "every pod of the cluster reaches the metrics, port 9192"),
+        ("gateway", {"networkPolicy": {"enabled": False}}, "bypass Envoy"),
+        ("gateway", {"networkPolicy": {"enabled": False}}, "can read the metrics on port 9192"),
         ("gateway", {"monitoring": {"podMonitor": {"enabled": False}}, "networkPolicy": {"metrics": None}},
-         "name Prometheus in networkPolicy.metrics"),
-        ("gateway", {"gateway": {"envoy": {"failureModeAllow": True}}}, "every request goes through unasked"),
-        ("service", {"allowAnyClient": True}, "whoever reaches port 9191 learns which tokens are good"),
+         "add Prometheus to networkPolicy.metrics"),
+        ("gateway", {"gateway": {"envoy": {"failureModeAllow": True}}}, "every request passes without authorization"),
+        ("service", {"allowAnyClient": True}, "that can reach port 9191 can probe which tokens are valid"),
         ("service", PLAIN, "in plain text"),
-        ("sidecar", {"config": {"server": {"grpc_address": "0.0.0.0:9191"}}}, "every pod of the cluster can ask"),
-        ("sidecar", {"monitoring": {"podMonitor": {"enabled": False}}}, "Nobody reads its metrics"),
+        ("sidecar", {"config": {"server": {"grpc_address": "0.0.0.0:9191"}}}, "every pod in the cluster can call"),
+        ("sidecar", {"monitoring": {"podMonitor": {"enabled": False}}}, "Prometheus does not scrape its metrics"),
         ("service", {"config": {"server": {"workers": 4}}}, "4 workers need about 704Mi"),
         ("service", {"config": {"token_cache": {"max_bytes": "129MiB"}}}, "need about 257Mi"),
         ("service", {"config": {"token_cache": {"max_bytes": "1GiB"}}}, "need about 1152Mi"),
-        ("service", {"config": {"issuers": [ASKED, ASKED], "token_cache": {"max_bytes": "43MiB"}}}, "need about 257Mi"),
+        ("service", {"config": {"issuers": [OPAQUE] * 2, "token_cache": {"max_bytes": "43MiB"}}}, "need about 257Mi"),
         ("service", {"resources": {"limits": {"memory": "159Mi"}}}, "need about 160Mi"),
-        ("service", {"service": {"type": "LoadBalancer"}}, "can try tokens on it and read the metrics"),
+        ("service", {"service": {"type": "LoadBalancer"}}, "can probe tokens and read the metrics"),
     ],
 )  # fmt: skip
-def test_the_notes_warn_of_what_is_legal_and_dangerous(name: str, changes: dict[str, Any], warning: str) -> None:
+def test_the_notes_warn_about_valid_but_dangerous_values(name: str, changes: dict[str, Any], warning: str) -> None:
     assert warning in notes(name, changes)
     assert warning not in notes(name)
 
 
 @pytest.mark.parametrize("limits", [{"memory": "704Mi"}, {"memory": "1Gi"}, {"memory": "1G"}, {"memory": None}, None])
-def test_the_notes_do_not_warn_of_a_limit_that_is_enough_or_not_there(limits: dict[str, str | None] | None) -> None:
+def test_the_notes_do_not_warn_about_a_sufficient_or_absent_memory_limit(limits: dict[str, str | None] | None) -> None:
     text = notes("service", {"config": {"server": {"workers": 4}}, "resources": {"limits": limits}})
     assert "resources.limits.memory" not in text
 
 
-def test_every_file_that_the_notes_name_exists() -> None:
+def test_every_file_in_the_notes_exists() -> None:
     for name in SHAPES:
         for file in re.findall(r"\b(?:docs|helm)/[\w/.-]+\w", notes(name)):
             assert (CHART.parent.parent / file).exists(), file

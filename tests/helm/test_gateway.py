@@ -1,4 +1,4 @@
-"""The shape gateway as it runs: its bootstrap in the real Envoy, its configuration in the real sidecar."""
+"""Shape gateway: its bootstrap in the real Envoy, and its configuration in the real sidecar."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def provider() -> AsyncIterator[IdentityProvider]:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def envoy(provider: IdentityProvider, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningEnvoy]:
-    """The pod: application, sidecar and Envoy, as the chart configures them but for addresses and the issuer."""
+    """The pod's application, sidecar and Envoy, configured by the chart except for addresses and the issuer."""
     folder = tmp_path_factory.mktemp("gateway")
     found = manifests("gateway", changes(provider.issuer, folder))
     config = folder / "config.yaml"
@@ -62,7 +62,7 @@ async def through(envoy: RunningEnvoy, sample: Sample) -> SampleResult:
         return await send(session, envoy.ports["http"], sample)
 
 
-async def test_only_who_may_reaches_the_application(envoy: RunningEnvoy, provider: IdentityProvider) -> None:
+async def test_only_authorized_requests_reach_the_application(envoy: RunningEnvoy, provider: IdentityProvider) -> None:
     reader, payer = provider.access_token(scope="orders"), provider.access_token(scope="billing")
     for sample in (
         Sample("no token", "/v1/orders", 401, "missing_token", error=""),
@@ -74,11 +74,11 @@ async def test_only_who_may_reaches_the_application(envoy: RunningEnvoy, provide
         Sample("too little", "/billing/9", 403, "insufficient_scope", reader, error="insufficient_scope"),
         Sample("no rule", "/v2/orders", 403, "no_rule", reader),
     ):
-        outcome = await through(envoy, sample)
-        assert outcome.is_expected(sample), (sample.title, outcome)
+        result = await through(envoy, sample)
+        assert result.is_expected(sample), (sample.title, result)
 
 
-async def test_what_could_be_read_in_two_ways_is_refused_or_read_in_one(envoy: RunningEnvoy) -> None:
+async def test_an_ambiguous_request_is_rejected_or_normalized(envoy: RunningEnvoy) -> None:
     for path, headers, status in (
         ("/v1%2forders", {}, 400),
         ("/healthz%5c..", {}, 400),
@@ -86,11 +86,11 @@ async def test_what_could_be_read_in_two_ways_is_refused_or_read_in_one(envoy: R
         ("/x/../healthz", {}, 200),
         ("//healthz", {}, 200),
     ):
-        outcome = await through(envoy, Sample(path, path, status, "", headers=headers))
-        assert outcome.status == status, path
+        result = await through(envoy, Sample(path, path, status, "", headers=headers))
+        assert result.status == status, path
 
 
-async def test_the_kubelet_and_prometheus_see_two_paths_and_nothing_else_of_the_admin_interface(
+async def test_the_stats_listener_serves_two_admin_paths_only(
     envoy: RunningEnvoy,
 ) -> None:
     async def status(path: str) -> int:
@@ -102,40 +102,40 @@ async def test_the_kubelet_and_prometheus_see_two_paths_and_nothing_else_of_the_
     assert [await status(path) for path in ("/", "/config_dump", "/quitquitquit", "/stats")] == [404] * 4
 
 
-async def test_the_access_log_tells_the_decision_and_no_secret(envoy: RunningEnvoy, provider: IdentityProvider) -> None:
+async def test_the_access_log_has_the_decision_and_no_secret(envoy: RunningEnvoy, provider: IdentityProvider) -> None:
     token = provider.access_token(scope="orders")
     await through(envoy, Sample("query", "/v1/orders?key=secret", 200, "", token))
-    told = await envoy.logged('"decision":"allow"', '"path":"/v1/orders"')
-    assert (told["decision"], told["reason"], told["subject"], told["client_id"]) == (
+    line = await envoy.logged('"decision":"allow"', '"path":"/v1/orders"')
+    assert (line["decision"], line["reason"], line["subject"], line["client_id"]) == (
         "allow",
         "ok",
         "alice",
         "demo-app",
     )
-    assert (told["path"], told["status"]) == ("/v1/orders", 200)
+    assert (line["path"], line["status"]) == ("/v1/orders", 200)
     assert "secret" not in envoy.log.read_text()
     assert token not in envoy.log.read_text()
 
 
 async def test_the_helm_test_passes(envoy: RunningEnvoy) -> None:
     url = f"http://127.0.0.1:{envoy.ports['http']}"
-    said = await request(url, "GET", "authz-service.test", "/v1/orders", "missing_token")
-    assert said == (0, "GET authz-service.test/v1/orders: status 401, reason missing_token\n")
+    result = await request(url, "GET", "authz-service.test", "/v1/orders", "missing_token")
+    assert result == (0, "GET authz-service.test/v1/orders: status 401, reason missing_token\n")
 
 
-async def test_websockets_pass_with_a_token_alone(envoy: RunningEnvoy, provider: IdentityProvider) -> None:
+async def test_a_websocket_requires_a_token(envoy: RunningEnvoy, provider: IdentityProvider) -> None:
     url = f"http://127.0.0.1:{envoy.ports['http']}/v1/updates"
     headers = {"Authorization": f"Bearer {provider.access_token(scope='orders')}"}
     async with aiohttp.ClientSession() as session:
-        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as error:
             await session.ws_connect(url)
-        assert refused.value.status == 401
+        assert error.value.status == 401
         async with session.ws_connect(url, headers=headers) as socket:
             await socket.send_str("hello")
             assert await socket.receive_str() == "alice: hello"
 
 
-async def test_an_upgrade_does_not_make_a_later_proxy_take_the_identity_away(
+async def test_an_upgrade_does_not_make_a_later_proxy_remove_the_identity(
     envoy: RunningEnvoy, provider: IdentityProvider
 ) -> None:
     token = provider.access_token(scope="orders")
@@ -155,17 +155,17 @@ async def test_an_upgrade_does_not_make_a_later_proxy_take_the_identity_away(
     assert (await answer("Upgrade, x-auth-subject", "/healthz")).startswith(b"HTTP/1.1 400")
 
 
-async def test_what_follows_an_upgrade_that_was_not_granted_is_no_request_of_its_own(envoy: RunningEnvoy) -> None:
+async def test_data_after_a_rejected_upgrade_is_not_a_request(envoy: RunningEnvoy) -> None:
     head = "GET {} HTTP/1.1\r\nhost: shop\r\n{}\r\n"
     upgrade = head.format("/healthz", "connection: upgrade\r\nupgrade: websocket\r\n")
     smuggled = head.format("/v1/orders", "x-auth-subject: admin\r\n")
-    for apart in (False, True):
+    for separately in (False, True):
         reader, writer = await asyncio.open_connection("127.0.0.1", envoy.ports["http"])
-        writer.write((upgrade if apart else upgrade + smuggled).encode())
+        writer.write((upgrade if separately else upgrade + smuggled).encode())
         answer = await reader.readuntil(b"\r\n\r\n")
-        assert answer.startswith(b"HTTP/1.1 200")  # by an application that knows no upgrade
+        assert answer.startswith(b"HTTP/1.1 200")  # from an application that ignores the upgrade
         with contextlib.suppress(ConnectionError):  # Envoy may have closed it already
-            if apart:
+            if separately:
                 writer.write(smuggled.encode())
             answer += await reader.read()
         writer.close()
@@ -173,12 +173,12 @@ async def test_what_follows_an_upgrade_that_was_not_granted_is_no_request_of_its
         assert b"/v1/orders" not in answer
 
 
-async def test_no_header_names_another_path_or_method_to_the_application(envoy: RunningEnvoy) -> None:
+async def test_no_header_overrides_the_path_or_method_in_the_application(envoy: RunningEnvoy) -> None:
     names = ("x-original-url", "x-rewrite-url", "x-envoy-original-path", "x-http-method", "x-http-method-override")
     sent = dict.fromkeys((*names, "x-method-override"), "DELETE /admin")
     sample = Sample("others", "/healthz", 200, "", headers=sent, upstream=dict.fromkeys(sent))
-    outcome = await through(envoy, sample)
-    assert outcome.is_expected(sample), outcome
+    result = await through(envoy, sample)
+    assert result.is_expected(sample), result
 
 
 async def test_no_trailer_reaches_the_application(provider: IdentityProvider, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ async def test_no_trailer_reaches_the_application(provider: IdentityProvider, tm
                 assert (received.headers.get("x-auth-subject"), received.body, received.trailers) == (subject, b"x", {})
 
 
-async def test_requests_that_do_not_end_make_envoy_turn_clients_away_before_it_is_killed(tmp_path: Path) -> None:
+async def test_endless_requests_make_envoy_reject_clients_before_it_is_killed(tmp_path: Path) -> None:
     limit = {"gateway": {"envoy": {"resources": {"limits": {"memory": "64Mi"}}}}}
     found = manifests("gateway", merged(changes("http://127.0.0.1:9", tmp_path), limit))
     bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
@@ -238,17 +238,17 @@ async def test_requests_that_do_not_end_make_envoy_turn_clients_away_before_it_i
                 await asyncio.sleep(0.05)
 
 
-async def test_nobody_gets_in_while_the_sidecar_is_away(tmp_path: Path) -> None:
+async def test_every_request_is_denied_while_the_sidecar_is_unavailable(tmp_path: Path) -> None:
     found = manifests("gateway", changes("http://127.0.0.1:9", tmp_path))
     bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
     async with echo() as port:
         places = {"application": loopback(port), "admin": pipe(tmp_path / "admin.sock")}
         async with running_envoy(moved(bootstrap, places), tmp_path) as envoy:
-            outcome = await through(envoy, Sample("public", "/healthz", 503, ""))
-    assert outcome.status == 503
+            result = await through(envoy, Sample("public", "/healthz", 503, ""))
+    assert result.status == 503
 
 
-async def test_nobody_becomes_somebody_by_a_header_while_every_request_is_let_through(tmp_path: Path) -> None:
+async def test_identity_headers_cannot_be_spoofed_with_failure_mode_allow(tmp_path: Path) -> None:
     spoofed = {"x-auth-subject": "admin", "x-tenant": "acme"}
     for headers in (None, {"x-auth-subject": "sub", "x-tenant": "tenant"}):
         open_gateway = {"gateway": {"envoy": {"failureModeAllow": True}}}
@@ -258,12 +258,12 @@ async def test_nobody_becomes_somebody_by_a_header_while_every_request_is_let_th
         expected = {"x-auth-subject": None} | ({"x-tenant": None} if headers else {"x-tenant": "acme"})
         async with echo() as port, running_envoy(moved(bootstrap, {"application": loopback(port)}), tmp_path) as envoy:
             sample = Sample("spoofed", "/v1/orders", 200, "", headers=spoofed, upstream=expected)
-            outcome = await through(envoy, sample)
-            assert outcome.is_expected(sample), outcome
+            result = await through(envoy, sample)
+            assert result.is_expected(sample), result
 
 
 def mounted(folder: Path, version: str, certificate: trustme.LeafCert) -> None:
-    """A Secret, as Kubernetes mounts it and swaps it for a newer one."""
+    """A mounted Secret that is updated as Kubernetes does it, by swapping a symlink."""
     (folder / version).mkdir(parents=True)
     TlsFiles(folder / version, certificate)
     (folder / "..new").symlink_to(version)
@@ -273,7 +273,7 @@ def mounted(folder: Path, version: str, certificate: trustme.LeafCert) -> None:
             (folder / file).symlink_to(f"..data/{file}")
 
 
-async def test_envoy_serves_the_certificate_and_takes_over_a_renewed_one(tmp_path: Path) -> None:
+async def test_envoy_serves_a_renewed_certificate(tmp_path: Path) -> None:
     old, new, secret = trustme.CA(), trustme.CA(), tmp_path / "authz-tls"
     found = manifests("gateway", changes("http://127.0.0.1:9", tmp_path) | {"tls": {"existingSecret": "shop-tls"}})
     files = one(found, "ConfigMap", f"{NAME}-envoy")["data"]
@@ -302,7 +302,7 @@ async def test_envoy_serves_the_certificate_and_takes_over_a_renewed_one(tmp_pat
                 await asyncio.sleep(0.05)
 
 
-async def test_the_arguments_of_the_container_are_those_that_envoy_takes(tmp_path: Path) -> None:
+async def test_envoy_accepts_the_arguments_of_the_container(tmp_path: Path) -> None:
     found = manifests("gateway", changes("http://127.0.0.1:9", tmp_path))
     config = tmp_path / "envoy.yaml"
     config.write_text(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])

@@ -1,4 +1,4 @@
-"""`helm test`: the script that sends one real request."""
+"""`helm test`: the script that sends one request."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ RULES = [
 
 
 @asynccontextmanager
-async def asked(folder: Path, tls: dict[str, str] | None = None) -> AsyncIterator[str]:
-    """The address of a real sidecar."""
+async def running_sidecar(folder: Path, tls: dict[str, str] | None = None) -> AsyncIterator[str]:
+    """The gRPC address of a real sidecar."""
     config = folder / "config.yaml"
     async with IdentityProvider() as provider:
         settings = {
@@ -43,24 +43,27 @@ async def asked(folder: Path, tls: dict[str, str] | None = None) -> AsyncIterato
             yield f"localhost:{listening['grpc_port']}"
 
 
-async def test_it_asks_as_envoy_does_and_expects_a_decision(tmp_path: Path) -> None:
-    async with asked(tmp_path) as address:
+async def test_it_calls_check_and_reports_the_decision(tmp_path: Path) -> None:
+    async with running_sidecar(tmp_path) as address:
         url = f"grpc://{address}"
         denied = await request(url, "GET", "api.demo", "/reports", "missing_token")
         assert denied == (0, "GET api.demo/reports: denied with 401, reason missing_token\n")
         assert await request(url, "GET", "api.demo", "/news", "") == (0, "GET api.demo/news: allowed, reason public\n")
-        status, said = await request(url, "GET", "api.demo", "/news", "missing_token")
-        assert (status, said.splitlines()[-1]) == (1, "FAILED: expected the reason missing_token")
+        status, output = await request(url, "GET", "api.demo", "/news", "missing_token")
+        assert (status, output.splitlines()[-1]) == (1, "FAILED: expected reason missing_token")
 
 
 @pytest.mark.parametrize("mutual", [False, True])
-async def test_it_trusts_the_certificates_authority_and_shows_its_own(tmp_path: Path, mutual: bool) -> None:  # noqa: FBT001
+async def test_it_trusts_the_mounted_authority_and_presents_the_mounted_certificate(
+    tmp_path: Path,
+    mutual: bool,  # noqa: FBT001
+) -> None:
     authority = trustme.CA()
     files = TlsFiles(tmp_path, authority.issue_cert("localhost"), authority)
     tls = {"certificate_file": str(files.certificate), "key_file": str(files.key)}
-    async with asked(tmp_path, tls | ({"client_ca_file": str(files.client_ca)} if mutual else {})) as address:
-        answer = await request(f"grpcs://{address}", "GET", "api.demo", "/reports", "missing_token", str(tmp_path))
-        assert answer == (0, "GET api.demo/reports: denied with 401, reason missing_token\n")
+    async with running_sidecar(tmp_path, tls | ({"client_ca_file": str(files.client_ca)} if mutual else {})) as address:
+        result = await request(f"grpcs://{address}", "GET", "api.demo", "/reports", "missing_token", str(tmp_path))
+        assert result == (0, "GET api.demo/reports: denied with 401, reason missing_token\n")
 
 
 @asynccontextmanager
@@ -85,30 +88,33 @@ async def proxied(certificate: trustme.LeafCert) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("with_authority", [True, False])
-async def test_a_proxys_certificate_is_for_the_name_that_clients_know(tmp_path: Path, with_authority: bool) -> None:  # noqa: FBT001
+async def test_a_proxys_certificate_may_have_another_name_but_not_another_authority(
+    tmp_path: Path,
+    with_authority: bool,  # noqa: FBT001
+) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("shop.example.com")
     TlsFiles(tmp_path, certificate, authority if with_authority else None)
     async with proxied(certificate) as url:
-        answer = await request(url, "GET", "shop.example.com", "/orders", "missing_token", str(tmp_path))
-        assert answer == (0, "GET shop.example.com/orders: status 401, reason missing_token\n")
+        result = await request(url, "GET", "shop.example.com", "/orders", "missing_token", str(tmp_path))
+        assert result == (0, "GET shop.example.com/orders: status 401, reason missing_token\n")
     async with proxied(trustme.CA().issue_cert("shop.example.com")) as url:
         assert (await request(url, "GET", "shop.example.com", "/orders", "", str(tmp_path)))[0] == 1
 
 
-async def test_without_a_mounted_certificate_whom_everybody_trusts_is_trusted(
+async def test_without_a_mounted_certificate_the_system_trust_store_applies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "everybody.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "everybody.pem"))
+    authority.cert_pem.write_to_path(tmp_path / "system.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))
     for name, status in (("localhost", 0), ("shop.example.com", 1)):
         async with proxied(authority.issue_cert(name)) as url:
-            answer = await request(url, "GET", "shop", "/orders", "missing_token", str(tmp_path / "none"))
-            assert answer[0] == status, name
+            result = await request(url, "GET", "shop", "/orders", "missing_token", str(tmp_path / "none"))
+            assert result[0] == status, name
 
 
-def test_the_pod_sends_it_to_the_service_by_the_name_in_its_certificate() -> None:
+def test_the_pod_connects_to_the_service_by_a_name_in_its_certificate() -> None:
     found = manifests("service")
     (container,) = one(found, "Pod", f"{NAME}-test")["spec"]["containers"]
     url, *rest = container["args"]

@@ -1,4 +1,4 @@
-"""The named templates, as an application's own chart includes them."""
+"""The named templates in an application's own chart."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SOCKET = {"config": {"server": {"grpc_address": "unix:/run/authz/authz.sock"}}}
 
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("changes", [{}, SOCKET], ids=["loopback", "socket"])
-def test_every_object_is_what_its_api_takes(chart: Path, changes: dict[str, Any], native: bool) -> None:  # noqa: FBT001
+def test_every_object_is_valid(chart: Path, changes: dict[str, Any], native: bool) -> None:  # noqa: FBT001
     found = application(chart, changes | {"sidecar": {"native": native}})
     assert [problem for each in found for problem in problems(each)] == []
 
@@ -49,7 +49,7 @@ def test_the_container_is_native_or_plain(chart: Path) -> None:
     assert "restartPolicy" not in plain["containers"][1]
 
 
-def test_the_pod_has_what_the_rest_looks_for(chart: Path) -> None:
+def test_the_pod_monitor_and_the_config_map_match_the_pod(chart: Path) -> None:
     found = application(chart, {})
     pod = pod_of(found)
     assert one(found, "PodMonitor")["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
@@ -92,43 +92,43 @@ def test_a_socket_gets_a_volume_that_the_proxy_can_mount(chart: Path) -> None:
     assert pod["spec"]["securityContext"]["fsGroup"] == 65532  # the group of the socket, which has mode 0660
 
 
-def test_the_applications_own_policy_lets_prometheus_in_and_nobody_else_to_the_metrics(chart: Path) -> None:
+def test_the_applications_own_policy_allows_only_prometheus_to_the_metrics(chart: Path) -> None:
     found = application(chart, {})
     (pods_port,) = [port for port in container(pod_of(found))["ports"] if port["name"] == "authz-metrics"]
     calls, metrics = one(found, "NetworkPolicy", "shop")["spec"]["ingress"]
     assert calls == {"ports": [{"protocol": "TCP", "port": "http"}]}
     assert metrics["ports"] == [{"protocol": "TCP", "port": pods_port["containerPort"]}]
     assert metrics["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
-    unread = application(chart, {"networkPolicy": {"metrics": []}})
-    assert one(unread, "NetworkPolicy", "shop")["spec"]["ingress"] == [calls]
+    without_prometheus = application(chart, {"networkPolicy": {"metrics": []}})
+    assert one(without_prometheus, "NetworkPolicy", "shop")["spec"]["ingress"] == [calls]
 
 
-def test_an_alias_is_passed_by_its_context(chart: Path) -> None:
+def test_with_an_alias_the_templates_take_the_subcharts_context(chart: Path) -> None:
     definition = yaml.safe_load((chart / "Chart.yaml").read_text())
     definition["dependencies"][0]["alias"] = "guard"
     (chart / "Chart.yaml").write_text(yaml.safe_dump(definition))
     template, values = chart / "templates" / "deployment.yaml", chart / "values.yaml"
     values.write_text(values.read_text().replace("authz-service:\n", "guard:\n"))
-    with pytest.raises(helm.HelmRenderError, match="with an alias, include it with"):
+    with pytest.raises(helm.HelmRenderError, match="if the dependency has an alias, pass"):
         render(chart, {})
     template.write_text(template.read_text().replace('sidecar.labels" .', 'sidecar.labels" (index .Subcharts "guard")'))
     policy = chart / "templates" / "networkpolicy.yaml"
     policy.write_text(policy.read_text().replace('metricsIngress" .', 'metricsIngress" (index .Subcharts "guard")'))
     for part in ("annotations", "podSecurityContext", "initContainers", "containers", "volumes"):
-        text = template.read_text()
-        template.write_text(text.replace(f'sidecar.{part}" .', f'sidecar.{part}" (index .Subcharts "guard")'))
+        source = template.read_text()
+        template.write_text(source.replace(f'sidecar.{part}" .', f'sidecar.{part}" (index .Subcharts "guard")'))
     found = in_order(render(chart, {}))
     assert container(pod_of(found))["name"] == "authz-service"
     assert one(found, "ConfigMap", "authz-guard")
 
 
-def test_another_shape_is_refused_in_an_applications_pod(chart: Path) -> None:
+def test_another_shape_is_rejected_in_an_applications_pod(chart: Path) -> None:
     server = {"grpc_address": "0.0.0.0:9191"}
     changes = {"shape": "service", "allowAnyClient": True, "config": {"server": server}, "test": {"url": ""}}
     with pytest.raises(helm.HelmRenderError, match=r"set authz-service\.shape to sidecar"):
         application(chart, changes)
 
 
-def test_the_values_file_of_the_shape_fits_the_example(chart: Path) -> None:
+def test_the_values_file_works_alone_and_in_the_example(chart: Path) -> None:
     assert application(chart, shape("sidecar"))
     assert one(in_order(render(CHART, shape("sidecar"))), "ConfigMap", NAME)

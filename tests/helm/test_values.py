@@ -1,4 +1,4 @@
-"""What the values refuse: by the schema what is unknown, by the templates what contradicts itself."""
+"""The schema rejects unknown values, and the templates reject contradictory ones."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def server(**settings: object) -> dict[str, Any]:
         (server(check_deadline="1 second"), "/config/server/check_deadline"),
     ],
 )
-def test_the_schema_refuses_what_it_does_not_know_and_names_the_place(changes: dict[str, Any], place: str) -> None:
-    with pytest.raises(helm.HelmValuesError) as refused:
+def test_the_schema_rejects_an_unknown_or_malformed_value_with_its_path(changes: dict[str, Any], place: str) -> None:
+    with pytest.raises(helm.HelmValuesError) as error:
         manifests("service", changes)
-    assert place in str(refused.value)
+    assert place in str(error.value)
 
 
-# What Kubernetes defines, which its own schemas judge.
+# Values that Kubernetes defines, and that its own schemas validate.
 KUBERNETES = frozenset({
     "global", "behavior", "extraEgress", "env", "envFrom", "volumeMounts", "startupProbe", "readinessProbe",
     "livenessProbe", "securityContext", "affinity", "tolerations", "extraEnv", "extraVolumes", "extraVolumeMounts",
@@ -59,25 +59,25 @@ KUBERNETES = frozenset({
 })  # fmt: skip
 
 
-def open_places(schema: dict[str, Any], where: str) -> Iterator[str]:
-    """Objects in which any key would go through."""
+def open_objects(schema: dict[str, Any], where: str) -> Iterator[str]:
+    """The paths of objects that accept any key."""
     if schema.get("type") == "object" and "additionalProperties" not in schema:
         yield where
     for key, member in schema.get("properties", {}).items():
         if key not in KUBERNETES:
-            yield from open_places(member, f"{where}.{key}")
+            yield from open_objects(member, f"{where}.{key}")
     for key in ("items", "additionalProperties"):
         if isinstance(schema.get(key), dict):
-            yield from open_places(schema[key], f"{where}.{key}")
+            yield from open_objects(schema[key], f"{where}.{key}")
 
 
-def test_no_place_in_the_schema_lets_an_unknown_key_through() -> None:
+def test_no_object_in_the_schema_accepts_an_unknown_key() -> None:
     parts = {"values": SCHEMA, **SCHEMA["$defs"]}
-    assert [place for name, part in parts.items() for place in open_places(part, name)] == []
+    assert [place for name, part in parts.items() for place in open_objects(part, name)] == []
 
 
 def undocumented(values: Any, schema: dict[str, Any], where: str) -> Iterator[str]:
-    """Keys that the schema knows and values.yaml does not show."""
+    """Keys of the schema that values.yaml does not list."""
     schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
     for key, member in schema.get("properties", {}).items():
         if not isinstance(values, dict) or key not in values:
@@ -86,24 +86,24 @@ def undocumented(values: Any, schema: dict[str, Any], where: str) -> Iterator[st
             yield from undocumented(values[key], member, f"{where}{key}.")
 
 
-def test_every_value_stands_in_values_yaml() -> None:
+def test_values_yaml_lists_every_value() -> None:
     missing = [
         place
         for place in undocumented(DEFAULTS, SCHEMA, "")
         if not place.startswith(("config.", "probes.", "resources.", "gateway.envoy.resources."))
     ]
-    assert missing == ["global", "enabled"]  # Helm's own, and the application's chart's
+    assert missing == ["global", "enabled"]  # Helm's own `global`; `enabled` belongs to the parent chart
 
 
-def test_the_defaults_alone_are_refused_with_what_is_missing() -> None:
-    with pytest.raises(helm.HelmRenderError) as refused:
+def test_the_defaults_alone_are_rejected_with_the_missing_values() -> None:
+    with pytest.raises(helm.HelmRenderError) as error:
         render(CHART, {})
-    assert "config.issuers is missing" in str(refused.value)
-    assert "config.rules is missing" in str(refused.value)
+    assert "config.issuers is missing" in str(error.value)
+    assert "config.rules is missing" in str(error.value)
 
 
 NAMED = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}
-EVERYBODY: list[list[dict[str, Any]]] = [
+ALL_PEERS: list[list[dict[str, Any]]] = [
     [{"namespaceSelector": {}}],
     [NAMED, {"namespaceSelector": {"matchLabels": {}}, "podSelector": {}}],
     [{"namespaceSelector": {"matchExpressions": []}, "podSelector": {"matchLabels": {}}}],
@@ -116,7 +116,7 @@ EVERYBODY: list[list[dict[str, Any]]] = [
     "peers",
     [
         [NAMED],
-        [{"podSelector": {}}],  # of its own namespace
+        [{"podSelector": {}}],  # all pods of the release's namespace
         [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"istio": "ingressgateway"}}}],
         [NAMED | {"podSelector": {"matchExpressions": [{"key": "edge", "operator": "Exists"}]}}],
         [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
@@ -130,8 +130,10 @@ def test_named_clients_are_enough_for_a_service(peers: list[dict[str, Any]]) -> 
 @pytest.mark.parametrize(
     "limited", [{"config": {"server": {"tls": {"client_ca_file": "/etc/authz-tls/ca.crt"}}}}, {"allowAnyClient": True}]
 )
-@pytest.mark.parametrize("policy", [{"enabled": False}, {"clients": None}, {"clients": EVERYBODY[0]}])
-def test_so_is_another_limit_on_who_asks(limited: dict[str, Any], policy: dict[str, Any]) -> None:
+@pytest.mark.parametrize("policy", [{"enabled": False}, {"clients": None}, {"clients": ALL_PEERS[0]}])
+def test_client_certificates_or_allow_any_client_are_enough_for_a_service(
+    limited: dict[str, Any], policy: dict[str, Any]
+) -> None:
     assert manifests("service", limited | {"networkPolicy": policy})
 
 
@@ -147,16 +149,16 @@ SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca
         ("service", server(grpc_address="[::1]:9191"), "set it to 0.0.0.0:9191"),
         ("service", server(grpc_address="unix:/run/authz/authz.sock"), "set it to 0.0.0.0:9191"),
         ("service", server(admin_address="localhost:9192"), "set it to 0.0.0.0:9192"),
-        ("service", server(admin_address="0.0.0.0:9191"), "set one of them to another"),
+        ("service", server(admin_address="0.0.0.0:9191"), "change one of them"),
         ("service", server(tls=None), "add config: {server: {tls: {certificate_file: /etc/authz-tls/tls.crt"),
         ("service", {"tls": {"certificate": {"enabled": False}}}, "set tls.existingSecret"),
         ("service", {"tls": {"existingSecret": "mine"}}, "keep one"),
-        ("service", {"tls": {"certificate": {"issuerRef": {"name": ""}}}}, "say who signs it"),
-        ("service", {"config": {"issuers": []}}, "name whose access tokens are accepted"),
-        ("service", {"config": {"rules": []}}, "without a rule nobody gets in"),
-        ("service", {"config": {"issuers": [SNAPSHOT]}}, "write /var/lib/authz-service/keys.json"),
+        ("service", {"tls": {"certificate": {"issuerRef": {"name": ""}}}}, "set the issuer that signs it"),
+        ("service", {"config": {"issuers": []}}, "add the issuers whose access tokens are accepted"),
+        ("service", {"config": {"rules": []}}, "without a rule every request is denied"),
+        ("service", {"config": {"issuers": [SNAPSHOT]}}, "set it to /var/lib/authz-service/keys.json"),
         ("service", {"config": {"issuers": [SECRET]}}, "add secrets: [{name: ca, secretName: the-secret}]"),
-        ("service", {"secrets": [{"name": "a", "secretName": "b"}] * 2}, "each is a folder of its own"),
+        ("service", {"secrets": [{"name": "a", "secretName": "b"}] * 2}, "each name is a folder, so rename one"),
         ("service", server(shutdown_delay="1m"), "set it to at least 75"),
         ("service", server(shutdown_delay="500ms", shutdown_grace="30s"), "set it to at least 36"),
         ("service", {"autoscaling": {"minReplicas": 1}}, "set replicas (or autoscaling.minReplicas) to 2"),
@@ -167,51 +169,51 @@ SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca
         ("service", {"podDisruptionBudget": {"maxUnavailable": "0%"}}, "set it to 1"),
         ("service", {"service": {"headless": True, "port": 443}}, "remove service.port and service.type, or headless"),
         ("service", {"service": {"headless": True, "type": "NodePort"}}, "remove service.port and service.type"),
-        ("gateway", {"service": {"headless": True}}, "service.headless is for shape service"),
+        ("gateway", {"service": {"headless": True}}, "service.headless requires shape service"),
         ("service", {"monitoring": {"podMonitor": {"enabled": True}}}, "keep one"),
         ("service", {"gateway": {"application": {"image": "shop:1"}}}, "set shape to gateway, or remove it"),
         ("service", {"test": {"url": "http://shop"}}, "remove it"),
         ("gateway", server(grpc_address="0.0.0.0:9191"), "set it to unix:/run/authz/authz.sock"),
-        ("gateway", server(grpc_address="unix:authz.sock"), "an absolute path and a folder of its own"),
-        ("gateway", server(grpc_address="unix:/run/authz.sock"), "an absolute path and a folder of its own"),
-        ("gateway", server(grpc_address="unix:/etc/envoy/authz.sock"), "an absolute path and a folder of its own"),
-        ("gateway", server(grpc_address="unix:/opt/authz-service/authz.sock"), "a folder of its own"),
+        ("gateway", server(grpc_address="unix:authz.sock"), "an absolute path and its own folder"),
+        ("gateway", server(grpc_address="unix:/run/authz.sock"), "an absolute path and its own folder"),
+        ("gateway", server(grpc_address="unix:/etc/envoy/authz.sock"), "an absolute path and its own folder"),
+        ("gateway", server(grpc_address="unix:/opt/authz-service/authz.sock"), "its own folder"),
         ("gateway", server(tls={"certificate_file": "a", "key_file": "b"}), "remove config.server.tls"),
         ("gateway", {"gateway": {"envoy": {"drainSeconds": 25}}}, "drainSeconds, config.server.shutdown_delay"),
         ("gateway", {"gateway": {"application": {"image": ""}}}, "set it, or choose shape service or sidecar"),
-        ("gateway", {"gateway": {"application": {"port": 8000}}}, "each must be another"),
+        ("gateway", {"gateway": {"application": {"port": 8000}}}, "each must be different"),
         ("gateway", {"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": False}}},
          "enable monitoring.podMonitor instead"),
-        ("service", {"networkPolicy": {"enabled": False}}, "name the proxies in networkPolicy.clients"),
-        ("service", {"networkPolicy": {"clients": None}}, "by config.server.tls.client_ca_file; or set allowAnyClient"),
-        *(("service", {"networkPolicy": {"clients": peers}}, "clients admits everybody") for peers in EVERYBODY),
-        ("gateway", {"allowAnyClient": True}, "it is for shape service; remove it"),
-        ("sidecar", {"allowAnyClient": True}, "it is for shape service; remove it"),
+        ("service", {"networkPolicy": {"enabled": False}}, "list the proxies in networkPolicy.clients"),
+        ("service", {"networkPolicy": {"clients": None}}, "config.server.tls.client_ca_file; or set allowAnyClient"),
+        *(("service", {"networkPolicy": {"clients": peers}}, "clients allows all peers") for peers in ALL_PEERS),
+        ("gateway", {"allowAnyClient": True}, "it applies only to shape service: remove it"),
+        ("sidecar", {"allowAnyClient": True}, "it applies only to shape service: remove it"),
         ("service", {"networkPolicy": {"metrics": None}}, "serviceMonitor.enabled, but networkPolicy.metrics"),
-        ("gateway", {"networkPolicy": {"metrics": []}}, "name Prometheus there"),
+        ("gateway", {"networkPolicy": {"metrics": []}}, "add Prometheus there"),
         ("gateway", {"networkPolicy": {"egressPorts": None, "extraEgress": [{"to": []}]}}, "set egressPorts"),
-        ("sidecar", {"networkPolicy": {"enabled": True}}, "write the policy in the application's chart"),
+        ("sidecar", {"networkPolicy": {"enabled": True}}, "include authz-service.sidecar.metricsIngress in the policy"),
         ("sidecar", {"autoscaling": {"enabled": True}}, "scale the application"),
     ],
 )  # fmt: skip
-def test_a_contradiction_is_refused_with_the_remedy(name: str, changes: dict[str, Any], remedy: str) -> None:
-    with pytest.raises(helm.HelmRenderError) as refused:
+def test_a_contradiction_is_rejected_with_the_remedy(name: str, changes: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(helm.HelmRenderError) as error:
         manifests(name, changes)
-    assert remedy in str(refused.value)
+    assert remedy in str(error.value)
 
 
-def test_all_contradictions_are_told_at_once() -> None:
-    with pytest.raises(helm.HelmRenderError) as refused:
+def test_all_contradictions_are_reported_at_once() -> None:
+    with pytest.raises(helm.HelmRenderError) as error:
         manifests("service", merged(server(grpc_address=LOOPBACK), {"config": {"rules": []}}))
-    assert "set it to 0.0.0.0:9191" in str(refused.value)
-    assert "config.rules is missing" in str(refused.value)
+    assert "set it to 0.0.0.0:9191" in str(error.value)
+    assert "config.rules is missing" in str(error.value)
 
 
-@pytest.mark.parametrize(("version", "refused"), [("v1.28.9", True), ("v1.29.0", False)])
-def test_a_native_sidecar_is_refused_where_kubernetes_does_not_know_it(
+@pytest.mark.parametrize(("version", "rejected"), [("v1.28.9", True), ("v1.29.0", False)])
+def test_a_native_sidecar_is_rejected_before_kubernetes_1_29(
     version: str,
-    refused: bool,  # noqa: FBT001
+    rejected: bool,  # noqa: FBT001
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     helm.lint(CHART, shape("gateway"), kube_version=version)  # which tells of a template that fails, and goes on
-    assert ("set sidecar.native to false" in capfd.readouterr().err) == refused
+    assert ("set sidecar.native to false" in capfd.readouterr().err) == rejected

@@ -14,6 +14,7 @@ _EXT_AUTHZ = "envoy.filters.http.ext_authz"
 class VariedBootstrap(Bootstrap):
     """With the demo's settings unless a field says otherwise."""
 
+    upstream_http2: bool = False  # for a gRPC upstream
     failure_mode_allow: bool = False
     timeout: str = "1s"  # of one Check call
     encode_raw_headers: bool = False
@@ -26,6 +27,10 @@ class VariedBootstrap(Bootstrap):
         ext_authz["failure_mode_allow"] = self.failure_mode_allow
         ext_authz["encode_raw_headers"] = self.encode_raw_headers
         ext_authz["grpc_service"]["timeout"] = self.timeout
+        if self.upstream_http2:
+            sidecar, upstream = document["static_resources"]["clusters"]
+            options = "typed_extension_protocol_options"
+            upstream[options] = sidecar[options]
         (host,) = manager["route_config"]["virtual_hosts"]
         host["routes"] = [*(_route(prefix, policy) for prefix, policy in self.policies), *host["routes"]]
         return document

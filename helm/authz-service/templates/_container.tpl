@@ -1,9 +1,9 @@
 {{/*
-The container and its volumes, the same in every shape. Called with the chart's own context.
+The authz-service container and its volumes, the same in every shape.
 */}}
 
-{{/* What the restricted Pod Security Standard asks of a container, and a root that nobody writes. */}}
-{{- define "authz-service.restricted" -}}
+{{/* The restricted Pod Security Standard, and a read-only root file system. */}}
+{{- define "authz-service.containerSecurityContext" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 runAsNonRoot: true
@@ -13,8 +13,8 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
-{{/* Of the pod: the group lets Envoy reach the socket (mode 0660) and both read the certificate. */}}
-{{- define "authz-service.podSecurity" -}}
+{{/* The pod's securityContext. Its group gives Envoy access to the socket (mode 0660), and both access to the certificate. */}}
+{{- define "authz-service.podSecurityContext" -}}
 runAsNonRoot: true
 {{- with .Values.user }}
 runAsUser: {{ int . }}
@@ -48,7 +48,7 @@ startupProbe:
     command: [authz-service, healthcheck, --config, /etc/authz-service/config.yaml]
   {{- toYaml .Values.probes.startup | nindent 2 }}
 readinessProbe:
-  {{- include "authz-service.readiness" . | nindent 2 }}
+  {{- include "authz-service.readinessProbe" . | nindent 2 }}
   {{- toYaml .Values.probes.readiness | nindent 2 }}
 livenessProbe:
   httpGet:
@@ -56,22 +56,22 @@ livenessProbe:
     port: authz-metrics
   {{- toYaml .Values.probes.liveness | nindent 2 }}
 {{- if and (eq .Values.shape "gateway") (not .Values.sidecar.native) }}
-{{- include "authz-service.drain" . }}
+{{- include "authz-service.preStop" . }}
 {{- end }}
 resources:
   {{- toYaml .Values.resources | nindent 2 }}
 securityContext:
-  {{- include "authz-service.restricted" . | nindent 2 }}
+  {{- include "authz-service.containerSecurityContext" . | nindent 2 }}
   {{- with .Values.user }}
   runAsUser: {{ int . }}
   runAsGroup: {{ int . }}
   {{- end }}
 volumeMounts:
-  {{- include "authz-service.mounts" . | nindent 2 }}
+  {{- include "authz-service.volumeMounts" . | nindent 2 }}
 {{- end -}}
 
-{{/* The kubelet's gRPC probe knows neither sockets nor TLS, and does not reach loopback; /readyz says the same. */}}
-{{- define "authz-service.readiness" -}}
+{{/* The kubelet's gRPC probe supports no unix sockets, no TLS and no loopback address. /readyz reports the same state. */}}
+{{- define "authz-service.readinessProbe" -}}
 {{- $address := include "authz-service.grpcAddress" . -}}
 {{- if or (include "authz-service.isUnix" .) (include "authz-service.isLoopback" $address) (include "authz-service.servesTls" .) -}}
 httpGet:
@@ -83,7 +83,7 @@ grpc:
 {{- end -}}
 {{- end -}}
 
-{{- define "authz-service.mounts" -}}
+{{- define "authz-service.volumeMounts" -}}
 - name: authz-config
   mountPath: /etc/authz-service
   readOnly: true
@@ -91,7 +91,7 @@ grpc:
 - name: authz-socket
   mountPath: {{ dir (include "authz-service.socket" .) }}
 {{- end }}
-{{- if include "authz-service.mountsTls" . }}
+{{- if include "authz-service.mountsCertificate" . }}
 - name: authz-tls
   mountPath: /etc/authz-tls
   readOnly: true
@@ -101,7 +101,7 @@ grpc:
   mountPath: /etc/authz-secrets/{{ .name }}
   readOnly: true
 {{- end }}
-{{- if include "authz-service.keepsState" . }}
+{{- if include "authz-service.usesStateFolder" . }}
 - name: authz-state
   mountPath: /var/lib/authz-service
 {{- end }}
@@ -130,7 +130,7 @@ grpc:
   secret:
     secretName: {{ .secretName }}
 {{- end }}
-{{- if include "authz-service.keepsState" . }}
+{{- if include "authz-service.usesStateFolder" . }}
 - name: authz-state
   emptyDir:
     sizeLimit: 16Mi

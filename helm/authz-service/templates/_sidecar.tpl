@@ -1,7 +1,7 @@
 {{/*
-For an application's own chart (shape sidecar): what its pod template includes. Each takes the application's context, or
-this chart's (index .Subcharts "the-alias") where the dependency has an alias. Every list may be empty, so that the same
-lines serve a native sidecar and a plain container:
+Shape sidecar: the named templates that an application's own chart includes in its pod template. Each takes the
+application's context or, if the dependency has an alias, this chart's: (index .Subcharts "the-alias"). A list may be
+empty, so that the same lines work for a native sidecar and for a plain container:
 
   template:
     metadata:
@@ -23,26 +23,26 @@ lines serve a native sidecar and a plain container:
         {{- include "authz-service.sidecar.volumes" . | nindent 8 }}
 */}}
 
-{{/* Calls .template with this chart's context, found in .context. */}}
-{{- define "authz-service.sidecar.call" -}}
-{{- $ours := .context -}}
-{{- if not (and (hasKey $ours.Values "shape") (hasKey $ours.Values "sidecar") (hasKey $ours.Values "config")) -}}
-{{- $ours = index ($ours.Subcharts | default dict) "authz-service" -}}
+{{/* Include the template .template with this chart's context, which is .context or its subchart. */}}
+{{- define "authz-service.sidecar.include" -}}
+{{- $chart := .context -}}
+{{- if not (and (hasKey $chart.Values "shape") (hasKey $chart.Values "sidecar") (hasKey $chart.Values "config")) -}}
+{{- $chart = index ($chart.Subcharts | default dict) "authz-service" -}}
 {{- end -}}
-{{- if not $ours -}}
-{{- fail (printf "%s: there is no dependency authz-service in this chart; with an alias, include it with (index .Subcharts \"the-alias\") instead of ." .template) -}}
+{{- if not $chart -}}
+{{- fail (printf "%s: this chart has no dependency named authz-service; if the dependency has an alias, pass (index .Subcharts \"the-alias\") instead of the dot" .template) -}}
 {{- end -}}
-{{- include "authz-service.refuse" $ours -}}
-{{- if ne $ours.Values.shape "sidecar" -}}
-{{- fail (printf "%s: it is for another chart's pod, but shape is %s: set authz-service.shape to sidecar" .template $ours.Values.shape) -}}
+{{- include "authz-service.validateValues" $chart -}}
+{{- if ne $chart.Values.shape "sidecar" -}}
+{{- fail (printf "%s: this template requires shape sidecar, but shape is %s; set authz-service.shape to sidecar" .template $chart.Values.shape) -}}
 {{- end -}}
-{{- include (printf "%s.own" .template) $ours -}}
+{{- include (printf "%s.content" .template) $chart -}}
 {{- end -}}
 
 {{- define "authz-service.sidecar.labels" -}}
-{{- include "authz-service.sidecar.call" (dict "context" . "template" "authz-service.sidecar.labels") -}}
+{{- include "authz-service.sidecar.include" (dict "context" . "template" "authz-service.sidecar.labels") -}}
 {{- end -}}
-{{- define "authz-service.sidecar.labels.own" -}}
+{{- define "authz-service.sidecar.labels.content" -}}
 {{ include "authz-service.sidecarLabels" . }}
 {{- with .Values.podLabels }}
 {{ toYaml . }}
@@ -50,23 +50,23 @@ lines serve a native sidecar and a plain container:
 {{- end -}}
 
 {{- define "authz-service.sidecar.annotations" -}}
-{{- include "authz-service.sidecar.call" (dict "context" . "template" "authz-service.sidecar.annotations") -}}
+{{- include "authz-service.sidecar.include" (dict "context" . "template" "authz-service.sidecar.annotations") -}}
 {{- end -}}
-{{- define "authz-service.sidecar.annotations.own" -}}
+{{- define "authz-service.sidecar.annotations.content" -}}
 {{- include "authz-service.podAnnotations" . -}}
 {{- end -}}
 
 {{- define "authz-service.sidecar.podSecurityContext" -}}
-{{- include "authz-service.sidecar.call" (dict "context" . "template" "authz-service.sidecar.podSecurityContext") -}}
+{{- include "authz-service.sidecar.include" (dict "context" . "template" "authz-service.sidecar.podSecurityContext") -}}
 {{- end -}}
-{{- define "authz-service.sidecar.podSecurityContext.own" -}}
-{{- include "authz-service.podSecurity" . -}}
+{{- define "authz-service.sidecar.podSecurityContext.content" -}}
+{{- include "authz-service.podSecurityContext" . -}}
 {{- end -}}
 
 {{- define "authz-service.sidecar.initContainers" -}}
-{{- include "authz-service.sidecar.call" (dict "context" . "template" "authz-service.sidecar.initContainers") -}}
+{{- include "authz-service.sidecar.include" (dict "context" . "template" "authz-service.sidecar.initContainers") -}}
 {{- end -}}
-{{- define "authz-service.sidecar.initContainers.own" -}}
+{{- define "authz-service.sidecar.initContainers.content" -}}
 {{- if .Values.sidecar.native -}}
 - restartPolicy: Always
   {{- include "authz-service.container" . | nindent 2 }}
@@ -74,26 +74,26 @@ lines serve a native sidecar and a plain container:
 {{- end -}}
 
 {{- define "authz-service.sidecar.containers" -}}
-{{- include "authz-service.sidecar.call" (dict "context" . "template" "authz-service.sidecar.containers") -}}
+{{- include "authz-service.sidecar.include" (dict "context" . "template" "authz-service.sidecar.containers") -}}
 {{- end -}}
-{{- define "authz-service.sidecar.containers.own" -}}
+{{- define "authz-service.sidecar.containers.content" -}}
 {{- if not .Values.sidecar.native -}}
 - {{ include "authz-service.container" . | nindent 2 | trim }}
 {{- end -}}
 {{- end -}}
 
 {{- define "authz-service.sidecar.volumes" -}}
-{{- include "authz-service.sidecar.call" (dict "context" . "template" "authz-service.sidecar.volumes") -}}
+{{- include "authz-service.sidecar.include" (dict "context" . "template" "authz-service.sidecar.volumes") -}}
 {{- end -}}
-{{- define "authz-service.sidecar.volumes.own" -}}
+{{- define "authz-service.sidecar.volumes.content" -}}
 {{- include "authz-service.volumes" . -}}
 {{- end -}}
 
-{{/* Where the application's own Envoy mounts the socket's folder: a unix socket in config.server.grpc_address. */}}
+{{/* The volume mount of the socket's folder, for the application's own Envoy; empty unless grpc_address is a unix socket. */}}
 {{- define "authz-service.sidecar.socketMount" -}}
-{{- include "authz-service.sidecar.call" (dict "context" . "template" "authz-service.sidecar.socketMount") -}}
+{{- include "authz-service.sidecar.include" (dict "context" . "template" "authz-service.sidecar.socketMount") -}}
 {{- end -}}
-{{- define "authz-service.sidecar.socketMount.own" -}}
+{{- define "authz-service.sidecar.socketMount.content" -}}
 {{- if include "authz-service.isUnix" . -}}
 - name: authz-socket
   mountPath: {{ dir (include "authz-service.socket" .) }}
@@ -101,16 +101,15 @@ lines serve a native sidecar and a plain container:
 {{- end -}}
 {{- end -}}
 
-{{/* The rule that lets Prometheus in, for the NetworkPolicy of the application's pods; nothing without peers in
-     networkPolicy.metrics. */}}
+{{/* The ingress rule for Prometheus, for the application's own NetworkPolicy; empty without networkPolicy.metrics. */}}
 {{- define "authz-service.sidecar.metricsIngress" -}}
-{{- include "authz-service.sidecar.call" (dict "context" . "template" "authz-service.sidecar.metricsIngress") -}}
+{{- include "authz-service.sidecar.include" (dict "context" . "template" "authz-service.sidecar.metricsIngress") -}}
 {{- end -}}
-{{- define "authz-service.sidecar.metricsIngress.own" -}}
+{{- define "authz-service.sidecar.metricsIngress.content" -}}
 {{- include "authz-service.metricsIngress" . -}}
 {{- end -}}
 
-{{/* The annotations of a pod, in every shape. */}}
+{{/* The pod's annotations, in every shape. */}}
 {{- define "authz-service.podAnnotations" -}}
 {{- $annotations := dict -}}
 {{- if .Values.rolloutOnConfigChange -}}

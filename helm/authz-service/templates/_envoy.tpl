@@ -1,5 +1,5 @@
 {{/*
-Envoy and the application beside authz-service (shape gateway).
+Shape gateway: the containers of Envoy and of the application, and Envoy's bootstrap.
 */}}
 
 {{- define "authz-service.envoy.container" -}}
@@ -33,11 +33,11 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 3
   failureThreshold: 3
-{{- include "authz-service.drain" . }}
+{{- include "authz-service.preStop" . }}
 resources:
   {{- toYaml .Values.gateway.envoy.resources | nindent 2 }}
 securityContext:
-  {{- include "authz-service.restricted" . | nindent 2 }}
+  {{- include "authz-service.containerSecurityContext" . | nindent 2 }}
 volumeMounts:
   - name: envoy-config
     mountPath: /etc/envoy
@@ -51,9 +51,9 @@ volumeMounts:
   {{- end }}
 {{- end -}}
 
-{{/* Of every container that a request meets: all but a native sidecar are told to end at once, and Envoy would go on
-     without the others. */}}
-{{- define "authz-service.drain" -}}
+{{/* The preStop hook of every container that serves requests. Kubernetes sends SIGTERM to all containers but native
+     sidecars at once; without the hook Envoy would still receive requests after the others have exited. */}}
+{{- define "authz-service.preStop" -}}
 {{- if and .Values.gateway.envoy.drainSeconds (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version) }}
 lifecycle:
   preStop:
@@ -62,7 +62,7 @@ lifecycle:
 {{- end }}
 {{- end -}}
 
-{{- define "authz-service.application" -}}
+{{- define "authz-service.application.container" -}}
 {{- $application := .Values.gateway.application -}}
 name: application
 image: {{ $application.image | quote }}
@@ -73,19 +73,19 @@ imagePullPolicy: {{ $application.pullPolicy }}
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
-{{- include "authz-service.drain" . }}
+{{- include "authz-service.preStop" . }}
 securityContext:
-  {{- mergeOverwrite (include "authz-service.restricted" . | fromYaml) $application.securityContext | toYaml | nindent 2 }}
+  {{- mergeOverwrite (include "authz-service.containerSecurityContext" . | fromYaml) $application.securityContext | toYaml | nindent 2 }}
 {{- end -}}
 
-{{/* Envoy's bootstrap. What a request meets, in order: limits and plain paths, authz-service, the application. */}}
+{{/* Envoy's bootstrap. A request passes limits and path normalization, then authz-service, then the application. */}}
 {{- define "authz-service.envoy.bootstrap" -}}
 {{- $envoy := .Values.gateway.envoy -}}
 {{- $tls := include "authz-service.tlsSecret" . -}}
-{{- $most := 20000 -}}
+{{- $maxConnections := 20000 -}}
 node: {id: {{ include "authz-service.fullname" . }}, cluster: {{ include "authz-service.fullname" . }}}
 admin:
-  address: {pipe: {path: {{ dir (include "authz-service.socket" .) }}/envoy-admin.sock, mode: 384}}   # 0600: Envoy alone; see the listener `stats`
+  address: {pipe: {path: {{ dir (include "authz-service.socket" .) }}/envoy-admin.sock, mode: 384}}   # 0600: for Envoy only; the listener `stats` exposes two of its paths
 static_resources:
   listeners:
     - name: http
@@ -112,16 +112,16 @@ static_resources:
                 stat_prefix: http
                 use_remote_address: true
                 xff_num_trusted_hops: {{ $envoy.trustedHops }}
-                # One reading of every path, here, in authz-service and in the application.
+                # Envoy, authz-service and the application must read every path the same way.
                 normalize_path: true
                 merge_slashes: true
                 path_with_escaped_slashes_action: REJECT_REQUEST
                 common_http_protocol_options:
                   idle_timeout: 300s
-                  # x_auth_subject is x-auth-subject to many applications.
+                  # Many applications read x_auth_subject as x-auth-subject.
                   headers_with_underscores_action: REJECT_REQUEST
-                # What authz-service alone may say: it removes that too, but is not asked where failureModeAllow lets requests
-                # through. And what is another request to a framework that obeys it.
+                # Headers that only authz-service may set. It also removes them, but with failureModeAllow a request can skip
+                # it. And headers by which a client overrides the path or method in some frameworks.
                 early_header_mutation_extensions:
                   - name: envoy.http.early_header_mutation.header_mutation
                     typed_config:
@@ -153,7 +153,7 @@ static_resources:
                           time: "%START_TIME%"
                           method: "%REQ(:METHOD)%"
                           host: "%REQ(:AUTHORITY)%"
-                          path: "%PATH(NQ)%"   # no query string: there may be secrets in it
+                          path: "%PATH(NQ)%"   # without the query string, which may contain secrets
                           status: "%RESPONSE_CODE%"
                           details: "%RESPONSE_CODE_DETAILS%"
                           flags: "%RESPONSE_FLAGS%"
@@ -182,8 +182,8 @@ static_resources:
                         - match: {prefix: /}
                           route: {cluster: application, timeout: {{ $envoy.routeTimeout }}}
                 http_filters:
-                  # No trailer reaches the application, as none of HTTP/1.1 does: nobody judges them, and some frameworks read
-                  # them as headers.
+                  # Removes all request trailers, as Envoy does for HTTP/1.1. authz-service never sees them, and some
+                  # frameworks read them as headers.
                   - name: envoy.filters.http.header_mutation
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
@@ -194,7 +194,7 @@ static_resources:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
                       transport_api_version: V3
                       failure_mode_allow: {{ $envoy.failureModeAllow }}
-                      status_on_error: {code: ServiceUnavailable}   # when nobody answers; 403 would look like a decision
+                      status_on_error: {code: ServiceUnavailable}   # authz-service is unavailable; a 403 would look like a decision
                       encode_raw_headers: true
                       validate_mutations: true
                       grpc_service:
@@ -203,9 +203,9 @@ static_resources:
                   - name: envoy.filters.http.router
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-    # For the kubelet and Prometheus: these two paths of the admin interface, and nothing else of it.
+    # For the kubelet and Prometheus: only these two paths of the admin interface.
     - name: stats
-      bypass_overload_manager: true   # an Envoy that turns clients away still says so
+      bypass_overload_manager: true   # an overloaded Envoy still serves its probes and statistics
       address: {socket_address: {address: {{ $envoy.address | quote }}, {{ if eq $envoy.address "::" }}ipv4_compat: true, {{ end }}port_value: {{ $envoy.statsPort }}}}
       filter_chains:
         - filters:
@@ -227,10 +227,11 @@ static_resources:
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
   clusters:
-    # As many as there may be connections below: Envoy's own 1024 would fail requests that the application could answer.
+    # The same maximum as for downstream connections: with Envoy's default of 1024, requests would fail that the application
+    # could serve.
     - name: authz-service
       connect_timeout: 0.25s
-      circuit_breakers: {thresholds: [{max_connections: {{ $most }}, max_pending_requests: {{ $most }}, max_requests: {{ $most }}}]}
+      circuit_breakers: {thresholds: [{max_connections: {{ $maxConnections }}, max_pending_requests: {{ $maxConnections }}, max_requests: {{ $maxConnections }}}]}
       typed_extension_protocol_options:
         envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
           "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
@@ -240,7 +241,7 @@ static_resources:
         endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: {{ include "authz-service.socket" . }}}}}}]}]
     - name: application
       connect_timeout: 1s
-      circuit_breakers: {thresholds: [{max_connections: {{ $most }}, max_pending_requests: {{ $most }}, max_requests: {{ $most }}}]}
+      circuit_breakers: {thresholds: [{max_connections: {{ $maxConnections }}, max_pending_requests: {{ $maxConnections }}, max_requests: {{ $maxConnections }}}]}
       typed_extension_protocol_options:
         envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
           "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
@@ -258,9 +259,9 @@ overload_manager:
     - name: envoy.resource_monitors.global_downstream_max_connections
       typed_config:
         "@type": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-        max_active_downstream_connections: {{ $most }}
+        max_active_downstream_connections: {{ $maxConnections }}
     {{- with (($envoy.resources).limits).memory }}
-    # Requests that do not end fill the memory. Without this the container is killed, and everybody's connections with it.
+    # Requests that never end fill the memory. Without this limit the kernel kills the container, and every connection with it.
     - name: envoy.resource_monitors.fixed_heap
       typed_config:
         "@type": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig

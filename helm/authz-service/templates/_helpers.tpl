@@ -1,0 +1,215 @@
+{{/*
+Names, labels, and what the chart derives from values and configuration. Every template here takes the chart's own
+context and changes nothing in it.
+*/}}
+
+{{- define "authz-service.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "authz-service.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "authz-service.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "authz-service.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "authz-service.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "authz-service.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "authz-service.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+app.kubernetes.io/component: authorization
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Labels of the `helm test` pod. They differ from selectorLabels, so that no Service or policy selects it. */}}
+{{- define "authz-service.testSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "authz-service.name" . | trunc 58 | trimSuffix "-" }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* The label that selects an application's pod with the sidecar in it; its name labels are the application's. */}}
+{{- define "authz-service.sidecarLabels" -}}
+authz-service/sidecar: {{ include "authz-service.fullname" . }}
+{{- end -}}
+
+{{- define "authz-service.podSelector" -}}
+{{- if eq .Values.shape "sidecar" -}}
+{{ include "authz-service.sidecarLabels" . }}
+{{- else -}}
+{{ include "authz-service.selectorLabels" . }}
+{{- end -}}
+{{- end -}}
+
+{{- define "authz-service.serviceAccountName" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "authz-service.fullname" .) "default" .Values.serviceAccount.create) -}}
+{{- end -}}
+
+{{- define "authz-service.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{- define "authz-service.tlsSecret" -}}
+{{- .Values.tls.existingSecret | default (ternary (printf "%s-tls" (include "authz-service.fullname" .)) "" .Values.tls.certificate.enabled) -}}
+{{- end -}}
+
+{{/* Addresses, ports and folders of the configuration. */}}
+
+{{- define "authz-service.grpcAddress" -}}
+{{- (.Values.config.server).grpc_address | default "127.0.0.1:9191" -}}
+{{- end -}}
+
+{{- define "authz-service.adminAddress" -}}
+{{- (.Values.config.server).admin_address | default "127.0.0.1:9192" -}}
+{{- end -}}
+
+{{- define "authz-service.isUnix" -}}
+{{- if hasPrefix "unix:" (include "authz-service.grpcAddress" .) }}true{{ end -}}
+{{- end -}}
+
+{{/* Whether only the pod itself can connect to an address. */}}
+{{- define "authz-service.isLoopback" -}}
+{{- if regexMatch "^(127\\.|localhost:|\\[::1\\]:)" . }}true{{ end -}}
+{{- end -}}
+
+{{- define "authz-service.port" -}}
+{{- regexReplaceAll "^.*:" . "" -}}
+{{- end -}}
+
+{{- define "authz-service.grpcPort" -}}
+{{- include "authz-service.port" (include "authz-service.grpcAddress" .) -}}
+{{- end -}}
+
+{{- define "authz-service.adminPort" -}}
+{{- include "authz-service.port" (include "authz-service.adminAddress" .) -}}
+{{- end -}}
+
+{{- define "authz-service.socket" -}}
+{{- trimPrefix "unix:" (include "authz-service.grpcAddress" .) -}}
+{{- end -}}
+
+{{- define "authz-service.servesTls" -}}
+{{- if (.Values.config.server).tls }}true{{ end -}}
+{{- end -}}
+
+{{/* Whether authz-service serves the certificate; with shape gateway Envoy does. */}}
+{{- define "authz-service.mountsCertificate" -}}
+{{- if and (include "authz-service.tlsSecret" .) (ne .Values.shape "gateway") }}true{{ end -}}
+{{- end -}}
+
+{{/* Whether the configuration names a file in a folder. */}}
+{{- define "authz-service.usesFolder" -}}
+{{- if contains .folder (toJson .config) }}true{{ end -}}
+{{- end -}}
+
+{{- define "authz-service.usesStateFolder" -}}
+{{- include "authz-service.usesFolder" (dict "folder" "/var/lib/authz-service/" "config" .Values.config) -}}
+{{- end -}}
+
+{{/* A duration such as 250ms, 1.5s, 5m or 1h as whole seconds, rounded up. */}}
+{{- define "authz-service.seconds" -}}
+{{- $number := regexFind "^[0-9.]+" . | float64 -}}
+{{- $unit := regexFind "[a-z]+$" . -}}
+{{- mulf $number (get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0) $unit) | ceil | int -}}
+{{- end -}}
+
+{{/* A memory quantity such as 256Mi, 1.5G or 268435456 as bytes. */}}
+{{- define "authz-service.bytes" -}}
+{{- $quantity := kindIs "string" . | ternary . (int64 . | toString) -}}
+{{- $unit := regexFind "[A-Za-z]*$" $quantity -}}
+{{- $units := dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- mulf (trimSuffix $unit $quantity | float64) (get $units $unit) | int64 -}}
+{{- end -}}
+
+{{- define "authz-service.mebibytes" -}}
+{{- $number := regexFind "^[0-9]+" . | float64 -}}
+{{- $unit := regexFind "[A-Za-z]+$" . -}}
+{{- divf (mulf $number (get (dict "B" 1.0 "KiB" 1024.0 "MiB" 1048576.0 "GiB" 1073741824.0) $unit)) 1048576.0 | ceil | int64 -}}
+{{- end -}}
+
+{{/* MiB of memory that the container needs with full caches: for each process, plus the supervisor with several workers. */}}
+{{- define "authz-service.requiredMebibytes" -}}
+{{- $workers := int ((.Values.config.server).workers | default 1) -}}
+{{- $cache := include "authz-service.mebibytes" ((.Values.config.token_cache).max_bytes | default "32MiB") | int64 -}}
+{{- $caches := 1 -}}
+{{- range .Values.config.issuers -}}
+{{- if .introspection -}}
+{{- $caches = add1 $caches -}}
+{{- end -}}
+{{- end -}}
+{{- add (mul $workers (add 128 (mul $cache $caches))) (ternary 64 0 (gt $workers 1)) -}}
+{{- end -}}
+
+{{- define "authz-service.configuration" -}}
+{{ toYaml .Values.config }}
+{{- end -}}
+
+{{- define "authz-service.configChecksum" -}}
+{{- include "authz-service.configuration" . | sha256sum -}}
+{{- end -}}
+
+{{- define "authz-service.servicePort" -}}
+{{- if .Values.service.port -}}
+{{- .Values.service.port -}}
+{{- else if eq .Values.shape "gateway" -}}
+{{- ternary 443 80 (ne "" (include "authz-service.tlsSecret" .)) -}}
+{{- else -}}
+{{- include "authz-service.grpcPort" . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* NetworkPolicy. */}}
+
+{{/* Whether the chart renders a NetworkPolicy. */}}
+{{- define "authz-service.hasNetworkPolicy" -}}
+{{- if kindIs "bool" .Values.networkPolicy.enabled -}}
+{{- if .Values.networkPolicy.enabled }}true{{ end -}}
+{{- else if ne .Values.shape "sidecar" }}true{{ end -}}
+{{- end -}}
+
+{{/* Whether authz-service rejects clients without a certificate. */}}
+{{- define "authz-service.requiresClientCertificate" -}}
+{{- if ((.Values.config.server).tls).client_ca_file }}true{{ end -}}
+{{- end -}}
+
+{{/* Whether a list of peers allows every pod or every address. */}}
+{{- define "authz-service.allowsAllPeers" -}}
+{{- range . -}}
+{{- $somePods := or (.podSelector).matchLabels (.podSelector).matchExpressions -}}
+{{- $someNamespaces := or (.namespaceSelector).matchLabels (.namespaceSelector).matchExpressions -}}
+{{- if and (kindIs "map" .namespaceSelector) (not $someNamespaces) (not $somePods) }}true{{ end -}}
+{{- if has (.ipBlock).cidr (list "0.0.0.0/0" "::/0") }}true{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The NetworkPolicy ingress rule for the metrics port. Without peers there is no rule, because an empty `from` allows
+     every source. */}}
+{{- define "authz-service.metricsIngress" -}}
+{{- with .Values.networkPolicy.metrics -}}
+- ports:
+    - {protocol: TCP, port: {{ include "authz-service.adminPort" $ }}}
+    {{- if eq $.Values.shape "gateway" }}
+    - {protocol: TCP, port: {{ $.Values.gateway.envoy.statsPort }}}
+    {{- end }}
+  from:
+    {{- toYaml . | nindent 4 }}
+{{- end -}}
+{{- end -}}
