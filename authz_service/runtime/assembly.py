@@ -23,7 +23,7 @@ from authz_service.keys.source import NoSource
 from authz_service.providers.client_authentication import authentication_of
 from authz_service.rules.policy import Policy
 from authz_service.telemetry.logs import DecisionLog
-from authz_service.tokens.introspection.client import HttpClient
+from authz_service.tokens.introspection.http_client import HttpIntrospectionClient
 from authz_service.tokens.introspection.introspector import Introspector
 from authz_service.tokens.jwt.cache import TokenCache
 from authz_service.tokens.validator import Validator
@@ -135,10 +135,10 @@ def introspector_of(
     return Introspector(
         issuer,
         settings,
-        HttpClient(issuer, settings, authentication, keys, clock=clock, timer=timer, network=network),
+        HttpIntrospectionClient(issuer, settings, authentication, keys, clock=clock, timer=timer, network=network),
         metrics=metrics,
         logger=logging.getLogger("authz.introspection"),
         clock=clock,
         timer=timer,
-        remembered=remembered,
+        cache_bounds=remembered,
     )

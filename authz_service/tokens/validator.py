@@ -18,7 +18,7 @@ from authz_service.core.claims import ValidatedToken
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.reasons import Reason
 from authz_service.keys.cache import NoKey
-from authz_service.keys.keyset import ALGORITHMS, MAX_CANDIDATES
+from authz_service.keys.keyset import ALGORITHMS
 from authz_service.tokens.introspection.query import NeedIntrospection, Servers, query
 from authz_service.tokens.jwt import jws
 from authz_service.tokens.jwt.cache import Entry, TokenCache, digest_of
@@ -116,15 +116,20 @@ class Validator:
             Rejected: ``unknown_issuer`` or ``unsupported_algorithm``; ``unknown_key`` if the issuer has no keys at all.
         """
         if token.algorithm not in ALGORITHMS:
-            raise Rejected(Reason.UNSUPPORTED_ALGORITHM, f"alg is {quoted(token.algorithm)}")
+            cause = f"alg is {quoted(token.algorithm)}, expected an asymmetric signature algorithm"
+            raise Rejected(Reason.UNSUPPORTED_ALGORITHM, cause)
         iss = token.unverified_claims.get("iss")
         issuer = self._issuers.get(iss) if isinstance(iss, str) else None
         if issuer is None:
-            raise Rejected(Reason.UNKNOWN_ISSUER, f"iss is {quoted(iss)}")
+            raise Rejected(Reason.UNKNOWN_ISSUER, f"iss is {quoted(iss)}, which is not a configured issuer")
         if token.algorithm not in issuer.settings.algorithms:
-            raise Rejected(Reason.UNSUPPORTED_ALGORITHM, f"alg is {quoted(token.algorithm)}")
+            accepted = ", ".join(issuer.settings.algorithms)
+            cause = f"alg is {quoted(token.algorithm)}, expected one of {accepted}"
+            raise Rejected(Reason.UNSUPPORTED_ALGORITHM, cause)
         if not issuer.settings.has_keys:
-            raise Rejected(Reason.UNKNOWN_KEY, f"{issuer.settings.label} has no keys: its tokens are opaque")
+            raise Rejected(
+                Reason.UNKNOWN_KEY, f"{issuer.settings.label} has no keys configured: its tokens must be opaque"
+            )
         return issuer
 
     def verify(self, token: Jws, issuer: TrustedIssuer, now: float, attempt: Attempt) -> Key | NeedKeys:
@@ -136,13 +141,13 @@ class Validator:
         named = issuer.keys.find(token.kid, now, may_fetch=attempt.fetch_keys)
         if isinstance(named, NoKey):
             return self._without_key(named, token, issuer, now)
-        fitting = [key for key in named if token.algorithm in key.algorithms]
-        if not fitting:
-            raise Rejected(Reason.UNSUPPORTED_ALGORITHM, f"no key with kid {quoted(token.kid)} fits {token.algorithm}")
-        for key in fitting[:MAX_CANDIDATES]:
-            if key.verifies(token.algorithm, token.signing_input, token.signature):
-                return key
-        raise Rejected(Reason.BAD_SIGNATURE, f"kid is {quoted(token.kid)}")
+        key = jws.verifying_key(token, named)
+        if key is not None:
+            return key
+        if not any(token.algorithm in each.algorithms for each in named):
+            cause = f"alg is {token.algorithm}, for which no key with kid {quoted(token.kid)} can be used"
+            raise Rejected(Reason.UNSUPPORTED_ALGORITHM, cause)
+        raise Rejected(Reason.BAD_SIGNATURE, f"the signature does not verify; kid is {quoted(token.kid)}")
 
     @staticmethod
     def _without_key(why: NoKey, token: Jws, issuer: TrustedIssuer, now: float) -> NeedKeys:
@@ -150,11 +155,14 @@ class Validator:
             case NoKey.FETCH:
                 return NeedKeys(issuer.keys)
             case NoKey.ABSENT:
-                raise Rejected(Reason.UNKNOWN_KEY, f"kid is {quoted(token.kid)}")
+                raise Rejected(
+                    Reason.UNKNOWN_KEY,
+                    f"kid is {quoted(token.kid)}, which is not in the key set of {issuer.settings.label}",
+                )
             case NoKey.UNAVAILABLE:
                 raise Rejected(
                     Reason.KEYS_UNAVAILABLE,
-                    f"keys of {issuer.settings.label} are not available",
+                    f"the keys of {issuer.settings.label} are not available",
                     retry_after=issuer.keys.retry_after(now),
                 )
 

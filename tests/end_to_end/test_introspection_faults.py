@@ -271,7 +271,7 @@ async def test_a_wrong_secret_is_said_clearly_and_once_and_a_mended_one_is_taken
     await sidecar.until("introspection_unavailable")
     for _ in range(50):
         assert await sidecar.ask(sidecar.provider.opaque_token()) == "introspection_unavailable"
-    told = [record for record in caplog.records if record.message == "the introspection server refuses this client"]
+    told = [record for record in caplog.records if record.message == "the introspection server rejects this client"]
     assert [record.levelname for record in told] == ["ERROR"]
     assert "s3cret-of-yesterday" not in caplog.text
     sidecar.secret.write_text(f"{API_SECRET}\n")

@@ -203,7 +203,7 @@ async def test_a_wrong_secret_is_the_operators_trouble_and_nobodys_bad_token(
             await asyncio.sleep(0.05)
         assert (outcome.status, outcome.reason, outcome.challenge) == (503, "introspection_unavailable", "")
         assert (await mesh.ask(await provider.access_token())).reason == "ok"
-        assert "the introspection server refuses this client" in (tmp_path / "sidecar.log").read_text()
+        assert "the introspection server rejects this client" in (tmp_path / "sidecar.log").read_text()
         (tmp_path / "proof").write_text(_SECRET)
         await mesh.until(token, "ok")
 

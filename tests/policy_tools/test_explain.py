@@ -393,7 +393,7 @@ def test_color_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) ->
             "active is not true in the introspection response",
         ),
         ("opaque", "an-opaque-token", said(exp=1), "expired", "exp has passed"),
-        ("opaque", "an-opaque-token", None, "introspection_unavailable", "answered with status 404"),
+        ("opaque", "an-opaque-token", None, "introspection_unavailable", "responded with status 404"),
         ("opaque", "an:opaque-token", said(), "malformed_token", "neither a JWT nor"),
         ("always", good(iat=None, exp=4_000_000_000), {"active": True}, "ok", "active, says main: subject 'u1'"),
         (

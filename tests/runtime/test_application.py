@@ -371,7 +371,7 @@ async def test_a_secret_that_is_exchanged_is_used_within_a_second_and_a_wrong_on
             async with asyncio.timeout(HANG_GUARD):
                 while (await decided(channel, check_request(token="an-opaque-token"))).reason != "ok":  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
-        assert events(sidecar).count("the introspection server refuses this client") == 1
+        assert events(sidecar).count("the introspection server rejects this client") == 1
 
 
 async def test_told_to_end_it_leaves_no_call_behind(place: Place) -> None:
@@ -388,7 +388,7 @@ async def test_told_to_end_it_leaves_no_call_behind(place: Place) -> None:
         assert answer.reason == "deadline_exceeded"
         await app.close()
         assert app.active.issuers[0].introspector is not None
-        assert not app.active.issuers[0].introspector._calls
+        assert not app.active.issuers[0].introspector._requests
 
 
 @pytest.mark.parametrize("content", ["", "\n"])

@@ -1,6 +1,7 @@
-"""Tokens whose issuer is asked about them (RFC 7662).
+"""Tokens that are validated by introspection (RFC 7662).
 
-``opaque`` says which issuers to ask and what follows from their responses, ``introspector`` sends each question once
-and within bounds, ``client`` speaks HTTP, ``response`` validates what was answered, ``cache`` remembers it, ``breaker``
-and ``limiter`` keep an unavailable server from costing callers anything.
+``query`` selects the servers and combines their results. For one server, ``introspector`` sends each request once and
+within bounds, ``breaker`` and ``limiter`` keep an unavailable server from delaying callers, ``outage_log`` logs that,
+``response`` evaluates a response, and ``cache`` holds the evaluated ones. ``client`` is what a client provides, and
+``http_client`` is the real one: ``endpoint`` discovers its URL, ``signed_response`` verifies signed responses.
 """

@@ -1,13 +1,15 @@
-"""A circuit breaker that opens by what a server makes of a question of our own, not by what callers' tokens cause.
+"""A circuit breaker that only a probe opens.
 
-Invented tokens are free, and one of them may make a healthy server fail. So calls that fail are only a suspicion:
-``FAILURES_TO_PROBE`` different tokens in a row, or one answer that asks for a pause or refuses our credentials. A probe
-follows: a question about a token that nobody sent. The breaker opens where that fails too, and no caller's token was
-answered meanwhile. While it is open, the pause between two tries grows. A try is a probe, and beside it one call of
-each kind (``proven`` tokens and others), so no caller can keep the others from it. Any answer closes the breaker.
+Tokens are free to invent, and some may make a healthy server fail. So failed requests about callers' tokens only lead
+to a probe, a request about a random token that no caller sent: after ``FAILURES_TO_PROBE`` different tokens in a row,
+or one response that asks for a pause or rejects our credentials. The breaker opens if the probe fails as well and no
+caller's token got a response meanwhile.
 
-Pure; takes the time, in seconds of a clock that is never set. What a call that began in an earlier state brings back no
-longer counts: a crowd that fails is one failure.
+While it is open, the pauses between attempts grow. An attempt is a probe and one request of each kind (*proven* tokens
+and others), so neither kind can keep the other from it. Any response closes the breaker.
+
+No I/O; ``now`` is in seconds of a monotonic clock. A permit belongs to the state in which it was given: a result that
+arrives in a later state changes nothing, so a hundred concurrent failures count once.
 """
 
 from __future__ import annotations
@@ -17,15 +19,16 @@ import random
 from enum import StrEnum
 from typing import NamedTuple
 
-FAILURES_TO_PROBE = 5  # in a row: what a server that is restarted gives away, and no more
-PROBE_INTERVAL = 1.0  # seconds between two probes while it is closed, however many calls fail
-FIRST_BACKOFF = 0.25  # seconds; doubled with each try that fails
-MAX_BACKOFF = 5.0  # seconds: nobody new is served meanwhile, so recovery must be quick
-_JITTER = 0.1  # of a pause, so that many sidecars do not come back at once
+from authz_service.core.backoff import exponential, with_jitter
+
+FAILURES_TO_PROBE = 5  # in a row: what a server that is restarting causes
+PROBE_INTERVAL = 1.0  # seconds between two probes while it is closed, however many requests fail
+INITIAL_BACKOFF = 0.25  # seconds; doubled with each failed attempt
+MAX_BACKOFF = 5.0  # seconds: no new token is accepted meanwhile, so recovery must be quick
 
 
-class State(StrEnum):
-    """Whether calls are let through."""
+class BreakerState(StrEnum):
+    """Whether requests are permitted."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -33,108 +36,103 @@ class State(StrEnum):
 
 
 class Permit(NamedTuple):
-    """Leave to make one call."""
+    """Permission to send one request."""
 
-    epoch: int  # the state that it was given in, and is good for
+    epoch: int  # counts the changes of state: it is valid in this one
     at: float  # not before this time
 
 
-class Breaker:
-    """Lets calls through, or not."""
+class CircuitBreaker:
+    """Permits requests, or not."""
 
     def __init__(self) -> None:
-        self._until: float | None = None  # while it is not closed: when it may be tried
-        self._backoffs = 0  # since it was closed last
+        self._attempt_at: float | None = None  # while it is not closed: when the next attempt may begin
+        self._failed_attempts = 0  # since it was closed last
         self._epoch = 0
-        self._suspects: set[bytes] = set()  # tokens whose calls failed since there was an answer
-        self._suspicious = False
-        self._trying: set[bool] = set()  # the kinds of call that have their part in the next try
-        self._probing = False
+        self._failed_tokens: set[bytes] = set()  # whose requests failed since the last response or probe
+        self._is_suspicious = False
+        self._attempting: set[bool] = set()  # the kinds of request that take part in the next attempt
+        self._is_probing = False
         self._probed_at = -math.inf
-        self._answered = False  # since the last probe began
+        self._has_response = False  # since the last probe began
 
-    def state(self, now: float) -> State:
+    def state(self, now: float) -> BreakerState:
         """The state at this time."""
-        if self._until is None:
-            return State.CLOSED
-        return State.OPEN if now < self._until else State.HALF_OPEN
+        if self._attempt_at is None:
+            return BreakerState.CLOSED
+        return BreakerState.OPEN if now < self._attempt_at else BreakerState.HALF_OPEN
 
     def wait(self, now: float) -> float:
-        """Seconds until a call may be let through; 0 where one may be now, or soon."""
-        return 0.0 if self._until is None else max(0.0, self._until - now)
+        """Seconds until the next attempt; 0 if it may begin now, or the breaker is closed."""
+        return 0.0 if self._attempt_at is None else max(0.0, self._attempt_at - now)
 
-    # Calls.
+    # Requests.
 
     def permit(self, now: float, *, proven: bool, max_wait: float) -> Permit | None:
-        """Leave to make one call within ``max_wait`` seconds; None where there is none.
+        """Permission to send one request within ``max_wait`` seconds, if there is one.
 
-        To be given back to ``answered`` or ``failed``. ``proven`` tells tokens that cannot be invented from others.
+        Its result is reported by ``record_response`` or ``record_failure``. ``proven`` is the kind of its token.
         """
-        if self._until is None:
+        if self._attempt_at is None:
             return Permit(self._epoch, now)
-        if self._until - now > max_wait or proven in self._trying:
+        if self._attempt_at - now > max_wait or proven in self._attempting:
             return None
-        self._trying.add(proven)
-        return Permit(self._epoch, max(now, self._until))
+        self._attempting.add(proven)
+        return Permit(self._epoch, max(now, self._attempt_at))
 
-    def holds(self, permit: Permit) -> bool:
-        """Whether a permit that was given earlier is still good."""
+    def is_valid(self, permit: Permit) -> bool:
+        """Whether the state is still the one in which the permit was given."""
         return permit.epoch == self._epoch
 
-    def answered(self, permit: Permit) -> None:
-        """The server answered a call, or a probe."""
-        if not self.holds(permit):
+    def record_response(self, permit: Permit) -> None:
+        """The server responded to a request or a probe."""
+        if not self.is_valid(permit):
             return
-        self._suspects.clear()
-        self._suspicious = False
-        self._answered = True
-        if self._until is not None:
-            self._until = None
-            self._backoffs = 0
-            self._change()
+        self._failed_tokens.clear()
+        self._is_suspicious = False
+        self._has_response = True
+        if self._attempt_at is not None:
+            self._attempt_at = None
+            self._failed_attempts = 0
+            self._change_state()
 
-    def failed(self, permit: Permit, token: bytes, *, urgent: bool) -> None:
-        """The call about the token with this digest failed; ``urgent``: in a way that speaks of the server or of us."""
-        if not self.holds(permit) or self._until is not None:
+    def record_failure(self, permit: Permit, token: bytes, *, urgent: bool) -> None:
+        """The request about the token with this digest failed; ``urgent`` if that cannot be due to the token."""
+        if not self.is_valid(permit) or self._attempt_at is not None:
             return
-        if len(self._suspects) < FAILURES_TO_PROBE:
-            self._suspects.add(token)
-        self._suspicious |= urgent or len(self._suspects) == FAILURES_TO_PROBE
+        if len(self._failed_tokens) < FAILURES_TO_PROBE:
+            self._failed_tokens.add(token)
+        self._is_suspicious |= urgent or len(self._failed_tokens) == FAILURES_TO_PROBE
 
     # Probes.
 
-    def probe(self, now: float) -> Permit | None:
-        """Leave to make a probe, where one is due. To be given back to ``probed``."""
-        if self._until is None:
-            due = self._suspicious and now >= self._probed_at + PROBE_INTERVAL
+    def permit_probe(self, now: float) -> Permit | None:
+        """Permission to send a probe, if one is due. Its result is reported by ``record_probe``."""
+        if self._attempt_at is None:
+            is_due = self._is_suspicious and now >= self._probed_at + PROBE_INTERVAL
         else:
-            due = bool(self._trying) and now >= self._until
-        if self._probing or not due:
+            is_due = bool(self._attempting) and now >= self._attempt_at
+        if self._is_probing or not is_due:
             return None
-        self._suspects.clear()
-        self._suspicious = self._answered = False
-        self._probing, self._probed_at = True, now
+        self._failed_tokens.clear()
+        self._is_suspicious = self._has_response = False
+        self._is_probing, self._probed_at = True, now
         return Permit(self._epoch, now)
 
-    def probed(self, permit: Permit, now: float, *, answered: bool) -> None:
-        """The probe ended so."""
-        self._probing = False
-        if answered:
-            self.answered(permit)
-        elif self.holds(permit) and not self._answered:
+    def record_probe(self, permit: Permit, now: float, *, responded: bool) -> None:
+        """The probe ended."""
+        self._is_probing = False
+        if responded:
+            self.record_response(permit)
+        elif self.is_valid(permit) and not self._has_response:
             self._open(now)
 
     def _open(self, now: float) -> None:
-        backoff = min(FIRST_BACKOFF * 2.0 ** min(self._backoffs, 16), MAX_BACKOFF)
-        self._until = now + backoff * (1.0 + random.uniform(-_JITTER, _JITTER))  # noqa: S311 - spreads load
-        self._backoffs += 1
-        self._change()
+        self._failed_attempts += 1
+        backoff = exponential(self._failed_attempts, initial=INITIAL_BACKOFF, maximum=MAX_BACKOFF)
+        self._attempt_at = now + with_jitter(backoff, random.random())  # noqa: S311 - spreads load, guards nothing
+        self._change_state()
 
-    def _change(self) -> None:
-        self._trying.clear()
+    def _change_state(self) -> None:
+        self._attempting.clear()
         self._epoch += 1
-
-
-def whole_seconds(wait: float) -> int:
-    """A time to wait as Retry-After says it."""
-    return max(1, math.ceil(wait))

@@ -1,10 +1,13 @@
-"""Asking one issuer about its tokens: each token once, a bounded number at a time, and nobody who is not there.
+"""Querying one issuer's introspection server, and caching its responses.
 
-Law: all in the event loop, without threads and locks. Equal tokens share one call; a caller that stops waiting takes it
-from nobody. At most ``max_concurrent`` calls are in flight. Twice as many may be under way, waiting ones included,
-about tokens that anybody could have invented, and as many again about proven ones (``Limiter``). What comes beyond, or
-while the breaker is open, is refused at once. Nothing is tried twice. What is kept is what the server said, under a
-digest.
+Owns when a request is sent and how many are. All methods belong to the event loop's thread.
+
+Invariants:
+- Callers with equal tokens share one request; one that stops waiting takes it from no other.
+- At most ``max_concurrent`` requests are in flight. Of each kind of token (proven, others), at most twice as many are
+  admitted, those that wait for a slot included.
+- A request beyond these bounds, or while the circuit breaker is open, fails at once. None is sent twice.
+- The cache holds digests and evaluated responses, never tokens.
 """
 
 from __future__ import annotations
@@ -12,13 +15,16 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from authz_service.core.errors import FetchFailed
-from authz_service.telemetry.logs import fields
-from authz_service.tokens.introspection.breaker import Breaker, Permit, State, whole_seconds
+from authz_service.single_flight import SharedTask, SharedTaskCancelledError, SingleFlight
+from authz_service.tokens.introspection.breaker import BreakerState, CircuitBreaker, Permit
 from authz_service.tokens.introspection.cache import IntrospectionCache
+from authz_service.tokens.introspection.client import ClientRefused, RequestRefused
 from authz_service.tokens.introspection.limiter import Limiter
+from authz_service.tokens.introspection.outage_log import OutageLog
 from authz_service.tokens.introspection.response import (
     IntrospectionFailure,
     IntrospectionResponse,
@@ -28,122 +34,65 @@ from authz_service.tokens.introspection.response import (
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from authz_service.config.model import Introspection, Issuer
     from authz_service.core.bounded import Bounds
     from authz_service.core.claims import Claims
     from authz_service.telemetry.metrics import IntrospectionMetrics, Refused
+    from authz_service.tokens.introspection.client import IntrospectionClient
 
-_SUCCESSES_TO_RECOVER = 5  # in a row, before the log says so: a server that answers now and then has not recovered
-_TELL_AGAIN = 60.0  # seconds between two lines about the same kind of trouble: callers can provoke some kinds
-_PROBE_BYTES = 32  # of randomness: nobody ever issued this token
-_MAX_RETRY_AFTER = 300.0  # seconds; what a server may make callers wait, whatever it asks for
+IntrospectionRequest = SharedTask[IntrospectionResult]
+
+_PROBE_BYTES = 32  # of randomness: no issuer ever issued this token
+_MAX_RETRY_AFTER = 300.0  # seconds that a server can make callers wait
+_ADMITTED_PER_SLOT = 2  # of each kind: one in flight, one waiting
 _REFUSALS: dict[Refused, str] = {
-    "full": "too many calls are in flight and waiting",
-    "open": "the server is left alone for a while",
+    "full": "too many requests are in flight and waiting",
+    "open": "the circuit breaker is open",
 }
 
 
-class ClientRefused(FetchFailed):
-    """The server does not accept our client credentials, or does not let this client ask."""
+class _Query(NamedTuple):
+    """What one request is about."""
 
-
-class Forbidden(FetchFailed):
-    """Status 403: it does not let this client ask, or something in front of it dislikes the token."""
-
-
-class RequestRefused(FetchFailed):
-    """The server works, and does not answer this question: nothing to leave it alone for."""
-
-
-class Client(Protocol):
-    """Asks a server about a token."""
-
-    async def introspect(self, token: str) -> Mapping[str, Any]:
-        """What the server says of it.
-
-        Raises:
-            FetchFailed: when it says nothing that can be read, within the time that a call may take.
-        """
-
-    async def prepare(self) -> None:
-        """Get ready what the first call would have to wait for. Never raises for what cannot be had yet."""
-
-    async def close(self) -> None:
-        """Let go of connections."""
-
-
-class IntrospectionRequest:
-    """One call about a token, and who waits for it."""
-
-    task: asyncio.Task[None]
-
-    def __init__(self, token: str, digest: bytes, verified: Claims | None, permit: Permit, *, proven: bool) -> None:
-        self.token = token
-        self.digest = digest
-        self.verified = verified
-        self.permit = permit
-        self.proven = proven
-        self._waiting: set[asyncio.Future[IntrospectionResult]] = set()
-        self._ended: IntrospectionResult | None = None
-
-    async def outcome(self) -> IntrospectionResult:
-        """Wait for it. A future for each who waits, so that thousands may come and go at no cost to each other."""
-        if self._ended is not None:
-            return self._ended
-        mine: asyncio.Future[IntrospectionResult] = asyncio.get_running_loop().create_future()
-        self._waiting.add(mine)
-        try:
-            return await mine
-        finally:
-            self._waiting.discard(mine)
-
-    def end(self, outcome: IntrospectionResult) -> None:
-        """It ended so, for all who wait, and for who joined it and comes to wait now."""
-        self._ended = outcome
-        for waiting in self._waiting:
-            if not waiting.done():
-                waiting.set_result(outcome)
+    token: str
+    digest: bytes
+    verified: Claims | None
+    permit: Permit
+    proven: bool
 
 
 class Introspector:
-    """Knows, or asks, what one issuer says of its tokens. All methods belong to the event loop's thread."""
+    """What one issuer's introspection server responds about tokens, cached or requested."""
 
     def __init__(
         self,
         issuer: Issuer,
         settings: Introspection,
-        client: Client,
+        client: IntrospectionClient,
         *,
         metrics: IntrospectionMetrics,
         logger: logging.Logger,
         clock: Callable[[], float],
         timer: Callable[[], float],
-        remembered: Bounds,
+        cache_bounds: Bounds,
     ) -> None:
-        """``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set.
-
-        ``remembered`` bounds the answers.
-        """
+        """``clock`` gives seconds since the epoch, ``timer`` seconds of a monotonic clock."""
         self.issuer = issuer
         self.settings = settings
         self.clock = clock
         self._client = client
         self._metrics = metrics
-        self._logger = logger
         self._timer = timer
-        self._cache = IntrospectionCache(remembered)
-        self._calls: dict[bytes, IntrospectionRequest] = {}
-        self._under_way = {True: 0, False: 0}  # calls about proven tokens, and about others
+        self._cache = IntrospectionCache(cache_bounds)
+        self._requests: SingleFlight[IntrospectionResult] = SingleFlight()
+        self._admitted = {True: 0, False: 0}  # requests about proven tokens, and about others
         self._limiter = Limiter(settings.max_concurrent, lambda: self._cache.proven)
         self._in_flight = 0
-        self._breaker = Breaker()
-        self._probing: asyncio.Task[None] | None = None
-        self._troubles: dict[str, float] = {}  # what the log was told, and when
-        self._logged_open = False
-        self._recovered = True
-        self._successes = 0  # in a row, since the last failure
+        self._breaker = CircuitBreaker()
+        self._probe: asyncio.Task[None] | None = None
+        self._log = OutageLog(logger, issuer.label, timer)
         metrics.watch(
             in_flight=lambda: self._in_flight,
             state=lambda: self._breaker.state(timer()),
@@ -151,211 +100,159 @@ class Introspector:
             size=lambda: self._cache.used_bytes,
         )
 
-    # Reading: what a decision calls.
-
     def cached(self, digest: bytes, now: float) -> IntrospectionResponse | None:
-        """What is remembered of the token with this digest."""
-        answer = self._cache.get(digest, now)
-        if answer is not None:
+        """The cached response for the token with this digest."""
+        response = self._cache.get(digest, now)
+        if response is not None:
             self._metrics.cache_hit()
-        return answer
-
-    def in_flight(self, digest: bytes) -> IntrospectionRequest | None:
-        """The call about the token with this digest, for ``introspect``."""
-        return self._calls.get(digest)
+        return response
 
     def copy_cache_of(self, older: Introspector) -> None:
-        """Take over what an older one remembers, if it judged by the same settings."""
+        """Copy the cached responses of an older introspector, if it evaluated them by the same settings."""
         if older.issuer == self.issuer:
             self._cache.copy_from(older._cache)
 
-    # Asking.
+    # Requests.
+
+    def request_for(self, digest: bytes) -> IntrospectionRequest | None:
+        """The request about the token with this digest, if there is one, for ``introspect`` to join."""
+        return self._requests.get(digest)
 
     async def introspect(
-        self, token: str, digest: bytes, verified: Claims | None = None, joined: IntrospectionRequest | None = None
+        self,
+        token: str,
+        digest: bytes,
+        verified: Claims | None = None,
+        joined: IntrospectionRequest | None = None,
     ) -> IntrospectionResult:
-        """What the server says, by the one call under way for this token, which is begun when there is none.
+        """The result for a token, by the one request that there is for it, or by a new one.
 
-        ``verified`` are the claims of a JWT whose signature was verified. ``joined`` is the call that was under way
-        when the need to ask arose; it may have ended since. Never raises for a call that failed.
+        ``verified`` are the claims of a JWT whose signature was verified. ``joined`` is the request that there was when
+        the need arose; it may have ended since. Never raises for a failed request.
         """
         self._metrics.cache_miss()
-        call = joined or self._calls.get(digest)
-        if call is None:
-            begun = self._begin(token, digest, verified)
-            if isinstance(begun, IntrospectionFailure):
-                return begun
-            call = begun
-        return await call.outcome()
+        request = joined or self._requests.get(digest) or self._start(token, digest, verified)
+        if isinstance(request, IntrospectionFailure):
+            return request
+        try:
+            return await request.result()
+        except SharedTaskCancelledError:
+            return self._failure("the request was canceled")
 
-    def _begin(self, token: str, digest: bytes, verified: Claims | None) -> IntrospectionRequest | IntrospectionFailure:
+    def _start(self, token: str, digest: bytes, verified: Claims | None) -> IntrospectionRequest | IntrospectionFailure:
         proven = verified is not None or self._cache.is_proven(digest)
-        if self._under_way[proven] >= 2 * self.settings.max_concurrent:
-            return self._refused("full")
+        if self._admitted[proven] >= _ADMITTED_PER_SLOT * self.settings.max_concurrent:
+            return self._refuse("full")
         permit = self._breaker.permit(self._timer(), proven=proven, max_wait=self.settings.timeout)
         if permit is None:
-            return self._refused("open")
-        self._under_way[proven] += 1
-        call = self._calls[digest] = IntrospectionRequest(token, digest, verified, permit, proven=proven)
-        call.task = asyncio.create_task(self._run(call), name=f"introspection at {self.issuer.label}")
-        return call
+            return self._refuse("open")
+        query = _Query(token, digest, verified, permit, proven)
+        request = self._requests.join(digest, partial(self._run, query), name=f"introspection at {self.issuer.label}")
+        self._admitted[proven] += 1
+        request.add_done_callback(partial(self._leave, proven))
+        return request
 
-    async def _run(self, call: IntrospectionRequest) -> None:
-        outcome: IntrospectionResult | None = None
+    def _leave(self, proven: bool) -> None:  # noqa: FBT001 - a key of a dictionary
+        self._admitted[proven] -= 1
+
+    async def _run(self, query: _Query) -> IntrospectionResult:
         try:
-            await self._wait_until(call.permit.at)
-            async with self._limiter.slot(proven=call.proven):
-                outcome = await self._asked(call)
-        finally:  # whatever happened: nobody waits for what will not come
-            del self._calls[call.digest]
-            self._under_way[call.proven] -= 1
-            call.end(self._unavailable("the call was given up") if outcome is None else outcome)
+            return await self._query(query)
+        except Exception as error:  # noqa: BLE001 - a fault of ours is logged, and denies like any other failure
+            failure = self._as_failure(error)
+        if not isinstance(failure, RequestRefused):
+            urgent = failure.retry_after > 0 or isinstance(failure, ClientRefused)
+            self._breaker.record_failure(query.permit, query.digest, urgent=urgent)
+        self._log.log_failure(failure)
+        self._start_probe_if_due(self._timer())
+        return self._failure(str(failure), failure.retry_after)
 
-    async def _wait_until(self, at: float) -> None:
-        """Wait for the time of the next try, if there is one to wait for, and let the probe begin with it."""
+    async def _query(self, query: _Query) -> IntrospectionResult:
         now = self._timer()
-        if at > now:
-            await asyncio.sleep(at - now)
-        self._probe(max(at, now))
+        if query.permit.at > now:
+            await asyncio.sleep(query.permit.at - now)
+        self._start_probe_if_due(max(query.permit.at, now))
+        async with self._limiter.slot(proven=query.proven):
+            if not self._breaker.is_valid(query.permit):  # its state changed while this waited
+                return self._refuse("open")
+            response = await self._send(query.token, query.verified)
+        self._cache.put(query.digest, response)
+        self._breaker.record_response(query.permit)
+        self._log.log_response()
+        self._log_state()
+        return response
 
-    async def _asked(self, call: IntrospectionRequest) -> IntrospectionResult:
-        if not self._breaker.holds(call.permit):
-            return self._refused("open")
-        try:
-            answer = await self._answer(call.token, call.verified)
-        except FetchFailed as failure:
-            return self._failed(failure, call)
-        self._cache.put(call.digest, answer)
-        self._succeeded(call.permit)
-        return answer
-
-    async def _answer(self, token: str, verified: Claims | None) -> IntrospectionResponse:
-        """What the server says of a token.
+    async def _send(self, token: str, verified: Claims | None) -> IntrospectionResponse:
+        """Send one request and evaluate its response.
 
         Raises:
-            FetchFailed: when it says nothing, also for a fault of ours, which is no answer.
+            FetchFailed: if there is none.
         """
         started = self._timer()
         self._in_flight += 1
         try:
-            said = await self._client.introspect(token)
-            answer = evaluate(self.issuer, self.settings, said, verified, self.clock())
-        except FetchFailed:
+            body = await self._client.introspect(token)
+            response = evaluate(self.issuer, self.settings, body, verified, self.clock())
+        except Exception:
             self._metrics.called("failure", self._timer() - started)
             raise
-        except Exception as fault:
-            self._metrics.called("failure", self._timer() - started)
-            self._logger.exception("introspection failed unexpectedly", extra=fields(issuer=self.issuer.label))
-            raise FetchFailed(f"unexpected {type(fault).__name__}") from None
         finally:
             self._in_flight -= 1
-        self._metrics.called("active" if answer.active else "inactive", self._timer() - started)
-        return answer
+        self._metrics.called("active" if response.active else "inactive", self._timer() - started)
+        return response
 
-    def _succeeded(self, permit: Permit) -> None:
-        self._breaker.answered(permit)
-        self._successes += 1
-        if not self._recovered and self._successes >= _SUCCESSES_TO_RECOVER:
-            self._recovered = True
-            self._logger.info("introspection works again", extra=fields(issuer=self.issuer.label))
-        self._tell_state()
+    def _as_failure(self, error: Exception) -> FetchFailed:
+        if isinstance(error, FetchFailed):
+            return error
+        self._log.log_fault(error)
+        return FetchFailed(f"unexpected {type(error).__name__}")
 
-    def _failed(self, failure: FetchFailed, call: IntrospectionRequest) -> IntrospectionFailure:
-        if not isinstance(failure, RequestRefused):
-            urgent = failure.retry_after > 0 or isinstance(failure, ClientRefused)
-            self._breaker.failed(call.permit, call.digest, urgent=urgent)
-        self._successes = 0
-        self._tell_trouble(failure)
-        self._probe(self._timer())
-        return self._unavailable(str(failure), failure.retry_after)
-
-    def _refused(self, reason: Refused) -> IntrospectionFailure:
+    def _refuse(self, reason: Refused) -> IntrospectionFailure:
         self._metrics.refused(reason)
-        return self._unavailable(_REFUSALS[reason])
+        return self._failure(_REFUSALS[reason])
 
-    def _unavailable(self, cause: str, retry_after: float = 0.0) -> IntrospectionFailure:
+    def _failure(self, cause: str, retry_after: float = 0.0) -> IntrospectionFailure:
         wait = max(self._breaker.wait(self._timer()), min(retry_after, _MAX_RETRY_AFTER))
-        return IntrospectionFailure(f"introspection at {self.issuer.label}: {cause}", whole_seconds(wait))
+        return IntrospectionFailure(f"introspection at {self.issuer.label}: {cause}", max(1, math.ceil(wait)))
 
-    # Probing: what only the server has a part in.
+    def _log_state(self) -> None:
+        now = self._timer()
+        self._log.log_state(self._breaker.state(now), self._breaker.wait(now))
 
-    def _probe(self, now: float) -> None:
-        """Ask about a token that nobody sent, where that is due."""
-        permit = self._breaker.probe(now)
+    # Probes: requests about tokens that no caller chose.
+
+    def _start_probe_if_due(self, now: float) -> None:
+        permit = self._breaker.permit_probe(now)
         if permit is not None:
-            self._probing = asyncio.create_task(
+            self._probe = asyncio.create_task(
                 self._run_probe(permit), name=f"probe of introspection at {self.issuer.label}"
             )
 
     async def _run_probe(self, permit: Permit) -> None:
-        failure: FetchFailed | None = FetchFailed("the probe was given up")
-        suspected = False
+        failure: FetchFailed | None = None
+        responded = was_closed = False
         try:
             async with self._limiter.slot(proven=True, first=True):
-                failure = await self._failure_of_probe()
-        finally:  # whatever happened: without a result, the breaker would wait for one forever
-            now = self._timer()
-            suspected = self._breaker.holds(permit) and self._breaker.state(now) is State.CLOSED
-            self._breaker.probed(permit, now, answered=failure is None)
-        if failure is not None:
-            # No token of a caller's can be to blame for this.
-            self._tell_trouble(ClientRefused(str(failure)) if isinstance(failure, Forbidden) else failure)
-        elif suspected:
-            self._log_dispelled()
-        self._tell_state()
-
-    async def _failure_of_probe(self) -> FetchFailed | None:
-        try:
-            await self._answer(secrets.token_urlsafe(_PROBE_BYTES), None)
+                await self._send(secrets.token_urlsafe(_PROBE_BYTES), None)
+            responded = True
         except RequestRefused:
-            return None
-        except FetchFailed as failure:
-            return failure
-        return None
+            responded = True
+        except Exception as error:  # noqa: BLE001 - as in _run
+            failure = self._as_failure(error)
+        finally:  # also when it is cancelled: without a result, the breaker would wait for one forever
+            now = self._timer()
+            was_closed = self._breaker.is_valid(permit) and self._breaker.state(now) is BreakerState.CLOSED
+            self._breaker.record_probe(permit, now, responded=responded)
+        if failure is not None:
+            self._log.log_failed_probe(failure)
+        elif was_closed:
+            self._log.log_healthy_probe()
+        self._log_state()
 
-    # Logging.
-
-    def _tell_trouble(self, failure: FetchFailed) -> None:
-        """Once a minute for each kind of trouble, and not once a request."""
-        if not self._is_news(type(failure).__name__):
-            return
-        self._recovered = False
-        told = fields(issuer=self.issuer.label, cause=str(failure))
-        if isinstance(failure, ClientRefused):
-            self._logger.error("the introspection server refuses this client", extra=told)
-        else:
-            self._logger.warning("introspection failed", extra=told)
-
-    def _log_dispelled(self) -> None:
-        if self._is_news("dispelled"):
-            told = fields(issuer=self.issuer.label)
-            self._logger.warning("introspection fails for some tokens alone; the server answers", extra=told)
-
-    def _tell_state(self) -> None:
-        """Say when the server begins to be left alone, at most once a minute, and when that is over."""
-        now = self._timer()
-        is_open = self._breaker.state(now) is not State.CLOSED
-        if is_open and not self._logged_open and self._is_news("open"):
-            self._logged_open = True
-            wait = round(self._breaker.wait(now), 3)
-            told = fields(issuer=self.issuer.label, breaker=State.OPEN, retry_in_s=wait)
-            self._logger.warning("introspection is left alone for a while", extra=told)
-        elif not is_open and self._logged_open:
-            self._logged_open = False
-            told = fields(issuer=self.issuer.label, breaker=State.CLOSED)
-            self._logger.info("introspection is asked again", extra=told)
-
-    def _is_news(self, kind: str) -> bool:
-        now = self._timer()
-        if now - self._troubles.get(kind, -math.inf) < _TELL_AGAIN:
-            return False
-        self._troubles[kind] = now
-        return True
-
-    # Beginning and end.
+    # Start and end.
 
     async def run(self) -> None:
-        """Be ready for the first call, until cancelled."""
+        """Prepare the client for the first request, and close when cancelled."""
         try:
             await self._client.prepare()
             await asyncio.Event().wait()
@@ -363,13 +260,9 @@ class Introspector:
             await self.close()
 
     async def close(self) -> None:
-        """End what is in flight, and let go of the connections."""
-        calls = list(self._calls.values())
-        tasks = [call.task for call in calls] + ([] if self._probing is None else [self._probing])
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._calls.clear()
-        for call in calls:  # those that were not even begun
-            call.end(self._unavailable("the call was given up"))
+        """Cancel all requests, and close the connections."""
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.wait([self._probe])
+        await self._requests.close()
         await self._client.close()

@@ -1,10 +1,10 @@
-"""A bound on concurrent calls, in which tokens that cannot be invented do not queue behind those that can.
+"""A bound on concurrent requests that keeps tokens which cannot be invented from queueing behind those which can.
 
-There are two kinds of call. ``proven`` ones are about tokens that their issuer has vouched for: a crowd of them is a
-crowd of sessions, while a crowd of the others may be anybody's. So each kind has a queue of its own, the two take turns
-where both wait, and a quarter of the slots stays free for proven tokens, but no more slots than there are such tokens.
+There are two kinds of request. *Proven* tokens were vouched for by their issuer: many of them are many sessions, while
+many others may come from one attacker. So each kind has its own queue, both take turns, and a quarter of the slots is
+reserved for proven tokens, but no more slots than there are proven tokens.
 
-All in the event loop, without threads and locks.
+All methods belong to the event loop's thread.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-_RESERVED = 4  # one slot in so many is reserved for proven tokens
+_RESERVED = 4  # one slot in this many is reserved for proven tokens
 
 
 class Limiter:
-    """Slots for calls, and the two queues for them."""
+    """Slots for requests, and one queue for each kind."""
 
     def __init__(self, slots: int, proven_tokens: Callable[[], int]) -> None:
         """``proven_tokens`` returns how many there are."""
         self._slots = slots
         self._proven_tokens = proven_tokens
         self._used = {True: 0, False: 0}
-        self._waiting: dict[bool, deque[asyncio.Future[None]]] = {True: deque(), False: deque()}
-        self._last = False  # the kind that got the last slot for which it had to wait
+        self._queues: dict[bool, deque[asyncio.Future[None]]] = {True: deque(), False: deque()}
+        self._last_admitted = False  # the kind that left a queue last
 
     @contextlib.asynccontextmanager
     async def slot(self, *, proven: bool, first: bool = False) -> AsyncIterator[None]:
-        """Wait for a slot, and hold it: behind all that wait of this kind, or as the ``first`` of them."""
+        """Wait for a slot and hold it. ``first`` goes to the head of its queue."""
         await self._acquire(proven=proven, first=first)
         try:
             yield
@@ -41,22 +41,22 @@ class Limiter:
             self._release(proven=proven)
 
     async def _acquire(self, *, proven: bool, first: bool) -> None:
-        waiting = self._waiting[proven]
-        if not waiting and self._is_free(proven=proven):
+        queue = self._queues[proven]
+        if not queue and self._is_free(proven=proven):
             self._used[proven] += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if first:
-            waiting.appendleft(turn)
+            queue.appendleft(turn)
         else:
-            waiting.append(turn)
+            queue.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # its turn came at the moment at which it was given up
+            if not turn.cancelled():  # it got its slot in the same turn of the loop in which it was cancelled
                 self._release(proven=proven)
-            elif turn in waiting:
-                waiting.remove(turn)
+            elif turn in queue:
+                queue.remove(turn)
             raise
 
     def _release(self, *, proven: bool) -> None:
@@ -65,15 +65,15 @@ class Limiter:
             pass
 
     def _admit_next(self) -> bool:
-        """Give a slot to the next that waits, of the kind that did not get the last one if possible."""
-        for proven in (not self._last, self._last):
-            waiting = self._waiting[proven]
-            while waiting and waiting[0].cancelled():
-                waiting.popleft()
-            if waiting and self._is_free(proven=proven):
+        """Give a free slot to the head of a queue, if possible of the kind that was not admitted last."""
+        for proven in (not self._last_admitted, self._last_admitted):
+            queue = self._queues[proven]
+            while queue and queue[0].cancelled():
+                queue.popleft()
+            if queue and self._is_free(proven=proven):
                 self._used[proven] += 1
-                self._last = proven
-                waiting.popleft().set_result(None)
+                self._last_admitted = proven
+                queue.popleft().set_result(None)
                 return True
         return False
 

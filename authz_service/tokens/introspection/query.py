@@ -40,7 +40,7 @@ class NeedIntrospection:
 
     def __post_init__(self) -> None:
         # ``ready`` runs in a later turn of the loop. A request that ends before then must not be sent again.
-        self.joined = self.servers[0].in_flight(self.digest)
+        self.joined = self.servers[0].request_for(self.digest)
 
     @property
     def what(self) -> str:

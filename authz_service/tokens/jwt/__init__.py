@@ -1,5 +1,5 @@
-"""Signed tokens: parsed, verified, validated, and remembered.
+"""Signed tokens (JWT).
 
-``jws`` parses the compact serialization, ``claims`` validates a verified token's claims, ``token_kind`` tells access
-tokens from the others that an issuer signs, and ``cache`` remembers validated tokens.
+``jws`` parses the compact serialization and verifies signatures, ``token_kind`` rejects tokens other than access
+tokens, ``claims`` validates the claims of a verified token, and ``cache`` holds validated tokens.
 """

@@ -1,30 +1,38 @@
-"""Taking a JWT apart: JWS compact serialization (RFC 7515 section 7.1), read in one way or not at all.
+"""JSON Web Signatures in compact serialization (RFC 7515 section 7.1): parsing and verifying.
 
-Law: pure; nothing is believed yet. A header cannot bring a key of its own: ``jwk``, ``jku``, ``x5u`` and ``x5c`` are
-never looked at. Extensions (``crit``), unencoded content (``b64``) and whatever belongs to encryption are refused.
+No I/O, and no claim is validated here. A token has one reading or is malformed.
+
+Invariants:
+- A token never supplies a key: ``jwk``, ``jku``, ``x5u`` and ``x5c`` are not read.
+- A header with extensions (``crit``), unencoded content (``b64``) or members of a JWE is malformed.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from authz_service.core import strict_json
+from authz_service.core import base64url, strict_json
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
+from authz_service.keys.keyset import MAX_CANDIDATES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from authz_service.keys.keyset import Key
 
 _JWS_PARTS = 3
 _JWE_PARTS = 5
 _EXTENSIONS = ("crit", "b64")
-# Of a JWE (RFC 7516 section 4.1, RFC 7518 sections 4.6 to 4.8): who reads the header so sees another token than we do.
-_OF_ENCRYPTION = ("enc", "zip", "epk", "apu", "apv", "iv", "tag", "p2s", "p2c")
+# Header members of a JWE (RFC 7516 section 4.1, RFC 7518 sections 4.6 to 4.8): to another reader it may be one.
+_JWE_MEMBERS = ("enc", "zip", "epk", "apu", "apv", "iv", "tag", "p2s", "p2c")
 _LENIENT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str, strict=False)
 
 
 class Jws(NamedTuple):
-    """A signed token, taken apart and not yet verified."""
+    """A parsed token, not verified yet."""
 
     algorithm: str
     kid: str | None
@@ -35,41 +43,41 @@ class Jws(NamedTuple):
 
 
 def is_jwt(token: str) -> bool:
-    """Whether a token means to be a JWT: three parts, the first of which any lenient reader takes for a JSON object.
+    """Whether any reader could take a token for a JWT: three parts, the first of them a JSON object. Others are opaque.
 
-    What is none is opaque. Lenient, since ``parse`` is strict: what another reader could take for a JWT is refused
-    here, and never passed on for somebody to believe it.
+    Lenient, although ``parse`` is strict: what only a lenient reader takes for a JWT is malformed, and must not be sent
+    to an introspection server that might read it so.
     """
     if token.count(".") != _JWS_PARTS - 1:
         return False
     encoded = token.partition(".")[0].replace("+", "-").replace("/", "_")
     try:
-        text = base64.urlsafe_b64decode(encoded + "==")
-        return isinstance(_LENIENT.decode(text.decode(json.detect_encoding(text), "surrogatepass")), dict)
+        header = base64.urlsafe_b64decode(encoded + "==")
+        return isinstance(_LENIENT.decode(header.decode(json.detect_encoding(header), "surrogatepass")), dict)
     except RecursionError:
         return True
-    except ValueError:  # no base64, no text, no JSON
+    except ValueError:  # not base64, no characters, or not JSON
         return False
 
 
 def parse(token: str) -> Jws:
-    """Take a token apart.
+    """Parse a token.
 
     Raises:
         Rejected: ``malformed_token``.
     """
     parts = token.split(".")
     if len(parts) == _JWE_PARTS:
-        raise _malformed("an encrypted token (JWE)")
+        raise _malformed("five parts, as in an encrypted token (JWE); expected three")
     if len(parts) != _JWS_PARTS:
-        raise _malformed("not three parts")
+        raise _malformed(f"{len(parts)} parts; expected three")
     header = _json_object(parts[0], "header")
     for name in _EXTENSIONS:
         if name in header:
-            raise _malformed(f"the header demands {name}")
-    for name in _OF_ENCRYPTION:
+            raise _malformed(f"{name} in the header is not supported")
+    for name in _JWE_MEMBERS:
         if name in header:
-            raise _malformed(f"the header has {name}, as encrypted tokens (JWE) do")
+            raise _malformed(f"{name} in the header, as in an encrypted token (JWE)")
     algorithm, kid = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or not (isinstance(kid, str) or "kid" not in header):
         raise _malformed("alg or kid in the header is not a string")
@@ -79,13 +87,22 @@ def parse(token: str) -> Jws:
         header=header,
         unverified_claims=_json_object(parts[1], "claims"),
         signing_input=f"{parts[0]}.{parts[1]}".encode("ascii"),
-        signature=_base64url(parts[2], "signature"),
+        signature=_decode(parts[2], "signature"),
     )
+
+
+def verifying_key(token: Jws, keys: Iterable[Key]) -> Key | None:
+    """The key that verifies the signature, of those for the token's algorithm. At most ``MAX_CANDIDATES`` are tried."""
+    candidates = [key for key in keys if token.algorithm in key.algorithms][:MAX_CANDIDATES]
+    for key in candidates:
+        if key.verifies(token.algorithm, token.signing_input, token.signature):
+            return key
+    return None
 
 
 def _json_object(part: str, what: str) -> dict[str, Any]:
     try:
-        value = strict_json.loads(_base64url(part, what))
+        value = strict_json.loads(_decode(part, what))
     except ValueError as error:
         raise _malformed(f"the {what}: {error}") from None
     if not isinstance(value, dict):
@@ -93,16 +110,11 @@ def _json_object(part: str, what: str) -> dict[str, Any]:
     return value
 
 
-def _base64url(part: str, what: str) -> bytes:
-    """Decode base64url without padding (RFC 7515 section 2), of which each octet string has exactly one form."""
+def _decode(part: str, what: str) -> bytes:
     try:
-        encoded = part.encode("ascii")
-        decoded = base64.b64decode(encoded + b"=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
-    except (UnicodeEncodeError, binascii.Error):
-        raise _malformed(f"the {what}: not base64url") from None
-    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != encoded:
-        raise _malformed(f"the {what}: not the canonical base64url")
-    return decoded
+        return base64url.decode(part)
+    except ValueError as error:
+        raise _malformed(f"the {what}: {error}") from None
 
 
 def _malformed(cause: str) -> Rejected:

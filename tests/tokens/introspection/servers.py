@@ -19,7 +19,7 @@ from authz_service.core.errors import FetchFailed
 from authz_service.keys.cache import KeyCache
 from authz_service.providers.client_authentication import authentication_of
 from authz_service.telemetry.metrics import Metrics
-from authz_service.tokens.introspection.client import HttpClient
+from authz_service.tokens.introspection.http_client import HttpIntrospectionClient
 from authz_service.tokens.introspection.introspector import Introspector
 from support.key_source import FakeSource
 from support.trust import ISSUER, NOW, Deciding
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from authz_service.core.decision import Decision
-    from authz_service.tokens.introspection.introspector import Client
+    from authz_service.tokens.introspection.client import IntrospectionClient
     from authz_service.tokens.validator import TrustedIssuer
 
 _BOUNDS = Bounds(100, 1 << 20)
@@ -121,12 +121,12 @@ class Clock:
 
 
 def introspector(
-    client: Client,
+    client: IntrospectionClient,
     issuer: Issuer | None = None,
     *,
     metrics: Metrics | None = None,
     clock: Clock | None = None,
-    remembered: Bounds = _BOUNDS,
+    cache_bounds: Bounds = _BOUNDS,
 ) -> Introspector:
     """One that asks this client. Its time is the loop's, its clock stands still."""
     issuer = issuer or issuer_with()
@@ -139,7 +139,7 @@ def introspector(
         logger=logging.getLogger("authz.introspection"),
         clock=clock or Clock(),
         timer=loop_time,
-        remembered=remembered,
+        cache_bounds=cache_bounds,
     )
 
 
@@ -153,7 +153,7 @@ def loop_time() -> float:
 
 def http_client(
     issuer: Issuer, keys: FakeSource | None = None, *, timer: Callable[[], float] = time.monotonic
-) -> HttpClient:
+) -> HttpIntrospectionClient:
     """The real client of an issuer with introspection, whose keys come from this source."""
     assert issuer.introspection is not None
     cache = KeyCache(
@@ -165,7 +165,7 @@ def http_client(
         clock=time.time,
     )
     authentication = authentication_of(issuer.introspection, issuer.issuer, clock=time.time, timer=timer)
-    return HttpClient(issuer, issuer.introspection, authentication, cache, clock=time.time, timer=timer)
+    return HttpIntrospectionClient(issuer, issuer.introspection, authentication, cache, clock=time.time, timer=timer)
 
 
 def failure(text: str = "it cannot be reached", **options: Any) -> FetchFailed:
@@ -195,7 +195,7 @@ class Asking(Deciding):
         own = self._introspection if name == "main" else {}
         trusted = super()._trusted(url, name, settings | {"introspection": SECRETS | own})
         asks = introspector(
-            self.clients[name], trusted.settings, metrics=self.metrics, clock=self.clock, remembered=self.bounds
+            self.clients[name], trusted.settings, metrics=self.metrics, clock=self.clock, cache_bounds=self.bounds
         )
         return replace(trusted, introspector=asks)
 

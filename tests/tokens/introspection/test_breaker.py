@@ -9,121 +9,120 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from authz_service.tokens.introspection.breaker import (
     FAILURES_TO_PROBE,
-    FIRST_BACKOFF,
+    INITIAL_BACKOFF,
     MAX_BACKOFF,
     PROBE_INTERVAL,
-    Breaker,
+    BreakerState,
+    CircuitBreaker,
     Permit,
-    State,
-    whole_seconds,
 )
 
 A_LITTLE = 1e-6  # what sums of times are off
 MAX_WAIT = 1.0
 
 
-def permit(breaker: Breaker, now: float, *, proven: bool = False, max_wait: float = 0.0) -> Permit:
+def permit(breaker: CircuitBreaker, now: float, *, proven: bool = False, max_wait: float = 0.0) -> Permit:
     given = breaker.permit(now, proven=proven, max_wait=max_wait)
     assert given is not None
     return given
 
 
-def probe(breaker: Breaker, now: float) -> Permit:
-    given = breaker.probe(now)
+def probe(breaker: CircuitBreaker, now: float) -> Permit:
+    given = breaker.permit_probe(now)
     assert given is not None
     return given
 
 
-def fail(breaker: Breaker, now: float, tokens: int = FAILURES_TO_PROBE) -> None:
+def fail(breaker: CircuitBreaker, now: float, tokens: int = FAILURES_TO_PROBE) -> None:
     for number in range(tokens):
-        breaker.failed(permit(breaker, now), bytes([number]), urgent=False)
+        breaker.record_failure(permit(breaker, now), bytes([number]), urgent=False)
 
 
-def opened(now: float = 0.0) -> Breaker:
-    breaker = Breaker()
+def opened(now: float = 0.0) -> CircuitBreaker:
+    breaker = CircuitBreaker()
     fail(breaker, now)
-    breaker.probed(probe(breaker, now), now, answered=False)
-    assert breaker.state(now) is State.OPEN
+    breaker.record_probe(probe(breaker, now), now, responded=False)
+    assert breaker.state(now) is BreakerState.OPEN
     return breaker
 
 
 def test_that_many_tokens_in_a_row_raise_a_suspicion_and_no_fewer() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     fail(breaker, 0, FAILURES_TO_PROBE - 1)
-    assert breaker.probe(0) is None
-    breaker.answered(permit(breaker, 0))
+    assert breaker.permit_probe(0) is None
+    breaker.record_response(permit(breaker, 0))
     fail(breaker, 0, FAILURES_TO_PROBE - 1)
-    assert breaker.probe(0) is None
-    breaker.failed(permit(breaker, 0), b"one more", urgent=False)
+    assert breaker.permit_probe(0) is None
+    breaker.record_failure(permit(breaker, 0), b"one more", urgent=False)
     probe(breaker, 0)
 
 
 def test_one_token_however_often_it_fails_raises_none() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for _ in range(100):
-        breaker.failed(permit(breaker, 0), b"the same", urgent=False)
-    assert breaker.probe(0) is None
+        breaker.record_failure(permit(breaker, 0), b"the same", urgent=False)
+    assert breaker.permit_probe(0) is None
 
 
 def test_a_failure_that_speaks_of_the_server_raises_one_at_once() -> None:
-    breaker = Breaker()
-    breaker.failed(permit(breaker, 0), b"a", urgent=True)
+    breaker = CircuitBreaker()
+    breaker.record_failure(permit(breaker, 0), b"a", urgent=True)
     probe(breaker, 0)
 
 
 def test_whatever_callers_tokens_cause_nothing_is_refused_as_long_as_the_probes_are_answered() -> None:
-    breaker, now = Breaker(), 0.0
+    breaker, now = CircuitBreaker(), 0.0
     for _ in range(100):
         fail(breaker, now)
-        breaker.probed(probe(breaker, now), now, answered=True)
-        assert breaker.state(now) is State.CLOSED
+        breaker.record_probe(probe(breaker, now), now, responded=True)
+        assert breaker.state(now) is BreakerState.CLOSED
         now += PROBE_INTERVAL
 
 
 def test_there_is_one_probe_at_a_time_and_one_in_an_interval_however_many_calls_fail() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     fail(breaker, 0)
     first = probe(breaker, 0)
     fail(breaker, 5)
-    assert breaker.probe(5) is None
-    breaker.probed(first, 5, answered=True)
+    assert breaker.permit_probe(5) is None
+    breaker.record_probe(first, 5, responded=True)
     fail(breaker, 5)
     probe(breaker, 5)
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     fail(breaker, 0)
-    breaker.probed(probe(breaker, 0), 0, answered=True)
+    breaker.record_probe(probe(breaker, 0), 0, responded=True)
     fail(breaker, 0)
-    assert breaker.probe(PROBE_INTERVAL - 0.1) is None
+    assert breaker.permit_probe(PROBE_INTERVAL - 0.1) is None
     probe(breaker, PROBE_INTERVAL)
 
 
 def test_a_probe_that_fails_opens_it_and_calls_are_refused() -> None:
     breaker = opened()
-    assert 0.9 * FIRST_BACKOFF <= breaker.wait(0) <= 1.1 * FIRST_BACKOFF
+    assert 0.9 * INITIAL_BACKOFF <= breaker.wait(0) <= 1.1 * INITIAL_BACKOFF
     assert breaker.permit(0, proven=False, max_wait=0) is None
     assert breaker.permit(0, proven=True, max_wait=0) is None
-    assert breaker.probe(0) is None
+    assert breaker.permit_probe(0) is None
 
 
 def test_a_probe_that_fails_beside_a_token_that_was_answered_opens_nothing() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     fail(breaker, 0)
     probing = probe(breaker, 0)
-    breaker.answered(permit(breaker, 0))
-    breaker.probed(probing, 0, answered=False)
-    assert breaker.state(0) is State.CLOSED
+    breaker.record_response(permit(breaker, 0))
+    breaker.record_probe(probing, 0, responded=False)
+    assert breaker.state(0) is BreakerState.CLOSED
 
 
 def test_in_a_try_one_call_of_each_kind_has_a_part_beside_the_probe_and_no_second_one() -> None:
     breaker = opened()
     later = breaker.wait(0)
-    assert breaker.state(later) is State.HALF_OPEN
-    assert breaker.probe(later) is None  # nobody wants to know
+    assert breaker.state(later) is BreakerState.HALF_OPEN
+    assert breaker.permit_probe(later) is None  # nobody wants to know
     for proven in (False, True):
         permit(breaker, later, proven=proven)
         assert breaker.permit(later + 1000, proven=proven, max_wait=MAX_WAIT) is None
     probe(breaker, later)
-    assert breaker.probe(later) is None
+    assert breaker.permit_probe(later) is None
 
 
 def test_whoever_comes_shortly_before_a_try_may_wait_for_it_one_of_each_kind() -> None:
@@ -133,7 +132,7 @@ def test_whoever_comes_shortly_before_a_try_may_wait_for_it_one_of_each_kind() -
     for proven in (False, True):
         assert permit(breaker, 0, proven=proven, max_wait=wait).at == wait
         assert breaker.permit(0, proven=proven, max_wait=wait) is None
-    assert breaker.probe(wait - 0.01) is None
+    assert breaker.permit_probe(wait - 0.01) is None
     probe(breaker, wait)
 
 
@@ -144,64 +143,59 @@ def test_any_answer_closes_it_for_all(who: str) -> None:
     calls = {"proven": permit(breaker, later, proven=True), "other": permit(breaker, later, proven=False)}
     probing = probe(breaker, later)
     if who == "probe":
-        breaker.probed(probing, later, answered=True)
+        breaker.record_probe(probing, later, responded=True)
     else:
-        breaker.answered(calls[who])
-    assert breaker.state(later) is State.CLOSED
-    assert not any(map(breaker.holds, calls.values()))  # what the others bring back changes nothing any more
+        breaker.record_response(calls[who])
+    assert breaker.state(later) is BreakerState.CLOSED
+    assert not any(map(breaker.is_valid, calls.values()))  # what the others bring back changes nothing any more
     if who != "probe":
-        breaker.probed(probing, later, answered=False)
-        assert breaker.state(later) is State.CLOSED
+        breaker.record_probe(probing, later, responded=False)
+        assert breaker.state(later) is BreakerState.CLOSED
     fail(breaker, later + PROBE_INTERVAL, FAILURES_TO_PROBE - 1)
-    assert breaker.probe(later + PROBE_INTERVAL) is None
+    assert breaker.permit_probe(later + PROBE_INTERVAL) is None
 
 
 def test_a_callers_token_that_fails_in_a_try_does_not_decide_it() -> None:
     breaker = opened()
     later = breaker.wait(0)
-    breaker.failed(permit(breaker, later), b"hangs", urgent=True)
+    breaker.record_failure(permit(breaker, later), b"hangs", urgent=True)
     probing = probe(breaker, later)
-    assert breaker.state(later + 1) is State.HALF_OPEN
-    breaker.probed(probing, later + 1, answered=True)
-    assert breaker.state(later + 1) is State.CLOSED
+    assert breaker.state(later + 1) is BreakerState.HALF_OPEN
+    breaker.record_probe(probing, later + 1, responded=True)
+    assert breaker.state(later + 1) is BreakerState.CLOSED
 
 
 def test_with_each_try_that_fails_the_pause_doubles_up_to_the_longest() -> None:
     breaker, now = opened(), 0.0
-    expected = FIRST_BACKOFF
+    expected = INITIAL_BACKOFF
     for _ in range(12):
         pause = breaker.wait(now)
         assert 0.9 * expected <= pause <= 1.1 * expected
         now += pause
         permit(breaker, now)
-        breaker.probed(probe(breaker, now), now, answered=False)
+        breaker.record_probe(probe(breaker, now), now, responded=False)
         expected = min(expected * 2, MAX_BACKOFF)
     now += breaker.wait(now)
-    breaker.answered(permit(breaker, now))
+    breaker.record_response(permit(breaker, now))
     now += PROBE_INTERVAL
     fail(breaker, now)
-    breaker.probed(probe(breaker, now), now, answered=False)
-    assert breaker.wait(now) <= 1.1 * FIRST_BACKOFF
+    breaker.record_probe(probe(breaker, now), now, responded=False)
+    assert breaker.wait(now) <= 1.1 * INITIAL_BACKOFF
 
 
 @pytest.mark.parametrize("answered", [True, False])
 def test_what_was_begun_before_it_opened_changes_nothing_when_it_ends(answered: bool) -> None:  # noqa: FBT001
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     early = permit(breaker, 0)
     fail(breaker, 0)
-    breaker.probed(probe(breaker, 0), 0, answered=False)
-    assert not breaker.holds(early)
+    breaker.record_probe(probe(breaker, 0), 0, responded=False)
+    assert not breaker.is_valid(early)
     now = breaker.wait(0)
-    breaker.answered(early) if answered else breaker.failed(early, b"late", urgent=True)
-    assert breaker.state(now) is State.HALF_OPEN
+    breaker.record_response(early) if answered else breaker.record_failure(early, b"late", urgent=True)
+    assert breaker.state(now) is BreakerState.HALF_OPEN
     permit(breaker, now)
-    breaker.probed(probe(breaker, now), now, answered=True)
-    assert breaker.state(now) is State.CLOSED
-
-
-@pytest.mark.parametrize(("wait", "seconds"), [(0.0, 1), (0.2, 1), (1.0, 1), (1.01, 2), (300.0, 300)])
-def test_a_time_to_wait_is_told_in_whole_seconds_and_is_never_nothing(wait: float, seconds: int) -> None:
-    assert whole_seconds(wait) == seconds
+    breaker.record_probe(probe(breaker, now), now, responded=True)
+    assert breaker.state(now) is BreakerState.CLOSED
 
 
 class Story(RuleBasedStateMachine):
@@ -209,24 +203,24 @@ class Story(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.breaker = Breaker()
+        self.breaker = CircuitBreaker()
         self.now = 0.0
         self.out: list[Permit] = []
         self.probing: Permit | None = None
 
-    def unchanged_unless_closing(self, before: State) -> None:
-        assert self.breaker.state(self.now) in {before, State.CLOSED}
+    def unchanged_unless_closing(self, before: BreakerState) -> None:
+        assert self.breaker.state(self.now) in {before, BreakerState.CLOSED}
 
     @rule(proven=st.booleans(), max_wait=st.sampled_from([0.0, 0.1, 1.0]))
     def call(self, *, proven: bool, max_wait: float) -> None:
         state, wait = self.breaker.state(self.now), self.breaker.wait(self.now)
         given = self.breaker.permit(self.now, proven=proven, max_wait=max_wait)
-        if state is State.OPEN and wait > max_wait:
+        if state is BreakerState.OPEN and wait > max_wait:
             assert given is None
-        if state is State.CLOSED:
+        if state is BreakerState.CLOSED:
             assert given is not None
         if given is not None:
-            assert self.breaker.holds(given)
+            assert self.breaker.is_valid(given)
             assert given.at == self.now + wait
             self.out.append(given)
 
@@ -234,21 +228,21 @@ class Story(RuleBasedStateMachine):
     @rule(which=st.integers(0, 100), succeeds=st.booleans(), urgent=st.booleans(), token=st.binary(max_size=1))
     def answer(self, which: int, *, succeeds: bool, urgent: bool, token: bytes) -> None:
         given = self.out.pop(which % len(self.out))
-        held, before = self.breaker.holds(given), self.breaker.state(self.now)
+        held, before = self.breaker.is_valid(given), self.breaker.state(self.now)
         if succeeds:
-            self.breaker.answered(given)
+            self.breaker.record_response(given)
         else:
-            self.breaker.failed(given, token, urgent=urgent)
+            self.breaker.record_failure(given, token, urgent=urgent)
         self.unchanged_unless_closing(before)
         if not held or not succeeds:
             assert self.breaker.state(self.now) is before
 
     @rule()
     def probe(self) -> None:
-        given = self.breaker.probe(self.now)
+        given = self.breaker.permit_probe(self.now)
         if given is not None:
             assert self.probing is None
-            assert self.breaker.state(self.now) is not State.OPEN
+            assert self.breaker.state(self.now) is not BreakerState.OPEN
             self.probing = given
 
     @precondition(lambda self: self.probing)
@@ -256,12 +250,12 @@ class Story(RuleBasedStateMachine):
     def end_of_probe(self, *, answered: bool) -> None:
         given, self.probing = self.probing, None
         assert given is not None
-        held, before = self.breaker.holds(given), self.breaker.state(self.now)
-        self.breaker.probed(given, self.now, answered=answered)
+        held, before = self.breaker.is_valid(given), self.breaker.state(self.now)
+        self.breaker.record_probe(given, self.now, responded=answered)
         if not held:
             assert self.breaker.state(self.now) is before
         if held and answered:
-            assert self.breaker.state(self.now) is State.CLOSED
+            assert self.breaker.state(self.now) is BreakerState.CLOSED
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 10.0, 400.0]))
     def wait(self, seconds: float) -> None:
@@ -270,9 +264,9 @@ class Story(RuleBasedStateMachine):
     @invariant()
     def comes_back(self) -> None:
         assert 0.0 <= self.breaker.wait(self.now) <= 1.1 * MAX_BACKOFF + A_LITTLE
-        assert len(self.breaker._suspects) <= FAILURES_TO_PROBE
+        assert len(self.breaker._failed_tokens) <= FAILURES_TO_PROBE
         then = self.now + self.breaker.wait(self.now) + A_LITTLE
-        assert self.breaker.state(then) is not State.OPEN
+        assert self.breaker.state(then) is not BreakerState.OPEN
 
 
 TestStory = Story.TestCase

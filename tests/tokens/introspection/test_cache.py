@@ -20,7 +20,7 @@ REFUSED = (Reason.INACTIVE, "a cause")
 
 
 def contents(cache: IntrospectionCache) -> list[list[Any]]:
-    return [[*each.items()] for each in (cache._active, cache._others, cache._proven)]
+    return [[*each.items()] for each in (cache._accepted, cache._rejected, cache._proven)]
 
 
 class Story(RuleBasedStateMachine):
@@ -52,7 +52,7 @@ class Story(RuleBasedStateMachine):
             assert found is self.newest[digest]
             assert found.since <= self.now < found.until
         else:
-            assert digest not in {*self.cache._active, *self.cache._others}  # what is not found takes no room
+            assert digest not in {*self.cache._accepted, *self.cache._rejected}  # what is not found takes no room
         assert before - len(self.cache) in {0, 1}
 
     @rule(seconds=st.sampled_from([-10, 1, 10, 60]))
@@ -69,10 +69,10 @@ class Story(RuleBasedStateMachine):
 
     @invariant()
     def is_bounded_in_each_kind(self) -> None:
-        assert len(self.cache._active) <= self.max_entries
-        assert len(self.cache._others) <= self.max_entries
+        assert len(self.cache._accepted) <= self.max_entries
+        assert len(self.cache._rejected) <= self.max_entries
         assert len(self.cache._proven) <= self.max_entries
-        assert not {*self.cache._active} & {*self.cache._others}
+        assert not {*self.cache._accepted} & {*self.cache._rejected}
 
 
 TestStory = Story.TestCase

@@ -14,8 +14,8 @@ import trustme
 from aiohttp import web
 
 from authz_service.core.errors import FetchFailed
-from authz_service.tokens.introspection.client import MAX_ANSWER
-from authz_service.tokens.introspection.introspector import ClientRefused, Forbidden, RequestRefused
+from authz_service.tokens.introspection.client import ClientRefused, Forbidden, RequestRefused
+from authz_service.tokens.introspection.http_client import MAX_RESPONSE
 from support.http_provider import Provider
 from support.key_source import FakeSource
 from support.signing import Signer
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from authz_service.config.model import Issuer
-    from authz_service.tokens.introspection.client import HttpClient
+    from authz_service.tokens.introspection.http_client import HttpIntrospectionClient
 
 OPENID = "/.well-known/openid-configuration"
 OAUTH = "/.well-known/oauth-authorization-server"
@@ -50,14 +50,14 @@ class Asking:
         self.provider = provider
         self._secret = folder / "secret"
         self._secret.write_text("s3cret")
-        self._made: list[HttpClient] = []
+        self._made: list[HttpIntrospectionClient] = []
 
     def issuer(self, introspection: dict[str, Any] | None = None, **settings: Any) -> Issuer:
         own = {"endpoint": f"{self.provider.origin}/introspect", "client_secret_file": str(self._secret)}
         given = {name: value for name, value in (own | (introspection or {})).items() if value is not None}
         return issuer_with(given, **settings)
 
-    def client(self, introspection: dict[str, Any] | None = None, **settings: Any) -> HttpClient:
+    def client(self, introspection: dict[str, Any] | None = None, **settings: Any) -> HttpIntrospectionClient:
         keys = FakeSource(jwks(RS.jwk(), ES.jwk()))
         timer = settings.pop("timer", time.monotonic)
         self._made.append(http_client(self.issuer(introspection, **settings), keys, timer=timer))
@@ -246,7 +246,7 @@ async def test_without_metadata_there_is_nobody_to_ask(provider: Provider, askin
 async def test_waiting_for_metadata_is_part_of_the_calls_time(provider: Provider, asking: Asking) -> None:
     provider.handlers[OPENID] = hangs
     why = await asking.failure({"endpoint": None, "timeout": "100ms"}, issuer=provider.origin)
-    assert str(why) == "no complete answer within 0.1 s"
+    assert str(why) == "no complete response within 0.1 s"
 
 
 async def test_metadata_that_hang_are_left_after_their_own_time(provider: Provider, asking: Asking) -> None:
@@ -311,12 +311,12 @@ async def test_an_answer_that_is_no_json_object_of_one_reading_is_a_failure(
     provider: Provider, asking: Asking, body: bytes
 ) -> None:
     recorded(provider, text=None, body=body)
-    assert str(await asking.failure()).startswith("the answer is no JSON")
+    assert str(await asking.failure()).startswith("the response is not ")
 
 
 async def test_an_answer_is_read_up_to_its_largest_size(provider: Provider, asking: Asking) -> None:
     for spare, fits in ((0, True), (1, False)):
-        body = b'{"active": true}' + b" " * (MAX_ANSWER - 16 + spare)
+        body = b'{"active": true}' + b" " * (MAX_RESPONSE - 16 + spare)
         recorded(provider, text=None, body=body)
         if fits:
             assert (await asking.ask())["active"] is True
@@ -339,7 +339,7 @@ async def test_a_packed_answer_is_unpacked_up_to_its_largest_size(provider: Prov
     packed = {"text": None, "headers": {"Content-Encoding": "gzip"}}
     recorded(provider, body=gzip.compress(GOOD.encode()), **packed)
     assert await asking.ask() == said()
-    recorded(provider, body=gzip.compress(GOOD.encode() + b" " * MAX_ANSWER), **packed)
+    recorded(provider, body=gzip.compress(GOOD.encode() + b" " * MAX_RESPONSE), **packed)
     assert "larger than" in str(await asking.failure())
 
 
@@ -349,7 +349,7 @@ async def test_any_status_but_200_is_a_failure_although_an_answer_comes_with_it(
 ) -> None:
     recorded(provider, status=status, **({"text": None, "content_type": None} if status in {204, 304} else {}))
     why = await asking.failure()
-    assert str(why) == f"{provider.origin}/introspect answered with status {status}"
+    assert str(why) == f"{provider.origin}/introspect responded with status {status}"
     assert not isinstance(why, (ClientRefused, Forbidden, RequestRefused))
 
 
@@ -433,7 +433,7 @@ async def hangs(_request: web.Request) -> web.StreamResponse:
 
 async def test_a_server_that_hangs_is_left_after_the_timeout(provider: Provider, asking: Asking) -> None:
     provider.handlers["/introspect"] = hangs
-    assert str(await asking.failure({"timeout": "100ms"})) == "no complete answer within 0.1 s"
+    assert str(await asking.failure({"timeout": "100ms"})) == "no complete response within 0.1 s"
 
 
 async def test_a_server_that_dribbles_is_left_after_the_timeout(provider: Provider, asking: Asking) -> None:
@@ -446,7 +446,7 @@ async def test_a_server_that_dribbles_is_left_after_the_timeout(provider: Provid
         return response
 
     provider.handlers["/introspect"] = dribbles
-    assert str(await asking.failure({"timeout": "100ms"})) == "no complete answer within 0.1 s"
+    assert str(await asking.failure({"timeout": "100ms"})) == "no complete response within 0.1 s"
 
 
 async def test_after_a_server_hung_it_is_asked_again(provider: Provider, asking: Asking) -> None:
@@ -538,13 +538,13 @@ async def test_a_signed_answer_says_what_stands_in_it(provider: Provider, asking
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        (b"", "no JWT"),
-        (b"\xff", "no JWT"),
-        (GOOD.encode(), "no JWT"),
-        (signed(header={"typ": "JWT"}), "another type"),
-        (signed(header={"typ": "at+jwt"}), "another type"),
-        (signed(header={"typ": None}), "another type"),
-        (signed(header={"typ": 7}), "another type"),
+        (b"", "not a JWT"),
+        (b"\xff", "not a JWT"),
+        (GOOD.encode(), "not a JWT"),
+        (signed(header={"typ": "JWT"}), "not of type"),
+        (signed(header={"typ": "at+jwt"}), "not of type"),
+        (signed(header={"typ": None}), "not of type"),
+        (signed(header={"typ": 7}), "not of type"),
         (signed(header={"alg": "none"}), "another algorithm"),
         (signed(header={"alg": "HS256"}), "another algorithm"),
         (signed(Signer("RS512", "rs")), "another algorithm"),
@@ -558,9 +558,9 @@ async def test_a_signed_answer_says_what_stands_in_it(provider: Provider, asking
         (signed(aud=None), "another client"),
         (signed(aud=[]), "another client"),
         (signed(aud=7), "another client"),
-        (signed(token_introspection=None), "says nothing"),
-        (signed(token_introspection=[]), "says nothing"),
-        (signed(token_introspection=GOOD), "says nothing"),
+        (signed(token_introspection=None), "no object token_introspection"),
+        (signed(token_introspection=[]), "no object token_introspection"),
+        (signed(token_introspection=GOOD), "no object token_introspection"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from authz_service.core.errors import FetchFailed
-from authz_service.tokens.introspection.introspector import RequestRefused
+from authz_service.tokens.introspection.client import RequestRefused
 from support.http_provider import Provider
 from tokens.introspection.servers import INACTIVE, FakeClient, http_client, issuer_with, said
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-    from authz_service.tokens.introspection.introspector import Client
+    from authz_service.tokens.introspection.client import IntrospectionClient
 
 
 class Server(Protocol):
     """The other side of a client."""
 
     @property
-    def client(self) -> Client: ...
+    def client(self) -> IntrospectionClient: ...
 
     def says(self, token: str, answer: Mapping[str, Any]) -> None:
         """From now on this is said of a token; of others it is said that they are not active."""

@@ -16,12 +16,12 @@ from authz_service.core.claims import Claims
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.introspection.breaker import (
     FAILURES_TO_PROBE,
-    FIRST_BACKOFF,
+    INITIAL_BACKOFF,
     MAX_BACKOFF,
     PROBE_INTERVAL,
-    State,
+    BreakerState,
 )
-from authz_service.tokens.introspection.introspector import ClientRefused, Forbidden, Introspector, RequestRefused
+from authz_service.tokens.introspection.client import ClientRefused, Forbidden, RequestRefused
 from authz_service.tokens.introspection.query import NeedIntrospection
 from authz_service.tokens.introspection.response import IntrospectionFailure, IntrospectionResponse, IntrospectionResult
 from authz_service.tokens.jwt.cache import digest_of
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from authz_service.core.errors import FetchFailed
+    from authz_service.tokens.introspection.introspector import Introspector
 
 
 async def ask(asked: Introspector, token: str) -> IntrospectionResult:
@@ -101,7 +102,7 @@ async def test_an_answer_is_not_believed_for_longer_because_the_clock_was_set_ba
 @in_virtual_time
 async def test_a_flood_of_rubbish_displaces_no_active_token_and_takes_no_more_room_than_it_may() -> None:
     clock = Clock()
-    asked = introspector(FakeClient(good=said()), clock=clock, remembered=Bounds(3, 1 << 20))
+    asked = introspector(FakeClient(good=said()), clock=clock, cache_bounds=Bounds(3, 1 << 20))
     await ask(asked, "good")
     for number in range(50):
         await ask(asked, f"rubbish-{number}")
@@ -113,7 +114,7 @@ async def test_a_flood_of_rubbish_displaces_no_active_token_and_takes_no_more_ro
 async def test_of_the_active_tokens_the_oldest_makes_way() -> None:
     client = FakeClient()
     client.every = said()
-    asked = introspector(client, remembered=Bounds(2, 1 << 20))
+    asked = introspector(client, cache_bounds=Bounds(2, 1 << 20))
     for token in "abc":
         await ask(asked, token)
     assert [look(asked, token) is not None for token in "abc"] == [False, True, True]
@@ -122,7 +123,7 @@ async def test_of_the_active_tokens_the_oldest_makes_way() -> None:
 @in_virtual_time
 async def test_a_cache_of_no_entries_remembers_nothing_and_answers_all_the_same() -> None:
     client = FakeClient(good=said())
-    asked = introspector(client, remembered=Bounds(0, 1 << 20))
+    asked = introspector(client, cache_bounds=Bounds(0, 1 << 20))
     for _ in range(2):
         assert isinstance(await ask(asked, "good"), IntrospectionResponse)
         assert look(asked, "good") is None
@@ -174,8 +175,9 @@ async def test_who_stops_waiting_takes_the_call_from_nobody() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await ask(asked, "good")
-    (call,) = asked._calls.values()
-    assert len(call._waiting) == 1  # who left is forgotten
+    request = asked.request_for(digest_of("good"))
+    assert request is not None
+    assert len(request._callers) == 1  # those that left are not kept
     client.release()
     assert isinstance(await patient, IntrospectionResponse)
     assert client.asked == {"good": 1}
@@ -284,7 +286,7 @@ TROUBLES: dict[str, FetchFailed] = {
     "it asks for a pause of five minutes": failure("status 429", retry_after=300.0),
     "it answers 401": ClientRefused("status 401"),
     "it answers 400": RequestRefused("status 400"),
-    "it does not answer": failure("no complete answer within 1 s"),
+    "it does not answer": failure("no complete response within 1 s"),
 }
 
 
@@ -324,7 +326,7 @@ async def test_where_a_server_fails_for_every_token_that_it_does_not_know_the_ot
     for number in range(20):
         await asyncio.gather(*(ask(asked, f"invented-{number}-{each}") for each in range(FAILURES_TO_PROBE)))
         await asyncio.sleep(seconds)  # the probe's
-        opened += asked._breaker.state(loop_time()) is State.OPEN
+        opened += asked._breaker.state(loop_time()) is BreakerState.OPEN
         assert isinstance(await ask(asked, f"good-{number}"), IntrospectionResponse)
         await asyncio.sleep(PROBE_INTERVAL)
     assert opened == 20
@@ -332,7 +334,7 @@ async def test_where_a_server_fails_for_every_token_that_it_does_not_know_the_ot
 
 @in_virtual_time
 async def test_a_flood_of_tokens_that_hang_delays_no_token_that_was_good_before() -> None:
-    client = fake(5, failure("no complete answer within 1 s"), 1.0)
+    client = fake(5, failure("no complete response within 1 s"), 1.0)
     clock = Clock()
     asked = introspector(client, small(8), clock=clock)
     for number in range(5):
@@ -392,11 +394,11 @@ async def test_a_server_that_is_down_is_left_alone_and_what_is_remembered_serves
     assert before == 1 + FAILURES_TO_PROBE + 1
     for _ in range(100):
         assert await ask(asked, "new") == IntrospectionFailure(
-            "introspection at main: the server is left alone for a while", retry_after=1
+            "introspection at main: the circuit breaker is open", retry_after=1
         )
     assert client.asked.total() == before
     assert look(asked, "good") is not None
-    await asyncio.sleep(1.1 * FIRST_BACKOFF)
+    await asyncio.sleep(1.1 * INITIAL_BACKOFF)
     assert isinstance(await ask(asked, "new"), IntrospectionResponse)
 
 
@@ -405,7 +407,7 @@ async def test_it_is_tried_with_one_call_beside_the_probe_however_many_want_to_a
     client = FakeClient()
     asked = introspector(client)
     await fail(asked, client)
-    await asyncio.sleep(1.1 * FIRST_BACKOFF)
+    await asyncio.sleep(1.1 * INITIAL_BACKOFF)
     before = client.asked.total()
     client.hold()
     trying, *others = (asyncio.create_task(ask(asked, f"token-{number}")) for number in range(100))
@@ -432,7 +434,7 @@ async def _ask_for(seconds: float, asked: Introspector) -> list[IntrospectionFai
 
 def _in_tries(seconds: float) -> float:
     """Calls: a probe and another one in each, while the pauses grow and afterwards."""
-    growing = math.ceil(math.log2(MAX_BACKOFF / FIRST_BACKOFF)) + 1
+    growing = math.ceil(math.log2(MAX_BACKOFF / INITIAL_BACKOFF)) + 1
     return 2 * (growing + seconds / (0.9 * MAX_BACKOFF))
 
 
@@ -481,7 +483,7 @@ async def test_a_probe_is_about_a_token_that_nobody_could_know_another_one_each_
     asked = introspector(client)
     await fail(asked, client)
     client.every = failure()
-    await asyncio.sleep(1.1 * FIRST_BACKOFF)
+    await asyncio.sleep(1.1 * INITIAL_BACKOFF)
     await ask(asked, "try")
     await settle()
     probes = [token for token in client.asked if not token.startswith(("fails", "try"))]
@@ -499,18 +501,27 @@ async def test_a_fault_of_ours_is_an_answer_to_nobody_and_ends_nothing() -> None
     assert isinstance(await ask(asked, "good"), IntrospectionResponse)
 
 
-async def test_nobody_waits_for_a_call_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(*_: object) -> None:
+async def test_a_fault_after_the_response_is_logged_and_fails_the_request(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
         raise ZeroDivisionError
 
     asked = introspector(FakeClient(good=said()))
-    monkeypatch.setattr(asked._cache, "put", die)
-    waiting = asyncio.create_task(ask(asked, "good"))
-    await asyncio.sleep(0)
-    (call,) = asked._calls.values()
-    assert isinstance(await waiting, IntrospectionFailure)
-    assert not asked._calls
-    assert isinstance(call.task.exception(), ZeroDivisionError)
+    monkeypatch.setattr(asked._cache, "put", fail)
+    result = await ask(asked, "good")
+    assert isinstance(result, IntrospectionFailure)
+    assert "ZeroDivisionError" in result.cause
+    assert not asked._requests
+    assert any(record.exc_info and record.exc_info[0] is ZeroDivisionError for record in caplog.records)
+
+
+@pytest.mark.parametrize(("wait", "seconds"), [(0.0, 1), (0.2, 1), (1.0, 1), (1.01, 2), (300.0, 300)])
+@in_virtual_time
+async def test_retry_after_is_in_whole_seconds_and_never_zero(wait: float, seconds: int) -> None:
+    result = await ask(introspector(FakeClient(x=failure(retry_after=wait))), "x")
+    assert isinstance(result, IntrospectionFailure)
+    assert result.retry_after == seconds
 
 
 # The end.
@@ -627,9 +638,9 @@ def test_an_outage_is_told_a_few_times_and_not_once_a_request(caplog: pytest.Log
 
     assert telling(caplog, story) == [
         "introspection failed",
-        "introspection is left alone for a while",
-        "introspection is asked again",
-        "introspection works again",
+        "introspection paused: the circuit breaker is open",
+        "introspection resumed: the circuit breaker is closed",
+        "introspection recovered",
     ]
 
 
@@ -641,7 +652,7 @@ def test_a_client_that_is_refused_is_told_clearly_and_once(caplog: pytest.LogCap
         for _ in range(20):
             await ask(asked, "a-secret-token")
 
-    assert telling(caplog, story)[0] == "the introspection server refuses this client"
+    assert telling(caplog, story)[0] == "the introspection server rejects this client"
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
     assert "a-secret-token" not in caplog.text
 
@@ -660,8 +671,11 @@ def test_a_probe_that_is_refused_as_a_question_is_answered_and_one_that_is_forbi
         await settle()
 
     told = {
-        Forbidden: ["the introspection server refuses this client", "introspection is left alone for a while"],
-        RequestRefused: ["introspection fails for some tokens alone; the server answers"],
+        Forbidden: [
+            "the introspection server rejects this client",
+            "introspection paused: the circuit breaker is open",
+        ],
+        RequestRefused: ["introspection fails for some tokens only; the server responds to a probe"],
     }
     assert telling(caplog, story) == ["introspection failed", *told[type(trouble)]]
 
@@ -674,7 +688,7 @@ def test_callers_cannot_fill_the_log_by_strange_tokens(caplog: pytest.LogCapture
             await ask(asked, "strange" if number % 10 == 0 else f"token-{number}")
             await asyncio.sleep(0.01)
 
-    assert telling(caplog, story) == ["introspection failed", "introspection works again"]
+    assert telling(caplog, story) == ["introspection failed", "introspection recovered"]
 
 
 # Whatever happens.
@@ -711,14 +725,15 @@ def test_whatever_happens_calls_are_bounded_shared_and_all_are_answered(
                     if kind == "ask and leave":
                         waiting.pop().cancel()
             assert client.in_flight <= most
-            for proven in (True, False):
-                assert sum(call.proven is proven for call in asked._calls.values()) <= 2 * most
+            assert max(asked._admitted.values()) <= 2 * most
+            assert len(asked._requests) == sum(asked._admitted.values())
         async with asyncio.timeout(60):
             for answer in await asyncio.gather(*waiting):
                 assert isinstance(answer, (IntrospectionResponse, IntrospectionFailure))
         await asyncio.sleep(1)
         assert client.in_flight == 0
-        assert not asked._calls
+        assert not asked._requests
+        assert asked._admitted == {True: 0, False: 0}
         assert client.most_in_flight <= most
 
     story()

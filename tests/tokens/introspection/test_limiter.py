@@ -47,7 +47,7 @@ class Crowd:
             task.cancel()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
         assert self.limiter._used == {True: 0, False: 0}
-        assert not any(self.limiter._waiting.values())
+        assert not any(self.limiter._queues.values())
 
 
 async def settle() -> None:
@@ -126,7 +126,7 @@ async def test_proven_tokens_may_have_every_place() -> None:
 
 
 @in_virtual_time
-async def test_who_gives_up_waiting_leaves_its_place_to_the_next() -> None:
+async def test_who_gives_up_queues_leaves_its_place_to_the_next() -> None:
     crowd = Crowd(1)
     for name in "abc":
         await crowd.comes(name)
@@ -143,7 +143,7 @@ async def test_who_gives_up_in_the_moment_in_which_its_turn_comes_takes_the_plac
         await crowd.comes(name)
     crowd.ends["a"].set()
     await asyncio.sleep(0)  # a leaves, and b has the place and does not know yet
-    assert crowd.limiter._waiting[False]
+    assert crowd.limiter._queues[False]
     await crowd.gives_up("b")
     assert crowd.inside == ["c"]
     await crowd.end()
@@ -178,7 +178,7 @@ def test_whatever_happens_slots_are_bounded_and_nobody_waits_beside_a_free_one(
             inside: Counter[bool] = Counter(kinds[name] for name in crowd.inside)
             assert inside.total() <= slots
             assert inside[False] <= slots - kept
-            waiting: dict[bool, Any] = crowd.limiter._waiting
+            waiting: dict[bool, Any] = crowd.limiter._queues
             assert not waiting[True] or inside.total() == slots
             assert not waiting[False] or inside.total() == slots or inside[False] == slots - kept
         await crowd.end()

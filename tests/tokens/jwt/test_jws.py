@@ -51,17 +51,17 @@ def test_each_octet_string_has_exactly_one_form(signature: str) -> None:
 @pytest.mark.parametrize(
     ("token", "cause"),
     [
-        ("a.b", "not three parts"),
-        ("a.b.c.d.e", "an encrypted token (JWE)"),
+        ("a.b", "2 parts; expected three"),
+        ("a.b.c.d.e", "five parts, as in an encrypted token (JWE); expected three"),
         ("=.e30.", "the header: not base64url"),
-        ("e31.e30.", "the header: not the canonical base64url"),
+        ("e31.e30.", "the header: not canonical base64url"),
         ("e30.e30.", "alg or kid in the header is not a string"),
-        (f"{base64url(ENCRYPTED)}.e30.", "the header has enc, as encrypted tokens (JWE) do"),
+        (f"{base64url(ENCRYPTED)}.e30.", "enc in the header, as in an encrypted token (JWE)"),
         (f"{base64url(b'[]')}.e30.", "the header: not a JSON object"),
         (f"{base64url(b'x')}.e30.", "the header: not JSON"),
-        (f"{base64url(CRITICAL)}.e30.", "the header demands crit"),
+        (f"{base64url(CRITICAL)}.e30.", "crit in the header is not supported"),
         (f"{HEADER}.e30.*", "the signature: not base64url"),
-        (f"{HEADER}.e31.", "the claims: not the canonical base64url"),
+        (f"{HEADER}.e31.", "the claims: not canonical base64url"),
     ],
 )
 def test_the_log_hears_what_is_wrong(token: str, cause: str) -> None:
