@@ -1,4 +1,4 @@
-"""``python -m authz_service`` is the program ``authz-service``."""
+"""Runs the program ``authz-service`` as ``python -m authz_service``."""
 
 import sys
 

@@ -1,7 +1,6 @@
-"""The commands.
+"""The commands: parse the arguments, call, print, return the exit status.
 
-Law: parse, call, print; the exit status says how it went. What a command needs is imported when it runs, so that a
-probe or a check does not load a server.
+Each command imports what it needs when it runs, so that a check, a probe or a schema does not load a server.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ if TYPE_CHECKING:
     from authz_service.policy_tools.cases import Case
     from authz_service.policy_tools.run_cases import Bench, Outcome
 
-_MAX_TOKEN_FILE = 1 << 20  # characters: far beyond max_token_bytes, whose denial one may want to see
+_MAX_TOKEN_FILE = 1 << 20  # characters: far beyond max_token_bytes, so that explain can show that denial
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0 good, 1 not, 2 not understood."""
+    """Run a command; returns the exit status: 0 for success, 1 for failure, 2 for wrong usage."""
     options = _parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # not everywhere do they take every character
+        if isinstance(stream, io.TextIOWrapper):  # its encoding may lack some characters
             stream.reconfigure(errors="backslashreplace")
     try:
         status: int = options.command(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read what is printed, as head does, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try to write the rest
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python would flush into it at exit
         return 2
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
@@ -54,43 +53,47 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="authz-service", description="Token authorization for Envoy: access tokens in, allow or deny out."
     )
-    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="the same as the command version")
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print version, Python and transport")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="run the sidecar until SIGTERM or SIGINT")
     serve.add_argument("--config", type=Path, required=True, metavar="FILE")
-    serve.add_argument("--worker", help=argparse.SUPPRESS)  # how a supervisor starts its workers
+    serve.add_argument("--worker", help=argparse.SUPPRESS)  # for the supervisor, which starts workers
     serve.set_defaults(command=_serve)
 
-    check = commands.add_parser("check-config", help="validate a configuration file; print every problem")
+    check = commands.add_parser("check-config", help="validate a configuration file and print every problem")
     check.add_argument("config", type=Path, metavar="FILE")
     check.set_defaults(command=_check_config)
 
-    explain = commands.add_parser("explain", help="decide one request, and say why")
+    explain = commands.add_parser("explain", help="decide one request and print the reason, step by step")
     explain.add_argument("--config", type=Path, required=True, metavar="FILE")
-    explain.add_argument("--method", default="GET", metavar="M", help="GET if left out")
-    explain.add_argument("--url", required=True, metavar="URL", help="https://host/path, taken literally")
-    explain.add_argument("--header", action="append", default=[], metavar="'K: V'", help="may be repeated")
-    explain.add_argument("--token-file", metavar="FILE", help="the access token; - reads it from standard input")
-    explain.add_argument("--policy", default="", metavar="NAME", help="the route's context extension authz_policy")
-    explain.add_argument("--json", action="store_true", help="for scripts")
+    explain.add_argument("--method", default="GET", metavar="METHOD", help="default: GET")
+    explain.add_argument("--url", required=True, metavar="URL", help="https://host/path, used literally")
+    explain.add_argument(
+        "--header", action="append", default=[], metavar="'K: V'", help="a request header; may be repeated"
+    )
+    explain.add_argument("--token-file", metavar="FILE", help="file with the access token; - for standard input")
+    explain.add_argument(
+        "--policy", default="", metavar="NAME", help="value of the route's context extension authz_policy"
+    )
+    explain.add_argument("--json", action="store_true", help="print JSON")
     explain.set_defaults(command=_explain)
 
     test = commands.add_parser("test", help="run policy test cases against a configuration, offline")
     test.add_argument("--config", type=Path, required=True, metavar="FILE")
-    test.add_argument("--junit", type=Path, metavar="FILE", help="also write a report in JUnit's XML")
+    test.add_argument("--junit", type=Path, metavar="FILE", help="also write a JUnit XML report")
     test.add_argument("cases", type=Path, nargs="+", metavar="CASES.yaml")
     test.set_defaults(command=_test)
 
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration file")
     schema.set_defaults(command=_schema)
 
-    healthcheck = commands.add_parser("healthcheck", help="ask the running sidecar's health service")
-    healthcheck.add_argument("--config", type=Path, metavar="FILE", help="where its address stands")
+    healthcheck = commands.add_parser("healthcheck", help="query the health service of the running sidecar")
+    healthcheck.add_argument("--config", type=Path, metavar="FILE", help="the sidecar's configuration file")
     healthcheck.set_defaults(command=_healthcheck)
 
-    demo = commands.add_parser("demo", help="the whole path on this machine, with a real Envoy")
-    demo.add_argument("--once", action="store_true", help="send the sample requests and end")
+    demo = commands.add_parser("demo", help="run Envoy, the sidecar and an identity provider on this machine")
+    demo.add_argument("--once", action="store_true", help="send the sample requests and exit")
     demo.set_defaults(command=_demo)
 
     version = commands.add_parser("version", help="print version, Python and transport")
@@ -99,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _PrintVersion(argparse.Action):
-    """``--version``. Not argparse's own, which wants the string before it knows whether anybody asks for it."""
+    """``--version``. Argparse's own action would need the string up front, for every command."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> None:
         parser.exit(_version(namespace))
@@ -127,7 +130,7 @@ def _check_config(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    """Exit status 0: allowed, 1: denied, 2: could not be decided."""
+    """Returns 0 if the request is allowed, 1 if it is denied, 2 if it could not be decided."""
     from authz_service.config.load import load
     from authz_service.core.decision import Allow
     from authz_service.policy_tools import explanation
@@ -143,7 +146,7 @@ def _explain(options: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         print(f"authz-service: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         return 2
-    logs.configure("warning", "text", sys.stderr)  # why keys could not be fetched
+    logs.configure("warning", "text", sys.stderr)  # for the cause when keys cannot be fetched
     explained = explain(settings, attributes)
     if options.json:
         print(explanation.as_json(explained, attributes))
@@ -167,22 +170,22 @@ def _token(file: str) -> str:
     try:
         with contextlib.nullcontext(sys.stdin) if file == "-" else Path(file).open(encoding="utf-8") as opened:
             text = opened.read(_MAX_TOKEN_FILE + 1)
-    except UnicodeDecodeError:  # whose text quotes of the token
+    except UnicodeDecodeError:  # its message would quote the token
         raise ValueError("the token is not UTF-8") from None
     if len(text) > _MAX_TOKEN_FILE:
-        raise ValueError("the token file holds more than any token")
+        raise ValueError(f"the token file is longer than {_MAX_TOKEN_FILE} characters")
     return text
 
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        raise ValueError("a header is written 'Name: value'")  # without the text, which may be a credential
+        raise ValueError("a header must be written 'Name: value'")  # not quoted: it may be a credential
     return name.strip(), value.strip()
 
 
 def _test(options: argparse.Namespace) -> int:
-    """Exit status 0: all pass, 1: some fail, 2: something could not be read or written."""
+    """Returns 0 if all cases pass, 1 if some fail, 2 if a file could not be read or written."""
     from authz_service.config.load import load
     from authz_service.policy_tools import cases, junit
     from authz_service.policy_tools.run_cases import Bench
@@ -197,7 +200,7 @@ def _test(options: argparse.Namespace) -> int:
         return 2
     for file in options.cases:
         try:
-            outcomes[str(file)] = _attempted(bench, cases.read(file, settings))
+            outcomes[str(file)] = _run_cases(bench, cases.read(file, settings))
         except ConfigError as error:
             unreadable += error.problems
     if options.junit is not None:
@@ -214,8 +217,8 @@ def _test(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _attempted(bench: Bench, cases: Iterable[Case]) -> list[Outcome]:
-    """Try each case, and print its line as soon as it is known."""
+def _run_cases(bench: Bench, cases: Iterable[Case]) -> list[Outcome]:
+    """Run each case and print its result at once."""
     from authz_service.policy_tools.color import Color
 
     color, outcomes = Color(sys.stdout), []
@@ -240,7 +243,7 @@ def _healthcheck(options: argparse.Namespace) -> int:
     from authz_service.config.model import Server
     from authz_service.transport.healthcheck import is_serving
 
-    # Of the file only where to ask: a mistake elsewhere in it must not restart a sidecar that serves by the old one.
+    # Only the server section is read: a mistake elsewhere must not restart a sidecar that serves an older version.
     server = server_of(options.config) if options.config else Server()
     serving, answer = is_serving(server)
     print(answer)

@@ -20,13 +20,13 @@ from support.sidecar_process import SidecarProcess
 if TYPE_CHECKING:
     from pathlib import Path
 
-HANG_GUARD = 60.0  # seconds: no test waits for it
+HANG_TIMEOUT = 60.0  # seconds: no test waits for it
 
 
 def program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """The program as it is started from outside."""
     command = [sys.executable, "-W", "error", "-m", "authz_service", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=HANG_GUARD, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG_TIMEOUT, check=False, **options)
 
 
 def write(folder: Path, **server: Any) -> Path:
@@ -58,7 +58,7 @@ def test_who_reads_no_further_causes_no_trace() -> None:
     os.close(ours)
     command = [sys.executable, "-m", "authz_service", "schema"]
     with open(theirs, "wb") as closed:  # noqa: PTH123 - of a descriptor
-        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, timeout=HANG_GUARD, check=False)
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, timeout=HANG_TIMEOUT, check=False)
     assert (done.returncode, done.stderr) == (2, b"")
 
 
@@ -116,15 +116,74 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         assert command in out
 
 
-@pytest.mark.parametrize("command", ["version", "--version", "schema"])
-def test_what_only_prints_does_not_load_a_server(command: str) -> None:
+# What a command loads.
+
+CHECKS = {"pydantic", "yaml", "cryptography", "jwt"}  # what reading, and verifying that a key set is usable, takes
+SERVERS = ("transport.asyncio_server", "transport.grpcio_server", "transport.http2", "transport.addresses", "admin")
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """The modules that a command imports, ours without the package's name."""
     code = (
-        "import atexit, os, sys; from authz_service.cli import main; "
-        "atexit.register(lambda: {'grpc', 'aiohttp', 'uvloop', 'jwt'} & sys.modules.keys() and os._exit(3)); "
-        "sys.exit(main([sys.argv[1]]))"
+        "import atexit, sys; from authz_service.cli import main; "
+        "atexit.register(lambda: print('\\nmodules', *sys.modules)); sys.exit(main(sys.argv[1:]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, command], capture_output=True, timeout=HANG_GUARD, check=False)
-    assert done.returncode == 0
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, timeout=HANG_TIMEOUT, check=False, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return {name.removeprefix("authz_service.") for name in done.stdout.rpartition("modules ")[2].split()}
+
+
+def packages(modules: set[str]) -> set[str]:
+    return {module.partition(".")[0] for module in modules}
+
+
+@pytest.mark.parametrize("command", ["version", "--version", "schema"])
+def test_a_command_that_only_prints_loads_nothing_but_the_configuration(command: str) -> None:
+    loaded = loaded_by(command)
+    assert not packages(loaded) & {
+        *("grpc", "google", "prometheus_client", "h11", "uvloop", "aiohttp", "jwt", "asyncio", "ssl"),
+        *("transport", "admin", "runtime", "demo", "authorizer", "tokens", "rules", "keys", "providers", "telemetry"),
+    }
+
+
+def test_check_config_loads_no_server(tmp_path: Path) -> None:
+    loaded = loaded_by("check-config", str(write(tmp_path)))
+    assert packages(loaded) >= CHECKS
+    assert not packages(loaded) & {
+        *("grpc", "google", "_pb", "prometheus_client", "h11", "http1", "uvloop", "aiohttp", "wsgiref", "socketserver"),
+        *("admin", "demo", "authorizer", "tokens", "rules", "policy_tools"),
+    }
+    assert {name for name in loaded if name.startswith("transport.")} == {
+        *("transport.tls", "transport.tls.certificates", "transport.tls.contexts")
+    }
+    assert {name for name in loaded if name.startswith("runtime.")} == {"runtime.preflight"}
+
+
+CASES = """\
+cases:
+- name: without a token
+  request: {url: https://a.example/}
+  expect: {decision: deny}
+"""
+
+
+def test_test_loads_no_server(tmp_path: Path) -> None:
+    cases = tmp_path / "cases.yaml"
+    cases.write_text(CASES)
+    loaded = loaded_by("test", "--config", str(write(tmp_path)), str(cases))
+    assert not packages(loaded) & {"grpc", "google", "_pb", "transport", "admin", "demo", "uvloop", "aiohttp"}
+    assert {name for name in loaded if name.startswith("runtime.")} == {"runtime.assembly"}
+
+
+def test_explain_loads_no_server(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rules": [{"name": "all", "access": "public"}]}))
+    loaded = loaded_by("explain", "--config", str(file), "--url", "https://a.example/")
+    assert not packages(loaded) & {"grpc", "admin", "demo", "uvloop", "aiohttp"}
+    assert not {name for name in loaded if name.startswith(SERVERS)}
+    assert {name for name in loaded if name.startswith("runtime.")} == {"runtime.assembly"}
 
 
 # check-config.
@@ -263,7 +322,9 @@ def test_it_runs_in_an_empty_environment_and_from_any_folder(tmp_path: Path) -> 
 
 def test_without_its_extra_the_demo_says_what_to_install() -> None:
     code = "import sys; sys.modules['aiohttp'] = None; from authz_service.cli import main; sys.exit(main(['demo']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=HANG_GUARD, check=False, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=HANG_TIMEOUT, check=False, text=True
+    )
     assert done.returncode == 1
     assert done.stderr == "authz-service: the demo needs aiohttp: pip install 'authz-service[demo]'\n"
 
@@ -274,5 +335,5 @@ def test_without_its_extra_the_demo_says_what_to_install() -> None:
 )
 def test_what_serves_and_explains_does_without_the_demos_libraries(module: str) -> None:
     code = f"import sys; import {module}; sys.exit(bool({{'aiohttp', 'yarl', 'multidict'}} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=HANG_GUARD, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=HANG_TIMEOUT, check=False)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -1,4 +1,1 @@
-"""The HTTP port for operators and orchestrators: /metrics, /healthz, /readyz.
-
-Law: it tells and changes nothing. It knows neither requests nor tokens.
-"""
+"""The HTTP port for operators and orchestrators: /metrics, /healthz, /readyz. It is read-only."""

@@ -325,9 +325,9 @@ def test_a_terminal_with_few_characters_is_no_error(config: Path) -> None:
         (["--url", "ftp://api.example/pay"], "the URL must be absolute"),
         (["--url", "https:///pay"], "the URL must be absolute"),
         (["--url", "https://a/", "--token-file", "/none/such"], "No such file"),
-        (["--url", "https://a/", "--token-file", "/dev/zero"], "the token file holds more than any token"),
-        (["--url", "https://a/", "--header", "secret-credential"], "a header is written 'Name: value'"),
-        (["--url", "https://a/", "--header", ": secret-credential"], "a header is written 'Name: value'"),
+        (["--url", "https://a/", "--token-file", "/dev/zero"], "the token file is longer than 1048576 characters"),
+        (["--url", "https://a/", "--header", "secret-credential"], "a header must be written 'Name: value'"),
+        (["--url", "https://a/", "--header", ": secret-credential"], "a header must be written 'Name: value'"),
     ],
 )
 def test_what_cannot_be_asked_is_said_in_a_line(
