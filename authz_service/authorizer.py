@@ -109,7 +109,7 @@ class Authorizer:
         except Rejected as rejected:
             return deny_without_rule(rejected.reason, rejected.cause)
         if self._allow_preflight and is_preflight(attributes) and self.policy.knows(attributes, path):
-            return Allow(Reason.PREFLIGHT, NO_RULE_NAME, remove=self.upstream.without_claims(attributes.headers))
+            return Allow(Reason.PREFLIGHT, NO_RULE_NAME, remove=self.upstream.without_token(attributes.headers))
         rule = self.policy.choose(attributes, path)
         if rule is None:
             unmatched = no_rule(path)
@@ -138,17 +138,17 @@ class Authorizer:
     def _allow(self, rule: Rule, token: ValidatedToken, attributes: Attributes) -> Allow:
         """Let the request through. The headers for the upstream are made once for a token and a rule."""
         claims = token.claims
-        cached = token.responses.get(rule) or token.responses.add(rule, *self.upstream.from_claims(claims))
-        if disguised := self.upstream.disguised(attributes.headers):
-            return Allow(Reason.OK, rule.name, claims, cached.overwrite, cached.remove + disguised, rule.mode)
+        cached = token.responses.get(rule) or token.responses.add(rule, *self.upstream.for_token(claims))
+        if spoofed := self.upstream.spoofed(attributes.headers):
+            return Allow(Reason.OK, rule.name, claims, cached.overwrite, cached.remove + spoofed, rule.mode)
         return Allow(Reason.OK, rule.name, claims, cached.overwrite, cached.remove, rule.mode, cached=cached)
 
     def _allow_without_token(self, reason: Reason, rule: Rule, attributes: Attributes) -> Allow:
-        return Allow(reason, rule.name, remove=self.upstream.without_claims(attributes.headers), mode=rule.mode)
+        return Allow(reason, rule.name, remove=self.upstream.without_token(attributes.headers), mode=rule.mode)
 
     def _refuse(self, rule: Rule, attributes: Attributes, deny: Deny) -> Decision:
         """The denial; or, by a rule in shadow mode, an allowance that tells of it and says nothing of who calls."""
         if rule.mode == "enforce":
             return deny
-        remove = self.upstream.without_claims(attributes.headers)
+        remove = self.upstream.without_token(attributes.headers)
         return Allow(deny.reason, deny.rule, deny.claims, remove=remove, mode="shadow", cause=deny.cause)

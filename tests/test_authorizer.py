@@ -332,7 +332,7 @@ def test_every_decision_of_a_rule_has_a_reason_that_its_metrics_begin_with(
         assert not token or len(token) < 20 or token not in decision.cause
 
 
-def test_what_the_upstream_hears_of_a_token_is_made_once_and_what_is_disguised_is_looked_for_each_time() -> None:
+def test_the_response_to_a_token_is_cached_and_spoofed_headers_are_looked_for_each_time() -> None:
     deciding = Deciding([{"name": "r"}, {"name": "s", "match": {"paths": ["/s"]}}], {"x-user": "sub"})
     first, again = deciding.decide("/", good()), deciding.decide("/", good())
     assert isinstance(first, Allow)
@@ -344,7 +344,7 @@ def test_what_the_upstream_hears_of_a_token_is_made_once_and_what_is_disguised_i
     assert spoofed.cached is None
 
 
-def test_what_is_remembered_of_a_token_is_bounded() -> None:
+def test_the_cached_responses_of_a_token_are_bounded() -> None:
     rules = [{"name": f"r{number}", "match": {"paths": [f"/{number}"]}} for number in range(50)]
     deciding = Deciding(rules, {"x-user": "sub"})
     for number in range(50):

@@ -1,7 +1,6 @@
-"""What Envoy tells about one request, as far as it takes part in the decision.
+"""The attributes of one request that take part in its decision.
 
-Law: a frozen value, made by a transport's mapping and read by everything below it. Header names are lower-case; a
-header that came more than once stands once, its values joined by commas as RFC 9110 section 5.3 reads them.
+Header names are lower-case, and the values of a repeated header are combined (``headers.combined``).
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """One request as Envoy saw it. Any part may be empty: the peer is trusted, what it relays is not."""
+    """One request as Envoy received it. Any part may be empty: Envoy is trusted, what it relays is not."""
 
     method: str
-    host: str  # as sent: any case, perhaps with a port or a trailing dot
+    host: str  # as sent: in any case, perhaps with a port or a trailing dot
     path: str  # the request target as sent, query included
     headers: Mapping[str, str]
-    policy: str = ""  # what the proxy's own configuration chose for the route; "" where it chose nothing
+    policy: str = ""  # the rule that Envoy's configuration names for the route, if any

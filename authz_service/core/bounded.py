@@ -1,8 +1,8 @@
-"""A map that is bounded twice, by its entries and by their bytes; and the account on which an entry grows.
+"""A map with two bounds, entries and bytes; and an account by which an entry grows after it was put in.
 
-Pure. The oldest entry is evicted first. An entry is heavy when it takes more than ``HEAVY`` times what each could have
-if there were as many as there may be. As long as the heavy ones take more than half of the bytes, they are evicted, the
-oldest of them first: whoever holds large tokens displaces other large ones, and half of the bytes is left for the rest.
+The oldest entry is evicted first. An entry is heavy if it takes more than ``HEAVY_FACTOR`` times the average size that
+the two bounds allow. While heavy entries take more than half of the bytes, the oldest of them is evicted first: large
+tokens displace other large ones, and half of the bytes stays for the small.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 V = TypeVar("V")
 
-HEAVY = 4  # times the average size that the two bounds allow
+HEAVY_FACTOR = 4
 
 
 class Bounds(NamedTuple):
-    """What a map may hold, whichever is met first."""
+    """How much a map may hold; whichever is reached first counts."""
 
     max_entries: int
-    max_bytes: int  # the sum of the sizes that the entries were put in with and have grown to since
+    max_bytes: int  # the sum of what the entries were put in with and have grown by
 
 
-NOTHING = Bounds(0, 0)
+NO_CACHE = Bounds(0, 0)
 
 
 class _Share(Generic[K]):
@@ -49,13 +49,13 @@ class _Share(Generic[K]):
 
 
 class BoundedMap(Generic[K, V]):
-    """Values by key, with what each costs."""
+    """Values by key, each with its size in bytes."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._max_entries, self._max_bytes = bounds
-        self._max_light = HEAVY * self._max_bytes // max(self._max_entries, 1)
+        self._max_light = HEAVY_FACTOR * self._max_bytes // max(self._max_entries, 1)
         self._values: dict[K, V] = {}
-        self.get: Callable[[K], V | None] = self._values.get  # the dictionary's own: looking must cost nothing more
+        self.get: Callable[[K], V | None] = self._values.get  # the dictionary's own: a lookup must cost nothing more
         self._light: _Share[K] = _Share()
         self._heavy: _Share[K] = _Share()
 
@@ -71,7 +71,7 @@ class BoundedMap(Generic[K, V]):
 
     @property
     def used_bytes(self) -> int:
-        """What all entries cost."""
+        """The size of all entries."""
         return self._light.bytes + self._heavy.bytes
 
     def items(self) -> ItemsView[K, V]:
@@ -79,11 +79,11 @@ class BoundedMap(Generic[K, V]):
         return self._values.items()
 
     def size(self, key: K) -> int:
-        """What an entry costs; 0 where there is none."""
+        """The size of an entry; 0 if there is none."""
         return self._share_of(key).sizes.get(key, 0)
 
     def put(self, key: K, value: V, size: int) -> None:
-        """Put in an entry that costs so many bytes, as the youngest. One larger than ``max_bytes`` is not kept."""
+        """Add or replace an entry, as the youngest. One larger than ``max_bytes`` is not added."""
         self.discard(key)
         if self._max_entries == 0 or size > self._max_bytes:
             return
@@ -91,42 +91,42 @@ class BoundedMap(Generic[K, V]):
             self.discard(next(iter(self._values)))
         self._values[key] = value
         (self._light if size <= self._max_light else self._heavy).add(key, size)
-        self._make_room()
+        self._evict()
 
     def grow(self, key: K, more: int) -> None:
-        """An entry costs so many bytes more, or less. Nothing happens where it was evicted already."""
+        """Add to the size of an entry, or subtract from it. Does nothing if the entry was evicted."""
         if key not in self._values:
             return
         share = self._share_of(key)
         share.add(key, more)
         if share is self._light and share.sizes[key] > self._max_light:
             self._heavy.add(key, share.remove(key))
-        self._make_room()
+        self._evict()
 
     def discard(self, key: K) -> None:
-        """Take an entry out, if it is there."""
+        """Remove an entry, if there is one."""
         if key in self._values:
             del self._values[key]
             self._share_of(key).remove(key)
 
     def clear(self) -> None:
-        """Take out every entry."""
+        """Remove every entry."""
         self._values.clear()
         self._light, self._heavy = _Share(), _Share()
 
     def _share_of(self, key: K) -> _Share[K]:
         return self._heavy if key in self._heavy.sizes else self._light
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         while self._light.bytes + self._heavy.bytes > self._max_bytes:
-            crowded = self._heavy.bytes > self._max_bytes // 2 or not self._light.sizes
-            self.discard(next(iter((self._heavy if crowded else self._light).sizes)))
+            from_heavy = self._heavy.bytes > self._max_bytes // 2 or not self._light.sizes
+            self.discard(next(iter((self._heavy if from_heavy else self._light).sizes)))
 
 
 class Account:
-    """What is made of an entry's value later on, and kept with it, is charged here.
+    """Charges the entry that holds a value for what is cached with the value later.
 
-    It knows the map by a weak reference: an evicted entry is freed at once, and not by the collector of cycles.
+    It refers to the map weakly, so that an evicted entry is freed at once and not by the collector of cycles.
     """
 
     __slots__ = ("_key", "_map", "charged")
@@ -136,22 +136,17 @@ class Account:
         self._map: weakref.ref[BoundedMap[Any, Any]] | None = None
         self._key: Any = None
 
-    @property
-    def charged_to(self) -> BoundedMap[Any, Any] | None:
-        """The map whose entry is charged, as long as there is one."""
-        return None if self._map is None else self._map()
-
-    def open(self, entries: BoundedMap[K, Any], key: K) -> None:
-        """From now on the entry with this key is charged."""
+    def bind(self, entries: BoundedMap[K, Any], key: K) -> None:
+        """Charge the entry with this key from now on."""
         self._map, self._key = weakref.ref(entries), key
 
     def charge(self, more: int) -> None:
-        """So many bytes more are kept with the value."""
+        """Add to what the entry is charged, if there is one."""
         self.charged += more
-        entries = self.charged_to
+        entries = None if self._map is None else self._map()
         if entries is not None:
             entries.grow(self._key, more)
 
     def refund(self) -> None:
-        """What was charged is kept no longer."""
+        """Take back everything that was charged."""
         self.charge(-self.charged)

@@ -1,7 +1,7 @@
 """The Bearer challenge: the value of WWW-Authenticate (RFC 6750 and RFC 9470, section 3; RFC 9110 section 11.6.1).
 
-Law: pure; its texts come from the closed list of reasons and from the configuration. All that a request can add is a
-segment of its path, where a rule's scope names it, and that only as a scope-token.
+Its strings come from the closed list of reasons and from the configuration. A request can contribute only a segment of
+its path, if a rule's scope refers to it, and only as a scope-token.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _NOT_IN_QUOTED_STRING = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 def quote(text: str) -> str:
     """A quoted-string (RFC 9110 section 5.6.4) that reads back as ``text``.
 
-    The controls that no quoted-string can hold become spaces, so that nothing can end the header's line.
+    Controls that a quoted-string cannot contain become spaces, so that nothing can end the header's line.
     """
     text = _NOT_IN_QUOTED_STRING.sub(" ", text)
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -29,11 +29,11 @@ def bearer_challenge(
     max_age: str | None = None,
     acr_values: str | None = None,
 ) -> str:
-    """``Bearer realm="..."`` with the parts given.
+    """``Bearer realm="..."`` with the given parameters.
 
-    ``scope`` and ``acr_values`` are lists separated by spaces, ``max_age`` is in whole seconds.
+    ``scope`` and ``acr_values`` are separated by spaces, ``max_age`` is in whole seconds.
     """
-    parts = (
+    parameters = (
         ("realm", realm),
         ("error", error),
         ("error_description", description),
@@ -41,4 +41,4 @@ def bearer_challenge(
         ("max_age", max_age),
         ("acr_values", acr_values),
     )
-    return "Bearer " + ", ".join(f"{name}={quote(value)}" for name, value in parts if value is not None)
+    return "Bearer " + ", ".join(f"{name}={quote(value)}" for name, value in parameters if value is not None)

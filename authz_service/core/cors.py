@@ -1,7 +1,7 @@
-"""Recognizing a CORS preflight: what a browser sends, without credentials, before a request of another origin.
+"""Recognition of a CORS preflight, which a browser sends without credentials before a cross-origin request.
 
-Pure. It is recognized by what a browser sends and by nothing else (Fetch standard, section 4.8), since it may pass
-without a token: an upstream must find nothing in it that it could take for another request.
+Only what a browser sends is recognized (Fetch standard, section 4.8). A preflight may pass without a token, so it must
+contain nothing that an upstream could take for another request.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a method, RFC 9110 section 9.1
 _ORIGIN = re.compile(r"[!-~]+")  # one serialized origin or null, RFC 6454 section 7.1
-# By these an upstream may take an OPTIONS request for one of another method.
+# With these an upstream may treat an OPTIONS request as one of another method.
 _METHOD_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
 
 
 def is_preflight(attributes: Attributes) -> bool:
-    """Whether the request is a CORS preflight: one origin, one method that is asked for, and no credential."""
+    """Whether the request is a CORS preflight: one origin, one requested method, and no credential."""
     headers = attributes.headers
     if attributes.method != "OPTIONS" or "authorization" in headers:
         return False

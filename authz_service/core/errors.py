@@ -1,17 +1,17 @@
-"""The one tree of errors.
+"""The tree of errors, and how messages quote foreign values.
 
 ::
 
     AuthzError
-    |-- Rejected         what came in is refused; carries the Reason that the caller hears and the cause for the log
-    |-- FetchFailed      what was asked of an issuer could not be had: network, status, size, content
-    |                    (authz_service.providers, authz_service.keys, authz_service.tokens)
-    |-- BadMessage       what came over HTTP/1.1 cannot be read, or is larger than allowed (authz_service.http1)
-    |-- ConfigError      the configuration is refused; carries every problem found (authz_service.config)
-    `-- StartFailed      the service cannot start: an address in use, an unreadable certificate (authz_service.runtime)
+    |-- Rejected      a request or its token is refused (authorizer, core, policy_tools, rules, tokens, transport)
+    |-- FetchFailed   an identity provider gave nothing usable: network, status, content (keys, providers, tokens)
+    |-- BadMessage    an HTTP/1.1 message is malformed or too large (admin, http1, providers)
+    |-- ConfigError   the configuration, or a file of test cases, is refused (config)
+    `-- StartFailed   a process cannot start: address in use, bad certificate (admin, demo, runtime, transport)
 
-A ``Rejected`` is the only way in which the code that judges a request says no; everything else that is raised while
-deciding is a fault of ours and becomes an ``internal_error`` denial.
+In parentheses: the packages that raise it. Code that decides a request refuses it by ``Rejected`` alone; any other
+exception there is a defect and becomes an ``internal_error`` denial. Exceptions by which a module signals something to
+its direct caller are not part of the tree.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ class AuthzError(Exception):
 
 
 class Rejected(AuthzError):  # noqa: N818 - it reads as what happened to the request
-    """What came in is refused.
+    """A request or its token is refused: the caller gets ``reason``, the log gets ``cause``.
 
-    ``cause`` goes to the log and to nobody else. It may name a header field or a claim and quote a name out of it
-    (an issuer, a key id), shortened; never a token, a signature or a query string. ``retry_after`` is in seconds, where
-    waiting may help.
+    ``cause`` may name a header field or a claim and quote a name from it (an issuer, a key id), shortened; never a
+    token, a signature or a query string. ``retry_after`` is in seconds, and set if a retry may succeed.
     """
 
     def __init__(self, reason: Reason, cause: str, *, retry_after: int | None = None) -> None:
@@ -44,9 +43,10 @@ class Rejected(AuthzError):  # noqa: N818 - it reads as what happened to the req
 
 
 class FetchFailed(AuthzError):  # noqa: N818 - as Rejected
-    """What was asked of an issuer could not be had. The text says why; it holds no token, secret or query string.
+    """An identity provider, or a file in its place, gave nothing usable.
 
-    ``retry_after`` is in seconds, where the provider asked to be left alone for so long.
+    The message says why; it contains no token, secret or query string. ``retry_after`` is in seconds, if the provider
+    sent one.
     """
 
     def __init__(self, cause: str, *, retry_after: float = 0.0) -> None:
@@ -55,9 +55,9 @@ class FetchFailed(AuthzError):  # noqa: N818 - as Rejected
 
 
 class BadMessage(AuthzError):  # noqa: N818 - as Rejected
-    """A message over HTTP/1.1 that cannot be read, or not within its bounds.
+    """An HTTP/1.1 message is malformed, or exceeds its bounds.
 
-    The text goes on where "the answer of ... " or "the request " began, and quotes nothing of the message.
+    The message of the error continues a sentence such as "the request ", and quotes nothing.
     """
 
     def __init__(self, cause: str, *, too_large: bool = False) -> None:
@@ -66,7 +66,7 @@ class BadMessage(AuthzError):  # noqa: N818 - as Rejected
 
 
 class ConfigError(AuthzError):
-    """The configuration is refused: ``problems`` holds one line for each thing that is wrong with it."""
+    """The configuration, or a file of test cases, is refused; ``problems`` has one line for each thing wrong."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -74,28 +74,25 @@ class ConfigError(AuthzError):
 
 
 class StartFailed(AuthzError):  # noqa: N818 - as Rejected
-    """The service cannot start; the text says what to change."""
+    """A process cannot start; the message says what to change."""
 
 
-_MAX_SHOWN = 60  # characters of a value of the configuration: enough to find it again
-_QUOTE_LIMIT = 120  # characters of a foreign name that a cause may quote: enough for any issuer in use
+_MAX_SHOWN = 60  # characters of a configured value: enough to find it in the file
+_MAX_QUOTED = 120  # characters of a foreign name that a cause may quote: enough for any issuer in use
 
 
 def shown(value: object, limit: int = _MAX_SHOWN) -> str:
-    """A value of the configuration as a problem quotes it: on one line, and not the whole of a long one."""
+    """A configured value as a problem quotes it: on one line, and shortened."""
     text = repr(value[: limit + 1] if isinstance(value, str) else value)
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def quoted(name: object) -> str:
-    """A foreign name for a cause: shortened, and with everything unprintable escaped."""
+    """A foreign name as a cause quotes it: shortened, with everything but printable ASCII escaped."""
     text = ascii(name)
-    return text if len(text) <= _QUOTE_LIMIT else text[:_QUOTE_LIMIT] + "..."
+    return text if len(text) <= _MAX_QUOTED else text[:_MAX_QUOTED] + "..."
 
 
 def printable(text: str) -> str:
-    """A foreign string as people may be shown it.
-
-    What could command a terminal, end the line, turn its direction or hide in it is escaped.
-    """
+    """A foreign string for a terminal: characters that control it, end the line, or are invisible are escaped."""
     return text if text.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -1,7 +1,7 @@
-"""What a value that was parsed from JSON costs in memory.
+"""The memory that a value parsed from JSON takes.
 
-Pure. A token's text says little about it: sixteen bytes of nested empty objects become more than five hundred. So the
-members are counted, once, when something is put into a cache; a hit counts nothing.
+The length of a token says little about it: sixteen bytes of nested empty objects become more than five hundred. So the
+objects are counted, once, when a value enters a cache; a hit counts nothing.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _SEQUENCES = frozenset({list, tuple, frozenset})
 
 
 def footprint(value: Any) -> int:
-    """Bytes of a value and of everything in it: strings, numbers, lists, tuples, sets and dictionaries.
+    """Bytes of a value and everything in it: strings, numbers, lists, tuples, sets and dictionaries.
 
-    What stands in it twice is counted twice, and so are small numbers, of which Python keeps one for all: the true cost
-    is never more.
+    A value that occurs twice is counted twice, and so are small numbers, which Python shares: the estimate is never too
+    low.
     """
     found = [value]
-    for item in found:  # which grows meanwhile
+    for item in found:  # the list grows during the loop
         kind = type(item)
         if kind is str:
             continue

@@ -1,7 +1,7 @@
-"""The closed list of reasons, and what the caller hears for each.
+"""The closed list of reasons, and the response that the caller gets for each.
 
-Law: every text that leaves the service in an answer stands in this file. Nothing of a token, of the configuration or of
-an exception is ever put into one of them; the log hears the cause, the caller hears the reason.
+Every string of a denial's body is in this file. Nothing from a token, the configuration or an exception is ever added
+to one: the caller gets the reason, the log gets the cause.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 
 class Reason(StrEnum):
-    """Why a request was let through or turned away: a stable code, the same in metrics, logs and problem documents."""
+    """Why a request was allowed or denied: a stable code, the same in metrics, logs and problem documents."""
 
     # Allowances.
     OK = "ok"
@@ -20,7 +20,7 @@ class Reason(StrEnum):
     ANONYMOUS = "anonymous"
     PREFLIGHT = "preflight"
 
-    # The request could not be read in one way only.
+    # The request is malformed, or can be read in more than one way.
     AMBIGUOUS_PATH = "ambiguous_path"
     MALFORMED_REQUEST = "malformed_request"
 
@@ -50,7 +50,7 @@ class Reason(StrEnum):
     TOO_OLD = "too_old"
     INACTIVE = "inactive"
 
-    # Not the caller's fault.
+    # Not caused by the caller.
     KEYS_UNAVAILABLE = "keys_unavailable"
     INTROSPECTION_UNAVAILABLE = "introspection_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
@@ -58,7 +58,7 @@ class Reason(StrEnum):
 
 
 class RpcCode:
-    """The codes of google.rpc.Code that a CheckResponse carries in its ``status``."""
+    """The values of google.rpc.Code that a CheckResponse carries in its ``status``."""
 
     OK = 0
     INVALID_ARGUMENT = 3
@@ -70,10 +70,10 @@ class RpcCode:
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """What the caller of a denied request hears.
+    """The response to the caller of a denied request.
 
-    ``error`` is the ``error`` of the Bearer challenge (RFC 6750 section 3.1). None with a 401 is a challenge without an
-    error, for a request that lacked a token; ``challenged`` is False where no challenge is sent at all.
+    ``error`` is that of the Bearer challenge (RFC 6750 section 3.1), None in the challenge of a request that lacked a
+    token. ``challenged`` is False if no challenge is sent at all.
     """
 
     status: HTTPStatus
@@ -106,7 +106,7 @@ def _unavailable(detail: str) -> Denial:
 
 ALLOWANCES = frozenset({Reason.OK, Reason.PUBLIC, Reason.ANONYMOUS, Reason.PREFLIGHT})
 
-# The details are also the challenge's error_description, so they keep to its character set: no quote, no backslash.
+# The details are also the error_description of the challenge, whose character set excludes quotes and backslashes.
 DENIALS: dict[Reason, Denial] = {
     Reason.AMBIGUOUS_PATH: _bad_request("The path can be read in more than one way"),
     Reason.MALFORMED_REQUEST: Denial(
@@ -120,9 +120,9 @@ DENIALS: dict[Reason, Denial] = {
     Reason.MISSING_TOKEN: Denial(
         HTTPStatus.UNAUTHORIZED, RpcCode.UNAUTHENTICATED, "An access token is required", challenged=True
     ),
-    Reason.ISSUER_NOT_ALLOWED: _forbidden("Tokens of this issuer may not do this"),
-    Reason.CLIENT_NOT_ALLOWED: _forbidden("This client may not do this"),
-    Reason.CLAIM_MISMATCH: _forbidden("A claim of the token is not what this request needs"),
+    Reason.ISSUER_NOT_ALLOWED: _forbidden("Tokens of this issuer are not allowed here"),
+    Reason.CLIENT_NOT_ALLOWED: _forbidden("This client is not allowed here"),
+    Reason.CLAIM_MISMATCH: _forbidden("A claim of the token does not meet what this request requires"),
     Reason.INSUFFICIENT_SCOPE: Denial(
         HTTPStatus.FORBIDDEN,
         RpcCode.PERMISSION_DENIED,
@@ -135,19 +135,19 @@ DENIALS: dict[Reason, Denial] = {
     Reason.MALFORMED_TOKEN: _invalid_token("The token is malformed"),
     Reason.UNSUPPORTED_ALGORITHM: _invalid_token("The signature algorithm is not accepted"),
     Reason.UNKNOWN_ISSUER: _invalid_token("The issuer is not accepted"),
-    Reason.UNKNOWN_KEY: _invalid_token("The signing key is not one of the issuer"),
+    Reason.UNKNOWN_KEY: _invalid_token("The issuer has no such signing key"),
     Reason.BAD_SIGNATURE: _invalid_token("The signature does not verify"),
     Reason.EXPIRED: _invalid_token("The token has expired"),
     Reason.NOT_YET_VALID: _invalid_token("The token is not valid yet"),
     Reason.MISSING_CLAIM: _invalid_token("The token lacks a required claim"),
     Reason.INVALID_CLAIM: _invalid_token("A claim of the token is invalid"),
-    Reason.WRONG_AUDIENCE: _invalid_token("The token was made for another audience"),
+    Reason.WRONG_AUDIENCE: _invalid_token("The token was issued for another audience"),
     Reason.ID_TOKEN: _invalid_token("An ID token is not an access token"),
     Reason.WRONG_TOKEN_TYPE: _invalid_token("The token is not an access token"),
     Reason.TOO_OLD: _invalid_token("The token was issued too long ago"),
     Reason.INACTIVE: _invalid_token("The token is not active"),
     Reason.KEYS_UNAVAILABLE: _unavailable("The keys of the issuer are not available"),
-    Reason.INTROSPECTION_UNAVAILABLE: _unavailable("The issuer cannot be asked about the token"),
+    Reason.INTROSPECTION_UNAVAILABLE: _unavailable("The issuer could not confirm the token"),
     Reason.DEADLINE_EXCEEDED: _unavailable("The decision took too long"),
     Reason.INTERNAL_ERROR: Denial(
         HTTPStatus.INTERNAL_SERVER_ERROR, RpcCode.INTERNAL, "The request could not be authorized"

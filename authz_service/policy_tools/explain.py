@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from authz_service.authorizer import Pending
 from authz_service.core import connection_header, credential, paths
-from authz_service.core.bounded import NOTHING
+from authz_service.core.bounded import NO_CACHE
 from authz_service.core.cors import is_preflight
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.reasons import Reason
@@ -86,7 +86,7 @@ async def _explain(settings: model.Settings, attributes: Attributes) -> Explanat
     issuers = [
         _trusted(issuer, source, metrics, network) for issuer, source in zip(settings.issuers, sources, strict=True)
     ]
-    authorizer = authorizer_of(settings, issuers, TokenCache(NOTHING, 0.0), metrics)
+    authorizer = authorizer_of(settings, issuers, TokenCache(NO_CACHE, 0.0), metrics)
     try:
         now = time.time()
         attempt = LAST
@@ -115,7 +115,7 @@ def _trusted(issuer: model.Issuer, source: KeySource, metrics: Metrics, network:
         metrics.introspection(issuer.label),
         clock=time.time,
         timer=time.monotonic,
-        remembered=NOTHING,
+        remembered=NO_CACHE,
         network=network,
     )
     return TrustedIssuer(issuer, keys, introspector)
@@ -246,7 +246,7 @@ def _by_token(
     captures = rule.captures(path)
     for condition in rule.conditions:
         steps.take("claims", condition.name, _judged(condition, claims, captures, now), _wanted(condition, claims))
-    steps.take("upstream", "headers", lambda: authorizer.upstream.from_claims(claims), _sent)
+    steps.take("upstream", "headers", lambda: authorizer.upstream.for_token(claims), _sent)
     return Reason.OK
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from authz_service.authorizer import Pending
-from authz_service.core.bounded import NOTHING
+from authz_service.core.bounded import NO_CACHE
 from authz_service.core.decision import Allow, Deny
 from authz_service.core.errors import printable
 from authz_service.core.reasons import DENIALS
@@ -62,7 +62,7 @@ class Bench:
             for issuer in settings.issuers
         ]
         asyncio.run(_fetch(trusted))
-        self._authorizer: Authorizer = authorizer_of(settings, trusted, TokenCache(NOTHING, 0.0), metrics)
+        self._authorizer: Authorizer = authorizer_of(settings, trusted, TokenCache(NO_CACHE, 0.0), metrics)
 
     def attempt(self, case: Case) -> Outcome:
         """Decide one case."""

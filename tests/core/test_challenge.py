@@ -1,4 +1,4 @@
-"""The challenge reads back, by a reader of RFC 9110 of its own, as what was put into it."""
+"""A challenge parses, by an independent parser of RFC 9110, into the parameters that it was made from."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _PARAMETER = re.compile(rf"({_TOKEN})={_QUOTED}(?:, (?!\Z)|\Z)")
 
 def read(challenge: str) -> dict[str, str]:
     """The parameters of one Bearer challenge."""
-    scheme, _, rest = challenge.partition(" ")
+    scheme, _, text = challenge.partition(" ")
     assert scheme == "Bearer"
     parameters: dict[str, str] = {}
     place = 0
-    while place < len(rest):
-        match = _PARAMETER.match(rest, place)
-        assert match, rest[place:]
+    while place < len(text):
+        match = _PARAMETER.match(text, place)
+        assert match, text[place:]
         assert match[1] not in parameters
         parameters[match[1]] = re.sub(r"\\(.)", r"\1", match[2], flags=re.DOTALL)
         place = match.end()
@@ -35,7 +35,7 @@ def _as_sendable(text: str) -> str:
 
 
 @given(st.text(), st.none() | st.text(), st.none() | st.text(), st.none() | st.text())
-def test_whatever_text_is_quoted_is_read_back(
+def test_any_quoted_text_is_read_back(
     realm: str, error: str | None, description: str | None, scope: str | None
 ) -> None:
     challenge = bearer_challenge(realm, error=error, description=description, scope=scope)
@@ -44,11 +44,11 @@ def test_whatever_text_is_quoted_is_read_back(
 
 
 @given(st.text())
-def test_no_text_ends_the_header_line(text: str) -> None:
+def test_no_quoted_text_ends_the_header_line(text: str) -> None:
     assert not set(quote(text)) & set("\r\n\x00")
 
 
-def test_the_parts_stand_in_the_order_of_the_standards_examples() -> None:
+def test_parameters_are_in_the_order_of_the_examples_in_the_standard() -> None:
     assert bearer_challenge("r", scope="a b", error="invalid_token", description="d") == (
         'Bearer realm="r", error="invalid_token", error_description="d", scope="a b"'
     )

@@ -1,4 +1,4 @@
-"""A request cannot make a later proxy take headers away."""
+"""A request cannot make a later proxy remove headers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from authz_service.core.reasons import Reason
         "close, te, trailer, transfer-encoding, proxy-connection",
     ],
 )
-def test_what_concerns_one_connection_may_be_named(value: str) -> None:
+def test_hop_by_hop_headers_may_be_named(value: str) -> None:
     connection_header.validate({"connection": value, "upgrade": "websocket"})
 
 
-def test_a_request_without_the_header_names_nothing() -> None:
+def test_a_request_without_the_header_is_valid() -> None:
     connection_header.validate({"upgrade": "websocket"})
 
 
@@ -48,7 +48,7 @@ def test_a_request_without_the_header_names_nothing() -> None:
         "upgrade" + "," * 1018,
     ],
 )
-def test_any_other_name_is_refused(value: str) -> None:
+def test_any_other_header_name_is_refused(value: str) -> None:
     with pytest.raises(Rejected) as refused:
         connection_header.validate({"connection": value})
     assert refused.value.reason is Reason.MALFORMED_REQUEST

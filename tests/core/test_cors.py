@@ -1,4 +1,4 @@
-"""A preflight is what a browser sends, and nothing that an upstream could take for another request."""
+"""A preflight is what a browser sends, and contains nothing that an upstream could take for another request."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def preflight(method: str = "OPTIONS", **changes: str | None) -> bool:
 
 @pytest.mark.parametrize("origin", ["https://app.example", "http://localhost:3000", "null", "chrome-extension://abc"])
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "QUERY", "put", "M-SEARCH"])
-def test_one_origin_and_one_method_make_a_preflight(origin: str, method: str) -> None:
+def test_a_request_with_one_origin_and_one_method_is_a_preflight(origin: str, method: str) -> None:
     assert preflight(origin=origin, access_control_request_method=method)
     assert preflight(access_control_request_headers="authorization,x-api-version", accept="*/*")
 
 
 @pytest.mark.parametrize("method", ["PUT", "GET", "options", "OPTIONS ", "", "CONNECT"])
-def test_another_method_is_no_preflight(method: str) -> None:
+def test_a_request_of_another_method_is_not_a_preflight(method: str) -> None:
     assert not preflight(method)
 
 
@@ -34,12 +34,12 @@ def test_another_method_is_no_preflight(method: str) -> None:
     "value",
     [None, "", " ", "\t", "a b", "PUT,DELETE", "PUT,", ",", "PUT\x00", "PUT\x0b", "P\u00dcT", "\ufffd", "PUT\u00a0"],
 )
-def test_several_none_or_an_implausible_one_is_no_preflight(name: str, value: str | None) -> None:
+def test_a_request_with_no_or_several_or_malformed_values_is_not_a_preflight(name: str, value: str | None) -> None:
     assert not preflight("OPTIONS", **{name: value})
 
 
 @pytest.mark.parametrize("method", ["PUT /admin", "PUT:", "(PUT)", "PUT\tDELETE", '"PUT"'])
-def test_what_is_no_method_is_not_asked_for(method: str) -> None:
+def test_a_request_for_a_malformed_method_is_not_a_preflight(method: str) -> None:
     assert not preflight(access_control_request_method=method)
 
 
@@ -58,5 +58,5 @@ def test_what_is_no_method_is_not_asked_for(method: str) -> None:
         {"access-control-request_method": "DELETE"},
     ],
 )
-def test_a_credential_and_what_could_make_it_another_request_is_no_preflight(sent: dict[str, str]) -> None:
+def test_a_request_with_a_credential_or_a_method_override_is_not_a_preflight(sent: dict[str, str]) -> None:
     assert not is_preflight(Attributes("OPTIONS", "a", "/", SENT | sent))

@@ -1,4 +1,4 @@
-"""What is accounted for a value is no less than it takes, and not many times as much, however it is shaped."""
+"""The footprint of a value is never less than the memory it takes, and not many times as much, whatever its shape."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from authz_service.core import strict_json
 from authz_service.core.footprint import footprint
 from support.shapes import SHAPES
 
-MOST = 6.0  # times what it takes: of small numbers Python keeps one for all
+MAX_FACTOR = 6.0  # Python shares small numbers, which the footprint counts each time
 
 
-def taken(text: str) -> tuple[int, Any]:
+def memory_of(text: str) -> tuple[int, Any]:
     """Bytes that a parsed value takes, and the value."""
     data = text.encode()
-    strict_json.loads(data)  # whatever is made once for all
+    strict_json.loads(data)  # so that what is created once is not measured
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
@@ -32,13 +32,13 @@ def taken(text: str) -> tuple[int, Any]:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_of_every_shape_what_is_accounted_is_what_it_takes_and_not_much_more(shape: str) -> None:
-    took, value = taken(SHAPES[shape](12_000))
-    assert took <= footprint(value) <= MOST * took
+def test_the_footprint_of_every_shape_is_at_least_its_memory_and_not_much_more(shape: str) -> None:
+    used, value = memory_of(SHAPES[shape](12_000))
+    assert used <= footprint(value) <= MAX_FACTOR * used
 
 
-def test_the_text_of_a_value_says_little_about_what_it_takes() -> None:
-    """Why the members are counted: the same length of text, and more than thirty times the memory."""
+def test_the_length_of_the_json_says_little_about_the_memory() -> None:
+    """Why objects are counted: the same length, and more than thirty times the memory."""
     small, large = (footprint(json.loads(SHAPES[shape](12_000))) for shape in ("one text", "nested objects"))
     assert large > 30 * small
 
@@ -56,6 +56,6 @@ _VALUES = st.recursive(
 
 @settings(max_examples=60, deadline=None)
 @given(_VALUES)
-def test_no_value_takes_more_than_is_accounted(value: Any) -> None:
-    took, parsed = taken(json.dumps({"claim": value}))
-    assert took <= footprint(parsed) + 64  # what the parser keeps for itself
+def test_no_value_takes_more_than_its_footprint(value: Any) -> None:
+    used, parsed = memory_of(json.dumps({"claim": value}))
+    assert used <= footprint(parsed) + 64  # that the parser keeps

@@ -1,4 +1,4 @@
-"""A header is read in one way or not at all, and joining many costs no more than reading them."""
+"""A header is read in one way or not at all, and combining many costs no more than reading them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from authz_service.core.headers import AmbiguousHeaderError, combined, folded, value_of
 
 
-def test_repeated_fields_are_joined_in_order_whatever_their_case() -> None:
+def test_repeated_fields_are_combined_in_order_whatever_their_case() -> None:
     assert combined([("A", "1"), ("b", ""), ("a", "2"), ("B", ""), ("a", "")]) == {"a": "1,2,", "b": ","}
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "A", "b", "c-d"]), st.text(max_size=4))))
-def test_every_value_is_in_what_was_joined(fields: list[tuple[str, str]]) -> None:
+def test_every_value_is_in_the_combined_fields(fields: list[tuple[str, str]]) -> None:
     expected: dict[str, str] = {}
     for name, value in fields:
         expected[name.lower()] = f"{expected[name.lower()]},{value}" if name.lower() in expected else value
@@ -22,7 +22,7 @@ def test_every_value_is_in_what_was_joined(fields: list[tuple[str, str]]) -> Non
 
 
 class _Counting(str):
-    """A string that counts how often anything is added to one."""
+    """A string that counts concatenations."""
 
     __slots__ = ()
     added = 0
@@ -36,15 +36,15 @@ class _Counting(str):
         return str(self)
 
 
-def test_the_values_of_a_repeated_field_are_put_together_once() -> None:
-    """Put together each time, a MiB of small fields of one name costs as much as copying gigabytes."""
+def test_the_values_of_a_repeated_field_are_joined_once() -> None:
+    """Joined for each field, a MiB of small fields of one name would cost as much as copying gigabytes."""
     fields = [("x", _Counting("abcdefgh"))] * 10_000
     assert combined(fields) == {"x": ",".join(["abcdefgh"] * 10_000)}
     assert _Counting.added == 0
 
 
 @pytest.mark.parametrize("value", ["2", " 2", "2 ", "\t2", "2\t", " \t2 \t"])
-def test_spaces_and_tabs_around_a_value_are_no_part_of_it(value: str) -> None:
+def test_spaces_and_tabs_around_a_value_are_not_part_of_it(value: str) -> None:
     assert value_of({"x-a": value}, "x-a") == "2"
 
 
@@ -100,7 +100,7 @@ def test_a_name_is_recognized_under_every_spelling_that_folds_to_it(character: s
 
 
 @given(st.dictionaries(st.text("xy-_.a", max_size=3), st.text(max_size=5)), st.sampled_from(["x-a", "y", "x_a"]))
-def test_whatever_was_sent_a_value_is_a_part_of_the_one_field_of_that_name(sent: dict[str, str], name: str) -> None:
+def test_a_value_comes_from_the_one_field_of_its_name(sent: dict[str, str], name: str) -> None:
     alike = [other for other in sent if folded(other) == folded(name)]
     try:
         value = value_of(sent, name)

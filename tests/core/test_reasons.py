@@ -1,4 +1,4 @@
-"""The closed list of reasons says what the contract says."""
+"""The closed list of reasons matches the contract."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _INVALID_TOKEN = (
     *("not_yet_valid", "missing_claim", "invalid_claim", "wrong_audience", "id_token", "wrong_token_type", "too_old"),
     "inactive",
 )
-# reason: HTTP status, google.rpc.Code, error of the challenge; "-" where no challenge is sent.
+# Reason: HTTP status, google.rpc.Code, error of the challenge; "-" if no challenge is sent.
 CONTRACT: dict[str, tuple[int, int, str | None]] = {
     "missing_token": (401, 16, None),
     "malformed_request": (400, 3, "invalid_request"),
@@ -39,20 +39,20 @@ def test_every_reason_is_an_allowance_or_has_a_denial_and_none_is_both() -> None
     assert {str(reason) for reason in ALLOWANCES} == {"ok", "public", "anonymous", "preflight"}
 
 
-def test_every_denial_is_one_of_the_contract() -> None:
+def test_the_denials_are_those_of_the_contract() -> None:
     assert {str(reason) for reason in DENIALS} == CONTRACT.keys()
 
 
 @pytest.mark.parametrize("reason", DENIALS)
 def test_status_code_and_challenge_are_those_of_the_contract(reason: Reason) -> None:
     denial = DENIALS[reason]
-    told = denial.error if denial.challenged else "-"
-    assert (denial.status, denial.rpc_code, told) == CONTRACT[reason]
+    error = denial.error if denial.challenged else "-"
+    assert (denial.status, denial.rpc_code, error) == CONTRACT[reason]
     assert denial.challenged or denial.error is None
 
 
 @pytest.mark.parametrize("reason", DENIALS)
-def test_every_text_is_fit_for_a_challenge_and_for_a_person(reason: Reason) -> None:
+def test_every_detail_is_valid_in_a_challenge_and_reads_as_a_sentence(reason: Reason) -> None:
     denial = DENIALS[reason]
     assert re.fullmatch(r"[\x20\x21\x23-\x5b\x5d-\x7e]+", denial.detail)  # RFC 6750 section 3
     assert denial.detail[0].isupper()
@@ -60,6 +60,6 @@ def test_every_text_is_fit_for_a_challenge_and_for_a_person(reason: Reason) -> N
     assert re.fullmatch("[a-z]+(_[a-z]+)*", reason)
 
 
-def test_no_two_reasons_tell_the_caller_the_same() -> None:
+def test_no_two_reasons_have_the_same_detail() -> None:
     details = [denial.detail for denial in DENIALS.values()]
     assert len(set(details)) == len(details)

@@ -19,7 +19,7 @@ def entries() -> BoundedMap[str, ResponseCache]:
 def responses(entries: BoundedMap[str, ResponseCache]) -> ResponseCache:
     cache = ResponseCache()
     entries.put("token", cache, 100)
-    cache.account.open(entries, "token")
+    cache.account.bind(entries, "token")
     return cache
 
 

@@ -1,4 +1,4 @@
-"""The protected service learns who calls from the token alone."""
+"""The identity headers that the upstream receives come from the token alone."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def upstream(headers: dict[str, str] | None = None, *, forward_authorization: bo
     return UpstreamHeaders(DEFAULTS if headers is None else headers, forward_authorization=forward_authorization)
 
 
-def told(
+def changes(
     upstream: UpstreamHeaders, claims: Claims, sent: dict[str, str] | None = None
 ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """What is overwritten and what is removed on a request with a token."""
-    overwrite, remove = upstream.from_claims(claims)
-    return overwrite, remove + upstream.disguised(sent or {})
+    """The headers overwritten and those removed on a request with a token."""
+    overwrite, remove = upstream.for_token(claims)
+    return overwrite, remove + upstream.spoofed(sent or {})
 
 
 def test_each_header_is_overwritten_from_its_claim() -> None:
-    overwrite, remove = told(upstream(), claims(iss="https://issuer.example/"), {})
+    overwrite, remove = changes(upstream(), claims(iss="https://issuer.example/"), {})
     assert dict(overwrite) == {
         "x-auth-subject": "alice",
         "x-auth-issuer": "https://issuer.example/",
@@ -44,19 +44,19 @@ def test_each_header_is_overwritten_from_its_claim() -> None:
     assert remove == ()
 
 
-def test_what_the_token_does_not_fill_is_removed_and_never_left_as_it_was_sent() -> None:
+def test_a_header_whose_claim_the_token_lacks_is_removed() -> None:
     sent = dict.fromkeys(DEFAULTS, "forged")
-    overwrite, remove = told(upstream(), claims(subject="", client_id="", scope=""), sent)
+    overwrite, remove = changes(upstream(), claims(subject="", client_id="", scope=""), sent)
     assert overwrite == ()
     assert set(remove) == set(DEFAULTS)
 
 
-def test_without_a_token_all_of_them_are_removed() -> None:
-    assert set(upstream().without_claims({})) == set(DEFAULTS)
+def test_without_a_token_every_identity_header_is_removed() -> None:
+    assert set(upstream().without_token({})) == set(DEFAULTS)
 
 
 @pytest.mark.parametrize(
-    "disguise",
+    "spoofed",
     [
         "x_auth_subject",
         "x-auth_subject",
@@ -67,25 +67,25 @@ def test_without_a_token_all_of_them_are_removed() -> None:
         "x`auth%subject",
     ],
 )
-def test_a_header_that_a_cgi_server_reads_as_one_of_ours_is_removed_too(disguise: str) -> None:
-    sent = {disguise: "root", "x-auth-subjects": "kept", "accept": "*/*"}
-    with_token = told(upstream(), claims(iss="i"), sent)[1]
-    without_token = upstream().without_claims(sent)
-    assert with_token == (disguise,)
-    assert set(without_token) == {*DEFAULTS, disguise}
+def test_a_header_that_a_cgi_server_reads_as_an_identity_header_is_removed(spoofed: str) -> None:
+    sent = {spoofed: "root", "x-auth-subjects": "kept", "accept": "*/*"}
+    with_token = changes(upstream(), claims(iss="i"), sent)[1]
+    without_token = upstream().without_token(sent)
+    assert with_token == (spoofed,)
+    assert set(without_token) == {*DEFAULTS, spoofed}
 
 
-def test_a_header_that_is_configured_with_an_underscore_hides_the_one_with_a_hyphen_and_is_itself_kept() -> None:
-    overwrite, remove = told(upstream({"x_user": "sub"}), claims(), {"x-user": "forged", "x_user": "forged"})
+def test_a_header_configured_with_an_underscore_is_set_and_the_one_with_a_hyphen_is_removed() -> None:
+    overwrite, remove = changes(upstream({"x_user": "sub"}), claims(), {"x-user": "forged", "x_user": "forged"})
     assert overwrite == (("x_user", "alice"),)
     assert remove == ("x-user",)
 
 
-def test_authorization_is_removed_when_it_is_not_to_be_forwarded() -> None:
+def test_authorization_is_removed_if_it_is_not_forwarded() -> None:
     bare = upstream({}, forward_authorization=False)
-    assert told(bare, claims(), {"authorization": "Bearer x"}) == ((), ("authorization",))
-    assert bare.without_claims({"authorization": "Basic x"}) == ("authorization",)
-    assert upstream({}).without_claims({"authorization": "Basic x"}) == ()
+    assert changes(bare, claims(), {"authorization": "Bearer x"}) == ((), ("authorization",))
+    assert bare.without_token({"authorization": "Basic x"}) == ("authorization",)
+    assert upstream({}).without_token({"authorization": "Basic x"}) == ()
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,13 @@ def test_authorization_is_removed_when_it_is_not_to_be_forwarded() -> None:
         (["a"], "a"),
     ],
 )
-def test_a_claim_of_any_plain_type_becomes_one_text(value: Any, text: str) -> None:
-    assert told(upstream({"x-tenant": "tenant"}), claims(tenant=value), {}) == ((("x-tenant", text),), ())
+def test_a_claim_of_any_plain_type_becomes_one_string(value: Any, text: str) -> None:
+    assert changes(upstream({"x-tenant": "tenant"}), claims(tenant=value), {}) == ((("x-tenant", text),), ())
 
 
 @pytest.mark.parametrize("value", [None, "", []])
-def test_an_empty_claim_is_as_good_as_none(value: Any) -> None:
-    assert told(upstream({"x-tenant": "tenant"}), claims(tenant=value), {}) == ((), ("x-tenant",))
+def test_an_empty_claim_counts_as_absent(value: Any) -> None:
+    assert changes(upstream({"x-tenant": "tenant"}), claims(tenant=value), {}) == ((), ("x-tenant",))
 
 
 _CONTROLS = [chr(c) for c in (*range(0x20), *range(0x7F, 0xA0))]
@@ -134,16 +134,16 @@ _CONTROLS = [chr(c) for c in (*range(0x20), *range(0x7F, 0xA0))]
 )
 def test_a_claim_that_could_split_or_disguise_a_header_is_refused(value: Any) -> None:
     with pytest.raises(Rejected) as refused:
-        told(upstream({"x-tenant": "tenant"}), claims(tenant=value), {})
+        changes(upstream({"x-tenant": "tenant"}), claims(tenant=value), {})
     assert refused.value.reason is Reason.INVALID_CLAIM
     assert "tenant" in refused.value.cause
 
 
 @pytest.mark.parametrize("field", ["subject", "client_id"])
 @pytest.mark.parametrize("value", ["a\r\nb", "a\0", " a"])
-def test_the_subject_and_the_client_are_judged_like_any_other(field: str, value: str) -> None:
+def test_the_subject_and_the_client_are_validated_like_any_other_claim(field: str, value: str) -> None:
     with pytest.raises(Rejected):
-        told(upstream(), claims(**{field: value}), {})
+        changes(upstream(), claims(**{field: value}), {})
 
 
 @given(
@@ -153,10 +153,10 @@ def test_the_subject_and_the_client_are_judged_like_any_other(field: str, value:
     subject=st.text(st.characters(exclude_categories=["Cc", "Cs", "Z"])),
     forward=st.booleans(),
 )
-def test_no_sent_value_of_a_header_of_ours_is_ever_left(sent: dict[str, str], subject: str, *, forward: bool) -> None:
+def test_no_identity_header_keeps_the_value_that_was_sent(sent: dict[str, str], subject: str, *, forward: bool) -> None:
     headers = upstream(forward_authorization=forward)
-    overwrite, remove = told(headers, claims(subject=subject), sent)
-    for gone in ({name for name, _ in overwrite} | set(remove), set(headers.without_claims(sent))):
-        assert {name for name in sent if re.sub("[^a-z0-9]", "-", name) in DEFAULTS} <= gone
-        assert not {"accept", "x_other"} & gone
+    overwrite, remove = changes(headers, claims(subject=subject), sent)
+    for replaced in ({name for name, _ in overwrite} | set(remove), set(headers.without_token(sent))):
+        assert {name for name in sent if re.sub("[^a-z0-9]", "-", name) in DEFAULTS} <= replaced
+        assert not {"accept", "x_other"} & replaced
     assert all(value for _, value in overwrite)

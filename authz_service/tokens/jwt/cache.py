@@ -88,7 +88,7 @@ class TokenCache:
         entry.until = min(entry.until, now + self._max_ttl)
         if entry.until > now:
             self._entries.put(digest, entry, size)
-            entry.token.responses.account.open(self._entries, digest)
+            entry.token.responses.account.bind(self._entries, digest)
 
 
 def digest_of(token: str) -> bytes:

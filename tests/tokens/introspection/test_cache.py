@@ -136,7 +136,7 @@ def test_the_responses_to_a_verified_jwt_are_charged_to_the_token_cache_alone() 
     tokens: BoundedMap[bytes, ValidatedToken] = BoundedMap(Bounds(10, 100_000))
     verified = token()
     tokens.put(b"token", verified, 100)
-    verified.responses.account.open(tokens, b"token")
+    verified.responses.account.bind(tokens, b"token")
     cache = IntrospectionCache(Bounds(10, 100_000))
     issuer = issuer_with({"mode": "always"})
     assert issuer.introspection is not None
