@@ -31,11 +31,11 @@ class Claims:
     audiences: frozenset[str]
     scopes: frozenset[str]
     scope: str  # the scopes as one text: sorted, separated by spaces
-    members: Mapping[str, Any]  # every claim as it stands in the token
+    raw: Mapping[str, Any]  # every claim, as in the token
 
     def footprint(self) -> int:
         """Bytes that they take in a cache, without the token's responses."""
-        values = (self.subject, self.client_id, self.audiences, self.scopes, self.scope, self.members)
+        values = (self.subject, self.client_id, self.audiences, self.scopes, self.scope, self.raw)
         return _OVERHEAD + footprint(values)
 
 

@@ -76,7 +76,7 @@ def _header_value(claims: Claims, claim: str) -> str:
         case "scope":
             return claims.scope  # made of scope-tokens, which are valid in a header
         case _:
-            value = _as_string(claims.members.get(claim), claim)
+            value = _as_string(claims.raw.get(claim), claim)
     if _UNFIT.search(value) or value != value.strip():
         raise Rejected(
             Reason.INVALID_CLAIM, f"claim {claim!r} cannot be sent in a header: it has a control or outer whitespace"

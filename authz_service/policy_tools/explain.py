@@ -28,7 +28,7 @@ from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.attempt import LAST
 from authz_service.tokens.introspection.query import NeedIntrospection
 from authz_service.tokens.jwt import jws
-from authz_service.tokens.jwt.cache import TokenCache
+from authz_service.tokens.jwt.cache import JwtCache
 from authz_service.tokens.jwt.claims import REQUIREMENTS, validate_claims
 from authz_service.tokens.validator import NeedKeys, TrustedIssuer
 
@@ -86,7 +86,7 @@ async def _explain(settings: model.Settings, attributes: Attributes) -> Explanat
     issuers = [
         _trusted(issuer, source, metrics, network) for issuer, source in zip(settings.issuers, sources, strict=True)
     ]
-    authorizer = authorizer_of(settings, issuers, TokenCache(NO_CACHE, 0.0), metrics)
+    authorizer = authorizer_of(settings, issuers, JwtCache(NO_CACHE, 0.0), metrics)
     try:
         now = time.time()
         attempt = LAST

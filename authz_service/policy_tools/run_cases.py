@@ -20,7 +20,7 @@ from authz_service.policy_tools.ephemeral_issuer import EphemeralIssuer
 from authz_service.policy_tools.request import attributes_of
 from authz_service.runtime.assembly import authorizer_of, key_cache_of
 from authz_service.telemetry.metrics import Metrics
-from authz_service.tokens.jwt.cache import TokenCache
+from authz_service.tokens.jwt.cache import JwtCache
 from authz_service.tokens.validator import TrustedIssuer
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Bench:
             for issuer in settings.issuers
         ]
         asyncio.run(_fetch(trusted))
-        self._authorizer: Authorizer = authorizer_of(settings, trusted, TokenCache(NO_CACHE, 0.0), metrics)
+        self._authorizer: Authorizer = authorizer_of(settings, trusted, JwtCache(NO_CACHE, 0.0), metrics)
 
     def attempt(self, case: Case) -> Outcome:
         """Decide one case."""

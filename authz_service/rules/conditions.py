@@ -79,7 +79,7 @@ def claim_holds(path: ClaimPath, condition: model.Condition) -> Condition:
 
     def unmet(claims: Claims, captures: Captures, _now: float) -> str | None:
         try:
-            value = path.follow(claims.members)
+            value = path.follow(claims.raw)
         except NotAnObjectError:
             return f"claim {path} is not there to be judged: something on the way is no object"
         return None if holds(value, captures) else f"claim {path} is not: {wanted}"
@@ -194,7 +194,7 @@ def authenticated_within(max_auth_age: float, leeways: Mapping[str, float]) -> C
 
     def unmet(claims: Claims, _captures: Captures, now: float) -> str | None:
         leeway = leeways[claims.issuer]
-        at = -1.0 if claims.members.get("auth_time") is None else numeric_date(claims.members, "auth_time", -1.0)
+        at = -1.0 if claims.raw.get("auth_time") is None else numeric_date(claims.raw, "auth_time", -1.0)
         if at < 0:
             return "the token does not say when the user logged in (auth_time)"
         if at > now + leeway:
@@ -210,7 +210,7 @@ def authenticated_as(acr_values: Iterable[str]) -> Condition:
     accepted = frozenset(acr_values)
 
     def unmet(claims: Claims, _captures: Captures, _now: float) -> str | None:
-        acr = claims.members.get("acr")
+        acr = claims.raw.get("acr")
         return None if isinstance(acr, str) and acr in accepted else f"acr is {quoted(acr)}"
 
     return Condition("authentication context", Reason.WEAK_AUTHENTICATION, _one_of(acr_values), unmet)

@@ -25,7 +25,7 @@ from authz_service.rules.policy import Policy
 from authz_service.telemetry.logs import DecisionLog
 from authz_service.tokens.introspection.http_client import HttpIntrospectionClient
 from authz_service.tokens.introspection.introspector import Introspector
-from authz_service.tokens.jwt.cache import TokenCache
+from authz_service.tokens.jwt.cache import JwtCache
 from authz_service.tokens.validator import Validator
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class ActiveConfig:
 
     settings: Settings
     issuers: tuple[TrustedIssuer, ...]
-    token_cache: TokenCache
+    token_cache: JwtCache
     authorizer: Authorizer
     decision_log: DecisionLog
     check_deadline: float  # seconds
@@ -53,7 +53,7 @@ class ActiveConfig:
 
 def assemble(settings: Settings, issuers: Sequence[TrustedIssuer], metrics: Metrics) -> ActiveConfig:
     """Build what decides by these settings, with the keys of these issuers. May be called from any thread."""
-    token_cache = TokenCache(bounds_of(settings), settings.token_cache.max_ttl)
+    token_cache = JwtCache(bounds_of(settings), settings.token_cache.max_ttl)
     return ActiveConfig(
         settings,
         tuple(issuers),
@@ -66,7 +66,7 @@ def assemble(settings: Settings, issuers: Sequence[TrustedIssuer], metrics: Metr
 
 
 def authorizer_of(
-    settings: Settings, issuers: Sequence[TrustedIssuer], token_cache: TokenCache, metrics: Metrics
+    settings: Settings, issuers: Sequence[TrustedIssuer], token_cache: JwtCache, metrics: Metrics
 ) -> Authorizer:
     """Build the authorizer alone. May be called from any thread."""
     policy = Policy(settings.rules, settings.issuers)

@@ -63,7 +63,7 @@ async def apply_config(
         await wait_for_keys(issuers)
         config = await asyncio.to_thread(assemble, settings, issuers, metrics)
         unchanged = {each.settings.label for each in issuers if each in active.issuers}
-        config.token_cache.take_over(active.token_cache, unchanged, time.time())
+        config.token_cache.copy_from(active.token_cache, unchanged, time.time())
         changes = _changes(active.settings, settings, unchanged)
         configure_logs(settings.logging)
     except BaseException:  # a cancellation as well

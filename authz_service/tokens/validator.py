@@ -21,7 +21,7 @@ from authz_service.keys.cache import NoKey
 from authz_service.keys.keyset import ALGORITHMS
 from authz_service.tokens.introspection.query import NeedIntrospection, Servers, query
 from authz_service.tokens.jwt import jws
-from authz_service.tokens.jwt.cache import Entry, TokenCache, digest_of
+from authz_service.tokens.jwt.cache import CachedJwt, JwtCache, digest_of
 from authz_service.tokens.jwt.claims import valid_until, validate_claims
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ Need = NeedKeys | NeedIntrospection
 class Validator:
     """Validates the tokens of the trusted issuers."""
 
-    def __init__(self, issuers: Iterable[TrustedIssuer], cache: TokenCache, metrics: Metrics) -> None:
+    def __init__(self, issuers: Iterable[TrustedIssuer], cache: JwtCache, metrics: Metrics) -> None:
         issuers = tuple(issuers)
         self._issuers = {issuer.settings.issuer: issuer for issuer in issuers}
         self._servers = Servers([each.introspector for each in issuers if each.introspector is not None])
@@ -170,7 +170,7 @@ class Validator:
         key_set = issuer.keys.current(now)
         if key_set is not None:
             until = valid_until(issuer.settings, token.claims)
-            self._cache.put(digest, Entry(token, until, issuer.keys, key, key_set), now)
+            self._cache.put(digest, CachedJwt(token, until, issuer.keys, key, key_set), now)
 
     def _if_active(
         self, token: str, digest: bytes, validated: ValidatedToken, now: float, attempt: Attempt

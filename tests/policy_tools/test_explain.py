@@ -28,7 +28,7 @@ from authz_service.policy_tools.explain import UNDECIDED, Explanation, explained
 from authz_service.policy_tools.explain import explain as explain_live
 from authz_service.policy_tools.request import attributes_of
 from authz_service.runtime.assembly import authorizer_of
-from authz_service.tokens.jwt.cache import TokenCache
+from authz_service.tokens.jwt.cache import JwtCache
 from support.http_provider import Provider
 from support.signing import Signer
 from support.trust import ISSUER, NOW, OTHER, RS, THEIRS, Trust, claims, good, jwks
@@ -67,7 +67,7 @@ SETTINGS = Settings.model_validate(
     }
 )
 TRUST = Trust(max_token_age="1h")
-AUTHORIZER = authorizer_of(SETTINGS, TRUST.issuers, TokenCache(Bounds(100, 1 << 20), 300.0), TRUST.metrics)
+AUTHORIZER = authorizer_of(SETTINGS, TRUST.issuers, JwtCache(Bounds(100, 1 << 20), 300.0), TRUST.metrics)
 
 
 def explain(attributes: Attributes, now: float = NOW) -> Explanation:

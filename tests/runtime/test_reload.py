@@ -30,7 +30,7 @@ from authz_service.runtime.preflight import read as read_configuration
 from authz_service.runtime.reload import Changes, Reloader
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.introspection.introspector import Introspector
-from authz_service.tokens.jwt.cache import TokenCache
+from authz_service.tokens.jwt.cache import JwtCache
 from support.http_provider import Provider
 from support.key_source import jwks
 
@@ -588,9 +588,9 @@ STEPS: dict[str, tuple[object, str]] = {
     "building the validator": (assembly, "Validator"),
     "building the upstream headers": (assembly, "UpstreamHeaders"),
     "building the authorizer": (assembly, "Authorizer"),
-    "building the token cache": (assembly, "TokenCache"),
+    "building the token cache": (assembly, "JwtCache"),
     "building the decision log": (assembly, "DecisionLog"),
-    "filling the token cache": (TokenCache, "take_over"),
+    "filling the token cache": (JwtCache, "copy_from"),
     "comparing the configurations": (reload_module, "_changes"),
     "configuring the logs": (Recorder, "append"),
 }

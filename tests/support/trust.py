@@ -18,7 +18,7 @@ from authz_service.keys.cache import KeyCache
 from authz_service.rules.policy import Policy
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.attempt import LAST
-from authz_service.tokens.jwt.cache import TokenCache
+from authz_service.tokens.jwt.cache import JwtCache
 from authz_service.tokens.validator import TrustedIssuer, Validator
 from support.key_source import FakeSource
 from support.signing import Signer
@@ -56,7 +56,7 @@ class Trust:
     def __init__(self, *, max_entries: int = 100, max_bytes: int = 1 << 20, **settings: Any) -> None:
         self.metrics = Metrics(transport="grpcio")
         self.bounds = Bounds(max_entries, max_bytes)
-        self.cache = TokenCache(self.bounds, 300.0)
+        self.cache = JwtCache(self.bounds, 300.0)
         theirs = (THEIRS.jwk(), Signer("RS256", "rs2").jwk(kid="rs"))
         self.sources = {ISSUER: FakeSource(jwks(*PUBLISHED)), OTHER: FakeSource(jwks(*theirs))}
         self.issuers = [self._trusted(ISSUER, "main", settings), self._trusted(OTHER, "other", {})]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Entry:
+class CachedJwt:
     """A token that verified: what it says, and what its validity hangs on."""
 
     token: ValidatedToken
@@ -33,7 +33,7 @@ class Entry:
     key_set: KeySet  # the one in which the key was seen last
 
 
-class TokenCache:
+class JwtCache:
     """The tokens seen last. The oldest makes way: all live about equally long, so it is also the next to end.
 
     Of large tokens and others see ``BoundedMap``.
@@ -42,7 +42,7 @@ class TokenCache:
     def __init__(self, bounds: Bounds, max_ttl: float) -> None:
         """``max_ttl`` is in seconds."""
         self._max_ttl = max_ttl
-        self._entries: BoundedMap[bytes, Entry] = BoundedMap(bounds)
+        self._entries: BoundedMap[bytes, CachedJwt] = BoundedMap(bounds)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -52,7 +52,7 @@ class TokenCache:
         """What the entries take."""
         return self._entries.used_bytes
 
-    def take_over(self, other: TokenCache, issuers: Container[str], now: float) -> None:
+    def copy_from(self, other: JwtCache, issuers: Container[str], now: float) -> None:
         """Remember what another cache knows of the tokens of these issuers, as far as the bounds of this one allow."""
         for digest, entry in other._entries.items():
             token = entry.token
@@ -65,7 +65,7 @@ class TokenCache:
         """Forget everything."""
         self._entries.clear()
 
-    def get(self, digest: bytes, now: float) -> Entry | None:
+    def get(self, digest: bytes, now: float) -> CachedJwt | None:
         """The entry, unless its time has passed or its key has left the key set."""
         entry = self._entries.get(digest)
         if entry is None:
@@ -80,11 +80,11 @@ class TokenCache:
         self._entries.discard(digest)
         return None
 
-    def put(self, digest: bytes, entry: Entry, now: float) -> None:
+    def put(self, digest: bytes, entry: CachedJwt, now: float) -> None:
         """Remember an entry until its own end, or for ``max_ttl`` if that is sooner."""
         self._put(digest, entry, entry.token.claims.footprint(), now)
 
-    def _put(self, digest: bytes, entry: Entry, size: int, now: float) -> None:
+    def _put(self, digest: bytes, entry: CachedJwt, size: int, now: float) -> None:
         entry.until = min(entry.until, now + self._max_ttl)
         if entry.until > now:
             self._entries.put(digest, entry, size)

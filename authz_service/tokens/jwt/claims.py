@@ -45,15 +45,15 @@ def validate_claims(issuer: Issuer, header: _Header, members: Mapping[str, Any],
         audiences=frozenset(strings(members, issuer.audience_claims)),
         scopes=scopes,
         scope=" ".join(sorted(scopes)),
-        members=members,
+        raw=members,
     )
 
 
 def valid_until(issuer: Issuer, claims: Claims) -> float:
     """Until when the claims stay valid, in seconds since the epoch."""
-    until = numeric_date(claims.members, "exp", 0.0) + issuer.leeway
+    until = numeric_date(claims.raw, "exp", 0.0) + issuer.leeway
     if issuer.max_token_age is not None:
-        until = min(until, numeric_date(claims.members, "iat", 0.0) + issuer.max_token_age + issuer.leeway)
+        until = min(until, numeric_date(claims.raw, "iat", 0.0) + issuer.max_token_age + issuer.leeway)
     return until
 
 

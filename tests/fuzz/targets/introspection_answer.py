@@ -88,7 +88,7 @@ def _require_acceptable(outcome: Claims, members: dict[str, Any]) -> None:
     assert _MARKERS.isdisjoint(members)
     assert outcome.subject == (members.get("sub") or "")
     assert outcome.subject.isprintable() or not outcome.subject.isascii()
-    assert _present(outcome.members) | {"iss": MAIN} == _present(members) | {"iss": MAIN}
+    assert _present(outcome.raw) | {"iss": MAIN} == _present(members) | {"iss": MAIN}
 
 
 def _present(members: Mapping[str, Any]) -> dict[str, Any]:

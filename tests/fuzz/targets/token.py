@@ -72,7 +72,7 @@ def _run_signed(signer: Signer, header: bytes, payload: bytes) -> str:
     assert _MARKERS.isdisjoint(members)
     assert members.get("typ") is None or members["typ"].lower() not in _OTHER_KINDS
     assert members.get("token_use") is None or members["token_use"].lower() not in _OTHER_KINDS
-    assert members == claims.members
+    assert members == claims.raw
     assert claims.subject == (members.get("sub") or "")
     assert "\n" not in claims.subject + claims.client_id + claims.scope
     assert (AUDIENCE in claims.audiences) == (AUDIENCE in _listed(members.get("aud")))

@@ -12,7 +12,7 @@ from authz_service.core.bounded import Bounds
 from authz_service.core.claims import Claims, ValidatedToken
 from authz_service.core.decision import Allow
 from authz_service.keys.keyset import Key, KeySet
-from authz_service.tokens.jwt.cache import Entry, TokenCache, digest_of
+from authz_service.tokens.jwt.cache import CachedJwt, JwtCache, digest_of
 from authz_service.transport.ext_authz.codec import encode_response
 from support.trust import NOW, Deciding, Trust, good
 
@@ -39,10 +39,10 @@ class Story(RuleBasedStateMachine):
     @initialize(max_entries=st.integers(0, 4), max_ttl=st.sampled_from([0.0, 5.0, 50.0]))
     def begin(self, max_entries: int, max_ttl: float) -> None:
         self.max_entries, self.max_ttl = max_entries, max_ttl
-        self.cache = TokenCache(Bounds(max_entries, 1 << 20), max_ttl)
+        self.cache = JwtCache(Bounds(max_entries, 1 << 20), max_ttl)
         self.keys = HeldKeys()
         self.now = 100.0
-        self.put_in: dict[bytes, tuple[Entry, float, Key]] = {}  # with until when, and by which key
+        self.put_in: dict[bytes, tuple[CachedJwt, float, Key]] = {}  # with until when, and by which key
         self.order: list[bytes] = []
 
     @rule(token=st.integers(0, 7), lifetime=st.integers(-5, 60), key=st.sampled_from(KEYS))
@@ -51,7 +51,7 @@ class Story(RuleBasedStateMachine):
         if self.cache.get(digest, self.now) is not None or self.keys.key_set is None or key not in self.keys.key_set:
             return  # only what was not found is validated anew, by a key of the current set
         until = self.now + lifetime
-        entry = Entry(ValidatedToken(CLAIMS), until, cast("KeyCache", self.keys), key, self.keys.key_set)
+        entry = CachedJwt(ValidatedToken(CLAIMS), until, cast("KeyCache", self.keys), key, self.keys.key_set)
         self.cache.put(digest, entry, self.now)
         self.put_in[digest] = entry, min(until, self.now + self.max_ttl), key
         holds = self.max_entries > 0 and min(lifetime, self.max_ttl) > 0
@@ -221,9 +221,9 @@ def test_a_token_that_grows_beyond_the_bound_makes_way_and_is_answered_all_the_s
 def test_a_cache_that_takes_over_charges_what_it_took_over_and_what_is_made_from_then_on() -> None:
     trust = deciding()
     token = good()
-    bare = TokenCache(trust.bounds, 300.0)
+    bare = JwtCache(trust.bounds, 300.0)
     answered(trust, token)
-    bare.take_over(trust.cache, {"main"}, NOW)
+    bare.copy_from(trust.cache, {"main"}, NOW)
     made = trust.validated(token).responses.account.charged
     assert made > 0
     assert bare.used_bytes == trust.cache.used_bytes - made

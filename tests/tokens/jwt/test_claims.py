@@ -170,7 +170,7 @@ def test_audiences_are_united(settings: dict[str, Any], changes: dict[str, Any],
 def test_claims_keep_every_member_as_it_stands_in_the_token() -> None:
     members = claims(realm_access={"roles": ["x"]}, acr="1")
     found = validate_claims(issuer(), {}, members, NOW)
-    assert (found.issuer, found.subject, found.members) == ("main", "u1", members)
+    assert (found.issuer, found.subject, found.raw) == ("main", "u1", members)
 
 
 def test_a_token_of_another_issuer_is_never_validated_by_these_settings() -> None:

@@ -51,7 +51,7 @@ CLAIMS = Claims(
     audiences=frozenset({"https://api.example"}),
     scopes=frozenset({"read", "write"}),
     scope="read write",
-    members={"sub": "alice"},
+    raw={"sub": "alice"},
 )
 
 

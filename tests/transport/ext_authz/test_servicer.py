@@ -31,7 +31,7 @@ from authz_service.rules.policy import Policy
 from authz_service.telemetry import logs
 from authz_service.telemetry.logs import DecisionLog
 from authz_service.telemetry.metrics import Metrics
-from authz_service.tokens.jwt.cache import TokenCache
+from authz_service.tokens.jwt.cache import JwtCache
 from authz_service.tokens.validator import TrustedIssuer, Validator
 from authz_service.transport.ext_authz import codec
 from authz_service.transport.ext_authz import servicer as servicer_module
@@ -70,7 +70,7 @@ class Sidecar:
         )
         self.authorizer = Authorizer(
             Policy(self.settings.rules, self.settings.issuers),
-            Validator([TrustedIssuer(issuer, self.keys)], TokenCache(Bounds(100, 1 << 20), 300.0), self.metrics),
+            Validator([TrustedIssuer(issuer, self.keys)], JwtCache(Bounds(100, 1 << 20), 300.0), self.metrics),
             UpstreamHeaders(self.settings.upstream.headers, forward_authorization=True),
             max_token_bytes=self.settings.server.max_token_bytes,
         )
