@@ -1,23 +1,30 @@
-"""What the order of rules comes to: rules that earlier ones hide, and paths that slip past a stricter rule.
+"""Effects of the order of rules: rules that no request reaches, and paths that bypass a stricter rule.
 
-Owns what is found by comparing the patterns of several rules (``core.inclusion``), not by trying paths. What it finds
-are warnings: it refuses nothing.
+Pure. Compares the patterns and requirements of rules with each other, and tries no paths. Its findings are warnings; it
+refuses nothing.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authz_service.config.document import Problem
-from authz_service.config.strictness import wants_as_much
 from authz_service.core.patterns import PARAMETERS, Folded, covering, overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from authz_service.config.document import Where
-    from authz_service.config.model import Issuer, Match, Rule
+    from authz_service.config.model import Issuer, Match, Require, Rule, Scopes
     from authz_service.core.patterns import HostPattern, PathPattern
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: ``a, b and c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+# Finding the rules that a path may concern, so that not every rule is compared with every other.
 
 
 class _Place(NamedTuple):
@@ -26,7 +33,7 @@ class _Place(NamedTuple):
     host: HostPattern | None
     method: str | None
     path: PathPattern
-    at: int  # of the path in the rule's list
+    number: int  # of the path in the rule's list
 
 
 class _Entry(NamedTuple):
@@ -34,210 +41,320 @@ class _Entry(NamedTuple):
 
     rule: int
     match: Match
-    hosts: Sequence[HostPattern | None]
     path: PathPattern
 
 
-class _Node:
-    """A place in the tree of the paths seen so far, by segment in lower case; None stands for a capture."""
+class _PathTree:
+    """The paths of rules by segment, in lower case; None stands for a capture."""
 
     def __init__(self) -> None:
-        self.below: dict[str | None, _Node] = {}
-        self.here: list[_Entry] = []  # paths that end here, or go on with any rest
+        self.children: dict[str | None, _PathTree] = {}
+        self.entries: list[_Entry] = []  # paths that end here, with or without /**
 
-    def enter(self, number: int, rule: Rule) -> None:
-        """Enter the paths of a rule, unless it is chosen by its policy alone."""
+    def add(self, number: int, rule: Rule) -> None:
+        """Add the paths of a rule, unless only a policy selects it."""
         for path in () if rule.policy else rule.match.path_patterns:
             node = self
             for segment in path.segments:
-                node = node.below.setdefault(segment and segment.casefold(), _Node())
-            node.here.append(_Entry(number, rule.match, _hosts(rule.match), path))
-
-    def next(self, keys: set[str | None] | None) -> Iterable[_Node]:
-        """What is below under these keys, or under any."""
-        return self.below.values() if keys is None else [self.below[key] for key in keys if key in self.below]
+                node = node.children.setdefault(segment and segment.casefold(), _PathTree())
+            node.entries.append(_Entry(number, rule.match, path))
 
     def near(self, path: PathPattern, *, partly: bool = False) -> list[_Entry]:
-        """Those that may match what a path matches, or ``partly`` some of it: so not all are compared with all."""
+        """The entries that may match all paths that ``path`` matches, or, with ``partly``, some of them.
+
+        The case of literals does not count: a path and its folded form are near the same entries.
+        """
         found: list[_Entry] = []
         level = [self]
         for segment in path.segments:
-            found += [each for node in level for each in node.here if each.path.is_prefix]
-            keys = {segment and segment.casefold(), None}
-            level = [below for node in level for below in node.next(None if segment is None and partly else keys)]
+            found += (entry for node in level for entry in node.entries if entry.path.is_prefix)
+            any_child = segment is None and partly
+            keys = None if any_child else {segment and segment.casefold(), None}
+            level = [child for node in level for child in node.below(keys)]
         while level:
-            found += [each for node in level for each in node.here]
-            level = (
-                [below for node in level for below in node.next(None if partly else {None, ""})]
-                if path.is_prefix
-                else []
-            )
-        return sorted(found, key=lambda each: each.rule)
+            found += (entry for node in level for entry in node.entries)
+            keys = None if partly else {None, ""}
+            level = [child for node in level for child in node.below(keys)] if path.is_prefix else []
+        return sorted(found, key=lambda entry: entry.rule)
 
-
-def listed(names: Sequence[str]) -> str:
-    """Names in a sentence: ``a, b and c``."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-# Rules that earlier ones hide.
-
-
-def hidden(rules: Sequence[Rule]) -> Iterator[Problem]:
-    """Rules, or paths of them, that no request reaches."""
-    seen = _Node()
-    for number, rule in enumerate(rules):
-        yield from _told(("rules", number), rules, _hiding(rule, seen))
-        seen.enter(number, rule)
-
-
-def _hiding(rule: Rule, seen: _Node) -> dict[int, set[int] | None]:
-    """For each path of the rule, the earlier rules that together decide all of it; None where something is left."""
-    hiding: dict[int, set[int] | None] = {}
-    for place in _places(rule):
-        earlier = [each for each in seen.near(place.path) if _applies(each, place, rule)]
-        covered = covering(place.path, [each.path for each in earlier])
-        known = hiding.get(place.at, set())
-        hiding[place.at] = None if covered is None or known is None else known | {earlier[at].rule for at in covered}
-    return hiding
-
-
-def _told(where: Where, rules: Sequence[Rule], hiding: Mapping[int, set[int] | None]) -> Iterator[Problem]:
-    """One warning for a rule that is hidden as a whole; else one for each of its paths that is."""
-    found = {at: places for at, places in hiding.items() if places is not None}
-    if len(found) == len(hiding):
-        deciders = _deciders(rules, set().union(*found.values()))
-        yield Problem(where, f"is never reached, since {deciders} all that it matches: move it up, or remove it")
-        return
-    for at, places in found.items():
-        text = f"is never reached in this rule, since {_deciders(rules, places)} all that it matches: remove it"
-        yield Problem((*where, "match", "paths", at), text)
-
-
-def _applies(entry: _Entry, place: _Place, rule: Rule) -> bool:
-    """Whether another rule applies to every request of this one at a place, its path aside."""
-    methods, headers = entry.match.methods, entry.match.headers or {}
-    return (
-        (methods is None or place.method in methods)
-        and headers.items() <= (rule.match.headers or {}).items()
-        and any(_host_includes(host, place.host) for host in entry.hosts)
-    )
+    def below(self, keys: set[str | None] | None) -> Iterable[_PathTree]:
+        """The children under these keys, or all of them."""
+        if keys is None:
+            return self.children.values()
+        return [self.children[key] for key in keys if key in self.children]
 
 
 def _places(rule: Rule) -> Iterator[_Place]:
-    for at, path in enumerate(rule.match.path_patterns):
-        for host in _hosts(rule.match):
+    for number, path in enumerate(rule.match.path_patterns):
+        for host in rule.match.hosts or (None,):
             for method in rule.match.methods or (None,):
-                yield _Place(host, method, path, at)
+                yield _Place(host, method, path, number)
 
 
-def _hosts(match: Match) -> Sequence[HostPattern | None]:
-    return [None] if match.hosts is None else match.hosts
+def _applies(match: Match, place: _Place, rule: Rule) -> bool:
+    """Whether a rule with this ``match`` applies to every request that ``rule`` applies to at a place, paths aside."""
+    methods, headers = match.methods, match.headers or {}
+    return (
+        (methods is None or place.method in methods)
+        and headers.items() <= (rule.match.headers or {}).items()
+        and any(_host_includes(host, place.host) for host in match.hosts or (None,))
+    )
+
+
+def _may_apply(match: Match, place: _Place, rule: Rule) -> bool:
+    """Whether a rule with this ``match`` applies to some request that ``rule`` applies to at a place, paths aside."""
+    methods, theirs, ours = match.methods, match.headers or {}, rule.match.headers or {}
+    return (
+        (methods is None or place.method is None or place.method in methods)
+        and all(theirs.get(name, value) == value for name, value in ours.items())
+        and any(_host_includes(host, place.host) or _host_includes(place.host, host) for host in match.hosts or (None,))
+    )
 
 
 def _host_includes(one: HostPattern | None, other: HostPattern | None) -> bool:
-    """Whether every host that ``other`` matches is one that ``one`` matches; None matches any host."""
+    """Whether ``one`` matches every host that ``other`` matches; None matches any host."""
     return one is None or (other is not None and one.includes(other))
 
 
-def _deciders(rules: Sequence[Rule], places: set[int]) -> str:
-    names = [rules[place].name for place in sorted(places)]
+# Rules that no request reaches.
+
+
+def unreachable(rules: Sequence[Rule]) -> Iterator[Problem]:
+    """Rules, or paths of rules, that earlier rules hide."""
+    earlier = _PathTree()
+    for number, rule in enumerate(rules):
+        yield from _unreachable(("rules", number), rules, _hiding(rule, earlier))
+        earlier.add(number, rule)
+
+
+def _hiding(rule: Rule, earlier: _PathTree) -> dict[int, set[int] | None]:
+    """For each path of the rule, the earlier rules that together decide all of it; None where they do not."""
+    hiding: dict[int, set[int] | None] = {}
+    for place in _places(rule):
+        entries = [entry for entry in earlier.near(place.path) if _applies(entry.match, place, rule)]
+        covered = covering(place.path, [entry.path for entry in entries])
+        known = hiding.get(place.number, set())
+        if covered is None or known is None:
+            hiding[place.number] = None
+        else:
+            hiding[place.number] = known | {entries[index].rule for index in covered}
+    return hiding
+
+
+def _unreachable(where: Where, rules: Sequence[Rule], hiding: Mapping[int, set[int] | None]) -> Iterator[Problem]:
+    """One warning for a rule that is hidden as a whole; otherwise one for each of its hidden paths."""
+    hidden = {index: numbers for index, numbers in hiding.items() if numbers is not None}
+    if len(hidden) == len(hiding):
+        deciders = _deciders(rules, set().union(*hidden.values()))
+        yield Problem(where, f"is never reached, since {deciders} all that it matches: move it up, or remove it")
+        return
+    for index, numbers in hidden.items():
+        text = f"is never reached in this rule, since {_deciders(rules, numbers)} all that it matches: remove it"
+        yield Problem((*where, "match", "paths", index), text)
+
+
+def _deciders(rules: Sequence[Rule], numbers: set[int]) -> str:
+    names = [rules[number].name for number in sorted(numbers)]
     return f"rule {names[0]} decides" if len(names) == 1 else f"rules {listed(names)} together decide"
 
 
-# Paths that an upstream may read as a stricter rule's, and that a laxer one decides.
+# Paths that an upstream may read as those of a strict rule, and that a laxer rule decides.
 
 
 class _Variant(NamedTuple):
-    """Paths that are not those of a pattern, and that an upstream may take for them."""
+    """Paths that a pattern does not match, and that an upstream may treat as if it did."""
 
     path: PathPattern
-    at: int | None  # of the segment in another case; None where a slash differs
+    folded: int | None  # index of the segment in another case; None where a trailing slash differs
     example: str
-    reader: str  # who takes them for those
+    reader: str  # the upstream that treats them so
     remedy: str
 
 
-def slipping(rules: Sequence[Rule], issuers: Sequence[Issuer]) -> Iterator[Problem]:
-    """Paths of a rule beside which a laxer rule decides another spelling: its ``{name}`` or ``/**`` takes it."""
-    every, seen = _Node(), _Node()
+def bypasses(rules: Sequence[Rule], issuers: Sequence[Issuer]) -> Iterator[Problem]:
+    """Paths of a rule, another spelling of which a ``{name}`` or ``/**`` of a laxer rule matches."""
+    every, earlier = _PathTree(), _PathTree()
     for number, rule in enumerate(rules):
-        every.enter(number, rule)
+        every.add(number, rule)
     for number, rule in enumerate(rules):
-        said: set[tuple[str, str]] = set()
-        hiding = _hiding(rule, seen)
-        seen.enter(number, rule)
+        reported: set[tuple[str, str]] = set()
+        hiding = _hiding(rule, earlier)
+        earlier.add(number, rule)
         for place in () if rule.policy or rule.access != "token" else _places(rule):
-            if hiding[place.at] is not None:  # which is said already
+            if hiding[place.number] is not None:  # a warning of ``unreachable``
                 continue
-            for variant in _variants(place.path):
-                name = _laxer(place, variant, number, rules, issuers, every)
-                if name is None or (name, variant.reader) in said:
+            for variant, laxer in _laxer_rules(place, number, rules, issuers, every):
+                if (laxer, variant.reader) in reported:
                     continue
-                said.add((name, variant.reader))
-                text = f"an upstream that {variant.reader} takes {variant.example} for this path, and rule {name}, "
-                where = ("rules", number, "match", "paths", place.at)
-                yield Problem(
-                    where, f"{text}which does not want all that this rule wants, decides it: {variant.remedy}"
+                reported.add((laxer, variant.reader))
+                text = (
+                    f"an upstream that {variant.reader} treats {variant.example} as this path, but rule {laxer} "
+                    f"decides it and does not require all that this rule requires: {variant.remedy}"
                 )
+                yield Problem(("rules", number, "match", "paths", place.number), text)
 
 
-def _variants(path: PathPattern) -> Iterator[_Variant]:
-    texts = path.text.split("/")[1:]
-    for at, segment in enumerate(path.segments):
+def _laxer_rules(
+    place: _Place, number: int, rules: Sequence[Rule], issuers: Sequence[Issuer], every: _PathTree
+) -> Iterator[tuple[_Variant, str]]:
+    """The variants of a path that a laxer rule decides, each with the name of the first such rule."""
+    neighbors = _Neighbors(place, place.path, number, rules, issuers, every)
+    for variant in _case_variants(place.path):
+        if (laxer := neighbors.laxer_rule(variant)) is not None:
+            yield variant, laxer
+    for variant in _slash_variants(place.path):
+        neighbors = _Neighbors(place, variant.path, number, rules, issuers, every)
+        if (laxer := neighbors.laxer_rule(variant)) is not None:
+            yield variant, laxer
+
+
+def _case_variants(path: PathPattern) -> Iterator[_Variant]:
+    parts = path.text.split("/")[1:]
+    for index, segment in enumerate(path.segments):
         if segment and not isinstance(segment, Folded) and segment.swapcase() != segment and PARAMETERS not in segment:
             spelled = segment.upper() if segment.upper() != segment else segment.lower()
-            example = "/" + "/".join((*texts[:at], spelled, *texts[at + 1 :]))
-            segments = (*path.segments[:at], Folded(segment.casefold()), *path.segments[at + 1 :])
+            example = "/" + "/".join((*parts[:index], spelled, *parts[index + 1 :]))
+            segments = (*path.segments[:index], Folded(segment.casefold()), *path.segments[index + 1 :])
             remedy = "set match.case_insensitive: true for this rule"
-            yield _Variant(path._replace(segments=segments), at, example, "ignores case", remedy)
+            yield _Variant(path._replace(segments=segments), index, example, "ignores case", remedy)
+
+
+def _slash_variants(path: PathPattern) -> Iterator[_Variant]:
     if path.is_prefix or not path.segments or PARAMETERS in (path.segments[-1] or ""):
         return
-    slash = path.segments[-1] == ""
-    segments, example = (path.segments[:-1], path.text[:-1]) if slash else ((*path.segments, ""), f"{path.text}/")
+    has_slash = path.segments[-1] == ""
+    segments, example = (path.segments[:-1], path.text[:-1]) if has_slash else ((*path.segments, ""), f"{path.text}/")
     if segments:
         remedy = f"add {example} to the paths of this rule"
-        variant = path._replace(segments=segments)
-        yield _Variant(variant, None, example, "ignores a slash at the end", remedy)
+        yield _Variant(path._replace(segments=segments), None, example, "ignores a trailing slash", remedy)
 
 
-def _laxer(
-    place: _Place, variant: _Variant, number: int, rules: Sequence[Rule], issuers: Sequence[Issuer], every: _Node
-) -> str | None:
-    """The first rule that decides some of a variant and wants less than the rule whose variant it is."""
-    rule = rules[number]
-    own = [entry.path for entry in every.near(variant.path) if entry.rule == number]
-    if covering(variant.path, own) is not None:  # it is one of the rule's own, in file order
+class _Neighbor(NamedTuple):
+    """A path of another rule that may match a variant."""
+
+    entry: _Entry
+    is_laxer: bool  # decides the variant without the strict rule's path, and requires less
+    applies: bool  # to every request of the strict rule, paths aside
+
+
+class _Neighbors:
+    """The rules near the variants of one path. Each is compared at most once for all variants, and only when needed."""
+
+    def __init__(
+        self,
+        place: _Place,
+        path: PathPattern,
+        number: int,
+        rules: Sequence[Rule],
+        issuers: Sequence[Issuer],
+        every: _PathTree,
+    ) -> None:
+        self._place, self._number = place, number
+        self._rules, self._issuers = rules, issuers
+        self._own = [entry.path for entry in every.near(path) if entry.rule == number]
+        self._entries = iter(every.near(path, partly=True))  # not compared yet
+        self._compared: list[_Neighbor] = []
+        self._as_strict: dict[int, bool] = {}  # by number of a rule
+
+    def laxer_rule(self, variant: _Variant) -> str | None:
+        """The first rule that decides some of a variant and requires less than the rule whose variant it is."""
+        if covering(variant.path, [path for path in self._own if _may_take(path, variant)]) is not None:
+            return None  # one of the rule's own paths, in file order
+        for entry, is_laxer, applies in self._others():
+            if not (_may_take(entry.path, variant) and overlap(entry.path, variant.path)):
+                continue
+            if is_laxer and _is_broad(entry.path, variant):
+                return self._rules[entry.rule].name
+            if applies and covering(variant.path, [entry.path]) is not None:
+                return None
         return None
-    for entry in every.near(variant.path, partly=True):
-        if entry.rule == number or not (_meets(entry, place, rule) and _takes(entry.path, variant)):
-            continue
-        decides_both = entry.rule < number and overlap(entry.path, place.path)
-        is_laxer = not decides_both and not wants_as_much(rules[entry.rule], rule, issuers)
-        if is_laxer and _is_broad(entry.path, variant):
-            return rules[entry.rule].name
-        if _applies(entry, place, rule) and covering(variant.path, [entry.path]) is not None:
-            return None
-    return None
+
+    def _others(self) -> Iterator[_Neighbor]:
+        yield from self._compared
+        place, rule = self._place, self._rules[self._number]
+        for entry in self._entries:
+            if entry.rule == self._number or not _may_apply(entry.match, place, rule):
+                continue
+            decides_both = entry.rule < self._number and overlap(entry.path, place.path)
+            is_laxer = not decides_both and not self._is_as_strict(entry.rule)
+            applies = _applies(entry.match, place, rule)
+            if is_laxer or applies:
+                self._compared.append(_Neighbor(entry, is_laxer, applies))
+                yield self._compared[-1]
+
+    def _is_as_strict(self, other: int) -> bool:
+        if other not in self._as_strict:
+            rule = self._rules[self._number]
+            self._as_strict[other] = requires_as_much(self._rules[other], rule, self._issuers)
+        return self._as_strict[other]
 
 
-def _takes(path: PathPattern, variant: _Variant) -> bool:
-    """Whether a pattern matches some path of a variant; of another case, one in a spelling that no pattern names."""
-    own = None if variant.at is None or variant.at >= len(path.segments) else path.segments[variant.at]
-    return overlap(path, variant.path) and (own is None or isinstance(own, Folded))
+def _may_take(path: PathPattern, variant: _Variant) -> bool:
+    """Whether a pattern can match a variant's folded segment in a spelling that no pattern names."""
+    if variant.folded is None or variant.folded >= len(path.segments):
+        return True
+    segment = path.segments[variant.folded]
+    return segment is None or isinstance(segment, Folded)
 
 
 def _is_broad(path: PathPattern, variant: _Variant) -> bool:
-    """Whether a pattern takes a variant by a capture or its rest, rather than by literals that somebody meant so."""
+    """Whether a pattern matches a variant by a capture or its /**, rather than by literals written for it."""
     pairs = zip(path.segments, variant.path.segments, strict=False)
     return path.is_prefix or any(ours is None and theirs is not None for ours, theirs in pairs)
 
 
-def _meets(entry: _Entry, place: _Place, rule: Rule) -> bool:
-    """Whether another rule applies to some request that this one would apply to at a place, its path aside."""
-    methods, wanted, headers = entry.match.methods, entry.match.headers or {}, rule.match.headers or {}
-    return (
-        (methods is None or place.method is None or place.method in methods)
-        and all(headers.get(name, value) == value for name, value in wanted.items())
-        and any(_host_includes(host, place.host) or _host_includes(place.host, host) for host in entry.hosts)
+# Whether one rule is as strict as another.
+
+
+def requires_as_much(rule: Rule, other: Rule, issuers: Sequence[Issuer]) -> bool:
+    """Whether ``rule`` admits no token that ``other`` refuses. ``issuers`` are all configured ones.
+
+    In doubt it does not: two requirements that are written differently count as different.
+    """
+    if other.access != "token" or other.mode == "shadow":  # lets requests without a token through
+        return True
+    if rule.access != "token" or rule.mode == "shadow":
+        return False
+    ours, theirs = rule.require, other.require
+    return _audiences_within(ours, theirs, issuers) and all(
+        _part_requires_as_much(name, getattr(ours, name), getattr(theirs, name)) for name in type(ours).model_fields
     )
+
+
+def _part_requires_as_much(name: str, ours: Any, theirs: Any) -> bool:
+    if theirs is None or ours == theirs or name == "audiences":
+        return True
+    return ours is not None and name in _REQUIRES_AS_MUCH and _REQUIRES_AS_MUCH[name](ours, theirs)
+
+
+def _within(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    return set(ours) <= set(theirs)
+
+
+def _scopes(ours: Scopes, theirs: Scopes) -> bool:
+    any_of = not theirs.any or (bool(ours.any) and _within(ours.any, theirs.any)) or bool({*ours.all} & {*theirs.any})
+    return any_of and _within(theirs.all, ours.all) and _within(theirs.none, ours.none)
+
+
+def _claims(ours: Mapping[object, Any], theirs: Mapping[object, Any]) -> bool:
+    return all(ours.get(path) == condition for path, condition in theirs.items())
+
+
+def _no_longer(ours: float, theirs: float) -> bool:
+    return ours <= theirs
+
+
+_REQUIRES_AS_MUCH: Mapping[str, Callable[[Any, Any], bool]] = {
+    "issuers": _within,
+    "clients": _within,
+    "acr_values": _within,
+    "scopes": _scopes,
+    "claims": _claims,
+    "max_auth_age": _no_longer,
+}
+
+
+def _audiences_within(ours: Require, theirs: Require, issuers: Sequence[Issuer]) -> bool:
+    """Whether, for each issuer that we accept, they accept every audience that we accept."""
+    accepted = [issuer for issuer in issuers if ours.issuers is None or issuer.label in ours.issuers]
+    return all(_within(ours.audiences or each.audiences, theirs.audiences or each.audiences) for each in accepted)

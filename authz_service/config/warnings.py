@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from authz_service.config.document import Problem
-from authz_service.config.rule_order import hidden, listed, slipping
+from authz_service.config.rule_order import bypasses, listed, unreachable
 from authz_service.config.values import https_or_loopback
 from authz_service.core.patterns import EVERY_PATH
 
@@ -23,8 +23,8 @@ _DAY = 86_400.0  # seconds; how long a provider may be away before somebody shou
 
 def warnings(settings: Settings) -> Iterator[Problem]:
     """Everything that is worth a warning."""
-    yield from hidden(settings.rules)
-    yield from slipping(settings.rules, settings.issuers)
+    yield from unreachable(settings.rules)
+    yield from bypasses(settings.rules, settings.issuers)
     for place, rule in enumerate(settings.rules):
         yield from _any_audience(("rules", place), rule, settings.issuers)
         yield from _public_everywhere(("rules", place), rule)

@@ -198,6 +198,8 @@ def covering(pattern: PathPattern, others: Sequence[PathPattern]) -> frozenset[i
         return first is not None
 
     for segment in pattern.segments:
+        if not walk:
+            return None
         walk = _step(walk, _UNNAMED if segment is None else segment)
     if pattern.segments and not is_covered_here(walk):
         return None
@@ -238,12 +240,15 @@ def _segment_includes(pattern: Segment, segment: str) -> bool:
 
 def overlap(one: PathPattern, other: PathPattern) -> bool:
     """Whether some path matches both patterns."""
-    shorter, longer = sorted((one, other), key=lambda pattern: len(pattern.segments))
+    shorter, longer = (one, other) if len(one.segments) <= len(other.segments) else (other, one)
     if len(shorter.segments) < len(longer.segments) and not shorter.is_prefix:
         return False
     if shorter.is_prefix and longer.segments and PARAMETERS in (longer.segments[-1] or ""):
         return False
-    return all(_segments_overlap(a, b) for a, b in zip(shorter.segments, longer.segments, strict=False))
+    for ours, theirs in zip(shorter.segments, longer.segments, strict=False):  # noqa: SIM110 - twice as fast as all()
+        if not _segments_overlap(ours, theirs):
+            return False
+    return True
 
 
 def _segments_overlap(one: Segment, other: Segment) -> bool:

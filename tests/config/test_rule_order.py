@@ -1,4 +1,4 @@
-"""Paths that slip past a stricter rule are found, and no others."""
+"""Paths that bypass a stricter rule are found, and no others; and when one rule is as strict as another."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from authz_service.config.document import rendered
 from authz_service.config.model import Issuer, Rule
-from authz_service.config.rule_order import slipping
-from authz_service.config.strictness import wants_as_much
+from authz_service.config.rule_order import bypasses, requires_as_much
 from authz_service.core.attributes import Attributes
 from authz_service.core.patterns import covering
 from authz_service.rules.policy import Policy
@@ -35,38 +34,38 @@ def rule(name: str, *paths: str, **parts: Any) -> Rule:
 
 
 def found(*rules: Rule) -> list[str]:
-    return [f"{rendered(problem.where)}: {problem.text}" for problem in slipping(rules, ISSUERS)]
+    return [f"{rendered(problem.where)}: {problem.text}" for problem in bypasses(rules, ISSUERS)]
 
 
-def test_a_literal_beside_a_capture_is_named_with_the_rule_that_takes_its_other_spelling() -> None:
+def test_a_literal_beside_a_capture_is_reported_with_the_rule_that_decides_its_other_spelling() -> None:
     (case,) = found(rule("admin", "/v1/admin", **ADMIN), rule("item", "/v1/{id}"))
     assert case == (
-        "rules[0].match.paths[0]: an upstream that ignores case takes /v1/ADMIN for this path, and rule item, which "
-        "does not want all that this rule wants, decides it: set match.case_insensitive: true for this rule"
+        "rules[0].match.paths[0]: an upstream that ignores case treats /v1/ADMIN as this path, but rule item "
+        "decides it and does not require all that this rule requires: set match.case_insensitive: true for this rule"
     )
 
 
-def test_a_path_beside_a_rest_is_named_for_its_slash_as_well() -> None:
+def test_a_path_beside_a_prefix_is_reported_for_its_trailing_slash_too() -> None:
     case, slash = found(rule("admin", "/v2/Admin", **ADMIN), rule("rest", "/v2/**"))
-    assert "takes /v2/ADMIN for this path" in case
+    assert "treats /v2/ADMIN as this path" in case
     assert slash == (
-        "rules[0].match.paths[0]: an upstream that ignores a slash at the end takes /v2/Admin/ for this path, and rule "
-        "rest, which does not want all that this rule wants, decides it: add /v2/Admin/ to the paths of this rule"
+        "rules[0].match.paths[0]: an upstream that ignores a trailing slash treats /v2/Admin/ as this path, but rule "
+        "rest decides it and does not require all that this rule requires: add /v2/Admin/ to the paths of this rule"
     )
 
 
-CASE, SLASH = "ignores case", "ignores a slash"
+CASE, SLASH = "ignores case", "ignores a trailing slash"
 
 
 @pytest.mark.parametrize(
     ("rules", "readers"),
     [
-        # What the remedies come to.
+        # With the remedies applied.
         ([rule("s", "/v1/admin", case_insensitive=True, **ADMIN), rule("l", "/v1/{id}")], []),
         ([rule("s", "/v1/admin", "/v1/admin/", case_insensitive=True, **ADMIN), rule("l", "/v1/**")], []),
         ([rule("s", "/v1/admin", case_insensitive=True, **ADMIN), rule("l", "/v1/**")], [SLASH]),
         ([rule("s", "/v1/admin", "/v1/admin/", **ADMIN), rule("l", "/v1/**")], [CASE]),
-        # Where the laxer rule takes it.
+        # Bypassed.
         ([rule("s", "/v1/admin/**", **ADMIN), rule("l", "/v1/**")], [CASE]),
         ([rule("s", "/v1/admin/**", **ADMIN), rule("l", "/**")], [CASE]),
         ([rule("s", "/v1/admin/**", **ADMIN), rule("l")], [CASE]),
@@ -84,7 +83,7 @@ CASE, SLASH = "ignores case", "ignores a slash"
         ([rule("s", "/v1/a", **ADMIN), rule("t", "/v1/**", **ADMIN), rule("l", "/**")], [CASE]),  # /V1/a
         ([rule("s", "/v1/a", **ADMIN), rule("l", "/{x}/a")], [CASE]),  # /V1/a as well
         ([rule("s", "/v1/a", **ADMIN), rule("l", "/{x}/a/")], [SLASH]),
-        # Where it does not.
+        # Not bypassed.
         ([rule("s", "/v1/admin", **ADMIN)], []),
         ([rule("s", "/v1/admin", **ADMIN), rule("l", "/v1/{id}", **ADMIN)], []),
         ([rule("s", "/healthz", access="public"), rule("l", "/**", **ADMIN)], []),
@@ -95,9 +94,9 @@ CASE, SLASH = "ignores case", "ignores a slash"
         ([rule("s", "/admin", **ADMIN), rule("l", "/v1/{id}")], []),
         ([rule("s", "/v1/42", **ADMIN), rule("l", "/v1/{id}")], []),
         ([rule("s", "/v1/Admin;x", **ADMIN), rule("l", "/v1/**")], []),
-        ([rule("s", "/v1/a/", **ADMIN), rule("l", "/v1/a")], []),  # somebody meant both
+        ([rule("s", "/v1/a/", **ADMIN), rule("l", "/v1/a")], []),  # both are written out
         ([rule("s", "/v1/a", **ADMIN), rule("l", "/v1/a/")], []),
-        ([rule("l", "/v1/{id}"), rule("s", "/v1/admin", **ADMIN)], []),  # hidden, as is said elsewhere
+        ([rule("l", "/v1/{id}"), rule("s", "/v1/admin", **ADMIN)], []),  # unreachable, which is another warning
         ([rule("s", "/v1/admin", methods=["PUT"], **ADMIN), rule("l", "/v1/{id}", methods=["GET"])], []),
         ([rule("s", "/v1/admin", hosts=["a.org"], **ADMIN), rule("l", "/v1/{id}", hosts=["b.org"])], []),
         (
@@ -111,16 +110,16 @@ CASE, SLASH = "ignores case", "ignores a slash"
         ([rule("s", "/", **ADMIN), rule("l", "/{x}")], []),
     ],
 )
-def test_a_path_slips_where_a_laxer_rule_takes_what_an_upstream_reads_alike(
+def test_a_path_bypasses_a_rule_where_a_laxer_rule_decides_another_spelling(
     rules: list[Rule], readers: list[str]
 ) -> None:
     strict = next(place for place, each in enumerate(rules) if each.name == "s")
-    told = [text for text in found(*rules) if text.startswith(f"rules[{strict}]")]
-    assert len(told) == len(readers)
-    assert all(reader in text and "rule l," in text for reader, text in zip(readers, told, strict=True))
+    reported = [text for text in found(*rules) if text.startswith(f"rules[{strict}]")]
+    assert len(reported) == len(readers)
+    assert all(reader in text and "rule l decides it" in text for reader, text in zip(readers, reported, strict=True))
 
 
-def test_of_many_paths_of_a_rule_the_first_that_slips_to_another_rule_is_named() -> None:
+def test_one_warning_for_each_laxer_rule_names_the_first_path_that_bypasses() -> None:
     paths = [f"/v1/admin-{number}" for number in range(5)]
     assert [text.partition(":")[0] for text in found(rule("s", *paths, **ADMIN), rule("l", "/v1/{id}"))] == [
         "rules[0].match.paths[0]"
@@ -165,10 +164,10 @@ def test_of_many_paths_of_a_rule_the_first_that_slips_to_another_rule_is_named()
         ({"require": {"acr_values": ["x", "z"]}}, {"require": {"acr_values": ["x", "y"]}}, False),
     ],
 )
-def test_a_rule_wants_as_much_as_another_if_it_lets_in_nobody_whom_that_keeps_out(
+def test_a_rule_requires_as_much_as_another_if_it_admits_no_token_that_the_other_refuses(
     ours: dict[str, Any], theirs: dict[str, Any], *, as_much: bool
 ) -> None:
-    assert wants_as_much(rule("ours", **ours), rule("theirs", **theirs), ISSUERS) == as_much
+    assert requires_as_much(rule("ours", **ours), rule("theirs", **theirs), ISSUERS) == as_much
 
 
 _PATTERNS = st.lists(
@@ -195,7 +194,7 @@ def _read_alike(path: tuple[str, ...]) -> list[tuple[str, ...]]:
 _PAIRS = [(path, other) for path in _PATHS for other in _read_alike(path)]
 
 
-def _meant(path: tuple[str, ...], other: tuple[str, ...], strict: Rule, lax: Rule) -> bool:
+def _is_written_out(path: tuple[str, ...], other: tuple[str, ...], strict: Rule, lax: Rule) -> bool:
     """Whether the laxer rule has the other spelling literally, but for what the stricter one captures as well."""
     return all(
         any(_is_literal_beside(theirs, ours) for theirs in lax.match.path_patterns if theirs.matches(other))
@@ -214,26 +213,26 @@ def _is_literal_beside(pattern: PathPattern, other: PathPattern) -> bool:
 
 @settings(max_examples=300)
 @given(st.lists(_RULES, min_size=1, max_size=4))
-def test_every_rule_that_a_path_slips_past_is_named(parts: list[dict[str, Any]]) -> None:
+def test_every_rule_that_a_path_bypasses_is_reported(parts: list[dict[str, Any]]) -> None:
     rules = [Rule.model_validate({"name": f"r{place}"} | part) for place, part in enumerate(parts)]
     policy = Policy(rules, ISSUERS)
     chosen = {path: policy.choose(Attributes("GET", "a", "", {}), path) for path in {*_PATHS, *dict(_PAIRS).values()}}
-    slipped: set[int] = set()
+    bypassed: set[int] = set()
     for path, other in _PAIRS:
         first, second = chosen[path], chosen[other]
         if first is None or second is None:
             continue
         place, strict, lax = int(first.name[1:]), rules[int(first.name[1:])], rules[int(second.name[1:])]
         own = any(pattern.matches(other) for pattern in strict.match.path_patterns)
-        if not own and not wants_as_much(lax, strict, ISSUERS) and not _meant(path, other, strict, lax):
-            slipped.add(place)
-    named = {problem.where[1] for problem in slipping(rules, ISSUERS)}
-    assert slipped <= named
-    # Of two rules with one pattern each, no third one can take what would slip.
-    assert len(rules) > 2 or any(len(rule.match.path_patterns) > 1 for rule in rules) or named == slipped
+        if not own and not requires_as_much(lax, strict, ISSUERS) and not _is_written_out(path, other, strict, lax):
+            bypassed.add(place)
+    named = {problem.where[1] for problem in bypasses(rules, ISSUERS)}
+    assert bypassed <= named
+    # Of two rules with one pattern each, no third one can decide what would bypass.
+    assert len(rules) > 2 or any(len(rule.match.path_patterns) > 1 for rule in rules) or named == bypassed
 
 
-def test_the_paths_of_a_rule_are_compared_with_those_that_are_near_and_not_with_all(
+def test_a_path_is_compared_with_near_paths_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compared = 0
