@@ -1,8 +1,8 @@
-"""Answering one call, whatever happens.
+"""One CheckResponse for every call, whatever happens.
 
-Law: ``answer`` returns the bytes of an explicit decision for any bytes, or what awaits it. It never raises but
-for cancellation, never outlives its deadline, and needs no task where the decision needs no network. A gRPC error would
-let the request through wherever the mesh runs with ``failure_mode_allow: true``.
+Invariants: any bytes are answered with an explicit decision, at once or after a wait that never outlives the deadline.
+Nothing is raised except on cancellation, and no task is created unless the decision needs the network. A gRPC error
+would let the request through wherever Envoy runs with ``failure_mode_allow: true``.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from authz_service.runtime.assembly import ActiveConfig
     from authz_service.telemetry.metrics import Metrics
 
-# Of the caller's deadline, what is left for the answer's way: a tenth, and with a short one enough to answer a crowd.
+# The part of the caller's deadline that is left for the response to arrive; the minimum is enough to answer a burst.
 _MARGIN = 0.1
-_LEAST_MARGIN = 0.05  # seconds
-_UNREAD = Attributes("", "", "", {})
-_LAST_RESORT_ID = "-"  # one answer for all, made before anything could fail
-_LAST_RESORT = codec.encode_response(INTERNAL_ERROR, _LAST_RESORT_ID)
+_MIN_MARGIN = 0.05  # seconds
+_NO_ATTRIBUTES = Attributes("", "", "", {})
+_LAST_RESORT_ID = "-"
+_LAST_RESORT = codec.encode_response(INTERNAL_ERROR, _LAST_RESORT_ID)  # encoded before anything can fail
 
 
 class Servicer:
-    """Decides what a transport hands over. ``active`` may be exchanged at any time, as a whole."""
+    """Answers the calls that a transport receives. ``active`` may be replaced at any time, as a whole."""
 
     def __init__(
         self, active: ActiveConfig, *, metrics: Metrics, clock: Callable[[], float], timer: Callable[[], float]
     ) -> None:
-        """``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set."""
+        """``clock`` gives seconds since the epoch, ``timer`` seconds of a monotonic clock."""
         self.active = active
         self._metrics = metrics
         self._clock = clock
@@ -47,56 +47,58 @@ class Servicer:
         self._logger = logging.getLogger("authz.check")
 
     async def check(self, data: bytes, time_remaining: float | None) -> bytes:
-        """The bytes of a CheckResponse. ``time_remaining`` is the caller's, in seconds, if it gave a deadline."""
+        """As ``answer``, for a transport that always awaits."""
         answer = self.answer(data, time_remaining)
         return answer if isinstance(answer, bytes) else await answer
 
     def answer(self, data: bytes, time_remaining: float | None) -> bytes | Coroutine[None, None, bytes]:
-        """The same at once where nothing needs to be waited for, or else what is to be awaited."""
+        """The bytes of the CheckResponse to a CheckRequest, or a coroutine for them if the network is needed.
+
+        ``time_remaining`` is the caller's, in seconds, if it set a deadline.
+        """
         started = self._timer()
-        config = self.active
+        config = self.active  # a call keeps the configuration under which it began
         self._metrics.in_flight += 1
-        attributes = _UNREAD
+        attributes = _NO_ATTRIBUTES
         try:
-            attributes = _read(data, config.max_request_bytes)
+            attributes = _decode(data, config.max_request_bytes)
             decision = self._begin(attributes, config)
             if isinstance(decision, Pending):
-                return self._later(
-                    decision, _budget(time_remaining, config.check_deadline), attributes, config, started
-                )
-            return self._answer(attributes, decision, config, started)
-        except Exception as fault:  # noqa: BLE001 - whatever it was, the answer is an explicit no
-            return self._last_resort(fault, attributes, config, started)
+                budget = _budget(time_remaining, config.check_deadline)
+                return self._finish(decision, budget, attributes, config, started)
+            return self._respond(attributes, decision, config, started)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the response is an explicit denial
+            return self._last_resort(error, attributes, config, started)
         finally:
             self._metrics.in_flight -= 1
 
     def refuse(self, denial: Deny) -> bytes:
-        """The bytes of a denial at which the transport arrived itself, since it could not hand over a request."""
+        """The bytes of a denial that the transport made itself, for a call that contains no readable request."""
         started = self._timer()
         config = self.active
         try:
-            return self._answer(_UNREAD, denial, config, started)
-        except Exception as fault:  # noqa: BLE001 - as above
-            return self._last_resort(fault, _UNREAD, config, started)
+            return self._respond(_NO_ATTRIBUTES, denial, config, started)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._last_resort(error, _NO_ATTRIBUTES, config, started)
 
-    async def _later(
+    async def _finish(
         self, pending: Pending, budget: float, attributes: Attributes, config: ActiveConfig, started: float
     ) -> bytes:
         self._metrics.in_flight += 1
         try:
-            decision = await self._resume(pending, config.authorizer, budget)
-            return self._answer(attributes, decision, config, started)
-        except Exception as fault:  # noqa: BLE001 - as above
-            return self._last_resort(fault, attributes, config, started)
+            decision = await self._await_decision(pending, config.authorizer, budget)
+            return self._respond(attributes, decision, config, started)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._last_resort(error, attributes, config, started)
         finally:
             self._metrics.in_flight -= 1
 
     def _begin(self, attributes: Attributes, config: ActiveConfig) -> Decision | Pending:
-        if attributes is _UNREAD:
+        if attributes is _NO_ATTRIBUTES:
             return codec.NOT_A_CHECK_REQUEST
         return config.authorizer.begin(attributes, self._clock())
 
-    async def _resume(self, pending: Pending, authorizer: Authorizer, budget: float) -> Decision:
+    async def _await_decision(self, pending: Pending, authorizer: Authorizer, budget: float) -> Decision:
         try:
             async with asyncio.timeout(budget):
                 await pending.ready()
@@ -104,41 +106,41 @@ class Servicer:
             return authorizer.too_late(pending)
         return authorizer.finish(pending, self._clock())
 
-    def _answer(self, attributes: Attributes, decision: Decision, config: ActiveConfig, started: float) -> bytes:
+    def _respond(self, attributes: Attributes, decision: Decision, config: ActiveConfig, started: float) -> bytes:
         decision_id = f"{random.getrandbits(64):016x}"
-        answer = codec.encode_response(decision, decision_id)
-        self._tell(attributes, decision, decision_id, config, started)
-        return answer
+        response = codec.encode_response(decision, decision_id)
+        self._record(attributes, decision, decision_id, config, started)
+        return response
 
-    def _tell(
+    def _record(
         self, attributes: Attributes, decision: Decision, decision_id: str, config: ActiveConfig, started: float
     ) -> None:
         seconds = self._timer() - started
         config.decision_log.write(attributes, decision, decision_id, seconds)
         self._metrics.count(decision, seconds)
 
-    def _last_resort(self, fault: Exception, attributes: Attributes, config: ActiveConfig, started: float) -> bytes:
-        """Deny, and tell the log why; should even telling fail, deny."""
+    def _last_resort(self, error: Exception, attributes: Attributes, config: ActiveConfig, started: float) -> bytes:
+        """Deny, and log why."""
         try:
-            self._logger.error("deciding failed", exc_info=fault)
-            self._tell(attributes, INTERNAL_ERROR, _LAST_RESORT_ID, config, started)
-        except Exception:  # noqa: BLE001, S110 - there is nobody left to tell, and the caller must be told no
+            self._logger.error("decision failed", exc_info=error)
+            self._record(attributes, INTERNAL_ERROR, _LAST_RESORT_ID, config, started)
+        except Exception:  # noqa: BLE001, S110 - logging itself failed, and the caller must get a denial all the same
             pass
         return _LAST_RESORT
 
 
-def _read(data: bytes, max_request_bytes: int) -> Attributes:
-    """What the bytes say; ``_UNREAD`` when they are no CheckRequest, or too many."""
+def _decode(data: bytes, max_request_bytes: int) -> Attributes:
+    """The attributes of a CheckRequest; ``_NO_ATTRIBUTES`` if the bytes are not one, or too many."""
     if len(data) > max_request_bytes:
-        return _UNREAD
+        return _NO_ATTRIBUTES
     try:
         return codec.decode_request(data)
     except Rejected:
-        return _UNREAD
+        return _NO_ATTRIBUTES
 
 
 def _budget(time_remaining: float | None, check_deadline: float) -> float:
-    """Seconds for the decision, so that its answer comes in time."""
+    """Seconds for the decision, so that the response arrives before the deadline."""
     if time_remaining is None:
         return check_deadline
-    return min(check_deadline, time_remaining - max(time_remaining * _MARGIN, _LEAST_MARGIN))
+    return min(check_deadline, time_remaining - max(time_remaining * _MARGIN, _MIN_MARGIN))

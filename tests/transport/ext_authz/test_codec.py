@@ -1,4 +1,4 @@
-"""What Envoy says is read whole and in one way, and every decision becomes one explicit answer."""
+"""A CheckRequest is decoded completely and in one way, and every decision becomes one explicit CheckResponse."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from authz_service.core.response_cache import ResponseCache
 from authz_service.transport.ext_authz import codec
 from transport.wire import Answer, check_request, fits_a_header, read
 
-# The contract's table: status and gRPC code of each denial, and whether a challenge goes with it.
+# From the contract: HTTP status of each denial, and whether it has a challenge.
 DENIED: dict[str, tuple[int, bool]] = {
     "missing_token": (401, True),
     "malformed_request": (400, True),
@@ -64,7 +64,7 @@ def headers_of(*, plain: dict[str, str] | None = None, raw: list[tuple[str, str,
     return codec.decode_request(request.SerializeToString()).headers
 
 
-# The question.
+# Requests.
 
 
 def test_method_host_path_and_headers_are_taken_as_sent() -> None:
@@ -72,7 +72,7 @@ def test_method_host_path_and_headers_are_taken_as_sent() -> None:
     assert codec.decode_request(data) == Attributes("get", "API.example:8443.", "/A%2fb?c=d#e", {"x-a": "b"})
 
 
-def test_raw_headers_keep_the_octets_of_the_path_that_the_other_way_loses() -> None:
+def test_raw_headers_keep_the_bytes_of_the_path_that_the_path_field_has_lost() -> None:
     request = CheckRequest()
     http = request.attributes.request.http
     http.path = "/public/!!/admin"
@@ -83,30 +83,30 @@ def test_raw_headers_keep_the_octets_of_the_path_that_the_other_way_loses() -> N
 
 
 @pytest.mark.parametrize("empty", ["{}", '{"attributes": {}}', '{"attributes": {"request": {"http": {}}}}'])
-def test_what_envoy_leaves_out_is_empty(empty: str) -> None:
+def test_absent_fields_are_empty(empty: str) -> None:
     data = json_format.Parse(empty, CheckRequest()).SerializeToString()
     assert codec.decode_request(data) == Attributes("", "", "", {})
 
 
-def test_headers_come_in_either_of_the_two_ways() -> None:
+def test_headers_are_read_from_both_fields() -> None:
     assert headers_of(plain={"a": "1", ":path": "/x"}) == {"a": "1", ":path": "/x"}
     assert headers_of(raw=[("a", "", b"1"), ("b", "2", b"")]) == {"a": "1", "b": "2"}
 
 
-def test_a_header_that_comes_more_than_once_has_its_values_joined_in_order() -> None:
+def test_the_values_of_a_repeated_header_are_combined_in_order() -> None:
     assert headers_of(raw=[("a", "", b"1"), ("b", "", b""), ("a", "", b"2"), ("a", "", b"")]) == {"a": "1,2,", "b": ""}
 
 
-def test_two_credentials_are_seen_as_two_however_their_names_are_written() -> None:
+def test_two_credentials_are_seen_as_two_in_whatever_case_their_names_are() -> None:
     twice = [("authorization", "", b"Bearer a"), ("Authorization", "", b"Bearer b")]
     assert headers_of(raw=twice) == {"authorization": "Bearer a,Bearer b"}
-    joined = headers_of(plain={"authorization": "Bearer a", "AUTHORIZATION": "Bearer b"})
-    assert joined["authorization"] in {"Bearer a,Bearer b", "Bearer b,Bearer a"}
+    both = headers_of(plain={"authorization": "Bearer a", "AUTHORIZATION": "Bearer b"})
+    assert both["authorization"] in {"Bearer a,Bearer b", "Bearer b,Bearer a"}
     mixed = headers_of(plain={"authorization": "Bearer a"}, raw=[("authorization", "", b"Bearer b")])
     assert mixed == {"authorization": "Bearer a,Bearer b"}
 
 
-def test_octets_that_are_not_utf_8_become_what_no_credential_and_no_configured_value_holds() -> None:
+def test_bytes_that_are_not_utf_8_become_a_character_that_no_credential_and_no_configured_value_contains() -> None:
     value = headers_of(raw=[("a", "", b"x\xff\xc0\xafy\xed\xa0\x80")])["a"]
     assert set(value) == {"x", "\ufffd", "y"}
 
@@ -139,21 +139,21 @@ def test_every_header_value_that_was_sent_is_in_the_attributes(pairs: list[tuple
     ],
     ids=lambda data: ascii(data[:20]),
 )
-def test_bytes_that_are_no_check_request_are_malformed(data: bytes) -> None:
+def test_bytes_that_are_not_a_check_request_are_malformed(data: bytes) -> None:
     with pytest.raises(Rejected) as rejected:
         codec.decode_request(data)
     assert rejected.value.reason is Reason.MALFORMED_REQUEST
 
 
-def test_what_a_later_envoy_adds_is_skipped() -> None:
+def test_unknown_fields_of_a_later_envoy_are_skipped() -> None:
     unknown_field = bytes([15 << 3 | 2, 3]) + b"new"
     assert codec.decode_request(check_request(path="/x") + unknown_field).path == "/x"
 
 
-# The answer.
+# Responses.
 
 
-def answered(decision: Allow | Deny) -> Answer:
+def encoded(decision: Allow | Deny) -> Answer:
     return read(codec.encode_response(decision, "0123456789abcdef"))
 
 
@@ -163,8 +163,8 @@ def test_every_reason_is_an_allowance_or_a_denial_in_the_contracts_table() -> No
 
 
 @pytest.mark.parametrize("reason", DENIALS)
-def test_every_denial_has_its_status_and_problem_document_and_is_not_to_be_stored(reason: Reason) -> None:
-    answer = answered(Deny(reason, cause="a cause"))
+def test_every_denial_has_its_status_a_problem_document_and_no_store(reason: Reason) -> None:
+    answer = encoded(Deny(reason, cause="a cause"))
     status, challenged = DENIED[reason]
     assert answer.http_status == status
     assert DENIALS[reason].challenged == challenged
@@ -177,37 +177,37 @@ def test_every_denial_has_its_status_and_problem_document_and_is_not_to_be_store
     assert answer.metadata["rule"] == "-"
 
 
-def test_a_challenge_and_a_time_to_come_back_are_headers_of_the_denial() -> None:
-    answer = answered(Deny(Reason.EXPIRED, rule="r", challenge='Bearer realm="a"', retry_after=7))
+def test_a_challenge_and_a_retry_time_are_headers_of_the_denial() -> None:
+    answer = encoded(Deny(Reason.EXPIRED, rule="r", challenge='Bearer realm="a"', retry_after=7))
     assert answer.headers["www-authenticate"] == 'Bearer realm="a"'
     assert answer.headers["retry-after"] == "7"
 
 
-def test_the_denial_of_unreadable_bytes_carries_the_challenge_of_a_malformed_request() -> None:
-    answer = answered(codec.NOT_A_CHECK_REQUEST)
+def test_the_denial_of_malformed_bytes_has_the_challenge_of_a_malformed_request() -> None:
+    answer = encoded(codec.NOT_A_CHECK_REQUEST)
     assert (answer.http_status, answer.reason) == (400, "malformed_request")
     assert 'error="invalid_request"' in answer.headers["www-authenticate"]
     assert fits_a_header(answer.headers["www-authenticate"])
 
 
 @pytest.mark.parametrize("reason", sorted(ALLOWANCES))
-def test_an_allowance_overwrites_and_removes_headers_and_says_nothing_to_the_caller(reason: Reason) -> None:
+def test_an_allowance_overwrites_and_removes_headers(reason: Reason) -> None:
     allow = Allow(reason, "r", CLAIMS, headers=(("x-a", "1"), ("x-b", "\u00fc")), remove=("x-c", "authorization"))
-    answer = answered(allow)
+    answer = encoded(allow)
     assert answer.allowed
     assert answer.headers == {"x-a": "1", "x-b": "\u00fc"}
     assert answer.removed == ("x-c", "authorization")
 
 
-def test_an_allowance_with_nothing_to_say_is_explicit_too() -> None:
-    answer = answered(Allow(Reason.PUBLIC, "r"))
+def test_an_allowance_without_headers_is_explicit_too() -> None:
+    answer = encoded(Allow(Reason.PUBLIC, "r"))
     assert answer.allowed
     assert answer.headers == {}
     assert answer.removed == ()
 
 
-def test_the_metadata_name_decision_rule_and_token() -> None:
-    assert answered(Allow(Reason.OK, "r", CLAIMS)).metadata == {
+def test_the_metadata_describe_decision_rule_and_token() -> None:
+    assert encoded(Allow(Reason.OK, "r", CLAIMS)).metadata == {
         "decision_id": "0123456789abcdef",
         "decision": "allow",
         "reason": "ok",
@@ -222,17 +222,17 @@ def test_the_metadata_name_decision_rule_and_token() -> None:
 
 @pytest.mark.parametrize("decision", [Allow(Reason.PUBLIC, "r"), Deny(Reason.NO_RULE)])
 def test_the_metadata_have_the_same_members_without_a_token(decision: Allow | Deny) -> None:
-    metadata = answered(decision).metadata
+    metadata = encoded(decision).metadata
     assert (metadata["issuer"], metadata["subject"], metadata["client_id"], metadata["scopes"]) == ("", "", "", [])
 
 
 @pytest.mark.parametrize("subject", ["\x00\r\n", "\u202e\U0001f511", "x" * 100_000, '"}', ""])
-def test_any_subject_survives_in_the_metadata_as_it_is(subject: str) -> None:
+def test_any_subject_is_unchanged_in_the_metadata(subject: str) -> None:
     claims = Claims("main", subject, "", frozenset(), frozenset(), "", {})
-    assert answered(Deny(Reason.INVALID_CLAIM, rule="r", claims=claims)).metadata["subject"] == subject
+    assert encoded(Deny(Reason.INVALID_CLAIM, rule="r", claims=claims)).metadata["subject"] == subject
 
 
-def test_metadata_are_texts_and_a_list_of_texts() -> None:
+def test_metadata_are_strings_and_a_list_of_strings() -> None:
     response = CheckResponse.FromString(codec.encode_response(Allow(Reason.OK, "r", CLAIMS), "id"))
     assert isinstance(response.dynamic_metadata, Struct)
     kinds = {name: value.WhichOneof("kind") for name, value in response.dynamic_metadata.fields.items()}
@@ -253,11 +253,9 @@ def test_metadata_are_texts_and_a_list_of_texts() -> None:
     ],
 )
 @pytest.mark.parametrize("mode", ["enforce", "shadow"])
-def test_an_answer_that_is_made_once_differs_from_one_made_anew_in_nothing(
-    subject: str, mode: Literal["enforce", "shadow"]
-) -> None:
+def test_a_cached_response_equals_one_that_is_encoded_again(subject: str, mode: Literal["enforce", "shadow"]) -> None:
     allow = Allow(Reason.OK, "r", replace(CLAIMS, subject=subject), (("x-auth-subject", subject),), ("cookie",), mode)
-    kept = replace(allow, cached=ResponseCache().add("r", allow.headers, allow.remove))
+    cached = replace(allow, cached=ResponseCache().add("r", allow.headers, allow.remove))
     for decision_id in ("0123456789abcdef", "fedcba9876543210", "-", "0000000000000000"):
-        anew = CheckResponse.FromString(codec.encode_response(allow, decision_id))
-        assert CheckResponse.FromString(codec.encode_response(kept, decision_id)) == anew
+        expected = CheckResponse.FromString(codec.encode_response(allow, decision_id))
+        assert CheckResponse.FromString(codec.encode_response(cached, decision_id)) == expected

@@ -1,4 +1,4 @@
-"""Whatever comes in and whatever breaks: the answer is one explicit decision, in time, and no allowance by accident."""
+"""Whatever comes in and whatever fails: the response is an explicit decision, in time, and no accidental allowance."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ MAX_REQUEST = 1 << 20
 
 
 class Sidecar:
-    """A servicer with everything below it real, over a key source that the test drives, in virtual time."""
+    """A servicer with everything below it real, over a key source that the test controls, in virtual time."""
 
     def __init__(self, source: FakeSource, **configuration: Any) -> None:
         parts = {
@@ -80,12 +80,12 @@ class Sidecar:
     def now() -> float:
         return EPOCH + asyncio.get_running_loop().time()
 
-    async def ask(self, data: bytes, time_remaining: float | None = None) -> Answer:
+    async def check(self, data: bytes, time_remaining: float | None = None) -> Answer:
         return read(await self.servicer.check(data, time_remaining))
 
 
 def servicer_over(authorizer: Any, **parts: Any) -> Servicer:
-    """A servicer with a part or two replaced."""
+    """A servicer with some parts replaced."""
     standard: dict[str, Any] = {
         "metrics": Metrics(transport="grpcio"),
         "clock": lambda: EPOCH,
@@ -95,8 +95,8 @@ def servicer_over(authorizer: Any, **parts: Any) -> Servicer:
     return Servicer(active, **(standard | parts))
 
 
-class Deciding:
-    """An authorizer that does what it is told."""
+class FakeAuthorizer:
+    """An authorizer with given outcomes."""
 
     def __init__(self, outcome: Decision | Pending | Exception, finishing: Decision | Exception | None = None) -> None:
         self._outcome = outcome
@@ -118,26 +118,26 @@ class Deciding:
         return outcome
 
 
-class Waiting(Pending):
-    """What a decision waits for: nothing, for ever, or an error."""
+class FakePending(Pending):
+    """A pending decision that is ready at once, fails, or is never ready."""
 
-    def __init__(self, error: Exception | None = None, *, ever: bool = False) -> None:
+    def __init__(self, error: Exception | None = None, *, never: bool = False) -> None:
         self.error = error
-        self.ever = ever
+        self.never = never
 
     async def ready(self) -> None:
-        if self.ever:
+        if self.never:
             await asyncio.Event().wait()
         if self.error is not None:
             raise self.error
 
     def __setattr__(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)  # unlike its base, it is not frozen
+        object.__setattr__(self, name, value)  # unlike its base, this class is not frozen
 
 
 @pytest.fixture
 def log() -> io.StringIO:
-    """What is written, as the program writes it."""
+    """The log, as the program writes it."""
     stream = io.StringIO()
     logs.configure("debug", "json", stream)
     return stream
@@ -155,7 +155,7 @@ ALLOW = Allow(Reason.OK, "everything")
 
 @in_virtual_time
 async def test_a_good_token_is_let_through_with_the_headers_of_its_claims() -> None:
-    answer = await Sidecar(FakeSource(jwks("a"))).ask(check_request(token=signed("a", scope="b a")))
+    answer = await Sidecar(FakeSource(jwks("a"))).check(check_request(token=signed("a", scope="b a")))
     assert answer.reason == "ok"
     assert answer.headers == {
         "x-auth-subject": "alice",
@@ -168,7 +168,7 @@ async def test_a_good_token_is_let_through_with_the_headers_of_its_claims() -> N
 @in_virtual_time
 async def test_a_known_key_decides_without_a_task_switch() -> None:
     sidecar = Sidecar(FakeSource(jwks("a")))
-    await sidecar.ask(check_request(token=signed("a")))
+    await sidecar.check(check_request(token=signed("a")))
     for token in (signed("a"), signed("a", sub="bob"), signed("a", aud="another"), "bad"):
         deciding = sidecar.servicer.check(check_request(token=token), None)
         with pytest.raises(StopIteration):
@@ -181,7 +181,7 @@ def _encoded(part: object) -> str:
 
 
 def _forged(header: dict[str, Any], key: bytes | None = None) -> str:
-    """A token with good claims that nobody but the issuer's key could have signed, and did not."""
+    """A token with good claims, which the issuer's key did not sign."""
     claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "mallory", "client_id": "app", "exp": EPOCH + 300}
     signing_input = f"{_encoded(header)}.{_encoded(claims)}"
     signature = hmac.new(key, signing_input.encode(), hashlib.sha256).digest() if key else b""
@@ -222,7 +222,7 @@ HOSTILE_TOKENS = [
 @pytest.mark.parametrize("token", HOSTILE_TOKENS, ids=lambda token: ascii(token[:40]))
 @in_virtual_time
 async def test_a_forged_or_mangled_token_is_denied(token: str) -> None:
-    answer = await Sidecar(FakeSource(jwks("a"))).ask(check_request(token=token))
+    answer = await Sidecar(FakeSource(jwks("a"))).check(check_request(token=token))
     assert not answer.allowed
     assert answer.http_status in {400, 401}
 
@@ -233,7 +233,7 @@ async def test_a_forged_or_mangled_token_is_denied(token: str) -> None:
 @in_virtual_time
 async def _denied(data: bytes, source: FakeSource, time_remaining: float | None = None) -> None:
     sidecar = Sidecar(source)
-    answer = await sidecar.ask(data, time_remaining)
+    answer = await sidecar.check(data, time_remaining)
     assert not answer.allowed
     assert answer.http_status != 500
     assert all(fits_a_header(value) for value in answer.headers.values())
@@ -311,31 +311,31 @@ def test_any_request_without_a_good_token_is_denied(
         max_size=5,
     )
 )
-def test_a_token_signed_by_the_issuer_may_say_anything_and_is_never_a_fault(claims: dict[str, Any]) -> None:
-    _answered_without_fault(check_request(token=signed("a", **claims)))
+def test_any_claims_signed_by_the_issuer_are_answered_without_an_internal_error(claims: dict[str, Any]) -> None:
+    _answered_without_internal_error(check_request(token=signed("a", **claims)))
 
 
 @in_virtual_time
-async def _answered_without_fault(data: bytes) -> None:
-    answer = await Sidecar(FakeSource(jwks("a"))).ask(data)
+async def _answered_without_internal_error(data: bytes) -> None:
+    answer = await Sidecar(FakeSource(jwks("a"))).check(data)
     assert answer.http_status != 500
     assert all(fits_a_header(value) or answer.allowed for value in answer.headers.values())
     assert not any(set(value) & set("\r\n\x00") for value in answer.headers.values())
 
 
 @in_virtual_time
-async def test_a_request_is_read_up_to_the_size_allowed_and_beyond_it_denied_unread() -> None:
+async def test_a_request_is_decoded_up_to_the_allowed_size_and_denied_beyond_it() -> None:
     sidecar = Sidecar(FakeSource(jwks("a")))
     data = check_request(token=signed("a"))
     largest = data + padding(MAX_REQUEST - len(data))
-    assert (await sidecar.ask(largest)).reason == "ok"
-    answer = await sidecar.ask(data + padding(MAX_REQUEST - len(data) + 1))
+    assert (await sidecar.check(largest)).reason == "ok"
+    answer = await sidecar.check(data + padding(MAX_REQUEST - len(data) + 1))
     assert (answer.http_status, answer.reason) == (400, "malformed_request")
 
 
-# Faults.
+# Internal errors.
 
-FAULTS: list[Exception] = [
+ERRORS: list[Exception] = [
     ValueError(SECRET),
     KeyError(SECRET),
     MemoryError(SECRET),
@@ -356,24 +356,24 @@ def assert_last_resort(answer: Answer) -> None:
     assert SECRET not in json.dumps(answer.problem)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("where", ["begin", "ready", "finish", "too_late"])
 @in_virtual_time
-async def test_a_fault_anywhere_in_deciding_is_an_internal_error_and_told_without_its_text(
-    fault: Exception, where: str, log: io.StringIO
+async def test_any_exception_is_an_internal_error_and_logged_without_its_message(
+    error: Exception, where: str, log: io.StringIO
 ) -> None:
     authorizer = {
-        "begin": Deciding(fault),
-        "ready": Deciding(Waiting(fault), ALLOW),
-        "finish": Deciding(Waiting(), fault),
-        "too_late": Deciding(Waiting(ever=True), fault),
+        "begin": FakeAuthorizer(error),
+        "ready": FakeAuthorizer(FakePending(error), ALLOW),
+        "finish": FakeAuthorizer(FakePending(), error),
+        "too_late": FakeAuthorizer(FakePending(never=True), error),
     }[where]
     metrics = Metrics(transport="grpcio")
     answer = read(await servicer_over(authorizer, metrics=metrics).check(check_request(path="/x"), None))
     assert_last_resort(answer)
-    told, decision = lines(log)
-    assert told["event"] == "deciding failed"
-    assert any(f"{type(fault).__name__} at" in link and "test_servicer" in link for link in told["exception"])
+    failure, decision = lines(log)
+    assert failure["event"] == "decision failed"
+    assert any(f"{type(error).__name__} at" in link and "test_servicer" in link for link in failure["exception"])
     assert decision["reason"] == "internal_error"
     assert decision["path"] == "/x"
     assert SECRET not in log.getvalue()
@@ -387,12 +387,12 @@ async def test_a_fault_anywhere_in_deciding_is_an_internal_error_and_told_withou
     "outcome", [None, "allow", True, object(), 7], ids=["none", "string", "true", "object", "number"]
 )
 @in_virtual_time
-async def test_what_is_no_decision_is_not_taken_for_one(outcome: Any) -> None:
-    assert_last_resort(read(await servicer_over(Deciding(outcome)).check(b"", None)))
+async def test_an_authorizer_that_returns_anything_but_a_decision_is_an_internal_error(outcome: Any) -> None:
+    assert_last_resort(read(await servicer_over(FakeAuthorizer(outcome)).check(b"", None)))
 
 
 class Broken:
-    """Whatever is called on it fails."""
+    """Every call to it fails."""
 
     in_flight = 0
 
@@ -404,25 +404,27 @@ class Broken:
 
 
 @pytest.mark.parametrize("part", ["metrics", "decision_log"])
-@pytest.mark.parametrize("outcome", [ALLOW, Deny(Reason.NO_RULE), ValueError(SECRET)], ids=["allow", "deny", "fault"])
+@pytest.mark.parametrize("outcome", [ALLOW, Deny(Reason.NO_RULE), ValueError(SECRET)], ids=["allow", "deny", "error"])
 @in_virtual_time
-async def test_when_telling_fails_the_answer_is_still_an_explicit_no(part: str, outcome: Any, log: io.StringIO) -> None:
-    answer = read(await servicer_over(Deciding(outcome), **{part: Broken()}).check(b"", None))
+async def test_when_logging_or_metrics_fail_the_response_is_still_an_explicit_denial(
+    part: str, outcome: Any, log: io.StringIO
+) -> None:
+    answer = read(await servicer_over(FakeAuthorizer(outcome), **{part: Broken()}).check(b"", None))
     assert_last_resort(answer)
     assert "s3cret" not in log.getvalue()
 
 
 @in_virtual_time
-async def test_when_everything_that_tells_fails_the_answer_is_still_an_explicit_no(
+async def test_when_logging_and_metrics_all_fail_the_response_is_a_denial(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    servicer = servicer_over(Deciding(ValueError(SECRET)), metrics=Broken(), decision_log=Broken())
+    servicer = servicer_over(FakeAuthorizer(ValueError(SECRET)), metrics=Broken(), decision_log=Broken())
     monkeypatch.setattr(servicer, "_logger", Broken())
     assert_last_resort(read(await servicer.check(b"", None)))
 
 
 @in_virtual_time
-async def test_a_decision_that_cannot_be_put_into_words_is_an_internal_error() -> None:
+async def test_a_decision_that_cannot_be_encoded_is_an_internal_error() -> None:
     for unfit in (
         Allow(Reason.OK, "r", headers=(("x-a", "\ud800"),)),
         Allow(Reason.OK, "r", remove=("\ud800",)),
@@ -430,7 +432,7 @@ async def test_a_decision_that_cannot_be_put_into_words_is_an_internal_error() -
         Deny(Reason.OK, "r"),
         Deny(Reason.NO_RULE, challenge="\ud800"),
     ):
-        assert_last_resort(read(await servicer_over(Deciding(unfit)).check(b"", None)))
+        assert_last_resort(read(await servicer_over(FakeAuthorizer(unfit)).check(b"", None)))
 
 
 @in_virtual_time
@@ -438,7 +440,7 @@ async def test_a_clock_that_fails_is_an_internal_error() -> None:
     def stopped() -> float:
         raise OSError
 
-    assert_last_resort(read(await servicer_over(Deciding(ALLOW), clock=stopped).check(b"", None)))
+    assert_last_resort(read(await servicer_over(FakeAuthorizer(ALLOW), clock=stopped).check(b"", None)))
 
 
 # Deadlines.
@@ -449,13 +451,13 @@ async def test_a_clock_that_fails_is_an_internal_error() -> None:
     [(None, 1.0), (0.2, 0.15), (0.05, 0.0), (1.0, 0.9), (2.0, 1.0), (1e9, 1.0), (0.0, 0.0), (-5.0, 0.0), (1e-9, 0.0)],
 )
 @in_virtual_time
-async def test_when_the_keys_do_not_come_the_denial_comes_within_the_budget(
+async def test_while_keys_are_being_fetched_the_denial_comes_within_the_budget(
     time_remaining: float | None, budget: float
 ) -> None:
     source = FakeSource(jwks("a"))
     source.pause()
     sidecar = Sidecar(source)
-    answer = await sidecar.ask(check_request(token=signed("a")), time_remaining)
+    answer = await sidecar.check(check_request(token=signed("a")), time_remaining)
     assert (answer.http_status, answer.reason) == (503, "deadline_exceeded")
     assert answer.metadata["rule"] == "everything"
     assert answer.headers["retry-after"] == "1"
@@ -465,11 +467,11 @@ async def test_when_the_keys_do_not_come_the_denial_comes_within_the_budget(
 
 
 @in_virtual_time
-async def test_what_comes_too_late_for_one_request_is_there_for_the_next() -> None:
+async def test_a_fetch_that_is_too_late_for_one_request_serves_the_next() -> None:
     source = FakeSource(jwks("a"))
     source.pause()
     sidecar = Sidecar(source)
-    first, second = (asyncio.create_task(sidecar.ask(check_request(token=signed("a")), each)) for each in (0.1, 1.0))
+    first, second = (asyncio.create_task(sidecar.check(check_request(token=signed("a")), each)) for each in (0.1, 1.0))
     assert (await first).reason == "deadline_exceeded"
     source.resume()
     assert (await second).reason == "ok"
@@ -477,23 +479,23 @@ async def test_what_comes_too_late_for_one_request_is_there_for_the_next() -> No
 
 
 @in_virtual_time
-async def test_while_the_provider_is_down_tokens_are_503_and_not_bad() -> None:
+async def test_while_the_provider_is_down_tokens_are_503_and_not_401() -> None:
     sidecar = Sidecar(FakeSource(None))
     for _ in range(3):
-        answer = await sidecar.ask(check_request(token=signed("a")))
+        answer = await sidecar.check(check_request(token=signed("a")))
         assert (answer.http_status, answer.reason) == (503, "keys_unavailable")
         assert int(answer.headers["retry-after"]) >= 1
 
 
 @in_virtual_time
-async def test_a_hanging_provider_delays_only_those_who_need_it() -> None:
+async def test_a_hanging_provider_delays_only_requests_that_need_it() -> None:
     source = FakeSource(jwks("a"))
     sidecar = Sidecar(source)
     await sidecar.keys.refresh()
     source.pause()
-    waiting = asyncio.create_task(sidecar.ask(check_request(token=signed("unknown"))))
+    waiting = asyncio.create_task(sidecar.check(check_request(token=signed("unknown"))))
     await source.fetch_started.wait()
-    assert (await sidecar.ask(check_request(token=signed("a", sub="bob")))).reason == "ok"
+    assert (await sidecar.check(check_request(token=signed("a", sub="bob")))).reason == "ok"
     assert sidecar.metrics.in_flight == 1
     assert asyncio.get_running_loop().time() == 0
     assert (await waiting).reason == "deadline_exceeded"
@@ -502,9 +504,9 @@ async def test_a_hanging_provider_delays_only_those_who_need_it() -> None:
 
 
 @in_virtual_time
-async def test_a_caller_that_goes_away_is_the_one_thing_that_ends_without_an_answer() -> None:
+async def test_only_a_cancelled_call_ends_without_a_response() -> None:
     metrics = Metrics(transport="grpcio")
-    servicer = servicer_over(Deciding(Waiting(ever=True)), metrics=metrics)
+    servicer = servicer_over(FakeAuthorizer(FakePending(never=True)), metrics=metrics)
     call = asyncio.create_task(servicer.check(b"", None))
     await asyncio.sleep(0.5)
     assert metrics.in_flight == 1
@@ -514,22 +516,22 @@ async def test_a_caller_that_goes_away_is_the_one_thing_that_ends_without_an_ans
     assert metrics.in_flight == 0
 
 
-# Telling.
+# Logs and metrics.
 
 
 @in_virtual_time
-async def test_every_decision_is_counted_and_told_under_the_id_that_envoy_gets(log: io.StringIO) -> None:
+async def test_every_decision_is_counted_and_logged_under_the_id_that_envoy_gets(log: io.StringIO) -> None:
     sidecar = Sidecar(FakeSource(jwks("a")))
     answers = [
-        await sidecar.ask(check_request(token=signed("a"))),
-        await sidecar.ask(check_request()),
-        await sidecar.ask(check_request(path="//")),
-        await sidecar.ask(b"\xff"),
+        await sidecar.check(check_request(token=signed("a"))),
+        await sidecar.check(check_request()),
+        await sidecar.check(check_request(path="//")),
+        await sidecar.check(b"\xff"),
     ]
-    told = [line for line in lines(log) if line["event"] == "decision"]
-    assert [line["decision_id"] for line in told] == [answer.metadata["decision_id"] for answer in answers]
-    assert [line["reason"] for line in told] == ["ok", "missing_token", "ambiguous_path", "malformed_request"]
-    assert len({line["decision_id"] for line in told}) == len(answers)
+    logged = [line for line in lines(log) if line["event"] == "decision"]
+    assert [line["decision_id"] for line in logged] == [answer.metadata["decision_id"] for answer in answers]
+    assert [line["reason"] for line in logged] == ["ok", "missing_token", "ambiguous_path", "malformed_request"]
+    assert len({line["decision_id"] for line in logged}) == len(answers)
     for answer in answers:
         labels = {"decision": answer.metadata["decision"], "reason": answer.reason, "mode": "enforce"}
         labels["rule"] = answer.metadata["rule"]
@@ -537,10 +539,10 @@ async def test_every_decision_is_counted_and_told_under_the_id_that_envoy_gets(l
 
 
 @in_virtual_time
-async def test_no_token_and_no_query_is_ever_told(log: io.StringIO) -> None:
+async def test_no_token_and_no_query_is_ever_logged(log: io.StringIO) -> None:
     sidecar = Sidecar(FakeSource(jwks("a")))
     for token in (signed("a"), signed("unknown"), signed("a", aud="another"), "s3cret"):
-        await sidecar.ask(check_request(path="/x?access_token=s3cret", token=token))
+        await sidecar.check(check_request(path="/x?access_token=s3cret", token=token))
         assert not any(part in log.getvalue() for part in token.split(".") if len(part) > 20)
     assert "s3cret" not in log.getvalue()
     assert "access_token" not in log.getvalue()
@@ -554,28 +556,32 @@ async def test_no_token_and_no_query_is_ever_told(log: io.StringIO) -> None:
         (replace(INTERNAL_ERROR, cause="a cause"), 500, "internal_error"),
     ],
 )
-async def test_what_a_transport_refuses_is_a_decision_like_any_other(
+async def test_a_denial_by_the_transport_is_logged_and_counted_like_any_other(
     denial: Deny, status: int, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "authz.decision")
-    servicer = servicer_over(Deciding(ALLOW), metrics=(metrics := Metrics(transport="any")))
+    servicer = servicer_over(FakeAuthorizer(ALLOW), metrics=(metrics := Metrics(transport="any")))
     answer = read(servicer.refuse(denial))
     assert (answer.http_status, answer.reason) == (status, reason)
     (record,) = caplog.records
-    told = record.fields  # type: ignore[attr-defined] # ours
-    assert (told["decision_id"], told["reason"], told["cause"]) == (answer.metadata["decision_id"], reason, "a cause")
+    logged = record.fields  # type: ignore[attr-defined] # ours
+    assert (logged["decision_id"], logged["reason"], logged["cause"]) == (
+        answer.metadata["decision_id"],
+        reason,
+        "a cause",
+    )
     labels = {"decision": "deny", "reason": reason, "rule": "-", "mode": "enforce"}
     assert metrics.registry.get_sample_value("authz_checks_total", labels) == 1
 
 
-async def test_what_a_transport_refuses_is_denied_also_when_that_cannot_be_told() -> None:
+async def test_a_denial_by_the_transport_is_sent_even_if_it_cannot_be_logged() -> None:
     class Broken:
         def write(self, *_arguments: object) -> NoReturn:
             raise RuntimeError
 
-    servicer = servicer_over(Deciding(ALLOW), decision_log=Broken())
+    servicer = servicer_over(FakeAuthorizer(ALLOW), decision_log=Broken())
     assert_last_resort(read(servicer.refuse(codec.deny_malformed("a cause"))))
 
 
-def test_the_answer_of_last_resort_is_ready_before_anything_can_fail() -> None:
+def test_the_response_of_last_resort_is_encoded_before_anything_can_fail() -> None:
     assert_last_resort(read(servicer_module._LAST_RESORT))
