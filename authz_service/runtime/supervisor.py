@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from authz_service.admin.server import AdminServer
 from authz_service.config.values import host_port
+from authz_service.core import backoff
 from authz_service.core.errors import StartFailed
 from authz_service.runtime import application, preflight, reload
 from authz_service.runtime.background_tasks import cancelled
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from authz_service.runtime.worker_channel import WorkerProcess
 
 _STABLE_AFTER = 60.0  # seconds: the end of a worker that lived so long does not count as a repeated one
-_MAX_BACKOFF = 30.0  # seconds before a worker is replaced that ends again and again
+_FIRST_BACKOFF = 1.0  # seconds before a worker is replaced that ended twice in a row; doubled with each further end
+_MAX_BACKOFF = 30.0  # seconds
 
 _logger = logging.getLogger("authz.workers")
 
@@ -139,11 +141,11 @@ class Supervisor:
             if number not in self._served:
                 raise StartFailed(f"worker {number} ended before it served: {cause}")
             ends = 1 if time.monotonic() - started > _STABLE_AFTER else ends + 1
-            backoff = _backoff(ends)
-            _logger.error("worker ended unexpectedly", extra=fields(number=number, cause=cause, replaced_in_s=backoff))
+            delay = _backoff(ends)
+            _logger.error("worker ended unexpectedly", extra=fields(number=number, cause=cause, replaced_in_s=delay))
             self._own.worker_restarted()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), backoff)
+                await asyncio.wait_for(self._stopping.wait(), delay)
 
     async def _run_worker(self, number: int) -> str:
         """Start a worker and accompany it until it ends; returns the cause of its end."""
@@ -194,5 +196,5 @@ def _missing_of(process: WorkerProcess | None) -> list[str]:
 
 
 def _backoff(ends: int) -> float:
-    """Seconds to wait after so many ends in a row: none, then 1, 2, 4 and so on."""
-    return min(2.0 ** min(ends - 2, 10), _MAX_BACKOFF) if ends > 1 else 0.0  # without overflow after a thousand
+    """Seconds to wait after so many ends in a row: none after the first."""
+    return backoff.exponential(ends - 1, initial=_FIRST_BACKOFF, maximum=_MAX_BACKOFF)

@@ -1,4 +1,4 @@
-"""The event loops under which the admin server is tried: the program's, and the one of where uvloop is not."""
+"""The admin server is tested on uvloop, which the program uses, and on asyncio's own event loop."""
 
 from __future__ import annotations
 

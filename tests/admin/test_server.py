@@ -1,4 +1,4 @@
-"""The admin port tells what orchestrators and Prometheus ask for, and nothing else."""
+"""The admin port serves metrics, liveness and readiness, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
 
-def nothing() -> tuple[str, ...]:
+def nothing_missing() -> tuple[str, ...]:
     return ()
 
 
 @asynccontextmanager
 async def serving(
-    missing: Callable[[], Sequence[str]] = nothing, metrics: Metrics | None = None
+    missing: Callable[[], Sequence[str]] = nothing_missing, metrics: Metrics | None = None
 ) -> AsyncIterator[aiohttp.ClientSession]:
     metrics = metrics or Metrics(transport="grpcio")
     server = AdminServer(address=("127.0.0.1", 0), metrics=metrics, missing=missing)
@@ -37,13 +37,13 @@ async def serving(
         await server.stop()
 
 
-async def test_healthz_answers_while_the_process_lives() -> None:
+async def test_healthz_returns_200_even_when_not_ready() -> None:
     async with serving(lambda: ["keys of main"]) as session, session.get("/healthz") as response:
         assert response.status == 200
         assert await response.json() == {"status": "ok"}
 
 
-async def test_readyz_names_what_is_missing_and_answers_200_once_nothing_is() -> None:
+async def test_readyz_names_what_is_missing_and_returns_200_once_nothing_is() -> None:
     missing = ["keys of main", "keys of other"]
     async with serving(lambda: missing) as session:
         async with session.get("/readyz") as response:
@@ -56,7 +56,7 @@ async def test_readyz_names_what_is_missing_and_answers_200_once_nothing_is() ->
             assert await response.json() == {"ready": True, "missing": []}
 
 
-async def test_metrics_are_prometheus_text_unless_openmetrics_is_asked_for() -> None:
+async def test_metrics_are_prometheus_text_unless_openmetrics_is_requested() -> None:
     async with serving() as session:
         async with session.get("/metrics") as response:
             assert (response.content_type, response.charset) == ("text/plain", "utf-8")
@@ -67,14 +67,14 @@ async def test_metrics_are_prometheus_text_unless_openmetrics_is_asked_for() -> 
             assert (await response.text()).endswith("# EOF\n")
 
 
-async def test_a_strange_accept_header_gets_an_answer() -> None:
+async def test_an_unusual_accept_header_gets_a_response() -> None:
     async with serving() as session:
         for accept in ("text/plain;version=x", "application/openmetrics-text;version=2.\u00ff", ";;,=,", "x" * 5000):
             async with session.get("/metrics", headers={"Accept": accept}) as response:
                 assert response.status == 200
 
 
-async def test_a_scrape_does_not_hold_up_the_event_loop() -> None:
+async def test_a_scrape_does_not_block_the_event_loop() -> None:
     class Slow(Metrics):
         rendering, may_end = threading.Event(), threading.Event()
 
@@ -95,7 +95,7 @@ async def test_a_scrape_does_not_hold_up_the_event_loop() -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
-async def test_head_answers_as_get_without_a_body(path: str) -> None:
+async def test_head_is_get_without_a_body(path: str) -> None:
     async with serving() as session, session.head(path) as response:
         assert response.status == 200
         assert int(response.headers["Content-Length"]) > 0
@@ -119,14 +119,14 @@ async def test_nothing_can_be_changed(method: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/nowhere"])
-async def test_answers_are_not_stored_and_tell_no_version(path: str) -> None:
+async def test_responses_are_not_cached_and_reveal_no_version(path: str) -> None:
     async with serving() as session, session.get(path) as response:
         assert response.headers["Cache-Control"] == "no-store"
         assert "Server" not in response.headers
 
 
 @pytest.mark.filterwarnings("default")
-async def test_a_fault_of_ours_is_a_500_without_its_text() -> None:
+async def test_an_unexpected_error_is_a_500_without_its_message() -> None:
     def fail() -> tuple[str, ...]:
         raise RuntimeError("a secret")
 
@@ -135,7 +135,7 @@ async def test_a_fault_of_ours_is_a_500_without_its_text() -> None:
         assert "secret" not in await response.text()
 
 
-async def test_connections_are_kept_for_the_next_scrape() -> None:
+async def test_connections_are_kept_alive_for_the_next_scrape() -> None:
     async with serving() as session:
         for _ in range(2):
             async with session.get("/healthz") as response:
@@ -143,24 +143,24 @@ async def test_connections_are_kept_for_the_next_scrape() -> None:
                 await response.read()
 
 
-async def test_an_address_in_use_is_told_with_what_to_change() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        server = AdminServer(address=("127.0.0.1", port), metrics=Metrics(transport="grpcio"), missing=nothing)
+async def test_an_address_in_use_is_an_error_that_names_the_key_to_change() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
+        server = AdminServer(address=("127.0.0.1", port), metrics=Metrics(transport="grpcio"), missing=nothing_missing)
         with pytest.raises(StartFailed, match=rf"cannot listen on 127\.0\.0\.1 port {port}: .*admin_address"):
             await server.start()
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "a..b", "no-such-host.invalid"])
-async def test_an_address_of_another_machine_or_of_none_is_told_as_well(host: str) -> None:
-    server = AdminServer(address=(host, 0), metrics=Metrics(transport="grpcio"), missing=nothing)
+async def test_an_address_of_another_machine_or_of_none_is_an_error(host: str) -> None:
+    server = AdminServer(address=(host, 0), metrics=Metrics(transport="grpcio"), missing=nothing_missing)
     with pytest.raises(StartFailed, match="admin_address"):
         await server.start()
     await server.stop()
 
 
 async def test_after_stop_the_port_is_free_and_stopping_again_is_harmless() -> None:
-    server = AdminServer(address=("127.0.0.1", 0), metrics=Metrics(transport="grpcio"), missing=nothing)
+    server = AdminServer(address=("127.0.0.1", 0), metrics=Metrics(transport="grpcio"), missing=nothing_missing)
     await server.stop()
     assert server.port == 0
     await server.start()
@@ -168,14 +168,14 @@ async def test_after_stop_the_port_is_free_and_stopping_again_is_harmless() -> N
     assert port > 0
     await server.stop()
     await server.stop()
-    again = AdminServer(address=("127.0.0.1", port), metrics=Metrics(transport="grpcio"), missing=nothing)
+    again = AdminServer(address=("127.0.0.1", port), metrics=Metrics(transport="grpcio"), missing=nothing_missing)
     await again.start()
     assert again.port == port
     await again.stop()
 
 
-async def test_an_idle_connection_does_not_hold_up_the_end() -> None:
-    server = AdminServer(address=("127.0.0.1", 0), metrics=Metrics(transport="grpcio"), missing=nothing)
+async def test_an_idle_connection_does_not_delay_stopping() -> None:
+    server = AdminServer(address=("127.0.0.1", 0), metrics=Metrics(transport="grpcio"), missing=nothing_missing)
     await server.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     async with asyncio.timeout(5):

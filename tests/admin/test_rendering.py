@@ -1,0 +1,167 @@
+"""Metrics are rendered beside the event loop, one rendering at a time, and not all the time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from authz_service.admin import server
+from authz_service.admin.rendering import MetricsRenderer
+from authz_service.telemetry.metrics import Metrics
+from support.admin_client import OPENMETRICS, SCRAPE, serving
+from support.sidecar_process import HANG_TIMEOUT, wait_until
+from support.virtual_time import in_virtual_time
+
+if TYPE_CHECKING:
+    import pytest
+
+
+class SlowMetrics:
+    """Metrics whose rendering ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.accepts: list[str] = []
+        self.concurrent = 0
+        self.max_concurrent = 0
+        self.started = threading.Semaphore(0)
+        self.may_end = threading.Semaphore(0)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        self.concurrent += 1
+        self.max_concurrent = max(self.max_concurrent, self.concurrent)
+        self.started.release()
+        assert self.may_end.acquire(timeout=HANG_TIMEOUT)
+        self.concurrent -= 1
+        self.accepts.append(accept)
+        return str(len(self.accepts)).encode(), "text/plain"
+
+
+async def test_clients_that_request_metrics_during_a_rendering_share_the_next_one() -> None:
+    slow = SlowMetrics()
+    async with serving(slow) as running:
+        clients = [await running.connect() for _ in range(20)]
+        clients[0].send(SCRAPE)
+        assert await asyncio.to_thread(slow.started.acquire, timeout=HANG_TIMEOUT)
+        for client in clients[1:]:
+            client.send(SCRAPE)
+        await wait_until(lambda: sum(each.has_request for each in running.server._connections) == 20)
+        slow.may_end.release(2)
+        bodies = [(await client.response())[2] for client in clients]
+        assert bodies == [b"1", *[b"2"] * 19]
+        assert (len(slow.accepts), slow.max_concurrent) == (2, 1)
+
+
+async def test_each_format_is_rendered_separately_and_one_at_a_time() -> None:
+    slow = SlowMetrics()
+    async with serving(slow) as running:
+        clients = [await running.connect() for _ in range(10)]
+        for number, client in enumerate(clients):
+            client.send(OPENMETRICS if number % 2 else SCRAPE)
+        slow.may_end.release(10)
+        for client in clients:
+            assert (await client.response())[0] == 200
+        assert slow.max_concurrent == 1
+        assert set(slow.accepts) == {"", "application/openmetrics-text"}
+
+
+async def test_a_rendering_whose_client_disconnected_does_not_block_the_next_one() -> None:
+    slow = SlowMetrics()
+    async with serving(slow) as running:
+        disconnected = await running.connect()
+        disconnected.send(SCRAPE)
+        assert await asyncio.to_thread(slow.started.acquire, timeout=HANG_TIMEOUT)
+        disconnected.writer.transport.abort()
+        slow.may_end.release(2)
+        assert await (await running.connect()).request(SCRAPE) == 200
+
+
+async def test_a_failed_rendering_is_a_500_and_the_next_one_is_tried() -> None:
+    class Failing:
+        failures = 1
+
+        def exposition(self, accept: str) -> tuple[bytes, str]:
+            if self.failures:
+                self.failures -= 1
+                raise RuntimeError("a secret")
+            return b"x", "text/plain"
+
+    async with serving(Failing()) as running:
+        client = await running.connect()
+        client.send(SCRAPE)
+        status, _, body = await client.response()
+        assert (status, b"secret" in body) == (500, False)
+        assert await client.request(SCRAPE) == 200
+
+
+async def test_stopping_waits_for_a_response_in_progress() -> None:
+    slow = SlowMetrics()
+    async with serving(slow) as running:
+        client, idle = await running.connect(), await running.connect()
+        client.send(SCRAPE)
+        assert await asyncio.to_thread(slow.started.acquire, timeout=HANG_TIMEOUT)
+        stopping = asyncio.create_task(running.server.stop())
+        assert await idle.read_to_end() == b""
+        assert not stopping.done()
+        slow.may_end.release()
+        assert (await client.response())[2] == b"1"
+        await stopping
+
+
+async def test_stopping_waits_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "STOP_TIMEOUT", 0.01)
+    slow = SlowMetrics()
+    async with serving(slow) as running:
+        client = await running.connect()
+        client.send(SCRAPE)
+        assert await asyncio.to_thread(slow.started.acquire, timeout=HANG_TIMEOUT)
+        async with asyncio.timeout(HANG_TIMEOUT):
+            await running.server.stop()
+        slow.may_end.release()
+        assert await client.read_to_end() == b""
+
+
+@in_virtual_time
+async def test_scrapes_in_a_loop_render_for_a_tenth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    renderings: list[float] = []
+
+    async def render(_exposition: object, _accept: str) -> tuple[bytes, str]:
+        renderings.append(loop.time())
+        await asyncio.sleep(0.02)
+        return b"", ""
+
+    async def nothing_to_refresh(_what: str) -> None:
+        pass
+
+    monkeypatch.setattr(asyncio, "to_thread", render)
+    monkeypatch.setattr(time, "monotonic", loop.time)
+    renderer = MetricsRenderer(Metrics(transport="grpcio"), nothing_to_refresh)
+
+    async def scrape() -> None:
+        while loop.time() < 20.0:
+            await renderer.render("")
+
+    await asyncio.gather(*(scrape() for _ in range(10)))
+    assert 90 <= len(renderings) <= 102  # of 20 ms each, in 20 s
+    await renderer.close()
+
+
+@in_virtual_time
+async def test_the_pause_between_renderings_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def unresponsive(_what: str) -> None:
+        await asyncio.sleep(5.0)  # a worker that does not reply
+
+    async def render(_exposition: object, _accept: str) -> tuple[bytes, str]:
+        return b"", ""
+
+    monkeypatch.setattr(asyncio, "to_thread", render)
+    monkeypatch.setattr(time, "monotonic", loop.time)
+    renderer = MetricsRenderer(Metrics(transport="grpcio"), unresponsive)
+    await renderer.render("")
+    await renderer.render("")
+    assert loop.time() == 11.0
+    await renderer.close()
