@@ -14,7 +14,7 @@ from jwt.algorithms import RSAAlgorithm
 
 from authz_service._pb.external_auth_pb2 import CheckResponse
 from authz_service.config.load import load
-from authz_service.config.model import Issuer, Rule
+from authz_service.config.model import Issuer, RuleSettings
 from authz_service.core.attributes import Attributes
 from authz_service.keys import keyset
 from authz_service.rules.policy import Policy
@@ -138,7 +138,7 @@ def policy_of(count: int) -> Policy:
     """So many rules with hosts, exact and wildcard, and path patterns."""
     hosts = ("api.bench", "*.bench", "admin.example.org", "*.example.com")
     rules = [
-        Rule.model_validate(
+        RuleSettings.model_validate(
             {
                 "name": f"rule-{number}",
                 "match": {

@@ -12,7 +12,7 @@ import pytest
 
 from authz_service.cli import _parser
 from authz_service.config.load import load
-from authz_service.config.model import Introspection, Issuer, Section, Settings
+from authz_service.config.model import IntrospectionSettings, Issuer, Section, Settings
 from authz_service.core.reasons import Reason
 from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
 
@@ -46,7 +46,7 @@ def written(text: str, folder: Path) -> Settings:
 def test_the_defaults_in_the_readme_are_the_defaults(tmp_path: Path) -> None:
     settings = written(CONFIGURATIONS[1], tmp_path)
     examples = {"tls", "issuer", "name", "audiences", "keys", "snapshot_file", "introspection", "client_secret_file"}
-    required = {Issuer: {"issuer": "https://x.example"}, Introspection: {"client_id": "my-api"}}
+    required = {Issuer: {"issuer": "https://x.example"}, IntrospectionSettings: {"client_id": "my-api"}}
     introspection = settings.issuers[0].introspection
     assert introspection is not None
     for section in (

@@ -11,7 +11,7 @@ import yaml
 
 from authz_service.cli import main
 from authz_service.config.load import load
-from authz_service.config.model import OPERATORS, Condition, Match, Require, Rule, Section, Settings
+from authz_service.config.model import OPERATORS, ClaimCondition, Match, Require, RuleSettings, Section, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +93,7 @@ def all_of(*kinds: type[Section]) -> set[str]:
 
 def test_together_they_show_every_key_of_a_rule() -> None:
     shown = written([load(folder / "config.yaml", look_at_files=False) for folder in EXAMPLES])
-    assert all_of(Rule, Match, Require, Condition) <= shown
+    assert all_of(RuleSettings, Match, Require, ClaimCondition) <= shown
     assert len(OPERATORS) == 6
 
 
@@ -119,6 +119,17 @@ def test_with_the_readme_and_the_complete_example_every_key_that_there_is_is_wri
     kinds = {type(part) for each in settings for part in sections(each)}
     assert written(settings) == all_of(*kinds)
     assert {kind.__name__ for kind in kinds} == {
-        *("Settings", "Server", "Tls", "Issuer", "Keys", "Rule", "Match", "Require", "Scopes", "Condition"),
-        *("Upstream", "TokenCache", "Logging", "Introspection"),
+        *(
+            "Settings",
+            "Server",
+            "Tls",
+            "Issuer",
+            "Keys",
+            "RuleSettings",
+            "Match",
+            "Require",
+            "Scopes",
+            "ClaimCondition",
+        ),
+        *("UpstreamSettings", "TokenCache", "Logging", "IntrospectionSettings"),
     }

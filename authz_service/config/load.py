@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from authz_service.config import files, messages, references
 from authz_service.config.document import TOO_LARGE, Document, Problem, Unreadable, Where, parse, rendered
 from authz_service.config.files import MAX_CONFIG_BYTES, FileTooLargeError
-from authz_service.config.model import Issuer, Rule, Section, Server, Settings
+from authz_service.config.model import Issuer, RuleSettings, Section, Server, Settings
 from authz_service.config.references import Draft
 from authz_service.config.schema import schema
 from authz_service.config.warnings import warnings
@@ -30,7 +30,7 @@ _OWN_DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 # Required keys that are missing or could not be read stand like this in a draft, and are never looked at there.
 _STAND_INS: Mapping[type[Section], Mapping[str, str]] = {
     Issuer: {"issuer": "https://unread.invalid"},
-    Rule: {"name": "unread"},
+    RuleSettings: {"name": "unread"},
 }
 # Mappings of a rule that are left out as a whole: without the member that is wrong they would be empty, or less strict.
 _NEVER_EMPTY = frozenset({("require", "claims"), ("match", "headers")})
@@ -179,7 +179,7 @@ def _draft(value: Mapping[str, Any], folder: Path | None, problems: Iterable[Pro
     return Draft(
         server=_part(Server, value.get("server", {}), ("server",), unread | {("server", "tls")}, folder),
         issuers=parts(Issuer, "issuers"),
-        rules=parts(Rule, "rules"),
+        rules=parts(RuleSettings, "rules"),
         headers=_upstream_headers(value),
         unread=unread,
     )

@@ -142,8 +142,10 @@ class Keys(Section):
         return keys
 
 
-class Introspection(Section):
+class IntrospectionSettings(Section):
     """Asking the issuer about access tokens (RFC 7662). Left out: opaque tokens are not accepted."""
+
+    model_config = ConfigDict(title="Introspection")
 
     endpoint: Url | None = Field(None, description="Where to ask; null: as the issuer's metadata say.")
     client_id: Printable = Field(description="Who asks: the API's own registration at the issuer.")
@@ -208,7 +210,7 @@ class Issuer(Section):
         ("client_id", "azp", "cid", "appid"), description="Where the client stands; the first one present."
     )
     keys: Keys = Field(default_factory=Keys, description="Where the keys come from, and how they are kept.")
-    introspection: OrAbsent[Introspection] = Field(
+    introspection: OrAbsent[IntrospectionSettings] = Field(
         None, description="Asking the issuer about opaque tokens (RFC 7662). Left out: they are not accepted."
     )
 
@@ -267,8 +269,10 @@ def _scopes(value: object) -> object:
     return {"all": value} if isinstance(value, (list, tuple)) else value
 
 
-class Condition(Section):
+class ClaimCondition(Section):
     """What one claim must be. Exactly one of the operators is given."""
+
+    model_config = ConfigDict(title="Condition")
 
     equals: OrAbsent[Scalar] = Field(None, description="The claim is this value, of the same type.")
     contains: OrAbsent[Scalar] = Field(None, description="The claim is a list, and this value is in it.")
@@ -280,13 +284,13 @@ class Condition(Section):
     )
 
     @model_validator(mode="after")
-    def _one_operator(self) -> Condition:
+    def _one_operator(self) -> ClaimCondition:
         if len(self.model_fields_set) != 1:
             raise ValueError(f"needs exactly one of {', '.join(OPERATORS)}")
         return self
 
 
-OPERATORS = tuple(field.alias or name for name, field in Condition.model_fields.items())
+OPERATORS = tuple(field.alias or name for name, field in ClaimCondition.model_fields.items())
 
 
 def _condition(value: object) -> object:
@@ -313,7 +317,7 @@ class Require(Section):
         Annotated[
             dict[
                 ClaimPathField,
-                Annotated[Condition, BeforeValidator(_condition, json_schema_input_type=Scalar | Condition)],
+                Annotated[ClaimCondition, BeforeValidator(_condition, json_schema_input_type=Scalar | ClaimCondition)],
             ],
             Field(min_length=1),
         ]
@@ -330,8 +334,10 @@ class Require(Section):
     )
 
 
-class Rule(Section):
+class RuleSettings(Section):
     """A rule: which requests it decides, and what it wants of them. The first that matches decides."""
+
+    model_config = ConfigDict(title="Rule")
 
     name: Name = Field(description="Label in metrics and logs; unique.")
     match: Match = Field(default_factory=Match, description="Left out: every request.")
@@ -351,8 +357,10 @@ class Rule(Section):
     )
 
 
-class Upstream(Section):
+class UpstreamSettings(Section):
     """What the protected service receives."""
+
+    model_config = ConfigDict(title="Upstream")
 
     headers: dict[UpstreamHeader, Printable] = Field(
         {
@@ -404,13 +412,15 @@ class Settings(Section):
 
     server: Server = Field(default_factory=Server, description="Where and how the sidecar listens.")
     issuers: Some[Issuer] = Field(description="Whose access tokens are accepted.")
-    rules: Some[Rule] = Field(description="First match in file order decides; no match is denied.")
+    rules: Some[RuleSettings] = Field(description="First match in file order decides; no match is denied.")
     cors_preflight: Literal["deny", "allow"] = Field(
         "deny",
         description="allow: OPTIONS with Origin and Access-Control-Request-Method goes through without a token, where "
         "any rule is for its host and path.",
     )
-    upstream: Upstream = Field(default_factory=Upstream, description="What the protected service receives.")
+    upstream: UpstreamSettings = Field(
+        default_factory=UpstreamSettings, description="What the protected service receives."
+    )
     token_cache: TokenCache = Field(default_factory=TokenCache, description="Validated tokens.")
     logging: Logging = Field(default_factory=Logging, description="What is logged.")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from authz_service.config.document import Where
-    from authz_service.config.model import Introspection, Issuer, Keys, Rule, Scopes, Server
+    from authz_service.config.model import IntrospectionSettings, Issuer, Keys, RuleSettings, Scopes, Server
     from authz_service.core.patterns import PathPattern
 
 _SOURCES = ("discovery", "jwks_uri", "jwks_file")
@@ -33,7 +33,7 @@ class Draft:
 
     server: Server | None
     issuers: Mapping[int, Issuer]
-    rules: Mapping[int, Rule]
+    rules: Mapping[int, RuleSettings]
     headers: Collection[str]  # the names of upstream.headers, as they are written
     unread: frozenset[Where]  # what stands in the file and could not be read; the draft has a default there
 
@@ -158,7 +158,7 @@ def _same_policies(draft: Draft) -> Iterator[Problem]:
             yield Problem(("rules", place, "policy"), text)
 
 
-def _policy_or_match(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem]:
+def _policy_or_match(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
     matched = "match" in rule.model_fields_set or (*where, "match") in draft.unread
     if rule.policy is not None and matched:
         text = (
@@ -167,7 +167,7 @@ def _policy_or_match(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem
         yield Problem((*where, "policy"), text)
 
 
-def _captures(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem]:
+def _captures(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
     """What scopes and claims ask of the path must be captured by each of the rule's patterns, and at one place."""
     if not draft.knows((*where, "match"), (*where, "policy")):
         return
@@ -183,7 +183,7 @@ def _captures(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem]:
             yield Problem(key, f"{text}, and a path can match both {ways}, where it is not the same: split the rule")
 
 
-def _asked(draft: Draft, where: Where, rule: Rule) -> Iterator[tuple[str, Where, str]]:
+def _asked(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[tuple[str, Where, str]]:
     """Each name of a capture that is asked for, where, and in words."""
     scopes = rule.require.scopes if draft.knows((*where, "scopes")) else None
     for scope in dict.fromkeys((*scopes.all, *scopes.any, *scopes.none)) if scopes else ():
@@ -243,7 +243,7 @@ def _plain_http(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Problem]
         yield Problem((*where, *key), "is plain http to another machine: write https, or set keys.allow_http to true")
 
 
-def _introspection(draft: Draft, where: Where, issuer: Issuer, settings: Introspection) -> Iterator[Problem]:
+def _introspection(draft: Draft, where: Where, issuer: Issuer, settings: IntrospectionSettings) -> Iterator[Problem]:
     here = (*where, "introspection")
     if draft.knows((*here, "auth_method")):
         yield from _client_authentication(draft, here, settings)
@@ -254,7 +254,7 @@ def _introspection(draft: Draft, where: Where, issuer: Issuer, settings: Introsp
         yield Problem((*here, "mode"), text)
 
 
-def _client_authentication(draft: Draft, where: Where, settings: Introspection) -> Iterator[Problem]:
+def _client_authentication(draft: Draft, where: Where, settings: IntrospectionSettings) -> Iterator[Problem]:
     method = settings.auth_method
     needed, other = "client_secret_file", "private_key_file"
     if method == "private_key_jwt":
@@ -267,7 +267,7 @@ def _client_authentication(draft: Draft, where: Where, settings: Introspection) 
         yield Problem((*where, "auth_method"), f"{method} needs {needed}: add it")
 
 
-def _endpoint(where: Where, issuer: Issuer, settings: Introspection) -> Iterator[Problem]:
+def _endpoint(where: Where, issuer: Issuer, settings: IntrospectionSettings) -> Iterator[Problem]:
     keys = issuer.keys
     if settings.endpoint is None and not keys.discovery and "discovery" in keys.model_fields_set:
         yield Problem(where, "is required where keys.discovery is off, since nothing tells where to ask: add it")
@@ -278,7 +278,7 @@ def _endpoint(where: Where, issuer: Issuer, settings: Introspection) -> Iterator
         yield Problem(where, f"{what} plain http to another machine: write https, or set keys.allow_http to true")
 
 
-def _public_requires_nothing(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem]:
+def _public_requires_nothing(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
     given = "require" in rule.model_fields_set or (*where, "require") in draft.unread
     if rule.access == "public" and given:
         yield Problem(
@@ -286,7 +286,7 @@ def _public_requires_nothing(draft: Draft, where: Where, rule: Rule) -> Iterator
         )
 
 
-def _unknown_issuers(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem]:
+def _unknown_issuers(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
     if not _labels_are_known(draft):
         return
     labels = [issuer.label for issuer in draft.issuers.values()]
@@ -296,7 +296,7 @@ def _unknown_issuers(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem
             yield Problem((*where, "require", "issuers", place), text)
 
 
-def _missing_audiences(draft: Draft, where: Where, rule: Rule) -> Iterator[Problem]:
+def _missing_audiences(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
     require = (*where, "require")
     if rule.access == "public" or rule.require.audiences or not draft.knows((*require, "audiences")):
         return

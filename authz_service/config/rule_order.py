@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from authz_service.config.document import Where
-    from authz_service.config.model import Issuer, Match, Require, Rule, Scopes
+    from authz_service.config.model import Issuer, Match, Require, RuleSettings, Scopes
     from authz_service.core.patterns import HostPattern, PathPattern
 
 
@@ -51,7 +51,7 @@ class _PathTree:
         self.children: dict[str | None, _PathTree] = {}
         self.entries: list[_Entry] = []  # paths that end here, with or without /**
 
-    def add(self, number: int, rule: Rule) -> None:
+    def add(self, number: int, rule: RuleSettings) -> None:
         """Add the paths of a rule, unless only a policy selects it."""
         for path in () if rule.policy else rule.match.path_patterns:
             node = self
@@ -84,14 +84,14 @@ class _PathTree:
         return [self.children[key] for key in keys if key in self.children]
 
 
-def _places(rule: Rule) -> Iterator[_Place]:
+def _places(rule: RuleSettings) -> Iterator[_Place]:
     for number, path in enumerate(rule.match.path_patterns):
         for host in rule.match.hosts or (None,):
             for method in rule.match.methods or (None,):
                 yield _Place(host, method, path, number)
 
 
-def _applies(match: Match, place: _Place, rule: Rule) -> bool:
+def _applies(match: Match, place: _Place, rule: RuleSettings) -> bool:
     """Whether a rule with this ``match`` applies to every request that ``rule`` applies to at a place, paths aside."""
     methods, headers = match.methods, match.headers or {}
     return (
@@ -101,7 +101,7 @@ def _applies(match: Match, place: _Place, rule: Rule) -> bool:
     )
 
 
-def _may_apply(match: Match, place: _Place, rule: Rule) -> bool:
+def _may_apply(match: Match, place: _Place, rule: RuleSettings) -> bool:
     """Whether a rule with this ``match`` applies to some request that ``rule`` applies to at a place, paths aside."""
     methods, theirs, ours = match.methods, match.headers or {}, rule.match.headers or {}
     return (
@@ -119,7 +119,7 @@ def _host_includes(one: HostPattern | None, other: HostPattern | None) -> bool:
 # Rules that no request reaches.
 
 
-def unreachable(rules: Sequence[Rule]) -> Iterator[Problem]:
+def unreachable(rules: Sequence[RuleSettings]) -> Iterator[Problem]:
     """Rules, or paths of rules, that earlier rules hide."""
     earlier = _PathTree()
     for number, rule in enumerate(rules):
@@ -127,7 +127,7 @@ def unreachable(rules: Sequence[Rule]) -> Iterator[Problem]:
         earlier.add(number, rule)
 
 
-def _hiding(rule: Rule, earlier: _PathTree) -> dict[int, set[int] | None]:
+def _hiding(rule: RuleSettings, earlier: _PathTree) -> dict[int, set[int] | None]:
     """For each path of the rule, the earlier rules that together decide all of it; None where they do not."""
     hiding: dict[int, set[int] | None] = {}
     for place in _places(rule):
@@ -141,7 +141,9 @@ def _hiding(rule: Rule, earlier: _PathTree) -> dict[int, set[int] | None]:
     return hiding
 
 
-def _unreachable(where: Where, rules: Sequence[Rule], hiding: Mapping[int, set[int] | None]) -> Iterator[Problem]:
+def _unreachable(
+    where: Where, rules: Sequence[RuleSettings], hiding: Mapping[int, set[int] | None]
+) -> Iterator[Problem]:
     """One warning for a rule that is hidden as a whole; otherwise one for each of its hidden paths."""
     hidden = {index: numbers for index, numbers in hiding.items() if numbers is not None}
     if len(hidden) == len(hiding):
@@ -153,7 +155,7 @@ def _unreachable(where: Where, rules: Sequence[Rule], hiding: Mapping[int, set[i
         yield Problem((*where, "match", "paths", index), text)
 
 
-def _deciders(rules: Sequence[Rule], numbers: set[int]) -> str:
+def _deciders(rules: Sequence[RuleSettings], numbers: set[int]) -> str:
     names = [rules[number].name for number in sorted(numbers)]
     return f"rule {names[0]} decides" if len(names) == 1 else f"rules {listed(names)} together decide"
 
@@ -171,7 +173,7 @@ class _Variant(NamedTuple):
     remedy: str
 
 
-def bypasses(rules: Sequence[Rule], issuers: Sequence[Issuer]) -> Iterator[Problem]:
+def bypasses(rules: Sequence[RuleSettings], issuers: Sequence[Issuer]) -> Iterator[Problem]:
     """Paths of a rule, another spelling of which a ``{name}`` or ``/**`` of a laxer rule matches."""
     every, earlier = _PathTree(), _PathTree()
     for number, rule in enumerate(rules):
@@ -195,7 +197,7 @@ def bypasses(rules: Sequence[Rule], issuers: Sequence[Issuer]) -> Iterator[Probl
 
 
 def _laxer_rules(
-    place: _Place, number: int, rules: Sequence[Rule], issuers: Sequence[Issuer], every: _PathTree
+    place: _Place, number: int, rules: Sequence[RuleSettings], issuers: Sequence[Issuer], every: _PathTree
 ) -> Iterator[tuple[_Variant, str]]:
     """The variants of a path that a laxer rule decides, each with the name of the first such rule."""
     neighbors = _Neighbors(place, place.path, number, rules, issuers, every)
@@ -245,7 +247,7 @@ class _Neighbors:
         place: _Place,
         path: PathPattern,
         number: int,
-        rules: Sequence[Rule],
+        rules: Sequence[RuleSettings],
         issuers: Sequence[Issuer],
         every: _PathTree,
     ) -> None:
@@ -306,7 +308,7 @@ def _is_broad(path: PathPattern, variant: _Variant) -> bool:
 # Whether one rule is as strict as another.
 
 
-def requires_as_much(rule: Rule, other: Rule, issuers: Sequence[Issuer]) -> bool:
+def requires_as_much(rule: RuleSettings, other: RuleSettings, issuers: Sequence[Issuer]) -> bool:
     """Whether ``rule`` admits no token that ``other`` refuses. ``issuers`` are all configured ones.
 
     In doubt it does not: two requirements that are written differently count as different.

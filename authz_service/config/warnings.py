@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from authz_service.config.document import Where
-    from authz_service.config.model import Issuer, Rule, Settings
+    from authz_service.config.model import Issuer, RuleSettings, Settings
 
 _DAY = 86_400.0  # seconds; how long a provider may be away before somebody should have noticed
 
@@ -34,7 +34,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
         yield from _plain_http(("issuers", place, "keys", "allow_http"), issuer)
 
 
-def _any_audience(where: Where, rule: Rule, issuers: Sequence[Issuer]) -> Iterator[Problem]:
+def _any_audience(where: Where, rule: RuleSettings, issuers: Sequence[Issuer]) -> Iterator[Problem]:
     if rule.access == "public" or rule.require.audiences is not None:
         return
     allowed = rule.require.issuers
@@ -48,7 +48,7 @@ def _any_audience(where: Where, rule: Rule, issuers: Sequence[Issuer]) -> Iterat
         yield Problem(where, f"{text}name this API's audience in require.audiences")
 
 
-def _public_everywhere(where: Where, rule: Rule) -> Iterator[Problem]:
+def _public_everywhere(where: Where, rule: RuleSettings) -> Iterator[Problem]:
     paths = rule.match.paths
     if rule.access != "public" or rule.policy or (paths is not None and EVERY_PATH not in paths):
         return
@@ -58,7 +58,7 @@ def _public_everywhere(where: Where, rule: Rule) -> Iterator[Problem]:
     )
 
 
-def _shadow(where: Where, rule: Rule) -> Iterator[Problem]:
+def _shadow(where: Where, rule: RuleSettings) -> Iterator[Problem]:
     if rule.mode == "shadow":
         text = "denies nothing: once the decisions that it counts are those that you expect, remove this line"
         yield Problem((*where, "mode"), text)

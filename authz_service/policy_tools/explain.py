@@ -223,7 +223,7 @@ def _rule(
     return chosen
 
 
-def _in_words(rule: model.Rule) -> str:
+def _in_words(rule: model.RuleSettings) -> str:
     shadow = ", in shadow mode" if rule.mode == "shadow" else ""
     return f"decides; access {rule.access}{shadow}"
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from authz_service.config.model import Introspection
+    from authz_service.config.model import IntrospectionSettings
 
 _LOOK_INTERVAL = 1.0  # seconds between two looks at a file
 _MAX_FILE = 1 << 16  # bytes; an RSA key of 16384 bits takes 13 KiB
@@ -53,7 +53,7 @@ class ClientAuthentication(Protocol):
 
 
 def authentication_of(
-    settings: Introspection, issuer: str, *, clock: Callable[[], float], timer: Callable[[], float]
+    settings: IntrospectionSettings, issuer: str, *, clock: Callable[[], float], timer: Callable[[], float]
 ) -> ClientAuthentication:
     """The configured one. ``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set."""
     match settings.auth_method:
@@ -229,7 +229,7 @@ def _algorithms(material: Any) -> tuple[str, ...]:
             )
 
 
-def problem_of(settings: Introspection) -> str | None:
+def problem_of(settings: IntrospectionSettings) -> str | None:
     """What is wrong with the file that the configured authentication needs, as far as looking at it tells."""
     try:
         authentication_of(settings, "", clock=lambda: 0.0, timer=lambda: 0.0).add_to({})

@@ -73,7 +73,7 @@ def client_is_one_of(clients: Iterable[str]) -> Condition:
     return Condition("client", Reason.CLIENT_NOT_ALLOWED, _one_of(sorted(allowed)), unmet)
 
 
-def claim_holds(path: ClaimPath, condition: model.Condition) -> Condition:
+def claim_holds(path: ClaimPath, condition: model.ClaimCondition) -> Condition:
     """The claim at a path is what the configuration wants of it."""
     wanted, holds = _operator(condition)
 
@@ -87,7 +87,7 @@ def claim_holds(path: ClaimPath, condition: model.Condition) -> Condition:
     return Condition(f"claim {path}", Reason.CLAIM_MISMATCH, wanted, unmet)
 
 
-def _operator(condition: model.Condition) -> tuple[str, Callable[[Any, Captures], bool]]:
+def _operator(condition: model.ClaimCondition) -> tuple[str, Callable[[Any, Captures], bool]]:
     """The operator in words, and as a function of the claim's value, which is None where there is none."""
     match condition:
         case _ if condition.equals is not None:

@@ -17,11 +17,11 @@ from authz_service.core.patterns import PARAMETERS, normalize_host
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from authz_service.config.model import Match, Rule
+    from authz_service.config.model import Match, RuleSettings
     from authz_service.core.attributes import Attributes
 
 
-def of_all(rules: Sequence[Rule], attributes: Attributes) -> str | None:
+def of_all(rules: Sequence[RuleSettings], attributes: Attributes) -> str | None:
     """Why no rule at all can apply, whatever its paths; None when one may."""
     if attributes.method != attributes.method.upper():
         return f"the method {quoted(attributes.method)} is not in upper case, so no rule applies"
@@ -33,7 +33,7 @@ def of_all(rules: Sequence[Rule], attributes: Attributes) -> str | None:
     return None
 
 
-def of(rule: Rule, attributes: Attributes, path: Sequence[str]) -> str | None:
+def of(rule: RuleSettings, attributes: Attributes, path: Sequence[str]) -> str | None:
     """The first part of the rule's condition that does not hold; None when the rule applies.
 
     ``path`` are the decoded segments.
@@ -43,7 +43,7 @@ def of(rule: Rule, attributes: Attributes, path: Sequence[str]) -> str | None:
     return next(_failing(rule.match, attributes, path), None) or next(_differing(rule.match, attributes), None)
 
 
-def ends_search(rule: Rule, attributes: Attributes, path: Sequence[str]) -> bool:
+def ends_search(rule: RuleSettings, attributes: Attributes, path: Sequence[str]) -> bool:
     """Whether neither this rule nor any after it applies: all but what cannot be read in one way fits the rule."""
     if rule.policy is not None:
         return attributes.policy == rule.policy

@@ -43,7 +43,7 @@ _NO_CAPTURES: Captures = {}
 class Rule:
     """One rule, compiled."""
 
-    def __init__(self, rule: model.Rule, issuers: Sequence[model.Issuer]) -> None:
+    def __init__(self, rule: model.RuleSettings, issuers: Sequence[model.Issuer]) -> None:
         """``issuers`` are all configured ones."""
         require = rule.require
         allowed = [issuer for issuer in issuers if require.issuers is None or issuer.label in require.issuers]
@@ -134,7 +134,7 @@ def _conditions(require: model.Require, allowed: Sequence[model.Issuer], scopes:
         yield conditions.authenticated_as(require.acr_values)
 
 
-def _paths_with_captures(rule: model.Rule, scopes: WantedScopes) -> tuple[PathPattern, ...]:
+def _paths_with_captures(rule: model.RuleSettings, scopes: WantedScopes) -> tuple[PathPattern, ...]:
     """The rule's patterns where anything asks for what they capture, else none."""
     compared = any(condition.equals_path for condition in (rule.require.claims or {}).values())
     if not (compared or scopes.captured):
@@ -145,7 +145,7 @@ def _paths_with_captures(rule: model.Rule, scopes: WantedScopes) -> tuple[PathPa
 class Policy:
     """All rules in file order."""
 
-    def __init__(self, rules: Sequence[model.Rule], issuers: Sequence[model.Issuer]) -> None:
+    def __init__(self, rules: Sequence[model.RuleSettings], issuers: Sequence[model.Issuer]) -> None:
         self.rules = tuple(Rule(rule, issuers) for rule in rules)
         self._matcher = Matcher([None if rule.policy else rule.match for rule in rules])
         self._named = {rule.policy: place for place, rule in enumerate(rules) if rule.policy}

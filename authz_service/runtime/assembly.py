@@ -31,7 +31,7 @@ from authz_service.tokens.validator import Validator
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from authz_service.config.model import Introspection, Issuer, Settings
+    from authz_service.config.model import IntrospectionSettings, Issuer, Settings
     from authz_service.keys.source import KeySource
     from authz_service.providers.client import Network
     from authz_service.telemetry.metrics import IntrospectionMetrics, IssuerMetrics, Metrics
@@ -118,7 +118,7 @@ def _snapshots_of(issuer: Issuer) -> SnapshotFile | None:
 
 def introspector_of(
     issuer: Issuer,
-    settings: Introspection,
+    settings: IntrospectionSettings,
     keys: KeyCache,
     metrics: IntrospectionMetrics,
     *,

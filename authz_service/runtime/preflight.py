@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from authz_service.config.document import Where
-    from authz_service.config.model import Introspection, Keys, Server, Settings
+    from authz_service.config.model import IntrospectionSettings, Keys, Server, Settings
 
 RESTART_ONLY: Final = ("grpc_address", "admin_address", "transport", "workers", "tls")  # keys of server
 
@@ -79,7 +79,7 @@ def _check_keys(keys: Keys, where: Where) -> Iterator[Problem]:
             yield Problem((*where, "ca_file"), "contains no readable certificate: write PEM")
 
 
-def _check_client_secret(introspection: Introspection, where: Where) -> Iterator[Problem]:
+def _check_client_secret(introspection: IntrospectionSettings, where: Where) -> Iterator[Problem]:
     if (problem := problem_of(introspection)) is not None:
         key = "private_key_file" if introspection.client_secret_file is None else "client_secret_file"
         yield Problem((*where, key), problem)

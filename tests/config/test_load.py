@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from authz_service.config import document
 from authz_service.config.load import load
-from authz_service.config.model import Introspection
+from authz_service.config.model import IntrospectionSettings
 from authz_service.core.errors import ConfigError
 from config.conftest import PARSERS
 
@@ -63,7 +63,7 @@ def test_every_key_that_there_is_stands_in_the_complete_example_or_is_left_out_f
 
 
 def test_the_documented_defaults_of_introspection_are_the_defaults(loads: Loads) -> None:
-    def read(text: str) -> Introspection:
+    def read(text: str) -> IntrospectionSettings:
         introspection = loads(text).issuers[0].introspection
         assert introspection is not None
         return introspection
@@ -71,7 +71,7 @@ def test_the_documented_defaults_of_introspection_are_the_defaults(loads: Loads)
     written = read(INTROSPECTION)
     brief = MINIMAL.replace("]}", "], introspection: {client_id: my-api, client_secret_file: secret}}")
     assert written.model_dump() == read(brief).model_dump()
-    assert written.model_fields_set == Introspection.model_fields.keys() - {"private_key_file"}
+    assert written.model_fields_set == IntrospectionSettings.model_fields.keys() - {"private_key_file"}
 
 
 def test_rules_load_as_they_are_written(loads: Loads) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from authz_service.config import document
 from authz_service.config.messages import _TEXTS, _flat, nearest, problems
-from authz_service.config.model import Rule, Settings
+from authz_service.config.model import RuleSettings, Settings
 from authz_service.config.values import Many, OrAbsent
 from authz_service.core.claim_path import ClaimPath
 from authz_service.core.patterns import HostPattern, PathPattern
@@ -129,7 +129,7 @@ def test_what_would_be_right_is_read_from_the_model(value: dict[str, object], pr
 
 def test_the_keys_that_there_are_are_those_of_the_section_even_where_a_name_is_free() -> None:
     rule = {"name": "r", "require": {"claims": {"equals": {"equal": 1}, "name": {"prsent": True}}}}
-    assert told(Rule, rule) == [
+    assert told(RuleSettings, rule) == [
         "is not a key here: did you mean equals?",
         "is not a key here: did you mean present?",
     ]

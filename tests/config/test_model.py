@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from authz_service.config import values
-from authz_service.config.model import Issuer, Keys, Match, Require, Scopes, Section, Server, Upstream
+from authz_service.config.model import Issuer, Keys, Match, Require, Scopes, Section, Server, UpstreamSettings
 from authz_service.config.values import host_port, https_or_loopback
 
 ISSUER = {"issuer": "https://idp.example.com/", "audiences": ["api"]}
@@ -181,17 +181,17 @@ def test_discovery_gives_way_to_a_key_set_that_is_named() -> None:
 
 
 def test_upstream_headers_are_lower_case() -> None:
-    assert accepts(Upstream, {"headers": {"X-User": "sub"}}).headers == {"x-user": "sub"}
+    assert accepts(UpstreamSettings, {"headers": {"X-User": "sub"}}).headers == {"x-user": "sub"}
 
 
 @pytest.mark.parametrize("name", ["Host", "authorization", "Content-Length", "transfer-encoding", "TE", "Keep-Alive"])
 def test_a_header_that_belongs_to_http_is_no_upstream_header(name: str) -> None:
-    assert f"'{name}' belongs to HTTP itself" in refuses(Upstream, {"headers": {name: "sub"}})
+    assert f"'{name}' belongs to HTTP itself" in refuses(UpstreamSettings, {"headers": {name: "sub"}})
 
 
 @pytest.mark.parametrize("name", ["", "a b", ":path", "x\r\ny", "é", "a:"])
 def test_an_upstream_header_has_a_header_name(name: str) -> None:
-    assert "is no header name" in refuses(Upstream, {"headers": {name: "sub"}})
+    assert "is no header name" in refuses(UpstreamSettings, {"headers": {name: "sub"}})
 
 
 def test_without_a_configuration_file_a_path_stays_as_it_is_written() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz_service.config.document import rendered
-from authz_service.config.model import Issuer, Rule
+from authz_service.config.model import Issuer, RuleSettings
 from authz_service.config.rule_order import bypasses, requires_as_much
 from authz_service.core.attributes import Attributes
 from authz_service.core.patterns import covering
@@ -28,12 +28,14 @@ ISSUERS = [
 ADMIN = {"require": {"scopes": ["admin"]}}
 
 
-def rule(name: str, *paths: str, **parts: Any) -> Rule:
+def rule(name: str, *paths: str, **parts: Any) -> RuleSettings:
     match = {key: parts.pop(key) for key in ("hosts", "methods", "headers", "case_insensitive") if key in parts}
-    return Rule.model_validate({"name": name, "match": match | ({"paths": list(paths)} if paths else {})} | parts)
+    return RuleSettings.model_validate(
+        {"name": name, "match": match | ({"paths": list(paths)} if paths else {})} | parts
+    )
 
 
-def found(*rules: Rule) -> list[str]:
+def found(*rules: RuleSettings) -> list[str]:
     return [f"{rendered(problem.where)}: {problem.text}" for problem in bypasses(rules, ISSUERS)]
 
 
@@ -106,12 +108,12 @@ CASE, SLASH = "ignores case", "ignores a trailing slash"
             ],
             [],
         ),
-        ([Rule.model_validate({"name": "s", "policy": "p"} | ADMIN), rule("l", "/**")], []),
+        ([RuleSettings.model_validate({"name": "s", "policy": "p"} | ADMIN), rule("l", "/**")], []),
         ([rule("s", "/", **ADMIN), rule("l", "/{x}")], []),
     ],
 )
 def test_a_path_bypasses_a_rule_where_a_laxer_rule_decides_another_spelling(
-    rules: list[Rule], readers: list[str]
+    rules: list[RuleSettings], readers: list[str]
 ) -> None:
     strict = next(place for place, each in enumerate(rules) if each.name == "s")
     reported = [text for text in found(*rules) if text.startswith(f"rules[{strict}]")]
@@ -194,7 +196,7 @@ def _read_alike(path: tuple[str, ...]) -> list[tuple[str, ...]]:
 _PAIRS = [(path, other) for path in _PATHS for other in _read_alike(path)]
 
 
-def _is_written_out(path: tuple[str, ...], other: tuple[str, ...], strict: Rule, lax: Rule) -> bool:
+def _is_written_out(path: tuple[str, ...], other: tuple[str, ...], strict: RuleSettings, lax: RuleSettings) -> bool:
     """Whether the laxer rule has the other spelling literally, but for what the stricter one captures as well."""
     return all(
         any(_is_literal_beside(theirs, ours) for theirs in lax.match.path_patterns if theirs.matches(other))
@@ -214,7 +216,7 @@ def _is_literal_beside(pattern: PathPattern, other: PathPattern) -> bool:
 @settings(max_examples=300)
 @given(st.lists(_RULES, min_size=1, max_size=4))
 def test_every_rule_that_a_path_bypasses_is_reported(parts: list[dict[str, Any]]) -> None:
-    rules = [Rule.model_validate({"name": f"r{place}"} | part) for place, part in enumerate(parts)]
+    rules = [RuleSettings.model_validate({"name": f"r{place}"} | part) for place, part in enumerate(parts)]
     policy = Policy(rules, ISSUERS)
     chosen = {path: policy.choose(Attributes("GET", "a", "", {}), path) for path in {*_PATHS, *dict(_PAIRS).values()}}
     bypassed: set[int] = set()

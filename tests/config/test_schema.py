@@ -111,7 +111,7 @@ def test_only_what_has_null_as_its_default_can_be_null() -> None:
         for key, value in part["properties"].items()
         if accepts(value, None)
     }
-    assert nullable == {"Issuer.max_token_age", "Keys.ca_file", "Introspection.endpoint"}
+    assert nullable == {"Issuer.max_token_age", "Keys.ca_file", "IntrospectionSettings.endpoint"}
 
 
 def test_scopes_are_a_list_or_a_mapping() -> None:

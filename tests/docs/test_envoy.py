@@ -19,7 +19,7 @@ import yaml
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from transport.pki import TlsFiles
 
-from authz_service.config.model import Upstream
+from authz_service.config.model import UpstreamSettings
 from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from generate import CHART
 from support import h2c
@@ -266,4 +266,4 @@ async def test_envoy_itself_removes_what_authz_service_alone_may_say() -> None:
     """On a route that is not asked about nobody else does."""
     (early,) = manager_of(yaml.safe_load(MOST))["early_header_mutation_extensions"]
     others = set(yaml.safe_load((CHART / "values.yaml").read_text())["gateway"]["envoy"]["removeHeaders"])
-    assert {each["remove"] for each in early["typed_config"]["mutations"]} == set(Upstream().headers) | others
+    assert {each["remove"] for each in early["typed_config"]["mutations"]} == set(UpstreamSettings().headers) | others

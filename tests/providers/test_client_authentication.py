@@ -29,7 +29,7 @@ from support.trust import ISSUER, NOW
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from authz_service.config.model import Introspection
+    from authz_service.config.model import IntrospectionSettings
     from authz_service.providers.client_authentication import ClientAuthentication
 
 RSA_KEY = rsa.generate_private_key(65537, 2048)
@@ -66,7 +66,7 @@ class Timer:
         return self.now
 
 
-def settings_of(**introspection: Any) -> Introspection:
+def settings_of(**introspection: Any) -> IntrospectionSettings:
     settings = issuer_with(introspection).introspection
     assert settings is not None
     return settings

@@ -30,7 +30,7 @@ def claims(*, scopes: str = "", **members: Any) -> Claims:
     return Claims("a", "u", "app", frozenset({"api"}), frozenset(scopes.split()), scopes, members)
 
 
-def wanted(text: Any) -> model.Condition:
+def wanted(text: Any) -> model.ClaimCondition:
     """The condition as the configuration writes it."""
     require = model.Require.model_validate({"claims": {"x": text}})
     assert require.claims is not None

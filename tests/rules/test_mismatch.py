@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz_service.config.model import Issuer, Rule
+from authz_service.config.model import Issuer, RuleSettings
 from authz_service.core.attributes import Attributes
 from authz_service.rules import mismatch
 from authz_service.rules.policy import Policy
@@ -16,8 +16,8 @@ from authz_service.rules.policy import Policy
 ISSUERS = [Issuer.model_validate({"issuer": "https://a.example/", "name": "a", "audiences": ["api"]})]
 
 
-def rule(name: str = "r", **settings_: Any) -> Rule:
-    return Rule.model_validate({"name": name} | settings_)
+def rule(name: str = "r", **settings_: Any) -> RuleSettings:
+    return RuleSettings.model_validate({"name": name} | settings_)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz_service.config.model import Issuer
-from authz_service.config.model import Rule as RuleSettings
+from authz_service.config.model import Issuer, RuleSettings
 from authz_service.core.claims import Claims
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import DENIALS, Reason

@@ -8,7 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from authz_service.authorizer import Authorizer, Pending
-from authz_service.config.model import Issuer, Rule
+from authz_service.config.model import Issuer, RuleSettings
 from authz_service.core.attributes import Attributes
 from authz_service.core.bounded import Bounds
 from authz_service.core.claims import Claims, ValidatedToken
@@ -117,7 +117,9 @@ class Deciding(Trust):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.policy = Policy([Rule.model_validate(rule) for rule in rules], [each.settings for each in self.issuers])
+        self.policy = Policy(
+            [RuleSettings.model_validate(rule) for rule in rules], [each.settings for each in self.issuers]
+        )
         upstream = UpstreamHeaders(headers, forward_authorization=forward_authorization)
         self.authorizer = Authorizer(
             self.policy, self.validator, upstream, max_token_bytes=16_384, allow_preflight=allow_preflight

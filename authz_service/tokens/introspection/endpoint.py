@@ -15,7 +15,7 @@ from authz_service.single_flight import SharedTask
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from authz_service.config.model import Introspection, Issuer
+    from authz_service.config.model import IntrospectionSettings, Issuer
     from authz_service.providers.client import ProviderClient
 
 
@@ -23,7 +23,7 @@ class Endpoint:
     """The introspection endpoint of one issuer."""
 
     def __init__(
-        self, issuer: Issuer, settings: Introspection, client: ProviderClient, timer: Callable[[], float]
+        self, issuer: Issuer, settings: IntrospectionSettings, client: ProviderClient, timer: Callable[[], float]
     ) -> None:
         self._configured = settings.endpoint
         self._keys = issuer.keys

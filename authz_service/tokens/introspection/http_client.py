@@ -27,7 +27,7 @@ from authz_service.tokens.introspection.signed_response import MEDIA_TYPE, Signe
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from authz_service.config.model import Introspection, Issuer
+    from authz_service.config.model import IntrospectionSettings, Issuer
     from authz_service.keys.cache import KeyCache
     from authz_service.providers.client import Network
     from authz_service.providers.client_authentication import ClientAuthentication
@@ -47,7 +47,7 @@ class HttpIntrospectionClient:
     def __init__(
         self,
         issuer: Issuer,
-        settings: Introspection,
+        settings: IntrospectionSettings,
         authentication: ClientAuthentication,
         keys: KeyCache,
         *,

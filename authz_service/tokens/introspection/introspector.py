@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
 
-    from authz_service.config.model import Introspection, Issuer
+    from authz_service.config.model import IntrospectionSettings, Issuer
     from authz_service.core.bounded import Bounds
     from authz_service.core.claims import Claims
     from authz_service.telemetry.metrics import IntrospectionMetrics, Refused
@@ -69,7 +69,7 @@ class Introspector:
     def __init__(
         self,
         issuer: Issuer,
-        settings: Introspection,
+        settings: IntrospectionSettings,
         client: IntrospectionClient,
         *,
         metrics: IntrospectionMetrics,

@@ -20,7 +20,7 @@ from authz_service.tokens.jwt.claims import valid_until, validate_claims
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from authz_service.config.model import Introspection, Issuer
+    from authz_service.config.model import IntrospectionSettings, Issuer
     from authz_service.core.claims import Claims
 
 
@@ -56,7 +56,7 @@ IntrospectionResult = IntrospectionResponse | IntrospectionFailure
 
 
 def evaluate(
-    issuer: Issuer, settings: Introspection, body: Mapping[str, Any], verified: Claims | None, now: float
+    issuer: Issuer, settings: IntrospectionSettings, body: Mapping[str, Any], verified: Claims | None, now: float
 ) -> IntrospectionResponse:
     """Evaluate a response body. ``verified`` are the claims of a JWT whose signature was verified, None if opaque."""
     active = body.get("active") is True
@@ -82,7 +82,7 @@ def _without_nulls(issuer: Issuer, body: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 def _evaluate_opaque(
-    issuer: Issuer, settings: Introspection, body: Mapping[str, Any], now: float
+    issuer: Issuer, settings: IntrospectionSettings, body: Mapping[str, Any], now: float
 ) -> IntrospectionResponse:
     members = dict(body)
     if "iss" not in members:  # optional in a response, and the server is the issuer's
@@ -95,7 +95,7 @@ def _evaluate_opaque(
 
 
 def _evaluate_verified(
-    issuer: Issuer, settings: Introspection, body: Mapping[str, Any], verified: Claims, now: float
+    issuer: Issuer, settings: IntrospectionSettings, body: Mapping[str, Any], verified: Claims, now: float
 ) -> IntrospectionResponse:
     """The JWT's own claims apply. A response that contradicts them is about another token."""
     expected = {"iss": issuer.issuer, "sub": verified.subject, "client_id": verified.client_id}

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from authz_service.config.model import Introspection, Issuer
+from authz_service.config.model import IntrospectionSettings, Issuer
 from authz_service.core import strict_json
 from authz_service.tokens.introspection.response import IntrospectionResponse, evaluate
 from authz_service.tokens.jwt.claims import validate_claims
@@ -32,7 +32,7 @@ _MARKERS = {"nonce", "at_hash", "c_hash", "s_hash", "events"}
 
 
 @functools.cache
-def _issuer() -> tuple[Issuer, Introspection, Claims]:
+def _issuer() -> tuple[Issuer, IntrospectionSettings, Claims]:
     introspection = {
         "client_id": "api",
         "client_secret_file": "secret",
