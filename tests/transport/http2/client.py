@@ -200,3 +200,13 @@ def data(stream_id: int, payload: bytes, flags: int = frames.END_STREAM) -> byte
     return b"".join(
         frames.frame(frames.DATA, flags if n == last else 0, stream_id, chunk) for n, chunk in enumerate(chunks)
     )
+
+
+def field_block_frames(stream_id: int, block: bytes) -> bytes:
+    """HEADERS and CONTINUATION frames for a field block of any length."""
+    parts = [block[at : at + frames.MAX_FRAME_SIZE] for at in range(0, len(block), frames.MAX_FRAME_SIZE)]
+    last = len(parts) - 1
+    return b"".join(
+        frames.frame(frames.CONTINUATION if n else frames.HEADERS, frames.END_HEADERS * (n == last), stream_id, part)
+        for n, part in enumerate(parts)
+    )

@@ -1,4 +1,4 @@
-"""Our decoder of header blocks says what RFC 7541 says, and what ``hpack``'s says, on whatever comes."""
+"""HPACK: our decoder and ``hpack``'s give the same results, and our encoder's output is decoded by ``hpack``."""
 
 from __future__ import annotations
 
@@ -28,37 +28,39 @@ from transport.http2.client import GRPC, HEAD, dynamic_table
 Fields = list[tuple[bytes, bytes]]
 
 
-UNREAD = b"(not decoded)"
+UNDECODED = b"(not decoded)"
 
 
-def ours(decoder: Decoder, *parts: bytes) -> Fields | ErrorCode:
+def decode(decoder: Decoder, *fragments: bytes) -> Fields | ErrorCode:
     block = FieldBlock(decoder)
     try:
-        for part in parts:
-            block.feed(part)
+        for fragment in fragments:
+            block.feed(fragment)
         block.end()
-    except Http2ConnectionError as fault:
-        return fault.code
-    return [(field.name, UNREAD if field.value is None else field.value) for field in block.fields]
+    except Http2ConnectionError as error:
+        return error.code
+    return [(field.name, UNDECODED if field.value is None else field.value) for field in block.fields]
 
 
-def same(some: Fields | ErrorCode, others: Fields | ErrorCode) -> bool:
-    """Whether they are, but for what is long and is not read."""
-    if not isinstance(some, list) or not isinstance(others, list):
-        return some == others
-    unread = [n for n, (name, value) in enumerate(others) if name not in USED and len(value) > compression._SHORT]
-    read = [field if n not in unread or field[1] != UNREAD else others[n] for n, field in enumerate(some)]
-    return [name for name, _ in some] == [name for name, _ in others] and read == others
+def are_equal(actual: Fields | ErrorCode, expected: Fields | ErrorCode) -> bool:
+    """Whether they are equal, except that a long value of an unused field may not be decoded."""
+    if not isinstance(actual, list) or not isinstance(expected, list):
+        return actual == expected
+    undecoded = [n for n, (name, value) in enumerate(expected) if name not in USED and len(value) > compression._SHORT]
+    comparable = [
+        field if n not in undecoded or field[1] != UNDECODED else expected[n] for n, field in enumerate(actual)
+    ]
+    return [name for name, _ in actual] == [name for name, _ in expected] and comparable == expected
 
 
-def theirs(decoder: hpack.Decoder, block: bytes) -> Fields | ErrorCode:
+def decode_with_hpack(decoder: hpack.Decoder, block: bytes) -> Fields | ErrorCode:
     try:
         return [(bytes(name), bytes(value)) for name, value in decoder.decode(block, raw=True)]
     except hpack.HPACKError:
         return ErrorCode.COMPRESSION_ERROR
 
 
-# What the RFC gives as examples.
+# The examples of the RFC.
 
 GET = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"www.example.com")]
 SECURE = [(b":method", b"GET"), (b":scheme", b"https"), (b":path", b"/index.html"), GET[3]]
@@ -74,7 +76,7 @@ ANSWERS = [
 ]  # fmt: skip
 
 
-# With a table of 256 octets, as the appendix assumes.
+# The RFC uses a table of 256 octets here.
 C_6 = """
 3fe101 488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1bff6e919d29ad171863c78f0b97c8e9ae82ae43d3
 4883640effc1c0bf
@@ -97,18 +99,18 @@ C_4 = """
 )
 def test_the_examples_of_rfc_7541(blocks: str, expected: list[Fields], octets: int) -> None:
     decoder = Decoder()
-    assert [ours(decoder, bytes.fromhex(block)) for block in blocks.split("\n")[1:-1]] == expected
+    assert [decode(decoder, bytes.fromhex(block)) for block in blocks.split("\n")[1:-1]] == expected
     assert decoder._octets == octets
 
 
-# Whatever comes.
+# Arbitrary blocks.
 
 NUMBERS = st.one_of(st.integers(0, 70), st.integers(0, 300), st.sampled_from([4096, 4097, 1 << 31, 1 << 35]))
 STRINGS = st.one_of(st.binary(max_size=8), st.sampled_from([b"a", b"x" * 130, b"y" * 2000, b"z" * 4090]))
 
 
-def number(value: int, prefix: int, first: int, padding: int = 0) -> bytes:
-    """Section 5.1, with octets that say nothing at the end."""
+def encoded_integer(value: int, prefix: int, first: int, padding: int = 0) -> bytes:
+    """Section 5.1, with octets at the end that add nothing."""
     if value < prefix:
         return bytes((first | value,))
     octets, rest = [first | prefix], value - prefix
@@ -119,39 +121,39 @@ def number(value: int, prefix: int, first: int, padding: int = 0) -> bytes:
 
 
 @st.composite
-def strings(draw: st.DrawFn) -> bytes:
+def string_literals(draw: st.DrawFn) -> bytes:
     octets, first = draw(STRINGS), draw(st.sampled_from([0, 0, 0, 128]))
     if first and len(octets) > compression._SHORT:
-        octets = huffman_of(octets)  # of a long one nobody may look whether it is broken
+        octets = huffman_encoded(octets)  # a long invalid one may go undetected
     length = draw(st.sampled_from([len(octets)] * 9 + [len(octets) + 1]))
-    return number(length, 127, first) + octets
+    return encoded_integer(length, 127, first) + octets
 
 
-def huffman_of(string: bytes) -> bytes:
-    """It in Huffman's code."""
+def huffman_encoded(string: bytes) -> bytes:
+    """The Huffman code of a string."""
     octets: bytes = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(string)
     return octets
 
 
-def cut(drawn: st.DataObject, block: bytes) -> list[bytes]:
-    """It in parts, as frames bring it."""
-    places = sorted(drawn.draw(st.lists(st.integers(0, len(block)), max_size=4)))
+def fragments(data: st.DataObject, block: bytes) -> list[bytes]:
+    """The block in fragments, as frames carry it."""
+    places = sorted(data.draw(st.lists(st.integers(0, len(block)), max_size=4)))
     return [block[start:end] for start, end in zip([0, *places], [*places, len(block)], strict=True)]
 
 
 @st.composite
 def representations(draw: st.DrawFn) -> bytes:
-    """One of any kind, more often right than wrong."""
+    """One field representation of any kind, valid more often than not."""
     first, prefix = draw(st.sampled_from([(128, 127), (128, 127), (64, 63), (64, 63), (16, 15), (0, 15), (32, 31)]))
     index = draw(NUMBERS)
-    octets = number(index, prefix, first, draw(st.sampled_from([0, 0, 0, 0, 1, 3, 6])))
+    octets = encoded_integer(index, prefix, first, draw(st.sampled_from([0, 0, 0, 0, 1, 3, 6])))
     if first in {128, 32}:
         return octets
-    return octets + (b"" if index else draw(strings())) + draw(strings())
+    return octets + (b"" if index else draw(string_literals())) + draw(string_literals())
 
 
 @st.composite
-def encoded(draw: st.DrawFn) -> tuple[Fields, bool]:
+def field_lists(draw: st.DrawFn) -> tuple[Fields, bool]:
     names = st.sampled_from([b":method", b"traceparent", b"x-a", b"x-b", b"date"])
     return draw(st.lists(st.tuples(names, STRINGS), max_size=5)), draw(st.booleans())
 
@@ -159,18 +161,18 @@ def encoded(draw: st.DrawFn) -> tuple[Fields, bool]:
 @given(
     st.lists(
         st.one_of(
-            encoded(),
+            field_lists(),
             st.lists(representations(), max_size=6).map(b"".join),
             st.binary(max_size=40),
-            st.integers(0, 20),  # one that was sent before
-            st.sampled_from([0, 50, 1000, 4096]).map(float),  # a size of the table
+            st.integers(0, 20),  # repeats an earlier block
+            st.sampled_from([0, 50, 1000, 4096]).map(float),  # resizes the table
         ),
         max_size=25,
     ),
     st.data(),
 )
-def test_it_decodes_what_hpack_decodes_and_refuses_what_hpack_refuses(
-    steps: list[tuple[Fields, bool] | bytes | int | float], drawn: st.DataObject
+def test_blocks_are_decoded_or_rejected_as_by_hpack(
+    steps: list[tuple[Fields, bool] | bytes | int | float], data: st.DataObject
 ) -> None:
     encoder, decoder, reference = hpack.Encoder(), Decoder(), hpack.Decoder(max_header_list_size=1 << 30)
     sent: list[bytes] = []
@@ -187,9 +189,9 @@ def test_it_decodes_what_hpack_decodes_and_refuses_what_hpack_refuses(
                 sent.append(sent[step % len(sent)])
             case _:
                 continue
-        wanted = theirs(reference, sent[-1])
-        assert same(ours(decoder, *cut(drawn, sent[-1])), wanted)
-        if wanted == ErrorCode.COMPRESSION_ERROR:
+        expected = decode_with_hpack(reference, sent[-1])
+        assert are_equal(decode(decoder, *fragments(data, sent[-1])), expected)
+        if expected == ErrorCode.COMPRESSION_ERROR:
             return
         entries = [(field.name, field.value) for field in reversed(decoder._entries)]
         assert entries == dynamic_table(reference)
@@ -197,20 +199,20 @@ def test_it_decodes_what_hpack_decodes_and_refuses_what_hpack_refuses(
 
 
 @given(st.data())
-def test_a_block_that_is_cut_or_changed_says_what_hpack_reads(drawn: st.DataObject) -> None:
+def test_a_truncated_or_modified_block_is_decoded_as_by_hpack(data: st.DataObject) -> None:
     encoder, decoder, reference = hpack.Encoder(), Decoder(), hpack.Decoder()
     for traced in ("00-59a1e6629122d08928486cf912114a29-f38ca60e9f5b2871-00", "00-d7ce6f62-b12f8ea3bba74f72-01"):
         block = bytearray(encoder.encode([*HEAD, *GRPC, ("traceparent", traced), ("tracestate", "")]))
-        for _ in range(drawn.draw(st.integers(0, 2))):
-            block[drawn.draw(st.integers(0, len(block) - 1))] = drawn.draw(st.integers(0, 255))
-        shortened = bytes(block[: drawn.draw(st.sampled_from([len(block)] * 3 + [*range(len(block))]))])
-        wanted = theirs(reference, shortened)
-        assert ours(decoder, *cut(drawn, shortened)) == wanted
-        if wanted == ErrorCode.COMPRESSION_ERROR:
+        for _ in range(data.draw(st.integers(0, 2))):
+            block[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))
+        shortened = bytes(block[: data.draw(st.sampled_from([len(block)] * 3 + [*range(len(block))]))])
+        expected = decode_with_hpack(reference, shortened)
+        assert decode(decoder, *fragments(data, shortened)) == expected
+        if expected == ErrorCode.COMPRESSION_ERROR:
             return
 
 
-def test_what_a_tracing_envoy_sent_is_decoded_and_changes_the_table_with_each_call() -> None:
+def test_the_requests_of_a_tracing_envoy_each_change_the_table() -> None:
     octets = (Path(__file__).parents[2] / "vectors" / "http2" / "envoy_traced.bin").read_bytes()
     decoder, reference, at, changes = Decoder(), hpack.Decoder(), len(frames.PREFACE), [0]
     while at < len(octets):
@@ -218,60 +220,60 @@ def test_what_a_tracing_envoy_sent_is_decoded_and_changes_the_table_with_each_ca
         start, at = at + frames.HEADER_BYTES, at + frames.HEADER_BYTES + (high << 16 | low)
         if kind == frames.HEADERS:
             assert flags & frames.END_HEADERS
-            fields = ours(decoder, octets[start:at])
-            assert fields == theirs(reference, octets[start:at])
+            fields = decode(decoder, octets[start:at])
+            assert fields == decode_with_hpack(reference, octets[start:at])
             assert b"traceparent" in dict(fields if isinstance(fields, list) else [])
             changes.append(decoder.changes)
     assert len(set(changes)) == len(changes) == 7
 
 
-# Its limits.
+# Limits.
 
 
-def test_the_table_is_resized_at_the_beginning_of_a_block_and_not_within() -> None:
+def test_the_table_is_resized_only_at_the_beginning_of_a_block() -> None:
     """Section 4.2."""
     block = compression.encode((b"x-a", b"b"))
-    assert ours(Decoder(), b"\x20\x3f\x01" + block) == [(b"x-a", b"b")]
-    assert ours(Decoder(), block + b"\x20") == ErrorCode.COMPRESSION_ERROR
-    assert ours(Decoder(), number(4097, 31, 32) + block) == ErrorCode.COMPRESSION_ERROR
+    assert decode(Decoder(), b"\x20\x3f\x01" + block) == [(b"x-a", b"b")]
+    assert decode(Decoder(), block + b"\x20") == ErrorCode.COMPRESSION_ERROR
+    assert decode(Decoder(), encoded_integer(4097, 31, 32) + block) == ErrorCode.COMPRESSION_ERROR
 
 
-@pytest.mark.parametrize("kind", [0, 64], ids=["not added", "added"])
-def test_literals_that_come_again_are_one_field_and_so_many_are_remembered(kind: int) -> None:
+@pytest.mark.parametrize("kind", [0, 64], ids=["without indexing", "with indexing"])
+def test_repeated_literals_are_one_field_and_the_cache_is_limited(kind: int) -> None:
     decoder = Decoder()
     literal = bytes((kind,)) + b"\x03x-a\x01b"
     assert decoder.decode(literal).fields[0] is decoder.decode(literal).fields[0]
-    for some in range(200):
-        decoder.decode(compression.encode((b"x-%d" % some, b"b")))
+    for number in range(200):
+        decoder.decode(compression.encode((b"x-%d" % number, b"b")))
     decoder.decode(compression.encode((b"x-a", b"b" * 300)))
     assert 0 < len(decoder.literals) <= compression._MAX_LITERALS
     assert max(map(len, decoder.literals)) <= compression._SHORT
 
 
-def test_a_literal_that_refers_to_an_entry_is_read_by_what_that_is_now() -> None:
+def test_a_literal_with_an_indexed_name_is_not_cached() -> None:
     decoder = Decoder()
     again = b"\x0f\x2f\x01v"  # a value for the name of the newest entry
     decoder.decode(b"\x40\x03x-a\x01a")
-    assert ours(decoder, again) == [(b"x-a", b"v")]
+    assert decode(decoder, again) == [(b"x-a", b"v")]
     decoder.decode(b"\x40\x03x-b\x01b")
-    assert ours(decoder, again) == [(b"x-b", b"v")]
+    assert decode(decoder, again) == [(b"x-b", b"v")]
 
 
 @pytest.mark.parametrize(
     "block",
     [b"\x82" * 100_000, compression.encode((b"a", b"")) * 100_000, b"\x20" * 100_000],
-    ids=["of the table", "literals", "resizings"],
+    ids=["indexed", "literals", "size updates"],
 )
-def test_a_block_of_many_fields_is_refused_before_all_of_them_are_decoded(
+def test_a_block_with_too_many_fields_is_rejected_before_all_are_decoded(
     block: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = Mock(wraps=compression._integer)
-    monkeypatch.setattr(compression, "_integer", read)
-    assert ours(Decoder(), block) == ErrorCode.ENHANCE_YOUR_CALM
-    assert read.call_count <= 3 * (MAX_HEADER_LIST // OVERHEAD + MAX_EXCESS_FIELDS + 1)
+    integers = Mock(wraps=compression._integer)
+    monkeypatch.setattr(compression, "_integer", integers)
+    assert decode(Decoder(), block) == ErrorCode.ENHANCE_YOUR_CALM
+    assert integers.call_count <= 3 * (MAX_HEADER_LIST // OVERHEAD + MAX_EXCESS_FIELDS + 1)
 
 
-def test_a_list_that_is_too_long_is_known_for_it_and_does_to_the_table_what_it_says() -> None:
+def test_a_list_that_is_too_long_is_marked_and_still_changes_the_table() -> None:
     decoder, reference = Decoder(), hpack.Decoder(max_header_list_size=1 << 30)
     size = len(b"x-1") + 5000 + OVERHEAD
     fields = [(b"x-1", b"y" * 5000)] * (MAX_HEADER_LIST // size)
@@ -280,88 +282,104 @@ def test_a_list_that_is_too_long_is_known_for_it_and_does_to_the_table_what_it_s
     block = decoder.decode(more)
     assert block.too_long
     assert len(block.fields) == len(fields)
-    theirs(reference, more)
-    assert ours(decoder, b"\xbe") == theirs(reference, b"\xbe") == [(b"x-2", b"z")]
+    decode_with_hpack(reference, more)
+    assert decode(decoder, b"\xbe") == decode_with_hpack(reference, b"\xbe") == [(b"x-2", b"z")]
 
 
-# Huffman's code.
+# Huffman code.
 
 
 @given(st.binary(max_size=300))
-def test_what_is_encoded_is_decoded(string: bytes) -> None:
-    assert huffman.decode(huffman_of(string)) == string
+def test_huffman_code_is_decoded(string: bytes) -> None:
+    assert huffman.decode(huffman_encoded(string)) == string
 
 
 @given(st.binary(max_size=40))
-@example(b"\xff\xff\xff\xfc")  # the end of a string, amid it
+@example(b"\xff\xff\xff\xfc")  # the end-of-string symbol
 @example(b"\xff\xff\xff\xff")
 @example(b"\x1f\xff")  # a padding of more than seven bits
 @example(b"\x00\x00")
-def test_octets_are_huffmans_code_where_hpack_says_so_and_mean_the_same(octets: bytes) -> None:
+def test_huffman_code_is_valid_and_decoded_as_by_hpack(octets: bytes) -> None:
     try:
-        wanted = decode_huffman(octets)
+        expected = decode_huffman(octets)
     except hpack.HPACKDecodingError:
         with pytest.raises(ValueError, match="Huffman"):
             huffman.decode(octets)
     else:
-        assert huffman.decode(octets) == wanted
+        assert huffman.decode(octets) == expected
 
 
-def literal(name: bytes, string: bytes, *, added: bool) -> bytes:
-    """A field whose value is these octets as Huffman's code."""
-    return bytes((64 * added, len(name))) + name + number(len(string), 127, 128) + string
+def literal(name: bytes, string: bytes, *, indexed: bool) -> bytes:
+    """A literal field whose value is these octets, flagged as Huffman code."""
+    return bytes((64 * indexed, len(name))) + name + encoded_integer(len(string), 127, 128) + string
 
 
-BROKEN = b"\0" * 1001  # padded by zeros
+INVALID = b"\0" * 1001  # the padding is zeros
 
 
 @pytest.mark.parametrize(
     ("block", "expected"),
     [
-        (literal(b"tracestate", BROKEN, added=False), [(b"tracestate", UNREAD)]),
-        (literal(b"tracestate", BROKEN, added=True), ErrorCode.COMPRESSION_ERROR),
-        (literal(b"tracestate", b"\0" * 11, added=False), ErrorCode.COMPRESSION_ERROR),
-        (literal(b":path", BROKEN, added=False), ErrorCode.COMPRESSION_ERROR),
-        (literal(b":path", b"\0" * 20_001, added=False), [(b":path", UNREAD)]),
+        (literal(b"tracestate", INVALID, indexed=False), [(b"tracestate", UNDECODED)]),
+        (literal(b"tracestate", INVALID, indexed=True), ErrorCode.COMPRESSION_ERROR),
+        (literal(b"tracestate", b"\0" * 11, indexed=False), ErrorCode.COMPRESSION_ERROR),
+        (literal(b":path", INVALID, indexed=False), ErrorCode.COMPRESSION_ERROR),
+        (literal(b":path", b"\0" * 20_001, indexed=False), [(b":path", UNDECODED)]),
     ],
-    ids=["long", "added", "short", "read", "read, and too long for that"],
+    ids=["long", "indexed", "short", "used", "used, but too long"],
 )
-def test_broken_code_is_found_where_the_string_is_decoded(block: bytes, expected: Fields | ErrorCode) -> None:
-    assert ours(Decoder(), block) == expected
+def test_invalid_huffman_code_is_detected_if_the_string_is_decoded(block: bytes, expected: Fields | ErrorCode) -> None:
+    assert decode(Decoder(), block) == expected
 
 
 @pytest.mark.parametrize("step", [1, 100, 16_384, 100_000])
-@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize("indexed", [False, True])
 @pytest.mark.parametrize("size", [100, 1000, MAX_STRING, MAX_STRING + 1, 90_000])
-def test_of_a_string_nothing_is_kept_that_is_too_long_for_the_table(step: int, size: int, *, added: bool) -> None:
+def test_a_string_that_is_too_long_for_the_table_is_not_buffered(step: int, size: int, *, indexed: bool) -> None:
     decoder, reference = Decoder(), hpack.Decoder(max_header_list_size=1 << 30)
-    string = huffman_of(b"\n" * (size * 8 // 30))  # which has the longest of codes
-    first, last = literal(b"x-before", huffman_of(b"a"), added=True), b"\x40\x07x-after\x01b"
-    octets = first + literal(b"tracestate", string, added=added) + last
+    string = huffman_encoded(b"\n" * (size * 8 // 30))  # which has the longest code
+    first, last = literal(b"x-before", huffman_encoded(b"a"), indexed=True), b"\x40\x07x-after\x01b"
+    octets = first + literal(b"tracestate", string, indexed=indexed) + last
     block = FieldBlock(decoder)
     for at in range(0, len(octets), step):
         block.feed(octets[at : at + step])
         assert len(block._tail) <= MAX_STRING + 30
     block.end()
     assert [field.name for field in block.fields] == [b"x-before", b"tracestate", b"x-after"]
-    theirs(reference, octets)
+    decode_with_hpack(reference, octets)
     assert [(each.name, each.value) for each in reversed(decoder._entries)] == list(
         reference.header_table.dynamic_entries
     )
 
 
-def test_of_one_block_no_more_is_decoded_than_a_list_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = Mock(wraps=huffman.decode)
-    monkeypatch.setattr(huffman, "decode", decode)
-    string = huffman_of(b"a" * 8000)
-    assert ours(Decoder(), literal(b"a", string, added=True) * 100) == ErrorCode.ENHANCE_YOUR_CALM
-    assert 0 < sum(len(call.args[0]) for call in decode.call_args_list) <= MAX_HEADER_LIST
-    decode.reset_mock()
-    short = [huffman_of(b"%d" % number + b"a" * 200) for number in range(1000)]
-    assert ours(Decoder(), *(literal(b"a", each, added=False) for each in short)) != ErrorCode.ENHANCE_YOUR_CALM
-    assert 0 < sum(len(call.args[0]) for call in decode.call_args_list) <= MAX_HEADER_LIST
+def test_the_huffman_code_decoded_for_one_block_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    huffman_decode = Mock(wraps=huffman.decode)
+    monkeypatch.setattr(huffman, "decode", huffman_decode)
+    string = huffman_encoded(b"a" * 8000)
+    assert decode(Decoder(), literal(b"a", string, indexed=True) * 100) == ErrorCode.ENHANCE_YOUR_CALM
+    assert 0 < sum(len(call.args[0]) for call in huffman_decode.call_args_list) <= MAX_HEADER_LIST
+    huffman_decode.reset_mock()
+    short = [huffman_encoded(b"%d" % encoded_integer + b"a" * 200) for encoded_integer in range(1000)]
+    assert decode(Decoder(), *(literal(b"a", each, indexed=False) for each in short)) != ErrorCode.ENHANCE_YOUR_CALM
+    assert 0 < sum(len(call.args[0]) for call in huffman_decode.call_args_list) <= MAX_HEADER_LIST
 
 
-def test_a_name_without_end_is_refused() -> None:
-    name = b"\x00" + number(MAX_STRING + 1, 127, 0) + b"a" * 100
-    assert ours(Decoder(), name) == ErrorCode.ENHANCE_YOUR_CALM
+def test_a_name_that_is_too_long_is_rejected() -> None:
+    name = b"\x00" + encoded_integer(MAX_STRING + 1, 127, 0) + b"a" * 100
+    assert decode(Decoder(), name) == ErrorCode.ENHANCE_YOUR_CALM
+
+
+# Encoding.
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=300), st.binary(max_size=20_000)), max_size=5))
+def test_encoded_fields_are_decoded_by_hpack_and_leave_its_table_alone(fields: list[tuple[bytes, bytes]]) -> None:
+    decoder = hpack.Decoder(max_header_list_size=1 << 20)
+    assert [tuple(each) for each in decoder.decode(compression.encode(*fields), raw=True)] == fields
+    assert dynamic_table(decoder) == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 128, 253, 254, 255, 16_509, 16_510, 16_511])
+def test_encoded_strings_of_every_length_are_decoded_by_hpack(size: int) -> None:
+    (field,) = hpack.Decoder().decode(compression.encode((b"a", b"x" * size)), raw=True)
+    assert field == (b"a", b"x" * size)

@@ -1,4 +1,4 @@
-"""Every call is answered by one message and gRPC's status OK, whatever its header fields and its message are."""
+"""Every request is answered with one message and the gRPC status OK, whatever its fields and its body are."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ BODIES = st.one_of(
 )
 
 
-def answer_to(headers: Fields, body: bytes, trailers: Fields | None, *, huffman: bool, step: int) -> bytes:
-    """The one message that answers such a call; it fails if that is not all that comes of it."""
+def response_to(headers: Fields, body: bytes, trailers: Fields | None, *, huffman: bool, step: int) -> bytes:
+    """The message that answers a request. It fails unless that is the only effect of the request."""
     client = Client(EchoService(denied=(CHECK, ""), max_message_bytes=30_000))
     block = client.encoder.encode(headers, huffman=huffman)
     parts = [block[at : at + frames.MAX_FRAME_SIZE] for at in range(0, len(block), frames.MAX_FRAME_SIZE)]
@@ -47,42 +47,44 @@ def answer_to(headers: Fields, body: bytes, trailers: Fields | None, *, huffman:
     stream = b"".join(octets)
     for at in range(0, len(stream), step):
         client.send(stream[at : at + step])
-    answer = client.responses[1]
-    assert (answer.status, answer.ended, len(answer.messages)) == ("0", True, 1)
+    message = client.responses[1]
+    assert (message.status, message.ended, len(message.messages)) == ("0", True, 1)
     client.next_stream = 3
-    assert client.call(b"next").messages == [b"next"]  # the connection goes on, its table is what it should be
+    assert client.call(b"next").messages == [b"next"]  # the connection stays open and its dynamic table is right
     assert client.share.used == 0
-    return answer.messages[0]
+    return message.messages[0]
 
 
 @given(FIELDS, st.integers(0, 20), BODIES, st.one_of(st.none(), st.just([(b"x-end", b" ")])), st.booleans())
-@example([(b"tracestate", b" ")], 0, framed(b"m"), None, True)  # noqa: FBT003 - whether by Huffman's code
+@example([(b"tracestate", b" ")], 0, framed(b"m"), None, True)  # noqa: FBT003 - whether strings are Huffman code
 @example([(b"tracestate", b"z" * 60_000)] * 3, 20, framed(b"m"), None, True)  # noqa: FBT003
 @example([(b":path", b"z" * 60_000)], 0, framed(b"m"), None, False)  # noqa: FBT003
-def test_whatever_is_added_to_a_call_it_is_answered(
+def test_a_request_is_answered_whatever_fields_are_added(
     more: Fields,
     place: int,
     body: bytes,
     trailers: Fields | None,
-    huffman: bool,  # noqa: FBT001 - hypothesis gives it
+    huffman: bool,  # noqa: FBT001 - hypothesis passes it
 ) -> None:
     headers = [*WELL_FORMED[:place], *more, *WELL_FORMED[place:]]
-    answer = answer_to(headers, body, trailers, huffman=huffman, step=50_000)
+    message = response_to(headers, body, trailers, huffman=huffman, step=50_000)
     served = body[5:] if body[:1] == b"\0" and len(body) >= 5 else None
-    assert answer in {DENIED, served}
+    assert message in {DENIED, served}
 
 
 @given(st.lists(st.sampled_from(WELL_FORMED), max_size=8), BODIES, st.sampled_from([1, 7, 1000]))
-def test_whatever_is_missing_repeated_or_out_of_order_it_is_answered(headers: Fields, body: bytes, step: int) -> None:
+def test_a_request_is_answered_whatever_fields_are_missing_repeated_or_out_of_order(
+    headers: Fields, body: bytes, step: int
+) -> None:
     if not headers:
         headers = WELL_FORMED
-    answer = answer_to(headers, body, None, huffman=True, step=step)
+    message = response_to(headers, body, None, huffman=True, step=step)
     pseudo = [name for name, _ in headers if name.startswith(b":")]
     if len(set(pseudo)) < len(pseudo) or not {b":method", b":path", b":scheme"} <= set(pseudo):
-        assert answer == DENIED
+        assert message == DENIED
 
 
 @given(FIELDS.filter(lambda fields: not any(name.startswith(b":") or name == b"content-length" for name, _ in fields)))
-def test_fields_that_are_not_read_change_nothing(more: Fields) -> None:
+def test_unused_fields_change_nothing(more: Fields) -> None:
     short = [(name, value) for name, value in more if len(value) <= 5000]
-    assert answer_to([*WELL_FORMED, *short], framed(b"m"), None, huffman=True, step=50_000) == b"m"
+    assert response_to([*WELL_FORMED, *short], framed(b"m"), None, huffman=True, step=50_000) == b"m"

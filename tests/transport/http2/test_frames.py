@@ -10,7 +10,7 @@ from authz_service.transport.http2 import frames
 from authz_service.transport.http2.frames import ErrorCode, Http2ConnectionError
 
 
-def test_frames_are_laid_out_as_the_rfc_draws_them() -> None:
+def test_frames_have_the_layout_of_the_rfc() -> None:
     """Sections 4.1, 6.4, 6.5, 6.8 and 6.9 of RFC 9113."""
     assert frames.frame(0x6, 0x1, 0, b"12345678").hex() == "000008060100000000" + b"12345678".hex()
     assert frames.rst_stream(5, ErrorCode.CANCEL).hex() == "00000403000000000500000008"
@@ -25,13 +25,13 @@ def test_a_length_has_three_octets(size: int) -> None:
 
 
 @given(st.binary(max_size=300), st.integers(0, 255))
-def test_padding_is_taken_away_and_nothing_else(payload: bytes, padding: int) -> None:
+def test_padding_is_removed_and_nothing_else(payload: bytes, padding: int) -> None:
     assert frames.without_padding(bytes((padding,)) + payload + bytes(padding), frames.PADDED) == payload
     assert frames.without_padding(payload, 0) == payload
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x01", b"\x05abcd", b"\xff" * 255])
-def test_padding_as_long_as_the_frame_is_an_error(payload: bytes) -> None:
+def test_padding_as_long_as_the_frame_is_a_connection_error(payload: bytes) -> None:
     with pytest.raises(Http2ConnectionError) as fault:
         frames.without_padding(payload, frames.PADDED)
     assert fault.value.code == ErrorCode.PROTOCOL_ERROR

@@ -1,41 +1,37 @@
-"""A peer that asks for work without end ends its own connection, with the right code, after a bounded amount of it."""
+"""A peer that causes endless work closes its own connection, with the right code, after a limited amount of it."""
 
 from __future__ import annotations
-
-import tracemalloc
 
 import pytest
 
 from authz_service.transport.http2 import compression, frames, limits
 from authz_service.transport.http2.connection import CloseReason
 from authz_service.transport.http2.frames import ErrorCode
-from authz_service.transport.http2.memory import GUARANTEED, SHARED, Memory
-from authz_service.transport.http2.service import OUT_OF_MEMORY
-from transport.http2.client import CHECK, DENIED, HEAD, Client, EchoService, data, framed
+from transport.http2.client import CHECK, DENIED, HEAD, Client, EchoService, data, field_block_frames, framed
 
 PING = frames.frame(frames.PING, 0, 0, b"12345678")
 
 
-def test_calls_that_are_taken_back_at_once_are_nobodys_fault_and_leave_nothing_behind() -> None:
-    """CVE-2023-44487: no limit on streams in flight holds for them. But one costs what a call costs, and no more.
+def test_cancelled_requests_never_close_the_connection_and_leave_nothing_behind() -> None:
+    """CVE-2023-44487 (rapid reset). No limit on open streams applies to them, but each costs no more than a request.
 
-    Every client of a proxy may go away as often as it likes, and takes a call back each time.
+    Any client of a proxy may disconnect at any time, and the proxy cancels a request each time.
     """
     client = Client(EchoService(manual=True))
-    told: list[int] = []
+    cancelled: list[int] = []
     for number in range(20 * limits.MAX_RESETS):
-        stream = client.next_stream
+        stream_id = client.next_stream
         client.send(client.request())
-        client.service.streams.pop().on_cancel = lambda number=number: told.append(number)
-        client.send(frames.rst_stream(stream, ErrorCode.CANCEL))
+        client.service.streams.pop().on_cancel = lambda number=number: cancelled.append(number)
+        client.send(frames.rst_stream(stream_id, ErrorCode.CANCEL))
     assert not client.connection.closed
-    assert told == list(range(20 * limits.MAX_RESETS))
+    assert cancelled == list(range(20 * limits.MAX_RESETS))
     assert not client.connection._streams.open
     assert client.share.used == client.memory.used == 0
 
 
-def test_streams_that_are_broken_again_and_again_end_the_connection() -> None:
-    """CVE-2025-8671: what is against the protocol makes us reset the stream. No client can make a proxy do it."""
+def test_too_many_stream_errors_close_the_connection() -> None:
+    """CVE-2025-8671: they make us reset streams. No client can make a proxy cause them."""
     client = Client(EchoService(manual=True, denied=(CHECK,)))
     for _ in range(2 * limits.MAX_RESETS):
         if client.connection.closed:
@@ -49,27 +45,27 @@ ODD = [("tracestate", " "), ("tracestate", "a=b "), ("X-A", "b"), ("connection",
 
 
 @pytest.mark.parametrize("field", ODD)
-def test_no_number_of_calls_with_odd_fields_ends_the_connection(field: tuple[str, str]) -> None:
+def test_no_number_of_requests_with_odd_fields_closes_the_connection(field: tuple[str, str]) -> None:
     client = Client(EchoService(denied=(CHECK,)))
     client.send(frames.window_update(0, 1 << 20))
     for _ in range(12_000):
         client.send(client.request(b"m", field))
     assert not client.connection.closed
-    assert all(answer.status == "0" for stream, answer in client.responses.items() if stream)
+    assert all(answer.status == "0" for stream_id, answer in client.responses.items() if stream_id)
 
 
-def test_a_proxy_whose_clients_go_away_now_and_then_is_no_attacker() -> None:
+def test_cancellations_among_answered_requests_do_not_close_the_connection() -> None:
     client = Client(EchoService(manual=True))
     for _ in range(5 * limits.MAX_RESETS):
-        stream = client.next_stream
+        stream_id = client.next_stream
         client.send(client.request(), client.request())
         client.service.streams.pop().answer(b"a")
-        client.send(frames.rst_stream(stream, ErrorCode.CANCEL))
+        client.send(frames.rst_stream(stream_id, ErrorCode.CANCEL))
     assert not client.connection.closed
 
 
-def test_a_header_block_without_end_ends_the_connection() -> None:
-    """CVE-2024-27316: CONTINUATION after CONTINUATION."""
+def test_an_endless_field_block_closes_the_connection() -> None:
+    """CVE-2024-27316: one CONTINUATION after another."""
     client = Client()
     client.send(client.headers(1, b"", 0))
     sent = 0
@@ -80,15 +76,15 @@ def test_a_header_block_without_end_ends_the_connection() -> None:
     assert sent <= limits.MAX_FIELD_BLOCK + frames.MAX_FRAME_SIZE
 
 
-def test_a_header_block_in_empty_parts_without_end_ends_the_connection() -> None:
+def test_endless_empty_continuation_frames_close_the_connection() -> None:
     client = Client()
     client.send(client.headers(1, b"", 0))
     client.send(*[frames.frame(frames.CONTINUATION, 0, 1)] * (limits.MAX_CONTINUATIONS + 1))
     assert client.error_code == ErrorCode.ENHANCE_YOUR_CALM
 
 
-def test_a_small_block_that_stands_for_a_large_list_is_denied() -> None:
-    """The HPACK bomb: one long entry in the table, and thousands of references to it."""
+def test_a_small_field_block_that_expands_to_a_long_list_is_denied() -> None:
+    """The HPACK bomb: one long entry in the dynamic table, and thousands of references to it."""
     client = Client(EchoService(denied=("",)))
     value = "x" * 3900
     client.send(client.request(b"m", ("bomb", value)))
@@ -102,29 +98,19 @@ def test_a_small_block_that_stands_for_a_large_list_is_denied() -> None:
     assert client.error_code == ErrorCode.ENHANCE_YOUR_CALM
 
 
-@pytest.mark.parametrize("field", [b"\x82", compression.encode((b"a", b""))], ids=["of the table", "literal"])
-def test_a_header_list_of_many_fields_ends_the_connection(field: bytes) -> None:
-    """``hpack``'s decoder takes minutes for 4 MB of literals."""
+@pytest.mark.parametrize("field", [b"\x82", compression.encode((b"a", b""))], ids=["indexed", "literal"])
+def test_a_header_list_with_too_many_fields_closes_the_connection(field: bytes) -> None:
+    """``hpack``'s own decoder takes minutes for 4 MB of literals."""
     client = Client()
-    client.send(in_frames(1, client.block() + field * 100_000))
+    client.send(field_block_frames(1, client.block() + field * 100_000))
     assert client.error_code == ErrorCode.ENHANCE_YOUR_CALM
 
 
-def in_frames(stream: int, block: bytes) -> bytes:
-    """A header block as it is cut into frames."""
-    parts = [block[at : at + frames.MAX_FRAME_SIZE] for at in range(0, len(block), frames.MAX_FRAME_SIZE)]
-    last = len(parts) - 1
-    return b"".join(
-        frames.frame(frames.CONTINUATION if n else frames.HEADERS, frames.END_HEADERS * (n == last), stream, part)
-        for n, part in enumerate(parts)
-    )
-
-
-def test_of_a_header_block_that_is_as_long_as_can_be_little_is_kept_and_nothing_decoded() -> None:
+def test_the_longest_field_block_is_neither_buffered_nor_decoded() -> None:
     client = Client(EchoService(denied=(CHECK,)))
     size = 15_700_000
     length = b"\xff" + bytes((size - 127) >> shift & 127 | 128 for shift in (0, 7, 14)) + bytes(((size - 127) >> 21,))
-    sent = in_frames(1, client.block() + b"\x00\x0atracestate" + length + b"\x8c" * size)
+    sent = field_block_frames(1, client.block() + b"\x00\x0atracestate" + length + b"\x8c" * size)
     for at in range(0, len(sent), 32 << 10):
         client.send(sent[at : at + (32 << 10)])
         assert client.share.used <= limits.FIELD_BLOCK_OCTETS
@@ -136,10 +122,10 @@ def test_of_a_header_block_that_is_as_long_as_can_be_little_is_kept_and_nothing_
     assert client.call(b"next").messages == [b"next"]
 
 
-def test_a_number_in_a_header_block_that_goes_on_and_on_ends_the_connection() -> None:
-    """CVE-2026-59980 of hpack before 4.2: such a number was read in a time that grows with its length squared."""
+def test_an_overlong_integer_in_a_field_block_closes_the_connection() -> None:
+    """CVE-2026-59980 of hpack before 4.2: the time to decode it was quadratic in its length."""
     client = Client()
-    length = b"\x7f" + b"\x80" * 20 + b"\0"  # 127, in the longest of words
+    length = b"\x7f" + b"\x80" * 20 + b"\0"  # 127 with many octets that add nothing
     client.send(client.headers(1, client.block() + b"\0" + length + b"a" * 127 + b"\x01b"))
     assert client.error_code == ErrorCode.COMPRESSION_ERROR
 
@@ -147,21 +133,21 @@ def test_a_number_in_a_header_block_that_goes_on_and_on_ends_the_connection() ->
 FLOODS = {
     "PING": PING,
     "SETTINGS": frames.settings({}),
-    "SETTINGS that change something": frames.settings({4: 65_535}),
+    "SETTINGS with a change": frames.settings({4: 65_535}),
     "acknowledgements": frames.frame(frames.SETTINGS, 1, 0),
     "PRIORITY": frames.frame(frames.PRIORITY, 0, 3, b"\0\0\0\x01\x10"),
     "WINDOW_UPDATE": frames.window_update(0, 1),
     "GOAWAY": frames.goaway(0, ErrorCode.NO_ERROR),
     "unknown frames": frames.frame(0x77, 0, 0, b""),
-    "RST_STREAM of streams that have ended": frames.rst_stream(1, ErrorCode.CANCEL),
+    "RST_STREAM on a closed stream": frames.rst_stream(1, ErrorCode.CANCEL),
     "empty DATA": frames.frame(frames.DATA, 0, 3),
-    "DATA of nothing but padding": frames.frame(frames.DATA, frames.PADDED, 3, b"\x05\0\0\0\0\0"),
+    "DATA with padding only": frames.frame(frames.DATA, frames.PADDED, 3, b"\x05\0\0\0\0\0"),
     "trailers": frames.frame(frames.HEADERS, 4, 1, b""),
 }
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-def test_frames_without_end_that_are_no_calls_end_the_connection(flood: str) -> None:
+def test_a_flood_of_frames_that_carry_no_request_closes_the_connection(flood: str) -> None:
     client = Client(settings={})
     client.send(client.request(), client.headers(3))
     many = limits.MAX_FRAMES + 3 * limits.FRAMES_PER_REQUEST
@@ -171,7 +157,7 @@ def test_frames_without_end_that_are_no_calls_end_the_connection(flood: str) -> 
 
 
 @pytest.mark.parametrize("frame", [PING, frames.window_update(0, 1), frames.settings({})])
-def test_the_same_frames_spread_over_time_or_among_calls_are_taken(frame: bytes) -> None:
+def test_the_same_frames_spread_over_time_or_among_requests_are_accepted(frame: bytes) -> None:
     client = Client()
     for _ in range(3):
         client.send(*[frame] * (limits.MAX_FRAMES - 10))
@@ -181,7 +167,7 @@ def test_the_same_frames_spread_over_time_or_among_calls_are_taken(frame: bytes)
     assert not client.connection.closed
 
 
-def test_a_message_in_crumbs_ends_the_connection() -> None:
+def test_a_message_in_tiny_frames_closes_the_connection() -> None:
     client = Client()
     client.send(client.headers(1))
     for _ in range(limits.MAX_FRAMES + limits.FRAMES_PER_REQUEST + 1):
@@ -189,17 +175,17 @@ def test_a_message_in_crumbs_ends_the_connection() -> None:
     assert client.error_code == ErrorCode.ENHANCE_YOUR_CALM
 
 
-def test_a_window_of_nothing_holds_back_no_more_than_the_streams_that_are_allowed() -> None:
+def test_a_window_of_0_blocks_no_more_responses_than_streams_are_allowed() -> None:
     client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 0})
     for _ in range(limits.MAX_CONCURRENT_STREAMS + 5):
         client.send(client.request(b"x" * 100))
-    held = sum(len(call.send_buffer) for call in client.connection._streams.open.values())
+    held = sum(len(stream.send_buffer) for stream in client.connection._streams.open.values())
     assert held == limits.MAX_CONCURRENT_STREAMS * 105
     client.send(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 1000}), frames.window_update(0, 1 << 20))
     assert not client.connection._streams.open
 
 
-def test_windows_that_open_one_octet_at_a_time_end_the_connection() -> None:
+def test_windows_that_widen_by_one_octet_at_a_time_close_the_connection() -> None:
     client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 0})
     client.send(client.request(b"x" * 60_000))
     while not client.connection.closed:
@@ -208,30 +194,30 @@ def test_windows_that_open_one_octet_at_a_time_end_the_connection() -> None:
     assert len(client.responses[1].data) <= limits.MAX_FRAMES + 2 * limits.FRAMES_PER_REQUEST
 
 
-HELD = 500  # answers that wait for a window
+BLOCKED = 500  # responses that wait for a window
 
-LOOKS = {
+VISITS = {
     "WINDOW_UPDATE": [frames.window_update(0, 1)],
     "SETTINGS": [frames.settings({4: size}) for size in (0, 1, 0)],
 }
 
 
-@pytest.mark.parametrize("looks", LOOKS)
-def test_frames_that_make_us_look_at_every_held_answer_count_as_many(looks: str) -> None:
-    """Two thousand frames that each look at a thousand calls would take half of every second."""
+@pytest.mark.parametrize("kind", VISITS)
+def test_frames_that_visit_every_blocked_response_count_as_many(kind: str) -> None:
+    """Two thousand frames that each visit a thousand streams would take half of every second."""
     client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 0})
-    client.send(*[client.request(b"x" * 5000) for _ in range(HELD)])
+    client.send(*[client.request(b"x" * 5000) for _ in range(BLOCKED)])
     client.connection.tick()
     sent = 0
     while not client.connection.closed:
-        client.send(LOOKS[looks][sent % len(LOOKS[looks])])
+        client.send(VISITS[kind][sent % len(VISITS[kind])])
         sent += 1
     assert client.error_code == ErrorCode.ENHANCE_YOUR_CALM
     assert sent < limits.MAX_FRAMES // 3
 
 
-def test_of_many_windows_in_one_frame_of_settings_the_last_one_is_applied_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frame holds 2,730 of them, and each would change every call."""
+def test_only_the_last_window_of_one_settings_frame_is_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame can contain 2,730 settings, and each would change every stream."""
     client = Client()
     applied: list[int] = []
     monkeypatch.setattr(client.connection._writer, "resize_windows", applied.append)
@@ -239,14 +225,14 @@ def test_of_many_windows_in_one_frame_of_settings_the_last_one_is_applied_once(m
     assert applied == [5]
 
 
-def test_windows_that_settings_make_too_large_end_the_connection() -> None:
+def test_settings_that_make_a_window_too_large_close_the_connection() -> None:
     client = Client(EchoService(manual=True))
     client.send(client.request(), frames.window_update(1, (1 << 31) - 1 - 65_535))
     client.send(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 65_536}))
     assert client.error_code == ErrorCode.FLOW_CONTROL_ERROR
 
 
-def test_windows_below_nothing_are_waited_out() -> None:
+def test_a_negative_window_blocks_until_it_is_positive() -> None:
     client = Client(EchoService(manual=True))
     client.send(client.request(), frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 0}))
     client.send(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 1000}))
@@ -254,8 +240,8 @@ def test_windows_below_nothing_are_waited_out() -> None:
     assert client.responses[1].messages == [b"a"]
 
 
-def test_a_table_that_is_resized_and_evicted_never_gives_another_requests_head() -> None:
-    """What is remembered of header blocks holds as long as the table does, and no longer."""
+def test_cached_headers_follow_a_table_that_is_resized_and_evicted() -> None:
+    """A cached result is valid only until the table changes."""
     client = Client()
     paths = [f"/{number}/{'x' * 200}" for number in range(60)]
     for turn in range(3):
@@ -266,7 +252,7 @@ def test_a_table_that_is_resized_and_evicted_never_gives_another_requests_head()
             assert client.service.streams[-1].headers.path == path.encode()
 
 
-def test_who_asks_again_and_again_without_reading_is_answered_no_more() -> None:
+def test_a_streaming_request_is_not_served_while_its_responses_are_blocked() -> None:
     client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 0})
     client.service.manual, client.service.max_message_bytes = True, 1000
     client.service.streaming_paths = frozenset({CHECK.encode()})
@@ -282,25 +268,27 @@ def test_who_asks_again_and_again_without_reading_is_answered_no_more() -> None:
     assert client.connection._streams.open[1].end_frame
 
 
-# Turns.
+# Turns of the event loop.
 
 
-def test_after_so_many_calls_others_have_their_turn_and_all_are_answered() -> None:
+def test_after_enough_requests_the_connection_pauses_and_all_are_answered() -> None:
     client = Client()
     client.send(frames.window_update(0, 1 << 20), *[client.request(b"%d" % number) for number in range(1000)])
     assert 5 < client.pauses < 20
-    assert [client.responses[stream].messages[0] for stream in range(1, 2000, 2)] == [b"%d" % n for n in range(1000)]
+    assert [client.responses[stream_id].messages[0] for stream_id in range(1, 2000, 2)] == [
+        b"%d" % n for n in range(1000)
+    ]
 
 
-def test_a_long_header_block_is_taken_in_several_turns() -> None:
+def test_a_long_field_block_is_decoded_in_several_turns() -> None:
     client = Client(EchoService(denied=(CHECK,)))
     long = compression.encode((b"tracestate", b"x" * 500_000))
-    client.send(in_frames(1, client.block() + long), data(1, framed(b"m")))
+    client.send(field_block_frames(1, client.block() + long), data(1, framed(b"m")))
     assert client.pauses >= 10
     assert client.responses[1].messages == [DENIED]
 
 
-def test_what_comes_while_others_have_their_turn_waits() -> None:
+def test_octets_received_during_a_pause_are_handled_afterwards() -> None:
     client = Client()
     client.connection.pause()
     client.connection.receive(client.request(b"a"))
@@ -315,130 +303,8 @@ def test_what_comes_while_others_have_their_turn_waits() -> None:
     assert client.service.served == [b"a", b"b"]
 
 
-# What is kept.
-
-
-PART = framed(b"x" * 1_000_000)[:-1]
-
-
-def half_sent(octets: int, memory: Memory | None = None) -> Client:
-    """Requests of so much that are not ended."""
-    client = Client(EchoService(manual=True, denied=(CHECK,)), memory=memory)
-    for _ in range(octets // len(PART)):
-        client.send(client.headers(client.next_stream), data(client.next_stream - 2, PART, 0))
-    return client
-
-
-def test_of_requests_that_do_not_end_a_bounded_part_is_kept_and_those_that_were_cut_are_denied() -> None:
-    client = half_sent(2 * SHARED)
-    calls = list(client.connection._streams.open.values())
-    kept = sum(len(call.body) for call in calls)
-    assert SHARED // 2 - 2_000_000 < kept <= client.share.used <= SHARED // 2 + GUARANTEED
-    client.send(client.request(b"y" * 16_000))
-    assert client.service.served == [b"y" * 16_000]  # what is ended by the frame that brings it need not be kept
-    whole = sum(call.unserved is None for call in calls)
-    assert whole == kept // len(PART) > 0
-    client.send(*[data(call.stream_id, b"x") for call in calls])
-    assert client.service.served[1:] == [b"x" * 1_000_000] * whole
-    assert client.service.denials == [OUT_OF_MEMORY] * (len(calls) - whole)
-    assert sum(len(call.body) for call in client.connection._streams.open.values()) == 0
-    client.send(client.headers(5001), data(5001, framed(b"y" * 100_000)))
-    assert client.service.served[-1] == b"y" * 100_000
-
-
-def test_what_is_kept_of_requests_is_given_back_with_them() -> None:
-    client = half_sent(10 * len(PART))
-    assert client.share.used == client.memory.used + GUARANTEED == 10 * len(PART)
-    client.send(frames.rst_stream(1, ErrorCode.CANCEL), data(3, b""), frames.window_update(5, 0))
-    assert client.share.used == 7 * len(PART)
-    client.connection.lost()
-    assert client.share.used == client.memory.used == 0
-
-
-def test_however_many_connections_hoard_the_next_one_finds_room_for_what_is_usual() -> None:
-    memory = Memory()
-    hoarding = [half_sent(SHARED, memory) for _ in range(30)]
-    assert SHARED * 9 // 10 < memory.used <= SHARED
-    assert sum(each.share.used for each in hoarding) <= SHARED + 30 * GUARANTEED
-    client = Client(memory=memory)
-    usual = framed(b"y" * 3000)
-    for _ in range(10):
-        client.send(client.headers(client.next_stream), data(client.next_stream - 2, usual, 0))
-    client.send(*[data(stream, b"") for stream in range(1, 20, 2)])
-    assert client.service.served == [b"y" * 3000] * 10
-    for each in hoarding:
-        each.connection.lost()
-    assert memory.used == 0
-
-
-def test_requests_in_crumbs_take_no_more_room_than_they_count_for() -> None:
-    """An object for each octet that came alone would take forty times of it."""
-    client = Client(EchoService(manual=True))
-    client.send(client.headers(1))
-    tracemalloc.start()
-    before, _ = tracemalloc.get_traced_memory()
-    for number in range(40_000):
-        client.send(data(1, b"x", 0))
-        if number % 1000 == 0:
-            client.connection.tick()
-    after, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert client.share.used == 40_000
-    assert after - before < 100_000
-
-
-def test_streams_that_do_nothing_count_by_what_they_take() -> None:
-    memory = Memory(shared=1 << 20, guaranteed=0)
-    first, second = (Client(EchoService(manual=True, denied=(CHECK,)), memory=memory) for _ in range(2))
-    for client in (first, second):
-        client.send(*[client.headers(client.next_stream) for _ in range(limits.MAX_CONCURRENT_STREAMS)])
-    assert len(first.connection._streams.open) == limits.UNCOUNTED_STREAMS + 512
-    assert len(second.connection._streams.open) == limits.UNCOUNTED_STREAMS + 256
-    assert first.responses[first.next_stream - 2].messages == [DENIED]
-    assert memory.used == 768 * limits.STREAM_OCTETS
-
-
-def test_answers_that_are_not_let_out_count_by_what_they_take() -> None:
-    client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 0})
-    client.send(*[client.request(b"x" * 1000) for _ in range(10)])
-    assert client.share.used == 10 * 1005
-    client.send(frames.window_update(1, 500))
-    assert client.share.used == 10 * 1005 - 500
-    client.send(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 2000}))
-    assert client.share.used == 0
-
-
-def test_answers_for_which_no_room_is_left_end_in_a_reset() -> None:
-    memory = Memory(shared=0, guaranteed=50_000)
-    client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 0}, memory=memory)
-    client.send(*[client.request(b"x" * 1000) for _ in range(60)])
-    assert 49_000 < client.share.used <= 50_000
-    assert client.responses[119].reset == ErrorCode.ENHANCE_YOUR_CALM
-    assert not client.connection.closed
-
-
-def test_a_header_block_that_is_begun_counts_until_it_is_ended() -> None:
-    client = Client()
-    block = client.block()
-    client.send(client.headers(1, block[:3], 0))
-    assert client.share.used == limits.FIELD_BLOCK_OCTETS <= GUARANTEED
-    client.send(frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, block[3:]))
-    assert client.share.used == 0
-
-
-def test_a_streamed_call_for_which_no_room_is_left_is_refused() -> None:
-    memory = Memory(shared=0, guaranteed=100)
-    client = Client(EchoService(manual=True), memory=memory)
-    client.service.streaming_paths = frozenset({CHECK.encode()})
-    client.send(client.headers(1), data(1, framed(b"one") + framed(b"two" * 30)[:5], 0))
-    assert (client.service.served, client.share.used) == ([b"one"], 5)
-    client.send(data(1, b"x" * 96, 0))
-    assert client.responses[1].status == "12"
-    assert client.share.used == 0
-
-
-def test_messages_of_a_streamed_call_without_end_end_the_connection() -> None:
-    """One octet of a question may ask for a thousand of an answer, and a read brings thousands of questions."""
+def test_endless_messages_of_a_streaming_request_close_the_connection() -> None:
+    """A short message may have a long response, and one read brings thousands of messages."""
     client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 1 << 30})
     client.service.manual = True
     client.service.streaming_paths = frozenset({CHECK.encode()})

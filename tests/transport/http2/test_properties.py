@@ -1,4 +1,4 @@
-"""Whatever a peer sends, in whatever pieces: what comes of it is what was meant, or the end of its connection."""
+"""Properties of a connection: a well-behaved client gets the right responses, and no octets break the server."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from transport.http2.client import GRPC, HEAD, Client, EchoService, data, framed
 RECORDED = sorted((Path(__file__).parents[2] / "vectors" / "http2").glob("*.bin"))
 
 
-# Header blocks.
+# Field blocks.
 
 
 def steps() -> st.SearchStrategy[list[Any]]:
-    """Requests to encode, the octets of earlier ones to send again, and sizes to give to the table."""
+    """Requests to encode, earlier field blocks to repeat, and sizes of the dynamic table."""
     values = st.sampled_from(["a", "b", "x" * 100, "y" * 1500, "1S", "2S"])
     names = st.sampled_from(["grpc-timeout", "x-a", "x-b", "traceparent"])
     return st.lists(
@@ -40,60 +40,60 @@ def steps() -> st.SearchStrategy[list[Any]]:
 
 
 @given(steps())
-def test_a_block_that_is_recognised_says_what_decoding_it_would_say(steps: list[Any]) -> None:
-    encoder, reference, blocks = hpack.Encoder(), hpack.Decoder(), HeadersReader()
+def test_cached_results_are_what_decoding_gives(steps: list[Any]) -> None:
+    encoder, reference, reader = hpack.Encoder(), hpack.Decoder(), HeadersReader()
     sent: list[bytes] = []
-    for what, argument in steps:
-        if what == "resize":
+    for step, argument in steps:
+        if step == "resize":
             encoder.header_table_size = argument
             continue
-        if what == "send":
+        if step == "send":
             sent.append(encoder.encode([*HEAD, *GRPC, *argument]))
         elif not sent:
             continue
-        block = sent[argument % len(sent)] if what == "again" else sent[-1]
-        wanted, ours = decoded(reference, block), recognised(blocks, block)
-        assert ours == wanted
-        if wanted == "connection":
+        block = sent[argument % len(sent)] if step == "again" else sent[-1]
+        expected, actual = decode_with_hpack(reference, block), read_block(reader, block)
+        assert actual == expected
+        if expected == "connection":
             return
 
 
-def decoded(decoder: hpack.Decoder, block: bytes) -> RequestHeaders | str:
+def decode_with_hpack(decoder: hpack.Decoder, block: bytes) -> RequestHeaders | str:
     try:
         fields: Any = list(decoder.decode(block, raw=True))
     except hpack.HPACKError:
         return "connection"
-    read = FieldBlock(Decoder())
-    read.fields = [Field(*field) for field in fields]
-    return _headers_from(_used_fields(read))
+    decoded = FieldBlock(Decoder())
+    decoded.fields = [Field(*field) for field in fields]
+    return _headers_from(_used_fields(decoded))
 
 
-def recognised(blocks: HeadersReader, block: bytes) -> RequestHeaders | str:
+def read_block(reader: HeadersReader, block: bytes) -> RequestHeaders | str:
     try:
-        return blocks.read(block)
+        return reader.read(block)
     except Http2ConnectionError:
         return "connection"
 
 
-# A client that keeps to the rules, in any order and any pieces.
+# A well-behaved client.
 
 
-class Correct(RuleBasedStateMachine):
-    """Each call that is made is answered once, with its own message; windows are kept; nothing is left behind."""
+class WellBehavedClient(RuleBasedStateMachine):
+    """Each request is answered once, with its own message; windows are respected; nothing is left behind."""
 
     @initialize(window=st.sampled_from([0, 1, 50, 65_535, 1 << 20]), manual=st.booleans())
     def begin(self, window: int, *, manual: bool) -> None:
         self.service = EchoService(manual=manual)
         self.client = Client(self.service, settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: window})
-        self.begun: dict[int, bytes] = {}  # whose request has not ended
-        self.asked: dict[int, bytes] = {}
-        self.taken_back: set[int] = set()
-        self.window, self.opened = 65_535, {}  # type: ignore[var-annotated]
+        self.unfinished: dict[int, bytes] = {}  # requests that have not ended
+        self.messages: dict[int, bytes] = {}
+        self.cancelled: set[int] = set()
+        self.window, self.widened = 65_535, {}  # type: ignore[var-annotated]
         self.initial, self.ticks = window, 0
         self.pending = b""
 
     def send(self, octets: bytes, cut: int) -> None:
-        """Some of it now, the rest with what comes next."""
+        """Send all but the last ``cut`` octets, which go out with the next ones."""
         octets = self.pending + octets
         self.pending = octets[len(octets) - cut :] if cut < len(octets) else octets
         self.client.send(octets[: len(octets) - len(self.pending)])
@@ -105,56 +105,56 @@ class Correct(RuleBasedStateMachine):
     cuts = st.sampled_from([0, 0, 0, 1, 5, 12, 40])
 
     @rule(size=st.sampled_from([0, 1, 30, 70_000]), cut=cuts, more=st.sampled_from([(), (("x-a", "b"),)]))
-    def call(self, size: int, cut: int, more: tuple[tuple[str, str], ...]) -> None:
-        stream = self.client.next_stream
-        message = bytes((stream & 0xFF,)) * size
-        self.asked[stream] = message
+    def request(self, size: int, cut: int, more: tuple[tuple[str, str], ...]) -> None:
+        stream_id = self.client.next_stream
+        message = bytes((stream_id & 0xFF,)) * size
+        self.messages[stream_id] = message
         self.send(self.client.request(message, *more), cut)
 
     @rule(cut=cuts)
-    def begin_a_call(self, cut: int) -> None:
-        stream = self.client.next_stream
-        self.begun[stream] = b"begun %d" % stream
-        self.send(self.client.headers(stream), cut)
+    def open_stream(self, cut: int) -> None:
+        stream_id = self.client.next_stream
+        self.unfinished[stream_id] = b"opened %d" % stream_id
+        self.send(self.client.headers(stream_id), cut)
 
-    @precondition(lambda self: self.begun)
+    @precondition(lambda self: self.unfinished)
     @rule(cut=cuts, trailers=st.booleans())
-    def end_a_call(self, cut: int, *, trailers: bool) -> None:
-        stream, message = self.begun.popitem()
-        self.asked[stream] = message
+    def end_request(self, cut: int, *, trailers: bool) -> None:
+        stream_id, message = self.unfinished.popitem()
+        self.messages[stream_id] = message
         ending = (
-            data(stream, framed(message), 0)
-            + frames.frame(frames.HEADERS, 5, stream, self.client.encoder.encode([("x-end", "1")]))
+            data(stream_id, framed(message), 0)
+            + frames.frame(frames.HEADERS, 5, stream_id, self.client.encoder.encode([("x-end", "1")]))
             if trailers
-            else data(stream, framed(message))
+            else data(stream_id, framed(message))
         )
         self.send(ending, cut)
 
     @precondition(lambda self: self.service.streams)
-    @rule(place=st.integers(0, 100))
-    def answer(self, place: int) -> None:
-        call = self.service.streams.pop(place % len(self.service.streams))
-        call.answer(self.asked[call.stream_id])
+    @rule(index=st.integers(0, 100))
+    def answer(self, index: int) -> None:
+        stream = self.service.streams.pop(index % len(self.service.streams))
+        stream.answer(self.messages[stream.stream_id])
 
-    @precondition(lambda self: self.asked)
-    @rule(place=st.integers(0, 100), cut=cuts)
-    def take_back(self, place: int, cut: int) -> None:
-        stream = list(self.asked)[place % len(self.asked)]
-        if len(self.taken_back) < 50:
-            self.taken_back.add(stream)
-            self.send(frames.rst_stream(stream, ErrorCode.CANCEL), cut)
+    @precondition(lambda self: self.messages)
+    @rule(index=st.integers(0, 100), cut=cuts)
+    def cancel(self, index: int, cut: int) -> None:
+        stream_id = list(self.messages)[index % len(self.messages)]
+        if len(self.cancelled) < 50:
+            self.cancelled.add(stream_id)
+            self.send(frames.rst_stream(stream_id, ErrorCode.CANCEL), cut)
 
     @rule(by=st.sampled_from([1, 100, 70_000]), cut=cuts)
-    def open_the_connection(self, by: int, cut: int) -> None:
+    def widen_connection(self, by: int, cut: int) -> None:
         self.window += by
         self.send(frames.window_update(0, by), cut)
 
-    @precondition(lambda self: self.asked)
-    @rule(by=st.sampled_from([1, 100, 70_000]), place=st.integers(0, 100), cut=cuts)
-    def open_a_stream(self, by: int, place: int, cut: int) -> None:
-        stream = list(self.asked)[place % len(self.asked)]
-        self.opened[stream] = self.opened.get(stream, 0) + by
-        self.send(frames.window_update(stream, by), cut)
+    @precondition(lambda self: self.messages)
+    @rule(by=st.sampled_from([1, 100, 70_000]), index=st.integers(0, 100), cut=cuts)
+    def widen_stream(self, by: int, index: int, cut: int) -> None:
+        stream_id = list(self.messages)[index % len(self.messages)]
+        self.widened[stream_id] = self.widened.get(stream_id, 0) + by
+        self.send(frames.window_update(stream_id, by), cut)
 
     @rule(cut=cuts)
     def ping(self, cut: int) -> None:
@@ -169,67 +169,67 @@ class Correct(RuleBasedStateMachine):
         self.client.connection.tick()
 
     @invariant()
-    def what_was_answered_is_right(self) -> None:
+    def responses_are_right(self) -> None:
         if not hasattr(self, "client"):
             return
         assert not self.client.connection.closed
         total = 0
-        for stream, answer in self.client.responses.items():
-            total += len(answer.data)
-            if not stream:
+        for stream_id, response in self.client.responses.items():
+            total += len(response.data)
+            if not stream_id:
                 continue
-            assert len(answer.data) <= self.initial + self.opened.get(stream, 0)
-            assert answer.reset is None
-            if answer.ended:
-                assert (answer.status, answer.messages) == ("0", [self.asked[stream]])
+            assert len(response.data) <= self.initial + self.widened.get(stream_id, 0)
+            assert response.reset is None
+            if response.ended:
+                assert (response.status, response.messages) == ("0", [self.messages[stream_id]])
         assert total <= self.window
-        calls = self.client.connection._streams.open.values()
-        counted = sum(len(call.body) + len(call.send_buffer) for call in calls)
-        streams = max(len(calls) - limits.UNCOUNTED_STREAMS, 0)
-        assert self.client.share.used == counted + streams * limits.STREAM_OCTETS
+        open_streams = self.client.connection._streams.open.values()
+        counted = sum(len(stream.body) + len(stream.send_buffer) for stream in open_streams)
+        counted_streams = max(len(open_streams) - limits.UNCOUNTED_STREAMS, 0)
+        assert self.client.share.used == counted + counted_streams * limits.STREAM_OCTETS
 
     def teardown(self) -> None:
         if not hasattr(self, "client"):
             return
         self.send_all()
-        for stream in list(self.begun):
-            self.asked[stream] = self.begun.pop(stream)
-            self.client.send(data(stream, framed(self.asked[stream])))
-        for call in self.service.streams:
-            call.answer(self.asked[call.stream_id])
+        for stream_id in list(self.unfinished):
+            self.messages[stream_id] = self.unfinished.pop(stream_id)
+            self.client.send(data(stream_id, framed(self.messages[stream_id])))
+        for stream in self.service.streams:
+            stream.answer(self.messages[stream.stream_id])
         self.client.send(
             frames.window_update(0, 1 << 29), frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 1 << 29})
         )
-        for stream, message in self.asked.items():
-            answer = self.client.responses.get(stream)
-            assert stream in self.taken_back or (answer and answer.ended and answer.messages == [message])
+        for stream_id, message in self.messages.items():
+            response = self.client.responses.get(stream_id)
+            assert stream_id in self.cancelled or (response and response.ended and response.messages == [message])
         assert not self.client.connection._streams.open
         assert not self.client.connection._streams.blocked
         assert self.client.share.used == 0
 
 
-TestCorrect = Correct.TestCase
+TestWellBehavedClient = WellBehavedClient.TestCase
 
 
-# A client that does not.
+# Any other peer.
 
 
-def fed(octets: bytes, cuts: list[int]) -> tuple[Http2Connection, EchoService, bytes]:
-    """A connection that was sent this in these pieces, and what it said."""
-    service, said = EchoService(), bytearray()
-    each = Http2Connection(service, Share(Memory()), lambda *_: None, lambda: None)
-    each.start(said.extend)
+def connection_after(octets: bytes, cuts: list[int]) -> tuple[Http2Connection, EchoService, bytes]:
+    """A connection that received these octets in these pieces, its service, and what it sent."""
+    service, sent = EchoService(), bytearray()
+    connection = Http2Connection(service, Share(Memory()), lambda *_: None, lambda: None)
+    connection.start(sent.extend)
     at = 0
     for cut in cuts:
-        each.receive(octets[at : at + cut])
+        connection.receive(octets[at : at + cut])
         at += cut
-    each.receive(octets[at:])
-    while each.paused and not each.closed:
-        each.resume()
-    return each, service, bytes(said)
+    connection.receive(octets[at:])
+    while connection.paused and not connection.closed:
+        connection.resume()
+    return connection, service, bytes(sent)
 
 
-def test_what_was_recorded_is_served() -> None:
+def test_recorded_connections_are_served() -> None:
     assert [path.name for path in RECORDED] == [
         "envoy.bin",
         "envoy_odd.bin",
@@ -238,42 +238,42 @@ def test_what_was_recorded_is_served() -> None:
         "h2load.bin",
     ]
     for path in RECORDED:
-        each, service, _ = fed(path.read_bytes(), [])
+        connection, service, _ = connection_after(path.read_bytes(), [])
         assert service.served
-        assert not each.closed
+        assert not connection.closed
 
 
 @given(st.sampled_from(RECORDED), st.data())
-def test_recorded_conversations_with_changes_end_in_answers_or_in_a_goaway(path: Path, draw: st.DataObject) -> None:
+def test_modified_recordings_end_in_responses_or_in_a_goaway(path: Path, draw: st.DataObject) -> None:
     octets = bytearray(path.read_bytes())
     for _ in range(draw.draw(st.integers(1, 4))):
-        place = draw.draw(st.integers(0, len(octets) - 1))
-        match draw.draw(st.sampled_from(["flip", "cut", "double", "insert"])):
+        index = draw.draw(st.integers(0, len(octets) - 1))
+        match draw.draw(st.sampled_from(["flip", "cut", "repeat", "insert"])):
             case "flip":
-                octets[place] ^= 1 << draw.draw(st.integers(0, 7))
+                octets[index] ^= 1 << draw.draw(st.integers(0, 7))
             case "cut":
-                del octets[place : place + draw.draw(st.integers(1, 40))]
-            case "double":
-                octets[place:place] = octets[place : place + draw.draw(st.integers(1, 200))]
+                del octets[index : index + draw.draw(st.integers(1, 40))]
+            case "repeat":
+                octets[index:index] = octets[index : index + draw.draw(st.integers(1, 200))]
             case "insert":
-                octets[place:place] = draw.draw(st.binary(max_size=30))
+                octets[index:index] = draw.draw(st.binary(max_size=30))
         if not octets:
             return
-    each, service, said = fed(bytes(octets), draw.draw(st.lists(st.integers(0, 100), max_size=5)))
+    connection, service, sent = connection_after(bytes(octets), draw.draw(st.lists(st.integers(0, 100), max_size=5)))
     assert all(message in octets for message in service.served if len(message) < frames.MAX_FRAME_SIZE)
-    if each.closed:
-        assert not each._streams.open
-        assert frames.GOAWAY in kinds(said)
-    assert len(each._streams.open) <= limits.MAX_CONCURRENT_STREAMS
+    if connection.closed:
+        assert not connection._streams.open
+        assert frames.GOAWAY in frame_types(sent)
+    assert len(connection._streams.open) <= limits.MAX_CONCURRENT_STREAMS
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 50), max_size=5))
-def test_any_octets_after_the_preface_end_in_answers_or_in_a_goaway(octets: bytes, cuts: list[int]) -> None:
-    each, _, said = fed(frames.PREFACE + frames.settings({}) + octets, cuts)
-    assert not each.closed or kinds(said)[-1] == frames.GOAWAY
+def test_any_octets_after_the_preface_end_in_responses_or_in_a_goaway(octets: bytes, cuts: list[int]) -> None:
+    connection, _, sent = connection_after(frames.PREFACE + frames.settings({}) + octets, cuts)
+    assert not connection.closed or frame_types(sent)[-1] == frames.GOAWAY
 
 
-def kinds(octets: bytes) -> list[int]:
+def frame_types(octets: bytes) -> list[int]:
     """The types of the frames."""
     found, at = [], 0
     while at < len(octets):
