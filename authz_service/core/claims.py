@@ -1,7 +1,7 @@
 """The validated claims of one access token.
 
-They exist only once the signature was verified and the claims were validated against the issuer's settings. Whether
-they suffice for a request is decided by its rule, for each request again.
+They exist only once the signature was verified, or the introspection server responded, and they were validated against
+the issuer's settings. Whether they suffice is up to each request's rule.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _OVERHEAD = 512
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What an access token says, in the words of the configuration."""
+    """An access token's claims, by the names of the configuration."""
 
     issuer: str  # the issuer's name in the configuration, not its URL
-    subject: str  # "" where the token names none
-    client_id: str  # the first client claim present; "" where the token names none
+    subject: str  # "" if there is none
+    client_id: str  # the first client claim present; "" if there is none
     audiences: frozenset[str]
     scopes: frozenset[str]
-    scope: str  # the scopes as one text: sorted, separated by spaces
+    scope: str  # the scopes as one string: sorted, separated by spaces
     raw: Mapping[str, Any]  # every claim, as in the token
 
     def footprint(self) -> int:
-        """Bytes that they take in a cache, without the token's responses."""
+        """Bytes in a cache, without the token's responses."""
         values = (self.subject, self.client_id, self.audiences, self.scopes, self.scope, self.raw)
         return _OVERHEAD + footprint(values)
 

@@ -1,8 +1,11 @@
-"""Validated tokens, so that a signature is verified once.
+"""Validated JWTs, cached so that a signature is verified once.
 
-Law: bounded in entries and in bytes, keyed by a digest so that no token is kept, and holding claims, never a decision:
-each request's rule is asked anew. Only tokens that verified enter, so a flood of forged ones displaces nothing. A token
-is weighed when it enters, and what is made of it later is charged when it is made; a hit weighs nothing.
+Bounded in entries and in bytes. No I/O.
+
+Invariants:
+- Keys are digests: no token is kept. Values are claims, never decisions: each request's rule is evaluated again.
+- Only verified tokens enter, so a flood of forged ones evicts nothing.
+- An entry is found only while its key is in the issuer's key set.
 """
 
 from __future__ import annotations
@@ -24,20 +27,17 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class CachedJwt:
-    """A token that verified: what it says, and what its validity hangs on."""
+    """A validated JWT, and what its validity depends on."""
 
     token: ValidatedToken
-    until: float  # seconds since the epoch: nothing is believed from here on
+    until: float  # seconds since the epoch: when it expires
     keys: KeyCache
     key: Key
-    key_set: KeySet  # the one in which the key was seen last
+    key_set: KeySet  # the last one in which the key was found
 
 
 class JwtCache:
-    """The tokens seen last. The oldest makes way: all live about equally long, so it is also the next to end.
-
-    Of large tokens and others see ``BoundedMap``.
-    """
+    """The JWTs validated last. The oldest is evicted first: most lifetimes are alike, so it also expires first."""
 
     def __init__(self, bounds: Bounds, max_ttl: float) -> None:
         """``max_ttl`` is in seconds."""
@@ -49,11 +49,11 @@ class JwtCache:
 
     @property
     def used_bytes(self) -> int:
-        """What the entries take."""
+        """Bytes of all entries."""
         return self._entries.used_bytes
 
     def copy_from(self, other: JwtCache, issuers: Container[str], now: float) -> None:
-        """Remember what another cache knows of the tokens of these issuers, as far as the bounds of this one allow."""
+        """Copy another cache's tokens of these issuers, the newest of them if there is not room for all."""
         for digest, entry in other._entries.items():
             token = entry.token
             if token.claims.issuer in issuers:
@@ -62,11 +62,11 @@ class JwtCache:
                 self._put(digest, replace(entry, token=ValidatedToken(token.claims)), size, now)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Evict everything."""
         self._entries.clear()
 
     def get(self, digest: bytes, now: float) -> CachedJwt | None:
-        """The entry, unless its time has passed or its key has left the key set."""
+        """The entry, unless it has expired or its key has left the key set."""
         entry = self._entries.get(digest)
         if entry is None:
             return None
@@ -81,7 +81,7 @@ class JwtCache:
         return None
 
     def put(self, digest: bytes, entry: CachedJwt, now: float) -> None:
-        """Remember an entry until its own end, or for ``max_ttl`` if that is sooner."""
+        """Cache an entry until it expires, at most for ``max_ttl``."""
         self._put(digest, entry, entry.token.claims.footprint(), now)
 
     def _put(self, digest: bytes, entry: CachedJwt, size: int, now: float) -> None:
@@ -92,5 +92,5 @@ class JwtCache:
 
 
 def digest_of(token: str) -> bytes:
-    """The cache's key for a token."""
+    """A token's key in caches."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

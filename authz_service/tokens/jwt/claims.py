@@ -1,7 +1,7 @@
-"""Validating what a verified token says, against its issuer's settings.
+"""Validating the claims of a token against its issuer's settings.
 
-Law: pure; the kind of the token first, then its claims. A claim of another type than its own is refused, never
-converted. Whether the audience is this API is the rule's question.
+Covers JWTs whose signature was verified, and introspection responses, which have no header. No I/O. Claims of a wrong
+type are rejected, never converted. Audiences are not validated here: a rule may replace the issuer's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from authz_service.core.claims import Claims
-from authz_service.core.errors import Rejected
+from authz_service.core.errors import Rejected, quoted
 from authz_service.core.members import SCOPE_TOKEN, numeric_date, optional_str, strings
 from authz_service.core.reasons import Reason
 from authz_service.tokens.jwt.token_kind import require_access_token
@@ -23,84 +23,87 @@ if TYPE_CHECKING:
     _Header = Mapping[str, Any] | None  # an opaque token has none
 
 _RFC9068_CLAIMS = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti")  # section 2.2
-# What each is by RFC 7519 section 4.1, RFC 8693 section 4.3 and OpenID Connect Core section 2, whoever looks at it.
+# Their types by RFC 7519 section 4.1, RFC 8693 section 4.3 and OpenID Connect Core section 2, used by a rule or not.
 _STRINGS = ("sub", "jti", "client_id", "azp")
-_NUMBERS = ("exp", "nbf", "iat")
+_NUMERIC_DATES = ("exp", "nbf", "iat")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
-def validate_claims(issuer: Issuer, header: _Header, members: Mapping[str, Any], now: float) -> Claims:
-    """The claims of a token whose signature was verified; or, without a header, those that its issuer told of it.
+def validate_claims(issuer: Issuer, header: _Header, raw: Mapping[str, Any], now: float) -> Claims:
+    """Validate ``raw``, the claims as in the token. ``header`` is None for an introspection response.
 
     Raises:
-        Rejected: with the reason that the first unfit claim gives.
+        Rejected: for the first claim that does not meet the issuer's requirements.
     """
     for _, require in REQUIREMENTS:
-        require(issuer, header, members, now)
-    scopes = frozenset(_scopes(members, issuer.scope_claims))
+        require(issuer, header, raw, now)
+    scopes = frozenset(_scopes(raw, issuer.scope_claims))
     return Claims(
         issuer=issuer.label,
-        subject=_plain_text(members, "sub"),
-        client_id=next(filter(None, (_plain_text(members, name) for name in issuer.client_claims)), ""),
-        audiences=frozenset(strings(members, issuer.audience_claims)),
+        subject=_without_control(raw, "sub"),
+        client_id=next(filter(None, (_without_control(raw, name) for name in issuer.client_claims)), ""),
+        audiences=frozenset(strings(raw, issuer.audience_claims)),
         scopes=scopes,
         scope=" ".join(sorted(scopes)),
-        raw=members,
+        raw=raw,
     )
 
 
 def valid_until(issuer: Issuer, claims: Claims) -> float:
-    """Until when the claims stay valid, in seconds since the epoch."""
+    """When the claims stop being valid, in seconds since the epoch."""
     until = numeric_date(claims.raw, "exp", 0.0) + issuer.leeway
     if issuer.max_token_age is not None:
         until = min(until, numeric_date(claims.raw, "iat", 0.0) + issuer.max_token_age + issuer.leeway)
     return until
 
 
-def _require_issuer(issuer: Issuer, _header: _Header, members: Mapping[str, Any], _now: float) -> None:
-    if members.get("iss") != issuer.issuer:
-        raise Rejected(Reason.UNKNOWN_ISSUER, "iss is not the issuer that vouches for the token")
+def _require_issuer(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _now: float) -> None:
+    iss = raw.get("iss")
+    if iss != issuer.issuer:
+        raise Rejected(Reason.UNKNOWN_ISSUER, f"iss is {quoted(iss)}, expected {quoted(issuer.issuer)}")
 
 
-def _require_kind(issuer: Issuer, header: _Header, members: Mapping[str, Any], _now: float) -> None:
-    require_access_token(issuer, header, members)
+def _require_kind(issuer: Issuer, header: _Header, raw: Mapping[str, Any], _now: float) -> None:
+    require_access_token(issuer, header, raw)
 
 
-def _require_types(issuer: Issuer, _header: _Header, members: Mapping[str, Any], _now: float) -> None:
+def _require_types(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _now: float) -> None:
     for name in dict.fromkeys((*_STRINGS, *issuer.client_claims)):
-        optional_str(members, name)
-    for name in _NUMBERS:
-        numeric_date(members, name, 0.0)
-    for _ in strings(members, dict.fromkeys(("aud", *issuer.audience_claims, *issuer.scope_claims))):
+        optional_str(raw, name)
+    for name in _NUMERIC_DATES:
+        numeric_date(raw, name, 0.0)
+    for _ in strings(raw, dict.fromkeys(("aud", *issuer.audience_claims, *issuer.scope_claims))):
         pass
 
 
-def _require_claims(issuer: Issuer, _header: _Header, members: Mapping[str, Any], _now: float) -> None:
-    required = _RFC9068_CLAIMS if issuer.access_token_profile == "rfc9068" else ()
-    _require_present(members, (*issuer.required_claims, *required))
+def _require_claims(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _now: float) -> None:
+    of_profile = _RFC9068_CLAIMS if issuer.access_token_profile == "rfc9068" else ()
+    _require_present(raw, (*issuer.required_claims, *of_profile))
 
 
-def _require_present(members: Mapping[str, Any], names: Iterable[str]) -> None:
+def _require_present(raw: Mapping[str, Any], names: Iterable[str]) -> None:
     for name in names:
-        if members.get(name) is None:
+        if raw.get(name) is None:
             raise Rejected(Reason.MISSING_CLAIM, f"claim {name} is missing")
 
 
-def _require_times(issuer: Issuer, _header: _Header, members: Mapping[str, Any], now: float) -> None:
-    """RFC 7519 sections 4.1.4 to 4.1.6; ``exp`` itself is the first moment at which the token is not valid."""
-    if now >= numeric_date(members, "exp", now) + issuer.leeway:
-        raise Rejected(Reason.EXPIRED, "exp has passed")
-    if now < numeric_date(members, "nbf", now) - issuer.leeway:
-        raise Rejected(Reason.NOT_YET_VALID, "nbf has not come")
-    if now < numeric_date(members, "iat", now) - issuer.leeway:
-        raise Rejected(Reason.NOT_YET_VALID, "iat has not come")
+def _require_times(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], now: float) -> None:
+    """Validate by RFC 7519 sections 4.1.4 to 4.1.6; at ``exp`` itself a token is not valid any more."""
+    leeway = f"leeway {issuer.leeway:g} s"
+    if now >= numeric_date(raw, "exp", now) + issuer.leeway:
+        raise Rejected(Reason.EXPIRED, f"exp has passed ({leeway})")
+    for name in ("nbf", "iat"):
+        if now < numeric_date(raw, name, now) - issuer.leeway:
+            raise Rejected(Reason.NOT_YET_VALID, f"{name} is in the future ({leeway})")
     if issuer.max_token_age is not None:
-        _require_present(members, ("iat",))
-        if now >= numeric_date(members, "iat", now) + issuer.max_token_age + issuer.leeway:
-            raise Rejected(Reason.TOO_OLD, "iat is longer ago than max_token_age")
+        _require_present(raw, ("iat",))
+        if now >= numeric_date(raw, "iat", now) + issuer.max_token_age + issuer.leeway:
+            raise Rejected(
+                Reason.TOO_OLD, f"iat is longer ago than max_token_age, {issuer.max_token_age:g} s ({leeway})"
+            )
 
 
-# In this order; what kind of token it is tells an operator most, so it comes before its times.
+# In this order: the kind of a token comes before its times, since an operator learns more from it.
 REQUIREMENTS = (
     ("iss", _require_issuer),
     ("kind of token", _require_kind),
@@ -110,21 +113,21 @@ REQUIREMENTS = (
 )
 
 
-def _plain_text(members: Mapping[str, Any], name: str) -> str:
-    """A text that will stand in headers, metadata and access logs, and so cannot be one that splits them."""
-    value = optional_str(members, name)
+def _without_control(raw: Mapping[str, Any], name: str) -> str:
+    """A claim that goes into headers, metadata and access logs, which a control character could split."""
+    value = optional_str(raw, name)
     if _CONTROL.search(value):
-        raise Rejected(Reason.INVALID_CLAIM, f"claim {name} holds a control character")
+        raise Rejected(Reason.INVALID_CLAIM, f"claim {name} contains a control character")
     return value
 
 
-def _scopes(members: Mapping[str, Any], names: Iterable[str]) -> Iterable[str]:
-    """The scopes in several claims: a list's items as they are, a text split at spaces and at nothing else.
+def _scopes(raw: Mapping[str, Any], names: Iterable[str]) -> Iterable[str]:
+    """The scopes in several claims: the items of a list, or a string split at spaces only.
 
-    What is no scope-token is left out: nothing can require it, and one with a space in it would turn into two on its
-    way to the upstream.
+    What is not a scope-token is omitted: no rule can require it, and one that contains a space would turn into two on
+    its way to the upstream.
     """
     for name in names:
-        split = isinstance(members.get(name), str)
-        for item in strings(members, (name,)):
-            yield from filter(SCOPE_TOKEN.fullmatch, item.split(" ") if split else (item,))
+        is_string = isinstance(raw.get(name), str)
+        for item in strings(raw, (name,)):
+            yield from filter(SCOPE_TOKEN.fullmatch, item.split(" ") if is_string else (item,))

@@ -1,8 +1,8 @@
-"""Telling an access token from the other tokens that an issuer signs with the same keys.
+"""Distinguishing access tokens from the other tokens that an issuer signs with the same keys.
 
-Law: pure. An ID token tells an application who logged in; it says nothing about what may be done at an API, and an API
-that accepts it lets every application act for its users. What kind of token it is cannot be read off one place:
-``typ`` is ``JWT`` on both kinds at most providers. So each mark of another kind is enough to refuse.
+An ID token tells an application who logged in. An API that accepts one lets every application act for its users. No
+single place has the kind of a token: most providers write ``typ: JWT`` in both kinds. So each marker of another kind
+is enough to reject a token. No I/O.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from authz_service.config.model import Issuer
 
 _AT_JWT = frozenset({"at+jwt", "application/at+jwt"})  # RFC 9068 section 2.1
-_ACCEPTED_TYPES = _AT_JWT | {"jwt"}
 _ID = frozenset({"id", "id_token"})
 _REFRESH = frozenset({"refresh", "refresh_token"})
 # Keycloak, Cognito, djangorestframework-simplejwt, Flask-JWT-Extended.
@@ -30,49 +29,56 @@ _OTHER_KINDS = frozenset(
 )
 
 
-def require_access_token(issuer: Issuer, header: Mapping[str, Any] | None, members: Mapping[str, Any]) -> None:
-    """Refuse what is not an access token. ``header`` is None for one that has none, since it is opaque.
+def require_access_token(issuer: Issuer, header: Mapping[str, Any] | None, raw: Mapping[str, Any]) -> None:
+    """Reject tokens that are not access tokens. ``header`` is None for an opaque token, which has none.
 
     Raises:
-        Rejected: ``wrong_token_type`` or ``id_token``; ``invalid_claim`` where a claim that tells the kind is no text.
+        Rejected: ``wrong_token_type`` or ``id_token``; ``invalid_claim`` if a claim for the kind is not a string.
     """
     is_at_jwt = header is not None and _require_type(issuer, header)
-    kinds = {name: _kind(members, name) for name in _KIND_CLAIMS}
+    kinds = {name: _kind(raw, name) for name in _KIND_CLAIMS}
     for name, kind in kinds.items():
         if kind in _ID:
-            raise Rejected(Reason.ID_TOKEN, f"claim {name} says that it is an ID token")
+            raise Rejected(Reason.ID_TOKEN, f"claim {name} marks an ID token, expected an access token")
         if kind in _REFRESH:
-            raise Rejected(Reason.WRONG_TOKEN_TYPE, f"claim {name} says that it is a refresh token")
-    if kinds["typ"] in _OTHER_KINDS or "events" in members:
-        raise Rejected(Reason.WRONG_TOKEN_TYPE, "claim typ or events says that it is a refresh or logout token")
+            raise Rejected(Reason.WRONG_TOKEN_TYPE, f"claim {name} marks a refresh token, expected an access token")
+    if kinds["typ"] in _OTHER_KINDS or "events" in raw:
+        cause = "claim typ or events marks a refresh or logout token, expected an access token"
+        raise Rejected(Reason.WRONG_TOKEN_TYPE, cause)
     for marker in issuer.id_token_markers:
-        if marker in members:
-            raise Rejected(Reason.ID_TOKEN, f"it has the claim {marker}")
-    if not (is_at_jwt or issuer.allow_client_audience) and _is_for_the_client_alone(members):
-        raise Rejected(Reason.ID_TOKEN, "its only audience is the client itself")
+        if marker in raw:
+            cause = f"claim {marker} is present, which marks an ID token (id_token_markers)"
+            raise Rejected(Reason.ID_TOKEN, cause)
+    if not (is_at_jwt or issuer.allow_client_audience) and _is_for_the_client_alone(raw):
+        cause = "aud is the client itself, which marks an ID token (allow_client_audience)"
+        raise Rejected(Reason.ID_TOKEN, cause)
 
 
-def _kind(members: Mapping[str, Any], name: str) -> str:
-    """What a claim says of the token's kind; empty where it says nothing.
+def _kind(raw: Mapping[str, Any], name: str) -> str:
+    """A claim's value in lower case; empty if it is absent.
 
-    ``type`` is no claim of OAuth's: only Flask-JWT-Extended tells the kind in it, and others may mean anything by it.
+    ``type`` is not a claim of OAuth: Flask-JWT-Extended uses it for the kind, and others for anything of any type.
     """
-    if name == "type" and not isinstance(members.get(name), str):
+    if name == "type" and not isinstance(raw.get(name), str):
         return ""
-    return optional_str(members, name).lower()
+    return optional_str(raw, name).lower()
 
 
 def _require_type(issuer: Issuer, header: Mapping[str, Any]) -> bool:
-    """Whether the header's type says that it is an access token (RFC 9068)."""
+    """Whether the header's ``typ`` is that of an access token (RFC 9068)."""
     typ = header.get("typ", "JWT")
     kind = typ.lower() if isinstance(typ, str) else ""
-    if kind not in (_AT_JWT if issuer.access_token_profile == "rfc9068" else _ACCEPTED_TYPES):
-        raise Rejected(Reason.WRONG_TOKEN_TYPE, f"typ in the header is {quoted(typ)}")
-    return kind in _AT_JWT
+    if kind in _AT_JWT:
+        return True
+    is_profile = issuer.access_token_profile == "rfc9068"
+    if is_profile or kind != "jwt":
+        expected = "at+jwt" if is_profile else "at+jwt or JWT"
+        raise Rejected(Reason.WRONG_TOKEN_TYPE, f"typ in the header is {quoted(typ)}, expected {expected}")
+    return False
 
 
-def _is_for_the_client_alone(members: Mapping[str, Any]) -> bool:
-    audience = members.get("aud")
+def _is_for_the_client_alone(raw: Mapping[str, Any]) -> bool:
+    audience = raw.get("aud")
     audiences = audience if isinstance(audience, list) else [audience]
-    clients = [members[name] for name in ("azp", "client_id") if members.get(name)]
+    clients = [raw[name] for name in ("azp", "client_id") if raw.get(name)]
     return bool(audience) and all(each in clients for each in audiences)
