@@ -147,25 +147,16 @@ class Introspector:
         if permit is None:
             return self._refuse("open")
         query = _Query(token, digest, verified, permit, proven)
-        request = self._requests.join(digest, partial(self._run, query), name=f"introspection at {self.issuer.label}")
         self._admitted[proven] += 1
-        request.add_done_callback(partial(self._leave, proven))
-        return request
-
-    def _leave(self, proven: bool) -> None:  # noqa: FBT001 - a key of a dictionary
-        self._admitted[proven] -= 1
+        return self._requests.join(digest, partial(self._run, query), name=f"introspection at {self.issuer.label}")
 
     async def _run(self, query: _Query) -> IntrospectionResult:
         try:
             return await self._query(query)
         except Exception as error:  # noqa: BLE001 - a fault of ours is logged, and denies like any other failure
-            failure = self._as_failure(error)
-        if not isinstance(failure, RequestRefused):
-            urgent = failure.retry_after > 0 or isinstance(failure, ClientRefused)
-            self._breaker.record_failure(query.permit, query.digest, urgent=urgent)
-        self._log.log_failure(failure)
-        self._start_probe_if_due(self._timer())
-        return self._failure(str(failure), failure.retry_after)
+            return self._record_failure(self._as_failure(error), query)
+        finally:
+            self._admitted[query.proven] -= 1
 
     async def _query(self, query: _Query) -> IntrospectionResult:
         now = self._timer()
@@ -207,6 +198,14 @@ class Introspector:
         self._log.log_fault(error)
         return FetchFailed(f"unexpected {type(error).__name__}")
 
+    def _record_failure(self, failure: FetchFailed, query: _Query) -> IntrospectionFailure:
+        if not isinstance(failure, RequestRefused):
+            urgent = failure.retry_after > 0 or isinstance(failure, ClientRefused)
+            self._breaker.record_failure(query.permit, query.digest, urgent=urgent)
+        self._log.log_failure(failure)
+        self._start_probe_if_due(self._timer())
+        return self._failure(str(failure), failure.retry_after)
+
     def _refuse(self, reason: Refused) -> IntrospectionFailure:
         self._metrics.refused(reason)
         return self._failure(_REFUSALS[reason])
@@ -239,7 +238,7 @@ class Introspector:
             responded = True
         except Exception as error:  # noqa: BLE001 - as in _run
             failure = self._as_failure(error)
-        finally:  # also when it is cancelled: without a result, the breaker would wait for one forever
+        finally:  # also when it is canceled: without a result, the breaker would wait for one forever
             now = self._timer()
             was_closed = self._breaker.is_valid(permit) and self._breaker.state(now) is BreakerState.CLOSED
             self._breaker.record_probe(permit, now, responded=responded)
@@ -252,7 +251,7 @@ class Introspector:
     # Start and end.
 
     async def run(self) -> None:
-        """Prepare the client for the first request, and close when cancelled."""
+        """Prepare the client for the first request, and close when canceled."""
         try:
             await self._client.prepare()
             await asyncio.Event().wait()

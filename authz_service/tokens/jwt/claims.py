@@ -89,18 +89,16 @@ def _require_present(raw: Mapping[str, Any], names: Iterable[str]) -> None:
 
 def _require_times(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], now: float) -> None:
     """Validate by RFC 7519 sections 4.1.4 to 4.1.6; at ``exp`` itself a token is not valid any more."""
-    leeway = f"leeway {issuer.leeway:g} s"
     if now >= numeric_date(raw, "exp", now) + issuer.leeway:
-        raise Rejected(Reason.EXPIRED, f"exp has passed ({leeway})")
+        raise Rejected(Reason.EXPIRED, f"exp has passed (leeway {issuer.leeway:g} s)")
     for name in ("nbf", "iat"):
         if now < numeric_date(raw, name, now) - issuer.leeway:
-            raise Rejected(Reason.NOT_YET_VALID, f"{name} is in the future ({leeway})")
+            raise Rejected(Reason.NOT_YET_VALID, f"{name} is in the future (leeway {issuer.leeway:g} s)")
     if issuer.max_token_age is not None:
         _require_present(raw, ("iat",))
         if now >= numeric_date(raw, "iat", now) + issuer.max_token_age + issuer.leeway:
-            raise Rejected(
-                Reason.TOO_OLD, f"iat is longer ago than max_token_age, {issuer.max_token_age:g} s ({leeway})"
-            )
+            cause = f"iat is longer ago than max_token_age, {issuer.max_token_age:g} s (leeway {issuer.leeway:g} s)"
+            raise Rejected(Reason.TOO_OLD, cause)
 
 
 # In this order: the kind of a token comes before its times, since an operator learns more from it.

@@ -726,7 +726,7 @@ def test_whatever_happens_calls_are_bounded_shared_and_all_are_answered(
                         waiting.pop().cancel()
             assert client.in_flight <= most
             assert max(asked._admitted.values()) <= 2 * most
-            assert len(asked._requests) == sum(asked._admitted.values())
+            assert sum(asked._admitted.values()) <= len(asked._requests)  # one that just ended is removed last
         async with asyncio.timeout(60):
             for answer in await asyncio.gather(*waiting):
                 assert isinstance(answer, (IntrospectionResponse, IntrospectionFailure))
