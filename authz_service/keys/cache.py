@@ -132,7 +132,7 @@ class KeyCache:
         if keys or kid is None:
             return keys
         if may_fetch:
-            self._metrics.unknown_kid()
+            self._metrics.record_unknown_kid()
         return self._unknown(kid, now, may_fetch=may_fetch)
 
     def _unknown(self, kid: str, now: float, *, may_fetch: bool) -> NoKey:
@@ -232,8 +232,8 @@ class KeyCache:
         self._failures = 0
         self._set_validity(now, fetched.lifetime)
         self._schedule(fetched.lifetime * random.uniform(*_REFRESH_AHEAD), now)  # noqa: S311 - spreads load
-        self._metrics.fetched("not_modified" if fetched.key_set is None else "success", max(0.0, now - started))
-        self._metrics.succeeded(now)
+        self._metrics.record_fetch("not_modified" if fetched.key_set is None else "success", max(0.0, now - started))
+        self._metrics.record_success(now)
         if fetched.key_set is not None:
             self._use(fetched.key_set)
         self._log_state(now)
@@ -249,7 +249,7 @@ class KeyCache:
         ]
         self._key_set = key_set
         self.first_keys.set()
-        self._metrics.keys(len(key_set.keys))
+        self._metrics.record_key_count(len(key_set.keys))
         if changed:
             kids = [key.kid for key in key_set.keys[:_MAX_LOGGED_KEYS]]
             refused = key_set.refused[:_MAX_LOGGED_KEYS]
@@ -263,7 +263,7 @@ class KeyCache:
         self._schedule(delay, now)
         if retry_after:  # no request starts a fetch before that time either
             self._request_fetch_at = max(self._request_fetch_at, now + delay)
-        self._metrics.fetched("failure", max(0.0, now - started))
+        self._metrics.record_fetch("failure", max(0.0, now - started))
         self._logger.warning(
             "fetching keys failed",
             extra=fields(

@@ -127,10 +127,10 @@ class App:
         await self.server.start()
         self._pool.start(self.active.issuers)
         self._await_readiness()
-        self.metrics.configured(time.time())
+        self.metrics.record_active_config(time.time())
         if self._worker is None:
             log_listening(self._listening, self.server.port, self.admin.port)
-        self._background.start(watch_delay(self.metrics.loop_was_late, time.perf_counter), "event loop delay")
+        self._background.start(watch_delay(self.metrics.observe_loop_delay, time.perf_counter), "event loop delay")
 
     def _await_readiness(self) -> None:
         if self._readiness is not None:  # it may wait for an issuer that is not configured anymore

@@ -141,9 +141,9 @@ class IssuerPool:
             task.cancel()
         labels = set(map(_label_of, unused))
         for label in labels - {issuer.settings.label for issuer in self._issuers()}:
-            self._metrics.forget_issuer(label)
+            self._metrics.remove_issuer_gauges(label)
         for label in labels - {each.settings.label for each in self._issuers() if each.introspector is not None}:
-            self._metrics.forget_introspection(label)
+            self._metrics.remove_introspection_gauges(label)
 
 
 def _parts(issuers: Iterable[TrustedIssuer]) -> Iterator[_Part]:

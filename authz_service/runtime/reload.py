@@ -178,7 +178,7 @@ class Reloader:
             self._problems = ()
             self._named = named
             self._tried = loaded.digests
-            self._metrics.reloaded(success=True, at=self._clock())
+            self._metrics.record_reload(success=True, at=self._clock())
             self._log_applied(loaded, changes)
 
     def _log_applied(self, loaded: Loaded, changes: Changes) -> None:
@@ -194,7 +194,7 @@ class Reloader:
         if problems == self._problems and not requested:
             return
         self._problems = problems
-        self._metrics.reloaded(success=False, at=self._clock())
+        self._metrics.record_reload(success=False, at=self._clock())
         _logger.error("configuration rejected; the previous one stays active", extra=fields(problems=list(problems)))
 
 

@@ -143,7 +143,7 @@ class Supervisor:
             ends = 1 if time.monotonic() - started > _STABLE_AFTER else ends + 1
             delay = _backoff(ends)
             _logger.error("worker ended unexpectedly", extra=fields(number=number, cause=cause, replaced_in_s=delay))
-            self._own.worker_restarted()
+            self._own.record_worker_restart()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
 

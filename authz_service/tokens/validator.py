@@ -88,13 +88,13 @@ class Validator:
         digest = digest_of(token)
         cached = self._cache.get(digest, now)
         if cached is not None:
-            self._metrics.token_cache_hit()
+            self._metrics.record_token_cache_hit()
             return self._if_active(token, digest, cached.token, now, attempt)
         servers = self.servers_for_opaque(token, accepted)
         if servers:
             return query(token, digest, servers, now, attempt)
         if attempt.fetch_keys:  # a later attempt for the same request is no second miss
-            self._metrics.token_cache_miss()
+            self._metrics.record_token_cache_miss()
         parsed = jws.parse(token)
         issuer = self.issuer_of(parsed)
         key = self.verify(parsed, issuer, now, attempt)

@@ -88,7 +88,7 @@ def test_a_gauge_is_told_by_its_rule(name: str, expected: float) -> None:
 def test_what_was_told_to_another_process_is_what_is_there() -> None:
     metrics = worker()
     metrics.issuer("main").watch(age=lambda: math.inf, stale=lambda: True, usable_until=lambda: 0.5)
-    metrics.count(DENIED, 0.0123)
+    metrics.record_decision(DENIED, 0.0123)
     before = [family for family in metrics.registry.collect() if family.name.startswith("authz_")]
     after = [family for family in said(metrics) if family.name.startswith("authz_")]
     assert before == after
@@ -124,14 +124,14 @@ def test_a_worker_that_is_gone_makes_no_total_go_backwards_and_holds_no_gauge() 
         return sum(each.value for each in samples if each.name == name)
 
     for _ in range(3):
-        one.count(DENIED, 0.001)
-    other.count(DENIED, 0.001)
+        one.record_decision(DENIED, 0.001)
+    other.record_decision(DENIED, 0.001)
     together.update(1, said(one))
     together.update(2, said(other))
     assert (told("authz_checks_total"), told("authz_checks_in_flight")) == (4, 5)
     for _ in range(2):  # its replacement goes the same way
         together.remove(1)
-        own.worker_restarted()
+        own.record_worker_restart()
         assert (told("authz_checks_total"), told("authz_checks_in_flight")) == (4, 1)
         together.update(1, said(worker()))
         assert (told("authz_checks_total"), told("authz_checks_in_flight")) == (4, 1)
@@ -154,7 +154,7 @@ def test_a_death_makes_no_total_go_backwards_by_rounding_either() -> None:
 
 def test_a_worker_that_goes_while_it_is_told_of_is_told_of_once() -> None:
     one = worker()
-    one.count(DENIED, 0.001)
+    one.record_decision(DENIED, 0.001)
 
     class Goes(CollectorRegistry):
         """A supervisor's, read in a thread while its loop goes on."""

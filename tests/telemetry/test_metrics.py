@@ -119,7 +119,7 @@ def test_there_are_no_created_series(metrics: Metrics, accept: str) -> None:
 
 
 def test_two_services_in_one_process_do_not_share_numbers(metrics: Metrics) -> None:
-    metrics.token_cache_hit()
+    metrics.record_token_cache_hit()
     assert value(Metrics(transport="grpcio"), "authz_token_cache_lookups_total", result="hit") == 0
 
 
@@ -140,17 +140,17 @@ def test_what_is_decided_without_a_rule_has_a_series_of_its_own(metrics: Metrics
 
 def test_declaring_a_rule_again_keeps_what_was_counted(metrics: Metrics) -> None:
     metrics.declare_rules([("read", "enforce", [Reason.OK])])
-    metrics.count(Allow(Reason.OK, "read"), 0.001)
+    metrics.record_decision(Allow(Reason.OK, "read"), 0.001)
     metrics.declare_rules([("read", "enforce", [Reason.OK, Reason.EXPIRED])])
     assert value(metrics, "authz_checks_total", decision="allow", reason="ok", rule="read", mode="enforce") == 1
 
 
 def test_a_decision_is_counted_and_timed(metrics: Metrics) -> None:
     metrics.declare_rules([("read", "enforce", Reason)])
-    metrics.count(Allow(Reason.OK, "read"), 0.00004)
-    metrics.count(Allow(Reason.PUBLIC, "read"), 0.3)
-    metrics.count(Deny(Reason.EXPIRED, "read"), 9.0)
-    metrics.count(INTERNAL_ERROR, 0.001)
+    metrics.record_decision(Allow(Reason.OK, "read"), 0.00004)
+    metrics.record_decision(Allow(Reason.PUBLIC, "read"), 0.3)
+    metrics.record_decision(Deny(Reason.EXPIRED, "read"), 9.0)
+    metrics.record_decision(INTERNAL_ERROR, 0.001)
     checks = {"rule": "read", "mode": "enforce"}
     assert value(metrics, "authz_checks_total", decision="allow", reason="ok", **checks) == 1
     assert value(metrics, "authz_checks_total", decision="deny", reason="expired", **checks) == 1
@@ -163,8 +163,8 @@ def test_a_decision_is_counted_and_timed(metrics: Metrics) -> None:
 
 
 def test_a_decision_that_nobody_declared_is_counted_all_the_same(metrics: Metrics) -> None:
-    metrics.count(Deny(Reason.EXPIRED, "new-rule"), 0.001)
-    metrics.count(Deny(Reason.EXPIRED, "new-rule"), 0.001)
+    metrics.record_decision(Deny(Reason.EXPIRED, "new-rule"), 0.001)
+    metrics.record_decision(Deny(Reason.EXPIRED, "new-rule"), 0.001)
     labels = {"decision": "deny", "reason": "expired", "rule": "new-rule", "mode": "enforce"}
     assert value(metrics, "authz_checks_total", **labels) == 2
 
@@ -172,9 +172,9 @@ def test_a_decision_that_nobody_declared_is_counted_all_the_same(metrics: Metric
 def test_nothing_that_a_client_sends_becomes_a_label(metrics: Metrics) -> None:
     sent = "sent-by-the-client"
     claims = Claims("main", sent, sent, frozenset({sent}), frozenset({sent}), sent, {"sub": sent, sent: sent})
-    metrics.count(Allow(Reason.OK, "read", claims, ((sent, sent),), (sent,)), 0.001)
-    metrics.count(Deny(Reason.WRONG_AUDIENCE, "read", cause=sent, challenge=sent, claims=claims), 0.001)
-    metrics.issuer("main").unknown_kid()
+    metrics.record_decision(Allow(Reason.OK, "read", claims, ((sent, sent),), (sent,)), 0.001)
+    metrics.record_decision(Deny(Reason.WRONG_AUDIENCE, "read", cause=sent, challenge=sent, claims=claims), 0.001)
+    metrics.issuer("main").record_unknown_kid()
     assert sent not in read(metrics)
 
 
@@ -188,9 +188,9 @@ def test_what_is_in_flight_is_read_when_asked_for(metrics: Metrics) -> None:
 def test_the_token_cache_is_counted_and_watched(metrics: Metrics) -> None:
     remembered = ["a"]
     metrics.watch_token_cache(entries=lambda: len(remembered), size=lambda: 100 * len(remembered))
-    metrics.token_cache_hit()
-    metrics.token_cache_miss()
-    metrics.token_cache_miss()
+    metrics.record_token_cache_hit()
+    metrics.record_token_cache_miss()
+    metrics.record_token_cache_miss()
     remembered.append("b")
     assert value(metrics, "authz_token_cache_entries") == 2
     assert value(metrics, "authz_token_cache_bytes") == 200
@@ -200,12 +200,12 @@ def test_the_token_cache_is_counted_and_watched(metrics: Metrics) -> None:
 
 def test_fetching_keys_is_told_by_issuer(metrics: Metrics) -> None:
     main, other = metrics.issuer("main"), metrics.issuer("other")
-    main.fetched("success", 0.2)
-    main.fetched("failure", 2.0)
-    main.keys(3)
-    main.succeeded(1_700_000_000.5)
-    main.unknown_kid()
-    other.fetched("not_modified", 0.1)
+    main.record_fetch("success", 0.2)
+    main.record_fetch("failure", 2.0)
+    main.record_key_count(3)
+    main.record_success(1_700_000_000.5)
+    main.record_unknown_kid()
+    other.record_fetch("not_modified", 0.1)
     assert value(metrics, "authz_jwks_fetches_total", issuer="main", result="success") == 1
     assert value(metrics, "authz_jwks_fetches_total", issuer="main", result="failure") == 1
     assert value(metrics, "authz_jwks_fetches_total", issuer="other", result="not_modified") == 1
@@ -227,15 +227,15 @@ def reloads(metrics: Metrics) -> tuple[float | None, ...]:
 
 
 def test_the_first_configuration_is_no_reload(metrics: Metrics) -> None:
-    metrics.configured(100.0)
+    metrics.record_active_config(100.0)
     assert reloads(metrics) == (0, 0, 1, 100.0)
 
 
 def test_a_refused_reload_is_seen_until_one_succeeds_and_leaves_the_time_alone(metrics: Metrics) -> None:
-    metrics.configured(100.0)
-    metrics.reloaded(success=False, at=200.0)
+    metrics.record_active_config(100.0)
+    metrics.record_reload(success=False, at=200.0)
     assert reloads(metrics) == (0, 1, 0, 100.0)
-    metrics.reloaded(success=True, at=300.0)
+    metrics.record_reload(success=True, at=300.0)
     assert reloads(metrics) == (1, 1, 1, 300.0)
 
 
@@ -248,7 +248,7 @@ def test_the_times_of_the_certificate_are_read_when_asked_for(metrics: Metrics) 
 
 
 def test_how_late_the_event_loop_was_is_told(metrics: Metrics) -> None:
-    metrics.loop_was_late(0.03)
+    metrics.observe_loop_delay(0.03)
     assert value(metrics, "authz_event_loop_delay_seconds_bucket", le="0.05") == 1
     assert value(metrics, "authz_event_loop_delay_seconds_bucket", le="0.02") == 0
 
@@ -260,7 +260,7 @@ def test_the_build_is_told(metrics: Metrics) -> None:
 
 def test_label_values_of_any_kind_leave_the_exposition_readable(metrics: Metrics) -> None:
     name = 'https://idp.example.com/"quoted"\\and\nbroken'
-    metrics.issuer(name).keys(2)
+    metrics.issuer(name).record_key_count(2)
     for accept, parse in (("", parse_text), (OPENMETRICS, parse_openmetrics)):
         [keys] = [family for family in parse(read(metrics, accept)) if family.name == "authz_jwks_keys"]
         assert [(sample.labels, sample.value) for sample in keys.samples] == [({"issuer": name}, 2)]

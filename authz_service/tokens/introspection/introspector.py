@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from authz_service.config.model import IntrospectionSettings, Issuer
     from authz_service.core.bounded import Bounds
     from authz_service.core.claims import Claims
-    from authz_service.telemetry.metrics import IntrospectionMetrics, Refused
+    from authz_service.telemetry.metrics import IntrospectionMetrics, RefusalReason
     from authz_service.tokens.introspection.client import IntrospectionClient
 
 IntrospectionRequest = SharedTask[IntrospectionResult]
@@ -47,7 +47,7 @@ IntrospectionRequest = SharedTask[IntrospectionResult]
 _PROBE_BYTES = 32  # of randomness: no issuer ever issued this token
 _MAX_RETRY_AFTER = 300.0  # seconds that a server can make callers wait
 _ADMITTED_PER_SLOT = 2  # of each kind: one in flight, one waiting
-_REFUSALS: dict[Refused, str] = {
+_REFUSALS: dict[RefusalReason, str] = {
     "full": "too many requests are in flight and waiting",
     "open": "the circuit breaker is open",
 }
@@ -104,7 +104,7 @@ class Introspector:
         """The cached response for the token with this digest."""
         response = self._cache.get(digest, now)
         if response is not None:
-            self._metrics.cache_hit()
+            self._metrics.record_cache_hit()
         return response
 
     def copy_cache_of(self, older: Introspector) -> None:
@@ -130,7 +130,7 @@ class Introspector:
         ``verified`` are the claims of a JWT whose signature was verified. ``joined`` is the request that there was when
         the need arose; it may have ended since. Never raises for a failed request.
         """
-        self._metrics.cache_miss()
+        self._metrics.record_cache_miss()
         request = joined or self._requests.get(digest) or self._start(token, digest, verified)
         if isinstance(request, IntrospectionFailure):
             return request
@@ -185,11 +185,11 @@ class Introspector:
             body = await self._client.introspect(token)
             response = evaluate(self.issuer, self.settings, body, verified, self.clock())
         except Exception:
-            self._metrics.called("failure", self._timer() - started)
+            self._metrics.record_call("failure", self._timer() - started)
             raise
         finally:
             self._in_flight -= 1
-        self._metrics.called("active" if response.active else "inactive", self._timer() - started)
+        self._metrics.record_call("active" if response.active else "inactive", self._timer() - started)
         return response
 
     def _as_failure(self, error: Exception) -> FetchFailed:
@@ -206,8 +206,8 @@ class Introspector:
         self._start_probe_if_due(self._timer())
         return self._failure(str(failure), failure.retry_after)
 
-    def _refuse(self, reason: Refused) -> IntrospectionFailure:
-        self._metrics.refused(reason)
+    def _refuse(self, reason: RefusalReason) -> IntrospectionFailure:
+        self._metrics.record_refusal(reason)
         return self._failure(_REFUSALS[reason])
 
     def _failure(self, cause: str, retry_after: float = 0.0) -> IntrospectionFailure:

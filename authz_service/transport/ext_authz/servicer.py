@@ -117,7 +117,7 @@ class Servicer:
     ) -> None:
         seconds = self._timer() - started
         config.decision_log.write(attributes, decision, decision_id, seconds)
-        self._metrics.count(decision, seconds)
+        self._metrics.record_decision(decision, seconds)
 
     def _last_resort(self, error: Exception, attributes: Attributes, config: ActiveConfig, started: float) -> bytes:
         """Deny, and log why."""
