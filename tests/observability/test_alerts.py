@@ -1,4 +1,4 @@
-"""The alerts: taken by promtool, firing and quiet when they must, each with a runbook."""
+"""promtool accepts the alerts, they fire exactly when they must, and each has a runbook."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def promtool(programs: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_promtool_takes_them(prometheus_programs: Path) -> None:
+def test_promtool_accepts_them(prometheus_programs: Path) -> None:
     promtool(prometheus_programs, "check", "rules", "--lint=all", "--lint-fatal", str(ALERTS))
 
 
-def test_they_fire_when_they_should_in_these_words_and_not_before(prometheus_programs: Path) -> None:
+def test_they_fire_with_these_annotations_and_no_earlier(prometheus_programs: Path) -> None:
     promtool(prometheus_programs, "test", "rules", str(CASES))
 
 
@@ -49,34 +49,34 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_is_quiet(a
 
 
 @pytest.mark.parametrize("alert", RULES)
-def test_every_alert_says_how_severe_it_is_and_what_to_do(alert: str) -> None:
+def test_every_alert_has_a_severity_and_a_runbook(alert: str) -> None:
     rule = RULES[alert]
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert rule["annotations"].keys() == {"summary", "description", "runbook"}
     assert rule["annotations"]["runbook"] == f"docs/runbooks.md#{alert.lower()}"
     _, _, runbook = RUNBOOKS.partition(f"\n## {alert}\n")
-    text = runbook.partition("\n## ")[0]
-    assert f"Severity: {rule['labels']['severity']}." in text
+    section = runbook.partition("\n## ")[0]
+    assert f"Severity: {rule['labels']['severity']}." in section
     for part in ("**Means**", "**Look**", "**Do**"):
-        assert part in text
+        assert part in section
 
 
-def test_no_runbook_is_of_an_alert_that_there_is_not() -> None:
+def test_every_runbook_belongs_to_an_alert() -> None:
     assert re.findall(r"^## (Authz\w+)$", RUNBOOKS, re.MULTILINE) == list(RULES)
 
 
 @pytest.mark.parametrize("alert", RULES)
-def test_an_alert_asks_for_our_metrics_and_reasons(alert: str) -> None:
+def test_an_alert_queries_existing_metrics_and_reasons(alert: str) -> None:
     expr = RULES[alert]["expr"]
     families = [*Metrics(transport="grpcio").registry.collect(), *SupervisorMetrics().registry.collect()]
     ours = {f"{family.name}{'_total' * (family.type == 'counter')}" for family in families}
-    asked = {re.sub(r"_(bucket|count)$", "", name) for name in re.findall(r"\bauthz_\w+", expr)}
-    assert asked <= ours
-    told = [reason for group in re.findall(r'reason[!=~]+"(.*?)"', expr) for reason in group.split("|")]
-    assert set(told) <= {reason.value for reason in Reason}
+    queried = {re.sub(r"_(bucket|count)$", "", name) for name in re.findall(r"\bauthz_\w+", expr)}
+    assert queried <= ours
+    reasons = [reason for group in re.findall(r'reason[!=~]+"(.*?)"', expr) for reason in group.split("|")]
+    assert set(reasons) <= {reason.value for reason in Reason}
 
 
 @pytest.mark.parametrize("alert", RULES)
-def test_an_alert_is_by_job_and_namespace(alert: str) -> None:
+def test_an_alert_aggregates_by_job_and_namespace(alert: str) -> None:
     for clause in re.findall(r"\bby \((.*?)\)", RULES[alert]["expr"]):
         assert clause.startswith("job, namespace")
