@@ -1,6 +1,6 @@
-"""Talking to identity providers over HTTP.
+"""HTTP requests to identity providers.
 
-``client`` sends requests over connections that are used again; ``dialing`` and ``channel`` make such a connection,
-``exchange`` is one request and its answer without I/O, ``urls`` reads addresses, and ``failures`` has the words for
-whatever goes wrong.
+Owns connections, trust anchors, bounds on what a provider may send, the discovery of its endpoints, the authentication
+of this client, and the mapping of foreign errors to ``FetchFailed``. It does not know what is fetched or how often:
+``keys`` and ``tokens`` do.
 """

@@ -1,7 +1,6 @@
-"""Proving to an introspection server who asks (RFC 6749 section 2.3.1, RFC 7523 section 2.2).
+"""Authenticates this client to a provider: RFC 6749 section 2.3.1 (secret) and RFC 7523 section 2.2 (private_key_jwt).
 
-Law: secrets are read from files alone, anew when what is in them changes, and enter a request and nothing else: no log
-line, no error's text. Each assertion is made for one call, and is soon worth nothing.
+Secrets and private keys are read from files and go into requests only, never into an error or a log line.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import IntrospectionSettings
 
-_LOOK_INTERVAL = 1.0  # seconds between two looks at a file
+_READ_INTERVAL = 1.0  # seconds between two reads of a file
 _MAX_FILE = 1 << 16  # bytes; an RSA key of 16384 bits takes 13 KiB
-_ASSERTION_LIFETIME = 60  # seconds: enough for a call and two clocks that differ a little
-_MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
+_ASSERTION_LIFETIME = 60  # seconds: enough for a request, and for a small difference between the clocks
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-_CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+_MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+_CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 _PARSERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "RSA": RSAAlgorithm.from_jwk,
     "EC": ECAlgorithm.from_jwk,
@@ -42,20 +41,20 @@ _PARSERS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 class ClientAuthentication(Protocol):
-    """Puts the proof into a request."""
+    """Adds the client's authentication to a request."""
 
     def add_to(self, form: dict[str, str]) -> Mapping[str, str]:
-        """Complete the form; what it returns are further headers.
+        """Add what belongs into the form, and return the headers to send.
 
         Raises:
-            FetchFailed: when the file with the secret cannot be used.
+            FetchFailed: if the file with the secret or key is not usable.
         """
 
 
 def authentication_of(
     settings: IntrospectionSettings, issuer: str, *, clock: Callable[[], float], timer: Callable[[], float]
 ) -> ClientAuthentication:
-    """The configured one. ``clock`` gives seconds since the epoch, ``timer`` seconds of a clock that is never set."""
+    """The configured method. ``clock`` returns seconds since the epoch, ``timer`` those of a monotonic clock."""
     match settings.auth_method:
         case "private_key_jwt":
             file = SecretFile(settings.private_key_file, timer)
@@ -66,37 +65,52 @@ def authentication_of(
             return ClientSecretBasic(settings.client_id, SecretFile(settings.client_secret_file, timer))
 
 
+def problem_of(settings: IntrospectionSettings) -> str | None:
+    """Why the configured authentication cannot work, as far as its file shows; None if the file is usable."""
+    try:
+        authentication_of(settings, "", clock=lambda: 0.0, timer=lambda: 0.0).add_to({})
+    except FetchFailed as failure:
+        return str(failure)
+    return None
+
+
 class SecretFile:
-    """A secret in a file, read again at most once a second."""
+    """A file with a secret or a key. It is read again when a second has passed since the last time."""
 
     def __init__(self, path: Path | None, timer: Callable[[], float]) -> None:
         self._path = path
         self._timer = timer
-        self._looked_at = 0.0
+        self._read_at = 0.0
         self._content: bytes | None = None
 
     def read(self) -> bytes:
-        """The content, at most a second old; the last good content if the file cannot be read any more.
+        """The content without a newline at its end; the last usable content if the file has become unusable.
 
         Raises:
-            FetchFailed: when the file has never been readable.
+            FetchFailed: if the file was never usable.
         """
         now = self._timer()
-        if self._content is None or now - self._looked_at >= _LOOK_INTERVAL:
-            self._looked_at = now
-            self._content = self._look() or self._content
-        if self._content is None:
-            raise FetchFailed("the file with the client's secret or key cannot be read, is empty or too large")
+        if self._content is None or now - self._read_at >= _READ_INTERVAL:
+            self._read_at = now
+            try:
+                self._content = self._read()
+            except FetchFailed:
+                if self._content is None:
+                    raise
         return self._content
 
-    def _look(self) -> bytes | None:
+    def _read(self) -> bytes:
         if self._path is None:
-            return None
+            raise FetchFailed("no file with the client's secret or private key is configured")
         try:
             content = files.read(self._path, _MAX_FILE)
-        except OSError:
-            return None
-        return content.removesuffix(b"\n").removesuffix(b"\r") or None
+        except OSError as error:
+            cause = f"cannot be read: {error.strerror}"
+            raise FetchFailed(f"the file with the client's secret or private key {cause}: {self._path}") from None
+        content = content.removesuffix(b"\n").removesuffix(b"\r")
+        if not content:
+            raise FetchFailed(f"the file with the client's secret or private key is empty: {self._path}")
+        return content
 
 
 def _secret(file: SecretFile) -> str:
@@ -108,15 +122,15 @@ def _secret(file: SecretFile) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ClientSecretBasic:
-    """``client_secret_basic``: both parts are form-urlencoded before they are joined and encoded."""
+    """``client_secret_basic``: client id and secret are form-urlencoded before they are joined and encoded."""
 
     client_id: str
     file: SecretFile
 
-    def add_to(self, form: dict[str, str]) -> Mapping[str, str]:  # noqa: ARG002 - nothing stands in the form
+    def add_to(self, form: dict[str, str]) -> Mapping[str, str]:  # noqa: ARG002 - the header holds everything
         """See ClientAuthentication."""
-        pair = f"{quote_plus(self.client_id)}:{quote_plus(_secret(self.file))}"
-        return {"Authorization": f"Basic {base64.b64encode(pair.encode('ascii')).decode('ascii')}"}
+        credentials = f"{quote_plus(self.client_id)}:{quote_plus(_secret(self.file))}"
+        return {"Authorization": f"Basic {base64.b64encode(credentials.encode('ascii')).decode('ascii')}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +148,7 @@ class ClientSecretPost:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """The client's private key, and how it signs."""
+    """The client's private key, and the algorithm to sign with."""
 
     material: Any
     algorithm: str
@@ -142,10 +156,10 @@ class SigningKey:
 
 
 class PrivateKeyJwt:
-    """``private_key_jwt``.
+    """``private_key_jwt``, with an assertion for each request.
 
-    The audience is the issuer and nothing else: a server that is told another server's address as its own could use an
-    assertion for that address there.
+    The audience is the issuer only. An assertion for an endpoint's URL could be used elsewhere by a server that makes
+    the client take that URL for its own.
     """
 
     def __init__(self, client_id: str, issuer: str, file: SecretFile, clock: Callable[[], float]) -> None:
@@ -153,7 +167,7 @@ class PrivateKeyJwt:
         self._issuer = issuer
         self._file = file
         self._clock = clock
-        self._read: bytes | None = None
+        self._parsed: bytes | None = None  # the content that _key was parsed from
         self._key: SigningKey | None = None
 
     def add_to(self, form: dict[str, str]) -> Mapping[str, str]:
@@ -179,24 +193,26 @@ class PrivateKeyJwt:
 
     def _current_key(self) -> SigningKey:
         content = self._file.read()
-        if self._key is None or content != self._read:
-            self._key = signing_key(content)
-            self._read = content
+        if self._key is None or content != self._parsed:
+            self._key = parse_signing_key(content)
+            self._parsed = content
         return self._key
 
 
-def signing_key(content: bytes) -> SigningKey:
-    """A private key, PEM or JWK.
+def parse_signing_key(content: bytes) -> SigningKey:
+    """Parse a private key in PEM or as a JWK.
 
     Raises:
-        FetchFailed: when it is none that can sign; the text quotes nothing of it.
+        FetchFailed: if it is not a private key that can sign. The message does not quote it.
     """
     try:
         return _from_jwk(content) if content.lstrip().startswith(b"{") else _from_pem(content)
     except FetchFailed:
         raise
-    except Exception as error:  # noqa: BLE001 - two libraries' worth of types, each of which means the same to us
-        raise FetchFailed(f"the client's private key cannot be read ({type(error).__name__})") from None
+    except Exception as error:  # noqa: BLE001 - PyJWT and cryptography raise many types for a malformed key
+        raise FetchFailed(
+            f"the client's private key cannot be parsed ({type(error).__name__}): expected unencrypted PEM or a JWK"
+        ) from None
 
 
 def _from_pem(content: bytes) -> SigningKey:
@@ -207,15 +223,17 @@ def _from_pem(content: bytes) -> SigningKey:
 def _from_jwk(content: bytes) -> SigningKey:
     jwk = strict_json.loads(content)
     material = _PARSERS[jwk["kty"]](jwk)
-    fitting = _algorithms(material)
-    algorithm, kid = jwk.get("alg", fitting[0]), jwk.get("kid")
-    if algorithm not in fitting or not (kid is None or isinstance(kid, str)):
-        raise FetchFailed("the client's private key: its alg is not one of its type and curve, or its kid is no text")
+    supported = _algorithms(material)
+    algorithm, kid = jwk.get("alg", supported[0]), jwk.get("kid")
+    if algorithm not in supported:
+        raise FetchFailed(f"the client's private key has an alg that does not fit: expected {' or '.join(supported)}")
+    if not (kid is None or isinstance(kid, str)):
+        raise FetchFailed("the client's private key has a kid that is not a string")
     return SigningKey(material, algorithm, kid)
 
 
 def _algorithms(material: Any) -> tuple[str, ...]:
-    """What a private key may sign with, the usual first."""
+    """The algorithms that a private key can sign with, the default first."""
     match material:
         case rsa.RSAPrivateKey() if material.key_size >= _MIN_RSA_BITS:
             return "RS256", *sorted(_RSA - {"RS256"})
@@ -225,14 +243,6 @@ def _algorithms(material: Any) -> tuple[str, ...]:
             return ("EdDSA",)
         case _:
             raise FetchFailed(
-                "the client's private key is none of RSA with 2048 bits or more, P-256, P-384, P-521, Ed25519, Ed448"
+                "the client's private key has an unsupported type: expected RSA with at least 2048 bits, P-256, P-384, "
+                "P-521, Ed25519 or Ed448"
             )
-
-
-def problem_of(settings: IntrospectionSettings) -> str | None:
-    """What is wrong with the file that the configured authentication needs, as far as looking at it tells."""
-    try:
-        authentication_of(settings, "", clock=lambda: 0.0, timer=lambda: 0.0).add_to({})
-    except FetchFailed as failure:
-        return str(failure)
-    return None

@@ -1,55 +1,65 @@
-"""One request to a provider and its answer, without I/O: octets in, octets out.
+"""One HTTP request to a provider and the response to it, without I/O.
 
-Whatever the provider sends, the work and the memory that it takes are bounded before h11 parses it: heads by
-``http1.HeadBuffer``, a chunked body by handing it over in slices, since a long malformed chunk header takes h11
-quadratic time, and everything by ``advance``, which does one small step at a time.
+Bounds the work and the memory that a response takes, whatever the provider sends, before h11 parses it: heads by
+``http1.HeadBuffer``; a chunked body by parsing it in small slices, since h11 takes quadratic time for a long malformed
+chunk header; and everything by ``advance``, which does one small step.
 """
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 import h11
 
 from authz_service.core.errors import BadMessage
-from authz_service.core.headers import combined
 from authz_service.http1 import MAX_READ, HeadBuffer
+from authz_service.providers.content import ContentDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-MAX_HEAD_BYTES: Final = 1 << 15  # of all heads of an answer; content security policies and cookies can be long
-MAX_HEAD_LINES: Final = 256  # of one head: what h11 reads in half a millisecond
-MAX_INFORMATIONAL: Final = 8  # answers with a status of 1xx (RFC 9110 section 15.2), which are passed over
-MAX_FRAMING: Final = 1 << 16  # bytes of a body that are no content: sizes of chunks, their extensions, trailers
-MAX_CHUNK_LINE: Final = 256  # bytes; also of trailers, which nobody needs
-_MAX_INFLATED = 1 << 16  # bytes that one step unpacks
-_WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}  # zlib.h
+MAX_HEAD_BYTES: Final = 1 << 15  # of all heads of a response; content security policies and cookies can be long
+MAX_HEAD_LINES: Final = 256  # of one head: h11 parses them in half a millisecond
+MAX_INFORMATIONAL: Final = 8  # responses with status 1xx (RFC 9110 section 15.2), which are ignored
+MAX_FRAMING: Final = 1 << 16  # bytes of a chunked body that are not content: chunk headers and trailers
+MAX_CHUNK_LINE: Final = 256  # bytes; the limit for trailers as well, which nobody needs
 
 
 class Headers:
-    """Header fields of an answer, by their names in lower case."""
+    """The header fields of a response, by lower-case name."""
 
     def __init__(self, fields: Collection[tuple[bytes, bytes]]) -> None:
         self._fields = [(name.decode("ascii"), value.decode("utf-8", "surrogateescape")) for name, value in fields]
 
     def get(self, name: str) -> str:
-        """The value; the first one where there are several, empty where there is none."""
+        """The first value; empty if there is none."""
         return next((value for each, value in self._fields if each == name), "")
 
     def joined(self, name: str) -> str:
-        """All values as one list (RFC 9110 section 5.3)."""
-        return combined(self._fields).get(name, "")
+        """All values, joined by commas (RFC 9110 section 5.3)."""
+        return ",".join(value for each, value in self._fields if each == name)
 
     def __contains__(self, name: str) -> bool:
         return any(each == name for each, _ in self._fields)
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
-    """An answer; ``body`` is empty for a status of which the body was not to be read."""
+class HttpRequest:
+    """A request, and how much of the response to read."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+    max_bytes: int  # of the response's content, as received and once decompressed
+    body_statuses: Collection[int]  # statuses whose body is read; with any other, the connection is closed
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A response; ``body`` is empty unless its status is one of the request's ``body_statuses``."""
 
     status: int
     headers: Headers
@@ -60,44 +70,46 @@ class Response:
         """The media type, in lower case and without parameters."""
         return self.headers.get("content-type").partition(";")[0].strip().lower()
 
+    def retry_after(self, now: float) -> float:
+        """Seconds to wait before the next request; 0 if there is no Retry-After header."""
+        return parse_retry_after(self.headers.get("retry-after"), now)
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to ask, and how much answer to read."""
 
-    method: str
-    target: str
-    headers: Mapping[str, str]
-    body: bytes
-    max_bytes: int  # of the answer's content, also once it is unpacked
-    reads: Collection[int]  # the statuses of which the content is read; with any other one the connection ends
+def parse_retry_after(value: str, now: float) -> float:
+    """Retry-After in seconds (RFC 9110 section 10.2.3); 0 if it is malformed or in the past."""
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except (ValueError, OverflowError):  # not a date, or one that no calendar has
+        return 0.0
 
 
 class Exchange:
-    """``send``, then ``feed`` and ``advance`` until there is a ``response``."""
+    """One request and its response. Feed it what the provider sends, and call ``advance`` until it returns False."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: HttpRequest) -> None:
         self._request = request
-        # Heads are handed over whole: what is incomplete can only be the header of a chunk, or trailers.
+        # h11 gets whole heads, so an incomplete event is a chunk header or a trailer.
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_CHUNK_LINE)
         self._heads = HeadBuffer(MAX_HEAD_BYTES, MAX_HEAD_LINES)
         self._informational = 0
         self._head_bytes = 0
-        self._octets = bytearray()  # of the body, not parsed yet
-        self._slice = MAX_READ
-        self._ended = False
-        self._is_whole = False
-        self._final: h11.Response | None = None
+        self._head: h11.Response | None = None  # of the final response
         self._headers = Headers(())
-        self._content = _Content(request.max_bytes)
-        self._body_bytes = 0  # parsed, framing included
-        self.response: Response | None = None
+        self._unparsed = bytearray()  # of the body
+        self._slice_size = MAX_READ
+        self._parsed_body_bytes = 0  # framing included
+        self._body_is_complete = False
+        self._content = ContentDecoder(request.max_bytes)
+        self._at_eof = False
+        self.response: HttpResponse | None = None
 
-    def send(self) -> bytes:
+    def encode_request(self) -> bytes:
         """The request as it is sent.
 
         Raises:
-            h11.LocalProtocolError: when a header holds what HTTP does not allow. Its text quotes the header.
+            h11.LocalProtocolError: if a header is malformed. Its message quotes the header.
         """
         request = self._request
         length = {"Content-Length": str(len(request.body))} if request.body else {}
@@ -110,39 +122,39 @@ class Exchange:
         return b"".join(self._h11.send(event) or b"" for event in events)
 
     @property
-    def is_untouched(self) -> bool:
+    def nothing_received(self) -> bool:
         """Whether the provider has sent nothing yet."""
-        return not self._informational and self._final is None and not self._heads
+        return not self._informational and self._head is None and not self._heads
 
     @property
-    def leaves_connection_clean(self) -> bool:
-        """Whether the connection can be used again: all that was sent belongs to this answer."""
-        return self._h11.their_state is h11.DONE and not (self._octets or self._h11.trailing_data[0] or self._ended)
+    def connection_is_reusable(self) -> bool:
+        """Whether everything that was received belongs to this response, and the connection stays open."""
+        return self._h11.their_state is h11.DONE and not (self._unparsed or self._h11.trailing_data[0] or self._at_eof)
 
-    def feed(self, octets: bytes) -> None:
-        """Take what the provider sent; nothing is its end."""
-        if not octets:
-            self._ended = True
-        elif self._final is None:
-            self._heads.feed(octets)
+    def feed(self, data: bytes) -> None:
+        """Append what the provider sent; empty data is the end of the stream."""
+        if not data:
+            self._at_eof = True
+        elif self._head is None:
+            self._heads.feed(data)
         else:
-            self._octets += octets
+            self._unparsed += data
 
     def advance(self) -> bool:
-        """Do one step; False when there is none before more comes, or when the answer is complete.
+        """Do one small step. False if there is none before more data arrives, or if the response is complete.
 
         Raises:
-            BadMessage: when the answer is none, or larger than allowed.
-            h11.RemoteProtocolError: when it is not HTTP/1.1. Its text quotes the answer.
+            BadMessage: if the response is malformed or too large.
+            h11.RemoteProtocolError: if it is not HTTP/1.1. Its message quotes the response.
         """
         if self.response is not None:
             return False
-        return self._read_head() if self._final is None else self._read_body()
+        return self._parse_head() if self._head is None else self._parse_body()
 
-    def _read_head(self) -> bool:
+    def _parse_head(self) -> bool:
         head = self._heads.take()
         if head is None:
-            if self._ended:
+            if self._at_eof:
                 raise BadMessage("ended before it was complete" if self._heads else "did not come")
             return False
         self._head_bytes += len(head)
@@ -160,116 +172,53 @@ class Exchange:
                 raise BadMessage("is not HTTP/1.1")
         return True
 
-    def _begin_body(self, final: h11.Response) -> None:
-        self._final = final
-        self._headers = Headers(list(final.headers))
-        self._octets += self._heads.take_remaining()
-        if final.status_code in self._request.reads:
+    def _begin_body(self, head: h11.Response) -> None:
+        self._head = head
+        self._headers = Headers(list(head.headers))
+        self._unparsed += self._heads.take_remaining()
+        if head.status_code in self._request.body_statuses:
             if "transfer-encoding" in self._headers:
-                if "content-length" in self._headers:  # RFC 9112 section 6.1: somebody may try to split answers
+                if "content-length" in self._headers:  # an attempt at response splitting (RFC 9112 section 6.1)
                     raise BadMessage("has both Content-Length and Transfer-Encoding")
-                self._slice = MAX_CHUNK_LINE
+                self._slice_size = MAX_CHUNK_LINE
             self._content.begin(self._headers)
-            self._take_events()  # of an answer without content even the end is known by now
+            self._take_events()  # a response without content is complete now
         else:
             self._take_events()
-            self._complete()
+            self.response = HttpResponse(head.status_code, self._headers, b"")
 
-    def _read_body(self) -> bool:
-        if self._content.is_packed:
-            self._content.unpack()
-        elif self._is_whole:
-            self._content.finish()
-            self._complete()
-        elif self._octets:
-            octets = bytes(self._octets[: self._slice])
-            del self._octets[: self._slice]
-            self._hand_over(octets)
-        elif self._ended:
+    def _parse_body(self) -> bool:
+        if self._content.can_decompress:
+            self._content.decompress()
+        elif self._body_is_complete:
+            assert self._head is not None  # noqa: S101 - for the type checker
+            self.response = HttpResponse(self._head.status_code, self._headers, self._content.finish())
+        elif self._unparsed:
+            data = bytes(self._unparsed[: self._slice_size])
+            del self._unparsed[: self._slice_size]
+            self._parse_slice(data)
+        elif self._at_eof:
             if "transfer-encoding" in self._headers or "content-length" in self._headers:
                 raise BadMessage("ended before it was complete")
-            self._hand_over(b"")
+            self._parse_slice(b"")
         else:
             return False
         return True
 
-    def _hand_over(self, octets: bytes) -> None:
-        self._h11.receive_data(octets)
-        self._body_bytes += len(octets)
+    def _parse_slice(self, data: bytes) -> None:
+        self._h11.receive_data(data)
+        self._parsed_body_bytes += len(data)
         self._take_events()
-        if self._body_bytes - self._content.received > MAX_FRAMING:
+        if self._parsed_body_bytes - self._content.received > MAX_FRAMING:
             raise BadMessage(f"has more than {MAX_FRAMING} bytes of chunk headers and trailers", too_large=True)
 
     def _take_events(self) -> None:
         while True:
             match self._h11.next_event():
                 case h11.Data() as data:
-                    self._content.take(data.data)
+                    self._content.feed(data.data)
                 case h11.EndOfMessage():
-                    self._is_whole = True
+                    self._body_is_complete = True
                     return
                 case _:
                     return
-
-    def _complete(self) -> None:
-        assert self._final is not None  # noqa: S101 - for the type checker
-        self.response = Response(self._final.status_code, self._headers, self._content.body())
-
-
-class _Content:
-    """The content of an answer, unpacked where it came packed although nobody asked for that."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._body = bytearray()
-        self._coding = ""
-        self._packed = b""  # not unpacked yet
-        self._unpacks_more = False  # although nothing is left of what is packed
-        self._inflater: zlib._Decompress | None = None
-        self.received = 0  # bytes, packed as they came
-
-    def begin(self, headers: Headers) -> None:
-        self._coding = headers.joined("content-encoding").strip().lower()
-        if self._coding not in {"", "identity", *_WINDOW_BITS}:
-            raise BadMessage("has a content encoding that was not asked for")
-        self._require(int(headers.get("content-length") or 0))
-
-    def take(self, octets: bytes) -> None:
-        self.received += len(octets)
-        self._require(self.received)
-        if self._coding in _WINDOW_BITS:
-            self._packed += octets
-        else:
-            self._body += octets
-
-    @property
-    def is_packed(self) -> bool:
-        return bool(self._packed) or self._unpacks_more
-
-    def unpack(self) -> None:
-        """Unpack a little."""
-        if self._inflater is None:
-            # RFC 9110 section 8.4.1.2 wants zlib's format, and some servers send what is in it alone.
-            raw = self._coding == "deflate" and self._packed[0] & 0x0F != zlib.DEFLATED
-            self._inflater = zlib.decompressobj(-zlib.MAX_WBITS if raw else _WINDOW_BITS[self._coding])
-        try:
-            octets = self._inflater.decompress(self._packed, _MAX_INFLATED)
-        except zlib.error:
-            raise BadMessage(f"is not what its content encoding says ({self._coding})") from None
-        self._packed = self._inflater.unconsumed_tail
-        self._unpacks_more = len(octets) == _MAX_INFLATED
-        self._body += octets
-        self._require(len(self._body))
-        if self._inflater.unused_data:
-            raise BadMessage(f"goes on behind the end of what its content encoding says ({self._coding})")
-
-    def finish(self) -> None:
-        if self._inflater is not None and not self._inflater.eof:
-            raise BadMessage(f"ends before what its content encoding says ({self._coding})")
-
-    def body(self) -> bytes:
-        return bytes(self._body)
-
-    def _require(self, size: int) -> None:
-        if size > self._max_bytes:
-            raise BadMessage(f"is larger than max_bytes ({self._max_bytes})", too_large=True)

@@ -92,4 +92,4 @@ async def test_twenty_questions_to_a_provider_that_never_stops_end_and_cost_its_
         for event, place in (("fetching keys failed", "keys"), ("introspection failed", "introspect")):
             causes = {record["cause"] for record in sidecar.records(event)}
             assert causes
-            assert all(cause.startswith(f"the answer of {hostile.origin}/{place} ") for cause in causes)
+            assert all(cause.startswith(f"the response from {hostile.origin}/{place} ") for cause in causes)

@@ -1,4 +1,4 @@
-"""Keys over HTTP: found by discovery, bounded in size, time and place, and asked for again only when they changed."""
+"""Keys over HTTP: discovery, limits of size, time and origin, conditional requests, TLS and lifetimes."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ OAUTH = "/.well-known/oauth-authorization-server"
 
 @pytest.fixture
 async def provider() -> AsyncIterator[Provider]:
-    async with Provider() as made:
-        yield made
+    async with Provider() as provider:
+        yield provider
 
 
 async def fetched(issuer: str, **keys: Any) -> list[str | None]:
-    """The kids of one fetch by a source of its own."""
+    """The kids that a new source fetches."""
     source = HttpSource(issuer, Keys.model_validate(keys))
     try:
         key_set = (await source.fetch(have_keys=False)).key_set
@@ -48,7 +48,7 @@ async def fetched(issuer: str, **keys: Any) -> list[str | None]:
 
 
 async def failure(issuer: str, **keys: Any) -> str:
-    """Why a fetch by a source of its own fails."""
+    """Why the fetch of a new source fails."""
     with pytest.raises(FetchFailed) as failed:
         await fetched(issuer, **keys)
     return str(failed.value)
@@ -63,7 +63,7 @@ def metadata(issuer: str, jwks_uri: str) -> str:
 
 @pytest.mark.parametrize("path", ["", "/", "/tenant", "/tenant/"])
 @pytest.mark.parametrize("document", ["openid", "oauth"])
-async def test_discovery_finds_the_keys_in_either_document(provider: Provider, path: str, document: str) -> None:
+async def test_discovery_uses_either_metadata_document(provider: Provider, path: str, document: str) -> None:
     issuer = provider.origin + path
     where = metadata_urls(issuer)[0 if document == "openid" else 1].removeprefix(provider.origin)
     provider.serve(where, metadata(issuer, f"{provider.origin}/keys?v=1"))
@@ -71,7 +71,7 @@ async def test_discovery_finds_the_keys_in_either_document(provider: Provider, p
     assert await fetched(issuer) == ["a"]
 
 
-async def test_the_openid_configuration_comes_first_and_is_enough(provider: Provider) -> None:
+async def test_the_openid_configuration_comes_first_and_suffices(provider: Provider) -> None:
     provider.serve(OPENID, metadata(provider.origin, f"{provider.origin}/openid"))
     provider.serve(OAUTH, metadata(provider.origin, f"{provider.origin}/oauth"))
     provider.serve("/openid", jwks("openid"))
@@ -80,13 +80,13 @@ async def test_the_openid_configuration_comes_first_and_is_enough(provider: Prov
     assert provider.count(OAUTH) == 0
 
 
-async def test_a_configured_address_needs_no_discovery(provider: Provider) -> None:
+async def test_a_configured_jwks_uri_needs_no_discovery(provider: Provider) -> None:
     provider.serve("/keys", jwks("a"))
     assert await fetched("https://elsewhere.example", jwks_uri=f"{provider.origin}/keys") == ["a"]
     assert [request.path for request in provider.requests] == ["/keys"]
 
 
-async def test_discovery_is_made_anew_each_time_since_the_address_may_change(provider: Provider) -> None:
+async def test_each_fetch_repeats_discovery_since_the_jwks_uri_may_change(provider: Provider) -> None:
     source = HttpSource(provider.origin, Keys())
     provider.serve("/old", jwks("old"), headers={"ETag": '"1"'})
     provider.serve("/new", jwks("new"), headers={"ETag": '"1"'})
@@ -101,29 +101,37 @@ async def test_discovery_is_made_anew_each_time_since_the_address_may_change(pro
 
 
 @pytest.mark.parametrize(
-    "said", ["https://evil.example", "{origin}/", "{origin}/tenant", "{origin}#", "", None, 7, ["{origin}"]]
+    "issuer", ["https://evil.example", "{origin}/", "{origin}/tenant", "{origin}#", "", None, 7, ["{origin}"]]
 )
 @pytest.mark.parametrize("document", [OPENID, OAUTH])
-async def test_metadata_of_another_issuer_do_not_count(provider: Provider, said: Any, document: str) -> None:
-    if isinstance(said, str):
-        said = said.format(origin=provider.origin)
-    provider.serve(document, json.dumps({"issuer": said, "jwks_uri": f"{provider.origin}/keys"}))
+async def test_metadata_of_another_issuer_is_refused(provider: Provider, issuer: Any, document: str) -> None:
+    if isinstance(issuer, str):
+        issuer = issuer.format(origin=provider.origin)
+    provider.serve(document, json.dumps({"issuer": issuer, "jwks_uri": f"{provider.origin}/keys"}))
     provider.serve("/keys", jwks("a"))
-    assert "not the configured one" in await failure(provider.origin)
+    assert "issuer mismatch" in await failure(provider.origin)
     assert provider.count("/keys") == 0
 
 
-async def test_wrong_openid_metadata_are_not_made_good_by_the_other_document(provider: Provider) -> None:
+async def test_a_mismatch_shows_both_issuers_and_the_difference(provider: Provider) -> None:
+    provider.serve(OPENID, metadata(f"{provider.origin}/", f"{provider.origin}/keys"))
+    assert await failure(provider.origin) == (
+        f"issuer mismatch: the metadata at {provider.origin}{OPENID} says '{provider.origin}/' but the configuration "
+        f"says '{provider.origin}' (trailing slash); set the issuer to '{provider.origin}/'"
+    )
+
+
+async def test_valid_oauth_metadata_does_not_make_up_for_wrong_openid_metadata(provider: Provider) -> None:
     provider.serve(OPENID, metadata("https://evil.example", f"{provider.origin}/keys"))
     provider.serve(OAUTH, metadata(provider.origin, f"{provider.origin}/keys"))
     provider.serve("/keys", jwks("a"))
-    assert "not the configured one" in await failure(provider.origin)
+    assert "issuer mismatch" in await failure(provider.origin)
 
 
 @pytest.mark.parametrize(
     "jwks_uri", [None, 7, "", "/keys", "file:///etc/passwd", "ftp://a/", "https://[", "https:///k"]
 )
-async def test_metadata_without_a_usable_jwks_uri_fail(provider: Provider, jwks_uri: Any) -> None:
+async def test_metadata_without_a_usable_jwks_uri_fails(provider: Provider, jwks_uri: Any) -> None:
     provider.serve(OPENID, json.dumps({"issuer": provider.origin, "jwks_uri": jwks_uri}))
     assert await failure(provider.origin)
 
@@ -131,23 +139,26 @@ async def test_metadata_without_a_usable_jwks_uri_fail(provider: Provider, jwks_
 @pytest.mark.parametrize(
     "body", [b"", b"<html></html>", b"[]", b'"x"', b'{"issuer": 1, "issuer": 2}', b"{}".decode().encode("utf-16")]
 )
-async def test_metadata_that_are_no_json_object_fail(provider: Provider, body: bytes) -> None:
+async def test_metadata_that_is_not_a_json_object_fails(provider: Provider, body: bytes) -> None:
     provider.serve(OPENID, body)
     assert "metadata" in await failure(provider.origin)
 
 
-async def test_without_metadata_the_last_place_looked_at_is_told(provider: Provider) -> None:
-    assert await failure(provider.origin) == f"{provider.origin}{OAUTH} answered with status 404"
+async def test_without_metadata_the_failure_names_both_places_and_the_remedy(provider: Provider) -> None:
+    assert await failure(provider.origin) == (
+        f"there is no metadata at {provider.origin}{OPENID} or {provider.origin}{OAUTH}: "
+        "check the issuer, or configure its jwks_uri"
+    )
     assert [request.path for request in provider.requests] == [OPENID, OAUTH]
 
 
-async def test_a_provider_in_trouble_is_not_taken_for_one_without_metadata(provider: Provider) -> None:
+async def test_a_failing_provider_is_not_mistaken_for_one_without_metadata(provider: Provider) -> None:
     provider.serve(OPENID, b"", status=503)
     provider.serve(OAUTH, metadata(provider.origin, f"{provider.origin}/keys"))
-    assert await failure(provider.origin) == f"{provider.origin}{OPENID} answered with status 503"
+    assert await failure(provider.origin) == f"{provider.origin}{OPENID} responded with status 503"
 
 
-# Redirects and places.
+# Redirects and origins.
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -157,13 +168,13 @@ async def test_a_redirect_within_the_origin_is_followed(provider: Provider, stat
     assert await fetched("https://issuer.example", jwks_uri=f"{provider.origin}/keys") == ["a"]
 
 
-async def test_a_redirect_may_name_the_origin_in_full(provider: Provider) -> None:
+async def test_a_redirect_may_be_an_absolute_url(provider: Provider) -> None:
     provider.redirect("/keys", f"{provider.origin}/elsewhere")
     provider.serve("/elsewhere", jwks("a"))
     assert await fetched("https://issuer.example", jwks_uri=f"{provider.origin}/keys") == ["a"]
 
 
-async def test_metadata_may_be_redirected_too(provider: Provider) -> None:
+async def test_a_redirect_of_the_metadata_is_followed(provider: Provider) -> None:
     provider.redirect(OPENID, "/metadata")
     provider.serve("/metadata", metadata(provider.origin, f"{provider.origin}/keys"))
     provider.serve("/keys", jwks("a"))
@@ -183,21 +194,21 @@ async def test_a_redirect_to_another_origin_is_not_followed(provider: Provider) 
     "target",
     ["//evil.example/keys", "https://{authority}/keys", "http://u:p@evil.example/", "http://[/", "http://a:b/"],
 )
-async def test_no_way_of_writing_another_origin_is_followed(provider: Provider, target: str) -> None:
+async def test_no_form_of_a_redirect_to_another_origin_is_followed(provider: Provider, target: str) -> None:
     provider.redirect("/keys", target.format(authority=provider.origin.removeprefix("http://")))
     assert await failure("https://issuer.example", jwks_uri=f"{provider.origin}/keys")
     assert len(provider.requests) == 1
 
 
 @pytest.mark.parametrize("target", ["/keys", "", "?again"])
-async def test_a_loop_of_redirects_ends(provider: Provider, target: str) -> None:
+async def test_a_redirect_loop_ends(provider: Provider, target: str) -> None:
     provider.redirect("/keys", target)
     why = await failure("https://issuer.example", jwks_uri=f"{provider.origin}/keys?secret=s3cret")
     assert why == f"more than 3 redirects from {provider.origin}/keys"
     assert provider.count("/keys") == 4
 
 
-async def test_three_redirects_are_followed_and_no_fourth(provider: Provider) -> None:
+async def test_three_redirects_are_followed_but_not_a_fourth(provider: Provider) -> None:
     for place in range(4):
         provider.redirect(f"/{place}", f"/{place + 1}")
     provider.serve("/4", jwks("a"))
@@ -205,29 +216,30 @@ async def test_three_redirects_are_followed_and_no_fourth(provider: Provider) ->
     assert "more than 3 redirects" in await failure("https://issuer.example", jwks_uri=f"{provider.origin}/0")
 
 
-async def test_plain_http_does_not_leave_the_machine_unless_allowed(provider: Provider) -> None:
+async def test_plain_http_to_another_host_is_refused_unless_allowed(provider: Provider) -> None:
     provider.serve("/keys", jwks("a"))
-    # An address that reaches this machine and does not say so.
+    # Reaches this machine, but is not a loopback address.
     uri = f"{provider.origin.replace('127.0.0.1', '0.0.0.0')}/keys"  # noqa: S104 - nothing listens on it
     why = await failure("https://issuer.example", jwks_uri=uri)
-    assert why == f"plain http off this machine is not allowed: {uri}"
+    assert why == f"plain http to another host is not allowed: {uri}; use https, or set keys.allow_http: true"
     assert provider.requests == []
     assert await fetched("https://issuer.example", jwks_uri=uri, allow_http=True) == ["a"]
 
 
-async def test_metadata_cannot_lead_to_plain_http_off_the_machine(provider: Provider) -> None:
+async def test_metadata_cannot_lead_to_plain_http_on_another_host(provider: Provider) -> None:
     provider.serve(OPENID, metadata(provider.origin, "http://keys.example/keys"))
-    assert await failure(provider.origin) == "plain http off this machine is not allowed: http://keys.example/keys"
+    why = await failure(provider.origin)
+    assert why.startswith("plain http to another host is not allowed: http://keys.example/keys;")
 
 
-# Size, time and trouble.
+# Size, time and failures.
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_an_answer_is_read_up_to_the_size_allowed(provider: Provider, *, chunked: bool) -> None:
+async def test_a_response_is_read_up_to_the_maximum_size(provider: Provider, *, chunked: bool) -> None:
     document = jwks("a")
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def handle(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         if chunked:
             response.enable_chunked_encoding()
@@ -238,116 +250,116 @@ async def test_an_answer_is_read_up_to_the_size_allowed(provider: Provider, *, c
             await response.write(bytes([octet]))
         return response
 
-    provider.handlers["/keys"] = answer
+    provider.handlers["/keys"] = handle
     uri = f"{provider.origin}/keys"
     assert await fetched("https://issuer.example", jwks_uri=uri, max_bytes=f"{len(document)}B") == ["a"]
     why = await failure("https://issuer.example", jwks_uri=uri, max_bytes=f"{len(document) - 1}B")
-    assert why == f"the answer of {uri} is larger than max_bytes ({len(document) - 1})"
+    assert why == f"the response from {uri} is larger than max_bytes ({len(document) - 1})"
 
 
 @pytest.mark.parametrize("path", ["/keys", OPENID])
-async def test_an_answer_without_end_is_not_read_to_its_end(provider: Provider, path: str) -> None:
-    async def answer(request: web.Request) -> web.StreamResponse:
+async def test_an_endless_response_is_not_read_beyond_the_maximum_size(provider: Provider, path: str) -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
         while True:
             await response.write(b" " * 65536)
 
     provider.serve(OPENID, metadata(provider.origin, f"{provider.origin}/keys"))
-    provider.handlers[path] = answer
+    provider.handlers[path] = handle
     assert "larger than max_bytes" in await failure(provider.origin, timeout="60s")
 
 
-@pytest.mark.parametrize("when", ["before the headers", "after the headers", "within the body"])
-async def test_a_provider_that_hangs_is_left_after_the_timeout(provider: Provider, when: str) -> None:
-    async def answer(request: web.Request) -> web.StreamResponse:
+@pytest.mark.parametrize("when", ["before the headers", "after the headers", "during the body"])
+async def test_a_fetch_from_a_provider_that_hangs_fails_after_the_timeout(provider: Provider, when: str) -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         if when != "before the headers":
             await response.prepare(request)
-        if when == "within the body":
+        if when == "during the body":
             await response.write(b'{"keys": [')
         await asyncio.Event().wait()
         return response
 
-    provider.handlers["/keys"] = answer
+    provider.handlers["/keys"] = handle
     why = await failure("https://issuer.example", jwks_uri=f"{provider.origin}/keys", timeout="100ms")
-    assert why == "no complete answer within 0.1 s"
+    assert why == "no complete response within 0.1 s"
 
 
-async def test_the_timeout_is_for_discovery_and_keys_together(provider: Provider) -> None:
-    async def answer(_request: web.Request) -> web.StreamResponse:
+async def test_the_timeout_includes_discovery(provider: Provider) -> None:
+    async def handle(_request: web.Request) -> web.StreamResponse:
         await asyncio.Event().wait()
         raise AssertionError
 
-    provider.handlers[OPENID] = answer
-    assert await failure(provider.origin, timeout="100ms") == "no complete answer within 0.1 s"
+    provider.handlers[OPENID] = handle
+    assert await failure(provider.origin, timeout="100ms") == "no complete response within 0.1 s"
 
 
-async def test_a_server_that_accepts_and_never_speaks_is_left_after_the_timeout() -> None:
+async def test_a_fetch_from_a_server_that_never_responds_fails_after_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}/keys"
         why = await failure("https://issuer.example", jwks_uri=uri, timeout="100ms")
-    assert why == "no complete answer within 0.1 s"
+    assert why == "no complete response within 0.1 s"
 
 
-async def test_a_handshake_that_never_ends_is_left_after_the_timeout() -> None:
+async def test_a_tls_handshake_that_hangs_fails_after_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"https://127.0.0.1:{silent.getsockname()[1]}/keys"
         why = await failure("https://issuer.example", jwks_uri=uri, timeout="100ms")
-    assert why == "no complete answer within 0.1 s"
+    assert why == "no complete response within 0.1 s"
 
 
 @pytest.mark.parametrize("status", [201, 204, 206, 304, 400, 401, 403, 404, 410, 418, 429, 500, 502, 503])
-async def test_any_status_but_200_fails_although_keys_come_with_it(provider: Provider, status: int) -> None:
+async def test_any_status_but_200_fails_even_with_keys_in_its_body(provider: Provider, status: int) -> None:
     provider.serve("/keys", b"" if status in {204, 304} else jwks("a"), status=status)
     why = await failure("https://issuer.example", jwks_uri=f"{provider.origin}/keys?secret=s3cret")
-    assert why == f"{provider.origin}/keys answered with status {status}"
+    assert why == f"{provider.origin}/keys responded with status {status}"
 
 
-def deflated(content: bytes) -> bytes:
-    """The content without zlib's envelope, as some servers send it."""
-    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    return packer.compress(content) + packer.flush()
+def raw_deflate(content: bytes) -> bytes:
+    """Without zlib's header and checksum, as some servers send it."""
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(content) + compressor.flush()
 
 
 @pytest.mark.parametrize(
-    ("encoding", "pack"),
+    ("encoding", "compress"),
     [
         ("gzip", gzip.compress),
         ("X-GZIP", gzip.compress),
         ("deflate", zlib.compress),
-        ("deflate", deflated),
+        ("deflate", raw_deflate),
         ("", bytes),
         ("identity", bytes),
         ("Identity", bytes),
     ],
 )
-async def test_an_answer_is_unpacked_although_nobody_asked_for_it_packed(
-    provider: Provider, encoding: str, pack: Callable[[bytes], bytes]
+async def test_a_compressed_response_is_accepted_although_it_was_not_requested(
+    provider: Provider, encoding: str, compress: Callable[[bytes], bytes]
 ) -> None:
-    provider.serve("/keys", pack(jwks("a")), headers={"Content-Encoding": encoding})
+    provider.serve("/keys", compress(jwks("a")), headers={"Content-Encoding": encoding})
     assert await fetched("https://issuer.example", jwks_uri=f"{provider.origin}/keys") == ["a"]
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "x-unheard-of", "gzip, identity", "gzip, gzip", "deflate"])
-async def test_an_answer_in_another_encoding_is_refused_unread(provider: Provider, encoding: str) -> None:
+async def test_a_response_in_another_encoding_is_refused(provider: Provider, encoding: str) -> None:
     provider.serve("/keys", gzip.compress(jwks("a")), headers={"Content-Encoding": encoding})
     why = await failure("https://issuer.example", jwks_uri=f"{provider.origin}/keys")
     assert "content encoding" in why
     assert provider.requests[0].headers["Accept-Encoding"] == "identity"
 
 
-async def test_a_packed_answer_is_unpacked_up_to_the_size_allowed(provider: Provider) -> None:
+async def test_a_compressed_response_is_decompressed_up_to_the_maximum_size(provider: Provider) -> None:
     document = jwks("a") + b" " * 200_000
     uri = f"{provider.origin}/keys"
     provider.serve("/keys", gzip.compress(document), headers={"Content-Encoding": "gzip"})
     assert await fetched("https://issuer.example", jwks_uri=uri, max_bytes=f"{len(document)}B") == ["a"]
     why = await failure("https://issuer.example", jwks_uri=uri, max_bytes=f"{len(document) - 1}B")
-    assert why == f"the answer of {uri} is larger than max_bytes ({len(document) - 1})"
+    assert why == f"the response from {uri} is larger than max_bytes ({len(document) - 1})"
 
 
 @pytest.mark.parametrize(
-    "octets",
+    "data",
     [
         b"",
         b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + jwks("a"),
@@ -361,18 +373,18 @@ async def test_a_packed_answer_is_unpacked_up_to_the_size_allowed(provider: Prov
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}   ",
         b"HTTP/1.1 302 Found\r\nLocation: \x00\r\nContent-Length: 0\r\n\r\n",
     ],
-    ids=lambda octets: ascii(octets[:60]),
+    ids=lambda data: ascii(data[:60]),
 )
 @pytest.mark.parametrize("reset", [False, True])
-async def test_a_broken_answer_fails_with_a_reason_that_shows_no_query(octets: bytes, *, reset: bool) -> None:
-    async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_a_broken_response_fails_with_a_reason_that_holds_no_query(data: bytes, *, reset: bool) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(octets)
+        writer.write(data)
         if reset:
             writer.transport.abort()
         writer.close()
 
-    server = await asyncio.start_server(break_off, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
         why = await failure("https://issuer.example", jwks_uri=f"http://127.0.0.1:{port}/keys?secret=s3cret")
@@ -394,7 +406,7 @@ async def test_a_name_that_cannot_be_resolved_fails_with_a_reason(uri: str) -> N
     assert why == f"the host name of {uri.partition('?')[0]} cannot be resolved"
 
 
-async def test_after_trouble_the_same_source_fetches_again(provider: Provider) -> None:
+async def test_a_source_works_again_after_a_failure(provider: Provider) -> None:
     source = HttpSource("https://issuer.example", Keys.model_validate({"jwks_uri": f"{provider.origin}/keys"}))
 
     async def reset(request: web.Request) -> web.StreamResponse:
@@ -410,11 +422,11 @@ async def test_after_trouble_the_same_source_fetches_again(provider: Provider) -
     await source.close()
 
 
-async def test_no_cookie_is_kept_and_no_proxy_of_the_environment_used(
+async def test_cookies_and_the_proxy_of_the_environment_are_ignored(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    uri = f"{provider.origin.replace('127.0.0.1', 'localhost')}/keys"  # a name, since cookies of numbers are not kept
+    uri = f"{provider.origin.replace('127.0.0.1', 'localhost')}/keys"  # cookies are not stored for IP addresses
     source = HttpSource("https://issuer.example", Keys.model_validate({"jwks_uri": uri}))
     provider.serve("/keys", jwks("a"), headers={"Set-Cookie": "a=b"})
     await source.fetch(have_keys=False)
@@ -423,11 +435,11 @@ async def test_no_cookie_is_kept_and_no_proxy_of_the_environment_used(
     assert "Cookie" not in provider.requests[1].headers
 
 
-# Being asked to wait.
+# Retry-After.
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_provider_that_asks_to_be_left_alone_is_heard(provider: Provider, status: int) -> None:
+async def test_a_failure_holds_the_providers_retry_after(provider: Provider, status: int) -> None:
     provider.serve("/keys", b"", status=status, headers={"Retry-After": "120"})
     source = HttpSource("https://issuer.example", Keys.model_validate({"jwks_uri": f"{provider.origin}/keys"}))
     with pytest.raises(FetchFailed) as failed:
@@ -436,7 +448,7 @@ async def test_a_provider_that_asks_to_be_left_alone_is_heard(provider: Provider
     assert failed.value.retry_after == 120
 
 
-# Asking only for a change.
+# Conditional requests.
 
 
 @pytest.mark.parametrize(
@@ -447,15 +459,15 @@ async def test_a_provider_that_asks_to_be_left_alone_is_heard(provider: Provider
         ("Last-Modified", "Wed, 21 Oct 2026 07:28:00 GMT", "If-Modified-Since"),
     ],
 )
-async def test_a_second_fetch_asks_for_a_change_only(
+async def test_the_second_fetch_is_a_conditional_request(
     provider: Provider, header: str, value: str, condition: str
 ) -> None:
-    async def answer(request: web.Request) -> web.Response:
+    async def handle(request: web.Request) -> web.Response:
         if request.headers.get(condition) == value:
             return web.Response(status=304, headers={"Cache-Control": "max-age=600"})
         return web.Response(body=jwks("a"), headers={header: value})
 
-    provider.handlers["/keys"] = answer
+    provider.handlers["/keys"] = handle
     source = HttpSource("https://issuer.example", Keys.model_validate({"jwks_uri": f"{provider.origin}/keys"}))
     first = await source.fetch(have_keys=True)
     second = await source.fetch(have_keys=True)
@@ -467,7 +479,7 @@ async def test_a_second_fetch_asks_for_a_change_only(
     assert without_keys.key_set is not None
 
 
-async def test_a_validator_that_is_gone_is_not_sent_again(provider: Provider) -> None:
+async def test_a_validator_that_the_provider_no_longer_sends_is_not_sent_again(provider: Provider) -> None:
     provider.serve("/keys", jwks("a"), headers={"ETag": '"1"'})
     source = HttpSource("https://issuer.example", Keys.model_validate({"jwks_uri": f"{provider.origin}/keys"}))
     await source.fetch(have_keys=False)
@@ -479,7 +491,7 @@ async def test_a_validator_that_is_gone_is_not_sent_again(provider: Provider) ->
     assert sent == [None, '"1"', None]
 
 
-async def test_not_modified_without_having_been_asked_is_a_failure(provider: Provider) -> None:
+async def test_status_304_to_an_unconditional_request_is_a_failure(provider: Provider) -> None:
     provider.serve("/keys", b"", status=304)
     assert "status 304" in await failure("https://issuer.example", jwks_uri=f"{provider.origin}/keys")
 
@@ -498,7 +510,7 @@ def context_of(certificate: trustme.LeafCert) -> ssl.SSLContext:
     return context
 
 
-async def test_an_extra_trust_anchor_makes_a_private_authority_trusted(authority: trustme.CA, tmp_path: Path) -> None:
+async def test_a_private_authority_is_trusted_with_ca_file(authority: trustme.CA, tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     async with Provider(context_of(authority.issue_cert("127.0.0.1"))) as provider:
         provider.serve(OPENID, metadata(provider.origin, f"{provider.origin}/keys"))
@@ -506,7 +518,7 @@ async def test_an_extra_trust_anchor_makes_a_private_authority_trusted(authority
         assert await fetched(provider.origin, ca_file=str(tmp_path / "ca.pem")) == ["a"]
 
 
-async def test_without_its_trust_anchor_a_private_authority_is_refused(authority: trustme.CA) -> None:
+async def test_a_private_authority_is_refused_without_ca_file(authority: trustme.CA) -> None:
     async with Provider(context_of(authority.issue_cert("127.0.0.1"))) as provider:
         why = await failure(provider.origin)
         assert why.startswith(
@@ -532,12 +544,12 @@ async def test_an_expired_certificate_is_refused(authority: trustme.CA, tmp_path
         assert provider.requests == []
 
 
-async def test_a_provider_without_tls_on_an_https_address_is_refused(provider: Provider) -> None:
+async def test_an_https_url_of_a_provider_without_tls_is_refused(provider: Provider) -> None:
     assert (await failure(provider.origin.replace("http:", "https:"))).startswith("TLS with ")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAA\n"])
-async def test_a_trust_anchor_that_cannot_be_read_fails_the_fetch_and_the_next_may_succeed(
+async def test_an_unreadable_ca_file_fails_the_fetch_and_a_later_one_may_succeed(
     authority: trustme.CA, tmp_path: Path, content: bytes | None
 ) -> None:
     file = tmp_path / "ca.pem"
@@ -554,7 +566,7 @@ async def test_a_trust_anchor_that_cannot_be_read_fails_the_fetch_and_the_next_m
         await source.close()
 
 
-# How long an answer lives.
+# Lifetimes.
 
 SETTINGS = Keys.model_validate(
     {"refresh_interval": "5m", "min_refresh_interval": "30s", "max_refresh_interval": "1h", "jwks_uri": "https://a/"}
@@ -606,13 +618,13 @@ def test_cache_control_sets_the_lifetime_within_the_bounds(headers: dict[str, st
 
 
 async def test_cache_control_may_come_in_several_header_lines(provider: Provider) -> None:
-    async def answer(_request: web.Request) -> web.Response:
+    async def handle(_request: web.Request) -> web.Response:
         response = web.Response(body=jwks("a"))
         response.headers.add("Cache-Control", "public")
         response.headers.add("Cache-Control", "max-age=600")
         return response
 
-    provider.handlers["/keys"] = answer
+    provider.handlers["/keys"] = handle
     source = HttpSource("https://issuer.example", Keys.model_validate({"jwks_uri": f"{provider.origin}/keys"}))
     lifetime = (await source.fetch(have_keys=False)).lifetime
     await source.close()

@@ -1,4 +1,4 @@
-"""A client proves who it is as each of the three methods says, by secrets that only files hold."""
+"""The client authenticates by each of the three methods, with secrets and keys from files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from authz_service.providers.client_authentication import (
     ClientSecretBasic,
     SecretFile,
     authentication_of,
+    parse_signing_key,
     problem_of,
-    signing_key,
 )
 from support.trust import ISSUER, NOW
 
@@ -51,12 +51,12 @@ def pem(key: Any, form: PrivateFormat = PrivateFormat.PKCS8) -> bytes:
 def jwk(key: Any, **members: Any) -> bytes:
     match key:
         case rsa.RSAPrivateKey():
-            own = RSAAlgorithm.to_jwk(key, as_dict=True)
+            public_and_private = RSAAlgorithm.to_jwk(key, as_dict=True)
         case ec.EllipticCurvePrivateKey():
-            own = ECAlgorithm.to_jwk(key, as_dict=True)
+            public_and_private = ECAlgorithm.to_jwk(key, as_dict=True)
         case _:
-            own = OKPAlgorithm.to_jwk(key, as_dict=True)
-    return json.dumps(own | members).encode()
+            public_and_private = OKPAlgorithm.to_jwk(key, as_dict=True)
+    return json.dumps(public_and_private | members).encode()
 
 
 class Timer:
@@ -89,26 +89,26 @@ def file(tmp_path: Path) -> Path:
 
 
 @given(st.text(min_size=1), st.text(min_size=1).filter(lambda text: not text.endswith(("\n", "\r"))))
-def test_both_parts_are_form_urlencoded_before_they_are_joined(client_id: str, secret: str) -> None:
-    class Held(SecretFile):
+def test_client_id_and_secret_are_form_urlencoded_before_they_are_joined(client_id: str, secret: str) -> None:
+    class Secret(SecretFile):
         def read(self) -> bytes:
             return secret.encode("utf-8", "replace")
 
     encodable = client_id.encode("utf-8", "replace").decode()
-    headers = ClientSecretBasic(encodable, Held(None, Timer())).add_to({})
+    headers = ClientSecretBasic(encodable, Secret(None, Timer())).add_to({})
     scheme, _, encoded = headers["Authorization"].partition(" ")
     user, _, password = base64.b64decode(encoded).decode("ascii").partition(":")
     assert scheme == "Basic"
     assert (unquote_plus(user), unquote_plus(password)) == (encodable, secret.encode("utf-8", "replace").decode())
 
 
-def test_what_rfc_6749_shows_is_what_is_sent(file: Path) -> None:
+def test_the_header_is_that_of_rfc_6749(file: Path) -> None:
     file.write_text("a b:c%d+e&f=ü/~")
     headers = authentication(file, "client_secret_basic", client_id="me:x").add_to({})
     assert base64.b64decode(headers["Authorization"].split()[1]) == b"me%3Ax:a+b%3Ac%25d%2Be%26f%3D%C3%BC%2F~"
 
 
-def test_a_secret_in_the_form_is_one_as_it_is(file: Path) -> None:
+def test_client_secret_post_puts_the_secret_unchanged_into_the_form(file: Path) -> None:
     file.write_text("a b:c%d")
     form = {"token": "t"}
     assert authentication(file, "client_secret_post").add_to(form) == {}
@@ -119,14 +119,14 @@ def test_a_secret_in_the_form_is_one_as_it_is(file: Path) -> None:
     ("written", "secret"),
     [("s\n", "s"), ("s\r\n", "s"), ("s", "s"), (" s ", " s "), ("s\n\n", "s\n"), ("a\nb", "a\nb")],
 )
-def test_one_newline_at_the_end_does_not_count(file: Path, written: str, secret: str) -> None:
+def test_one_newline_at_the_end_of_the_file_is_ignored(file: Path, written: str, secret: str) -> None:
     file.write_bytes(written.encode())
     form: dict[str, str] = {}
     authentication(file, "client_secret_post").add_to(form)
     assert form["client_secret"] == secret
 
 
-def test_a_secret_is_read_again_when_it_changes_and_looked_at_once_a_second(file: Path) -> None:
+def test_a_secret_is_read_again_after_a_second(file: Path) -> None:
     timer = Timer()
     method = authentication(file, "client_secret_post", timer)
 
@@ -144,42 +144,40 @@ def test_a_secret_is_read_again_when_it_changes_and_looked_at_once_a_second(file
     assert secret() == "new"
 
 
-def test_a_file_that_is_swapped_as_kubernetes_does_is_seen(tmp_path: Path) -> None:
+def test_a_symlink_swap_as_kubernetes_does_it_is_detected(tmp_path: Path) -> None:
     for version in ("one", "two"):
         (tmp_path / version).mkdir()
         (tmp_path / version / "secret").write_text(version)
     (tmp_path / "data").symlink_to("one")
     (tmp_path / "secret").symlink_to("data/secret")
     timer = Timer()
-    held = SecretFile(tmp_path / "secret", timer)
-    assert held.read() == b"one"
+    secret_file = SecretFile(tmp_path / "secret", timer)
+    assert secret_file.read() == b"one"
     (tmp_path / "next").symlink_to("two")
     (tmp_path / "next").rename(tmp_path / "data")
     timer.now = 1.0
-    assert held.read() == b"two"
+    assert secret_file.read() == b"two"
 
 
-@pytest.mark.parametrize("spoil", ["gone", "empty", "huge"])
-def test_the_last_good_secret_serves_while_its_file_is_spoilt(file: Path, spoil: str) -> None:
+@pytest.mark.parametrize("problem", ["missing", "empty", "too large"])
+def test_the_last_good_secret_is_used_while_the_file_is_unusable(file: Path, problem: str) -> None:
     timer = Timer()
-    held = SecretFile(file, timer)
+    secret_file = SecretFile(file, timer)
     file.write_text("good")
-    assert held.read() == b"good"
-    if spoil == "gone":
+    assert secret_file.read() == b"good"
+    if problem == "missing":
         file.unlink()
     else:
-        file.write_bytes(b"" if spoil == "empty" else b"x" * 100_000)
+        file.write_bytes(b"" if problem == "empty" else b"x" * 100_000)
     timer.now = 5.0
-    assert held.read() == b"good"
+    assert secret_file.read() == b"good"
     file.write_text("better")
     timer.now = 6.0
-    assert held.read() == b"better"
+    assert secret_file.read() == b"better"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\n", b"x" * 100_000, b"\xff"])
-def test_without_a_usable_secret_nothing_is_sent_and_it_is_found_once_it_is_there(
-    file: Path, content: bytes | None
-) -> None:
+def test_without_a_usable_secret_authentication_fails_until_there_is_one(file: Path, content: bytes | None) -> None:
     if content is not None:
         file.write_bytes(content)
     timer = Timer()
@@ -196,7 +194,9 @@ def test_without_a_usable_secret_nothing_is_sent_and_it_is_found_once_it_is_ther
 
 @pytest.mark.parametrize("kind", KEYS)
 @pytest.mark.parametrize("form", ["PEM", "JWK", "JWK with kid"])
-def test_an_assertion_is_signed_as_its_key_says_and_names_client_and_issuer(file: Path, kind: str, form: str) -> None:
+def test_an_assertion_is_signed_with_the_keys_algorithm_and_names_client_and_issuer(
+    file: Path, kind: str, form: str
+) -> None:
     key, algorithm = KEYS[kind]
     file.write_bytes(pem(key) if form == "PEM" else jwk(key, **({"kid": "k1"} if "kid" in form else {})))
     sent: dict[str, str] = {"token": "t"}
@@ -213,7 +213,7 @@ def test_an_assertion_is_signed_as_its_key_says_and_names_client_and_issuer(file
     assert claims == {"iss": "my-api", "sub": "my-api", "aud": ISSUER, "iat": NOW, "exp": NOW + 60}
 
 
-def test_each_call_has_an_assertion_of_its_own(file: Path) -> None:
+def test_each_request_has_an_assertion_of_its_own(file: Path) -> None:
     file.write_bytes(pem(RSA_KEY))
     method = authentication(file, "private_key_jwt")
     ids = set()
@@ -224,7 +224,7 @@ def test_each_call_has_an_assertion_of_its_own(file: Path) -> None:
     assert len(ids) == 20
 
 
-def test_a_key_that_is_exchanged_signs_from_then_on(file: Path) -> None:
+def test_a_replaced_key_signs_from_then_on(file: Path) -> None:
     timer = Timer()
     method = authentication(file, "private_key_jwt", timer)
     for kind in ("RSA", "P-256", "Ed25519"):
@@ -244,8 +244,8 @@ def test_a_key_that_is_exchanged_signs_from_then_on(file: Path) -> None:
         (b"\n " + jwk(RSA_KEY), "RS256"),
     ],
 )
-def test_a_key_may_say_what_it_signs_with(content: bytes, algorithm: str) -> None:
-    assert signing_key(content).algorithm == algorithm
+def test_a_jwk_may_name_its_algorithm(content: bytes, algorithm: str) -> None:
+    assert parse_signing_key(content).algorithm == algorithm
 
 
 @pytest.mark.parametrize(
@@ -261,28 +261,30 @@ def test_a_key_may_say_what_it_signs_with(content: bytes, algorithm: str) -> Non
         jwk(RSA_KEY, alg=["RS256"]),
         jwk(RSA_KEY, kid=7),
         json.dumps(RSAAlgorithm.to_jwk(RSA_KEY.public_key(), as_dict=True)).encode(),
-        pem(rsa.generate_private_key(65537, 1024)),  # noqa: S505 - it is what must be refused
+        pem(rsa.generate_private_key(65537, 1024)),  # noqa: S505 - it must be rejected
         pem(ec.generate_private_key(ec.SECP256K1())),
         pem(dsa.generate_private_key(2048)),
         pem(RSA_KEY).replace(b"A", b"B"),
         jwk(RSA_KEY)[:-10],
     ],
 )
-def test_what_is_no_fit_private_key_is_refused_without_a_word_of_it(content: bytes) -> None:
+def test_an_unusable_private_key_is_rejected_without_being_quoted(content: bytes) -> None:
     with pytest.raises(FetchFailed) as refused:
-        signing_key(content)
-    told = str(refused.value)
-    assert told.startswith("the client's private key")
-    assert not any(part in told for part in content.decode().split() if len(part) > 20)
+        parse_signing_key(content)
+    message = str(refused.value)
+    assert message.startswith("the client's private key")
+    assert not any(part in message for part in content.decode().split() if len(part) > 20)
 
 
-# What can be said before anything is asked.
+# Start-up check.
 
 
-def test_a_file_that_will_not_do_is_found_before_it_is_needed(file: Path) -> None:
+def test_an_unusable_file_is_reported_before_it_is_needed(file: Path) -> None:
     secret = settings_of(client_secret_file=str(file))
     key = settings_of(auth_method="private_key_jwt", private_key_file=str(file))
-    assert "cannot be read, is empty or too large" in (problem_of(secret) or "")
+    assert problem_of(secret) == (
+        f"the file with the client's secret or private key cannot be read: No such file or directory: {file}"
+    )
     file.write_text("s3cret")
     assert problem_of(secret) is None
     assert "private key" in (problem_of(key) or "")

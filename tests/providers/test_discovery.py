@@ -1,4 +1,4 @@
-"""Metadata are looked for where the standards put them; what they may say is proved with the key sources."""
+"""Metadata is fetched from the URLs in the standards. Its content is tested with the key sources."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ OAUTH = "/.well-known/oauth-authorization-server"
         ("https://a.example/b%20c", "/b%20c" + OPENID, OAUTH + "/b%20c"),
     ],
 )
-def test_metadata_are_where_the_two_standards_say(issuer: str, openid: str, oauth: str) -> None:
+def test_metadata_urls_are_those_of_the_two_standards(issuer: str, openid: str, oauth: str) -> None:
     assert metadata_urls(issuer) == (f"https://a.example{openid}", f"https://a.example{oauth}")
 
 
-def test_the_port_of_the_issuer_is_the_port_of_its_metadata() -> None:
+def test_a_metadata_url_has_the_port_of_the_issuer() -> None:
     assert metadata_urls("https://a.example:8443/b")[1] == f"https://a.example:8443{OAUTH}/b"

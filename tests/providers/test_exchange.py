@@ -1,8 +1,9 @@
-"""One answer, octet by octet: what counts, what does not, and that each step of reading it is a small one."""
+"""Which responses are accepted, byte for byte, and that parsing any of them takes bounded, small steps."""
 
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -13,44 +14,49 @@ from hypothesis import strategies as st
 
 from authz_service.core.errors import BadMessage
 from authz_service.http1 import MAX_READ
-from authz_service.providers import exchange as module
+from authz_service.providers.content import MAX_STEP, ContentDecoder
 from authz_service.providers.exchange import (
     MAX_CHUNK_LINE,
     MAX_HEAD_BYTES,
     MAX_HEAD_LINES,
     MAX_INFORMATIONAL,
     Exchange,
-    Request,
-    Response,
+    Headers,
+    HttpRequest,
+    HttpResponse,
+    parse_retry_after,
 )
 from support.raw_provider import CHUNKED, ENDLESS, MAX_BYTES, OK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
 
-def asked(method: str = "GET", **changes: Any) -> Exchange:
+
+def exchange_of(method: str = "GET", **changes: Any) -> Exchange:
+    """An exchange whose request is sent."""
     request: dict[str, Any] = {
         "method": method,
         "target": "/keys?a=b",
         "headers": {"Host": "a.example"},
         "body": b"",
         "max_bytes": MAX_BYTES,
-        "reads": {200},
+        "body_statuses": {200},
     }
-    made = Exchange(Request(**(request | changes)))
-    made.send()
-    return made
+    exchange = Exchange(HttpRequest(**(request | changes)))
+    exchange.encode_request()
+    return exchange
 
 
-def pieces(octets: bytes, size: int = MAX_READ) -> Iterator[bytes]:
-    for at in range(0, len(octets), size):
-        yield octets[at : at + size]
+def pieces(data: bytes, size: int = MAX_READ) -> Iterator[bytes]:
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
 
 
-def read(exchange: Exchange, sent: Iterable[bytes]) -> Response | None:
-    """Feed it piece by piece, as a connection does."""
-    for piece in sent:
+def feed(exchange: Exchange, received: Iterable[bytes]) -> HttpResponse | None:
+    """Feed what is received, piece by piece."""
+    for piece in received:
         exchange.feed(piece)
         while exchange.advance():
             pass
@@ -59,12 +65,13 @@ def read(exchange: Exchange, sent: Iterable[bytes]) -> Response | None:
     return exchange.response
 
 
-def answer(octets: bytes, size: int = MAX_READ, *, ended: bool = False, **changes: Any) -> Response | None:
-    return read(asked(**changes), [*pieces(octets, size), *([b""] if ended else [])])
+def response_to(data: bytes, size: int = MAX_READ, *, at_eof: bool = False, **changes: Any) -> HttpResponse | None:
+    """The response in this data; None while it is incomplete."""
+    return feed(exchange_of(**changes), [*pieces(data, size), *([b""] if at_eof else [])])
 
 
-def body(octets: bytes, **changes: Any) -> bytes:
-    response = answer(octets, **changes)
+def body(data: bytes, **changes: Any) -> bytes:
+    response = response_to(data, **changes)
     assert response is not None
     return response.body
 
@@ -72,29 +79,34 @@ def body(octets: bytes, **changes: Any) -> bytes:
 # The request.
 
 
-def test_a_request_is_sent_as_it_is_asked() -> None:
-    request = Request("GET", "/keys?a=b", {"Host": "a.example", "If-None-Match": '"v\udce9"'}, b"", 1, {200})
-    assert Exchange(request).send() == b'GET /keys?a=b HTTP/1.1\r\nHost: a.example\r\nIf-None-Match: "v\xe9"\r\n\r\n'
+def test_a_request_is_encoded_with_its_target_and_headers_unchanged() -> None:
+    request = HttpRequest("GET", "/keys?a=b", {"Host": "a.example", "If-None-Match": '"v\udce9"'}, b"", 1, {200})
+    assert (
+        Exchange(request).encode_request()
+        == b'GET /keys?a=b HTTP/1.1\r\nHost: a.example\r\nIf-None-Match: "v\xe9"\r\n\r\n'
+    )
 
 
-def test_a_request_with_content_says_its_length() -> None:
-    request = Request("POST", "/", {"Host": "a.example"}, b"token=x", 1, {200})
-    assert Exchange(request).send() == b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 7\r\n\r\ntoken=x"
+def test_a_request_with_a_body_has_its_length() -> None:
+    request = HttpRequest("POST", "/", {"Host": "a.example"}, b"token=x", 1, {200})
+    assert (
+        Exchange(request).encode_request() == b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 7\r\n\r\ntoken=x"
+    )
 
 
 @pytest.mark.parametrize("value", ["a\r\nX: y", "a\n", "\x00"])
-def test_a_header_that_would_split_a_request_is_not_sent(value: str) -> None:
-    request = Request("GET", "/", {"Host": "a.example", "If-None-Match": value}, b"", 1, {200})
+def test_a_header_that_would_split_the_request_is_rejected(value: str) -> None:
+    request = HttpRequest("GET", "/", {"Host": "a.example", "If-None-Match": value}, b"", 1, {200})
     with pytest.raises(h11.LocalProtocolError):
-        Exchange(request).send()
+        Exchange(request).encode_request()
 
 
-# Answers that count.
+# Valid responses.
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, MAX_READ])
 @pytest.mark.parametrize(
-    ("octets", "content"),
+    ("data", "content"),
     [
         (OK + b"Content-Length: 2\r\n\r\n{}", b"{}"),
         (OK + b"Content-Length: 2, 2\r\nContent-Length: 2\r\n\r\n{}", b"{}"),
@@ -111,23 +123,23 @@ def test_a_header_that_would_split_a_request_is_not_sent(value: str) -> None:
     ],
     ids=ascii,
 )
-def test_an_answer_is_read_however_it_is_cut(octets: bytes, content: bytes, size: int) -> None:
-    exchange = asked()
-    response = read(exchange, pieces(octets, size))
+def test_a_response_is_parsed_however_it_is_split(data: bytes, content: bytes, size: int) -> None:
+    exchange = exchange_of()
+    response = feed(exchange, pieces(data, size))
     assert response is not None
     assert (response.status, response.body) == (200, content)
-    assert exchange.leaves_connection_clean
+    assert exchange.connection_is_reusable
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-def test_an_answer_that_ends_with_its_connection_is_read_to_that_end(version: bytes) -> None:
-    octets = b"HTTP/" + version + b" 200 OK\r\n\r\n{}"
-    assert answer(octets) is None
-    assert body(octets, ended=True) == b"{}"
+def test_a_response_without_a_length_ends_with_its_connection(version: bytes) -> None:
+    data = b"HTTP/" + version + b" 200 OK\r\n\r\n{}"
+    assert response_to(data) is None
+    assert body(data, at_eof=True) == b"{}"
 
 
-def test_header_fields_are_found_in_any_case_and_the_first_of_several_counts() -> None:
-    response = answer(
+def test_header_names_are_case_insensitive_and_the_first_of_several_values_is_returned() -> None:
+    response = response_to(
         OK + b"ETag: a\r\nETAG: b\r\nContent-Type: Application/JSON ; charset=x\r\nContent-Length:0\r\n\r\n"
     )
     assert response is not None
@@ -138,35 +150,35 @@ def test_header_fields_are_found_in_any_case_and_the_first_of_several_counts() -
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_an_answer_that_has_no_content_is_complete_with_its_head(status: int) -> None:
-    exchange = asked(reads={status})
-    response = read(exchange, [b"HTTP/1.1 %d X\r\nContent-Length: 5\r\nContent-Encoding: gzip\r\n\r\n" % status])
+def test_a_response_whose_status_has_no_content_is_complete_with_its_head(status: int) -> None:
+    exchange = exchange_of(body_statuses={status})
+    response = feed(exchange, [b"HTTP/1.1 %d X\r\nContent-Length: 5\r\nContent-Encoding: gzip\r\n\r\n" % status])
     assert response is not None
     assert response.body == b""
-    assert exchange.leaves_connection_clean
+    assert exchange.connection_is_reusable
 
 
 @pytest.mark.parametrize("status", [201, 301, 404, 500])
-def test_of_a_status_that_says_all_the_content_is_not_read(status: int) -> None:
-    exchange = asked()
+def test_the_body_of_other_statuses_is_not_read(status: int) -> None:
+    exchange = exchange_of()
     head = b"HTTP/1.1 %d X\r\nLocation: /x\r\nContent-Length: 1000000000\r\n\r\n" % status
-    response = read(exchange, [head + b"x" * 100])
+    response = feed(exchange, [head + b"x" * 100])
     assert response is not None
     assert (response.status, response.body, response.headers.get("location")) == (status, b"", "/x")
-    assert not exchange.leaves_connection_clean
+    assert not exchange.connection_is_reusable
 
 
-def test_a_redirect_without_content_leaves_the_connection_clean() -> None:
-    exchange = asked()
-    assert read(exchange, [b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n"])
-    assert exchange.leaves_connection_clean
+def test_a_redirect_without_content_leaves_the_connection_reusable() -> None:
+    exchange = exchange_of()
+    assert feed(exchange, [b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n"])
+    assert exchange.connection_is_reusable
 
 
-# Whether a connection may be used again: whoever can split an answer must not write the next one.
+# Whether a connection is reusable: data after one response must never become the next one.
 
 
 @pytest.mark.parametrize(
-    "octets",
+    "data",
     [
         OK + b"Content-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
         OK + b"Content-Length: 2\r\n\r\n{}\r\n",
@@ -178,79 +190,79 @@ def test_a_redirect_without_content_leaves_the_connection_clean() -> None:
     ],
     ids=ascii,
 )
-def test_a_connection_with_more_on_it_than_the_answer_or_that_ends_is_not_used_again(octets: bytes) -> None:
-    exchange = asked()
-    assert read(exchange, [octets])
-    assert not exchange.leaves_connection_clean
+def test_a_connection_with_data_after_the_response_or_that_closes_is_not_reusable(data: bytes) -> None:
+    exchange = exchange_of()
+    assert feed(exchange, [data])
+    assert not exchange.connection_is_reusable
 
 
-def test_a_connection_that_ended_with_its_answer_is_not_used_again() -> None:
-    exchange = asked()
+def test_a_connection_that_ended_with_its_response_is_not_reusable() -> None:
+    exchange = exchange_of()
     exchange.feed(OK + b"Content-Length: 2\r\n\r\n{}")
     exchange.feed(b"")
     while exchange.advance():
         pass
     assert exchange.response is not None
-    assert not exchange.leaves_connection_clean
+    assert not exchange.connection_is_reusable
 
 
-# Packed content.
+# Compressed content.
 
 
 @pytest.mark.parametrize("size", [1, 100, MAX_READ])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_packed_content_is_unpacked_however_it_is_cut(size: int, *, chunked: bool) -> None:
+def test_compressed_content_is_decompressed_however_it_is_split(size: int, *, chunked: bool) -> None:
     content = bytes(range(256)) * 300
-    packed = gzip.compress(content)
-    octets = OK + b"Content-Encoding: gzip\r\n"
+    compressed = gzip.compress(content)
+    data = OK + b"Content-Encoding: gzip\r\n"
     if chunked:
-        octets += b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(packed), packed)
+        data += b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(compressed), compressed)
     else:
-        octets += b"Content-Length: %d\r\n\r\n%b" % (len(packed), packed)
-    assert body(octets, size=size) == content
+        data += b"Content-Length: %d\r\n\r\n%b" % (len(compressed), compressed)
+    assert body(data, size=size) == content
 
 
-def packed_answer(packed: bytes, coding: bytes = b"gzip") -> bytes:
-    return OK + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n%b" % (coding, len(packed), packed)
+def compressed_response(content: bytes, coding: bytes = b"gzip") -> bytes:
+    return OK + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n%b" % (coding, len(content), content)
 
 
 @pytest.mark.parametrize(
-    ("octets", "why"),
+    ("data", "why"),
     [
-        (packed_answer(b"{}"), "is not what its content encoding says"),
-        (packed_answer(gzip.compress(b"{}" * 100)[:-5]), "ends before"),
-        (packed_answer(gzip.compress(b"{}") + b"x"), "goes on behind"),
-        (packed_answer(gzip.compress(b"{}") * 2), "goes on behind"),
-        (packed_answer(zlib.compress(b"{}"), b"gzip"), "is not what its content encoding says"),
-        (packed_answer(b"\xff\xff", b"deflate"), "is not what its content encoding says"),
-        (packed_answer(b"{}", b"br"), "content encoding that was not asked for"),
-        (packed_answer(gzip.compress(b" " * (MAX_BYTES + 1))), "larger than max_bytes"),
-        (packed_answer(gzip.compress(b" " * 50_000_000)), "larger than max_bytes"),
-        (packed_answer(zlib.compress(b" " * 50_000_000), b"deflate"), "larger than max_bytes"),
+        (compressed_response(b"{}"), "content that is not (gzip|deflate)"),
+        (compressed_response(gzip.compress(b"{}" * 100)[:-5]), "ends before the end of its gzip content"),
+        (compressed_response(gzip.compress(b"{}") + b"x"), "data after the end"),
+        (compressed_response(gzip.compress(b"{}") * 2), "data after the end"),
+        (compressed_response(zlib.compress(b"{}"), b"gzip"), "content that is not (gzip|deflate)"),
+        (compressed_response(b"\xff\xff", b"deflate"), "content that is not (gzip|deflate)"),
+        (compressed_response(b"{}", b"br"), "content encoding that was not requested"),
+        (compressed_response(gzip.compress(b" " * (MAX_BYTES + 1))), "larger than max_bytes"),
+        (compressed_response(gzip.compress(b" " * 50_000_000)), "larger than max_bytes"),
+        (compressed_response(zlib.compress(b" " * 50_000_000), b"deflate"), "larger than max_bytes"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_packed_content_counts_only_whole_and_within_the_size_allowed(octets: bytes, why: str) -> None:
+def test_compressed_content_must_be_complete_valid_and_within_the_maximum_size(data: bytes, why: str) -> None:
     with pytest.raises(BadMessage, match=why):
-        answer(octets)
+        response_to(data)
 
 
-def test_a_bomb_is_unpacked_step_by_step_and_no_further_than_allowed() -> None:
-    content = module._Content(MAX_BYTES)
-    content.begin(module.Headers([(b"content-encoding", b"gzip")]))
-    content.take(gzip.compress(b" " * 50_000_000)[:MAX_READ])
-    content.unpack()
-    assert len(content.body()) == 1 << 16
+def test_a_decompression_bomb_is_decompressed_in_steps_and_no_further_than_the_maximum_size() -> None:
+    decoder = ContentDecoder(MAX_BYTES)
+    decoder.begin(Headers([(b"content-encoding", b"gzip")]))
+    decoder.feed(gzip.compress(b" " * 50_000_000)[:MAX_READ])
+    decoder.decompress()
+    assert len(decoder._content) == MAX_STEP
     with pytest.raises(BadMessage, match="larger than"):
-        content.unpack()
-    assert len(content.body()) == 1 << 17
+        decoder.decompress()
+    assert len(decoder._content) == 2 * MAX_STEP
 
 
-# Answers that are none, however they go on.
+# Invalid responses.
 
 
 @pytest.mark.parametrize(
-    ("octets", "why"),
+    ("data", "why"),
     [
         (b"", "did not come"),
         (b"HTTP/1.1 200", "ended before"),
@@ -262,13 +274,13 @@ def test_a_bomb_is_unpacked_step_by_step_and_no_further_than_allowed() -> None:
     ],
     ids=ascii,
 )
-def test_an_answer_that_breaks_off_is_none(octets: bytes, why: str) -> None:
+def test_an_incomplete_response_is_rejected(data: bytes, why: str) -> None:
     with pytest.raises(BadMessage, match=why):
-        answer(octets, ended=True)
+        response_to(data, at_eof=True)
 
 
 @pytest.mark.parametrize(
-    "octets",
+    "data",
     [
         b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
         b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
@@ -303,42 +315,40 @@ def test_an_answer_that_breaks_off_is_none(octets: bytes, why: str) -> None:
         CHUNKED + b"0\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
         CHUNKED + b"0\r\nno colon\r\n\r\n",
     ],
-    ids=lambda octets: ascii(octets[:80]),
+    ids=lambda data: ascii(data[:80]),
 )
-def test_what_is_not_strictly_an_answer_is_none(octets: bytes) -> None:
+def test_a_response_that_is_not_strictly_http_1_1_is_rejected(data: bytes) -> None:
     for size in (MAX_READ, 100):
         with pytest.raises((BadMessage, h11.RemoteProtocolError)):
-            answer(octets, size)
+            response_to(data, size)
 
 
-# Answers without end. Each ends for us, after a bounded number of octets and steps.
+# Endless responses. Each is given up after a bounded number of bytes and steps.
 
 
-def until_it_fails(exchange: Exchange, octets: bytes, size: int = MAX_READ) -> int:
-    """How many octets it takes until the answer is known to be none."""
+def bytes_until_rejected(exchange: Exchange, data: bytes, size: int = MAX_READ) -> int:
+    """How many bytes are fed until the response is rejected."""
     fed = 0
     try:
-        for piece in pieces(octets, size):
+        for piece in pieces(data, size):
             fed += len(piece)
             exchange.feed(piece)
             while exchange.advance():
                 pass
     except (BadMessage, h11.RemoteProtocolError):
         return fed
-    pytest.fail(f"after {fed} octets it still goes on")
+    pytest.fail(f"still not rejected after {fed} bytes")
 
 
 @pytest.mark.parametrize("kind", ENDLESS)
 @pytest.mark.parametrize("size", [97, MAX_READ])
-def test_an_answer_without_end_ends_after_a_bounded_number_of_octets(kind: str, size: int) -> None:
-    begin, repeated, most = ENDLESS[kind]
-    assert until_it_fails(asked(), begin + repeated * (3 * most // len(repeated) + 1), size) <= most
+def test_an_endless_response_is_rejected_after_a_bounded_number_of_bytes(kind: str, size: int) -> None:
+    prefix, repeated, most = ENDLESS[kind]
+    assert bytes_until_rejected(exchange_of(), prefix + repeated * (3 * most // len(repeated) + 1), size) <= most
 
 
 @pytest.mark.parametrize("kind", ENDLESS)
-def test_h11_is_handed_whole_heads_and_small_slices_one_in_each_step(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_h11_parses_whole_heads_and_small_slices_one_in_each_step(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     receive, advance = h11.Connection.receive_data, Exchange.advance
     in_step: list[bytes] = []
 
@@ -346,21 +356,21 @@ def test_h11_is_handed_whole_heads_and_small_slices_one_in_each_step(
         in_step.clear()
         return advance(exchange)
 
-    def record(connection: h11.Connection, octets: bytes) -> None:
-        in_step.append(octets)
+    def record(connection: h11.Connection, data: bytes) -> None:
+        in_step.append(data)
         assert len(in_step) == 1
         if connection.their_state is h11.SEND_RESPONSE:
-            assert len(octets) <= MAX_HEAD_BYTES
-            assert octets.count(b"\n") <= MAX_HEAD_LINES
-            assert octets.endswith(b"\n\r\n")
+            assert len(data) <= MAX_HEAD_BYTES
+            assert data.count(b"\n") <= MAX_HEAD_LINES
+            assert data.endswith(b"\n\r\n")
         else:
-            assert len(octets) <= (MAX_CHUNK_LINE if begin.startswith(CHUNKED) else MAX_READ)
-        receive(connection, octets)
+            assert len(data) <= (MAX_CHUNK_LINE if prefix.startswith(CHUNKED) else MAX_READ)
+        receive(connection, data)
 
     monkeypatch.setattr(h11.Connection, "receive_data", record)
     monkeypatch.setattr(Exchange, "advance", step)
-    begin, repeated, most = ENDLESS[kind]
-    until_it_fails(asked(), begin + repeated * (3 * most // len(repeated) + 1))
+    prefix, repeated, most = ENDLESS[kind]
+    bytes_until_rejected(exchange_of(), prefix + repeated * (3 * most // len(repeated) + 1))
 
 
 @given(
@@ -371,10 +381,10 @@ def test_h11_is_handed_whole_heads_and_small_slices_one_in_each_step(
     ).map(b"".join),
     st.integers(1, 50),
 )
-def test_any_octets_are_an_answer_or_none_however_they_are_cut(octets: bytes, size: int) -> None:
-    def outcome(cut: int) -> object:
+def test_any_bytes_are_accepted_or_rejected_alike_however_they_are_split(data: bytes, size: int) -> None:
+    def outcome(size: int) -> object:
         try:
-            response = answer(octets, cut, ended=True)
+            response = response_to(data, size, at_eof=True)
         except (BadMessage, h11.RemoteProtocolError):
             return None
         return response and (response.status, response.body)
@@ -382,15 +392,48 @@ def test_any_octets_are_an_answer_or_none_however_they_are_cut(octets: bytes, si
     assert outcome(size) == outcome(MAX_READ)
 
 
-def test_no_failure_quotes_what_was_sent() -> None:
+def test_no_error_message_quotes_the_response() -> None:
     secret = b"a-secret-token"
-    for octets in (
+    for data in (
         b"HTTP/1.1 " + secret + b"\r\n\r\n",
         OK + secret + b"\r\n\r\n",
         OK + b"Content-Encoding: " + secret + b"\r\n\r\n",
         OK + b"Content-Length: " + secret + b"\r\n\r\n",
-        packed_answer(secret),
+        compressed_response(secret),
     ):
         with pytest.raises((BadMessage, h11.RemoteProtocolError)) as failed:
-            answer(octets, ended=True)
+            response_to(data, at_eof=True)
         assert isinstance(failed.value, h11.RemoteProtocolError) or secret.decode() not in str(failed.value)
+
+
+# Retry-After.
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("", 0),
+        ("0", 0),
+        ("120", 120),
+        ("999999999999999999999", 999999999),
+        ("-5", 0),
+        ("1.5", 0),
+        ("\u0661", 0),
+        ("soon", 0),
+        ("Fri, 15 Jan 2027 08:02:00 GMT", 120),
+        ("Friday, 15-Jan-27 08:02:00 GMT", 120),
+        ("Fri, 15 Jan 2027 07:00:00 GMT", 0),
+        ("Fri, 99 Jan 2027 08:02:00 GMT", 0),
+        ("Fri, 15 Jan 99999 08:02:00 GMT", 0),
+        ("Fri, 15 Jan 99999999999 08:02:00 GMT", 0),
+        ("Fri, 15 Jan 2027 99999999999:02:00 GMT", 0),
+        ("Fri, 15 Jan 2027 08:02:00 +99999999999999999999", 0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str, seconds: float) -> None:
+    assert parse_retry_after(value, NOW) == seconds
+
+
+@given(st.text(max_size=40))
+def test_any_retry_after_is_a_finite_number_of_seconds(value: str) -> None:
+    assert 0 <= parse_retry_after(value, NOW) < math.inf

@@ -1,4 +1,4 @@
-"""What a provider's addresses say about places."""
+"""Provider URLs are parsed strictly, compared by origin, and logged without secrets."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz_service.core.errors import FetchFailed
-from authz_service.providers.urls import parse, shown
+from authz_service.providers.urls import parse, redact
 
 
-def test_a_default_port_is_the_same_origin_written_or_not() -> None:
+def test_an_explicit_default_port_is_the_same_origin() -> None:
     assert parse("https://a.example/x").origin == parse("HTTPS://A.example:443/y").origin
     assert parse("http://a.example").origin == parse("http://a.example:80").origin
     assert parse("https://a.example").origin != parse("https://a.example:80").origin
@@ -25,9 +25,9 @@ def test_a_default_port_is_the_same_origin_written_or_not() -> None:
         (f"https://a.example/{'x' * 500}?secret", f"https://a.example/{'x' * 382}..."),
     ],
 )
-def test_an_address_is_shown_without_what_may_be_secret(url: str, text: str) -> None:
-    assert shown(url) == text
-    assert parse(url).shown == text
+def test_a_logged_url_has_no_secret_parts_and_a_bounded_length(url: str, text: str) -> None:
+    assert redact(url) == text
+    assert parse(url).redacted == text
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_an_address_is_shown_without_what_may_be_secret(url: str, text: str) -> 
         ("https://a.example/\x01", "a.example", 443, "a.example", "/%01"),
     ],
 )
-def test_an_address_is_taken_apart(url: str, host: str, port: int, authority: str, target: str) -> None:
+def test_a_url_is_parsed(url: str, host: str, port: int, authority: str, target: str) -> None:
     found = parse(url)
     assert (found.origin.host, found.origin.port) == (host, port)
     assert (found.authority, found.target) == (authority, target)
@@ -59,15 +59,15 @@ def test_an_address_is_taken_apart(url: str, host: str, port: int, authority: st
         *("https://a b/", "https://a\x00b/", f"https://{'a' * 256}/"),
     ],
 )
-def test_what_is_no_address_over_http_is_a_failure(url: str) -> None:
+def test_anything_but_an_http_url_is_rejected(url: str) -> None:
     with pytest.raises(FetchFailed):
         parse(url)
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_any_address_and_reference_are_read_or_are_a_failure(url: str, reference: str) -> None:
+def test_any_url_and_reference_are_parsed_or_rejected(url: str, reference: str) -> None:
     try:
-        found = parse(f"https://a.example/{url}").joined(reference)
+        found = parse(f"https://a.example/{url}").resolve(reference)
     except FetchFailed:
         return
     assert all("!" <= each <= "~" for each in found.target)
@@ -85,6 +85,6 @@ def test_any_address_and_reference_are_read_or_are_a_failure(url: str, reference
         ("http://a.example:8443/w", "http://a.example:8443/w"),
     ],
 )
-def test_a_reference_is_read_where_it_stands(reference: str, means: str) -> None:
-    found = parse("https://u:p@a.example:8443/x/y?z").joined(reference)
+def test_a_reference_is_resolved_relative_to_its_url(reference: str, means: str) -> None:
+    found = parse("https://u:p@a.example:8443/x/y?z").resolve(reference)
     assert found == parse(means)

@@ -5,11 +5,10 @@ Discovered metadata is refreshed in the background; a discovered URL stays in us
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-from authz_service.core.errors import FetchFailed
 from authz_service.providers.discovery import Discovery
+from authz_service.providers.errors import fetch_timeout
 from authz_service.single_flight import SharedTask
 
 if TYPE_CHECKING:
@@ -54,11 +53,8 @@ class Endpoint:
         return self._refreshing
 
     async def _discover(self) -> str:
-        try:
-            async with asyncio.timeout(self._keys.timeout):
-                self._discovered = await self._discovery.address("introspection_endpoint")
-        except TimeoutError:
-            raise FetchFailed(f"no complete metadata within {self._keys.timeout:g} s") from None
+        async with fetch_timeout(self._keys.timeout, "metadata"):
+            self._discovered = await self._discovery.endpoint("introspection_endpoint")
         self._refresh_at = self._timer() + self._keys.refresh_interval
         return self._discovered
 

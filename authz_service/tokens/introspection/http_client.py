@@ -10,16 +10,16 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from authz_service.core import strict_json
 from authz_service.core.errors import FetchFailed
-from authz_service.providers.client import ProviderClient, retry_after
-from authz_service.providers.urls import shown
+from authz_service.providers import json_object
+from authz_service.providers.client import ProviderClient
+from authz_service.providers.errors import fetch_timeout
+from authz_service.providers.urls import redact
 from authz_service.tokens.introspection.client import ClientRefused, Forbidden, RequestRefused
 from authz_service.tokens.introspection.endpoint import Endpoint
 from authz_service.tokens.introspection.signed_response import MEDIA_TYPE, SignedResponseVerifier
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from authz_service.keys.cache import KeyCache
     from authz_service.providers.client import Network
     from authz_service.providers.client_authentication import ClientAuthentication
-    from authz_service.providers.exchange import Response
+    from authz_service.providers.exchange import HttpResponse
 
 MAX_RESPONSE = 1 << 16  # bytes; the largest known response has 4 KiB, and a signed one is a third longer
 # Seconds for which an idle connection is kept: less than the 5 after which Node.js and Apache close theirs, so that a
 # request, which is never sent twice, does not meet a connection that is just being closed.
-_KEEPALIVE = 4.0
+_KEEPALIVE_TIMEOUT = 4.0
 _READ_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.BAD_REQUEST})  # whose bodies are read
 _CHECK_CREDENTIALS = "check client_id, its secret or key, and auth_method"
 
@@ -68,7 +68,7 @@ class HttpIntrospectionClient:
             network=network,
             ca_file=issuer.keys.ca_file,
             allow_http=issuer.keys.allow_http,
-            keepalive=_KEEPALIVE,
+            keepalive_timeout=_KEEPALIVE_TIMEOUT,
         )
         self._endpoint = Endpoint(issuer, settings, self._client, timer)
         self._signed_responses = SignedResponseVerifier(issuer, settings.client_id, keys, clock)
@@ -79,16 +79,13 @@ class HttpIntrospectionClient:
         Raises:
             FetchFailed: for any problem with network, TLS, time, status, size or content.
         """
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._introspect(await self._endpoint.url(), token)
-        except TimeoutError:
-            raise FetchFailed(f"no complete response within {self._timeout:g} s") from None
+        async with fetch_timeout(self._timeout):
+            return await self._introspect(await self._endpoint.url(), token)
 
     async def prepare(self) -> None:
         """Discover the endpoint and load the trust anchors, so that the first request need not wait for that."""
         with contextlib.suppress(FetchFailed):  # the first request reports it
-            if shown(await self._endpoint.url()).startswith("https:"):
+            if redact(await self._endpoint.url()).startswith("https:"):
                 await self._client.prepare()
 
     async def close(self) -> None:
@@ -102,14 +99,14 @@ class HttpIntrospectionClient:
         data = urlencode(form).encode("ascii")
         response = await self._client.post(url, data, headers, MAX_RESPONSE, _READ_STATUSES)
         if response.status != HTTPStatus.OK:
-            raise self._failure(shown(url), response)
+            raise self._failure(redact(url), response)
         if response.content_type == "application/json":
-            return _json_object(response.body)
+            return json_object.parse(response.body, "the response")
         if response.content_type == MEDIA_TYPE:
             return await self._signed_responses.verify(response.body)
-        raise FetchFailed(f"{shown(url)} responded with a content type other than application/json and {MEDIA_TYPE}")
+        raise FetchFailed(f"{redact(url)} responded with a content type other than application/json and {MEDIA_TYPE}")
 
-    def _failure(self, url: str, response: Response) -> FetchFailed:
+    def _failure(self, url: str, response: HttpResponse) -> FetchFailed:
         cause = f"{url} responded with status {response.status}"
         match response.status:
             case HTTPStatus.UNAUTHORIZED:
@@ -121,13 +118,13 @@ class HttpIntrospectionClient:
             case HTTPStatus.REQUEST_ENTITY_TOO_LARGE | HTTPStatus.UNPROCESSABLE_ENTITY:
                 return RequestRefused(cause)
             case _:
-                return FetchFailed(cause, retry_after=retry_after(response.headers.get("retry-after"), self._clock()))
+                return FetchFailed(cause, retry_after=response.retry_after(self._clock()))
 
 
 def _bad_request(cause: str, body: bytes) -> FetchFailed:
     """Some servers reject an unknown client with 400 (RFC 6749 section 5.2); all other errors are about the token."""
     try:
-        error = _json_object(body).get("error")
+        error = json_object.parse(body, "the response").get("error")
     except FetchFailed:
         error = None
     if error in ("invalid_client", "unauthorized_client"):  # a tuple: an unhashable error would fail in a set
@@ -135,13 +132,3 @@ def _bad_request(cause: str, body: bytes) -> FetchFailed:
     if error == "unsupported_token_type":  # RFC 7009 section 2.2.1
         return RequestRefused(f"{cause}, unsupported_token_type: the server does not introspect such tokens")
     return RequestRefused(cause)
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        value = strict_json.loads(body)
-    except ValueError as error:
-        raise FetchFailed(f"the response is not strict JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise FetchFailed("the response is not a JSON object")
-    return value

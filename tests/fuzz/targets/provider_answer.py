@@ -21,16 +21,15 @@ from typing import TYPE_CHECKING
 
 from authz_service.config.model import Keys
 from authz_service.keys.http_source import lifetime_of
-from authz_service.providers.client import retry_after
-from authz_service.providers.exchange import Exchange, Request
-from authz_service.providers.failures import FOREIGN, failure_of
+from authz_service.providers.errors import FOREIGN_ERRORS, fetch_failed
+from authz_service.providers.exchange import Exchange, HttpRequest, parse_retry_after
 from fuzz.issuers import NOW
 from fuzz.secrets import is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from authz_service.providers.exchange import Response
+    from authz_service.providers.exchange import HttpResponse
 
 OUTCOMES = {"content", "status", "failure", "incomplete"}
 MAX_BYTES = 4096
@@ -69,15 +68,15 @@ def run(data: bytes) -> str:
         assert response.body == b""
         return "status"
     if octets.startswith(b"HTTP/1.1 200"):
-        _require_same(response, octets, is_all=whole.leaves_connection_clean)
+        _require_same(response, octets, is_all=whole.connection_is_reusable)
     return "content"
 
 
 def _read(pieces: list[bytes], *, ends: bool) -> tuple[Exchange, str]:
     """What comes of it, and why it fails where it does."""
-    request = Request("GET", "/jwks", {"Host": "idp.example"}, b"", _MAX_CONTENT, {http.client.OK})
+    request = HttpRequest("GET", "/jwks", {"Host": "idp.example"}, b"", _MAX_CONTENT, {http.client.OK})
     exchange = Exchange(request)
-    exchange.send()
+    exchange.encode_request()
     left = 2 * sum(map(len, pieces)) + _MAX_STEPS
     try:
         for piece in (*filter(None, pieces), *([b""] if ends else [])):
@@ -87,15 +86,15 @@ def _read(pieces: list[bytes], *, ends: bool) -> tuple[Exchange, str]:
                 assert left
             if exchange.response is not None:
                 break
-    except FOREIGN as error:
-        return exchange, str(failure_of(error, "https://idp.example/jwks"))
+    except FOREIGN_ERRORS as error:
+        return exchange, str(fetch_failed(error, "https://idp.example/jwks"))
     return exchange, ""
 
 
-def _require_times(response: Response) -> None:
+def _require_times(response: HttpResponse) -> None:
     headers = response.headers
     settings = _settings()
-    assert 0 <= retry_after(headers.get("retry-after"), float(NOW)) < math.inf
+    assert 0 <= parse_retry_after(headers.get("retry-after"), float(NOW)) < math.inf
     lifetime = lifetime_of(headers.joined("cache-control"), headers.get("age"), settings)
     assert settings.min_refresh_interval <= lifetime <= settings.max_refresh_interval
 
@@ -115,7 +114,7 @@ class _Socket(io.BytesIO):
         """Stay open: there may be octets left."""
 
 
-def _require_same(response: Response, octets: bytes, *, is_all: bool) -> None:
+def _require_same(response: HttpResponse, octets: bytes, *, is_all: bool) -> None:
     wire = _Socket(octets)
     other = http.client.HTTPResponse(wire)  # type: ignore[arg-type] # it needs no more of a socket
     other.begin()

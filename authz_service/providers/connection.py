@@ -1,0 +1,170 @@
+"""One connection to a provider, with or without TLS.
+
+TLS runs over memory buffers here, not in asyncio's transports: those decrypt everything that has arrived at once, and a
+provider that sends records of one byte can make that ten thousand records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from authz_service.core.errors import BadMessage
+from authz_service.http1 import MAX_READ, TcpConnection
+
+if TYPE_CHECKING:
+    from authz_service.http1 import TurnBudget
+
+MAX_HANDSHAKE: Final = 1 << 18  # bytes; OpenSSL accepts certificate chains of 100 KiB
+
+
+class ProviderConnection:
+    """Sends and receives bytes."""
+
+    def __init__(self, sock: socket.socket, tcp: TcpConnection, tls: _Tls | None = None) -> None:
+        """``sock`` is the socket that ``tcp`` reads and closes."""
+        self._socket = sock
+        self._tcp = tcp
+        self._tls = tls
+
+    @classmethod
+    async def over(
+        cls, sock: socket.socket, turn_budget: TurnBudget, context: ssl.SSLContext | None, host: str
+    ) -> ProviderConnection:
+        """Take over a connected socket and do a TLS handshake for ``host`` if there is a ``context``.
+
+        Raises:
+            OSError: if the connection breaks or the handshake fails.
+        """
+        try:
+            _, tcp = await asyncio.get_running_loop().create_connection(TcpConnection, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        if context is None:
+            return cls(sock, tcp)
+        try:
+            tls = _Tls(tcp, turn_budget, context, host)
+            await tls.handshake()
+        except BaseException:
+            tcp.abort()
+            raise
+        return cls(sock, tcp, tls)
+
+    async def receive(self) -> bytes:
+        """The next bytes; empty at the end of the stream.
+
+        Raises:
+            OSError: if the connection is broken.
+        """
+        return await (self._tcp if self._tls is None else self._tls).receive()
+
+    def send(self, data: bytes) -> None:
+        """Send data, now or as soon as the provider accepts it."""
+        (self._tcp if self._tls is None else self._tls).send(data)
+
+    def begin_idle(self) -> None:
+        """Detect what arrives before the next request: see ``is_idle``."""
+        self._tcp.read_ahead()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing has arrived since ``begin_idle``, neither read nor in the socket's buffer.
+
+        Data that arrives before a request would be taken for the response to it (response splitting).
+        """
+        if not self._tcp.is_idle:
+            return False
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def close(self) -> None:
+        """Close the connection once everything is sent, with TLS's close_notify."""
+        if self._tls is not None:
+            self._tls.send_close_notify()
+        self._tcp.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed."""
+        await self._tcp.wait_closed()
+
+    def abort(self) -> None:
+        """Close the connection now."""
+        self._tcp.abort()
+
+
+class _Tls:
+    """TLS over a TCP connection, decrypted in small steps."""
+
+    def __init__(self, tcp: TcpConnection, turn_budget: TurnBudget, context: ssl.SSLContext, host: str) -> None:
+        self._tcp = tcp
+        self._turn_budget = turn_budget
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host.rstrip("."))
+
+    async def handshake(self) -> None:
+        received = 0
+        while True:
+            try:
+                async with self._turn_budget:
+                    self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._flush()
+            except ssl.SSLError:
+                self._flush()  # the alert, which tells the provider's log why
+                raise
+            else:
+                self._flush()
+                return
+            data = await self._tcp.receive()
+            received += len(data)
+            if not data:
+                raise ConnectionResetError(errno.ECONNRESET, "during the TLS handshake")
+            if received > MAX_HANDSHAKE:
+                raise BadMessage(f"has a TLS handshake of more than {MAX_HANDSHAKE} bytes", too_large=True)
+            self._incoming.write(data)
+
+    async def receive(self) -> bytes:
+        while True:
+            async with self._turn_budget:
+                data, at_eof = self._decrypt()
+            self._flush()  # TLS's own replies
+            if data or at_eof:
+                return data
+            encrypted = await self._tcp.receive()
+            if not encrypted:  # without close_notify: harmless, since an incomplete response is refused anyway
+                return b""
+            self._incoming.write(encrypted)
+
+    def _decrypt(self) -> tuple[bytes, bool]:
+        """The data that has arrived, which is hardly longer than one read, and whether close_notify follows it."""
+        data = bytearray()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while decrypted := self._tls.read(MAX_READ):
+                data += decrypted
+            return bytes(data), True
+        return bytes(data), False
+
+    def send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._tls.write(view) :]
+        self._flush()
+
+    def send_close_notify(self) -> None:
+        with contextlib.suppress(ssl.SSLError):
+            self._tls.unwrap()
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            self._tcp.send(self._outgoing.read())

@@ -1,0 +1,92 @@
+"""Decodes the content of a response in small steps, and no further than its maximum size. Without I/O."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Final
+
+from authz_service.core.errors import BadMessage
+
+if TYPE_CHECKING:
+    from authz_service.providers.exchange import Headers
+
+MAX_STEP: Final = 1 << 16  # bytes that one step decompresses
+_WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}  # zlib.h
+
+
+class ContentDecoder:
+    """Collects a response's content. Compressed content is accepted although the requests do not ask for it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """``max_bytes`` bounds the content as received, and once decompressed."""
+        self._max_bytes = max_bytes
+        self._content = bytearray()
+        self._coding = ""
+        self._compressed = b""  # received and not decompressed yet
+        self._has_more_output = False  # the decompressor holds more, even when all input is consumed
+        self._decompressor: zlib._Decompress | None = None
+        self.received = 0  # bytes, as they came
+
+    def begin(self, headers: Headers) -> None:
+        """Read the headers that describe the content.
+
+        Raises:
+            BadMessage: for an unknown coding or a content that will be too large.
+        """
+        self._coding = headers.joined("content-encoding").strip().lower()
+        if self._coding not in {"", "identity", *_WINDOW_BITS}:
+            raise BadMessage("has a content encoding that was not requested")
+        self._require_size(int(headers.get("content-length") or 0))
+
+    def feed(self, data: bytes) -> None:
+        """Append received content.
+
+        Raises:
+            BadMessage: if it is too large.
+        """
+        self.received += len(data)
+        self._require_size(self.received)
+        if self._coding in _WINDOW_BITS:
+            self._compressed += data
+        else:
+            self._content += data
+
+    @property
+    def can_decompress(self) -> bool:
+        """Whether ``decompress`` has something to do."""
+        return bool(self._compressed) or self._has_more_output
+
+    def decompress(self) -> None:
+        """Decompress at most ``MAX_STEP`` bytes.
+
+        Raises:
+            BadMessage: if the content is corrupt or too large.
+        """
+        if self._decompressor is None:
+            # deflate is zlib's format (RFC 9110 section 8.4.1.2), but some servers send the raw data inside it.
+            raw = self._coding == "deflate" and self._compressed[0] & 0x0F != zlib.DEFLATED
+            self._decompressor = zlib.decompressobj(-zlib.MAX_WBITS if raw else _WINDOW_BITS[self._coding])
+        try:
+            data = self._decompressor.decompress(self._compressed, MAX_STEP)
+        except zlib.error:
+            raise BadMessage(f"has content that is not {self._coding}, as its content encoding says") from None
+        self._compressed = self._decompressor.unconsumed_tail
+        self._has_more_output = len(data) == MAX_STEP
+        self._content += data
+        self._require_size(len(self._content))
+        if self._decompressor.unused_data:
+            raise BadMessage(f"has data after the end of its {self._coding} content")
+
+    def finish(self) -> bytes:
+        """The whole content.
+
+        Raises:
+            BadMessage: if the compressed content is incomplete.
+        """
+        if self._decompressor is not None and not self._decompressor.eof:
+            raise BadMessage(f"ends before the end of its {self._coding} content")
+        return bytes(self._content)
+
+    def _require_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise BadMessage(f"is larger than max_bytes ({self._max_bytes})", too_large=True)

@@ -1,0 +1,23 @@
+"""Parses a JSON object that a provider or a file supplies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from authz_service.core import strict_json
+from authz_service.core.errors import FetchFailed
+
+
+def parse(data: bytes, what: str) -> dict[str, Any]:
+    """Parse strictly. ``what`` names the document in the error.
+
+    Raises:
+        FetchFailed: if it is not a JSON object, or if parsers may read it differently.
+    """
+    try:
+        value = strict_json.loads(data)
+    except ValueError as error:
+        raise FetchFailed(f"{what} is not strict JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise FetchFailed(f"{what} is not a JSON object")
+    return value
