@@ -1,18 +1,28 @@
-"""The event loops under which the servers are tried: the program's, and the one of where uvloop is not."""
+"""A server on asyncio, and the event loops under which servers are tested: uvloop's, and asyncio's own without it."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
+import pytest_asyncio
 import uvloop
 
+from authz_service.transport import asyncio_server
+from authz_service.transport.asyncio_server import AsyncioServer
+from transport.socket_client import Checks, connections, refuse
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
-    import pytest
-
-_ON_BOTH = {"test_servers.py", "test_asyncio_server.py"}
+_ON_BOTH = {
+    "test_servers.py",
+    "test_asyncio_server.py",
+    "test_asyncio_protocol.py",
+    "test_grpc_methods.py",
+    "test_peers.py",
+}
 
 
 def pytest_asyncio_loop_factories(
@@ -20,3 +30,21 @@ def pytest_asyncio_loop_factories(
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     plain = {"plain": asyncio.new_event_loop}
     return plain | {"uvloop": uvloop.new_event_loop} if item.path.name in _ON_BOTH else plain
+
+
+@pytest.fixture
+def checks() -> Checks:
+    return Checks()
+
+
+@pytest_asyncio.fixture
+async def server(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncioServer]:
+    monkeypatch.setattr(asyncio_server, "TICK_INTERVAL", 3600.0)
+    server = AsyncioServer("127.0.0.1:0", None, checks.check, lambda: 1 << 20, refuse=refuse)
+    await server.start()
+    await server.set_serving(serving=True)
+    yield server
+    await server.stop(0)
+    assert not connections(server)
+    assert asyncio.all_tasks() == {asyncio.current_task()}, "a task outlives the server"
+    assert checks.in_progress == 0
