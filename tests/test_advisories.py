@@ -103,7 +103,7 @@ TOKENS: list[tuple[str, str, Callable[[], str], str]] = [
 
 
 @pytest.mark.parametrize(("token", "reason"), [pytest.param(t[2], t[3], id=f"{t[0]} {t[1]}") for t in TOKENS])
-def test_a_token_of_an_advisory_is_refused(token: Callable[[], str], reason: str) -> None:
+def test_a_token_of_an_advisory_is_rejected(token: Callable[[], str], reason: str) -> None:
     decision = deciding().decide("/orders", token())
     assert isinstance(decision, Deny)
     assert decision.reason == reason
@@ -122,7 +122,7 @@ PATHS: list[tuple[str, str, str]] = [
 
 
 @pytest.mark.parametrize("path", [pytest.param(p[2], id=f"{p[0]} {p[1]}") for p in PATHS])
-def test_a_path_of_an_advisory_is_refused_with_a_token_and_without(path: str) -> None:
+def test_a_path_of_an_advisory_is_ambiguous_with_and_without_a_token(path: str) -> None:
     for token in (None, good()):
         assert deciding().decide(path, token).reason == "ambiguous_path"
 
@@ -130,7 +130,7 @@ def test_a_path_of_an_advisory_is_refused_with_a_token_and_without(path: str) ->
 @pytest.mark.parametrize(
     "host", ["INTERNAL.example", "Internal.Example:443", "internal.example.", "internal.example.:80"]
 )
-def test_cve_2021_39155_istio_a_host_in_another_case_finds_the_same_rule(host: str) -> None:
+def test_cve_2021_39155_istio_a_host_in_another_case_matches_the_same_rule(host: str) -> None:
     decision = deciding().decide("/orders", good(), host=host)
     assert (decision.rule, decision.reason) == ("internal", "insufficient_scope")
 
@@ -138,17 +138,17 @@ def test_cve_2021_39155_istio_a_host_in_another_case_finds_the_same_rule(host: s
 @pytest.mark.parametrize(
     "joined", ["Bearer {},Bearer x", "Bearer x,Bearer {}", "Basic x, Bearer {}", "Bearer {}, Basic x"]
 )
-def test_cve_2021_32777_envoy_of_a_header_sent_twice_no_one_value_is_chosen(joined: str) -> None:
+def test_cve_2021_32777_envoy_no_value_of_a_repeated_header_is_used(joined: str) -> None:
     decision = deciding().decide("/orders", authorization=joined.format(good()))
     assert decision.reason == "malformed_request"
 
 
 @pytest.mark.parametrize("header", ["Bearer {}\0", "Bearer\0 {}", "\0Bearer {}"])
-def test_cve_2019_9900_envoy_a_header_with_a_nul_is_not_read_up_to_it(header: str) -> None:
+def test_cve_2019_9900_envoy_a_header_with_a_nul_is_malformed(header: str) -> None:
     assert deciding().decide("/orders", authorization=header.format(good())).reason == "malformed_request"
 
 
-def test_cve_2026_48524_pyjwt_unknown_key_ids_do_not_each_cause_a_fetch_and_no_failure_empties_the_keys() -> None:
+def test_cve_2026_48524_pyjwt_unknown_kids_share_one_fetch_and_a_failed_fetch_keeps_the_keys() -> None:
     service = deciding()
     service.sources[ISSUER].published = None  # the provider cannot be reached any more
     before = service.sources[ISSUER].fetches
@@ -166,7 +166,7 @@ def test_cve_2026_48524_pyjwt_unknown_key_ids_do_not_each_cause_a_fetch_and_no_f
     assert service.decide("/orders", good()).reason == "ok"
 
 
-def test_cve_2025_59936_get_jwks_no_choice_of_kid_and_issuer_finds_a_key_of_another_issuer() -> None:
+def test_cve_2025_59936_get_jwks_no_kid_selects_a_key_of_another_issuer() -> None:
     service = deciding()
     for kid in (f"theirs:{OTHER}", f"{OTHER}theirs", "theirs", f"{OTHER}:theirs"):
         for issuer in (ISSUER, OTHER):
@@ -174,7 +174,7 @@ def test_cve_2025_59936_get_jwks_no_choice_of_kid_and_issuer_finds_a_key_of_anot
             assert believed == (kid == "theirs" and issuer == OTHER)
 
 
-def test_ghsa_rp9m_7r4c_75qg_fast_jwt_two_tokens_never_share_their_remembered_claims() -> None:
+def test_ghsa_rp9m_7r4c_75qg_fast_jwt_two_tokens_never_share_cached_claims() -> None:
     service = deciding()
     tokens = {subject: good(sub=subject) for subject in ("u1", "u2", "u1 ", "U1")}
     assert len({digest_of(token) for token in tokens.values()}) == len(tokens)
@@ -182,7 +182,7 @@ def test_ghsa_rp9m_7r4c_75qg_fast_jwt_two_tokens_never_share_their_remembered_cl
         assert {subject: service.claims(token).subject for subject, token in tokens.items()} == {s: s for s in tokens}
 
 
-def test_the_padding_and_the_alphabet_of_base64_give_no_second_form_of_a_token() -> None:
+def test_padding_and_alphabet_of_base64_give_no_second_encoding_of_a_token() -> None:
     """What a deny list, a replay cache or a log compares as text must be one text (CWE-180)."""
     service = deciding()
     token = good(sub="~~~???")

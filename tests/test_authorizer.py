@@ -92,7 +92,7 @@ def deciding() -> Deciding:
         ("/none", good(), "GET", "-", "no_rule"),
     ],
 )
-def test_a_request_comes_to_its_rule_and_reason(
+def test_a_request_is_decided_by_its_rule_with_its_reason(
     deciding: Deciding, path: str, token: str | None, method: str, rule: str, reason: str
 ) -> None:
     decision = deciding.decide(path, token, method=method)
@@ -100,18 +100,18 @@ def test_a_request_comes_to_its_rule_and_reason(
     assert isinstance(decision, Allow) == (decision.reason in ALLOWANCES)
 
 
-def test_another_scheme_is_no_token_where_a_token_is_optional(deciding: Deciding) -> None:
+def test_another_scheme_counts_as_no_token(deciding: Deciding) -> None:
     assert deciding.decide("/hello", authorization="Basic eDp5").reason == "anonymous"
     assert deciding.decide("/v1/7", authorization="Basic eDp5").reason == "missing_token"
 
 
 @pytest.mark.parametrize("place", ["/v1/7?access_token={}", "/v1/7?authorization=Bearer%20{}"])
-def test_a_token_is_taken_from_nowhere_but_the_authorization_header(deciding: Deciding, place: str) -> None:
+def test_a_token_is_read_from_the_authorization_header_only(deciding: Deciding, place: str) -> None:
     sent = {"cookie": f"access_token={good()}", "x-authorization": f"Bearer {good()}", "proxy-authorization": good()}
     assert deciding.decide(place.format(good()), **sent).reason == "missing_token"
 
 
-def test_the_rules_of_another_host_are_not_those_of_this_one(deciding: Deciding) -> None:
+def test_a_rule_applies_to_its_hosts_only(deciding: Deciding) -> None:
     token = good(client_id="web")
     assert deciding.decide("/h", token, host="a.b.EXAMPLE.org.:8080").reason == "ok"
     assert deciding.decide("/h", token, host="example.org").reason == "no_rule"
@@ -119,9 +119,7 @@ def test_the_rules_of_another_host_are_not_those_of_this_one(deciding: Deciding)
 
 
 @pytest.mark.parametrize("path", ["/v1/7", "/hello", "/public/x", "/none"])
-def test_a_request_that_lets_a_later_proxy_take_headers_away_is_refused_by_every_rule(
-    deciding: Deciding, path: str
-) -> None:
+def test_a_connection_header_that_removes_headers_is_malformed_under_every_rule(deciding: Deciding, path: str) -> None:
     decision = deciding.decide(path, good(), connection="upgrade, x-auth-subject", upgrade="websocket")
     assert isinstance(decision, Deny)
     assert (decision.rule, decision.reason) == ("-", "malformed_request")
@@ -144,7 +142,7 @@ def test_a_request_that_lets_a_later_proxy_take_headers_away_is_refused_by_every
         ("/public/x", good(), {}),
     ],
 )
-def test_no_spoofed_header_survives_any_allowance(
+def test_no_spoofed_header_reaches_the_upstream(
     deciding: Deciding, path: str, token: str | None, said: dict[str, str]
 ) -> None:
     decision = deciding.decide(path, token, **SPOOFED, accept="*/*")
@@ -155,7 +153,7 @@ def test_no_spoofed_header_survives_any_allowance(
 
 
 @pytest.mark.parametrize("path", ["/v1/7", "/hello", "/public/x"])
-def test_the_token_itself_goes_no_further_where_it_is_not_to_be_forwarded(path: str) -> None:
+def test_the_token_is_removed_unless_it_is_forwarded(path: str) -> None:
     for forward in (True, False):
         decision = Deciding(RULES, HEADERS, forward_authorization=forward).decide(path, good())
         assert isinstance(decision, Allow)
@@ -165,7 +163,7 @@ def test_the_token_itself_goes_no_further_where_it_is_not_to_be_forwarded(path: 
 # What a denial says.
 
 
-def test_a_denial_after_verification_says_whose_token_it_was_and_one_before_does_not(deciding: Deciding) -> None:
+def test_a_denial_carries_the_claims_of_validated_tokens_only(deciding: Deciding) -> None:
     decision = deciding.decide("/v1/7", good(), method="POST")
     assert decision.claims is not None
     assert (decision.claims.issuer, decision.claims.subject) == ("main", "u1")
@@ -174,7 +172,7 @@ def test_a_denial_after_verification_says_whose_token_it_was_and_one_before_does
     assert deciding.decide("/public/x", good()).claims is None
 
 
-def test_a_denial_challenges_as_its_rule_wants(deciding: Deciding) -> None:
+def test_a_denial_has_the_challenge_of_its_rule(deciding: Deciding) -> None:
     def challenge(path: str, token: str | None = None, method: str = "GET") -> str | None:
         decision = deciding.decide(path, token, method=method)
         assert isinstance(decision, Deny)
@@ -199,7 +197,7 @@ def test_a_denial_challenges_as_its_rule_wants(deciding: Deciding) -> None:
 @pytest.mark.parametrize(
     ("published", "reason"), [((RS.jwk(), NEW.jwk()), "ok"), ((RS.jwk(),), "unknown_key"), (None, "keys_unavailable")]
 )
-def test_an_unknown_key_waits_for_one_fetch_and_is_decided_by_what_came(
+def test_an_unknown_key_waits_for_one_fetch_and_is_decided_by_its_result(
     published: tuple[dict[str, Any], ...] | None, reason: str
 ) -> None:
     deciding = new()
@@ -223,7 +221,7 @@ def test_an_unknown_key_waits_for_one_fetch_and_is_decided_by_what_came(
         assert decision.challenge is None
 
 
-def test_where_a_token_is_optional_keys_that_cannot_be_had_do_not_make_its_bearer_anonymous() -> None:
+def test_a_token_whose_keys_are_unavailable_is_not_anonymous_where_a_token_is_optional() -> None:
     deciding = new()
     deciding.sources["https://idp.example/"].published = None
     pending = deciding.begin("/hello", UNKNOWN)
@@ -232,7 +230,7 @@ def test_where_a_token_is_optional_keys_that_cannot_be_had_do_not_make_its_beare
     assert deciding.authorizer.finish(pending, NOW).reason == "keys_unavailable"
 
 
-def test_what_did_not_come_in_time_is_denied_with_a_time_to_come_back(deciding: Deciding) -> None:
+def test_a_fetch_that_takes_too_long_is_a_denial_with_retry_after(deciding: Deciding) -> None:
     pending = deciding.begin("/v1/7", UNKNOWN)
     assert isinstance(pending, Pending)
     late = deciding.authorizer.too_late(pending)
@@ -241,12 +239,12 @@ def test_what_did_not_come_in_time_is_denied_with_a_time_to_come_back(deciding: 
     assert "main" in late.cause
 
 
-def test_a_public_rule_and_a_refused_path_ask_for_no_keys(deciding: Deciding) -> None:
+def test_a_public_rule_and_a_malformed_path_fetch_no_keys(deciding: Deciding) -> None:
     for path in ("/public/x", "/none", "//"):
         assert not isinstance(deciding.begin(path, UNKNOWN), Pending)
 
 
-def test_a_fault_of_ours_is_raised_and_is_no_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_exception_is_raised_and_is_no_decision(monkeypatch: pytest.MonkeyPatch) -> None:
     """The transport makes an explicit denial of it; nothing on the way takes it for an answer."""
     deciding = new()
 
@@ -260,9 +258,7 @@ def test_a_fault_of_ours_is_raised_and_is_no_decision(monkeypatch: pytest.Monkey
     assert deciding.decide("/public/x", good()).reason == "public"
 
 
-def test_a_validator_that_still_wants_keys_after_they_were_fetched_is_a_fault(
-    deciding: Deciding, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_need_in_the_last_attempt_is_a_fault(deciding: Deciding, monkeypatch: pytest.MonkeyPatch) -> None:
     pending = deciding.begin("/v1/7", UNKNOWN)
     assert isinstance(pending, Pending)
     monkeypatch.setattr(deciding.validator, "validate", lambda *_, **__: pending.need)
@@ -277,7 +273,7 @@ _POSSIBLE = {rule.name: set(rule.possible_reasons()) for rule in _HOSTILE.policy
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.text(max_size=60), st.text(max_size=80))
-def test_no_arbitrary_request_is_let_through_where_a_token_is_needed(
+def test_any_request_without_a_valid_token_is_denied_where_one_is_required(
     method: str, host: str, path: str, authorization: str
 ) -> None:
     for target in (path, f"/v1/{path}", "/v1/7"):
@@ -314,7 +310,7 @@ _TOKENS = [
     token=st.none() | st.sampled_from(_TOKENS),
     later=st.sampled_from([0, 600, 100_000]),
 )
-def test_every_decision_of_a_rule_has_a_reason_that_its_metrics_begin_with(
+def test_every_reason_of_a_rule_is_declared_to_its_metrics(
     path: str, method: str, token: str | None, later: int
 ) -> None:
     sent = {} if token is None else {"authorization": f"Bearer {token}"}
@@ -332,7 +328,7 @@ def test_every_decision_of_a_rule_has_a_reason_that_its_metrics_begin_with(
         assert not token or len(token) < 20 or token not in decision.cause
 
 
-def test_the_response_to_a_token_is_cached_and_spoofed_headers_are_looked_for_each_time() -> None:
+def test_the_response_to_a_token_is_cached_and_spoofed_headers_are_removed_from_each_request() -> None:
     deciding = Deciding([{"name": "r"}, {"name": "s", "match": {"paths": ["/s"]}}], {"x-user": "sub"})
     first, again = deciding.decide("/", good()), deciding.decide("/", good())
     assert isinstance(first, Allow)

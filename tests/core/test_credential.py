@@ -21,15 +21,15 @@ def _reason(authorization: str | None) -> Reason:
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
 @pytest.mark.parametrize("spaces", [" ", "   "])
-def test_the_scheme_is_read_in_any_case_and_with_any_spaces(scheme: str, spaces: str) -> None:
+def test_the_scheme_may_be_in_any_case_and_followed_by_several_spaces(scheme: str, spaces: str) -> None:
     assert bearer_token(f"{scheme}{spaces}a.b.c", MAX) == "a.b.c"
 
 
-def test_what_the_token_is_made_of_is_not_judged_here() -> None:
+def test_the_characters_of_a_token_are_not_validated() -> None:
     assert bearer_token("Bearer !\u00e9=~", MAX) == "!\u00e9=~"
 
 
-def test_the_longest_token_passes_and_one_longer_does_not() -> None:
+def test_a_token_may_have_max_bytes_and_not_one_more() -> None:
     assert bearer_token("Bearer " + "a" * MAX, MAX) == "a" * MAX
     assert _reason("Bearer " + "a" * (MAX + 1)) is Reason.MALFORMED_REQUEST
 
@@ -108,7 +108,7 @@ _TOKEN = st.text(st.characters(codec="ascii", categories=("L", "N"), include_cha
 
 
 @given(_TOKEN, st.sampled_from(["Bearer", "Basic", "DPoP", ""]), st.sampled_from([",", ", ", " ,", " , ", ",  "]))
-def test_of_two_joined_headers_with_a_bearer_token_none_is_taken(token: str, scheme: str, comma: str) -> None:
+def test_two_joined_headers_with_a_bearer_token_are_malformed(token: str, scheme: str, comma: str) -> None:
     other = f"{scheme} x".strip()
     for joined in (f"Bearer {token}{comma}{other}", f"{other}{comma}bEARER {token}"):
         with pytest.raises(Rejected) as refused:
@@ -117,7 +117,7 @@ def test_of_two_joined_headers_with_a_bearer_token_none_is_taken(token: str, sch
 
 
 @given(st.text(st.characters() | st.sampled_from("Bearer ,\t")))
-def test_whatever_the_header_holds_the_outcome_is_a_part_of_it_or_a_reason_that_tells_nothing_of_it(text: str) -> None:
+def test_any_header_is_a_token_from_it_or_rejected_without_repeating_it(text: str) -> None:
     for authorization in (text, f"Bearer {text}"):
         try:
             token = bearer_token(authorization, MAX)

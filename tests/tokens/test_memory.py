@@ -35,7 +35,7 @@ def filled(kind: str, shape: str) -> dict[str, int]:
 
 @pytest.mark.parametrize("kind", ["tokens", "answers"])
 @pytest.mark.parametrize("shape", SHAPES_OF_NOTE)
-def test_however_tokens_are_shaped_the_process_grows_by_no_more_than_the_bound(kind: str, shape: str) -> None:
+def test_the_process_grows_by_no_more_than_the_bound_for_tokens_of_any_shape(kind: str, shape: str) -> None:
     said = filled(kind, shape)
     assert 0 < said["accounted"] <= MAX_BYTES
     assert said["entries"] < said["tokens"] // 2  # it was full

@@ -19,7 +19,9 @@ TIMES = {"iat": NOW - 10, "nbf": NOW - 10, "exp": NOW + 3590}
 
 
 @pytest.mark.parametrize("vector", PROVIDERS, ids=lambda vector: str(vector["name"]))
-def test_of_a_providers_tokens_the_access_tokens_are_believed(vector: dict[str, Any]) -> None:
+def test_the_access_tokens_of_known_providers_are_accepted_and_their_other_tokens_are_not(
+    vector: dict[str, Any],
+) -> None:
     require = {"scopes": vector["wants"]} if "wants" in vector else {}
     deciding = Deciding([{"name": "r", "require": require}], {}, **vector["settings"])
     token = RS.sign_texts(json.dumps(vector["header"]).encode(), json.dumps(vector["claims"] | TIMES).encode())

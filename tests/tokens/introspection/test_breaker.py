@@ -46,7 +46,7 @@ def opened(now: float = 0.0) -> CircuitBreaker:
     return breaker
 
 
-def test_that_many_tokens_in_a_row_raise_a_suspicion_and_no_fewer() -> None:
+def test_a_probe_is_due_after_enough_different_tokens_in_a_row() -> None:
     breaker = CircuitBreaker()
     fail(breaker, 0, FAILURES_TO_PROBE - 1)
     assert breaker.permit_probe(0) is None
@@ -57,20 +57,20 @@ def test_that_many_tokens_in_a_row_raise_a_suspicion_and_no_fewer() -> None:
     probe(breaker, 0)
 
 
-def test_one_token_however_often_it_fails_raises_none() -> None:
+def test_one_token_that_fails_again_and_again_causes_no_probe() -> None:
     breaker = CircuitBreaker()
     for _ in range(100):
         breaker.record_failure(permit(breaker, 0), b"the same", urgent=False)
     assert breaker.permit_probe(0) is None
 
 
-def test_a_failure_that_speaks_of_the_server_raises_one_at_once() -> None:
+def test_an_urgent_failure_causes_a_probe_at_once() -> None:
     breaker = CircuitBreaker()
     breaker.record_failure(permit(breaker, 0), b"a", urgent=True)
     probe(breaker, 0)
 
 
-def test_whatever_callers_tokens_cause_nothing_is_refused_as_long_as_the_probes_are_answered() -> None:
+def test_callers_tokens_open_nothing_while_probes_get_responses() -> None:
     breaker, now = CircuitBreaker(), 0.0
     for _ in range(100):
         fail(breaker, now)
@@ -79,7 +79,7 @@ def test_whatever_callers_tokens_cause_nothing_is_refused_as_long_as_the_probes_
         now += PROBE_INTERVAL
 
 
-def test_there_is_one_probe_at_a_time_and_one_in_an_interval_however_many_calls_fail() -> None:
+def test_there_is_one_probe_at_a_time_and_one_per_interval() -> None:
     breaker = CircuitBreaker()
     fail(breaker, 0)
     first = probe(breaker, 0)
@@ -96,7 +96,7 @@ def test_there_is_one_probe_at_a_time_and_one_in_an_interval_however_many_calls_
     probe(breaker, PROBE_INTERVAL)
 
 
-def test_a_probe_that_fails_opens_it_and_calls_are_refused() -> None:
+def test_a_failed_probe_opens_the_breaker() -> None:
     breaker = opened()
     assert 0.9 * INITIAL_BACKOFF <= breaker.wait(0) <= 1.1 * INITIAL_BACKOFF
     assert breaker.permit(0, proven=False, max_wait=0) is None
@@ -104,7 +104,7 @@ def test_a_probe_that_fails_opens_it_and_calls_are_refused() -> None:
     assert breaker.permit_probe(0) is None
 
 
-def test_a_probe_that_fails_beside_a_token_that_was_answered_opens_nothing() -> None:
+def test_a_failed_probe_opens_nothing_if_a_request_got_a_response_meanwhile() -> None:
     breaker = CircuitBreaker()
     fail(breaker, 0)
     probing = probe(breaker, 0)
@@ -113,7 +113,7 @@ def test_a_probe_that_fails_beside_a_token_that_was_answered_opens_nothing() -> 
     assert breaker.state(0) is BreakerState.CLOSED
 
 
-def test_in_a_try_one_call_of_each_kind_has_a_part_beside_the_probe_and_no_second_one() -> None:
+def test_an_attempt_is_a_probe_and_one_request_of_each_kind() -> None:
     breaker = opened()
     later = breaker.wait(0)
     assert breaker.state(later) is BreakerState.HALF_OPEN
@@ -125,7 +125,7 @@ def test_in_a_try_one_call_of_each_kind_has_a_part_beside_the_probe_and_no_secon
     assert breaker.permit_probe(later) is None
 
 
-def test_whoever_comes_shortly_before_a_try_may_wait_for_it_one_of_each_kind() -> None:
+def test_one_request_of_each_kind_may_wait_for_the_next_attempt() -> None:
     breaker = opened()
     wait = breaker.wait(0)
     assert breaker.permit(0, proven=False, max_wait=wait - 0.01) is None
@@ -137,7 +137,7 @@ def test_whoever_comes_shortly_before_a_try_may_wait_for_it_one_of_each_kind() -
 
 
 @pytest.mark.parametrize("who", ["probe", "proven", "other"])
-def test_any_answer_closes_it_for_all(who: str) -> None:
+def test_any_response_closes_the_breaker(who: str) -> None:
     breaker = opened()
     later = breaker.wait(0)
     calls = {"proven": permit(breaker, later, proven=True), "other": permit(breaker, later, proven=False)}
@@ -155,7 +155,7 @@ def test_any_answer_closes_it_for_all(who: str) -> None:
     assert breaker.permit_probe(later + PROBE_INTERVAL) is None
 
 
-def test_a_callers_token_that_fails_in_a_try_does_not_decide_it() -> None:
+def test_a_failed_request_does_not_end_an_attempt() -> None:
     breaker = opened()
     later = breaker.wait(0)
     breaker.record_failure(permit(breaker, later), b"hangs", urgent=True)
@@ -165,7 +165,7 @@ def test_a_callers_token_that_fails_in_a_try_does_not_decide_it() -> None:
     assert breaker.state(later + 1) is BreakerState.CLOSED
 
 
-def test_with_each_try_that_fails_the_pause_doubles_up_to_the_longest() -> None:
+def test_each_failed_attempt_doubles_the_pause_up_to_a_maximum() -> None:
     breaker, now = opened(), 0.0
     expected = INITIAL_BACKOFF
     for _ in range(12):
@@ -184,7 +184,7 @@ def test_with_each_try_that_fails_the_pause_doubles_up_to_the_longest() -> None:
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_what_was_begun_before_it_opened_changes_nothing_when_it_ends(answered: bool) -> None:  # noqa: FBT001
+def test_a_result_from_an_earlier_state_changes_nothing(answered: bool) -> None:  # noqa: FBT001
     breaker = CircuitBreaker()
     early = permit(breaker, 0)
     fail(breaker, 0)

@@ -79,7 +79,7 @@ TestStory = Story.TestCase
 TestStory.settings = settings(max_examples=100, stateful_step_count=30)
 
 
-def test_a_smaller_cache_takes_over_what_was_put_in_last() -> None:
+def test_a_smaller_cache_copies_the_newest_entries() -> None:
     older, newer = IntrospectionCache(Bounds(5, 1 << 20)), IntrospectionCache(Bounds(2, 1 << 20))
     for number in range(5):
         older.put(bytes([number]), IntrospectionResponse(active=True, outcome=TOKEN, since=0.0, until=9.0))
@@ -95,7 +95,7 @@ def answer(outcome: ValidatedToken | tuple[Reason, str], until: float = 9.0) -> 
     return IntrospectionResponse(active=not isinstance(outcome, tuple), outcome=outcome, since=0.0, until=until)
 
 
-def test_answers_count_by_their_bytes_and_what_is_made_of_them_too() -> None:
+def test_responses_are_charged_by_their_bytes_and_by_what_is_cached_with_them() -> None:
     cache = IntrospectionCache(Bounds(1000, 100_000))
     first = token("x" * 5_000)
     cache.put(b"0", answer(first))
@@ -111,7 +111,7 @@ def test_answers_count_by_their_bytes_and_what_is_made_of_them_too() -> None:
     assert cache.used_bytes <= 100_000
 
 
-def test_a_flood_of_rubbish_takes_its_own_small_part_of_the_bytes() -> None:
+def test_invented_tokens_use_a_small_part_of_the_bytes() -> None:
     cache = IntrospectionCache(Bounds(1_000_000, 100_000))
     cache.put(b"session", answer(token("x" * 10_000)))
     session = cache.used_bytes
@@ -121,7 +121,7 @@ def test_a_flood_of_rubbish_takes_its_own_small_part_of_the_bytes() -> None:
     assert session < cache.used_bytes <= session + 100_000 // 8
 
 
-def test_what_is_remembered_of_a_proven_token_beyond_its_time_is_a_digest() -> None:
+def test_of_an_expired_proven_token_only_the_digest_remains() -> None:
     cache = IntrospectionCache(Bounds(10, 100_000))
     cache.put(b"token", answer(token("x" * 10_000)))
     assert cache.get(b"token", 9.0) is None
@@ -132,7 +132,7 @@ def test_what_is_remembered_of_a_proven_token_beyond_its_time_is_a_digest() -> N
     assert not cache.is_proven(b"token")
 
 
-def test_the_responses_to_a_verified_jwt_are_charged_to_the_token_cache_alone() -> None:
+def test_the_responses_to_a_verified_jwt_are_charged_to_the_jwt_cache_only() -> None:
     tokens: BoundedMap[bytes, ValidatedToken] = BoundedMap(Bounds(10, 100_000))
     verified = token()
     tokens.put(b"token", verified, 100)
@@ -148,7 +148,7 @@ def test_the_responses_to_a_verified_jwt_are_charged_to_the_token_cache_alone() 
     assert cache.used_bytes == before
 
 
-def test_a_cache_that_takes_over_bears_what_is_made_from_then_on() -> None:
+def test_after_a_copy_the_new_cache_is_charged() -> None:
     older, newer = (IntrospectionCache(Bounds(10, 100_000)) for _ in range(2))
     kept = token()
     older.put(b"token", answer(kept))

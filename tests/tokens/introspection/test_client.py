@@ -100,7 +100,7 @@ def recorded(provider: Provider, **answer: Any) -> list[tuple[Mapping[str, str],
 # The question.
 
 
-async def test_a_question_is_one_post_of_a_form(provider: Provider, asking: Asking) -> None:
+async def test_a_request_is_one_post_of_a_form(provider: Provider, asking: Asking) -> None:
     seen = recorded(provider)
     assert await asking.ask() == said()
     ((headers, form),) = seen
@@ -113,14 +113,14 @@ async def test_a_question_is_one_post_of_a_form(provider: Provider, asking: Aski
     assert provider.requests[0].query_string == ""
 
 
-async def test_every_character_of_a_token_arrives(provider: Provider, asking: Asking) -> None:
+async def test_every_character_of_a_token_is_transmitted(provider: Provider, asking: Asking) -> None:
     seen = recorded(provider)
     token = "abc-._~+/09=="
     await asking.client().introspect(token)
     assert seen[0][1]["token"] == token
 
 
-async def test_a_connection_is_used_again(provider: Provider, asking: Asking) -> None:
+async def test_connections_are_reused(provider: Provider, asking: Asking) -> None:
     peers: set[object] = set()
 
     async def introspect(request: web.Request) -> web.StreamResponse:
@@ -143,7 +143,7 @@ async def test_no_cookie_is_sent_back(provider: Provider, asking: Asking) -> Non
     assert not any("Cookie" in headers for headers, _ in seen)
 
 
-async def test_no_proxy_of_the_environment_sees_a_token(
+async def test_the_proxies_of_the_environment_are_not_used(
     provider: Provider, asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
@@ -160,7 +160,7 @@ def metadata(provider: Provider, **changes: Any) -> str:
 
 
 @pytest.mark.parametrize("path", [OPENID, OAUTH])
-async def test_the_endpoint_is_found_by_discovery_once(provider: Provider, asking: Asking, path: str) -> None:
+async def test_the_endpoint_is_discovered_once(provider: Provider, asking: Asking, path: str) -> None:
     recorded(provider)
     provider.serve(path, metadata(provider))
     client = asking.client({"endpoint": None}, issuer=provider.origin)
@@ -169,7 +169,7 @@ async def test_the_endpoint_is_found_by_discovery_once(provider: Provider, askin
     assert provider.count("/introspect") == 10
 
 
-async def test_prepared_before_the_first_question_needs_no_more_than_itself(provider: Provider, asking: Asking) -> None:
+async def test_after_preparation_the_first_request_needs_no_discovery(provider: Provider, asking: Asking) -> None:
     recorded(provider)
     provider.serve(OPENID, metadata(provider))
     client = asking.client({"endpoint": None}, issuer=provider.origin)
@@ -179,11 +179,11 @@ async def test_prepared_before_the_first_question_needs_no_more_than_itself(prov
     assert [request.path for request in provider.requests] == ["/introspect"]
 
 
-async def test_preparing_what_cannot_be_had_is_no_failure(asking: Asking) -> None:
+async def test_preparing_never_raises(asking: Asking) -> None:
     await asking.client({"endpoint": None}, issuer=asking.provider.origin).prepare()
 
 
-async def test_an_endpoint_that_moves_is_found_and_until_then_the_old_one_is_asked(
+async def test_a_moved_endpoint_is_discovered_and_the_old_one_is_used_until_then(
     provider: Provider, asking: Asking
 ) -> None:
     now = 0.0
@@ -203,7 +203,9 @@ async def test_an_endpoint_that_moves_is_found_and_until_then_the_old_one_is_ask
     assert provider.count(OPENID) == 2
 
 
-async def test_metadata_that_are_away_take_no_endpoint_away(provider: Provider, asking: Asking) -> None:
+async def test_the_discovered_endpoint_is_used_while_metadata_is_unavailable(
+    provider: Provider, asking: Asking
+) -> None:
     now = 0.0
     recorded(provider)
     provider.serve(OPENID, metadata(provider))
@@ -227,36 +229,34 @@ async def test_metadata_that_are_away_take_no_endpoint_away(provider: Provider, 
         {"introspection_endpoint": "http://idp.example/introspect"},
     ],
 )
-async def test_metadata_that_lead_nowhere_or_astray_are_a_failure(
-    provider: Provider, asking: Asking, changes: dict[str, Any]
-) -> None:
+async def test_invalid_metadata_is_a_failure(provider: Provider, asking: Asking, changes: dict[str, Any]) -> None:
     recorded(provider)
     provider.serve(OPENID, metadata(provider, **changes))
     assert str(await asking.failure({"endpoint": None}, issuer=provider.origin))
     assert provider.count("/introspect") == 0
 
 
-async def test_without_metadata_there_is_nobody_to_ask(provider: Provider, asking: Asking) -> None:
+async def test_without_metadata_a_request_fails_with_the_cause(provider: Provider, asking: Asking) -> None:
     assert "there is no metadata at" in str(await asking.failure({"endpoint": None}, issuer=provider.origin))
     away = f"http://127.0.0.1:{free_port()}"
     why = await asking.failure({"endpoint": None}, issuer=away)
     assert str(why) == f"{away}/.well-known/openid-configuration refuses connections"
 
 
-async def test_waiting_for_metadata_is_part_of_the_calls_time(provider: Provider, asking: Asking) -> None:
+async def test_waiting_for_metadata_counts_towards_the_timeout(provider: Provider, asking: Asking) -> None:
     provider.handlers[OPENID] = hangs
     why = await asking.failure({"endpoint": None, "timeout": "100ms"}, issuer=provider.origin)
     assert str(why) == "no complete response within 0.1 s"
 
 
-async def test_metadata_that_hang_are_left_after_their_own_time(provider: Provider, asking: Asking) -> None:
+async def test_discovery_has_its_own_timeout(provider: Provider, asking: Asking) -> None:
     provider.handlers[OPENID] = hangs
     keys = {"timeout": "100ms"}
     why = await asking.failure({"endpoint": None, "timeout": "20s"}, issuer=provider.origin, keys=keys)
     assert str(why) == "no complete metadata within 0.1 s"
 
 
-async def test_plain_http_does_not_leave_the_machine_unless_allowed(provider: Provider, asking: Asking) -> None:
+async def test_plain_http_off_this_machine_must_be_allowed(provider: Provider, asking: Asking) -> None:
     recorded(provider)
     # An address that reaches this machine and does not say so.
     away = {"endpoint": f"{provider.origin.replace('127.0.0.1', '0.0.0.0')}/introspect"}  # noqa: S104 - none listens
@@ -266,9 +266,7 @@ async def test_plain_http_does_not_leave_the_machine_unless_allowed(provider: Pr
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_no_redirect_is_followed_since_a_token_would_go_with_it(
-    provider: Provider, asking: Asking, status: int
-) -> None:
+async def test_no_redirect_is_followed(provider: Provider, asking: Asking, status: int) -> None:
     provider.redirect("/introspect", "/elsewhere", status)
     provider.serve("/elsewhere", GOOD, content_type="application/json")
     assert f"status {status}" in str(await asking.failure())
@@ -279,13 +277,13 @@ async def test_no_redirect_is_followed_since_a_token_would_go_with_it(
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON"])
-async def test_an_answer_is_json(provider: Provider, asking: Asking, kind: str) -> None:
+async def test_a_response_is_json(provider: Provider, asking: Asking, kind: str) -> None:
     recorded(provider, headers={"Content-Type": kind}, text=None, body=GOOD.encode(), content_type=None)
     assert await asking.ask() == said()
 
 
 @pytest.mark.parametrize("kind", ["text/html", "text/plain", "application/jwt", "application/jsonx", "application/xml"])
-async def test_what_is_sent_as_something_else_does_not_count(provider: Provider, asking: Asking, kind: str) -> None:
+async def test_another_content_type_is_a_failure(provider: Provider, asking: Asking, kind: str) -> None:
     recorded(provider, content_type=kind)
     assert "content type" in str(await asking.failure())
 
@@ -307,14 +305,14 @@ async def test_what_is_sent_as_something_else_does_not_count(provider: Provider,
     ],
     ids=ascii,
 )
-async def test_an_answer_that_is_no_json_object_of_one_reading_is_a_failure(
+async def test_a_response_that_is_not_a_strict_json_object_is_a_failure(
     provider: Provider, asking: Asking, body: bytes
 ) -> None:
     recorded(provider, text=None, body=body)
     assert str(await asking.failure()).startswith("the response is not ")
 
 
-async def test_an_answer_is_read_up_to_its_largest_size(provider: Provider, asking: Asking) -> None:
+async def test_a_response_is_read_up_to_the_maximum_size(provider: Provider, asking: Asking) -> None:
     for spare, fits in ((0, True), (1, False)):
         body = b'{"active": true}' + b" " * (MAX_RESPONSE - 16 + spare)
         recorded(provider, text=None, body=body)
@@ -324,7 +322,7 @@ async def test_an_answer_is_read_up_to_its_largest_size(provider: Provider, aski
             assert "larger than" in str(await asking.failure())
 
 
-async def test_an_answer_without_end_is_not_read_to_its_end(provider: Provider, asking: Asking) -> None:
+async def test_a_response_without_end_is_not_read_to_its_end(provider: Provider, asking: Asking) -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
@@ -335,7 +333,7 @@ async def test_an_answer_without_end_is_not_read_to_its_end(provider: Provider, 
     assert "larger than" in str(await asking.failure({"timeout": "60s"}))
 
 
-async def test_a_packed_answer_is_unpacked_up_to_its_largest_size(provider: Provider, asking: Asking) -> None:
+async def test_a_compressed_response_is_decompressed_up_to_the_maximum_size(provider: Provider, asking: Asking) -> None:
     packed = {"text": None, "headers": {"Content-Encoding": "gzip"}}
     recorded(provider, body=gzip.compress(GOOD.encode()), **packed)
     assert await asking.ask() == said()
@@ -344,7 +342,7 @@ async def test_a_packed_answer_is_unpacked_up_to_its_largest_size(provider: Prov
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 304, 404, 405, 410, 418, 500, 502, 503])
-async def test_any_status_but_200_is_a_failure_although_an_answer_comes_with_it(
+async def test_any_status_but_200_is_a_failure_although_it_has_a_valid_body(
     provider: Provider, asking: Asking, status: int
 ) -> None:
     recorded(provider, status=status, **({"text": None, "content_type": None} if status in {204, 304} else {}))
@@ -369,7 +367,7 @@ async def test_any_status_but_200_is_a_failure_although_an_answer_comes_with_it(
         (422, "", RequestRefused),
     ],
 )
-async def test_a_client_that_is_refused_and_a_question_that_is_refused_are_told_apart(
+async def test_a_refused_client_and_a_refused_request_are_distinguished(
     provider: Provider, asking: Asking, status: int, body: str, kind: type[FetchFailed]
 ) -> None:
     recorded(provider, status=status, text=body)
@@ -378,14 +376,12 @@ async def test_a_client_that_is_refused_and_a_question_that_is_refused_are_told_
 
 @pytest.mark.parametrize("status", [429, 503, 500])
 @pytest.mark.parametrize(("value", "seconds"), [("7", 7), ("", 0), ("soon", 0), ("99999999999", 999_999_999)])
-async def test_a_time_to_come_back_is_told(
-    provider: Provider, asking: Asking, status: int, value: str, seconds: float
-) -> None:
+async def test_retry_after_is_read(provider: Provider, asking: Asking, status: int, value: str, seconds: float) -> None:
     recorded(provider, status=status, headers={"Retry-After": value})
     assert (await asking.failure()).retry_after == seconds
 
 
-async def test_what_a_server_wrote_never_stands_in_a_failure(provider: Provider, asking: Asking) -> None:
+async def test_no_failure_repeats_what_the_server_wrote(provider: Provider, asking: Asking) -> None:
     for answer in (
         {"status": 500, "text": TOKEN, "reason": TOKEN},
         {"status": 401, "text": TOKEN, "headers": {"WWW-Authenticate": TOKEN}},
@@ -411,7 +407,7 @@ async def test_what_a_server_wrote_never_stands_in_a_failure(provider: Provider,
     ],
     ids=ascii,
 )
-async def test_a_broken_answer_is_a_failure(asking: Asking, octets: bytes) -> None:
+async def test_a_truncated_or_invalid_response_is_a_failure(asking: Asking, octets: bytes) -> None:
     async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(octets)
@@ -431,12 +427,12 @@ async def hangs(_request: web.Request) -> web.StreamResponse:
     raise AssertionError
 
 
-async def test_a_server_that_hangs_is_left_after_the_timeout(provider: Provider, asking: Asking) -> None:
+async def test_a_server_that_hangs_is_a_failure_after_the_timeout(provider: Provider, asking: Asking) -> None:
     provider.handlers["/introspect"] = hangs
     assert str(await asking.failure({"timeout": "100ms"})) == "no complete response within 0.1 s"
 
 
-async def test_a_server_that_dribbles_is_left_after_the_timeout(provider: Provider, asking: Asking) -> None:
+async def test_a_slow_response_is_a_failure_after_the_timeout(provider: Provider, asking: Asking) -> None:
     async def dribbles(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
@@ -449,7 +445,7 @@ async def test_a_server_that_dribbles_is_left_after_the_timeout(provider: Provid
     assert str(await asking.failure({"timeout": "100ms"})) == "no complete response within 0.1 s"
 
 
-async def test_after_a_server_hung_it_is_asked_again(provider: Provider, asking: Asking) -> None:
+async def test_a_server_that_hung_can_be_queried_again(provider: Provider, asking: Asking) -> None:
     client = asking.client({"timeout": "100ms", "max_concurrent": 1})
     provider.handlers["/introspect"] = hangs
     for _ in range(3):
@@ -465,17 +461,17 @@ def free_port() -> int:
         return port
 
 
-async def test_a_server_that_is_down_is_a_failure_with_a_reason(asking: Asking) -> None:
+async def test_a_server_that_is_down_is_a_failure_with_its_cause(asking: Asking) -> None:
     why = await asking.failure({"endpoint": f"http://127.0.0.1:{free_port()}/introspect?key=s3cret"})
     assert str(why).endswith("/introspect refuses connections")
 
 
-async def test_a_name_that_cannot_be_resolved_is_a_failure_with_a_reason(asking: Asking) -> None:
+async def test_a_host_name_that_cannot_be_resolved_is_a_failure_with_its_cause(asking: Asking) -> None:
     why = await asking.failure({"endpoint": "https://name.invalid/introspect?key=s3cret"})
     assert str(why) == "the host name of https://name.invalid/introspect cannot be resolved"
 
 
-async def test_without_its_secret_nothing_is_sent(provider: Provider, asking: Asking, tmp_path: Path) -> None:
+async def test_without_the_secret_no_request_is_sent(provider: Provider, asking: Asking, tmp_path: Path) -> None:
     recorded(provider)
     why = await asking.failure({"client_secret_file": str(tmp_path / "gone")})
     assert "secret" in str(why)
@@ -493,7 +489,7 @@ def tls(authority: trustme.CA, *names: str) -> ssl.SSLContext:
     return context
 
 
-async def test_a_server_is_trusted_by_the_anchors_of_its_issuer_alone(tmp_path: Path) -> None:
+async def test_a_server_is_trusted_by_the_ca_file_of_its_issuer(tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     for names, trusted in ((("127.0.0.1",), True), (("other.example",), False)):
@@ -530,7 +526,7 @@ def signed(signer: Signer = RS, header: dict[str, Any] | None = None, **changes:
     ],
     ids=["RS256", "ES256", "case of the type", "full type", "several audiences", "no kid"],
 )
-async def test_a_signed_answer_says_what_stands_in_it(provider: Provider, asking: Asking, body: bytes) -> None:
+async def test_a_signed_response_is_verified(provider: Provider, asking: Asking, body: bytes) -> None:
     recorded(provider, text=None, body=body, content_type=JWT)
     assert await asking.ask() == said()
 
@@ -564,24 +560,24 @@ async def test_a_signed_answer_says_what_stands_in_it(provider: Provider, asking
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_a_signed_answer_is_the_issuers_and_ours_and_nothing_but_an_answer(
+async def test_a_signed_response_must_be_from_the_issuer_for_this_client_and_of_its_type(
     provider: Provider, asking: Asking, body: bytes, why: str
 ) -> None:
     recorded(provider, text=None, body=body, content_type=JWT)
     assert why in str(await asking.failure())
 
 
-async def test_what_is_said_beside_a_signed_answer_is_not_what_it_says(provider: Provider, asking: Asking) -> None:
+async def test_claims_beside_token_introspection_do_not_count(provider: Provider, asking: Asking) -> None:
     recorded(provider, text=None, body=signed(token_introspection={"active": False}, active=True), content_type=JWT)
     assert await asking.ask() == {"active": False}
 
 
-async def test_where_an_issuer_has_no_keys_no_signed_answer_counts(provider: Provider, asking: Asking) -> None:
+async def test_without_keys_a_signed_response_is_a_failure(provider: Provider, asking: Asking) -> None:
     recorded(provider, text=None, body=signed(), content_type=JWT)
     assert "cannot be verified" in str(await asking.failure(keys={"discovery": False}))
 
 
-async def test_a_key_that_is_not_known_yet_is_fetched_for_a_signed_answer(provider: Provider, asking: Asking) -> None:
+async def test_an_unknown_key_is_fetched_for_a_signed_response(provider: Provider, asking: Asking) -> None:
     recorded(provider, text=None, body=signed(), content_type=JWT)
     keys = FakeSource(jwks(ES.jwk()))
     client = http_client(asking.issuer(), keys)

@@ -90,19 +90,19 @@ async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         await made.client.close()
 
 
-async def test_it_tells_what_the_server_says(server: Server) -> None:
+async def test_it_returns_the_response_body(server: Server) -> None:
     server.says("good", said())
     assert await server.client.introspect("good") == said()
     assert await server.client.introspect("other") == INACTIVE
 
 
-async def test_it_asks_each_time_and_remembers_nothing(server: Server) -> None:
+async def test_it_caches_nothing(server: Server) -> None:
     for answer in (said(), INACTIVE, said(sub="u2")):
         server.says("good", answer)
         assert await server.client.introspect("good") == answer
 
 
-async def test_questions_at_the_same_time_get_their_own_answers(server: Server) -> None:
+async def test_concurrent_requests_get_their_own_responses(server: Server) -> None:
     tokens = [f"token-{number}" for number in range(40)]
     for token in tokens:
         server.says(token, said(sub=token))
@@ -110,7 +110,7 @@ async def test_questions_at_the_same_time_get_their_own_answers(server: Server) 
     assert [answer["sub"] for answer in answers] == tokens
 
 
-async def test_a_server_that_is_away_is_a_failure_until_it_is_back(server: Server) -> None:
+async def test_an_unavailable_server_is_a_failure_until_it_recovers(server: Server) -> None:
     server.vanishes()
     for _ in range(2):
         with pytest.raises(FetchFailed) as failed:
@@ -122,14 +122,14 @@ async def test_a_server_that_is_away_is_a_failure_until_it_is_back(server: Serve
     assert await server.client.introspect("good") == said()
 
 
-async def test_how_long_it_wants_to_be_left_alone_is_told(server: Server) -> None:
+async def test_retry_after_is_part_of_the_failure(server: Server) -> None:
     server.vanishes(retry_after=7)
     with pytest.raises(FetchFailed) as failed:
         await server.client.introspect("x")
     assert failed.value.retry_after == 7
 
 
-async def test_a_question_that_is_refused_is_no_failure_of_the_server(server: Server) -> None:
+async def test_a_refused_request_is_distinguished_from_a_failure(server: Server) -> None:
     server.says("good", said())
     server.refuses("strange")
     with pytest.raises(RequestRefused):
@@ -137,7 +137,7 @@ async def test_a_question_that_is_refused_is_no_failure_of_the_server(server: Se
     assert await server.client.introspect("good") == said()
 
 
-async def test_who_stops_waiting_does_no_harm(server: Server) -> None:
+async def test_a_canceled_request_affects_no_other(server: Server) -> None:
     server.says("good", said())
     impatient = asyncio.create_task(server.client.introspect("good"))
     await asyncio.sleep(0)

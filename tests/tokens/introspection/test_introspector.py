@@ -57,7 +57,7 @@ def small(most: int, **more: Any) -> Any:
 
 
 @in_virtual_time
-async def test_what_a_server_said_is_remembered_and_asked_for_once() -> None:
+async def test_a_response_is_cached_and_requested_once() -> None:
     client = FakeClient(good=said())
     asked = introspector(client)
     assert look(asked, "good") is None
@@ -70,7 +70,7 @@ async def test_what_a_server_said_is_remembered_and_asked_for_once() -> None:
 
 
 @in_virtual_time
-async def test_an_answer_is_forgotten_when_its_time_has_passed() -> None:
+async def test_a_response_expires() -> None:
     clock = Clock()
     asked = introspector(FakeClient(good=said(), short=said(exp=clock.now + 7)), clock=clock)
     for token in ("good", "short", "bad"):
@@ -91,7 +91,7 @@ async def test_an_answer_is_forgotten_when_its_time_has_passed() -> None:
 
 
 @in_virtual_time
-async def test_an_answer_is_not_believed_for_longer_because_the_clock_was_set_back() -> None:
+async def test_a_clock_that_is_set_back_does_not_prolong_a_response() -> None:
     clock = Clock()
     asked = introspector(FakeClient(good=said()), clock=clock)
     await ask(asked, "good")
@@ -100,7 +100,7 @@ async def test_an_answer_is_not_believed_for_longer_because_the_clock_was_set_ba
 
 
 @in_virtual_time
-async def test_a_flood_of_rubbish_displaces_no_active_token_and_takes_no_more_room_than_it_may() -> None:
+async def test_a_flood_of_invented_tokens_evicts_no_accepted_one() -> None:
     clock = Clock()
     asked = introspector(FakeClient(good=said()), clock=clock, cache_bounds=Bounds(3, 1 << 20))
     await ask(asked, "good")
@@ -111,7 +111,7 @@ async def test_a_flood_of_rubbish_displaces_no_active_token_and_takes_no_more_ro
 
 
 @in_virtual_time
-async def test_of_the_active_tokens_the_oldest_makes_way() -> None:
+async def test_the_oldest_accepted_token_is_evicted_first() -> None:
     client = FakeClient()
     client.every = said()
     asked = introspector(client, cache_bounds=Bounds(2, 1 << 20))
@@ -121,7 +121,7 @@ async def test_of_the_active_tokens_the_oldest_makes_way() -> None:
 
 
 @in_virtual_time
-async def test_a_cache_of_no_entries_remembers_nothing_and_answers_all_the_same() -> None:
+async def test_with_a_cache_of_no_entries_each_lookup_is_a_request() -> None:
     client = FakeClient(good=said())
     asked = introspector(client, cache_bounds=Bounds(0, 1 << 20))
     for _ in range(2):
@@ -131,14 +131,14 @@ async def test_a_cache_of_no_entries_remembers_nothing_and_answers_all_the_same(
 
 
 @in_virtual_time
-async def test_what_is_remembered_is_no_token() -> None:
+async def test_no_token_is_cached() -> None:
     asked = introspector(FakeClient(**{"a-secret-token": said()}))
     await ask(asked, "a-secret-token")
     assert "a-secret-token" not in repr([vars(each) for each in (asked, asked._cache)])
 
 
 @in_virtual_time
-async def test_what_an_older_one_remembers_is_taken_over_where_it_judged_by_the_same_settings() -> None:
+async def test_the_cache_of_an_older_introspector_is_copied_if_the_settings_are_equal() -> None:
     client = FakeClient(good=said())
     older = introspector(client)
     await ask(older, "good")
@@ -155,7 +155,7 @@ async def test_what_an_older_one_remembers_is_taken_over_where_it_judged_by_the_
 
 
 @in_virtual_time
-async def test_five_thousand_with_one_token_are_one_call() -> None:
+async def test_five_thousand_callers_with_one_token_share_one_request() -> None:
     client = FakeClient(good=said())
     client.seconds = 0.5
     asked = introspector(client)
@@ -166,7 +166,7 @@ async def test_five_thousand_with_one_token_are_one_call() -> None:
 
 
 @in_virtual_time
-async def test_who_stops_waiting_takes_the_call_from_nobody() -> None:
+async def test_a_canceled_caller_does_not_cancel_the_request() -> None:
     client = FakeClient(good=said())
     client.hold()
     asked = introspector(client)
@@ -184,7 +184,7 @@ async def test_who_stops_waiting_takes_the_call_from_nobody() -> None:
 
 
 @in_virtual_time
-async def test_an_answer_that_nobody_waits_for_any_more_is_there_for_the_next() -> None:
+async def test_a_response_without_callers_is_cached() -> None:
     client = FakeClient(good=said())
     client.seconds = 0.5
     asked = introspector(client)
@@ -197,7 +197,7 @@ async def test_an_answer_that_nobody_waits_for_any_more_is_there_for_the_next() 
 
 
 @in_virtual_time
-async def test_a_failure_is_that_of_all_who_waited_and_is_not_remembered() -> None:
+async def test_a_failure_reaches_all_callers_and_is_not_cached() -> None:
     client = FakeClient(good=failure("a reason"))
     client.seconds = 0.1
     asked = introspector(client)
@@ -214,7 +214,7 @@ async def test_a_failure_is_that_of_all_who_waited_and_is_not_remembered() -> No
 
 
 @in_virtual_time
-async def test_of_five_thousand_tokens_no_more_than_configured_are_in_flight_and_as_many_wait() -> None:
+async def test_max_concurrent_requests_are_in_flight_as_many_wait_and_the_others_fail() -> None:
     client = FakeClient()
     client.every = said()
     client.hold()
@@ -233,7 +233,7 @@ async def test_of_five_thousand_tokens_no_more_than_configured_are_in_flight_and
 
 
 @in_virtual_time
-async def test_a_token_that_is_asked_about_already_is_never_one_too_many() -> None:
+async def test_a_request_that_can_be_joined_is_never_one_too_many() -> None:
     client = FakeClient(a=said())
     client.hold()
     asked = introspector(client, small(1))
@@ -247,7 +247,7 @@ async def test_a_token_that_is_asked_about_already_is_never_one_too_many() -> No
 
 
 @in_virtual_time
-async def test_calls_that_wait_for_their_turn_are_not_made_to_a_server_that_fails_meanwhile() -> None:
+async def test_a_waiting_request_is_not_sent_to_a_server_that_failed_meanwhile() -> None:
     client = FakeClient()
     client.every = failure(retry_after=1.0)
     client.seconds = 1.0
@@ -263,7 +263,7 @@ async def test_calls_that_wait_for_their_turn_are_not_made_to_a_server_that_fail
 
 
 @in_virtual_time
-async def test_a_call_that_ended_before_a_request_came_to_wait_for_it_is_followed_by_no_other() -> None:
+async def test_a_request_that_ends_before_its_caller_waits_is_not_sent_again() -> None:
     """A request is read in one turn of the loop, and waits in a later one."""
     client = FakeClient(refused=RequestRefused("status 400"))
     client.hold()
@@ -300,7 +300,7 @@ def fake(good: int, trouble: FetchFailed, seconds: float) -> FakeClient:
 @pytest.mark.parametrize("seconds", [0.0, 1.0])
 @pytest.mark.parametrize("trouble", TROUBLES)
 @in_virtual_time
-async def test_invented_tokens_that_make_a_server_fail_shut_out_nobody(trouble: str, seconds: float) -> None:
+async def test_invented_tokens_that_make_a_server_fail_block_no_other_token(trouble: str, seconds: float) -> None:
     client = fake(20, TROUBLES[trouble], seconds)
     asked = introspector(client)
     for number in range(20):
@@ -315,7 +315,7 @@ async def test_invented_tokens_that_make_a_server_fail_shut_out_nobody(trouble: 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0])
 @in_virtual_time
-async def test_where_a_server_fails_for_every_token_that_it_does_not_know_the_others_wait_for_the_next_try(
+async def test_when_a_server_fails_for_every_unknown_token_known_ones_wait_for_the_next_attempt(
     seconds: float,
 ) -> None:
     """The probe fails as well, as if the server were down."""
@@ -333,7 +333,7 @@ async def test_where_a_server_fails_for_every_token_that_it_does_not_know_the_ot
 
 
 @in_virtual_time
-async def test_a_flood_of_tokens_that_hang_delays_no_token_that_was_good_before() -> None:
+async def test_a_flood_of_tokens_that_hang_does_not_delay_proven_tokens() -> None:
     client = fake(5, failure("no complete response within 1 s"), 1.0)
     clock = Clock()
     asked = introspector(client, small(8), clock=clock)
@@ -363,7 +363,7 @@ async def _flood(asked: Introspector, *, per_second: int, seconds: int) -> None:
 
 
 @in_virtual_time
-async def test_a_token_that_turned_out_bad_is_like_any_other_from_then_on() -> None:
+async def test_a_token_that_becomes_inactive_is_no_longer_proven() -> None:
     client = FakeClient(good=said())
     clock = Clock()
     asked = introspector(client, clock=clock)
@@ -385,7 +385,7 @@ async def fail(asked: Introspector, client: FakeClient, times: int = FAILURES_TO
 
 
 @in_virtual_time
-async def test_a_server_that_is_down_is_left_alone_and_what_is_remembered_serves() -> None:
+async def test_while_the_breaker_is_open_no_request_is_sent_and_cached_responses_serve() -> None:
     client = FakeClient(good=said(), new=said())
     asked = introspector(client, small(64, timeout="100ms"))
     await ask(asked, "good")
@@ -403,7 +403,7 @@ async def test_a_server_that_is_down_is_left_alone_and_what_is_remembered_serves
 
 
 @in_virtual_time
-async def test_it_is_tried_with_one_call_beside_the_probe_however_many_want_to_ask() -> None:
+async def test_an_attempt_is_one_request_and_the_probe_however_many_callers_there_are() -> None:
     client = FakeClient()
     asked = introspector(client)
     await fail(asked, client)
@@ -439,7 +439,7 @@ def _in_tries(seconds: float) -> float:
 
 
 @in_virtual_time
-async def test_a_server_that_stays_away_is_asked_ever_less_however_many_want_to_ask() -> None:
+async def test_requests_to_an_unavailable_server_become_rarer_however_many_callers_there_are() -> None:
     client = FakeClient()
     client.every = failure()
     asked = introspector(client)
@@ -448,7 +448,7 @@ async def test_a_server_that_stays_away_is_asked_ever_less_however_many_want_to_
 
 
 @in_virtual_time
-async def test_a_server_that_asks_everybody_for_a_pause_is_asked_ever_less_and_the_caller_hears_for_how_long() -> None:
+async def test_retry_after_is_passed_on_to_the_caller_up_to_a_maximum() -> None:
     client = FakeClient()
     client.every = failure(retry_after=400.0)
     asked = introspector(client)
@@ -467,7 +467,7 @@ async def test_a_server_that_asks_everybody_for_a_pause_is_asked_ever_less_and_t
 
 
 @in_virtual_time
-async def test_a_question_that_is_refused_raises_no_suspicion() -> None:
+async def test_a_refused_request_does_not_count_as_a_failure_of_the_server() -> None:
     client = FakeClient(good=said(), strange=RequestRefused("status 400"))
     asked = introspector(client)
     for _ in range(5 * FAILURES_TO_PROBE):
@@ -477,7 +477,7 @@ async def test_a_question_that_is_refused_raises_no_suspicion() -> None:
 
 
 @in_virtual_time
-async def test_a_probe_is_about_a_token_that_nobody_could_know_another_one_each_time() -> None:
+async def test_each_probe_is_about_another_random_token() -> None:
     client = FakeClient()
     client.every = failure()
     asked = introspector(client)
@@ -492,7 +492,7 @@ async def test_a_probe_is_about_a_token_that_nobody_could_know_another_one_each_
 
 
 @in_virtual_time
-async def test_a_fault_of_ours_is_an_answer_to_nobody_and_ends_nothing() -> None:
+async def test_an_unexpected_exception_is_a_failure_of_its_request_only() -> None:
     client = FakeClient(good=said(), strange=RuntimeError("a fault"))
     asked = introspector(client)
     answer = await ask(asked, "strange")
@@ -528,7 +528,7 @@ async def test_retry_after_is_in_whole_seconds_and_never_zero(wait: float, secon
 
 
 @in_virtual_time
-async def test_closing_ends_what_is_in_flight_and_what_waits() -> None:
+async def test_closing_cancels_requests_in_flight_and_waiting() -> None:
     client = FakeClient()
     client.hold()
     asked = introspector(client, small(2))
@@ -541,7 +541,7 @@ async def test_closing_ends_what_is_in_flight_and_what_waits() -> None:
 
 
 @in_virtual_time
-async def test_closing_ends_a_call_that_was_not_even_begun() -> None:
+async def test_closing_cancels_a_request_that_has_not_started() -> None:
     client = FakeClient()
     asked = introspector(client)
     waiting = asyncio.create_task(ask(asked, "a"))
@@ -551,7 +551,7 @@ async def test_closing_ends_a_call_that_was_not_even_begun() -> None:
 
 
 @in_virtual_time
-async def test_it_runs_until_it_is_cancelled_and_closes_then() -> None:
+async def test_run_closes_the_client_when_canceled() -> None:
     client = FakeClient()
     running = asyncio.create_task(introspector(client).run())
     await settle()
@@ -565,7 +565,7 @@ async def test_it_runs_until_it_is_cancelled_and_closes_then() -> None:
 
 
 @in_virtual_time
-async def test_every_call_is_counted_by_its_end() -> None:
+async def test_each_request_is_counted_by_its_result() -> None:
     metrics = Metrics(transport="grpcio")
     client = FakeClient(good=said(), id_token=said(nonce="n"), away=failure(), odd=said() | {"active": "true"})
     client.seconds = 0.25
@@ -589,7 +589,7 @@ async def test_every_call_is_counted_by_its_end() -> None:
 
 
 @in_virtual_time
-async def test_calls_in_flight_and_the_breakers_state_can_be_seen() -> None:
+async def test_requests_in_flight_and_the_breaker_state_are_metrics() -> None:
     metrics = Metrics(transport="grpcio")
     client = FakeClient()
     asked = introspector(client, metrics=metrics)
@@ -625,7 +625,7 @@ def telling(caplog: pytest.LogCaptureFixture, story: Callable[[], Any]) -> list[
     return events(caplog)
 
 
-def test_an_outage_is_told_a_few_times_and_not_once_a_request(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_logged_a_few_times_and_not_once_per_request(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         client = FakeClient()
         asked = introspector(client)
@@ -644,7 +644,7 @@ def test_an_outage_is_told_a_few_times_and_not_once_a_request(caplog: pytest.Log
     ]
 
 
-def test_a_client_that_is_refused_is_told_clearly_and_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rejected_client_is_logged_once_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         client = FakeClient()
         client.every = ClientRefused("status 401: look at client_id")
@@ -658,7 +658,7 @@ def test_a_client_that_is_refused_is_told_clearly_and_once(caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("trouble", [Forbidden("status 403"), RequestRefused("status 400")])
-def test_a_probe_that_is_refused_as_a_question_is_answered_and_one_that_is_forbidden_is_not(
+def test_a_probe_that_is_refused_is_a_response_and_one_that_is_forbidden_is_a_failure(
     trouble: FetchFailed, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of a token that nobody sent no firewall has anything to dislike."""
@@ -680,7 +680,7 @@ def test_a_probe_that_is_refused_as_a_question_is_answered_and_one_that_is_forbi
     assert telling(caplog, story) == ["introspection failed", *told[type(trouble)]]
 
 
-def test_callers_cannot_fill_the_log_by_strange_tokens(caplog: pytest.LogCaptureFixture) -> None:
+def test_callers_cannot_fill_the_log_with_refused_tokens(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         client = FakeClient(strange=RequestRefused("status 400"))
         asked = introspector(client)
@@ -704,7 +704,7 @@ _STEP = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(_STEP, max_size=40), st.integers(1, 3))
-def test_whatever_happens_calls_are_bounded_shared_and_all_are_answered(
+def test_requests_are_bounded_and_shared_and_every_caller_gets_a_result(
     steps: list[tuple[str, Any]], most: int
 ) -> None:
     @in_virtual_time
@@ -739,7 +739,7 @@ def test_whatever_happens_calls_are_bounded_shared_and_all_are_answered(
     story()
 
 
-def test_a_jwts_claims_are_those_of_the_one_that_asks() -> None:
+def test_the_claims_of_a_verified_jwt_are_its_own() -> None:
     claims = Claims("main", "u1", "app", frozenset(), frozenset(), "", {})
 
     @in_virtual_time

@@ -56,7 +56,7 @@ async def settle() -> None:
 
 
 @in_virtual_time
-async def test_as_many_are_inside_as_there_are_slots_and_the_others_follow_in_order() -> None:
+async def test_requests_beyond_the_slots_follow_in_order() -> None:
     crowd = Crowd(2)
     for name in "abcd":
         await crowd.comes(name)
@@ -69,7 +69,7 @@ async def test_as_many_are_inside_as_there_are_slots_and_the_others_follow_in_or
 
 
 @in_virtual_time
-async def test_where_both_kinds_wait_they_take_turns() -> None:
+async def test_both_kinds_take_turns() -> None:
     crowd = Crowd(1)
     for name in ("u1", "u2", "u3", "u4"):
         await crowd.comes(name)
@@ -84,7 +84,7 @@ async def test_where_both_kinds_wait_they_take_turns() -> None:
 
 
 @in_virtual_time
-async def test_whoever_is_first_goes_before_all_of_its_kind() -> None:
+async def test_first_goes_to_the_head_of_its_queue() -> None:
     crowd = Crowd(1)
     for name in "abc":
         await crowd.comes(name, proven=True)
@@ -95,7 +95,7 @@ async def test_whoever_is_first_goes_before_all_of_its_kind() -> None:
 
 
 @in_virtual_time
-async def test_a_quarter_of_the_slots_stays_free_for_proven_tokens() -> None:
+async def test_a_quarter_of_the_slots_is_reserved_for_proven_tokens() -> None:
     crowd = Crowd(8, proven=1000)
     for number in range(20):
         await crowd.comes(f"u{number}")
@@ -107,7 +107,7 @@ async def test_a_quarter_of_the_slots_stays_free_for_proven_tokens() -> None:
 
 
 @in_virtual_time
-async def test_no_more_slots_stay_free_than_there_are_proven_tokens() -> None:
+async def test_no_more_slots_are_reserved_than_there_are_proven_tokens() -> None:
     for proven, free in ((0, 0), (1, 1), (2, 2), (3, 2)):
         crowd = Crowd(8, proven=proven)
         for number in range(20):
@@ -117,7 +117,7 @@ async def test_no_more_slots_stay_free_than_there_are_proven_tokens() -> None:
 
 
 @in_virtual_time
-async def test_proven_tokens_may_have_every_place() -> None:
+async def test_proven_tokens_may_use_every_slot() -> None:
     crowd = Crowd(4, proven=1000)
     for number in range(5):
         await crowd.comes(f"p{number}", proven=True)
@@ -126,7 +126,7 @@ async def test_proven_tokens_may_have_every_place() -> None:
 
 
 @in_virtual_time
-async def test_who_gives_up_queues_leaves_its_place_to_the_next() -> None:
+async def test_a_canceled_request_leaves_its_queue() -> None:
     crowd = Crowd(1)
     for name in "abc":
         await crowd.comes(name)
@@ -137,7 +137,7 @@ async def test_who_gives_up_queues_leaves_its_place_to_the_next() -> None:
 
 
 @in_virtual_time
-async def test_who_gives_up_in_the_moment_in_which_its_turn_comes_takes_the_place_from_nobody() -> None:
+async def test_a_request_that_is_canceled_as_it_gets_its_slot_releases_it() -> None:
     crowd = Crowd(1)
     for name in "abc":
         await crowd.comes(name)
@@ -154,7 +154,7 @@ _STEP = st.tuples(st.sampled_from(["come", "go", "give up"]), st.booleans(), st.
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(_STEP, max_size=60), st.integers(1, 5), st.integers(0, 3))
-def test_whatever_happens_slots_are_bounded_and_nobody_waits_beside_a_free_one(
+def test_slots_are_bounded_and_no_request_waits_while_one_is_free(
     steps: list[tuple[str, bool, int]], slots: int, proven: int
 ) -> None:
     @in_virtual_time

@@ -43,7 +43,7 @@ def both(main: FakeClient, other: FakeClient) -> Asking:
 # The way of one request.
 
 
-def test_a_token_that_is_not_known_waits_for_one_question_and_is_decided_at_once_from_then_on() -> None:
+def test_an_unknown_token_waits_for_one_request_and_is_decided_synchronously_afterwards() -> None:
     asking, client = main_only()
 
     async def story() -> None:
@@ -61,7 +61,7 @@ def test_a_token_that_is_not_known_waits_for_one_question_and_is_decided_at_once
     assert client.asked == {"good": 1}
 
 
-def test_what_is_remembered_is_the_answer_and_each_rule_judges_it_anew() -> None:
+def test_responses_are_cached_and_each_rule_evaluates_them_again() -> None:
     asking, client = main_only()
     assert [asking.reason_of("good", path) for path in ("/", "/write", "/other", "/main")] == [
         *("ok", "insufficient_scope", "malformed_token", "ok")
@@ -69,13 +69,13 @@ def test_what_is_remembered_is_the_answer_and_each_rule_judges_it_anew() -> None
     assert client.asked.total() == 1
 
 
-def test_what_the_server_says_now_counts_even_where_nothing_is_remembered() -> None:
+def test_with_caching_off_the_current_response_decides() -> None:
     asking, client = main_only(introspection={"cache_ttl": "0s", "negative_cache_ttl": "0s"})
     assert [asking.reason_of(token) for token in ("good", "good", "bad", "bad")] == ["ok", "ok", "inactive", "inactive"]
     assert client.asked == {"good": 2, "bad": 2}
 
 
-def test_a_token_that_is_not_active_is_asked_about_once_in_its_time() -> None:
+def test_an_inactive_response_is_cached() -> None:
     asking, client = main_only()
     assert [asking.reason_of("bad") for _ in range(3)] == ["inactive"] * 3
     assert client.asked["bad"] == 1
@@ -100,7 +100,7 @@ def test_active_alone_allows_nothing(answer: Any, reason: str) -> None:
     assert asking.reason_of("odd") == reason
 
 
-def test_a_server_that_cannot_be_asked_is_a_503_with_a_time_to_come_back_and_no_challenge() -> None:
+def test_an_unavailable_server_is_a_503_with_retry_after_and_no_challenge() -> None:
     asking, _ = main_only(FakeClient(x=failure(retry_after=20.0)))
     decision = asyncio.run(asking.ask("/", "x"))
     assert isinstance(decision, Deny)
@@ -108,7 +108,7 @@ def test_a_server_that_cannot_be_asked_is_a_503_with_a_time_to_come_back_and_no_
     assert "main" in decision.cause
 
 
-def test_an_answer_that_did_not_come_in_time_is_denied_with_a_time_to_come_back() -> None:
+def test_a_response_after_the_deadline_is_a_denial_with_retry_after() -> None:
     asking, _ = main_only()
     pending = asking.begin("/", "good")
     assert isinstance(pending, Pending)
@@ -118,13 +118,13 @@ def test_an_answer_that_did_not_come_in_time_is_denied_with_a_time_to_come_back(
     assert late.cause == "introspection at main did not finish before the deadline"
 
 
-def test_where_a_token_is_optional_one_that_is_not_active_does_not_make_its_bearer_anonymous() -> None:
+def test_an_inactive_token_is_not_anonymous_where_a_token_is_optional() -> None:
     asking, _ = main_only(FakeClient(x=failure()))
     assert asking.reason_of("bad", "/optional") == "inactive"
     assert asking.reason_of("x", "/optional") == "introspection_unavailable"
 
 
-def test_a_public_rule_asks_nobody_and_a_rule_in_shadow_mode_tells_what_it_would_do() -> None:
+def test_a_public_rule_introspects_nothing_and_shadow_mode_reports_the_denial() -> None:
     asking, client = main_only()
     assert asking.reason_of("good", "/public") == "public"
     assert client.asked.total() == 0
@@ -133,7 +133,7 @@ def test_a_public_rule_asks_nobody_and_a_rule_in_shadow_mode_tells_what_it_would
     assert decision.reason == "inactive"
 
 
-def test_a_pending_decision_shows_no_token() -> None:
+def test_the_repr_of_a_pending_decision_contains_no_token() -> None:
     asking, _ = main_only()
     pending = asking.begin("/", "a-secret-token")
     assert isinstance(pending, Pending)
@@ -146,7 +146,7 @@ def test_a_pending_decision_shows_no_token() -> None:
 @pytest.mark.parametrize(
     "token", ["a.b.c", "a.b", "a", "a.b.c.d", JWE, "..", "a==", "0/+~_-", "e30.e", "W10.e.e", "Ik.e.e"]
 )
-def test_what_is_no_jwt_is_asked_about(token: str) -> None:
+def test_an_opaque_token_is_introspected(token: str) -> None:
     asking, client = main_only()
     assert asking.reason_of(token) == "inactive"
     assert client.asked == {token: 1}
@@ -181,7 +181,7 @@ JWTS = {
 
 
 @pytest.mark.parametrize("name", JWTS)
-def test_what_anybody_could_take_for_a_jwt_is_never_asked_about_by_default(name: str) -> None:
+def test_what_any_reader_takes_for_a_jwt_is_not_introspected_by_default(name: str) -> None:
     client = FakeClient()
     client.every = said()
     asking = both(client, client)
@@ -190,13 +190,13 @@ def test_what_anybody_could_take_for_a_jwt_is_never_asked_about_by_default(name:
 
 
 @pytest.mark.parametrize("token", ["a,b", "a;b", "ü", "a=b", "=", "a\x80", '"', "a\\b", "a%20b", "{}", "a:b"])
-def test_what_no_server_could_have_issued_is_malformed_and_not_asked_about(token: str) -> None:
+def test_a_token_of_invalid_characters_is_malformed_and_not_introspected(token: str) -> None:
     asking, client = main_only()
     assert asking.reason_of(token) in {"malformed_token", "malformed_request"}
     assert client.asked.total() == 0
 
 
-def test_where_nobody_can_be_asked_an_opaque_token_is_malformed() -> None:
+def test_without_an_introspection_server_an_opaque_token_is_malformed() -> None:
     asking, client = main_only()
     assert [asking.reason_of(token, "/other") for token in ("good", JWE, "a.b.c")] == ["malformed_token"] * 3
     assert Asking({}).reason_of("good") == "malformed_token"
@@ -204,13 +204,13 @@ def test_where_nobody_can_be_asked_an_opaque_token_is_malformed() -> None:
 
 
 @given(st.text(max_size=40) | st.from_regex(r"[A-Za-z0-9._~+/-]{1,40}=*", fullmatch=True))
-def test_any_text_is_a_jwt_or_not_and_never_a_fault(token: str) -> None:
+def test_any_string_is_a_jwt_or_opaque(token: str) -> None:
     if jws.is_jwt(token):
         assert token.count(".") == 2
 
 
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=4))
-def test_every_header_that_can_be_written_is_known(header: dict[str, Any]) -> None:
+def test_any_json_object_is_the_header_of_a_jwt(header: dict[str, Any]) -> None:
     encoded = base64.urlsafe_b64encode(json.dumps(header).encode()).decode()
     assert jws.is_jwt(f"{encoded}.x.y")
     assert jws.is_jwt(f"{encoded.rstrip('=')}..")
@@ -221,14 +221,14 @@ def test_every_header_that_can_be_written_is_known(header: dict[str, Any]) -> No
 # Whom to ask.
 
 
-def test_the_issuers_are_asked_in_file_order_until_one_says_active() -> None:
+def test_servers_are_queried_in_file_order_up_to_the_first_active_response() -> None:
     main, other = FakeClient(a=said()), FakeClient(a=said(), b=said(sub="u2"))
     asking = both(main, other)
     assert [asking.reason_of(token, "/both") for token in "abc"] == ["ok", "ok", "inactive"]
     assert (main.asked, other.asked) == ({"a": 1, "b": 1, "c": 1}, {"b": 1, "c": 1})
 
 
-def test_a_rule_says_whom_to_ask_and_what_one_says_is_not_the_others_word() -> None:
+def test_only_the_issuers_of_the_rule_are_queried_and_a_response_counts_for_its_issuer_only() -> None:
     main, other = FakeClient(a=said()), FakeClient(b=said())
     asking = both(main, other)
     assert asking.reason_of("a", "/main") == "ok"
@@ -239,7 +239,7 @@ def test_a_rule_says_whom_to_ask_and_what_one_says_is_not_the_others_word() -> N
     assert (main.asked, other.asked) == ({"a": 1, "b": 1}, {"a": 1, "b": 1})
 
 
-def test_who_said_active_is_remembered_longer_than_who_did_not() -> None:
+def test_an_active_response_decides_while_an_inactive_one_has_expired() -> None:
     main, other = FakeClient(), FakeClient(b=said())
     asking = both(main, other)
     assert asking.reason_of("b") == "ok"
@@ -267,14 +267,14 @@ def request(token: str) -> Any:
         (failure(), said(nonce="n"), "id_token"),
     ],
 )
-def test_silence_is_not_a_no_and_an_active_answer_ends_the_asking(main: Any, other: Any, reason: str) -> None:
+def test_a_failure_is_not_inactive_and_the_first_active_response_decides(main: Any, other: Any, reason: str) -> None:
     asking = both(FakeClient(x=main), FakeClient(x=other))
     assert asking.reason_of("x") == reason
     if reason != "introspection_unavailable":
         assert asking.reason_of("x") == reason
 
 
-def test_only_who_did_not_answer_is_asked_again() -> None:
+def test_only_the_server_that_failed_is_queried_again() -> None:
     main, other = FakeClient(), FakeClient(x=failure())
     asking = both(main, other)
     for _ in range(3):
@@ -289,7 +289,7 @@ def always(client: FakeClient, **options: Any) -> Asking:
     return Asking({"main": client}, rules=RULES, introspection={"mode": "always"}, **options)
 
 
-def test_a_verified_jwt_is_good_while_its_issuer_says_so() -> None:
+def test_a_verified_jwt_is_accepted_while_it_is_active() -> None:
     client = FakeClient()
     client.every = {"active": True}
     asking = always(client)
@@ -323,7 +323,7 @@ async def late(asking: Asking, token: str) -> str:
         (failure(), "introspection_unavailable"),
     ],
 )
-def test_a_verified_jwt_that_its_issuer_does_not_stand_by_is_refused(answer: Any, reason: str) -> None:
+def test_a_verified_jwt_that_is_not_confirmed_is_rejected(answer: Any, reason: str) -> None:
     client = FakeClient()
     client.every = answer
     asking = always(client)
@@ -341,29 +341,27 @@ def test_a_verified_jwt_that_its_issuer_does_not_stand_by_is_refused(answer: Any
         JWTS["unsecured"],
     ],
 )
-def test_a_jwt_that_does_not_verify_is_asked_about_by_nobody(token: str) -> None:
+def test_a_jwt_that_does_not_verify_is_not_introspected(token: str) -> None:
     client = FakeClient()
     client.every = said()
     assert always(client).reason_of(token) != "ok"
     assert client.asked.total() == 0
 
 
-def test_the_jwts_of_another_issuer_are_its_own_affair() -> None:
+def test_a_jwt_of_an_issuer_without_introspection_is_not_introspected() -> None:
     client = FakeClient()
     assert always(client).reason_of(THEIRS.sign(claims(iss=OTHER))) == "ok"
     assert client.asked.total() == 0
 
 
-def test_opaque_tokens_of_such_an_issuer_are_asked_about_as_well() -> None:
+def test_mode_always_introspects_opaque_tokens_as_well() -> None:
     assert always(FakeClient(good=said())).reason_of("good") == "ok"
 
 
 @pytest.mark.parametrize(
     ("answer", "reason"), [(said(), "ok"), ({"active": False}, "inactive"), (failure(), "introspection_unavailable")]
 )
-def test_a_jwt_by_a_key_that_is_not_known_yet_waits_for_the_key_and_then_for_the_answer(
-    answer: Any, reason: str
-) -> None:
+def test_a_jwt_by_an_unknown_key_waits_for_the_key_and_then_for_introspection(answer: Any, reason: str) -> None:
     new = Signer("RS256", "new")
     client = FakeClient()
     client.every = answer
@@ -373,7 +371,7 @@ def test_a_jwt_by_a_key_that_is_not_known_yet_waits_for_the_key_and_then_for_the
     assert client.asked.total() == 1
 
 
-def test_a_jwt_by_a_key_that_there_is_not_is_asked_about_by_nobody() -> None:
+def test_a_jwt_by_a_key_that_is_not_published_is_not_introspected() -> None:
     client = FakeClient()
     client.every = said()
     asking = always(client)
@@ -383,7 +381,7 @@ def test_a_jwt_by_a_key_that_there_is_not_is_asked_about_by_nobody() -> None:
     assert client.asked.total() == 0
 
 
-def test_what_a_jwt_waits_for_is_told_when_it_comes_too_late() -> None:
+def test_the_cause_of_a_late_decision_names_what_it_waited_for() -> None:
     client = FakeClient()
     asking = always(client)
     new = Signer("RS256", "new")
@@ -408,7 +406,7 @@ def test_what_a_jwt_waits_for_is_told_when_it_comes_too_late() -> None:
     )
 
 
-def test_a_jwt_whose_key_leaves_the_key_set_is_not_saved_by_an_answer() -> None:
+def test_a_jwt_whose_key_left_the_key_set_is_rejected_although_it_is_active() -> None:
     client = FakeClient()
     client.every = said()
     asking = always(client)
@@ -421,7 +419,7 @@ def test_a_jwt_whose_key_leaves_the_key_set_is_not_saved_by_an_answer() -> None:
 # Without keys.
 
 
-def test_the_tokens_of_an_issuer_without_keys_are_known_by_asking_alone() -> None:
+def test_an_issuer_without_keys_has_opaque_tokens_only() -> None:
     asking, client = main_only(keys={"discovery": False})
     assert asking.reason_of("good") == "ok"
     assert asking.reason_of(good()) == "unknown_key"
@@ -432,7 +430,7 @@ def test_the_tokens_of_an_issuer_without_keys_are_known_by_asking_alone() -> Non
 # What is counted.
 
 
-def test_the_cache_of_verified_tokens_counts_no_opaque_ones() -> None:
+def test_the_metrics_of_the_jwt_cache_count_no_opaque_tokens() -> None:
     asking, _ = main_only()
     for token in ("good", "good", "bad", good()):
         asking.reason_of(token)
@@ -445,7 +443,7 @@ def test_the_cache_of_verified_tokens_counts_no_opaque_ones() -> None:
     assert own == {"hit": 1, "miss": 2}
 
 
-def test_reasons_of_asking_are_counted_from_the_start_where_a_rule_may_ask() -> None:
+def test_a_rule_declares_the_reasons_of_introspection_only_if_it_can_introspect() -> None:
     asking, _ = main_only()
     possible = {rule.name: set(rule.possible_reasons()) for rule in asking.policy.rules}
     assert {"inactive", "introspection_unavailable"} <= possible["any"] & possible["main"]

@@ -33,7 +33,7 @@ def reason(answer: IntrospectionResponse) -> str:
     return "ok"
 
 
-def test_the_claims_of_an_active_token_are_what_the_server_says() -> None:
+def test_the_claims_of_an_active_token_are_those_of_the_response() -> None:
     claims = judged(said(tenant="acme", username="alice")).token().claims
     assert (claims.issuer, claims.subject, claims.client_id) == ("main", "u1", "app")
     assert (claims.audiences, claims.scopes) == (frozenset({"api"}), frozenset({"a", "b"}))
@@ -45,12 +45,12 @@ def test_the_claims_of_an_active_token_are_what_the_server_says() -> None:
 @pytest.mark.parametrize(
     "active", [None, False, "true", "True", 1, 1.0, "yes", [True], {"value": True}, {}, [], "", 0, "active"]
 )
-def test_active_is_exactly_true_and_nothing_that_looks_like_it(active: Any) -> None:
+def test_active_must_be_exactly_true(active: Any) -> None:
     answer = judged(said() | {"active": active})
     assert (reason(answer), answer.active) == ("inactive", False)
 
 
-def test_an_answer_that_does_not_say_active_does_not_mean_it() -> None:
+def test_a_response_without_active_is_inactive() -> None:
     assert reason(judged(said(active=None))) == "inactive"
     assert reason(judged({})) == "inactive"
     assert reason(judged({"error": "invalid_token"})) == "inactive"
@@ -113,7 +113,7 @@ def test_an_answer_that_does_not_say_active_does_not_mean_it() -> None:
         ({"jti": "j", "aud": "app"}, {"access_token_profile": "rfc9068"}, "id_token"),
     ],
 )
-def test_an_answer_is_validated_like_a_token(changes: dict[str, Any], settings: dict[str, Any], expected: str) -> None:
+def test_a_response_is_validated_like_a_token(changes: dict[str, Any], settings: dict[str, Any], expected: str) -> None:
     answer = judged(said(**changes), **settings)
     assert reason(answer) == expected
     assert answer.active  # as the server said, whatever is made of it
@@ -132,9 +132,7 @@ def test_an_answer_is_validated_like_a_token(changes: dict[str, Any], settings: 
         ("events", {}, "wrong_token_type"),
     ],
 )
-def test_a_member_that_is_null_is_one_that_the_answer_does_not_have(
-    name: str, settings: dict[str, Any], expected: str
-) -> None:
+def test_a_null_member_counts_as_absent(name: str, settings: dict[str, Any], expected: str) -> None:
     """Servers write null for what a token does not have; what marks another kind of token does so all the same."""
     answer = judged(said() | {name: None}, **settings)
     assert reason(answer) == expected
@@ -160,7 +158,7 @@ def test_a_member_that_is_null_is_one_that_the_answer_does_not_have(
         ({"nbf": NOW + 60}, {}, {}, 10),
     ],
 )
-def test_an_answer_is_remembered_for_its_time_and_never_past_the_end_of_the_token(
+def test_a_response_expires_after_its_ttl_and_never_after_the_token(
     changes: dict[str, Any], introspection: dict[str, Any], settings: dict[str, Any], seconds: float
 ) -> None:
     answer = judged(said(**changes), introspection=introspection, **settings)
@@ -189,23 +187,23 @@ JWT = Claims("main", "u1", "app", frozenset({"api"}), frozenset({"a"}), "a", {"i
         ({"active": True, "exp": "soon"}, "invalid_claim"),
     ],
 )
-def test_a_verified_jwt_is_good_while_its_issuer_says_so_and_speaks_of_the_same_token(
+def test_a_response_about_a_verified_jwt_must_be_active_and_not_contradict_it(
     answer: dict[str, Any], expected: str
 ) -> None:
     assert reason(judged(answer, JWT)) == expected
 
 
-def test_who_it_is_stands_in_the_jwt_and_not_in_the_answer() -> None:
+def test_the_claims_are_those_of_the_jwt_and_not_of_the_response() -> None:
     assert judged(said(scope="admin", tenant="evil"), JWT).token().claims is JWT
 
 
-def test_a_jwt_without_subject_and_client_is_not_contradicted_by_an_answer_that_names_them() -> None:
+def test_a_response_may_name_a_subject_that_the_jwt_does_not() -> None:
     nobody = Claims("main", "", "", frozenset(), frozenset(), "", {"iss": ISSUER})
     assert reason(judged(said(), nobody)) == "ok"
 
 
 @pytest.mark.parametrize(("exp", "seconds"), [(None, 30), (NOW + 600, 30), (NOW + 7, 7), (NOW - 7, -7)])
-def test_a_jwts_answer_is_remembered_no_longer_than_it_says(exp: float | None, seconds: float) -> None:
+def test_a_response_about_a_jwt_expires_no_later_than_its_exp(exp: float | None, seconds: float) -> None:
     assert judged(said(exp=exp), JWT).until == NOW + seconds
 
 
@@ -235,7 +233,7 @@ FURTHER_AWAY = IntrospectionFailure("it is further away", 9)
         ([ID_TOKEN, GOOD], "id_token"),
     ],
 )
-def test_the_first_server_that_says_active_decides_and_silence_is_not_a_no(
+def test_the_first_active_response_decides_and_a_failure_is_not_inactive(
     answers: list[IntrospectionResponse | IntrospectionFailure], expected: str
 ) -> None:
     try:
@@ -247,7 +245,7 @@ def test_the_first_server_that_says_active_decides_and_silence_is_not_a_no(
         assert expected == "ok"
 
 
-def test_where_several_are_away_the_caller_comes_back_when_the_first_may_be_there() -> None:
+def test_retry_after_is_the_shortest_of_several_failures() -> None:
     with pytest.raises(Rejected) as rejected:
         conclude([FURTHER_AWAY, AWAY])
     assert rejected.value.retry_after == 7
@@ -266,9 +264,7 @@ _MEMBERS = st.sampled_from(
 
 
 @given(changes=st.dictionaries(_MEMBERS, _JSON), is_jwt=st.booleans())
-def test_no_answer_is_anything_but_claims_or_a_reason_and_none_is_good_without_active_and_exp(
-    *, changes: dict[str, Any], is_jwt: bool
-) -> None:
+def test_any_response_is_claims_or_a_reason(*, changes: dict[str, Any], is_jwt: bool) -> None:
     answer = judged(said() | changes, JWT if is_jwt else None)
     if reason(answer) == "ok":
         members = said() | changes

@@ -96,7 +96,7 @@ TestStory = Story.TestCase
 TestStory.settings = settings(max_examples=60, stateful_step_count=30)
 
 
-def test_the_oldest_makes_way_and_no_other() -> None:
+def test_the_oldest_entry_is_evicted_first() -> None:
     trust = Trust(max_entries=3)
     tokens = [good(sub=f"u{number}") for number in range(5)]
     found = [trust.claims(token) for token in tokens]
@@ -105,20 +105,20 @@ def test_the_oldest_makes_way_and_no_other() -> None:
     assert trust.claims(tokens[0]) is not found[0]
 
 
-def test_a_flood_of_forged_tokens_displaces_nothing() -> None:
+def test_a_flood_of_forged_tokens_evicts_nothing() -> None:
     trust = Trust(max_entries=1)
     first = trust.claims(good())
     assert all(trust.reason(f"{good()}{number:02}") != "ok" for number in range(50))
     assert trust.claims(good()) is first
 
 
-def test_a_cache_of_no_entries_remembers_nothing() -> None:
+def test_a_cache_of_no_entries_caches_nothing() -> None:
     trust = Trust(max_entries=0)
     assert trust.claims(good()) is not trust.claims(good())
     assert len(trust.cache) == 0
 
 
-def test_a_token_is_verified_anew_after_the_longest_time() -> None:
+def test_a_token_is_verified_again_after_max_ttl() -> None:
     trust = Trust()
     token = good(exp=NOW + 3000)
     first = trust.claims(token)
@@ -158,7 +158,7 @@ def answered(trust: Deciding, token: str, path: int = 0) -> int:
     return trust.cache.used_bytes - before
 
 
-def test_a_token_counts_by_its_bytes_and_the_oldest_makes_way() -> None:
+def test_entries_are_charged_by_their_bytes_and_the_oldest_is_evicted_first() -> None:
     trust = Trust(max_bytes=100_000)
     tokens = [good(sub=f"u{number}", note="x" * 9_000) for number in range(20)]
     found = [trust.claims(token) for token in tokens]
@@ -170,7 +170,7 @@ def test_a_token_counts_by_its_bytes_and_the_oldest_makes_way() -> None:
     assert trust.claims(tokens[-kept - 1]) is not found[-kept - 1]
 
 
-def test_a_token_that_is_larger_than_the_cache_is_verified_each_time_and_displaces_nobody() -> None:
+def test_a_token_larger_than_the_cache_is_not_cached_and_evicts_nothing() -> None:
     trust = Trust(max_bytes=10_000)
     small, large = good(), good(note=[{}] * 1_000)
     first = trust.claims(small)
@@ -178,7 +178,7 @@ def test_a_token_that_is_larger_than_the_cache_is_verified_each_time_and_displac
     assert trust.claims(small) is first
 
 
-def test_large_tokens_displace_each_other_and_leave_half_of_the_room_to_small_ones() -> None:
+def test_large_tokens_evict_each_other_and_leave_half_of_the_bytes_to_small_ones() -> None:
     trust = Trust(max_entries=100, max_bytes=400_000)
     small = [good(sub=f"u{number}") for number in range(50)]
     found = [trust.claims(token) for token in small]
@@ -187,7 +187,7 @@ def test_large_tokens_displace_each_other_and_leave_half_of_the_room_to_small_on
     assert [trust.claims(token) is claims for token, claims in zip(small, found, strict=True)] == [True] * 50
 
 
-def test_what_is_made_for_a_rule_is_charged_once_and_a_hit_charges_nothing() -> None:
+def test_a_cached_response_is_charged_once_and_a_hit_charges_nothing() -> None:
     trust = deciding()
     token = good(scope=" ".join(f"scope-{number}" for number in range(200)))
     verified = answered(trust, token)
@@ -197,7 +197,7 @@ def test_what_is_made_for_a_rule_is_charged_once_and_a_hit_charges_nothing() -> 
     assert [answered(trust, token, path=path) for path in (0, 1, 0, 1)] == [0, 0, 0, 0]
 
 
-def test_however_many_rules_a_token_is_used_for_it_is_charged_for_a_handful() -> None:
+def test_a_token_is_charged_for_a_bounded_number_of_rules() -> None:
     trust = deciding()
     token = good()
     sizes = []
@@ -208,7 +208,7 @@ def test_however_many_rules_a_token_is_used_for_it_is_charged_for_a_handful() ->
     assert len(trust.cache) == 1
 
 
-def test_a_token_that_grows_beyond_the_bound_makes_way_and_is_answered_all_the_same() -> None:
+def test_a_token_that_grows_beyond_the_bound_is_evicted_and_decided_all_the_same() -> None:
     trust = deciding(max_bytes=20_000)
     token = good(scope=" ".join(f"scope-{number}" for number in range(200)))
     for path in range(8):
@@ -218,7 +218,7 @@ def test_a_token_that_grows_beyond_the_bound_makes_way_and_is_answered_all_the_s
         assert trust.cache.used_bytes <= 20_000
 
 
-def test_a_cache_that_takes_over_charges_what_it_took_over_and_what_is_made_from_then_on() -> None:
+def test_a_copy_is_charged_for_its_tokens_and_for_what_is_cached_with_them_later() -> None:
     trust = deciding()
     token = good()
     bare = JwtCache(trust.bounds, 300.0)

@@ -75,7 +75,9 @@ def reason(settings: dict[str, Any], now: float = NOW, **changes: Any) -> str:
         ({}, {"exp": NOW - 60, "nonce": "x"}, "id_token"),
     ],
 )
-def test_claims_come_to_their_reason(settings: dict[str, Any], changes: dict[str, Any], expected: str) -> None:
+def test_claims_are_valid_or_rejected_with_their_reason(
+    settings: dict[str, Any], changes: dict[str, Any], expected: str
+) -> None:
     assert reason(settings, **changes) == expected
 
 
@@ -91,7 +93,7 @@ def test_claims_come_to_their_reason(settings: dict[str, Any], changes: dict[str
         ("at+jwt", {"aud": "app"}, "ok"),  # its type says that it is an access token
     ],
 )
-def test_the_profile_of_rfc_9068_wants_its_type_and_claims(
+def test_the_profile_rfc9068_requires_its_type_and_claims(
     typ: str | None, changes: dict[str, Any], expected: str
 ) -> None:
     trust = Trust(access_token_profile="rfc9068")
@@ -99,7 +101,7 @@ def test_the_profile_of_rfc_9068_wants_its_type_and_claims(
 
 
 @pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt", "JWT", "jwt", None])
-def test_a_header_may_give_these_types_or_none(typ: str | None) -> None:
+def test_these_values_of_typ_are_accepted(typ: str | None) -> None:
     assert Trust().reason(RS.sign(claims(), {"typ": typ})) == "ok"
 
 
@@ -126,9 +128,7 @@ def test_a_header_may_give_these_types_or_none(typ: str | None) -> None:
         ({"scope_claims": []}, {}, set()),
     ],
 )
-def test_scopes_are_split_at_spaces_and_at_nothing_else(
-    settings: dict[str, Any], changes: dict[str, Any], scopes: set[str]
-) -> None:
+def test_scopes_are_split_at_spaces_only(settings: dict[str, Any], changes: dict[str, Any], scopes: set[str]) -> None:
     found = validate_claims(issuer(**settings), {}, claims(**changes), NOW)
     assert found.scopes == scopes
     assert found.scope == " ".join(sorted(scopes))
@@ -163,17 +163,19 @@ def test_the_client_is_the_first_client_claim_present(
         ({"audience_claims": ["aud", "client_id"]}, {"aud": "api"}, {"api", "app"}),
     ],
 )
-def test_audiences_are_united(settings: dict[str, Any], changes: dict[str, Any], audiences: set[str]) -> None:
+def test_audiences_of_several_claims_are_united(
+    settings: dict[str, Any], changes: dict[str, Any], audiences: set[str]
+) -> None:
     assert validate_claims(issuer(**settings), {}, claims(**changes), NOW).audiences == audiences
 
 
-def test_claims_keep_every_member_as_it_stands_in_the_token() -> None:
+def test_raw_claims_are_those_of_the_token() -> None:
     members = claims(realm_access={"roles": ["x"]}, acr="1")
     found = validate_claims(issuer(), {}, members, NOW)
     assert (found.issuer, found.subject, found.raw) == ("main", "u1", members)
 
 
-def test_a_token_of_another_issuer_is_never_validated_by_these_settings() -> None:
+def test_another_iss_is_rejected() -> None:
     assert reason({}, iss="https://other.example/") == "unknown_issuer"
     assert reason({}, iss=None) == "unknown_issuer"
 
@@ -189,7 +191,7 @@ def test_a_token_of_another_issuer_is_never_validated_by_these_settings() -> Non
     age=st.none() | st.integers(500, 2000),
     later=st.integers(-1, 1),
 )
-def test_a_token_stays_valid_until_the_moment_that_is_told_and_not_longer(
+def test_valid_until_is_the_first_time_at_which_validation_fails(
     exp: int, iat: int | None, nbf: int | None, leeway: int, age: int | None, later: int
 ) -> None:
     settings = issuer(leeway=f"{leeway}s", **({} if age is None else {"max_token_age": f"{age}s"}))

@@ -29,7 +29,7 @@ _JSON = st.dictionaries(
     kid=st.text(st.characters(codec="utf-8")) | st.none(),
     signature=st.binary(),
 )
-def test_what_was_put_together_is_found_again(
+def test_parsing_inverts_serialization(
     header: dict[str, Any], claims: dict[str, Any], algorithm: str, kid: str | None, signature: bytes
 ) -> None:
     header |= {"alg": algorithm} if kid is None else {"alg": algorithm, "kid": kid}
@@ -39,7 +39,7 @@ def test_what_was_put_together_is_found_again(
 
 
 @given(st.text(st.sampled_from("ABab01-_+/=. \n"), max_size=9) | st.text(max_size=9))
-def test_each_octet_string_has_exactly_one_form(signature: str) -> None:
+def test_a_signature_has_exactly_one_encoding(signature: str) -> None:
     try:
         octets = jws.parse(f"{HEADER}.e30.{signature}").signature
     except Rejected as rejected:
@@ -64,7 +64,7 @@ def test_each_octet_string_has_exactly_one_form(signature: str) -> None:
         (f"{HEADER}.e31.", "the claims: not canonical base64url"),
     ],
 )
-def test_the_log_hears_what_is_wrong(token: str, cause: str) -> None:
+def test_the_cause_names_the_malformed_part(token: str, cause: str) -> None:
     with pytest.raises(Rejected) as rejected:
         jws.parse(token)
     assert (rejected.value.reason, rejected.value.cause) == (Reason.MALFORMED_TOKEN, cause)
