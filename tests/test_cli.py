@@ -301,7 +301,7 @@ async def test_the_healthcheck_follows_a_running_sidecar(tmp_path: Path) -> None
     file = write(tmp_path)
     async with SidecarProcess(file, tmp_path / "log"):
         done = program("healthcheck", "--config", str(file))
-        assert (done.returncode, done.stdout, done.stderr) == (0, f"unix:{tmp_path / 's'} says SERVING\n", "")
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"unix:{tmp_path / 's'} is SERVING\n", "")
     assert program("healthcheck", "--config", str(file)).returncode == 1
 
 
@@ -312,7 +312,7 @@ async def test_the_healthcheck_fails_while_the_sidecar_has_no_keys(tmp_path: Pat
     file.write_text(json.dumps(configuration))
     async with SidecarProcess(file, tmp_path / "log", wait_until_ready=False):
         done = program("healthcheck", "--config", str(file))
-    assert (done.returncode, done.stdout) == (1, f"unix:{tmp_path / 's'} says NOT_SERVING\n")
+    assert (done.returncode, done.stdout) == (1, f"unix:{tmp_path / 's'} is NOT_SERVING\n")
 
 
 def test_it_runs_in_an_empty_environment_and_from_any_folder(tmp_path: Path) -> None:

@@ -148,5 +148,5 @@ async def test_the_installed_program_serves(installed: Path, tmp_path: Path) -> 
     config.write_text(json.dumps({"server": server, "issuers": [issuer], "rules": [{"name": "all"}]}))
     program = str(installed / "authz-service")
     async with SidecarProcess(config, tmp_path / "log", program=[program]) as sidecar:
-        assert ran(program, "healthcheck", "--config", str(config), cwd=tmp_path).endswith(" says SERVING\n")
+        assert ran(program, "healthcheck", "--config", str(config), cwd=tmp_path).endswith(" is SERVING\n")
         assert await sidecar.stop() == 0

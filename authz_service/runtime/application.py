@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from authz_service.runtime.preflight import Loaded
     from authz_service.runtime.reload import Changes
     from authz_service.runtime.worker_channel import Worker
-    from authz_service.transport.addresses import Shared
+    from authz_service.transport.addresses import SharedAddress
 
 # Seconds for which another thread that computes, such as one that renders the metrics, may hold up the event loop.
 _SWITCH_INTERVAL = 0.0005
@@ -81,12 +81,12 @@ class App:
             entries=lambda: len(self.active.token_cache), size=lambda: self.active.token_cache.used_bytes
         )
         if self.server.certificates is not None:
-            self.metrics.watch_certificate(self.server.certificates.valid)
+            self.metrics.watch_certificate(self.server.certificates.validity)
         self.admin = AdminServer(
             address=host_port(self._listening.admin_address), metrics=self.metrics, missing=self.missing
         )
 
-    def _server_of(self, server: Server, shared: Shared | None) -> GrpcioServer | AsyncioServer:
+    def _server_of(self, server: Server, shared: SharedAddress | None) -> GrpcioServer | AsyncioServer:
         if server.transport == "grpcio":
             return GrpcioServer(
                 server.grpc_address, server.tls, self.servicer.check, shared, refuse=self.servicer.refuse

@@ -16,7 +16,7 @@ from authz_service.core.errors import FetchFailed, StartFailed
 from authz_service.keys.file_source import FileSource
 from authz_service.providers.client_authentication import problem_of
 from authz_service.transport.tls.certificates import CertificateFiles
-from authz_service.transport.tls.contexts import certificate_files
+from authz_service.transport.tls.contexts import openssl_certificate_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,7 +59,7 @@ def check(settings: Settings) -> Iterator[Problem]:
 def _check_tls(server: Server) -> Iterator[Problem]:
     if server.tls is None:
         return
-    read_files = CertificateFiles if server.transport == "grpcio" else certificate_files
+    read_files = CertificateFiles if server.transport == "grpcio" else openssl_certificate_files
     try:
         read_files(server.tls)
     except StartFailed as failure:

@@ -28,7 +28,7 @@ from authz_service.telemetry.logs import fields
 from authz_service.telemetry.merging import MergedMetrics
 from authz_service.telemetry.metrics import SupervisorMetrics
 from authz_service.telemetry.stream import BackgroundStream
-from authz_service.transport.addresses import Held
+from authz_service.transport.addresses import ReservedAddress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,8 +76,8 @@ class Supervisor:
         """
         self._file = file
         self._server = settings.server
-        self._address = Held(settings.server.grpc_address)
-        self._shared = self._address.shared(settings.server.grpc_address)
+        self._address = ReservedAddress(settings.server.grpc_address)
+        self._shared = self._address.shared
         self._port = self._address.port
         self._numbers = range(1, settings.server.workers + 1)
         self._processes: dict[int, WorkerProcess] = {}  # the running ones, by number
@@ -116,7 +116,7 @@ class Supervisor:
             await cancelled(slots)
             await self._admin.stop()
             self._address.release()
-            self._address.remove()
+            self._address.unlink()
 
     def _stop(self) -> None:
         _logger.info("stopping")

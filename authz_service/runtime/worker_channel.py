@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from authz_service.config.model import Server
 from authz_service.runtime.preflight import RESTART_ONLY
 from authz_service.telemetry import merging
-from authz_service.transport.addresses import Shared
+from authz_service.transport.addresses import SharedAddress
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -41,7 +41,7 @@ class Worker(NamedTuple):
     number: int  # from 1
     channel: int  # descriptor of the worker's end
     server: Server  # the settings that only a restart changes, as the supervisor read them
-    shared: Shared
+    shared: SharedAddress
 
     def encode(self) -> str:
         """This worker as a command-line argument."""
@@ -52,7 +52,7 @@ class Worker(NamedTuple):
     def decode(cls, argument: str) -> Worker:
         """The worker of such an argument."""
         number, channel, server, shared = json.loads(argument)
-        return cls(number, channel, Server.model_validate(server), Shared(*shared))
+        return cls(number, channel, Server.model_validate(server), SharedAddress(*shared))
 
 
 # The worker's end.
@@ -86,7 +86,7 @@ async def _encoded_metrics(metrics: Metrics) -> str:
 # The supervisor's end.
 
 
-async def start_worker(file: Path, number: int, server: Server, shared: Shared) -> WorkerProcess:
+async def start_worker(file: Path, number: int, server: Server, shared: SharedAddress) -> WorkerProcess:
     """Start a worker as a process.
 
     Raises:

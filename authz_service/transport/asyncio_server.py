@@ -11,11 +11,11 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from authz_service.core.errors import StartFailed
-from authz_service.transport.addresses import BACKLOG, bound_with_care, listening_sockets, shared_sockets, unlinked
+from authz_service.transport.addresses import BACKLOG, exclusive_bind, listening_sockets, shared_sockets, unlink_socket
 from authz_service.transport.asyncio_protocol import CloseLog, PeerProtocol
 from authz_service.transport.grpc_methods import GrpcMethods
 from authz_service.transport.peers import Peers, connection_limit
-from authz_service.transport.tls.contexts import ServerContext, certificate_files
+from authz_service.transport.tls.contexts import ReloadingContext, openssl_certificate_files
 
 if TYPE_CHECKING:
     import socket
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Tls
     from authz_service.core.decision import Deny
-    from authz_service.transport.addresses import Shared
+    from authz_service.transport.addresses import SharedAddress
     from authz_service.transport.grpc_methods import Check
     from authz_service.transport.tls.certificates import CertificateFiles
 
@@ -41,7 +41,7 @@ class AsyncioServer:
         tls: Tls | None,
         check: Check,
         max_message_bytes: Callable[[], int],
-        shared: Shared | None = None,
+        shared: SharedAddress | None = None,
         *,
         refuse: Callable[[Deny], bytes],
     ) -> None:
@@ -56,8 +56,8 @@ class AsyncioServer:
         self._address = address
         self._is_unix = address.startswith("unix:")
         self._shared = shared
-        self._certificates = certificate_files(tls) if tls else None
-        self._context = ServerContext(self._certificates) if self._certificates else None
+        self._certificates = openssl_certificate_files(tls) if tls else None
+        self._context = ReloadingContext(self._certificates) if self._certificates else None
         self._methods = GrpcMethods(check, refuse, max_message_bytes)
         self._log = CloseLog()
         self._servers: list[asyncio.Server] = []
@@ -78,8 +78,8 @@ class AsyncioServer:
         """
         try:
             sockets = self._listen()
-        except OSError:
-            raise StartFailed(f"cannot listen on {self._address}: in use, or not allowed") from None
+        except OSError as error:
+            raise StartFailed(f"cannot listen on {self._address}: {error.strerror or error}") from None
         self.port = 0 if self._is_unix else sockets[0].getsockname()[1]
         self._servers = [await self._serve(each) for each in sockets]
         self._tick()
@@ -87,7 +87,7 @@ class AsyncioServer:
     def _listen(self) -> list[socket.socket]:
         if self._shared is not None:
             return shared_sockets(self._shared)
-        with bound_with_care(self._address):
+        with exclusive_bind(self._address):
             return listening_sockets(self._address)
 
     async def _serve(self, listening: socket.socket) -> asyncio.Server:
@@ -107,7 +107,7 @@ class AsyncioServer:
         if self._ticking is None:
             return
         if self._shared is None:
-            unlinked(self._address)  # before the close: after it, another process may create its own file there
+            unlink_socket(self._address)  # before the close: after it, another process may create its own file there
         for server in self._servers:
             server.close()
         self._methods.stop()

@@ -1,8 +1,8 @@
 """The server on grpcio's asyncio API.
 
-Invariants: it moves bytes. It sets no limit that grpcio would enforce with a gRPC error, since that would let the
-request through wherever the mesh runs with ``failure_mode_allow: true``; limits are enforced here and in the servicer,
-by denials. What grpcio refuses by itself is listed in README.md ("Two transports").
+It sets no limit that grpcio would enforce with a gRPC error, since that would let the request through wherever Envoy
+runs with ``failure_mode_allow: true``; limits are enforced here and in the servicer, by denials. README.md lists the
+calls that grpcio refuses itself ("Two transports").
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from authz_service.core.decision import INTERNAL_ERROR
 from authz_service.core.errors import StartFailed
-from authz_service.transport.addresses import bound_with_care
+from authz_service.transport.addresses import exclusive_bind
 from authz_service.transport.ext_authz import codec
 from authz_service.transport.http2.compression import MAX_HEADER_LIST
 from authz_service.transport.http2.fields import OVERHEAD
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Tls
     from authz_service.core.decision import Deny
-    from authz_service.transport.addresses import Shared
+    from authz_service.transport.addresses import SharedAddress
     from authz_service.transport.tls.certificates import Certificates
 
     Check = Callable[[bytes, float | None], Awaitable[bytes]]
 
 SERVICE = "envoy.service.auth.v3.Authorization"
 _HEALTH = "grpc.health.v1.Health"
-_SERVICES = ("", SERVICE)  # the names under which health is asked for
-# Beyond every request that Envoy can send and max_request_bytes can allow; only there does grpcio itself refuse.
-_HARD_LIMIT = 256 << 20
-_MAX_METADATA = 16 << 20  # beyond the 8 MiB of headers that Envoy can be made to accept
+_HEALTH_SERVICES = ("", SERVICE)  # the names under which health can be queried
+# Larger than any request that Envoy can send and max_request_bytes can allow; beyond it, grpcio refuses the call.
+_MAX_MESSAGE_BYTES = 256 << 20
+_MAX_METADATA_BYTES = 16 << 20  # larger than the 8 MiB of headers that Envoy can be configured to accept
 _OPTIONS = (
-    ("grpc.max_receive_message_length", _HARD_LIMIT),
-    # A tracing Envoy copies the client's tracestate into the call; grpcio's own limits (8 and 16 KiB) would refuse it.
-    ("grpc.max_metadata_size", _MAX_METADATA),
-    ("grpc.absolute_max_metadata_size", _MAX_METADATA),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    # An Envoy that traces copies the client's tracestate into the call; grpcio's defaults (8 and 16 KiB) refuse it.
+    ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
     ("grpc.keepalive_permit_without_calls", 1),  # Envoy may ping idle connections, as often as it likes
     ("grpc.http2.min_ping_interval_without_data_ms", 1000),
     ("grpc.http2.max_ping_strikes", 0),
@@ -61,17 +61,17 @@ class GrpcioServer:
         address: str,
         tls: Tls | None,
         check: Check,
-        shared: Shared | None = None,
+        shared: SharedAddress | None = None,
         *,
         refuse: Callable[[Deny], bytes],
     ) -> None:
         """``address`` is ``host:port``, ``[v6]:port`` or ``unix:/path``.
 
-        ``refuse`` makes the answer to a call that is not handed to ``check``. ``shared`` is how other processes serve
-        the address too, which cannot be a unix socket.
+        ``refuse`` encodes the denial of a call that does not reach ``check``. ``shared`` is how other processes serve
+        the same address; it cannot be a unix socket.
 
         Raises:
-            StartFailed: when the certificates cannot be used.
+            StartFailed: if the certificates cannot be used.
         """
         self._address = address if shared is None else shared.address
         self._shared = shared is not None
@@ -85,14 +85,14 @@ class GrpcioServer:
 
     @property
     def certificates(self) -> CertificateFiles | None:
-        """What it serves TLS with, if it does."""
+        """The certificates of TLS, if it is configured."""
         return self._certificates
 
     async def start(self) -> None:
-        """Listen; health says NOT_SERVING until ``set_serving``.
+        """Listen; health is NOT_SERVING until ``set_serving``.
 
         Raises:
-            StartFailed: when the address cannot be had.
+            StartFailed: if the address cannot be bound.
         """
         # Unless they were started together, a second server on the port is an error, not a share of the traffic.
         server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(self._shared))))
@@ -101,36 +101,36 @@ class GrpcioServer:
         reflection.enable_server_reflection((SERVICE, _HEALTH, reflection.SERVICE_NAME), server)
         await self.set_serving(serving=False)
         try:
-            with contextlib.nullcontext() if self._shared else bound_with_care(self._address):
+            with contextlib.nullcontext() if self._shared else exclusive_bind(self._address):
                 self.port = self._bind(server)
-        except RuntimeError:
+        except RuntimeError:  # which does not say why
             raise StartFailed(f"cannot listen on {self._address}: in use, or not allowed") from None
         await server.start()
         self._server = server
 
     async def set_serving(self, *, serving: bool) -> None:
-        """What health answers from now on."""
+        """Change the health status."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in _SERVICES:
+        for service in _HEALTH_SERVICES:
             await self._health.set(service, status)
 
     async def stop(self, grace: float) -> None:
-        """Accept nothing new, and give what is in flight ``grace`` seconds."""
+        """Accept no new calls, and give those in flight ``grace`` seconds."""
         if self._server is not None:
             await self._server.stop(grace)
             self._server = None
 
     def _handler(self) -> grpc.GenericRpcHandler:
-        # As of a stream of requests, since grpcio leaves a call without one unanswered that it takes for unary.
+        # Declared as client-streaming: grpcio never answers a call to a unary method that ends without a message.
         method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_unary_rpc_method_handler(self._serve)
         return grpc.method_handlers_generic_handler(SERVICE, {"Check": method})
 
     async def _serve(self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         try:
-            data = await _only(messages)
+            data = await _only_message(messages)
             if data is None:
                 return self._refuse(codec.deny_malformed(NOT_ONE_MESSAGE.cause))
-            if _octets_of(context) > MAX_HEADER_LIST:
+            if _header_list_size(context) > MAX_HEADER_LIST:
                 return self._refuse(codec.deny_malformed(HEADERS_TOO_LONG.cause))
             return await self._check(data, context.time_remaining())
         except Exception:
@@ -143,14 +143,14 @@ class GrpcioServer:
         return server.add_secure_port(self._address, _credentials(self._certificates))
 
 
-async def _only(messages: AsyncIterator[bytes]) -> bytes | None:
-    """The one message, if there is one and no other."""
-    only = await anext(messages, None)
-    return only if await anext(messages, None) is None else None
+async def _only_message(messages: AsyncIterator[bytes]) -> bytes | None:
+    """The message, if there is exactly one."""
+    message = await anext(messages, None)
+    return message if await anext(messages, None) is None else None
 
 
-def _octets_of(context: grpc.aio.ServicerContext[bytes, bytes]) -> int:
-    """How long the header list is (RFC 9113 section 6.5.2)."""
+def _header_list_size(context: grpc.aio.ServicerContext[bytes, bytes]) -> int:
+    """As RFC 9113 section 6.5.2 defines it."""
     return sum(len(name) + len(value) + OVERHEAD for name, value in context.invocation_metadata() or ())
 
 
@@ -162,7 +162,7 @@ def _credentials(files: CertificateFiles) -> grpc.ServerCredentials:
         certificates = files.changed()
         return _configuration(certificates) if certificates else None
 
-    # The type stubs do not know that None, for no change, is an answer.
+    # The type stubs lack None, which means no change.
     return grpc.dynamic_ssl_server_credentials(
         _configuration(current),
         changed,  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
-"""Asking a running sidecar's health service, for container probes without a shell.
+"""Queries a running sidecar's health service, for container probes without a shell.
 
-Law: it opens one connection, asks once and says yes or no.
+It opens one connection and makes one call.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from grpc_health.v1 import health_pb2
 if TYPE_CHECKING:
     from authz_service.config.model import Server
 
-_TIMEOUT = 2.0  # seconds: below the one of any sensible probe
+_TIMEOUT = 2.0  # seconds: less than the timeout of any sensible probe
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - nothing is bound to it here
 
 
 def is_serving(server: Server) -> tuple[bool, str]:
-    """Whether the sidecar with these settings serves, and in words what it answered."""
-    address = _reachable(server.grpc_address)
+    """Whether the sidecar with these settings is serving, and a message that says what was found."""
+    address = _connectable(server.grpc_address)
     try:
         channel = _channel(address, server)
     except OSError as error:
-        return False, f"{address} cannot be asked: {error.filename} cannot be read: {error.strerror}"
+        return False, f"{address} cannot be queried: {error.filename} cannot be read: {error.strerror}"
     except (ValueError, ExtensionNotFound):
-        return False, f"{address} cannot be asked: server.tls.certificate_file holds no certificate with a name"
+        return False, f"{address} cannot be queried: server.tls.certificate_file holds no certificate with a name"
     with channel:
         try:
-            answer = _check(channel)(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT)
+            response = _check(channel)(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT)
         except grpc.RpcError as error:
             return False, f"{address} does not answer ({error.code().name})"
-    name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    return answer.status == health_pb2.HealthCheckResponse.SERVING, f"{address} says {name}"
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
+    return response.status == health_pb2.HealthCheckResponse.SERVING, f"{address} is {status}"
 
 
 def _check(channel: grpc.Channel) -> grpc.UnaryUnaryMultiCallable[Any, Any]:
@@ -50,8 +50,8 @@ def _check(channel: grpc.Channel) -> grpc.UnaryUnaryMultiCallable[Any, Any]:
     )
 
 
-def _reachable(address: str) -> str:
-    """Where to connect to for a listening address: a wildcard listens on loopback as well."""
+def _connectable(address: str) -> str:
+    """The address to connect to for a listening address: a wildcard includes loopback."""
     host, _, port = address.rpartition(":")
     return f"{_LOOPBACK[host]}:{port}" if host in _LOOPBACK else address
 
@@ -59,8 +59,8 @@ def _reachable(address: str) -> str:
 def _channel(address: str, server: Server) -> grpc.Channel:
     if server.tls is None:
         return grpc.insecure_channel(address)
-    # The probe asks its own pod: it trusts the very certificate that is served, whatever name stands in it, and where
-    # clients must show one it shows the same, which the client authority must then have signed as well.
+    # The probe queries its own pod, so it trusts exactly the certificate that is served, whatever its name. If clients
+    # need a certificate it presents the same one, which the client authority must then have signed.
     chain = server.tls.certificate_file.read_bytes()
     key = server.tls.key_file.read_bytes() if server.tls.client_ca_file else None
     credentials = grpc.ssl_channel_credentials(chain, key, chain if key else None)

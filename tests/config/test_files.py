@@ -96,7 +96,7 @@ async def test_certificates_are_regular_files_and_the_last_good_ones_stay_in_use
         become(path)
         # In a thread, so that a read that blocks fails the test instead of hanging it.
         assert await asyncio.wait_for(asyncio.to_thread(served.changed), 10) is None
-    assert {record.message for record in caplog.records} == {"certificates refused, the old ones stay"}
+    assert {record.message for record in caplog.records} == {"certificates rejected; the previous ones stay active"}
 
 
 # Change detection.

@@ -29,7 +29,7 @@ from authz_service.runtime.supervisor import Supervisor, _backoff
 from authz_service.runtime.worker_channel import Worker, WorkerProcess
 from authz_service.telemetry.merging import GAUGES, MergedMetrics, decode, encode, merged, totals
 from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
-from authz_service.transport.addresses import Shared
+from authz_service.transport.addresses import SharedAddress
 from support.virtual_time import in_virtual_time
 
 if TYPE_CHECKING:
@@ -322,7 +322,7 @@ def test_workers_are_isolated_from_the_environment_if_their_supervisor_is(
     server = Server.model_validate({})
     with monkeypatch.context() as changed:
         changed.setattr(sys, "flags", flags)
-        command = worker_channel.command_of(tmp_path, Worker(1, 3, server, Shared("127.0.0.1:1")))
+        command = worker_channel.command_of(tmp_path, Worker(1, 3, server, SharedAddress("127.0.0.1:1")))
     options = command[1 : command.index("-m")]
     assert [each in options for each in ("-E", "-s")] == [bool(isolated)] * 2
 

@@ -1,4 +1,4 @@
-"""EphemeralIssuer certificates as files, the way a mounted secret holds them."""
+"""Ephemeral certificates as files, as a mounted secret has them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An address that somebody else serves is an error, and never taken over."""
+"""An address that another process serves is an error, and never taken over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authz_service.core.errors import StartFailed
-from authz_service.transport.addresses import Held, Shared, bound_with_care, listening_sockets, shared_sockets
+from authz_service.transport.addresses import (
+    ReservedAddress,
+    SharedAddress,
+    exclusive_bind,
+    listening_sockets,
+    shared_sockets,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,16 +35,16 @@ def served(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> Iterator
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(StartFailed) as failed, bound_with_care(f"unix:{path}"):
-        pytest.fail("bound over it")
+    with pytest.raises(StartFailed) as failed, exclusive_bind(f"unix:{path}"):
+        pytest.fail("bound an address in use")
     return str(failed.value)
 
 
-def test_a_free_path_is_bound_with_a_mode_for_owner_and_group_from_the_start(tmp_path: Path) -> None:
+def test_a_free_path_is_bound_with_a_mode_for_owner_and_group(tmp_path: Path) -> None:
     path = tmp_path / "s"
     before = os.umask(0o022)
     try:
-        with bound_with_care(f"unix:{path}"), socket.socket(socket.AF_UNIX) as server:
+        with exclusive_bind(f"unix:{path}"), socket.socket(socket.AF_UNIX) as server:
             server.bind(str(path))
             assert path.stat().st_mode & 0o777 == 0o660
         assert os.umask(0o022) == 0o022
@@ -46,11 +52,11 @@ def test_a_free_path_is_bound_with_a_mode_for_owner_and_group_from_the_start(tmp
         os.umask(before)
 
 
-def test_a_socket_that_nobody_serves_any_more_stands_in_nobodys_way(tmp_path: Path) -> None:
+def test_a_socket_file_left_by_a_process_that_ended_is_free(tmp_path: Path) -> None:
     with served(tmp_path / "s"):
         pass
     assert (tmp_path / "s").is_socket()
-    with bound_with_care(f"unix:{tmp_path / 's'}"):
+    with exclusive_bind(f"unix:{tmp_path / 's'}"):
         pass
 
 
@@ -59,7 +65,7 @@ def test_a_socket_that_is_served_is_refused(tmp_path: Path) -> None:
         assert "another process serves it" in refusal(tmp_path / "s")
 
 
-def test_a_socket_whose_server_is_too_busy_to_accept_is_served_all_the_same(tmp_path: Path) -> None:
+def test_a_socket_whose_server_is_too_busy_to_accept_is_served(tmp_path: Path) -> None:
     with served(tmp_path / "s"), contextlib.ExitStack() as waiting:
         while True:
             client = waiting.enter_context(socket.socket(socket.AF_UNIX))
@@ -78,136 +84,136 @@ def test_a_socket_of_another_kind_is_served_too(tmp_path: Path) -> None:
 def test_a_port_that_is_served_is_refused_under_every_name(host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"{host}:{server.getsockname()[1]}"
-        with pytest.raises(StartFailed, match=f"cannot listen on {address}: in use"), bound_with_care(address):
-            pytest.fail("bound over it")
+        with pytest.raises(StartFailed, match=f"cannot listen on {address}: in use"), exclusive_bind(address):
+            pytest.fail("bound an address in use")
 
 
-def test_a_port_on_which_connections_just_ended_is_free() -> None:
+def test_a_port_with_recently_closed_connections_is_free() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
             server.accept()[0].close()
-    with bound_with_care(f"127.0.0.1:{port}"):
+    with exclusive_bind(f"127.0.0.1:{port}"):
         pass
 
 
-@pytest.mark.parametrize("kind", ["a file", "a folder", "a link to a file"])
-def test_what_is_no_socket_is_refused_and_left_alone(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["a file", "a directory", "a link to a file"])
+def test_a_file_that_is_not_a_socket_is_refused_and_unchanged(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "s"
     match kind:
         case "a file":
             path.write_text("precious")
-        case "a folder":
+        case "a directory":
             path.mkdir()
         case "a link to a file":
             (tmp_path / "file").write_text("precious")
             path.symlink_to("file")
-    assert "no socket" in refusal(path)
+    assert "not a socket" in refusal(path)
     assert path.is_dir() or path.read_text() == "precious"
 
 
-def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
+def test_a_loop_of_symbolic_links_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s").symlink_to("s")
     assert "cannot listen on" in refusal(tmp_path / "s")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0", "localhost:0", "192.0.2.1:1", "name.invalid:1"])
-def test_a_port_that_nobody_serves_is_left_to_the_kernel(address: str) -> None:
+def test_a_port_that_is_not_served_is_left_to_the_kernel(address: str) -> None:
     before = os.umask(0o022)
     try:
-        with bound_with_care(address):
+        with exclusive_bind(address):
             assert os.umask(0o022) == 0o022
     finally:
         os.umask(before)
 
 
-def test_the_mode_of_other_files_is_as_before_when_binding_fails(tmp_path: Path) -> None:
+def test_the_umask_is_restored_when_binding_fails(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
-        with contextlib.suppress(RuntimeError), bound_with_care(f"unix:{tmp_path / 's'}"):
+        with contextlib.suppress(RuntimeError), exclusive_bind(f"unix:{tmp_path / 's'}"):
             raise RuntimeError
         assert os.umask(0o022) == 0o022
     finally:
         os.umask(before)
 
 
-def test_an_address_that_this_machine_lacks_or_that_is_told_twice_does_not_spoil_the_others(
+def test_an_address_that_is_not_local_or_resolved_twice_does_not_affect_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    lacking = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))
-    there = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
-    for told in ([lacking, there, there], [there, there, lacking]):
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, told=told, **__: told)
+    not_local = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))
+    local = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
+    for found in ([not_local, local, local], [local, local, not_local]):
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, found=found, **__: found)
         sockets = listening_sockets("name:0")
         assert [each.getsockname()[0] for each in sockets] == ["127.0.0.1"]
         for each in sockets:
             each.close()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [lacking])
-    with pytest.raises(OSError) as refused:  # noqa: PT011 - its number says it
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [not_local])
+    with pytest.raises(OSError) as refused:  # noqa: PT011 - its errno is asserted
         listening_sockets("name:0")
     assert refused.value.errno == errno.EADDRNOTAVAIL
 
 
-# Held for several processes.
+# Reserved for several processes.
 
 
-def test_a_port_that_is_held_is_nobody_elses_and_answers_nobody_until_one_listens_who_shares_it() -> None:
-    held = Held("127.0.0.1:0")
-    shared = held.shared("127.0.0.1:0")
-    where = ("127.0.0.1", held.port)
-    assert shared == Shared(f"127.0.0.1:{held.port}")
+def test_a_reserved_port_refuses_other_processes_and_connections_until_a_sharing_process_listens() -> None:
+    reserved = ReservedAddress("127.0.0.1:0")
+    shared = reserved.shared
+    sockaddr = ("127.0.0.1", reserved.port)
+    assert shared == SharedAddress(f"127.0.0.1:{reserved.port}")
     with pytest.raises(StartFailed, match="in use"):
-        Held(shared.address)
+        ReservedAddress(shared.address)
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(where)
+        socket.create_connection(sockaddr)
     listening = [*shared_sockets(shared), *shared_sockets(shared)]
-    socket.create_connection(where).close()
+    socket.create_connection(sockaddr).close()
     for each in listening:
         each.close()
-    held.release()
-    held.release()  # harmless
-    Held(shared.address).release()
+    reserved.release()
+    reserved.release()  # harmless
+    ReservedAddress(shared.address).release()
 
 
-def test_every_address_of_a_name_is_held_at_one_port() -> None:
-    held = Held("localhost:0")
+def test_every_address_of_a_name_is_reserved_at_one_port() -> None:
+    reserved = ReservedAddress("localhost:0")
     with pytest.raises(StartFailed, match="in use"):
-        Held(f"127.0.0.1:{held.port}")
-    held.release()
+        ReservedAddress(f"127.0.0.1:{reserved.port}")
+    reserved.release()
 
 
-def test_a_unix_socket_that_is_held_is_removed_unless_another_process_has_put_its_own_there(tmp_path: Path) -> None:
+def test_a_reserved_unix_socket_is_unlinked_unless_another_process_has_created_its_own_there(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    held = Held(f"unix:{path}")
+    reserved = ReservedAddress(f"unix:{path}")
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
-    assert held.port == 0
-    assert held.shared(f"unix:{path}").address == f"unix:{path}"
+    assert reserved.port == 0
+    assert reserved.shared.address == f"unix:{path}"
     with pytest.raises(StartFailed, match="another process serves it"):
-        Held(f"unix:{path}")
+        ReservedAddress(f"unix:{path}")
     (tmp_path / "another").touch()
     (tmp_path / "another").replace(path)
-    held.remove()
+    reserved.unlink()
     assert path.exists()
     path.unlink()
-    held.remove()  # harmless
-    held.release()
-    again = Held(f"unix:{path}")
+    reserved.unlink()  # harmless
+    reserved.release()
+    again = ReservedAddress(f"unix:{path}")
     again.release()
-    again.remove()
+    again.unlink()
     assert not path.exists()
 
 
-def test_the_socket_of_a_successor_is_left_to_it_though_it_got_the_number_of_the_file(tmp_path: Path) -> None:
+def test_the_socket_of_a_successor_is_not_unlinked_even_if_it_has_the_same_inode(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    held = Held(f"unix:{path}")
-    held.release()  # and those who shared it accept nothing any more, but still finish what is in flight
-    successor = Held(f"unix:{path}")
-    os.utime(path, (1, 1))  # another time, as it would be
-    held.remove()
+    reserved = ReservedAddress(f"unix:{path}")
+    reserved.release()  # and the processes that shared it no longer accept, but finish what is in flight
+    successor = ReservedAddress(f"unix:{path}")
+    os.utime(path, (1, 1))  # another time, as in reality
+    reserved.unlink()
     assert path.is_socket()
     successor.release()
 
 
-def test_an_address_that_cannot_be_had_cannot_be_held(tmp_path: Path) -> None:
-    with pytest.raises(StartFailed, match="in use, or not allowed"):
-        Held(f"unix:{tmp_path / 'nowhere' / 's'}")
+def test_an_address_that_cannot_be_bound_cannot_be_reserved(tmp_path: Path) -> None:
+    with pytest.raises(StartFailed, match="No such file or directory"):
+        ReservedAddress(f"unix:{tmp_path / 'missing' / 's'}")

@@ -104,7 +104,7 @@ async def test_a_key_that_openssl_rejects_prevents_the_start_and_is_not_reloaded
     authority = trustme.CA()
     good, weak = authority.issue_cert("localhost"), WeakPair()
     files = TlsFiles(tmp_path, weak)  # type: ignore[arg-type] # it has the same attributes
-    with pytest.raises(StartFailed, match="OpenSSL does not serve with these certificates"):
+    with pytest.raises(StartFailed, match="OpenSSL rejects the certificates"):
         AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20, refuse=refuse)
     files.write(good)
     server = AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20, refuse=refuse)

@@ -1,4 +1,4 @@
-"""The probe says yes to a sidecar that serves, no to everything else, and never raises."""
+"""The probe succeeds for a sidecar that is serving, fails for everything else, and never raises."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 async def never(_data: bytes, _time_remaining: float | None) -> bytes:
-    raise AssertionError("a probe asks for no decision")
+    raise AssertionError("a probe must not call Check")
 
 
 def server_settings(address: str, files: TlsFiles | None = None) -> Server:
@@ -45,7 +45,7 @@ async def probe(address: str, files: TlsFiles | None = None) -> tuple[bool, str]
 
 
 @pytest.mark.parametrize(
-    ("listening", "asked"),
+    ("listening", "queried"),
     [
         ("127.0.0.1:{port}", "127.0.0.1:{port}"),
         ("localhost:{port}", "localhost:{port}"),
@@ -53,43 +53,43 @@ async def probe(address: str, files: TlsFiles | None = None) -> tuple[bool, str]
         ("[::]:{port}", "[::1]:{port}"),
     ],
 )
-async def test_a_serving_sidecar_is_found_at_its_listening_address(listening: str, asked: str) -> None:
+async def test_a_serving_sidecar_is_found_at_its_listening_address(listening: str, queried: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     async with running(listening.format(port=port)):
-        answer = await probe(listening.format(port=port))
-    assert answer == (True, f"{asked.format(port=port)} says SERVING")
+        result = await probe(listening.format(port=port))
+    assert result == (True, f"{queried.format(port=port)} is SERVING")
 
 
 async def test_a_serving_sidecar_is_found_at_its_unix_socket(tmp_path: Path) -> None:
     address = f"unix:{tmp_path / 's'}"
     async with running(address):
-        assert await probe(address) == (True, f"{address} says SERVING")
+        assert await probe(address) == (True, f"{address} is SERVING")
 
 
-async def test_an_address_that_only_ends_like_a_wildcard_is_asked_itself() -> None:
+async def test_an_address_that_only_ends_like_a_wildcard_is_queried_as_it_is() -> None:
     async with running("0.0.0.0:0") as server:
-        serving, answer = await probe(f"10.0.0.0:{server.port}")
+        serving, message = await probe(f"10.0.0.0:{server.port}")
     assert not serving
-    assert answer.startswith(f"10.0.0.0:{server.port} ")
+    assert message.startswith(f"10.0.0.0:{server.port} ")
 
 
-async def test_a_sidecar_that_is_not_ready_or_about_to_end_does_not_serve(tmp_path: Path) -> None:
+async def test_a_sidecar_that_is_not_ready_or_draining_is_not_serving(tmp_path: Path) -> None:
     async with running(f"unix:{tmp_path / 's'}", serving=False):
-        assert await probe(f"unix:{tmp_path / 's'}") == (False, f"unix:{tmp_path / 's'} says NOT_SERVING")
+        assert await probe(f"unix:{tmp_path / 's'}") == (False, f"unix:{tmp_path / 's'} is NOT_SERVING")
 
 
-async def test_where_nobody_listens_nobody_serves(tmp_path: Path) -> None:
+async def test_an_address_without_a_listener_is_not_serving(tmp_path: Path) -> None:
     address = f"unix:{tmp_path / 's'}"
     assert await probe(address) == (False, f"{address} does not answer (UNAVAILABLE)")
 
 
-async def test_a_server_that_accepts_and_never_answers_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_accepts_and_never_answers_is_not_serving(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(healthcheck, "_TIMEOUT", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        serving, answer = await probe(f"127.0.0.1:{silent.getsockname()[1]}")
+        serving, message = await probe(f"127.0.0.1:{silent.getsockname()[1]}")
     assert not serving
-    assert "does not answer" in answer
+    assert "does not answer" in message
 
 
 # TLS.
@@ -111,7 +111,7 @@ async def test_a_sidecar_with_tls_is_found_whatever_name_its_certificate_has(
     async with running(address, files) as server:
         assert await probe(address.replace(":0", f":{server.port}"), files) == (
             True,
-            f"{address.replace(':0', f':{server.port}')} says SERVING",
+            f"{address.replace(':0', f':{server.port}')} is SERVING",
         )
 
 
@@ -123,41 +123,39 @@ async def test_a_sidecar_with_a_certificate_of_an_intermediate_authority_is_foun
         assert (await probe(address, files))[0]
 
 
-async def test_a_server_with_another_certificate_is_not_this_sidecar(authority: trustme.CA, tmp_path: Path) -> None:
+async def test_a_server_with_another_certificate_is_not_serving(authority: trustme.CA, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = TlsFiles(tmp_path / "other", trustme.CA().issue_cert("a.example"))
     files = TlsFiles(tmp_path, authority.issue_cert("a.example"))
     address = f"unix:{tmp_path / 's'}"
     async with running(address, other):
-        serving, answer = await probe(address, files)
+        serving, message = await probe(address, files)
     assert not serving
-    assert "does not answer" in answer
+    assert "does not answer" in message
 
 
-@pytest.mark.parametrize("spoilt", ["absent", "empty", "no certificate"])
+@pytest.mark.parametrize("damage", ["absent", "empty", "no certificate"])
 @pytest.mark.parametrize("file", ["certificate", "key"])
-async def test_certificates_that_cannot_be_read_are_a_no_with_the_reason(
-    authority: trustme.CA, spoilt: str, file: str, tmp_path: Path
+async def test_unreadable_certificates_are_a_failure_with_the_reason(
+    authority: trustme.CA, damage: str, file: str, tmp_path: Path
 ) -> None:
     files = TlsFiles(tmp_path, authority.issue_cert("a.example"), authority)
     address = f"unix:{tmp_path / 's'}"
     async with running(address, files):
         path = getattr(files, file)
-        if spoilt == "absent":
+        if damage == "absent":
             path.unlink()
         else:
-            path.write_bytes(b"" if spoilt == "empty" else b"nothing")
-        serving, answer = await probe(address, files)
+            path.write_bytes(b"" if damage == "empty" else b"nothing")
+        serving, message = await probe(address, files)
     assert not serving
-    assert answer.startswith(address)
+    assert message.startswith(address)
 
 
-async def test_a_certificate_without_a_name_to_ask_for_is_a_no_with_the_reason(
-    authority: trustme.CA, tmp_path: Path
-) -> None:
+async def test_a_certificate_without_a_name_is_a_failure_with_the_reason(authority: trustme.CA, tmp_path: Path) -> None:
     files = TlsFiles(tmp_path, authority.issue_cert("a.example"))
     nameless = trustme.CA()
     files.certificate.write_bytes(nameless.cert_pem.bytes())
-    serving, answer = await probe(f"unix:{tmp_path / 's'}", files)
+    serving, message = await probe(f"unix:{tmp_path / 's'}", files)
     assert not serving
-    assert answer.endswith(" cannot be asked: server.tls.certificate_file holds no certificate with a name")
+    assert message.endswith(" cannot be queried: server.tls.certificate_file holds no certificate with a name")

@@ -1,1 +1,1 @@
-"""TLS of the server: ``certificates`` reads the files again when they change, ``contexts`` makes the TLS contexts."""
+"""TLS of the server: ``certificates`` reads and validates the files, ``contexts`` makes OpenSSL contexts of them."""

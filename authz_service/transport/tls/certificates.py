@@ -1,7 +1,7 @@
-"""The server's certificates, read again when the files change.
+"""The server's certificate, key and client authority, reloaded when their files change.
 
-Law: what is handed to the server has been tried: a certificate and a key that belong together. A pair that does not fit
-(half written, expired files swapped one by one) is logged once and the good one before it stays.
+Invariants: what is handed to the server was validated: the key belongs to the certificate, and TLS can be served with
+both. Files that do not fit (half-written, or swapped one by one) are logged once, and the previous ones stay in use.
 """
 
 from __future__ import annotations
@@ -29,65 +29,65 @@ if TYPE_CHECKING:
     from authz_service.config.files import FileVersion
     from authz_service.config.model import Tls
 
-_MAX_BYTES = 1 << 20  # bytes; the most that a Kubernetes Secret holds
-
-
-@dataclass(frozen=True, slots=True)
-class Certificates:
-    """PEM texts, as the files held them at one time."""
-
-    chain: bytes
-    key: bytes
-    client_ca: bytes | None
-    valid: Validity
+_MAX_BYTES = 1 << 20  # the most that a Kubernetes Secret holds
 
 
 class Validity(NamedTuple):
     """The time in which every certificate of a chain is valid, in seconds since the epoch."""
 
-    since: float
-    until: float
+    not_before: float
+    not_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """The files' contents in PEM, as of one read."""
+
+    chain: bytes
+    key: bytes
+    client_ca: bytes | None
+    validity: Validity
 
 
 class CertificateFiles:
-    """Reads the certificates of ``server.tls``. Safe to call from any thread."""
+    """The files of ``server.tls``. Safe to call from any thread."""
 
-    def __init__(self, tls: Tls, use: Callable[[Certificates], object] = lambda _: None) -> None:
-        """Read and try them. ``use`` raises ValueError where who is to serve with them cannot.
+    def __init__(self, tls: Tls, require_usable: Callable[[Certificates], object] = lambda _: None) -> None:
+        """Read and validate the files. ``require_usable`` raises ValueError if the TLS library rejects them.
 
         Raises:
-            StartFailed: when they cannot be read or do not fit.
+            StartFailed: if they cannot be read or do not fit together.
         """
         self._tls = tls
-        self._use = use
+        self._require_usable = require_usable
         self._logger = logging.getLogger("authz.tls")
         self._lock = threading.Lock()
         versions = self._versions()
-        self._digests = _digests(versions)  # of the files when they were last looked at, whether accepted or refused
+        self._digests = _digests(versions)  # of the last read, whether it was accepted or refused
         try:
-            self._current = self._handed_out = self._certificates(versions)
+            self._current = self._returned = self._certificates(versions)
         except (OSError, ValueError) as error:
             raise StartFailed(str(error)) from None
 
     @property
     def current(self) -> Certificates:
-        """The last good ones."""
+        """The last good certificates."""
         return self._current
 
     def changed(self) -> Certificates | None:
-        """New certificates, if the files changed into good ones since the last call."""
+        """The current certificates, if they are others than those of the last call."""
         with self._lock:
             self._refresh()
-            if self._current == self._handed_out:
+            if self._current == self._returned:
                 return None
-            self._handed_out = self._current
+            self._returned = self._current
             return self._current
 
-    def valid(self) -> Validity:
-        """When those are valid that the next handshake will be made with."""
+    def validity(self) -> Validity:
+        """The validity of the certificates that the next handshake uses."""
         with self._lock:
             self._refresh()
-            return self._current.valid
+            return self._current.validity
 
     def _refresh(self) -> None:
         versions = self._versions()
@@ -98,11 +98,11 @@ class CertificateFiles:
         try:
             certificates = self._certificates(versions)
         except (OSError, ValueError) as error:
-            self._logger.warning("certificates refused, the old ones stay", extra=fields(cause=str(error)))
+            self._logger.warning("certificates rejected; the previous ones stay active", extra=fields(cause=str(error)))
             return
         if certificates != self._current:
             self._current = certificates
-            self._logger.info("certificates re-read")
+            self._logger.info("certificates reloaded")
 
     def _files(self) -> tuple[Path, ...]:
         tls = self._tls
@@ -114,8 +114,8 @@ class CertificateFiles:
     def _certificates(self, versions: Sequence[FileVersion]) -> Certificates:
         chain, key, *optional = map(_content, self._files(), versions)
         client_ca = optional[0] if optional else None
-        certificates = Certificates(chain, key, client_ca, _try(chain, key, client_ca))
-        self._use(certificates)
+        certificates = Certificates(chain, key, client_ca, _validate(chain, key, client_ca))
+        self._require_usable(certificates)
         return certificates
 
 
@@ -132,38 +132,42 @@ def _content(file: Path, version: FileVersion) -> bytes:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from None
 
 
-def _try(chain: bytes, key: bytes, client_ca: bytes | None) -> Validity:
-    """When these are valid; raises ValueError when TLS could not be served with them."""
+def _validate(chain: bytes, key: bytes, client_ca: bytes | None) -> Validity:
+    """The validity of the chain.
+
+    Raises:
+        ValueError: if a file cannot be parsed, or the key does not belong to the certificate.
+    """
     try:
-        return _require_pair(chain, key, client_ca)
+        return _validate_supported(chain, key, client_ca)
     except ValueError:
         raise
-    except Exception as error:  # noqa: BLE001 - the library has many types for what it does not support
-        raise ValueError(f"a certificate or key of a kind that is not supported ({type(error).__name__})") from None
+    except Exception as error:  # noqa: BLE001 - the library has many exceptions for what it does not support
+        raise ValueError(f"unsupported kind of certificate or key ({type(error).__name__})") from None
 
 
-def _require_pair(chain: bytes, key: bytes, client_ca: bytes | None) -> Validity:
-    certificates = _certificates(chain, "certificate_file")
+def _validate_supported(chain: bytes, key: bytes, client_ca: bytes | None) -> Validity:
+    certificates = _parse(chain, "certificate_file")
     try:
-        private = load_pem_private_key(key, password=None)
+        private_key = load_pem_private_key(key, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ValueError("key_file holds no private key that can be read without a password") from None
-    if _public(private.public_key()) != _public(certificates[0].public_key()):
-        raise ValueError("key_file does not belong to certificate_file")
+    if _public_der(private_key.public_key()) != _public_der(certificates[0].public_key()):
+        raise ValueError("key_file does not belong to the first certificate in certificate_file")
     if client_ca is not None:
-        _certificates(client_ca, "client_ca_file")
+        _parse(client_ca, "client_ca_file")
     return Validity(
         max(each.not_valid_before_utc.timestamp() for each in certificates),
         min(each.not_valid_after_utc.timestamp() for each in certificates),
     )
 
 
-def _certificates(pem: bytes, file: str) -> list[Certificate]:
+def _parse(pem: bytes, file: str) -> list[Certificate]:
     try:
         return load_pem_x509_certificates(pem)
     except ValueError:
-        raise ValueError(f"{file} holds no certificates") from None
+        raise ValueError(f"{file} holds no certificates in PEM") from None
 
 
-def _public(key: Any) -> Any:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+def _public_der(public_key: Any) -> Any:
+    return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -1,7 +1,7 @@
-"""TLS of the server on asyncio, with the certificates that are good at each handshake.
+"""OpenSSL contexts of the asyncio server, each handshake with the current certificates.
 
-Law: HTTP/2 as RFC 9113 section 9.2 wants it: TLS 1.2 or newer, no renegotiation, forward secrecy, ``h2`` by ALPN. Keys
-are handed to OpenSSL without being written to a disk, on Linux at least.
+Invariants: TLS is as RFC 9113 section 9.2 requires: version 1.2 or newer, no renegotiation, forward secrecy, ``h2`` by
+ALPN. On Linux, keys reach OpenSSL without being written to a disk.
 """
 
 from __future__ import annotations
@@ -21,46 +21,46 @@ if TYPE_CHECKING:
     from authz_service.config.model import Tls
     from authz_service.transport.tls.certificates import Certificates
 
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: what RFC 9113's appendix A leaves of what is strong
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: the strong ones that RFC 9113 appendix A does not prohibit
 
 
-def certificate_files(tls: Tls) -> CertificateFiles:
-    """The files of ``server.tls``; what they hold is tried with OpenSSL, which refuses more than is malformed.
+def openssl_certificate_files(tls: Tls) -> CertificateFiles:
+    """The files of ``server.tls``, validated with OpenSSL as well, which also refuses keys that are too weak.
 
     Raises:
-        StartFailed: when it cannot be used.
+        StartFailed: if TLS cannot be served with them.
     """
-    return CertificateFiles(tls, context_of)
+    return CertificateFiles(tls, _server_context)
 
 
-class ServerContext(ssl.SSLContext):
-    """Makes each handshake with what the files hold at the time.
+class ReloadingContext(ssl.SSLContext):
+    """A server context that makes each handshake with the current certificates.
 
-    Each time they change, by a context that is new as a whole: with it the sessions of the old one end. A client that
-    resumes a session is not verified again, so it would outlive the authority that it was verified by.
+    When they change, a new context replaces the old one, whose sessions end with it: a client that resumes a session is
+    not verified again, and would otherwise outlive the authority that verified it.
     """
 
     def __new__(cls, _files: CertificateFiles) -> Self:
-        """As any context of a server."""
+        """``SSLContext`` chooses the protocol here, not in ``__init__``."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
     def __init__(self, files: CertificateFiles) -> None:
-        """``files`` are those of ``certificate_files``."""
+        """``files`` must come from ``openssl_certificate_files``."""
         self._files = files
-        self._serving = context_of(files.current)
+        self._current = _server_context(files.current)
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
-        """Begin a handshake; asyncio and uvloop both call this for each connection."""
+        """Begin a handshake. Both asyncio and uvloop call this for each connection."""
         if (changed := self._files.changed()) is not None:
-            self._serving = context_of(changed)
-        return self._serving.wrap_bio(*arguments, **named)
+            self._current = _server_context(changed)
+        return self._current.wrap_bio(*arguments, **named)
 
 
-def context_of(certificates: Certificates) -> ssl.SSLContext:
-    """The context that serves with these.
+def _server_context(certificates: Certificates) -> ssl.SSLContext:
+    """A context for these certificates.
 
     Raises:
-        ValueError: when OpenSSL does not.
+        ValueError: if OpenSSL rejects them.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -75,13 +75,13 @@ def context_of(certificates: Certificates) -> ssl.SSLContext:
             with _as_file(certificates.client_ca) as authorities:
                 context.load_verify_locations(authorities)
     except ssl.SSLError as error:
-        raise ValueError(f"OpenSSL does not serve with these certificates ({error.reason})") from None
+        raise ValueError(f"OpenSSL rejects the certificates ({error.reason})") from None
     return context
 
 
 @contextlib.contextmanager
 def _as_file(data: bytes) -> Iterator[str]:
-    """A file's name for bytes, since OpenSSL's binding takes nothing else; in memory where the system can."""
+    """The name of a file with this content, in memory if the system supports it: ``ssl`` takes no bytes."""
     if hasattr(os, "memfd_create"):
         descriptor, path = os.memfd_create("certificate"), None
     else:

@@ -1,4 +1,4 @@
-"""Only certificates that could serve are handed out, and the good ones stay until there are better ones."""
+"""Only usable certificates are handed out, and they stay in use until there are new usable ones."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def files(authority: trustme.CA, tmp_path: Path) -> TlsFiles:
     return TlsFiles(tmp_path, authority.issue_cert("a.example"), authority)
 
 
-def lock_with_a_password(files: TlsFiles) -> None:
+def encrypt_key(files: TlsFiles) -> None:
     key = load_pem_private_key(files.key.read_bytes(), None)
-    locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"password"))
-    files.key.write_bytes(locked)
+    encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"password"))
+    files.key.write_bytes(encrypted)
 
 
-def another_kind_of_key(files: TlsFiles) -> None:
+def write_key_of_another_kind(files: TlsFiles) -> None:
     key = Ed25519PrivateKey.generate()
     files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
-def wrong_order(files: TlsFiles) -> None:
+def reverse_chain(files: TlsFiles) -> None:
     intermediate = trustme.CA().create_child_ca()
     leaf = intermediate.issue_cert("a.example")
     files.write_key(leaf)
@@ -58,14 +58,14 @@ def wrong_order(files: TlsFiles) -> None:
     files.certificate.write_bytes(b"".join(reversed(chain)))
 
 
-def become_a_folder(files: TlsFiles) -> None:
+def replace_by_directory(files: TlsFiles) -> None:
     files.certificate.unlink()
     files.certificate.mkdir()
 
 
 NO_CERTIFICATES, NO_KEY = "certificate_file holds no certificates", "key_file holds no private key"
-NOT_A_PAIR = "key_file does not belong to certificate_file"
-UNFIT: dict[str, tuple[Callable[[TlsFiles], object], str]] = {
+NOT_A_PAIR = "key_file does not belong to the first certificate in certificate_file"
+UNUSABLE: dict[str, tuple[Callable[[TlsFiles], object], str]] = {
     "no certificate file": (lambda files: files.certificate.unlink(), "/tls.crt cannot be read: "),
     "no key file": (lambda files: files.key.unlink(), "/tls.key cannot be read: "),
     "no client authority": (lambda files: files.client_ca.unlink(), "/ca.crt cannot be read: "),
@@ -89,51 +89,51 @@ UNFIT: dict[str, tuple[Callable[[TlsFiles], object], str]] = {
         lambda files: files.write_key(trustme.CA().issue_cert("a.example")),
         NOT_A_PAIR,
     ),
-    "a key of another kind": (another_kind_of_key, NOT_A_PAIR),
-    "a key with a password": (lock_with_a_password, NO_KEY),
-    "the files exchanged": (
+    "a key of another kind": (write_key_of_another_kind, NOT_A_PAIR),
+    "a key with a password": (encrypt_key, NO_KEY),
+    "the files swapped": (
         lambda files: files.certificate.write_bytes(files.key.read_bytes()),
         NO_CERTIFICATES,
     ),
-    "a chain in the wrong order": (wrong_order, NOT_A_PAIR),
+    "a chain in the wrong order": (reverse_chain, NOT_A_PAIR),
     "a key as client authority": (
         lambda files: files.client_ca.write_bytes(files.key.read_bytes()),
         "client_ca_file holds no certificates",
     ),
-    "a folder": (become_a_folder, "/tls.crt cannot be read: "),
+    "a directory": (replace_by_directory, "/tls.crt cannot be read: "),
 }
-unfit = pytest.mark.parametrize(("spoil", "why"), UNFIT.values(), ids=UNFIT.keys())
+unusable = pytest.mark.parametrize(("damage", "why"), UNUSABLE.values(), ids=UNUSABLE.keys())
 
 
-def test_good_files_are_read_as_they_are(files: TlsFiles) -> None:
+def test_usable_files_are_read_unchanged(files: TlsFiles) -> None:
     current = CertificateFiles(files.settings).current
     assert current.chain == files.certificate.read_bytes()
     assert current.key == files.key.read_bytes()
     assert current.client_ca == files.client_ca.read_bytes()
 
 
-def test_without_a_client_authority_there_is_none(authority: trustme.CA, tmp_path: Path) -> None:
+def test_the_client_authority_is_optional(authority: trustme.CA, tmp_path: Path) -> None:
     files = TlsFiles(tmp_path, authority.issue_cert("a.example"))
     assert CertificateFiles(files.settings).current.client_ca is None
 
 
-@unfit
-def test_unfit_files_are_refused_at_the_start_with_the_reason(
-    files: TlsFiles, spoil: Callable[[TlsFiles], object], why: str
+@unusable
+def test_unusable_files_are_refused_at_startup_with_the_reason(
+    files: TlsFiles, damage: Callable[[TlsFiles], object], why: str
 ) -> None:
     tls = files.settings
-    spoil(files)
+    damage(files)
     with pytest.raises(StartFailed, match=re.escape(why)):
         CertificateFiles(tls)
 
 
-def test_no_change_is_no_news(files: TlsFiles) -> None:
+def test_unchanged_files_are_not_reported(files: TlsFiles) -> None:
     certificates = CertificateFiles(files.settings)
     assert certificates.changed() is None
     assert certificates.changed() is None
 
 
-def test_a_good_change_is_news_once(files: TlsFiles, authority: trustme.CA) -> None:
+def test_a_usable_change_is_reported_once(files: TlsFiles, authority: trustme.CA) -> None:
     certificates = CertificateFiles(files.settings)
     files.write(authority.issue_cert("b.example"))
     changed = certificates.changed()
@@ -143,29 +143,29 @@ def test_a_good_change_is_news_once(files: TlsFiles, authority: trustme.CA) -> N
     assert certificates.changed() is None
 
 
-def test_files_written_anew_with_what_they_held_are_no_news(files: TlsFiles) -> None:
+def test_files_rewritten_with_the_same_content_are_not_reported(files: TlsFiles) -> None:
     certificates = CertificateFiles(files.settings)
     files.certificate.write_bytes(files.certificate.read_bytes())
     assert certificates.changed() is None
     assert certificates.changed() is None
 
 
-@unfit
-def test_unfit_files_later_leave_the_good_ones_and_are_told_of_once(
+@unusable
+def test_a_change_to_unusable_files_is_logged_once_and_the_previous_ones_stay_in_use(
     files: TlsFiles,
-    spoil: Callable[[TlsFiles], object],
+    damage: Callable[[TlsFiles], object],
     why: str,
     authority: trustme.CA,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     certificates = CertificateFiles(files.settings)
     good = certificates.current
-    spoil(files)
+    damage(files)
     with caplog.at_level(logging.WARNING, "authz.tls"):
         assert certificates.changed() is None
         assert certificates.changed() is None
     assert certificates.current is good
-    assert [record.message for record in caplog.records] == ["certificates refused, the old ones stay"]
+    assert [record.message for record in caplog.records] == ["certificates rejected; the previous ones stay active"]
     assert why in vars(caplog.records[0])["fields"]["cause"]
     if files.certificate.is_dir():
         files.certificate.rmdir()
@@ -176,7 +176,9 @@ def test_unfit_files_later_leave_the_good_ones_and_are_told_of_once(
     assert changed.chain == files.certificate.read_bytes()
 
 
-def test_a_pair_that_is_changed_file_by_file_is_taken_when_it_is_whole(files: TlsFiles, authority: trustme.CA) -> None:
+def test_a_pair_that_is_changed_file_by_file_is_used_once_it_is_complete(
+    files: TlsFiles, authority: trustme.CA
+) -> None:
     certificates = CertificateFiles(files.settings)
     new = authority.issue_cert("b.example")
     files.write_certificate(new)
@@ -185,7 +187,7 @@ def test_a_pair_that_is_changed_file_by_file_is_taken_when_it_is_whole(files: Tl
     assert certificates.changed() is not None
 
 
-def test_a_mounted_secret_is_found_anew_when_kubernetes_swaps_the_link_above_it(
+def test_a_mounted_secret_is_reloaded_when_kubernetes_swaps_the_link_above_it(
     authority: trustme.CA, tmp_path: Path
 ) -> None:
     for name in ("..1", "..2"):
@@ -203,30 +205,32 @@ def test_a_mounted_secret_is_found_anew_when_kubernetes_swaps_the_link_above_it(
     assert changed.chain == (tmp_path / "..2" / "tls.crt").read_bytes()
 
 
-def test_valid_is_the_time_in_which_every_certificate_of_the_chain_is(authority: trustme.CA, tmp_path: Path) -> None:
+def test_the_validity_is_the_time_in_which_every_certificate_of_the_chain_is_valid(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
     early, late = datetime(2030, 1, 1, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC)
     files = TlsFiles(tmp_path, authority.issue_cert("a.example", not_after=late))
-    alone = CertificateFiles(files.settings).valid()
-    assert alone.since < time.time() < alone.until == late.timestamp()
+    alone = CertificateFiles(files.settings).validity()
+    assert alone.not_before < time.time() < alone.not_after == late.timestamp()
     with files.certificate.open("ab") as chain:
         chain.write(authority.issue_cert("b.example", not_after=early).cert_chain_pems[0].bytes())
-    assert CertificateFiles(files.settings).valid() == (alone.since, early.timestamp())
+    assert CertificateFiles(files.settings).validity() == (alone.not_before, early.timestamp())
 
 
-def test_looking_when_they_are_valid_finds_new_ones_and_keeps_them_for_the_next_handshake(
+def test_reading_the_validity_finds_new_files_and_the_next_handshake_uses_them(
     files: TlsFiles, authority: trustme.CA
 ) -> None:
     certificates = CertificateFiles(files.settings)
     soon = datetime(2030, 1, 1, tzinfo=UTC)
     files.write(authority.issue_cert("a.example", not_after=soon))
-    assert certificates.valid().until == soon.timestamp()
+    assert certificates.validity().not_after == soon.timestamp()
     changed = certificates.changed()
     assert changed is not None
     assert changed.chain == files.certificate.read_bytes()
     assert certificates.changed() is None
 
 
-def test_no_reason_shows_a_key(files: TlsFiles, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_error_shows_a_key(files: TlsFiles, caplog: pytest.LogCaptureFixture) -> None:
     certificates = CertificateFiles(files.settings)
     secret = files.key.read_text().splitlines()[1]
     files.certificate.write_bytes(files.key.read_bytes())
