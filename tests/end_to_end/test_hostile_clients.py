@@ -97,7 +97,7 @@ def reason(response: Response) -> tuple[int, bytes]:
 async def test_no_header_of_a_client_lets_it_in_without_a_token(proxy: Proxy, name: bytes, value: bytes) -> None:
     before = await proxy.stats()
     async with connected(proxy.port) as client:
-        response = await client.ask(head((name, value)))
+        response = await client.request(head((name, value)))
         assert reason(response) == (401, b"missing_token")
         assert b"admin" not in response.body
     after = await proxy.stats()
@@ -110,14 +110,14 @@ async def test_no_header_of_a_client_lets_it_in_without_a_token(proxy: Proxy, na
 async def test_the_same_headers_do_no_harm_to_whoever_has_a_token(proxy: Proxy, value: bytes) -> None:
     token = (b"authorization", f"Bearer {proxy.mesh.provider.access_token()}".encode())
     async with connected(proxy.port) as client:
-        assert reason(await client.ask(head((b"tracestate", value), token))) == (200, b"ok")
+        assert reason(await client.request(head((b"tracestate", value), token))) == (200, b"ok")
 
 
 async def flood(client: H2Client, more: tuple[bytes, bytes], count: int) -> None:
     for _ in range(0, count, AT_ONCE):
         for _ in range(AT_ONCE):
             client.send(head(more))
-        await client.until(lambda: all(response.over for response in client.responses.values()))
+        await client.until(lambda: all(response.done for response in client.responses.values()))
         assert {reason(response) for response in client.responses.values()} == {(401, b"missing_token")}
         client.responses.clear()
 
@@ -127,7 +127,7 @@ async def others(port: int, token: bytes, ended: asyncio.Event) -> list[tuple[in
     seen = []
     async with connected(port) as client:
         while not ended.is_set():
-            seen.append(reason(await client.ask(head((b"authorization", token)))))
+            seen.append(reason(await client.request(head((b"authorization", token)))))
             await asyncio.sleep(0.01)
     return seen
 
@@ -160,8 +160,8 @@ async def test_no_number_of_cancelled_requests_ends_the_connection_that_all_clie
             for _ in range(40):
                 async with connected(proxy.port) as client:
                     for _ in range(200):
-                        client.take_back(client.send(head((b"tracestate", b" "))))
-                    assert reason(await client.ask(head())) == (401, b"missing_token")
+                        client.cancel(client.send(head((b"tracestate", b" "))))
+                    assert reason(await client.request(head())) == (401, b"missing_token")
         finally:
             ended.set()
     assert set(watching.result()) == {(200, b"ok")}

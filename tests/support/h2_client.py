@@ -1,4 +1,4 @@
-"""A client by the library h2, which is told to let everything out: what it is given is what it sends."""
+"""A client based on the h2 library, with its validation switched off: it sends malformed requests as well."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FRAME = 16_384
 
 @dataclass
 class Response:
-    """What came back on one stream."""
+    """What was received on one stream."""
 
     headers: dict[bytes, bytes] = field(default_factory=dict)
     trailers: dict[bytes, bytes] = field(default_factory=dict)
@@ -32,12 +32,12 @@ class Response:
     reset: int | None = None
 
     @property
-    def over(self) -> bool:
+    def done(self) -> bool:
         return self.ended or self.reset is not None
 
     @property
     def status(self) -> int:
-        """That of HTTP."""
+        """The HTTP status, or 0 before the headers."""
         return int(self.headers.get(b":status", b"0"))
 
     @property
@@ -64,43 +64,43 @@ class H2Client:
         self.goaway: int | None = None
 
     def send(self, headers: Fields, body: bytes | None = None, *, trailers: Fields | None = None) -> int:
-        """Begin a request; returns its stream."""
-        stream: int = self._h2.get_next_available_stream_id()
-        self.responses[stream] = Response()
-        self._h2.send_headers(stream, headers, end_stream=body is None and trailers is None)
+        """Send a request and return its stream identifier."""
+        stream_id: int = self._h2.get_next_available_stream_id()
+        self.responses[stream_id] = Response()
+        self._h2.send_headers(stream_id, headers, end_stream=body is None and trailers is None)
         for at in range(0, len(body or b""), _FRAME):
-            self._h2.send_data(stream, (body or b"")[at : at + _FRAME])
+            self._h2.send_data(stream_id, (body or b"")[at : at + _FRAME])
         if trailers is not None:
-            self._h2.send_headers(stream, trailers, end_stream=True)
+            self._h2.send_headers(stream_id, trailers, end_stream=True)
         elif body is not None:
-            self._h2.end_stream(stream)
-        return stream
+            self._h2.end_stream(stream_id)
+        return stream_id
 
-    def take_back(self, stream: int) -> None:
-        self._h2.reset_stream(stream, 8)
-        self.responses[stream].reset = 8
+    def cancel(self, stream_id: int) -> None:
+        self._h2.reset_stream(stream_id, 8)
+        self.responses[stream_id].reset = 8
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Send and read until it does; the server must not end the connection before."""
+        """Send and receive until it holds. Fails if the server closes the connection first."""
         async with asyncio.timeout(HANG_GUARD):
             while True:
                 self._writer.write(self._h2.data_to_send())
                 if holds():
                     await self._writer.drain()
                     return
-                assert self.goaway is None, f"the server ended the connection with {self.goaway}"
+                assert self.goaway is None, f"the server closed the connection with error code {self.goaway}"
                 data = await self._reader.read(_READ)
                 assert data, "the server closed the connection"
                 for event in self._h2.receive_data(data):
-                    self._take(event)
+                    self._handle(event)
 
-    async def ask(self, headers: Fields, body: bytes | None = None, *, trailers: Fields | None = None) -> Response:
-        """A request, and its response."""
+    async def request(self, headers: Fields, body: bytes | None = None, *, trailers: Fields | None = None) -> Response:
+        """Send a request and return its response."""
         response = self.responses[self.send(headers, body, trailers=trailers)]
-        await self.until(lambda: response.over)
+        await self.until(lambda: response.done)
         return response
 
-    def _take(self, event: Any) -> None:
+    def _handle(self, event: Any) -> None:
         response = self.responses.get(getattr(event, "stream_id", 0) or 0, Response())
         match event:
             case h2.events.ResponseReceived():
@@ -120,7 +120,7 @@ class H2Client:
 
 @asynccontextmanager
 async def connected(port: int) -> AsyncIterator[H2Client]:
-    """A client of a port of this machine."""
+    """A client of a local port."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         yield H2Client(reader, writer)

@@ -1,4 +1,4 @@
-"""HTTP/2 in clear text by the library h2: a client that sends what it is given, an upstream that keeps what came."""
+"""Cleartext HTTP/2 based on the h2 library: an upstream that records requests, and a POST without validation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Headers = list[tuple[str, str]]
 
 @dataclass
 class Received:
-    """A request as it reached the upstream."""
+    """A request as the upstream received it."""
 
     headers: dict[str, str]
     body: bytes = b""
@@ -33,7 +33,7 @@ class Received:
 
 @dataclass
 class Upstream:
-    """Where it listens, and each request so far."""
+    """Its port, and the requests so far."""
 
     port: int
     received: list[Received] = field(default_factory=list)
@@ -58,45 +58,45 @@ async def _serve(received: list[Received], reader: asyncio.StreamReader, writer:
         writer.write(connection.data_to_send())
         while octets := await reader.read(_READ):
             for event in connection.receive_data(octets):
-                _keep(connection, streams, received, event)
+                _record(connection, streams, received, event)
             writer.write(connection.data_to_send())
-    except ConnectionError:  # Envoy ends its connections when it is ended
+    except ConnectionError:  # Envoy closes its connections when it stops
         pass
     finally:
         writer.close()
 
 
-def _keep(connection: H2Connection, streams: dict[int, Received], received: list[Received], event: Event) -> None:
+def _record(connection: H2Connection, streams: dict[int, Received], received: list[Received], event: Event) -> None:
     if isinstance(event, RequestReceived):
-        streams[event.stream_id] = Received(_read(event.headers))
+        streams[event.stream_id] = Received(_decoded(event.headers))
     elif isinstance(event, DataReceived):
         streams[event.stream_id].body += event.data
         connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
     elif isinstance(event, TrailersReceived):
-        streams[event.stream_id].trailers = _read(event.headers)
+        streams[event.stream_id].trailers = _decoded(event.headers)
     elif isinstance(event, StreamEnded):
         received.append(streams.pop(event.stream_id))
         connection.send_headers(event.stream_id, [(":status", "200")], end_stream=True)
 
 
-def _read(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-    assert len(dict(pairs)) == len(pairs), pairs  # a repeated one must not hide behind another
+    assert len(dict(pairs)) == len(pairs), pairs  # a dictionary would hide repeated fields
     return dict(pairs)
 
 
 async def post(port: int, path: str, headers: Headers, *, body: bytes = b"x", trailers: Headers | None = None) -> int:
-    """The status of a POST with these headers and trailers, none of which is judged before it is sent."""
+    """The status of a POST with these headers and trailers, which are sent without validation."""
     head = [(":method", "POST"), (":scheme", "http"), (":authority", "api.demo"), (":path", path)]
     async with connected(port) as client:
         stream = client.send(
-            _written([*head, *headers]), body, trailers=None if trailers is None else _written(trailers)
+            _encoded([*head, *headers]), body, trailers=None if trailers is None else _encoded(trailers)
         )
         response = client.responses[stream]
-        await client.until(lambda: bool(response.headers) or response.over)
+        await client.until(lambda: bool(response.headers) or response.done)
     assert response.headers, f"the stream was reset with {response.reset}"
     return response.status
 
 
-def _written(headers: Headers) -> list[tuple[bytes, bytes]]:
+def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]

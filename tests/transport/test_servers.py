@@ -1,4 +1,4 @@
-"""Both servers over real connections: what a proxy, an operator and a certificate manager do to them."""
+"""Both servers over sockets, as a proxy, an operator and a certificate manager use them."""
 
 from __future__ import annotations
 
@@ -58,21 +58,21 @@ def on_asyncio(address: str, tls: Tls | None, check: Check) -> Server:
 
 
 def refuse(denial: Deny) -> bytes:
-    """The answer to a call that is not handed over."""
+    """Encodes the denial of a call that does not reach the check."""
     return encode_response(denial, "-")
 
 
-CHOSEN: dict[str, Callable[[str, Tls | None, Check], Server]] = {}
+SERVER: dict[str, Callable[[str, Tls | None, Check], Server]] = {}
 
 
 @pytest.fixture(params=[on_grpcio, on_asyncio], autouse=True)
 def transport(request: pytest.FixtureRequest) -> None:
-    """Each test is one of both."""
-    CHOSEN["server"] = request.param
+    """Each test runs with both servers."""
+    SERVER["server"] = request.param
 
 
-def server_of(address: str, tls: Tls | None = None, check: Check | None = None) -> Server:
-    return CHOSEN["server"](address, tls, check or echo)
+def new_server(address: str, tls: Tls | None = None, check: Check | None = None) -> Server:
+    return SERVER["server"](address, tls, check or echo)
 
 
 async def echo(data: bytes, _time_remaining: float | None) -> bytes:
@@ -81,7 +81,7 @@ async def echo(data: bytes, _time_remaining: float | None) -> bytes:
 
 @contextlib.asynccontextmanager
 async def running(address: str = "127.0.0.1:0", tls: Tls | None = None, check: Check = echo) -> AsyncIterator[Server]:
-    server = server_of(address, tls, check)
+    server = new_server(address, tls, check)
     await server.start()
     try:
         yield server
@@ -89,15 +89,15 @@ async def running(address: str = "127.0.0.1:0", tls: Tls | None = None, check: C
         await server.stop(0)
 
 
-async def call(channel: grpc.aio.Channel, data: bytes, *, method: str = "Check", timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - the caller's deadline is what is tested
+async def call(channel: grpc.aio.Channel, data: bytes, *, method: str = "Check", timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - the caller's deadline is the subject
     calling: Any = channel.unary_unary(f"/{SERVICE}/{method}")
-    answer = await calling(data, timeout=timeout, wait_for_ready=False)
-    assert isinstance(answer, bytes)
-    return answer
+    response = await calling(data, timeout=timeout, wait_for_ready=False)
+    assert isinstance(response, bytes)
+    return response
 
 
-async def asked_once(target: str, data: bytes = b"x", credentials: grpc.ChannelCredentials | None = None) -> bytes:
-    """One call on a connection of its own."""
+async def call_once(target: str, data: bytes = b"x", credentials: grpc.ChannelCredentials | None = None) -> bytes:
+    """One call on a new connection."""
     options: list[tuple[str, Any]] = [("grpc.use_local_subchannel_pool", 1)]
     if target.startswith("unix:"):
         options.append(("grpc.ssl_target_name_override", "localhost"))
@@ -120,19 +120,19 @@ async def status_of(calling: Awaitable[Any]) -> grpc.StatusCode:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:0", "0.0.0.0:0"])
-async def test_it_moves_bytes_over_tcp(address: str) -> None:
+async def test_octets_pass_over_tcp(address: str) -> None:
     async with running(address) as server:
         assert server.port > 0
-        assert await asked_once(f"127.0.0.1:{server.port}", b"\xff\x00") == b"answer to \xff\x00"
+        assert await call_once(f"127.0.0.1:{server.port}", b"\xff\x00") == b"answer to \xff\x00"
 
 
 @pytest.mark.parametrize("address", ["[::1]:0", "[::]:0", "localhost:0"])
-async def test_it_moves_bytes_over_ipv6_and_a_wildcard_of_it_takes_ipv4_as_well(address: str) -> None:
+async def test_octets_pass_over_ipv6_and_its_wildcard_accepts_ipv4(address: str) -> None:
     require_ipv6()
     async with running(address) as server:
         hosts = {"[::1]": ["[::1]"], "[::]": ["[::1]", "127.0.0.1"]}.get(address.removesuffix(":0"), ["localhost"])
         for host in hosts:
-            assert await asked_once(f"{host}:{server.port}") == b"answer to x"
+            assert await call_once(f"{host}:{server.port}") == b"answer to x"
 
 
 def require_ipv6() -> None:
@@ -142,33 +142,33 @@ def require_ipv6() -> None:
         not_proved("that the servers listen on IPv6", missing="IPv6")
 
 
-async def test_it_moves_bytes_over_a_unix_socket_for_owner_and_group(tmp_path: Path) -> None:
+async def test_octets_pass_over_a_unix_socket_for_owner_and_group(tmp_path: Path) -> None:
     path = tmp_path / "authz.sock"
     async with running(f"unix:{path}"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
-        assert await asked_once(f"unix:{path}") == b"answer to x"
+        assert await call_once(f"unix:{path}") == b"answer to x"
 
 
-async def test_a_second_server_on_the_port_cannot_start_and_the_first_serves_on() -> None:
+async def test_a_second_server_on_the_port_cannot_start_and_the_first_keeps_serving() -> None:
     async with running() as server:
         for address in (f"127.0.0.1:{server.port}", f"localhost:{server.port}", f"0.0.0.0:{server.port}"):
             with pytest.raises(StartFailed, match=f"cannot listen on {address}"):
-                await server_of(address).start()
+                await new_server(address).start()
         for _ in range(10):
-            assert await asked_once(f"127.0.0.1:{server.port}") == b"answer to x"
+            assert await call_once(f"127.0.0.1:{server.port}") == b"answer to x"
 
 
-async def test_a_port_that_another_program_serves_is_an_error() -> None:
+async def test_a_port_in_use_by_another_program_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(StartFailed):
-        await server_of(f"127.0.0.1:{other.getsockname()[1]}").start()
+        await new_server(f"127.0.0.1:{other.getsockname()[1]}").start()
 
 
-async def test_a_second_server_on_the_unix_socket_cannot_start_and_the_first_serves_on(tmp_path: Path) -> None:
+async def test_a_second_server_on_the_unix_socket_cannot_start_and_the_first_keeps_serving(tmp_path: Path) -> None:
     address = f"unix:{tmp_path / 'authz.sock'}"
     async with running(address):
         with pytest.raises(StartFailed, match="another process serves it"):
-            await server_of(address).start()
-        assert await asked_once(address) == b"answer to x"
+            await new_server(address).start()
+        assert await call_once(address) == b"answer to x"
 
 
 async def test_a_socket_left_behind_by_a_crash_is_replaced(tmp_path: Path) -> None:
@@ -178,16 +178,16 @@ async def test_a_socket_left_behind_by_a_crash_is_replaced(tmp_path: Path) -> No
         crashed.listen()
     async with running(f"unix:{path}"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
-        assert await asked_once(f"unix:{path}") == b"answer to x"
+        assert await call_once(f"unix:{path}") == b"answer to x"
 
 
 @pytest.mark.parametrize("address", ["unix:{folder}/absent/s", "unix:{folder}", "192.0.2.1:9191", "name.invalid:9191"])
-async def test_an_address_that_cannot_be_had_is_an_error_that_names_it(address: str, tmp_path: Path) -> None:
+async def test_an_address_that_cannot_be_bound_is_an_error_that_names_it(address: str, tmp_path: Path) -> None:
     with pytest.raises(StartFailed, match="cannot listen on"):
-        await server_of(address.format(folder=tmp_path)).start()
+        await new_server(address.format(folder=tmp_path)).start()
 
 
-async def test_after_it_stopped_the_address_is_free_again(tmp_path: Path) -> None:
+async def test_a_stopped_server_frees_its_address(tmp_path: Path) -> None:
     for address in (f"unix:{tmp_path / 'authz.sock'}", None):
         async with running(address or "127.0.0.1:0") as first:
             pass
@@ -195,8 +195,8 @@ async def test_after_it_stopped_the_address_is_free_again(tmp_path: Path) -> Non
             pass
 
 
-async def test_it_can_be_stopped_at_any_time_and_twice() -> None:
-    server = server_of("127.0.0.1:0")
+async def test_a_server_can_be_stopped_at_any_time_and_twice() -> None:
+    server = new_server("127.0.0.1:0")
     await server.stop(0)
     await server.start()
     await server.stop(0)
@@ -206,7 +206,7 @@ async def test_it_can_be_stopped_at_any_time_and_twice() -> None:
 # Calls.
 
 
-async def test_the_deadline_of_the_caller_is_handed_on_and_none_where_there_is_none() -> None:
+async def test_the_check_gets_the_deadline_of_the_caller_if_there_is_one() -> None:
     remaining: list[float | None] = []
 
     async def check(_data: bytes, time_remaining: float | None) -> bytes:
@@ -218,11 +218,11 @@ async def test_the_deadline_of_the_caller_is_handed_on_and_none_where_there_is_n
         await call(channel, b"")
     with_deadline, without = remaining
     assert with_deadline is not None
-    assert 0 < with_deadline < HANG_GUARD * 1.1  # grpcio rounds up what it sends
+    assert 0 < with_deadline < HANG_GUARD * 1.1  # grpcio rounds up
     assert without is None
 
 
-async def test_many_calls_at_once_are_each_given_their_own_answer() -> None:
+async def test_concurrent_calls_each_get_their_own_response() -> None:
     async def check(data: bytes, _time_remaining: float | None) -> bytes:
         await asyncio.sleep(0)
         return data
@@ -232,16 +232,16 @@ async def test_many_calls_at_once_are_each_given_their_own_answer() -> None:
         assert await asyncio.gather(*(call(channel, data) for data in sent)) == sent
 
 
-async def test_many_connections_at_once_are_each_given_their_own_answer() -> None:
+async def test_concurrent_connections_each_get_their_own_response() -> None:
     async with running() as server:
         sent = [str(number).encode() for number in range(100)]
-        answers = await asyncio.gather(*(asked_once(f"127.0.0.1:{server.port}", data) for data in sent))
-    assert answers == [b"answer to " + data for data in sent]
+        responses = await asyncio.gather(*(call_once(f"127.0.0.1:{server.port}", data) for data in sent))
+    assert responses == [b"answer to " + data for data in sent]
 
 
-async def test_a_call_that_its_caller_gave_up_is_not_decided_to_its_end() -> None:
-    """By cancelling it, and by going away."""
-    waiting = WaitingServicer()
+async def test_a_cancelled_call_is_no_longer_decided() -> None:
+    """Cancelled explicitly, or by closing the connection."""
+    waiting = BlockedServicer()
     async with running(check=waiting.servicer.check) as server:
         target = f"127.0.0.1:{server.port}"
         async with grpc.aio.insecure_channel(target) as channel:
@@ -256,8 +256,8 @@ async def test_a_call_that_its_caller_gave_up_is_not_decided_to_its_end() -> Non
             await going_away
 
 
-class WaitingServicer:
-    """A servicer whose decisions all wait for what never comes."""
+class BlockedServicer:
+    """A servicer whose decisions never complete."""
 
     def __init__(self) -> None:
         class Never(Pending):
@@ -277,7 +277,7 @@ class WaitingServicer:
 
     async def until_in_flight(self, count: int) -> None:
         async with asyncio.timeout(HANG_GUARD):
-            while self.metrics.registry.get_sample_value("authz_checks_in_flight") != count:  # noqa: ASYNC110 - nothing tells
+            while self.metrics.registry.get_sample_value("authz_checks_in_flight") != count:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.01)
 
 
@@ -291,58 +291,58 @@ def allowing_servicer() -> Servicer:
     )
 
 
-@pytest.mark.parametrize("paddings", [1, 5, 20])  # of one mebibyte each, which is the largest request
-async def test_an_oversized_request_is_an_explicit_denial_and_no_grpc_error(paddings: int) -> None:
+@pytest.mark.parametrize("paddings", [1, 5, 20])  # of 1 MiB each, which is the limit
+async def test_an_oversized_request_is_denied_without_a_grpc_error(paddings: int) -> None:
     async with running(check=allowing_servicer().check) as server:
         oversized = check_request() + padding(1 << 20) * paddings
-        answer = read(await asked_once(f"127.0.0.1:{server.port}", oversized))
-        assert (answer.http_status, answer.reason) == (400, "malformed_request")
-        assert read(await asked_once(f"127.0.0.1:{server.port}", check_request())).allowed
+        response = read(await call_once(f"127.0.0.1:{server.port}", oversized))
+        assert (response.http_status, response.reason) == (400, "malformed_request")
+        assert read(await call_once(f"127.0.0.1:{server.port}", check_request())).allowed
 
 
 @pytest.mark.parametrize("octets", [b"\xff", b"\x0a\xff", b"\xff" * 1000])
-async def test_a_malformed_request_is_an_explicit_denial_and_no_grpc_error(octets: bytes) -> None:
+async def test_a_malformed_request_is_denied_without_a_grpc_error(octets: bytes) -> None:
     async with running(check=allowing_servicer().check) as server:
-        answer = read(await asked_once(f"127.0.0.1:{server.port}", octets))
-        assert (answer.http_status, answer.reason) == (400, "malformed_request")
+        response = read(await call_once(f"127.0.0.1:{server.port}", octets))
+        assert (response.http_status, response.reason) == (400, "malformed_request")
 
 
 @pytest.mark.parametrize("octets", [9_000, 20_000, 60_000])
-async def test_metadata_of_any_size_that_a_proxy_relays_are_not_judged(octets: int) -> None:
-    """A tracing Envoy copies the client's tracestate into the call; grpcio by itself refuses more than 8 KiB."""
+async def test_metadata_of_any_size_that_a_proxy_relays_is_accepted(octets: int) -> None:
+    """A tracing Envoy copies the client's tracestate into the call; by default, grpcio refuses more than 8 KiB."""
     async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         assert await with_metadata(channel, octets) == b"answer to x"
 
 
 @pytest.mark.parametrize("octets", [100_000, 1_000_000, 8_000_000])
-async def test_more_metadata_than_are_read_are_an_explicit_denial_and_no_grpc_error(octets: int) -> None:
+async def test_oversized_metadata_is_denied_without_a_grpc_error(octets: int) -> None:
     async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        answer = read(await with_metadata(channel, octets))
-        assert (answer.http_status, answer.reason) == (400, "malformed_request")
+        response = read(await with_metadata(channel, octets))
+        assert (response.http_status, response.reason) == (400, "malformed_request")
         assert await with_metadata(channel, 0) == b"answer to x"
 
 
 async def with_metadata(channel: grpc.aio.Channel, octets: int) -> bytes:
     calling: Any = channel.unary_unary(f"/{SERVICE}/Check")
-    answer: bytes = await calling(b"x", metadata=(("tracestate", "a" * octets),), timeout=HANG_GUARD)
-    return answer
+    response: bytes = await calling(b"x", metadata=(("tracestate", "a" * octets),), timeout=HANG_GUARD)
+    return response
 
 
 @pytest.mark.parametrize("messages", [[], [b"x", b"x"]])
-async def test_a_call_that_is_not_one_message_is_an_explicit_denial_and_no_grpc_error(messages: list[bytes]) -> None:
+async def test_a_call_that_is_not_one_message_is_denied_without_a_grpc_error(messages: list[bytes]) -> None:
     async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         calling: Any = channel.stream_unary(f"/{SERVICE}/Check")
-        answer = read(await calling(iter(messages), timeout=HANG_GUARD))
-        assert (answer.http_status, answer.reason) == (400, "malformed_request")
+        response = read(await calling(iter(messages), timeout=HANG_GUARD))
+        assert (response.http_status, response.reason) == (400, "malformed_request")
 
 
-async def test_a_method_that_is_not_there_is_unimplemented_and_harms_nobody() -> None:
+async def test_an_unknown_method_is_unimplemented_and_other_calls_continue() -> None:
     async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         assert await status_of(call(channel, b"", method="Approve")) is grpc.StatusCode.UNIMPLEMENTED
         assert await call(channel, b"x") == b"answer to x"
 
 
-async def test_what_is_no_grpc_harms_nobody() -> None:
+async def test_a_peer_that_does_not_speak_grpc_harms_no_other() -> None:
     async with running() as server:
         for octets in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 99):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -351,33 +351,33 @@ async def test_what_is_no_grpc_harms_nobody() -> None:
             with contextlib.suppress(ConnectionError):
                 await asyncio.wait_for(reader.read(), HANG_GUARD)
             writer.close()
-        assert await asked_once(f"127.0.0.1:{server.port}") == b"answer to x"
+        assert await call_once(f"127.0.0.1:{server.port}") == b"answer to x"
 
 
 # Stopping.
 
 
 class Slow:
-    """A check that waits to be released."""
+    """A check that waits for an event."""
 
     def __init__(self) -> None:
-        self.begun = asyncio.Event()
+        self.started = asyncio.Event()
         self.release = asyncio.Event()
 
     async def check(self, data: bytes, _time_remaining: float | None) -> bytes:
-        self.begun.set()
+        self.started.set()
         await self.release.wait()
         return b"answer to " + data
 
 
-async def test_what_is_in_flight_is_finished_and_nothing_new_is_accepted() -> None:
+async def test_stopping_finishes_calls_in_flight_and_accepts_no_new_ones() -> None:
     slow = Slow()
     async with running(check=slow.check) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         in_flight = asyncio.create_task(call(channel, b"x"))
-        await slow.begun.wait()
+        await slow.started.wait()
         stopping = asyncio.create_task(server.stop(HANG_GUARD))
         await closed(server.port)
-        assert await status_of(asked_once(f"127.0.0.1:{server.port}")) is grpc.StatusCode.UNAVAILABLE
+        assert await status_of(call_once(f"127.0.0.1:{server.port}")) is grpc.StatusCode.UNAVAILABLE
         slow.release.set()
         assert await in_flight == b"answer to x"
         await stopping
@@ -392,11 +392,11 @@ async def closed(port: int) -> None:
             await writer.wait_closed()
 
 
-async def test_what_outlasts_the_grace_is_ended() -> None:
+async def test_calls_that_outlast_the_grace_are_ended() -> None:
     slow = Slow()
     async with running(check=slow.check) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         in_flight = asyncio.create_task(call(channel, b"x"))
-        await slow.begun.wait()
+        await slow.started.wait()
         await server.stop(0.05)
         with pytest.raises(grpc.aio.AioRpcError):
             await in_flight
@@ -405,7 +405,7 @@ async def test_what_outlasts_the_grace_is_ended() -> None:
 # Health and reflection.
 
 
-async def test_health_follows_serving_for_the_whole_server_and_the_service() -> None:
+async def test_health_follows_set_serving_for_the_server_and_the_service() -> None:
     async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         for serving, status in ((None, NOT_SERVING), (True, SERVING), (False, NOT_SERVING), (True, SERVING)):
@@ -415,15 +415,15 @@ async def test_health_follows_serving_for_the_whole_server_and_the_service() -> 
                 assert (await health.Check(health_pb2.HealthCheckRequest(service=service))).status == status
 
 
-async def test_health_of_a_service_that_is_not_here_is_not_found() -> None:
+async def test_health_of_an_unknown_service_is_not_found() -> None:
     async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
-        answering = health.Check(health_pb2.HealthCheckRequest(service="another"))
-        assert await status_of(answering) is grpc.StatusCode.NOT_FOUND
+        pending_call = health.Check(health_pb2.HealthCheckRequest(service="another"))
+        assert await status_of(pending_call) is grpc.StatusCode.NOT_FOUND
 
 
 @pytest.mark.parametrize("service", ["", SERVICE])
-async def test_whoever_watches_health_is_told_of_each_change(service: str) -> None:
+async def test_a_health_watch_receives_each_change(service: str) -> None:
     async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         watch = health.Watch(health_pb2.HealthCheckRequest(service=service))
@@ -435,37 +435,37 @@ async def test_whoever_watches_health_is_told_of_each_change(service: str) -> No
         watch.cancel()
 
 
-async def test_reflection_tells_what_can_be_called_and_with_what() -> None:
+async def test_reflection_describes_services_and_messages() -> None:
     async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
-        question: Any = reflection_pb2.ServerReflectionRequest
-        questions = [question(list_services=""), question(file_containing_symbol=SERVICE)]
-        answers = [answer async for answer in stub.ServerReflectionInfo(iter(questions))]
-        services = {service.name for service in answers[0].list_services_response.service}
+        reflection_request: Any = reflection_pb2.ServerReflectionRequest
+        requests = [reflection_request(list_services=""), reflection_request(file_containing_symbol=SERVICE)]
+        responses = [response async for response in stub.ServerReflectionInfo(iter(requests))]
+        services = {service.name for service in responses[0].list_services_response.service}
         assert services == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
         files = [
-            FileDescriptorProto.FromString(file) for file in answers[1].file_descriptor_response.file_descriptor_proto
+            FileDescriptorProto.FromString(file) for file in responses[1].file_descriptor_response.file_descriptor_proto
         ]
         assert "authz_service/_pb/external_auth.proto" in [file.name for file in files]
 
 
-async def test_a_fault_in_one_call_is_not_that_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_exception_in_one_call_does_not_affect_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reflection.ReflectionServicer, "ServerReflectionInfo", lambda *_: 1 / 0)
     monkeypatch.setattr(aio_reflection.ReflectionServicer, "ServerReflectionInfo", lambda *_: 1 / 0)
     slow = Slow()
     async with running(check=slow.check) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         in_flight = asyncio.create_task(call(channel, b"x"))
-        await slow.begun.wait()
+        await slow.started.wait()
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
-        question: Any = reflection_pb2.ServerReflectionRequest
+        reflection_request: Any = reflection_pb2.ServerReflectionRequest
         with pytest.raises(grpc.aio.AioRpcError):
-            _ = [answer async for answer in stub.ServerReflectionInfo(iter([question(list_services="")]))]
+            _ = [response async for response in stub.ServerReflectionInfo(iter([reflection_request(list_services="")]))]
         slow.release.set()
         assert await in_flight == b"answer to x"
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_a_check_that_fails_is_an_explicit_denial_and_nobody_elses(at_once: bool) -> None:  # noqa: FBT001 - two ways to fail
+async def test_a_check_that_raises_is_an_explicit_denial_of_that_call_only(at_once: bool) -> None:  # noqa: FBT001 - two ways to fail
     async def check(data: bytes, time_remaining: float | None) -> bytes:
         if data == b"good":
             return await echo(data, time_remaining)
@@ -473,8 +473,8 @@ async def test_a_check_that_fails_is_an_explicit_denial_and_nobody_elses(at_once
         raise RuntimeError
 
     async with running(check=check) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        answer = read(await call(channel, b"bad", timeout=HANG_GUARD))
-        assert (answer.http_status, answer.reason) == (500, "internal_error")
+        response = read(await call(channel, b"bad", timeout=HANG_GUARD))
+        assert (response.http_status, response.reason) == (500, "internal_error")
         assert await call(channel, b"good") == b"answer to good"
 
 
@@ -491,16 +491,16 @@ def certificate(authority: trustme.CA) -> trustme.LeafCert:
     return authority.issue_cert("localhost", "127.0.0.1")
 
 
-def trusting(authority: trustme.CA, shown: trustme.LeafCert | None = None) -> grpc.ChannelCredentials:
-    """A client that trusts the authority, and shows a certificate if it has one."""
-    if shown is None:
+def trusting(authority: trustme.CA, client_certificate: trustme.LeafCert | None = None) -> grpc.ChannelCredentials:
+    """A client that trusts the authority, with a client certificate if there is one."""
+    if client_certificate is None:
         return grpc.ssl_channel_credentials(authority.cert_pem.bytes())
-    chain = b"".join(blob.bytes() for blob in shown.cert_chain_pems)
-    return grpc.ssl_channel_credentials(authority.cert_pem.bytes(), shown.private_key_pem.bytes(), chain)
+    chain = b"".join(blob.bytes() for blob in client_certificate.cert_chain_pems)
+    return grpc.ssl_channel_credentials(authority.cert_pem.bytes(), client_certificate.private_key_pem.bytes(), chain)
 
 
 async def served_serial(port: int) -> int:
-    """Which certificate a new connection is shown."""
+    """The serial number of the certificate that a new connection gets."""
     pem = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port), timeout=HANG_GUARD)
     return x509.load_pem_x509_certificate(pem.encode()).serial_number
 
@@ -509,14 +509,14 @@ def serial_of(certificate: trustme.LeafCert) -> int:
     return x509.load_pem_x509_certificate(certificate.cert_chain_pems[0].bytes()).serial_number
 
 
-async def test_tls_serves_those_who_trust_its_authority(
+async def test_tls_serves_clients_that_trust_its_authority(
     authority: trustme.CA, certificate: trustme.LeafCert, tmp_path: Path
 ) -> None:
     async with running(tls=TlsFiles(tmp_path, certificate).settings) as server:
-        assert await asked_once(f"127.0.0.1:{server.port}", credentials=trusting(authority)) == b"answer to x"
-        for others in (None, trusting(trustme.CA())):
-            asking = asked_once(f"127.0.0.1:{server.port}", credentials=others)
-            assert await status_of(asking) is grpc.StatusCode.UNAVAILABLE
+        assert await call_once(f"127.0.0.1:{server.port}", credentials=trusting(authority)) == b"answer to x"
+        for credentials in (None, trusting(trustme.CA())):
+            pending_call = call_once(f"127.0.0.1:{server.port}", credentials=credentials)
+            assert await status_of(pending_call) is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_tls_is_served_over_a_unix_socket_too(
@@ -524,24 +524,28 @@ async def test_tls_is_served_over_a_unix_socket_too(
 ) -> None:
     address = f"unix:{tmp_path / 's'}"
     async with running(address, TlsFiles(tmp_path, certificate).settings):
-        assert await asked_once(address, credentials=trusting(authority)) == b"answer to x"
-        assert await status_of(asked_once(address)) is grpc.StatusCode.UNAVAILABLE
+        assert await call_once(address, credentials=trusting(authority)) == b"answer to x"
+        assert await status_of(call_once(address)) is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_mutual_tls_serves_only_those_who_show_a_certificate_of_the_client_authority(
+async def test_mutual_tls_serves_only_clients_with_a_certificate_of_the_client_authority(
     authority: trustme.CA, certificate: trustme.LeafCert, tmp_path: Path
 ) -> None:
     client_authority = trustme.CA()
     async with running(tls=TlsFiles(tmp_path, certificate, client_authority).settings) as server:
         target = f"127.0.0.1:{server.port}"
         good = trusting(authority, client_authority.issue_cert("envoy.example"))
-        assert await asked_once(target, credentials=good) == b"answer to x"
-        for shown in (None, authority.issue_cert("envoy.example"), trustme.CA().issue_cert("envoy.example")):
-            asking = asked_once(target, credentials=trusting(authority, shown))
-            assert await status_of(asking) is grpc.StatusCode.UNAVAILABLE
+        assert await call_once(target, credentials=good) == b"answer to x"
+        for client_certificate in (
+            None,
+            authority.issue_cert("envoy.example"),
+            trustme.CA().issue_cert("envoy.example"),
+        ):
+            pending_call = call_once(target, credentials=trusting(authority, client_certificate))
+            assert await status_of(pending_call) is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_new_certificates_are_served_to_new_connections_and_old_connections_live_on(
+async def test_new_certificates_are_served_to_new_connections_and_old_connections_stay_open(
     authority: trustme.CA, certificate: trustme.LeafCert, tmp_path: Path
 ) -> None:
     files = TlsFiles(tmp_path, certificate)
@@ -554,7 +558,7 @@ async def test_new_certificates_are_served_to_new_connections_and_old_connection
                 renewed = authority.issue_cert("localhost", "127.0.0.1")
                 files.write(renewed)
                 assert await served_serial(server.port) == serial_of(renewed)
-                assert await asked_once(target, credentials=trusting(authority)) == b"answer to x"
+                assert await call_once(target, credentials=trusting(authority)) == b"answer to x"
             assert await call(old_connection, b"y") == b"answer to y"
 
 
@@ -581,17 +585,17 @@ async def test_a_new_client_authority_takes_effect_on_new_connections(
     old_client, new_client = (trusting(authority, each.issue_cert("envoy.example")) for each in (old, new))
     async with running(tls=files.settings) as server:
         target = f"127.0.0.1:{server.port}"
-        assert await asked_once(target, credentials=old_client) == b"answer to x"
+        assert await call_once(target, credentials=old_client) == b"answer to x"
         new.cert_pem.write_to_path(files.client_ca)
-        assert await asked_once(target, credentials=new_client) == b"answer to x"
-        assert await status_of(asked_once(target, credentials=old_client)) is grpc.StatusCode.UNAVAILABLE
+        assert await call_once(target, credentials=new_client) == b"answer to x"
+        assert await status_of(call_once(target, credentials=old_client)) is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_session_that_an_old_client_authority_vouched_for_is_not_resumed(
+async def test_a_tls_session_of_a_replaced_client_authority_is_not_resumed(
     authority: trustme.CA, certificate: trustme.LeafCert, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
-    """A proxy keeps its session; resuming it would spare it to be verified again."""
+    """A proxy caches its session, and resuming it would skip the verification of its certificate."""
     old, new = trustme.CA(), trustme.CA()
     files = TlsFiles(tmp_path, certificate, old)
     context = ssl.create_default_context()
@@ -600,15 +604,17 @@ async def test_a_session_that_an_old_client_authority_vouched_for_is_not_resumed
     authority.configure_trust(context)
     old.issue_cert("envoy.example").configure_cert(context)
     async with running(tls=files.settings) as server:
-        session = await asyncio.to_thread(first_words, server.port, context)
+        session = await asyncio.to_thread(tls_session_after_request, server.port, context)
         assert session is not None
         new.cert_pem.write_to_path(files.client_ca)
-        with pytest.raises((ssl.SSLError, ConnectionError)):  # whether told so or just cut off
-            await asyncio.to_thread(first_words, server.port, context, session)
+        with pytest.raises((ssl.SSLError, ConnectionError)):  # with or without an alert
+            await asyncio.to_thread(tls_session_after_request, server.port, context, session)
 
 
-def first_words(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> ssl.SSLSession | None:
-    """The session that the server gives together with its first words to who shows this one."""
+def tls_session_after_request(
+    port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> ssl.SSLSession | None:
+    """Connect with this session, and return the one that the server issues."""
     with (
         socket.create_connection(("127.0.0.1", port), timeout=HANG_GUARD) as plain,
         context.wrap_socket(plain, server_hostname="localhost", session=session) as encrypted,
@@ -635,7 +641,7 @@ async def test_old_versions_of_tls_are_refused_and_http2_is_chosen(
 
 def chosen_protocol(port: int, authority: trustme.CA, version: ssl.TLSVersion) -> str | None:
     context = ssl.create_default_context()
-    context.set_ciphers("ALL:@SECLEVEL=0")  # or it would not even ask for an old version
+    context.set_ciphers("ALL:@SECLEVEL=0")  # else it would not offer an old version
     context.minimum_version = context.maximum_version = version
     context.set_alpn_protocols(["http/1.1", "h2"])
     authority.configure_trust(context)
@@ -646,20 +652,20 @@ def chosen_protocol(port: int, authority: trustme.CA, version: ssl.TLSVersion) -
         return encrypted.selected_alpn_protocol()
 
 
-async def test_words_between_the_certificates_of_an_authority_may_be_in_any_language(
+async def test_comments_between_the_certificates_of_an_authority_may_be_any_text(
     authority: trustme.CA, certificate: trustme.LeafCert, tmp_path: Path
 ) -> None:
     files = TlsFiles(tmp_path, certificate, authority)
     files.client_ca.write_bytes("# Behörde für Prüfungen\n".encode() + files.client_ca.read_bytes())
     async with running(tls=files.settings) as server:
-        shown = trusting(authority, authority.issue_cert("envoy.example"))
-        assert await asked_once(f"127.0.0.1:{server.port}", credentials=shown) == b"answer to x"
+        client_certificate = trusting(authority, authority.issue_cert("envoy.example"))
+        assert await call_once(f"127.0.0.1:{server.port}", credentials=client_certificate) == b"answer to x"
 
 
-def test_certificates_that_cannot_be_used_are_an_error_before_anything_listens(
+def test_unusable_certificates_are_an_error_before_the_server_listens(
     certificate: trustme.LeafCert, tmp_path: Path
 ) -> None:
     files = TlsFiles(tmp_path, certificate)
     files.key.write_bytes(b"")
     with pytest.raises(StartFailed, match="key_file"):
-        server_of("127.0.0.1:0", files.settings)
+        new_server("127.0.0.1:0", files.settings)
