@@ -22,10 +22,10 @@ from authz_service.runtime.background_tasks import BackgroundTasks
 from authz_service.runtime.issuer_pool import IssuerPool
 from authz_service.runtime.reload import Reloader
 from authz_service.telemetry import logs
+from authz_service.telemetry.background_log_stream import BackgroundLogStream
+from authz_service.telemetry.event_loop_delay import observe_delay
 from authz_service.telemetry.logs import fields
-from authz_service.telemetry.loop_delay import watch_delay
 from authz_service.telemetry.metrics import Metrics
-from authz_service.telemetry.stream import BackgroundStream
 from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.ext_authz.servicer import Servicer
 from authz_service.transport.grpcio_server import GrpcioServer
@@ -130,7 +130,7 @@ class App:
         self.metrics.record_active_config(time.time())
         if self._worker is None:
             log_listening(self._listening, self.server.port, self.admin.port)
-        self._background.start(watch_delay(self.metrics.observe_loop_delay, time.perf_counter), "event loop delay")
+        self._background.start(observe_delay(self.metrics.observe_loop_delay, time.perf_counter), "event loop delay")
 
     def _await_readiness(self) -> None:
         if self._readiness is not None:  # it may wait for an issuer that is not configured anymore
@@ -224,7 +224,7 @@ def run(file: Path, loaded: Loaded, worker: Worker | None = None) -> None:
         StartFailed: when it cannot listen.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    with BackgroundStream(sys.stderr) as stream, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with BackgroundLogStream(sys.stderr) as stream, asyncio.Runner(loop_factory=_loop_factory()) as runner:
 
         def configure_logs(settings: Logging) -> None:
             logs.configure(settings.level, settings.format, stream, worker.number if worker else None)

@@ -24,10 +24,10 @@ from authz_service.runtime import application, preflight, reload
 from authz_service.runtime.background_tasks import cancelled
 from authz_service.runtime.worker_channel import Worker, start_worker
 from authz_service.telemetry import logs
+from authz_service.telemetry.background_log_stream import BackgroundLogStream
 from authz_service.telemetry.logs import fields
-from authz_service.telemetry.merging import MergedMetrics
+from authz_service.telemetry.merged_metrics import MergedMetrics
 from authz_service.telemetry.metrics import SupervisorMetrics
-from authz_service.telemetry.stream import BackgroundStream
 from authz_service.transport.addresses import ReservedAddress
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(file: Path, worker: str | None = None) -> None:
         application.run(file, loaded)
     else:
         settings = loaded.settings.logging
-        with BackgroundStream(sys.stderr) as stream, asyncio.Runner() as runner:
+        with BackgroundLogStream(sys.stderr) as stream, asyncio.Runner() as runner:
             logs.configure(settings.level, settings.format, stream)
             reload.log_warnings(loaded.warnings)
             runner.run(Supervisor(file, loaded.settings).run())

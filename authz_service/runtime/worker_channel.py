@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authz_service.config.model import Server
 from authz_service.runtime.preflight import RESTART_ONLY
-from authz_service.telemetry import merging
+from authz_service.telemetry import merged_metrics
 from authz_service.transport.addresses import SharedAddress
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ async def serve_requests(
 
 async def _encoded_metrics(metrics: Metrics) -> str:
     try:
-        return await asyncio.to_thread(merging.encode, metrics.registry)
+        return await asyncio.to_thread(merged_metrics.encode, metrics.registry)
     except Exception:
         # Unreadable metrics are no reason to stop deciding; the supervisor keeps the previous ones.
         _logger.exception("metrics could not be collected; the supervisor keeps the previous ones")
@@ -172,7 +172,7 @@ class WorkerProcess:
         if (missing := reply.get("missing")) is not None:
             self.missing = missing
         if (metrics := reply.get("metrics")) is not None:
-            self.metrics = merging.decode(metrics)
+            self.metrics = merged_metrics.decode(metrics)
         for request in reply:
             self._pending.pop(request).set_result(None)
 

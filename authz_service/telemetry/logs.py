@@ -1,8 +1,11 @@
-"""The log: one line a record, whatever the record holds.
+"""The log: one line per record, whatever the record contains.
 
-Law: no token and no query string enters a line, and no exception's text, since that may hold either: an exception is
-told by its type and place. Every text that enters a line is shortened, redacted and escaped here, in ``_text``: what a
-client or a provider sent makes no line long. Writing never raises: a closed stream costs the line, not the request.
+Invariants:
+
+* No token and no query string is logged, and no exception's message, which may contain either: an exception is logged
+  with its type and place.
+* Every string is truncated, redacted and escaped here, in ``_clean``. No client and no provider can make a line long.
+* Logging never raises: with a closed stream the line is lost, not the request.
 """
 
 from __future__ import annotations
@@ -26,126 +29,129 @@ if TYPE_CHECKING:
     from authz_service.core.attributes import Attributes
     from authz_service.core.decision import Decision
 
-_OWN = "authz"  # the logger above all of ours
-_MAX_SENT = 256  # characters of a text that a client sent: enough to recognise it, too short to fill a disk with
-_MAX_TEXT = 1024  # characters of any text: a cause, or a problem of the configuration, is shorter
+_OWN = "authz"  # the parent of all our loggers
+_MAX_CLIENT_STRING = 256  # characters of a string from a client: enough to recognize it, too few to fill a disk
+_MAX_STRING = 1024  # characters of any string: longer than any cause or configuration problem
 _MAX_ITEMS = 100  # of a list
-_MAX_PLACE = 4096  # characters of an exception's frames, which are all ours
+_MAX_FRAMES_STRING = 4096  # characters of an exception's frames, which no client can influence
 _MAX_CHAIN = 5  # exceptions of one chain
 _MAX_FRAMES = 20  # innermost frames of one exception: a recursion has a thousand
 
-# A JWT, whole or cut off: base64url of {" begins so. Or whatever follows the scheme's name and a space, which may be
-# spelled as in a URL or in a Python literal.
+# A JWT, complete or truncated: base64url of {" starts with eyJ. Or whatever follows the scheme and a space, which may
+# be escaped as in a URL or in a Python literal.
 _SECRET = re.compile(r"eyJ[\w.%~+=-]*|(?i:bearer)(?:\s|\+|%20|\\[a-z])+\S+")
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII without space, quote, = and backslash
-# Where the text of an exception may begin in a foreign message that tells of one.
+# Where a library's message may begin to quote an exception's message.
 _QUOTATION = re.compile(r"[:(<\n]")
 
 
 class Writable(Protocol):
-    """What lines are written to."""
+    """The part of a text stream that logging needs."""
 
     def write(self, text: str, /) -> object:
-        """Take a text."""
+        """Write a string."""
 
     def flush(self) -> object:
-        """Let go of what was taken."""
+        """Write buffered strings."""
 
 
 def fields(**members: object) -> dict[str, object]:
-    """What to tell beside the event: ``logger.info("new keys", extra=fields(issuer="main", keys=3))``."""
+    """The fields of a record: ``logger.info("new keys", extra=fields(issuer="main", keys=3))``."""
     return {"fields": members}
 
 
 def configure(level: str, format_: str, stream: Writable, worker: int | None = None) -> None:
-    """Write our records from ``level`` on, and those of the libraries from warning on, to ``stream``.
+    """Write our records of this level and above, and the libraries' warnings and errors, to ``stream``.
 
-    ``format_`` is ``json`` or ``text``. Each line tells which ``worker`` wrote it, where there are several. Called
-    again, it replaces what it did before.
+    ``format_`` is ``json`` or ``text``. If ``worker`` is given, each line has that number. Another call replaces the
+    effect of the previous one.
     """
     handler = _Handler(stream)
-    handler.setFormatter(_Lines(_FORMATS[format_], {} if worker is None else {"worker": worker}))
-    for name, least in ((_OWN, level.upper()), (None, logging.WARNING)):  # None is the root of all
+    handler.setFormatter(_LineFormatter(_FORMATS[format_], {} if worker is None else {"worker": worker}))
+    for name, min_level in ((_OWN, level.upper()), (None, logging.WARNING)):  # None is the root logger
         logger = logging.getLogger(name)
-        for replaced in [other for other in logger.handlers if isinstance(other, _Handler)]:
-            logger.removeHandler(replaced)
+        for previous in [other for other in logger.handlers if isinstance(other, _Handler)]:
+            logger.removeHandler(previous)
         logger.addHandler(handler)
-        logger.setLevel(least)
+        logger.setLevel(min_level)
     logging.getLogger(_OWN).propagate = False
 
 
-class SparseLog:
-    """Warnings that others can provoke: one of each kind in a while, which says how many were left out before it."""
+class RateLimitedLog:
+    """Warnings that clients can cause: at most one of each kind per interval, with the number of suppressed ones."""
 
-    def __init__(self, logger: logging.Logger, clock: Callable[[], float], interval: float) -> None:
-        """``clock`` gives seconds of a clock that is never set, and ``interval`` is in seconds."""
+    def __init__(self, logger: logging.Logger, timer: Callable[[], float], interval: float) -> None:
+        """``timer`` gives seconds of a monotonic clock, and ``interval`` is in seconds."""
         self._logger = logger
-        self._clock = clock
+        self._timer = timer
         self._interval = interval
-        self._kinds: dict[str, tuple[float, int]] = {}  # when one was written, and how many were not since
+        self._kinds: dict[str, tuple[float, int]] = {}  # when the last one was logged, and how many were not since
 
     def warning(self, kind: str, event: str, /, **members: object) -> None:
-        """Write it, if it is time. ``kind`` is of a closed list."""
-        now = self._clock()
-        last, left_out = self._kinds.get(kind, (-math.inf, 0))
-        if now - last < self._interval:
-            self._kinds[kind] = last, left_out + 1
+        """Log the warning unless another one of its kind was logged recently. ``kind`` is from a closed list."""
+        now = self._timer()
+        logged_at, suppressed = self._kinds.get(kind, (-math.inf, 0))
+        if now - logged_at < self._interval:
+            self._kinds[kind] = logged_at, suppressed + 1
             return
         self._kinds[kind] = now, 0
-        more = {"left_out": left_out} if left_out else {}
+        more = {"suppressed": suppressed} if suppressed else {}
         self._logger.warning(event, extra=fields(**members, **more))
 
 
 class DecisionLog:
-    """One line a decision."""
+    """One line per decision."""
 
-    _WRITTEN: Mapping[str, tuple[str, ...]] = {"none": (), "denied": ("deny",), "all": ("allow", "deny")}
+    _LABELS: Mapping[str, tuple[str, ...]] = {"none": (), "denied": ("deny",), "all": ("allow", "deny")}
 
     def __init__(self, which: Literal["none", "denied", "all"]) -> None:
-        self._written = self._WRITTEN[which]
+        self._labels = self._LABELS[which]
         self._logger = logging.getLogger(f"{_OWN}.decision")
 
     def write(self, attributes: Attributes, decision: Decision, decision_id: str, seconds: float) -> None:
-        """Write the line for a decision that took so long, if it is one of those to write."""
-        if decision_label(decision) in self._written and self._logger.isEnabledFor(logging.INFO):
-            told = _told(attributes, decision) | {"duration_us": round(seconds * 1e6)}
-            self._logger.info("decision", extra=fields(decision_id=decision_id, **told))
+        """Log a decision and its duration, if decisions of its kind are to be logged."""
+        if decision_label(decision) in self._labels and self._logger.isEnabledFor(logging.INFO):
+            members = _decision_fields(attributes, decision)
+            self._logger.info(
+                "decision", extra=fields(decision_id=decision_id, **members, duration_us=round(seconds * 1e6))
+            )
 
 
-def _told(attributes: Attributes, decision: Decision) -> dict[str, object]:
-    told: dict[str, object] = {
-        "decision": decision_label(decision),
+def _decision_fields(attributes: Attributes, decision: Decision) -> dict[str, object]:
+    label = decision_label(decision)
+    members: dict[str, object] = {
+        "decision": label,
         "reason": decision.reason,
         "rule": decision.rule,
         "mode": decision.mode,
     }
-    if told["decision"] == "deny":
-        told |= {"status": int(DENIALS[decision.reason].status), "cause": decision.cause}
-    sent = {
+    if label == "deny":
+        members |= {"status": int(DENIALS[decision.reason].status), "cause": decision.cause}
+    from_client = {
         "method": attributes.method,
         "host": without_userinfo(attributes.host),
         "path": without_secrets(attributes.path),
     }
     if (request_id := attributes.headers.get("x-request-id")) is not None:
-        sent["request_id"] = request_id
+        from_client["request_id"] = request_id
     if (claims := decision.claims) is not None:
-        sent |= {"issuer": claims.issuer, "subject": claims.subject, "client_id": claims.client_id}
-    return told | {name: _shortened(text, _MAX_SENT) for name, text in sent.items()}
+        from_client |= {"issuer": claims.issuer, "subject": claims.subject, "client_id": claims.client_id}
+    return members | {name: _truncated(string, _MAX_CLIENT_STRING) for name, string in from_client.items()}
 
 
-def _shortened(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[:longest] + "..."
+def _truncated(string: str, max_length: int) -> str:
+    return string if len(string) <= max_length else string[:max_length] + "..."
 
 
 class _Handler(logging.StreamHandler["Writable"]):
-    """Writes to a stream for as long as that is possible."""
+    """Writes to a stream while that is possible."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that logging calls
-        """Lose the line: the log was the place to complain at."""
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Lose the line: there is no other place to report it."""
 
 
-class _Lines(logging.Formatter):
-    """One record, one line of ASCII."""
+class _LineFormatter(logging.Formatter):
+    """Formats a record as one line of ASCII."""
 
     def __init__(self, render: Callable[[Mapping[str, object]], str], always: Mapping[str, object]) -> None:
         super().__init__()
@@ -160,9 +166,9 @@ class _Lines(logging.Formatter):
             "event": _event(record),
             **self._always,
         }
-        # Ours come first, and no field of the same name displaces them.
+        # Twice: they come first, and no field of the same name replaces them.
         members = ours | getattr(record, "fields", {}) | ours
-        values = {_text(name): _value(member) for name, member in members.items()}
+        values = {_clean(name): _value(member) for name, member in members.items()}
         return self._render(values | _exception(record))
 
 
@@ -180,12 +186,12 @@ _FORMATS: dict[str, Callable[[Mapping[str, object]], str]] = {"json": _json, "te
 def _word(member: object) -> str:
     match member:
         case str():
-            text = member
+            string = member
         case list():
-            text = ", ".join(map(str, member))
+            string = ", ".join(map(str, member))
         case _:
-            text = json.dumps(member)
-    return text if _BARE.fullmatch(text) else json.dumps(text)
+            string = json.dumps(member)
+    return string if _BARE.fullmatch(string) else json.dumps(string)
 
 
 def _value(member: object) -> object:
@@ -199,27 +205,27 @@ def _scalar(member: object) -> object:
     match member:
         case None | bool() | int():
             return member
-        case float() if math.isfinite(member):  # JSON knows no other
+        case float() if math.isfinite(member):  # JSON has no other numbers
             return member
         case BaseException():
-            return _text(_name(member))
+            return _clean(_name(member))
         case _:
-            return _text(str(member))
+            return _clean(str(member))
 
 
-def _text(text: str, longest: int = _MAX_TEXT) -> str:
-    """Shortened, without what looks like a token, and without lone surrogates, at which many a JSON parser gives up.
+def _clean(string: str, max_length: int = _MAX_STRING) -> str:
+    """The string truncated, without anything that looks like a token, and without lone surrogates.
 
-    Each text is redacted before it is escaped: in the finished line a token's first letter could be the end of an
-    escape sequence, and the line no JSON once it was cut there.
+    Many JSON parsers reject lone surrogates. Redaction comes before escaping: in the finished line the first letter of
+    a token could belong to an escape sequence, and redacting it would leave invalid JSON.
     """
-    return _SECRET.sub("[redacted]", _shortened(text, longest)).encode("utf-8", "backslashreplace").decode()
+    return _SECRET.sub("[redacted]", _truncated(string, max_length)).encode("utf-8", "backslashreplace").decode()
 
 
 def _event(record: logging.LogRecord) -> str:
     try:
         event = record.getMessage()
-    except Exception:  # noqa: BLE001 - a message that does not fit its arguments, told without them
+    except Exception:  # noqa: BLE001 - the arguments do not fit the message
         return str(record.msg)
     ours = record.name.partition(".")[0] == _OWN
     return event if ours or not record.exc_info else _QUOTATION.split(event, maxsplit=1)[0]
@@ -227,13 +233,13 @@ def _event(record: logging.LogRecord) -> str:
 
 def _exception(record: logging.LogRecord) -> dict[str, object]:
     error = record.exc_info[1] if record.exc_info else None
-    return (
-        {"exception": [_text(_place(link), _MAX_PLACE) for link in islice(_chain(error), _MAX_CHAIN)]} if error else {}
-    )
+    if error is None:
+        return {}
+    return {"exception": [_clean(_place(link), _MAX_FRAMES_STRING) for link in islice(_chain(error), _MAX_CHAIN)]}
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, then what it came from; the first of a group stands for all of it."""
+    """An exception and its causes; a group is represented by its first exception."""
     while error is not None:
         yield error
         if isinstance(error, BaseExceptionGroup):
@@ -247,7 +253,7 @@ def _place(error: BaseException) -> str:
         f"{frame.f_globals.get('__name__')}:{line} in {frame.f_code.co_qualname}"
         for frame, line in traceback.walk_tb(error.__traceback__)
     ]
-    return f"{_name(error)} at {', '.join(frames[-_MAX_FRAMES:]) or 'no place'}"
+    return f"{_name(error)} at {', '.join(frames[-_MAX_FRAMES:]) or 'no frame'}"
 
 
 def _name(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from authz_service.telemetry.logs import SparseLog, fields
+from authz_service.telemetry.logs import RateLimitedLog, fields
 from authz_service.transport.http2.connection import CloseReason, Http2Connection
 from authz_service.transport.http2.memory import Share
 
@@ -30,7 +30,7 @@ class CloseLog:
 
     def __init__(self) -> None:
         self._logger = logging.getLogger("authz.transport")
-        self._warnings = SparseLog(self._logger, time.monotonic, _LOG_INTERVAL)
+        self._warnings = RateLimitedLog(self._logger, time.monotonic, _LOG_INTERVAL)
 
     def closed(self, reason: CloseReason, cause: str, peer: str) -> None:
         """We closed a connection."""

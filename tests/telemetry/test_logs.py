@@ -1,4 +1,4 @@
-"""The log keeps one line a record, in good JSON, without tokens, whatever it is given."""
+"""The log has one line per record, valid JSON without tokens, whatever a record contains."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from authz_service.core.attributes import Attributes
 from authz_service.core.claims import Claims
 from authz_service.core.decision import Allow, Decision, Deny
 from authz_service.core.reasons import DENIALS, Reason
-from authz_service.telemetry.logs import DecisionLog, SparseLog, configure, fields
+from authz_service.telemetry.logs import DecisionLog, RateLimitedLog, configure, fields
 
 HEADER, CLAIMS, SIGNATURE = "eyJhbGciOiJSUzI1NiJ9", "eyJzdWIiOiJ1MSJ9", "c2lnbmF0dXJl-bm9ib2R5"
 TOKEN = f"{HEADER}.{CLAIMS}.{SIGNATURE}"
 OPAQUE = "2YotnFZFEjr1zCsicMWpAA"
 
-ANY_TEXT = st.text(st.characters(exclude_categories=()))  # controls, line separators and lone surrogates as well
+ANY_TEXT = st.text(st.characters(exclude_categories=()))  # including controls, line separators and lone surrogates
 
 logger = logging.getLogger("authz.test")
 
@@ -76,7 +76,7 @@ def test_the_time_is_rfc_3339_in_utc_with_milliseconds() -> None:
     assert lines(stream)[0]["time"] == "2023-11-14T22:13:20.007Z"
 
 
-def test_the_text_format_tells_the_same_as_words() -> None:
+def test_the_text_format_has_the_same_members_as_key_value_pairs() -> None:
     stream = written("text")
     logger.warning("new keys", extra=fields(issuer="main", kids=["a", None], usable=True, note='a="b"', empty=""))
     time, _, rest = stream.getvalue().partition(" ")
@@ -87,7 +87,7 @@ def test_the_text_format_tells_the_same_as_words() -> None:
     )
 
 
-def test_no_field_displaces_what_each_line_has() -> None:
+def test_no_field_replaces_the_members_of_every_line() -> None:
     stream = written()
     logger.info("event", extra=fields(event="other", level="other", logger="other", time="other"))
     [line] = lines(stream)
@@ -95,7 +95,7 @@ def test_no_field_displaces_what_each_line_has() -> None:
     assert list(line) == ["time", "level", "logger", "event"]
 
 
-def test_values_that_json_does_not_know_are_written_as_text() -> None:
+def test_values_that_json_lacks_are_written_as_strings() -> None:
     stream = written()
     logger.info(
         "event", extra=fields(a=float("nan"), b=float("-inf"), c={"k": 1}, d=b"x", e=Reason.OK, f=KeyError(TOKEN))
@@ -108,7 +108,7 @@ def test_values_that_json_does_not_know_are_written_as_text() -> None:
 @given(texts=st.lists(ANY_TEXT, min_size=1), name=ANY_TEXT)
 @example(texts=["\u2028\u2029\x85\x0b\x0c\x1c\r\n\x00\x7f\ud800\udfff\U0001f600"], name="\n")
 @example(texts=["\u00eeyJabc", "\u00eeeyJabc", "\x08earer abc", "\\bearer abc", '"eyJ"', "eyJ\\"], name="")
-def test_any_text_anywhere_gives_exactly_one_line(format_: str, texts: list[str], name: str) -> None:
+def test_any_string_anywhere_gives_exactly_one_line(format_: str, texts: list[str], name: str) -> None:
     stream = written(format_)
     logger.info(texts[0], extra=fields(texts=texts, **{name: texts[-1]}))
     logger.info("%s", texts[0], extra=fields(**{name: texts}))
@@ -120,7 +120,7 @@ def test_any_text_anywhere_gives_exactly_one_line(format_: str, texts: list[str]
 
 
 @given(text=st.text(st.characters(codec="utf-8", exclude_characters="Jr")))
-def test_what_is_no_token_reads_back_as_it_was(text: str) -> None:
+def test_a_string_without_a_token_is_written_unchanged(text: str) -> None:
     stream = written()
     logger.info("event", extra=fields(text=text))
     assert lines(stream)[0]["text"] == text
@@ -167,7 +167,7 @@ def secrets_in(stream: io.StringIO) -> list[str]:
         f"\\{TOKEN}",
     ],
 )
-def test_what_looks_like_a_token_is_redacted_wherever_it_stands(format_: str, text: str) -> None:
+def test_whatever_looks_like_a_token_is_redacted_anywhere(format_: str, text: str) -> None:
     stream = written(format_)
     logger.info(text)
     logger.info("%s", text)
@@ -178,7 +178,7 @@ def test_what_looks_like_a_token_is_redacted_wherever_it_stands(format_: str, te
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(before=ANY_TEXT, after=ANY_TEXT)
-def test_no_surroundings_hide_a_token(before: str, after: str) -> None:
+def test_a_token_is_redacted_in_any_context(before: str, after: str) -> None:
     text = f"{before}{TOKEN}{after}"
     stream = written()
     logger.info("event", extra=fields(text=text))
@@ -205,7 +205,7 @@ def _fail_in_two_steps(text: str) -> None:
 
 @pytest.mark.parametrize("format_", ["json", "text"])
 @pytest.mark.parametrize("text", [TOKEN, OPAQUE])
-def test_an_exception_is_never_told_by_its_text(format_: str, text: str) -> None:
+def test_the_message_of_an_exception_is_never_logged(format_: str, text: str) -> None:
     stream = written(format_)
     try:
         _fail_in_two_steps(text)
@@ -215,7 +215,7 @@ def test_an_exception_is_never_told_by_its_text(format_: str, text: str) -> None
     assert len(stream.getvalue().splitlines()) == 1
 
 
-def test_an_exception_is_told_by_type_and_place_with_what_caused_it() -> None:
+def test_an_exception_is_logged_with_type_and_place_and_its_cause() -> None:
     stream = written()
     try:
         _fail_in_two_steps("text")
@@ -228,7 +228,7 @@ def test_an_exception_is_told_by_type_and_place_with_what_caused_it() -> None:
     assert inner.endswith(" in _fail")
 
 
-def test_an_exception_of_a_library_is_told_with_its_module() -> None:
+def test_an_exception_of_a_library_is_logged_with_its_module() -> None:
     stream = written()
     try:
         json.loads("{")
@@ -238,13 +238,13 @@ def test_an_exception_of_a_library_is_told_with_its_module() -> None:
     assert lines(stream)[0]["exception"][0].startswith(f"{library}.{name} at ")
 
 
-def test_the_first_of_a_group_stands_for_the_group() -> None:
+def test_an_exception_group_is_represented_by_its_first_exception() -> None:
     stream = written()
     logger.error("it failed", exc_info=ExceptionGroup("group", [KeyError("a"), ValueError("b")]))
     assert [link.split(" at ")[0] for link in lines(stream)[0]["exception"]] == ["ExceptionGroup", "KeyError"]
 
 
-def test_a_deep_recursion_fills_no_log() -> None:
+def test_a_deep_recursion_is_logged_with_a_limited_number_of_frames() -> None:
     def recurse() -> None:
         recurse()
 
@@ -256,23 +256,23 @@ def test_a_deep_recursion_fills_no_log() -> None:
     assert lines(stream)[0]["exception"][0].count("recurse") == 20
 
 
-def test_outside_of_an_exception_there_is_none_to_tell() -> None:
+def test_without_a_current_exception_none_is_logged() -> None:
     stream = written()
     logger.error("it failed", exc_info=True)  # noqa: LOG014 - what is tested
     assert "exception" not in lines(stream)[0]
 
 
-# Where records come from and go to.
+# Sources and destinations of records.
 
 
-def test_less_than_the_level_is_not_written() -> None:
+def test_records_below_the_level_are_not_written() -> None:
     stream = written(level="warning")
     logger.info("event")
     assert stream.getvalue() == ""
 
 
 @pytest.mark.parametrize("name", ["grpc._cython.cygrpc", "aiohttp.server", "asyncio"])
-def test_the_libraries_write_through_the_same_format_from_warning_on(name: str) -> None:
+def test_warnings_of_libraries_are_written_in_the_same_format(name: str) -> None:
     stream = written()
     logging.getLogger(name).info("chatter")
     logging.getLogger(name).warning("trouble with\n%s", TOKEN)
@@ -283,7 +283,7 @@ def test_the_libraries_write_through_the_same_format_from_warning_on(name: str) 
 @pytest.mark.parametrize(
     "message", [f"Exception calling application: {OPAQUE}", f"It failed\nexception=ValueError('{OPAQUE}')"]
 )
-def test_a_library_that_quotes_an_exception_in_its_message_is_cut_short(message: str) -> None:
+def test_an_exception_message_that_a_library_quotes_is_cut_off(message: str) -> None:
     stream = written()
     try:
         _fail(OPAQUE)
@@ -293,7 +293,7 @@ def test_a_library_that_quotes_an_exception_in_its_message_is_cut_short(message:
     assert secrets_in(stream) == []
 
 
-async def test_an_exception_that_a_task_left_behind_is_told_without_its_text() -> None:
+async def test_an_exception_that_no_one_awaited_is_logged_without_its_message() -> None:
     async def fail() -> None:
         _fail(OPAQUE)
 
@@ -308,7 +308,7 @@ async def test_an_exception_that_a_task_left_behind_is_told_without_its_text() -
     assert secrets_in(stream) == []
 
 
-def test_configuring_again_moves_the_log_and_writes_each_line_once() -> None:
+def test_configuring_again_redirects_the_log_and_writes_each_line_once() -> None:
     before, after = written(), written("text")
     logger.info("event")
     logging.getLogger("asyncio").warning("trouble")
@@ -321,7 +321,7 @@ class BrokenStream(io.StringIO):
         raise BlockingIOError("the reader is too slow")
 
 
-def test_a_stream_that_cannot_be_written_to_costs_the_line_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_stream_loses_the_line_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
     closed = io.StringIO()
     closed.close()
     for stream in (BrokenStream(), closed):
@@ -356,12 +356,12 @@ DENIED = Deny(Reason.EXPIRED, "read", cause="it expired 12 s ago")
     [("none", []), ("denied", ["deny"]), ("all", ["allow", "deny"])],
     ids=["none", "denied", "all"],
 )
-def test_only_the_decisions_asked_for_are_written(which: Literal["none", "denied", "all"], expected: list[str]) -> None:
+def test_only_configured_decisions_are_written(which: Literal["none", "denied", "all"], expected: list[str]) -> None:
     found = [*decision_lines(ALLOWED, which=which), *decision_lines(DENIED, which=which)]
     assert [line["decision"] for line in found] == expected
 
 
-def test_an_allowance_is_one_line_with_who_did_what_by_which_rule() -> None:
+def test_an_allowed_request_is_one_line_with_subject_request_and_rule() -> None:
     line = decision_line(ALLOWED, attributes(headers={"x-request-id": "r1", "cookie": "secret"}))
     assert line.pop("time")
     assert line == {
@@ -384,14 +384,14 @@ def test_an_allowance_is_one_line_with_who_did_what_by_which_rule() -> None:
     }
 
 
-def test_a_denial_tells_its_status_and_its_cause_too() -> None:
+def test_a_denial_has_its_status_and_its_cause_too() -> None:
     line = decision_line(DENIED)
     assert (line["decision"], line["status"], line["cause"]) == ("deny", 401, "it expired 12 s ago")
     assert not {"issuer", "subject", "client_id", "request_id"} & line.keys()
 
 
 @pytest.mark.parametrize("reason", DENIALS)
-def test_every_denial_has_its_line(reason: Reason) -> None:
+def test_every_reason_of_a_denial_is_logged(reason: Reason) -> None:
     line = decision_line(Deny(reason))
     assert (line["reason"], line["rule"], line["status"]) == (reason, "-", DENIALS[reason].status)
 
@@ -403,12 +403,12 @@ def test_neither_query_nor_fragment_is_written(target: str) -> None:
     assert "secret" not in str(line)
 
 
-def test_no_header_is_written_but_the_request_id() -> None:
+def test_no_header_except_the_request_id_is_written() -> None:
     headers = {"authorization": "Basic secret", "cookie": "secret", "x-forwarded-for": "secret"}
     assert "secret" not in str(decision_line(DENIED, attributes(headers=headers)))
 
 
-def test_what_a_client_sent_is_shortened() -> None:
+def test_strings_from_clients_are_truncated() -> None:
     long = "x" * 10_000
     sent = attributes(method=long, host=long, path=long, headers={"x-request-id": long})
     line = decision_line(Allow(Reason.OK, "read", claims(long, long)), sent)
@@ -420,8 +420,8 @@ def test_what_a_client_sent_is_shortened() -> None:
 @pytest.mark.parametrize(
     "long", ["x" * 480_000, "\x00" * 480_000, "\U0001f600" * 480_000, "\ud800" * 480_000, '"' * 480_000]
 )
-def test_no_text_makes_a_line_long(format_: str, long: str) -> None:
-    """A kid, a cause, a message of a library, a name of a member: whoever sent it, it is shortened."""
+def test_no_string_makes_a_line_long(format_: str, long: str) -> None:
+    """A kid, a cause, a library's message, a field name: each is truncated."""
     stream = written(format_)
     logger.info(long)
     logger.info("event", extra=fields(kid=long, kids=[long] * 3, nested={"a": long}, **{long: 1}))
@@ -431,7 +431,7 @@ def test_no_text_makes_a_line_long(format_: str, long: str) -> None:
     assert "..." in stream.getvalue()
 
 
-def test_a_list_is_told_by_its_first_hundred_items() -> None:
+def test_a_list_is_truncated_to_its_first_hundred_items() -> None:
     stream = written()
     logger.info("event", extra=fields(kids=list(range(100)), problems=list(range(100_000))))
     [line] = lines(stream)
@@ -439,7 +439,7 @@ def test_a_list_is_told_by_its_first_hundred_items() -> None:
     assert line["problems"] == [*range(100), "and 99900 more"]
 
 
-def test_a_text_is_shortened_and_then_redacted() -> None:
+def test_a_string_is_truncated_and_then_redacted() -> None:
     stream = written()
     logger.info("event", extra=fields(text="x" * 1000 + TOKEN, other="x" * 1010 + f"Bearer {OPAQUE}"))
     [line] = lines(stream)
@@ -456,7 +456,7 @@ def test_user_and_password_before_a_host_are_not_written(host: str) -> None:
     assert "secret" not in str(line)
 
 
-def test_a_token_that_is_cut_off_is_still_redacted() -> None:
+def test_a_truncated_token_is_still_redacted() -> None:
     line = decision_line(DENIED, attributes(path="/" + "x" * 200 + TOKEN))
     assert line["path"] == "/" + "x" * 200 + "[redacted]"
 
@@ -470,21 +470,21 @@ def test_any_request_gives_exactly_one_line(
     assert {"method", "host", "path", "request_id", "subject", "client_id", "duration_us"} <= line.keys()
 
 
-# Warnings that others can provoke.
+# Warnings that clients can cause.
 
 
-def test_of_each_kind_one_warning_in_a_while_is_written_which_says_how_many_were_not(
+def test_one_warning_of_each_kind_per_interval_is_logged_with_the_number_of_suppressed_ones(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     now = 0.0
-    log = SparseLog(logging.getLogger("sparse"), lambda: now, 10.0)
+    log = RateLimitedLog(logging.getLogger("rate-limited"), lambda: now, 10.0)
     for now, kind in ((0.0, "a"), (1.0, "a"), (2.0, "b"), (9.9, "a"), (10.0, "a"), (20.0, "a"), (20.0, "b")):
         log.warning(kind, "it happened", kind=kind, at=now)
-    told = [record.fields for record in caplog.records]  # type: ignore[attr-defined] # ours
-    assert told == [
+    logged = [record.fields for record in caplog.records]  # type: ignore[attr-defined] # ours
+    assert logged == [
         {"kind": "a", "at": 0.0},
         {"kind": "b", "at": 2.0},
-        {"kind": "a", "at": 10.0, "left_out": 2},
+        {"kind": "a", "at": 10.0, "suppressed": 2},
         {"kind": "a", "at": 20.0},
         {"kind": "b", "at": 20.0},
     ]

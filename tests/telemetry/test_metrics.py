@@ -134,11 +134,11 @@ def test_a_declared_rule_has_a_series_for_each_of_its_reasons(metrics: Metrics, 
 @pytest.mark.parametrize(
     "reason", ["ambiguous_path", "malformed_request", "no_rule", "internal_error", "deadline_exceeded"]
 )
-def test_what_is_decided_without_a_rule_has_a_series_of_its_own(metrics: Metrics, reason: str) -> None:
+def test_a_decision_without_a_rule_has_its_own_series(metrics: Metrics, reason: str) -> None:
     assert value(metrics, "authz_checks_total", decision="deny", reason=reason, rule="-", mode="enforce") == 0
 
 
-def test_declaring_a_rule_again_keeps_what_was_counted(metrics: Metrics) -> None:
+def test_declaring_a_rule_again_keeps_its_counts(metrics: Metrics) -> None:
     metrics.declare_rules([("read", "enforce", [Reason.OK])])
     metrics.record_decision(Allow(Reason.OK, "read"), 0.001)
     metrics.declare_rules([("read", "enforce", [Reason.OK, Reason.EXPIRED])])
@@ -162,7 +162,7 @@ def test_a_decision_is_counted_and_timed(metrics: Metrics) -> None:
     assert value(metrics, f"{duration}_bucket", decision="deny", le="+Inf") == 2
 
 
-def test_a_decision_that_nobody_declared_is_counted_all_the_same(metrics: Metrics) -> None:
+def test_a_decision_of_an_undeclared_rule_is_counted_too(metrics: Metrics) -> None:
     metrics.record_decision(Deny(Reason.EXPIRED, "new-rule"), 0.001)
     metrics.record_decision(Deny(Reason.EXPIRED, "new-rule"), 0.001)
     labels = {"decision": "deny", "reason": "expired", "rule": "new-rule", "mode": "enforce"}
@@ -178,14 +178,14 @@ def test_nothing_that_a_client_sends_becomes_a_label(metrics: Metrics) -> None:
     assert sent not in read(metrics)
 
 
-def test_what_is_in_flight_is_read_when_asked_for(metrics: Metrics) -> None:
+def test_requests_in_flight_are_read_at_each_scrape(metrics: Metrics) -> None:
     metrics.in_flight += 2
     assert value(metrics, "authz_checks_in_flight") == 2
     metrics.in_flight -= 1
     assert value(metrics, "authz_checks_in_flight") == 1
 
 
-def test_the_token_cache_is_counted_and_watched(metrics: Metrics) -> None:
+def test_the_token_cache_is_read_at_each_scrape_and_its_lookups_counted(metrics: Metrics) -> None:
     remembered = ["a"]
     metrics.watch_token_cache(entries=lambda: len(remembered), size=lambda: 100 * len(remembered))
     metrics.record_token_cache_hit()
@@ -198,7 +198,7 @@ def test_the_token_cache_is_counted_and_watched(metrics: Metrics) -> None:
     assert value(metrics, "authz_token_cache_lookups_total", result="miss") == 2
 
 
-def test_fetching_keys_is_told_by_issuer(metrics: Metrics) -> None:
+def test_key_fetches_are_counted_by_issuer(metrics: Metrics) -> None:
     main, other = metrics.issuer("main"), metrics.issuer("other")
     main.record_fetch("success", 0.2)
     main.record_fetch("failure", 2.0)
@@ -226,12 +226,12 @@ def reloads(metrics: Metrics) -> tuple[float | None, ...]:
     )
 
 
-def test_the_first_configuration_is_no_reload(metrics: Metrics) -> None:
+def test_the_first_configuration_does_not_count_as_a_reload(metrics: Metrics) -> None:
     metrics.record_active_config(100.0)
     assert reloads(metrics) == (0, 0, 1, 100.0)
 
 
-def test_a_refused_reload_is_seen_until_one_succeeds_and_leaves_the_time_alone(metrics: Metrics) -> None:
+def test_a_rejected_reload_shows_until_one_succeeds_and_does_not_change_the_time(metrics: Metrics) -> None:
     metrics.record_active_config(100.0)
     metrics.record_reload(success=False, at=200.0)
     assert reloads(metrics) == (0, 1, 0, 100.0)
@@ -239,7 +239,7 @@ def test_a_refused_reload_is_seen_until_one_succeeds_and_leaves_the_time_alone(m
     assert reloads(metrics) == (1, 1, 1, 300.0)
 
 
-def test_the_times_of_the_certificate_are_read_when_asked_for(metrics: Metrics) -> None:
+def test_the_validity_of_the_certificate_is_read_at_each_scrape(metrics: Metrics) -> None:
     valid = [100.0, 200.0]
     metrics.watch_certificate(lambda: (valid[0], valid[1]))
     valid[1] = 300.0
@@ -247,18 +247,18 @@ def test_the_times_of_the_certificate_are_read_when_asked_for(metrics: Metrics) 
     assert value(metrics, "authz_tls_certificate_not_after_timestamp_seconds") == 300.0
 
 
-def test_how_late_the_event_loop_was_is_told(metrics: Metrics) -> None:
+def test_delays_of_the_event_loop_are_observed(metrics: Metrics) -> None:
     metrics.observe_loop_delay(0.03)
     assert value(metrics, "authz_event_loop_delay_seconds_bucket", le="0.05") == 1
     assert value(metrics, "authz_event_loop_delay_seconds_bucket", le="0.02") == 0
 
 
-def test_the_build_is_told(metrics: Metrics) -> None:
+def test_the_build_is_described_by_labels(metrics: Metrics) -> None:
     labels = {"version": __version__, "python": platform.python_version(), "transport": "grpcio"}
     assert value(metrics, "authz_build_info", **labels) == 1
 
 
-def test_label_values_of_any_kind_leave_the_exposition_readable(metrics: Metrics) -> None:
+def test_any_label_value_leaves_the_exposition_parseable(metrics: Metrics) -> None:
     name = 'https://idp.example.com/"quoted"\\and\nbroken'
     metrics.issuer(name).record_key_count(2)
     for accept, parse in (("", parse_text), (OPENMETRICS, parse_openmetrics)):
@@ -267,7 +267,7 @@ def test_label_values_of_any_kind_leave_the_exposition_readable(metrics: Metrics
 
 
 def format_of(content_type: str) -> tuple[str, str, str]:
-    """What names a format of exposition: its type, version and charset."""
+    """The media type, version and charset of an exposition format."""
     header = Message()
     header["Content-Type"] = content_type
     return header.get_content_type(), str(header.get_param("version")), str(header.get_param("charset"))
@@ -284,13 +284,13 @@ def format_of(content_type: str) -> tuple[str, str, str]:
         "application/openmetrics-text;version=0.0.1",
     ],
 )
-def test_whoever_does_not_ask_for_openmetrics_gets_prometheus_text(metrics: Metrics, accept: str) -> None:
+def test_without_a_request_for_openmetrics_the_format_is_prometheus_text(metrics: Metrics, accept: str) -> None:
     body, content_type = metrics.exposition(accept)
     assert format_of(content_type) == ("text/plain", "0.0.4", "utf-8")
     assert not body.endswith(b"# EOF\n")
 
 
-def test_whoever_asks_for_openmetrics_gets_it(metrics: Metrics) -> None:
+def test_openmetrics_is_available_on_request(metrics: Metrics) -> None:
     body, content_type = metrics.exposition(OPENMETRICS)
     assert format_of(content_type) == ("application/openmetrics-text", "1.0.0", "utf-8")
     assert body.endswith(b"# EOF\n")
@@ -298,9 +298,7 @@ def test_whoever_asks_for_openmetrics_gets_it(metrics: Metrics) -> None:
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/openmetrics-text"])
 @pytest.mark.parametrize("version", ["x", "1.x", "2.\udcff", "9.9.9", '"1.0.0"', "1.0.0\t", "", "=", "1" * 5000])
-def test_a_version_that_does_not_exist_is_neither_promised_nor_a_failure(
-    metrics: Metrics, kind: str, version: str
-) -> None:
+def test_an_unknown_version_is_neither_promised_nor_an_error(metrics: Metrics, kind: str, version: str) -> None:
     _, content_type = metrics.exposition(f"{kind};version={version};q=1")
     versions = {"text/plain": ("0.0.4", "1.0.0"), "application/openmetrics-text": ("1.0.0",)}
     promised_kind, promised, _ = format_of(content_type)

@@ -1,8 +1,10 @@
-"""One exposition for several processes that serve as one.
+"""Merges the metrics of several processes that serve as one.
 
-Law: a total never goes backwards: counters and histograms are added up, and what a process that is gone had counted
-stays in the sum. A gauge is told of all of them by the rule that stands here, which is the cautious one wherever the
-processes may differ: what is reported as good is good in each of them.
+Invariants:
+
+* A total never decreases: counters and histograms are summed, and what an ended process had counted stays in the sum.
+* A gauge is merged by its entry in ``GAUGES``, which is the cautious choice wherever processes may differ: a state that
+  is reported as good is good in each of them.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from prometheus_client import CollectorRegistry, Metric
 
 from authz_service.telemetry.metrics import exposition_of
 
-Rule: TypeAlias = Callable[[Iterable[float]], float]
+Merge: TypeAlias = Callable[[Iterable[float]], float]
 
-GAUGES: Mapping[str, Rule] = {
+GAUGES: Mapping[str, Merge] = {
     "authz_checks_in_flight": sum,
     "authz_token_cache_entries": sum,
     "authz_token_cache_bytes": sum,
@@ -28,7 +30,7 @@ GAUGES: Mapping[str, Rule] = {
     "authz_jwks_age_seconds": max,
     "authz_jwks_usable_until_timestamp_seconds": min,
     "authz_introspections_in_flight": sum,
-    "authz_introspection_breaker_state": max,  # so 1 for each state that a breaker is in, of which there may be several
+    "authz_introspection_breaker_state": max,  # 1 for each state that a breaker is in: there may be several
     "authz_introspection_breaker_open": max,
     "authz_introspection_cache_entries": sum,
     "authz_introspection_cache_bytes": sum,
@@ -37,7 +39,7 @@ GAUGES: Mapping[str, Rule] = {
     "authz_tls_certificate_not_before_timestamp_seconds": max,
     "authz_tls_certificate_not_after_timestamp_seconds": min,
     "authz_build_info": max,
-    # Of the libraries. Descriptors are limited for each process: who is nearest to the limit is what matters.
+    # From the library. File descriptors are limited per process, so the process nearest to its limit matters.
     "process_virtual_memory_bytes": sum,
     "process_resident_memory_bytes": sum,
     "process_start_time_seconds": min,
@@ -49,7 +51,7 @@ _TOTALS = frozenset({"counter", "histogram"})
 
 
 def encode(registry: CollectorRegistry) -> str:
-    """What a registry holds now, as a text for another process. May be called from any thread."""
+    """The current metrics of a registry as JSON on one line. May be called from any thread."""
     return json.dumps(
         [
             [family.name, family.documentation, family.type, [each[:3] for each in family.samples]]
@@ -59,7 +61,7 @@ def encode(registry: CollectorRegistry) -> str:
 
 
 def decode(parsed: Iterable[tuple[str, str, str, Any]]) -> list[Metric]:
-    """What ``encode`` wrote, parsed."""
+    """The metrics that ``encode`` wrote, from the parsed JSON."""
     return [_family(*parts) for parts in parsed]
 
 
@@ -71,7 +73,7 @@ def _family(name: str, documentation: str, kind: str, samples: Iterable[tuple[st
 
 
 def totals(families: Iterable[Metric]) -> list[Metric]:
-    """What outlives a process: all that it has counted."""
+    """The families that outlive their process: counters and histograms."""
     return [family for family in families if family.type in _TOTALS]
 
 
@@ -84,57 +86,57 @@ def merged(processes: Iterable[Iterable[Metric]]) -> list[Metric]:
     return [_merged(each) for each in parts.values()]
 
 
-def _added(values: Iterable[float]) -> Any:
-    """Their exact sum: one that is rounded depends on the order, and may be a trifle less after a death.
-
-    Prometheus would take that for a new start, and all that was ever counted for an increase.
-    """
-    return sum(map(Fraction, values), Fraction())
-
-
 def _merged(parts: list[Metric]) -> Metric:
     first = parts[0]
-    rule = _added if first.type in _TOTALS else GAUGES.get(first.name, max)  # max for what a newer library may add
+    merge = _exact_sum if first.type in _TOTALS else GAUGES.get(first.name, max)  # max for gauges of a newer library
     values: dict[tuple[str, tuple[tuple[str, str], ...]], list[float]] = {}
     for family in parts:
         for sample in family.samples:
             values.setdefault((sample.name, tuple(sample.labels.items())), []).append(sample.value)
-    samples = ((name, dict(labels), rule(each)) for (name, labels), each in values.items())
+    samples = ((name, dict(labels), merge(each)) for (name, labels), each in values.items())
     return _family(first.name, first.documentation, first.type, samples)
 
 
+def _exact_sum(values: Iterable[float]) -> Any:
+    """Sum without rounding, which depends on the order and could make a total slightly smaller after a worker's end.
+
+    Prometheus would take that for a restart and count the whole total as an increase.
+    """
+    return sum(map(Fraction, values), Fraction())
+
+
 class MergedMetrics:
-    """The numbers of a supervisor and of its workers, as those of one service.
+    """The metrics of the supervisor and its workers, as those of one service.
 
     ``update`` and ``remove`` belong to the event loop's thread.
     """
 
     def __init__(self, own: CollectorRegistry) -> None:
-        """``own`` are the supervisor's."""
+        """``own`` is the supervisor's registry."""
         self._own = own
-        # What each worker said last, and what those that are gone had counted. Replaced as a whole: who reads it in
-        # another thread while a worker goes finds that one's numbers once, neither twice nor not at all.
-        self._told: tuple[Mapping[int, Sequence[Metric]], Sequence[Metric]] = ({}, ())
+        # The latest metrics of each running worker, and the totals of ended ones. Replaced as a whole: a rendering in
+        # another thread counts a worker that ends meanwhile exactly once.
+        self._workers: tuple[Mapping[int, Sequence[Metric]], Sequence[Metric]] = ({}, ())
 
     def update(self, worker: int, families: Sequence[Metric]) -> None:
-        """This is what the worker of this number counts by now."""
-        living, gone = self._told
-        self._told = ({**living, worker: families}, gone)
+        """Store the latest metrics of the worker with this number."""
+        running, ended = self._workers
+        self._workers = ({**running, worker: families}, ended)
 
     def remove(self, worker: int) -> None:
-        """The worker of this number is gone: what it had counted stays."""
-        living, gone = self._told
-        others = {number: families for number, families in living.items() if number != worker}
-        self._told = (others, merged([gone, totals(living.get(worker, ()))]))
+        """Keep only the totals of the worker with this number, which has ended."""
+        running, ended = self._workers
+        others = {number: families for number, families in running.items() if number != worker}
+        self._workers = (others, merged([ended, totals(running.get(worker, ()))]))
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """As that of ``Metrics``. May be called from any thread."""
-        living, gone = self._told
-        return exposition_of(_Collected(merged([self._own.collect(), *living.values(), gone])), accept)
+        """All metrics and their content type, for an Accept header. May be called from any thread."""
+        running, ended = self._workers
+        return exposition_of(_Collected(merged([self._own.collect(), *running.values(), ended])), accept)
 
 
 class _Collected(CollectorRegistry):
-    """What has been collected already."""
+    """A registry of families that are collected already."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         super().__init__()

@@ -1,3 +1,5 @@
+"""A slow reader of the log blocks no writer."""
+
 from __future__ import annotations
 
 import io
@@ -6,14 +8,14 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from authz_service.telemetry.stream import BackgroundStream
+from authz_service.telemetry.background_log_stream import BackgroundLogStream
 
 if TYPE_CHECKING:
     import pytest
 
 
-class Stalled(io.StringIO):
-    """A stream whose reader does not read until it is told to."""
+class StalledStream(io.StringIO):
+    """A stream whose reader does not read until ``moving`` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,38 +28,40 @@ class Stalled(io.StringIO):
 
 def test_lines_arrive_in_order() -> None:
     target = io.StringIO()
-    with BackgroundStream(target) as stream:
+    with BackgroundLogStream(target) as stream:
         for number in range(100):
             stream.write(f"{number}\n")
     assert target.getvalue() == "".join(f"{number}\n" for number in range(100))
 
 
-def test_a_stalled_reader_holds_nobody_and_the_lost_lines_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    target = Stalled()
-    with caplog.at_level(logging.WARNING, "authz"), BackgroundStream(target, backlog=3) as stream:
+def test_a_stalled_reader_does_not_block_writers_and_lost_lines_are_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    target = StalledStream()
+    with caplog.at_level(logging.WARNING, "authz"), BackgroundLogStream(target, max_lines=3) as stream:
         for number in range(50):
             stream.write(f"{number}\n")  # returns, although nothing is read
         target.moving.set()
     written = target.getvalue().splitlines()
     assert written[0] == "0"
     assert len(written) < 50
-    told = [record.__dict__["fields"]["lines"] for record in caplog.records]
-    assert sum(told) == 50 - len(written)
+    lost = [record.__dict__["fields"]["lines"] for record in caplog.records]
+    assert sum(lost) == 50 - len(written)
 
 
-def test_a_stalled_reader_makes_nobody_keep_more_than_some_bytes() -> None:
-    target = Stalled()
-    with BackgroundStream(target, max_backlog=1000) as stream:
+def test_the_backlog_of_a_stalled_reader_is_limited_in_bytes() -> None:
+    target = StalledStream()
+    with BackgroundLogStream(target, max_characters=1000) as stream:
         stream.write("first\n")
         for _ in range(50):
             stream.write("x" * 299 + "\n")
-        stream.write("short\n")  # for which there is room
+        stream.write("short\n")  # fits into the backlog
         target.moving.set()
     lines = target.getvalue().splitlines()
     assert (lines[0], lines[-1]) == ("first", "short")
-    assert 3 <= len(lines) - 2 <= 4  # what is being written is not kept any more
-    with BackgroundStream(target, max_backlog=10) as stream:
-        for number in range(100):  # what was written makes room
+    assert 3 <= len(lines) - 2 <= 4  # a line that is being written does not count
+    with BackgroundLogStream(target, max_characters=10) as stream:
+        for number in range(100):  # written lines free their space
             before = len(target.getvalue())
             stream.write(f"{number}\n")
             while len(target.getvalue()) == before:
@@ -65,8 +69,8 @@ def test_a_stalled_reader_makes_nobody_keep_more_than_some_bytes() -> None:
     assert target.getvalue().endswith("98\n99\n")
 
 
-def test_a_stream_that_is_gone_costs_the_lines_and_nothing_else() -> None:
+def test_a_closed_stream_loses_the_lines_and_nothing_else() -> None:
     target = io.StringIO()
     target.close()
-    with BackgroundStream(target) as stream:
+    with BackgroundLogStream(target) as stream:
         stream.write("into the void\n")
