@@ -1,4 +1,4 @@
-"""The other side of the wire, for the tests: makes a CheckRequest, and reads a CheckResponse without forgiveness."""
+"""Envoy's side of the wire, for the tests: encodes a CheckRequest, and decodes a CheckResponse strictly."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_request(
 
 
 def padding(size: int) -> bytes:
-    """So many bytes that make any message longer and change nothing in it: an unknown field."""
+    """An unknown field of this many bytes, which makes a message longer and changes nothing in it."""
     length_prefix = 3  # bytes of a length between 2**14 and 2**21
     field = bytes([15 << 3 | 2])
     length = size - len(field) - length_prefix
@@ -54,7 +54,7 @@ def padding(size: int) -> bytes:
 
 
 def signed(kid: str, *, now: float = EPOCH, **claims: Any) -> str:
-    """A good access token, but for what ``claims`` make of it."""
+    """A valid access token, except for what ``claims`` change."""
     members = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "client_id": "app", "exp": int(now) + 300} | claims
     # Not jwt.encode, which refuses claims of a wrong type.
     return jwt.PyJWS().encode(json.dumps(members).encode(), private_key(kid), algorithm="ES256", headers={"kid": kid})
@@ -62,7 +62,7 @@ def signed(kid: str, *, now: float = EPOCH, **claims: Any) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """A CheckResponse, read."""
+    """A decoded CheckResponse."""
 
     allowed: bool
     http_status: int | None
@@ -77,14 +77,14 @@ class Answer:
 
 
 def read(data: bytes) -> Answer:
-    """Read the bytes of a CheckResponse. It fails unless they are one explicit, well-formed decision."""
+    """Decode a CheckResponse. Fails unless it is one explicit, well-formed decision."""
     response = CheckResponse.FromString(data)
     assert response.HasField("status")
     allowed = response.status.code == 0
     assert response.WhichOneof("http_response") == ("ok_response" if allowed else "denied_response")
     metadata = json_format.MessageToDict(response.dynamic_metadata)
     assert metadata.keys() == _METADATA
-    in_shadow = allowed and metadata["mode"] == "shadow"  # where the metadata tell what the rule says
+    in_shadow = allowed and metadata["mode"] == "shadow"  # the metadata then report what the rule decided
     assert in_shadow or metadata["decision"] == ("allow" if allowed else "deny")
     if allowed:
         ok = response.ok_response
@@ -113,5 +113,5 @@ def _headers(options: Any) -> dict[str, str]:
 
 
 def fits_a_header(value: str) -> bool:
-    """Whether a value of ours may stand in a header as it is."""
+    """Whether a value needs no escaping in a header."""
     return _FIT_FOR_A_HEADER.fullmatch(value) is not None
