@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokens.introspection.servers import said
 
 from authz_service.authorizer import Pending
 from authz_service.cli import main
@@ -29,6 +28,7 @@ from authz_service.policy_tools.explain import explain as explain_live
 from authz_service.policy_tools.request import attributes_of
 from authz_service.runtime.assembly import authorizer_of
 from authz_service.tokens.jwt.cache import JwtCache
+from support.fake_introspection import active_response
 from support.http_provider import Provider
 from support.signing import Signer
 from support.trust import ISSUER, NOW, OTHER, RS, THEIRS, Trust, claims, good, jwks
@@ -384,7 +384,13 @@ def test_color_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("mode", "token", "answer", "reason", "told"),
     [
-        ("opaque", "an-opaque-token", said(iat=None, exp=4_000_000_000), "ok", "active, says main: subject 'u1'"),
+        (
+            "opaque",
+            "an-opaque-token",
+            active_response(iat=None, exp=4_000_000_000),
+            "ok",
+            "active, says main: subject 'u1'",
+        ),
         (
             "opaque",
             "an-opaque-token",
@@ -392,9 +398,9 @@ def test_color_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) ->
             "inactive",
             "active is not true in the introspection response",
         ),
-        ("opaque", "an-opaque-token", said(exp=1), "expired", "exp has passed"),
+        ("opaque", "an-opaque-token", active_response(exp=1), "expired", "exp has passed"),
         ("opaque", "an-opaque-token", None, "introspection_unavailable", "responded with status 404"),
-        ("opaque", "an:opaque-token", said(), "malformed_token", "neither a JWT nor"),
+        ("opaque", "an:opaque-token", active_response(), "malformed_token", "neither a JWT nor"),
         ("always", good(iat=None, exp=4_000_000_000), {"active": True}, "ok", "active, says main: subject 'u1'"),
         (
             "always",

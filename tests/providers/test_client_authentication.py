@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-from tokens.introspection.servers import issuer_with
 
 from authz_service.core.errors import FetchFailed
 from authz_service.providers.client_authentication import (
@@ -24,6 +23,7 @@ from authz_service.providers.client_authentication import (
     parse_signing_key,
     problem_of,
 )
+from support.fake_introspection import issuer_with
 from support.trust import ISSUER, NOW
 
 if TYPE_CHECKING:

@@ -17,12 +17,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokens.introspection.servers import Asking, FakeClient, said
-
 from authz_service.authorizer import Pending
 from authz_service.core import strict_json
 from authz_service.core.decision import Allow
 from authz_service.transport.ext_authz.codec import encode_response
+from support.fake_introspection import FakeClient, IntrospectingAuthorizer, active_response
 from support.shapes import SHAPES
 from support.signing import base64url
 from support.trust import ES, NOW, Deciding, claims
@@ -76,7 +75,7 @@ class _Server(FakeClient):
         self._shape = shape
 
     async def introspect(self, token: str) -> Mapping[str, Any]:
-        members: Mapping[str, Any] = strict_json.loads(shaped(self._shape, said(sub=token), ANSWER_BYTES))
+        members: Mapping[str, Any] = strict_json.loads(shaped(self._shape, active_response(sub=token), ANSWER_BYTES))
         return members
 
 
@@ -84,16 +83,16 @@ class Answers:
     """What an introspection server says of opaque tokens."""
 
     def __init__(self, shape: str, max_bytes: int) -> None:
-        self._asking = Asking({"main": _Server(shape)}, rules=RULES, **_bounds(max_bytes))
-        (self._introspector,) = (each.introspector for each in self._asking.issuers if each.introspector is not None)
+        self._trust = IntrospectingAuthorizer({"main": _Server(shape)}, rules=RULES, **_bounds(max_bytes))
+        (self._introspector,) = (each.introspector for each in self._trust.issuers if each.introspector is not None)
 
     def use(self, number: int) -> None:
         async def story() -> None:
             for path in range(8):
-                decision = self._asking.begin(f"/{path}", f"opaque-{number}")
+                decision = self._trust.begin(f"/{path}", f"opaque-{number}")
                 if isinstance(decision, Pending):
                     await decision.ready()
-                    decision = self._asking.authorizer.finish(decision, NOW)
+                    decision = self._trust.authorizer.finish(decision, NOW)
                 _answer(decision)
 
         asyncio.run(story())

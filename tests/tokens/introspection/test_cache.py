@@ -13,7 +13,7 @@ from authz_service.core.claims import Claims, ValidatedToken
 from authz_service.core.reasons import Reason
 from authz_service.tokens.introspection.cache import IntrospectionCache
 from authz_service.tokens.introspection.response import IntrospectionResponse, evaluate
-from tokens.introspection.servers import issuer_with
+from support.fake_introspection import issuer_with
 
 TOKEN = ValidatedToken(Claims("main", "u", "c", frozenset(), frozenset(), "", {}))
 REFUSED = (Reason.INACTIVE, "a cause")

@@ -16,11 +16,11 @@ from aiohttp import web
 from authz_service.core.errors import FetchFailed
 from authz_service.tokens.introspection.client import ClientRefused, Forbidden, RequestRefused
 from authz_service.tokens.introspection.http_client import MAX_RESPONSE
+from support.fake_introspection import active_response, http_client, issuer_with
 from support.http_provider import Provider
 from support.key_source import FakeSource
 from support.signing import Signer
 from support.trust import ES, ISSUER, OTHER, RS, STRANGER, jwks
-from tokens.introspection.servers import http_client, issuer_with, said
 
 if TYPE_CHECKING:
     import ssl
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 OPENID = "/.well-known/openid-configuration"
 OAUTH = "/.well-known/oauth-authorization-server"
 TOKEN = "a-secret-token-of-some-length"
-GOOD = json.dumps(said())
+GOOD = json.dumps(active_response())
 JWT = "application/token-introspection+jwt"
 
 
@@ -102,7 +102,7 @@ def recorded(provider: Provider, **answer: Any) -> list[tuple[Mapping[str, str],
 
 async def test_a_request_is_one_post_of_a_form(provider: Provider, asking: Asking) -> None:
     seen = recorded(provider)
-    assert await asking.ask() == said()
+    assert await asking.ask() == active_response()
     ((headers, form),) = seen
     assert form == {"token": TOKEN, "token_type_hint": "access_token"}
     assert headers["Content-Type"] == "application/x-www-form-urlencoded"
@@ -126,7 +126,7 @@ async def test_connections_are_reused(provider: Provider, asking: Asking) -> Non
     async def introspect(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         peers.add(request.transport.get_extra_info("peername"))
-        return web.json_response(said())
+        return web.json_response(active_response())
 
     provider.handlers["/introspect"] = introspect
     client = asking.client()
@@ -148,7 +148,7 @@ async def test_the_proxies_of_the_environment_are_not_used(
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     recorded(provider)
-    assert await asking.ask() == said()
+    assert await asking.ask() == active_response()
 
 
 # Where to ask.
@@ -262,7 +262,7 @@ async def test_plain_http_off_this_machine_must_be_allowed(provider: Provider, a
     away = {"endpoint": f"{provider.origin.replace('127.0.0.1', '0.0.0.0')}/introspect"}  # noqa: S104 - none listens
     assert "plain http to another host is not allowed" in str(await asking.failure(away))
     assert provider.requests == []
-    assert await asking.ask(away, keys={"allow_http": True}) == said()
+    assert await asking.ask(away, keys={"allow_http": True}) == active_response()
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -279,7 +279,7 @@ async def test_no_redirect_is_followed(provider: Provider, asking: Asking, statu
 @pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON"])
 async def test_a_response_is_json(provider: Provider, asking: Asking, kind: str) -> None:
     recorded(provider, headers={"Content-Type": kind}, text=None, body=GOOD.encode(), content_type=None)
-    assert await asking.ask() == said()
+    assert await asking.ask() == active_response()
 
 
 @pytest.mark.parametrize("kind", ["text/html", "text/plain", "application/jwt", "application/jsonx", "application/xml"])
@@ -336,7 +336,7 @@ async def test_a_response_without_end_is_not_read_to_its_end(provider: Provider,
 async def test_a_compressed_response_is_decompressed_up_to_the_maximum_size(provider: Provider, asking: Asking) -> None:
     packed = {"text": None, "headers": {"Content-Encoding": "gzip"}}
     recorded(provider, body=gzip.compress(GOOD.encode()), **packed)
-    assert await asking.ask() == said()
+    assert await asking.ask() == active_response()
     recorded(provider, body=gzip.compress(GOOD.encode() + b" " * MAX_RESPONSE), **packed)
     assert "larger than" in str(await asking.failure())
 
@@ -452,7 +452,7 @@ async def test_a_server_that_hung_can_be_queried_again(provider: Provider, askin
         with pytest.raises(FetchFailed):
             await client.introspect(TOKEN)
     recorded(provider)
-    assert await client.introspect(TOKEN) == said()
+    assert await client.introspect(TOKEN) == active_response()
 
 
 def free_port() -> int:
@@ -497,7 +497,7 @@ async def test_a_server_is_trusted_by_the_ca_file_of_its_issuer(tmp_path: Path) 
             recorded(provider)
             asking = Asking(provider, tmp_path)
             if trusted:
-                assert await asking.ask(keys={"ca_file": str(tmp_path / "ca.pem")}) == said()
+                assert await asking.ask(keys={"ca_file": str(tmp_path / "ca.pem")}) == active_response()
                 assert str(await asking.failure()).startswith("the certificate of ")
             else:
                 why = await asking.failure(keys={"ca_file": str(tmp_path / "ca.pem")})
@@ -509,7 +509,7 @@ async def test_a_server_is_trusted_by_the_ca_file_of_its_issuer(tmp_path: Path) 
 
 
 def signed(signer: Signer = RS, header: dict[str, Any] | None = None, **changes: Any) -> bytes:
-    own = {"iss": ISSUER, "aud": "my-api", "iat": int(time.time()), "token_introspection": said()}
+    own = {"iss": ISSUER, "aud": "my-api", "iat": int(time.time()), "token_introspection": active_response()}
     claims = {name: value for name, value in (own | changes).items() if value is not None}
     return signer.sign(claims, {"typ": "token-introspection+jwt"} | (header or {})).encode()
 
@@ -528,7 +528,7 @@ def signed(signer: Signer = RS, header: dict[str, Any] | None = None, **changes:
 )
 async def test_a_signed_response_is_verified(provider: Provider, asking: Asking, body: bytes) -> None:
     recorded(provider, text=None, body=body, content_type=JWT)
-    assert await asking.ask() == said()
+    assert await asking.ask() == active_response()
 
 
 @pytest.mark.parametrize(

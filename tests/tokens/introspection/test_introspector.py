@@ -1,4 +1,4 @@
-"""Each token is asked about once, a bounded number of calls is in flight, and a server that fails is left alone."""
+"""Requests about equal tokens are shared, their number is bounded, and a failing server is paused."""
 
 from __future__ import annotations
 
@@ -25,8 +25,16 @@ from authz_service.tokens.introspection.client import ClientRefused, Forbidden, 
 from authz_service.tokens.introspection.query import NeedIntrospection
 from authz_service.tokens.introspection.response import IntrospectionFailure, IntrospectionResponse, IntrospectionResult
 from authz_service.tokens.jwt.cache import digest_of
+from support.fake_introspection import (
+    Clock,
+    FakeClient,
+    active_response,
+    failure,
+    introspector_with,
+    issuer_with,
+    loop_time,
+)
 from support.virtual_time import in_virtual_time
-from tokens.introspection.servers import Clock, FakeClient, failure, introspector, issuer_with, loop_time, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,52 +43,54 @@ if TYPE_CHECKING:
     from authz_service.tokens.introspection.introspector import Introspector
 
 
-async def ask(asked: Introspector, token: str) -> IntrospectionResult:
-    return await asked.introspect(token, digest_of(token))
+async def introspect(introspector: Introspector, token: str) -> IntrospectionResult:
+    return await introspector.introspect(token, digest_of(token))
 
 
-def look(asked: Introspector, token: str) -> IntrospectionResponse | None:
-    return asked.cached(digest_of(token), asked.clock())
+def cached(introspector: Introspector, token: str) -> IntrospectionResponse | None:
+    return introspector.cached(digest_of(token), introspector.clock())
 
 
 async def settle() -> None:
-    """Let every task go on as far as it can without waiting for time to pass."""
+    """Let every task run as far as it can without time passing."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-def small(most: int, **more: Any) -> Any:
-    return issuer_with({"max_concurrent": most} | more)
+def limited(max_concurrent: int, **more: Any) -> Any:
+    return issuer_with({"max_concurrent": max_concurrent} | more)
 
 
-# Remembering.
+# The cache.
 
 
 @in_virtual_time
 async def test_a_response_is_cached_and_requested_once() -> None:
-    client = FakeClient(good=said())
-    asked = introspector(client)
-    assert look(asked, "good") is None
-    answer = await ask(asked, "good")
-    assert isinstance(answer, IntrospectionResponse)
-    assert look(asked, "good") is answer
-    refused = await ask(asked, "bad")
-    assert look(asked, "bad") is refused
-    assert client.asked == {"good": 1, "bad": 1}
+    client = FakeClient(good=active_response())
+    introspector = introspector_with(client)
+    assert cached(introspector, "good") is None
+    result = await introspect(introspector, "good")
+    assert isinstance(result, IntrospectionResponse)
+    assert cached(introspector, "good") is result
+    refused = await introspect(introspector, "bad")
+    assert cached(introspector, "bad") is refused
+    assert client.requests == {"good": 1, "bad": 1}
 
 
 @in_virtual_time
 async def test_a_response_expires() -> None:
     clock = Clock()
-    asked = introspector(FakeClient(good=said(), short=said(exp=clock.now + 7)), clock=clock)
+    introspector = introspector_with(
+        FakeClient(good=active_response(), short=active_response(exp=clock.now + 7)), clock=clock
+    )
     for token in ("good", "short", "bad"):
-        await ask(asked, token)
+        await introspect(introspector, token)
     begun = clock.now
-    held = {}
+    found = {}
     for seconds in (6, 7, 9, 10, 29, 30):
         clock.now = begun + seconds
-        held[seconds] = {token for token in ("good", "short", "bad") if look(asked, token) is not None}
-    assert held == {
+        found[seconds] = {token for token in ("good", "short", "bad") if cached(introspector, token) is not None}
+    assert found == {
         6: {"good", "short", "bad"},
         7: {"good", "bad"},
         9: {"good", "bad"},
@@ -93,154 +103,155 @@ async def test_a_response_expires() -> None:
 @in_virtual_time
 async def test_a_clock_that_is_set_back_does_not_prolong_a_response() -> None:
     clock = Clock()
-    asked = introspector(FakeClient(good=said()), clock=clock)
-    await ask(asked, "good")
+    introspector = introspector_with(FakeClient(good=active_response()), clock=clock)
+    await introspect(introspector, "good")
     clock.now -= 3600
-    assert look(asked, "good") is None
+    assert cached(introspector, "good") is None
 
 
 @in_virtual_time
 async def test_a_flood_of_invented_tokens_evicts_no_accepted_one() -> None:
     clock = Clock()
-    asked = introspector(FakeClient(good=said()), clock=clock, cache_bounds=Bounds(3, 1 << 20))
-    await ask(asked, "good")
+    introspector = introspector_with(FakeClient(good=active_response()), clock=clock, cache_bounds=Bounds(3, 1 << 20))
+    await introspect(introspector, "good")
     for number in range(50):
-        await ask(asked, f"rubbish-{number}")
-    assert look(asked, "good") is not None
-    assert [look(asked, f"rubbish-{number}") is not None for number in (46, 47, 48, 49)] == [False, True, True, True]
+        await introspect(introspector, f"invented-{number}")
+    assert cached(introspector, "good") is not None
+    found = [cached(introspector, f"invented-{number}") is not None for number in (46, 47, 48, 49)]
+    assert found == [False, True, True, True]
 
 
 @in_virtual_time
 async def test_the_oldest_accepted_token_is_evicted_first() -> None:
     client = FakeClient()
-    client.every = said()
-    asked = introspector(client, cache_bounds=Bounds(2, 1 << 20))
+    client.response_to_all = active_response()
+    introspector = introspector_with(client, cache_bounds=Bounds(2, 1 << 20))
     for token in "abc":
-        await ask(asked, token)
-    assert [look(asked, token) is not None for token in "abc"] == [False, True, True]
+        await introspect(introspector, token)
+    assert [cached(introspector, token) is not None for token in "abc"] == [False, True, True]
 
 
 @in_virtual_time
 async def test_with_a_cache_of_no_entries_each_lookup_is_a_request() -> None:
-    client = FakeClient(good=said())
-    asked = introspector(client, cache_bounds=Bounds(0, 1 << 20))
+    client = FakeClient(good=active_response())
+    introspector = introspector_with(client, cache_bounds=Bounds(0, 1 << 20))
     for _ in range(2):
-        assert isinstance(await ask(asked, "good"), IntrospectionResponse)
-        assert look(asked, "good") is None
-    assert client.asked["good"] == 2
+        assert isinstance(await introspect(introspector, "good"), IntrospectionResponse)
+        assert cached(introspector, "good") is None
+    assert client.requests["good"] == 2
 
 
 @in_virtual_time
 async def test_no_token_is_cached() -> None:
-    asked = introspector(FakeClient(**{"a-secret-token": said()}))
-    await ask(asked, "a-secret-token")
-    assert "a-secret-token" not in repr([vars(each) for each in (asked, asked._cache)])
+    introspector = introspector_with(FakeClient(**{"a-secret-token": active_response()}))
+    await introspect(introspector, "a-secret-token")
+    assert "a-secret-token" not in repr([vars(each) for each in (introspector, introspector._cache)])
 
 
 @in_virtual_time
 async def test_the_cache_of_an_older_introspector_is_copied_if_the_settings_are_equal() -> None:
-    client = FakeClient(good=said())
-    older = introspector(client)
-    await ask(older, "good")
-    await ask(older, "bad")
-    same, other = introspector(client), introspector(client, issuer_with({"cache_ttl": "29s"}))
+    client = FakeClient(good=active_response())
+    older = introspector_with(client)
+    await introspect(older, "good")
+    await introspect(older, "bad")
+    same, other = introspector_with(client), introspector_with(client, issuer_with({"cache_ttl": "29s"}))
     for newer in (same, other):
         newer.copy_cache_of(older)
-    assert look(same, "good") is look(older, "good")
-    assert look(same, "bad") is look(older, "bad")
-    assert look(other, "good") is None
+    assert cached(same, "good") is cached(older, "good")
+    assert cached(same, "bad") is cached(older, "bad")
+    assert cached(other, "good") is None
 
 
-# One call for equal tokens.
+# One request for equal tokens.
 
 
 @in_virtual_time
 async def test_five_thousand_callers_with_one_token_share_one_request() -> None:
-    client = FakeClient(good=said())
-    client.seconds = 0.5
-    asked = introspector(client)
-    answers = await asyncio.gather(*(ask(asked, "good") for _ in range(5000)))
-    assert client.asked == {"good": 1}
-    assert len({id(answer) for answer in answers}) == 1
-    assert isinstance(answers[0], IntrospectionResponse)
+    client = FakeClient(good=active_response())
+    client.delay = 0.5
+    introspector = introspector_with(client)
+    results = await asyncio.gather(*(introspect(introspector, "good") for _ in range(5000)))
+    assert client.requests == {"good": 1}
+    assert len({id(result) for result in results}) == 1
+    assert isinstance(results[0], IntrospectionResponse)
 
 
 @in_virtual_time
 async def test_a_canceled_caller_does_not_cancel_the_request() -> None:
-    client = FakeClient(good=said())
+    client = FakeClient(good=active_response())
     client.hold()
-    asked = introspector(client)
-    patient = asyncio.create_task(ask(asked, "good"))
+    introspector = introspector_with(client)
+    patient = asyncio.create_task(introspect(introspector, "good"))
     for _ in range(3):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
-                await ask(asked, "good")
-    request = asked.request_for(digest_of("good"))
+                await introspect(introspector, "good")
+    request = introspector.request_for(digest_of("good"))
     assert request is not None
     assert len(request._callers) == 1  # those that left are not kept
     client.release()
     assert isinstance(await patient, IntrospectionResponse)
-    assert client.asked == {"good": 1}
+    assert client.requests == {"good": 1}
 
 
 @in_virtual_time
 async def test_a_response_without_callers_is_cached() -> None:
-    client = FakeClient(good=said())
-    client.seconds = 0.5
-    asked = introspector(client)
+    client = FakeClient(good=active_response())
+    client.delay = 0.5
+    introspector = introspector_with(client)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
-            await ask(asked, "good")
-    assert look(asked, "good") is None
+            await introspect(introspector, "good")
+    assert cached(introspector, "good") is None
     await asyncio.sleep(0.4)
-    assert look(asked, "good") is not None
+    assert cached(introspector, "good") is not None
 
 
 @in_virtual_time
 async def test_a_failure_reaches_all_callers_and_is_not_cached() -> None:
     client = FakeClient(good=failure("a reason"))
-    client.seconds = 0.1
-    asked = introspector(client)
-    answers = await asyncio.gather(*(ask(asked, "good") for _ in range(10)))
-    assert {answer.cause for answer in answers if isinstance(answer, IntrospectionFailure)} == {
+    client.delay = 0.1
+    introspector = introspector_with(client)
+    results = await asyncio.gather(*(introspect(introspector, "good") for _ in range(10)))
+    assert {result.cause for result in results if isinstance(result, IntrospectionFailure)} == {
         "introspection at main: a reason"
     }
-    assert client.asked == {"good": 1}
-    client.tokens["good"] = said()
-    assert isinstance(await ask(asked, "good"), IntrospectionResponse)
+    assert client.requests == {"good": 1}
+    client.responses["good"] = active_response()
+    assert isinstance(await introspect(introspector, "good"), IntrospectionResponse)
 
 
-# A bounded number.
+# Bounds.
 
 
 @in_virtual_time
 async def test_max_concurrent_requests_are_in_flight_as_many_wait_and_the_others_fail() -> None:
     client = FakeClient()
-    client.every = said()
+    client.response_to_all = active_response()
     client.hold()
-    asked = introspector(client)
-    waiting = [asyncio.create_task(ask(asked, f"token-{number}")) for number in range(5000)]
+    introspector = introspector_with(client)
+    waiting = [asyncio.create_task(introspect(introspector, f"token-{number}")) for number in range(5000)]
     await settle()
     assert client.in_flight == 64
     refused = [task.result() for task in waiting if task.done()]
     assert len(refused) == 5000 - 128
-    assert all(isinstance(answer, IntrospectionFailure) and answer.retry_after == 1 for answer in refused)
+    assert all(isinstance(result, IntrospectionFailure) and result.retry_after == 1 for result in refused)
     client.release()
-    answers = await asyncio.gather(*waiting)
-    assert client.most_in_flight == 64
-    assert client.asked.total() == 128
-    assert sum(isinstance(answer, IntrospectionResponse) for answer in answers) == 128
+    results = await asyncio.gather(*waiting)
+    assert client.max_in_flight == 64
+    assert client.requests.total() == 128
+    assert sum(isinstance(result, IntrospectionResponse) for result in results) == 128
 
 
 @in_virtual_time
 async def test_a_request_that_can_be_joined_is_never_one_too_many() -> None:
-    client = FakeClient(a=said())
+    client = FakeClient(a=active_response())
     client.hold()
-    asked = introspector(client, small(1))
-    first, second = (asyncio.create_task(ask(asked, token)) for token in "ab")
+    introspector = introspector_with(client, limited(1))
+    first, second = (asyncio.create_task(introspect(introspector, token)) for token in "ab")
     await settle()
-    assert isinstance(await ask(asked, "c"), IntrospectionFailure)
-    again = asyncio.create_task(ask(asked, "a"))
+    assert isinstance(await introspect(introspector, "c"), IntrospectionFailure)
+    again = asyncio.create_task(introspect(introspector, "a"))
     client.release()
     assert isinstance(await again, IntrospectionResponse)
     await asyncio.gather(first, second)
@@ -249,68 +260,70 @@ async def test_a_request_that_can_be_joined_is_never_one_too_many() -> None:
 @in_virtual_time
 async def test_a_waiting_request_is_not_sent_to_a_server_that_failed_meanwhile() -> None:
     client = FakeClient()
-    client.every = failure(retry_after=1.0)
-    client.seconds = 1.0
-    asked = introspector(client, small(1))
-    first, second = (asyncio.create_task(ask(asked, token)) for token in "ab")
+    client.response_to_all = failure(retry_after=1.0)
+    client.delay = 1.0
+    introspector = introspector_with(client, limited(1))
+    first, second = (asyncio.create_task(introspect(introspector, token)) for token in "ab")
     await asyncio.sleep(1.5)
-    third = asyncio.create_task(ask(asked, "c"))
-    answers = await asyncio.gather(first, second, third)
-    assert all(isinstance(answer, IntrospectionFailure) for answer in answers)
-    assert client.asked.keys() >= {"a", "b"}
-    assert "c" not in client.asked
-    assert client.asked.total() == 3  # with the probe
+    third = asyncio.create_task(introspect(introspector, "c"))
+    results = await asyncio.gather(first, second, third)
+    assert all(isinstance(result, IntrospectionFailure) for result in results)
+    assert client.requests.keys() >= {"a", "b"}
+    assert "c" not in client.requests
+    assert client.requests.total() == 3  # with the probe
 
 
 @in_virtual_time
 async def test_a_request_that_ends_before_its_caller_waits_is_not_sent_again() -> None:
-    """A request is read in one turn of the loop, and waits in a later one."""
+    """The need is found in one turn of the loop, and awaited in a later one."""
     client = FakeClient(refused=RequestRefused("status 400"))
     client.hold()
-    asked = introspector(client)
-    waiting = asyncio.create_task(ask(asked, "refused"))
+    introspector = introspector_with(client)
+    waiting = asyncio.create_task(introspect(introspector, "refused"))
     await settle()
-    need = NeedIntrospection("refused", digest_of("refused"), (asked,))
+    need = NeedIntrospection("refused", digest_of("refused"), (introspector,))
     client.release()
     assert isinstance(await waiting, IntrospectionFailure)
     await need.ready()
     assert need.results == [waiting.result()]
-    assert client.asked == {"refused": 1}
+    assert client.requests == {"refused": 1}
 
 
-# Tokens that make a server fail, and a server that fails.
+# Failures caused by tokens, and by the server.
 
-TROUBLES: dict[str, FetchFailed] = {
-    "a firewall answers 403": Forbidden("status 403"),
-    "it answers 500": failure("status 500"),
-    "it asks for a pause of five minutes": failure("status 429", retry_after=300.0),
-    "it answers 401": ClientRefused("status 401"),
-    "it answers 400": RequestRefused("status 400"),
-    "it does not answer": failure("no complete response within 1 s"),
+FAILURES: dict[str, FetchFailed] = {
+    "403 from a firewall": Forbidden("status 403"),
+    "500": failure("status 500"),
+    "429 with Retry-After of five minutes": failure("status 429", retry_after=300.0),
+    "401": ClientRefused("status 401"),
+    "400": RequestRefused("status 400"),
+    "no response": failure("no complete response within 1 s"),
 }
 
 
-def fake(good: int, trouble: FetchFailed, seconds: float) -> FakeClient:
-    """A server that knows these tokens, and fails for those that begin with "invented"."""
-    client = FakeClient(**{f"good-{number}": said() for number in range(good)})
-    client.trouble, client.seconds_of_trouble = trouble, seconds
+def client_with(good: int, invented_failure: FetchFailed, delay: float) -> FakeClient:
+    """A client that fails for tokens which begin with "invented", and has so many good ones."""
+    client = FakeClient(**{f"good-{number}": active_response() for number in range(good)})
+    client.invented_failure, client.invented_delay = invented_failure, delay
     return client
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0])
-@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("invented_failure", FAILURES)
 @in_virtual_time
-async def test_invented_tokens_that_make_a_server_fail_block_no_other_token(trouble: str, seconds: float) -> None:
-    client = fake(20, TROUBLES[trouble], seconds)
-    asked = introspector(client)
+async def test_invented_tokens_that_make_a_server_fail_block_no_other_token(
+    invented_failure: str, seconds: float
+) -> None:
+    client = client_with(20, FAILURES[invented_failure], seconds)
+    introspector = introspector_with(client)
     for number in range(20):
         invented = (f"invented-{number}-{each}" for each in range(FAILURES_TO_PROBE))
         assert all(
-            isinstance(answer, IntrospectionFailure)
-            for answer in await asyncio.gather(*(ask(asked, t) for t in invented))
+            isinstance(result, IntrospectionFailure)
+            for result in await asyncio.gather(*(introspect(introspector, t) for t in invented))
         )
-        assert isinstance(await ask(asked, f"good-{number}"), IntrospectionResponse)
-    assert client.asked.total() <= 20 * (FAILURES_TO_PROBE + 1) + 20 * (1 + seconds)  # so few of them are probes
+        assert isinstance(await introspect(introspector, f"good-{number}"), IntrospectionResponse)
+    assert client.requests.total() <= 20 * (FAILURES_TO_PROBE + 1) + 20 * (1 + seconds)  # including the probes
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0])
@@ -319,121 +332,123 @@ async def test_when_a_server_fails_for_every_unknown_token_known_ones_wait_for_t
     seconds: float,
 ) -> None:
     """The probe fails as well, as if the server were down."""
-    client = fake(20, failure("status 500"), seconds)
-    client.knows_no_other = True
-    asked = introspector(client)
-    opened = 0
+    client = client_with(20, failure("status 500"), seconds)
+    client.fails_all_unknown = True
+    introspector = introspector_with(client)
+    times_open = 0
     for number in range(20):
-        await asyncio.gather(*(ask(asked, f"invented-{number}-{each}") for each in range(FAILURES_TO_PROBE)))
-        await asyncio.sleep(seconds)  # the probe's
-        opened += asked._breaker.state(loop_time()) is BreakerState.OPEN
-        assert isinstance(await ask(asked, f"good-{number}"), IntrospectionResponse)
+        await asyncio.gather(
+            *(introspect(introspector, f"invented-{number}-{each}") for each in range(FAILURES_TO_PROBE))
+        )
+        await asyncio.sleep(seconds)  # of the probe
+        times_open += introspector._breaker.state(loop_time()) is BreakerState.OPEN
+        assert isinstance(await introspect(introspector, f"good-{number}"), IntrospectionResponse)
         await asyncio.sleep(PROBE_INTERVAL)
-    assert opened == 20
+    assert times_open == 20
 
 
 @in_virtual_time
 async def test_a_flood_of_tokens_that_hang_does_not_delay_proven_tokens() -> None:
-    client = fake(5, failure("no complete response within 1 s"), 1.0)
+    client = client_with(5, failure("no complete response within 1 s"), 1.0)
     clock = Clock()
-    asked = introspector(client, small(8), clock=clock)
+    introspector = introspector_with(client, limited(8), clock=clock)
     for number in range(5):
-        assert isinstance(await ask(asked, f"good-{number}"), IntrospectionResponse)
-    clock.now += 31  # they are to be asked about again
-    flood = asyncio.create_task(_flood(asked, per_second=200, seconds=20))
+        assert isinstance(await introspect(introspector, f"good-{number}"), IntrospectionResponse)
+    clock.now += 31  # their responses have expired
+    flood = asyncio.create_task(_flood(introspector, per_second=200, seconds=20))
     await asyncio.sleep(0.5)
     for _ in range(5):
         for number in range(5):
-            assert look(asked, f"good-{number}") is None
+            assert cached(introspector, f"good-{number}") is None
             began = loop_time()
-            assert isinstance(await ask(asked, f"good-{number}"), IntrospectionResponse)
+            assert isinstance(await introspect(introspector, f"good-{number}"), IntrospectionResponse)
             assert loop_time() == began
         clock.now += 31
         await asyncio.sleep(3)
-    assert client.most_in_flight <= 8
+    assert client.max_in_flight <= 8
     await flood
 
 
-async def _flood(asked: Introspector, *, per_second: int, seconds: int) -> None:
-    out = []
+async def _flood(introspector: Introspector, *, per_second: int, seconds: int) -> None:
+    requests = []
     for number in range(per_second * seconds):
-        out.append(asyncio.create_task(ask(asked, f"invented-{number}")))
+        requests.append(asyncio.create_task(introspect(introspector, f"invented-{number}")))
         await asyncio.sleep(1 / per_second)
-    assert not any(isinstance(answer, IntrospectionResponse) for answer in await asyncio.gather(*out))
+    assert not any(isinstance(result, IntrospectionResponse) for result in await asyncio.gather(*requests))
 
 
 @in_virtual_time
 async def test_a_token_that_becomes_inactive_is_no_longer_proven() -> None:
-    client = FakeClient(good=said())
+    client = FakeClient(good=active_response())
     clock = Clock()
-    asked = introspector(client, clock=clock)
-    await ask(asked, "good")
-    assert asked._cache.is_proven(digest_of("good"))
+    introspector = introspector_with(client, clock=clock)
+    await introspect(introspector, "good")
+    assert introspector._cache.is_proven(digest_of("good"))
     clock.now += 31
-    del client.tokens["good"]
-    await ask(asked, "good")
-    assert not asked._cache.is_proven(digest_of("good"))
+    del client.responses["good"]
+    await introspect(introspector, "good")
+    assert not introspector._cache.is_proven(digest_of("good"))
 
 
-async def fail(asked: Introspector, client: FakeClient, times: int = FAILURES_TO_PROBE) -> None:
-    """Let every call fail, the probe too, until the breaker is open."""
-    client.every = failure()
+async def fail(introspector: Introspector, client: FakeClient, times: int = FAILURES_TO_PROBE) -> None:
+    """Let every request fail, the probe too, until the breaker is open."""
+    client.response_to_all = failure()
     for number in range(times):
-        assert isinstance(await ask(asked, f"fails-{number}"), IntrospectionFailure)
+        assert isinstance(await introspect(introspector, f"fails-{number}"), IntrospectionFailure)
     await settle()
-    client.every = None
+    client.response_to_all = None
 
 
 @in_virtual_time
 async def test_while_the_breaker_is_open_no_request_is_sent_and_cached_responses_serve() -> None:
-    client = FakeClient(good=said(), new=said())
-    asked = introspector(client, small(64, timeout="100ms"))
-    await ask(asked, "good")
-    await fail(asked, client)
-    before = client.asked.total()
+    client = FakeClient(good=active_response(), new=active_response())
+    introspector = introspector_with(client, limited(64, timeout="100ms"))
+    await introspect(introspector, "good")
+    await fail(introspector, client)
+    before = client.requests.total()
     assert before == 1 + FAILURES_TO_PROBE + 1
     for _ in range(100):
-        assert await ask(asked, "new") == IntrospectionFailure(
+        assert await introspect(introspector, "new") == IntrospectionFailure(
             "introspection at main: the circuit breaker is open", retry_after=1
         )
-    assert client.asked.total() == before
-    assert look(asked, "good") is not None
+    assert client.requests.total() == before
+    assert cached(introspector, "good") is not None
     await asyncio.sleep(1.1 * INITIAL_BACKOFF)
-    assert isinstance(await ask(asked, "new"), IntrospectionResponse)
+    assert isinstance(await introspect(introspector, "new"), IntrospectionResponse)
 
 
 @in_virtual_time
 async def test_an_attempt_is_one_request_and_the_probe_however_many_callers_there_are() -> None:
     client = FakeClient()
-    asked = introspector(client)
-    await fail(asked, client)
+    introspector = introspector_with(client)
+    await fail(introspector, client)
     await asyncio.sleep(1.1 * INITIAL_BACKOFF)
-    before = client.asked.total()
+    before = client.requests.total()
     client.hold()
-    trying, *others = (asyncio.create_task(ask(asked, f"token-{number}")) for number in range(100))
+    trying, *others = (asyncio.create_task(introspect(introspector, f"token-{number}")) for number in range(100))
     await settle()
-    assert client.asked.total() == before + 2
-    assert client.asked["token-0"] == 1
+    assert client.requests.total() == before + 2
+    assert client.requests["token-0"] == 1
     assert all(isinstance(task.result(), IntrospectionFailure) for task in others)
     client.release()
     assert isinstance(await trying, IntrospectionResponse)
-    assert isinstance(await ask(asked, "another"), IntrospectionResponse)
+    assert isinstance(await introspect(introspector, "another"), IntrospectionResponse)
 
 
-async def _ask_for(seconds: float, asked: Introspector) -> list[IntrospectionFailure]:
-    """Ask about another token again and again, in vain."""
-    answers: list[IntrospectionFailure] = []
+async def _introspect_for(seconds: float, introspector: Introspector) -> list[IntrospectionFailure]:
+    """Introspect one token after the other, while all requests fail."""
+    results: list[IntrospectionFailure] = []
     while loop_time() < seconds:
-        answer = await ask(asked, f"token-{len(answers)}")
-        assert isinstance(answer, IntrospectionFailure)
-        answers.append(answer)
+        result = await introspect(introspector, f"token-{len(results)}")
+        assert isinstance(result, IntrospectionFailure)
+        results.append(result)
         await asyncio.sleep(0.01)
-    assert len(answers) > 20 * seconds  # most of them heard at once
-    return answers
+    assert len(results) > 20 * seconds  # nearly all of them failed at once
+    return results
 
 
-def _in_tries(seconds: float) -> float:
-    """Calls: a probe and another one in each, while the pauses grow and afterwards."""
+def _requests_of_attempts(seconds: float) -> float:
+    """The most requests in so many seconds: two per attempt, while the pauses grow and after."""
     growing = math.ceil(math.log2(MAX_BACKOFF / INITIAL_BACKOFF)) + 1
     return 2 * (growing + seconds / (0.9 * MAX_BACKOFF))
 
@@ -441,64 +456,64 @@ def _in_tries(seconds: float) -> float:
 @in_virtual_time
 async def test_requests_to_an_unavailable_server_become_rarer_however_many_callers_there_are() -> None:
     client = FakeClient()
-    client.every = failure()
-    asked = introspector(client)
-    await _ask_for(60, asked)
-    assert client.asked.total() <= FAILURES_TO_PROBE + 1 + _in_tries(60)
+    client.response_to_all = failure()
+    introspector = introspector_with(client)
+    await _introspect_for(60, introspector)
+    assert client.requests.total() <= FAILURES_TO_PROBE + 1 + _requests_of_attempts(60)
 
 
 @in_virtual_time
-async def test_retry_after_is_passed_on_to_the_caller_up_to_a_maximum() -> None:
+async def test_retry_after_is_passed_on_up_to_a_maximum_and_requests_become_rarer() -> None:
     client = FakeClient()
-    client.every = failure(retry_after=400.0)
-    asked = introspector(client)
-    first = await ask(asked, "first")
+    client.response_to_all = failure(retry_after=400.0)
+    introspector = introspector_with(client)
+    first = await introspect(introspector, "first")
     assert isinstance(first, IntrospectionFailure)
     assert first.retry_after == 300
-    heard = {answer.retry_after for answer in await _ask_for(30, asked)}
-    assert heard <= {
+    waits = {result.retry_after for result in await _introspect_for(30, introspector)}
+    assert waits <= {
         300,
         *range(1, math.ceil(1.1 * MAX_BACKOFF) + 1),
-    }  # who was part of a try, and who is to wait for one
-    assert client.asked.total() <= 1 + 1 + _in_tries(30)
-    client.every = said()
+    }  # of an attempt, or until the next one
+    assert client.requests.total() <= 1 + 1 + _requests_of_attempts(30)
+    client.response_to_all = active_response()
     await asyncio.sleep(1.1 * MAX_BACKOFF)
-    assert isinstance(await ask(asked, "last"), IntrospectionResponse)
+    assert isinstance(await introspect(introspector, "last"), IntrospectionResponse)
 
 
 @in_virtual_time
 async def test_a_refused_request_does_not_count_as_a_failure_of_the_server() -> None:
-    client = FakeClient(good=said(), strange=RequestRefused("status 400"))
-    asked = introspector(client)
+    client = FakeClient(good=active_response(), strange=RequestRefused("status 400"))
+    introspector = introspector_with(client)
     for _ in range(5 * FAILURES_TO_PROBE):
-        assert isinstance(await ask(asked, "strange"), IntrospectionFailure)
-    assert isinstance(await ask(asked, "good"), IntrospectionResponse)
-    assert client.asked == {"good": 1, "strange": 5 * FAILURES_TO_PROBE}
+        assert isinstance(await introspect(introspector, "strange"), IntrospectionFailure)
+    assert isinstance(await introspect(introspector, "good"), IntrospectionResponse)
+    assert client.requests == {"good": 1, "strange": 5 * FAILURES_TO_PROBE}
 
 
 @in_virtual_time
 async def test_each_probe_is_about_another_random_token() -> None:
     client = FakeClient()
-    client.every = failure()
-    asked = introspector(client)
-    await fail(asked, client)
-    client.every = failure()
+    client.response_to_all = failure()
+    introspector = introspector_with(client)
+    await fail(introspector, client)
+    client.response_to_all = failure()
     await asyncio.sleep(1.1 * INITIAL_BACKOFF)
-    await ask(asked, "try")
+    await introspect(introspector, "try")
     await settle()
-    probes = [token for token in client.asked if not token.startswith(("fails", "try"))]
+    probes = [token for token in client.requests if not token.startswith(("fails", "try"))]
     assert len(probes) == 2
     assert all(len(token) == 43 for token in probes)
 
 
 @in_virtual_time
 async def test_an_unexpected_exception_is_a_failure_of_its_request_only() -> None:
-    client = FakeClient(good=said(), strange=RuntimeError("a fault"))
-    asked = introspector(client)
-    answer = await ask(asked, "strange")
-    assert isinstance(answer, IntrospectionFailure)
-    assert "RuntimeError" in answer.cause
-    assert isinstance(await ask(asked, "good"), IntrospectionResponse)
+    client = FakeClient(good=active_response(), strange=RuntimeError("a fault"))
+    introspector = introspector_with(client)
+    result = await introspect(introspector, "strange")
+    assert isinstance(result, IntrospectionFailure)
+    assert "RuntimeError" in result.cause
+    assert isinstance(await introspect(introspector, "good"), IntrospectionResponse)
 
 
 async def test_a_fault_after_the_response_is_logged_and_fails_the_request(
@@ -507,35 +522,35 @@ async def test_a_fault_after_the_response_is_logged_and_fails_the_request(
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    asked = introspector(FakeClient(good=said()))
-    monkeypatch.setattr(asked._cache, "put", fail)
-    result = await ask(asked, "good")
+    introspector = introspector_with(FakeClient(good=active_response()))
+    monkeypatch.setattr(introspector._cache, "put", fail)
+    result = await introspect(introspector, "good")
     assert isinstance(result, IntrospectionFailure)
     assert "ZeroDivisionError" in result.cause
-    assert not asked._requests
+    assert not introspector._requests
     assert any(record.exc_info and record.exc_info[0] is ZeroDivisionError for record in caplog.records)
 
 
 @pytest.mark.parametrize(("wait", "seconds"), [(0.0, 1), (0.2, 1), (1.0, 1), (1.01, 2), (300.0, 300)])
 @in_virtual_time
 async def test_retry_after_is_in_whole_seconds_and_never_zero(wait: float, seconds: int) -> None:
-    result = await ask(introspector(FakeClient(x=failure(retry_after=wait))), "x")
+    result = await introspect(introspector_with(FakeClient(x=failure(retry_after=wait))), "x")
     assert isinstance(result, IntrospectionFailure)
     assert result.retry_after == seconds
 
 
-# The end.
+# Closing.
 
 
 @in_virtual_time
 async def test_closing_cancels_requests_in_flight_and_waiting() -> None:
     client = FakeClient()
     client.hold()
-    asked = introspector(client, small(2))
-    waiting = [asyncio.create_task(ask(asked, token)) for token in "abcd"]
+    introspector = introspector_with(client, limited(2))
+    waiting = [asyncio.create_task(introspect(introspector, token)) for token in "abcd"]
     await settle()
-    await asked.close()
-    assert all(isinstance(answer, IntrospectionFailure) for answer in await asyncio.gather(*waiting))
+    await introspector.close()
+    assert all(isinstance(result, IntrospectionFailure) for result in await asyncio.gather(*waiting))
     assert client.in_flight == 0
     assert client.closed
 
@@ -543,17 +558,17 @@ async def test_closing_cancels_requests_in_flight_and_waiting() -> None:
 @in_virtual_time
 async def test_closing_cancels_a_request_that_has_not_started() -> None:
     client = FakeClient()
-    asked = introspector(client)
-    waiting = asyncio.create_task(ask(asked, "a"))
+    introspector = introspector_with(client)
+    waiting = asyncio.create_task(introspect(introspector, "a"))
     await asyncio.sleep(0)
-    await asked.close()
+    await introspector.close()
     assert isinstance(await waiting, IntrospectionFailure)
 
 
 @in_virtual_time
 async def test_run_closes_the_client_when_canceled() -> None:
     client = FakeClient()
-    running = asyncio.create_task(introspector(client).run())
+    running = asyncio.create_task(introspector_with(client).run())
     await settle()
     assert not running.done()
     running.cancel()
@@ -561,18 +576,23 @@ async def test_run_closes_the_client_when_canceled() -> None:
     assert client.closed
 
 
-# What is told.
+# Metrics and logs.
 
 
 @in_virtual_time
 async def test_each_request_is_counted_by_its_result() -> None:
     metrics = Metrics(transport="grpcio")
-    client = FakeClient(good=said(), id_token=said(nonce="n"), away=failure(), odd=said() | {"active": "true"})
-    client.seconds = 0.25
-    asked = introspector(client, metrics=metrics)
+    client = FakeClient(
+        good=active_response(),
+        id_token=active_response(nonce="n"),
+        away=failure(),
+        odd=active_response() | {"active": "true"},
+    )
+    client.delay = 0.25
+    introspector = introspector_with(client, metrics=metrics)
     for token in ("good", "id_token", "bad", "away", "odd"):
-        await ask(asked, token)
-        look(asked, token)
+        await introspect(introspector, token)
+        cached(introspector, token)
 
     def value(name: str, **labels: str) -> float | None:
         return metrics.registry.get_sample_value(name, {"issuer": "main"} | labels)
@@ -592,7 +612,7 @@ async def test_each_request_is_counted_by_its_result() -> None:
 async def test_requests_in_flight_and_the_breaker_state_are_metrics() -> None:
     metrics = Metrics(transport="grpcio")
     client = FakeClient()
-    asked = introspector(client, metrics=metrics)
+    introspector = introspector_with(client, metrics=metrics)
 
     def states() -> list[float | None]:
         labels = [{"issuer": "main", "state": state} for state in ("closed", "open", "half_open")]
@@ -601,17 +621,17 @@ async def test_requests_in_flight_and_the_breaker_state_are_metrics() -> None:
 
     assert states() == [1, 0, 0, 0]
     client.hold()
-    waiting = asyncio.create_task(ask(asked, "a"))
+    waiting = asyncio.create_task(introspect(introspector, "a"))
     await settle()
     assert metrics.registry.get_sample_value("authz_introspections_in_flight", {"issuer": "main"}) == 1
     client.release()
     await waiting
     assert metrics.registry.get_sample_value("authz_introspections_in_flight", {"issuer": "main"}) == 0
-    await fail(asked, client)
+    await fail(introspector, client)
     assert states() == [0, 1, 0, 1]
     await asyncio.sleep(1.2)
     assert states() == [0, 0, 1, 1]
-    await ask(asked, "b")
+    await introspect(introspector, "b")
     assert states() == [1, 0, 0, 0]
 
 
@@ -619,24 +639,24 @@ def events(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records]
 
 
-def telling(caplog: pytest.LogCaptureFixture, story: Callable[[], Any]) -> list[str]:
+def logged_by(caplog: pytest.LogCaptureFixture, scenario: Callable[[], Any]) -> list[str]:
     with caplog.at_level(logging.INFO, "authz.introspection"):
-        in_virtual_time(story)()
+        in_virtual_time(scenario)()
     return events(caplog)
 
 
 def test_an_outage_is_logged_a_few_times_and_not_once_per_request(caplog: pytest.LogCaptureFixture) -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         client = FakeClient()
-        asked = introspector(client)
-        await fail(asked, client)
+        introspector = introspector_with(client)
+        await fail(introspector, client)
         for _ in range(1000):
-            await ask(asked, "x")
+            await introspect(introspector, "x")
         await asyncio.sleep(1.2)
         for number in range(10):
-            await ask(asked, f"good-{number}")
+            await introspect(introspector, f"good-{number}")
 
-    assert telling(caplog, story) == [
+    assert logged_by(caplog, scenario) == [
         "introspection failed",
         "introspection paused: the circuit breaker is open",
         "introspection resumed: the circuit breaker is closed",
@@ -645,108 +665,111 @@ def test_an_outage_is_logged_a_few_times_and_not_once_per_request(caplog: pytest
 
 
 def test_a_rejected_client_is_logged_once_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         client = FakeClient()
-        client.every = ClientRefused("status 401: look at client_id")
-        asked = introspector(client)
+        client.response_to_all = ClientRefused("status 401: check client_id")
+        introspector = introspector_with(client)
         for _ in range(20):
-            await ask(asked, "a-secret-token")
+            await introspect(introspector, "a-secret-token")
 
-    assert telling(caplog, story)[0] == "the introspection server rejects this client"
+    assert logged_by(caplog, scenario)[0] == "the introspection server rejects this client"
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
     assert "a-secret-token" not in caplog.text
 
 
-@pytest.mark.parametrize("trouble", [Forbidden("status 403"), RequestRefused("status 400")])
+@pytest.mark.parametrize("invented_failure", [Forbidden("status 403"), RequestRefused("status 400")])
 def test_a_probe_that_is_refused_is_a_response_and_one_that_is_forbidden_is_a_failure(
-    trouble: FetchFailed, caplog: pytest.LogCaptureFixture
+    invented_failure: FetchFailed, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of a token that nobody sent no firewall has anything to dislike."""
+    """A firewall cannot object to a random token of our own."""
 
-    async def story() -> None:
-        client = fake(0, failure("status 500"), 0.0)
-        client.every = trouble  # of all but the invented ones
-        asked = introspector(client)
-        await asyncio.gather(*(ask(asked, f"invented-{each}") for each in range(FAILURES_TO_PROBE)))
+    async def scenario() -> None:
+        client = client_with(0, failure("status 500"), 0.0)
+        client.response_to_all = invented_failure  # for all but the invented ones
+        introspector = introspector_with(client)
+        await asyncio.gather(*(introspect(introspector, f"invented-{each}") for each in range(FAILURES_TO_PROBE)))
         await settle()
 
-    told = {
+    expected = {
         Forbidden: [
             "the introspection server rejects this client",
             "introspection paused: the circuit breaker is open",
         ],
         RequestRefused: ["introspection fails for some tokens only; the server responds to a probe"],
     }
-    assert telling(caplog, story) == ["introspection failed", *told[type(trouble)]]
+    assert logged_by(caplog, scenario) == ["introspection failed", *expected[type(invented_failure)]]
 
 
 def test_callers_cannot_fill_the_log_with_refused_tokens(caplog: pytest.LogCaptureFixture) -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         client = FakeClient(strange=RequestRefused("status 400"))
-        asked = introspector(client)
+        introspector = introspector_with(client)
         for number in range(200):
-            await ask(asked, "strange" if number % 10 == 0 else f"token-{number}")
+            await introspect(introspector, "strange" if number % 10 == 0 else f"token-{number}")
             await asyncio.sleep(0.01)
 
-    assert telling(caplog, story) == ["introspection failed", "introspection recovered"]
+    assert logged_by(caplog, scenario) == ["introspection failed", "introspection recovered"]
 
 
-# Whatever happens.
+# Properties.
 
 _TOKENS = st.sampled_from("abcdef")
 _STEP = st.one_of(
-    st.tuples(st.just("ask"), _TOKENS),
-    st.tuples(st.just("ask and leave"), _TOKENS),
+    st.tuples(st.just("introspect"), _TOKENS),
+    st.tuples(st.just("introspect and cancel"), _TOKENS),
     st.tuples(st.just("wait"), st.sampled_from([0.0, 0.05, 0.3, 2.0, 40.0])),
-    st.tuples(st.just("says"), st.sampled_from([said(), {"active": False}, failure(), failure(retry_after=3.0)])),
+    st.tuples(
+        st.just("respond"), st.sampled_from([active_response(), {"active": False}, failure(), failure(retry_after=3.0)])
+    ),
 )
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(_STEP, max_size=40), st.integers(1, 3))
 def test_requests_are_bounded_and_shared_and_every_caller_gets_a_result(
-    steps: list[tuple[str, Any]], most: int
+    steps: list[tuple[str, Any]], max_concurrent: int
 ) -> None:
     @in_virtual_time
-    async def story() -> None:
+    async def scenario() -> None:
         client = FakeClient()
-        client.seconds = 0.1
-        asked = introspector(client, small(most))
+        client.delay = 0.1
+        introspector = introspector_with(client, limited(max_concurrent))
         waiting: list[asyncio.Task[IntrospectionResult]] = []
         for kind, value in steps:
             match kind:
-                case "says":
-                    client.every = value
+                case "respond":
+                    client.response_to_all = value
                 case "wait":
                     await asyncio.sleep(value)
                 case _:
-                    waiting.append(asyncio.create_task(ask(asked, value)))
+                    waiting.append(asyncio.create_task(introspect(introspector, value)))
                     await asyncio.sleep(0)
-                    if kind == "ask and leave":
+                    if kind == "introspect and cancel":
                         waiting.pop().cancel()
-            assert client.in_flight <= most
-            assert max(asked._admitted.values()) <= 2 * most
-            assert sum(asked._admitted.values()) <= len(asked._requests)  # one that just ended is removed last
+            assert client.in_flight <= max_concurrent
+            assert max(introspector._admitted.values()) <= 2 * max_concurrent
+            running = len(introspector._requests)  # a request that just ended is removed last
+            assert sum(introspector._admitted.values()) <= running
         async with asyncio.timeout(60):
-            for answer in await asyncio.gather(*waiting):
-                assert isinstance(answer, (IntrospectionResponse, IntrospectionFailure))
+            for result in await asyncio.gather(*waiting):
+                assert isinstance(result, (IntrospectionResponse, IntrospectionFailure))
         await asyncio.sleep(1)
         assert client.in_flight == 0
-        assert not asked._requests
-        assert asked._admitted == {True: 0, False: 0}
-        assert client.most_in_flight <= most
+        assert not introspector._requests
+        assert introspector._admitted == {True: 0, False: 0}
+        assert client.max_in_flight <= max_concurrent
 
-    story()
+    scenario()
 
 
 def test_the_claims_of_a_verified_jwt_are_its_own() -> None:
     claims = Claims("main", "u1", "app", frozenset(), frozenset(), "", {})
 
     @in_virtual_time
-    async def story() -> None:
-        asked = introspector(FakeClient(jwt=said()))
-        answer = await asked.introspect("jwt", digest_of("jwt"), claims)
-        assert isinstance(answer, IntrospectionResponse)
-        assert answer.token().claims is claims
+    async def scenario() -> None:
+        introspector = introspector_with(FakeClient(jwt=active_response()))
+        result = await introspector.introspect("jwt", digest_of("jwt"), claims)
+        assert isinstance(result, IntrospectionResponse)
+        assert result.token().claims is claims
 
-    story()
+    scenario()

@@ -12,8 +12,8 @@ from authz_service.core.claims import Claims
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from authz_service.tokens.introspection.response import IntrospectionFailure, IntrospectionResponse, conclude, evaluate
+from support.fake_introspection import INACTIVE, active_response, issuer_with
 from support.trust import ISSUER, NOW, OTHER
-from tokens.introspection.servers import INACTIVE, issuer_with, said
 
 
 def judged(
@@ -34,7 +34,7 @@ def reason(answer: IntrospectionResponse) -> str:
 
 
 def test_the_claims_of_an_active_token_are_those_of_the_response() -> None:
-    claims = judged(said(tenant="acme", username="alice")).token().claims
+    claims = judged(active_response(tenant="acme", username="alice")).token().claims
     assert (claims.issuer, claims.subject, claims.client_id) == ("main", "u1", "app")
     assert (claims.audiences, claims.scopes) == (frozenset({"api"}), frozenset({"a", "b"}))
     assert claims.scope == "a b"
@@ -46,12 +46,12 @@ def test_the_claims_of_an_active_token_are_those_of_the_response() -> None:
     "active", [None, False, "true", "True", 1, 1.0, "yes", [True], {"value": True}, {}, [], "", 0, "active"]
 )
 def test_active_must_be_exactly_true(active: Any) -> None:
-    answer = judged(said() | {"active": active})
+    answer = judged(active_response() | {"active": active})
     assert (reason(answer), answer.active) == ("inactive", False)
 
 
 def test_a_response_without_active_is_inactive() -> None:
-    assert reason(judged(said(active=None))) == "inactive"
+    assert reason(judged(active_response(active=None))) == "inactive"
     assert reason(judged({})) == "inactive"
     assert reason(judged({"error": "invalid_token"})) == "inactive"
 
@@ -114,9 +114,9 @@ def test_a_response_without_active_is_inactive() -> None:
     ],
 )
 def test_a_response_is_validated_like_a_token(changes: dict[str, Any], settings: dict[str, Any], expected: str) -> None:
-    answer = judged(said(**changes), **settings)
+    answer = judged(active_response(**changes), **settings)
     assert reason(answer) == expected
-    assert answer.active  # as the server said, whatever is made of it
+    assert answer.active  # as the server active_response, whatever is made of it
 
 
 @pytest.mark.parametrize(
@@ -134,11 +134,11 @@ def test_a_response_is_validated_like_a_token(changes: dict[str, Any], settings:
 )
 def test_a_null_member_counts_as_absent(name: str, settings: dict[str, Any], expected: str) -> None:
     """Servers write null for what a token does not have; what marks another kind of token does so all the same."""
-    answer = judged(said() | {name: None}, **settings)
+    answer = judged(active_response() | {name: None}, **settings)
     assert reason(answer) == expected
     if expected == "ok":
         assert name not in answer.token().claims.raw or name == "iss"
-    verified = judged(said() | {name: None}, JWT)
+    verified = judged(active_response() | {name: None}, JWT)
     assert reason(verified) == ("inactive" if name == "active" else "ok")
 
 
@@ -161,7 +161,7 @@ def test_a_null_member_counts_as_absent(name: str, settings: dict[str, Any], exp
 def test_a_response_expires_after_its_ttl_and_never_after_the_token(
     changes: dict[str, Any], introspection: dict[str, Any], settings: dict[str, Any], seconds: float
 ) -> None:
-    answer = judged(said(**changes), introspection=introspection, **settings)
+    answer = judged(active_response(**changes), introspection=introspection, **settings)
     assert (answer.since, answer.until) == (NOW, NOW + seconds)
 
 
@@ -175,8 +175,8 @@ JWT = Claims("main", "u1", "app", frozenset({"api"}), frozenset({"a"}), "a", {"i
     [
         ({"active": True}, "ok"),
         ({"active": True, "exp": NOW + 600}, "ok"),
-        (said(), "ok"),
-        (said(iss=ISSUER), "ok"),
+        (active_response(), "ok"),
+        (active_response(iss=ISSUER), "ok"),
         (INACTIVE, "inactive"),
         ({"active": "true"}, "inactive"),
         ({"active": True, "iss": OTHER}, "inactive"),
@@ -194,24 +194,24 @@ def test_a_response_about_a_verified_jwt_must_be_active_and_not_contradict_it(
 
 
 def test_the_claims_are_those_of_the_jwt_and_not_of_the_response() -> None:
-    assert judged(said(scope="admin", tenant="evil"), JWT).token().claims is JWT
+    assert judged(active_response(scope="admin", tenant="evil"), JWT).token().claims is JWT
 
 
 def test_a_response_may_name_a_subject_that_the_jwt_does_not() -> None:
     nobody = Claims("main", "", "", frozenset(), frozenset(), "", {"iss": ISSUER})
-    assert reason(judged(said(), nobody)) == "ok"
+    assert reason(judged(active_response(), nobody)) == "ok"
 
 
 @pytest.mark.parametrize(("exp", "seconds"), [(None, 30), (NOW + 600, 30), (NOW + 7, 7), (NOW - 7, -7)])
 def test_a_response_about_a_jwt_expires_no_later_than_its_exp(exp: float | None, seconds: float) -> None:
-    assert judged(said(exp=exp), JWT).until == NOW + seconds
+    assert judged(active_response(exp=exp), JWT).until == NOW + seconds
 
 
 # Several servers.
 
-GOOD = judged(said())
+GOOD = judged(active_response())
 NO = judged(INACTIVE)
-ID_TOKEN = judged(said(nonce="n"))
+ID_TOKEN = judged(active_response(nonce="n"))
 AWAY = IntrospectionFailure("it is away", 7)
 FURTHER_AWAY = IntrospectionFailure("it is further away", 9)
 
@@ -265,9 +265,9 @@ _MEMBERS = st.sampled_from(
 
 @given(changes=st.dictionaries(_MEMBERS, _JSON), is_jwt=st.booleans())
 def test_any_response_is_claims_or_a_reason(*, changes: dict[str, Any], is_jwt: bool) -> None:
-    answer = judged(said() | changes, JWT if is_jwt else None)
+    answer = judged(active_response() | changes, JWT if is_jwt else None)
     if reason(answer) == "ok":
-        members = said() | changes
+        members = active_response() | changes
         assert members["active"] is True
         assert members.get("token_type") is None or is_jwt or members["token_type"].lower() == "bearer"
         assert answer.until <= NOW + 30

@@ -1,6 +1,7 @@
-"""An introspection server that the test drives, in this process or over HTTP, and what it says of a good token.
+"""An introspection server that a test controls, in this process or over HTTP, and an authorizer that queries it.
 
-The fake client passes the same contract suite as the real one (``test_introspection_clients.py``).
+``FakeClient`` passes the same contract suite as the real client
+(``tests/tokens/introspection/test_client_contract.py``).
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ def issuer_with(introspection: dict[str, Any] | None = None, **settings: Any) ->
     return Issuer.model_validate(own | settings)
 
 
-def said(**changes: Any) -> dict[str, Any]:
-    """The answer about a good token; None takes a member away."""
-    own = {
+def active_response(**changes: Any) -> dict[str, Any]:
+    """The response body for an active token, with changes; None removes a member."""
+    members = {
         "active": True,
         "sub": "u1",
         "aud": "api",
@@ -53,48 +54,48 @@ def said(**changes: Any) -> dict[str, Any]:
         "scope": "a b",
         "token_type": "Bearer",
     }
-    return {name: value for name, value in (own | changes).items() if value is not None}
+    return {name: value for name, value in (members | changes).items() if value is not None}
 
 
 INACTIVE: dict[str, Any] = {"active": False}
 
 
 class FakeClient:
-    """A client of a server. What it says of each token, and when, the test sets."""
+    """A client whose responses a test sets, by token."""
 
-    def __init__(self, **tokens: Mapping[str, Any] | Exception) -> None:
-        self.tokens: dict[str, Mapping[str, Any] | Exception] = dict(tokens)  # of any other one: not active
-        self.every: Mapping[str, Any] | Exception | None = None  # said of every token
-        self.seconds = 0.0  # that each call takes
-        self.trouble: FetchFailed | None = None  # what tokens cause that begin with "invented"
-        self.seconds_of_trouble = 0.0
-        self.knows_no_other = False  # then every token causes it that is not among ``tokens``
-        self.asked: Counter[str] = Counter()
+    def __init__(self, **responses: Mapping[str, Any] | Exception) -> None:
+        self.responses: dict[str, Mapping[str, Any] | Exception] = dict(responses)  # for others: inactive
+        self.response_to_all: Mapping[str, Any] | Exception | None = None  # in place of ``responses``
+        self.delay = 0.0  # seconds
+        self.invented_failure: FetchFailed | None = None  # for tokens that begin with "invented"
+        self.invented_delay = 0.0  # seconds
+        self.fails_all_unknown = False  # ``invented_failure`` is for all tokens that are not in ``responses``
+        self.requests: Counter[str] = Counter()  # by token
         self.in_flight = 0
-        self.most_in_flight = 0
+        self.max_in_flight = 0
         self.closed = False
         self._gate = asyncio.Event()
         self._gate.set()
 
     async def introspect(self, token: str) -> Mapping[str, Any]:
-        self.asked[token] += 1
+        self.requests[token] += 1
         self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
             await self._gate.wait()
-            if self.trouble is not None and self._is_troublesome(token):
-                await asyncio.sleep(self.seconds_of_trouble)
-                raise self.trouble
-            await asyncio.sleep(self.seconds)
+            if self.invented_failure is not None and self._is_invented(token):
+                await asyncio.sleep(self.invented_delay)
+                raise self.invented_failure
+            await asyncio.sleep(self.delay)
         finally:
             self.in_flight -= 1
-        answer = self.tokens.get(token, INACTIVE) if self.every is None else self.every
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        response = self.responses.get(token, INACTIVE) if self.response_to_all is None else self.response_to_all
+        if isinstance(response, Exception):
+            raise response
+        return response
 
-    def _is_troublesome(self, token: str) -> bool:
-        return token not in self.tokens and (self.knows_no_other or token.startswith("invented"))
+    def _is_invented(self, token: str) -> bool:
+        return token not in self.responses and (self.fails_all_unknown or token.startswith("invented"))
 
     async def prepare(self) -> None:
         pass
@@ -103,7 +104,7 @@ class FakeClient:
         self.closed = True
 
     def hold(self) -> None:
-        """Let calls hang until ``release``."""
+        """Let requests hang until ``release``."""
         self._gate.clear()
 
     def release(self) -> None:
@@ -111,7 +112,7 @@ class FakeClient:
 
 
 class Clock:
-    """Seconds since the epoch, as the test says."""
+    """Seconds since the epoch, set by the test."""
 
     def __init__(self) -> None:
         self.now = float(NOW)
@@ -120,7 +121,7 @@ class Clock:
         return self.now
 
 
-def introspector(
+def introspector_with(
     client: IntrospectionClient,
     issuer: Issuer | None = None,
     *,
@@ -128,7 +129,7 @@ def introspector(
     clock: Clock | None = None,
     cache_bounds: Bounds = _BOUNDS,
 ) -> Introspector:
-    """One that asks this client. Its time is the loop's, its clock stands still."""
+    """An introspector over this client. Its timer is the loop's; its clock stands still."""
     issuer = issuer or issuer_with()
     assert issuer.introspection is not None
     return Introspector(
@@ -144,7 +145,7 @@ def introspector(
 
 
 def loop_time() -> float:
-    """By the loop's clock, and outside of a loop at its beginning."""
+    """The loop's time; outside of a loop, 0."""
     try:
         return asyncio.get_running_loop().time()
     except RuntimeError:
@@ -154,7 +155,7 @@ def loop_time() -> float:
 def http_client(
     issuer: Issuer, keys: FakeSource | None = None, *, timer: Callable[[], float] = time.monotonic
 ) -> HttpIntrospectionClient:
-    """The real client of an issuer with introspection, whose keys come from this source."""
+    """The real client for an issuer with introspection, whose keys come from this source."""
     assert issuer.introspection is not None
     cache = KeyCache(
         keys or FakeSource(),
@@ -172,8 +173,8 @@ def failure(text: str = "it cannot be reached", **options: Any) -> FetchFailed:
     return FetchFailed(text, **options)
 
 
-class Asking(Deciding):
-    """An authorizer over the two issuers, some of which are asked about tokens by these clients."""
+class IntrospectingAuthorizer(Deciding):
+    """An authorizer for two issuers, of which those with a client are introspected."""
 
     def __init__(
         self,
@@ -183,7 +184,7 @@ class Asking(Deciding):
         introspection: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        """``clients`` are by the name of the issuer; ``introspection`` and ``settings`` are those of the first one."""
+        """``clients`` are by issuer name; ``introspection`` and ``settings`` are those of the first issuer."""
         self.clients = clients
         self.clock = Clock()
         self._introspection = introspection or {}
@@ -194,13 +195,13 @@ class Asking(Deciding):
             return super()._trusted(url, name, settings)
         own = self._introspection if name == "main" else {}
         trusted = super()._trusted(url, name, settings | {"introspection": SECRETS | own})
-        asks = introspector(
+        introspector = introspector_with(
             self.clients[name], trusted.settings, metrics=self.metrics, clock=self.clock, cache_bounds=self.bounds
         )
-        return replace(trusted, introspector=asks)
+        return replace(trusted, introspector=introspector)
 
-    async def ask(self, path: str, token: str, **request: Any) -> Decision:
-        """What becomes of a request that may have to wait."""
+    async def decide_after_waiting(self, path: str, token: str, **request: Any) -> Decision:
+        """Decide a request that may have to wait."""
         decision = self.begin(path, token, **request)
         if isinstance(decision, Pending):
             await decision.ready()
@@ -208,7 +209,7 @@ class Asking(Deciding):
         return decision
 
     def reason_of(self, token: str, path: str = "/", **request: Any) -> str:
-        """The reason of the decision; its cause holds no token."""
-        decision = asyncio.run(self.ask(path, token, **request))
+        """The reason of the decision. Asserts that its cause does not contain the token."""
+        decision = asyncio.run(self.decide_after_waiting(path, token, **request))
         assert len(token) < 5 or token not in decision.cause
         return decision.reason.value
