@@ -59,7 +59,7 @@ class HttpSource:
             await self.close()
             raise
         headers = response.headers
-        lifetime = lifetime_of(headers.joined("cache-control"), headers.get("age"), self._settings)
+        lifetime = lifetime_of(headers.combined("cache-control"), headers.get("age"), self._settings)
         if response.status == HTTPStatus.NOT_MODIFIED:
             return Fetched(None, lifetime)
         key_set = keyset.parse(response.body, self._settings.max_keys)

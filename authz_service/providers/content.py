@@ -33,7 +33,7 @@ class ContentDecoder:
         Raises:
             BadMessage: for an unknown coding or a content that will be too large.
         """
-        self._coding = headers.joined("content-encoding").strip().lower()
+        self._coding = headers.combined("content-encoding").strip().lower()
         if self._coding not in {"", "identity", *_WINDOW_BITS}:
             raise BadMessage("has a content encoding that was not requested")
         self._require_size(int(headers.get("content-length") or 0))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import h11
 
 from authz_service.core.errors import BadMessage
+from authz_service.core.headers import combined
 from authz_service.http1 import MAX_READ, HeadBuffer
 from authz_service.providers.content import ContentDecoder
 
@@ -37,9 +38,9 @@ class Headers:
         """The first value; empty if there is none."""
         return next((value for each, value in self._fields if each == name), "")
 
-    def joined(self, name: str) -> str:
-        """All values, joined by commas (RFC 9110 section 5.3)."""
-        return ",".join(value for each, value in self._fields if each == name)
+    def combined(self, name: str) -> str:
+        """All values as one; empty if there is none."""
+        return combined(self._fields).get(name, "")
 
     def __contains__(self, name: str) -> bool:
         return any(each == name for each, _ in self._fields)

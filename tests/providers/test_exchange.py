@@ -143,7 +143,7 @@ def test_header_names_are_case_insensitive_and_the_first_of_several_values_is_re
         OK + b"ETag: a\r\nETAG: b\r\nContent-Type: Application/JSON ; charset=x\r\nContent-Length:0\r\n\r\n"
     )
     assert response is not None
-    assert (response.headers.get("etag"), response.headers.joined("etag")) == ("a", "a,b")
+    assert (response.headers.get("etag"), response.headers.combined("etag")) == ("a", "a,b")
     assert response.content_type == "application/json"
     assert "etag" in response.headers
     assert (response.headers.get("age"), "age" in response.headers) == ("", False)

@@ -95,7 +95,7 @@ def _require_times(response: HttpResponse) -> None:
     headers = response.headers
     settings = _settings()
     assert 0 <= parse_retry_after(headers.get("retry-after"), float(NOW)) < math.inf
-    lifetime = lifetime_of(headers.joined("cache-control"), headers.get("age"), settings)
+    lifetime = lifetime_of(headers.combined("cache-control"), headers.get("age"), settings)
     assert settings.min_refresh_interval <= lifetime <= settings.max_refresh_interval
 
 
@@ -120,7 +120,7 @@ def _require_same(response: HttpResponse, octets: bytes, *, is_all: bool) -> Non
     other.begin()
     content = other.read()
     assert other.status == response.status
-    assert _unpacked(content, response.headers.joined("content-encoding").strip().lower()) == response.body
+    assert _unpacked(content, response.headers.combined("content-encoding").strip().lower()) == response.body
     assert not is_all or wire.read() == b""
 
 
