@@ -1,5 +1,6 @@
-"""The issuers' published keys: fetched ahead of need, kept through failures, found without waiting.
+"""The issuers' published keys.
 
-``keyset`` parses and selects (pure), ``source`` says where a key set comes from, ``http_source`` and ``file_source``
-get it, ``cache`` keeps it. ``discovery`` finds addresses in an issuer's metadata, for introspection too.
+``keyset`` parses a key set and selects a key. ``source`` is the interface for fetching one; ``http_source`` and
+``file_source`` implement it. ``cache`` refreshes the keys in the background, ``absent_kids`` keeps unknown key ids from
+causing fetches, and ``snapshot`` preserves the keys across restarts.
 """

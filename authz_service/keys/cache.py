@@ -128,7 +128,7 @@ class KeyCache:
         key_set = self.current(now)
         if key_set is None:
             return NoKey.FETCH if may_fetch and self._may_wait(now) else NoKey.UNAVAILABLE
-        keys = key_set.named(kid)
+        keys = key_set.candidates(kid)
         if keys or kid is None:
             return keys
         if may_fetch:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from authz_service.config.files import FileVersion
     from authz_service.keys.keyset import KeySet
 
-_LOOK_INTERVAL = 1.0  # seconds between two looks at the file: reading a small file costs next to nothing
+_READ_INTERVAL = 1.0  # seconds; reading a small file costs next to nothing
 
 
 class FileSource:
@@ -33,17 +33,17 @@ class FileSource:
         """Read the file; not modified if the content equals that of the last successful fetch.
 
         Raises:
-            FetchFailed: when it cannot be read, is too large or holds no key set.
+            FetchFailed: if it cannot be read, is too large or is not a usable key set.
         """
         version = await asyncio.to_thread(files.version_of, self._path, self._max_bytes)
         if have_keys and version.digest == self._parsed_digest:
-            return Fetched(None, _LOOK_INTERVAL)
+            return Fetched(None, _READ_INTERVAL)
         key_set = self._parse(version)
         self._parsed_digest = version.digest
-        return Fetched(key_set, _LOOK_INTERVAL)
+        return Fetched(key_set, _READ_INTERVAL)
 
     def read(self) -> KeySet:
-        """Read the file once, waiting for it.
+        """Read the file in the calling thread.
 
         Raises:
             FetchFailed: as ``fetch``.
@@ -51,7 +51,7 @@ class FileSource:
         return self._parse(files.version_of(self._path, self._max_bytes))
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """See KeySource."""
 
     def _parse(self, version: FileVersion) -> KeySet:
         try:

@@ -1,8 +1,9 @@
-"""A JSON Web Key Set (RFC 7517) as keys that can verify.
+"""Parses a JSON Web Key Set (RFC 7517) into keys that verify signatures. Pure.
 
-Law: pure. Only public keys for asymmetric signatures are kept, each with the algorithms that its type, curve, ``use``,
-``key_ops`` and ``alg`` allow; one bad entry does not spoil the others. PyJWT parses the numbers and verifies; what may
-be used for what is decided here, since PyJWT looks at neither ``use`` nor ``key_ops`` and only warns about short keys.
+Owns which keys are accepted, and for which algorithms: only public keys for asymmetric signatures, each with the
+algorithms that its type, curve, ``use``, ``key_ops`` and ``alg`` allow. An unusable entry does not affect the others.
+
+PyJWT parses a key's numbers and verifies, but ignores ``use`` and ``key_ops`` and merely warns about short keys.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 
-from authz_service.core import strict_json
 from authz_service.core.errors import FetchFailed, quoted
+from authz_service.providers import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
-_MAX_RSA_BITS = 16384  # what OpenSSL verifies at all
-_MAX_EXPONENT_BITS = 32  # nearly all are 65537; with one as long as the key, verifying costs 80 times as much
-MAX_CANDIDATES = 8  # keys that a token without kid is tried against
+_MAX_RSA_BITS = 16384  # OpenSSL's limit
+_MAX_EXPONENT_BITS = 32  # nearly all are 65537; an exponent as long as the key makes verifying 80 times as slow
+MAX_CANDIDATES = 8  # keys that are tried for a token without kid
 
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _BY_CURVE = {
@@ -34,8 +35,8 @@ _BY_CURVE = {
     ("OKP", "Ed25519"): frozenset({"EdDSA"}),
     ("OKP", "Ed448"): frozenset({"EdDSA"}),
 }
-# Members that make the key and its fingerprint, by type. No others reach the parser.
-_MEMBERS = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
+# The members that the parser gets, by type.
+_KEY_MEMBERS = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 _PARSERS: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -50,21 +51,21 @@ _VERIFIERS = {name: algorithm for name, algorithm in get_default_algorithms().it
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A public key and what it may verify. Two entries with the same ``kid`` and numbers are the same key."""
+    """A public key and the algorithms that it may verify."""
 
     kid: str | None
     algorithms: frozenset[str]
-    fingerprint: bytes  # SHA-256 of its DER form: its type and numbers
+    fingerprint: bytes  # SHA-256 of its SubjectPublicKeyInfo in DER: of its type and numbers
     material: Any  # a public key of cryptography
-    jwk: Mapping[str, Any]  # its public members, and what it may be used for: enough to read it again
+    jwk: Mapping[str, Any]  # enough to parse it again
 
     @property
     def identity(self) -> tuple[str | None, bytes]:
-        """What makes it the same key in another key set."""
+        """Equal for the same key in another key set: ``kid``, type and numbers."""
         return self.kid, self.fingerprint
 
     def verifies(self, algorithm: str, signing_input: bytes, signature: bytes) -> bool:
-        """Whether the signature is this key's. The algorithm must be one of the key's own."""
+        """Whether the signature is valid; not if the algorithm is not one of the key's."""
         return algorithm in self.algorithms and _VERIFIERS[algorithm].verify(signing_input, self.material, signature)
 
 
@@ -74,7 +75,7 @@ class KeySet:
     __slots__ = ("_by_kid", "_identities", "keys", "refused")
 
     def __init__(self, keys: tuple[Key, ...], refused: tuple[str, ...] = ()) -> None:
-        """``refused`` says, a line each, which entries were left out and why."""
+        """``refused`` has a line for each unusable entry and the reason."""
         self.keys = keys
         self.refused = refused
         self._identities = frozenset(key.identity for key in keys)
@@ -86,98 +87,96 @@ class KeySet:
     def __contains__(self, key: Key) -> bool:
         return key.identity in self._identities
 
-    def named(self, kid: str | None) -> tuple[Key, ...]:
-        """The keys that a token with this ``kid`` may mean: all of them, when it has none."""
+    def candidates(self, kid: str | None) -> tuple[Key, ...]:
+        """The keys that a token with this ``kid`` may be signed with; all keys if it has none."""
         return self.keys if kid is None else self._by_kid.get(kid, ())
 
 
 def parse(data: bytes, max_keys: int) -> KeySet:
-    """Read a key set.
+    """Parse a key set.
 
     Raises:
-        FetchFailed: when it is no key set, has more than ``max_keys`` entries, or not one usable key.
+        FetchFailed: if it is not a key set, has more than ``max_keys`` entries, or no usable key.
     """
-    try:
-        document = strict_json.loads(data)
-    except ValueError as error:
-        raise FetchFailed(f"the key set is no JSON that can be read in one way: {error}") from None
-    entries = document.get("keys") if isinstance(document, dict) else None
+    entries = json_object.parse(data, "the key set").get("keys")
     if not isinstance(entries, list):
-        raise FetchFailed("not a key set: no list of keys")
+        raise FetchFailed(
+            "the key set has no list of keys: expected a JSON Web Key Set, an object with a member 'keys'"
+        )
     if len(entries) > max_keys:
-        raise FetchFailed(f"the key set has {len(entries)} keys, more than max_keys ({max_keys})")
+        raise FetchFailed(f"the key set has {len(entries)} keys, more than keys.max_keys ({max_keys})")
     keys: list[Key] = []
     refused: list[str] = []
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         try:
             keys.append(_key(entry))
         except _Unusable as unusable:
             kid = entry.get("kid") if isinstance(entry, dict) else None
-            refused.append(f"key {place} (kid {quoted(kid)}): {unusable}")
+            refused.append(f"key {index} (kid {quoted(kid)}): {unusable}")
     if not keys:
-        raise FetchFailed("no usable key in the key set" + "".join(f"; {line}" for line in refused[:3]))
+        raise FetchFailed("the key set has no usable key" + "".join(f"; {line}" for line in refused[:3]))
     return KeySet(tuple(keys), tuple(refused))
 
 
 class _Unusable(Exception):  # noqa: N818 - it never leaves this module
-    """A key that verifies nothing for us, and why."""
+    """Why an entry is not a key that may verify signatures."""
 
 
 def _key(entry: Any) -> Key:
     if not isinstance(entry, dict):
-        raise _Unusable("not an object")
+        raise _Unusable("it is not an object")
     kid = entry.get("kid")
     if kid is not None and not isinstance(kid, str):
-        raise _Unusable("its kid is not a text")
-    _require_for_signatures(entry)
-    algorithms = _fitting_algorithms(entry)
-    members = {name: entry.get(name) for name in _MEMBERS[entry["kty"]]}
+        raise _Unusable("its kid is not a string")
+    _require_public_signature_key(entry)
+    algorithms = _supported_algorithms(entry)
+    members = {name: entry.get(name) for name in _KEY_MEMBERS[entry["kty"]]}
     if not all(isinstance(value, str) for value in members.values()):
-        raise _Unusable("a member of the key is missing or not a text")
+        raise _Unusable(f"it lacks one of {', '.join(members)}, or has one that is not a string")
     material = _material(members)
-    told = {name: entry[name] for name in ("kid", "alg") if entry.get(name) is not None}
-    return Key(kid, algorithms, _fingerprint(material), material, members | told | {"use": "sig"})
+    usage = {name: entry[name] for name in ("kid", "alg") if entry.get(name) is not None} | {"use": "sig"}
+    return Key(kid, algorithms, _fingerprint(material), material, members | usage)
 
 
-def _require_for_signatures(entry: Mapping[str, Any]) -> None:
+def _require_public_signature_key(entry: Mapping[str, Any]) -> None:
     if not _PRIVATE.isdisjoint(entry):
-        raise _Unusable("it holds a secret: a published key set has public keys alone")
-    if entry.get("use", "sig") != "sig":
-        raise _Unusable("its use is not sig")
+        raise _Unusable("it holds a secret: publish public keys only")
+    if (use := entry.get("use", "sig")) != "sig":
+        raise _Unusable(f"its use is {quoted(use)}, not 'sig'")
     operations = entry.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
-        raise _Unusable("its key_ops do not say verify")
+        raise _Unusable("its key_ops is not a list that contains 'verify'")
 
 
-def _fitting_algorithms(entry: Mapping[str, Any]) -> frozenset[str]:
+def _supported_algorithms(entry: Mapping[str, Any]) -> frozenset[str]:
     kty, curve, algorithm = entry.get("kty"), entry.get("crv"), entry.get("alg")
     if kty == "RSA":
-        fitting = _RSA
+        supported = _RSA
     elif isinstance(kty, str) and isinstance(curve, str):
-        fitting = _BY_CURVE.get((kty, curve), frozenset())
+        supported = _BY_CURVE.get((kty, curve), frozenset())
     else:
-        fitting = frozenset()
-    if not fitting:
+        supported = frozenset()
+    if not supported:
         raise _Unusable("its type or curve is not one of RSA, P-256, P-384, P-521, Ed25519, Ed448")
     if algorithm is None:
-        return fitting
-    if not isinstance(algorithm, str) or algorithm not in fitting:
-        raise _Unusable("its alg is not one of its type and curve")
+        return supported
+    if not isinstance(algorithm, str) or algorithm not in supported:
+        raise _Unusable(f"its alg is {quoted(algorithm)}, not one of {', '.join(sorted(supported))}")
     return frozenset({algorithm})
 
 
 def _material(members: Mapping[str, Any]) -> Any:
     try:
         material = _PARSERS[members["kty"]](dict(members))
-    except Exception as error:  # noqa: BLE001 - two libraries' worth of types, each of which means the same to us
-        raise _Unusable(f"its numbers make no key ({type(error).__name__})") from None
+    except Exception as error:  # noqa: BLE001 - PyJWT and cryptography raise many types for a malformed key
+        raise _Unusable(f"its numbers are not a valid key ({type(error).__name__})") from None
     if isinstance(material, RSAPublicKey) and not _MIN_RSA_BITS <= material.key_size <= _MAX_RSA_BITS:
-        raise _Unusable(f"an RSA key of {material.key_size} bits: {_MIN_RSA_BITS} to {_MAX_RSA_BITS} are accepted")
+        raise _Unusable(f"it is an RSA key of {material.key_size} bits, not of {_MIN_RSA_BITS} to {_MAX_RSA_BITS}")
     if isinstance(material, RSAPublicKey) and material.public_numbers().e.bit_length() > _MAX_EXPONENT_BITS:
-        raise _Unusable(f"an RSA key with an exponent of more than {_MAX_EXPONENT_BITS} bits")
+        raise _Unusable(f"it is an RSA key with an exponent of more than {_MAX_EXPONENT_BITS} bits")
     return material
 
 
 def _fingerprint(material: Any) -> bytes:
-    """Of the one DER form that the key has, however its members were written."""
+    """Independent of how the JWK is written, since a key has one DER form."""
     return hashlib.sha256(material.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()

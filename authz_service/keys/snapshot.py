@@ -1,8 +1,10 @@
-"""The last good key set on disk, so that a sidecar restarted in the provider's outage still works.
+"""The last good keys on disk, so that a sidecar that restarts while the provider is unreachable still works.
 
-Law: public keys only, written as a whole or not at all, readable by their owner alone. What is read back is judged as
-strictly as what a provider sends, and by its age as if the sidecar had never stopped; a file that others may write is
-not believed, since whoever writes it chooses whose signatures count.
+Invariants:
+
+* A snapshot holds public keys only. It is written as a whole or not at all, and readable by its owner only.
+* What is read back is parsed as strictly as what a provider sends, and ages as if the sidecar had never stopped.
+* A file that other users may write is refused, since they could add keys of their own.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from authz_service.config import files
-from authz_service.core import strict_json
-from authz_service.core.errors import FetchFailed
+from authz_service.core.errors import FetchFailed, quoted
 from authz_service.keys import keyset
+from authz_service.providers import json_object
 
 if TYPE_CHECKING:
     from authz_service.keys.keyset import KeySet
@@ -26,27 +28,27 @@ _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Snapshot(NamedTuple):
-    """A key set and when it was known to be current, in seconds since the epoch."""
+    """A key set, and when it was current, in seconds since the epoch."""
 
     key_set: KeySet
     at: float
 
 
 class SnapshotFile:
-    """One issuer's ``keys.snapshot_file``. It does file I/O: to be called beside the event loop."""
+    """One issuer's ``keys.snapshot_file``. Blocks for file I/O: call it outside the event loop's thread."""
 
     def __init__(self, path: Path, *, issuer: str, max_bytes: int, max_keys: int) -> None:
-        """``issuer`` is its URL: a snapshot of another issuer's keys is not taken."""
+        """``issuer`` is its identifier: a snapshot of another issuer's keys is refused."""
         self._path = path
         self._issuer = issuer
-        self._max_bytes = 2 * max_bytes  # written anew, the same keys may take more room than the provider's text
+        self._max_bytes = 2 * max_bytes  # the same keys may take more room here than in the provider's key set
         self._max_keys = max_keys
 
     def save(self, snapshot: Snapshot) -> None:
         """Replace the file.
 
         Raises:
-            OSError: when it cannot be written; the old one then stays.
+            OSError: if it cannot be written. The old file is then unchanged.
         """
         document = {"issuer": self._issuer, "at": snapshot.at, "keys": [dict(key.jwk) for key in snapshot.key_set.keys]}
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")  # mode 0600
@@ -61,10 +63,10 @@ class SnapshotFile:
             raise
 
     def load(self) -> Snapshot | None:
-        """The snapshot, or None where there is no file yet.
+        """The snapshot; None if there is no file yet.
 
         Raises:
-            FetchFailed: when the file cannot be read or is not to be believed; the text says why.
+            FetchFailed: if the file cannot be read or is not trustworthy.
         """
         try:
             data = self._read()
@@ -72,23 +74,25 @@ class SnapshotFile:
             return None
         except OSError as error:
             raise FetchFailed(f"the snapshot cannot be read: {error.strerror}") from None
-        try:
-            document = strict_json.loads(data)
-        except ValueError as error:
-            raise FetchFailed(f"the snapshot is no JSON that can be read in one way: {error}") from None
-        at = document.get("at") if isinstance(document, dict) else None
-        if isinstance(at, bool) or not isinstance(at, (int, float)) or document.get("issuer") != self._issuer:
-            raise FetchFailed("the snapshot is not one of this issuer's keys")
+        document = json_object.parse(data, "the snapshot")
+        if (issuer := document.get("issuer")) != self._issuer:
+            raise FetchFailed(f"the snapshot holds the keys of another issuer: {quoted(issuer)}, not '{self._issuer}'")
+        at = document.get("at")
+        if isinstance(at, bool) or not isinstance(at, (int, float)):
+            raise FetchFailed("the snapshot has no time 'at' in seconds")
         return Snapshot(keyset.parse(data, self._max_keys), float(at))
 
     def _read(self) -> bytes:
         with files.open_regular(self._path) as file:
             status = os.fstat(file.fileno())
             if status.st_mode & _OTHERS_MAY_WRITE:
-                raise FetchFailed("the snapshot is not a file that its owner alone may write")
+                mode = stat.S_IMODE(status.st_mode)
+                raise FetchFailed(f"the snapshot is writable by other users (mode {mode:04o}): set mode 0600")
             if status.st_uid not in {0, os.geteuid()}:
-                raise FetchFailed("the snapshot belongs to somebody else")
+                raise FetchFailed(
+                    f"the snapshot belongs to another user (uid {status.st_uid}, expected {os.geteuid()} or 0)"
+                )
             data = file.read(self._max_bytes + 1)
         if len(data) > self._max_bytes:
-            raise FetchFailed("the snapshot is larger than a key set may be")
+            raise FetchFailed(f"the snapshot is larger than a key set may be ({self._max_bytes} bytes)")
         return data

@@ -1,6 +1,6 @@
-"""Where a key set comes from: the interface that the cache relies on.
+"""Where a key set comes from: the interface between ``cache`` and what fetches.
 
-Law: a source fetches when told to and says what it got; it never decides when, never retries, and keeps no keys.
+A source fetches when it is called. It does not schedule, retry or keep keys.
 """
 
 from __future__ import annotations
@@ -10,37 +10,37 @@ from typing import Protocol
 
 from authz_service.keys.keyset import KeySet
 
-_NEVER = 10 * 365 * 86_400.0  # seconds: there will be nothing to fetch
+_FOREVER = 10 * 365 * 86_400.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one fetch gave."""
+    """The result of a fetch."""
 
-    key_set: KeySet | None  # None: not modified since the last one
-    lifetime: float  # seconds until it should be fetched again
-
-
-class NoSource:
-    """Of an issuer whose tokens are known by introspection alone: no keys, from the first moment on."""
-
-    async def fetch(self, *, have_keys: bool) -> Fetched:
-        """See KeySource."""
-        return Fetched(None if have_keys else KeySet(()), _NEVER)
-
-    async def close(self) -> None:
-        """See KeySource."""
+    key_set: KeySet | None  # None: not modified since the last fetch
+    lifetime: float  # seconds until the next fetch
 
 
 class KeySource(Protocol):
-    """Gets one issuer's key set."""
+    """Fetches one issuer's key set."""
 
     async def fetch(self, *, have_keys: bool) -> Fetched:
-        """Get the key set, or learn that it has not changed, which only counts where ``have_keys``.
+        """Fetch the key set. It may be reported as not modified only if ``have_keys``.
 
         Raises:
-            FetchFailed: when there is none to be had.
+            FetchFailed: if there is no usable key set.
         """
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
+
+
+class NoSource:
+    """For an issuer without keys, whose tokens are introspected: an empty key set."""
+
+    async def fetch(self, *, have_keys: bool) -> Fetched:
+        """See KeySource."""
+        return Fetched(None if have_keys else KeySet(()), _FOREVER)
+
+    async def close(self) -> None:
+        """See KeySource."""

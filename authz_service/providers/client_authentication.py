@@ -101,15 +101,14 @@ class SecretFile:
 
     def _read(self) -> bytes:
         if self._path is None:
-            raise FetchFailed("no file with the client's secret or private key is configured")
+            raise FetchFailed("no file with the client's secret or key is configured")
         try:
             content = files.read(self._path, _MAX_FILE)
         except OSError as error:
-            cause = f"cannot be read: {error.strerror}"
-            raise FetchFailed(f"the file with the client's secret or private key {cause}: {self._path}") from None
+            raise FetchFailed(f"the file with the client's secret or key cannot be read: {error.strerror}") from None
         content = content.removesuffix(b"\n").removesuffix(b"\r")
         if not content:
-            raise FetchFailed(f"the file with the client's secret or private key is empty: {self._path}")
+            raise FetchFailed("the file with the client's secret or key is empty")
         return content
 
 

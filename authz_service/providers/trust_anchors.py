@@ -45,9 +45,9 @@ def _load(ca_file: Path | None) -> ssl.SSLContext:
         try:
             context.load_verify_locations(ca_file)
         except ssl.SSLError:
-            raise FetchFailed(f"keys.ca_file holds no certificate in PEM: {ca_file}") from None
+            raise FetchFailed("keys.ca_file holds no certificate that can be read: write PEM") from None
         except OSError as error:
-            raise FetchFailed(f"keys.ca_file cannot be read: {error.strerror}: {ca_file}") from None
+            raise FetchFailed(f"keys.ca_file cannot be read: {error.strerror}") from None
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -1,4 +1,4 @@
-"""Keys in a file are read anew wherever the file's name leads by now."""
+"""A key set in a file is read by name each time, and a bad file is a failure with a reason."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def kids(source: FileSource) -> list[str | None] | None:
     return None if key_set is None else [key.kid for key in key_set.keys]
 
 
-async def test_a_mounted_file_is_found_anew_when_kubernetes_swaps_the_link_above_it(tmp_path: Path) -> None:
+async def test_a_symlink_swap_as_kubernetes_does_it_is_detected(tmp_path: Path) -> None:
     for generation, kid in (("..2026_01", "old"), ("..2026_02", "new")):
         (tmp_path / generation).mkdir()
         (tmp_path / generation / "jwks.json").write_bytes(jwks(kid))
@@ -41,7 +41,7 @@ async def test_a_mounted_file_is_found_anew_when_kubernetes_swaps_the_link_above
     assert await kids(source) is None
 
 
-async def test_a_change_within_one_tick_of_the_file_system_clock_and_of_equal_length_is_seen(tmp_path: Path) -> None:
+async def test_a_change_of_equal_length_within_one_tick_of_the_clock_is_detected(tmp_path: Path) -> None:
     file = tmp_path / "jwks.json"
     source = source_of(file)
     for kid in "abcab":
@@ -49,7 +49,7 @@ async def test_a_change_within_one_tick_of_the_file_system_clock_and_of_equal_le
         assert await kids(source) == [kid]
 
 
-async def test_a_file_that_is_replaced_by_a_half_written_one_fails_until_it_is_whole(tmp_path: Path) -> None:
+async def test_a_partly_written_file_is_a_failure_until_it_is_complete(tmp_path: Path) -> None:
     file = tmp_path / "jwks.json"
     source = source_of(file)
     file.write_bytes(jwks("a"))
@@ -62,9 +62,7 @@ async def test_a_file_that_is_replaced_by_a_half_written_one_fails_until_it_is_w
 
 
 @pytest.mark.parametrize("kind", ["absent", "a directory", "a dangling link", "a loop of links"])
-async def test_what_cannot_be_read_fails_with_the_reason_and_without_the_path_of_the_file(
-    tmp_path: Path, kind: str
-) -> None:
+async def test_an_unreadable_file_is_a_failure_with_a_reason_but_without_the_path(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "jwks.json"
     match kind:
         case "a directory":
@@ -78,7 +76,7 @@ async def test_what_cannot_be_read_fails_with_the_reason_and_without_the_path_of
     assert str(tmp_path) not in str(failure.value)
 
 
-async def test_the_largest_file_allowed_is_read_and_one_octet_more_is_not(tmp_path: Path) -> None:
+async def test_a_file_is_read_up_to_the_maximum_size(tmp_path: Path) -> None:
     file = tmp_path / "jwks.json"
     document = jwks("a")
     file.write_bytes(document)

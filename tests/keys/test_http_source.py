@@ -96,7 +96,7 @@ async def test_each_fetch_repeats_discovery_since_the_jwks_uri_may_change(provid
     key_set = (await source.fetch(have_keys=True)).key_set
     await source.close()
     assert key_set is not None
-    assert key_set.named("new")
+    assert key_set.candidates("new")
     assert "If-None-Match" not in provider.requests[-1].headers
 
 

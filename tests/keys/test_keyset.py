@@ -1,8 +1,7 @@
-"""A published key set becomes exactly the keys that may verify, whatever else stands in it."""
+"""A published key set is parsed into exactly the keys that may verify signatures, whatever else it holds."""
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from authz_service.core import base64url
 from authz_service.core.errors import FetchFailed
 from authz_service.keys import keyset
 from authz_service.keys.keyset import KeySet
@@ -43,7 +43,7 @@ def okp_jwk(curve: str = "Ed25519", **members: Any) -> dict[str, Any]:
 
 
 def public_members(jwk: dict[str, Any]) -> dict[str, Any]:
-    """What PyJWT adds by itself (key_ops) left out, so that each test says what it is about."""
+    """Without the key_ops that PyJWT adds, so that each test sets what it is about."""
     return {name: jwk[name] for name in ("kty", "crv", "n", "e", "x", "y") if name in jwk}
 
 
@@ -52,8 +52,7 @@ def without(jwk: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def encoded(number: int) -> str:
-    octets = number.to_bytes((number.bit_length() + 7) // 8, "big")
-    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
+    return base64url.encode(number.to_bytes((number.bit_length() + 7) // 8, "big"))
 
 
 def parse(*entries: Any, max_keys: int = 100) -> KeySet:
@@ -68,26 +67,26 @@ GOOD = ec_jwk(kid="good")
 RSA = rsa_jwk()
 
 
-# What is kept.
+# Usable keys.
 
 
-def test_of_the_public_keys_in_rfc_7517_only_the_one_for_signatures_is_kept() -> None:
+def test_of_the_public_keys_in_rfc_7517_only_the_one_for_signatures_is_used() -> None:
     keys = keyset.parse((VECTORS / "rfc7517_a1_public_keys.json").read_bytes(), 100)
     assert [(key.kid, set(key.algorithms)) for key in keys.keys] == [("2011-04-29", {"RS256"})]
-    assert keys.refused == ("key 0 (kid '1'): its use is not sig",)
+    assert keys.refused == ("key 0 (kid '1'): its use is 'enc', not 'sig'",)
 
 
 @pytest.mark.parametrize("name", ["rfc7517_a2_private_key.json", "rfc7517_a3_symmetric_keys.json"])
-def test_the_secret_keys_in_rfc_7517_make_no_key_set(name: str) -> None:
+def test_the_secret_keys_in_rfc_7517_are_refused(name: str) -> None:
     with pytest.raises(FetchFailed, match="no usable key"):
         keyset.parse((VECTORS / name).read_bytes(), 100)
 
 
 @pytest.mark.parametrize("example", vector("signatures.json"), ids=lambda example: str(example["from"]))
-def test_the_signatures_that_the_standards_print_verify_and_no_other_octet_does(example: dict[str, Any]) -> None:
+def test_the_signatures_in_the_standards_verify_and_altered_ones_do_not(example: dict[str, Any]) -> None:
     (key,) = parse(example["jwk"]).keys
     signing_input = example["signing_input"].encode()
-    signature = base64.urlsafe_b64decode(example["signature"] + "==")
+    signature = base64url.decode(example["signature"])
     assert key.verifies(example["alg"], signing_input, signature)
     assert not key.verifies(example["alg"], signing_input + b"A", signature)
     assert not key.verifies(example["alg"], signing_input, signature[:-1] + bytes([signature[-1] ^ 1]))
@@ -95,7 +94,9 @@ def test_the_signatures_that_the_standards_print_verify_and_no_other_octet_does(
 
 @pytest.mark.parametrize("signature", [b"", b"\0", b"\0" * 64, b"\xff" * 64, b"\0" * 65, b"\xff" * 256, b"\0" * 10_000])
 @pytest.mark.parametrize(("jwk", "algorithm"), [(GOOD, "ES256"), (RSA, "PS256"), (okp_jwk(), "EdDSA")])
-def test_a_signature_of_any_length_is_just_not_verified(jwk: dict[str, Any], algorithm: str, signature: bytes) -> None:
+def test_a_malformed_signature_of_any_length_does_not_verify(
+    jwk: dict[str, Any], algorithm: str, signature: bytes
+) -> None:
     (key,) = parse(jwk).keys
     assert key.verifies(algorithm, b"a.b", signature) is False
 
@@ -116,20 +117,22 @@ def test_a_signature_of_any_length_is_just_not_verified(jwk: dict[str, Any], alg
         (RSA | {"x5c": ["junk"], "x5t": 1, "unheard-of": {"of": []}}, RSA_ALGORITHMS),
     ],
 )
-def test_a_key_verifies_what_its_type_curve_and_alg_allow(jwk: dict[str, Any], algorithms: set[str]) -> None:
+def test_a_key_verifies_the_algorithms_that_its_type_curve_and_alg_allow(
+    jwk: dict[str, Any], algorithms: set[str]
+) -> None:
     (key,) = parse(jwk).keys
     assert key.algorithms == algorithms
     assert key.kid is None
 
 
-def test_a_key_never_verifies_by_an_algorithm_that_is_not_its_own() -> None:
+def test_a_key_never_verifies_another_algorithm() -> None:
     (key,) = parse(RSA | {"alg": "RS256"}).keys
     assert not key.verifies("RS512", b"", b"")
     assert not key.verifies("none", b"", b"")
     assert not key.verifies("HS256", b"", b"")
 
 
-# What is left out, alone.
+# Unusable entries.
 
 BAD: dict[str, Any] = {
     "not an object": "key",
@@ -160,7 +163,7 @@ BAD: dict[str, Any] = {
     "a point off the curve": GOOD | {"y": GOOD["x"]},
     "a point of another length": GOOD | {"x": GOOD["x"][:-4]},
     "an x beyond the field": GOOD | {"x": encoded(2**256 - 1)},
-    "an Ed25519 key of 31 octets": okp_jwk() | {"x": encoded(2**247)},
+    "an Ed25519 key of 31 bytes": okp_jwk() | {"x": encoded(2**247)},
     "an e of 1": RSA | {"e": "AQ"},
     "an even e": RSA | {"e": "Ag"},
     "RSA of 512 bits": RSA | {"n": encoded(2**511 + 1)},
@@ -171,7 +174,7 @@ BAD: dict[str, Any] = {
     "RSA with an exponent as long as the key": RSA | {"e": encoded(2**2047 - 1)},
     "RSA of a million bits": RSA | {"n": encoded(2**1_000_000 + 1)},
     "a symmetric key": {"kty": "oct", "k": "AAAA", "alg": "HS256"},
-    "a symmetric key that keeps its secret": {"kty": "oct", "alg": "HS256"},
+    "a symmetric key without its secret": {"kty": "oct", "alg": "HS256"},
     "a private RSA key": RSA | {"d": "AQAB"},
     "a private EC key": GOOD | {"d": "AQAB"},
     "a private part that is null": GOOD | {"d": None},
@@ -182,7 +185,7 @@ BAD: dict[str, Any] = {
     "a use in upper case": RSA | {"use": "SIG"},
     "operations without verify": RSA | {"key_ops": ["encrypt"]},
     "no operations": RSA | {"key_ops": []},
-    "operations that are a text": RSA | {"key_ops": "verify"},
+    "operations that are a string": RSA | {"key_ops": "verify"},
     "an alg of another type": RSA | {"alg": "ES256"},
     "an alg of another curve": GOOD | {"alg": "ES384"},
     "an alg for encryption": RSA | {"alg": "RSA-OAEP"},
@@ -199,20 +202,20 @@ BAD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("entry", BAD.values(), ids=BAD.keys())
-def test_one_bad_entry_is_left_out_with_a_reason_and_spoils_no_other(entry: Any) -> None:
+def test_an_unusable_entry_is_refused_with_a_reason_and_does_not_affect_others(entry: Any) -> None:
     keys = parse(entry, GOOD)
     assert [key.kid for key in keys.keys] == ["good"]
     assert len(keys.refused) == 1
     assert keys.refused[0].startswith("key 0 (kid ")
 
 
-def test_all_bad_entries_together_spoil_nothing_and_each_is_told_of() -> None:
+def test_every_unusable_entry_is_refused_with_a_reason() -> None:
     keys = parse(*BAD.values(), GOOD)
     assert [key.kid for key in keys.keys] == ["good"]
     assert len(keys.refused) == len(BAD)
 
 
-def test_the_largest_rsa_key_is_a_key() -> None:
+def test_an_rsa_key_of_the_maximum_size_is_usable() -> None:
     (key,) = parse(RSA | {"n": encoded(2**16383 + 1)}).keys
     assert key.algorithms == RSA_ALGORITHMS
 
@@ -229,32 +232,32 @@ def test_a_reason_never_quotes_a_secret() -> None:
     assert "c2VjcmV0" not in line
 
 
-# Which key is meant.
+# Selecting keys.
 
 
-def test_a_kid_names_its_key_and_no_other() -> None:
+def test_a_kid_selects_its_key_only() -> None:
     keys = parse(GOOD | {"kid": "a"}, RSA | {"kid": "b"})
-    assert [key.kid for key in keys.named("a")] == ["a"]
-    assert keys.named("A") == ()
-    assert keys.named("") == ()
+    assert [key.kid for key in keys.candidates("a")] == ["a"]
+    assert keys.candidates("A") == ()
+    assert keys.candidates("") == ()
 
 
 def test_keys_that_share_a_kid_are_all_candidates() -> None:
     keys = parse(GOOD | {"kid": "a"}, RSA | {"kid": "a"}, ec_jwk(kid="b"))
-    assert len(keys.named("a")) == 2
+    assert len(keys.candidates("a")) == 2
 
 
 def test_without_a_kid_every_key_is_a_candidate() -> None:
     keys = parse(GOOD | {"kid": "a"}, RSA)
-    assert len(keys.named(None)) == 2
+    assert len(keys.candidates(None)) == 2
 
 
 def test_an_empty_kid_is_a_kid() -> None:
     keys = parse(GOOD | {"kid": ""}, RSA | {"kid": "b"})
-    assert [key.kid for key in keys.named("")] == [""]
+    assert [key.kid for key in keys.candidates("")] == [""]
 
 
-def test_the_same_key_read_again_is_the_same_and_another_with_its_kid_is_not() -> None:
+def test_a_key_set_contains_the_same_key_parsed_again_but_not_another_with_its_kid() -> None:
     for jwk in (GOOD, RSA, okp_jwk(kid="good")):
         (first,) = parse(jwk | {"kid": "good"}).keys
         (again,) = parse({"kid": "good"} | jwk | {"use": "sig"}).keys
@@ -265,7 +268,7 @@ def test_the_same_key_read_again_is_the_same_and_another_with_its_kid_is_not() -
     assert first not in parse(without(GOOD, "kid"))
 
 
-# What is no key set.
+# Invalid key sets.
 
 
 @pytest.mark.parametrize(
@@ -300,26 +303,26 @@ def test_the_same_key_read_again_is_the_same_and_another_with_its_kid_is_not() -
         json.dumps(GOOD).encode(),
     ],
 )
-def test_what_is_no_key_set_or_can_be_read_in_two_ways_fails(data: bytes) -> None:
+def test_invalid_or_ambiguous_documents_are_rejected(data: bytes) -> None:
     with pytest.raises(FetchFailed):
         keyset.parse(data, 100)
 
 
-def test_one_key_more_than_allowed_fails_whole_also_when_it_is_a_bad_one() -> None:
+def test_too_many_keys_are_rejected_as_a_whole_even_if_one_is_unusable() -> None:
     assert len(parse(GOOD, GOOD, max_keys=2).keys) == 2
-    with pytest.raises(FetchFailed, match=r"3 keys, more than max_keys \(2\)"):
+    with pytest.raises(FetchFailed, match=r"3 keys, more than keys.max_keys \(2\)"):
         parse(GOOD, GOOD, "bad", max_keys=2)
 
 
-def test_the_reason_for_no_usable_key_names_a_few_entries_and_not_a_thousand() -> None:
+def test_the_error_for_no_usable_key_lists_a_few_entries_only() -> None:
     with pytest.raises(FetchFailed) as failure:
         parse(*(RSA | {"use": "enc", "kid": "x" * 1000} for _ in range(1000)), max_keys=1000)
-    assert "its use is not sig" in str(failure.value)
+    assert "its use is 'enc', not 'sig'" in str(failure.value)
     assert len(str(failure.value)) < 1000
 
 
 @given(st.binary(max_size=200))
-def test_any_octets_are_a_key_set_or_a_failed_fetch(data: bytes) -> None:
+def test_arbitrary_bytes_are_rejected(data: bytes) -> None:
     with pytest.raises(FetchFailed):
         keyset.parse(data, 100)
 
@@ -333,8 +336,8 @@ _NAMES = st.sampled_from(["kty", "crv", "n", "e", "x", "y", "kid", "use", "key_o
 
 
 @given(st.sampled_from([GOOD, RSA]), st.dictionaries(_NAMES, _JSON, max_size=4))
-def test_any_entry_beside_a_good_one_leaves_the_good_one(base: dict[str, Any], members: dict[str, Any]) -> None:
+def test_a_good_key_is_usable_whatever_the_other_entry_is(base: dict[str, Any], members: dict[str, Any]) -> None:
     entry = json.loads(json.dumps(base | members).encode("utf-8", "replace"))
     keys = parse(entry, GOOD)
-    assert keys.named("good")
+    assert keys.candidates("good")
     assert len(keys.keys) + len(keys.refused) == 2

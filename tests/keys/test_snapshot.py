@@ -1,4 +1,4 @@
-"""A snapshot is whole, private, and believed only when nobody else could have written it."""
+"""A snapshot is complete and private, and refused if another user could have written it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_was_saved_is_loaded(path: Path) -> None:
+def test_a_saved_snapshot_is_loaded(path: Path) -> None:
     loaded = snapshot_file(path).load()
     assert loaded is not None
     assert loaded.at == 1000.5
@@ -40,7 +40,7 @@ def test_what_was_saved_is_loaded(path: Path) -> None:
     ]
 
 
-def test_only_what_a_key_was_published_for_is_kept(tmp_path: Path) -> None:
+def test_only_the_members_of_a_signature_key_are_saved(tmp_path: Path) -> None:
     document = json.loads(jwks("a"))
     document["keys"][0] |= {"alg": "ES256", "x5c": ["certificate"], "comment": "x"}
     path = tmp_path / "keys.json"
@@ -49,28 +49,28 @@ def test_only_what_a_key_was_published_for_is_kept(tmp_path: Path) -> None:
     assert set(written) == {"kty", "crv", "x", "y", "kid", "alg", "use"}
 
 
-def test_no_file_is_no_snapshot(tmp_path: Path) -> None:
+def test_without_a_file_there_is_no_snapshot(tmp_path: Path) -> None:
     assert snapshot_file(tmp_path / "none").load() is None
 
 
 def test_a_snapshot_of_another_issuer_is_refused(path: Path) -> None:
-    with pytest.raises(FetchFailed, match="not one of this issuer"):
+    with pytest.raises(FetchFailed, match=r"another issuer: 'https://issuer\.example/', not 'https://other\.example/'"):
         snapshot_file(path, "https://other.example/").load()
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_a_snapshot_that_others_may_write_is_refused(path: Path, mode: int) -> None:
+def test_a_snapshot_that_other_users_may_write_is_refused(path: Path, mode: int) -> None:
     path.chmod(mode)
-    with pytest.raises(FetchFailed, match="its owner alone may write"):
+    with pytest.raises(FetchFailed, match=rf"writable by other users \(mode {mode:04o}\)"):
         snapshot_file(path).load()
 
 
 def test_a_snapshot_of_another_user_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() == 0:
         os.chown(path, 12345, 12345)
-    else:  # only root can give a file away; whoever is not becomes somebody else
+    else:  # only root can change the owner of a file, so change our own id
         monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
-    with pytest.raises(FetchFailed, match="belongs to somebody else"):
+    with pytest.raises(FetchFailed, match="belongs to another user"):
         snapshot_file(path).load()
 
 
@@ -91,24 +91,24 @@ def test_a_snapshot_of_another_user_is_refused(path: Path, monkeypatch: pytest.M
         "x" * 30_000,
     ],
 )
-def test_what_is_no_key_set_is_refused(path: Path, text: str) -> None:
+def test_an_invalid_snapshot_is_refused(path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(FetchFailed):
         snapshot_file(path).load()
 
 
-def test_a_folder_or_a_pipe_is_refused(tmp_path: Path) -> None:
+def test_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FetchFailed):
         snapshot_file(tmp_path).load()
 
 
-def test_a_failed_save_leaves_the_old_one_and_no_litter(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "it is full")
+def test_a_failed_save_leaves_the_old_file_and_no_temporary_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "disk full")
 
     before = path.read_bytes()
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="it is full"):
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
         snapshot_file(path).save(Snapshot(keyset.parse(jwks("c"), 10), 2000.0))
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]

@@ -1,4 +1,4 @@
-"""The contract of a key source, which every one keeps: the file, the provider over HTTP, and the fake of the tests."""
+"""The contract of a key source, for the file, for HTTP, and for the tests' fake."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ MAX_KEYS = 3
 
 
 class Publisher(Protocol):
-    """The other side of a source: where keys are published."""
+    """Publishes what a source fetches."""
 
     @property
     def source(self) -> KeySource:
-        """Where the published keys are fetched."""
+        """Fetches what is published."""
 
     def publish(self, document: bytes) -> None:
-        """From now on this is what is there."""
+        """Replace what is published."""
 
-    def vanish(self) -> None:
-        """From now on there is nothing to be had."""
+    def withdraw(self) -> None:
+        """Publish nothing."""
 
 
 class FakePublisher:
@@ -48,7 +48,7 @@ class FakePublisher:
     def publish(self, document: bytes) -> None:
         self.source.published = document if len(document) <= MAX_BYTES else None
 
-    def vanish(self) -> None:
+    def withdraw(self) -> None:
         self.source.published = None
 
 
@@ -60,7 +60,7 @@ class FilePublisher:
     def publish(self, document: bytes) -> None:
         self._file.write_bytes(document)
 
-    def vanish(self) -> None:
+    def withdraw(self) -> None:
         self._file.unlink()
 
 
@@ -74,7 +74,7 @@ class HttpPublisher:
         self.source = HttpSource("https://issuer.example", settings)
 
     def publish(self, document: bytes) -> None:
-        async def answer(request: web.Request) -> web.Response:
+        async def handle(request: web.Request) -> web.Response:
             response = web.Response(body=document)
             if self._etag:
                 response.etag = str(hash(document))
@@ -82,38 +82,38 @@ class HttpPublisher:
                     return web.Response(status=304)
             return response
 
-        self._provider.handlers["/jwks"] = answer
+        self._provider.handlers["/jwks"] = handle
 
-    def vanish(self) -> None:
+    def withdraw(self) -> None:
         self._provider.handlers.clear()
 
 
 @pytest.fixture(params=["fake", "file", "http", "http with ETag"])
 async def publisher(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Publisher]:
     async with Provider() as provider:
-        made: Publisher
+        publisher: Publisher
         match request.param:
             case "fake":
-                made = FakePublisher()
+                publisher = FakePublisher()
             case "file":
-                made = FilePublisher(tmp_path)
+                publisher = FilePublisher(tmp_path)
             case kind:
-                made = HttpPublisher(provider, etag=kind == "http with ETag")
-        yield made
-        await made.source.close()
+                publisher = HttpPublisher(provider, etag=kind == "http with ETag")
+        yield publisher
+        await publisher.source.close()
 
 
 def kids(key_set: KeySet | None) -> list[str | None] | None:
     return None if key_set is None else [key.kid for key in key_set.keys]
 
 
-async def test_it_fetches_what_is_published(publisher: Publisher) -> None:
+async def test_a_fetch_returns_what_is_published(publisher: Publisher) -> None:
     publisher.publish(jwks("a", "b"))
     fetched = await publisher.source.fetch(have_keys=False)
     assert kids(fetched.key_set) == ["a", "b"]
 
 
-async def test_a_lifetime_is_a_time_to_wait(publisher: Publisher) -> None:
+async def test_a_lifetime_is_a_positive_number_of_seconds(publisher: Publisher) -> None:
     publisher.publish(jwks("a"))
     for have_keys in (False, True):
         lifetime = (await publisher.source.fetch(have_keys=have_keys)).lifetime
@@ -121,33 +121,33 @@ async def test_a_lifetime_is_a_time_to_wait(publisher: Publisher) -> None:
         assert math.isfinite(lifetime)
 
 
-async def test_what_did_not_change_is_the_same_keys_or_news_of_no_change(publisher: Publisher) -> None:
+async def test_an_unchanged_key_set_is_fetched_again_or_not_modified(publisher: Publisher) -> None:
     publisher.publish(jwks("a"))
     await publisher.source.fetch(have_keys=False)
     assert kids((await publisher.source.fetch(have_keys=True)).key_set) in (None, ["a"])
 
 
-async def test_who_has_no_keys_gets_keys_although_nothing_changed(publisher: Publisher) -> None:
+async def test_without_keys_an_unchanged_key_set_is_fetched(publisher: Publisher) -> None:
     publisher.publish(jwks("a"))
     await publisher.source.fetch(have_keys=False)
     assert kids((await publisher.source.fetch(have_keys=False)).key_set) == ["a"]
 
 
-async def test_the_first_fetch_gets_keys_whatever_the_cache_says_it_has(publisher: Publisher) -> None:
+async def test_the_first_fetch_returns_keys_even_if_the_cache_has_some(publisher: Publisher) -> None:
     publisher.publish(jwks("a"))
     assert kids((await publisher.source.fetch(have_keys=True)).key_set) == ["a"]
 
 
-async def test_what_changed_is_fetched(publisher: Publisher) -> None:
+async def test_a_changed_key_set_is_fetched(publisher: Publisher) -> None:
     for published in (["a"], ["a", "b"], ["b"], ["a"]):
         publisher.publish(jwks(*published))
         assert kids((await publisher.source.fetch(have_keys=True)).key_set) == published
 
 
-async def test_what_vanished_fails_until_it_is_back(publisher: Publisher) -> None:
+async def test_fetches_fail_while_nothing_is_published(publisher: Publisher) -> None:
     publisher.publish(jwks("a"))
     await publisher.source.fetch(have_keys=False)
-    publisher.vanish()
+    publisher.withdraw()
     for have_keys in (True, False):
         with pytest.raises(FetchFailed):
             await publisher.source.fetch(have_keys=have_keys)
@@ -168,7 +168,7 @@ async def test_what_vanished_fails_until_it_is_back(publisher: Publisher) -> Non
     ],
     ids=["empty", "no keys", "HTML", "too many keys", "too large"],
 )
-async def test_what_is_no_fit_key_set_fails_however_often_it_is_fetched(publisher: Publisher, document: bytes) -> None:
+async def test_fetches_of_an_unusable_key_set_fail_however_often(publisher: Publisher, document: bytes) -> None:
     publisher.publish(jwks("a"))
     await publisher.source.fetch(have_keys=False)
     publisher.publish(document)
@@ -180,7 +180,7 @@ async def test_what_is_no_fit_key_set_fails_however_often_it_is_fetched(publishe
     assert kids((await publisher.source.fetch(have_keys=True)).key_set) in (None, ["a"])
 
 
-async def test_it_can_be_closed_at_any_time_and_twice(publisher: Publisher) -> None:
+async def test_a_source_can_be_closed_at_any_time_and_twice(publisher: Publisher) -> None:
     await publisher.source.close()
     publisher.publish(jwks("a"))
     await publisher.source.fetch(have_keys=False)

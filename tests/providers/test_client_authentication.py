@@ -282,9 +282,7 @@ def test_an_unusable_private_key_is_rejected_without_being_quoted(content: bytes
 def test_an_unusable_file_is_reported_before_it_is_needed(file: Path) -> None:
     secret = settings_of(client_secret_file=str(file))
     key = settings_of(auth_method="private_key_jwt", private_key_file=str(file))
-    assert problem_of(secret) == (
-        f"the file with the client's secret or private key cannot be read: No such file or directory: {file}"
-    )
+    assert problem_of(secret) == "the file with the client's secret or key cannot be read: No such file or directory"
     file.write_text("s3cret")
     assert problem_of(secret) is None
     assert "private key" in (problem_of(key) or "")
