@@ -7,8 +7,13 @@ conditions are evaluated for each request before its response is used.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from authz_service.core.bounded import Account
 from authz_service.core.footprint import footprint
+
+if TYPE_CHECKING:
+    from authz_service.core.bounded import BoundedMap, K
 
 MAX_RULES = 8  # rules that one token is used for
 _OVERHEAD = 128  # bytes of a response besides its headers and its attachment
@@ -36,14 +41,23 @@ class CachedResponse:
 class ResponseCache:
     """The responses of one token, by rule."""
 
-    __slots__ = ("_responses", "account")
+    __slots__ = ("_account", "_responses")
 
     def __init__(self) -> None:
         self._responses: dict[object, CachedResponse] = {}
-        self.account = Account()
+        self._account = Account()
 
     def __len__(self) -> int:
         return len(self._responses)
+
+    @property
+    def charged(self) -> int:
+        """The bytes of all responses."""
+        return self._account.charged
+
+    def charge_to(self, entries: BoundedMap[K, Any], key: K) -> None:
+        """Charge what is added from now on to the entry with this key, which holds the token."""
+        self._account.bind(entries, key)
 
     def get(self, rule: object) -> CachedResponse | None:
         """The response of a rule, if there is one."""
@@ -56,7 +70,7 @@ class ResponseCache:
         """
         if len(self._responses) >= MAX_RULES:
             self._responses.clear()
-            self.account.refund()
-        response = self._responses[rule] = CachedResponse(overwrite, remove, self.account)
-        self.account.charge(_OVERHEAD + footprint(overwrite))
+            self._account.refund()
+        response = self._responses[rule] = CachedResponse(overwrite, remove, self._account)
+        self._account.charge(_OVERHEAD + footprint(overwrite))
         return response

@@ -19,7 +19,7 @@ def entries() -> BoundedMap[str, ResponseCache]:
 def responses(entries: BoundedMap[str, ResponseCache]) -> ResponseCache:
     cache = ResponseCache()
     entries.put("token", cache, 100)
-    cache.account.bind(entries, "token")
+    cache.charge_to(entries, "token")
     return cache
 
 
@@ -43,7 +43,7 @@ def test_responses_and_attachments_are_charged_to_the_entry_of_the_token(
     with_headers = entries.size("token")
     response.attach((b"x" * 1000,))
     assert 100 < with_headers < with_headers + 1000 < entries.size("token")
-    assert entries.size("token") == 100 + responses.account.charged
+    assert entries.size("token") == 100 + responses.charged
 
 
 def test_beyond_the_number_of_rules_all_responses_are_dropped_and_refunded(

@@ -84,7 +84,7 @@ class IntrospectionCache:
             self._rejected.put(digest, response, size)
             return
         self._accepted.put(digest, response, size)
-        response.outcome.responses.account.bind(self._accepted, digest)
+        response.outcome.responses.charge_to(self._accepted, digest)
 
     def _discard(self, digest: bytes) -> None:
         self._accepted.discard(digest)

@@ -58,7 +58,7 @@ class JwtCache:
             token = entry.token
             if token.claims.issuer in issuers:
                 # Without its responses, which are those of other rules.
-                size = other._entries.size(digest) - token.responses.account.charged
+                size = other._entries.size(digest) - token.responses.charged
                 self._put(digest, replace(entry, token=ValidatedToken(token.claims)), size, now)
 
     def clear(self) -> None:
@@ -88,7 +88,7 @@ class JwtCache:
         entry.until = min(entry.until, now + self._max_ttl)
         if entry.until > now:
             self._entries.put(digest, entry, size)
-            entry.token.responses.account.bind(self._entries, digest)
+            entry.token.responses.charge_to(self._entries, digest)
 
 
 def digest_of(token: str) -> bytes:

@@ -100,14 +100,14 @@ def test_responses_are_charged_by_their_bytes_and_by_what_is_cached_with_them() 
     first = token("x" * 5_000)
     cache.put(b"0", answer(first))
     before = cache.used_bytes
-    first.responses.account.charge(3_000)
+    first.responses._account.charge(3_000)
     assert cache.used_bytes == before + 3_000
     for number in range(1, 100):
         cache.put(bytes([number]), answer(token("x" * 5_000)))
     assert cache.get(b"0", 1.0) is None
     assert cache.get(bytes([99]), 1.0) is not None
     assert 60_000 < cache.used_bytes <= 100_000
-    first.responses.account.charge(3_000)  # it made way, and is charged to nobody
+    first.responses._account.charge(3_000)  # it made way, and is charged to nobody
     assert cache.used_bytes <= 100_000
 
 
@@ -136,7 +136,7 @@ def test_the_responses_to_a_verified_jwt_are_charged_to_the_jwt_cache_only() -> 
     tokens: BoundedMap[bytes, ValidatedToken] = BoundedMap(Bounds(10, 100_000))
     verified = token()
     tokens.put(b"token", verified, 100)
-    verified.responses.account.bind(tokens, b"token")
+    verified.responses.charge_to(tokens, b"token")
     cache = IntrospectionCache(Bounds(10, 100_000))
     issuer = issuer_with({"mode": "always"})
     assert issuer.introspection is not None
@@ -152,9 +152,9 @@ def test_after_a_copy_the_new_cache_is_charged() -> None:
     older, newer = (IntrospectionCache(Bounds(10, 100_000)) for _ in range(2))
     kept = token()
     older.put(b"token", answer(kept))
-    kept.responses.account.charge(50)
+    kept.responses._account.charge(50)
     newer.copy_from(older)
     assert newer.used_bytes == older.used_bytes
     before = older.used_bytes
-    kept.responses.account.charge(50)
+    kept.responses._account.charge(50)
     assert (older.used_bytes, newer.used_bytes) == (before, before + 50)

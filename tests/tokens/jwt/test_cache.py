@@ -224,11 +224,11 @@ def test_a_copy_is_charged_for_its_tokens_and_for_what_is_cached_with_them_later
     bare = JwtCache(trust.bounds, 300.0)
     answered(trust, token)
     bare.copy_from(trust.cache, {"main"}, NOW)
-    made = trust.validated(token).responses.account.charged
+    made = trust.validated(token).responses.charged
     assert made > 0
     assert bare.used_bytes == trust.cache.used_bytes - made
     entry = bare.get(digest_of(token), NOW)
     assert entry is not None
-    entry.token.responses.account.charge(100)
+    entry.token.responses._account.charge(100)
     assert bare.used_bytes == trust.cache.used_bytes - made + 100
-    assert trust.validated(token).responses.account.charged == made
+    assert trust.validated(token).responses.charged == made
