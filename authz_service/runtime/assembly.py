@@ -69,18 +69,21 @@ def authorizer_of(
     settings: Settings, issuers: Sequence[TrustedIssuer], token_cache: JwtCache, metrics: Metrics
 ) -> Authorizer:
     """Build the authorizer alone. May be called from any thread."""
-    policy = Policy(settings.rules, settings.issuers)
-    metrics.declare_rules((rule.name, rule.mode, rule.possible_reasons()) for rule in policy.rules)
-    if settings.cors_preflight == "allow":
-        metrics.declare_rules([(NO_RULE_NAME, "enforce", [Reason.PREFLIGHT])])
     upstream = settings.upstream
     return Authorizer(
-        policy,
+        Policy(settings.rules, settings.issuers),
         Validator(issuers, token_cache, metrics),
         UpstreamHeaders(upstream.headers, forward_authorization=upstream.forward_authorization),
         max_token_bytes=settings.server.max_token_bytes,
         allow_preflight=settings.cors_preflight == "allow",
     )
+
+
+def declare_rules(config: ActiveConfig, metrics: Metrics) -> None:
+    """Create the series of all rules, so that each starts at 0. May be called from any thread."""
+    metrics.declare_rules((rule.name, rule.mode, rule.possible_reasons()) for rule in config.authorizer.policy.rules)
+    if config.settings.cors_preflight == "allow":
+        metrics.declare_rules([(NO_RULE_NAME, "enforce", [Reason.PREFLIGHT])])
 
 
 def bounds_of(settings: Settings) -> Bounds:
