@@ -26,14 +26,15 @@ from authz_service.transport.http2.frames import (
 from authz_service.transport.http2.limits import Limits
 from authz_service.transport.http2.request import RequestReader
 from authz_service.transport.http2.response import ResponseWriter
-from authz_service.transport.http2.service import CONNECTION_CLOSED, REQUEST_TIMED_OUT, Service
-from authz_service.transport.http2.stream import NO_LAST_STREAM, Stream, StreamTable
-from authz_service.transport.http2.timeouts import PREFACE_TIMEOUT, REQUEST_TIMEOUT, Timers
+from authz_service.transport.http2.service import CONNECTION_CLOSED
+from authz_service.transport.http2.stream import NO_LAST_STREAM, StreamTable
+from authz_service.transport.http2.timeouts import PREFACE_TIMEOUT, Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from authz_service.transport.http2.memory import Share
+    from authz_service.transport.http2.service import Service
 
 KEEPALIVE_PING: Final = b"alive?\0\0"
 DRAIN_PING: Final = b"drain..."
@@ -79,16 +80,15 @@ class Http2Connection:
         self._timers = Timers()
         self._streams = StreamTable(share)
         self._flow_control = FlowControl(self._out)
-        self._writer = ResponseWriter(
-            service, self._streams, self._flow_control, self._limits, self._out,
-            on_unblocked=self._unblocked, on_last_closed=self._close_if_drained,
-        )  # fmt: skip
-        self._reader = RequestReader(
-            service, self._streams, self._flow_control, self._limits, self._timers, self._writer, pause=self._pause
+        self._writer = writer = ResponseWriter(
+            service, self._streams, self._flow_control, self._limits, self._out, self._close_if_drained
         )
-        self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
-            self._reader.data, self._reader.headers, self._priority, self._rst_stream, self._settings, _push_promise,
-            self._ping, self._goaway, self._writer.window_update, self._reader.continuation, self._unknown,
+        self._reader = reader = RequestReader(
+            service, self._streams, self._flow_control, self._limits, self._timers, writer, self._pause
+        )
+        self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (  # by frame type
+            reader.data, reader.headers, reader.priority, self._rst_stream, self._settings, _push_promise,
+            self._ping, self._goaway, writer.window_update, reader.continuation, self._unknown,
         )  # fmt: skip
 
     def start(self, write: Callable[[bytes], None]) -> None:
@@ -187,16 +187,7 @@ class Http2Connection:
             self.paused = True
             self._on_pause()
 
-    # Frames that carry no part of a request; WINDOW_UPDATE is in response.py.
-
-    def _priority(self, _flags: int, stream_id: int, payload: bytes) -> None:
-        self._limits.count_frame()
-        if stream_id == 0:
-            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "PRIORITY on the connection")
-        if len(payload) != frames.PRIORITY_BYTES:
-            error = Http2ConnectionError if self._streams.is_idle(stream_id) else Http2StreamError  # section 6.4
-            raise error(ErrorCode.FRAME_SIZE_ERROR, f"PRIORITY of {len(payload)} octets instead of 5")
-        frames.require_other_dependency(stream_id, payload)
+    # Frames that concern the connection; those of requests are in request.py, WINDOW_UPDATE in response.py.
 
     def _rst_stream(self, _flags: int, stream_id: int, payload: bytes) -> None:
         frames.require_size(payload, frames.CODE_BYTES, "RST_STREAM")
@@ -256,7 +247,7 @@ class Http2Connection:
             if timers.keepalive_due and not writing:
                 timers.ping_pending = True
                 self._out.append(frames.frame(frames.PING, 0, 0, KEEPALIVE_PING))
-            self._reject_overdue_requests()
+            self._reader.reject_overdue()
             if timers.drain_expired:
                 self._send_final_goaway()
         self._writer.flush()
@@ -268,11 +259,6 @@ class Http2Connection:
         if not self._settings_received:
             since = 0
         return since is not None and self._timers.now - since > PREFACE_TIMEOUT
-
-    def _reject_overdue_requests(self) -> None:
-        for stream in list(self._streams.open.values()):
-            if not (stream.remote_closed or stream.streamed) and self._timers.now - stream.opened_at > REQUEST_TIMEOUT:
-                self._writer.reject(stream, REQUEST_TIMED_OUT, ErrorCode.NO_ERROR)
 
     @property
     def idle(self) -> bool:
@@ -338,9 +324,6 @@ class Http2Connection:
         if not self._preface_received:
             return CloseReason.NOT_HTTP2
         return CloseReason.FLOOD if error.code == ErrorCode.ENHANCE_YOUR_CALM else CloseReason.PROTOCOL_ERROR
-
-    def _unblocked(self, stream: Stream) -> None:
-        self._reader.serve_streamed(stream)
 
 
 def _push_promise(_flags: int, _stream_id: int, _payload: bytes) -> None:

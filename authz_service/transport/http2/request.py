@@ -1,7 +1,7 @@
 """Requests: HEADERS, CONTINUATION and DATA frames become messages that are served.
 
-Invariants: field blocks are decoded in the order of their arrival, and no frame of another kind comes between their
-parts. A request that cannot be served is still read to its end, then answered.
+Invariants: field blocks are decoded in the order of their arrival, and no other frame comes between their parts. A
+request that will not be served is no longer buffered, but it is received until it ends, then answered.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from authz_service.transport.http2.service import (
     NOT_ONE_MESSAGE,
     NOT_POST,
     OUT_OF_MEMORY,
+    REQUEST_TIMED_OUT,
     WRONG_CONTENT_LENGTH,
     Unserved,
 )
 from authz_service.transport.http2.stream import Stream
+from authz_service.transport.http2.timeouts import REQUEST_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +70,6 @@ class RequestReader:
         limits: Limits,
         timers: Timers,
         writer: ResponseWriter,
-        *,
         pause: Callable[[], None],
     ) -> None:
         """``pause`` is called when enough was done in this turn."""
@@ -159,6 +160,16 @@ class RequestReader:
             require_trailers(block)
             self._complete(stream, b"")
 
+    def priority(self, _flags: int, stream_id: int, payload: bytes) -> None:
+        """A PRIORITY frame (section 6.3), which is deprecated and ignored."""
+        self._limits.count_frame()
+        if stream_id == 0:
+            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "PRIORITY on the connection")
+        if len(payload) != frames.PRIORITY_BYTES:
+            error = Http2ConnectionError if self._streams.is_idle(stream_id) else Http2StreamError  # section 5.1
+            raise error(ErrorCode.FRAME_SIZE_ERROR, f"PRIORITY of {len(payload)} octets instead of 5")
+        frames.require_other_dependency(stream_id, payload)
+
     # Bodies.
 
     def data(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -241,7 +252,7 @@ class RequestReader:
             elif len(body) < end:
                 break
             else:
-                stream.streamed = True
+                stream.on_writable = self.serve_streamed
                 self._limits.count_frame()  # a response may be much longer than the message
                 message = bytes(body[PREFIX_BYTES:end])
                 del body[:end]
@@ -249,6 +260,12 @@ class RequestReader:
         if stream.stream_id in self._streams.open:
             stream.body_octets = len(body)
             self._streams.count_buffers(stream)
+
+    def reject_overdue(self) -> None:
+        """Deny the requests that have not ended in time. Streaming ones may take as long as they like."""
+        for stream in list(self._streams.open.values()):
+            if not (stream.remote_closed or stream.streamed) and self._timers.now - stream.opened_at > REQUEST_TIMEOUT:
+                self._writer.reject(stream, REQUEST_TIMED_OUT, ErrorCode.NO_ERROR)
 
 
 def _why_no_message(octets: bytes, headers: RequestHeaders) -> Unserved:

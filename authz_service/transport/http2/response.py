@@ -48,22 +48,18 @@ class ResponseWriter:
         flow_control: FlowControl,
         limits: Limits,
         out: list[bytes],
-        *,
-        on_unblocked: Callable[[Stream], None],
-        on_last_closed: Callable[[], None],
+        on_drained_stream: Callable[[], None],
     ) -> None:
         """``out`` holds the frames of the next write.
 
-        ``on_unblocked`` is called when the buffer of a stream that streams messages has gone out, and
-        ``on_last_closed`` when a stream was closed while the connection is drained.
+        ``on_drained_stream`` is called when a stream was closed after the final GOAWAY.
         """
         self._service = service
         self._streams = streams
         self._flow_control = flow_control
         self._limits = limits
         self._out = out
-        self._on_unblocked = on_unblocked
-        self._on_last_closed = on_last_closed
+        self._on_drained_stream = on_drained_stream
         self._write: Callable[[bytes], None] = _discard
         self.corked = False  # while frames are received that came together
 
@@ -210,8 +206,8 @@ class ResponseWriter:
             self._finish(stream)
         else:
             was_blocked = self._streams.blocked.pop(stream.stream_id, None) is not None
-            if was_blocked and stream.streamed and not stream.remote_closed:
-                self._on_unblocked(stream)
+            if was_blocked and stream.on_writable is not None and not stream.remote_closed:
+                stream.on_writable(stream)
 
     # One stream.
 
@@ -243,7 +239,7 @@ class ResponseWriter:
         elif limits.resets_left < MAX_RESETS:
             limits.resets_left += 1
         if streams.max_stream_id != NO_LAST_STREAM:
-            self._on_last_closed()
+            self._on_drained_stream()
 
     def _rst_stream(self, stream_id: int, code: ErrorCode) -> None:
         self._out.append(frames.rst_stream(stream_id, code))

@@ -29,8 +29,8 @@ class Stream:
 
     __slots__ = (
         "_writer", "body", "body_octets", "counted_octets", "end_frame", "headers", "headers_sent", "on_cancel",
-        "opened_at", "receive_window", "remote_closed", "reset_code", "send_buffer", "send_window", "stream_id",
-        "streamed", "unserved",
+        "on_writable", "opened_at", "receive_window", "remote_closed", "reset_code", "send_buffer", "send_window",
+        "stream_id", "unserved",
     )  # fmt: skip
 
     def __init__(
@@ -55,16 +55,22 @@ class Stream:
         self.remote_closed = False  # half-closed (remote): the request has ended
         # Of the RST_STREAM that follows the response. NO_ERROR if the request has not ended by then; None for no reset.
         self.reset_code: ErrorCode | None = ErrorCode.NO_ERROR
-        self.streamed = False  # whether a message was served before the request's end
         self.headers_sent = False
         self.send_buffer = bytearray()  # of the response, until the windows allow it
         self.end_frame: bytes | None = None  # of the response, behind the buffer
         self.on_cancel: Callable[[], object] | None = None  # called when the response is no longer needed
+        # Called when the buffered response has gone out; set once a message was served before the request's end.
+        self.on_writable: Callable[[Stream], None] | None = None
 
     @property
     def open(self) -> bool:
         """Whether the response can go on."""
         return self._writer is not None and self.end_frame is None
+
+    @property
+    def streamed(self) -> bool:
+        """Whether a message was served before the request's end."""
+        return self.on_writable is not None
 
     def close(self) -> None:
         """Drop every response from now on."""
