@@ -8,7 +8,7 @@ PYTEST := -m pytest --numprocesses auto --dist worksteal
 # The tests that start no server, fill no memory and read no text of the largest size.
 UNIT := $(addprefix tests/,core config keys rules telemetry tokens tools transport/http2 transport/test_mapping.py) \
   --ignore tests/config/test_layout.py --ignore tests/config/test_warnings.py --ignore tests/tokens/test_memory.py \
-  --ignore tests/tokens/introspection/test_client.py --ignore tests/keys/test_http_source.py --ignore tests/transport/http2/test_properties.py --ignore tests/rules/test_matcher.py
+  --ignore tests/tokens/introspection/test_http_client.py --ignore tests/keys/test_http_source.py --ignore tests/transport/http2/test_properties.py --ignore tests/rules/test_matcher.py
 FUZZ_SECONDS ?= 600
 PIP := pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
