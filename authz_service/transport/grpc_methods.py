@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 _CHECK: Final = f"/{SERVICE}/Check".encode()
-_HEALTH = "grpc.health.v1.Health"
+HEALTH_SERVICE: Final = "grpc.health.v1.Health"
 _SHUTTING_DOWN = "shutting down"
 _INVALID_MESSAGE = "the message cannot be parsed"
 _OK = 200
@@ -51,14 +51,14 @@ class GrpcMethods:
         self.tasks: set[asyncio.Task[bytes]] = set()
         self.stopped = False
         self._logger = logging.getLogger("authz.transport")
-        self._reflection = reflection.ReflectionServicer((SERVICE, _HEALTH, reflection.SERVICE_NAME))
+        self._reflection = reflection.ReflectionServicer((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME))
         reflection_path = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo".encode()
         self.streaming_paths = frozenset({reflection_path})
         self._methods: dict[bytes, Callable[[Stream, bytes], None]] = {
             reflection_path: self._serve_reflection,
             _CHECK: self._serve_check,
-            f"/{_HEALTH}/Check".encode(): self._serve_health,
-            f"/{_HEALTH}/Watch".encode(): self._serve_watch,
+            f"/{HEALTH_SERVICE}/Check".encode(): self._serve_health,
+            f"/{HEALTH_SERVICE}/Watch".encode(): self._serve_watch,
         }
 
     @property

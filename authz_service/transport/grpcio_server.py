@@ -21,6 +21,7 @@ from authz_service.core.decision import INTERNAL_ERROR
 from authz_service.core.errors import StartFailed
 from authz_service.transport.addresses import exclusive_bind
 from authz_service.transport.ext_authz import codec
+from authz_service.transport.grpc_methods import HEALTH_SERVICE, SERVICE
 from authz_service.transport.http2.compression import MAX_HEADER_LIST
 from authz_service.transport.http2.fields import OVERHEAD
 from authz_service.transport.http2.service import HEADERS_TOO_LONG, NOT_ONE_MESSAGE
@@ -34,10 +35,8 @@ if TYPE_CHECKING:
     from authz_service.transport.addresses import SharedAddress
     from authz_service.transport.tls.certificates import Certificates
 
-    Check = Callable[[bytes, float | None], Awaitable[bytes]]
+    AsyncCheck = Callable[[bytes, float | None], Awaitable[bytes]]
 
-SERVICE = "envoy.service.auth.v3.Authorization"
-_HEALTH = "grpc.health.v1.Health"
 _HEALTH_SERVICES = ("", SERVICE)  # the names under which health can be queried
 # Larger than any request that Envoy can send and max_request_bytes can allow; beyond it, grpcio refuses the call.
 _MAX_MESSAGE_BYTES = 256 << 20
@@ -60,7 +59,7 @@ class GrpcioServer:
         self,
         address: str,
         tls: Tls | None,
-        check: Check,
+        check: AsyncCheck,
         shared: SharedAddress | None = None,
         *,
         refuse: Callable[[Deny], bytes],
@@ -98,7 +97,7 @@ class GrpcioServer:
         server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(self._shared))))
         server.add_generic_rpc_handlers((self._handler(),))
         add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE, _HEALTH, reflection.SERVICE_NAME), server)
+        reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
         await self.set_serving(serving=False)
         try:
             with contextlib.nullcontext() if self._shared else exclusive_bind(self._address):

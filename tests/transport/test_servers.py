@@ -27,7 +27,8 @@ from authz_service.telemetry.metrics import Metrics
 from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.ext_authz.codec import encode_response
 from authz_service.transport.ext_authz.servicer import Servicer
-from authz_service.transport.grpcio_server import SERVICE, GrpcioServer
+from authz_service.transport.grpc_methods import SERVICE
+from authz_service.transport.grpcio_server import GrpcioServer
 from authz_service.transport.http2.frames import PREFACE, settings
 from support.active import active_config
 from support.missing import not_proved
