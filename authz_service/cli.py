@@ -232,7 +232,7 @@ def _run_cases(bench: Bench, cases: Iterable[Case]) -> list[Outcome]:
 
 
 def _schema(_options: argparse.Namespace) -> int:
-    from authz_service.config.load import schema
+    from authz_service.config.schema import schema
 
     print(json.dumps(schema(), indent=2))
     return 0

@@ -17,7 +17,7 @@ from typing import Any
 import helm_python as helm
 import yaml
 
-from authz_service.config.load import schema
+from authz_service.config.schema import schema
 
 HELM = Path(__file__).parent
 CHART = HELM / "authz-service"

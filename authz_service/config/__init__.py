@@ -1,5 +1,5 @@
-"""One YAML file becomes frozen settings, in three stages: parse, validate, freeze.
+"""Turns one YAML file into frozen settings, in three stages: parse, validate, freeze.
 
-Law: every problem is reported at once, each with its line and what would be right. Nothing here opens a socket; files
-are only looked at.
+Reports every problem at once, each with its line and what would be right. Opens no sockets; checks that the files that
+a configuration names can be read.
 """

@@ -1,12 +1,12 @@
-"""One YAML text becomes plain values that remember their lines.
+"""Parses YAML into plain values with line numbers.
 
-Law: the text has exactly one reading, and it is JSON's: texts, whole and broken numbers as JSON writes them, booleans,
-null, lists, and mappings whose keys are texts. What two versions of YAML read differently is a problem, not a guess.
-Anchors, aliases and merge keys (``<<``) are followed; what they can blow up is bounded before it grows.
+Accepts what has exactly one reading, with JSON's types: strings, numbers as JSON writes them, booleans, null, lists,
+and mappings with string keys. A value that two versions of YAML read differently is a problem, not a guess. Anchors,
+aliases and merge keys (``<<``) are followed; the size of the result is bounded while it grows.
 
-Size, control characters and depth are judged before a parser sees the text, and what is not YAML is explained by
-``syntax``: the limits and the words of a parser change with its version. The parser's events are taken one by one, and
-not its tree, which libyaml composes recursively.
+Size, control characters and depth are checked before the parser runs, and ``syntax`` explains what is not YAML, since
+the limits and messages of a parser change with its version. The parser delivers events, not its tree, which libyaml
+composes recursively.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from authz_service.config.files import MAX_CONFIG_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Where = tuple[str | int, ...]  # the keys and list places that lead to a value
+Where = tuple[str | int, ...]  # the keys and list indexes that lead to a value
 
-_DEEPEST = 32  # levels; the settings themselves nest eight deep
-_MAX_VALUES = 100_000  # after aliases are followed; a file of the largest size rarely writes more out
+_MAX_DEPTH = 32  # levels; the settings themselves nest eight deep
+_MAX_VALUES = 100_000  # after aliases are followed; a file of the maximum size rarely has more
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's where the wheel has it: ten times faster
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # YAML 1.1 section 5.1
-_SURROGATE = re.compile("[\ud800-\udfff]")  # libyaml reads none, PyYAML by itself those that an escape names
+_SURROGATE = re.compile("[\ud800-\udfff]")  # libyaml rejects them, pure PyYAML accepts them as escapes
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(\.[0-9]+)?")
 _BOOLEANS = yaml.SafeLoader.bool_values
 _PLAIN_KEY = re.compile(r"[\w-]{1,60}", re.ASCII)
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
-_TEXTS = frozenset({"str", "timestamp", "value"})  # a date and a lone = stay what is written
-TOO_LARGE = f"is larger than {MAX_CONFIG_BYTES >> 20} MiB, the most that a configuration may be"
-_TOO_DEEP = f"is nested deeper than {_DEEPEST} levels"
+_STRING_TAGS = frozenset({"str", "timestamp", "value"})  # a date and a lone = remain strings
+TOO_LARGE = f"is larger than {MAX_CONFIG_BYTES >> 20} MiB, the maximum size of a configuration"
+_TOO_DEEP = f"is nested deeper than {_MAX_DEPTH} levels"
 _EMPTY = "is empty: it needs at least issuers and rules"
-_UNFOLDS = "holds more values, its aliases unfolded, than a configuration may: write fewer"
+_TOO_MANY_VALUES = f"has more than {_MAX_VALUES} values once its aliases are followed: write fewer"
 
 
 class Problem(NamedTuple):
@@ -52,8 +52,8 @@ class Problem(NamedTuple):
     line: int = 0  # 0: the line of ``where``
 
 
-class Unreadable(Exception):  # noqa: N818 - it says what the text is
-    """The text as a whole cannot be read; ``problem`` says why and knows its line."""
+class Unreadable(Exception):  # noqa: N818 - it reads as a property of the file
+    """The file as a whole cannot be read; ``problem`` has the reason and the line."""
 
     def __init__(self, line: int, text: str) -> None:
         super().__init__(text)
@@ -62,15 +62,15 @@ class Unreadable(Exception):  # noqa: N818 - it says what the text is
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A mapping of plain values, and where each of them stands."""
+    """A mapping of plain values, with the line of each."""
 
     value: dict[str, Any]
-    problems: tuple[Problem, ...]  # duplicate keys, keys that are no text, values with an unknown tag
+    problems: tuple[Problem, ...]  # duplicate keys, keys that are not strings, values with an unknown tag
     lines: dict[Where, int]
-    written: dict[Where, str]  # scalars, as they are written
+    written: dict[Where, str]  # scalars, as written
 
     def place(self, where: Where) -> Where:
-        """The nearest place that is written. What is missing keeps its last key; what was only thought is left out.
+        """The place in the file. A missing key keeps its name; keys that validation added are left out.
 
         ``scopes: [a]`` is validated as ``scopes: {all: [a]}``: the place of ``scopes.all[0]`` is ``scopes[0]``.
         """
@@ -88,7 +88,7 @@ class Document:
 
 
 def rendered(where: Where) -> str:
-    """A place as people write it: ``rules[0].require.scopes``."""
+    """A place in the form ``rules[0].require.scopes``."""
     text = "".join(
         f"[{part}]" if isinstance(part, int) else f".{part}" if _PLAIN_KEY.fullmatch(part) else f"[{part[:60]!r}]"
         for part in where
@@ -97,13 +97,13 @@ def rendered(where: Where) -> str:
 
 
 def parse(data: bytes) -> Document:
-    """Read the bytes of a configuration file.
+    """Parse the bytes of a configuration file.
 
     Raises:
-        Unreadable: when there is no one mapping to be read from them.
+        Unreadable: if they are not one YAML mapping within the limits.
     """
     text = _decoded(data)
-    too_deep = layout.look(text, max_levels=_DEEPEST).too_deep
+    too_deep = layout.look(text, max_levels=_MAX_DEPTH).too_deep
     if too_deep is not None:
         raise Unreadable(layout.line_of(text, too_deep), _TOO_DEEP)
     try:
@@ -111,7 +111,7 @@ def parse(data: bytes) -> Document:
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise _syntax(error, text) from None
     if root.value == "":
-        raise Unreadable(1, _EMPTY)  # its mark is behind the last line
+        raise Unreadable(1, _EMPTY)  # its mark is after the last line
     if not isinstance(root, yaml.MappingNode):
         raise Unreadable(_line(root), "must be a mapping: lines of the form `key: value`")
     return _Reader().document(root)
@@ -124,16 +124,16 @@ def _decoded(data: bytes) -> str:
         text = data.decode("utf-8-sig", "strict")
     except UnicodeDecodeError as error:
         line = layout.line_of(data[: error.start].decode(), error.start)
-        raise Unreadable(line, "is not UTF-8: save the file in that encoding") from None
+        raise Unreadable(line, "is not UTF-8: save the file in this encoding") from None
     unprintable = _UNPRINTABLE.search(text)
     if unprintable:
         line = layout.line_of(text, unprintable.start())
-        raise Unreadable(line, f"holds the control character U+{ord(unprintable[0]):04X}: remove it")
+        raise Unreadable(line, f"contains the control character U+{ord(unprintable[0]):04X}: remove it")
     return text
 
 
 def _syntax(error: Exception, text: str) -> Unreadable:
-    mark = getattr(error, "problem_mark", None)  # PyYAML by itself fails without one at numbers that are too large
+    mark = getattr(error, "problem_mark", None)  # pure PyYAML has none for numbers that are too large
     line, found = syntax.fault(text, mark.index if mark else 0)
     return Unreadable(line, f"is not YAML: {found}")
 
@@ -143,7 +143,7 @@ def _line(node: yaml.Node) -> int:
 
 
 class _Composer:
-    """From events to a tree of nodes, in which an alias is the node that it stands for, and merge keys are merged."""
+    """Composes events into a tree of nodes, with aliases and merge keys resolved."""
 
     def __init__(self, text: str) -> None:
         self._events: Iterator[Any] = iter(yaml.parse(text, Loader=_PARSER))
@@ -155,7 +155,7 @@ class _Composer:
         next(self._events)  # the start of the stream
         if isinstance(next(self._events), yaml.StreamEndEvent):
             raise Unreadable(1, _EMPTY)
-        root = self._node(next(self._events), _DEEPEST)
+        root = self._node(next(self._events), _MAX_DEPTH)
         next(self._events)  # the end of the document
         event = next(self._events)
         if not isinstance(event, yaml.StreamEndEvent):
@@ -185,13 +185,13 @@ class _Composer:
             yield self._node(event, levels - 1)
 
     def _anchored(self, event: Any) -> yaml.Node:
-        # An anchor is known once its node is complete, so that nothing can hold itself.
+        # An anchor exists once its node is complete, so that no node can contain itself.
         if event.anchor not in self._anchors:
             raise Unreadable(_line(event), f"the alias *{event.anchor[:60]} has no complete anchor above it")
         return self._anchors[event.anchor]
 
     def _members(self, levels: int) -> list[tuple[yaml.Node, yaml.Node]]:
-        """The members of a mapping: its own, then those of its merge keys that it does not write itself."""
+        """The members of a mapping: its own, then those of its merge keys that it does not override."""
         items = self._items(levels)
         written = [(key, next(items)) for key in items]
         own = [member for member in written if member[0].tag != _MERGE]
@@ -209,7 +209,7 @@ class _Composer:
                 raise Unreadable(_line(node), "<< merges mappings only: write <<: *anchor")
             self._merged += 1 + len(source.value)
             if self._merged > _MAX_VALUES:
-                raise Unreadable(_line(node), _UNFOLDS)
+                raise Unreadable(_line(node), _TOO_MANY_VALUES)
             yield from source.value
 
 
@@ -218,7 +218,7 @@ def _mark(event: Any) -> Any:
 
 
 def _tag(event: Any) -> str:
-    """The type that a scalar has by its tag, or, written without quotes, by its looks (YAML 1.1)."""
+    """The tag of a scalar: explicit, or, for a plain scalar, resolved from its text (YAML 1.1)."""
     if event.tag:
         return str(event.tag)
     if event.implicit[0]:
@@ -229,7 +229,7 @@ def _tag(event: Any) -> str:
 
 
 class _Reader:
-    """From nodes to plain values."""
+    """Converts nodes to plain values."""
 
     def __init__(self) -> None:
         self._problems: list[Problem] = []
@@ -238,15 +238,15 @@ class _Reader:
         self._values = 0
 
     def document(self, root: yaml.MappingNode) -> Document:
-        """Read everything."""
+        """Convert the whole tree."""
         self._lines[()] = _line(root)
         value = self._mapping(root, ())
         return Document(value, tuple(self._problems), self._lines, self._written)
 
     def _value(self, node: yaml.Node, where: Where, line: int) -> Any:
         self._values += 1
-        if self._values > _MAX_VALUES or len(where) > _DEEPEST:
-            raise Unreadable(line, _UNFOLDS)
+        if self._values > _MAX_VALUES or len(where) > _MAX_DEPTH:
+            raise Unreadable(line, _TOO_MANY_VALUES)
         self._lines[where] = line
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, where)
@@ -261,8 +261,8 @@ class _Reader:
         first: dict[str, int] = {}
         mapping = {}
         for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag.removeprefix(_TAG) not in _TEXTS:
-                self._key_is_no_text(key, where)
+            if not isinstance(key, yaml.ScalarNode) or key.tag.removeprefix(_TAG) not in _STRING_TAGS:
+                self._add_key_problem(key, where)
             elif key.value in first:
                 self._add(key, (*where, key.value), f"is written twice, first on line {first[key.value]}: remove one")
             else:
@@ -270,9 +270,9 @@ class _Reader:
                 mapping[key.value] = self._value(value, (*where, key.value), _line(key))
         return mapping
 
-    def _key_is_no_text(self, key: yaml.Node, where: Where) -> None:
+    def _add_key_problem(self, key: yaml.Node, where: Where) -> None:
         name = key.value if isinstance(key, yaml.ScalarNode) else "?"
-        self._add(key, (*where, name), "the key must be a text: write it in quotes")
+        self._add(key, (*where, name), "the key must be a string: write it in quotes")
 
     def _scalar(self, node: yaml.Node, where: Where) -> Any:
         text: str = node.value
@@ -284,14 +284,16 @@ class _Reader:
             case "int" | "float" if number := _JSON_NUMBER.fullmatch(text):
                 return float(text) if number[1] else int(text)
             case "int" | "float":
-                self._add(node, where, "is a number that not everyone reads alike: write it in decimal, or in quotes")
-            case tag if tag not in _TEXTS and tag != "merge":
+                self._add(
+                    node, where, "is a number that YAML versions read differently: write it in decimal, or in quotes"
+                )
+            case tag if tag not in _STRING_TAGS and tag != "merge":
                 self._require_tag(node, where, "str")
         return text
 
     def _require_tag(self, node: yaml.Node, where: Where, tag: str) -> None:
         if node.tag != _TAG + tag:
-            self._add(node, where, f"has the tag {node.tag[:60]!r}, which means nothing here: remove it")
+            self._add(node, where, f"has the tag {node.tag[:60]!r}, which has no meaning here: remove it")
 
     def _add(self, node: yaml.Node, where: Where, text: str) -> None:
         self._problems.append(Problem(where, text, _line(node)))

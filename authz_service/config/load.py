@@ -1,7 +1,7 @@
-"""A configuration file becomes ``Settings``, or one list of everything that is wrong with it.
+"""Reads a configuration file into ``Settings``, or reports everything that is wrong with it.
 
-Law: three stages, parse, validate, freeze, and no stage hides the problems of the next: what could not be read is left
-out, and the rest is still looked at as a whole.
+Three stages: parse, validate, freeze. No stage hides the problems of the next: what could not be read is left out, and
+the remainder is still checked as a whole.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
-from authz_service.config import files, messages, references
+from authz_service.config import consistency, files, messages
+from authz_service.config.consistency import Draft
 from authz_service.config.document import TOO_LARGE, Document, Problem, Unreadable, Where, parse, rendered
 from authz_service.config.files import MAX_CONFIG_BYTES, FileTooLargeError
 from authz_service.config.model import Issuer, RuleSettings, Section, Server, Settings
-from authz_service.config.references import Draft
-from authz_service.config.schema import schema
 from authz_service.config.warnings import warnings
 from authz_service.core.errors import ConfigError, printable
 
@@ -23,16 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["load", "load_as", "load_with_warnings", "schema", "server_of"]
-
-# What a shell makes of <(command), to which somebody writes. Another pipe would be waited for, perhaps for ever.
+# The pipes that a shell makes for <(command), which have a writer. Opening any other pipe could block forever.
 _OWN_DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
-# Required keys that are missing or could not be read stand like this in a draft, and are never looked at there.
+# Values for required keys that are missing or could not be read. Nothing uses them in a draft.
 _STAND_INS: Mapping[type[Section], Mapping[str, str]] = {
     Issuer: {"issuer": "https://unread.invalid"},
     RuleSettings: {"name": "unread"},
 }
-# Mappings of a rule that are left out as a whole: without the member that is wrong they would be empty, or less strict.
+# Mappings of a rule that are left out as a whole: without the faulty member they would be empty, or less strict.
 _NEVER_EMPTY = frozenset({("require", "claims"), ("match", "headers")})
 # Required keys of sections within an issuer.
 _REQUIRED: tuple[Where, ...] = (("introspection", "client_id"),)
@@ -43,8 +40,8 @@ TryOut: TypeAlias = "Callable[[Settings], Iterable[Problem]]"
 def load(path: Path, try_out: TryOut = lambda _settings: (), *, look_at_files: bool = True) -> Settings:
     """Read a configuration file. Relative paths in it are relative to its folder.
 
-    ``try_out`` may find further problems in settings that are otherwise good: those that take more than reading.
-    Without ``look_at_files`` the files that it names need not be there.
+    ``try_out`` finds further problems in settings that are valid otherwise. Without ``look_at_files``, the files that
+    the configuration names need not exist.
 
     Raises:
         ConfigError: with every problem, sorted by line, each as ``FILE:LINE: path.to.key: what is wrong``.
@@ -53,9 +50,9 @@ def load(path: Path, try_out: TryOut = lambda _settings: (), *, look_at_files: b
 
 
 def load_as(section: type[_Part], path: Path, look_over: Callable[[_Part], Iterable[Problem]]) -> _Part:
-    """Read a file of another kind by the same rules: every problem at once, each with its line.
+    """Read a file of another kind with the same rules: every problem at once, each with its line.
 
-    ``look_over`` may find further problems in what is otherwise good.
+    ``look_over`` finds further problems in a file that is valid otherwise.
 
     Raises:
         ConfigError: as ``load``.
@@ -72,7 +69,7 @@ def load_as(section: type[_Part], path: Path, look_over: Callable[[_Part], Itera
 
 
 def load_with_warnings(path: Path, try_out: TryOut) -> tuple[Settings, tuple[str, ...]]:
-    """As ``load``, with what is legal and dangerous: ``FILE:LINE: warning: path.to.key: what may happen``.
+    """As ``load``, with warnings: ``FILE:LINE: warning: path.to.key: what may happen``.
 
     Raises:
         ConfigError: as ``load``.
@@ -82,7 +79,7 @@ def load_with_warnings(path: Path, try_out: TryOut) -> tuple[Settings, tuple[str
 
 
 def server_of(path: Path) -> Server:
-    """The ``server`` section alone, whatever may be wrong with the others.
+    """The ``server`` section, whatever is wrong with the others.
 
     Raises:
         ConfigError: when that section cannot be read.
@@ -145,12 +142,12 @@ def _validate(document: Document, folder: Path | None) -> tuple[Settings | None,
         draft = _draft(document.value, folder, problems)
     else:
         draft = _whole(settings, document.value)
-    problems += references.problems(draft)
+    problems += consistency.problems(draft)
     return settings, problems
 
 
 def _whole(settings: Settings, value: Mapping[str, Any]) -> Draft:
-    """The draft of settings without a problem, which nothing has to be read again for."""
+    """The draft of settings without a problem; nothing is validated again."""
     return Draft(
         server=settings.server,
         issuers=dict(enumerate(settings.issuers)),
@@ -167,7 +164,7 @@ def _upstream_headers(value: Mapping[str, Any]) -> Collection[str]:
 
 
 def _draft(value: Mapping[str, Any], folder: Path | None, problems: Iterable[Problem]) -> Draft:
-    """What is left of the settings without what has a problem."""
+    """The settings without the keys that have a problem."""
     unread = frozenset(_unread(problem.where) for problem in problems)
 
     def parts(section: type[_Part], key: str) -> dict[int, _Part]:
@@ -186,15 +183,16 @@ def _draft(value: Mapping[str, Any], folder: Path | None, problems: Iterable[Pro
 
 
 def _unread(where: Where) -> Where:
-    """The key to leave out for a problem at a place: lists lose no items, or the places of the others would move.
+    """The key to leave out for a problem at a place.
 
-    A section without a key that it requires is left out as a whole.
+    Lists lose no items, since that would shift the indexes of the others. A section without a required key is left out
+    as a whole.
     """
     if where[2:4] in _NEVER_EMPTY:
         return where[:4]
     if where[:1] == ("issuers",) and where[2:] in _REQUIRED:
         return where[:-1]
-    while len(where) > 2 and isinstance(where[-1], int):  # noqa: PLR2004 - an issuer or a rule is left out itself
+    while len(where) > 2 and isinstance(where[-1], int):  # noqa: PLR2004 - the length of the place of an issuer or a rule
         where = where[:-1]
     return where
 
@@ -206,7 +204,7 @@ def _part(
         return None
     try:
         return section.model_validate(_STAND_INS.get(section, {}) | _without(value, where, unread), context=folder)
-    except ValidationError:  # once the rest is left out: a file that has gone meanwhile
+    except ValidationError:  # although the faulty keys are left out: a file that vanished meanwhile
         return None
 
 

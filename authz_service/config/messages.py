@@ -1,8 +1,8 @@
-"""What pydantic found, in our words.
+"""Turns pydantic's findings into messages of our own.
 
-Law: every text that an operator reads about a single key comes from here or from the validator of its value. It says
-what is wrong and what would be right, on one line, and never points to another project's pages. Of pydantic's findings
-only the type and the place are used; what would be right is read from our own model.
+Owns every message about a single key that its value's validator does not raise. A message says on one line what is
+wrong and what would be right, and never points to another project's pages. Of pydantic's findings only the type and the
+place are used; what would be right comes from our own model.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from authz_service.config.document import Document, Where
 
-_OF_THE_KEY = "[key]"  # how pydantic says that it means a mapping's key, not the value under it
+_KEY_MARK = "[key]"  # pydantic's mark for a mapping's key, as opposed to the value under it
 
-# By pydantic's error type: all that the model can raise.
-_TEXTS = {
+# By pydantic's error type: all types that the model can raise.
+_MESSAGES = {
     "bool_type": "must be true or false, not {found}",
     "dict_type": "must be a mapping, lines of the form `key: value`, not {found}",
     "greater_than_equal": "must be at least {least}",
@@ -39,46 +39,46 @@ _TEXTS = {
     "literal_error": "{value} is not accepted: write {choices}",
     "missing": "is required: add it",
     "model_type": "must be a mapping, lines of the form `key: value`, not {found}",
-    "string_type": "must be a text, not {found}",
+    "string_type": "must be a string, not {found}",
     "too_short": "is empty: give at least one",
     "tuple_type": "must be a list, not {found}",
     "value_error": "{error}",
 }
-_OTHERWISE = "{value} is not accepted: see what `authz-service schema` says of this key"
+_FALLBACK = "{value} is not accepted: see this key in `authz-service schema`"
 
 
 def problems(error: ValidationError, document: Document, root: type[BaseModel] = Settings) -> Iterator[Problem]:
-    """One problem for each thing that pydantic found, but for what merely follows from another one.
+    """One problem for each of pydantic's findings, except those that merely follow from another one.
 
     ``root`` is the section that the document as a whole was validated as.
     """
     known = {problem.where for problem in document.problems}
     for details in error.errors(include_url=False):
-        where = document.place(tuple(part for part in details["loc"] if part != _OF_THE_KEY))
+        where = document.place(tuple(part for part in details["loc"] if part != _KEY_MARK))
         if where not in known and not _follows(details):
-            yield Problem(where, _text(details, where, document, root))
+            yield Problem(where, _message(details, where, document, root))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint for a name that is not one of ``names``: the one that was perhaps meant, or all there are."""
+    """A hint for a name that is not one of ``names``: the closest of them, or all."""
     names = tuple(names)
     close = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {close[0]}?" if close else f"write one of {', '.join(names)}"
 
 
 def _follows(details: ErrorDetails) -> bool:
-    # A list whose items are all refused is then found to be empty.
+    # pydantic reports a list whose items are all refused as empty, too.
     return details["type"] == "too_short" and len(details["input"]) > 0
 
 
-def _text(details: ErrorDetails, where: Where, document: Document, root: type[BaseModel]) -> str:
+def _message(details: ErrorDetails, where: Where, document: Document, root: type[BaseModel]) -> str:
     if details["type"] == "extra_forbidden":
         return f"is not a key here: {nearest(str(where[-1]), _keys(details['loc'][:-1], root))}"
     if details["input"] is None and details["type"] != "value_error":
         return EMPTY
     written = document.written.get(where, "")
     expected = _expected(details["loc"], root)
-    return _TEXTS.get(details["type"], _OTHERWISE).format(
+    return _MESSAGES.get(details["type"], _FALLBACK).format(
         choices=_choices(expected),
         error=details.get("ctx", {}).get("error"),
         found=_found(details, written),
@@ -93,18 +93,19 @@ def _value(value: Any, written: str) -> str:
 
 
 def _found(details: ErrorDetails, written: str) -> str:
-    """What stands there instead of the type that is wanted; and what would be right, where quotes decide it."""
-    value, wanted = details["input"], details["type"]
+    """What is there instead of the expected type, with the remedy where it is a matter of quotes or brackets."""
+    value, error = details["input"], details["type"]
     found = _kind(value, written)
-    if wanted == "string_type" and isinstance(value, (bool, int, float)):
+    if error == "string_type" and isinstance(value, (bool, int, float)):
         return f'{found}: write it in quotes, "{written}"'
-    if wanted in {"bool_type", "int_type"} and isinstance(value, str):
-        return f"{found}: write it without quotes" if _would_do(value, wanted) else found
-    return f"{found}: put it in brackets, [ ]" if wanted == "tuple_type" and isinstance(value, str) else found
+    if error in {"bool_type", "int_type"} and isinstance(value, str):
+        return f"{found}: write it without quotes" if _is_literal_of(value, error) else found
+    return f"{found}: put it in brackets, [ ]" if error == "tuple_type" and isinstance(value, str) else found
 
 
-def _would_do(text: str, wanted: str) -> bool:
-    return text.isdecimal() if wanted == "int_type" else text in {"true", "false"}
+def _is_literal_of(text: str, error: str) -> bool:
+    """Whether a string would be a value of the expected type without its quotes."""
+    return text.isdecimal() if error == "int_type" else text in {"true", "false"}
 
 
 def _kind(value: Any, written: str) -> str:
@@ -114,7 +115,7 @@ def _kind(value: Any, written: str) -> str:
         case int() | float():
             return f"the number {shown(value)}"
         case str():
-            return f"the text {shown(value)}"
+            return f"the string {shown(value)}"
         case list():
             return "a list"
         case _:
@@ -128,15 +129,15 @@ def _keys(where: Where, root: type[BaseModel]) -> tuple[str, ...]:
 
 
 def _expected(where: Where, root: type[BaseModel]) -> tuple[Any, ...]:
-    """What the model wants at a place: the alternatives, and what else is said of them."""
+    """What the model expects at a place: the alternative types and their metadata."""
     kinds: tuple[Any, ...] = (root,)
     for part in where:
-        kinds = tuple(kind for around in kinds for inner in _within(around, part) for kind in _flat(inner))
+        kinds = tuple(kind for outer in kinds for inner in _inside(outer, part) for kind in _flat(inner))
     return kinds
 
 
-def _within(kind: Any, part: str | int) -> Iterator[Any]:
-    """What the model wants under a key, or at a place in a list."""
+def _inside(kind: Any, part: str | int) -> Iterator[Any]:
+    """What the model expects under a key, or at an index of a list."""
     if _is_section(kind):
         yield from (field for name, field in kind.model_fields.items() if part == (field.alias or name))
     elif get_origin(kind) is tuple:
@@ -161,7 +162,7 @@ def _is_section(kind: Any) -> bool:
 
 
 def _choices(expected: Iterable[Any]) -> str:
-    """The values of a literal, as they are written."""
+    """The values of a literal, as written in YAML."""
     values = [value for kind in expected if get_origin(kind) is Literal for value in get_args(kind)]
     written = [str(value).lower() if isinstance(value, bool) else shown(value) for value in values]
     return " or ".join(filter(None, (", ".join(written[:-1]), *written[-1:])))

@@ -1,9 +1,10 @@
-"""The settings: every key of the configuration file, its meaning, its default.
+"""The settings: every key of the configuration file with its type, default and description.
 
-Law: frozen, documented, strict. No value is coerced from another type, no unknown key is accepted, no key that may be
-left out may be left empty instead: what is empty by accident must not come to mean "everything" or "off". What concerns
-one key alone is validated here; what concerns several is validated in ``references``, where a finding can point at its
-key.
+Owns what concerns one key; ``consistency`` owns what concerns several keys, where a finding can point at its key. The
+descriptions become the JSON Schema, which users read in their editors and in the chart's schema.
+
+Invariants: settings are frozen. No value is coerced from another type, and no unknown key is accepted. A key that may
+be left out may not be left empty instead, so that an accidental empty value never means "everything" or "off".
 """
 
 from __future__ import annotations
@@ -50,19 +51,20 @@ if TYPE_CHECKING:
 
 
 class Section(BaseModel):
-    """A part of the configuration: no unknown keys, no coercion, no change once read."""
+    """A section of the configuration file: no unknown keys, no coercion, frozen."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
 
 
 class Tls(Section):
-    """TLS for the gRPC server. The files are re-read when they change."""
+    """TLS for the gRPC server. Changed files take effect for new connections, without a restart."""
 
-    certificate_file: File = Field(description="The certificate chain, PEM.")
-    key_file: File = Field(description="The private key, PEM.")
+    certificate_file: File = Field(description="The server's certificate chain, PEM.")
+    key_file: File = Field(description="The private key of the certificate, PEM, without a password.")
     client_ca_file: OrAbsent[File] = Field(
         None,
-        description="Trust anchors for client certificates, PEM. Present: clients must show one (mutual TLS).",
+        description="Trust anchors for client certificates, PEM. If set, clients must present a certificate (mutual "
+        "TLS). Default: no client certificate is requested.",
     )
 
 
@@ -70,148 +72,204 @@ class Server(Section):
     """Where and how the sidecar listens."""
 
     grpc_address: GrpcAddress = Field(
-        "127.0.0.1:9191", description="host:port, [v6]:port, or unix:/path/to.sock (mode 0660)."
+        "127.0.0.1:9191",
+        description="Address of the gRPC server that Envoy calls: host:port, [v6]:port, or unix:/path/to.sock (created "
+        "with mode 0660).",
     )
-    admin_address: TcpAddress = Field("127.0.0.1:9192", description="HTTP: /metrics, /healthz, /readyz.")
+    admin_address: TcpAddress = Field(
+        "127.0.0.1:9192", description="Address of the HTTP server for /metrics, /healthz and /readyz."
+    )
     transport: Literal["grpcio", "asyncio"] = Field(
-        "asyncio", description="Which gRPC server answers: our own on asyncio, or grpcio's."
+        "asyncio", description="The gRPC server: asyncio is this project's own HTTP/2 server, grpcio is Google's."
     )
     workers: int = Field(
-        1, ge=1, le=256, description="Processes that share the address, each on a core of its own; 1: no other process."
+        1,
+        ge=1,
+        le=256,
+        description="Number of processes that share grpc_address; each uses one core. 1: no additional processes.",
     )
-    tls: OrAbsent[Tls] = Field(None, description="Left out: plaintext.")
+    tls: OrAbsent[Tls] = Field(None, description="TLS for the gRPC server. Default: plaintext.")
     check_deadline: PositiveDuration = Field(
         as_written("1s"),
-        description="Longest time for one Check; past it the answer is an explicit 503 denial. The caller's own "
-        "deadline less a tenth, and at least 50 ms, is kept when that is shorter.",
+        description="Maximum duration of one Check; after it, the request is denied with 503. If the caller's own "
+        "deadline (grpc-timeout) less a tenth is shorter, that applies instead, but at least 50 ms.",
     )
     shutdown_delay: Duration = Field(
-        as_written("0s"), description="At the end: not ready, still serving, so the mesh can drain."
+        as_written("0s"),
+        description="On shutdown, report not ready but keep serving for this long, so that the mesh stops sending.",
     )
-    shutdown_grace: Duration = Field(as_written("10s"), description="Then: time to finish what is in flight.")
-    max_request_bytes: Size = Field(as_written("1MiB"), description="A larger CheckRequest is denied.")
-    max_token_bytes: Size = Field(as_written("16KiB"), description="A larger credential is malformed_request.")
+    shutdown_grace: Duration = Field(
+        as_written("10s"), description="After shutdown_delay, wait this long for requests in flight to finish."
+    )
+    max_request_bytes: Size = Field(
+        as_written("1MiB"), description="Maximum size of a CheckRequest; a larger one is denied."
+    )
+    max_token_bytes: Size = Field(
+        as_written("16KiB"), description="Maximum size of a token; a larger one is denied as malformed_request."
+    )
 
 
 _NAMED_SOURCES = frozenset({"jwks_uri", "jwks_file"})
 
 
 class Keys(Section):
-    """Where an issuer's public keys come from, and how they are kept."""
+    """Where an issuer's public keys come from, and how they are cached. Set at most one source."""
 
     discovery: bool = Field(
         default=True,
-        description="Read the key set's address from the issuer's OpenID configuration, or its OAuth authorization "
-        "server metadata (RFC 8414). Off without a word where jwks_uri or jwks_file is given; with neither of them and "
-        "with introspection, tokens are known by introspection alone.",
+        description="Find the key set through the issuer's OpenID configuration or OAuth authorization server metadata "
+        "(RFC 8414). Off by default if jwks_uri or jwks_file is set. If you turn it off and set neither, the issuer's "
+        "tokens are accepted through introspection only.",
     )
-    jwks_uri: OrAbsent[Url] = Field(None, description="The key set's address.")
-    jwks_file: OrAbsent[File] = Field(None, description="The key set as a file; re-read when it changes.")
-    ca_file: File | None = Field(None, description="Trust anchors beside the system's, PEM.")
-    allow_http: bool = Field(default=False, description="Plain http is only for loopback unless true.")
-    timeout: PositiveDuration = Field(as_written("2s"), description="Longest time for one fetch.")
-    refresh_interval: PositiveDuration = Field(as_written("5m"), description="How often the key set is fetched.")
+    jwks_uri: OrAbsent[Url] = Field(None, description="URL of the key set. Replaces discovery.")
+    jwks_file: OrAbsent[File] = Field(
+        None, description="File with the key set, read again when it changes. Replaces discovery."
+    )
+    ca_file: File | None = Field(
+        None, description="Trust anchors for the provider's certificate in addition to the system's, PEM."
+    )
+    allow_http: bool = Field(
+        default=False,
+        description="Allow plain http to other hosts. false: only https, or http to a loopback address.",
+    )
+    timeout: PositiveDuration = Field(as_written("2s"), description="Maximum duration of one fetch.")
+    refresh_interval: PositiveDuration = Field(
+        as_written("5m"),
+        description="Time between two fetches of the key set, unless the response's Cache-Control changes it.",
+    )
     min_refresh_interval: PositiveDuration = Field(
-        as_written("30s"), description="The shortest that Cache-Control may make it."
+        as_written("30s"), description="Lower bound for the interval that Cache-Control sets."
     )
     max_refresh_interval: PositiveDuration = Field(
-        as_written("1h"), description="The longest that Cache-Control may make it."
+        as_written("1h"), description="Upper bound for the interval that Cache-Control sets."
     )
     unknown_kid_cooldown: PositiveDuration = Field(
         as_written("30s"),
-        description="At most one extra fetch for unknown key ids per this time, whatever the traffic.",
+        description="Tokens with an unknown key id cause at most one additional fetch within this time, whatever the "
+        "traffic.",
     )
     outage_tolerance: Duration = Field(
-        as_written("24h"), description="How long the last good keys serve while the provider cannot be reached."
+        as_written("24h"),
+        description="How long the last good keys are used while the provider is unreachable. A key that the provider "
+        "withdraws during an outage stays trusted for as long.",
     )
     snapshot_file: OrAbsent[OwnFile] = Field(
         None,
-        description="Where the last good keys are written down, so that a restart in an outage still works. The "
-        "folder must be there and writable; each issuer needs a file of its own.",
+        description="File in which to save the last good keys, so that a restart during an outage still has keys. Its "
+        "folder must exist and be writable; give each issuer its own file. Default: keys are not saved.",
     )
-    max_bytes: Size = Field(as_written("512KiB"), description="A larger key set or discovery document is refused.")
-    max_keys: int = Field(100, ge=1, description="A key set with more keys is refused.")
+    max_bytes: Size = Field(
+        as_written("512KiB"), description="Maximum size of a key set or metadata document; a larger one is rejected."
+    )
+    max_keys: int = Field(
+        100, ge=1, description="Maximum number of keys in a key set; a set with more is rejected as a whole."
+    )
 
     @model_validator(mode="wrap")
     @classmethod
-    def _discovery_gives_way(cls, value: Any, read: ModelWrapValidatorHandler[Keys]) -> Keys:
-        gives_way = isinstance(value, dict) and "discovery" not in value and not value.keys().isdisjoint(_NAMED_SOURCES)
-        keys = read({"discovery": False, **value} if gives_way else value)
-        if gives_way:
-            keys.model_fields_set.discard("discovery")  # nobody wrote it
+    def _named_source_replaces_discovery(cls, value: Any, read: ModelWrapValidatorHandler[Keys]) -> Keys:
+        replaced = isinstance(value, dict) and "discovery" not in value and not value.keys().isdisjoint(_NAMED_SOURCES)
+        keys = read({"discovery": False, **value} if replaced else value)
+        if replaced:
+            keys.model_fields_set.discard("discovery")  # it is not in the file
         return keys
 
 
 class IntrospectionSettings(Section):
-    """Asking the issuer about access tokens (RFC 7662). Left out: opaque tokens are not accepted."""
+    """Validation of access tokens at the issuer's introspection endpoint (RFC 7662)."""
 
     model_config = ConfigDict(title="Introspection")
 
-    endpoint: Url | None = Field(None, description="Where to ask; null: as the issuer's metadata say.")
-    client_id: Printable = Field(description="Who asks: the API's own registration at the issuer.")
+    endpoint: Url | None = Field(
+        None, description="URL of the introspection endpoint. null: taken from the issuer's metadata."
+    )
+    client_id: Printable = Field(description="Client id of your API's own registration at the issuer.")
     client_secret_file: OrAbsent[File] = Field(
-        None, description="The client's secret; re-read when it changes. A newline at its end does not count."
+        None,
+        description="File with the client secret, read again when it changes. One newline at its end is ignored.",
     )
     private_key_file: OrAbsent[File] = Field(
-        None, description="The client's private key for private_key_jwt, PEM or JWK; re-read when it changes."
+        None,
+        description="File with the client's private key for private_key_jwt, PEM or JWK, read again when it changes.",
     )
     auth_method: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = Field(
-        "client_secret_basic", description="How the client proves who it is."
+        "client_secret_basic", description="How the client authenticates to the endpoint."
     )
     mode: Literal["opaque", "always"] = Field(
         "opaque",
-        description="opaque: only tokens that are not JWTs are asked about. always: JWTs too, once they were verified, "
-        "so that revoking them takes effect.",
+        description="opaque: introspect only tokens that are not JWTs. always: introspect verified JWTs as well, so "
+        "that revoking them takes effect.",
     )
-    timeout: PositiveDuration = Field(as_written("1s"), description="Longest time for one call.")
+    timeout: PositiveDuration = Field(as_written("1s"), description="Maximum duration of one request.")
     cache_ttl: Duration = Field(
-        as_written("30s"), description="How long an active token is remembered, never past its exp."
+        as_written("30s"), description="How long the response for an active token is cached, but never past its exp."
     )
     negative_cache_ttl: Duration = Field(
-        as_written("10s"), description="How long a token that is not active, or not acceptable, is remembered."
+        as_written("10s"), description="How long the response for an inactive or unacceptable token is cached."
     )
     max_concurrent: int = Field(
-        64, ge=1, description="Most calls at a time; as many more may wait, and what comes beyond is answered 503."
+        64,
+        ge=1,
+        description="Maximum number of requests at a time. As many more may wait; beyond that, requests are denied "
+        "with 503.",
     )
 
 
 class Issuer(Section):
     """An issuer whose access tokens are accepted."""
 
-    issuer: IssuerUrl = Field(description="Compared with `iss` octet for octet.")
+    issuer: IssuerUrl = Field(
+        description="The issuer's identifier. Must equal `iss` and the metadata's issuer exactly, including a trailing "
+        "slash."
+    )
     name: Name = Field(
-        "", validate_default=False, description="Label in metrics and logs; left out: the host of issuer."
+        "", validate_default=False, description="Label in metrics, logs and rules. Default: the host of issuer."
     )
     audiences: Many[Printable] = Field(
-        (), description="A token must name one of them. Required unless every rule names its own."
+        (), description="A token must name at least one of these. Required unless every rule sets its own."
     )
     algorithms: Some[Algorithm] = Field(
-        ("RS256", "PS256", "ES256", "EdDSA"), description="Accepted signature algorithms; no others are."
+        ("RS256", "PS256", "ES256", "EdDSA"),
+        description="Accepted signature algorithms. Tokens signed with any other are denied.",
     )
     access_token_profile: Literal["any", "rfc9068"] = Field(
-        "any", description="rfc9068: the type must be at+jwt, and the claims that RFC 9068 requires must be there."
+        "any",
+        description="rfc9068: require the type at+jwt and the claims that RFC 9068 requires. any: do not.",
     )
-    leeway: Leeway = Field(as_written("30s"), description="Tolerance of clocks, for exp, nbf and iat.")
-    max_token_age: PositiveDuration | None = Field(None, description="A token issued (iat) longer ago is too_old.")
-    required_claims: RequiredClaims = Field(("exp",), description="exp cannot be removed.")
+    leeway: Leeway = Field(
+        as_written("30s"), description="Tolerated clock difference for exp, nbf, iat and auth_time; at most 1h."
+    )
+    max_token_age: PositiveDuration | None = Field(
+        None, description="Deny a token issued (iat) longer ago than this as too_old. null: no limit besides exp."
+    )
+    required_claims: RequiredClaims = Field(
+        ("exp",), description="Claims that a token must have. The list must include exp."
+    )
     audience_claims: Some[Printable] = Field(
-        ("aud",), description="Where audiences stand; united. Cognito's access tokens: [client_id]."
+        ("aud",),
+        description="Claims that hold audiences; their values are combined. For Cognito's access tokens: [client_id].",
     )
     allow_client_audience: bool = Field(
-        default=False, description="True where client and API share one registration, so aud is the client."
+        default=False,
+        description="Accept tokens whose audience is their client. Set to true where the client and the API share one "
+        "registration.",
     )
     id_token_markers: Many[Printable] = Field(
-        ("nonce", "at_hash", "c_hash", "s_hash"), description="Claims that give an ID token away."
+        ("nonce", "at_hash", "c_hash", "s_hash"),
+        description="Claims that identify an ID token; a token with any of them is denied as id_token.",
     )
     scope_claims: Many[Printable] = Field(
-        ("scope", "scp"), description="Where scopes stand, as a text or a list; united."
+        ("scope", "scp"),
+        description="Claims that hold scopes, as a space-separated string or a list; their values are combined.",
     )
     client_claims: Many[Printable] = Field(
-        ("client_id", "azp", "cid", "appid"), description="Where the client stands; the first one present."
+        ("client_id", "azp", "cid", "appid"), description="Claims that hold the client; the first one present counts."
     )
-    keys: Keys = Field(default_factory=Keys, description="Where the keys come from, and how they are kept.")
+    keys: Keys = Field(
+        default_factory=Keys, description="Where the issuer's public keys come from, and how they are cached."
+    )
     introspection: OrAbsent[IntrospectionSettings] = Field(
-        None, description="Asking the issuer about opaque tokens (RFC 7662). Left out: they are not accepted."
+        None, description="Validation of tokens at the issuer (RFC 7662). Default: opaque tokens are denied."
     )
 
     @property
@@ -221,29 +279,30 @@ class Issuer(Section):
 
     @property
     def has_keys(self) -> bool:
-        """Whether there is a source of keys: without one, its tokens are known by introspection alone."""
+        """Whether there is a source of keys. Without one, the issuer's tokens are validated by introspection only."""
         return self.keys.discovery or self.keys.jwks_uri is not None or self.keys.jwks_file is not None
 
 
 class Match(Section):
-    """What a request must be for the rule to apply. Every part given must hold; a part left out matches all."""
+    """The requests that a rule applies to. All parts must match; a part that is left out matches any request."""
 
     hosts: OrAbsent[Some[HostPatternField]] = Field(
-        None, description="Without port, case-insensitive; *.example.org is any name below it."
+        None, description="Hosts, without port, in any case. *.example.org matches any name below example.org."
     )
-    methods: OrAbsent[Some[Method]] = Field(None, description="Case-sensitive.")
+    methods: OrAbsent[Some[Method]] = Field(None, description="HTTP methods, in upper case.")
     paths: OrAbsent[Some[PathPatternField]] = Field(
         None,
-        description="Literal segments; {name} is exactly one non-empty segment; a final /** is any rest, also none.",
+        description="Path patterns: literal segments, {name} for exactly one non-empty segment, and a final /** for "
+        "any number of further segments, including none.",
     )
     headers: OrAbsent[Annotated[dict[HttpHeader, HeaderValue], Field(min_length=1)]] = Field(
         None,
-        description="Header name: its value, outer spaces and tabs aside. Sent more than once, or with a comma: the "
-        "request matches no rule that asks for this header, nor any after it.",
+        description="Header names with their values; spaces and tabs around a value are ignored. If the header is sent "
+        "more than once or with a comma, the request matches neither this rule nor any later one.",
     )
     case_insensitive: bool = Field(
         default=False,
-        description="True: the literal segments of paths match in any case, for an upstream that ignores it.",
+        description="Match the literal segments of paths in any case. Set to true if the upstream ignores case.",
     )
 
     @cached_property
@@ -254,15 +313,15 @@ class Match(Section):
 
 
 class Scopes(Section):
-    """Which scopes a token must hold."""
+    """The scopes that a token must have."""
 
-    all: Many[Scope] = Field((), description="Every one of them.")
-    any: Many[Scope] = Field((), description="At least one of them.")
-    none: Many[Scope] = Field((), description="Not one of them.")
+    all: Many[Scope] = Field((), description="The token must have all of these.")
+    any: Many[Scope] = Field((), description="The token must have at least one of these.")
+    none: Many[Scope] = Field((), description="The token must have none of these.")
 
 
 def _scopes(value: object) -> object:
-    """A plain list is short for ``all``. An empty one would want nothing, which is said by leaving it out."""
+    """A plain list is short for ``all``. An empty one is an error: to require no scope, leave the key out."""
     empty = value in ([], {}) or (isinstance(value, dict) and [] in value.values())
     if empty:
         raise ValueError("is empty, so any token would do: write at least one scope, or remove it")
@@ -270,17 +329,19 @@ def _scopes(value: object) -> object:
 
 
 class ClaimCondition(Section):
-    """What one claim must be. Exactly one of the operators is given."""
+    """A condition on one claim. Set exactly one operator."""
 
     model_config = ConfigDict(title="Condition")
 
-    equals: OrAbsent[Scalar] = Field(None, description="The claim is this value, of the same type.")
-    contains: OrAbsent[Scalar] = Field(None, description="The claim is a list, and this value is in it.")
-    in_: OrAbsent[Some[Scalar]] = Field(None, alias="in", description="The claim is one of these values.")
-    present: OrAbsent[Literal[True]] = Field(None, description="The claim is there, and is not null.")
-    absent: OrAbsent[Literal[True]] = Field(None, description="The claim is not there, or is null.")
+    equals: OrAbsent[Scalar] = Field(None, description="The claim equals this value, and has the same JSON type.")
+    contains: OrAbsent[Scalar] = Field(None, description="The claim is a list that contains this value.")
+    in_: OrAbsent[Some[Scalar]] = Field(None, alias="in", description="The claim equals one of these values.")
+    present: OrAbsent[Literal[True]] = Field(None, description="The claim is present and not null.")
+    absent: OrAbsent[Literal[True]] = Field(None, description="The claim is absent or null.")
     equals_path: OrAbsent[CaptureName] = Field(
-        None, description="The claim is what the {name} of the path stands for: a text, or a whole number in decimal."
+        None,
+        description="The claim equals the segment that this {name} of the path matched: a string, or a whole number in "
+        "decimal.",
     )
 
     @model_validator(mode="after")
@@ -298,21 +359,27 @@ def _condition(value: object) -> object:
     if value is None:
         raise ValueError("is empty: write a value, or {present: true}, or {absent: true}")
     if isinstance(value, list):
-        raise ValueError(  # noqa: TRY004 - what pydantic understands
+        raise ValueError(  # noqa: TRY004 - pydantic reports ValueError only
             "is a list: write {in: [...]} for one of these values, or {contains: value} for a claim that is a list"
         )
     return value if isinstance(value, dict) else {"equals": value}
 
 
 class Require(Section):
-    """What the token must say."""
+    """What a token must meet in addition to being valid. All parts must hold."""
 
-    issuers: OrAbsent[Some[Name]] = Field(None, description="Names of issuers; left out: any configured one.")
-    audiences: OrAbsent[Some[Printable]] = Field(None, description="Replaces the issuer's audiences.")
-    scopes: Annotated[Scopes, BeforeValidator(_scopes, json_schema_input_type=Many[Scope] | Scopes)] = Field(
-        default_factory=Scopes, description="A list: all of them. Or {all: [...], any: [...], none: [...]}."
+    issuers: OrAbsent[Some[Name]] = Field(
+        None, description="Names of the issuers that are accepted. Default: all configured issuers."
     )
-    clients: OrAbsent[Some[Printable]] = Field(None, description="The token's client is one of them.")
+    audiences: OrAbsent[Some[Printable]] = Field(
+        None, description="The token must name at least one of these. Replaces the issuer's audiences."
+    )
+    scopes: Annotated[Scopes, BeforeValidator(_scopes, json_schema_input_type=Many[Scope] | Scopes)] = Field(
+        default_factory=Scopes,
+        description="Scopes that the token must have. A list means all of them; or write {all: [...], any: [...], "
+        "none: [...]}. A {name} in a scope stands for the segment that it matched in the path.",
+    )
+    clients: OrAbsent[Some[Printable]] = Field(None, description="The token's client must be one of these.")
     claims: OrAbsent[
         Annotated[
             dict[
@@ -323,37 +390,41 @@ class Require(Section):
         ]
     ] = Field(
         None,
-        description="Dotted path into nested claims (\\. for a dot in a name): the value that it equals, or one of "
-        "{equals, contains, in, present, absent, equals_path}. All must hold.",
+        description="Claim paths with their conditions, all of which must hold. A path is dotted (realm_access.roles); "
+        "write \\. for a dot in a name. A condition is a value that the claim must equal, or one of {equals, "
+        "contains, in, present, absent, equals_path}.",
     )
     max_auth_age: OrAbsent[PositiveDuration] = Field(
-        None, description="Against auth_time (RFC 9470): a login longer ago is asked for anew, by a challenge."
+        None,
+        description="Maximum time since the user authenticated (auth_time). After it, a challenge requests a new login "
+        "(RFC 9470).",
     )
     acr_values: OrAbsent[Some[AcrValue]] = Field(
-        None, description="The token's acr is one of them (RFC 9470), else a challenge names them."
+        None, description="The token's acr must be one of these; otherwise a challenge requests them (RFC 9470)."
     )
 
 
 class RuleSettings(Section):
-    """A rule: which requests it decides, and what it wants of them. The first that matches decides."""
+    """A rule: the requests that it decides, and what it requires of them. The first rule that matches decides."""
 
     model_config = ConfigDict(title="Rule")
 
-    name: Name = Field(description="Label in metrics and logs; unique.")
-    match: Match = Field(default_factory=Match, description="Left out: every request.")
+    name: Name = Field(description="Unique name of the rule, a label in metrics and logs.")
+    match: Match = Field(default_factory=Match, description="The requests that the rule decides. Default: all.")
     policy: OrAbsent[Name] = Field(
         None,
-        description="Instead of match: the rule is for requests for which Envoy's context_extensions say "
+        description="Set instead of match: the rule decides the requests for which Envoy's context_extensions contain "
         "{authz_policy: NAME}.",
     )
     access: Literal["token", "optional", "public"] = Field(
         "token",
-        description="token: a good token is needed. optional: no token is fine, a bad one is not. "
-        "public: a token is ignored.",
+        description="token: require a valid token. optional: allow requests without a token, but deny invalid ones. "
+        "public: allow all requests and ignore tokens.",
     )
-    require: Require = Field(default_factory=Require, description="What the token must say.")
+    require: Require = Field(default_factory=Require, description="What the token must meet. Default: being valid.")
     mode: Literal["enforce", "shadow"] = Field(
-        "enforce", description="shadow: decide, count and log, but let the request through."
+        "enforce",
+        description="enforce: apply the decision. shadow: log and count the decision, but let every request through.",
     )
 
 
@@ -369,41 +440,44 @@ class UpstreamSettings(Section):
             "x-auth-client": "client_id",
             "x-auth-scopes": "scope",
         },
-        description="Header name: claim. Always removed from what the client sent, on every rule. client_id is the "
-        "token's client, scope its united scopes, sorted.",
+        description="Header names with the claim that each carries. They are removed from every client "
+        "request, under every rule. client_id is the token's client; scope is its scopes of all scope_claims, sorted.",
     )
     forward_authorization: bool = Field(
-        default=True, description="False removes the Authorization header from the upstream request."
+        default=True, description="Forward the Authorization header. false: remove it from the upstream request."
     )
 
 
 class TokenCache(Section):
-    """Validated tokens, so that a signature is verified once."""
+    """The cache of validated tokens, which saves verifying a signature again."""
 
     max_entries: int = Field(
         10000,
         ge=0,
-        description="The oldest make way; 0 switches the cache off. It bounds the answers remembered of each "
-        "introspection server too.",
+        description="Maximum number of tokens; the oldest are evicted. 0 turns the cache off. Applies to the cached "
+        "responses of each introspection endpoint as well.",
     )
     max_bytes: Size = Field(
         as_written("32MiB"),
-        description="Of tokens' claims and what is kept with them, as Python keeps them, which is several times the "
-        "token's length; whichever bound is met first. It bounds the answers remembered of each introspection server "
-        "too.",
+        description="Maximum memory for cached tokens, whose claims take several times the token's length as Python "
+        "objects. Applies to the cached responses of each introspection endpoint as well.",
     )
     max_ttl: Duration = Field(
-        as_written("5m"), description="Never past exp; dropped at once when the key leaves the key set."
+        as_written("5m"),
+        description="How long a token is cached, but never past its exp. A token is evicted at once when its key "
+        "leaves the key set.",
     )
 
 
 class Logging(Section):
-    """What is logged, to standard error."""
+    """What is logged to standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is written.")
-    format: Literal["json", "text"] = Field("json", description="One JSON object a line, or text for people.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level that is logged.")
+    format: Literal["json", "text"] = Field(
+        "json", description="json: one JSON object per line. text: lines for people."
+    )
     decisions: Literal["none", "denied", "all"] = Field(
-        "denied", description="One line a decision; never a token, never a query string."
+        "denied", description="Which decisions to log, one line each, without tokens and query strings."
     )
 
 
@@ -411,18 +485,21 @@ class Settings(Section):
     """The configuration of authz-service."""
 
     server: Server = Field(default_factory=Server, description="Where and how the sidecar listens.")
-    issuers: Some[Issuer] = Field(description="Whose access tokens are accepted.")
-    rules: Some[RuleSettings] = Field(description="First match in file order decides; no match is denied.")
+    issuers: Some[Issuer] = Field(description="The issuers whose access tokens are accepted.")
+    rules: Some[RuleSettings] = Field(
+        description="The rules, in order: the first one that matches a request decides it. A request that matches none "
+        "is denied."
+    )
     cors_preflight: Literal["deny", "allow"] = Field(
         "deny",
-        description="allow: OPTIONS with Origin and Access-Control-Request-Method goes through without a token, where "
-        "any rule is for its host and path.",
+        description="allow: let CORS preflight requests (OPTIONS with Origin and Access-Control-Request-Method) "
+        "through without a token if any rule is for their host and path. deny: treat them as any other request.",
     )
     upstream: UpstreamSettings = Field(
         default_factory=UpstreamSettings, description="What the protected service receives."
     )
-    token_cache: TokenCache = Field(default_factory=TokenCache, description="Validated tokens.")
-    logging: Logging = Field(default_factory=Logging, description="What is logged.")
+    token_cache: TokenCache = Field(default_factory=TokenCache, description="The cache of validated tokens.")
+    logging: Logging = Field(default_factory=Logging, description="What is logged to standard error.")
 
     @property
     def reloaded_files(self) -> tuple[Path, ...]:

@@ -1,6 +1,6 @@
-"""The JSON Schema of the configuration file, for editors and for whoever writes one by a program.
+"""The JSON Schema of the configuration file, for editors and for programs that write one.
 
-Law: what the loader accepts, the schema accepts; what concerns several keys, only the loader knows.
+The schema accepts what the loader accepts. It does not cover the checks between several keys.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Generator(GenerateJsonSchema):
-    """Without titles that only repeat the key, and without defaults that cannot be written."""
+    """Omits titles that only repeat the key, and defaults that cannot be written."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - the signature is pydantic's
         return False

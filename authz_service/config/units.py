@@ -1,6 +1,6 @@
-"""Durations and sizes as people write them: ``250ms``, ``5m``, ``16KiB``.
+"""Durations and sizes with a unit: ``250ms``, ``5m``, ``16KiB``.
 
-Law: a number without a unit is an error, so that nobody has to remember which unit was meant.
+A number without a unit is an error, so that its unit is never a guess.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-# Nine digits are enough for any time or size that means something, and cannot become infinite.
+# Nine digits suffice for any meaningful duration or size, and cannot overflow to infinity.
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_MAX_LEEWAY = 3600.0  # seconds; clocks that are further apart are broken
-_MAX_BYTES = 1 << 30  # gRPC keeps its limits in 32 bits with a sign
+_MAX_LEEWAY = 3600.0  # seconds; a larger clock difference needs fixing, not tolerance
+_MAX_BYTES = 1 << 30  # gRPC stores its limits in signed 32 bits
 
 
 def _duration(value: Any) -> float:
@@ -36,7 +36,7 @@ def _positive_duration(value: Any) -> float:
 def _leeway(value: Any) -> float:
     seconds = _duration(value)
     if seconds > _MAX_LEEWAY:
-        raise ValueError("must not be longer than 1h: it prolongs every token's life")
+        raise ValueError("must be at most 1h, since it extends the lifetime of every token")
     return seconds
 
 
@@ -60,5 +60,5 @@ Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(_SIZE_SCHEMA)]
 
 
 def as_written(text: str) -> Any:
-    """A default as it would stand in the file; it is validated like what stands there."""
+    """A default in the form that the file uses; it is validated like a value from the file."""
     return text

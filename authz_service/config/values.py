@@ -1,8 +1,9 @@
-"""The values of single keys: what makes a name, a scope, a URL, an address or a file one.
+"""The types of single values: names, scopes, URLs, addresses, files, patterns.
 
-Law: a value is judged by itself, as it is written; the text of a ``ValueError`` says what is wrong and what would be
-right, and quotes no more of the value than finds it again. Validated with the configuration file's folder as
-``context``, file paths are anchored to it and the files are looked at; without a context they stay as they are written.
+A value is validated without regard to other keys. The message of a ``ValueError`` says what is wrong and what would be
+right, and quotes no more of the value than is needed to find it. If the configuration file's folder is passed as
+validation ``context``, file paths become relative to it and the files must exist; without a context, paths are kept as
+written.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ _URL = re.compile(r"https?://[!-~]+")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _MAX_PORT = 65535
 _MAX_SOCKET_PATH = 107  # sun_path of unix(7) is 108 bytes, the last of them zero
-_MAX_QUOTED_PATH = 300  # the end of a path tells more than its beginning
+_MAX_QUOTED_PATH = 300  # characters
 _CAPTURE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NEVER_MATCHED = {
-    "authorization": "the credential is judged, not matched: remove it",
-    "proxy-authorization": "the credential is judged, not matched: remove it",
-    "host": "write match.hosts",
+    "authorization": "it is the credential, which a rule cannot match: remove it",
+    "proxy-authorization": "it is the credential, which a rule cannot match: remove it",
+    "host": "write match.hosts instead",
 }
 _NEVER_UPSTREAM = frozenset(
     {
@@ -66,45 +67,46 @@ def _shown_path(path: Path) -> str:
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise ValueError(
-            f"{shown(value)} is no name: letters, digits and _ . : / -, starting with a letter or digit, at most 128"
+            f"{shown(value)} is not a name: write up to 128 letters, digits and _ . : / -, with a letter or digit first"
         )
     return value
 
 
 def _printable(value: str) -> str:
     if not value or not value.isprintable() or value != value.strip():
-        raise ValueError("must be a printable text, not empty, without outer spaces")
+        raise ValueError("must be a printable, non-empty string without spaces around it")
     return value
 
 
 def _scope(value: str) -> str:
     if not SCOPE_TOKEN.fullmatch(value):
         raise ValueError(
-            f"{shown(value)} is not one scope: printable ASCII without space, quote and backslash; "
-            "write several as a list"
+            f"{shown(value)} is not a scope: write printable ASCII without space, quote and backslash, and several "
+            "scopes as a list"
         )
     return value
 
 
-def _wanted_scope(value: str) -> str:
-    if "{" in (rest := CAPTURE.sub("", _scope(value))) or "}" in rest:
-        raise ValueError(f"{shown(value)}: write {{name}} for what the path captures, with letters, digits and _")
+def _required_scope(value: str) -> str:
+    literals = CAPTURE.sub("", _scope(value))
+    if "{" in literals or "}" in literals:
+        raise ValueError(f"{shown(value)}: write {{name}} for a capture of the path, with letters, digits and _")
     return value
 
 
 def _method(value: str) -> str:
     if not _TOKEN.fullmatch(value) or "*" in value:
-        raise ValueError(f"{shown(value)} is no method: write one such as GET, or leave methods out for any")
+        raise ValueError(f"{shown(value)} is not a method: write one such as GET, or remove methods to match any")
     if value != value.upper():
-        raise ValueError(f"{shown(value)} is no method: methods are case-sensitive, write {shown(value.upper())}")
+        raise ValueError(f"{shown(value)} is not a method: methods are case-sensitive, write {shown(value.upper())}")
     return value
 
 
 def _asymmetric(value: object) -> object:
     if isinstance(value, str) and (value.upper().startswith("HS") or value.lower() == "none"):
         raise ValueError(
-            f"{shown(value)} is not accepted: only asymmetric signatures are, RS, PS or ES with 256, 384 or 512, "
-            "and EdDSA"
+            f"{shown(value)} is not accepted, since only asymmetric signatures are: write RS, PS or ES with 256, 384 "
+            "or 512, or EdDSA"
         )
     return value
 
@@ -118,16 +120,18 @@ def _with_exp(value: tuple[str, ...]) -> tuple[str, ...]:
 def _upstream_header(value: str) -> str:
     name = value.lower()
     if not _TOKEN.fullmatch(value):
-        raise ValueError(f"{shown(value)} is no header name: write one such as x-auth-subject")
+        raise ValueError(f"{shown(value)} is not a header name: write one such as x-auth-subject")
     if name in _NEVER_UPSTREAM:
-        raise ValueError(f"{shown(value)} belongs to HTTP itself: choose a name of your own, such as x-auth-subject")
+        raise ValueError(
+            f"{shown(value)} has a meaning in HTTP itself: choose a name of your own, such as x-auth-subject"
+        )
     return name
 
 
 def _http_header(value: str) -> str:
     name = value.lower()
     if not _TOKEN.fullmatch(value):
-        raise ValueError(f"{shown(value)} is no header name: write one such as x-api-version")
+        raise ValueError(f"{shown(value)} is not a header name: write one such as x-api-version")
     if name in _NEVER_MATCHED:
         raise ValueError(f"{shown(value)} cannot be matched here: {_NEVER_MATCHED[name]}")
     return name
@@ -135,19 +139,21 @@ def _http_header(value: str) -> str:
 
 def _header_value(value: str) -> str:
     if "," in _printable(value):
-        raise ValueError(f"{shown(value)} has a comma, and a value with one is never matched: write a single value")
+        raise ValueError(f"{shown(value)} has a comma, and a header value with one never matches: write a single value")
     return value
 
 
 def _acr_value(value: str) -> str:
     if not SCOPE_TOKEN.fullmatch(value):
-        raise ValueError(f"{shown(value)} is not one value: printable ASCII without space, quote and backslash")
+        raise ValueError(
+            f"{shown(value)} is not an acr value: write printable ASCII without space, quote and backslash"
+        )
     return value
 
 
 def _capture_name(value: str) -> str:
     if not _CAPTURE_NAME.fullmatch(value):
-        raise ValueError(f"{shown(value)} is no name of a capture: write tenant for the {{tenant}} of the path")
+        raise ValueError(f"{shown(value)} is not the name of a capture: write tenant for the {{tenant}} of the path")
     return value
 
 
@@ -155,7 +161,7 @@ def _scalar(value: object) -> object:
     if value is None or value == "":
         raise ValueError(EMPTY)
     if not isinstance(value, (str, int, float)):
-        raise ValueError("must be a text, a number, true or false")  # noqa: TRY004 - what pydantic understands
+        raise ValueError("must be a string, a number, true or false")  # noqa: TRY004 - pydantic reports ValueError only
     return value
 
 
@@ -163,7 +169,7 @@ def _url(value: str) -> str:
     if "@" in value.partition("//")[2].partition("/")[0]:
         raise ValueError("must be a URL without user and password")
     if not _URL.fullmatch(value) or not _has_host(value):
-        raise ValueError(f"{shown(value)} is no URL: write https://host/path, or http for a host on this machine")
+        raise ValueError(f"{shown(value)} is not a URL: write https://host/path, or http for a host on this machine")
     if "#" in value:
         raise ValueError(f"{shown(value)} has a fragment: remove it")
     return value
@@ -173,13 +179,13 @@ def _has_host(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that do not close, a port that is no number
+    except ValueError:  # unclosed brackets, a port that is not a number
         return False
 
 
 def _issuer_url(value: str) -> str:
     if "?" in _url(value):
-        raise ValueError("must be a URL without query, as every issuer is (RFC 8414 section 2)")
+        raise ValueError("must be a URL without a query (RFC 8414 section 2)")
     return value
 
 
@@ -195,7 +201,7 @@ def _socket_path(value: str, folder: Path | None) -> Path:
     path = Path(folder or "", value)
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
         raise ValueError(f"the socket's path is longer than {_MAX_SOCKET_PATH} bytes: choose a shorter one")
-    if folder is not None and not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir raises what it cannot look at
+    if folder is not None and not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir raises if access is denied
         raise ValueError(f"the socket's folder {_shown_path(path.parent)} does not exist: create it first")
     return path
 
@@ -213,12 +219,12 @@ def host_port(address: str) -> tuple[str, int]:
     """
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_.-]+)):([0-9]{1,5})", address)
     if not match or int(match[3]) > _MAX_PORT or (match[1] and not _is_v6(match[1])):
-        raise ValueError(f"{shown(address)} is no address: write host:port or [v6]:port")
+        raise ValueError(f"{shown(address)} is not an address: write host:port or [v6]:port")
     return match[1] or match[2], int(match[3])
 
 
 def https_or_loopback(url: str) -> bool:
-    """Whether a URL is protected on its way: by TLS, or by not leaving the machine."""
+    """Whether traffic to a URL is protected by TLS or does not leave the machine."""
     parts = urlsplit(url)
     return parts.scheme == "https" or parts.hostname in _LOOPBACK
 
@@ -252,7 +258,7 @@ def _own_file(value: object, info: ValidationInfo) -> Path:
 
 def _require_readable(file: Path) -> None:
     try:
-        regular = stat.S_ISREG(file.stat().st_mode)  # asked first: to open a pipe is to wait for its other end
+        regular = stat.S_ISREG(file.stat().st_mode)  # first, since opening a FIFO blocks until it has a writer
         if regular:
             file.open("rb").close()
     except OSError as error:
@@ -261,17 +267,17 @@ def _require_readable(file: Path) -> None:
         raise ValueError(f"{_shown_path(file)} is not a regular file")
 
 
-def _written(value: object) -> object:
+def _not_null(value: object) -> object:
     if value is None:
         raise ValueError(EMPTY)
     return value
 
 
 class _NeverNull:
-    """Of a key that may be left out: null is no way to write that."""
+    """Marks a key that may be left out but not set to null."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(_written, handler(source))
+        return core_schema.no_info_before_validator_function(_not_null, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         written = [branch for branch in handler(schema)["anyOf"] if branch != {"type": "null"}]
@@ -280,7 +286,7 @@ class _NeverNull:
 
 @dataclass(frozen=True, slots=True)
 class _ParsedWith:
-    """Of a key that is written as a string and stored parsed. Its schema is that of the string."""
+    """Marks a value that is written as a string and stored parsed. Its JSON Schema is that of the string."""
 
     parse: Callable[[str], object]
 
@@ -293,15 +299,15 @@ class _ParsedWith:
 
 
 Item = TypeVar("Item")
-# A YAML list; kept as a tuple, so that settings are frozen through and through.
+# A YAML list, stored as a tuple, so that settings are deeply frozen.
 Many = Annotated[tuple[Item, ...], Strict(strict=False)]
 Some = Annotated[tuple[Item, ...], Strict(strict=False), Field(min_length=1)]
-# None is what the key means when it is left out, and has no way to be written: the default is not validated.
+# None means that the key is left out; it cannot be written. The default is not validated.
 OrAbsent = Annotated[Item | None, _NeverNull(), Field(validate_default=False)]
 
 Name = Annotated[StrictStr, AfterValidator(_name)]
 Printable = Annotated[StrictStr, AfterValidator(_printable)]
-Scope = Annotated[StrictStr, AfterValidator(_wanted_scope)]  # as a rule wants it
+Scope = Annotated[StrictStr, AfterValidator(_required_scope)]
 Method = Annotated[StrictStr, AfterValidator(_method)]
 Algorithm = Annotated[
     Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"],

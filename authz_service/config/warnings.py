@@ -1,6 +1,6 @@
-"""What is legal and dangerous.
+"""Warnings about settings that are valid but dangerous.
 
-Law: a warning refuses nothing. It says what may happen and what to write instead, and points at the key.
+A warning refuses nothing. It points at the key, and says what may happen and what to write instead.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from authz_service.config.document import Where
     from authz_service.config.model import Issuer, RuleSettings, Settings
 
-_DAY = 86_400.0  # seconds; how long a provider may be away before somebody should have noticed
+_DAY = 86_400.0  # seconds; an operator notices an outage within a day
 
 
 def warnings(settings: Settings) -> Iterator[Problem]:
-    """Everything that is worth a warning."""
+    """All warnings about the settings."""
     yield from unreachable(settings.rules)
     yield from bypasses(settings.rules, settings.issuers)
     for place, rule in enumerate(settings.rules):
@@ -44,7 +44,7 @@ def _any_audience(where: Where, rule: RuleSettings, issuers: Sequence[Issuer]) -
         if len(set(issuer.audiences)) > 1 and (allowed is None or issuer.label in allowed)
     ]
     if shared:
-        text = f"accepts a token for any of the audiences of {listed(shared)}, also one made for another API: "
+        text = f"accepts tokens for any audience of {listed(shared)}, including tokens made for another API: "
         yield Problem(where, f"{text}name this API's audience in require.audiences")
 
 
@@ -54,19 +54,19 @@ def _public_everywhere(where: Where, rule: RuleSettings) -> Iterator[Problem]:
         return
     key = where if paths is None else (*where, "match", "paths", paths.index(EVERY_PATH))
     yield Problem(
-        key, "lets every path through that no earlier rule decides: list the paths that are meant to be public"
+        key, "lets through every path that no earlier rule decides: list the paths that are meant to be public"
     )
 
 
 def _shadow(where: Where, rule: RuleSettings) -> Iterator[Problem]:
     if rule.mode == "shadow":
-        text = "denies nothing: once the decisions that it counts are those that you expect, remove this line"
+        text = "denies nothing: remove this line once the counted decisions are as expected"
         yield Problem((*where, "mode"), text)
 
 
 def _long_outage(where: Where, issuer: Issuer) -> Iterator[Problem]:
     if issuer.keys.outage_tolerance > _DAY:
-        text = "is longer than a day: so long may a key that the provider withdrew be believed. Write at most 24h"
+        text = "is longer than a day, and a withdrawn key may stay trusted for as long: write at most 24h"
         yield Problem(where, text)
 
 
@@ -75,9 +75,13 @@ def _plain_http(where: Where, issuer: Issuer) -> Iterator[Problem]:
     url = keys.jwks_uri or issuer.issuer
     by_network = issuer.has_keys and keys.jwks_file is None
     if keys.allow_http and by_network and not https_or_loopback(url):
-        text = "lets the keys come over plain http from another machine, where anybody on the way may replace them: "
+        text = "allows fetching keys over plain http from another host, where anyone on the path can replace them: "
         yield Problem(where, f"{text}use https")
-    asking = issuer.introspection
-    if asking is not None and keys.allow_http and not https_or_loopback(asking.endpoint or issuer.issuer):
-        text = "lets tokens and the client's proof go over plain http to another machine, where anybody on the way may "
-        yield Problem(where, f"{text}take them, and say that any token is active: use https")
+    introspection = issuer.introspection
+    if introspection is None or not keys.allow_http:
+        return
+    if not https_or_loopback(introspection.endpoint or issuer.issuer):
+        text = (
+            "sends tokens and client credentials over plain http to another host, where anyone on the path can steal "
+        )
+        yield Problem(where, f"{text}them and report any token as active: use https")

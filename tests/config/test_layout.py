@@ -1,4 +1,4 @@
-"""The look at a text before a parser: what nests in what, as the parsers find it, and at any text in linear time."""
+"""The scan of a text before a parser sees it agrees with the parsers about nesting, and takes linear time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Collection(NamedTuple):
 
 
 def levels(text: str, parser: Any) -> int:
-    """How deep a text nests by a parser's events; collections count that a bracket or a column of their own begins."""
+    """The depth of a text by a parser's events; counts collections that begin with a bracket or a column of their own."""
     deepest, around = 0, list[Collection]()
     for event in yaml.parse(text, Loader=parser):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -70,7 +70,7 @@ PIECES = st.sampled_from(
 @example(text="- - a: [{b: c}]\n    d:\n    - e\n  - ? f\n    : - g\n")
 @example(text="- a: 'x\ny'\n  b: [c,\nd]\n  e: f\n")
 @settings(deadline=None, max_examples=500)
-def test_what_a_parser_can_read_nests_as_it_was_seen_to(text: str, parser: Any) -> None:
+def test_the_scan_agrees_with_the_parsers_about_depth(text: str, parser: Any) -> None:
     assume(not re.search(r"[\]}]\s*:", text))  # a key in brackets is within its mapping, as only the colon tells
     try:
         expected = levels(text, parser)
@@ -87,7 +87,9 @@ JSON = st.recursive(
 
 @given(JSON, st.sampled_from([True, False, None]), st.sampled_from([None, '"', "'", "|", ">"]))
 @settings(deadline=None)
-def test_whatever_a_program_writes_nests_as_it_was_seen_to(value: Any, flow: bool | None, style: str | None) -> None:  # noqa: FBT001
+def test_the_scan_agrees_with_the_parsers_about_generated_yaml(
+    value: Any, flow: bool | None, style: str | None
+) -> None:  # noqa: FBT001
     text = yaml.safe_dump(value, default_flow_style=flow, default_style=style, allow_unicode=True, width=20)
     assert seen_levels(text) == levels(text, yaml.CSafeLoader)
 
@@ -110,7 +112,7 @@ def test_whatever_a_program_writes_nests_as_it_was_seen_to(value: Any, flow: boo
         ("a: b#'[", None, []),
     ],
 )
-def test_open_quotes_and_brackets_are_known_by_their_places(text: str, quote: int | None, brackets: list[int]) -> None:
+def test_open_quotes_and_brackets_are_found_at_their_places(text: str, quote: int | None, brackets: list[int]) -> None:
     layout = look(text)
     assert (layout.quote, layout.brackets) == (quote, brackets)
 
@@ -145,7 +147,9 @@ def unreachable(*_arguments: object, **_options: object) -> NoReturn:
         ("- " * 500_000, 1),
     ],
 )
-def test_a_text_that_is_too_deep_never_reaches_a_parser(monkeypatch: pytest.MonkeyPatch, text: str, line: int) -> None:
+def test_text_that_nests_too_deeply_never_reaches_a_parser(
+    monkeypatch: pytest.MonkeyPatch, text: str, line: int
+) -> None:
     monkeypatch.setattr(yaml, "parse", unreachable)
     with pytest.raises(document.Unreadable) as refusal:
         document.parse(text.encode())
@@ -153,7 +157,7 @@ def test_a_text_that_is_too_deep_never_reaches_a_parser(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("data", [b"a: 1\nb: \xff\n", b"a: 1\nb: \x07\n", b"#" * ((1 << 20) + 1)])
-def test_a_text_that_is_too_long_or_holds_what_is_no_text_never_reaches_a_parser(
+def test_text_that_is_too_long_or_has_control_characters_never_reaches_a_parser(
     monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
     monkeypatch.setattr(yaml, "parse", unreachable)
@@ -172,15 +176,13 @@ def test_a_text_that_is_too_long_or_holds_what_is_no_text_never_reaches_a_parser
         "".join(f"a{level}:\n  - b: c\n" for level in range(40)),
     ],
 )
-def test_what_only_looks_deep_is_read(monkeypatch: pytest.MonkeyPatch, parser: str, text: str) -> None:
+def test_text_that_only_looks_deep_is_read(monkeypatch: pytest.MonkeyPatch, parser: str, text: str) -> None:
     monkeypatch.setattr(document, "_PARSER", PARSERS[parser])
     assert document.parse(text.encode()).value
 
 
 @pytest.mark.parametrize("parser", PARSERS)
-def test_levels_that_no_bracket_and_no_column_begins_are_bounded_as_well(
-    monkeypatch: pytest.MonkeyPatch, parser: str
-) -> None:
+def test_levels_without_a_bracket_or_column_are_bounded_too(monkeypatch: pytest.MonkeyPatch, parser: str) -> None:
     monkeypatch.setattr(document, "_PARSER", PARSERS[parser])
     text = f"a: {'[b: ' * 16}{']' * 16}"  # each item is a mapping without braces
     assert look(text, max_levels=MAX_LEVELS).too_deep is None
@@ -194,7 +196,7 @@ def test_levels_that_no_bracket_and_no_column_begins_are_bounded_as_well(
 
 @pytest.fixture
 def guarded() -> Iterator[None]:
-    """Ends a test that would run for hours."""
+    """Ends a test that would otherwise run for hours."""
 
     def hangs(*_: object) -> NoReturn:
         raise TimeoutError("more than linear")
@@ -213,5 +215,5 @@ def guarded() -> Iterator[None]:
      ("", "'x' "), ("", "[] "), ("", "a: "), ("", "- a: |\n   b\n"), ("", "&a ")],
 )  # fmt: skip
 @pytest.mark.usefixtures("guarded")
-def test_a_text_of_the_largest_size_is_looked_at_in_linear_time(before: str, unit: str) -> None:
+def test_a_text_of_the_maximum_size_is_scanned_in_linear_time(before: str, unit: str) -> None:
     look(before + unit * (MAX_CONFIG_BYTES // len(unit)), max_levels=MAX_LEVELS)

@@ -1,4 +1,4 @@
-"""pydantic's findings in our words, and the nearest name."""
+"""Messages for pydantic's findings, and hints for unknown names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from authz_service.config import document
-from authz_service.config.messages import _TEXTS, _flat, nearest, problems
+from authz_service.config.messages import _MESSAGES, _flat, nearest, problems
 from authz_service.config.model import RuleSettings, Settings
 from authz_service.config.values import Many, OrAbsent
 from authz_service.core.claim_path import ClaimPath
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EMPTY = document.parse(b"a: 1")
-# What pydantic calls it when a value is not of a type. Numbers and paths that are written as strings are read by us.
+# pydantic's error types for a value of the wrong type. Validators of our own parse numbers and paths given as strings.
 TYPES: dict[Any, set[str]] = {
     BaseModel: {"model_type", "missing", "extra_forbidden"},
     bool: {"bool_type"},
@@ -38,7 +38,7 @@ TYPES: dict[Any, set[str]] = {
     PathPattern: {"string_type"},
     float: set(),
 }
-# What a bound is called in a schema, and what pydantic calls its breach.
+# Keywords for bounds in JSON Schema, with pydantic's error type for a value beyond the bound.
 BOUNDS = {
     "minimum": "greater_than_equal",
     "maximum": "less_than_equal",
@@ -61,10 +61,10 @@ def words(schema: object) -> set[str]:
     return {word for part in schema for word in words(part)} if isinstance(schema, list) else set()
 
 
-def test_each_bound_that_the_configuration_has_is_told_in_our_words() -> None:
+def test_each_bound_of_the_configuration_has_a_message() -> None:
     bounds = BOUNDS.keys() & words(Settings.model_json_schema())
     assert bounds >= {"minimum", "maximum", "minItems"}
-    assert {BOUNDS[bound] for bound in bounds} <= _TEXTS.keys()
+    assert {BOUNDS[bound] for bound in bounds} <= _MESSAGES.keys()
 
 
 def types(kind: Any) -> Iterator[Any]:
@@ -80,25 +80,23 @@ def types(kind: Any) -> Iterator[Any]:
             yield from types(each)
 
 
-def test_each_type_that_a_configuration_is_made_of_is_told_in_our_words() -> None:
+def test_each_type_of_the_configuration_has_a_message() -> None:
     raised = set().union(*(TYPES[kind] for root in (Settings, Cases) for kind in types(root)))
     assert raised == set().union(*TYPES.values())
-    assert raised - {"extra_forbidden"} <= _TEXTS.keys()  # whose words need the names of the keys
+    assert raised - {"extra_forbidden"} <= _MESSAGES.keys()  # its message is made of the names of the keys
 
 
-def told(kind: Any, value: object) -> list[str]:
+def messages_of(kind: Any, value: object) -> list[str]:
     with pytest.raises(ValidationError) as refusal:
         TypeAdapter(kind).validate_python(value)
     return [problem.text for problem in problems(refusal.value, EMPTY, kind)]
 
 
-def test_a_finding_that_has_no_words_of_its_own_is_told_in_ours_all_the_same() -> None:
+def test_an_unforeseen_finding_has_a_message_without_pydantics_words() -> None:
     class Unusual(BaseModel):
         key: bytes
 
-    assert told(Unusual, {"key": 1}) == [
-        "the number 1 is not accepted: see what `authz-service schema` says of this key"
-    ]
+    assert messages_of(Unusual, {"key": 1}) == ["the number 1 is not accepted: see this key in `authz-service schema`"]
 
 
 class Sample(BaseModel):
@@ -123,13 +121,13 @@ class Sample(BaseModel):
         ({"many": 5}, "must be at most 4"),
     ],
 )
-def test_what_would_be_right_is_read_from_the_model(value: dict[str, object], problem: str) -> None:
-    assert told(Sample, value) == [problem]
+def test_the_remedy_comes_from_the_model(value: dict[str, object], problem: str) -> None:
+    assert messages_of(Sample, value) == [problem]
 
 
-def test_the_keys_that_there_are_are_those_of_the_section_even_where_a_name_is_free() -> None:
+def test_an_unknown_key_is_compared_with_the_keys_of_its_section() -> None:
     rule = {"name": "r", "require": {"claims": {"equals": {"equal": 1}, "name": {"prsent": True}}}}
-    assert told(RuleSettings, rule) == [
+    assert messages_of(RuleSettings, rule) == [
         "is not a key here: did you mean equals?",
         "is not a key here: did you mean present?",
     ]
@@ -139,5 +137,5 @@ def test_the_keys_that_there_are_are_those_of_the_section_even_where_a_name_is_f
     ("name", "hint"),
     [("mian", "did you mean main?"), ("MAIN", "write one of main, other"), ("x", "write one of main, other")],
 )
-def test_the_nearest_name_is_named_or_else_all(name: str, hint: str) -> None:
+def test_a_hint_has_the_closest_name_or_all_names(name: str, hint: str) -> None:
     assert nearest(name, ["main", "other"]) == hint

@@ -1,4 +1,4 @@
-"""The values of single keys: what is accepted, what it becomes, what is refused and why."""
+"""Values of single keys: which are accepted, what they become, and which are refused with which message."""
 
 from __future__ import annotations
 
@@ -47,24 +47,24 @@ GOOD = [
 
 
 @pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind, good in GOOD for value in good])
-def test_a_good_value_is_accepted_as_it_is_written(kind: Any, value: str) -> None:
+def test_a_good_value_is_accepted_as_written(kind: Any, value: str) -> None:
     assert str(accepts(kind, value)) == value
 
 
 WRONG = [
-    (values.Name, ["", "-", "a b", "é", "x" * 129, "_a", "a\n"], "is no name: letters, digits"),
-    (values.Printable, ["", " a", "a ", "a\nb", "\x7f", "\u200b"], "must be a printable text"),
-    (values.Scope, ["", "a b", 'a"b', "a\\b", "é", "a\n"], "is not one scope: printable ASCII"),
-    (values.Scope, ["a{b", "}", "{9}", "{}", "{a}}"], "write {name} for what the path captures"),
-    (values.AcrValue, ["", "a b", 'a"b'], "is not one value: printable ASCII"),
-    (values.HttpHeader, ["", "a b", ":path", "x:y"], "is no header name: write one such as x-api-version"),
-    (values.HeaderValue, ["1,2", "1, 2", ","], "has a comma, and a value with one is never matched"),
-    (values.HeaderValue, ["", " 1", "1 ", "\t1", "1\n"], "must be a printable text, not empty, without outer spaces"),
-    (values.HttpHeader, ["Authorization", "proxy-authorization"], "the credential is judged, not matched: remove it"),
+    (values.Name, ["", "-", "a b", "é", "x" * 129, "_a", "a\n"], "is not a name: write up to 128 letters"),
+    (values.Printable, ["", " a", "a ", "a\nb", "\x7f", "\u200b"], "must be a printable, non-empty string"),
+    (values.Scope, ["", "a b", 'a"b', "a\\b", "é", "a\n"], "is not a scope: write printable ASCII"),
+    (values.Scope, ["a{b", "}", "{9}", "{}", "{a}}"], "write {name} for a capture of the path"),
+    (values.AcrValue, ["", "a b", 'a"b'], "is not an acr value: write printable ASCII"),
+    (values.HttpHeader, ["", "a b", ":path", "x:y"], "is not a header name: write one such as x-api-version"),
+    (values.HeaderValue, ["1,2", "1, 2", ","], "has a comma, and a header value with one never matches"),
+    (values.HeaderValue, ["", " 1", "1 ", "\t1", "1\n"], "must be a printable, non-empty string without spaces around it"),
+    (values.HttpHeader, ["Authorization", "proxy-authorization"], "it is the credential, which a rule cannot match: remove it"),
     (values.HttpHeader, ["Host"], "write match.hosts"),
     (values.ClaimPathField, ["", "a..b", ".a", "a."], "is not a path to a claim: write names separated by single dots"),
-    (values.CaptureName, ["", "{tenant}", "9"], "is no name of a capture: write tenant for"),
-    (values.Method, ["", "GET ", "GET,HEAD", "*"], "is no method: write one such as GET"),
+    (values.CaptureName, ["", "{tenant}", "9"], "is not the name of a capture: write tenant for"),
+    (values.Method, ["", "GET ", "GET,HEAD", "*"], "is not a method: write one such as GET"),
     (values.Method, ["get", "Get"], "methods are case-sensitive, write 'GET'"),
     (values.Algorithm, ["HS256", "HS512", "hs256", "none", "None"], "only asymmetric signatures are"),
     (values.HostPatternField, ["", "*", "https://a", "a:80", "a/b", "*.*.a", "a.*.b"], "is not a host"),
@@ -74,16 +74,16 @@ WRONG = [
         values.Url,
         ["", "idp.example.com", "ftp://a", "HTTPS://a", "https://", "https:///a", "https://a b", "https://a\nb",
          "https://é", "https://[::1", "https://a:x/", "https://a:0/", "https://a:99999/", "//a"],
-        "is no URL: write https://host/path",
+        "is not a URL: write https://host/path",
     ),
     (values.Url, ["https://me@a/", "https://me:secret@a/", "https://@a"], "must be a URL without user and password"),
     (values.Url, ["https://a#", "https://a/b#c"], "has a fragment: remove it"),
-    (values.IssuerUrl, ["https://a?", "https://a/?b=c"], "must be a URL without query"),
+    (values.IssuerUrl, ["https://a?", "https://a/?b=c"], "must be a URL without a query"),
     (
         values.TcpAddress,
         ["", "9191", ":9191", "127.0.0.1", "a:65536", "a:x", "a:-1", "::1:80", "[::1]", "[:::]:1", "[a]:1", "a b:1",
          "unix:/x", "a:1\n"],
-        "is no address: write host:port or [v6]:port",
+        "is not an address: write host:port or [v6]:port",
     ),
 ]  # fmt: skip
 
@@ -91,12 +91,12 @@ WRONG = [
 @pytest.mark.parametrize(
     ("kind", "value", "reason"), [(kind, value, reason) for kind, wrong, reason in WRONG for value in wrong]
 )
-def test_a_wrong_value_is_refused_with_what_would_be_right(kind: Any, value: str, reason: str) -> None:
+def test_a_wrong_value_is_refused_with_the_remedy(kind: Any, value: str, reason: str) -> None:
     assert reason in refuses(kind, value)
 
 
 @pytest.mark.parametrize("name", ["RS1", "ES256K", "rs256", ""])
-def test_an_algorithm_is_one_of_those_that_are_named(name: str) -> None:
+def test_only_known_algorithms_are_accepted(name: str) -> None:
     with pytest.raises(ValidationError) as refusal:
         accepts(values.Algorithm, name)
     assert [error["type"] for error in refusal.value.errors()] == ["literal_error"]
@@ -116,7 +116,7 @@ def test_an_algorithm_is_one_of_those_that_are_named(name: str) -> None:
         lambda: accepts(Keys, {"jwks_file": None}),
     ],
 )
-def test_what_may_be_left_out_may_not_be_left_empty_lest_it_mean_everything(section: Any) -> None:
+def test_an_optional_key_may_not_be_empty_since_that_could_mean_everything(section: Any) -> None:
     with pytest.raises(ValidationError, match="is empty: write a value, or remove it"):
         section()
 
@@ -134,7 +134,7 @@ def test_what_may_be_left_out_may_not_be_left_empty_lest_it_mean_everything(sect
         lambda: accepts(Issuer, {**ISSUER, "audience_claims": []}),
     ],
 )
-def test_a_list_that_nothing_could_match_is_refused(section: Any) -> None:
+def test_an_empty_list_is_refused_where_nothing_could_match_it(section: Any) -> None:
     with pytest.raises(ValidationError) as refusal:
         section()
     assert [error["type"] for error in refusal.value.errors()] == ["too_short"]
@@ -153,16 +153,16 @@ def test_a_plain_list_of_scopes_means_all_of_them() -> None:
 
 
 @pytest.mark.parametrize("scopes", [[], {}, {"all": []}, {"any": []}, {"all": ["a"], "none": []}])
-def test_scopes_that_want_nothing_are_refused_lest_any_token_do(scopes: object) -> None:
+def test_empty_scopes_are_refused_since_any_token_would_do(scopes: object) -> None:
     assert "any token would do" in refuses(Require, {"scopes": scopes})
 
 
-def test_a_leeway_that_would_switch_expiry_off_is_refused() -> None:
-    assert "must not be longer than 1h" in refuses(Issuer, ISSUER | {"leeway": "61m"})
+def test_a_leeway_that_would_disable_expiry_is_refused() -> None:
+    assert "must be at most 1h" in refuses(Issuer, ISSUER | {"leeway": "61m"})
     assert accepts(Issuer, ISSUER | {"leeway": "60m"}).leeway == 3600
 
 
-def test_an_issuer_is_called_by_its_name_or_else_by_its_host() -> None:
+def test_the_label_of_an_issuer_is_its_name_or_its_host() -> None:
     assert accepts(Issuer, ISSUER).label == "idp.example.com"
     assert accepts(Issuer, {**ISSUER, "issuer": "http://[::1]:8080/x"}).label == "::1"
     assert accepts(Issuer, {**ISSUER, "name": "main"}).label == "main"
@@ -173,7 +173,7 @@ def test_exp_cannot_be_removed_from_the_required_claims() -> None:
     assert refuses(Issuer, {**ISSUER, "required_claims": ["sub"]}) == "exp cannot be removed: add it"
 
 
-def test_discovery_gives_way_to_a_key_set_that_is_named() -> None:
+def test_a_named_key_set_replaces_discovery() -> None:
     assert Keys().discovery
     assert not accepts(Keys, {"jwks_uri": "https://a/jwks"}).discovery
     assert not accepts(Keys, {"jwks_file": "jwks.json"}).discovery
@@ -185,16 +185,16 @@ def test_upstream_headers_are_lower_case() -> None:
 
 
 @pytest.mark.parametrize("name", ["Host", "authorization", "Content-Length", "transfer-encoding", "TE", "Keep-Alive"])
-def test_a_header_that_belongs_to_http_is_no_upstream_header(name: str) -> None:
-    assert f"'{name}' belongs to HTTP itself" in refuses(UpstreamSettings, {"headers": {name: "sub"}})
+def test_an_upstream_header_may_not_be_one_of_http_itself(name: str) -> None:
+    assert f"'{name}' has a meaning in HTTP itself" in refuses(UpstreamSettings, {"headers": {name: "sub"}})
 
 
 @pytest.mark.parametrize("name", ["", "a b", ":path", "x\r\ny", "é", "a:"])
-def test_an_upstream_header_has_a_header_name(name: str) -> None:
-    assert "is no header name" in refuses(UpstreamSettings, {"headers": {name: "sub"}})
+def test_an_upstream_header_must_be_a_header_name(name: str) -> None:
+    assert "is not a header name" in refuses(UpstreamSettings, {"headers": {name: "sub"}})
 
 
-def test_without_a_configuration_file_a_path_stays_as_it_is_written() -> None:
+def test_without_a_folder_as_context_a_path_stays_as_written() -> None:
     assert accepts(Keys, {"jwks_file": "gone/jwks.json"}).jwks_file == Path("gone/jwks.json")
 
 
@@ -202,7 +202,7 @@ def test_without_a_configuration_file_a_path_stays_as_it_is_written() -> None:
     ("address", "pair"),
     [("127.0.0.1:9191", ("127.0.0.1", 9191)), ("[::1]:0", ("::1", 0)), ("localhost:65535", ("localhost", 65535))],
 )
-def test_an_address_is_a_host_without_brackets_and_a_port(address: str, pair: tuple[str, int]) -> None:
+def test_an_address_is_split_into_a_host_without_brackets_and_a_port(address: str, pair: tuple[str, int]) -> None:
     assert host_port(address) == pair
 
 
@@ -220,12 +220,12 @@ def test_an_address_is_a_host_without_brackets_and_a_port(address: str, pair: tu
         ("http://127.0.0.2", False),
     ],
 )
-def test_only_https_or_loopback_is_protected_on_its_way(url: str, protected: bool) -> None:  # noqa: FBT001
+def test_only_https_or_loopback_is_protected(url: str, protected: bool) -> None:  # noqa: FBT001
     assert https_or_loopback(url) is protected
 
 
 @pytest.mark.parametrize("section", Section.__subclasses__())
-def test_every_section_and_every_key_say_what_they_mean(section: type[Section]) -> None:
+def test_every_section_and_every_key_has_a_description(section: type[Section]) -> None:
     assert section.__doc__
     for name, field in section.model_fields.items():
         assert (field.description or "").endswith("."), name

@@ -1,4 +1,4 @@
-"""The JSON Schema: what the loader accepts it accepts, and it shows every default as it would be written."""
+"""The JSON Schema accepts what the loader accepts, and shows every default as it is written."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from authz_service.config.load import schema
 from authz_service.config.model import Section
+from authz_service.config.schema import schema
 
 EXAMPLES = Path(__file__).parent / "examples"
 SCHEMA = schema()
@@ -32,7 +32,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def accepts(part: dict[str, Any], value: Any) -> bool:
-    """As much of JSON Schema as this one uses."""
+    """The subset of JSON Schema that this schema uses."""
     part = resolved(part)
     if "anyOf" in part:
         return any(accepts(branch, value) for branch in part["anyOf"])
@@ -63,15 +63,15 @@ def test_it_is_a_draft_2020_12_schema_with_a_title() -> None:
 
 
 @pytest.mark.parametrize("name", ["complete.yaml", "rules.yaml"])
-def test_what_the_loader_accepts_the_schema_accepts(name: str) -> None:
+def test_the_schema_accepts_what_the_loader_accepts(name: str) -> None:
     assert accepts(SCHEMA, yaml.safe_load((EXAMPLES / name).read_text()))
 
 
-def test_what_has_mistakes_the_schema_refuses() -> None:
+def test_the_schema_refuses_a_file_with_mistakes() -> None:
     assert not accepts(SCHEMA, yaml.safe_load((EXAMPLES / "many_mistakes.yaml").read_text()))
 
 
-def test_no_section_takes_a_key_that_it_does_not_know() -> None:
+def test_every_section_refuses_unknown_keys() -> None:
     assert all(part["additionalProperties"] is False for part in (SCHEMA, *SCHEMA["$defs"].values()))
 
 
@@ -94,17 +94,17 @@ def test_every_section_and_every_key_is_described() -> None:
         ("TokenCache", "max_ttl", "5m"),
     ],
 )
-def test_a_default_stands_there_as_it_would_be_written(name: str, key: str, default: object) -> None:
+def test_a_default_is_shown_as_it_is_written(name: str, key: str, default: object) -> None:
     assert section(name)["properties"][key]["default"] == default
 
 
-def test_every_default_is_one_that_could_be_written() -> None:
+def test_every_default_could_be_written() -> None:
     for part in SCHEMA["$defs"].values():
         for key, value in part["properties"].items():
             assert "default" not in value or accepts(value, value["default"]), key
 
 
-def test_only_what_has_null_as_its_default_can_be_null() -> None:
+def test_only_a_key_with_the_default_null_accepts_null() -> None:
     nullable = {
         f"{name}.{key}"
         for name, part in SCHEMA["$defs"].items()
@@ -122,7 +122,7 @@ def test_scopes_are_a_list_or_a_mapping() -> None:
     assert not accepts(scopes, {"some": ["a"]})
 
 
-def test_files_are_texts_and_durations_have_a_pattern() -> None:
+def test_files_are_strings_and_durations_have_a_pattern() -> None:
     assert section("Tls")["properties"]["key_file"]["type"] == "string"
     timeout = section("Keys")["properties"]["timeout"]
     assert accepts(timeout, "250ms")
@@ -130,7 +130,7 @@ def test_files_are_texts_and_durations_have_a_pattern() -> None:
     assert not accepts(timeout, 250)
 
 
-def test_each_section_of_the_model_stands_in_it() -> None:
+def test_it_has_each_section_of_the_model() -> None:
     assert {each.__name__ for each in Section.__subclasses__() if each.__module__ == Section.__module__} == SCHEMA[
         "$defs"
     ].keys() | {"Settings"}

@@ -1,4 +1,4 @@
-"""What is said of a text that is not YAML: our words, at the line to mend, whichever parser reads it."""
+"""Errors for text that is not YAML: our own message, at the line to fix, with either parser."""
 
 from __future__ import annotations
 
@@ -317,7 +317,7 @@ FAULTS += [("the key is longer than 1024 characters: shorten it", [(f"{LONG}: 1"
 @pytest.mark.parametrize(
     ("text", "line", "words"), [(text, line, words) for words, texts in FAULTS for text, line in texts]
 )
-def test_a_text_that_is_not_yaml_is_refused_in_our_words_at_the_line_to_mend(
+def test_text_that_is_not_yaml_is_refused_with_our_message_at_the_line_to_fix(
     monkeypatch: pytest.MonkeyPatch, parser: str, text: str, line: int, words: str
 ) -> None:
     monkeypatch.setattr(document, "_PARSER", PARSERS[parser])
@@ -328,7 +328,7 @@ def test_a_text_that_is_not_yaml_is_refused_in_our_words_at_the_line_to_mend(
 
 @pytest.mark.parametrize("parser", PARSERS)
 @pytest.mark.parametrize("escape", [r"\ud800", r"\U00110000", r"\Uffffffff"])
-def test_a_string_holds_no_character_that_is_none_whichever_parser_would_take_it(
+def test_a_lone_surrogate_is_refused_with_either_parser(
     monkeypatch: pytest.MonkeyPatch, parser: str, escape: str
 ) -> None:
     monkeypatch.setattr(document, "_PARSER", PARSERS[parser])
@@ -342,7 +342,7 @@ ALPHABET = "ab:-?[]{}&*!|>'\"%@`#, \n\t.\\é\u2028\r"
 
 @given(st.text(alphabet=ALPHABET, max_size=40), st.data())
 @settings(deadline=None)
-def test_wherever_a_parser_may_stop_the_fault_is_told_on_one_line_of_the_text(text: str, data: st.DataObject) -> None:
+def test_wherever_a_parser_stops_the_fault_is_on_one_line_of_the_text(text: str, data: st.DataObject) -> None:
     found = fault(text, data.draw(st.integers(0, len(text))))
     assert 1 <= found.line <= line_of(text, len(text))
     assert found.text.isprintable()

@@ -1,4 +1,4 @@
-"""What is legal and dangerous is said, with its line, and refuses nothing."""
+"""Settings that are valid but dangerous cause a warning with a line, and are not refused."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ HIDDEN = "all that it matches: move it up, or remove it"
         ([{"policy": "p"}, {}], []),
     ],
 )
-def test_a_rule_that_earlier_ones_hide_is_named_with_them(rules: list[dict[str, Any]], expected: list[str]) -> None:
+def test_an_unreachable_rule_is_reported_with_the_rules_that_hide_it(
+    rules: list[dict[str, Any]], expected: list[str]
+) -> None:
     assert warned(*rules) == expected
 
 
@@ -104,7 +106,7 @@ _MATCHES = st.fixed_dictionaries(
 
 @settings(max_examples=200)
 @given(st.lists(_MATCHES, min_size=1, max_size=6))
-def test_a_rule_that_is_said_to_be_hidden_decides_no_request(matches: list[dict[str, Any]]) -> None:
+def test_a_rule_reported_as_unreachable_decides_no_request(matches: list[dict[str, Any]]) -> None:
     parts = {"issuers": [MAIN], "rules": [{"name": f"r{place}", "match": each} for place, each in enumerate(matches)]}
     configured = Settings.model_validate(parts)
     hidden = {each.where[1] for each in warnings(configured) if "never reached, since" in each.text}
@@ -119,7 +121,7 @@ def test_a_rule_that_is_said_to_be_hidden_decides_no_request(matches: list[dict[
 
 SHARED = [MAIN | {"audiences": ["api", "other"]}, {"issuer": "https://b.example/", "name": "b", "audiences": ["x"]}]
 ANY_OF_MAIN = (
-    "rules[0]: accepts a token for any of the audiences of main, also one made for another API: "
+    "rules[0]: accepts tokens for any audience of main, including tokens made for another API: "
     "name this API's audience in require.audiences"
 )
 
@@ -135,13 +137,11 @@ ANY_OF_MAIN = (
         (match("/a") | {"access": "public"}, []),
     ],
 )
-def test_a_rule_that_accepts_any_audience_of_a_shared_issuer_is_named(
-    rule: dict[str, Any], expected: list[str]
-) -> None:
+def test_accepting_any_audience_of_a_shared_issuer_causes_a_warning(rule: dict[str, Any], expected: list[str]) -> None:
     assert warned(rule, issuers=SHARED) == expected
 
 
-OPEN = "lets every path through that no earlier rule decides: list the paths that are meant to be public"
+OPEN = "lets through every path that no earlier rule decides: list the paths that are meant to be public"
 
 
 @pytest.mark.parametrize(
@@ -154,16 +154,16 @@ OPEN = "lets every path through that no earlier rule decides: list the paths tha
         ({"policy": "p"}, []),
     ],
 )
-def test_what_is_public_everywhere_is_named(rule: dict[str, Any], expected: list[str]) -> None:
+def test_public_access_to_every_path_causes_a_warning(rule: dict[str, Any], expected: list[str]) -> None:
     assert warned(rule | {"access": "public"}) == expected
 
 
-def test_shadow_left_on_is_named() -> None:
+def test_shadow_mode_causes_a_warning() -> None:
     assert [each.partition(":")[0] for each in warned({"mode": "shadow"})] == ["rules[0].mode"]
 
 
 @pytest.mark.parametrize(("tolerance", "count"), [("24h", 0), ("25h", 1), ("86401s", 1), ("0s", 0)])
-def test_an_outage_tolerance_beyond_a_day_is_named(tolerance: str, count: int) -> None:
+def test_an_outage_tolerance_beyond_a_day_causes_a_warning(tolerance: str, count: int) -> None:
     found = warned({}, issuers=[MAIN | {"keys": {"outage_tolerance": tolerance}}])
     assert len(found) == count
     assert all(each.startswith("issuers[0].keys.outage_tolerance: is longer than a day") for each in found)
@@ -180,10 +180,10 @@ def test_an_outage_tolerance_beyond_a_day_is_named(tolerance: str, count: int) -
         ("http://idp.example/", {"allow_http": True, "jwks_file": "jwks.json"}, 0),
     ],
 )
-def test_plain_http_to_another_machine_is_named(issuer: str, keys: dict[str, Any], count: int) -> None:
+def test_plain_http_keys_from_another_host_cause_a_warning(issuer: str, keys: dict[str, Any], count: int) -> None:
     found = warned({}, issuers=[MAIN | {"issuer": issuer, "keys": keys}])
     assert len(found) == count
-    assert all(each.startswith("issuers[0].keys.allow_http: lets the keys come over plain http") for each in found)
+    assert all(each.startswith("issuers[0].keys.allow_http: allows fetching keys over plain http") for each in found)
 
 
 @pytest.mark.parametrize(
@@ -197,13 +197,13 @@ def test_plain_http_to_another_machine_is_named(issuer: str, keys: dict[str, Any
         ("https://idp.example/", None, {"allow_http": True}, 0),
     ],
 )
-def test_tokens_that_go_to_another_machine_by_plain_http_are_named(
+def test_plain_http_introspection_at_another_host_causes_a_warning(
     issuer: str, endpoint: str | None, keys: dict[str, Any], count: int
 ) -> None:
     introspection = {"endpoint": endpoint, "client_id": "my-api", "client_secret_file": "secret"}
     found = warned({}, issuers=[MAIN | {"issuer": issuer, "keys": keys, "introspection": introspection}])
     assert len(found) == count
-    assert all(each.startswith("issuers[0].keys.allow_http: lets tokens and the client's proof") for each in found)
+    assert all(each.startswith("issuers[0].keys.allow_http: sends tokens and client credentials") for each in found)
 
 
 def test_a_thousand_rules_are_compared_with_each_other() -> None:
@@ -213,7 +213,7 @@ def test_a_thousand_rules_are_compared_with_each_other() -> None:
     ]
 
 
-def test_a_warning_stands_with_its_line_before_the_word_that_all_is_valid(
+def test_check_config_prints_warnings_with_lines_before_the_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "config.yaml"

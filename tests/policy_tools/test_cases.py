@@ -253,7 +253,7 @@ def test_every_mistake_in_a_file_of_cases_is_told_and_the_other_files_are_tried(
         "3: cases[0].request.urll: is not a key here: did you mean url?",
         "4: cases[0].token: needs an issuer, by the name that it has in the configuration",
         "5: cases[0].expect: expects nothing: write at least a decision",
-        "8: cases[1].expect.status: must be a whole number, not the text '401': write it without quotes",
+        "8: cases[1].expect.status: must be a whole number, not the string '401': write it without quotes",
         "8: cases[1].expect.decisoin: is not a key here: did you mean decision?",
         "9: cases[1].extra: is not a key here: write one of name, request, token, expect",
     ]

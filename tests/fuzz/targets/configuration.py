@@ -21,7 +21,8 @@ import yaml
 from yaml.resolver import Resolver
 
 from authz_service.authorizer import Pending
-from authz_service.config.load import load, load_with_warnings, schema, server_of
+from authz_service.config.load import load, load_with_warnings, server_of
+from authz_service.config.schema import schema
 from authz_service.core.attributes import Attributes
 from authz_service.core.decision import Allow
 from authz_service.core.errors import ConfigError

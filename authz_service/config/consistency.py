@@ -1,7 +1,7 @@
-"""What holds between several keys: names that must exist or be unique, keys that exclude or need each other.
+"""Checks between several keys: names that must exist or be unique, keys that exclude or require each other.
 
-Law: a finding points at one key and names the others. Where a key that it looks at could not be read, it is not made: a
-problem is reported once, where it is, and not again where it is felt.
+Invariants: a finding points at one key and names the others. It is not made if a key that it depends on could not be
+read: a problem is reported once, where it is, and not again where it has effects.
 """
 
 from __future__ import annotations
@@ -29,26 +29,27 @@ _INTERVALS = ("min_refresh_interval", "refresh_interval", "max_refresh_interval"
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """As much of the settings as could be read. Issuers and rules have their place in the file as key."""
+    """The part of the settings that could be read. Issuers and rules are keyed by their index in the file."""
 
     server: Server | None
     issuers: Mapping[int, Issuer]
     rules: Mapping[int, RuleSettings]
-    headers: Collection[str]  # the names of upstream.headers, as they are written
-    unread: frozenset[Where]  # what stands in the file and could not be read; the draft has a default there
+    headers: Collection[str]  # the names in upstream.headers, as written
+    unread: frozenset[Where]  # keys in the file that could not be read; the draft has their defaults
 
-    def knows(self, *places: Where) -> bool:
-        """Whether all of these places could be read, with what is in them and around them."""
-        return not any(_within(unread, place) for unread in self.unread for place in places)
+    def has(self, *places: Where) -> bool:
+        """Whether all of these keys could be read, with everything in and around them."""
+        return not any(_nested(unread, place) for unread in self.unread for place in places)
 
 
-def _within(one: Where, other: Where) -> bool:
+def _nested(one: Where, other: Where) -> bool:
+    """Whether one of two keys is the other or within it."""
     shared = min(len(one), len(other))
     return one[:shared] == other[:shared]
 
 
 def problems(draft: Draft) -> Iterator[Problem]:
-    """Everything that is wrong between the keys."""
+    """All problems between keys."""
     yield from _same_address(draft)
     yield from _shared_socket(draft)
     yield from _same_headers(draft)
@@ -73,7 +74,7 @@ def problems(draft: Draft) -> Iterator[Problem]:
 
 def _same_address(draft: Draft) -> Iterator[Problem]:
     server = draft.server
-    if server is None or not draft.knows(("server", "grpc_address"), ("server", "admin_address")):
+    if server is None or not draft.has(("server", "grpc_address"), ("server", "admin_address")):
         return
     if server.grpc_address.lower() == server.admin_address.lower() and not server.admin_address.endswith(":0"):
         key = "admin_address" if "admin_address" in server.model_fields_set else "grpc_address"
@@ -82,31 +83,31 @@ def _same_address(draft: Draft) -> Iterator[Problem]:
 
 def _shared_socket(draft: Draft) -> Iterator[Problem]:
     server, where = draft.server, ("server", "workers")
-    if server is None or not draft.knows(where, ("server", "grpc_address"), ("server", "transport")):
+    if server is None or not draft.has(where, ("server", "grpc_address"), ("server", "transport")):
         return
     if server.workers > 1 and server.transport == "grpcio" and server.grpc_address.startswith("unix:"):
-        text = "processes cannot share a unix socket with transport grpcio: write transport: asyncio, or workers: 1"
+        text = "transport grpcio cannot share a unix socket between processes: write transport: asyncio, or workers: 1"
         yield Problem(where, text)
 
 
 def _same_headers(draft: Draft) -> Iterator[Problem]:
     first: dict[str, str] = {}
     for name in draft.headers:
-        # As servers that follow CGI fold them; case never counts.
+        # Servers that follow CGI fold names in this way; case never counts.
         earlier = first.setdefault(name.lower().replace("_", "-").replace(".", "-"), name)
         if earlier != name:
-            text = f"is the same header as {shown(earlier)} to many a server (case, _ . and - do not count): remove one"
+            text = f"is the same header as {shown(earlier)} to many servers (case, _ . and - do not count): remove one"
             yield Problem(("upstream", "headers", name), text)
 
 
 def _same_issuers(draft: Draft) -> Iterator[Problem]:
     first: dict[str, int] = {}
     for place, issuer in draft.issuers.items():
-        if not draft.knows(("issuers", place, "issuer")):
+        if not draft.has(("issuers", place, "issuer")):
             continue
         earlier = first.setdefault(issuer.issuer, place)
         if earlier != place:
-            yield Problem(("issuers", place, "issuer"), f"is the issuer of issuers[{earlier}] too: make them one")
+            yield Problem(("issuers", place, "issuer"), f"is also the issuer of issuers[{earlier}]: merge the two")
 
 
 def _same_labels(draft: Draft) -> Iterator[Problem]:
@@ -115,19 +116,19 @@ def _same_labels(draft: Draft) -> Iterator[Problem]:
         if not _label_is_known(draft, place):
             continue
         earlier = first.setdefault(issuer.label, place)
-        known = draft.knows(("issuers", place, "issuer"))
+        known = draft.has(("issuers", place, "issuer"))
         if earlier == place or (known and issuer.issuer == draft.issuers[earlier].issuer):
-            continue  # one issuer written twice is said already
+            continue  # a duplicate issuer is reported already
         if issuer.name:
-            text = f"issuers[{earlier}] is called {issuer.label} too: give each issuer its own name"
+            text = f"issuers[{earlier}] is also named {issuer.label}: give each issuer its own name"
         else:
-            text = f"issuers[{earlier}] is called {issuer.label} too, after its host: give them names"
+            text = f"issuers[{earlier}] is also named {issuer.label}, after its host: give each issuer a name"
         yield Problem(("issuers", place, "name" if issuer.name else "issuer"), text)
 
 
 def _label_is_known(draft: Draft, place: int) -> bool:
     issuer = draft.issuers[place]
-    return draft.knows(("issuers", place, "name")) and (bool(issuer.name) or draft.knows(("issuers", place, "issuer")))
+    return draft.has(("issuers", place, "name")) and (bool(issuer.name) or draft.has(("issuers", place, "issuer")))
 
 
 def _labels_are_known(draft: Draft) -> bool:
@@ -138,23 +139,23 @@ def _labels_are_known(draft: Draft) -> bool:
 def _same_rule_names(draft: Draft) -> Iterator[Problem]:
     first: dict[str, int] = {}
     for place, rule in draft.rules.items():
-        if not draft.knows(("rules", place, "name")):
+        if not draft.has(("rules", place, "name")):
             continue
         earlier = first.setdefault(rule.name, place)
         if earlier != place:
             yield Problem(
-                ("rules", place, "name"), f"rules[{earlier}] is called {rule.name} too: give each its own name"
+                ("rules", place, "name"), f"rules[{earlier}] is also named {rule.name}: give each rule its own name"
             )
 
 
 def _same_policies(draft: Draft) -> Iterator[Problem]:
     first: dict[str, int] = {}
     for place, rule in draft.rules.items():
-        if rule.policy is None or not draft.knows(("rules", place, "policy")):
+        if rule.policy is None or not draft.has(("rules", place, "policy")):
             continue
         earlier = first.setdefault(rule.policy, place)
         if earlier != place:
-            text = f"rules[{earlier}] is for {rule.policy} too, and decides it first: give each policy one rule"
+            text = f"rules[{earlier}] also has policy {rule.policy}, and decides first: give each policy one rule"
             yield Problem(("rules", place, "policy"), text)
 
 
@@ -162,46 +163,49 @@ def _policy_or_match(draft: Draft, where: Where, rule: RuleSettings) -> Iterator
     matched = "match" in rule.model_fields_set or (*where, "match") in draft.unread
     if rule.policy is not None and matched:
         text = (
-            "is given beside match: keep one of the two, since a rule is chosen by the route's policy or by the request"
+            "cannot be combined with match, since either the route's policy or the request selects a rule: keep "
+            "one of the two"
         )
         yield Problem((*where, "policy"), text)
 
 
 def _captures(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
-    """What scopes and claims ask of the path must be captured by each of the rule's patterns, and at one place."""
-    if not draft.knows((*where, "match"), (*where, "policy")):
+    """Each name that scopes and claims use must be captured by all of the rule's patterns, at one place in a path."""
+    if not draft.has((*where, "match"), (*where, "policy")):
         return
     patterns = rule.match.path_patterns if rule.match.paths else ()
-    for name, key, text in _asked(draft, (*where, "require"), rule):
+    for name, key, text in _used_captures(draft, (*where, "require"), rule):
         without = next((pattern for pattern in patterns if name not in pattern.captures), None)
         if not patterns:
-            yield Problem(key, f"{text}: the rule has no match.paths that could capture it")
+            yield Problem(key, f"{text}, but the rule has no match.paths that capture it: add them")
         elif without is not None:
-            yield Problem(key, f"{text}, which {shown(without.text)} does not capture: {_captured_by_all(patterns)}")
+            yield Problem(key, f"{text}, but {shown(without.text)} does not capture it: {_captured_by_all(patterns)}")
         elif (pair := _two_places(name, patterns)) is not None:
             ways = f"{shown(pair[0].text)} and {shown(pair[1].text)}"
-            yield Problem(key, f"{text}, and a path can match both {ways}, where it is not the same: split the rule")
+            yield Problem(
+                key, f"{text}, but a path can match both {ways}, which capture different segments: split the rule"
+            )
 
 
-def _asked(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[tuple[str, Where, str]]:
-    """Each name of a capture that is asked for, where, and in words."""
-    scopes = rule.require.scopes if draft.knows((*where, "scopes")) else None
+def _used_captures(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[tuple[str, Where, str]]:
+    """Each name of a capture that the rule uses, with the key that uses it and a phrase that says so."""
+    scopes = rule.require.scopes if draft.has((*where, "scopes")) else None
     for scope in dict.fromkeys((*scopes.all, *scopes.any, *scopes.none)) if scopes else ():
         for name in dict.fromkeys(CAPTURE.findall(scope)):
-            yield name, (*where, "scopes"), f"{shown(scope)} asks for {{{name}}} of the path"
+            yield name, (*where, "scopes"), f"{shown(scope)} uses {{{name}}} of the path"
     for path, condition in (rule.require.claims or {}).items():
         if condition.equals_path is not None:
             yield (
                 condition.equals_path,
                 (*where, "claims", path.text, "equals_path"),
-                f"asks for {{{condition.equals_path}}}",
+                f"uses {{{condition.equals_path}}} of the path",
             )
 
 
 def _captured_by_all(patterns: Sequence[PathPattern]) -> str:
     common = set(patterns[0].captures).intersection(*(pattern.captures for pattern in patterns))
     names = ", ".join(sorted(common))
-    return f"what all paths capture is {names}" if names else "no name is captured by all paths of the rule"
+    return f"all paths of the rule capture {names}" if names else "no name is captured by all paths of the rule"
 
 
 def _two_places(name: str, patterns: Sequence[PathPattern]) -> tuple[PathPattern, PathPattern] | None:
@@ -213,22 +217,24 @@ def _two_places(name: str, patterns: Sequence[PathPattern]) -> tuple[PathPattern
 
 
 def _sources(draft: Draft, issuer_at: Where, issuer: Issuer) -> Iterator[Problem]:
-    # A source that could not be read is one all the same, and discovery is one by default only where no other is given.
+    # A source that could not be read still counts as one. Discovery is one by default only if no other is set.
     keys, where = issuer.keys, (*issuer_at, "keys")
     written = {name for name in _SOURCES if name in keys.model_fields_set and getattr(keys, name)}
     given = [name for name in _SOURCES if name in written or (*where, name) in draft.unread]
     if len(given) > 1:
-        yield Problem((*where, given[1]), f"{' and '.join(given)} are given: keep exactly one source of keys")
-    # An issuer that is asked about its tokens can do without keys.
-    asked = issuer.introspection is not None or not draft.knows((*issuer_at, "introspection"))
-    if not given and not keys.discovery and not asked:
-        yield Problem((*where, "discovery"), "no source of keys is left: give jwks_uri or jwks_file, or leave this on")
+        yield Problem((*where, given[1]), f"{' and '.join(given)} are both set: keep exactly one source of keys")
+    # An issuer with introspection does not need keys.
+    has_introspection = issuer.introspection is not None or not draft.has((*issuer_at, "introspection"))
+    if not given and not keys.discovery and not has_introspection:
+        yield Problem(
+            (*where, "discovery"), "false leaves no source of keys: set jwks_uri or jwks_file, or remove this line"
+        )
 
 
 def _intervals(draft: Draft, where: Where, keys: Keys) -> Iterator[Problem]:
     for shorter, longer in itertools.pairwise(_INTERVALS):
         least, most = getattr(keys, shorter), getattr(keys, longer)
-        if least > most and draft.knows((*where, shorter), (*where, longer)):
+        if least > most and draft.has((*where, shorter), (*where, longer)):
             key = shorter if shorter in keys.model_fields_set else longer
             yield Problem((*where, key), f"{shorter} ({least:g}s) must not be longer than {longer} ({most:g}s)")
 
@@ -239,18 +245,18 @@ def _plain_http(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Problem]
         return
     url, key = (keys.jwks_uri, ("keys", "jwks_uri")) if keys.jwks_uri else (issuer.issuer, ("issuer",))
     looked_at = (("issuer",), ("keys", "jwks_uri"), ("keys", "jwks_file"), ("keys", "allow_http"))
-    if not https_or_loopback(url) and draft.knows(*((*where, *part) for part in looked_at)):
-        yield Problem((*where, *key), "is plain http to another machine: write https, or set keys.allow_http to true")
+    if not https_or_loopback(url) and draft.has(*((*where, *part) for part in looked_at)):
+        yield Problem((*where, *key), "is plain http to another host: write https, or set keys.allow_http to true")
 
 
 def _introspection(draft: Draft, where: Where, issuer: Issuer, settings: IntrospectionSettings) -> Iterator[Problem]:
     here = (*where, "introspection")
-    if draft.knows((*here, "auth_method")):
+    if draft.has((*here, "auth_method")):
         yield from _client_authentication(draft, here, settings)
-    if draft.knows((*here, "endpoint"), (*where, "keys")):
+    if draft.has((*here, "endpoint"), (*where, "keys")):
         yield from _endpoint((*here, "endpoint"), issuer, settings)
-    if settings.mode == "always" and not issuer.has_keys and draft.knows((*here, "mode"), (*where, "keys")):
-        text = "asks about JWTs once they were verified, and there is no source of keys: give one, or write opaque"
+    if settings.mode == "always" and not issuer.has_keys and draft.has((*here, "mode"), (*where, "keys")):
+        text = "always introspects verified JWTs, but there is no source of keys: set one, or write mode: opaque"
         yield Problem((*here, "mode"), text)
 
 
@@ -259,30 +265,34 @@ def _client_authentication(draft: Draft, where: Where, settings: IntrospectionSe
     needed, other = "client_secret_file", "private_key_file"
     if method == "private_key_jwt":
         needed, other = other, needed
-    given = {name for name in (needed, other) if getattr(settings, name) or not draft.knows((*where, name))}
+    given = {name for name in (needed, other) if getattr(settings, name) or not draft.has((*where, name))}
     if other in given:
-        text = f"is not what {method} needs: remove it" if needed in given else f"{method} needs {needed} instead"
+        text = (
+            f"is not used by {method}: remove it"
+            if needed in given
+            else f"is not used by {method}: set {needed} instead"
+        )
         yield Problem((*where, other), text)
     elif needed not in given:
-        yield Problem((*where, "auth_method"), f"{method} needs {needed}: add it")
+        yield Problem((*where, "auth_method"), f"{method} requires {needed}: add it")
 
 
 def _endpoint(where: Where, issuer: Issuer, settings: IntrospectionSettings) -> Iterator[Problem]:
     keys = issuer.keys
     if settings.endpoint is None and not keys.discovery and "discovery" in keys.model_fields_set:
-        yield Problem(where, "is required where keys.discovery is off, since nothing tells where to ask: add it")
+        yield Problem(where, "is required if keys.discovery is false, since there is no metadata to find it in: add it")
     elif settings.endpoint is None and not (keys.jwks_uri or keys.jwks_file):
-        return  # found where the keys are found, of which the same is said already
+        return  # found where the keys are found, for which the same problem is reported already
     elif not (keys.allow_http or https_or_loopback(settings.endpoint or issuer.issuer)):
-        what = "is" if settings.endpoint else "is to be found by metadata that are"
-        yield Problem(where, f"{what} plain http to another machine: write https, or set keys.allow_http to true")
+        what = "is" if settings.endpoint else "would be found in metadata over"
+        yield Problem(where, f"{what} plain http to another host: write https, or set keys.allow_http to true")
 
 
 def _public_requires_nothing(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
     given = "require" in rule.model_fields_set or (*where, "require") in draft.unread
     if rule.access == "public" and given:
         yield Problem(
-            (*where, "require"), "means nothing where access is public, which ignores the token: remove one of the two"
+            (*where, "require"), "has no effect with access: public, which ignores tokens: remove one of the two"
         )
 
 
@@ -292,20 +302,20 @@ def _unknown_issuers(draft: Draft, where: Where, rule: RuleSettings) -> Iterator
     labels = [issuer.label for issuer in draft.issuers.values()]
     for place, name in enumerate(rule.require.issuers or ()):
         if name not in labels:
-            text = f"no issuer is called {name}: {nearest(name, labels)}"
+            text = f"no issuer is named {name}: {nearest(name, labels)}"
             yield Problem((*where, "require", "issuers", place), text)
 
 
 def _missing_audiences(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
     require = (*where, "require")
-    if rule.access == "public" or rule.require.audiences or not draft.knows((*require, "audiences")):
+    if rule.access == "public" or rule.require.audiences or not draft.has((*require, "audiences")):
         return
-    if not draft.knows((*where, "access"), (*require, "issuers")):
+    if not draft.has((*where, "access"), (*require, "issuers")):
         return
     for place, issuer in draft.issuers.items():
         accepted = rule.require.issuers is None or issuer.label in rule.require.issuers
-        if accepted and not issuer.audiences and draft.knows(("issuers", place, "audiences")):
-            name = f"rule {rule.name}" if draft.knows((*where, "name")) else "the rule"
+        if accepted and not issuer.audiences and draft.has(("issuers", place, "audiences")):
+            name = f"rule {rule.name}" if draft.has((*where, "name")) else "the rule"
             label = f"issuer {issuer.label}" if _label_is_known(draft, place) else "an issuer"
             text = f"{name} accepts tokens of {label}, which has no audiences: add them here or to issuers[{place}]"
             yield Problem((*require, "audiences"), text)
@@ -314,8 +324,6 @@ def _missing_audiences(draft: Draft, where: Where, rule: RuleSettings) -> Iterat
 def _impossible_scopes(where: Where, scopes: Scopes) -> Iterator[Problem]:
     for place, scope in enumerate(scopes.none):
         if scope in scopes.all:
-            yield Problem((*where, "none", place), f"{scope} is in all too, so that no token can pass: remove one")
+            yield Problem((*where, "none", place), f"{scope} is also in all, so no token can pass: remove one")
     if scopes.any and set(scopes.any) <= set(scopes.none):
-        yield Problem(
-            (*where, "any"), "each of these is in none too, so that no token can pass: add another or remove one"
-        )
+        yield Problem((*where, "any"), "each of these is also in none, so no token can pass: add another or remove one")
