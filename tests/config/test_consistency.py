@@ -304,7 +304,10 @@ WRONG = {
     "no source of keys": (
         text("{issuer: https://a/, audiences: [x], keys: {discovery: false}}"),
         [
-            "1: issuers[0].keys.discovery: false leaves no source of keys: set jwks_uri or jwks_file, or remove this line"
+            (
+                "1: issuers[0].keys.discovery: false leaves no source of keys: set jwks_uri or jwks_file, or remove "
+                "this line"
+            )
         ],
     ),
     "an interval outside its bounds, reported at the key in the file": (

@@ -34,7 +34,7 @@ class Collection(NamedTuple):
 
 
 def levels(text: str, parser: Any) -> int:
-    """The depth of a text by a parser's events; counts collections that begin with a bracket or a column of their own."""
+    """The depth by a parser's events; counts collections that begin with a bracket or a column of their own."""
     deepest, around = 0, list[Collection]()
     for event in yaml.parse(text, Loader=parser):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -87,9 +87,7 @@ JSON = st.recursive(
 
 @given(JSON, st.sampled_from([True, False, None]), st.sampled_from([None, '"', "'", "|", ">"]))
 @settings(deadline=None)
-def test_the_scan_agrees_with_the_parsers_about_generated_yaml(
-    value: Any, flow: bool | None, style: str | None
-) -> None:  # noqa: FBT001
+def test_the_scan_agrees_with_the_parsers_on_generated_yaml(value: Any, flow: bool | None, style: str | None) -> None:  # noqa: FBT001
     text = yaml.safe_dump(value, default_flow_style=flow, default_style=style, allow_unicode=True, width=20)
     assert seen_levels(text) == levels(text, yaml.CSafeLoader)
 
