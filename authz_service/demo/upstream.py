@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
 
+from authz_service.core.headers import combined
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -43,11 +45,11 @@ class Upstream:
 
 async def echo_request(request: web.Request) -> web.Response:
     """The method, the path and the headers of the request, without its credential."""
-    # All copies of a repeated header are joined: showing one copy alone could hide a spoofed one.
-    headers = {name.lower(): ", ".join(request.headers.getall(name)) for name in request.headers}
-    if "authorization" in headers:
-        credentials = request.headers.getall("authorization")
-        headers["authorization"] = ", ".join(_without_credential(each) for each in credentials)
+    # All copies of a repeated header are combined: showing one copy alone could hide a spoofed one.
+    headers = combined(
+        (name, _without_credential(value) if name.lower() == "authorization" else value)
+        for name, value in request.headers.items()
+    )
     return web.json_response({"method": request.method, "path": request.path_qs, "headers": headers})
 
 

@@ -25,7 +25,7 @@ async def test_it_echoes_the_method_and_the_unchanged_path() -> None:
 
 async def test_every_copy_of_a_repeated_header_is_echoed() -> None:
     shown = await received("/", ("x-auth-subject", "admin"), ("x-auth-subject", "alice"))
-    assert shown["headers"]["x-auth-subject"] == "admin, alice"
+    assert shown["headers"]["x-auth-subject"] == "admin,alice"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ async def test_every_copy_of_a_repeated_header_is_echoed() -> None:
         (["basic secret"], "basic [present]"),
         (["secret"], "[present]"),  # without a scheme, the first word is the credential
         (["secret part-two"], "[present]"),
-        (["Bearer secret", "secret"], "Bearer [present], [present]"),
+        (["Bearer secret", "secret"], "Bearer [present],[present]"),
     ],
 )
 async def test_only_the_scheme_of_a_credential_is_echoed(sent: list[str], shown: str) -> None:
