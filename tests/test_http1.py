@@ -54,10 +54,10 @@ def test_a_head_may_have_the_maximum_number_of_lines_and_not_one_more() -> None:
         split_heads(b"a\n" * 10 + b"\n")
 
 
-@pytest.mark.parametrize("octet", [*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
-def test_a_head_with_a_control_character_is_rejected(octet: int) -> None:
+@pytest.mark.parametrize("byte", [*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
+def test_a_head_with_a_control_character_is_rejected(byte: int) -> None:
     with pytest.raises(BadMessage, match="control characters"):
-        split_heads(b"A: b" + bytes([octet]) + b"\r\n\r\n")
+        split_heads(b"A: b" + bytes([byte]) + b"\r\n\r\n")
 
 
 @pytest.mark.parametrize("head", [b"A: b\r\n c\r\n\r\n", b"A: b\n\tc\n\n", b"A: b\rC: d\r\n\r\n", b"A: b\r\r\n\r\n"])

@@ -15,7 +15,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import random
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING
 from authz_service.core import backoff
 from authz_service.core.errors import FetchFailed
 from authz_service.keys.absent_kids import AbsentKids
+from authz_service.keys.schedule import FetchSchedule
 from authz_service.keys.snapshot import Snapshot
 from authz_service.single_flight import SharedTask
 from authz_service.telemetry.logs import fields
@@ -96,9 +96,7 @@ class KeyCache:
 
         self._fetch: SharedTask[None] | None = None
         self._failures = 0  # in a row
-        self._next_fetch_at = -math.inf  # when the next scheduled fetch is due, by ``clock``
-        self._next_fetch_at_loop_time = -math.inf  # the same by the loop's clock, which nobody can set
-        self._rescheduled = asyncio.Event()
+        self._schedule = FetchSchedule()
         self._waiting = 0  # requests in refresh_for_request
         self._request_fetch_at = -math.inf  # the earliest time at which a request may start another fetch
         self._absent = AbsentKids(settings.unknown_kid_cooldown, settings.refresh_interval)
@@ -156,7 +154,7 @@ class KeyCache:
 
     def retry_after(self, now: float) -> int:
         """Seconds until the next scheduled fetch, for the caller's Retry-After."""
-        return math.ceil(min(max(1.0, self._next_fetch_at - now), self._settings.refresh_interval))
+        return math.ceil(min(max(1.0, self._schedule.due_at - now), self._settings.refresh_interval))
 
     # Fetching.
 
@@ -194,25 +192,11 @@ class KeyCache:
             while True:
                 await self.refresh()
                 await self._save_snapshot()
-                await self._wait_until_due()
+                await self._schedule.wait()  # a fetch for a request may change the time
         finally:
             if self._fetch is not None:
                 await self._fetch.cancel()
             await self._source.close()
-
-    async def _wait_until_due(self) -> None:
-        """Wait for the next scheduled fetch. A fetch for a request reschedules it, earlier or later."""
-        loop = asyncio.get_running_loop()
-        while (delay := self._next_fetch_at_loop_time - loop.time()) > 0:
-            self._rescheduled.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._rescheduled.wait()
-
-    def _schedule(self, delay: float, now: float) -> None:
-        self._next_fetch_at = now + delay
-        self._next_fetch_at_loop_time = asyncio.get_running_loop().time() + delay
-        self._rescheduled.set()
 
     async def _fetch_once(self) -> None:
         started = self._clock()
@@ -231,7 +215,7 @@ class KeyCache:
         now = self._clock()
         self._failures = 0
         self._set_validity(now, fetched.lifetime)
-        self._schedule(fetched.lifetime * random.uniform(*_REFRESH_AHEAD), now)  # noqa: S311 - spreads load
+        self._schedule.set(fetched.lifetime * random.uniform(*_REFRESH_AHEAD), now)  # noqa: S311 - spreads load
         self._metrics.record_fetch("not_modified" if fetched.key_set is None else "success", max(0.0, now - started))
         self._metrics.record_success(now)
         if fetched.key_set is not None:
@@ -260,7 +244,7 @@ class KeyCache:
         now = self._clock()
         self._failures += 1
         delay = self._retry_delay(now, retry_after)
-        self._schedule(delay, now)
+        self._schedule.set(delay, now)
         if retry_after:  # no request starts a fetch before that time either
             self._request_fetch_at = max(self._request_fetch_at, now + delay)
         self._metrics.record_fetch("failure", max(0.0, now - started))

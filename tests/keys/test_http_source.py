@@ -246,8 +246,8 @@ async def test_a_response_is_read_up_to_the_maximum_size(provider: Provider, *, 
         else:
             response.content_length = len(document)
         await response.prepare(request)
-        for octet in document:
-            await response.write(bytes([octet]))
+        for byte in document:
+            await response.write(bytes([byte]))
         return response
 
     provider.handlers["/keys"] = handle

@@ -1,4 +1,4 @@
-"""The event loops under which connections to providers are tried: the program's, and the one of where uvloop is not."""
+"""Runs each async test with uvloop, which the program uses, and with asyncio's loop, for platforms without uvloop."""
 
 from __future__ import annotations
 

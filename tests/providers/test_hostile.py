@@ -132,8 +132,8 @@ async def test_an_incomplete_handshake_fails(client: ProviderClient, data: bytes
 async def test_a_response_in_records_of_one_byte_is_read(client: ProviderClient) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        for octet in EMPTY_OBJECT:
-            writer.write(bytes([octet]))
+        for byte in EMPTY_OBJECT:
+            writer.write(bytes([byte]))
 
     async with RawProvider(script, server_context()) as provider:
         assert await body(client, provider.url) == b"{}"
