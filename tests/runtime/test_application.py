@@ -22,7 +22,6 @@ from transport.wire import Answer, check_request, read, signed
 
 from authz_service.config.load import load
 from authz_service.core.errors import StartFailed
-from authz_service.runtime import preflight
 from authz_service.runtime.application import App
 from authz_service.transport.grpc_methods import SERVICE
 from support.http_provider import Provider
@@ -389,24 +388,6 @@ async def test_told_to_end_it_leaves_no_call_behind(place: Place) -> None:
         await app.close()
         assert app.active.issuers[0].introspector is not None
         assert not app.active.issuers[0].introspector._requests
-
-
-@pytest.mark.parametrize("content", ["", "\n"])
-def test_an_empty_secret_is_found_before_the_start(place: Place, content: str) -> None:
-    asking(place, "https://idp.example/introspect")
-    (place.folder / "secret").write_text(content)
-    (problem,) = preflight.check(load(place.config))
-    assert problem.where == ("issuers", 0, "introspection", "client_secret_file")
-
-
-def test_a_key_that_cannot_sign_is_found_before_the_start(place: Place) -> None:
-    configuration = json.loads(asking(place, "https://idp.example/introspect").read_text())
-    introspection = configuration["issuers"][0]["introspection"]
-    introspection |= {"auth_method": "private_key_jwt", "private_key_file": introspection.pop("client_secret_file")}
-    place.config.write_text(json.dumps(configuration))
-    (problem,) = preflight.check(load(place.config))
-    assert problem.where == ("issuers", 0, "introspection", "private_key_file")
-    assert "private key" in problem.text
 
 
 async def test_the_metrics_know_every_rule_and_issuer_from_the_start(place: Place) -> None:

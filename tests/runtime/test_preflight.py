@@ -1,0 +1,49 @@
+"""Reading a configuration checks the files that it names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from authz_service.config import files
+from authz_service.config.load import load_with_warnings
+from authz_service.core.errors import ConfigError
+from authz_service.runtime import preflight
+from support.configured_app import issuer
+
+if TYPE_CHECKING:
+    from support.configured_app import ConfigFolder
+
+
+def test_a_change_while_the_file_is_read_is_detected(config: ConfigFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def change_after_reading(*arguments: Any) -> Any:
+        result = load_with_warnings(*arguments)
+        config.file.write_text("something else")
+        return result
+
+    config.load()
+    monkeypatch.setattr(preflight, "load_with_warnings", change_after_reading)
+    assert preflight.read(config.file).digests != files.digests_of([config.file])
+
+
+def problem_with(config: ConfigFolder, **introspection: Any) -> str:
+    """The one problem of a configuration with this introspection."""
+    endpoint = {"endpoint": "https://idp.example/introspect", "client_id": "api"}
+    with pytest.raises(ConfigError) as rejected:
+        config.load(issuer(introspection=endpoint | introspection))
+    (problem,) = rejected.value.problems
+    return problem
+
+
+@pytest.mark.parametrize("content", ["", "\n"])
+def test_an_empty_client_secret_is_a_problem(config: ConfigFolder, content: str) -> None:
+    (config.folder / "secret").write_text(content)
+    assert "issuers[0].introspection.client_secret_file" in problem_with(config, client_secret_file="secret")
+
+
+def test_an_invalid_private_key_is_a_problem(config: ConfigFolder) -> None:
+    (config.folder / "secret").write_text("s3cret\n")
+    problem = problem_with(config, auth_method="private_key_jwt", private_key_file="secret")
+    assert "issuers[0].introspection.private_key_file" in problem
+    assert "private key" in problem
