@@ -1,4 +1,4 @@
-"""What callers' tokens cause opens no breaker; what a probe meets does, and any answer closes it."""
+"""The circuit breaker opens only by a failed probe, and any response closes it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from authz_service.tokens.introspection.breaker import (
     Permit,
 )
 
-A_LITTLE = 1e-6  # what sums of times are off
+TOLERANCE = 1e-6  # of sums of times
 MAX_WAIT = 1.0
 
 
 def permit(breaker: CircuitBreaker, now: float, *, proven: bool = False, max_wait: float = 0.0) -> Permit:
-    given = breaker.permit(now, proven=proven, max_wait=max_wait)
-    assert given is not None
-    return given
+    granted = breaker.permit(now, proven=proven, max_wait=max_wait)
+    assert granted is not None
+    return granted
 
 
 def probe(breaker: CircuitBreaker, now: float) -> Permit:
-    given = breaker.permit_probe(now)
-    assert given is not None
-    return given
+    granted = breaker.permit_probe(now)
+    assert granted is not None
+    return granted
 
 
 def fail(breaker: CircuitBreaker, now: float, tokens: int = FAILURES_TO_PROBE) -> None:
@@ -117,7 +117,7 @@ def test_an_attempt_is_a_probe_and_one_request_of_each_kind() -> None:
     breaker = opened()
     later = breaker.wait(0)
     assert breaker.state(later) is BreakerState.HALF_OPEN
-    assert breaker.permit_probe(later) is None  # nobody wants to know
+    assert breaker.permit_probe(later) is None  # no request takes part
     for proven in (False, True):
         permit(breaker, later, proven=proven)
         assert breaker.permit(later + 1000, proven=proven, max_wait=MAX_WAIT) is None
@@ -136,19 +136,19 @@ def test_one_request_of_each_kind_may_wait_for_the_next_attempt() -> None:
     probe(breaker, wait)
 
 
-@pytest.mark.parametrize("who", ["probe", "proven", "other"])
-def test_any_response_closes_the_breaker(who: str) -> None:
+@pytest.mark.parametrize("responder", ["probe", "proven", "other"])
+def test_any_response_closes_the_breaker(responder: str) -> None:
     breaker = opened()
     later = breaker.wait(0)
     calls = {"proven": permit(breaker, later, proven=True), "other": permit(breaker, later, proven=False)}
     probing = probe(breaker, later)
-    if who == "probe":
+    if responder == "probe":
         breaker.record_probe(probing, later, responded=True)
     else:
-        breaker.record_response(calls[who])
+        breaker.record_response(calls[responder])
     assert breaker.state(later) is BreakerState.CLOSED
-    assert not any(map(breaker.is_valid, calls.values()))  # what the others bring back changes nothing any more
-    if who != "probe":
+    assert not any(map(breaker.is_valid, calls.values()))  # their results change nothing any more
+    if responder != "probe":
         breaker.record_probe(probing, later, responded=False)
         assert breaker.state(later) is BreakerState.CLOSED
     fail(breaker, later + PROBE_INTERVAL, FAILURES_TO_PROBE - 1)
@@ -183,15 +183,15 @@ def test_each_failed_attempt_doubles_the_pause_up_to_a_maximum() -> None:
     assert breaker.wait(now) <= 1.1 * INITIAL_BACKOFF
 
 
-@pytest.mark.parametrize("answered", [True, False])
-def test_a_result_from_an_earlier_state_changes_nothing(answered: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("responded", [True, False])
+def test_a_result_from_an_earlier_state_changes_nothing(responded: bool) -> None:  # noqa: FBT001
     breaker = CircuitBreaker()
     early = permit(breaker, 0)
     fail(breaker, 0)
     breaker.record_probe(probe(breaker, 0), 0, responded=False)
     assert not breaker.is_valid(early)
     now = breaker.wait(0)
-    breaker.record_response(early) if answered else breaker.record_failure(early, b"late", urgent=True)
+    breaker.record_response(early) if responded else breaker.record_failure(early, b"late", urgent=True)
     assert breaker.state(now) is BreakerState.HALF_OPEN
     permit(breaker, now)
     breaker.record_probe(probe(breaker, now), now, responded=True)
@@ -199,62 +199,62 @@ def test_a_result_from_an_earlier_state_changes_nothing(answered: bool) -> None:
 
 
 class Story(RuleBasedStateMachine):
-    """Whatever calls do, it opens by a probe that fails and by nothing else, and it always comes back."""
+    """The breaker opens by a failed probe only, and always permits another attempt in time."""
 
     @initialize()
     def begin(self) -> None:
         self.breaker = CircuitBreaker()
         self.now = 0.0
-        self.out: list[Permit] = []
+        self.permits: list[Permit] = []
         self.probing: Permit | None = None
 
-    def unchanged_unless_closing(self, before: BreakerState) -> None:
+    def assert_unchanged_or_closed(self, before: BreakerState) -> None:
         assert self.breaker.state(self.now) in {before, BreakerState.CLOSED}
 
     @rule(proven=st.booleans(), max_wait=st.sampled_from([0.0, 0.1, 1.0]))
-    def call(self, *, proven: bool, max_wait: float) -> None:
+    def request(self, *, proven: bool, max_wait: float) -> None:
         state, wait = self.breaker.state(self.now), self.breaker.wait(self.now)
-        given = self.breaker.permit(self.now, proven=proven, max_wait=max_wait)
+        granted = self.breaker.permit(self.now, proven=proven, max_wait=max_wait)
         if state is BreakerState.OPEN and wait > max_wait:
-            assert given is None
+            assert granted is None
         if state is BreakerState.CLOSED:
-            assert given is not None
-        if given is not None:
-            assert self.breaker.is_valid(given)
-            assert given.at == self.now + wait
-            self.out.append(given)
+            assert granted is not None
+        if granted is not None:
+            assert self.breaker.is_valid(granted)
+            assert granted.at == self.now + wait
+            self.permits.append(granted)
 
-    @precondition(lambda self: self.out)
+    @precondition(lambda self: self.permits)
     @rule(which=st.integers(0, 100), succeeds=st.booleans(), urgent=st.booleans(), token=st.binary(max_size=1))
-    def answer(self, which: int, *, succeeds: bool, urgent: bool, token: bytes) -> None:
-        given = self.out.pop(which % len(self.out))
-        held, before = self.breaker.is_valid(given), self.breaker.state(self.now)
+    def result(self, which: int, *, succeeds: bool, urgent: bool, token: bytes) -> None:
+        granted = self.permits.pop(which % len(self.permits))
+        was_valid, before = self.breaker.is_valid(granted), self.breaker.state(self.now)
         if succeeds:
-            self.breaker.record_response(given)
+            self.breaker.record_response(granted)
         else:
-            self.breaker.record_failure(given, token, urgent=urgent)
-        self.unchanged_unless_closing(before)
-        if not held or not succeeds:
+            self.breaker.record_failure(granted, token, urgent=urgent)
+        self.assert_unchanged_or_closed(before)
+        if not was_valid or not succeeds:
             assert self.breaker.state(self.now) is before
 
     @rule()
     def probe(self) -> None:
-        given = self.breaker.permit_probe(self.now)
-        if given is not None:
+        granted = self.breaker.permit_probe(self.now)
+        if granted is not None:
             assert self.probing is None
             assert self.breaker.state(self.now) is not BreakerState.OPEN
-            self.probing = given
+            self.probing = granted
 
     @precondition(lambda self: self.probing)
-    @rule(answered=st.booleans())
-    def end_of_probe(self, *, answered: bool) -> None:
-        given, self.probing = self.probing, None
-        assert given is not None
-        held, before = self.breaker.is_valid(given), self.breaker.state(self.now)
-        self.breaker.record_probe(given, self.now, responded=answered)
-        if not held:
+    @rule(responded=st.booleans())
+    def end_of_probe(self, *, responded: bool) -> None:
+        granted, self.probing = self.probing, None
+        assert granted is not None
+        was_valid, before = self.breaker.is_valid(granted), self.breaker.state(self.now)
+        self.breaker.record_probe(granted, self.now, responded=responded)
+        if not was_valid:
             assert self.breaker.state(self.now) is before
-        if held and answered:
+        if was_valid and responded:
             assert self.breaker.state(self.now) is BreakerState.CLOSED
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 10.0, 400.0]))
@@ -262,10 +262,10 @@ class Story(RuleBasedStateMachine):
         self.now += seconds
 
     @invariant()
-    def comes_back(self) -> None:
-        assert 0.0 <= self.breaker.wait(self.now) <= 1.1 * MAX_BACKOFF + A_LITTLE
+    def permits_another_attempt(self) -> None:
+        assert 0.0 <= self.breaker.wait(self.now) <= 1.1 * MAX_BACKOFF + TOLERANCE
         assert len(self.breaker._failed_tokens) <= FAILURES_TO_PROBE
-        then = self.now + self.breaker.wait(self.now) + A_LITTLE
+        then = self.now + self.breaker.wait(self.now) + TOLERANCE
         assert self.breaker.state(then) is not BreakerState.OPEN
 
 

@@ -1,4 +1,4 @@
-"""The cache of answers is bounded in each of its two kinds, forgets in time, and holds one answer for a token."""
+"""Cached responses expire, and are bounded separately for accepted and rejected tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from authz_service.tokens.introspection.response import IntrospectionResponse, e
 from support.fake_introspection import issuer_with
 
 TOKEN = ValidatedToken(Claims("main", "u", "c", frozenset(), frozenset(), "", {}))
-REFUSED = (Reason.INACTIVE, "a cause")
+REJECTED = (Reason.INACTIVE, "a cause")
 
 
 def contents(cache: IntrospectionCache) -> list[list[Any]]:
@@ -24,7 +24,7 @@ def contents(cache: IntrospectionCache) -> list[list[Any]]:
 
 
 class Story(RuleBasedStateMachine):
-    """Whatever is put in and looked up, an answer is only found while it is to be believed, and the last one counts."""
+    """A response is found only until it expires, and only the last one for a token."""
 
     @initialize(max_entries=st.integers(0, 3))
     def begin(self, max_entries: int) -> None:
@@ -37,11 +37,11 @@ class Story(RuleBasedStateMachine):
     @rule(token=st.integers(0, 5), seconds=st.sampled_from([-5, 0, 5, 50]), good=st.booleans(), active=st.booleans())
     def put(self, *, token: int, seconds: float, good: bool, active: bool) -> None:
         digest = bytes([token])
-        answer = IntrospectionResponse(active or good, TOKEN if good else REFUSED, self.now, self.now + seconds)
-        self.cache.put(digest, answer)
-        self.newest[digest] = answer
+        response = IntrospectionResponse(active or good, TOKEN if good else REJECTED, self.now, self.now + seconds)
+        self.cache.put(digest, response)
+        self.newest[digest] = response
         assert self.cache.is_proven(digest) == (good and self.max_entries > 0)
-        assert self.cache.get(digest, self.now) is (answer if seconds > 0 and self.max_entries else None)
+        assert self.cache.get(digest, self.now) is (response if seconds > 0 and self.max_entries else None)
 
     @rule(token=st.integers(0, 5))
     def get(self, token: int) -> None:
@@ -52,7 +52,7 @@ class Story(RuleBasedStateMachine):
             assert found is self.newest[digest]
             assert found.since <= self.now < found.until
         else:
-            assert digest not in {*self.cache._accepted, *self.cache._rejected}  # what is not found takes no room
+            assert digest not in {*self.cache._accepted, *self.cache._rejected}  # what is not found is not copied
         assert before - len(self.cache) in {0, 1}
 
     @rule(seconds=st.sampled_from([-10, 1, 10, 60]))
@@ -60,7 +60,7 @@ class Story(RuleBasedStateMachine):
         self.now += seconds
 
     @rule()
-    def hand_over(self) -> None:
+    def copy(self) -> None:
         newer = IntrospectionCache(self.bounds)
         newer.copy_from(self.cache)
         assert contents(newer) == contents(self.cache)
@@ -91,44 +91,44 @@ def token(text: str = "", scope: str = "") -> ValidatedToken:
     return ValidatedToken(Claims("main", "u", "c", frozenset(), frozenset(scope.split()), scope, {"text": text}))
 
 
-def answer(outcome: ValidatedToken | tuple[Reason, str], until: float = 9.0) -> IntrospectionResponse:
+def response_with(outcome: ValidatedToken | tuple[Reason, str], until: float = 9.0) -> IntrospectionResponse:
     return IntrospectionResponse(active=not isinstance(outcome, tuple), outcome=outcome, since=0.0, until=until)
 
 
 def test_responses_are_charged_by_their_bytes_and_by_what_is_cached_with_them() -> None:
     cache = IntrospectionCache(Bounds(1000, 100_000))
     first = token("x" * 5_000)
-    cache.put(b"0", answer(first))
+    cache.put(b"0", response_with(first))
     before = cache.used_bytes
     first.responses._account.charge(3_000)
     assert cache.used_bytes == before + 3_000
     for number in range(1, 100):
-        cache.put(bytes([number]), answer(token("x" * 5_000)))
+        cache.put(bytes([number]), response_with(token("x" * 5_000)))
     assert cache.get(b"0", 1.0) is None
     assert cache.get(bytes([99]), 1.0) is not None
     assert 60_000 < cache.used_bytes <= 100_000
-    first.responses._account.charge(3_000)  # it made way, and is charged to nobody
+    first.responses._account.charge(3_000)  # it was evicted, and charges nothing
     assert cache.used_bytes <= 100_000
 
 
 def test_invented_tokens_use_a_small_part_of_the_bytes() -> None:
     cache = IntrospectionCache(Bounds(1_000_000, 100_000))
-    cache.put(b"session", answer(token("x" * 10_000)))
+    cache.put(b"session", response_with(token("x" * 10_000)))
     session = cache.used_bytes
     for number in range(10_000):
-        cache.put(number.to_bytes(4), answer(REFUSED))
+        cache.put(number.to_bytes(4), response_with(REJECTED))
     assert cache.get(b"session", 1.0) is not None
     assert session < cache.used_bytes <= session + 100_000 // 8
 
 
 def test_of_an_expired_proven_token_only_the_digest_remains() -> None:
     cache = IntrospectionCache(Bounds(10, 100_000))
-    cache.put(b"token", answer(token("x" * 10_000)))
+    cache.put(b"token", response_with(token("x" * 10_000)))
     assert cache.get(b"token", 9.0) is None
     assert cache.is_proven(b"token")
     assert cache.proven == 1
     assert cache.used_bytes < 1_000
-    cache.put(b"token", answer(REFUSED))
+    cache.put(b"token", response_with(REJECTED))
     assert not cache.is_proven(b"token")
 
 
@@ -150,11 +150,11 @@ def test_the_responses_to_a_verified_jwt_are_charged_to_the_jwt_cache_only() -> 
 
 def test_after_a_copy_the_new_cache_is_charged() -> None:
     older, newer = (IntrospectionCache(Bounds(10, 100_000)) for _ in range(2))
-    kept = token()
-    older.put(b"token", answer(kept))
-    kept.responses._account.charge(50)
+    copied = token()
+    older.put(b"token", response_with(copied))
+    copied.responses._account.charge(50)
     newer.copy_from(older)
     assert newer.used_bytes == older.used_bytes
     before = older.used_bytes
-    kept.responses._account.charge(50)
+    copied.responses._account.charge(50)
     assert (older.used_bytes, newer.used_bytes) == (before, before + 50)

@@ -1,4 +1,4 @@
-"""What a server says of a token is validated like a token, and ``active`` alone allows nothing."""
+"""An introspection response is validated like a token; ``active`` alone accepts nothing."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from support.fake_introspection import INACTIVE, active_response, issuer_with
 from support.trust import ISSUER, NOW, OTHER
 
 
-def judged(
-    answer: dict[str, Any], verified: Claims | None = None, *, now: float = NOW, **settings: Any
+def evaluated(
+    body: dict[str, Any], verified: Claims | None = None, *, now: float = NOW, **settings: Any
 ) -> IntrospectionResponse:
     introspection = settings.pop("introspection", {})
     issuer = issuer_with(introspection, **settings)
     assert issuer.introspection is not None
-    return evaluate(issuer, issuer.introspection, answer, verified, now)
+    return evaluate(issuer, issuer.introspection, body, verified, now)
 
 
-def reason(answer: IntrospectionResponse) -> str:
+def reason(response: IntrospectionResponse) -> str:
     try:
-        answer.token()
+        response.token()
     except Rejected as rejected:
         return rejected.reason.value
     return "ok"
 
 
 def test_the_claims_of_an_active_token_are_those_of_the_response() -> None:
-    claims = judged(active_response(tenant="acme", username="alice")).token().claims
+    claims = evaluated(active_response(tenant="acme", username="alice")).token().claims
     assert (claims.issuer, claims.subject, claims.client_id) == ("main", "u1", "app")
     assert (claims.audiences, claims.scopes) == (frozenset({"api"}), frozenset({"a", "b"}))
     assert claims.scope == "a b"
@@ -46,14 +46,14 @@ def test_the_claims_of_an_active_token_are_those_of_the_response() -> None:
     "active", [None, False, "true", "True", 1, 1.0, "yes", [True], {"value": True}, {}, [], "", 0, "active"]
 )
 def test_active_must_be_exactly_true(active: Any) -> None:
-    answer = judged(active_response() | {"active": active})
-    assert (reason(answer), answer.active) == ("inactive", False)
+    response = evaluated(active_response() | {"active": active})
+    assert (reason(response), response.active) == ("inactive", False)
 
 
 def test_a_response_without_active_is_inactive() -> None:
-    assert reason(judged(active_response(active=None))) == "inactive"
-    assert reason(judged({})) == "inactive"
-    assert reason(judged({"error": "invalid_token"})) == "inactive"
+    assert reason(evaluated(active_response(active=None))) == "inactive"
+    assert reason(evaluated({})) == "inactive"
+    assert reason(evaluated({"error": "invalid_token"})) == "inactive"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_response_without_active_is_inactive() -> None:
         ({"client_id": ["app"]}, {}, "invalid_claim"),
         ({"scope": ["a", 7]}, {}, "invalid_claim"),
         ({"aud": 7}, {}, "invalid_claim"),
-        # Which kind of token it is.
+        # The kind of token.
         ({"token_type": None}, {}, "ok"),
         ({"token_type": "bearer"}, {}, "ok"),
         ({"token_type": "BEARER"}, {}, "ok"),
@@ -107,16 +107,16 @@ def test_a_response_without_active_is_inactive() -> None:
         ({"events": {}}, {}, "wrong_token_type"),
         ({"aud": "app"}, {}, "id_token"),
         ({"aud": "app"}, {"allow_client_audience": True}, "ok"),
-        # The profile's claims are wanted; its type stands in a header, which is not there.
+        # The profile requires its claims. Its type would be in a header, and a response has none.
         ({"jti": "j"}, {"access_token_profile": "rfc9068"}, "ok"),
         ({}, {"access_token_profile": "rfc9068"}, "missing_claim"),
         ({"jti": "j", "aud": "app"}, {"access_token_profile": "rfc9068"}, "id_token"),
     ],
 )
 def test_a_response_is_validated_like_a_token(changes: dict[str, Any], settings: dict[str, Any], expected: str) -> None:
-    answer = judged(active_response(**changes), **settings)
-    assert reason(answer) == expected
-    assert answer.active  # as the server active_response, whatever is made of it
+    response = evaluated(active_response(**changes), **settings)
+    assert reason(response) == expected
+    assert response.active  # although the token may be rejected
 
 
 @pytest.mark.parametrize(
@@ -133,12 +133,12 @@ def test_a_response_is_validated_like_a_token(changes: dict[str, Any], settings:
     ],
 )
 def test_a_null_member_counts_as_absent(name: str, settings: dict[str, Any], expected: str) -> None:
-    """Servers write null for what a token does not have; what marks another kind of token does so all the same."""
-    answer = judged(active_response() | {name: None}, **settings)
-    assert reason(answer) == expected
+    """Many servers write null for an absent member. The markers of other kinds of tokens count even when null."""
+    response = evaluated(active_response() | {name: None}, **settings)
+    assert reason(response) == expected
     if expected == "ok":
-        assert name not in answer.token().claims.raw or name == "iss"
-    verified = judged(active_response() | {name: None}, JWT)
+        assert name not in response.token().claims.raw or name == "iss"
+    verified = evaluated(active_response() | {name: None}, JWT)
     assert reason(verified) == ("inactive" if name == "active" else "ok")
 
 
@@ -161,17 +161,17 @@ def test_a_null_member_counts_as_absent(name: str, settings: dict[str, Any], exp
 def test_a_response_expires_after_its_ttl_and_never_after_the_token(
     changes: dict[str, Any], introspection: dict[str, Any], settings: dict[str, Any], seconds: float
 ) -> None:
-    answer = judged(active_response(**changes), introspection=introspection, **settings)
-    assert (answer.since, answer.until) == (NOW, NOW + seconds)
+    response = evaluated(active_response(**changes), introspection=introspection, **settings)
+    assert (response.since, response.until) == (NOW, NOW + seconds)
 
 
-# A JWT that was verified, and is asked about too.
+# Responses about verified JWTs.
 
 JWT = Claims("main", "u1", "app", frozenset({"api"}), frozenset({"a"}), "a", {"iss": ISSUER})
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("response", "expected"),
     [
         ({"active": True}, "ok"),
         ({"active": True, "exp": NOW + 600}, "ok"),
@@ -188,56 +188,56 @@ JWT = Claims("main", "u1", "app", frozenset({"api"}), frozenset({"a"}), "a", {"i
     ],
 )
 def test_a_response_about_a_verified_jwt_must_be_active_and_not_contradict_it(
-    answer: dict[str, Any], expected: str
+    response: dict[str, Any], expected: str
 ) -> None:
-    assert reason(judged(answer, JWT)) == expected
+    assert reason(evaluated(response, JWT)) == expected
 
 
 def test_the_claims_are_those_of_the_jwt_and_not_of_the_response() -> None:
-    assert judged(active_response(scope="admin", tenant="evil"), JWT).token().claims is JWT
+    assert evaluated(active_response(scope="admin", tenant="evil"), JWT).token().claims is JWT
 
 
 def test_a_response_may_name_a_subject_that_the_jwt_does_not() -> None:
-    nobody = Claims("main", "", "", frozenset(), frozenset(), "", {"iss": ISSUER})
-    assert reason(judged(active_response(), nobody)) == "ok"
+    anonymous = Claims("main", "", "", frozenset(), frozenset(), "", {"iss": ISSUER})
+    assert reason(evaluated(active_response(), anonymous)) == "ok"
 
 
 @pytest.mark.parametrize(("exp", "seconds"), [(None, 30), (NOW + 600, 30), (NOW + 7, 7), (NOW - 7, -7)])
 def test_a_response_about_a_jwt_expires_no_later_than_its_exp(exp: float | None, seconds: float) -> None:
-    assert judged(active_response(exp=exp), JWT).until == NOW + seconds
+    assert evaluated(active_response(exp=exp), JWT).until == NOW + seconds
 
 
 # Several servers.
 
-GOOD = judged(active_response())
-NO = judged(INACTIVE)
-ID_TOKEN = judged(active_response(nonce="n"))
-AWAY = IntrospectionFailure("it is away", 7)
-FURTHER_AWAY = IntrospectionFailure("it is further away", 9)
+GOOD = evaluated(active_response())
+NOT_ACTIVE = evaluated(INACTIVE)
+ID_TOKEN = evaluated(active_response(nonce="n"))
+FAILURE = IntrospectionFailure("unavailable", 7)
+LATER_FAILURE = IntrospectionFailure("unavailable for longer", 9)
 
 
 @pytest.mark.parametrize(
-    ("answers", "expected"),
+    ("results", "expected"),
     [
         ([GOOD], "ok"),
-        ([NO, GOOD], "ok"),
-        ([AWAY, GOOD], "ok"),
-        ([NO], "inactive"),
-        ([NO, NO], "inactive"),
-        ([AWAY], "introspection_unavailable"),
-        ([AWAY, NO], "introspection_unavailable"),
-        ([NO, AWAY], "introspection_unavailable"),
+        ([NOT_ACTIVE, GOOD], "ok"),
+        ([FAILURE, GOOD], "ok"),
+        ([NOT_ACTIVE], "inactive"),
+        ([NOT_ACTIVE, NOT_ACTIVE], "inactive"),
+        ([FAILURE], "introspection_unavailable"),
+        ([FAILURE, NOT_ACTIVE], "introspection_unavailable"),
+        ([NOT_ACTIVE, FAILURE], "introspection_unavailable"),
         ([ID_TOKEN], "id_token"),
-        ([NO, ID_TOKEN], "id_token"),
-        ([AWAY, ID_TOKEN], "id_token"),
+        ([NOT_ACTIVE, ID_TOKEN], "id_token"),
+        ([FAILURE, ID_TOKEN], "id_token"),
         ([ID_TOKEN, GOOD], "id_token"),
     ],
 )
 def test_the_first_active_response_decides_and_a_failure_is_not_inactive(
-    answers: list[IntrospectionResponse | IntrospectionFailure], expected: str
+    results: list[IntrospectionResponse | IntrospectionFailure], expected: str
 ) -> None:
     try:
-        conclude(answers)
+        conclude(results)
     except Rejected as rejected:
         assert rejected.reason.value == expected
         assert (rejected.retry_after is not None) == (expected == "introspection_unavailable")
@@ -247,11 +247,11 @@ def test_the_first_active_response_decides_and_a_failure_is_not_inactive(
 
 def test_retry_after_is_the_shortest_of_several_failures() -> None:
     with pytest.raises(Rejected) as rejected:
-        conclude([FURTHER_AWAY, AWAY])
+        conclude([LATER_FAILURE, FAILURE])
     assert rejected.value.retry_after == 7
 
 
-# Whatever it says.
+# Properties.
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -265,13 +265,13 @@ _MEMBERS = st.sampled_from(
 
 @given(changes=st.dictionaries(_MEMBERS, _JSON), is_jwt=st.booleans())
 def test_any_response_is_claims_or_a_reason(*, changes: dict[str, Any], is_jwt: bool) -> None:
-    answer = judged(active_response() | changes, JWT if is_jwt else None)
-    if reason(answer) == "ok":
+    response = evaluated(active_response() | changes, JWT if is_jwt else None)
+    if reason(response) == "ok":
         members = active_response() | changes
         assert members["active"] is True
         assert members.get("token_type") is None or is_jwt or members["token_type"].lower() == "bearer"
-        assert answer.until <= NOW + 30
+        assert response.until <= NOW + 30
     else:
-        assert isinstance(answer.outcome, tuple)
-        assert answer.outcome[0] in Reason
-        assert answer.until == NOW + 10
+        assert isinstance(response.outcome, tuple)
+        assert response.outcome[0] in Reason
+        assert response.until == NOW + 10
