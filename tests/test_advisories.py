@@ -1,7 +1,7 @@
-"""One test for each published advisory about software that does what this service does, kept for ever.
+"""One test for each published advisory about software that does what this service does, kept permanently.
 
-Each is told in one line: what the others let happen. The request or the token that did it is made here, and must come
-to the reason that stands beside it.
+Each has one line for what the other software accepted. The request or token is built here, and must be denied with the
+reason beside it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def deciding(**settings: Any) -> Deciding:
 
 
 def hmac_with(secret: bytes, algorithm: str = "HS256", kid: str = "rs") -> str:
-    """A token whose shared secret is what everybody knows."""
+    """A token with an HMAC whose secret is public."""
     signing_input = f"{base64url(json.dumps({'alg': algorithm, 'kid': kid}).encode())}.{good().split('.')[1]}"
     return f"{signing_input}.{base64url(hmac.digest(secret, signing_input.encode(), f'sha{algorithm[2:]}'))}"
 
@@ -48,12 +48,12 @@ def unsigned(algorithm: str) -> str:
 
 
 def public_key(signer: Signer, encoding: Encoding, form: PublicFormat) -> bytes:
-    octets: bytes = signer.key.public_key().public_bytes(encoding, form)
-    return octets
+    data: bytes = signer.key.public_key().public_bytes(encoding, form)
+    return data
 
 
 def json_serialization() -> str:
-    """A JSON text whose one line also splits into three parts at dots, the forged claims in the middle."""
+    """JWS JSON serialization that also splits into three parts at its dots, with forged claims in the middle."""
     header, body, signature = good().split(".")
     forged = base64url(json.dumps(claims(sub="admin", scope="admin")).encode())
     return f'{{"{header}.{forged}.":"","protected":"{header}","payload":"{body}","signature":"{signature}"}}'
@@ -68,33 +68,33 @@ PEM = public_key(RS, Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 ALGORITHM, SIGNATURE, MALFORMED = "unsupported_algorithm", "bad_signature", "malformed_token"
 TOKENS: list[tuple[str, str, Callable[[], str], str]] = [
     ("CVE-2015-2951", "several: alg none needs no signature", lambda: unsigned("none"), ALGORITHM),
-    ("CVE-2015-9235", "jsonwebtoken: an RSA public key taken for an HMAC secret", lambda: hmac_with(PEM), ALGORITHM),
+    ("CVE-2015-9235", "jsonwebtoken: an RSA public key as an HMAC secret", lambda: hmac_with(PEM), ALGORITHM),
     ("CVE-2016-10555", "jwt-simple: the token chooses the algorithm", lambda: hmac_with(PEM, "HS512"), ALGORITHM),
-    ("CVE-2017-11424", "PyJWT: a PKCS 1 public key taken for an HMAC secret",
+    ("CVE-2017-11424", "PyJWT: a PKCS 1 public key as an HMAC secret",
      lambda: hmac_with(public_key(RS, Encoding.PEM, PublicFormat.PKCS1)), ALGORITHM),
     ("CVE-2018-0114", "node-jose: the key in the token's own header verifies it",
      lambda: STRANGER.sign(claims(), {"kid": None, "jwk": STRANGER.jwk()}), SIGNATURE),
     ("CVE-2020-28042", "ServiceStack: an empty signature verifies", lambda: f"{good().rpartition('.')[0]}.", SIGNATURE),
     ("CVE-2022-21449", "Java: an ECDSA signature of zeros verifies everything",
      lambda: f"{ES.sign(claims()).rpartition('.')[0]}.{base64url(bytes(64))}", SIGNATURE),
-    ("CVE-2022-23540", "jsonwebtoken: unsigned is fine unless told otherwise", lambda: unsigned("None"), ALGORITHM),
-    ("CVE-2022-29217", "PyJWT: an OpenSSH public key taken for an HMAC secret",
+    ("CVE-2022-23540", "jsonwebtoken: unsigned tokens are accepted by default", lambda: unsigned("None"), ALGORITHM),
+    ("CVE-2022-29217", "PyJWT: an OpenSSH public key as an HMAC secret",
      lambda: hmac_with(public_key(ES, Encoding.OpenSSH, PublicFormat.OpenSSH), kid="es"), ALGORITHM),
     ("CVE-2022-39227", "python-jwt: verified as JSON, read as compact", json_serialization, "malformed_request"),
-    ("CVE-2023-48223", "fast-jwt: an RSA PEM taken for an HMAC secret", lambda: hmac_with(PEM.strip()), ALGORITHM),
-    ("CVE-2024-33663", "python-jose: an ECDSA public key taken for an HMAC secret",
+    ("CVE-2023-48223", "fast-jwt: an RSA PEM as an HMAC secret", lambda: hmac_with(PEM.strip()), ALGORITHM),
+    ("CVE-2024-33663", "python-jose: an ECDSA public key as an HMAC secret",
      lambda: hmac_with(public_key(ES, Encoding.DER, PublicFormat.SubjectPublicKeyInfo), kid="es"), ALGORITHM),
-    ("CVE-2024-33664", "python-jose: a compressed JWE unpacks without bounds", jwe_bomb, MALFORMED),
-    ("CVE-2024-51744", "golang-jwt: told as expired, although forged as well",
+    ("CVE-2024-33664", "python-jose: a compressed JWE is decompressed without bounds", jwe_bomb, MALFORMED),
+    ("CVE-2024-51744", "golang-jwt: a forged token is reported as expired",
      lambda: STRANGER.sign(claims(exp=1), {"kid": "rs"}), SIGNATURE),
-    ("CVE-2024-53861", "PyJWT: a part of the issuer is the issuer", lambda: good(iss=ISSUER[8:-1]), "unknown_issuer"),
-    ("CVE-2025-30144", "fast-jwt: a list that holds the issuer is the issuer",
+    ("CVE-2024-53861", "PyJWT: a part of the issuer is accepted", lambda: good(iss=ISSUER[8:-1]), "unknown_issuer"),
+    ("CVE-2025-30144", "fast-jwt: a list that contains the issuer is accepted",
      lambda: good(iss=["https://evil.example/", ISSUER]), "unknown_issuer"),
     ("CVE-2025-30204", "golang-jwt: every dot of a token costs memory", lambda: "." * 16_000, MALFORMED),
-    ("CVE-2025-59420", "Authlib: extensions that it must know, and does not",
+    ("CVE-2025-59420", "Authlib: critical extensions are ignored",
      lambda: RS.sign(claims(), {"crit": ["cnf"], "cnf": {}}), MALFORMED),
     ("CVE-2026-32597", "PyJWT: the same", lambda: RS.sign(claims(), {"crit": ["x"], "x": 1}), MALFORMED),
-    ("CVE-2026-34950", "fast-jwt: a PEM behind white space", lambda: hmac_with(b"\n" + PEM), ALGORITHM),
+    ("CVE-2026-34950", "fast-jwt: a PEM after whitespace", lambda: hmac_with(b"\n" + PEM), ALGORITHM),
     ("CVE-2026-48523", "PyJWT: an allowed algorithm in the header, another one in the signature",
      lambda: Signer("PS256", "ps").sign(claims(), {"alg": "RS256"}), ALGORITHM),
     ("CVE-2026-48525", "PyJWT: unencoded content is decoded before it is refused",
@@ -112,9 +112,9 @@ def test_a_token_of_an_advisory_is_rejected(token: Callable[[], str], reason: st
 PATHS: list[tuple[str, str, str]] = [
     ("CVE-2019-9901", "Envoy: dot segments are not resolved before rules are matched", "/public/../admin"),
     ("CVE-2019-9901, encoded", "the same with %2e", "/public/%2e%2e/admin"),
-    ("CVE-2021-29492", "Envoy: an encoded slash is one for the upstream alone", "/public/..%2fadmin"),
+    ("CVE-2021-29492", "Envoy: an encoded slash is a slash for the upstream only", "/public/..%2fadmin"),
     ("CVE-2021-29492, backslash", "the same with %5c", "/public/..%5cadmin"),
-    ("CVE-2021-31920", "Istio: more slashes than the rule has", "//admin"),
+    ("CVE-2021-31920", "Istio: repeated slashes", "//admin"),
     ("CVE-2021-31920, later", "the same, later", "/public//../admin"),
     ("CVE-2021-39156", "Istio: a fragment in the path", "/admin#/public"),
     ("CVE-2020-5902", "BIG-IP: parameters hide a dot segment", "/public/..;/admin"),
@@ -150,7 +150,7 @@ def test_cve_2019_9900_envoy_a_header_with_a_nul_is_malformed(header: str) -> No
 
 def test_cve_2026_48524_pyjwt_unknown_kids_share_one_fetch_and_a_failed_fetch_keeps_the_keys() -> None:
     service = deciding()
-    service.sources[ISSUER].published = None  # the provider cannot be reached any more
+    service.sources[ISSUER].published = None  # the provider is unreachable
     before = service.sources[ISSUER].fetches
 
     async def flood() -> None:
@@ -170,8 +170,8 @@ def test_cve_2025_59936_get_jwks_no_kid_selects_a_key_of_another_issuer() -> Non
     service = deciding()
     for kid in (f"theirs:{OTHER}", f"{OTHER}theirs", "theirs", f"{OTHER}:theirs"):
         for issuer in (ISSUER, OTHER):
-            believed = service.reason(THEIRS.sign(claims(iss=issuer), {"kid": kid})) == "ok"
-            assert believed == (kid == "theirs" and issuer == OTHER)
+            accepted = service.reason(THEIRS.sign(claims(iss=issuer), {"kid": kid})) == "ok"
+            assert accepted == (kid == "theirs" and issuer == OTHER)
 
 
 def test_ghsa_rp9m_7r4c_75qg_fast_jwt_two_tokens_never_share_cached_claims() -> None:
@@ -183,11 +183,11 @@ def test_ghsa_rp9m_7r4c_75qg_fast_jwt_two_tokens_never_share_cached_claims() -> 
 
 
 def test_padding_and_alphabet_of_base64_give_no_second_encoding_of_a_token() -> None:
-    """What a deny list, a replay cache or a log compares as text must be one text (CWE-180)."""
+    """Deny lists, replay caches and logs compare tokens as strings (CWE-180)."""
     service = deciding()
     token = good(sub="~~~???")
     service.claims(token)
     header, body, signature = token.split(".")
-    octets = base64.urlsafe_b64decode(signature + "==")
-    for other in (base64.b64encode(octets).decode(), signature + "==", signature[:9] + "\n" + signature[9:]):
+    data = base64.urlsafe_b64decode(signature + "==")
+    for other in (base64.b64encode(data).decode(), signature + "==", signature[:9] + "\n" + signature[9:]):
         assert other == signature or service.reason(f"{header}.{body}.{other}") == "malformed_token"

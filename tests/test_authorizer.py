@@ -1,4 +1,4 @@
-"""The whole way of a request, from attributes to the decision, with nothing around it but a source of keys."""
+"""Requests are decided from their attributes to the decision, with real parts and a fake source of keys."""
 
 from __future__ import annotations
 
@@ -128,11 +128,11 @@ def test_a_connection_header_that_removes_headers_is_malformed_under_every_rule(
     assert deciding.decide("/v1/7", good(), connection="upgrade", upgrade="websocket").reason == "ok"
 
 
-# What the upstream gets.
+# Headers for the upstream.
 
 
 @pytest.mark.parametrize(
-    ("path", "token", "said"),
+    ("path", "token", "headers"),
     [
         ("/v1/7", good(), {"x-auth-subject": "u1", "x-auth-scopes": "a b"}),
         ("/v1/7", good(sub=None, tenant="acme"), {"x-auth-scopes": "a b", "x-tenant": "acme"}),
@@ -143,12 +143,12 @@ def test_a_connection_header_that_removes_headers_is_malformed_under_every_rule(
     ],
 )
 def test_no_spoofed_header_reaches_the_upstream(
-    deciding: Deciding, path: str, token: str | None, said: dict[str, str]
+    deciding: Deciding, path: str, token: str | None, headers: dict[str, str]
 ) -> None:
     decision = deciding.decide(path, token, **SPOOFED, accept="*/*")
     assert isinstance(decision, Allow)
-    assert dict(decision.headers) == said
-    assert set(decision.remove) == (set(HEADERS) | set(SPOOFED)) - set(said)
+    assert dict(decision.headers) == headers
+    assert set(decision.remove) == (set(HEADERS) | set(SPOOFED)) - set(headers)
     assert len(decision.remove) == len(set(decision.remove))
 
 
@@ -160,7 +160,7 @@ def test_the_token_is_removed_unless_it_is_forwarded(path: str) -> None:
         assert ("authorization" in decision.remove) != forward
 
 
-# What a denial says.
+# Denials.
 
 
 def test_a_denial_carries_the_claims_of_validated_tokens_only(deciding: Deciding) -> None:
@@ -206,15 +206,15 @@ def test_an_unknown_key_waits_for_one_fetch_and_is_decided_by_its_result(
     else:
         deciding.publish(*published)
 
-    async def story() -> Decision:
+    async def scenario() -> Decision:
         pending = deciding.begin("/v1/7", UNKNOWN)
         assert isinstance(pending, Pending)
         await pending.ready()
         return deciding.authorizer.finish(pending, NOW)
 
-    decision = asyncio.run(story())
+    decision = asyncio.run(scenario())
     assert (decision.reason, decision.rule) == (reason, "read")
-    assert deciding.decide("/v1/7", UNKNOWN).reason == reason  # and the next one is decided at once
+    assert deciding.decide("/v1/7", UNKNOWN).reason == reason  # the next request does not wait
     if reason == "keys_unavailable":
         assert isinstance(decision, Deny)
         assert decision.retry_after is not None
@@ -245,13 +245,13 @@ def test_a_public_rule_and_a_malformed_path_fetch_no_keys(deciding: Deciding) ->
 
 
 def test_an_unexpected_exception_is_raised_and_is_no_decision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The transport makes an explicit denial of it; nothing on the way takes it for an answer."""
+    """The transport turns it into an explicit denial; nothing before that handles it."""
     deciding = new()
 
-    def fault(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(deciding.validator, "validate", fault)
+    monkeypatch.setattr(deciding.validator, "validate", fail)
     for path in ("/v1/7", "/hello"):
         with pytest.raises(RuntimeError, match="a fault"):
             deciding.decide(path, good())
@@ -266,7 +266,7 @@ def test_a_need_in_the_last_attempt_is_a_fault(deciding: Deciding, monkeypatch: 
         deciding.authorizer.finish(pending, NOW)
 
 
-# Whatever comes.
+# Properties.
 
 _HOSTILE = new()
 _POSSIBLE = {rule.name: set(rule.possible_reasons()) for rule in _HOSTILE.policy.rules}
@@ -282,7 +282,7 @@ def test_any_request_without_a_valid_token_is_denied_where_one_is_required(
         assert isinstance(decision, Deny) or decision.rule in {"public", "greeting", "fussy"}
 
 
-_OURS: list[dict[str, Any]] = [
+_CHANGES: list[dict[str, Any]] = [
     {},
     {"scope": "w"},
     {"client_id": "web"},
@@ -292,9 +292,9 @@ _OURS: list[dict[str, Any]] = [
     {"exp": None},
     {"nbf": NOW + 99},
 ]
-_OURS += [{"nonce": ""}, {"sub": "\n"}, {"typ": "Refresh"}, {"iss": "x"}, {"iss": OTHER}]
+_CHANGES += [{"nonce": ""}, {"sub": "\n"}, {"typ": "Refresh"}, {"iss": "x"}, {"iss": OTHER}]
 _TOKENS = [
-    *(good(**changes) for changes in _OURS),
+    *(good(**changes) for changes in _CHANGES),
     THEIRS.sign(claims(iss=OTHER)),
     UNKNOWN,
     NEW.sign(claims(), {"kid": "rs"}),

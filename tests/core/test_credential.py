@@ -1,4 +1,4 @@
-"""The one bearer token comes out of the Authorization header, or a reason."""
+"""The Authorization header has one bearer token, or is rejected."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MAX = 64
 
 
 def _reason(authorization: str | None) -> Reason:
-    with pytest.raises(Rejected) as refused:
+    with pytest.raises(Rejected) as rejected:
         bearer_token(authorization, MAX)
-    return refused.value.reason
+    return rejected.value.reason
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
@@ -111,9 +111,9 @@ _TOKEN = st.text(st.characters(codec="ascii", categories=("L", "N"), include_cha
 def test_two_joined_headers_with_a_bearer_token_are_malformed(token: str, scheme: str, comma: str) -> None:
     other = f"{scheme} x".strip()
     for joined in (f"Bearer {token}{comma}{other}", f"{other}{comma}bEARER {token}"):
-        with pytest.raises(Rejected) as refused:
+        with pytest.raises(Rejected) as rejected:
             bearer_token(joined, 10_000)
-        assert refused.value.reason is Reason.MALFORMED_REQUEST
+        assert rejected.value.reason is Reason.MALFORMED_REQUEST
 
 
 @given(st.text(st.characters() | st.sampled_from("Bearer ,\t")))
@@ -121,9 +121,9 @@ def test_any_header_is_a_token_from_it_or_rejected_without_repeating_it(text: st
     for authorization in (text, f"Bearer {text}"):
         try:
             token = bearer_token(authorization, MAX)
-        except Rejected as refused:
-            assert refused.reason in {Reason.MISSING_TOKEN, Reason.MALFORMED_REQUEST}
-            assert len(text) < 12 or text not in refused.cause
+        except Rejected as rejected:
+            assert rejected.reason in {Reason.MISSING_TOKEN, Reason.MALFORMED_REQUEST}
+            assert len(text) < 12 or text not in rejected.cause
         else:
             assert token
             assert token in authorization

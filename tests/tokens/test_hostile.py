@@ -1,4 +1,4 @@
-"""Hostile tokens, each with the one reason that it must come to; and that nothing made at random is ever believed."""
+"""A catalog of hostile tokens, each with the one reason that it must be rejected with, and properties of any token."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from support.signing import Signer, base64url
 from support.trust import ED, ES, ISSUER, NOW, OTHER, RS, STRANGER, THEIRS, Trust, claims, good
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-NO_TIMES: list[Any] = [str(NOW + 60), "", "never", True, False, [NOW], [], {"a": 1}, {}]
-NO_TEXTS: dict[str, list[Any]] = {
+INVALID_DATES: list[Any] = [str(NOW + 60), "", "never", True, False, [NOW], [], {"a": 1}, {}]
+INVALID_TYPES: dict[str, list[Any]] = {
     **{name: [None, 7, 7.5, True, ["u"], [], {}] for name in
        ("sub", "jti", "client_id", "azp", "cid", "appid", "typ", "token_use", "token_type")},
     "aud": [None, 7, True, {}, [7], [["api"]], ["api", None]],
     "scope": [None, 7, True, {"a": 1}, ["a", 7], [["a"]], [None]],
     "scp": [None, 7, [{}]],
 }  # fmt: skip
-MARKED: list[Any] = ["x", "", None, False, []]
-EVENTS: list[Any] = [{"http://schemas.openid.net/event/backchannel-logout": {}}, {}, None]
+MARKER_VALUES: list[Any] = ["x", "", None, False, []]
+EVENTS_VALUES: list[Any] = [{"http://schemas.openid.net/event/backchannel-logout": {}}, {}, None]
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
@@ -37,17 +37,17 @@ def with_header(**header: Any) -> str:
     return RS.sign(claims(), header)
 
 
-def texts(header: str = '{"alg":"RS256","kid":"rs"}', body: str | None = None) -> str:
+def json_strings(header: str = '{"alg":"RS256","kid":"rs"}', body: str | None = None) -> str:
     return RS.sign_texts(header.encode(), (body or json.dumps(claims())).encode())
 
 
-def and_claims(more: str) -> str:
-    """A good token, but for this text behind its claims."""
-    return texts(body=f"{json.dumps(claims())[:-1]},{more}}}")
+def with_appended_claims(more: str) -> str:
+    """A valid token with this string appended to its claims."""
+    return json_strings(body=f"{json.dumps(claims())[:-1]},{more}}}")
 
 
 def hs256(secret: bytes) -> str:
-    """The public key, which everybody has, taken for a shared secret."""
+    """Signed with this as the shared secret of an HMAC."""
     signing_input = f"{base64url(json.dumps({'alg': 'HS256', 'kid': 'rs'}).encode())}.{BODY}"
     return f"{signing_input}.{base64url(hmac.digest(secret, signing_input.encode(), hashlib.sha256))}"
 
@@ -60,18 +60,18 @@ def signature_of(token: str) -> bytes:
     return base64.urlsafe_b64decode(token.rpartition(".")[2] + "==")
 
 
-def loose_bits(part: str) -> str:
-    """The same octets in a base64url that is not canonical: an unused bit of the last character is set."""
+def with_stray_bit(part: str) -> str:
+    """The same bytes in base64url that is not canonical: an unused bit of the last character is set."""
     assert len(part) % 4 in {2, 3}
     return part[:-1] + ALPHABET[ALPHABET.index(part[-1]) | 1]
 
 
-def loose(text: str) -> str:
-    """A JSON text, behind it as much space as leaves bits unused in its base64url, and one of them set."""
-    return loose_bits(base64url(text.encode() + b" " * (2 - len(text.encode()) % 3)))
+def encoded_with_stray_bit(text: str) -> str:
+    """JSON, padded with spaces so that its base64url has unused bits, of which one is set."""
+    return with_stray_bit(base64url(text.encode() + b" " * (2 - len(text.encode()) % 3)))
 
 
-def another_salt() -> str:
+def with_short_salt() -> str:
     """RFC 7518 section 3.5: the salt is as long as the hash. Here it is shorter."""
     token = with_header(alg="PS256")
     pss = padding.PSS(padding.MGF1(hashes.SHA256()), 20)
@@ -90,44 +90,44 @@ MALFORMED: dict[str, str] = {
     "ten thousand dots": "." * 10_000,
     "two parts": f"{HEADER}.{BODY}",
     "four parts": f"{good()}.x",
-    "a dot behind": f"{good()}.",
+    "a dot after it": f"{good()}.",
     "five parts, a JWE": f"{HEADER}.x.x.{BODY}.{SIGNATURE}",
     "no header": f".{BODY}.{SIGNATURE}",
     "no claims": RS.sign_parts(HEADER, ""),
     "JSON serialization": json.dumps({"protected": HEADER, "payload": BODY, "signature": SIGNATURE}),
-    # Not base64url, or not the one form of it.
+    # Not base64url, or not canonical.
     "beyond ASCII": f"{good()}é",
-    "a lone surrogate behind": f"{good()}\ud800",
+    "a lone surrogate after it": f"{good()}\ud800",
     "full-width": good().replace("A", "\uff21"),
     "one character too many in the header": RS.sign_parts(HEADER + "A" * ((5 - len(HEADER)) % 4), BODY),
-    "padding behind the signature": f"{good()}==",
-    "padding behind the claims": RS.sign_parts(HEADER, BODY + "="),
-    "padding behind the header": RS.sign_parts(HEADER + "==", BODY),
+    "padding after the signature": f"{good()}==",
+    "padding after the claims": RS.sign_parts(HEADER, BODY + "="),
+    "padding after the header": RS.sign_parts(HEADER + "==", BODY),
     "padding within": RS.sign_parts(HEADER, f"{BODY[:4]}===={BODY[4:]}"),
     "a line break": good().replace(".", ".\n", 1),
-    "a line break behind": f"{good()}\n",
+    "a line break after it": f"{good()}\n",
     "a space before": f" {good()}",
     "standard base64": RS.sign_parts(base64.b64encode(b'{"alg":"RS256","kid":"rs","x":"\xc3\xbf?>"}').decode().rstrip("="), BODY),
-    "loose bits in the header": RS.sign_parts(loose('{"alg":"RS256","kid":"rs"}'), BODY),
-    "loose bits in the claims": RS.sign_parts(HEADER, loose(json.dumps(claims()))),
-    "loose bits in the signature": with_signature(ES_GOOD, b"")[:-1] + "." + loose_bits(ES_GOOD.rpartition(".")[2]),
-    # Not a JSON object, or one of several readings.
-    "header no JSON": texts("alg"),
-    "header a list": texts("[]"),
-    "header a text": texts('"x"'),
-    "header null": texts("null"),
-    "claims no JSON": texts(body="x"),
-    "claims a list": texts(body="[]"),
-    "claims a number": texts(body="1"),
-    "claims null": texts(body="null"),
-    "claims twice": texts(body=json.dumps(claims()) * 2),
-    "a JWT within, as RFC 7519 section 5.2 nests them": RS.sign_parts(HEADER, base64url(good().encode())),
-    "alg twice": texts('{"alg":"none","alg":"RS256","kid":"rs"}'),
-    "kid twice": texts('{"alg":"RS256","kid":"es","kid":"rs"}'),
-    "a claim twice": and_claims('"sub":"admin"'),
-    "a claim twice, one of them escaped": and_claims(r'"s\u0075b":"admin"'),
-    "a member within a claim twice": and_claims('"x":[{"a":1,"a":2}]'),
-    **{f"exp {number}": texts(body=json.dumps(claims(exp=None))[:-1] + f',"exp":{number}}}')
+    "stray bits in the header": RS.sign_parts(encoded_with_stray_bit('{"alg":"RS256","kid":"rs"}'), BODY),
+    "stray bits in the claims": RS.sign_parts(HEADER, encoded_with_stray_bit(json.dumps(claims()))),
+    "stray bits in the signature": with_signature(ES_GOOD, b"")[:-1] + "." + with_stray_bit(ES_GOOD.rpartition(".")[2]),
+    # Not a JSON object, or with several readings.
+    "header not JSON": json_strings("alg"),
+    "header a list": json_strings("[]"),
+    "header a string": json_strings('"x"'),
+    "header null": json_strings("null"),
+    "claims not JSON": json_strings(body="x"),
+    "claims a list": json_strings(body="[]"),
+    "claims a number": json_strings(body="1"),
+    "claims null": json_strings(body="null"),
+    "claims twice": json_strings(body=json.dumps(claims()) * 2),
+    "a nested JWT (RFC 7519 section 5.2)": RS.sign_parts(HEADER, base64url(good().encode())),
+    "alg twice": json_strings('{"alg":"none","alg":"RS256","kid":"rs"}'),
+    "kid twice": json_strings('{"alg":"RS256","kid":"es","kid":"rs"}'),
+    "a claim twice": with_appended_claims('"sub":"admin"'),
+    "a claim twice, one of them escaped": with_appended_claims(r'"s\u0075b":"admin"'),
+    "a member within a claim twice": with_appended_claims('"x":[{"a":1,"a":2}]'),
+    **{f"exp {number}": json_strings(body=json.dumps(claims(exp=None))[:-1] + f',"exp":{number}}}')
        for number in ("NaN", "Infinity", "-Infinity", "1e999", "9" * 41, "0x77359400", "01", "+1")},
     "UTF-16": RS.sign_texts(b'{"alg":"RS256","kid":"rs"}', json.dumps(claims()).encode("utf-16")),
     "UTF-16, the header": RS.sign_texts('{"alg":"RS256","kid":"rs"}'.encode("utf-16-le"), json.dumps(claims()).encode()),
@@ -136,17 +136,17 @@ MALFORMED: dict[str, str] = {
     "Latin-1": RS.sign_texts(b'{"alg":"RS256","kid":"rs"}', json.dumps(claims())[:-1].encode() + b',"x":"\xe9"}'),
     "a lone surrogate": good(sub="\ud800"),
     "a lone surrogate as a claim's name": good(**{"\udfff": 1}),
-    "nested 10 000 deep, and never closed": texts(body="[" * 10_000),
-    "nested 10 000 deep": and_claims('"x":' + "[" * 10_000 + "]" * 10_000),
-    "nested 33 deep in the header": texts('{"alg":"RS256","kid":"rs","x":' + "[" * 33 + "]" * 33 + "}"),
-    # Header members of the wrong type, and extensions that are not understood (RFC 7515 section 4.1.11).
+    "nested 10 000 deep, and never closed": json_strings(body="[" * 10_000),
+    "nested 10 000 deep": with_appended_claims('"x":' + "[" * 10_000 + "]" * 10_000),
+    "nested 33 deep in the header": json_strings('{"alg":"RS256","kid":"rs","x":' + "[" * 33 + "]" * 33 + "}"),
+    # Header members of a wrong type, and extensions that are not supported (RFC 7515 section 4.1.11).
     "no alg": with_header(alg=None),
-    **{f"alg {alg}": texts(f'{{"alg":{alg},"kid":"rs"}}') for alg in ("null", "true", "7", '["RS256"]', '{"RS256":1}')},
-    **{f"kid {kid}": texts(f'{{"alg":"RS256","kid":{kid}}}') for kid in ("null", "7", "true", "[]", '["rs"]', '{"a":1}')},
+    **{f"alg {alg}": json_strings(f'{{"alg":{alg},"kid":"rs"}}') for alg in ("null", "true", "7", '["RS256"]', '{"RS256":1}')},
+    **{f"kid {kid}": json_strings(f'{{"alg":"RS256","kid":{kid}}}') for kid in ("null", "7", "true", "[]", '["rs"]', '{"a":1}')},
     "crit": with_header(crit=["exp"]),
     "crit, empty": with_header(crit=[]),
-    "crit null": texts('{"alg":"RS256","kid":"rs","crit":null}'),
-    "crit names what is understood elsewhere": with_header(crit=["b64"], b64=True),
+    "crit null": json_strings('{"alg":"RS256","kid":"rs","crit":null}'),
+    "crit names an extension that other libraries support": with_header(crit=["b64"], b64=True),
     "b64": with_header(b64=False),
     "b64 true": with_header(b64=True),
     "zip": with_header(zip="DEF"),
@@ -154,14 +154,14 @@ MALFORMED: dict[str, str] = {
     **{f"{name} in the header": with_header(**{name: value})
        for name, value in {"enc": "A256GCM", "epk": {"kty": "EC"}, "apu": "QQ", "apv": "QQ", "iv": "AA", "tag": "AA",
                            "p2s": "AA", "p2c": 1000}.items()},
-    "enc null in the header": texts('{"alg":"RS256","kid":"rs","enc":null}'),
+    "enc null in the header": json_strings('{"alg":"RS256","kid":"rs","enc":null}'),
     "enc empty in the header": with_header(enc=""),
-    "five parts, the header a JWE's": base64url(b'{"alg":"RSA-OAEP","enc":"A256GCM"}') + ".x.x.x.x",
-    "five parts, the first three a good token": f"{good()}.x.x",
+    "five parts, with the header of a JWE": base64url(b'{"alg":"RSA-OAEP","enc":"A256GCM"}') + ".x.x.x.x",
+    "five parts, the first three a valid token": f"{good()}.x.x",
 }  # fmt: skip
 HOSTILE: dict[str, tuple[str, str]] = {
     **{f"malformed: {name}": (token, "malformed_token") for name, token in MALFORMED.items()},
-    # Algorithms: only those of the issuer, only asymmetric, and only those of the key.
+    # Algorithms: only those of the issuer, only asymmetric ones, and only those of the key.
     **{f"alg {alg!r}": (with_header(alg=alg), "unsupported_algorithm")
        for alg in ("none", "None", "NONE", "nOnE", "none ", "", "HS256", "hs256", "HS512", "rs256", "RS256 ", "RS256\0", "ES256K",
                    "RS1", "dir", "RSA-OAEP", "A128KW", "PBES2-HS256+A128KW", "Ed25519", "EDDSA", "ML-DSA-44", "../RS256")},
@@ -172,22 +172,22 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "HS256 with the key's DER": (hs256(DER), "unsupported_algorithm"),
     "HS256 with the key's JWK": (hs256(json.dumps(RS.jwk()).encode()), "unsupported_algorithm"),
     "HS256 with the key's modulus": (hs256(RS.jwk()["n"].encode()), "unsupported_algorithm"),
-    "HS256 with no secret": (hs256(b""), "unsupported_algorithm"),
+    "HS256 with an empty secret": (hs256(b""), "unsupported_algorithm"),
     "an algorithm that the issuer is not configured for": (Signer("ES384", "es384").sign(claims()), "unsupported_algorithm"),
     "an algorithm of another key type": (ES.sign(claims(), {"kid": "rs"}), "unsupported_algorithm"),
     "an algorithm of another curve": (ES.sign(claims(), {"kid": "es384"}), "unsupported_algorithm"),
     "EdDSA by a key on a NIST curve": (ED.sign(claims(), {"kid": "es"}), "unsupported_algorithm"),
-    "an algorithm that the key is not for": (Signer("RS256", "ps").sign(claims()), "unsupported_algorithm"),
-    "another hash than the header says": (Signer("RS512", "rs").sign(claims(), {"alg": "RS256"}), "bad_signature"),
-    "another padding than the header says": (Signer("PS256", "rs").sign(claims(), {"alg": "RS256"}), "bad_signature"),
-    "another salt length than the standard's": (another_salt(), "bad_signature"),
-    # Keys that the token brings along (RFC 8725 section 3.10), and keys that are not there.
+    "an algorithm other than the key's alg": (Signer("RS256", "ps").sign(claims()), "unsupported_algorithm"),
+    "another hash than in the header": (Signer("RS512", "rs").sign(claims(), {"alg": "RS256"}), "bad_signature"),
+    "another padding than in the header": (Signer("PS256", "rs").sign(claims(), {"alg": "RS256"}), "bad_signature"),
+    "another salt length than the standard requires": (with_short_salt(), "bad_signature"),
+    # Keys in the token itself (RFC 8725 section 3.10), and unknown keys.
     **{f"{name} in the header": (STRANGER.sign(claims(), {"kid": "rs", name: value}), "bad_signature")
        for name, value in {"jwk": STRANGER.jwk(), "jku": "https://evil.example/jwks", "x5u": "https://evil.example/c",
                            "x5c": ["MIIB"], "x5t": "abc", "x5t#S256": "abc"}.items()},
     "jwk in the header and no kid": (STRANGER.sign(claims(), {"kid": None, "jwk": STRANGER.jwk()}), "bad_signature"),
-    "a stranger's key": (STRANGER.sign(claims(), {"kid": "rs"}), "bad_signature"),
-    "a stranger's key without kid": (STRANGER.sign(claims(), {"kid": None}), "bad_signature"),
+    "an unknown key under a known kid": (STRANGER.sign(claims(), {"kid": "rs"}), "bad_signature"),
+    "an unknown key without kid": (STRANGER.sign(claims(), {"kid": None}), "bad_signature"),
     "an unknown kid": (STRANGER.sign(claims()), "unknown_key"),
     **{f"a kid that is {what}": (with_header(kid=kid), "unknown_key")
        for what, kid in {"empty": "", "a path": "../../dev/null", "a statement": "' OR 1=1 --", "a command": "|whoami",
@@ -198,13 +198,13 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "a signature of zeros": (with_signature(good(), b"\0" * 256), "bad_signature"),
     "a signature of the modulus": (with_signature(good(), base64.urlsafe_b64decode(RS.jwk()["n"] + "==")), "bad_signature"),
     "a signature cut short": (with_signature(good(), signature_of(good())[:-1]), "bad_signature"),
-    "a signature and an octet": (with_signature(good(), signature_of(good()) + b"\0"), "bad_signature"),
+    "a signature and a byte": (with_signature(good(), signature_of(good()) + b"\0"), "bad_signature"),
     "a zero before the signature": (with_signature(good(), b"\0" + signature_of(good())), "bad_signature"),
     "another token's signature": (with_signature(good(), signature_of(good(sub="u2"))), "bad_signature"),
     **{f"an ECDSA signature with r = {r:#x} and s = {s:#x}":
        (with_signature(ES_GOOD, r.to_bytes(32, "big") + s.to_bytes(32, "big")), "bad_signature")
        for r in (0, 1, P256_ORDER, 2**256 - 1) for s in (0, P256_ORDER, 2**256 - 1)},
-    **{f"an ECDSA signature of {size} octets": (with_signature(ES_GOOD, (signature_of(ES_GOOD) * 3)[:size]), "bad_signature")
+    **{f"an ECDSA signature of {size} bytes": (with_signature(ES_GOOD, (signature_of(ES_GOOD) * 3)[:size]), "bad_signature")
        for size in (1, 32, 63, 65, 96, 128)},
     "an ECDSA signature in DER": (with_signature(ES_GOOD, b"\x30\x06\x02\x01\x01\x02\x01\x01"), "bad_signature"),
     "an EdDSA signature of zeros": (with_signature(ED.sign(claims()), b"\0" * 64), "bad_signature"),
@@ -220,33 +220,33 @@ HOSTILE: dict[str, tuple[str, str]] = {
                    "https://idp.example/.well-known/..", "idp.example", "https://", [ISSUER], [ISSUER, "https://evil.example/"],
                    {"a": 1}, 7, 7.5, True, None, "")},
     "no iss": (good(iss=None), "unknown_issuer"),
-    "iss in the header alone": (RS.sign(claims(iss=None), {"iss": ISSUER}), "unknown_issuer"),
+    "iss in the header only": (RS.sign(claims(iss=None), {"iss": ISSUER}), "unknown_issuer"),
     "signed by another trusted issuer": (THEIRS.sign(claims()), "unknown_key"),
     "signed by another trusted issuer without kid": (THEIRS.sign(claims(), {"kid": None}), "bad_signature"),
-    "signed by another trusted issuer under our kid": (Signer("RS256", "rs2").sign(claims(), {"kid": "rs"}), "bad_signature"),
-    "of another trusted issuer, signed by us": (good(iss=OTHER), "bad_signature"),
+    "signed by another trusted issuer under this issuer's kid": (Signer("RS256", "rs2").sign(claims(), {"kid": "rs"}), "bad_signature"),
+    "of another trusted issuer, signed by this one": (good(iss=OTHER), "bad_signature"),
     # Times.
     "no exp": (good(exp=None), "missing_claim"),
     "exp null": (RS.sign(claims() | {"exp": None}), "missing_claim"),
     "expired": (good(exp=NOW - 30), "expired"),
-    "expired in fractions": (good(exp=NOW - 30.5), "expired"),
+    "expired, with a fraction": (good(exp=NOW - 30.5), "expired"),
     "expired long ago": (good(exp=-1), "expired"),
-    "expired before time began": (good(exp=-1e300), "expired"),
+    "expired, far before the epoch": (good(exp=-1e300), "expired"),
     "exp zero": (good(exp=0), "expired"),
-    "exp in milliseconds, nbf as well": (good(exp=NOW * 1000, nbf=NOW * 1000), "not_yet_valid"),
-    "not yet": (good(nbf=NOW + 31), "not_yet_valid"),
-    "not for ages": (good(nbf=10**39), "not_yet_valid"),
-    "issued in the future": (good(iat=NOW + 31), "not_yet_valid"),
+    "exp and nbf in milliseconds": (good(exp=NOW * 1000, nbf=NOW * 1000), "not_yet_valid"),
+    "nbf in the future": (good(nbf=NOW + 31), "not_yet_valid"),
+    "nbf in the far future": (good(nbf=10**39), "not_yet_valid"),
+    "iat in the future": (good(iat=NOW + 31), "not_yet_valid"),
     **{f"{name} {value!r}": (good(**{name: value}), "invalid_claim") for name in ("exp", "nbf", "iat")
-       for value in NO_TIMES},
+       for value in INVALID_DATES},
     **{f"{name} null": (RS.sign(claims() | {name: None}), "invalid_claim") for name in ("nbf", "iat")},
     # Other kinds of tokens.
     **{f"typ {typ!r} in the header": (with_header(typ=typ), "wrong_token_type")
        for typ in ("dpop+jwt", "logout+jwt", "id_token", "", "JWE", "JOSE", "application/jwt", "secevent+jwt", "at+jwt ", "at jwt",
                    "text/at+jwt", "application/application/at+jwt", "rt+jwt", "oauth-authz-req+jwt", 7, True, ["JWT"], {"a": 1})},
-    "typ null in the header": (texts('{"alg":"RS256","kid":"rs","typ":null}'), "wrong_token_type"),
+    "typ null in the header": (json_strings('{"alg":"RS256","kid":"rs","typ":null}'), "wrong_token_type"),
     **{f"{marker} {value!r}": (RS.sign(claims() | {marker: value}), "id_token")
-       for marker in ("nonce", "at_hash", "c_hash", "s_hash") for value in MARKED},
+       for marker in ("nonce", "at_hash", "c_hash", "s_hash") for value in MARKER_VALUES},
     **{f"{name} {value!r}": (good(**{name: value}), "id_token") for name in ("typ", "token_use") for value in ("id", "ID", "Id")},
     "token_use id_token": (good(token_use="id_token"), "id_token"),
     "for the client alone": (RS.sign(claims(aud="app"), {"typ": "JWT"}), "id_token"),
@@ -254,7 +254,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "for the client alone, in a list": (RS.sign(claims(aud=["app"]), {"typ": "JWT"}), "id_token"),
     "for the client alone, twice": (RS.sign(claims(aud=["app", "app"]), {"typ": "JWT"}), "id_token"),
     "for the client alone, azp": (RS.sign(claims(aud=["web"], azp="web", client_id=None), {"typ": "JWT"}), "id_token"),
-    "for the client alone, azp beside another client_id": (RS.sign(claims(aud="web", azp="web"), {"typ": "JWT"}), "id_token"),
+    "for the client alone, azp differs from client_id": (RS.sign(claims(aud="web", azp="web"), {"typ": "JWT"}), "id_token"),
     "for two names of the client": (RS.sign(claims(aud=["web", "app"], azp="web"), {"typ": "JWT"}), "id_token"),
     **{f"typ claim {typ}": (good(typ=typ), "wrong_token_type") for typ in (
         "Refresh", "refresh", "Offline", "Logout", "LOGOUT", "Serialized-ID", "RegistrationAccessToken", "InitialAccessToken")},
@@ -266,10 +266,10 @@ HOSTILE: dict[str, tuple[str, str]] = {
     **{f"{name} {kind}": (good(**{name: kind}), "id_token")
        for name in ("token_use", "token_type", "type", "typ") for kind in ("id", "id_token", "ID_TOKEN")},
     **{f"events {value!r}": (RS.sign(claims() | {"events": value}), "wrong_token_type")
-       for value in EVENTS},
+       for value in EVENTS_VALUES},
     # Claims of the wrong type.
     **{f"{name} {value!r}": (RS.sign(claims() | {name: value}), "invalid_claim")
-       for name, values in NO_TEXTS.items() for value in values},
+       for name, values in INVALID_TYPES.items() for value in values},
 }  # fmt: skip
 
 
@@ -279,15 +279,19 @@ TRUST = Trust()
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_token_is_rejected_with_its_one_reason(name: str) -> None:
     token, reason = HOSTILE[name]
-    TRUST.cache.clear()  # of what other tests left
+    TRUST.cache.clear()  # of tokens of other tests
     assert TRUST.reason(token) == reason
-    assert TRUST.reason(token) == reason  # and it is not remembered as anything better
+    assert TRUST.reason(token) == reason  # it was not cached as valid
     assert len(TRUST.cache) == 0
 
 
 def test_the_helpers_of_the_catalog_build_valid_tokens_from_valid_parts() -> None:
-    """What the helpers build is believed when nothing hostile is put into it."""
-    assert TRUST.reason(texts()) == TRUST.reason(and_claims('"x":1')) == TRUST.reason(with_header()) == "ok"
+    assert (
+        TRUST.reason(json_strings())
+        == TRUST.reason(with_appended_claims('"x":1'))
+        == TRUST.reason(with_header())
+        == "ok"
+    )
     assert TRUST.reason(RS.sign_parts(HEADER, BODY)) == TRUST.reason(ES_GOOD) == "ok"
     assert TRUST.reason(with_signature(good(), signature_of(good()))) == "ok"
 
@@ -377,7 +381,7 @@ def test_a_token_with_one_character_changed_omitted_or_inserted_is_rejected(sign
 @settings(max_examples=300)
 @given(st.data())
 def test_parts_of_different_tokens_make_no_valid_token(data: st.DataObject) -> None:
-    """Parts of good tokens put together anew: a good one comes out only where all three were one."""
+    """Parts of valid tokens, combined: the result is valid only if all three are from one token."""
     tokens = [good(), good(sub="u2"), ES_GOOD, ED.sign(claims()), THEIRS.sign(claims(iss=OTHER)), with_header(kid=None)]
     parts = [data.draw(st.sampled_from(tokens)).split(".")[place] for place in range(3)]
     token = ".".join(parts)

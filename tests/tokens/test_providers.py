@@ -1,6 +1,6 @@
-"""Tokens in the shapes of the known providers: access tokens are believed, and nothing else of theirs is.
+"""Tokens as known providers issue them: access tokens are accepted, and their other tokens are not.
 
-``tests/vectors/providers.json`` holds a header and claims each; times are added and the signature is made here.
+``tests/vectors/providers.json`` has a header and claims for each; times are added and the signature is made here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A token is believed on the signature of a key that its own issuer publishes now, and on nothing else."""
+"""A token is accepted only with a signature by a key that its own issuer publishes now."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from authz_service.tokens.validator import NeedKeys
 from support.signing import Signer
 from support.trust import ED, ES, ISSUER, NOW, OTHER, PS, PUBLISHED, RS, STRANGER, THEIRS, Trust, claims, good
 
-HONEST: dict[str, tuple[str, dict[str, Any]]] = {
+VALID: dict[str, tuple[str, dict[str, Any]]] = {
     "RS256": (good(), {}),
     "ES256": (ES.sign(claims()), {}),
     "EdDSA": (ED.sign(claims()), {}),
     "PS256": (PS.sign(claims()), {}),
-    "PS256 by a key that names no algorithm": (Signer("PS256", "rs").sign(claims()), {}),
+    "PS256 by a key without alg": (Signer("PS256", "rs").sign(claims()), {}),
     "RS512, as configured": (Signer("RS512", "rs").sign(claims()), {"algorithms": ["RS512"]}),
     "ES384, as configured": (Signer("ES384", "es384").sign(claims()), {"algorithms": ["ES384"]}),
     "without kid": (RS.sign(claims(), {"kid": None}), {}),
-    "space in its JSON": (RS.sign_texts(b'\n{ "alg" : "RS256" }\t', json.dumps(claims(), indent=2).encode()), {}),
-    "text beyond ASCII": (RS.sign_texts(b'{"alg":"RS256"}', json.dumps(claims()).replace("u1", "é").encode()), {}),
-    "members of a header that nobody needs": (RS.sign(claims(), {"cty": "JWT", "x5t": 7, "jku": [], "iss": "x"}), {}),
-    "claims of its own that are null": (RS.sign(claims() | {"tenant": None, "nickname": None, "acr": None}), {}),
-    "a kind that is no refresh token's": (good(token_type="access", type="access", typ="Bearer"), {}),
-    "a type that says nothing of the kind": (good(type=["Person"]), {}),
-    "another type that says nothing of the kind": (good(type=7), {}),
+    "whitespace in its JSON": (RS.sign_texts(b'\n{ "alg" : "RS256" }\t', json.dumps(claims(), indent=2).encode()), {}),
+    "beyond ASCII": (RS.sign_texts(b'{"alg":"RS256"}', json.dumps(claims()).replace("u1", "é").encode()), {}),
+    "unused header members": (RS.sign(claims(), {"cty": "JWT", "x5t": 7, "jku": [], "iss": "x"}), {}),
+    "null in other claims": (RS.sign(claims() | {"tenant": None, "nickname": None, "acr": None}), {}),
+    "claims for the kind with other values": (good(token_type="access", type="access", typ="Bearer"), {}),
+    "type is a list": (good(type=["Person"]), {}),
+    "type is a number": (good(type=7), {}),
     "of the other issuer": (THEIRS.sign(claims(iss=OTHER)), {}),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize("name", VALID)
 def test_a_valid_token_is_accepted_and_cached(name: str) -> None:
-    token, settings = HONEST[name]
+    token, settings = VALID[name]
     trust = Trust(**settings)
     assert trust.reason(token) == "ok"
     assert trust.claims(token) is trust.claims(token)
@@ -47,10 +47,10 @@ def test_a_valid_token_is_accepted_and_cached(name: str) -> None:
 
 def test_two_issuers_may_use_the_same_kid() -> None:
     trust = Trust()
-    theirs = Signer("RS256", "rs2")
+    other_key = Signer("RS256", "rs2")
     assert trust.claims(good()).issuer == "main"
-    assert trust.claims(theirs.sign(claims(iss=OTHER), {"kid": "rs"})).issuer == "other"
-    assert trust.reason(theirs.sign(claims(), {"kid": "rs"})) == "bad_signature"
+    assert trust.claims(other_key.sign(claims(iss=OTHER), {"kid": "rs"})).issuer == "other"
+    assert trust.reason(other_key.sign(claims(), {"kid": "rs"})) == "bad_signature"
 
 
 def test_an_issuer_is_not_matched_by_a_prefix() -> None:
@@ -61,7 +61,7 @@ def test_an_issuer_is_not_matched_by_a_prefix() -> None:
 
 
 def test_a_published_key_of_1024_bits_verifies_nothing() -> None:
-    short = rsa.generate_private_key(65537, 1024)  # noqa: S505 - it is what must be refused
+    short = rsa.generate_private_key(65537, 1024)  # noqa: S505 - which must be rejected
     trust = Trust()
     trust.publish(
         RS.jwk(), RSAAlgorithm.to_jwk(short.public_key(), as_dict=True) | {"kid": "short", "key_ops": ["verify"]}
@@ -101,7 +101,7 @@ def test_a_token_without_kid_is_tried_against_a_bounded_number_of_keys() -> None
     assert trust.reason(Signer("ES256", "last").sign(claims())) == "ok"
 
 
-# Keys that are not there yet.
+# Unknown keys.
 
 
 def test_an_unknown_kid_needs_the_keys_of_the_issuer_in_iss() -> None:
@@ -139,15 +139,15 @@ def test_without_keys_the_reason_is_keys_unavailable() -> None:
     assert (rejected.value.retry_after or 0) >= 1
 
 
-# Remembered tokens, from the outside.
+# Cached tokens.
 
 
 def test_a_cached_token_is_not_verified_again() -> None:
     trust = Trust()
     for _ in range(3):
         trust.claims(good())
-    looked_up = trust.metrics.registry.get_sample_value
-    assert looked_up("authz_token_cache_lookups_total", {"result": "hit"}) == 2
+    sample = trust.metrics.registry.get_sample_value
+    assert sample("authz_token_cache_lookups_total", {"result": "hit"}) == 2
 
 
 def test_a_request_that_waits_for_keys_is_one_cache_miss() -> None:

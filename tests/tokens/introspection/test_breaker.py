@@ -198,7 +198,7 @@ def test_a_result_from_an_earlier_state_changes_nothing(responded: bool) -> None
     assert breaker.state(now) is BreakerState.CLOSED
 
 
-class Story(RuleBasedStateMachine):
+class StateMachine(RuleBasedStateMachine):
     """The breaker opens by a failed probe only, and always permits another attempt in time."""
 
     @initialize()
@@ -269,5 +269,5 @@ class Story(RuleBasedStateMachine):
         assert self.breaker.state(then) is not BreakerState.OPEN
 
 
-TestStory = Story.TestCase
-TestStory.settings = settings(max_examples=100, stateful_step_count=40)
+TestStateMachine = StateMachine.TestCase
+TestStateMachine.settings = settings(max_examples=100, stateful_step_count=40)

@@ -23,7 +23,7 @@ def contents(cache: IntrospectionCache) -> list[list[Any]]:
     return [[*each.items()] for each in (cache._accepted, cache._rejected, cache._proven)]
 
 
-class Story(RuleBasedStateMachine):
+class StateMachine(RuleBasedStateMachine):
     """A response is found only until it expires, and only the last one for a token."""
 
     @initialize(max_entries=st.integers(0, 3))
@@ -75,8 +75,8 @@ class Story(RuleBasedStateMachine):
         assert not {*self.cache._accepted} & {*self.cache._rejected}
 
 
-TestStory = Story.TestCase
-TestStory.settings = settings(max_examples=100, stateful_step_count=30)
+TestStateMachine = StateMachine.TestCase
+TestStateMachine.settings = settings(max_examples=100, stateful_step_count=30)
 
 
 def test_a_smaller_cache_copies_the_newest_entries() -> None:

@@ -1,4 +1,4 @@
-"""The cache of tokens is bounded, forgets in time, and keeps no token."""
+"""The cache of JWTs is bounded in entries and bytes, expires its entries, and contains no token."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ CLAIMS = Claims("main", "u", "c", frozenset(), frozenset(), "", {})
 KEYS = [Key(f"k{number}", frozenset({"RS256"}), bytes([number]), None, {}) for number in range(3)]
 
 
-class HeldKeys:
-    """The part of a key cache that the token cache looks at."""
+class FakeKeys:
+    """The part of a key cache that the cache of JWTs uses."""
 
     def __init__(self) -> None:
         self.key_set: KeySet | None = KeySet(tuple(KEYS))
@@ -33,32 +33,32 @@ class HeldKeys:
         return self.key_set
 
 
-class Story(RuleBasedStateMachine):
-    """Whatever is put in, looked up and taken away, an entry is only found while every reason for it holds."""
+class StateMachine(RuleBasedStateMachine):
+    """An entry is found only while it is valid, and its key is in the key set."""
 
     @initialize(max_entries=st.integers(0, 4), max_ttl=st.sampled_from([0.0, 5.0, 50.0]))
     def begin(self, max_entries: int, max_ttl: float) -> None:
         self.max_entries, self.max_ttl = max_entries, max_ttl
         self.cache = JwtCache(Bounds(max_entries, 1 << 20), max_ttl)
-        self.keys = HeldKeys()
+        self.keys = FakeKeys()
         self.now = 100.0
-        self.put_in: dict[bytes, tuple[CachedJwt, float, Key]] = {}  # with until when, and by which key
+        self.entries: dict[bytes, tuple[CachedJwt, float, Key]] = {}  # with its expiry and its key
         self.order: list[bytes] = []
 
     @rule(token=st.integers(0, 7), lifetime=st.integers(-5, 60), key=st.sampled_from(KEYS))
     def put(self, token: int, lifetime: int, key: Key) -> None:
         digest = digest_of(str(token))
         if self.cache.get(digest, self.now) is not None or self.keys.key_set is None or key not in self.keys.key_set:
-            return  # only what was not found is validated anew, by a key of the current set
+            return  # only a token that is not cached is validated, by a key of the current set
         until = self.now + lifetime
         entry = CachedJwt(ValidatedToken(CLAIMS), until, cast("KeyCache", self.keys), key, self.keys.key_set)
         self.cache.put(digest, entry, self.now)
-        self.put_in[digest] = entry, min(until, self.now + self.max_ttl), key
-        holds = self.max_entries > 0 and min(lifetime, self.max_ttl) > 0
-        if holds:
+        self.entries[digest] = entry, min(until, self.now + self.max_ttl), key
+        is_cached = self.max_entries > 0 and min(lifetime, self.max_ttl) > 0
+        if is_cached:
             self.order = [*(each for each in self.order if each != digest), digest]
-        assert (digest in self.cache._entries) == holds  # what would never be found takes no place
-        assert self.cache.get(digest, self.now) is (entry if holds else None)
+        assert (digest in self.cache._entries) == is_cached  # what would never be found is not kept
+        assert self.cache.get(digest, self.now) is (entry if is_cached else None)
 
     @rule(token=st.integers(0, 7))
     def get(self, token: int) -> None:
@@ -67,7 +67,7 @@ class Story(RuleBasedStateMachine):
         if found is None:
             assert digest not in self.cache._entries
             return
-        entry, until, key = self.put_in[digest]
+        entry, until, key = self.entries[digest]
         assert found is entry
         assert self.now < until
         assert self.keys.key_set is not None
@@ -78,9 +78,9 @@ class Story(RuleBasedStateMachine):
     def wait(self, seconds: int) -> None:
         self.now += seconds
 
-    @rule(kept=st.none() | st.sets(st.sampled_from(range(len(KEYS)))))
-    def publish(self, kept: set[int] | None) -> None:
-        self.keys.key_set = None if kept is None else KeySet(tuple(KEYS[number] for number in kept))
+    @rule(numbers=st.none() | st.sets(st.sampled_from(range(len(KEYS)))))
+    def publish(self, numbers: set[int] | None) -> None:
+        self.keys.key_set = None if numbers is None else KeySet(tuple(KEYS[number] for number in numbers))
 
     @rule()
     def clear(self) -> None:
@@ -92,8 +92,8 @@ class Story(RuleBasedStateMachine):
         assert len(self.cache) <= self.max_entries
 
 
-TestStory = Story.TestCase
-TestStory.settings = settings(max_examples=60, stateful_step_count=30)
+TestStateMachine = StateMachine.TestCase
+TestStateMachine.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 def test_the_oldest_entry_is_evicted_first() -> None:
@@ -131,8 +131,8 @@ def test_the_cache_holds_digests_and_no_token_and_no_signature() -> None:
     token = good()
     trust.claims(token)
     assert list(trust.cache._entries) == [digest_of(token)]
-    held = repr(list(trust.cache._entries.items()))
-    assert not any(part in held for part in token.split("."))
+    entries = repr(list(trust.cache._entries.items()))
+    assert not any(part in entries for part in token.split("."))
 
 
 def test_two_tokens_never_share_an_entry() -> None:
@@ -149,8 +149,8 @@ def deciding(**options: Any) -> Deciding:
     return Deciding(RULES, {"x-auth-subject": "sub", "x-auth-scopes": "scope"}, **options)
 
 
-def answered(trust: Deciding, token: str, path: int = 0) -> int:
-    """How much larger the cache is once this was decided and answered."""
+def growth_by(trust: Deciding, token: str, path: int = 0) -> int:
+    """How many bytes the cache grows by when this is decided and encoded."""
     before = trust.cache.used_bytes
     decision = trust.decide(f"/{path}", token)
     assert isinstance(decision, Allow)
@@ -190,11 +190,11 @@ def test_large_tokens_evict_each_other_and_leave_half_of_the_bytes_to_small_ones
 def test_a_cached_response_is_charged_once_and_a_hit_charges_nothing() -> None:
     trust = deciding()
     token = good(scope=" ".join(f"scope-{number}" for number in range(200)))
-    verified = answered(trust, token)
-    made = answered(trust, token, path=1)
+    verified = growth_by(trust, token)
+    made = growth_by(trust, token, path=1)
     assert made > 2 * len(trust.claims(token).scope)  # they stand in a header, and in the metadata
     assert verified > made
-    assert [answered(trust, token, path=path) for path in (0, 1, 0, 1)] == [0, 0, 0, 0]
+    assert [growth_by(trust, token, path=path) for path in (0, 1, 0, 1)] == [0, 0, 0, 0]
 
 
 def test_a_token_is_charged_for_a_bounded_number_of_rules() -> None:
@@ -202,7 +202,7 @@ def test_a_token_is_charged_for_a_bounded_number_of_rules() -> None:
     token = good()
     sizes = []
     for number in range(200):
-        answered(trust, token, path=number % len(RULES))
+        growth_by(trust, token, path=number % len(RULES))
         sizes.append(trust.cache.used_bytes)
     assert max(sizes) == max(sizes[:9])
     assert len(trust.cache) == 1
@@ -222,7 +222,7 @@ def test_a_copy_is_charged_for_its_tokens_and_for_what_is_cached_with_them_later
     trust = deciding()
     token = good()
     bare = JwtCache(trust.bounds, 300.0)
-    answered(trust, token)
+    growth_by(trust, token)
     bare.copy_from(trust.cache, {"main"}, NOW)
     made = trust.validated(token).responses.charged
     assert made > 0

@@ -1,4 +1,4 @@
-"""What a verified token says is validated against its issuer's settings."""
+"""Claims are validated against their issuer's settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def reason(settings: dict[str, Any], now: float = NOW, **changes: Any) -> str:
 @pytest.mark.parametrize(
     ("settings", "changes", "expected"),
     [
-        # exp itself is the first moment at which the token is not valid; nbf the first at which it is.
+        # A token is not valid any more at exp, and valid at nbf.
         ({}, {"exp": NOW - 29}, "ok"),
         ({}, {"exp": NOW - 29.99}, "ok"),
         ({}, {"exp": NOW - 30}, "expired"),
@@ -51,12 +51,12 @@ def reason(settings: dict[str, Any], now: float = NOW, **changes: Any) -> str:
         ({"max_token_age": "5m"}, {"iat": NOW - 330}, "too_old"),
         ({"max_token_age": "5m"}, {"iat": None}, "missing_claim"),
         ({"max_token_age": "5m"}, {"iat": NOW - 400, "exp": NOW - 40}, "expired"),
-        # What is required.
+        # Required claims.
         ({"required_claims": ["exp", "jti"]}, {}, "missing_claim"),
-        ({"required_claims": ["exp", "jti"]}, {"jti": ""}, "ok"),  # there, though empty
+        ({"required_claims": ["exp", "jti"]}, {"jti": ""}, "ok"),  # present, though empty
         ({"required_claims": ["exp", "jti"]}, {"jti": 0}, "invalid_claim"),
         ({"required_claims": ["exp", "tenant"]}, {"tenant": 0}, "ok"),
-        # What may be left out.
+        # Optional claims.
         ({}, {"sub": None, "client_id": None, "scope": None, "aud": None}, "ok"),
         # Kinds of tokens.
         ({"id_token_markers": []}, {"nonce": "x", "at_hash": "x"}, "ok"),
@@ -67,11 +67,11 @@ def reason(settings: dict[str, Any], now: float = NOW, **changes: Any) -> str:
         ({"allow_client_audience": True}, {"aud": "app", "nonce": "x"}, "id_token"),
         ({"allow_client_audience": True}, {"aud": "app", "token_use": "id"}, "id_token"),
         ({}, {"aud": ["app", "api"]}, "ok"),
-        ({}, {"aud": "app", "client_id": None, "cid": "app"}, "ok"),  # by the rule's audiences it may still fail
+        ({}, {"aud": "app", "client_id": None, "cid": "app"}, "ok"),  # the audience is up to the rule
         ({}, {"aud": "", "client_id": ""}, "ok"),
         ({}, {"aud": [], "client_id": "app"}, "ok"),
         ({}, {"typ": "Bearer", "token_use": "access"}, "ok"),
-        # An expired ID token is told to be an ID token: its kind comes first.
+        # Of an expired ID token, its kind is reported: it is validated first.
         ({}, {"exp": NOW - 60, "nonce": "x"}, "id_token"),
     ],
 )
@@ -90,7 +90,7 @@ def test_claims_are_valid_or_rejected_with_their_reason(
         (None, {}, "wrong_token_type"),
         *(("at+jwt", {name: None}, "missing_claim") for name in ("exp", "aud", "sub", "client_id", "iat", "jti")),
         ("at+jwt", {"nonce": "x"}, "id_token"),
-        ("at+jwt", {"aud": "app"}, "ok"),  # its type says that it is an access token
+        ("at+jwt", {"aud": "app"}, "ok"),  # typ marks an access token
     ],
 )
 def test_the_profile_rfc9068_requires_its_type_and_claims(
@@ -170,9 +170,9 @@ def test_audiences_of_several_claims_are_united(
 
 
 def test_raw_claims_are_those_of_the_token() -> None:
-    members = claims(realm_access={"roles": ["x"]}, acr="1")
-    found = validate_claims(issuer(), {}, members, NOW)
-    assert (found.issuer, found.subject, found.raw) == ("main", "u1", members)
+    raw = claims(realm_access={"roles": ["x"]}, acr="1")
+    found = validate_claims(issuer(), {}, raw, NOW)
+    assert (found.issuer, found.subject, found.raw) == ("main", "u1", raw)
 
 
 def test_another_iss_is_rejected() -> None:
@@ -182,7 +182,7 @@ def test_another_iss_is_rejected() -> None:
 
 @hypothesis.settings(
     suppress_health_check=[HealthCheck.filter_too_much]
-)  # the times of a good token are some of all times
+)  # few of the generated times are those of a valid token
 @given(
     exp=st.integers(-10, 1000),
     iat=st.none() | st.integers(-1000, 10),
@@ -197,15 +197,15 @@ def test_valid_until_is_the_first_time_at_which_validation_fails(
     settings = issuer(leeway=f"{leeway}s", **({} if age is None else {"max_token_age": f"{age}s"}))
     times = {"exp": NOW + exp, "iat": None if iat is None else NOW + iat, "nbf": None if nbf is None else NOW + nbf}
 
-    def holds(now: float) -> bool:
+    def is_valid(now: float) -> bool:
         try:
             validate_claims(settings, {}, claims(**times), now)
         except Rejected:
             return False
         return True
 
-    assume(holds(NOW))
+    assume(is_valid(NOW))
     until = valid_until(settings, validate_claims(settings, {}, claims(**times), NOW))
     assert until > NOW
-    assert holds(until + later) == (later < 0) or until + later < NOW
-    assert holds((NOW + until) / 2)
+    assert is_valid(until + later) == (later < 0) or until + later < NOW
+    assert is_valid((NOW + until) / 2)

@@ -1,4 +1,4 @@
-"""A token is taken apart in one way or not at all."""
+"""A token has one reading, or is malformed."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_parsing_inverts_serialization(
 @given(st.text(st.sampled_from("ABab01-_+/=. \n"), max_size=9) | st.text(max_size=9))
 def test_a_signature_has_exactly_one_encoding(signature: str) -> None:
     try:
-        octets = jws.parse(f"{HEADER}.e30.{signature}").signature
+        decoded = jws.parse(f"{HEADER}.e30.{signature}").signature
     except Rejected as rejected:
         assert rejected.reason is Reason.MALFORMED_TOKEN
     else:
-        assert base64.urlsafe_b64encode(octets).decode().rstrip("=") == signature
+        assert base64.urlsafe_b64encode(decoded).decode().rstrip("=") == signature
 
 
 @pytest.mark.parametrize(
