@@ -108,7 +108,7 @@ class Authorizer:
             connection_header.validate(attributes.headers)
         except Rejected as rejected:
             return deny_without_rule(rejected.reason, rejected.cause)
-        if self._allow_preflight and is_preflight(attributes) and self.policy.knows(attributes, path):
+        if self._allow_preflight and is_preflight(attributes) and self.policy.has_rule_for(attributes, path):
             return Allow(Reason.PREFLIGHT, NO_RULE_NAME, remove=self.upstream.without_token(attributes.headers))
         rule = self.policy.choose(attributes, path)
         if rule is None:
@@ -128,7 +128,7 @@ class Authorizer:
             if isinstance(found, (NeedKeys, NeedIntrospection)):
                 return Pending(attributes, rule, found, self, now)
             claims = found.claims
-            rule.judge(claims, captures, now)
+            rule.evaluate(claims, captures, now)
             return self._allow(rule, found, attributes)
         except Rejected as rejected:
             if rejected.reason is Reason.MISSING_TOKEN and rule.access == "optional":

@@ -1,4 +1,4 @@
-"""Every example is a good configuration whose cases pass, and together they show the whole language."""
+"""Every example is a valid configuration whose cases pass; together they show the whole rule language."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cases_of(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("folder", EXAMPLES, ids=NAMES)
-def test_it_is_valid_and_warns_of_nothing_but_the_shadow_that_it_shows(
+def test_an_example_is_valid_and_without_warnings_but_for_shadow_mode(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check-config", str(folder / "config.yaml")]) == 0
@@ -39,13 +39,13 @@ def test_it_is_valid_and_warns_of_nothing_but_the_shadow_that_it_shows(
 
 
 @pytest.mark.parametrize("folder", EXAMPLES, ids=NAMES)
-def test_its_cases_pass(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_cases_of_an_example_pass(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["test", "--config", str(folder / "config.yaml"), str(folder / "cases.yaml")]) == 0
     assert capsys.readouterr().out.endswith(f"{len(cases_of(folder))} passed, 0 failed\n")
 
 
 @pytest.mark.parametrize("folder", EXAMPLES, ids=NAMES)
-def test_its_cases_show_who_gets_in_and_who_does_not(folder: Path) -> None:
+def test_the_cases_of_an_example_show_allowed_and_denied_requests(folder: Path) -> None:
     expected = [case["expect"] for case in cases_of(folder)]
     reasons = {each.get("reason") for each in expected}
     assert {"missing_token", "id_token"} <= reasons
@@ -55,13 +55,13 @@ def test_its_cases_show_who_gets_in_and_who_does_not(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", EXAMPLES, ids=NAMES)
-def test_every_rule_of_it_decides_some_case(folder: Path) -> None:
+def test_every_rule_of_an_example_decides_some_case(folder: Path) -> None:
     settings = load(folder / "config.yaml", look_at_files=False)
     shown = {case["expect"].get("rule") for case in cases_of(folder)}
     assert {rule.name for rule in settings.rules} <= shown
 
 
-def test_there_is_one_for_each_provider_and_the_list_names_them_all() -> None:
+def test_each_provider_has_an_example_and_the_readme_lists_them_all() -> None:
     assert PROVIDERS | {"grpc-service", "multi-tenant", "shadow-migration"} == set(NAMES)
     listed = re.findall(r"^\| \[([a-z0-9-]+)\]", (ROOT / "examples" / "README.md").read_text(), re.MULTILINE)
     assert sorted(listed) == NAMES
@@ -91,13 +91,13 @@ def all_of(*kinds: type[Section]) -> set[str]:
     return {f"{kind.__name__}.{key}" for kind in kinds for key in kind.model_fields}
 
 
-def test_together_they_show_every_key_of_a_rule() -> None:
+def test_the_examples_show_every_key_of_a_rule() -> None:
     shown = written([load(folder / "config.yaml", look_at_files=False) for folder in EXAMPLES])
     assert all_of(RuleSettings, Match, Require, ClaimCondition) <= shown
     assert len(OPERATORS) == 6
 
 
-def test_with_the_readme_and_the_complete_example_every_key_that_there_is_is_written_and_accepted(
+def test_readme_and_examples_show_every_key(
     tmp_path: Path,
 ) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -107,7 +107,7 @@ def test_with_the_readme_and_the_complete_example_every_key_that_there_is_is_wri
     for number, block in enumerate(whole):
         files.append(tmp_path / f"{number}.yaml")
         files[-1].write_text(block)
-        # What is shown as the other way to say something is written as a comment.
+        # Alternatives are shown as comments.
         files.append(tmp_path / f"{number}-uri.yaml")
         files[-1].write_text(block.replace("discovery: true", "# discovery").replace("# jwks_uri:", "jwks_uri:"))
         files.append(tmp_path / f"{number}-file.yaml")

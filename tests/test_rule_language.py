@@ -1,4 +1,4 @@
-"""Policies, preflights, shadow mode and conditions on the way of a whole request, token and all."""
+"""Policies, preflights, shadow mode and conditions, for whole requests with tokens."""
 
 from __future__ import annotations
 
@@ -60,17 +60,13 @@ ROUTES = deciding(
         ("/v1/../a", "lax", "-", "ambiguous_path"),
     ],
 )
-def test_a_policy_that_the_proxy_names_chooses_its_rule_in_file_order(
-    path: str, policy: str, rule: str, reason: str
-) -> None:
+def test_a_policy_selects_its_rule_in_file_order(path: str, policy: str, rule: str, reason: str) -> None:
     decision = ROUTES.decide(path, policy=policy)
     assert (decision.rule, decision.reason) == (rule, reason)
 
 
 @given(st.text(max_size=20), st.dictionaries(st.text(max_size=12), st.text(max_size=12), max_size=4))
-def test_no_policy_and_no_header_of_the_clients_making_finds_a_rule_that_is_not_offered_so(
-    policy: str, sent: dict[str, str]
-) -> None:
+def test_a_client_cannot_select_a_policy(policy: str, sent: dict[str, str]) -> None:
     offered = {"": {"-"}, "strict": {"r1"}, "lax": {"r2"}}.get(policy, {"-"})
     sent |= {"authz_policy": "lax", "x-authz-policy": "lax", "context_extensions": "lax"}
     asked = Attributes("GET", "api.example.org", "/elsewhere", sent, policy)  # a header may be called "policy" itself
@@ -79,7 +75,7 @@ def test_no_policy_and_no_header_of_the_clients_making_finds_a_rule_that_is_not_
     assert decision.rule in offered
 
 
-def test_a_request_that_cannot_be_read_finds_no_policy_either() -> None:
+def test_an_ambiguous_request_matches_no_policy_either() -> None:
     guarded = deciding({"match": {"hosts": ["a.example"]}}, {"policy": "lax", "access": "public"})
     assert guarded.decide("/", policy="lax", host="b.example").reason == "public"
     assert guarded.decide("/", policy="lax", host="a.example evil").reason == "no_rule"
@@ -89,7 +85,7 @@ def test_a_request_that_cannot_be_read_finds_no_policy_either() -> None:
 # Preflights.
 
 
-def test_a_preflight_goes_through_only_where_that_is_allowed() -> None:
+def test_a_preflight_passes_only_if_allowed() -> None:
     rules = [{"match": {"paths": ["/v1/**"], "methods": ["PUT"]}}]
     sent = PREFLIGHT | {"x-auth-subject": "forged", "x_auth_scopes": "forged"}
     denied = deciding(*rules).decide("/v1/a", method="OPTIONS", **sent)
@@ -115,13 +111,13 @@ def test_a_preflight_goes_through_only_where_that_is_allowed() -> None:
         ("OPTIONS", PREFLIGHT | {"origin": "https://app.example,https://evil.example"}),
     ],
 )
-def test_what_is_no_preflight_is_decided_by_the_rules(method: str, sent: dict[str, str]) -> None:
+def test_anything_but_a_preflight_is_decided_by_the_rules(method: str, sent: dict[str, str]) -> None:
     rules = deciding({"match": {"paths": ["/v1/**"]}}, allow_preflight=True)
     assert not is_preflight(Attributes(method, "a", "/", sent))
     assert rules.decide("/v1/a", method=method, **sent).reason not in ALLOWANCES
 
 
-def test_a_preflight_on_an_ambiguous_path_is_refused() -> None:
+def test_a_preflight_on_an_ambiguous_path_is_denied() -> None:
     rules = deciding({}, allow_preflight=True)
     for path in ("/v1/%2e%2e/a", "/v1/a;x"):
         assert rules.decide(path, method="OPTIONS", **PREFLIGHT).reason == "ambiguous_path"
@@ -140,7 +136,7 @@ def test_a_preflight_on_an_ambiguous_path_is_refused() -> None:
         ("/v1/a", "api.example", "q", "no_rule"),
     ],
 )
-def test_a_preflight_goes_only_where_a_rule_is(path: str, host: str, policy: str, reason: str) -> None:
+def test_a_preflight_passes_only_where_a_rule_is(path: str, host: str, policy: str, reason: str) -> None:
     rules = deciding(
         {"match": {"hosts": ["api.example"], "paths": ["/v1/{id}"], "methods": ["PUT"]}},
         {"match": {"hosts": ["api.example"], "paths": ["/v2/**"], "headers": {"x-api-version": "2"}}},
@@ -181,9 +177,7 @@ FORGED = {"x-auth-subject": "forged", "x-auth-scopes": "admin", "X_Auth_Subject"
         (THEIRS.sign(claims(iss="https://unknown.example/")), "unknown_issuer"),
     ],
 )
-def test_a_rule_in_shadow_mode_lets_through_what_it_would_deny_and_says_who_calls_to_nobody(
-    token: str | None, reason: str
-) -> None:
+def test_shadow_mode_lets_a_denied_request_through_without_identity_headers(token: str | None, reason: str) -> None:
     sent = FORGED if token is None else FORGED | {"authorization": f"Bearer {token}"}
     decision = SHADOW.decide("/v1/acme/a", **{name.lower(): value for name, value in sent.items()})
     assert isinstance(decision, Allow)
@@ -193,7 +187,7 @@ def test_a_rule_in_shadow_mode_lets_through_what_it_would_deny_and_says_who_call
     assert decision.cause
 
 
-def test_a_token_that_passes_a_rule_in_shadow_mode_fills_the_identity_headers() -> None:
+def test_an_allowed_token_in_shadow_mode_fills_the_identity_headers() -> None:
     decision = SHADOW.decide("/v1/acme/a", good(scope="admin"))
     assert isinstance(decision, Allow)
     assert (decision.reason, decision.mode, decision_label(decision)) == ("ok", "shadow", "allow")
@@ -202,14 +196,14 @@ def test_a_token_that_passes_a_rule_in_shadow_mode_fills_the_identity_headers() 
     assert (public.reason, public.mode, decision_label(public)) == ("public", "shadow", "allow")
 
 
-def test_what_is_decided_before_a_rule_is_reached_is_enforced() -> None:
+def test_a_denial_without_a_rule_is_enforced() -> None:
     for path, reason in (("/v1/acme/%2e%2e", "ambiguous_path"), ("/elsewhere", "no_rule")):
         decision = SHADOW.decide(path, good(scope="admin"))
         assert isinstance(decision, Deny)
         assert (decision.reason, decision.mode) == (reason, "enforce")
 
 
-def test_a_shadow_decision_that_waits_for_keys_lets_through_whatever_becomes_of_them() -> None:
+def test_a_shadow_decision_lets_through_even_if_keys_are_late_or_unavailable() -> None:
     rules = deciding({"mode": "shadow"})
     rules.sources["https://idp.example/"].published = None
     pending = rules.begin("/", RS.sign(claims(), {"kid": "unheard-of"}))
@@ -229,12 +223,16 @@ _TOKENS = st.sampled_from(
 
 @settings(max_examples=200)
 @given(_TOKENS, st.sampled_from(["/v1/acme/a", "/v1/x/..", "/open", "/none", "//"]), st.sampled_from(["GET", "get"]))
-def test_shadow_mode_changes_what_is_done_and_not_what_is_decided(token: str | None, path: str, method: str) -> None:
+def test_shadow_mode_changes_enforcement_but_not_the_decision(token: str | None, path: str, method: str) -> None:
     rule = {"match": {"paths": ["/v1/{tenant}/**"]}, "require": {"scopes": ["admin"], "clients": ["app"]}}
     enforcing = deciding(rule, {"match": {"paths": ["/open"]}, "access": "public"})
-    told, done = SHADOW.decide(path, token, method=method), enforcing.decide(path, token, method=method)
-    assert (told.reason, told.rule, decision_label(told)) == (done.reason, done.rule, decision_label(done))
-    assert isinstance(told, Allow) or told.rule == "-"
+    shadowed, enforced = SHADOW.decide(path, token, method=method), enforcing.decide(path, token, method=method)
+    assert (shadowed.reason, shadowed.rule, decision_label(shadowed)) == (
+        enforced.reason,
+        enforced.rule,
+        decision_label(enforced),
+    )
+    assert isinstance(shadowed, Allow) or shadowed.rule == "-"
 
 
 # Conditions, with a token that verifies.
@@ -275,12 +273,12 @@ MEMBER: dict[str, Any] = {"tenant": "acme", "scope": "read:acme", "realm_access"
         ("/t/%20/a", {"tenant": " ", "scope": "read: "}, "insufficient_scope"),
     ],
 )
-def test_only_your_own_tenant(path: str, changes: dict[str, Any], reason: str) -> None:
+def test_a_token_reaches_only_its_own_tenant(path: str, changes: dict[str, Any], reason: str) -> None:
     decision = TENANTS.decide(path, good(**MEMBER | changes), **{"x-api-version": "2"})
     assert decision.reason == reason
 
 
-def test_a_header_that_is_not_sent_as_the_rule_wants_it_finds_another_rule_or_none() -> None:
+def test_a_request_with_another_header_value_matches_another_rule_or_none() -> None:
     for version in ("1", "2,2", ""):
         assert TENANTS.decide("/t/acme/a", good(**MEMBER), **{"x-api-version": version}).reason == "no_rule"
 
@@ -309,14 +307,14 @@ VERSIONS = deciding(
         ({"x-api-version": "2\ufffd"}, "-", "no_rule"),
     ],
 )
-def test_a_rule_that_asks_for_a_header_is_not_evaded_by_another_way_to_send_it(
+def test_a_header_condition_cannot_be_evaded_by_another_spelling_of_the_header(
     sent: dict[str, str], rule: str, reason: str
 ) -> None:
     decision = VERSIONS.decide("/v1/a", good(), **sent)
     assert (decision.rule, decision.reason) == (rule, reason)
 
 
-def test_a_policy_that_the_proxy_names_does_not_go_before_a_rule_whose_header_cannot_be_read() -> None:
+def test_a_policy_does_not_precede_a_rule_with_an_ambiguous_header() -> None:
     sent = {"x-api-version": "2,2"}
     assert VERSIONS.decide("/v1/a", policy="routed", **sent).reason == "no_rule"
     assert VERSIONS.decide("/elsewhere", policy="routed", **sent).reason == "public"
@@ -383,9 +381,7 @@ def test_each_pattern_of_a_configuration_is_parsed_once_between_loading_and_serv
         ("/v1/map;v=1", "routed", "r2", "ok"),
     ],
 )
-def test_parameters_are_ambiguous_but_for_a_pattern_that_has_them(
-    path: str, policy: str, rule: str, reason: str
-) -> None:
+def test_parameters_are_ambiguous_unless_a_pattern_has_them(path: str, policy: str, rule: str, reason: str) -> None:
     rules = deciding(
         {"match": {"paths": ["/v1/admin"]}, "require": {"scopes": ["admin"]}},
         {"match": {"paths": ["/v1/{id}"]}},
@@ -398,7 +394,7 @@ def test_parameters_are_ambiguous_but_for_a_pattern_that_has_them(
     assert (decision.rule, decision.reason) == (rule, reason)
 
 
-def test_a_rule_that_ignores_case_leaves_no_spelling_to_a_laxer_one() -> None:
+def test_a_case_insensitive_rule_leaves_no_spelling_to_a_laxer_one() -> None:
     rules = deciding(
         {"match": {"paths": ["/v1/admin"], "case_insensitive": True}, "require": {"scopes": ["admin"]}},
         {"match": {"paths": ["/v1/{id}"]}},
@@ -419,14 +415,14 @@ def test_a_rule_that_ignores_case_leaves_no_spelling_to_a_laxer_one() -> None:
         ({"auth_time": "yesterday", "acr": "urn:mfa"}, "invalid_claim"),
     ],
 )
-def test_a_login_that_is_too_old_or_too_weak_is_asked_for_anew(changes: dict[str, Any], reason: str) -> None:
+def test_a_stale_or_weak_authentication_causes_a_step_up_challenge(changes: dict[str, Any], reason: str) -> None:
     decision = TENANTS.decide("/pay", good(**changes))
     assert decision.reason == reason
     if isinstance(decision, Deny) and reason != "invalid_claim":
         assert 'max_age="900", acr_values="urn:mfa"' in str(decision.challenge)
 
 
-def test_a_remembered_token_is_judged_anew_for_each_request() -> None:
+def test_the_rules_are_evaluated_for_each_request_with_a_cached_token() -> None:
     token = good(**MEMBER, auth_time=NOW - 930, acr="urn:mfa")
     assert TENANTS.decide("/pay", token).reason == "ok"
     attributes = Attributes("GET", "a.example", "/pay", {"authorization": f"Bearer {token}"})

@@ -180,7 +180,7 @@ def _last_reason(
         if "connection" in attributes.headers:
             steps.take("path", "connection", lambda: connection_header.validate(attributes.headers))
         if settings.cors_preflight == "allow" and is_preflight(attributes):
-            known = authorizer.policy.knows(attributes, path)
+            known = authorizer.policy.has_rule_for(attributes, path)
             detail = "goes through without a token" if known else "there is no rule for this host and path"
             steps.tell("path", "preflight", detail, passed=known or None)
             if known:
@@ -205,7 +205,7 @@ def _rule(
 ) -> Rule | None:
     """The rule that decides; and for each one before it, why it does not."""
     chosen = authorizer.policy.choose(attributes, path)
-    why_none = mismatch.of_all(settings.rules, attributes)
+    why_none = mismatch.of_every_rule(settings.rules, attributes)
     if why_none is not None:
         steps.tell("rule", "-", why_none, passed=False)
         return chosen
@@ -260,16 +260,16 @@ def _is_missing(sent: str | None, max_token_bytes: int) -> bool:
 
 def _judged(condition: Condition, claims: Claims, captures: Captures, now: float) -> Callable[[], None]:
     def judged() -> None:
-        cause = condition.unmet(claims, captures, now)
+        cause = condition.evaluate(claims, captures, now)
         if cause is not None:
-            wanted = "" if condition.wanted in cause else f"; wanted: {condition.wanted}"
+            wanted = "" if condition.requirement in cause else f"; wanted: {condition.requirement}"
             raise Rejected(condition.reason, f"{cause}{wanted}{_held(condition, claims)}")
 
     return judged
 
 
 def _wanted(condition: Condition, claims: Claims) -> Callable[[object], str]:
-    return lambda _: f"wanted: {condition.wanted}{_held(condition, claims)}"
+    return lambda _: f"wanted: {condition.requirement}{_held(condition, claims)}"
 
 
 def _held(condition: Condition, claims: Claims) -> str:

@@ -1,1 +1,1 @@
-"""A request finds its rule, and the rule judges the claims."""
+"""Rules: which one decides a request, and whether a token's claims meet it."""

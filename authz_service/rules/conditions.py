@@ -1,7 +1,7 @@
-"""What a rule can want of a token, each as one condition.
+"""The conditions that a rule can set for a token.
 
-Law: pure. A condition is met, or it names the cause why not; what cannot be evaluated is not met. Values are compared
-as JSON has them, never converted: ``"1"`` is not ``1``, and ``1`` is not ``true``.
+Pure. A condition that cannot be evaluated is not met. Values are compared as JSON values and never converted: ``"1"``
+is not ``1``, and ``1`` is not ``true``.
 """
 
 from __future__ import annotations
@@ -22,73 +22,73 @@ if TYPE_CHECKING:
     from authz_service.core.claim_path import ClaimPath
     from authz_service.core.claims import Claims
 
-    Captures = Mapping[str, str]  # what each {name} of the path stands for
-    Unmet = Callable[[Claims, Captures, float], str | None]
+    Captures = Mapping[str, str]  # the segment that each {name} of the path matched
+    Evaluate = Callable[[Claims, Captures, float], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One thing that a rule wants.
+    """One condition of a rule.
 
-    ``unmet`` gives the cause, for the log, when the token does not meet it. It may also raise ``Rejected``, for a claim
-    of a wrong type.
+    ``evaluate`` takes claims, captures and the time. It returns None if the condition is met, otherwise the cause for
+    the log. It may also raise ``Rejected``, for a claim of the wrong type.
     """
 
     name: str
-    reason: Reason  # that the caller hears when it is not met
-    wanted: str  # in the words of the configuration
-    unmet: Unmet
+    reason: Reason  # of the denial if the condition is not met
+    requirement: str  # in the terms of the configuration
+    evaluate: Evaluate
 
 
 def issuer_is_one_of(labels: Iterable[str]) -> Condition:
     """The token's issuer is one that the rule allows."""
     allowed = frozenset(labels)
 
-    def unmet(claims: Claims, _captures: Captures, _now: float) -> str | None:
+    def evaluate(claims: Claims, _captures: Captures, _now: float) -> str | None:
         return None if claims.issuer in allowed else f"the rule does not allow issuer {claims.issuer}"
 
-    return Condition("issuer", Reason.ISSUER_NOT_ALLOWED, _one_of(sorted(allowed)), unmet)
+    return Condition("issuer", Reason.ISSUER_NOT_ALLOWED, _one_of(sorted(allowed)), evaluate)
 
 
 def audience_is_accepted(audiences: Mapping[str, frozenset[str]]) -> Condition:
-    """One of the token's audiences is one that is accepted of its issuer."""
+    """One of the token's audiences is accepted for its issuer."""
     nothing: frozenset[str] = frozenset()
 
-    def unmet(claims: Claims, _captures: Captures, _now: float) -> str | None:
+    def evaluate(claims: Claims, _captures: Captures, _now: float) -> str | None:
         if not audiences.get(claims.issuer, nothing).isdisjoint(claims.audiences):
             return None
-        return f"its audiences are {quoted(sorted(claims.audiences))}"
+        return f"the token's audiences are {quoted(sorted(claims.audiences))}"
 
     every = sorted(nothing.union(*audiences.values()))
-    return Condition("audience", Reason.WRONG_AUDIENCE, _one_of(every), unmet)
+    return Condition("audience", Reason.WRONG_AUDIENCE, _one_of(every), evaluate)
 
 
 def client_is_one_of(clients: Iterable[str]) -> Condition:
     """The token was issued to one of these clients."""
     allowed = frozenset(clients)
 
-    def unmet(claims: Claims, _captures: Captures, _now: float) -> str | None:
+    def evaluate(claims: Claims, _captures: Captures, _now: float) -> str | None:
         return None if claims.client_id in allowed else f"the rule does not allow client {quoted(claims.client_id)}"
 
-    return Condition("client", Reason.CLIENT_NOT_ALLOWED, _one_of(sorted(allowed)), unmet)
+    return Condition("client", Reason.CLIENT_NOT_ALLOWED, _one_of(sorted(allowed)), evaluate)
 
 
 def claim_holds(path: ClaimPath, condition: model.ClaimCondition) -> Condition:
-    """The claim at a path is what the configuration wants of it."""
-    wanted, holds = _operator(condition)
+    """The claim at a path meets the configured condition."""
+    requirement, holds = _operator(condition)
 
-    def unmet(claims: Claims, captures: Captures, _now: float) -> str | None:
+    def evaluate(claims: Claims, captures: Captures, _now: float) -> str | None:
         try:
             value = path.follow(claims.raw)
         except NotAnObjectError:
-            return f"claim {path} is not there to be judged: something on the way is no object"
-        return None if holds(value, captures) else f"claim {path} is not: {wanted}"
+            return f"claim {path} cannot be evaluated: the path leads through a value that is not an object"
+        return None if holds(value, captures) else f"claim {path} is not {requirement}"
 
-    return Condition(f"claim {path}", Reason.CLAIM_MISMATCH, wanted, unmet)
+    return Condition(f"claim {path}", Reason.CLAIM_MISMATCH, requirement, evaluate)
 
 
 def _operator(condition: model.ClaimCondition) -> tuple[str, Callable[[Any, Captures], bool]]:
-    """The operator in words, and as a function of the claim's value, which is None where there is none."""
+    """The operator in words, and as a function of the claim's value (None if absent)."""
     match condition:
         case _ if condition.equals is not None:
             accepted = _keys([condition.equals])
@@ -112,20 +112,20 @@ def _operator(condition: model.ClaimCondition) -> tuple[str, Callable[[Any, Capt
     raise AssertionError("a condition without an operator")
 
 
-_NO_SCALAR = ("", None)  # of a list, an object or null: equal to nothing that can be configured
+_NOT_A_SCALAR = ("", None)  # a list, an object or null: equals nothing that can be configured
 
 
 def _key(value: Any) -> tuple[str, Any]:
-    """A scalar with its JSON type, so that equal keys are equal values."""
+    """A scalar with its JSON type, so that equal keys mean equal JSON values."""
     match value:
         case bool():
             return "boolean", value
         case int() | float():
             return "number", value
         case str():
-            return "text", value
+            return "string", value
         case _:
-            return _NO_SCALAR
+            return _NOT_A_SCALAR
 
 
 def _keys(values: Iterable[Any]) -> frozenset[tuple[str, Any]]:
@@ -133,14 +133,14 @@ def _keys(values: Iterable[Any]) -> frozenset[tuple[str, Any]]:
 
 
 def _as_segment(value: Any) -> str | None:
-    """A claim as it would stand in a path: a text, or a whole number in decimal."""
+    """A claim in the form that it has in a path: a string, or a whole number in decimal."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value if isinstance(value, str) else None
 
 
-class WantedScopes:
-    """The scopes of a rule, some of which may name captures of the path, as ``read:{tenant}``."""
+class RequiredScopes:
+    """The scopes of a rule. A scope may contain captures of the path: ``read:{tenant}``."""
 
     def __init__(self, scopes: model.Scopes) -> None:
         self._all, self._any, self._none = scopes.all, scopes.any, scopes.none
@@ -154,20 +154,20 @@ class WantedScopes:
         return all_, any_, none
 
     def condition(self) -> Condition | None:
-        """The scopes as a condition; None where any will do."""
+        """The scopes as a condition; None if the rule requires none."""
         if not (self._all or self._any or self._none):
             return None
-        return Condition("scopes", Reason.INSUFFICIENT_SCOPE, self._in_words(), self._unmet)
+        return Condition("scopes", Reason.INSUFFICIENT_SCOPE, self._in_words(), self._evaluate)
 
-    def _unmet(self, claims: Claims, captures: Captures, _now: float) -> str | None:
+    def _evaluate(self, claims: Claims, captures: Captures, _now: float) -> str | None:
         all_, any_, none = self._fixed or self._sets(captures)
         scopes = claims.scopes
         if not all_ <= scopes:
-            return f"scopes missing: {_listed(all_ - scopes)}"
+            return f"missing scopes: {_listed(all_ - scopes)}"
         if any_ and any_.isdisjoint(scopes):
-            return f"one scope missing of: {_listed(any_)}"
+            return f"missing any scope of: {_listed(any_)}"
         if not none.isdisjoint(scopes):
-            return f"scopes forbidden: {_listed(none & scopes)}"
+            return f"forbidden scopes: {_listed(none & scopes)}"
         return None
 
     def _in_words(self) -> str:
@@ -175,13 +175,13 @@ class WantedScopes:
         return "; ".join(f"{which} {' '.join(scopes)}" for which, scopes in parts if scopes)
 
     def for_challenge(self, captures: Captures) -> str | None:
-        """What a token should hold, as a challenge names it; None where that cannot be said."""
-        wanted = dict.fromkeys(_filled(scope, captures) for scope in (*self._all, *self._any))
-        return " ".join(filter(SCOPE_TOKEN.fullmatch, wanted)) or None
+        """The ``scope`` of a challenge; None if there is none to name."""
+        scopes = dict.fromkeys(_filled(scope, captures) for scope in (*self._all, *self._any))
+        return " ".join(filter(SCOPE_TOKEN.fullmatch, scopes)) or None
 
 
 def _filled(scope: str, captures: Captures) -> str:
-    """The scope with what its captures stand for. Where that makes it no scope-token, no token can hold it."""
+    """The scope with its captures filled in. If the result is not a scope-token, no token can have it."""
     return CAPTURE.sub(lambda name: captures.get(name[1], name[0]), scope)
 
 
@@ -190,30 +190,30 @@ def _listed(scopes: Iterable[str]) -> str:
 
 
 def authenticated_within(max_auth_age: float, leeways: Mapping[str, float]) -> Condition:
-    """The user logged in no longer ago than ``max_auth_age`` seconds (RFC 9470 section 4)."""
+    """The user authenticated at most ``max_auth_age`` seconds ago (RFC 9470 section 4)."""
 
-    def unmet(claims: Claims, _captures: Captures, now: float) -> str | None:
+    def evaluate(claims: Claims, _captures: Captures, now: float) -> str | None:
         leeway = leeways[claims.issuer]
         at = -1.0 if claims.raw.get("auth_time") is None else numeric_date(claims.raw, "auth_time", -1.0)
         if at < 0:
-            return "the token does not say when the user logged in (auth_time)"
+            return "the token has no auth_time"
         if at > now + leeway:
-            return "auth_time has not come"
-        return None if now <= at + max_auth_age + leeway else f"the user logged in {now - at:.0f} s ago"
+            return "auth_time is in the future"
+        return None if now <= at + max_auth_age + leeway else f"the user authenticated {now - at:.0f} s ago"
 
-    wanted = f"the user logged in at most {max_auth_age:g} s ago"
-    return Condition("authentication time", Reason.STALE_AUTHENTICATION, wanted, unmet)
+    requirement = f"the user authenticated at most {max_auth_age:g} s ago"
+    return Condition("authentication time", Reason.STALE_AUTHENTICATION, requirement, evaluate)
 
 
 def authenticated_as(acr_values: Iterable[str]) -> Condition:
-    """The user logged in in one of these ways (RFC 9470 section 4)."""
+    """The user authenticated in one of these contexts (RFC 9470 section 4)."""
     accepted = frozenset(acr_values)
 
-    def unmet(claims: Claims, _captures: Captures, _now: float) -> str | None:
+    def evaluate(claims: Claims, _captures: Captures, _now: float) -> str | None:
         acr = claims.raw.get("acr")
         return None if isinstance(acr, str) and acr in accepted else f"acr is {quoted(acr)}"
 
-    return Condition("authentication context", Reason.WEAK_AUTHENTICATION, _one_of(acr_values), unmet)
+    return Condition("authentication context", Reason.WEAK_AUTHENTICATION, _one_of(acr_values), evaluate)
 
 
 def _one_of(values: Iterable[str]) -> str:

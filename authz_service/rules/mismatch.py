@@ -1,8 +1,9 @@
-"""Why a rule does not apply to a request: the plain meaning of ``match`` and ``policy``, part by part.
+"""Why a rule does not match a request: the plain meaning of ``match`` and ``policy``, part by part.
 
-Law: pure; for people who ask, not for the way of a request, which goes through the tree of ``matcher``. The two must
-agree: a rule applies here if and only if the tree would choose it in the absence of all others, and ends the search
-here if and only if the tree would find no rule behind it.
+Pure; for ``explain``, not for the path of a request, which goes through the tree of ``matcher``.
+
+Invariants: a rule matches here exactly if the tree would choose it in the absence of all others, and ends the search
+here exactly if the tree would find no rule after it.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ if TYPE_CHECKING:
     from authz_service.core.attributes import Attributes
 
 
-def of_all(rules: Sequence[RuleSettings], attributes: Attributes) -> str | None:
-    """Why no rule at all can apply, whatever its paths; None when one may."""
+def of_every_rule(rules: Sequence[RuleSettings], attributes: Attributes) -> str | None:
+    """Why no rule can match, whatever its paths; None if one may."""
     if attributes.method != attributes.method.upper():
-        return f"the method {quoted(attributes.method)} is not in upper case, so no rule applies"
+        return f"the method {quoted(attributes.method)} is not in upper case, so no rule matches"
     if not normalize_host(attributes.host) and any(rule.match.hosts for rule in rules):
         host = quoted(without_userinfo(attributes.host))
-        return f"the host {host} cannot be read plainly, and some rules ask for it"
+        return f"the host {host} is not plainly a host, and some rules match hosts"
     if attributes.policy and attributes.policy not in {rule.policy for rule in rules}:
-        return f"no rule has the policy {quoted(attributes.policy)}, which the proxy names"
+        return f"no rule has the policy {quoted(attributes.policy)} that Envoy sent"
     return None
 
 
 def of(rule: RuleSettings, attributes: Attributes, path: Sequence[str]) -> str | None:
-    """The first part of the rule's condition that does not hold; None when the rule applies.
+    """The first part of the rule that does not match; None if the rule matches.
 
     ``path`` are the decoded segments.
     """
@@ -44,16 +45,16 @@ def of(rule: RuleSettings, attributes: Attributes, path: Sequence[str]) -> str |
 
 
 def ends_search(rule: RuleSettings, attributes: Attributes, path: Sequence[str]) -> bool:
-    """Whether neither this rule nor any after it applies: all but what cannot be read in one way fits the rule."""
+    """Whether no rule from this one on matches: only a header that cannot be read in one way differs from the rule."""
     if rule.policy is not None:
         return attributes.policy == rule.policy
-    unread = [name for name in rule.match.headers or () if _ambiguity(attributes, name)]
-    return bool(unread) and next(_failing(rule.match, attributes, path), None) is None
+    ambiguous = [name for name in rule.match.headers or () if _ambiguity(attributes, name)]
+    return bool(ambiguous) and next(_failing(rule.match, attributes, path), None) is None
 
 
 def _other_policy(policy: str, attributes: Attributes, path: Sequence[str]) -> str | None:
     if attributes.policy != policy:
-        return f"the proxy does not name policy {policy}"
+        return f"Envoy did not send policy {policy}"
     return "the path's last segment has parameters" if PARAMETERS in path[-1] else None
 
 

@@ -1,7 +1,6 @@
-"""The compiled rules: which one decides a request, and whether a token's claims suffice for it.
+"""The compiled rules: which one decides a request, and whether a token's claims meet it.
 
-Law: pure; compiled once from the settings. A rule says no by raising ``Rejected``; what is not said here is not
-required, and what is required is said here.
+Pure; compiled once from the settings. A rule refuses claims by raising ``Rejected``.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from authz_service.core.errors import Rejected
 from authz_service.core.patterns import PARAMETERS
 from authz_service.core.reasons import DENIALS, Reason
 from authz_service.rules import conditions
-from authz_service.rules.conditions import Condition, WantedScopes
-from authz_service.rules.matcher import NOWHERE, Matcher
+from authz_service.rules.conditions import Condition, RequiredScopes
+from authz_service.rules.matcher import NO_RULE, Matcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from authz_service.rules.conditions import Captures
 
 _ALWAYS_POSSIBLE = (Reason.INTERNAL_ERROR, Reason.DEADLINE_EXCEEDED)
-# What only some conditions can find, so that the others cannot be the reason for a decision.
+# Reasons that only a condition can cause. A rule without that condition cannot have them.
 _OF_CONDITIONS = frozenset(
     {
         *(Reason.ISSUER_NOT_ALLOWED, Reason.CLIENT_NOT_ALLOWED, Reason.CLAIM_MISMATCH, Reason.INSUFFICIENT_SCOPE),
@@ -41,7 +40,7 @@ _NO_CAPTURES: Captures = {}
 
 
 class Rule:
-    """One rule, compiled."""
+    """One compiled rule."""
 
     def __init__(self, rule: model.RuleSettings, issuers: Sequence[model.Issuer]) -> None:
         """``issuers`` are all configured ones."""
@@ -51,34 +50,34 @@ class Rule:
         self.access = rule.access
         self.mode = rule.mode
         self.issuers = None if require.issuers is None else frozenset(require.issuers)  # None: any
-        self._asks = any(issuer.introspection is not None for issuer in allowed)
-        self._scopes = WantedScopes(require.scopes)
-        self.conditions = tuple(_conditions(require, allowed, self._scopes))  # in the order in which they are judged
+        self._introspects = any(issuer.introspection is not None for issuer in allowed)
+        self._scopes = RequiredScopes(require.scopes)
+        self.conditions = tuple(_conditions(require, allowed, self._scopes))  # in the order of evaluation
         self._paths = _paths_with_captures(rule, self._scopes)
         self._realm = next(iter((*(require.audiences or ()), *(a for i in allowed for a in i.audiences))), rule.name)
         self._max_age = None if require.max_auth_age is None else str(int(require.max_auth_age))
         self._acr_values = None if require.acr_values is None else " ".join(require.acr_values)
 
     def captures(self, path: Sequence[str]) -> Captures:
-        """What each ``{name}`` of the path stands for, by the first pattern that matches; nothing if nobody asks."""
+        """The segment that each ``{name}`` of the first matching pattern matched; empty if no condition uses any."""
         for pattern in self._paths:
             if pattern.matches(path):
                 return {name: path[place] for name, place in pattern.captures.items()}
         return _NO_CAPTURES
 
-    def judge(self, claims: Claims, captures: Captures, now: float) -> None:
-        """Whether validated claims suffice for this rule. ``now`` is in seconds since the epoch.
+    def evaluate(self, claims: Claims, captures: Captures, now: float) -> None:
+        """Evaluate the conditions with validated claims. ``now`` is in seconds since the epoch.
 
         Raises:
-            Rejected: when they do not.
+            Rejected: if a condition is not met.
         """
         for condition in self.conditions:
-            cause = condition.unmet(claims, captures, now)
+            cause = condition.evaluate(claims, captures, now)
             if cause is not None:
                 raise Rejected(condition.reason, cause)
 
     def deny(self, rejected: Rejected, captures: Captures = _NO_CAPTURES, claims: Claims | None = None) -> Deny:
-        """The denial for what was rejected, with the challenge that this rule gives for it."""
+        """The denial for a rejection, with the challenge of this rule."""
         return Deny(
             rejected.reason,
             rule=self.name,
@@ -104,18 +103,18 @@ class Rule:
         )
 
     def possible_reasons(self) -> Iterable[Reason]:
-        """Every reason that a decision by this rule can have: what its metrics start with."""
+        """Every reason that a decision by this rule can have; its metrics are initialized with them."""
         if self.access == "public":
             return (Reason.PUBLIC, *_ALWAYS_POSSIBLE)
         impossible = {Reason.PUBLIC, Reason.PREFLIGHT, Reason.AMBIGUOUS_PATH, Reason.NO_RULE}
         impossible.add(Reason.ANONYMOUS if self.access == "token" else Reason.MISSING_TOKEN)
         impossible |= _OF_CONDITIONS - {condition.reason for condition in self.conditions}
-        impossible |= set() if self._asks else _OF_INTROSPECTION
+        impossible |= set() if self._introspects else _OF_INTROSPECTION
         return [reason for reason in Reason if reason not in impossible]
 
 
-def _conditions(require: model.Require, allowed: Sequence[model.Issuer], scopes: WantedScopes) -> Iterator[Condition]:
-    """What nothing can mend comes first; then what another scope, and at last what another login would mend."""
+def _conditions(require: model.Require, allowed: Sequence[model.Issuer], scopes: RequiredScopes) -> Iterator[Condition]:
+    """First the conditions that no new token would meet, then scopes, then those that a new login would meet."""
     if require.issuers is not None:
         yield conditions.issuer_is_one_of(issuer.label for issuer in allowed)
     yield conditions.audience_is_accepted(
@@ -123,10 +122,10 @@ def _conditions(require: model.Require, allowed: Sequence[model.Issuer], scopes:
     )
     if require.clients is not None:
         yield conditions.client_is_one_of(require.clients)
-    for path, wanted in (require.claims or {}).items():
-        yield conditions.claim_holds(path, wanted)
-    if (wanted_scopes := scopes.condition()) is not None:
-        yield wanted_scopes
+    for path, condition in (require.claims or {}).items():
+        yield conditions.claim_holds(path, condition)
+    if (required_scopes := scopes.condition()) is not None:
+        yield required_scopes
     if require.max_auth_age is not None:
         leeways = {issuer.label: issuer.leeway for issuer in allowed}
         yield conditions.authenticated_within(require.max_auth_age, leeways)
@@ -134,8 +133,8 @@ def _conditions(require: model.Require, allowed: Sequence[model.Issuer], scopes:
         yield conditions.authenticated_as(require.acr_values)
 
 
-def _paths_with_captures(rule: model.RuleSettings, scopes: WantedScopes) -> tuple[PathPattern, ...]:
-    """The rule's patterns where anything asks for what they capture, else none."""
+def _paths_with_captures(rule: model.RuleSettings, scopes: RequiredScopes) -> tuple[PathPattern, ...]:
+    """The rule's patterns if a condition uses their captures, otherwise none."""
     compared = any(condition.equals_path for condition in (rule.require.claims or {}).values())
     if not (compared or scopes.captured):
         return ()
@@ -151,28 +150,28 @@ class Policy:
         self._named = {rule.policy: place for place, rule in enumerate(rules) if rule.policy}
 
     def choose(self, attributes: Attributes, path: Sequence[str]) -> Rule | None:
-        """The first rule that applies, or None. ``path`` are the decoded segments.
+        """The first rule that matches, or None. ``path`` are the decoded segments.
 
-        A policy that no rule has finds no rule at all: whoever set it meant one that is not here. Nor does a path with
+        A policy that no rule has matches no rule: the route requires one that does not exist. Neither does a path with
         parameters, unless a pattern has them literally.
         """
-        named = self._named.get(attributes.policy) if attributes.policy else NOWHERE
+        named = self._named.get(attributes.policy) if attributes.policy else NO_RULE
         if named is None:
             return None
         place = self._matcher.choose(attributes, path, named)
-        if place is None or place == NOWHERE or (place == named and PARAMETERS in path[-1]):
+        if place is None or place == NO_RULE or (place == named and PARAMETERS in path[-1]):
             return None
         return self.rules[place]
 
-    def knows(self, attributes: Attributes, path: Sequence[str]) -> bool:
-        """Whether any rule is for the request's host and path or for its policy, whatever its method and headers."""
+    def has_rule_for(self, attributes: Attributes, path: Sequence[str]) -> bool:
+        """Whether any rule is for the request's policy, or its host and path, whatever its method and headers."""
         if attributes.policy:
             return attributes.policy in self._named and PARAMETERS not in path[-1]
-        return self._matcher.knows(attributes.host, path)
+        return self._matcher.has_rule_for(attributes.host, path)
 
 
 def no_rule(path: Sequence[str]) -> Rejected:
-    """Why no rule decides a request with these decoded segments."""
+    """The rejection of a request with these decoded segments that no rule matches."""
     if PARAMETERS in path[-1]:
-        return Rejected(Reason.AMBIGUOUS_PATH, "parameters in the last segment, and no pattern has them literally")
+        return Rejected(Reason.AMBIGUOUS_PATH, "the last segment has parameters, and no pattern has them literally")
     return Rejected(Reason.NO_RULE, "no rule matches")

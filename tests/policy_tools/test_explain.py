@@ -155,7 +155,7 @@ def test_every_earlier_rule_says_why_it_does_not_decide() -> None:
 def test_a_rule_in_shadow_mode_tells_what_it_would_deny() -> None:
     told = asked("/shadow", good())
     assert isinstance(told.decision, Allow)
-    assert told.steps[-1].detail.startswith("insufficient_scope: scopes missing: admin")
+    assert told.steps[-1].detail.startswith("insufficient_scope: missing scopes: admin")
     text = text_of(told, "/shadow")
     assert "allow, insufficient_scope, which shadow mode does not enforce" in text
     assert "in shadow mode" in text

@@ -1,4 +1,4 @@
-"""What a rule can want of a token."""
+"""The conditions that a rule can set for a token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from authz_service.core.claims import Claims
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from authz_service.rules.conditions import (
-    WantedScopes,
+    RequiredScopes,
     authenticated_as,
     authenticated_within,
     claim_holds,
@@ -30,7 +30,7 @@ def claims(*, scopes: str = "", **members: Any) -> Claims:
     return Claims("a", "u", "app", frozenset({"api"}), frozenset(scopes.split()), scopes, members)
 
 
-def wanted(text: Any) -> model.ClaimCondition:
+def condition_of(text: Any) -> model.ClaimCondition:
     """The condition as the configuration writes it."""
     require = model.Require.model_validate({"claims": {"x": text}})
     assert require.claims is not None
@@ -38,8 +38,8 @@ def wanted(text: Any) -> model.ClaimCondition:
 
 
 def holds(text: Any, value: Any) -> bool:
-    condition = claim_holds(X, wanted(text))
-    cause = condition.unmet(claims(x=value), PATH, NOW)
+    condition = claim_holds(X, condition_of(text))
+    cause = condition.evaluate(claims(x=value), PATH, NOW)
     assert condition.reason is Reason.CLAIM_MISMATCH
     assert cause is None or cause.startswith("claim x")
     return cause is None
@@ -79,42 +79,42 @@ def test_a_claim_condition_holds_for_exactly_its_values(text: Any, met_by: list[
 
 
 @pytest.mark.parametrize("text", ["acme", {"in": ["acme"]}, {"contains": "a"}, {"present": True}, {"absent": True}])
-def test_a_path_through_what_is_no_object_meets_no_condition(text: Any) -> None:
-    condition = claim_holds(parse_claim_path("a.b"), wanted(text))
+def test_a_path_through_anything_but_an_object_meets_no_condition(text: Any) -> None:
+    condition = claim_holds(parse_claim_path("a.b"), condition_of(text))
     for between in ("acme", 1, ["acme"], [], True, False, 0, ""):
-        assert condition.unmet(claims(a=between), PATH, NOW) is not None
+        assert condition.evaluate(claims(a=between), PATH, NOW) is not None
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists))
 @example(1.0)
 @example(-0.0)
-def test_a_plain_value_is_met_by_what_json_writes_the_same_and_by_nothing_else(value: Any) -> None:
+def test_a_plain_value_is_met_only_by_the_same_json_value(value: Any) -> None:
     for configured in ("acme", "1", 1, 0, True, False):
         numbers = {type(configured), type(value)} <= {int, float}  # of which JSON has one kind
         same = configured == value if numbers else json.dumps(configured) == json.dumps(value)
         assert holds(configured, value) == same
 
 
-def test_the_cause_names_the_claim_and_what_was_wanted_and_nothing_of_the_token() -> None:
-    condition = claim_holds(X, wanted({"in": ["a", 1]}))
-    assert condition.unmet(claims(x="secret"), {}, NOW) == "claim x is not: one of 'a', 1"
+def test_the_cause_names_the_claim_and_the_requirement_but_not_the_tokens_value() -> None:
+    condition = claim_holds(X, condition_of({"in": ["a", 1]}))
+    assert condition.evaluate(claims(x="secret"), {}, NOW) == "claim x is not one of 'a', 1"
 
 
 # Scopes.
 
 
-def scopes(text: Any) -> WantedScopes:
-    return WantedScopes(model.Require.model_validate({"scopes": text}).scopes)
+def scopes(text: Any) -> RequiredScopes:
+    return RequiredScopes(model.Require.model_validate({"scopes": text}).scopes)
 
 
-def missing(text: Any, held: str, captures: dict[str, str]) -> str | None:
+def evaluate_scopes(text: Any, granted: str, captures: dict[str, str]) -> str | None:
     condition = scopes(text).condition()
     assert condition is not None
-    return condition.unmet(claims(scopes=held), captures, NOW)
+    return condition.evaluate(claims(scopes=granted), captures, NOW)
 
 
 @pytest.mark.parametrize(
-    ("text", "held", "met"),
+    ("text", "granted", "met"),
     [
         (["read:{tenant}"], "read:acme", True),
         (["read:{tenant}"], "read:other", False),
@@ -128,36 +128,36 @@ def missing(text: Any, held: str, captures: dict[str, str]) -> str | None:
         ({"none": ["blocked:{tenant}"]}, "blocked:other", True),
     ],
 )
-def test_a_scope_may_name_what_the_path_captured(text: Any, held: str, *, met: bool) -> None:
-    assert (missing(text, held, PATH) is None) == met
+def test_a_scope_may_contain_captures_of_the_path(text: Any, granted: str, *, met: bool) -> None:
+    assert (evaluate_scopes(text, granted, PATH) is None) == met
 
 
 @given(st.text(min_size=1))
-def test_what_the_path_captured_is_one_scope_and_never_two(segment: str) -> None:
-    cause = missing(["read:{tenant}"], "read:acme read: a b", {"tenant": segment})
+def test_a_captured_segment_never_adds_a_second_scope(segment: str) -> None:
+    cause = evaluate_scopes(["read:{tenant}"], "read:acme read: a b", {"tenant": segment})
     assert (cause is None) == (segment == "acme")
-    told = scopes(["read:{tenant}", "b"]).for_challenge({"tenant": segment})
-    assert told in {"b", f"read:{segment} b"}
-    assert told is not None
-    assert told.isascii()
-    assert '"' not in told
-    assert told.count(" ") <= 1
+    scope = scopes(["read:{tenant}", "b"]).for_challenge({"tenant": segment})
+    assert scope in {"b", f"read:{segment} b"}
+    assert scope is not None
+    assert scope.isascii()
+    assert '"' not in scope
+    assert scope.count(" ") <= 1
 
 
 def test_a_capture_is_filled_in_once() -> None:
-    assert missing(["{tenant}"], "{number}", {"tenant": "{number}", "number": "7"}) is None
-    assert missing(["{tenant}"], "7", {"tenant": "{number}", "number": "7"}) is not None
+    assert evaluate_scopes(["{tenant}"], "{number}", {"tenant": "{number}", "number": "7"}) is None
+    assert evaluate_scopes(["{tenant}"], "7", {"tenant": "{number}", "number": "7"}) is not None
 
 
-def test_scopes_that_ask_for_nothing_are_no_condition() -> None:
-    assert WantedScopes(model.Scopes()).condition() is None
+def test_empty_scopes_are_no_condition() -> None:
+    assert RequiredScopes(model.Scopes()).condition() is None
 
 
 # Step-up (RFC 9470).
 
 
 def since_login(max_age: float, **members: Any) -> str | None:
-    return authenticated_within(max_age, {"a": 30.0}).unmet(claims(**members), {}, NOW)
+    return authenticated_within(max_age, {"a": 30.0}).evaluate(claims(**members), {}, NOW)
 
 
 @pytest.mark.parametrize(
@@ -175,16 +175,16 @@ def since_login(max_age: float, **members: Any) -> str | None:
         (None, False),
     ],
 )
-def test_a_login_is_fresh_up_to_its_age_and_the_leeway(auth_time: float | None, *, met: bool) -> None:
+def test_an_authentication_is_recent_up_to_max_auth_age_plus_leeway(auth_time: float | None, *, met: bool) -> None:
     assert (since_login(900, auth_time=auth_time) is None) == met
 
 
-def test_a_token_that_does_not_say_when_the_user_logged_in_is_stale() -> None:
-    assert since_login(900) == "the token does not say when the user logged in (auth_time)"
+def test_a_token_without_auth_time_is_stale() -> None:
+    assert since_login(900) == "the token has no auth_time"
 
 
 @pytest.mark.parametrize("auth_time", ["1800000000", True, [NOW], {}])
-def test_an_auth_time_that_is_no_number_is_an_invalid_claim(auth_time: Any) -> None:
+def test_an_auth_time_that_is_not_a_number_is_an_invalid_claim(auth_time: Any) -> None:
     with pytest.raises(Rejected) as rejected:
         since_login(900, auth_time=auth_time)
     assert rejected.value.reason is Reason.INVALID_CLAIM
@@ -194,7 +194,7 @@ def test_an_auth_time_that_is_no_number_is_an_invalid_claim(auth_time: Any) -> N
     ("acr", "met"),
     [("urn:mfa", True), ("gold", True), ("URN:MFA", False), ("", False), (None, False), (["gold"], False), (1, False)],
 )
-def test_the_context_of_the_login_is_one_of_those_named(acr: Any, *, met: bool) -> None:
+def test_the_acr_must_be_one_of_acr_values(acr: Any, *, met: bool) -> None:
     condition = authenticated_as(["urn:mfa", "gold"])
     assert condition.reason is Reason.WEAK_AUTHENTICATION
-    assert (condition.unmet(claims(acr=acr), {}, NOW) is None) == met
+    assert (condition.evaluate(claims(acr=acr), {}, NOW) is None) == met

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from authz_service.config.model import Match
 from authz_service.core.attributes import Attributes
 from authz_service.core.patterns import normalize_host, parse_path_pattern
-from authz_service.rules.matcher import NOWHERE, Matcher
+from authz_service.rules.matcher import NO_RULE, Matcher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,13 +22,13 @@ def choose(
 ) -> int | None:
     """The place of the rule that the tree chooses."""
     place = Matcher(matches).choose(Attributes(method, host, "", headers or {}), segments)
-    return None if place == NOWHERE else place
+    return None if place == NO_RULE else place
 
 
 def walk(
     matches: Sequence[Match], host: str, method: str, segments: Sequence[str], headers: dict[str, str]
 ) -> int | None:
-    """The plain meaning of a list of rules. A header that cannot be read in one way ends it at who asks for it."""
+    """The plain meaning of a list of rules. An ambiguous header ends the walk at the rule that compares it."""
     name = normalize_host(host)
     if method != method.upper() or (not name and any(match.hosts for match in matches)):
         return None
@@ -132,12 +132,12 @@ def match(*paths: str, **others: list[str] | dict[str, str] | bool) -> Match:
         ("/", 3),
     ],
 )
-def test_a_rest_is_also_none_and_a_capture_is_exactly_one(path: str, place: int) -> None:
+def test_a_prefix_matches_no_segments_too_and_a_capture_exactly_one(path: str, place: int) -> None:
     matches = [match("/v1/files/**"), match("/v1/a"), match("/v1/{id}/"), match("/**")]
     assert choose(matches, "", "GET", path[1:].split("/")) == place
 
 
-def test_an_earlier_general_rule_goes_before_a_later_special_one() -> None:
+def test_an_earlier_general_rule_precedes_a_later_specific_one() -> None:
     matches = [match("/a/{x}"), match("/a/b", hosts=["a.org"], methods=["GET"])]
     assert choose(matches, "a.org", "GET", ["a", "b"]) == 0
 
@@ -155,7 +155,7 @@ def test_a_wildcard_needs_at_least_one_label() -> None:
         *(" a.org", "a.org ", "\ta.org", "a.org\t", "a.org\n", "a.org\u00a0", "a_org:80 "),
     ],
 )
-def test_a_host_that_is_none_finds_no_rule_where_any_rule_asks_for_the_host(host: str) -> None:
+def test_an_invalid_host_matches_no_rule_if_any_rule_has_hosts(host: str) -> None:
     """The upstream may read in it the very host that the first rule protects."""
     everywhere = match("/open")
     assert choose([match("/**", hosts=["a.org"]), everywhere], host, "GET", ["open"]) is None
@@ -164,12 +164,12 @@ def test_a_host_that_is_none_finds_no_rule_where_any_rule_asks_for_the_host(host
 
 
 @pytest.mark.parametrize("method", ["get", "Get", "geT", "post"])
-def test_a_method_in_another_case_finds_no_rule_at_all(method: str) -> None:
+def test_a_method_not_in_upper_case_matches_no_rule(method: str) -> None:
     """Many an upstream reads it as upper case: it must not slip from a rule that names methods to one that does not."""
     assert choose([match("/a", methods=["GET", "POST"]), match("/**")], "", method, ["a"]) is None
 
 
-def test_choosing_among_many_rules_looks_at_few_places() -> None:
+def test_the_cost_of_choosing_does_not_grow_with_the_number_of_rules() -> None:
     """The number of nodes entered is what choosing costs; it must not grow with the number of rules."""
     entered = []
     for rules in (10, 1000):
@@ -188,7 +188,7 @@ def test_choosing_among_many_rules_looks_at_few_places() -> None:
     assert entered[0] == entered[1] == 4
 
 
-def test_a_rule_that_wants_headers_makes_way_for_the_next_where_they_are_not_sent_so() -> None:
+def test_a_rule_whose_headers_differ_is_skipped() -> None:
     wants = {"x-api-version": "2"}
     matches = [match("/a", headers=wants), match("/a", headers=wants | {"x-b": "1"}), match("/a"), match("/a")]
     sent = [{}, wants, wants | {"x-b": "1"}, {"x-api-version": "1"}, {"x-b": "1"}]
@@ -196,7 +196,7 @@ def test_a_rule_that_wants_headers_makes_way_for_the_next_where_they_are_not_sen
 
 
 @pytest.mark.parametrize("value", [" 2", "2 ", "\t2", "2\t", " \t 2\t "])
-def test_spaces_and_tabs_around_a_header_are_no_part_of_its_value(value: str) -> None:
+def test_spaces_and_tabs_around_a_header_value_are_ignored(value: str) -> None:
     """Over HTTP/2 they arrive, and an HTTP/1.1 upstream does not see them."""
     matches = [match("/a", headers={"x-api-version": "2"}), match("/a")]
     assert choose(matches, "", "GET", ["a"], {"x-api-version": value}) == 0
@@ -219,7 +219,7 @@ AMBIGUOUS: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("sent", AMBIGUOUS.values(), ids=AMBIGUOUS)
-def test_a_header_that_cannot_be_read_in_one_way_finds_neither_who_asks_for_it_nor_a_later_rule(
+def test_an_ambiguous_header_matches_neither_the_rule_that_compares_it_nor_a_later_one(
     sent: dict[str, str],
 ) -> None:
     wants = {"x-api-version": "2"}
@@ -236,12 +236,12 @@ def test_a_header_that_cannot_be_read_in_one_way_finds_neither_who_asks_for_it_n
     assert choose([match("/a", headers=wants, hosts=["x.org"]), match("/a")], "y.org", "GET", ["a"], sent) == 1
 
 
-def test_of_a_header_that_no_rule_asks_for_nothing_is_read() -> None:
+def test_a_header_that_no_rule_compares_is_not_read() -> None:
     assert choose([match("/a", headers={"x-a": "1"}), match("/a")], "", "GET", ["a"], {"accept": "a, b"}) == 1
 
 
 @pytest.mark.parametrize("segment", ["admin;x=1", "admin;", ";admin", "a;b"])
-def test_a_segment_with_parameters_is_matched_by_a_pattern_that_has_them_and_by_nothing_else(segment: str) -> None:
+def test_only_a_literal_pattern_matches_a_segment_with_parameters(segment: str) -> None:
     lax = [match("/v1/{id}"), match("/v1/**"), match("/**"), Match()]
     assert choose(lax, "", "GET", ["v1", segment]) is None
     assert choose([*lax, match(f"/v1/{segment}")], "", "GET", ["v1", segment]) == 4
@@ -249,7 +249,7 @@ def test_a_segment_with_parameters_is_matched_by_a_pattern_that_has_them_and_by_
 
 
 @pytest.mark.parametrize("segment", ["admin", "ADMIN", "aDmin"])
-def test_a_rule_that_ignores_case_decides_every_spelling_of_its_literals(segment: str) -> None:
+def test_a_case_insensitive_rule_decides_every_spelling_of_its_literals(segment: str) -> None:
     matches = [match("/V1/Admin", "/v1/{id}/Admin", case_insensitive=True), match("/v1/{id}"), match("/**")]
     assert choose(matches, "", "GET", ["v1", segment]) == 0
     assert choose(matches, "", "GET", ["V1", segment]) == 0
@@ -264,27 +264,27 @@ def test_case_is_ignored_beyond_ascii_too() -> None:
     assert choose([match("/straße")], "", "GET", ["STRASSE"]) is None
 
 
-def test_a_rule_is_known_for_a_host_and_path_whatever_it_wants_of_method_and_headers() -> None:
+def test_has_rule_for_ignores_methods_and_headers() -> None:
     matches = [
         None,
         match("/a/{x}", hosts=["x.org"], methods=["PUT"], headers={"x-a": "1"}),
         match("/b", headers={"x-a": "1"}),
         match("/c/d;e", methods=["GET"]),
     ]
-    known = Matcher(matches).knows
-    assert known("x.org", ["a", "1"])
-    assert known("X.org:443", ["b"])
-    assert known("x.org", ["c", "d;e"])
+    has_rule_for = Matcher(matches).has_rule_for
+    assert has_rule_for("x.org", ["a", "1"])
+    assert has_rule_for("X.org:443", ["b"])
+    assert has_rule_for("x.org", ["c", "d;e"])
     for host, path in (("y.org", ["a", "1"]), ("x.org", ["a"]), ("x.org", ["a", "1;"]), ("?", ["b"]), ("", ["b"])):
-        assert not known(host, path)
+        assert not has_rule_for(host, path)
 
 
 @pytest.mark.parametrize("method", ["*", "None", "\0", "-"])
-def test_no_method_stands_for_every_method(method: str) -> None:
+def test_no_sent_method_means_any_method(method: str) -> None:
     assert choose([match("/a", methods=["GET"])], "", method, ["a"]) is None
 
 
-def test_a_later_rule_that_wants_headers_does_not_go_before_an_earlier_one_that_does_not() -> None:
+def test_a_later_rule_with_headers_does_not_precede_an_earlier_one_without() -> None:
     matches = [match("/a", methods=["GET"]), match("/{x}", headers={"x-a": "1"})]
     assert choose(matches, "", "GET", ["a"], {"x-a": "1"}) == 0
     assert choose(matches, "", "POST", ["a"], {"x-a": "1"}) == 1

@@ -1,4 +1,4 @@
-"""Why a rule does not apply, in words; and that the words are true of the tree that decides."""
+"""The reason why a rule does not match, and that it agrees with the tree that decides."""
 
 from __future__ import annotations
 
@@ -42,16 +42,14 @@ def rule(name: str = "r", **settings_: Any) -> RuleSettings:
         ({"hosts": ["b"], "methods": ["PUT"], "paths": ["/b"]}, "the host is not b"),
     ],
 )
-def test_the_first_part_that_does_not_hold_is_named(match: dict[str, Any], why: str | None) -> None:
+def test_the_first_part_that_does_not_match_is_reported(match: dict[str, Any], why: str | None) -> None:
     attributes = Attributes("GET", "API.example:443", "/v1/a", {"x-a": " 1", "x-b": "2,2", "x_c": "2"})
     assert mismatch.of(rule(match=match), attributes, ["v1", "a"]) == why
 
 
-def test_a_rule_with_a_policy_applies_where_the_proxy_names_it() -> None:
+def test_a_rule_with_a_policy_matches_if_envoy_sent_it() -> None:
     assert mismatch.of(rule(policy="p"), Attributes("GET", "", "/", {}, "p"), [""]) is None
-    assert (
-        mismatch.of(rule(policy="p"), Attributes("GET", "", "/", {}, "q"), [""]) == "the proxy does not name policy p"
-    )
+    assert mismatch.of(rule(policy="p"), Attributes("GET", "", "/", {}, "q"), [""]) == "Envoy did not send policy p"
     with_parameters = mismatch.of(rule(policy="p"), Attributes("GET", "", "/a;b", {}, "p"), ["a;b"])
     assert with_parameters == "the path's last segment has parameters"
 
@@ -59,14 +57,14 @@ def test_a_rule_with_a_policy_applies_where_the_proxy_names_it() -> None:
 @pytest.mark.parametrize(
     ("attributes", "why"),
     [
-        (Attributes("get", "a.example", "/", {}), "the method 'get' is not in upper case, so no rule applies"),
-        (Attributes("GET", "a b", "/", {}), "the host 'a b' cannot be read plainly, and some rules ask for it"),
-        (Attributes("GET", "a.example", "/", {}, "q"), "no rule has the policy 'q', which the proxy names"),
+        (Attributes("get", "a.example", "/", {}), "the method 'get' is not in upper case, so no rule matches"),
+        (Attributes("GET", "a b", "/", {}), "the host 'a b' is not plainly a host, and some rules match hosts"),
+        (Attributes("GET", "a.example", "/", {}, "q"), "no rule has the policy 'q' that Envoy sent"),
         (Attributes("GET", "a.example", "/", {}, "p"), None),
     ],
 )
-def test_what_keeps_every_rule_from_applying_is_named(attributes: Attributes, why: str | None) -> None:
-    assert mismatch.of_all([rule("a", match={"hosts": ["a.example"]}), rule("b", policy="p")], attributes) == why
+def test_the_reason_why_no_rule_can_match_is_reported(attributes: Attributes, why: str | None) -> None:
+    assert mismatch.of_every_rule([rule("a", match={"hosts": ["a.example"]}), rule("b", policy="p")], attributes) == why
 
 
 _MATCHES = st.fixed_dictionaries(
@@ -95,7 +93,7 @@ _CONDITIONS = st.one_of(
     st.dictionaries(st.sampled_from(["x-a", "x_a"]), st.sampled_from(["1", "2", " 1", "1,1", "2\x1f"])),
     st.sampled_from(["", "p", "q", "unknown"]),
 )
-def test_the_words_say_what_the_tree_decides(
+def test_the_reasons_agree_with_the_tree(
     conditions: list[dict[str, Any]],
     host: str,
     method: str,
@@ -106,9 +104,9 @@ def test_the_words_say_what_the_tree_decides(
     rules = [rule(f"r{place}", **condition) for place, condition in enumerate(conditions)]
     attributes = Attributes(method, host, "", headers, policy)
     ending = [place for place, each in enumerate(rules) if mismatch.ends_search(each, attributes, path)]
-    looked_at = rules[: ending[0] + 1] if ending else rules
-    applying = [each.name for each in looked_at if mismatch.of(each, attributes, path) is None]
-    expected = None if mismatch.of_all(rules, attributes) or not applying else applying[0]
+    considered = rules[: ending[0] + 1] if ending else rules
+    applying = [each.name for each in considered if mismatch.of(each, attributes, path) is None]
+    expected = None if mismatch.of_every_rule(rules, attributes) or not applying else applying[0]
     chosen = Policy(rules, ISSUERS).choose(attributes, path)
     # Of two rules with one policy the later stands in the table; the loader lets no configuration have both.
     named = [each.policy for each in rules if each.policy]

@@ -1,4 +1,4 @@
-"""What a rule wants of a token, and what it says when it does not get it."""
+"""The requirements of a rule, and its denials and challenges."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def claims(issuer: str = "a", audiences: str = "api", scopes: str = "", client: 
     return Claims(issuer, "u", client, frozenset(audiences.split()), frozenset(scopes.split()), scopes, members)
 
 
-def reason(judge: Rule, captures: Mapping[str, str] = MappingProxyType({}), now: float = 0.0, **said: Any) -> str:
+def reason(rule_: Rule, captures: Mapping[str, str] = MappingProxyType({}), now: float = 0.0, **values: Any) -> str:
     try:
-        judge.judge(claims(**said), captures, now)
+        rule_.evaluate(claims(**values), captures, now)
     except Rejected as rejected:
         return rejected.reason.value
     return "ok"
 
 
 @pytest.mark.parametrize(
-    ("require", "said", "expected"),
+    ("require", "values", "expected"),
     [
         ({}, {}, "ok"),
         ({}, {"audiences": "x api"}, "ok"),
@@ -70,10 +70,10 @@ def reason(judge: Rule, captures: Mapping[str, str] = MappingProxyType({}), now:
         ({"scopes": {"all": ["x"], "any": ["y"], "none": ["z"]}}, {"scopes": "x y z"}, "insufficient_scope"),
     ],
 )
-def test_a_rule_judges_issuer_audience_client_and_scopes(
-    require: dict[str, Any], said: dict[str, Any], expected: str
+def test_a_rule_evaluates_issuer_audience_client_and_scopes(
+    require: dict[str, Any], values: dict[str, Any], expected: str
 ) -> None:
-    assert reason(rule(**require), **said) == expected
+    assert reason(rule(**require), **values) == expected
 
 
 _NAMES = st.lists(st.sampled_from(["x", "y", "z"]), min_size=1, max_size=2)
@@ -92,10 +92,10 @@ _REQUIRE = st.fixed_dictionaries(
     scopes=st.sets(st.sampled_from(["x", "y", "z"])),
     client=st.sampled_from(["a", "b", ""]),
 )
-def test_claims_suffice_exactly_when_everything_that_is_required_holds(
+def test_claims_pass_exactly_when_every_requirement_holds(
     require: dict[str, Any], issuer: str, audiences: set[str], scopes: set[str], client: str
 ) -> None:
-    judge = rule(**require)
+    rule_ = rule(**require)
     wanted = {"all": [], "any": [], "none": []} | require.get("scopes", {})
     everything = {
         "issuer_not_allowed": issuer in require.get("issuers", ["a", "b"]),
@@ -106,53 +106,53 @@ def test_claims_suffice_exactly_when_everything_that_is_required_holds(
         and not any(scope in scopes for scope in wanted["none"]),
     }
     expected = next((reason for reason, holds in everything.items() if not holds), "ok")
-    found = reason(judge, issuer=issuer, audiences=" ".join(audiences), scopes=" ".join(scopes), client=client)
+    found = reason(rule_, issuer=issuer, audiences=" ".join(audiences), scopes=" ".join(scopes), client=client)
     assert found == expected
-    assert found in set(judge.possible_reasons())
+    assert found in set(rule_.possible_reasons())
 
 
-def challenge(judge: Rule, why: Reason) -> str | None:
-    return judge.deny(Rejected(why, "cause")).challenge
+def challenge(rule_: Rule, why: Reason) -> str | None:
+    return rule_.deny(Rejected(why, "cause")).challenge
 
 
-def test_a_missing_token_is_asked_for_without_an_error() -> None:
+def test_the_challenge_for_a_missing_token_has_no_error() -> None:
     assert challenge(rule(), Reason.MISSING_TOKEN) == 'Bearer realm="api"'
     assert challenge(rule(scopes=["x", "y"]), Reason.MISSING_TOKEN) == 'Bearer realm="api", scope="x y"'
 
 
-def test_an_insufficient_scope_names_what_is_wanted() -> None:
-    wanted = challenge(rule(scopes={"all": ["x"], "any": ["y"], "none": ["z"]}), Reason.INSUFFICIENT_SCOPE)
-    assert wanted is not None
-    assert wanted.startswith('Bearer realm="api", error="insufficient_scope", error_description="')
-    assert wanted.endswith(', scope="x y"')
+def test_the_challenge_for_insufficient_scope_names_the_scopes() -> None:
+    value = challenge(rule(scopes={"all": ["x"], "any": ["y"], "none": ["z"]}), Reason.INSUFFICIENT_SCOPE)
+    assert value is not None
+    assert value.startswith('Bearer realm="api", error="insufficient_scope", error_description="')
+    assert value.endswith(', scope="x y"')
 
 
-def test_the_realm_is_the_audience_that_a_token_is_needed_for() -> None:
+def test_the_realm_is_the_required_audience() -> None:
     assert challenge(rule(audiences=['the "best" API']), Reason.MISSING_TOKEN) == r'Bearer realm="the \"best\" API"'
     assert challenge(rule(issuers=["b"]), Reason.MISSING_TOKEN) == 'Bearer realm="b-api"'
 
 
 def test_without_any_audience_the_realm_is_the_rule() -> None:
     nameless = [Issuer.model_validate({"issuer": "https://a.example/", "name": "a"})]
-    judge = Rule(RuleSettings.model_validate({"name": "r"}), nameless)
-    assert challenge(judge, Reason.MISSING_TOKEN) == 'Bearer realm="r"'
-    assert reason(judge) == "wrong_audience"  # no audience configured is no audience accepted
+    rule_ = Rule(RuleSettings.model_validate({"name": "r"}), nameless)
+    assert challenge(rule_, Reason.MISSING_TOKEN) == 'Bearer realm="r"'
+    assert reason(rule_) == "wrong_audience"  # no audience configured is no audience accepted
 
 
 def test_a_challenge_names_each_scope_once_and_in_the_order_of_the_configuration() -> None:
-    wanted = challenge(rule(scopes={"all": ["z", "a", "z"], "any": ["a", "m"]}), Reason.MISSING_TOKEN)
-    assert wanted == 'Bearer realm="api", scope="z a m"'
+    value = challenge(rule(scopes={"all": ["z", "a", "z"], "any": ["a", "m"]}), Reason.MISSING_TOKEN)
+    assert value == 'Bearer realm="api", scope="z a m"'
 
 
-def test_the_cause_of_a_denial_names_what_was_missing_and_escapes_what_was_sent() -> None:
-    with pytest.raises(Rejected, match="scopes missing: x y"):
-        rule(scopes=["y", "x"]).judge(claims(), {}, 0.0)
+def test_the_cause_of_a_denial_names_what_is_missing_and_escapes_what_was_sent() -> None:
+    with pytest.raises(Rejected, match="missing scopes: x y"):
+        rule(scopes=["y", "x"]).evaluate(claims(), {}, 0.0)
     with pytest.raises(Rejected, match=r"client 'a\\nb'"):
-        rule(clients=["web"]).judge(claims(client="a\nb"), {}, 0.0)
+        rule(clients=["web"]).evaluate(claims(client="a\nb"), {}, 0.0)
 
 
 @pytest.mark.parametrize("why", DENIALS)
-def test_a_denial_says_what_its_reason_says(why: Reason) -> None:
+def test_a_denial_has_the_error_and_description_of_its_reason(why: Reason) -> None:
     deny = rule().deny(Rejected(why, "cause", retry_after=7))
     assert (deny.reason, deny.rule, deny.cause, deny.retry_after) == (why, "r", "cause", 7)
     assert (deny.challenge is not None) == DENIALS[why].challenged
@@ -161,7 +161,7 @@ def test_a_denial_says_what_its_reason_says(why: Reason) -> None:
         assert DENIALS[why].detail in str(deny.challenge)
 
 
-def test_the_series_of_a_rule_are_those_of_the_reasons_that_it_can_have() -> None:
+def test_possible_reasons_depend_on_access_and_requirements() -> None:
     assert set(rule("public").possible_reasons()) == {"public", "internal_error", "deadline_exceeded"}
     plain = set(rule().possible_reasons())
     assert plain & {"public", "anonymous", "no_rule", "insufficient_scope", "client_not_allowed"} == set()
@@ -171,7 +171,7 @@ def test_the_series_of_a_rule_are_those_of_the_reasons_that_it_can_have() -> Non
     assert {"insufficient_scope", "client_not_allowed", "issuer_not_allowed"} <= full
 
 
-def test_the_series_of_claims_and_step_up_are_those_of_rules_that_ask_for_them() -> None:
+def test_claim_and_step_up_reasons_are_possible_only_with_their_conditions() -> None:
     asked = {"claim_mismatch", "stale_authentication", "weak_authentication"}
     assert set(rule().possible_reasons()) & asked == set()
     full = rule(claims={"tenant": "acme"}, max_auth_age="15m", acr_values=["urn:mfa"])
@@ -179,7 +179,7 @@ def test_the_series_of_claims_and_step_up_are_those_of_rules_that_ask_for_them()
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("values", "expected"),
     [
         ({"tenant": "acme", "auth_time": 1000, "acr": "urn:mfa", "scopes": "x"}, "ok"),
         ({"audiences": "other"}, "wrong_audience"),
@@ -191,20 +191,18 @@ def test_the_series_of_claims_and_step_up_are_those_of_rules_that_ask_for_them()
         ({"tenant": "acme", "scopes": "x", "auth_time": 1000}, "weak_authentication"),
     ],
 )
-def test_what_nothing_can_mend_is_said_first_and_what_another_login_mends_last(
-    said: dict[str, Any], expected: str
-) -> None:
-    judge = rule(clients=["app"], claims={"tenant": "acme"}, scopes=["x"], max_auth_age="15m", acr_values=["urn:mfa"])
-    assert reason(judge, now=1100.0, **said) == expected
+def test_conditions_that_no_new_token_meets_come_first_and_step_up_last(values: dict[str, Any], expected: str) -> None:
+    rule_ = rule(clients=["app"], claims={"tenant": "acme"}, scopes=["x"], max_auth_age="15m", acr_values=["urn:mfa"])
+    assert reason(rule_, now=1100.0, **values) == expected
 
 
 @pytest.mark.parametrize("why", [Reason.STALE_AUTHENTICATION, Reason.WEAK_AUTHENTICATION])
-def test_a_step_up_challenge_says_how_recent_and_how_strong_a_login_must_be(why: Reason) -> None:
-    told = challenge(rule(max_auth_age="15m", acr_values=["urn:mfa", "gold"], scopes=["x"]), why)
-    assert told is not None
-    assert 'error="insufficient_user_authentication"' in told
-    assert told.endswith('max_age="900", acr_values="urn:mfa gold"')
-    assert "scope" not in told
+def test_a_step_up_challenge_has_max_age_and_acr_values(why: Reason) -> None:
+    value = challenge(rule(max_auth_age="15m", acr_values=["urn:mfa", "gold"], scopes=["x"]), why)
+    assert value is not None
+    assert 'error="insufficient_user_authentication"' in value
+    assert value.endswith('max_age="900", acr_values="urn:mfa gold"')
+    assert "scope" not in value
     assert "max_age" not in str(challenge(rule(acr_values=["urn:mfa"]), why))
     assert "acr_values" not in str(challenge(rule(max_auth_age="1h"), why))
 
@@ -212,18 +210,18 @@ def test_a_step_up_challenge_says_how_recent_and_how_strong_a_login_must_be(why:
 def test_a_challenge_names_the_scope_for_this_path_unless_no_token_could_hold_it() -> None:
     paths = {"paths": ["/{tenant}/x"]}
     settings = {"name": "r", "match": paths, "require": {"scopes": ["read:{tenant}", "b"]}}
-    judge = Rule(RuleSettings.model_validate(settings), ISSUERS)
-    for segment, told in (("acme", "read:acme b"), ('a"b', "b"), ("a b", "b"), ("é", "b")):
-        captures = judge.captures([segment, "x"])
-        denied = judge.deny(Rejected(Reason.INSUFFICIENT_SCOPE, "cause"), captures)
-        assert str(denied.challenge).endswith(f', scope="{told}"')
+    rule_ = Rule(RuleSettings.model_validate(settings), ISSUERS)
+    for segment, scope in (("acme", "read:acme b"), ('a"b', "b"), ("a b", "b"), ("é", "b")):
+        captures = rule_.captures([segment, "x"])
+        denied = rule_.deny(Rejected(Reason.INSUFFICIENT_SCOPE, "cause"), captures)
+        assert str(denied.challenge).endswith(f', scope="{scope}"')
 
 
-def test_what_a_path_captured_is_read_by_the_first_pattern_that_matches() -> None:
+def test_captures_come_from_the_first_pattern_that_matches() -> None:
     paths = ["/v1/{tenant}", "/v2/{x}/{tenant}", "/v3/{tenant}/**"]
     settings = {"name": "r", "match": {"paths": paths}, "require": {"claims": {"t": {"equals_path": "tenant"}}}}
-    judge = Rule(RuleSettings.model_validate(settings), ISSUERS)
-    assert judge.captures(["v1", "a"]) == {"tenant": "a"}
-    assert judge.captures(["v2", "b", "a"]) == {"x": "b", "tenant": "a"}
-    assert judge.captures(["v3", "a", "b", "c"]) == {"tenant": "a"}
+    rule_ = Rule(RuleSettings.model_validate(settings), ISSUERS)
+    assert rule_.captures(["v1", "a"]) == {"tenant": "a"}
+    assert rule_.captures(["v2", "b", "a"]) == {"x": "b", "tenant": "a"}
+    assert rule_.captures(["v3", "a", "b", "c"]) == {"tenant": "a"}
     assert rule(scopes=["x"]).captures(["v1", "a"]) == {}  # nobody asks
