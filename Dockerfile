@@ -1,15 +1,15 @@
 # syntax=docker/dockerfile:1
 #
-# The image of authz-service: Python and its wheels, a numeric user, nothing to build with.
+# The image of authz-service: Python and its wheels, a numeric user, and no build tools.
 #
 #   docker build --tag REGISTRY/authz-service:0.1.0 \
 #     --build-arg BASE=docker.io/library/python:3.13-slim@sha256:DIGEST \
 #     --build-arg SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) --build-arg REVISION=$(git rev-parse HEAD) .
 #
-# BASE is to be pinned by digest, so that the same commit gives the same image tomorrow; take it from
+# Pin BASE by digest, so that a commit always yields the same image. To find the digest:
 #   docker buildx imagetools inspect docker.io/library/python:3.13-slim
-# The wheels are those of requirements/runtime.txt, by their hashes. So with SOURCE_DATE_EPOCH, and BuildKit's
-# `--output type=image,rewrite-timestamp=true`, two builds on the same BASE are the same to the byte.
+# The wheels come from requirements/runtime.txt, with hashes. With SOURCE_DATE_EPOCH, and BuildKit's
+# `--output type=image,rewrite-timestamp=true`, two builds on the same BASE are identical.
 ARG BASE=docker.io/library/python:3.13-slim
 
 FROM ${BASE} AS build
@@ -37,10 +37,10 @@ COPY --from=build /opt/authz-service /opt/authz-service
 ENV PATH=/opt/authz-service/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-# By number, since Kubernetes cannot tell whether a name is root.
+# A number, because Kubernetes cannot verify that a user name is not root.
 USER 65532:65532
 EXPOSE 9191 9192
-# No shell is needed to start it, to probe it or to end it.
+# Start, probes and stop need no shell.
 ENTRYPOINT ["authz-service"]
 CMD ["serve", "--config", "/etc/authz-service/config.yaml"]
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \

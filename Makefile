@@ -1,14 +1,14 @@
-# The same commands for people and for CI. Each makes the virtual environment that it needs; nothing is installed before.
+# The commands for people and for CI. Each creates the virtual environment that it needs.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Every test on all cores; tests/conftest.py says how many at once.
+# Tests run on all cores; tests/conftest.py sets the number of processes.
 PYTEST := -m pytest --numprocesses auto --dist worksteal
-# The tests that start no server, fill no memory and read no text of the largest size.
-UNIT := $(addprefix tests/,core config keys rules telemetry tokens tools transport/http2 transport/test_mapping.py) \
-  --ignore tests/config/test_layout.py --ignore tests/config/test_warnings.py --ignore tests/tokens/test_memory.py \
-  --ignore tests/tokens/introspection/test_http_client.py --ignore tests/keys/test_http_source.py --ignore tests/transport/http2/test_properties.py --ignore tests/rules/test_matcher.py
+# The tests of `make check`: unit tests, without those that start servers, fill the memory or take several seconds.
+UNIT := $(addprefix tests/,core config keys rules telemetry tokens policy_tools transport/http2 transport/ext_authz/test_codec.py) \
+  $(addprefix --ignore tests/,config/test_layout.py config/test_warnings.py keys/test_http_source.py rules/test_matcher.py \
+  tokens/test_memory.py tokens/introspection/test_http_client.py transport/http2/test_hostile.py transport/http2/test_properties.py)
 FUZZ_SECONDS ?= 600
 PIP := pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
@@ -17,46 +17,46 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 .DEFAULT_GOAL := help
 .PHONY: help demo check test test-newest test-oldest lint format lock proto chart fuzz bench soak clean
 
-help: ## this list
+help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
-demo: $(VENV)/demo ## the whole path on this machine: real Envoy, real requests (ONCE=1 ends after the table)
+demo: $(VENV)/demo ## run the whole path on this machine, with a real Envoy (ONCE=1 exits after the table)
 	@$(BIN)/authz-service demo $(if $(ONCE),--once)
 
-check: lint ## format, lint, types, layers and the unit tests, in about a minute
+check: lint ## check format, lint, types and imports, and run the unit tests, in less than a minute
 	@HYPOTHESIS_PROFILE=quick $(BIN)/python $(PYTEST) --quiet $(UNIT)
 
-test: lint ## lint, then every test with branch coverage, the real Envoy's included
+test: lint ## lint, then run every test with branch coverage, including those with the real Envoy
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run $(PYTEST)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-test-newest: ## every test on the newest versions that pyproject.toml allows, locked or not
+test-newest: ## run every test with the newest dependencies that pyproject.toml allows
 	@$(MAKE) --no-print-directory suite RESOLUTION=highest
 
-test-oldest: ## every test on the oldest versions that pyproject.toml allows
+test-oldest: ## run every test with the oldest dependencies that pyproject.toml allows
 	@$(MAKE) --no-print-directory suite RESOLUTION=lowest-direct
 
-# Not locked, by intention: it finds out what the bounds of pyproject.toml are worth.
+# Not locked, because this tests the version bounds in pyproject.toml.
 .PHONY: suite
 suite: $(VENV)/dev
 	@$(BIN)/uv venv --quiet --clear --seed --python $(BIN)/python $(VENV)-$(RESOLUTION)
 	@$(BIN)/uv pip install --quiet --python $(VENV)-$(RESOLUTION) --resolution $(RESOLUTION) --editable '.[test]'
 	@$(VENV)-$(RESOLUTION)/bin/python $(PYTEST) -m "not locked"
 
-lint: $(VENV)/dev ## format, ruff, mypy, layers, workflows
+lint: $(VENV)/dev ## check format, ruff, mypy, import contracts and workflows
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest --quiet --no-header tests/test_workflows.py
 
-format: $(VENV)/dev ## rewrite the code in the one format
+format: $(VENV)/dev ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-lock: $(VENV)/dev ## renew requirements/: the newest versions that pyproject.toml allows, with their hashes
+lock: $(VENV)/dev ## update requirements/ to the newest versions that pyproject.toml allows, with hashes
 	@$(LOCK) pyproject.toml --extra dev --group build --output-file requirements/dev.txt
 	@$(LOCK) pyproject.toml --extra demo --group build --constraint requirements/dev.txt --output-file requirements/demo.txt
 	@$(LOCK) pyproject.toml --constraint requirements/dev.txt --output-file requirements/runtime.txt
@@ -68,22 +68,22 @@ proto: $(VENV)/dev ## generate authz_service/_pb from proto/
 chart: $(VENV)/dev ## generate the chart's schema and the rendered examples
 	@$(BIN)/python helm/generate.py
 
-fuzz: $(VENV)/dev ## look for inputs that break a promise, FUZZ_SECONDS=600 for each target; TARGET=token for one
+fuzz: $(VENV)/dev ## fuzz every target for FUZZ_SECONDS=600; TARGET=token fuzzes one
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(TARGET)
 
-bench: $(VENV)/dev ## measure a decision, the transports, and both behind Envoy; WRITE=1 writes docs/performance.md
+bench: $(VENV)/dev ## measure a decision, the transports, and both behind Envoy; WRITE=1 updates docs/performance.md
 	@$(BIN)/python -m bench.bench $(if $(WRITE),--write)
 
-soak: $(VENV)/dev ## a million checks through Envoy while rules and keys change; needs h2load
+soak: $(VENV)/dev ## send a million requests through Envoy while rules and keys change; requires h2load
 	@$(BIN)/python -m bench.soak
 
-clean: ## forget the virtual environments and every cache
+clean: ## delete the virtual environments and all caches
 	@rm -rf $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/oidc_provider/node_modules tests/observability/.prometheus tests/.go tests/fuzz/.found
 
-# One virtual environment: the demo needs a part of what development needs. Everything comes from the lock files, with their
-# hashes, and what builds the program does too. A stamp is newer than the files above it when what they list is installed.
+# One virtual environment, because the demo needs a subset of the development dependencies. Everything, including the build
+# backend, comes from the lock files with hashes. A stamp file is newer than the lock file that it was installed from.
 $(VENV)/demo: pyproject.toml requirements/demo.txt
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is required, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV)"
 	@$(BIN)/$(PIP) --require-hashes --requirement requirements/demo.txt

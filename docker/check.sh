@@ -1,11 +1,11 @@
 #!/bin/sh
-# Builds the image for real where no registry can be reached: Debian's own buildah, on a base that debootstrap makes in
-# place of python:slim. Run by hand as root on Debian, some minutes, 1 GB in a folder of its own:
+# Builds the image without a registry, with Debian's buildah, on a base from debootstrap instead of python:slim. Run it as root
+# on Debian. It takes some minutes, and 1 GB in a temporary folder:
 #
 #   apt-get install buildah debootstrap
 #   sh docker/check.sh
 #
-# It builds twice, compares the two, and runs the result as its numeric user on a root that cannot be written.
+# It builds the image twice, compares the two, and runs it as its numeric user with a read-only root.
 set -eu
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -27,7 +27,7 @@ build() {
 first=$(build)
 second=$(build)
 test "$first" = "$second" || { echo "two builds differ: $first $second" >&2; exit 1; }
-echo "two builds are one image: $first"
+echo "two builds are identical: $first"
 
 container=$(images from localhost/authz-service)
 root=$(images mount "$container")
@@ -43,9 +43,9 @@ unshare --mount sh -eu -c '
   run="chroot --userspec 65532:65532 $0 /opt/authz-service/bin/authz-service"
   timeout 10 $run serve --config /tmp/config.yaml &
   sleep 3
-  # It runs, and says by its socket that it has no keys, since nobody gives it any here.
+  # It runs, and its health service reports NOT_SERVING because there are no keys.
   $run healthcheck --config /tmp/config.yaml | grep NOT_SERVING
   wait
 ' "$root"
-echo "it runs as 65532 on a root that cannot be written"
+echo "it runs as 65532 with a read-only root"
 images umount "$container" >/dev/null
