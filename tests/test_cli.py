@@ -1,4 +1,4 @@
-"""The commands: what they print, and the exit status that scripts and probes go by."""
+"""The commands: their output, and the exit status on which scripts and probes rely."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from support.sidecar_process import SidecarProcess
 if TYPE_CHECKING:
     from pathlib import Path
 
-HANG_TIMEOUT = 60.0  # seconds: no test waits for it
+HANG_TIMEOUT = 60.0  # seconds; only a test that hangs takes this long
 
 
 def program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """The program as it is started from outside."""
+    """Run the program in a process of its own."""
     command = [sys.executable, "-W", "error", "-m", "authz_service", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=HANG_TIMEOUT, check=False, **options)
 
 
 def write(folder: Path, **server: Any) -> Path:
-    """A good configuration file."""
+    """Write a valid configuration file."""
     (folder / "jwks.json").write_bytes(jwks("a"))
     file = folder / "config.yaml"
     listening = {"grpc_address": f"unix:{folder / 's'}", "admin_address": "127.0.0.1:0"}
@@ -53,7 +53,7 @@ rules:
 # Printing.
 
 
-def test_who_reads_no_further_causes_no_trace() -> None:
+def test_a_closed_pipe_causes_no_traceback() -> None:
     ours, theirs = os.pipe()
     os.close(ours)
     command = [sys.executable, "-m", "authz_service", "schema"]
@@ -65,7 +65,7 @@ def test_who_reads_no_further_causes_no_trace() -> None:
 VERSION = f"authz-service {__version__}, Python {platform.python_version()}, transport asyncio\n"
 
 
-def test_version_names_version_python_and_transport(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_prints_version_python_and_transport(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
     assert capsys.readouterr().out == VERSION
 
@@ -77,13 +77,13 @@ def test_the_option_version_prints_what_the_command_prints(capsys: pytest.Captur
     assert capsys.readouterr().out == VERSION
 
 
-def test_the_module_is_the_same_program() -> None:
+def test_the_module_runs_the_same_program() -> None:
     done = program("version")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"authz-service {__version__},")
 
 
-def test_the_schema_is_one_json_schema_that_requires_what_the_file_requires(
+def test_schema_prints_a_json_schema_with_the_required_keys(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["schema"]) == 0
@@ -96,15 +96,15 @@ def test_the_schema_is_one_json_schema_that_requires_what_the_file_requires(
     "arguments",
     [[], ["nonsense"], ["serve"], ["check-config"], ["version", "more"], ["serve", "--config"], ["healthcheck", "x"]],
 )
-def test_a_command_that_is_not_understood_exits_with_2_and_the_name_of_the_program(
+def test_wrong_usage_exits_with_2_and_prints_the_name_of_the_program(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exited:
         main(arguments)
     assert exited.value.code == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "authz-service" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "authz-service" in printed.err
 
 
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +118,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 # What a command loads.
 
-CHECKS = {"pydantic", "yaml", "cryptography", "jwt"}  # what reading, and verifying that a key set is usable, takes
+CHECKS = {"pydantic", "yaml", "cryptography", "jwt"}  # for the file itself and for key set files
 SERVERS = ("transport.asyncio_server", "transport.grpcio_server", "transport.http2", "transport.addresses", "admin")
 
 
@@ -189,7 +189,7 @@ def test_explain_loads_no_server(tmp_path: Path) -> None:
 # check-config.
 
 
-def test_a_good_configuration_is_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_valid_configuration_is_reported_as_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path)
     assert main(["check-config", str(file)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"{file}: valid"
@@ -205,7 +205,7 @@ def test_every_problem_is_printed_with_its_line(tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"issuers: [", b"- 1", b"a: 1\na: 2\n"])
-def test_what_is_no_configuration_file_is_a_problem_and_no_traceback(
+def test_anything_else_than_a_configuration_file_is_a_problem_and_no_traceback(
     content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "config.yaml"
@@ -216,7 +216,9 @@ def test_what_is_no_configuration_file_is_a_problem_and_no_traceback(
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"keys": []}'])
-def test_a_key_set_file_is_tried(content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_key_set_is_a_problem(
+    content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = write(tmp_path)
     (tmp_path / "jwks.json").unlink()
     if content is not None:
@@ -225,7 +227,7 @@ def test_a_key_set_file_is_tried(content: bytes | None, tmp_path: Path, capsys: 
     assert "issuers[0].keys.jwks_file" in capsys.readouterr().out
 
 
-def test_certificates_are_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_certificates_are_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path, tls={"certificate_file": "tls.crt", "key_file": "tls.key"})
     for name in ("tls.crt", "tls.key"):
         (tmp_path / name).write_text("nothing")
@@ -236,7 +238,7 @@ def test_certificates_are_tried(tmp_path: Path, capsys: pytest.CaptureFixture[st
 # serve.
 
 
-def test_serving_a_bad_configuration_exits_with_1_and_its_problems(tmp_path: Path) -> None:
+def test_serving_an_invalid_configuration_exits_with_1_and_its_problems(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(BAD)
     done = program("serve", "--config", str(file))
@@ -245,9 +247,9 @@ def test_serving_a_bad_configuration_exits_with_1_and_its_problems(tmp_path: Pat
 
 
 @pytest.mark.parametrize("which", ["grpc_address", "admin_address"])
-def test_serving_on_an_address_in_use_exits_with_1_and_says_which(which: str, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_serving_on_an_address_in_use_exits_with_1_and_names_it(which: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
         done = program("serve", "--config", str(write(tmp_path, **{which: f"127.0.0.1:{port}"})))
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
@@ -256,10 +258,10 @@ def test_serving_on_an_address_in_use_exits_with_1_and_says_which(which: str, tm
     assert "Traceback" not in done.stderr
 
 
-def test_serving_on_a_socket_in_use_exits_with_1_and_leaves_it_alone(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as taken:
-        taken.bind(str(tmp_path / "s"))
-        taken.listen()
+def test_serving_on_a_unix_socket_in_use_exits_with_1_and_does_not_touch_it(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as occupied:
+        occupied.bind(str(tmp_path / "s"))
+        occupied.listen()
         done = program("serve", "--config", str(write(tmp_path)))
         assert done.returncode == 1
         assert "another process serves it" in done.stderr
@@ -270,7 +272,7 @@ def test_serving_on_a_socket_in_use_exits_with_1_and_leaves_it_alone(tmp_path: P
 # healthcheck.
 
 
-def test_where_nothing_runs_the_healthcheck_fails_and_says_so(
+def test_the_healthcheck_fails_with_a_message_where_no_sidecar_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["healthcheck", "--config", str(write(tmp_path))]) == 1
@@ -278,7 +280,7 @@ def test_where_nothing_runs_the_healthcheck_fails_and_says_so(
 
 
 @pytest.mark.parametrize("server", ["{grpc_adress: 127.0.0.1:1}", "7", "{grpc_address: nowhere}"])
-def test_a_healthcheck_that_cannot_read_where_to_ask_fails_with_the_problem(
+def test_the_healthcheck_fails_with_the_problem_of_an_invalid_address(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], server: str
 ) -> None:
     file = tmp_path / "config.yaml"
@@ -288,7 +290,7 @@ def test_a_healthcheck_that_cannot_read_where_to_ask_fails_with_the_problem(
     assert ":1: server" in problem
 
 
-def test_a_mistake_elsewhere_in_the_file_does_not_fail_the_healthcheck_of_a_sidecar_that_serves_by_the_old_one(
+def test_the_healthcheck_ignores_mistakes_elsewhere_in_the_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "config.yaml"
@@ -297,7 +299,7 @@ def test_a_mistake_elsewhere_in_the_file_does_not_fail_the_healthcheck_of_a_side
     assert capsys.readouterr().out == f"unix:{tmp_path / 's'} does not answer (UNAVAILABLE)\n"
 
 
-async def test_the_healthcheck_follows_a_running_sidecar(tmp_path: Path) -> None:
+async def test_the_healthcheck_succeeds_while_the_sidecar_serves(tmp_path: Path) -> None:
     file = write(tmp_path)
     async with SidecarProcess(file, tmp_path / "log"):
         done = program("healthcheck", "--config", str(file))
@@ -315,12 +317,12 @@ async def test_the_healthcheck_fails_while_the_sidecar_has_no_keys(tmp_path: Pat
     assert (done.returncode, done.stdout) == (1, f"unix:{tmp_path / 's'} is NOT_SERVING\n")
 
 
-def test_it_runs_in_an_empty_environment_and_from_any_folder(tmp_path: Path) -> None:
+def test_it_runs_with_an_empty_environment_and_in_any_folder(tmp_path: Path) -> None:
     bare = {name: value for name, value in os.environ.items() if name.startswith(("COVERAGE", "PYTHONPATH"))}
     assert program("check-config", str(write(tmp_path)), cwd=tmp_path, env=bare).returncode == 0
 
 
-def test_without_its_extra_the_demo_says_what_to_install() -> None:
+def test_without_its_extra_the_demo_prints_what_to_install() -> None:
     code = "import sys; sys.modules['aiohttp'] = None; from authz_service.cli import main; sys.exit(main(['demo']))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, timeout=HANG_TIMEOUT, check=False, text=True
@@ -333,7 +335,7 @@ def test_without_its_extra_the_demo_says_what_to_install() -> None:
     "module",
     ["authz_service.runtime.application", "authz_service.runtime.supervisor", "authz_service.policy_tools.explain"],
 )
-def test_what_serves_and_explains_does_without_the_demos_libraries(module: str) -> None:
+def test_serving_and_explaining_do_not_load_the_demos_libraries(module: str) -> None:
     code = f"import sys; import {module}; sys.exit(bool({{'aiohttp', 'yarl', 'multidict'}} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=HANG_TIMEOUT, check=False)
     assert (done.returncode, done.stderr) == (0, b"")

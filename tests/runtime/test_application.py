@@ -1,4 +1,4 @@
-"""The sidecar as a whole: it starts, becomes ready, serves, drains and ends, whatever its surroundings do meanwhile."""
+"""The sidecar starts, becomes ready, serves, drains and ends, whatever happens around it."""
 
 from __future__ import annotations
 
@@ -26,23 +26,22 @@ from authz_service.runtime.application import App
 from authz_service.transport.grpc_methods import SERVICE
 from support.http_provider import Provider
 from support.key_source import jwks
-from support.sidecar_process import SidecarProcess
+from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-HANG_GUARD = 30.0  # seconds: no test waits for it
 ISSUER = "https://issuer.example"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-class Place:
-    """A folder with everything that a sidecar needs; ``write`` makes its configuration file."""
+class SidecarFolder:
+    """A folder with everything that a sidecar needs; ``write`` creates its configuration file."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.path = folder
         self.address = f"unix:{folder / 'authz.sock'}"
         self.config = folder / "config.yaml"
         self.jwks = folder / "jwks.json"
@@ -62,16 +61,16 @@ class Place:
             "rules": [{"name": "everything"}],
             "logging": {"decisions": "all"},
         }
-        self.config.write_text(json.dumps(configuration))  # which is YAML
+        self.config.write_text(json.dumps(configuration))  # JSON is YAML
         return self.config
 
     def sidecar(self, *, wait_until_ready: bool = True) -> SidecarProcess:
-        return SidecarProcess(self.config, self.folder / "log", wait_until_ready=wait_until_ready)
+        return SidecarProcess(self.config, self.path / "log", wait_until_ready=wait_until_ready)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def folder(tmp_path: Path) -> SidecarFolder:
+    return SidecarFolder(tmp_path)
 
 
 @contextlib.asynccontextmanager
@@ -80,9 +79,9 @@ async def connected(address: str) -> AsyncIterator[grpc.aio.Channel]:
         yield channel
 
 
-async def decided(channel: grpc.aio.Channel, data: bytes) -> Answer:
+async def decide(channel: grpc.aio.Channel, data: bytes) -> Answer:
     calling: Any = channel.unary_unary(f"/{SERVICE}/Check")
-    return read(await calling(data, timeout=HANG_GUARD))
+    return read(await calling(data, timeout=HANG_TIMEOUT))
 
 
 def good(kid: str = "a", **claims: Any) -> bytes:
@@ -91,14 +90,8 @@ def good(kid: str = "a", **claims: Any) -> bytes:
 
 async def health(channel: grpc.aio.Channel) -> int:
     stub: Any = health_pb2_grpc.HealthStub(channel)
-    answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=HANG_GUARD)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=HANG_TIMEOUT)
     return int(answer.status)
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(HANG_GUARD):
-        while not is_so():  # noqa: ASYNC110 - another process changes it
-            await asyncio.sleep(0.01)
 
 
 async def readiness(admin_url: str) -> tuple[int, dict[str, Any]]:
@@ -111,176 +104,178 @@ def events(sidecar: SidecarProcess) -> list[str]:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port: int = occupied.getsockname()[1]
         return port
 
 
 # The program.
 
 
-async def test_it_becomes_ready_decides_and_ends_well_when_told_to(place: Place) -> None:
-    place.write()
-    async with place.sidecar() as sidecar, connected(place.address) as channel:
+async def test_it_becomes_ready_decides_and_exits_with_0_on_sigterm(folder: SidecarFolder) -> None:
+    folder.write()
+    async with folder.sidecar() as sidecar, connected(folder.address) as channel:
         assert await health(channel) == SERVING
-        allowed = await decided(channel, good())
+        allowed = await decide(channel, good())
         assert (allowed.reason, allowed.headers["x-auth-subject"]) == ("ok", "alice")
-        assert (await decided(channel, good("unknown"))).reason == "unknown_key"
-        assert (await decided(channel, check_request())).reason == "missing_token"
-        assert (await decided(channel, b"\xff")).reason == "malformed_request"
+        assert (await decide(channel, good("unknown"))).reason == "unknown_key"
+        assert (await decide(channel, check_request())).reason == "missing_token"
+        assert (await decide(channel, b"\xff")).reason == "malformed_request"
         assert await sidecar.stop() == 0
     assert events(sidecar)[-1] == "stopped"
-    text = (place.folder / "log").read_text()
+    text = (folder.path / "log").read_text()
     assert all(isinstance(json.loads(line), dict) for line in text.splitlines())
     assert "eyJ" not in text
 
 
-async def test_an_interrupt_ends_it_as_well(place: Place) -> None:
-    place.write()
-    async with place.sidecar() as sidecar:
+async def test_sigint_stops_it_as_well(folder: SidecarFolder) -> None:
+    folder.write()
+    async with folder.sidecar() as sidecar:
         assert sidecar.process is not None
         sidecar.process.send_signal(signal.SIGINT)
-        assert await asyncio.wait_for(sidecar.process.wait(), HANG_GUARD) == 0
+        assert await asyncio.wait_for(sidecar.process.wait(), HANG_TIMEOUT) == 0
 
 
-async def test_told_to_end_before_it_is_ready_it_ends_well(place: Place) -> None:
-    place.write(keys={"jwks_uri": f"http://127.0.0.1:{free_port()}/keys"})
-    async with place.sidecar(wait_until_ready=False) as sidecar:
+async def test_sigterm_before_it_is_ready_exits_with_0(folder: SidecarFolder) -> None:
+    folder.write(keys={"jwks_uri": f"http://127.0.0.1:{free_port()}/keys"})
+    async with folder.sidecar(wait_until_ready=False) as sidecar:
         assert await sidecar.stop() == 0
 
 
-async def test_told_to_end_it_is_not_ready_and_serves_on_for_the_delay(place: Place) -> None:
-    place.write(shutdown_delay="2s")
-    async with place.sidecar() as sidecar, connected(place.address) as channel:
+async def test_after_sigterm_it_is_not_ready_and_serves_until_the_delay_is_over(folder: SidecarFolder) -> None:
+    folder.write(shutdown_delay="2s")
+    async with folder.sidecar() as sidecar, connected(folder.address) as channel:
         assert sidecar.process is not None
         sidecar.process.terminate()
-        async with asyncio.timeout(HANG_GUARD):
+        async with asyncio.timeout(HANG_TIMEOUT):
             while await health(channel) == SERVING:
                 pass
         assert await readiness(sidecar.admin_url) == (503, {"ready": False, "missing": ["shutting down"]})
-        assert (await decided(channel, good())).reason == "ok"
-        async with connected(place.address) as new:
-            assert (await decided(new, good())).reason == "ok"
+        assert (await decide(channel, good())).reason == "ok"
+        async with connected(folder.address) as new:
+            assert (await decide(new, good())).reason == "ok"
         assert "stopped" not in events(sidecar)
-        assert await asyncio.wait_for(sidecar.process.wait(), HANG_GUARD) == 0
+        assert await asyncio.wait_for(sidecar.process.wait(), HANG_TIMEOUT) == 0
     assert [event for event in events(sidecar) if event != "decision"][-2:] == ["stopping", "stopped"]
 
 
-async def test_told_to_end_it_finishes_what_is_in_flight_and_accepts_nothing_new(place: Place) -> None:
-    asked, release = asyncio.Event(), asyncio.Event()
+async def test_after_sigterm_it_finishes_requests_in_flight_and_accepts_no_connection(folder: SidecarFolder) -> None:
+    fetching, release = asyncio.Event(), asyncio.Event()
     async with Provider() as provider:
         provider.serve("/keys", jwks("a"))
         keys = {"jwks_uri": f"{provider.origin}/keys", "timeout": "30s", "unknown_kid_cooldown": "1ms"}
-        place.write(keys, check_deadline="30s", shutdown_grace="30s")
-        async with place.sidecar() as sidecar, connected(place.address) as channel:
+        folder.write(keys, check_deadline="30s", shutdown_grace="30s")
+        async with folder.sidecar() as sidecar, connected(folder.address) as channel:
             provider.serve("/new", jwks("a", "new"))
             new_keys = provider.handlers["/new"]
 
             async def slow(request: aiohttp.web.Request) -> aiohttp.web.StreamResponse:
-                asked.set()
+                fetching.set()
                 await release.wait()
                 return await new_keys(request)
 
             provider.handlers["/keys"] = slow
-            in_flight = asyncio.create_task(decided(channel, good("new")))
-            await asked.wait()
+            in_flight = asyncio.create_task(decide(channel, good("new")))
+            await fetching.wait()
             assert sidecar.process is not None
             sidecar.process.terminate()
-            await until(lambda: not _accepts(place))
+            await wait_until(lambda: not _accepts(folder))
             assert not in_flight.done()
             release.set()
             assert (await in_flight).reason == "ok"
-            assert await asyncio.wait_for(sidecar.process.wait(), HANG_GUARD) == 0
+            assert await asyncio.wait_for(sidecar.process.wait(), HANG_TIMEOUT) == 0
 
 
-def _accepts(place: Place) -> bool:
+def _accepts(folder: SidecarFolder) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(place.address.removeprefix("unix:")) == 0
+        return client.connect_ex(folder.address.removeprefix("unix:")) == 0
 
 
-async def test_with_the_provider_down_it_starts_is_not_ready_and_recovers_by_itself(place: Place) -> None:
+async def test_with_an_unreachable_provider_it_starts_is_not_ready_and_recovers(folder: SidecarFolder) -> None:
     port = free_port()
-    place.write(keys={"jwks_uri": f"http://127.0.0.1:{port}/keys"})
-    async with place.sidecar(wait_until_ready=False) as sidecar, connected(place.address) as channel:
-        await until(lambda: "fetching keys failed" in events(sidecar))
+    folder.write(keys={"jwks_uri": f"http://127.0.0.1:{port}/keys"})
+    async with folder.sidecar(wait_until_ready=False) as sidecar, connected(folder.address) as channel:
+        await wait_until(lambda: "fetching keys failed" in events(sidecar))
         assert await health(channel) == NOT_SERVING
         assert await readiness(sidecar.admin_url) == (503, {"ready": False, "missing": ["keys of issuer main"]})
-        answer = await decided(channel, good())
+        answer = await decide(channel, good())
         assert (answer.http_status, answer.reason) == (503, "keys_unavailable")
-        assert (await decided(channel, check_request())).reason == "missing_token"
+        assert (await decide(channel, check_request())).reason == "missing_token"
         async with Provider(port=port) as provider:
             provider.serve("/keys", jwks("a"))
-            await asyncio.wait_for(sidecar.ready(), HANG_GUARD)
-            await until(lambda: events(sidecar)[-1] == "ready")
+            await asyncio.wait_for(sidecar.ready(), HANG_TIMEOUT)
+            await wait_until(lambda: events(sidecar)[-1] == "ready")
             assert await health(channel) == SERVING
-            assert (await decided(channel, good())).reason == "ok"
-        assert (await decided(channel, good(sub="bob"))).reason == "ok"  # the provider is down again
+            assert (await decide(channel, good())).reason == "ok"
+        assert (await decide(channel, good(sub="bob"))).reason == "ok"  # the provider is unreachable again
 
 
-async def test_a_key_set_file_that_kubernetes_swaps_takes_effect_and_drops_remembered_tokens(place: Place) -> None:
+async def test_a_key_set_that_kubernetes_swaps_is_used_and_invalidates_cached_tokens(
+    folder: SidecarFolder,
+) -> None:
     for generation, kid in (("..1", "a"), ("..2", "b")):
-        (place.folder / generation).mkdir()
-        (place.folder / generation / "jwks.json").write_bytes(jwks(kid))
-    (place.folder / "..data").symlink_to("..1")
-    place.jwks.unlink()
-    place.jwks.symlink_to("..data/jwks.json")
-    place.write()
-    async with place.sidecar() as sidecar, connected(place.address) as channel:
-        remembered = good("a")
-        assert (await decided(channel, remembered)).reason == "ok"
-        (place.folder / "..tmp").symlink_to("..2")
-        (place.folder / "..tmp").rename(place.folder / "..data")
-        await until(lambda: events(sidecar).count("new keys") == 2)
-        assert (await decided(channel, remembered)).reason == "unknown_key"
-        assert (await decided(channel, good("b"))).reason == "ok"
+        (folder.path / generation).mkdir()
+        (folder.path / generation / "jwks.json").write_bytes(jwks(kid))
+    (folder.path / "..data").symlink_to("..1")
+    folder.jwks.unlink()
+    folder.jwks.symlink_to("..data/jwks.json")
+    folder.write()
+    async with folder.sidecar() as sidecar, connected(folder.address) as channel:
+        cached = good("a")
+        assert (await decide(channel, cached)).reason == "ok"
+        (folder.path / "..tmp").symlink_to("..2")
+        (folder.path / "..tmp").rename(folder.path / "..data")
+        await wait_until(lambda: events(sidecar).count("new keys") == 2)
+        assert (await decide(channel, cached)).reason == "unknown_key"
+        assert (await decide(channel, good("b"))).reason == "ok"
 
 
-# The parts, in this process.
+# In this process.
 
 
-async def test_readiness_waits_for_every_issuer(place: Place) -> None:
-    configuration = json.loads(place.write().read_text())
+async def test_readiness_waits_for_every_issuer(folder: SidecarFolder) -> None:
+    configuration = json.loads(folder.write().read_text())
     second = configuration["issuers"][0] | {"issuer": "https://second.example", "name": "second"}
     async with Provider() as provider:
         second["keys"] = {"jwks_uri": f"{provider.origin}/keys"}
         configuration["issuers"].append(second)
-        place.config.write_text(json.dumps(configuration))
-        app = App(load(place.config))
+        folder.config.write_text(json.dumps(configuration))
+        app = App(load(folder.config))
         assert app.missing() == ["keys of issuer main", "keys of issuer second"]
         await app.start()
-        async with connected(place.address) as channel:
-            await until(lambda: app.missing() == ["keys of issuer second"])
+        async with connected(folder.address) as channel:
+            await wait_until(lambda: app.missing() == ["keys of issuer second"])
             assert await health(channel) == NOT_SERVING
             provider.serve("/keys", jwks("b"))
-            await until(lambda: app.missing() == [])
-            async with asyncio.timeout(HANG_GUARD):
+            await wait_until(lambda: app.missing() == [])
+            async with asyncio.timeout(HANG_TIMEOUT):
                 while await health(channel) != SERVING:
                     pass
         await app.close()
 
 
-async def test_keys_that_come_while_it_drains_do_not_make_it_serving_again(place: Place) -> None:
+async def test_keys_that_arrive_while_it_drains_do_not_make_it_ready_again(folder: SidecarFolder) -> None:
     async with Provider() as provider:
-        place.write(keys={"jwks_uri": f"{provider.origin}/keys"}, shutdown_delay="1h")
-        app = App(load(place.config))
+        folder.write(keys={"jwks_uri": f"{provider.origin}/keys"}, shutdown_delay="1h")
+        app = App(load(folder.config))
         await app.start()
         draining = asyncio.create_task(app.drain())
-        await until(lambda: app.missing() == ["shutting down"])
+        await wait_until(lambda: app.missing() == ["shutting down"])
         provider.serve("/keys", jwks("a"))
         await app.active.issuers[0].keys.refresh()
-        async with connected(place.address) as channel:
-            assert (await decided(channel, good())).reason == "ok"
+        async with connected(folder.address) as channel:
+            assert (await decide(channel, good())).reason == "ok"
             assert await health(channel) == NOT_SERVING
         assert app.missing() == ["shutting down"]
         draining.cancel()
         await app.close()
 
 
-async def test_an_address_in_use_is_an_error_and_leaves_nothing_behind(place: Place) -> None:
+async def test_an_address_in_use_is_an_error_and_leaves_no_open_port(folder: SidecarFolder) -> None:
     admin_port = free_port()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        place.write(grpc_address=f"127.0.0.1:{taken.getsockname()[1]}", admin_address=f"127.0.0.1:{admin_port}")
-        app = App(load(place.config))
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        folder.write(grpc_address=f"127.0.0.1:{occupied.getsockname()[1]}", admin_address=f"127.0.0.1:{admin_port}")
+        app = App(load(folder.config))
         with pytest.raises(StartFailed, match="cannot listen on"):
             await app.start()
         await app.close()
@@ -288,71 +283,73 @@ async def test_an_address_in_use_is_an_error_and_leaves_nothing_behind(place: Pl
         pass
 
 
-async def test_a_background_task_that_dies_is_told_of_and_ends_nothing_else(
-    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_a_failed_background_task_is_logged_and_ends_nothing_else(
+    folder: SidecarFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(logging.getLogger("authz"), "propagate", True)
-    app = App(load(place.write()))
+    app = App(load(folder.write()))
 
-    async def die() -> None:
+    async def fail() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(app.active.issuers[0].keys, "run", die)
+    monkeypatch.setattr(app.active.issuers[0].keys, "run", fail)
     await app.start()
-    async with connected(place.address) as channel:
-        assert (await decided(channel, good())).reason == "ok"  # the request fetches the keys itself
+    async with connected(folder.address) as channel:
+        assert (await decide(channel, good())).reason == "ok"  # the request fetches the keys itself
     await app.close()
-    (told,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
-    assert told.message == "background task failed"
+    (logged,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert logged.message == "background task failed"
 
 
-async def test_it_can_be_closed_at_any_time_and_twice(place: Place) -> None:
-    place.write()
-    never_started = App(load(place.config))
+async def test_it_can_be_closed_at_any_time_and_twice(folder: SidecarFolder) -> None:
+    folder.write()
+    never_started = App(load(folder.config))
     await never_started.close()
-    app = App(load(place.config))
+    app = App(load(folder.config))
     await app.start()
     await app.close()
     await app.close()
     assert len(asyncio.all_tasks()) == 1
 
 
-# Tokens that are asked about.
+# Introspection.
 
 
-def asking(place: Place, endpoint: str, **introspection: Any) -> Path:
-    """A configuration whose one issuer has no keys, and is asked about its tokens."""
-    configuration = json.loads(place.write().read_text())
-    (place.folder / "secret").write_text("s3cret\n")
+def introspecting(folder: SidecarFolder, endpoint: str, **introspection: Any) -> Path:
+    """A configuration whose only issuer has introspection and no keys."""
+    configuration = json.loads(folder.write().read_text())
+    (folder.path / "secret").write_text("s3cret\n")
     configuration["issuers"][0] |= {
         "keys": {"discovery": False},
         "introspection": {"endpoint": endpoint, "client_id": "my-api", "client_secret_file": "secret"} | introspection,
     }
-    place.config.write_text(json.dumps(configuration))
-    return place.config
+    folder.config.write_text(json.dumps(configuration))
+    return folder.config
 
 
 ACTIVE = {"active": True, "sub": "alice", "aud": "https://api.example", "client_id": "app", "scope": "a"}
 
 
-async def test_an_issuer_that_is_asked_about_its_tokens_needs_no_keys_to_be_ready(place: Place) -> None:
+async def test_an_issuer_with_introspection_needs_no_keys_to_be_ready(folder: SidecarFolder) -> None:
     async with Provider() as provider:
         provider.serve("/introspect", json.dumps(ACTIVE | {"exp": time.time() + 300}), content_type="application/json")
-        asking(place, f"{provider.origin}/introspect")
-        async with place.sidecar() as sidecar, connected(place.address) as channel:
+        introspecting(folder, f"{provider.origin}/introspect")
+        async with folder.sidecar() as sidecar, connected(folder.address) as channel:
             assert await readiness(sidecar.admin_url) == (200, {"ready": True, "missing": []})
             for _ in range(2):
-                allowed = await decided(channel, check_request(token="an-opaque-token"))
+                allowed = await decide(channel, check_request(token="an-opaque-token"))
                 assert (allowed.reason, allowed.headers["x-auth-subject"]) == ("ok", "alice")
-            assert (await decided(channel, good())).reason == "unknown_key"
+            assert (await decide(channel, good())).reason == "unknown_key"
             assert await sidecar.stop() == 0
         assert provider.count("/introspect") == 1
-        text = (place.folder / "log").read_text()
+        text = (folder.path / "log").read_text()
         assert "an-opaque-token" not in text
         assert "s3cret" not in text
 
 
-async def test_a_secret_that_is_exchanged_is_used_within_a_second_and_a_wrong_one_is_told_once(place: Place) -> None:
+async def test_a_replaced_client_secret_is_used_at_once_and_a_wrong_one_is_logged_once(
+    folder: SidecarFolder,
+) -> None:
     async with Provider() as provider:
 
         async def introspect(request: aiohttp.web.Request) -> aiohttp.web.StreamResponse:
@@ -361,19 +358,19 @@ async def test_a_secret_that_is_exchanged_is_used_within_a_second_and_a_wrong_on
             return aiohttp.web.json_response(ACTIVE | {"exp": time.time() + 300})
 
         provider.handlers["/introspect"] = introspect
-        asking(place, f"{provider.origin}/introspect")
-        async with place.sidecar() as sidecar, connected(place.address) as channel:
+        introspecting(folder, f"{provider.origin}/introspect")
+        async with folder.sidecar() as sidecar, connected(folder.address) as channel:
             for _ in range(3):
-                refused = await decided(channel, check_request(token="an-opaque-token"))
+                refused = await decide(channel, check_request(token="an-opaque-token"))
                 assert (refused.http_status, refused.reason) == (503, "introspection_unavailable")
-            (place.folder / "secret").write_text("right")
-            async with asyncio.timeout(HANG_GUARD):
-                while (await decided(channel, check_request(token="an-opaque-token"))).reason != "ok":  # noqa: ASYNC110
+            (folder.path / "secret").write_text("right")
+            async with asyncio.timeout(HANG_TIMEOUT):
+                while (await decide(channel, check_request(token="an-opaque-token"))).reason != "ok":  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         assert events(sidecar).count("the introspection server rejects this client") == 1
 
 
-async def test_told_to_end_it_leaves_no_call_behind(place: Place) -> None:
+async def test_closing_ends_all_introspection_calls(folder: SidecarFolder) -> None:
     async with Provider() as provider:
 
         async def hangs(_request: aiohttp.web.Request) -> aiohttp.web.StreamResponse:
@@ -381,7 +378,7 @@ async def test_told_to_end_it_leaves_no_call_behind(place: Place) -> None:
             raise AssertionError
 
         provider.handlers["/introspect"] = hangs
-        app = App(load(asking(place, f"{provider.origin}/introspect", timeout="1h")))
+        app = App(load(introspecting(folder, f"{provider.origin}/introspect", timeout="1h")))
         await app.start()
         answer = read(await app.servicer.check(check_request(token="an-opaque-token"), 0.2))
         assert answer.reason == "deadline_exceeded"
@@ -390,8 +387,8 @@ async def test_told_to_end_it_leaves_no_call_behind(place: Place) -> None:
         assert not app.active.issuers[0].introspector._requests
 
 
-async def test_the_metrics_know_every_rule_and_issuer_from_the_start(place: Place) -> None:
-    app = App(load(place.write()))
+async def test_the_metrics_have_every_rule_and_issuer_from_the_start(folder: SidecarFolder) -> None:
+    app = App(load(folder.write()))
     exposition, _ = app.metrics.exposition("")
     for series in (
         'authz_checks_total{decision="allow",mode="enforce",reason="ok",rule="everything"} 0.0',
@@ -403,16 +400,16 @@ async def test_the_metrics_know_every_rule_and_issuer_from_the_start(place: Plac
         assert series in exposition.decode()
 
 
-async def test_with_tls_the_metrics_know_when_the_certificate_expires(place: Place) -> None:
+async def test_with_tls_the_metrics_have_the_expiry_of_the_certificate(folder: SidecarFolder) -> None:
     expires = datetime(2030, 1, 1, tzinfo=UTC)
-    tls = TlsFiles(place.folder, trustme.CA().issue_cert("a.example", not_after=expires)).settings
-    app = App(load(place.write(tls=tls.model_dump(mode="json", exclude_none=True))))
-    told = app.metrics.registry.get_sample_value("authz_tls_certificate_not_after_timestamp_seconds")
-    assert told == expires.timestamp()
+    tls = TlsFiles(folder.path, trustme.CA().issue_cert("a.example", not_after=expires)).settings
+    app = App(load(folder.write(tls=tls.model_dump(mode="json", exclude_none=True))))
+    reported = app.metrics.registry.get_sample_value("authz_tls_certificate_not_after_timestamp_seconds")
+    assert reported == expires.timestamp()
 
 
-async def test_the_delay_of_the_event_loop_is_watched(place: Place) -> None:
-    app = App(load(place.write()))
+async def test_the_delay_of_the_event_loop_is_measured(folder: SidecarFolder) -> None:
+    app = App(load(folder.write()))
     await app.start()
-    await until(lambda: bool(app.metrics.registry.get_sample_value("authz_event_loop_delay_seconds_count")))
+    await wait_until(lambda: bool(app.metrics.registry.get_sample_value("authz_event_loop_delay_seconds_count")))
     await app.close()
