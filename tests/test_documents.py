@@ -72,16 +72,16 @@ def _sections(annotation: Any) -> Iterator[type[Section]]:
 
 
 @pytest.mark.parametrize("key", sorted(set(keys(Settings))))
-def test_every_key_stands_in_the_readme(key: str) -> None:
+def test_the_readme_documents_every_key(key: str) -> None:
     assert re.search(rf"\b{key}:", README)
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_every_reason_stands_in_the_readme(reason: Reason) -> None:
+def test_the_readme_documents_every_reason(reason: Reason) -> None:
     assert f"`{reason.value}`" in README
 
 
-def test_every_metric_stands_in_the_readme_and_no_other_does() -> None:
+def test_the_readme_documents_exactly_the_existing_metrics() -> None:
     metrics = Metrics(transport="grpcio")
     metrics.issuer("main")
     metrics.introspection("main")
@@ -94,7 +94,7 @@ def _names(family: Any) -> set[str]:
     return {f"{family.name}_total"} if family.type == "counter" else {family.name}
 
 
-def test_every_command_stands_in_the_readme_and_no_other_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme_documents_exactly_the_existing_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     add = ArgumentParser.add_subparsers
 
@@ -110,7 +110,7 @@ def test_every_command_stands_in_the_readme_and_no_other_does(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *GUIDES])
-def test_every_file_that_a_document_names_exists(document: str) -> None:
+def test_every_file_and_anchor_in_a_document_exists(document: str) -> None:
     text = (ROOT / document).read_text()
     for name in re.findall(r"`((?:authz_service|proto|tests|bench|helm|docker|docs)/[\w/.-]+)`", text):
         assert (ROOT / name).exists(), name
@@ -139,7 +139,7 @@ def threats(actor: str) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("actor", ACTORS)
-def test_every_threat_has_a_measure_and_a_test_that_exists(actor: str) -> None:
+def test_every_threat_has_a_measure_and_existing_tests(actor: str) -> None:
     rows = threats(actor)
     assert rows
     for threat, measure, held in rows:

@@ -29,7 +29,7 @@ async def run(*command: str, cwd: Path = ROOT, **environment: str) -> tuple[int,
     return process.returncode or 0, said.decode()
 
 
-async def test_the_linter_finds_nothing() -> None:
+async def test_hadolint_finds_nothing() -> None:
     assert await run(str(Path(sys.executable).parent / "hadolint"), "--no-color", "Dockerfile") == (0, "")
 
 
@@ -56,7 +56,7 @@ def test_the_labels_are_those_of_the_open_container_initiative() -> None:
     assert labels.keys() == {"title", "description", "version", "revision", "licenses"}
 
 
-def test_every_stage_stands_on_the_one_base_that_is_to_be_pinned() -> None:
+def test_every_stage_uses_the_base_to_pin() -> None:
     assert {text.split()[0] for name, text in INSTRUCTIONS if name == "FROM"} == {"${BASE}"}
     assert "@sha256:DIGEST" in DOCKERFILE
 
@@ -73,14 +73,14 @@ def context(folder: Path) -> Path:
     return folder
 
 
-def test_what_is_copied_is_not_ignored_and_what_is_not_copied_is(tmp_path: Path) -> None:
+def test_the_build_context_has_exactly_what_is_copied(tmp_path: Path) -> None:
     copied = {
         each for name, text in INSTRUCTIONS if name == "COPY" and "--from" not in text for each in text.split()[:-1]
     }
     assert copied == {path.name for path in context(tmp_path).iterdir()}
 
 
-async def test_the_install_step_runs_with_that_alone_and_leaves_nothing_to_build_with(tmp_path: Path) -> None:
+async def test_the_install_step_needs_only_the_context_and_leaves_no_build_tools(tmp_path: Path) -> None:
     sources, folder = context(tmp_path), tmp_path / "opt"
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"  # a python3 that has pip, as the base image's has
     status, said = await run(

@@ -62,19 +62,19 @@ def test_there_is_a_lock_file_for_each_purpose_and_no_other() -> None:
     assert {path.name for path in FOLDER.iterdir()} == WANTED.keys()
 
 
-def test_what_builds_the_program_is_locked_as_the_build_system_asks_for_it() -> None:
+def test_the_build_requirements_are_locked() -> None:
     assert set(PROJECT["build-system"]["requires"]) <= set(BUILD)
 
 
 @pytest.mark.parametrize("name", WANTED)
-def test_a_lock_file_holds_nothing_but_exact_versions_with_their_hashes(name: str) -> None:
+def test_a_lock_file_has_only_exact_versions_with_hashes(name: str) -> None:
     rest = ENTRY.sub("", (FOLDER / name).read_text())
     assert [line for line in rest.splitlines() if line and not line.startswith("#")] == []
     assert "://" not in (FOLDER / name).read_text()
 
 
 @pytest.mark.parametrize("name", WANTED)
-def test_each_version_is_one_that_pyproject_allows(name: str) -> None:
+def test_pyproject_allows_every_locked_version(name: str) -> None:
     locked = versions(name)
     for package, requirements in wanted(name).items():
         found = locked.get(package, {"none"})
@@ -86,25 +86,25 @@ def test_each_version_is_one_that_pyproject_allows(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WANTED)
-def test_what_is_no_longer_asked_for_is_no_longer_locked(name: str) -> None:
+def test_removed_requirements_are_not_locked(name: str) -> None:
     direct = {canonicalize_name(each["name"]) for each in entries(name) if "(pyproject.toml" in each["via"]}
     assert direct == wanted(name).keys(), RENEW
 
 
 @pytest.mark.parametrize("name", WANTED)
-def test_every_purpose_has_the_version_that_was_tested(name: str) -> None:
+def test_every_lock_file_has_the_tested_versions(name: str) -> None:
     tested = versions("dev.txt")
     for package, locked in versions(name).items():
         assert locked <= tested[package], RENEW
 
 
-def test_what_is_installed_here_fits_together() -> None:
+def test_the_installed_packages_are_compatible() -> None:
     done = subprocess.run([sys.executable, "-m", "pip", "check"], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("path", ["Makefile", "docker/install.sh"])
-def test_whatever_installs_asks_for_hashes(path: str) -> None:
+def test_every_installation_requires_hashes(path: str) -> None:
     lines = [line for line in (ROOT / path).read_text().splitlines() if "--requirement" in line]
     assert lines
     assert [line for line in lines if "--require-hashes" not in line] == []

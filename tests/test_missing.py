@@ -25,7 +25,7 @@ SAID = r"^NOT PROVED, since this machine lacks a-program-that-is-nowhere: that i
         ("1", pytest.fail.Exception),
     ],
 )
-def test_what_is_missing_is_said_loudly_and_under_ci_is_a_failure(
+def test_a_missing_program_skips_a_test_loudly_and_fails_it_in_ci(
     ci: str | None, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if ci is None:
@@ -36,11 +36,11 @@ def test_what_is_missing_is_said_loudly_and_under_ci_is_a_failure(
         missing.program("a-program-that-is-nowhere", "that it runs")
 
 
-def test_a_program_that_is_there_is_found() -> None:
+def test_an_installed_program_is_found() -> None:
     assert Path(missing.program("sh", "that it runs")).name == "sh"
 
 
-def test_no_test_has_another_way_not_to_run() -> None:
+def test_no_test_can_be_skipped_in_another_way() -> None:
     exempt = {Path(missing.__file__), Path(__file__)}
     files = {path for path in TESTS.rglob("*.py") if "node_modules" not in path.parts} - exempt
     assert len(files) > 100

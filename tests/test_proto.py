@@ -173,7 +173,7 @@ def ours() -> dict[str, tuple[object, ...]]:
 
 
 @pytest.mark.locked
-def test_the_committed_code_is_what_the_declaration_generates(tmp_path: Path) -> None:
+def test_the_committed_code_is_generated_from_the_declaration(tmp_path: Path) -> None:
     subprocess.run([sys.executable, ROOT / "proto/generate.py", tmp_path], check=True)
 
     def generated(root: Path) -> dict[str, str]:
@@ -182,13 +182,13 @@ def test_the_committed_code_is_what_the_declaration_generates(tmp_path: Path) ->
     assert generated(ROOT) == generated(tmp_path), "run `make proto`"
 
 
-def test_all_that_we_declare_envoy_declares_alike(ours: dict[str, tuple[object, ...]]) -> None:
+def test_our_declarations_match_envoys(ours: dict[str, tuple[object, ...]]) -> None:
     theirs = shapes(FileDescriptorSet.FromString(official("descriptors")).file)
 
     assert ours == {name: theirs.get(name) for name in ours}
 
 
-def test_the_service_is_the_one_that_envoy_calls(ours: dict[str, tuple[object, ...]]) -> None:
+def test_the_service_is_the_one_envoy_calls(ours: dict[str, tuple[object, ...]]) -> None:
     assert ours["/envoy.service.auth.v3.Authorization/Check"] == (
         ".envoy.service.auth.v3.CheckRequest",
         ".envoy.service.auth.v3.CheckResponse",
@@ -198,13 +198,13 @@ def test_the_service_is_the_one_that_envoy_calls(ours: dict[str, tuple[object, .
 
 
 @pytest.mark.parametrize("request_", [REQUEST, RAW_HEADERS], ids=["headers", "header_map"])
-def test_a_request_that_envoy_wrote_reads_the_same_here(request_: dict[str, Any]) -> None:
+def test_a_request_encoded_by_envoy_decodes_the_same_here(request_: dict[str, Any]) -> None:
     request = CheckRequest.FromString(official("encode", json.dumps(request_).encode()))
 
     assert json_format.MessageToDict(request, preserving_proto_field_name=True) == request_
 
 
-def test_what_we_do_not_declare_is_skipped() -> None:
+def test_undeclared_fields_are_skipped() -> None:
     address = {"socket_address": {"protocol": "UDP", "address": "192.0.2.7", "named_port": "http"}}
     wire = official("encode", json.dumps({"attributes": {"source": {"address": address}}}).encode())
 
@@ -214,7 +214,7 @@ def test_what_we_do_not_declare_is_skipped() -> None:
 
 
 @pytest.mark.parametrize("answer", [DENIAL, ALLOWANCE], ids=["denial", "allowance"])
-def test_an_answer_that_we_wrote_reads_the_same_at_envoy(answer: dict[str, Any]) -> None:
+def test_a_response_encoded_here_decodes_the_same_at_envoy(answer: dict[str, Any]) -> None:
     wire = json_format.ParseDict(answer, CheckResponse()).SerializeToString()
 
     assert json.loads(official("decode", wire)) == answer

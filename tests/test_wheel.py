@@ -65,7 +65,7 @@ def sources(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / NAME
 
 
-def test_the_wheel_holds_the_program_with_its_types_and_licence_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_has_only_the_program_with_types_and_license(wheel: Path) -> None:
     package = {path for path in (ROOT / "authz_service").rglob("*") if path.suffix in {".py", ".pyi"}}
     package.add(ROOT / "authz_service" / "py.typed")
     assert not [path for path in package if path.name.startswith(("test_", "conftest"))]
@@ -78,7 +78,7 @@ def test_the_wheel_holds_the_program_with_its_types_and_licence_and_nothing_else
         assert archive.read(f"{INFO}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
 
 
-def test_the_wheel_says_what_it_is_and_what_it_needs(wheel: Path) -> None:
+def test_the_wheel_has_complete_metadata(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         metadata = email.message_from_bytes(archive.read(f"{INFO}/METADATA"))
         scripts = archive.read(f"{INFO}/entry_points.txt").decode()
@@ -91,7 +91,7 @@ def test_the_wheel_says_what_it_is_and_what_it_needs(wheel: Path) -> None:
     assert "authz-service = authz_service.cli:main" in scripts
 
 
-def test_the_sources_hold_what_a_clone_holds_and_nothing_of_a_machine(sources: Path) -> None:
+def test_the_sdist_has_the_sources_and_nothing_of_the_machine(sources: Path) -> None:
     published = {path.relative_to(sources).as_posix() for path in sources.rglob("*") if path.is_file()}
     assert published >= {
         *("LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "Makefile", "Dockerfile", ".ci/run"),
@@ -102,7 +102,7 @@ def test_the_sources_hold_what_a_clone_holds_and_nothing_of_a_machine(sources: P
     assert not parts & {".git", ".venv", "__pycache__", "node_modules", ".go", ".prometheus", ".hypothesis", "dist"}
 
 
-def test_the_published_sources_make_the_same_wheel(sources: Path, wheel: Path, tmp_path: Path) -> None:
+def test_the_sdist_builds_the_same_wheel(sources: Path, wheel: Path, tmp_path: Path) -> None:
     build(sources, tmp_path, "wheel")
     assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
 
@@ -123,7 +123,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
-def test_what_is_installed_is_the_wheel(installed: Path) -> None:
+def test_the_installed_package_is_the_wheel(installed: Path) -> None:
     code = "import authz_service, importlib.metadata as m; print(authz_service.__file__, m.version('authz-service'))"
     file, version = ran(str(installed / "python"), "-I", "-c", code, cwd=installed).split()
     assert Path(file).is_relative_to(installed.parent)
@@ -131,7 +131,7 @@ def test_what_is_installed_is_the_wheel(installed: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["version"], ["--version"]], ids=" ".join)
-def test_the_installed_program_tells_its_version(installed: Path, arguments: Sequence[str]) -> None:
+def test_the_installed_program_prints_its_version(installed: Path, arguments: Sequence[str]) -> None:
     assert ran(str(installed / "authz-service"), *arguments, cwd=installed).startswith(f"authz-service {__version__}, ")
 
 

@@ -1,7 +1,7 @@
-"""What only a forge can run, as far as it can be held here: it is well formed, and what it names exists.
+"""The workflows are well formed, and the files and commands in them exist; only CI can run them.
 
-actionlint reads the workflows: their keys, expressions, needs and outputs. zizmor looks for what an attacker could
-use in them, and holds Dependabot's file to its schema.
+actionlint checks keys, expressions, needs and outputs. zizmor checks for security problems, and validates Dependabot's
+file.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 WORKFLOWS: dict[str, dict[str, Any]] = {path.stem: yaml.safe_load(path.read_text()) for path in FILES}
 PROGRAMS = Path(sys.executable).parent
 PRE_COMMIT = ".pre-commit-config.yaml"
-SECONDS = 60.0  # until a program is given up
+TIMEOUT = 60.0  # of a program
 
-# Not shellcheck and pyflakes, which actionlint calls where a machine has them: the same finds the same everywhere.
+# Without shellcheck and pyflakes, which actionlint runs only where they are installed.
 ACTIONLINT_OPTIONS = ("-no-color", "-shellcheck=", "-pyflakes=")
 ZIZMOR_OPTIONS = ("--offline", "--quiet", "--no-progress", "--color=never", "--strict-collection", "--persona=pedantic")
 
 
-def ran(*command: str, cwd: Path = ROOT) -> tuple[int, str]:
-    done = subprocess.run(command, cwd=cwd, check=False, capture_output=True, text=True, timeout=SECONDS)
+def run(*command: str, cwd: Path = ROOT) -> tuple[int, str]:
+    done = subprocess.run(command, cwd=cwd, check=False, capture_output=True, text=True, timeout=TIMEOUT)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -50,16 +50,16 @@ def zizmor() -> list[str]:
 
 
 def test_actionlint_finds_nothing(actionlint: list[str]) -> None:
-    assert ran(*actionlint, *map(str, FILES)) == (0, "")
+    assert run(*actionlint, *map(str, FILES)) == (0, "")
 
 
 def test_zizmor_finds_nothing(zizmor: list[str]) -> None:
-    status, said = ran(*zizmor, ".github", PRE_COMMIT)
-    assert status == 0, said
+    status, output = run(*zizmor, ".github", PRE_COMMIT)
+    assert status == 0, output
 
 
 @pytest.mark.parametrize(
-    ("written", "instead"),
+    ("original", "replacement"),
     [
         ("timeout-minutes: 15", "timeout-minutez: 15"),
         ("needs: check", "needs: chec"),
@@ -67,15 +67,15 @@ def test_zizmor_finds_nothing(zizmor: list[str]) -> None:
         ("github.event_name", "github.even_name"),
     ],
 )
-def test_actionlint_finds_a_mistake(actionlint: list[str], tmp_path: Path, written: str, instead: str) -> None:
-    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
-    assert written in text
-    (tmp_path / "ci.yml").write_text(text.replace(written, instead))
-    assert ran(*actionlint, str(tmp_path / "ci.yml"))[0] != 0
+def test_actionlint_finds_a_mistake(actionlint: list[str], tmp_path: Path, original: str, replacement: str) -> None:
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert original in workflow
+    (tmp_path / "ci.yml").write_text(workflow.replace(original, replacement))
+    assert run(*actionlint, str(tmp_path / "ci.yml"))[0] != 0
 
 
 @pytest.mark.parametrize(
-    ("file", "written", "instead"),
+    ("file", "original", "replacement"),
     [
         ("workflows/ci.yml", r"@[0-9a-f]{40} # v", "@v"),
         ("workflows/ci.yml", "persist-credentials: false", "fetch-depth: 0"),
@@ -85,13 +85,13 @@ def test_actionlint_finds_a_mistake(actionlint: list[str], tmp_path: Path, writt
         ("dependabot.yml", r"cooldown:\n *default-days: 7.*", ""),
     ],
 )
-def test_zizmor_finds_a_mistake(zizmor: list[str], tmp_path: Path, file: str, written: str, instead: str) -> None:
+def test_zizmor_finds_a_mistake(zizmor: list[str], tmp_path: Path, file: str, original: str, replacement: str) -> None:
     shutil.copytree(ROOT / ".github", tmp_path / ".github")
     path = tmp_path / ".github" / file
-    changed, count = re.subn(written, instead, path.read_text())
+    changed, count = re.subn(original, replacement, path.read_text())
     assert count
     path.write_text(changed)
-    assert ran(*zizmor, str(tmp_path))[0] != 0
+    assert run(*zizmor, str(tmp_path))[0] != 0
 
 
 def test_each_supported_python_is_tested_and_no_other() -> None:
@@ -103,7 +103,7 @@ def test_each_supported_python_is_tested_and_no_other() -> None:
     assert WORKFLOWS["ci"]["jobs"]["newest"]["steps"][1]["with"]["python-version"] == named[-1]
 
 
-def test_an_action_is_one_commit_everywhere_and_says_which_version_it_is() -> None:
+def test_each_action_is_pinned_to_one_commit_with_its_version() -> None:
     used = [re.search(r"uses: ([\w/-]+)@(\S+)(.*)", line) for path in FILES for line in path.read_text().splitlines()]
     pins: dict[str, set[str]] = {}
     for found in filter(None, used):
@@ -119,30 +119,30 @@ def jobs() -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name}.{job}", definition
 
 
-def test_a_workflow_may_nothing_and_a_job_what_it_says() -> None:
+def test_workflows_have_no_permissions_and_jobs_declare_theirs() -> None:
     assert [name for name, workflow in WORKFLOWS.items() if workflow["permissions"] != {}] == []
     assert [name for name, job in jobs() if "permissions" not in job] == []
 
 
-def test_who_may_write_to_the_repository_has_nothing_of_it_to_run() -> None:
+def test_jobs_with_write_access_run_nothing_from_the_repository() -> None:
     writers = {name: job for name, job in jobs() if job["permissions"].get("contents") == "write"}
     assert writers.keys() == {"release.publish"}
     uses = [step["uses"] for job in writers.values() for step in job["steps"] if "uses" in step]
     assert [action.partition("@")[0] for action in uses] == ["actions/download-artifact"]
 
 
-def test_no_secret_is_needed_but_the_runs_own_token() -> None:
+def test_workflows_use_no_secrets() -> None:
     assert not re.findall(r"secrets\.\w+", "".join(path.read_text() for path in FILES))
 
 
-def test_branch_protection_has_one_status_that_waits_for_every_job_of_a_change() -> None:
+def test_the_required_status_waits_for_every_job() -> None:
     ci = WORKFLOWS["ci"]["jobs"]
-    of_a_change = {name for name, job in ci.items() if "if" not in job}
-    assert set(ci["passed"]["needs"]) == of_a_change
+    required = {name for name, job in ci.items() if "if" not in job}
+    assert set(ci["passed"]["needs"]) == required
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """What workflows and hooks run, and what documents tell people to run."""
+    """The commands in workflows, hooks and documents."""
     for name, job in jobs():
         for step in job.get("steps", []):
             yield name, step.get("run", "")
@@ -161,7 +161,7 @@ def hooks() -> list[dict[str, Any]]:
     return found
 
 
-def test_every_target_that_is_made_somewhere_exists() -> None:
+def test_every_make_target_in_use_exists() -> None:
     rules = re.findall(r"^([\w$()./-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     targets = {rule.replace("$(VENV)", ".venv") for rule in rules}
     made = {(place, target) for place, text in commands() for target in re.findall(r"\bmake ([\w./-]+)", text)}
@@ -170,7 +170,13 @@ def test_every_target_that_is_made_somewhere_exists() -> None:
     assert {(place, target) for place, target in made if target not in targets} == set()
 
 
-def test_every_file_that_is_run_or_installed_somewhere_exists() -> None:
+def test_every_path_in_the_makefile_exists() -> None:
+    paths = re.findall(r"tests/[\w./-]+", subprocess.check_output(["make", "--dry-run", "check"], cwd=ROOT, text=True))  # noqa: S607
+    assert "tests/core" in paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_file_in_a_command_exists() -> None:
     named = {
         (place, file)
         for place, text in commands()
@@ -181,20 +187,20 @@ def test_every_file_that_is_run_or_installed_somewhere_exists() -> None:
 
 
 @pytest.mark.parametrize("hook", hooks(), ids=lambda hook: hook["id"])
-def test_a_hook_fetches_nothing_and_runs_a_tool_that_is_here(hook: dict[str, Any]) -> None:
+def test_hooks_run_installed_tools_only(hook: dict[str, Any]) -> None:
     assert hook["language"] == "system"
     program = hook["entry"].split()[0]
     assert program == "make" or (PROGRAMS / program.removeprefix(".venv/bin/")).exists()
 
 
 @pytest.mark.parametrize("form", ["bug", "feature"])
-def test_a_form_asks_each_question_once_and_says_what_it_asks(form: str) -> None:
+def test_issue_forms_have_unique_labeled_fields(form: str) -> None:
     read = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / f"{form}.yml").read_text())
     assert read.keys() == {"name", "description", "labels", "body"}
-    questions = [each for each in read["body"] if each["type"] != "markdown"]
-    assert all(each["type"] in {"input", "textarea"} and each["attributes"]["label"] for each in questions)
-    assert len({each["id"] for each in questions}) == len(questions)
-    assert questions[0]["validations"] == {"required": True}
+    fields = [each for each in read["body"] if each["type"] != "markdown"]
+    assert all(each["type"] in {"input", "textarea"} and each["attributes"]["label"] for each in fields)
+    assert len({each["id"] for each in fields}) == len(fields)
+    assert fields[0]["validations"] == {"required": True}
 
 
 CHANGELOG = """\
@@ -219,7 +225,7 @@ CHANGELOG = """\
 
 
 @pytest.mark.parametrize(
-    ("tag", "version", "status", "said"),
+    ("tag", "version", "status", "output"),
     [
         ("v1.2.3", "1.2.3", 0, "\n### Added\n\n- this\n"),
         ("v1.2.2", "1.2.2", 0, "\n- that\n"),
@@ -230,8 +236,8 @@ CHANGELOG = """\
         ("v1.2", "1.2", 1, "CHANGELOG.md has no section ## [1.2]"),
     ],
 )
-def test_the_notes_of_a_release_are_its_section_of_the_changelog_and_there_must_be_one(
-    tmp_path: Path, tag: str, version: str, status: int, said: str
+def test_release_notes_are_a_section_of_the_changelog(
+    tmp_path: Path, tag: str, version: str, status: int, output: str
 ) -> None:
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "release-notes", tmp_path / ".ci")
@@ -239,7 +245,7 @@ def test_the_notes_of_a_release_are_its_section_of_the_changelog_and_there_must_
     (tmp_path / "authz_service" / "__init__.py").write_text(f'"""x"""\n\n__version__ = "{version}"\n')
     (tmp_path / "CHANGELOG.md").write_text(CHANGELOG)
     bash = shutil.which("bash") or "bash"
-    ended, printed = ran(bash, ".ci/release-notes", tag, cwd=tmp_path)
-    assert ended == status
-    assert printed.startswith(said)
+    exit_status, printed = run(bash, ".ci/release-notes", tag, cwd=tmp_path)
+    assert exit_status == status
+    assert printed.startswith(output)
     assert status or "- not yet" not in printed

@@ -68,7 +68,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-async def test_the_least_lets_in_who_has_a_token(provider: IdentityProvider, tmp_path: Path) -> None:
+async def test_the_minimal_bootstrap_requires_a_token(provider: IdentityProvider, tmp_path: Path) -> None:
     config, socket = tmp_path / "config.yaml", tmp_path / "authz.sock"
     config.write_text(configuration(provider.issuer, {"grpc_address": f"unix:{socket}"}))
     async with SidecarProcess(config, tmp_path / "sidecar.log"), echo() as port:
@@ -150,18 +150,18 @@ async def get(
     return answer.status, json.loads(text) if text.startswith("{") else {}
 
 
-async def test_a_route_chooses_its_rule(most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider) -> None:
+async def test_a_route_selects_its_rule(most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider) -> None:
     payer, reader = (bearer(provider.access_token(sub="carol", scope=scope)) for scope in ("billing", "orders"))
     assert (await get(most, authority, "/billing/7", payer))[0] == 200
     assert (await get(most, authority, "/billing/7", reader))[0] == 403
 
 
-async def test_a_route_without_the_filter_is_not_asked_about(most: RunningEnvoy, authority: trustme.CA) -> None:
+async def test_a_route_without_the_filter_is_not_authorized(most: RunningEnvoy, authority: trustme.CA) -> None:
     assert (await get(most, authority, "/livez"))[0] == 200
     assert (await get(most, authority, "/livez/"))[0] == 403  # no_rule
 
 
-async def test_grpc_calls_are_decided_by_their_path_and_denied_by_a_status(
+async def test_grpc_calls_are_decided_by_path_and_denied_with_a_grpc_status(
     most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
 ) -> None:
     roots = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
@@ -199,7 +199,7 @@ async def test_websockets_are_decided_at_the_handshake(
             assert await socket.receive_str() == "erin: hello"
 
 
-async def test_an_upgrade_does_not_make_a_later_proxy_take_the_identity_away(
+async def test_an_upgrade_does_not_make_a_later_proxy_remove_the_identity(
     most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
 ) -> None:
     url = f"https://localhost:{most.ports['https']}/v1/updates"
@@ -226,13 +226,13 @@ async def test_no_trailer_reaches_an_http2_api(provider: IdentityProvider, tmp_p
         assert ("x-auth-subject" in received.headers, received.body, received.trailers) == (False, b"x", {})
 
 
-async def test_both_bootstraps_keep_trailers_away_alike() -> None:
+async def test_both_bootstraps_remove_trailers() -> None:
     bootstraps = [yaml.safe_load(each) for each in (LEAST, MOST)]
     least, larger = (manager_of(each)["http_filters"][0] for each in bootstraps)
     assert least == larger
 
 
-async def test_the_access_log_tells_what_was_decided(
+async def test_the_access_log_has_the_decision(
     most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
 ) -> None:
     await get(most, authority, "/v1/orders?key=secret", bearer(provider.access_token(sub="frank")))
@@ -243,7 +243,7 @@ async def test_the_access_log_tells_what_was_decided(
     }  # fmt: skip
 
 
-async def test_a_rate_limit_counts_each_subject_by_itself(
+async def test_a_rate_limit_counts_each_subject_separately(
     most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
 ) -> None:
     async def statuses(subject: str, count: int) -> list[int]:
@@ -255,14 +255,14 @@ async def test_a_rate_limit_counts_each_subject_by_itself(
     assert [(await get(most, authority, "/news"))[0] for _ in range(7)] == [200] * 7  # without a subject
 
 
-async def test_spoofed_identity_does_not_get_through(
+async def test_spoofed_identity_headers_are_removed(
     most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
 ) -> None:
     _, body = await get(most, authority, "/news", {"x-auth-subject": "admin"})
     assert "x-auth-subject" not in body["headers"]
 
 
-async def test_envoy_itself_removes_what_authz_service_alone_may_say() -> None:
+async def test_envoy_itself_removes_identity_headers() -> None:
     """On a route that is not asked about nobody else does."""
     (early,) = manager_of(yaml.safe_load(MOST))["early_header_mutation_extensions"]
     others = set(yaml.safe_load((CHART / "values.yaml").read_text())["gateway"]["envoy"]["removeHeaders"])

@@ -38,20 +38,20 @@ def values(guide: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("guide", GUIDES)
-def test_every_manifest_is_what_its_api_takes(guide: str) -> None:
+def test_every_manifest_is_valid(guide: str) -> None:
     found = list(objects(guide))
     assert found
     assert [problem for each in found for problem in manifests.problems(each)] == []
 
 
 @pytest.mark.parametrize("guide", GUIDES)
-def test_every_block_is_something_that_is_checked(guide: str) -> None:
+def test_every_block_is_validated(guide: str) -> None:
     read = [each for block in blocks(guide) for each in manifests.documents(block)]
     assert all({"kind", "shape", "meshConfig"} & set(each) for each in read)
 
 
 @pytest.mark.parametrize("guide", GUIDES)
-def test_the_charts_values_make_the_service_that_the_rest_names(guide: str) -> None:
+def test_the_values_render_the_service_that_the_manifests_use(guide: str) -> None:
     found = in_order(render(CHART, values(guide), name="authz-service"))
     assert [problem for each in found for problem in manifests.problems(each)] == []
     (service,) = [each for each in found if each["kind"] == "Service"]
@@ -62,7 +62,7 @@ def test_the_charts_values_make_the_service_that_the_rest_names(guide: str) -> N
 @pytest.mark.parametrize(
     "mistake", [{"spec": {"extAuth": {"failopen": False}}}, {"spec": {"extAuth": {"timeout": "1"}}}]
 )
-def test_the_check_of_envoy_gateways_types_finds_mistakes(mistake: dict[str, Any]) -> None:
+def test_the_schemas_of_envoy_gateway_find_mistakes(mistake: dict[str, Any]) -> None:
     (policy,) = [each for each in objects("envoy-gateway") if each["kind"] == "SecurityPolicy"]
     assert manifests.problems(merged(policy, mistake))
 
@@ -70,7 +70,7 @@ def test_the_check_of_envoy_gateways_types_finds_mistakes(mistake: dict[str, Any
 @pytest.mark.parametrize(
     "mistake", [{"spec": {"acton": "CUSTOM"}}, {"spec": {"action": "ASK"}}, {"spec": {"rules": [{"too": []}]}}]
 )
-def test_the_check_of_istios_types_finds_mistakes(mistake: dict[str, Any]) -> None:
+def test_the_schemas_of_istio_find_mistakes(mistake: dict[str, Any]) -> None:
     policy = next(each for each in objects("istio") if each["kind"] == "AuthorizationPolicy")
     assert manifests.problems(merged(policy, mistake))
 
@@ -80,13 +80,13 @@ def meshes() -> list[dict[str, Any]]:
     return [each["meshConfig"] for each in read if "meshConfig" in each]
 
 
-def test_the_mesh_configuration_is_what_istio_takes() -> None:
+def test_the_mesh_configuration_is_valid() -> None:
     assert [
         error.message for mesh in meshes() for error in jsonschema.Draft202012Validator(MESH).iter_errors(mesh)
     ] == []
 
 
-def test_every_policy_of_istio_names_a_provider_that_is_configured() -> None:
+def test_every_istio_policy_uses_a_configured_provider() -> None:
     providers = {each["name"] for mesh in meshes() for each in mesh["extensionProviders"]}
     policies = [each for each in objects("istio") if each["kind"] == "AuthorizationPolicy"]
     asking = [each["spec"] for each in policies if each["spec"]["action"] == "CUSTOM"]
@@ -94,7 +94,7 @@ def test_every_policy_of_istio_names_a_provider_that_is_configured() -> None:
     assert all(each["rules"] for each in asking)  # without rules nothing is asked
 
 
-def test_in_istio_whoever_asks_is_named() -> None:
+def test_the_istio_guide_limits_the_clients() -> None:
     (allowing,) = [
         each for each in objects("istio") if each["kind"] == "AuthorizationPolicy" and each["spec"]["action"] == "ALLOW"
     ]
@@ -122,7 +122,7 @@ def extended(base: Any, change: Any) -> Any:
     return change
 
 
-async def test_what_istio_patches_into_envoy_is_what_envoy_takes(tmp_path: Path) -> None:
+async def test_envoy_accepts_the_patches_of_istio(tmp_path: Path) -> None:
     """In the bootstrap of the guide to plain Envoy, whose filters have the names that Istio's have."""
     bootstrap = yaml.safe_load(blocks("envoy")[0])
     network = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
@@ -151,7 +151,7 @@ async def test_what_istio_patches_into_envoy_is_what_envoy_takes(tmp_path: Path)
         assert envoy.ports["http"]
 
 
-def test_the_readmes_way_to_a_protected_route_is_one_that_the_chart_takes() -> None:
+def test_the_chart_accepts_the_values_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     (block,) = re.findall(r"```yaml\n(shape:.*?)```", readme, re.DOTALL)
     found = in_order(render(CHART, yaml.safe_load(block), name="shop"))

@@ -94,7 +94,7 @@ def reason(response: Response) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("value", ODD, ids=[f"{value[:10]!r} {len(value)}" for value in ODD])
 @pytest.mark.parametrize("name", [b"tracestate", b"baggage"])
-async def test_no_header_of_a_client_lets_it_in_without_a_token(proxy: Proxy, name: bytes, value: bytes) -> None:
+async def test_no_header_allows_a_request_without_a_token(proxy: Proxy, name: bytes, value: bytes) -> None:
     before = await proxy.stats()
     async with connected(proxy.port) as client:
         response = await client.request(head((name, value)))
@@ -107,7 +107,7 @@ async def test_no_header_of_a_client_lets_it_in_without_a_token(proxy: Proxy, na
 
 
 @pytest.mark.parametrize("value", [b" a=b", b"a=b ", b" ", b"x" * 5000])
-async def test_the_same_headers_do_no_harm_to_whoever_has_a_token(proxy: Proxy, value: bytes) -> None:
+async def test_the_same_headers_are_harmless_with_a_token(proxy: Proxy, value: bytes) -> None:
     token = (b"authorization", f"Bearer {proxy.mesh.provider.access_token()}".encode())
     async with connected(proxy.port) as client:
         assert reason(await client.request(head((b"tracestate", value), token))) == (200, b"ok")
@@ -132,7 +132,7 @@ async def others(port: int, token: bytes, ended: asyncio.Event) -> list[tuple[in
     return seen
 
 
-async def test_no_number_of_odd_requests_ends_the_connection_that_all_clients_share(proxy: Proxy) -> None:
+async def test_no_number_of_odd_requests_closes_the_shared_connection(proxy: Proxy) -> None:
     token = f"Bearer {proxy.mesh.provider.access_token()}".encode()
     ended = asyncio.Event()
     before = await proxy.stats()
@@ -149,7 +149,7 @@ async def test_no_number_of_odd_requests_ends_the_connection_that_all_clients_sh
     assert await destroyed(proxy) == before.get(CX_DESTROYED, 0)
 
 
-async def test_no_number_of_cancelled_requests_ends_the_connection_that_all_clients_share(proxy: Proxy) -> None:
+async def test_no_number_of_cancelled_requests_closes_the_shared_connection(proxy: Proxy) -> None:
     """Envoy itself ends a client's connection after some hundred of them, so there are many."""
     token = f"Bearer {proxy.mesh.provider.access_token()}".encode()
     ended = asyncio.Event()

@@ -66,9 +66,7 @@ def resident(sidecar: SidecarProcess) -> int:
 
 
 @pytest.mark.parametrize("kind", ["informational responses", "header lines", "chunks with extensions", "content"])
-async def test_twenty_questions_to_a_provider_that_never_stops_end_and_cost_its_neighbors_nothing(
-    tmp_path: Path, kind: str
-) -> None:
+async def test_twenty_endless_responses_end_and_do_not_affect_other_issuers(tmp_path: Path, kind: str) -> None:
     async with (
         RawProvider(send_endless(kind)) as hostile,
         SidecarProcess(config(tmp_path, hostile), tmp_path / "log", wait_until_ready=False) as sidecar,

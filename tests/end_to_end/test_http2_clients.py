@@ -97,7 +97,7 @@ async def test_h2spec_finds_nothing(served: Served, h2spec: str, tmp_path: Path)
     assert [case.attrib for case in cases if len(case)] == [], printed  # what failed or was skipped holds how
 
 
-async def test_curl_asks_and_is_answered(served: Served, body: Path, tmp_path: Path) -> None:
+async def test_curl_gets_a_response(served: Served, body: Path, tmp_path: Path) -> None:
     curl = program("curl", PROMISE.format("curl"))
     answer, headers = tmp_path / "answer", tmp_path / "headers"
     said = ran(

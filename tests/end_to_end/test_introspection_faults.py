@@ -132,7 +132,7 @@ async def known_to(sidecar: Introspected) -> list[str]:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_touches_nobody_but_those_whose_token_must_be_asked_about(
+async def test_a_fault_affects_only_tokens_that_must_be_introspected(
     sidecar: Introspected, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = await known_to(sidecar)
@@ -170,14 +170,14 @@ async def _keep_asking(sidecar: Introspected, seen: set[str], asked: list[str]) 
         await asyncio.sleep(0.01)
 
 
-async def test_a_server_that_is_gone_is_a_fault_like_any_other(tmp_path: Path, provider: FaultyProvider) -> None:
+async def test_a_server_that_is_down_is_a_fault_like_any_other(tmp_path: Path, provider: FaultyProvider) -> None:
     async with introspected(tmp_path, provider, endpoint="http://127.0.0.1:9/introspect") as sidecar:
         assert sidecar.ask_at_once(provider.access_token()) == "ok"
         assert await sidecar.ask(provider.opaque_token()) == "introspection_unavailable"
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_nobody_is_shown_a_token_because_a_server_says_so(sidecar: Introspected, status: int) -> None:
+async def test_a_redirect_sends_no_token_to_another_server(sidecar: Introspected, status: int) -> None:
     async with FaultyProvider() as elsewhere:
         token = elsewhere.opaque_token(iss=sidecar.provider.issuer)
         target = f"{elsewhere.issuer}/introspect"
@@ -187,7 +187,7 @@ async def test_nobody_is_shown_a_token_because_a_server_says_so(sidecar: Introsp
 
 
 @pytest.mark.parametrize("fault", [hang, served(status=500), served("<html>", content_type="text/html")])
-async def test_a_server_that_fails_is_asked_ever_less_and_the_metrics_say_so(
+async def test_a_failing_server_gets_ever_fewer_calls_and_the_metrics_show_it(
     sidecar: Introspected, fault: Fault
 ) -> None:
     sidecar.provider.fault = fault
@@ -203,7 +203,7 @@ async def test_a_server_that_fails_is_asked_ever_less_and_the_metrics_say_so(
     assert sidecar.number("authz_introspection_breaker_open") == 0
 
 
-async def test_a_server_that_asks_for_a_pause_is_asked_ever_less_and_the_caller_hears_how_long_it_is(
+async def test_retry_after_pauses_the_calls_and_is_passed_to_the_client(
     sidecar: Introspected,
 ) -> None:
     sidecar.provider.fault = served(status=429, headers={"Retry-After": "100"})
@@ -231,7 +231,7 @@ def invented(fault: Fault, provider: FaultyProvider) -> Fault:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_tokens_that_make_the_server_fail_shut_out_nobody_else(
+async def test_tokens_that_make_the_server_fail_do_not_block_others(
     tmp_path: Path, provider: FaultyProvider, fault: str
 ) -> None:
     provider.fault = invented(FAULTS[fault], provider)
@@ -245,7 +245,7 @@ async def test_tokens_that_make_the_server_fail_shut_out_nobody_else(
         assert sidecar.number("authz_introspection_breaker_open") == 0
 
 
-async def test_a_flood_of_tokens_that_hang_keeps_no_session_from_being_asked_about_again(
+async def test_a_flood_of_hanging_tokens_does_not_block_known_sessions(
     tmp_path: Path, provider: FaultyProvider
 ) -> None:
     async with introspected(tmp_path, provider, max_concurrent=4, cache_ttl="100ms", timeout="500ms") as sidecar:
@@ -264,7 +264,7 @@ async def test_a_flood_of_tokens_that_hang_keeps_no_session_from_being_asked_abo
         assert sidecar.number("authz_introspection_refusals_total", reason="full") > 900
 
 
-async def test_a_wrong_secret_is_said_clearly_and_once_and_a_mended_one_is_taken_without_a_restart(
+async def test_a_wrong_secret_is_logged_once_and_a_corrected_one_needs_no_restart(
     sidecar: Introspected, caplog: pytest.LogCaptureFixture
 ) -> None:
     sidecar.secret.write_text("s3cret-of-yesterday")
@@ -313,9 +313,7 @@ def without(told: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("lie", LIES)
-async def test_an_answer_is_judged_like_a_token_and_what_came_of_it_is_remembered(
-    sidecar: Introspected, lie: str
-) -> None:
+async def test_a_response_is_validated_like_a_token_and_the_result_is_cached(sidecar: Introspected, lie: str) -> None:
     change, expected = LIES[lie]
     token, other = sidecar.provider.opaque_token(), sidecar.provider.opaque_token()
     sidecar.provider.fault = served(change(sidecar.provider.introspection.describe(token)))
@@ -340,7 +338,9 @@ async def test_an_answer_is_judged_like_a_token_and_what_came_of_it_is_remembere
         lambda told: told | {"scope": f"{told['scope']} openid"},
     ],
 )
-async def test_what_an_answer_may_say_otherwise_is_taken(sidecar: Introspected, change: Callable[..., Any]) -> None:
+async def test_permitted_variations_of_a_response_are_accepted(
+    sidecar: Introspected, change: Callable[..., Any]
+) -> None:
     token = sidecar.provider.opaque_token()
     sidecar.provider.fault = served(change(sidecar.provider.introspection.describe(token)))
     assert await sidecar.ask(token) == "ok"
@@ -360,7 +360,9 @@ SIGNED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", SIGNED)
-async def test_a_signed_answer_counts_when_it_is_the_issuers_and_for_us(sidecar: Introspected, kind: str) -> None:
+async def test_a_signed_response_counts_if_it_is_from_the_issuer_and_for_this_client(
+    sidecar: Introspected, kind: str
+) -> None:
     changes, expected = SIGNED[kind]
     token = sidecar.provider.opaque_token()
     signed = sidecar.provider.signed_introspection_response(sidecar.provider.introspection.describe(token), **changes)
@@ -368,7 +370,7 @@ async def test_a_signed_answer_counts_when_it_is_the_issuers_and_for_us(sidecar:
     assert await sidecar.ask(token) == expected
 
 
-async def test_a_signed_answer_with_another_signature_or_of_another_type_does_not_count(sidecar: Introspected) -> None:
+async def test_a_signed_response_with_another_signature_or_type_does_not_count(sidecar: Introspected) -> None:
     token = sidecar.provider.opaque_token()
     header, claims, signature = sidecar.provider.signed_introspection_response({"active": False}).split(".")
     told = sidecar.provider.signed_introspection_response(sidecar.provider.introspection.describe(token)).split(".")[1]
@@ -380,9 +382,7 @@ async def test_a_signed_answer_with_another_signature_or_of_another_type_does_no
         assert await sidecar.ask(token) == "introspection_unavailable"
 
 
-async def test_an_answer_after_the_callers_deadline_is_there_for_the_next_request(
-    tmp_path: Path, provider: FaultyProvider
-) -> None:
+async def test_a_response_after_the_deadline_serves_the_next_request(tmp_path: Path, provider: FaultyProvider) -> None:
     told = asyncio.Event()
 
     async def late(request: web.Request) -> web.StreamResponse:
@@ -402,9 +402,7 @@ async def test_an_answer_after_the_callers_deadline_is_there_for_the_next_reques
         assert provider.introspections == 1
 
 
-async def test_a_revoked_token_is_refused_once_its_time_in_the_cache_is_over(
-    tmp_path: Path, provider: FaultyProvider
-) -> None:
+async def test_a_revoked_token_is_denied_after_the_cache_ttl(tmp_path: Path, provider: FaultyProvider) -> None:
     async with introspected(tmp_path, provider, cache_ttl="1s") as sidecar:
         token = provider.opaque_token()
         assert await sidecar.ask(token) == "ok"
@@ -414,7 +412,7 @@ async def test_a_revoked_token_is_refused_once_its_time_in_the_cache_is_over(
         assert provider.introspections == 2
 
 
-async def test_a_token_that_is_not_active_yet_may_become_so(tmp_path: Path, provider: FaultyProvider) -> None:
+async def test_an_inactive_token_may_become_active(tmp_path: Path, provider: FaultyProvider) -> None:
     async with introspected(tmp_path, provider, negative_cache_ttl="1s") as sidecar:
         token = provider.opaque_token()
         provider.fault = served({"active": False})
@@ -424,13 +422,13 @@ async def test_a_token_that_is_not_active_yet_may_become_so(tmp_path: Path, prov
         await sidecar.until("ok", token)
 
 
-async def test_no_token_is_remembered_beyond_its_end(sidecar: Introspected) -> None:
+async def test_no_token_is_cached_beyond_its_expiry(sidecar: Introspected) -> None:
     token = sidecar.provider.opaque_token(exp=int(time.time()) + 2)
     assert await sidecar.ask(token) == "ok"
     await sidecar.until("inactive", token)
 
 
-async def test_a_jwt_is_never_shown_to_a_server_that_is_asked_about_opaque_tokens_alone(sidecar: Introspected) -> None:
+async def test_a_jwt_is_never_sent_to_a_server_in_mode_opaque(sidecar: Introspected) -> None:
     provider = sidecar.provider
     provider.fault = hang
     jwts = {
@@ -453,7 +451,7 @@ class TestJwtsToo:
         async with introspected(tmp_path, provider, mode="always", cache_ttl="1s") as sidecar:
             yield sidecar
 
-    async def test_a_jwt_that_was_revoked_is_refused_once_the_answer_is_too_old(self, sidecar: Introspected) -> None:
+    async def test_a_revoked_jwt_is_denied_after_the_cache_ttl(self, sidecar: Introspected) -> None:
         token = sidecar.provider.access_token()
         assert await sidecar.ask(token) == "ok"
         assert sidecar.ask_at_once(token) == "ok"
@@ -461,7 +459,7 @@ class TestJwtsToo:
         await sidecar.until("inactive", token)
         assert sidecar.provider.introspections == 2
 
-    async def test_nothing_is_asked_about_a_jwt_that_is_refused_anyway(self, sidecar: Introspected) -> None:
+    async def test_an_invalid_jwt_is_not_introspected(self, sidecar: Introspected) -> None:
         provider = sidecar.provider
         refused = (provider.expired_token(), provider.id_token(), provider.forged_token(), provider.unsigned_token())
         assert {sidecar.ask_at_once(token) for token in refused} <= {
@@ -469,7 +467,7 @@ class TestJwtsToo:
         }
         assert provider.introspections == 0
 
-    async def test_a_jwt_is_not_believed_while_nobody_can_be_asked(self, sidecar: Introspected) -> None:
+    async def test_a_jwt_is_denied_while_introspection_is_unavailable(self, sidecar: Introspected) -> None:
         sidecar.provider.fault = hang
         assert await sidecar.ask(sidecar.provider.access_token()) == "introspection_unavailable"
         assert await sidecar.ask(sidecar.provider.opaque_token()) == "introspection_unavailable"
@@ -482,13 +480,13 @@ class TestJwtsToo:
             {"active": True, "exp": 1},
         ],
     )
-    async def test_an_answer_that_contradicts_the_jwt_is_not_about_it(
+    async def test_a_response_that_contradicts_the_jwt_does_not_count(
         self, sidecar: Introspected, lie: dict[str, Any]
     ) -> None:
         sidecar.provider.fault = served(lie)
         assert await sidecar.ask(sidecar.provider.access_token()) == "inactive"
 
-    async def test_the_jwt_says_who_calls_and_what_for_whatever_the_answer_adds(self, sidecar: Introspected) -> None:
+    async def test_the_claims_come_from_the_jwt_whatever_the_response_adds(self, sidecar: Introspected) -> None:
         sidecar.provider.fault = served({"active": True, "scope": "read:appointments"})
         assert await sidecar.ask(sidecar.provider.access_token(scope="other")) == "insufficient_scope"
 
@@ -502,7 +500,7 @@ rules:
 _KEYS_ALONE = "  - {name: keys-alone, match: {paths: [/keys]}, require: {issuers: [keys]}}\n"
 
 
-async def test_of_several_issuers_those_are_asked_that_the_rule_accepts_until_one_knows_the_token(
+async def test_the_rules_issuers_are_called_in_order_until_one_responds_active(
     tmp_path: Path, provider: FaultyProvider
 ) -> None:
     async with FaultyProvider() as second, FaultyProvider() as keys_alone:
@@ -523,7 +521,7 @@ async def test_of_several_issuers_those_are_asked_that_the_rule_accepts_until_on
             assert (provider.introspections, second.introspections) == (2, 2)
 
 
-async def test_a_server_that_is_away_delays_nobody_whose_rule_accepts_another_issuer(
+async def test_an_unreachable_server_does_not_delay_rules_for_another_issuer(
     tmp_path: Path, provider: FaultyProvider
 ) -> None:
     provider.fault = hang
@@ -543,9 +541,7 @@ async def test_a_server_that_is_away_delays_nobody_whose_rule_accepts_another_is
         assert await sidecar.ask(second.opaque_token()) == "ok"
 
 
-async def test_an_issuer_that_is_known_by_introspection_alone_needs_no_keys(
-    tmp_path: Path, provider: FaultyProvider
-) -> None:
+async def test_an_issuer_with_introspection_only_needs_no_keys(tmp_path: Path, provider: FaultyProvider) -> None:
     endpoint = f"{provider.issuer}/introspect"
     async with introspected(tmp_path, provider, keys="discovery: false", endpoint=endpoint) as sidecar:
         assert await sidecar.ask(provider.opaque_token()) == "ok"
@@ -557,7 +553,7 @@ _METADATA = "/.well-known/openid-configuration"
 
 
 @pytest.mark.parametrize("at_first", [None, {}, {"introspection_endpoint": 7}, {"issuer": "https://other.demo/"}])
-async def test_an_endpoint_that_the_metadata_do_not_name_is_found_once_they_do(
+async def test_an_endpoint_missing_from_the_metadata_is_found_later(
     tmp_path: Path, provider: FaultyProvider, at_first: dict[str, Any] | None
 ) -> None:
     async with Provider() as publisher:

@@ -52,7 +52,7 @@ async def test_five_thousand_requests_with_one_token_at_once_are_one_call(sideca
     assert calls == 1
 
 
-async def test_five_thousand_distinct_tokens_at_once_are_never_more_calls_at_a_time_than_configured(
+async def test_five_thousand_distinct_tokens_never_exceed_max_concurrent_calls(
     sidecar: Introspected,
 ) -> None:
     async def once_all_are_there(request: web.Request) -> web.StreamResponse:
@@ -84,7 +84,7 @@ async def test_five_thousand_distinct_tokens_at_once_are_never_more_calls_at_a_t
     assert {await sidecar.ask(token) for token in tokens[-_CONCURRENT:]} == {"ok"}
 
 
-async def test_a_stream_of_distinct_tokens_is_answered_whole_while_it_is_no_wider_than_calls_and_queue(
+async def test_no_token_fails_while_calls_and_queue_suffice(
     sidecar: Introspected,
 ) -> None:
     tokens = iter([sidecar.provider.opaque_token() for _ in range(_CROWD)])
@@ -103,7 +103,7 @@ async def test_a_stream_of_distinct_tokens_is_answered_whole_while_it_is_no_wide
     assert threading.active_count() == threads
 
 
-async def test_who_gives_up_takes_the_answer_from_nobody_and_the_number_of_calls_stays_bounded(
+async def test_a_cancelled_request_does_not_cancel_a_shared_call_and_calls_stay_bounded(
     sidecar: Introspected,
 ) -> None:
     told = asyncio.Event()
@@ -129,7 +129,7 @@ async def test_who_gives_up_takes_the_answer_from_nobody_and_the_number_of_calls
     assert sidecar.provider.max_in_flight == _CONCURRENT
 
 
-async def test_while_the_server_hangs_a_crowd_of_unknown_tokens_delays_no_jwt_and_no_remembered_token(
+async def test_while_the_server_hangs_unknown_tokens_delay_no_jwt_and_no_cached_token(
     sidecar: Introspected,
 ) -> None:
     provider = sidecar.provider

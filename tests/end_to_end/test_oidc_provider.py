@@ -76,7 +76,7 @@ def kid(token: str) -> str:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-async def test_an_access_token_is_accepted_in_each_algorithm_and_the_api_hears_who_calls(
+async def test_access_tokens_of_each_algorithm_are_accepted_and_the_api_gets_the_subject(
     mesh: Mesh, algorithm: str
 ) -> None:
     token = await mesh.provider.access_token(ALGORITHMS[algorithm])
@@ -91,7 +91,7 @@ async def test_an_access_token_is_accepted_in_each_algorithm_and_the_api_hears_w
     }
 
 
-async def test_the_access_token_of_a_user_who_logged_in_names_the_user_and_the_application(mesh: Mesh) -> None:
+async def test_the_access_token_of_a_logged_in_user_yields_subject_and_client(mesh: Mesh) -> None:
     tokens = await mesh.provider.login(scope=f"openid {READ} {WRITE}", resource=API)
     outcome = await mesh.ask(tokens["access_token"])
     assert (outcome.status, outcome.reason) == (200, "ok")
@@ -99,13 +99,13 @@ async def test_the_access_token_of_a_user_who_logged_in_names_the_user_and_the_a
     assert told == ["alice", "app", f"{READ} {WRITE}"]
 
 
-async def test_an_access_token_for_another_resource_is_refused(mesh: Mesh) -> None:
+async def test_an_access_token_for_another_resource_is_denied(mesh: Mesh) -> None:
     outcome = await mesh.ask(await mesh.provider.access_token(OTHER_API))
     assert (outcome.status, outcome.reason) == (401, "wrong_audience")
     assert 'error="invalid_token"' in outcome.challenge
 
 
-async def test_an_access_token_without_the_scope_is_refused_and_the_challenge_names_it(mesh: Mesh) -> None:
+async def test_an_access_token_without_the_scope_is_denied_with_a_challenge(mesh: Mesh) -> None:
     outcome = await mesh.ask(await mesh.provider.access_token(scope=WRITE))
     assert (outcome.status, outcome.reason) == (403, "insufficient_scope")
     assert 'error="insufficient_scope"' in outcome.challenge
@@ -113,7 +113,7 @@ async def test_an_access_token_without_the_scope_is_refused_and_the_challenge_na
 
 
 @pytest.mark.parametrize("path", ["/appointments", "/client"])
-async def test_its_id_tokens_are_refused_even_where_their_audience_is_accepted(mesh: Mesh, path: str) -> None:
+async def test_its_id_tokens_are_denied_even_if_their_audience_is_accepted(mesh: Mesh, path: str) -> None:
     tokens = await mesh.provider.login(nonce=secrets.token_urlsafe(12))
     refreshed = await mesh.provider.refresh(tokens["refresh_token"])
     for token in (tokens["id_token"], refreshed["id_token"]):
@@ -134,16 +134,14 @@ async def others(provider: OidcProvider) -> dict[str, str]:
     }
 
 
-async def test_whatever_else_it_signs_with_the_same_key_is_no_access_token(mesh: Mesh) -> None:
+async def test_other_jwts_signed_with_the_same_key_are_not_access_tokens(mesh: Mesh) -> None:
     tokens = await others(mesh.provider)
     assert {kid(token) for token in tokens.values()} == {kid(await mesh.provider.access_token())}
     outcomes = {name: await mesh.ask(token) for name, token in tokens.items()}
     assert {name: outcome.status for name, outcome in outcomes.items()} == dict.fromkeys(tokens, 401)
 
 
-async def test_the_strict_profile_accepts_its_access_tokens_and_nothing_else_even_where_the_audience_fits(
-    provider: OidcProvider, tmp_path: Path
-) -> None:
+async def test_the_strict_profile_accepts_only_its_access_tokens(provider: OidcProvider, tmp_path: Path) -> None:
     async with running(tmp_path, provider, profile="rfc9068") as mesh:
         for resource in ALGORITHMS.values():
             assert (await mesh.ask(await provider.access_token(resource))).reason == "ok"
@@ -151,9 +149,7 @@ async def test_the_strict_profile_accepts_its_access_tokens_and_nothing_else_eve
             assert (await mesh.ask(token, "/client")).status == 401, name
 
 
-async def test_a_token_of_a_new_key_is_accepted_at_once_and_all_of_them_cost_one_fetch(
-    rotating: OidcProvider, tmp_path: Path
-) -> None:
+async def test_tokens_of_a_new_key_are_accepted_at_once_after_one_fetch(rotating: OidcProvider, tmp_path: Path) -> None:
     async with running(tmp_path, rotating, keys="unknown_kid_cooldown: 500ms") as mesh:
         old = await rotating.access_token()
         assert (await mesh.ask(old)).reason == "ok"
@@ -168,7 +164,7 @@ async def test_a_token_of_a_new_key_is_accepted_at_once_and_all_of_them_cost_one
             await asyncio.sleep(0.6)  # the cool-down
 
 
-async def test_a_key_that_is_gone_takes_its_tokens_with_it_the_remembered_ones_too(
+async def test_a_removed_key_invalidates_its_tokens_including_cached_ones(
     rotating: OidcProvider, tmp_path: Path
 ) -> None:
     keys = "refresh_interval: 1s, min_refresh_interval: 1s, unknown_kid_cooldown: 1s"
@@ -188,9 +184,7 @@ async def test_a_key_that_is_gone_takes_its_tokens_with_it_the_remembered_ones_t
         assert (await mesh.ask(new)).reason == "ok"
 
 
-async def test_a_key_that_was_replaced_is_gone_with_the_first_token_of_its_successor(
-    rotating: OidcProvider, tmp_path: Path
-) -> None:
+async def test_the_first_token_of_a_new_key_removes_the_replaced_key(rotating: OidcProvider, tmp_path: Path) -> None:
     async with running(tmp_path, rotating) as mesh:  # the next refresh is minutes away
         old = await rotating.access_token()
         assert (await mesh.ask(old)).reason == "ok"

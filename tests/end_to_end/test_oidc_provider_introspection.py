@@ -107,7 +107,7 @@ async def mesh(provider: OidcProvider, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.parametrize("way", _WAYS)
-async def test_an_opaque_token_is_accepted_whichever_way_the_sidecar_proves_who_asks(
+async def test_an_opaque_token_is_accepted_with_each_client_authentication(
     provider: OidcProvider, tmp_path: Path, way: str
 ) -> None:
     async with running(tmp_path, provider, way) as mesh:
@@ -126,7 +126,7 @@ async def test_an_opaque_token_is_accepted_whichever_way_the_sidecar_proves_who_
         assert not [secret for secret in (*tokens, _SECRET, "BEGIN", "client_assertion") if secret in log]
 
 
-async def test_a_token_that_was_asked_about_is_asked_about_once(mesh: Mesh) -> None:
+async def test_a_token_is_introspected_once(mesh: Mesh) -> None:
     before = await mesh.provider.asked()
     token = await mesh.provider.access_token(OPAQUE_API)
     outcomes = await asyncio.gather(*(mesh.ask(token) for _ in range(20)))
@@ -134,13 +134,13 @@ async def test_a_token_that_was_asked_about_is_asked_about_once(mesh: Mesh) -> N
     assert await mesh.provider.asked() - before == 1
 
 
-async def test_its_jwts_are_verified_by_its_keys_as_before_and_nobody_is_asked_about_them(mesh: Mesh) -> None:
+async def test_its_jwts_are_verified_by_its_keys_and_not_introspected(mesh: Mesh) -> None:
     before = await mesh.provider.asked()
     assert (await mesh.ask(await mesh.provider.access_token())).reason == "ok"
     assert await mesh.provider.asked() == before
 
 
-async def test_the_opaque_token_of_a_user_who_logged_in_names_the_user_and_the_application(mesh: Mesh) -> None:
+async def test_the_opaque_token_of_a_logged_in_user_yields_subject_and_client(mesh: Mesh) -> None:
     tokens = await mesh.provider.login(scope=f"openid {READ} {WRITE}", resource=OPAQUE_API)
     assert "." not in tokens["access_token"]
     outcome = await mesh.ask(tokens["access_token"])
@@ -149,7 +149,7 @@ async def test_the_opaque_token_of_a_user_who_logged_in_names_the_user_and_the_a
     assert told == ["alice", "app", f"{READ} {WRITE}"]
 
 
-async def test_an_active_token_for_another_resource_or_without_the_scope_is_refused(mesh: Mesh) -> None:
+async def test_an_active_token_for_another_resource_or_without_the_scope_is_denied(mesh: Mesh) -> None:
     outcome = await mesh.ask(await mesh.provider.access_token(OTHER_OPAQUE_API))
     assert (outcome.status, outcome.reason) == (401, "wrong_audience")
     outcome = await mesh.ask(await mesh.provider.access_token(OPAQUE_API, scope=WRITE))
@@ -158,9 +158,7 @@ async def test_an_active_token_for_another_resource_or_without_the_scope_is_refu
 
 
 @pytest.mark.parametrize("path", ["/appointments", "/client"])
-async def test_refresh_tokens_and_the_tokens_of_a_mere_login_open_nothing_although_they_are_active(
-    mesh: Mesh, path: str
-) -> None:
+async def test_active_refresh_tokens_and_login_tokens_are_denied(mesh: Mesh, path: str) -> None:
     tokens = await mesh.provider.login()
     for name in ("access_token", "refresh_token"):
         told = jwt.decode(await mesh.provider.introspection(tokens[name]), options={"verify_signature": False})[
@@ -171,7 +169,7 @@ async def test_refresh_tokens_and_the_tokens_of_a_mere_login_open_nothing_althou
 
 
 @pytest.mark.parametrize("path", ["/appointments", "/client"])
-async def test_its_id_tokens_are_refused_and_nobody_is_asked_about_them(mesh: Mesh, path: str) -> None:
+async def test_its_id_tokens_are_denied_and_not_introspected(mesh: Mesh, path: str) -> None:
     before = await mesh.provider.asked()
     tokens = await mesh.provider.login(nonce="n-0S6_WzA2Mj")
     outcome = await mesh.ask(tokens["id_token"], path)
@@ -179,9 +177,7 @@ async def test_its_id_tokens_are_refused_and_nobody_is_asked_about_them(mesh: Me
     assert await mesh.provider.asked() == before
 
 
-async def test_a_revoked_token_is_refused_within_the_time_that_answers_are_remembered(
-    provider: OidcProvider, tmp_path: Path
-) -> None:
+async def test_a_revoked_token_is_denied_within_the_cache_ttl(provider: OidcProvider, tmp_path: Path) -> None:
     async with running(tmp_path, provider, cache_ttl="1s", negative_cache_ttl="60s") as mesh:
         token, other = await provider.access_token(OPAQUE_API), await provider.access_token(OPAQUE_API)
         assert [(await mesh.ask(each)).reason for each in (token, other)] == ["ok", "ok"]
@@ -193,9 +189,7 @@ async def test_a_revoked_token_is_refused_within_the_time_that_answers_are_remem
         assert (await mesh.ask(other)).reason == "ok"
 
 
-async def test_a_wrong_secret_is_the_operators_trouble_and_nobodys_bad_token(
-    provider: OidcProvider, tmp_path: Path
-) -> None:
+async def test_a_wrong_secret_is_an_outage_and_not_an_invalid_token(provider: OidcProvider, tmp_path: Path) -> None:
     async with running(tmp_path, provider) as mesh:
         (tmp_path / "proof").write_text("of-yesterday")
         token = await provider.access_token(OPAQUE_API)
@@ -209,7 +203,7 @@ async def test_a_wrong_secret_is_the_operators_trouble_and_nobodys_bad_token(
 
 
 @pytest.mark.parametrize("resource", [OPAQUE_API, OTHER_OPAQUE_API])
-async def test_a_signed_answer_is_verified_and_judged_like_a_plain_one(
+async def test_a_signed_response_is_verified_and_validated_like_a_plain_one(
     provider: OidcProvider, tmp_path: Path, resource: str
 ) -> None:
     endpoint = f"{provider.issuer}/signed/introspection"
@@ -219,7 +213,7 @@ async def test_a_signed_answer_is_verified_and_judged_like_a_plain_one(
         assert (await mesh.ask("guessed")).reason == "inactive"
 
 
-async def test_where_jwts_are_to_be_asked_about_too_a_provider_that_does_not_know_its_jwts_lets_none_in(
+async def test_in_mode_always_a_provider_that_does_not_introspect_its_jwts_allows_none(
     provider: OidcProvider, tmp_path: Path, release: str
 ) -> None:
     async with running(tmp_path, provider, mode="always") as mesh:

@@ -106,7 +106,7 @@ async def decided(channel: grpc.aio.Channel, bearer: str) -> Answer:
 # What operators do, one thing after the other.
 
 
-async def test_a_swapped_link_changes_the_rules_and_a_mistake_changes_nothing_and_is_told(
+async def test_a_swapped_link_changes_the_rules_and_an_invalid_file_is_reported(
     mounted: Mounted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with (
@@ -139,9 +139,7 @@ async def test_a_swapped_link_changes_the_rules_and_a_mistake_changes_nothing_an
         assert await sidecar.stop() == 0
 
 
-async def test_a_hangup_reloads_whether_anything_changed_or_not_and_is_answered_for_a_mistake_too(
-    mounted: Mounted, tmp_path: Path
-) -> None:
+async def test_sighup_always_reloads_and_logs_the_result(mounted: Mounted, tmp_path: Path) -> None:
     async with SidecarProcess(mounted.file, tmp_path / "log") as sidecar:
         for times in (1, 2):
             hang_up(sidecar)
@@ -153,7 +151,7 @@ async def test_a_hangup_reloads_whether_anything_changed_or_not_and_is_answered_
         assert await sidecar.stop() == 0
 
 
-async def test_rules_and_keys_that_are_swapped_in_together_serve_together(mounted: Mounted, tmp_path: Path) -> None:
+async def test_rules_and_keys_swapped_in_together_become_active_together(mounted: Mounted, tmp_path: Path) -> None:
     async with (
         SidecarProcess(mounted.file, tmp_path / "log") as sidecar,
         grpc.aio.insecure_channel(mounted.address) as channel,
@@ -166,9 +164,7 @@ async def test_rules_and_keys_that_are_swapped_in_together_serve_together(mounte
         assert (await decided(channel, leaving)).reason == "unknown_key"  # though it was remembered
 
 
-async def test_a_changed_listener_is_named_and_waits_for_a_restart_while_the_rest_takes_effect(
-    mounted: Mounted, tmp_path: Path
-) -> None:
+async def test_a_changed_listener_is_reported_and_other_changes_take_effect(mounted: Mounted, tmp_path: Path) -> None:
     async with (
         SidecarProcess(mounted.file, tmp_path / "log") as sidecar,
         grpc.aio.insecure_channel(mounted.address) as channel,
@@ -181,7 +177,7 @@ async def test_a_changed_listener_is_named_and_waits_for_a_restart_while_the_res
         assert await gauge(sidecar, "authz_config_last_reload_successful") == 1
 
 
-async def test_a_file_that_goes_away_changes_nothing(mounted: Mounted, tmp_path: Path) -> None:
+async def test_a_deleted_file_changes_nothing(mounted: Mounted, tmp_path: Path) -> None:
     async with (
         SidecarProcess(mounted.file, tmp_path / "log") as sidecar,
         grpc.aio.insecure_channel(mounted.address) as channel,
@@ -193,7 +189,7 @@ async def test_a_file_that_goes_away_changes_nothing(mounted: Mounted, tmp_path:
         await wait_until(lambda: len(sidecar.records(TAKEN)) == 1)
 
 
-async def test_an_issuer_comes_changes_and_goes_as_the_file_says_and_the_other_one_is_left_alone(
+async def test_an_issuer_is_added_changed_and_removed_without_affecting_another(
     tmp_path: Path,
 ) -> None:
     async with IdentityProvider() as second, running(tmp_path) as mesh, mesh.envoy() as envoy:
@@ -254,7 +250,7 @@ def shown(answer: Answer) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("server", TRANSPORTS, ids=str)
-async def test_under_load_no_call_fails_and_every_answer_belongs_wholly_to_one_configuration(
+async def test_under_load_no_call_fails_and_every_decision_uses_one_configuration(
     mounted: Mounted, tmp_path: Path, server: dict[str, Any]
 ) -> None:
     mounted.server = server
@@ -284,7 +280,7 @@ async def test_under_load_no_call_fails_and_every_answer_belongs_wholly_to_one_c
 
 
 @pytest.mark.parametrize("server", TRANSPORTS, ids=str)
-async def test_through_the_real_envoy_no_request_is_lost_and_none_is_mixed_while_the_configuration_flips(
+async def test_through_envoy_no_request_is_lost_or_mixed_while_the_configuration_alternates(
     mounted: Mounted, tmp_path: Path, server: dict[str, Any]
 ) -> None:
     mounted.server = server

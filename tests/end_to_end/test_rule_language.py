@@ -110,7 +110,7 @@ def requests(mesh: Mesh) -> list[Sample]:
     ]  # fmt: skip
 
 
-async def test_every_request_gets_the_answer_that_it_must(mesh: Mesh, envoy: Envoy) -> None:
+async def test_every_sample_gets_its_expected_result(mesh: Mesh, envoy: Envoy) -> None:
     wrong: list[tuple[str, SampleResult]] = []
     async with aiohttp.ClientSession() as session:
         for sample in requests(mesh):
@@ -131,7 +131,7 @@ async def logged(mesh: Mesh, path: str) -> dict[str, Any]:
             await asyncio.sleep(0.05)
 
 
-async def test_what_shadow_mode_did_not_enforce_is_counted_and_logged_with_its_reason(mesh: Mesh, envoy: Envoy) -> None:
+async def test_unenforced_denials_in_shadow_mode_are_counted_and_logged(mesh: Mesh, envoy: Envoy) -> None:
     async def count() -> float:
         for family in text_string_to_metric_families(await mesh.metrics()):
             for sample in family.samples:

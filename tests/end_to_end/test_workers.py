@@ -123,7 +123,7 @@ async def total(sidecar: SidecarProcess, name: str, **labels: str) -> float:
     return sum(await sidecar.metric(name, **labels))
 
 
-async def test_connections_are_spread_and_one_page_of_metrics_counts_every_call(service: Service) -> None:
+async def test_connections_are_distributed_and_the_metrics_count_every_call(service: Service) -> None:
     async with service.running() as sidecar, contextlib.AsyncExitStack() as stack:
         pids = workers(pid_of(sidecar))
         assert len(pids) == 2
@@ -158,7 +158,10 @@ def served_by(service: Service) -> Path:
 
 
 @pytest.mark.parametrize("hang_up", [False, True])
-async def test_every_worker_takes_a_changed_file_and_a_refused_one_is_told(by_socket: Service, hang_up: bool) -> None:  # noqa: FBT001 - two ways to begin
+async def test_every_worker_loads_a_changed_file_and_an_invalid_one_is_reported(
+    by_socket: Service,
+    hang_up: bool,  # noqa: FBT001
+) -> None:
     async with by_socket.running() as sidecar:
         by_socket.write("two")
         if hang_up:
@@ -172,7 +175,7 @@ async def test_every_worker_takes_a_changed_file_and_a_refused_one_is_told(by_so
         assert {await by_socket.once(good()) for _ in range(16)} == {"two ok"}
 
 
-async def test_under_load_a_killed_worker_costs_its_own_connections_and_nothing_else(service: Service) -> None:
+async def test_under_load_a_killed_worker_affects_only_its_own_connections(service: Service) -> None:
     async with service.running() as sidecar:
         supervisor = pid_of(sidecar)
         victim, survivor = workers(supervisor)
@@ -215,7 +218,7 @@ async def test_under_load_a_killed_worker_costs_its_own_connections_and_nothing_
         assert await sidecar.stop() == 0
 
 
-async def test_calls_that_were_counted_by_workers_that_died_stay_counted(by_socket: Service) -> None:
+async def test_the_counts_of_dead_workers_are_kept(by_socket: Service) -> None:
     async with by_socket.running() as sidecar:
         for _ in range(16):
             await by_socket.once(good())
@@ -228,7 +231,7 @@ async def test_calls_that_were_counted_by_workers_that_died_stay_counted(by_sock
             assert await total(sidecar, "authz_worker_restarts_total") == times
 
 
-async def test_a_replacement_listens_as_the_others_do_and_decides_by_what_the_file_says_now(tmp_path: Path) -> None:
+async def test_a_replacement_listens_and_uses_the_current_file(tmp_path: Path) -> None:
     service = Service(tmp_path)
     async with service.running() as sidecar:
         service.write("two", grpc_address="127.0.0.1:1", transport="grpcio", workers=3)
@@ -243,7 +246,7 @@ async def test_a_replacement_listens_as_the_others_do_and_decides_by_what_the_fi
 
 
 @pytest.mark.parametrize("written_down", [True, False])
-async def test_a_replacement_denies_while_the_provider_is_away_unless_the_keys_are_written_down(
+async def test_a_replacement_denies_without_a_provider_unless_it_has_a_snapshot(
     by_socket: Service,
     written_down: bool,  # noqa: FBT001 - two ways to be
 ) -> None:
@@ -268,9 +271,7 @@ async def test_a_replacement_denies_while_the_provider_is_away_unless_the_keys_a
                     pass
 
 
-async def test_workers_import_nothing_from_the_working_directory_that_their_supervisor_does_not(
-    by_socket: Service, tmp_path: Path
-) -> None:
+async def test_workers_import_nothing_from_the_working_directory(by_socket: Service, tmp_path: Path) -> None:
     (tmp_path / "yaml.py").write_text("raise SystemExit('of the working directory')")
     isolated = [sys.executable, "-P", *command(by_socket)[1:]]
     process = await asyncio.create_subprocess_exec(*isolated, cwd=tmp_path, stderr=asyncio.subprocess.PIPE)
@@ -283,7 +284,7 @@ async def test_workers_import_nothing_from_the_working_directory_that_their_supe
     assert process.returncode == 0
 
 
-async def test_it_ends_well_when_told_to_while_its_workers_start(by_socket: Service) -> None:
+async def test_it_exits_cleanly_on_a_signal_while_its_workers_start(by_socket: Service) -> None:
     process = await asyncio.create_subprocess_exec(*command(by_socket))
     await wait_until(lambda: len(workers(process.pid)) == 2)
     process.terminate()
@@ -292,7 +293,7 @@ async def test_it_ends_well_when_told_to_while_its_workers_start(by_socket: Serv
     assert not by_socket.socket.exists()
 
 
-async def test_an_interrupt_of_all_of_them_at_once_is_no_death(by_socket: Service) -> None:
+async def test_sigint_to_all_processes_is_a_clean_shutdown(by_socket: Service) -> None:
     async with by_socket.running() as sidecar:
         assert sidecar.process is not None
         for pid in (*workers(sidecar.process.pid), sidecar.process.pid):  # as a terminal does, in the worst order
@@ -301,7 +302,7 @@ async def test_an_interrupt_of_all_of_them_at_once_is_no_death(by_socket: Servic
             assert await sidecar.process.wait() == 0
 
 
-async def test_readiness_names_the_worker_that_is_not_there(by_socket: Service) -> None:
+async def test_readiness_names_the_missing_worker(by_socket: Service) -> None:
     async with by_socket.running() as sidecar:
         supervisor = pid_of(sidecar)
         by_socket.file.write_text("rules: 7")  # so that nobody can take its place
@@ -316,7 +317,7 @@ async def test_readiness_names_the_worker_that_is_not_there(by_socket: Service) 
         assert await sidecar.stop() == 0
 
 
-async def test_a_worker_that_does_not_answer_is_named_and_its_numbers_stay(by_socket: Service) -> None:
+async def test_an_unresponsive_worker_is_named_and_its_metrics_are_kept(by_socket: Service) -> None:
     async with by_socket.running() as sidecar:
         assert await by_socket.once(good()) == "one ok"
         counted = await total(sidecar, "authz_checks_total")
@@ -334,7 +335,7 @@ async def test_a_worker_that_does_not_answer_is_named_and_its_numbers_stay(by_so
         await sidecar.ready()
 
 
-async def test_workers_end_when_their_supervisor_is_gone(by_socket: Service) -> None:
+async def test_workers_exit_when_their_supervisor_dies(by_socket: Service) -> None:
     async with by_socket.running() as sidecar:
         supervisor = pid_of(sidecar)
         orphans = workers(supervisor)
@@ -344,7 +345,7 @@ async def test_workers_end_when_their_supervisor_is_gone(by_socket: Service) -> 
         assert await by_socket.once(good()) == "one ok"
 
 
-async def test_at_the_end_what_is_in_flight_is_answered_and_the_address_is_left_to_others(service: Service) -> None:
+async def test_shutdown_finishes_requests_in_flight_and_frees_the_address(service: Service) -> None:
     async with service.running() as sidecar:
         async with contextlib.AsyncExitStack() as stack:
             callers = [await stack.enter_async_context(service.caller()) for _ in range(8)]
@@ -380,14 +381,14 @@ async def run(service: Service, **environment: str) -> tuple[int | None, str]:
     return process.returncode, said.decode()
 
 
-async def test_a_configuration_that_is_refused_is_told_once_and_ends_it(by_socket: Service) -> None:
+async def test_an_invalid_configuration_is_reported_once_and_fails_the_start(by_socket: Service) -> None:
     by_socket.file.write_text("rules: 7")
     status, said = await run(by_socket)
     assert status == 1
     assert said.count("issuers") == 1
 
 
-async def test_an_address_that_somebody_has_ends_it_before_a_worker_is_started(tmp_path: Path) -> None:
+async def test_an_address_in_use_fails_the_start_before_any_worker(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         service = Service(tmp_path)
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -395,7 +396,7 @@ async def test_an_address_that_somebody_has_ends_it_before_a_worker_is_started(t
         assert await run(service) == (1, f"authz-service: cannot listen on {address}: in use\n")
 
 
-async def test_two_of_them_cannot_have_one_address(service: Service) -> None:
+async def test_two_supervisors_cannot_share_an_address(service: Service) -> None:
     async with service.running():
         served_by(service)
         status, said = await run(service)
@@ -404,13 +405,15 @@ async def test_two_of_them_cannot_have_one_address(service: Service) -> None:
         assert await service.once(good()) == "one ok"
 
 
-def test_what_cannot_be_shared_is_refused_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_that_workers_cannot_share_is_rejected_with_a_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     service = Service(tmp_path, "grpcio", "unix")
     assert main(["check-config", str(service.file)]) == 1
     assert f"server.workers: {NOT_SHARED}" in capsys.readouterr().out
 
 
-async def test_workers_that_die_at_once_end_it_in_their_own_words(tmp_path: Path) -> None:
+async def test_workers_that_die_at_start_fail_it_with_their_own_error(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\nif '--worker' in sys.orig_argv: print('my own words', file=sys.stderr); os._exit(1)\n"
     )

@@ -15,7 +15,7 @@ CORPUS = [(name, file) for name in target.NAMES for file in sorted(target.corpus
 
 
 @pytest.mark.parametrize(("name", "file"), CORPUS, ids=[f"{name}/{file.name}" for name, file in CORPUS])
-def test_no_input_of_the_corpus_breaks_a_promise(name: str, file: Path) -> None:
+def test_no_input_of_the_corpus_breaks_an_invariant(name: str, file: Path) -> None:
     assert target.load(name).run(file.read_bytes())
 
 
@@ -27,7 +27,7 @@ def test_the_corpus_reaches_every_outcome(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", target.NAMES)
-def test_no_seed_is_longer_than_what_the_fuzzer_tries(name: str) -> None:
+def test_no_seed_exceeds_the_fuzzers_maximum_length(name: str) -> None:
     longest = max(file.stat().st_size for file in target.corpus(name).iterdir())
     assert longest <= target.load(name).MAX_BYTES
 

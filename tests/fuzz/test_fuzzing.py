@@ -26,7 +26,7 @@ def fuzzer() -> None:
         missing.not_proved("that no input near the corpus breaks a promise", missing="atheris")
 
 
-def test_there_is_a_fuzzer_for_some_python() -> None:
+def test_the_fuzzer_supports_some_python() -> None:
     assert _FUZZER
 
 
@@ -34,14 +34,14 @@ if any(each.marker is None or each.marker.evaluate() for each in _FUZZER):  # it
 
     @pytest.mark.usefixtures("fuzzer")
     @pytest.mark.parametrize("name", target.NAMES)
-    def test_no_input_near_the_corpus_breaks_a_promise(name: str, tmp_path: Path) -> None:
+    def test_no_input_near_the_corpus_breaks_an_invariant(name: str, tmp_path: Path) -> None:
         run = campaign.run(name, SECONDS, found=tmp_path, seed=SEED)
         if run.failure:
             pytest.fail(f"{name}, with libFuzzer's seed {SEED}:\n{run.failure}", pytrace=False)
         assert run.summary
 
     @pytest.mark.usefixtures("fuzzer")
-    def test_the_fuzzer_finds_a_fault_that_chance_does_not(tmp_path: Path) -> None:
+    def test_the_fuzzer_finds_a_fault_that_random_input_does_not(tmp_path: Path) -> None:
         run = campaign.run("planted", PLANTED_SECONDS, found=tmp_path, seed=SEED, module="fuzz.planted", max_bytes=16)
         assert planted.Planted.__name__ in run.failure
         (octets,) = (file.read_bytes() for file in tmp_path.glob("planted-crash-*"))

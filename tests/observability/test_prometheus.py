@@ -157,13 +157,13 @@ async def test_a_query_returns_nothing_of_another_namespace(observed: Observed, 
     assert await observed.prometheus.query(expr) == []
 
 
-async def test_the_variables_offer_what_there_is(observed: Observed) -> None:
+async def test_the_variables_list_existing_values(observed: Observed) -> None:
     assert await observed.prometheus.label_values("job", "authz_build_info") == ["authz-service"]
     selector = 'authz_build_info{job=~"authz-service"}'
     assert await observed.prometheus.label_values("namespace", selector) == ["shop"]
 
 
-async def test_every_alert_is_evaluated_over_series_that_there_are(observed: Observed) -> None:
+async def test_every_alert_is_evaluated_over_existing_series(observed: Observed) -> None:
     rules = await observed.prometheus.evaluated()
     assert {rule["name"]: rule.get("lastError", "") for rule in rules} == dict.fromkeys(alert_names(), "")
     names = await observed.prometheus.label_values("__name__", '{job=~".+"}')
@@ -177,5 +177,5 @@ def alert_names() -> list[str]:
     return [rule["alert"] for group in groups for rule in group["rules"]]
 
 
-async def test_what_goes_through_unasked_is_told_at_once(observed: Observed) -> None:
+async def test_requests_without_a_decision_are_alerted_at_once(observed: Observed) -> None:
     await observed.prometheus.until('count(ALERTS{alertname="AuthzLetsThroughUnasked", alertstate="firing"})', 1)
