@@ -47,7 +47,8 @@ class Pending:
     async def ready(self) -> None:
         """Wait until what is missing was fetched, or could not be. Never raises for a failed fetch."""
         await self.need.ready()
-        if isinstance(self.need, NeedKeys) and (following := self.authorizer.need_after_keys(self)):
+        following = self.authorizer.need_after_keys(self)
+        if following is not None:
             self.need = following
             await following.ready()
 
@@ -69,7 +70,7 @@ class Authorizer:
         max_token_bytes: int,
         allow_preflight: bool = False,
     ) -> None:
-        """``allow_preflight`` lets CORS preflights through to the upstream, which answers them, where a rule is."""
+        """``allow_preflight`` lets CORS preflights through to the upstream, if a rule is for their host and path."""
         self.policy = policy
         self.validator = validator
         self.upstream = upstream
@@ -81,7 +82,10 @@ class Authorizer:
         return self._decide(attributes, now, FIRST)
 
     def need_after_keys(self, pending: Pending) -> NeedIntrospection | None:
-        """What else a decision needs once its issuer's keys were fetched: introspection, if the token verifies."""
+        """The introspection that a decision needs after its issuer's keys were fetched, if the token verifies."""
+        fetched = pending.need
+        if not (isinstance(fetched, NeedKeys) and self.validator.must_be_active(fetched.keys.issuer)):
+            return None
         decision = self._decide(pending.attributes, pending.began, AFTER_KEYS)
         need = decision.need if isinstance(decision, Pending) else None
         return need if isinstance(need, NeedIntrospection) else None
@@ -100,7 +104,7 @@ class Authorizer:
             f"{pending.need.what} did not finish before the deadline",
             retry_after=_RETRY_AFTER_DEADLINE,
         )
-        return self._refuse(pending.rule, pending.attributes, pending.rule.deny(rejected))
+        return self._deny_unless_shadow(pending.rule, pending.attributes, pending.rule.deny(rejected))
 
     def _decide(self, attributes: Attributes, now: float, attempt: Attempt) -> Decision | Pending:
         try:
@@ -133,7 +137,7 @@ class Authorizer:
         except Rejected as rejected:
             if rejected.reason is Reason.MISSING_TOKEN and rule.access == "optional":
                 return self._allow_without_token(Reason.ANONYMOUS, rule, attributes)
-            return self._refuse(rule, attributes, rule.deny(rejected, captures, claims))
+            return self._deny_unless_shadow(rule, attributes, rule.deny(rejected, captures, claims))
 
     def _allow(self, rule: Rule, token: ValidatedToken, attributes: Attributes) -> Allow:
         """Let the request through. The headers for the upstream are made once for a token and a rule."""
@@ -146,8 +150,8 @@ class Authorizer:
     def _allow_without_token(self, reason: Reason, rule: Rule, attributes: Attributes) -> Allow:
         return Allow(reason, rule.name, remove=self.upstream.without_token(attributes.headers), mode=rule.mode)
 
-    def _refuse(self, rule: Rule, attributes: Attributes, deny: Deny) -> Decision:
-        """The denial; or, by a rule in shadow mode, an allowance that tells of it and says nothing of who calls."""
+    def _deny_unless_shadow(self, rule: Rule, attributes: Attributes, deny: Deny) -> Decision:
+        """The denial; under a rule in shadow mode, an allowance with its reason and without identity headers."""
         if rule.mode == "enforce":
             return deny
         remove = self.upstream.without_token(attributes.headers)

@@ -214,6 +214,11 @@ def test_an_unknown_key_waits_for_one_fetch_and_is_decided_by_its_result(
 
     decision = asyncio.run(scenario())
     assert (decision.reason, decision.rule) == (reason, "read")
+    lookups = {
+        result: deciding.metrics.registry.get_sample_value("authz_token_cache_lookups_total", {"result": result})
+        for result in ("hit", "miss")
+    }
+    assert lookups == {"hit": 0, "miss": 1}  # one request is one lookup
     assert deciding.decide("/v1/7", UNKNOWN).reason == reason  # the next request does not wait
     if reason == "keys_unavailable":
         assert isinstance(decision, Deny)

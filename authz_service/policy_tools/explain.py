@@ -300,7 +300,7 @@ def _claims(steps: _Steps, authorizer: Authorizer, text: str, rule: Rule, now: f
     for name, require in REQUIREMENTS:
         steps.take("token", name, partial(require, *said), _times_of(token) if name == "times" else _nothing)
     claims = steps.take("token", "claims", lambda: validate_claims(*said), _identity)
-    if validator.must_be_active(claims):
+    if validator.must_be_active(claims.issuer):
         return steps.take("token", "introspection", introspected, _introspection)
     return claims
 

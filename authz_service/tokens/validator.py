@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from authz_service.config.model import Issuer
-    from authz_service.core.claims import Claims
     from authz_service.keys.cache import KeyCache
     from authz_service.keys.keyset import Key
     from authz_service.telemetry.metrics import Metrics
@@ -182,6 +181,6 @@ class Validator:
         found = query(token, digest, (server,), now, attempt, validated.claims)
         return found if isinstance(found, NeedIntrospection) else validated
 
-    def must_be_active(self, claims: Claims) -> bool:
-        """Whether a verified JWT with these claims also has to be active at its issuer's introspection server."""
-        return self._servers.for_jwts_of(claims.issuer) is not None
+    def must_be_active(self, issuer: str) -> bool:
+        """Whether verified JWTs of the issuer with this name also have to be active at its introspection server."""
+        return self._servers.for_jwts_of(issuer) is not None

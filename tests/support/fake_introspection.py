@@ -129,7 +129,7 @@ def introspector_with(
     clock: Clock | None = None,
     cache_bounds: Bounds = _BOUNDS,
 ) -> Introspector:
-    """An introspector over this client. Its timer is the loop's; its clock stands still."""
+    """An introspector over this client. Its timer is the loop's; its clock does not advance."""
     issuer = issuer or issuer_with()
     assert issuer.introspection is not None
     return Introspector(

@@ -220,7 +220,7 @@ async def test_no_failure_repeats_what_the_server_wrote(provider: Provider, clie
 
 
 @pytest.mark.parametrize(
-    "octets",
+    "data",
     [
         b"",
         TOKEN.encode() + b"\r\n\r\n",
@@ -231,10 +231,10 @@ async def test_no_failure_repeats_what_the_server_wrote(provider: Provider, clie
     ],
     ids=ascii,
 )
-async def test_a_truncated_or_invalid_response_is_a_failure(clients: IntrospectionClients, octets: bytes) -> None:
+async def test_a_truncated_or_invalid_response_is_a_failure(clients: IntrospectionClients, data: bytes) -> None:
     async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(octets)
+        writer.write(data)
         writer.close()
 
     server = await asyncio.start_server(break_off, "127.0.0.1", 0)
@@ -259,8 +259,8 @@ async def test_a_slow_response_is_a_failure_after_the_timeout(
     async def respond_slowly(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        for octet in ACTIVE.encode():
-            await response.write(bytes([octet]))
+        for byte in ACTIVE.encode():
+            await response.write(bytes([byte]))
             await asyncio.sleep(0.01)
         return response
 

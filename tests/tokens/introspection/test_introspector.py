@@ -585,12 +585,12 @@ async def test_each_request_is_counted_by_its_result() -> None:
     client = FakeClient(
         good=active_response(),
         id_token=active_response(nonce="n"),
-        away=failure(),
+        unavailable=failure(),
         odd=active_response() | {"active": "true"},
     )
     client.delay = 0.25
     introspector = introspector_with(client, metrics=metrics)
-    for token in ("good", "id_token", "bad", "away", "odd"):
+    for token in ("good", "id_token", "bad", "unavailable", "odd"):
         await introspect(introspector, token)
         cached(introspector, token)
 
