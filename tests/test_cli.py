@@ -54,10 +54,10 @@ rules:
 
 
 def test_a_closed_pipe_causes_no_traceback() -> None:
-    ours, theirs = os.pipe()
-    os.close(ours)
+    reading_end, writing_end = os.pipe()
+    os.close(reading_end)
     command = [sys.executable, "-m", "authz_service", "schema"]
-    with open(theirs, "wb") as closed:  # noqa: PTH123 - of a descriptor
+    with open(writing_end, "wb") as closed:  # noqa: PTH123 - of a descriptor
         done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, timeout=HANG_TIMEOUT, check=False)
     assert (done.returncode, done.stderr) == (2, b"")
 
@@ -116,7 +116,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         assert command in out
 
 
-# What a command loads.
+# The modules that a command loads.
 
 CHECKS = {"pydantic", "yaml", "cryptography", "jwt"}  # for the file itself and for key set files
 SERVERS = ("transport.asyncio_server", "transport.grpcio_server", "transport.http2", "transport.addresses", "admin")

@@ -25,7 +25,7 @@ MAX_HEAD_LINES: Final = 100
 HEADER_TIMEOUT: Final = 5.0  # seconds for a complete request, from its first byte or from the start of the connection
 KEEPALIVE_TIMEOUT: Final = 75.0  # seconds to the next request: longer than the usual scrape interval of 15 to 60
 SEND_TIMEOUT: Final = 10.0  # seconds for the client to take a response
-LINGER_TIMEOUT: Final = 1.0  # seconds to read what a client still sends, after the last response
+LINGER_TIMEOUT: Final = 1.0  # seconds in which a client may still send after the last response
 
 
 class AdminResponse(NamedTuple):

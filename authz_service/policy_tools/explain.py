@@ -115,7 +115,7 @@ def _trusted(issuer: model.Issuer, source: KeySource, metrics: Metrics, network:
         metrics.introspection(issuer.label),
         clock=time.time,
         timer=time.monotonic,
-        remembered=NO_CACHE,
+        cache_bounds=NO_CACHE,
         network=network,
     )
     return TrustedIssuer(issuer, keys, introspector)

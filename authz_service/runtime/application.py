@@ -66,7 +66,7 @@ class App:
         """
         self._configure_logs = configure_logs
         self._worker = worker
-        self._listening = worker.server if worker else settings.server  # what a reload cannot change
+        self._listening = worker.server if worker else settings.server  # the settings that a reload cannot change
         self._stopping = False
         self._ready = False
         self._readiness: asyncio.Task[None] | None = None
@@ -107,7 +107,7 @@ class App:
         return self.servicer.active
 
     def missing(self) -> Sequence[str]:
-        """What must happen before this sidecar is ready. Once it was ready, only its end makes it not ready."""
+        """What this sidecar waits for before it is ready. Once ready, it stays so until it shuts down."""
         if self._stopping:
             return ["shutting down"]
         if self._ready:
@@ -150,7 +150,7 @@ class App:
         _logger.info("ready")
 
     async def drain(self) -> None:
-        """Report not ready and keep serving, so that the mesh can switch over; then finish what is in flight."""
+        """Report not ready and keep serving, so that the mesh can switch over; then finish the requests in flight."""
         self._stopping = True
         server = self.active.settings.server
         await self.server.set_serving(serving=False)
@@ -183,7 +183,7 @@ class App:
             self._await_readiness()
 
     def reloader(self, file: Path, loaded: Loaded) -> Reloader:
-        """A reloader that applies changes of this file; ``loaded`` is what it contained at the start."""
+        """A reloader that applies changes of this file; ``loaded`` is its content at the start."""
         return Reloader(
             file,
             loaded,

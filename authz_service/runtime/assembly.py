@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ActiveConfig:
-    """The settings in force and what decides by them. A request uses the one that was active when it arrived."""
+    """Settings and the parts built from them. A request is decided by the one that was active when it arrived."""
 
     settings: Settings
     issuers: tuple[TrustedIssuer, ...]
@@ -52,7 +52,7 @@ class ActiveConfig:
 
 
 def assemble(settings: Settings, issuers: Sequence[TrustedIssuer], metrics: Metrics) -> ActiveConfig:
-    """Build what decides by these settings, with the keys of these issuers. May be called from any thread."""
+    """Build all parts for these settings and issuers. May be called from any thread."""
     token_cache = JwtCache(bounds_of(settings), settings.token_cache.max_ttl)
     return ActiveConfig(
         settings,
@@ -127,12 +127,12 @@ def introspector_of(
     *,
     clock: Callable[[], float],
     timer: Callable[[], float],
-    remembered: Bounds,
+    cache_bounds: Bounds,
     network: Network,
 ) -> Introspector:
     """The client of the issuer's introspection endpoint.
 
-    ``clock`` gives seconds since the epoch, ``timer`` seconds of a monotonic clock; ``remembered`` bounds the cache.
+    ``clock`` gives seconds since the epoch, ``timer`` seconds of a monotonic clock; ``cache_bounds`` limits the cache.
     """
     authentication = authentication_of(settings, issuer.issuer, clock=clock, timer=timer)
     return Introspector(
@@ -143,5 +143,5 @@ def introspector_of(
         logger=logging.getLogger("authz.introspection"),
         clock=clock,
         timer=timer,
-        cache_bounds=remembered,
+        cache_bounds=cache_bounds,
     )

@@ -1,8 +1,8 @@
 """The key caches and introspectors of all issuers, which outlive a reload where nothing about them changed.
 
-Invariants: what a configuration needs is built and started before that configuration is applied, and stopped again if
-it is not. Nothing that serves the active configuration changes meanwhile: gauges switch to the new parts, and unused
-parts are retired, only in ``activate``.
+Invariants: the parts of a new configuration are built and started before it is applied, and stopped if it is not. The
+parts of the active configuration do not change meanwhile: only ``activate`` switches the gauges to the new parts and
+retires unused ones.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class IssuerPool:
             metrics,
             clock=time.time,
             timer=time.monotonic,
-            remembered=bounds,
+            cache_bounds=bounds,
             network=self._network,
         )
         self._gauges[introspector] = metrics

@@ -75,7 +75,7 @@ async def apply_config(
 
 
 class Changes(NamedTuple):
-    """What a reload changed, for the log."""
+    """The changes of a reload, for the log."""
 
     rules: int  # in total
     issuers_added: list[str]
@@ -94,13 +94,13 @@ def _changes(old: Settings, new: Settings, unchanged: set[str]) -> Changes:
 
 
 def log_warnings(warnings: Sequence[str]) -> None:
-    """Log what is valid but dangerous in a configuration."""
+    """Log the warnings about a valid configuration."""
     for warning in warnings:
         _logger.warning("configuration warning", extra=fields(warning=warning))
 
 
 class Reloader:
-    """Watches a configuration file and the files that it names, and applies what they change to."""
+    """Watches a configuration file and the files that it names, and applies their changes."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Reloader:
         self._clock = clock
         self._named = loaded.settings.reloaded_files
         self._requested = asyncio.Event()
-        self._tried = loaded.digests  # of what was last tried
+        self._tried = loaded.digests  # of the files at the last attempt
         self._problems: tuple[str, ...] = ()  # as last logged; none while the newest configuration is active
 
     def request(self) -> None:

@@ -93,7 +93,7 @@ class Supervisor:
         )
 
     async def run(self) -> None:
-        """Run until SIGTERM or SIGINT, and then until all workers have finished what is in flight.
+        """Run until SIGTERM or SIGINT, and then until all workers have finished their requests in flight.
 
         Raises:
             StartFailed: when the admin address cannot be used, or when a worker ends before it has served.
@@ -109,7 +109,7 @@ class Supervisor:
             await asyncio.gather(*slots)
             _logger.info("stopped")
         except StartFailed:
-            self._stop()  # workers that serve already finish what is in flight
+            self._stop()  # workers that already serve finish their requests in flight
             await asyncio.gather(*slots, return_exceptions=True)
             raise
         finally:
@@ -177,15 +177,17 @@ class Supervisor:
 
     # For the admin server.
 
-    async def _refresh(self, what: str) -> None:
+    async def _refresh(self, request: str) -> None:
         serving = [process for process in self._processes.values() if process.serves]
-        await asyncio.gather(*(process.request(what) for process in serving))
+        await asyncio.gather(*(process.request(request) for process in serving))
 
     def _missing(self) -> list[str]:
         if self._stopping.is_set():
             return ["shutting down"]
         return [
-            f"worker {number}{what}" for number in self._numbers for what in _missing_of(self._processes.get(number))
+            f"worker {number}{problem}"
+            for number in self._numbers
+            for problem in _missing_of(self._processes.get(number))
         ]
 
 

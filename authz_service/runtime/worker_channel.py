@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from authz_service.telemetry.metrics import Metrics
 
-_REPLY_TIMEOUT = 5.0  # seconds; after that the last reply stands in for the missing one
+_REPLY_TIMEOUT = 5.0  # seconds; after that the previous reply is used
 _MAX_REPLY_BYTES = 1 << 30  # not preallocated; a longer reply would end the supervisor
 _MAX_TIMEOUTS = 6  # in a row: then the worker hangs
 
@@ -36,7 +36,7 @@ _logger = logging.getLogger("authz.admin")
 
 
 class Worker(NamedTuple):
-    """What the supervisor hands to a worker when it starts it."""
+    """The parameters that the supervisor passes to a worker."""
 
     number: int  # from 1
     channel: int  # descriptor of the worker's end
@@ -93,15 +93,15 @@ async def start_worker(file: Path, number: int, server: Server, shared: SharedAd
         OSError: when the system allows no further process or descriptor.
         RuntimeError: when it allows no further thread, which asyncio may need to wait for the process.
     """
-    ours, theirs = socket.socketpair()
+    own_end, worker_end = socket.socketpair()
     async with contextlib.AsyncExitStack() as undo:
-        undo.enter_context(ours)
-        with theirs:
-            command = command_of(file, Worker(number, theirs.fileno(), server, shared))
-            inherited = [theirs.fileno(), *([] if shared.descriptor is None else [shared.descriptor])]
+        undo.enter_context(own_end)
+        with worker_end:
+            command = command_of(file, Worker(number, worker_end.fileno(), server, shared))
+            inherited = [worker_end.fileno(), *([] if shared.descriptor is None else [shared.descriptor])]
             process = await asyncio.create_subprocess_exec(*command, pass_fds=inherited)
         undo.push_async_callback(_kill, process)  # a cancellation here would leave it running unnoticed
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_MAX_REPLY_BYTES)
+        reader, writer = await asyncio.open_unix_connection(sock=own_end, limit=_MAX_REPLY_BYTES)
         undo.pop_all()
     return WorkerProcess(process, reader, writer)
 
@@ -136,22 +136,22 @@ class WorkerProcess:
         self._reader = reader
         self._writer = writer
         self._pending: dict[str, asyncio.Future[None]] = {}  # by request
-        self._request("missing")
+        self._pending_reply("missing")
 
     def send_reload(self) -> None:
         """Make the worker reload its configuration, as soon as it serves."""
         self._send("reload")
 
-    async def request(self, what: str) -> None:
+    async def request(self, request: str) -> None:
         """Wait for a new reply to ``metrics`` or ``missing``, within a time limit."""
-        done, _ = await asyncio.wait([self._request(what)], timeout=_REPLY_TIMEOUT)
+        done, _ = await asyncio.wait([self._pending_reply(request)], timeout=_REPLY_TIMEOUT)
         self.unresponsive = not done
 
-    def _request(self, what: str) -> asyncio.Future[None]:
-        if what not in self._pending:
-            self._pending[what] = asyncio.get_running_loop().create_future()
-            self._send(what)
-        return self._pending[what]
+    def _pending_reply(self, request: str) -> asyncio.Future[None]:
+        if request not in self._pending:
+            self._pending[request] = asyncio.get_running_loop().create_future()
+            self._send(request)
+        return self._pending[request]
 
     def _send(self, request: str) -> None:
         self._writer.write(f"{request}\n".encode())
@@ -189,7 +189,7 @@ class WorkerProcess:
         """
         timeouts = 0
         while timeouts < _MAX_TIMEOUTS:
-            pending = self._request("missing")
+            pending = self._pending_reply("missing")
             await asyncio.wait([pending], timeout=_REPLY_TIMEOUT)
             timeouts = 0 if pending.done() or not self.serves else timeouts + 1
             if pending.done():

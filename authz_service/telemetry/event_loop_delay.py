@@ -1,7 +1,7 @@
 """Measures how late the event loop runs its timers.
 
 It waits for its turn as every request does. Four measurements a second cost nothing and show within a minute whatever
-blocks the event loop for a noticeable share of the time; what blocks it only between two measurements is not seen.
+blocks the event loop for a noticeable share of the time. A single short block between two measurements is not seen.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Invariants:
 
-* A total never decreases: counters and histograms are summed, and what an ended process had counted stays in the sum.
+* A total never decreases: counters and histograms are summed, including those of ended processes.
 * A gauge is merged by its entry in ``GAUGES``, which is the cautious choice wherever processes may differ: a state that
   is reported as good is good in each of them.
 """

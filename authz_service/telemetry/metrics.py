@@ -355,7 +355,7 @@ class Metrics:
     # Reading.
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """All metrics and their content type: OpenMetrics where the Accept header asks for it, else Prometheus text.
+        """All metrics and their content type: OpenMetrics if the Accept header requests it, else Prometheus text.
 
         May be called from any thread.
         """

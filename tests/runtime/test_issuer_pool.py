@@ -48,7 +48,7 @@ async def test_a_changed_issuer_is_validated_by_its_new_settings_and_keeps_its_k
         assert (await decide(app, bearer)).reason == "ok"
         assert app.active.issuers[0].keys is keys
         await reload(app, config.load(issuer()))
-        assert (await decide(app, bearer)).reason == "id_token"  # what was remembered of it is forgotten
+        assert (await decide(app, bearer)).reason == "id_token"  # the cached claims are discarded
         assert [line["issuers_changed"] for line in logged("configuration applied")] == [["main"], ["main"]]
 
 

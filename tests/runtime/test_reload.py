@@ -399,7 +399,7 @@ def state_of(app: App) -> dict[str, object]:
         "rules": rules,
         "tasks": our_tasks(),
         "pool": (dict(pool._gauges), dict(pool._tasks), dict(pool._identities)),
-        "remembered": len(app.active.token_cache),
+        "cached tokens": len(app.active.token_cache),
     }
 
 

@@ -44,13 +44,13 @@ class SupervisorEnd:
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        ours, theirs = socket.socketpair()
+        own_end, worker_end = socket.socketpair()
         serving = asyncio.create_task(
             worker_channel.serve_requests(
-                theirs.detach(), metrics=self.metrics, missing=lambda: self.missing, reload=self.reload
+                worker_end.detach(), metrics=self.metrics, missing=lambda: self.missing, reload=self.reload
             )
         )
-        self.reader, self.writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)
+        self.reader, self.writer = await asyncio.open_unix_connection(sock=own_end, limit=1 << 20)
         yield
         self.writer.close()
         async with asyncio.timeout(HANG_TIMEOUT):
@@ -107,12 +107,12 @@ async def test_a_supervisor_that_ends_during_a_reply_ends_the_channel() -> None:
 
 
 async def test_a_reply_that_is_cut_off_by_the_workers_end_is_ignored() -> None:
-    ours, theirs = socket.socketpair()
-    reader, writer = await asyncio.open_unix_connection(sock=ours)
+    own_end, worker_end = socket.socketpair()
+    reader, writer = await asyncio.open_unix_connection(sock=own_end)
     process = WorkerProcess(None, reader, writer)  # type: ignore[arg-type] # only its replies matter
-    with theirs:
-        theirs.sendall(b'{"missing": ["keys"]}\n{"metrics": [["authz_ch')
-        theirs.shutdown(socket.SHUT_WR)
+    with worker_end:
+        worker_end.sendall(b'{"missing": ["keys"]}\n{"metrics": [["authz_ch')
+        worker_end.shutdown(socket.SHUT_WR)
         serves = [process.serves async for _ in process.replies()]
     writer.close()
     assert (serves, process.missing, process.serves) == ([True], ["keys"], False)
@@ -171,9 +171,7 @@ async def test_a_slow_worker_is_not_killed() -> None:
 
 @in_virtual_time
 async def test_waiting_for_a_worker_that_closed_its_channel_is_limited() -> None:
-    assert (
-        await worker_process(FakeProcess()).ended() == "it closed its channel and did not exit"
-    )  # then whoever waited kills it
+    assert await worker_process(FakeProcess()).ended() == "it closed its channel and did not exit"
 
 
 @in_virtual_time

@@ -79,9 +79,9 @@ def test_the_time_is_rfc_3339_in_utc_with_milliseconds() -> None:
 def test_the_text_format_has_the_same_members_as_key_value_pairs() -> None:
     stream = written("text")
     logger.warning("new keys", extra=fields(issuer="main", kids=["a", None], usable=True, note='a="b"', empty=""))
-    time, _, rest = stream.getvalue().partition(" ")
+    time, _, members = stream.getvalue().partition(" ")
     assert time.startswith("time=2")
-    assert rest == (
+    assert members == (
         'level=warning logger=authz.test event="new keys" issuer=main kids="a, None" usable=true '
         'note="a=\\"b\\"" empty=""\n'
     )

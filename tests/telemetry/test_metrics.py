@@ -186,12 +186,12 @@ def test_requests_in_flight_are_read_at_each_scrape(metrics: Metrics) -> None:
 
 
 def test_the_token_cache_is_read_at_each_scrape_and_its_lookups_counted(metrics: Metrics) -> None:
-    remembered = ["a"]
-    metrics.watch_token_cache(entries=lambda: len(remembered), size=lambda: 100 * len(remembered))
+    cached = ["a"]
+    metrics.watch_token_cache(entries=lambda: len(cached), size=lambda: 100 * len(cached))
     metrics.record_token_cache_hit()
     metrics.record_token_cache_miss()
     metrics.record_token_cache_miss()
-    remembered.append("b")
+    cached.append("b")
     assert value(metrics, "authz_token_cache_entries") == 2
     assert value(metrics, "authz_token_cache_bytes") == 200
     assert value(metrics, "authz_token_cache_lookups_total", result="hit") == 1
