@@ -1,7 +1,7 @@
 """HTTP/2 (RFC 9113) as far as a gRPC server with short unary calls needs it.
 
-Nothing here knows a socket, a clock or an event loop: octets come in, octets and messages go out. A module imports
-those above it only.
+There are no sockets, clocks and event loops in here: octets come in, octets and messages go out. At run time, a module
+imports only those above it.
 
 frames        the layout of frames, their numbers, connection errors and stream errors
 huffman       the Huffman code of string literals

@@ -297,7 +297,7 @@ class Http2Connection:
             self._close(ErrorCode.ENHANCE_YOUR_CALM, reason, cause)
 
     def _send_final_goaway(self) -> None:
-        """The peer knows of the drain, so every stream that it opened before has arrived."""
+        """The peer has received the first GOAWAY, or had the time to: ignore the streams that it opens from now on."""
         streams = self._streams
         if streams.max_stream_id == NO_LAST_STREAM:
             streams.max_stream_id = streams.last_stream_id

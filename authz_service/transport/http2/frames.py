@@ -1,6 +1,6 @@
 """The layout of frames (RFC 9113 sections 4 and 6), their numbers, and the two kinds of error.
 
-It builds and takes apart octets. What a frame does to a connection is decided elsewhere.
+It encodes frames and checks their layout. Their effect on a connection is elsewhere.
 """
 
 from __future__ import annotations

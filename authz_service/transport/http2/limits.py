@@ -1,8 +1,8 @@
 """Limits on the work that one peer causes: per interval between two ticks, per field block and per turn of the loop.
 
-What a proxy passes on for its clients never ends its connection: no number of requests, header fields or cancellations
-does. What is limited is work that no proxy causes in earnest. A proxy sends a few other frames with each request, so
-each request raises the limit on those.
+A proxy relays the requests, header fields and cancellations of its clients, so no number of them closes a connection.
+The limits are on work that no working proxy causes. A proxy sends a few other frames with each request, so each request
+raises the limit on those.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Limits:
             raise Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that carry no request")
 
     def count_visits(self, streams: int) -> None:
-        """A frame made us visit so many streams. The next frame that is counted raises."""
+        """A frame made us visit so many streams. If that exceeds the limit, the next counted frame raises."""
         self.frames_left -= streams // STREAMS_PER_FRAME
 
     def count_reset(self) -> None:

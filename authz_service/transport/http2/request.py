@@ -135,7 +135,7 @@ class RequestReader:
         streams = self._streams
         streams.last_stream_id = stream_id
         if stream_id > streams.max_stream_id:
-            return  # after the final GOAWAY: the peer knows that it is not served
+            return  # after the final GOAWAY, by which the peer knows that it is not served
         self._limits.frames_left += FRAMES_PER_REQUEST
         flow = self._flow_control
         stream = Stream(self._writer, stream_id, headers, flow.initial_send_window, STREAM_WINDOW, self._timers.now)

@@ -1,7 +1,7 @@
 """Responses: how they become frames, and how they go out under the peer's flow control.
 
 Invariants: every request is answered, by the service wherever it has an answer. If the stream must be reset, the reset
-follows the response (RFC 9113 section 8.1.1). Frames go out in one write for everything that was received together.
+follows the response (RFC 9113 section 8.1.1). Everything that was received together is answered with one write.
 """
 
 from __future__ import annotations
@@ -61,19 +61,19 @@ class ResponseWriter:
         self._out = out
         self._on_drained_stream = on_drained_stream
         self._write: Callable[[bytes], None] = _discard
-        self.corked = False  # while frames are received that came together
+        self.corked = False  # while the frames of one read are handled
 
     def start(self, write: Callable[[bytes], None]) -> None:
         """Write to this from now on."""
         self._write = write
 
     def flush(self) -> None:
-        """Write what there is, unless more is about to come."""
+        """Write the frames, unless more are about to follow."""
         if self._out and not self.corked:
             self.write_out()
 
     def write_out(self) -> None:
-        """Write what there is."""
+        """Write the frames."""
         out = self._out
         if out:
             octets = b"".join(out)
@@ -186,7 +186,7 @@ class ResponseWriter:
             self._release_blocked()
 
     def _release_blocked(self) -> None:
-        """Send what the windows held back, as far as they allow it now."""
+        """Send what the windows allow now of every blocked stream."""
         blocked = self._streams.blocked
         self._limits.count_visits(len(blocked))
         for stream in list(blocked.values()):
@@ -231,7 +231,7 @@ class ResponseWriter:
             self.refuse(stream, why.status, why.cause)
 
     def _finish(self, stream: Stream) -> None:
-        """The response is complete: close the stream."""
+        """Close the stream, whose response is complete or given up."""
         streams, limits = self._streams, self._limits
         streams.close(stream)
         if stream.reset_code is not None:
@@ -247,4 +247,4 @@ class ResponseWriter:
 
 
 def _discard(_octets: bytes) -> None:
-    """Takes the place of a socket until there is one."""
+    """Drops octets before there is a socket."""

@@ -1,7 +1,7 @@
 """Streams (RFC 9113 section 5.1): one request and its response each.
 
-A stream ends once. A response that comes later, or after the peer reset the stream, is dropped silently, because the
-service cannot know.
+A stream ends once. A response after that, or after the peer reset the stream, is dropped silently: the service that
+responds late cannot prevent it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Stream:
 
 
 class StreamTable:
-    """The streams of one connection: those that are open, and what must be known of closed ones."""
+    """The streams of one connection: those that are open, and what is relevant of closed ones."""
 
     def __init__(self, share: Share) -> None:
         self.share = share
@@ -121,7 +121,7 @@ class StreamTable:
         stream.counted_octets = octets
 
     def close(self, stream: Stream) -> None:
-        """Forget a stream and release its memory."""
+        """Remove a stream and release its memory."""
         del self.open[stream.stream_id]
         if len(self.open) >= UNCOUNTED_STREAMS:
             self.share.add(-STREAM_OCTETS)
@@ -138,7 +138,7 @@ class StreamTable:
             stream.on_cancel()
 
     def record_reset(self, stream_id: int) -> None:
-        """We reset this stream: frames that the peer sent before it knows are ignored."""
+        """We reset this stream: ignore the frames that the peer sent before it received the RST_STREAM."""
         self._reset[stream_id] = None
         if len(self._reset) > _MAX_REMEMBERED_RESETS:
             del self._reset[next(iter(self._reset))]
@@ -157,7 +157,7 @@ class StreamTable:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a frame on an idle stream")
 
     def require_ignorable(self, stream_id: int) -> None:
-        """A frame on a stream that is not open is ignored if it may have been sent before the peer knew.
+        """A frame on a stream that is not open is ignored if the peer may have sent it before our RST_STREAM or GOAWAY.
 
         Raises:
             Http2ConnectionError: when it may not.

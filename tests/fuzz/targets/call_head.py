@@ -1,10 +1,10 @@
-"""Every call of Check is answered, whatever its header fields hold, and harms no other call on its connection.
+"""Every call to Check is answered, whatever its header fields, and does not affect other calls on its connection.
 
-The first octet says how the fields are sent (see ``_Way``). The rest is lines, each a field ``name: value`` to be sent
-beside those of an ordinary call.
+The first octet is flags for how the fields are sent (see ``_Way``). The others are lines, each a field ``name: value``
+that is added to an ordinary call.
 
-* The answer is a message with the gRPC status OK: the service's own, or a denial. A reset may follow it.
-* The connection stays, and the next call on it is served.
+* The response is a message with the gRPC status OK: the service's own, or a denial. A reset may follow it.
+* The connection stays open, and the next call on it is served.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Way:
 
     def __init__(self, octet: int) -> None:
         self.huffman = bool(octet & 1)
-        self.indexed = bool(octet & 2)  # added to the table
+        self.indexed = bool(octet & 2)  # added to the dynamic table
         self.first = bool(octet & 4)  # before the others, pseudo-header fields included
         self.last = bool(octet & 8)  # as trailers
         self.continued = bool(octet & 16)  # in CONTINUATION frames
@@ -38,7 +38,7 @@ class _Way:
 def run(octets: bytes) -> str:
     way = _Way(octets[0] if octets else 0)
     fields = list(_fields(octets[1:]))
-    if any(name == b":path" for name, _ in fields):  # then it is not certain that it is a call of Check
+    if any(name == b":path" for name, _ in fields):  # then the method is ambiguous
         return "another path"
     client = Client(EchoService(denied=(CHECK,)))
     own = [(name.encode(), value.encode()) for name, value in (*HEAD, *GRPC)]
@@ -48,13 +48,13 @@ def run(octets: bytes) -> str:
         client.send(data(1, _MESSAGE, 0), *_headers(1, _block(client.encoder, fields, way), way, frames.END_STREAM))
     else:
         client.send(data(1, _MESSAGE))
-    answer = client.responses[1]
+    response = client.responses[1]
     assert not client.connection.closed
-    assert answer.ended
-    assert answer.status == "0"
+    assert response.ended
+    assert response.status == "0"
     client.next_stream = 3
     assert client.call(b"next").messages == [b"next"]
-    (message,) = answer.messages
+    (message,) = response.messages
     assert message in {b"message", DENIED}
     return "denied" if message == DENIED else "served"
 
@@ -70,10 +70,10 @@ def _block(encoder: hpack.Encoder, fields: list[tuple[bytes, bytes]], way: _Way)
     return encoder.encode(made, huffman=way.huffman)
 
 
-def _headers(stream: int, block: bytes, way: _Way, flags: int) -> Iterator[bytes]:
+def _headers(stream_id: int, block: bytes, way: _Way, flags: int) -> Iterator[bytes]:
     size = 10 if way.continued else frames.MAX_FRAME_SIZE
     parts = [block[at : at + size] for at in range(0, len(block), size)] or [b""]
-    for place, part in enumerate(parts):
-        kind = frames.CONTINUATION if place else frames.HEADERS
-        end = frames.END_HEADERS if place == len(parts) - 1 else 0
-        yield frames.frame(kind, end | (0 if place else flags), stream, part)
+    for index, part in enumerate(parts):
+        kind = frames.CONTINUATION if index else frames.HEADERS
+        end = frames.END_HEADERS if index == len(parts) - 1 else 0
+        yield frames.frame(kind, end | (0 if index else flags), stream_id, part)

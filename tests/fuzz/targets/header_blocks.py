@@ -1,10 +1,10 @@
-"""The header blocks of one connection mean what ``hpack`` decodes from them.
+"""The field blocks of one connection are decoded as by ``hpack``.
 
 The input is a sequence of blocks, each after its length in two octets; the length 0 repeats the block before it.
 
-* A block that ``hpack`` decodes is decoded here too, and a request's path is the one that ``hpack`` finds. This holds
-  for every later block, so the two dynamic tables never differ. Only our limits may end the connection before that.
-* A block that ``hpack`` refuses ends the connection, unless it holds a string so long that it may stay undecoded.
+* A block that ``hpack`` decodes is decoded here too, and the request has the path that ``hpack`` finds. This holds for
+  every later block, so the two dynamic tables never differ. Only our limits may close the connection before that.
+* A block that ``hpack`` rejects closes the connection, unless it has a string so long that it may remain undecoded.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _PATH = b":path"
 
 
 def run(data: bytes) -> str:
-    blocks, reference = HeadersReader(), hpack.Decoder(max_header_list_size=1 << 30)
+    reader, reference = HeadersReader(), hpack.Decoder(max_header_list_size=1 << 30)
     outcome = "not read"
     for block in _blocks(data):
         fields = _reference(reference, block)
         try:
-            head = blocks.read(block)
-        except Http2ConnectionError as fault:
-            assert fault.code == ErrorCode.ENHANCE_YOUR_CALM or fields is None
+            headers = reader.read(block)
+        except Http2ConnectionError as error:
+            assert error.code == ErrorCode.ENHANCE_YOUR_CALM or fields is None
             return "compression error" if fields is None else "beyond bounds"
         except Http2StreamError:
-            head = None
+            headers = None
         if fields is None:
             assert len(block) > _MAY_STAY_UNDECODED
             return "undecoded"
         paths = {value for name, value in fields if name == _PATH}
-        if head is not None and head.path:
-            assert {head.path} == paths
+        if headers is not None and headers.path:
+            assert {headers.path} == paths
             outcome = "read"
     return outcome
 

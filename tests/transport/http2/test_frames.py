@@ -32,6 +32,6 @@ def test_padding_is_removed_and_nothing_else(payload: bytes, padding: int) -> No
 
 @pytest.mark.parametrize("payload", [b"", b"\x01", b"\x05abcd", b"\xff" * 255])
 def test_padding_as_long_as_the_frame_is_a_connection_error(payload: bytes) -> None:
-    with pytest.raises(Http2ConnectionError) as fault:
+    with pytest.raises(Http2ConnectionError) as error:
         frames.without_padding(payload, frames.PADDED)
-    assert fault.value.code == ErrorCode.PROTOCOL_ERROR
+    assert error.value.code == ErrorCode.PROTOCOL_ERROR

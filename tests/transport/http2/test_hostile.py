@@ -179,8 +179,8 @@ def test_a_window_of_0_blocks_no_more_responses_than_streams_are_allowed() -> No
     client = Client(settings={frames.SETTINGS_INITIAL_WINDOW_SIZE: 0})
     for _ in range(limits.MAX_CONCURRENT_STREAMS + 5):
         client.send(client.request(b"x" * 100))
-    held = sum(len(stream.send_buffer) for stream in client.connection._streams.open.values())
-    assert held == limits.MAX_CONCURRENT_STREAMS * 105
+    buffered = sum(len(stream.send_buffer) for stream in client.connection._streams.open.values())
+    assert buffered == limits.MAX_CONCURRENT_STREAMS * 105
     client.send(frames.settings({frames.SETTINGS_INITIAL_WINDOW_SIZE: 1000}), frames.window_update(0, 1 << 20))
     assert not client.connection._streams.open
 
