@@ -18,7 +18,7 @@ from authz_service.providers.errors import fetch_timeout
 
 if TYPE_CHECKING:
     from authz_service.config.model import Keys
-    from authz_service.providers.client import Network
+    from authz_service.providers.client import ClientResources
     from authz_service.providers.exchange import Headers
 
 _MAX_CONNECTIONS: Final = 2  # metadata and key set may be at different origins
@@ -30,13 +30,13 @@ _NO_STORE = re.compile(r"(?:^|[,\s])no-store(?:[,\s=]|$)", re.IGNORECASE)
 class HttpSource:
     """Keys from ``jwks_uri`` or by discovery."""
 
-    def __init__(self, issuer: str, settings: Keys, network: Network | None = None) -> None:
-        """``network`` is shared by the clients of a process."""
+    def __init__(self, issuer: str, settings: Keys, resources: ClientResources | None = None) -> None:
+        """``resources`` is shared by the clients of a process."""
         self._settings = settings
         self._client = ProviderClient(
             accept="application/json, application/jwk-set+json",
             max_connections=_MAX_CONNECTIONS,
-            network=network,
+            resources=resources,
             ca_file=settings.ca_file,
             allow_http=settings.allow_http,
         )

@@ -20,7 +20,7 @@ from authz_service.core.bounded import NO_CACHE
 from authz_service.core.cors import is_preflight
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.reasons import Reason
-from authz_service.providers.client import Network
+from authz_service.providers.client import ClientResources
 from authz_service.rules import mismatch
 from authz_service.rules.policy import no_rule
 from authz_service.runtime.assembly import authorizer_of, introspector_of, key_cache_of, source_of
@@ -81,10 +81,10 @@ def explain(settings: model.Settings, attributes: Attributes) -> Explanation:
 
 async def _explain(settings: model.Settings, attributes: Attributes) -> Explanation:
     metrics = Metrics(transport=settings.server.transport)
-    network = Network()
-    sources = [source_of(issuer, network) for issuer in settings.issuers]
+    resources = ClientResources()
+    sources = [source_of(issuer, resources) for issuer in settings.issuers]
     issuers = [
-        _trusted(issuer, source, metrics, network) for issuer, source in zip(settings.issuers, sources, strict=True)
+        _trusted(issuer, source, metrics, resources) for issuer, source in zip(settings.issuers, sources, strict=True)
     ]
     authorizer = authorizer_of(settings, issuers, JwtCache(NO_CACHE, 0.0), metrics)
     try:
@@ -104,7 +104,7 @@ async def _explain(settings: model.Settings, attributes: Attributes) -> Explanat
             await source.close()
 
 
-def _trusted(issuer: model.Issuer, source: KeySource, metrics: Metrics, network: Network) -> TrustedIssuer:
+def _trusted(issuer: model.Issuer, source: KeySource, metrics: Metrics, resources: ClientResources) -> TrustedIssuer:
     keys = key_cache_of(issuer, source, metrics.issuer(issuer.label), time.time)
     if issuer.introspection is None:
         return TrustedIssuer(issuer, keys)
@@ -116,7 +116,7 @@ def _trusted(issuer: model.Issuer, source: KeySource, metrics: Metrics, network:
         clock=time.time,
         timer=time.monotonic,
         cache_bounds=NO_CACHE,
-        network=network,
+        resources=resources,
     )
     return TrustedIssuer(issuer, keys, introspector)
 

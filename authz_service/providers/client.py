@@ -39,7 +39,7 @@ _FETCH_BODY_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.NOT_MODIFIED})
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class ClientResources:
     """What all clients of a process share, so that many providers cost little more than one."""
 
     turn_budget: TurnBudget = field(default_factory=TurnBudget)
@@ -54,15 +54,15 @@ class ProviderClient:
         *,
         accept: str,
         max_connections: int,
-        network: Network | None = None,
+        resources: ClientResources | None = None,
         ca_file: Path | None = None,
         allow_http: bool = False,
         keepalive_timeout: float = 15.0,
     ) -> None:
         """An idle connection is closed after ``keepalive_timeout`` seconds."""
         self._headers = {"User-Agent": USER_AGENT, "Accept": accept, "Accept-Encoding": "identity"}
-        self._network = network or Network()
-        self._trust_anchors = self._network.trust_anchors if ca_file is None else TrustAnchors(ca_file)
+        self._resources = resources or ClientResources()
+        self._trust_anchors = self._resources.trust_anchors if ca_file is None else TrustAnchors(ca_file)
         self._allow_http = allow_http
         self._resolver = Resolver()
         self._slots = asyncio.Semaphore(max_connections)
@@ -158,7 +158,7 @@ class ProviderClient:
         scheme, host, port = origin
         context = await self._trust_anchors.context() if scheme == "https" else None
         sock = await happy_eyeballs.connect(await self._resolver.resolve(host, port))
-        return await ProviderConnection.over(sock, self._network.turn_budget, context, host)
+        return await ProviderConnection.over(sock, self._resources.turn_budget, context, host)
 
     async def _exchange_over(self, connection: ProviderConnection, origin: Origin, exchange: Exchange) -> HttpResponse:
         try:
@@ -177,7 +177,7 @@ class ProviderClient:
 
     async def _parse(self, exchange: Exchange) -> None:
         while True:
-            async with self._network.turn_budget:
+            async with self._resources.turn_budget:
                 if not exchange.advance():
                     return
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import IntrospectionSettings, Issuer, Settings
     from authz_service.keys.source import KeySource
-    from authz_service.providers.client import Network
+    from authz_service.providers.client import ClientResources
     from authz_service.telemetry.metrics import IntrospectionMetrics, IssuerMetrics, Metrics
     from authz_service.tokens.validator import TrustedIssuer
 
@@ -91,12 +91,12 @@ def bounds_of(settings: Settings) -> Bounds:
     return Bounds(settings.token_cache.max_entries, settings.token_cache.max_bytes)
 
 
-def source_of(issuer: Issuer, network: Network) -> KeySource:
+def source_of(issuer: Issuer, resources: ClientResources) -> KeySource:
     """The source of the issuer's keys."""
     keys = issuer.keys
     if keys.jwks_file is not None:
         return FileSource(keys.jwks_file, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
-    return HttpSource(issuer.issuer, keys, network) if issuer.has_keys else NoSource()
+    return HttpSource(issuer.issuer, keys, resources) if issuer.has_keys else NoSource()
 
 
 def key_cache_of(issuer: Issuer, source: KeySource, metrics: IssuerMetrics, clock: Callable[[], float]) -> KeyCache:
@@ -128,7 +128,7 @@ def introspector_of(
     clock: Callable[[], float],
     timer: Callable[[], float],
     cache_bounds: Bounds,
-    network: Network,
+    resources: ClientResources,
 ) -> Introspector:
     """The client of the issuer's introspection endpoint.
 
@@ -138,7 +138,7 @@ def introspector_of(
     return Introspector(
         issuer,
         settings,
-        HttpIntrospectionClient(issuer, settings, authentication, keys, clock=clock, timer=timer, network=network),
+        HttpIntrospectionClient(issuer, settings, authentication, keys, clock=clock, timer=timer, resources=resources),
         metrics=metrics,
         logger=logging.getLogger("authz.introspection"),
         clock=clock,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from authz_service.config import files
 from authz_service.keys.cache import KeyCache
-from authz_service.providers.client import Network
+from authz_service.providers.client import ClientResources
 from authz_service.runtime.assembly import bounds_of, introspector_of, key_cache_of, source_of
 from authz_service.runtime.background_tasks import cancelled
 from authz_service.telemetry.logs import fields
@@ -54,7 +54,7 @@ class IssuerPool:
     def __init__(self, metrics: Metrics, background: BackgroundTasks) -> None:
         self._metrics = metrics
         self._background = background
-        self._network = Network()
+        self._resources = ClientResources()
         self._active: ActiveConfig | None = None
         self._identities: dict[KeyCache, _KeysIdentity] = {}
         self._gauges: dict[_Part, IssuerMetrics | IntrospectionMetrics] = {}
@@ -83,7 +83,7 @@ class IssuerPool:
             if self._identities[each.keys] == identity:
                 return each.keys
         metrics = self._metrics.issuer(issuer.label, exposed=False)
-        keys = key_cache_of(issuer, source_of(issuer, self._network), metrics, time.time)
+        keys = key_cache_of(issuer, source_of(issuer, self._resources), metrics, time.time)
         self._identities[keys] = identity
         self._gauges[keys] = metrics
         return keys
@@ -100,7 +100,7 @@ class IssuerPool:
             clock=time.time,
             timer=time.monotonic,
             cache_bounds=bounds,
-            network=self._network,
+            resources=self._resources,
         )
         self._gauges[introspector] = metrics
         return introspector

@@ -14,7 +14,7 @@ import trustme
 
 from authz_service.core.errors import FetchFailed
 from authz_service.http1 import MAX_READ, TcpConnection, TurnBudget
-from authz_service.providers.client import Network, ProviderClient
+from authz_service.providers.client import ClientResources, ProviderClient
 from authz_service.providers.exchange import MAX_HEAD_BYTES
 from support.raw_provider import (
     EMPTY_OBJECT,
@@ -56,10 +56,10 @@ async def client(tmp_path: Path) -> AsyncIterator[ProviderClient]:
     await client.close()
 
 
-def client_of(folder: Path, network: Network | None = None, max_connections: int = 64) -> ProviderClient:
+def client_of(folder: Path, resources: ClientResources | None = None, max_connections: int = 64) -> ProviderClient:
     authority = folder / "ca.pem"
     AUTHORITY.cert_pem.write_to_path(authority)
-    return ProviderClient(accept="*/*", max_connections=max_connections, network=network, ca_file=authority)
+    return ProviderClient(accept="*/*", max_connections=max_connections, resources=resources, ca_file=authority)
 
 
 async def failure(client: ProviderClient, url: str, seconds: float = HANG_TIMEOUT) -> str:
@@ -159,7 +159,7 @@ async def test_twenty_hostile_responses_at_once_do_not_delay_other_tasks(
             parsed.append(0)
 
     monkeypatch.setattr(h11.Connection, "receive_data", record)
-    client = client_of(tmp_path, Network(TurnBudget(SlowStepTimer())))
+    client = client_of(tmp_path, ClientResources(TurnBudget(SlowStepTimer())))
     async with RawProvider(send_endless(kind), tls) as provider:
         taking_turns = asyncio.create_task(take_turns())
         reasons = await asyncio.gather(*(failure(client, provider.url) for _ in range(20)))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import IntrospectionSettings, Issuer
     from authz_service.keys.cache import KeyCache
-    from authz_service.providers.client import Network
+    from authz_service.providers.client import ClientResources
     from authz_service.providers.client_authentication import ClientAuthentication
     from authz_service.providers.exchange import HttpResponse
 
@@ -53,11 +53,11 @@ class HttpIntrospectionClient:
         *,
         clock: Callable[[], float],
         timer: Callable[[], float],
-        network: Network | None = None,
+        resources: ClientResources | None = None,
     ) -> None:
         """``clock`` gives seconds since the epoch, ``timer`` seconds of a monotonic clock.
 
-        ``network`` is shared by the clients of a process.
+        ``resources`` is shared by the clients of a process.
         """
         self._timeout = settings.timeout
         self._authentication = authentication
@@ -65,7 +65,7 @@ class HttpIntrospectionClient:
         self._client = ProviderClient(
             accept="application/json",
             max_connections=settings.max_concurrent + 1,  # one for the metadata
-            network=network,
+            resources=resources,
             ca_file=issuer.keys.ca_file,
             allow_http=issuer.keys.allow_http,
             keepalive_timeout=_KEEPALIVE_TIMEOUT,
