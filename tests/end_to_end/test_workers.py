@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TAKEN, REFUSED = "configuration applied", "configuration rejected; the previous one stays active"
 NEEDS_RESTART = "changed keys take effect only after a restart"
-NOT_SHARED = "processes cannot share a unix socket with transport grpcio: write transport: asyncio, or workers: 1"
+NOT_SHARED = "transport grpcio cannot share a unix socket between processes: write transport: asyncio, or workers: 1"
 WAYS = [("asyncio", "tcp"), ("asyncio", "unix"), ("grpcio", "tcp")]
 
 
