@@ -20,7 +20,7 @@ from authz_service.authorizer import Pending
 from authz_service.core.decision import Deny
 from authz_service.tokens.jwt.cache import digest_of
 from support.signing import Signer, base64url
-from support.trust import ES, ISSUER, NOW, OTHER, RS, STRANGER, THEIRS, Deciding, claims, good
+from support.trust import ES, ISSUER, NOW, OTHER, OTHER_RS, RS, STRANGER, LocalAuthorizer, claims, good
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +33,8 @@ RULES: list[dict[str, Any]] = [
 ]
 
 
-def deciding(**settings: Any) -> Deciding:
-    return Deciding(RULES, {"x-auth-subject": "sub"}, **settings)
+def deciding(**settings: Any) -> LocalAuthorizer:
+    return LocalAuthorizer(RULES, {"x-auth-subject": "sub"}, **settings)
 
 
 def hmac_with(secret: bytes, algorithm: str = "HS256", kid: str = "rs") -> str:
@@ -98,7 +98,7 @@ TOKENS: list[tuple[str, str, Callable[[], str], str]] = [
     ("CVE-2026-48523", "PyJWT: an allowed algorithm in the header, another one in the signature",
      lambda: Signer("PS256", "ps").sign(claims(), {"alg": "RS256"}), ALGORITHM),
     ("CVE-2026-48525", "PyJWT: unencoded content is decoded before it is refused",
-     lambda: RS.sign_texts(b'{"alg":"RS256","kid":"rs","b64":false,"crit":["b64"]}', b"x" * 9000), MALFORMED),
+     lambda: RS.sign_json(b'{"alg":"RS256","kid":"rs","b64":false,"crit":["b64"]}', b"x" * 9000), MALFORMED),
 ]  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def test_cve_2025_59936_get_jwks_no_kid_selects_a_key_of_another_issuer() -> Non
     service = deciding()
     for kid in (f"theirs:{OTHER}", f"{OTHER}theirs", "theirs", f"{OTHER}:theirs"):
         for issuer in (ISSUER, OTHER):
-            accepted = service.reason(THEIRS.sign(claims(iss=issuer), {"kid": kid})) == "ok"
+            accepted = service.reason(OTHER_RS.sign(claims(iss=issuer), {"kid": kid})) == "ok"
             assert accepted == (kid == "theirs" and issuer == OTHER)
 
 

@@ -14,7 +14,7 @@ from authz_service.core.attributes import Attributes
 from authz_service.core.decision import Allow, Decision, Deny
 from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
 from support.signing import Signer
-from support.trust import NOW, OTHER, RS, THEIRS, Deciding, claims, good
+from support.trust import NOW, OTHER, OTHER_RS, RS, LocalAuthorizer, claims, good
 
 RULES: list[dict[str, Any]] = [
     {"name": "read", "match": {"methods": ["GET"], "paths": ["/v1/{id}"]}, "require": {"scopes": ["a"]}},
@@ -32,12 +32,12 @@ NEW = Signer("RS256", "new")
 UNKNOWN = NEW.sign(claims())
 
 
-def new() -> Deciding:
-    return Deciding(RULES, HEADERS)
+def new() -> LocalAuthorizer:
+    return LocalAuthorizer(RULES, HEADERS)
 
 
 @pytest.fixture(scope="module")
-def deciding() -> Deciding:
+def deciding() -> LocalAuthorizer:
     return new()
 
 
@@ -64,7 +64,7 @@ def deciding() -> Deciding:
         ("/v1/7", good(aud="other"), "GET", "read", "wrong_audience"),
         ("/v1/7", good(nonce="x"), "GET", "read", "id_token"),
         ("/v1/7", good(iss="https://evil.example/"), "GET", "read", "unknown_issuer"),
-        ("/v1/7", THEIRS.sign(claims(iss=OTHER)), "GET", "read", "ok"),
+        ("/v1/7", OTHER_RS.sign(claims(iss=OTHER)), "GET", "read", "ok"),
         ("/v1/7", "x" * 16_384, "GET", "read", "malformed_token"),
         ("/v1/7", "x" * 16_385, "GET", "read", "malformed_request"),
         ("/v1/7", "", "GET", "read", "malformed_request"),
@@ -85,7 +85,7 @@ def deciding() -> Deciding:
         ("/h", good(), "GET", "host", "client_not_allowed"),
         ("/h", good(client_id="web"), "GET", "host", "ok"),
         ("/t", good(), "GET", "theirs", "issuer_not_allowed"),
-        ("/t", THEIRS.sign(claims(iss=OTHER)), "GET", "theirs", "ok"),
+        ("/t", OTHER_RS.sign(claims(iss=OTHER)), "GET", "theirs", "ok"),
         ("/a", good(), "GET", "other-audience", "wrong_audience"),
         ("/a", good(aud=["that"]), "GET", "other-audience", "ok"),
         ("/none", None, "GET", "-", "no_rule"),
@@ -93,25 +93,25 @@ def deciding() -> Deciding:
     ],
 )
 def test_a_request_is_decided_by_its_rule_with_its_reason(
-    deciding: Deciding, path: str, token: str | None, method: str, rule: str, reason: str
+    deciding: LocalAuthorizer, path: str, token: str | None, method: str, rule: str, reason: str
 ) -> None:
     decision = deciding.decide(path, token, method=method)
     assert (decision.rule, decision.reason) == (rule, reason)
     assert isinstance(decision, Allow) == (decision.reason in ALLOWANCES)
 
 
-def test_another_scheme_counts_as_no_token(deciding: Deciding) -> None:
+def test_another_scheme_counts_as_no_token(deciding: LocalAuthorizer) -> None:
     assert deciding.decide("/hello", authorization="Basic eDp5").reason == "anonymous"
     assert deciding.decide("/v1/7", authorization="Basic eDp5").reason == "missing_token"
 
 
 @pytest.mark.parametrize("place", ["/v1/7?access_token={}", "/v1/7?authorization=Bearer%20{}"])
-def test_a_token_is_read_from_the_authorization_header_only(deciding: Deciding, place: str) -> None:
+def test_a_token_is_read_from_the_authorization_header_only(deciding: LocalAuthorizer, place: str) -> None:
     sent = {"cookie": f"access_token={good()}", "x-authorization": f"Bearer {good()}", "proxy-authorization": good()}
     assert deciding.decide(place.format(good()), **sent).reason == "missing_token"
 
 
-def test_a_rule_applies_to_its_hosts_only(deciding: Deciding) -> None:
+def test_a_rule_applies_to_its_hosts_only(deciding: LocalAuthorizer) -> None:
     token = good(client_id="web")
     assert deciding.decide("/h", token, host="a.b.EXAMPLE.org.:8080").reason == "ok"
     assert deciding.decide("/h", token, host="example.org").reason == "no_rule"
@@ -119,7 +119,9 @@ def test_a_rule_applies_to_its_hosts_only(deciding: Deciding) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/7", "/hello", "/public/x", "/none"])
-def test_a_connection_header_that_removes_headers_is_malformed_under_every_rule(deciding: Deciding, path: str) -> None:
+def test_a_connection_header_that_removes_headers_is_malformed_under_every_rule(
+    deciding: LocalAuthorizer, path: str
+) -> None:
     decision = deciding.decide(path, good(), connection="upgrade, x-auth-subject", upgrade="websocket")
     assert isinstance(decision, Deny)
     assert (decision.rule, decision.reason) == ("-", "malformed_request")
@@ -143,7 +145,7 @@ def test_a_connection_header_that_removes_headers_is_malformed_under_every_rule(
     ],
 )
 def test_no_spoofed_header_reaches_the_upstream(
-    deciding: Deciding, path: str, token: str | None, headers: dict[str, str]
+    deciding: LocalAuthorizer, path: str, token: str | None, headers: dict[str, str]
 ) -> None:
     decision = deciding.decide(path, token, **SPOOFED, accept="*/*")
     assert isinstance(decision, Allow)
@@ -155,7 +157,7 @@ def test_no_spoofed_header_reaches_the_upstream(
 @pytest.mark.parametrize("path", ["/v1/7", "/hello", "/public/x"])
 def test_the_token_is_removed_unless_it_is_forwarded(path: str) -> None:
     for forward in (True, False):
-        decision = Deciding(RULES, HEADERS, forward_authorization=forward).decide(path, good())
+        decision = LocalAuthorizer(RULES, HEADERS, forward_authorization=forward).decide(path, good())
         assert isinstance(decision, Allow)
         assert ("authorization" in decision.remove) != forward
 
@@ -163,7 +165,7 @@ def test_the_token_is_removed_unless_it_is_forwarded(path: str) -> None:
 # Denials.
 
 
-def test_a_denial_carries_the_claims_of_validated_tokens_only(deciding: Deciding) -> None:
+def test_a_denial_carries_the_claims_of_validated_tokens_only(deciding: LocalAuthorizer) -> None:
     decision = deciding.decide("/v1/7", good(), method="POST")
     assert decision.claims is not None
     assert (decision.claims.issuer, decision.claims.subject) == ("main", "u1")
@@ -172,7 +174,7 @@ def test_a_denial_carries_the_claims_of_validated_tokens_only(deciding: Deciding
     assert deciding.decide("/public/x", good()).claims is None
 
 
-def test_a_denial_has_the_challenge_of_its_rule(deciding: Deciding) -> None:
+def test_a_denial_has_the_challenge_of_its_rule(deciding: LocalAuthorizer) -> None:
     def challenge(path: str, token: str | None = None, method: str = "GET") -> str | None:
         decision = deciding.decide(path, token, method=method)
         assert isinstance(decision, Deny)
@@ -235,7 +237,7 @@ def test_a_token_whose_keys_are_unavailable_is_not_anonymous_where_a_token_is_op
     assert deciding.authorizer.finish(pending, NOW).reason == "keys_unavailable"
 
 
-def test_a_fetch_that_takes_too_long_is_a_denial_with_retry_after(deciding: Deciding) -> None:
+def test_a_fetch_that_takes_too_long_is_a_denial_with_retry_after(deciding: LocalAuthorizer) -> None:
     pending = deciding.begin("/v1/7", UNKNOWN)
     assert isinstance(pending, Pending)
     late = deciding.authorizer.too_late(pending)
@@ -244,7 +246,7 @@ def test_a_fetch_that_takes_too_long_is_a_denial_with_retry_after(deciding: Deci
     assert "main" in late.cause
 
 
-def test_a_public_rule_and_a_malformed_path_fetch_no_keys(deciding: Deciding) -> None:
+def test_a_public_rule_and_a_malformed_path_fetch_no_keys(deciding: LocalAuthorizer) -> None:
     for path in ("/public/x", "/none", "//"):
         assert not isinstance(deciding.begin(path, UNKNOWN), Pending)
 
@@ -263,7 +265,7 @@ def test_an_unexpected_exception_is_raised_and_is_no_decision(monkeypatch: pytes
     assert deciding.decide("/public/x", good()).reason == "public"
 
 
-def test_a_need_in_the_last_attempt_is_a_fault(deciding: Deciding, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_need_in_the_last_attempt_is_a_fault(deciding: LocalAuthorizer, monkeypatch: pytest.MonkeyPatch) -> None:
     pending = deciding.begin("/v1/7", UNKNOWN)
     assert isinstance(pending, Pending)
     monkeypatch.setattr(deciding.validator, "validate", lambda *_, **__: pending.need)
@@ -300,7 +302,7 @@ _CHANGES: list[dict[str, Any]] = [
 _CHANGES += [{"nonce": ""}, {"sub": "\n"}, {"typ": "Refresh"}, {"iss": "x"}, {"iss": OTHER}]
 _TOKENS = [
     *(good(**changes) for changes in _CHANGES),
-    THEIRS.sign(claims(iss=OTHER)),
+    OTHER_RS.sign(claims(iss=OTHER)),
     UNKNOWN,
     NEW.sign(claims(), {"kid": "rs"}),
     NEW.sign(claims(), {"alg": "HS256"}),
@@ -334,7 +336,7 @@ def test_every_reason_of_a_rule_is_declared_to_its_metrics(
 
 
 def test_the_response_to_a_token_is_cached_and_spoofed_headers_are_removed_from_each_request() -> None:
-    deciding = Deciding([{"name": "r"}, {"name": "s", "match": {"paths": ["/s"]}}], {"x-user": "sub"})
+    deciding = LocalAuthorizer([{"name": "r"}, {"name": "s", "match": {"paths": ["/s"]}}], {"x-user": "sub"})
     first, again = deciding.decide("/", good()), deciding.decide("/", good())
     assert isinstance(first, Allow)
     assert isinstance(again, Allow)
@@ -347,7 +349,7 @@ def test_the_response_to_a_token_is_cached_and_spoofed_headers_are_removed_from_
 
 def test_the_cached_responses_of_a_token_are_bounded() -> None:
     rules = [{"name": f"r{number}", "match": {"paths": [f"/{number}"]}} for number in range(50)]
-    deciding = Deciding(rules, {"x-user": "sub"})
+    deciding = LocalAuthorizer(rules, {"x-user": "sub"})
     for number in range(50):
         assert isinstance(deciding.decide(f"/{number}", good()), Allow)
         assert 0 < len(deciding.validated(good()).responses) <= 8

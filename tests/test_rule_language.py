@@ -21,7 +21,7 @@ from authz_service.core.reasons import ALLOWANCES
 from authz_service.rules import mismatch
 from authz_service.rules.policy import Policy
 from support.signing import Signer
-from support.trust import NOW, RS, THEIRS, Deciding, claims, good
+from support.trust import NOW, OTHER_RS, RS, LocalAuthorizer, claims, good
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +31,8 @@ HEADERS = {"x-auth-subject": "sub", "x-auth-scopes": "scope"}
 PREFLIGHT = {"origin": "https://app.example", "access-control-request-method": "PUT"}
 
 
-def deciding(*rules: dict[str, Any], **others: Any) -> Deciding:
-    return Deciding([{"name": f"r{place}"} | rule for place, rule in enumerate(rules)], HEADERS, **others)
+def deciding(*rules: dict[str, Any], **others: Any) -> LocalAuthorizer:
+    return LocalAuthorizer([{"name": f"r{place}"} | rule for place, rule in enumerate(rules)], HEADERS, **others)
 
 
 # Policies.
@@ -174,7 +174,7 @@ FORGED = {"x-auth-subject": "forged", "x-auth-scopes": "admin", "X_Auth_Subject"
         (good(nonce="n"), "id_token"),
         (good(client_id="other"), "client_not_allowed"),
         (Signer("RS256", "rs-forged").sign(claims(), {"kid": "rs"}), "bad_signature"),
-        (THEIRS.sign(claims(iss="https://unknown.example/")), "unknown_issuer"),
+        (OTHER_RS.sign(claims(iss="https://unknown.example/")), "unknown_issuer"),
     ],
 )
 def test_shadow_mode_lets_a_denied_request_through_without_identity_headers(token: str | None, reason: str) -> None:

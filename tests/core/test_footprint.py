@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from authz_service.core import strict_json
 from authz_service.core.footprint import footprint
-from support.shapes import SHAPES
+from support.json_shapes import SHAPES
 
 MAX_FACTOR = 6.0  # Python shares small numbers, which the footprint counts each time
 
@@ -39,7 +39,7 @@ def test_the_footprint_of_every_shape_is_at_least_its_memory_and_not_much_more(s
 
 def test_the_length_of_the_json_says_little_about_the_memory() -> None:
     """Why objects are counted: the same length, and more than thirty times the memory."""
-    small, large = (footprint(json.loads(SHAPES[shape](12_000))) for shape in ("one text", "nested objects"))
+    small, large = (footprint(json.loads(SHAPES[shape](12_000))) for shape in ("one string", "nested objects"))
     assert large > 30 * small
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from authz_service.core import paths
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
-from support import readers
+from support import path_readers
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_path_that_two_parties_could_read_differently_is_refused(target: str) 
     assert target == "" or len(target) < 4 or target not in refused.value.cause
 
 
-# How others read a path: see support/readers.py.
+# How others read a path: see support/path_readers.py.
 
 _PIECES = [
     *("/", "/", "/", "a", "b.c", ".", "..", ";", "%2e", "%2F", "%5c", "%25", "2e", "%", "%41", "%C3%A9", "%C0%AE"),
@@ -101,7 +101,7 @@ def test_every_party_reads_an_accepted_path_alike(target: str) -> None:
         segments = paths.split(target)
     except Rejected:
         return
-    readers.require_one_reading(path, segments)
+    path_readers.require_one_reading(path, segments)
 
 
 _CHARACTER = st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_characters="/\\.;%")

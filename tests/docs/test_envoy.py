@@ -24,7 +24,7 @@ from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from generate import CHART
 from support import h2c
 from support.echo import echo
-from support.envoy import RunningEnvoy, loopback, moved, pipe, running_envoy
+from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
 from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ async def test_the_minimal_bootstrap_requires_a_token(provider: IdentityProvider
     config, socket = tmp_path / "config.yaml", tmp_path / "authz.sock"
     config.write_text(configuration(provider.issuer, {"grpc_address": f"unix:{socket}"}))
     async with SidecarProcess(config, tmp_path / "sidecar.log"), echo() as port:
-        bootstrap = moved(yaml.safe_load(LEAST), {"authz-service": pipe(socket), "api": loopback(port)})
+        bootstrap = relocated(yaml.safe_load(LEAST), {"authz-service": pipe(socket), "api": loopback(port)})
         async with running_envoy(bootstrap, tmp_path) as envoy, aiohttp.ClientSession() as session:
             url = f"http://127.0.0.1:{envoy.ports['http']}/v1/orders"
             async with session.get(url) as denied:
@@ -120,7 +120,7 @@ async def most(
         (listening,) = [record for record in sidecar.log() if record["event"] == "listening"]
         bootstrap = yaml.safe_load(MOST.replace("/etc/envoy", str(folder)))
         places = {"api": port, "grpc-api": grpc_port, "authz-service": listening["grpc_port"]}
-        bootstrap = moved(bootstrap, {name: loopback(port) for name, port in places.items()})
+        bootstrap = relocated(bootstrap, {name: loopback(port) for name, port in places.items()})
         async with running_envoy(bootstrap, folder) as envoy:
             await asked(envoy, authority)
             yield envoy
@@ -216,7 +216,7 @@ async def test_no_trailer_reaches_an_http2_api(provider: IdentityProvider, tmp_p
     config, socket = tmp_path / "config.yaml", tmp_path / "authz.sock"
     config.write_text(configuration(provider.issuer, {"grpc_address": f"unix:{socket}"}))
     async with SidecarProcess(config, tmp_path / "sidecar.log"), h2c.upstream() as upstream:
-        bootstrap = moved(yaml.safe_load(LEAST), {"authz-service": pipe(socket), "api": loopback(upstream.port)})
+        bootstrap = relocated(yaml.safe_load(LEAST), {"authz-service": pipe(socket), "api": loopback(upstream.port)})
         ours, api = bootstrap["static_resources"]["clusters"]
         api["typed_extension_protocol_options"] = ours["typed_extension_protocol_options"]
         async with running_envoy(bootstrap, tmp_path) as envoy:
@@ -236,7 +236,7 @@ async def test_the_access_log_has_the_decision(
     most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
 ) -> None:
     await get(most, authority, "/v1/orders?key=secret", bearer(provider.access_token(sub="frank")))
-    told = await most.logged('"subject":"frank"')
+    told = await most.access_log_line('"subject":"frank"')
     assert told | {"decision_id": ""} == {
         "method": "GET", "path": "/v1/orders", "status": 403, "details": "ext_authz_denied", "decision": "deny",
         "reason": "insufficient_scope", "rule": "orders", "mode": "enforce", "subject": "frank", "decision_id": "",

@@ -13,7 +13,7 @@ import yaml
 from generate import CHART, render
 from support import manifests
 from support.chart import in_order, merged
-from support.envoy import moved, running_envoy
+from support.envoy import relocated, running_envoy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,7 +147,7 @@ async def test_envoy_accepts_the_patches_of_istio(tmp_path: Path) -> None:
     network[0]["typed_config"]["http_filters"][:0] = inserted
     for patched in ("REJECT_REQUEST", "validate_mutations", "authz_policy", "request_trailers_mutations"):
         assert patched in str(bootstrap)
-    async with running_envoy(moved(bootstrap, {}), tmp_path) as envoy:
+    async with running_envoy(relocated(bootstrap, {}), tmp_path) as envoy:
         assert envoy.ports["http"]
 
 

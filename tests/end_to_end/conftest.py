@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from support.missing import not_proved, program
-from support.oidc_provider import ANSWER, FOLDER, RELEASES
+from support.oidc_provider import FOLDER, RELEASES, RESPONSE_TIMEOUT
 
 _PROMISE = (
     "that tokens of a real identity provider ({}) are told apart, verified in each algorithm, refused once their key "
@@ -38,6 +38,6 @@ def node() -> str:
 def release(request: pytest.FixtureRequest, node: str) -> str:
     release: str = request.param
     recent = [node, "-e", "process.exit(typeof URL.parse === 'function' ? 0 : 1)"]  # or the current release cannot run
-    if release == "oidc-provider" and subprocess.run(recent, check=False, timeout=ANSWER).returncode:
+    if release == "oidc-provider" and subprocess.run(recent, check=False, timeout=RESPONSE_TIMEOUT).returncode:
         not_proved(_PROMISE.format(release), missing="Node.js 22 or newer")
     return release

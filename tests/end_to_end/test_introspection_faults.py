@@ -23,7 +23,7 @@ from authz_service.demo.introspection import API_SECRET
 from authz_service.tokens.introspection.breaker import FAILURES_TO_PROBE, MAX_BACKOFF
 from support.faulty_provider import FaultyProvider
 from support.http_provider import Provider, endless_response
-from support.introspected import Introspected, header_of, introspected, issuer_of, reason_of
+from support.introspecting_app import IntrospectingApp, header_of, issuer_yaml, reason_of, running_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -119,21 +119,21 @@ async def provider() -> AsyncIterator[FaultyProvider]:
 
 
 @pytest.fixture
-async def sidecar(tmp_path: Path, provider: FaultyProvider) -> AsyncIterator[Introspected]:
-    async with introspected(tmp_path, provider, max_concurrent=_CONCURRENT) as sidecar:
+async def sidecar(tmp_path: Path, provider: FaultyProvider) -> AsyncIterator[IntrospectingApp]:
+    async with running_app(tmp_path, provider, max_concurrent=_CONCURRENT) as sidecar:
         yield sidecar
 
 
-async def known_to(sidecar: Introspected) -> list[str]:
+async def known_to(sidecar: IntrospectingApp) -> list[str]:
     """Tokens about which nothing needs to be asked: remembered ones, and a JWT that was never seen."""
     remembered = [sidecar.provider.access_token(), sidecar.provider.opaque_token()]
-    assert [await sidecar.ask(token) for token in remembered] == ["ok", "ok"]
+    assert [await sidecar.reason(token) for token in remembered] == ["ok", "ok"]
     return [*remembered, sidecar.provider.access_token()]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_fault_affects_only_tokens_that_must_be_introspected(
-    sidecar: Introspected, fault: str, caplog: pytest.LogCaptureFixture
+    sidecar: IntrospectingApp, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = await known_to(sidecar)
     before = sidecar.provider.introspections
@@ -144,7 +144,7 @@ async def test_a_fault_affects_only_tokens_that_must_be_introspected(
     started = time.monotonic()
     while time.monotonic() - started < 0.7:
         known.append(sidecar.provider.access_token())
-        assert {sidecar.ask_at_once(token) for token in known} == {"ok"}
+        assert {sidecar.reason_without_waiting(token) for token in known} == {"ok"}
         await asyncio.sleep(0.02)
     for task in asking:
         task.cancel()
@@ -153,16 +153,16 @@ async def test_a_fault_affects_only_tokens_that_must_be_introspected(
     assert seen == {"introspection_unavailable"}
     assert sidecar.provider.max_in_flight <= _CONCURRENT
     sidecar.provider.fault = None
-    await sidecar.until("ok")
-    assert await sidecar.ask(unknown[0]) == "ok"
+    await sidecar.wait_for("ok")
+    assert await sidecar.reason(unknown[0]) == "ok"
     for secret in (*known, *unknown, API_SECRET):
         assert secret not in caplog.text
 
 
-async def _keep_asking(sidecar: Introspected, seen: set[str], asked: list[str]) -> None:
+async def _keep_asking(sidecar: IntrospectingApp, seen: set[str], asked: list[str]) -> None:
     while True:
         asked.append(sidecar.provider.opaque_token())
-        answer = await sidecar.answer(asked[-1])
+        answer = await sidecar.check(asked[-1])
         assert answer.denied_response.status.code == 503
         assert int(header_of(answer, "retry-after")) >= 1
         assert not header_of(answer, "www-authenticate")
@@ -171,53 +171,53 @@ async def _keep_asking(sidecar: Introspected, seen: set[str], asked: list[str]) 
 
 
 async def test_a_server_that_is_down_is_a_fault_like_any_other(tmp_path: Path, provider: FaultyProvider) -> None:
-    async with introspected(tmp_path, provider, endpoint="http://127.0.0.1:9/introspect") as sidecar:
-        assert sidecar.ask_at_once(provider.access_token()) == "ok"
-        assert await sidecar.ask(provider.opaque_token()) == "introspection_unavailable"
+    async with running_app(tmp_path, provider, endpoint="http://127.0.0.1:9/introspect") as sidecar:
+        assert sidecar.reason_without_waiting(provider.access_token()) == "ok"
+        assert await sidecar.reason(provider.opaque_token()) == "introspection_unavailable"
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_sends_no_token_to_another_server(sidecar: Introspected, status: int) -> None:
+async def test_a_redirect_sends_no_token_to_another_server(sidecar: IntrospectingApp, status: int) -> None:
     async with FaultyProvider() as elsewhere:
         token = elsewhere.opaque_token(iss=sidecar.provider.issuer)
         target = f"{elsewhere.issuer}/introspect"
         sidecar.provider.fault = served(status=status, headers={"Location": target})
-        assert await sidecar.ask(token) == "introspection_unavailable"
+        assert await sidecar.reason(token) == "introspection_unavailable"
         assert elsewhere.introspections == 0
 
 
 @pytest.mark.parametrize("fault", [hang, served(status=500), served("<html>", content_type="text/html")])
 async def test_a_failing_server_gets_ever_fewer_calls_and_the_metrics_show_it(
-    sidecar: Introspected, fault: Fault
+    sidecar: IntrospectingApp, fault: Fault
 ) -> None:
     sidecar.provider.fault = fault
     for _ in range(200):
-        await asyncio.gather(*(sidecar.ask(sidecar.provider.opaque_token()) for _ in range(10)))
+        await asyncio.gather(*(sidecar.reason(sidecar.provider.opaque_token()) for _ in range(10)))
     calls = sidecar.provider.introspections
     assert calls <= 2 * _CONCURRENT  # of two thousand requests: the crowd that met the first failure, and probes
-    assert sidecar.number("authz_introspections_total", result="failure") == calls
-    assert sidecar.number("authz_introspection_breaker_open") == 1
-    assert sidecar.number("authz_introspections_in_flight") == 0
+    assert sidecar.metric("authz_introspections_total", result="failure") == calls
+    assert sidecar.metric("authz_introspection_breaker_open") == 1
+    assert sidecar.metric("authz_introspections_in_flight") == 0
     sidecar.provider.fault = None
-    await sidecar.until("ok")
-    assert sidecar.number("authz_introspection_breaker_open") == 0
+    await sidecar.wait_for("ok")
+    assert sidecar.metric("authz_introspection_breaker_open") == 0
 
 
 async def test_retry_after_pauses_the_calls_and_is_passed_to_the_client(
-    sidecar: Introspected,
+    sidecar: IntrospectingApp,
 ) -> None:
     sidecar.provider.fault = served(status=429, headers={"Retry-After": "100"})
     heard = set()
     for _ in range(200):
-        answer = await sidecar.answer(sidecar.provider.opaque_token())
+        answer = await sidecar.check(sidecar.provider.opaque_token())
         assert reason_of(answer) == "introspection_unavailable"
         heard.add(int(header_of(answer, "retry-after")))
     assert heard <= {100, *range(1, math.ceil(1.1 * MAX_BACKOFF) + 1)}
     assert 100 in heard
     assert sidecar.provider.introspections <= _CONCURRENT
-    assert sidecar.number("authz_introspection_refusals_total", reason="open") > 100
+    assert sidecar.metric("authz_introspection_refusals_total", reason="open") > 100
     sidecar.provider.fault = None
-    await sidecar.until("ok")
+    await sidecar.wait_for("ok")
 
 
 def invented(fault: Fault, provider: FaultyProvider) -> Fault:
@@ -236,46 +236,46 @@ async def test_tokens_that_make_the_server_fail_do_not_block_others(
 ) -> None:
     provider.fault = invented(FAULTS[fault], provider)
     # Good tokens are not to be late on a busy machine.
-    async with introspected(tmp_path, provider, timeout="1s", check_deadline="5s") as sidecar:
+    async with running_app(tmp_path, provider, timeout="1s", check_deadline="5s") as sidecar:
         for number in range(2):
             names = [f"invented-{number}-{each}" for each in range(2 * FAILURES_TO_PROBE)]
-            assert {*await asyncio.gather(*map(sidecar.ask, names))} == {"introspection_unavailable"}
-            assert {await sidecar.ask(provider.opaque_token()) for _ in range(3)} == {"ok"}
-        assert sidecar.number("authz_introspection_refusals_total", reason="open") == 0
-        assert sidecar.number("authz_introspection_breaker_open") == 0
+            assert {*await asyncio.gather(*map(sidecar.reason, names))} == {"introspection_unavailable"}
+            assert {await sidecar.reason(provider.opaque_token()) for _ in range(3)} == {"ok"}
+        assert sidecar.metric("authz_introspection_refusals_total", reason="open") == 0
+        assert sidecar.metric("authz_introspection_breaker_open") == 0
 
 
 async def test_a_flood_of_hanging_tokens_does_not_block_known_sessions(
     tmp_path: Path, provider: FaultyProvider
 ) -> None:
-    async with introspected(tmp_path, provider, max_concurrent=4, cache_ttl="100ms", timeout="500ms") as sidecar:
+    async with running_app(tmp_path, provider, max_concurrent=4, cache_ttl="100ms", timeout="500ms") as sidecar:
         session = provider.opaque_token()
-        assert await sidecar.ask(session) == "ok"
+        assert await sidecar.reason(session) == "ok"
         provider.fault = invented(hang, provider)
-        flood = [asyncio.create_task(sidecar.ask(f"invented-{number}")) for number in range(1000)]
+        flood = [asyncio.create_task(sidecar.reason(f"invented-{number}")) for number in range(1000)]
         before, asked = provider.introspections, 0
         while not all(task.done() for task in flood):
-            assert await sidecar.ask(session) == "ok"
+            assert await sidecar.reason(session) == "ok"
             asked += 1
             await asyncio.sleep(0.03)
         assert asked > 3
         assert provider.introspections > before
         assert {task.result() for task in flood} <= {"introspection_unavailable", "deadline_exceeded"}
-        assert sidecar.number("authz_introspection_refusals_total", reason="full") > 900
+        assert sidecar.metric("authz_introspection_refusals_total", reason="full") > 900
 
 
 async def test_a_wrong_secret_is_logged_once_and_a_corrected_one_needs_no_restart(
-    sidecar: Introspected, caplog: pytest.LogCaptureFixture
+    sidecar: IntrospectingApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     sidecar.secret.write_text("s3cret-of-yesterday")
-    await sidecar.until("introspection_unavailable")
+    await sidecar.wait_for("introspection_unavailable")
     for _ in range(50):
-        assert await sidecar.ask(sidecar.provider.opaque_token()) == "introspection_unavailable"
+        assert await sidecar.reason(sidecar.provider.opaque_token()) == "introspection_unavailable"
     told = [record for record in caplog.records if record.message == "the introspection server rejects this client"]
     assert [record.levelname for record in told] == ["ERROR"]
     assert "s3cret-of-yesterday" not in caplog.text
     sidecar.secret.write_text(f"{API_SECRET}\n")
-    await sidecar.until("ok")
+    await sidecar.wait_for("ok")
 
 
 LIES: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
@@ -313,18 +313,20 @@ def without(told: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("lie", LIES)
-async def test_a_response_is_validated_like_a_token_and_the_result_is_cached(sidecar: Introspected, lie: str) -> None:
+async def test_a_response_is_validated_like_a_token_and_the_result_is_cached(
+    sidecar: IntrospectingApp, lie: str
+) -> None:
     change, expected = LIES[lie]
     token, other = sidecar.provider.opaque_token(), sidecar.provider.opaque_token()
     sidecar.provider.fault = served(change(sidecar.provider.introspection.describe(token)))
-    answer = await sidecar.answer(token)
+    answer = await sidecar.check(token)
     assert reason_of(answer) == expected
     assert answer.denied_response.status.code == (403 if expected == "insufficient_scope" else 401)
     assert 'error="' in header_of(answer, "www-authenticate")
-    assert sidecar.ask_at_once(token) == expected
+    assert sidecar.reason_without_waiting(token) == expected
     assert sidecar.provider.introspections == 1
     sidecar.provider.fault = None
-    assert await sidecar.ask(other) == "ok"  # the server did answer: nothing to leave it alone for
+    assert await sidecar.reason(other) == "ok"  # the server did answer: nothing to leave it alone for
 
 
 @pytest.mark.parametrize(
@@ -339,12 +341,12 @@ async def test_a_response_is_validated_like_a_token_and_the_result_is_cached(sid
     ],
 )
 async def test_permitted_variations_of_a_response_are_accepted(
-    sidecar: Introspected, change: Callable[..., Any]
+    sidecar: IntrospectingApp, change: Callable[..., Any]
 ) -> None:
     token = sidecar.provider.opaque_token()
     sidecar.provider.fault = served(change(sidecar.provider.introspection.describe(token)))
-    assert await sidecar.ask(token) == "ok"
-    assert sidecar.ask_at_once(token) == "ok"
+    assert await sidecar.reason(token) == "ok"
+    assert sidecar.reason_without_waiting(token) == "ok"
 
 
 SIGNED: dict[str, tuple[dict[str, Any], str]] = {
@@ -361,16 +363,16 @@ SIGNED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("kind", SIGNED)
 async def test_a_signed_response_counts_if_it_is_from_the_issuer_and_for_this_client(
-    sidecar: Introspected, kind: str
+    sidecar: IntrospectingApp, kind: str
 ) -> None:
     changes, expected = SIGNED[kind]
     token = sidecar.provider.opaque_token()
     signed = sidecar.provider.signed_introspection_response(sidecar.provider.introspection.describe(token), **changes)
     sidecar.provider.fault = served(signed, content_type="application/token-introspection+jwt")
-    assert await sidecar.ask(token) == expected
+    assert await sidecar.reason(token) == expected
 
 
-async def test_a_signed_response_with_another_signature_or_type_does_not_count(sidecar: Introspected) -> None:
+async def test_a_signed_response_with_another_signature_or_type_does_not_count(sidecar: IntrospectingApp) -> None:
     token = sidecar.provider.opaque_token()
     header, claims, signature = sidecar.provider.signed_introspection_response({"active": False}).split(".")
     told = sidecar.provider.signed_introspection_response(sidecar.provider.introspection.describe(token)).split(".")[1]
@@ -379,7 +381,7 @@ async def test_a_signed_response_with_another_signature_or_type_does_not_count(s
     unsigned = sidecar.provider.unsigned_token(aud="demo-api", token_introspection={"active": True})
     for answer in (f"{header}.{told}.{signature}", f"{header}.{claims}.", access_token, forged, unsigned):
         sidecar.provider.fault = served(answer, content_type="application/token-introspection+jwt")
-        assert await sidecar.ask(token) == "introspection_unavailable"
+        assert await sidecar.reason(token) == "introspection_unavailable"
 
 
 async def test_a_response_after_the_deadline_serves_the_next_request(tmp_path: Path, provider: FaultyProvider) -> None:
@@ -390,45 +392,45 @@ async def test_a_response_after_the_deadline_serves_the_next_request(tmp_path: P
         return await provider.introspection.serve(request)
 
     provider.fault = late
-    async with introspected(tmp_path, provider, timeout="10s") as sidecar:
+    async with running_app(tmp_path, provider, timeout="10s") as sidecar:
         token = provider.opaque_token()
-        too_late = await asyncio.gather(*(sidecar.answer(token, deadline=0.2) for _ in range(20)))
+        too_late = await asyncio.gather(*(sidecar.check(token, deadline=0.2) for _ in range(20)))
         assert {reason_of(answer) for answer in too_late} == {"deadline_exceeded"}
         assert {header_of(answer, "retry-after") for answer in too_late} == {"1"}
-        waiting = asyncio.create_task(sidecar.ask(token))
+        waiting = asyncio.create_task(sidecar.reason(token))
         told.set()
         assert await waiting == "ok"
-        assert sidecar.ask_at_once(token) == "ok"
+        assert sidecar.reason_without_waiting(token) == "ok"
         assert provider.introspections == 1
 
 
 async def test_a_revoked_token_is_denied_after_the_cache_ttl(tmp_path: Path, provider: FaultyProvider) -> None:
-    async with introspected(tmp_path, provider, cache_ttl="1s") as sidecar:
+    async with running_app(tmp_path, provider, cache_ttl="1s") as sidecar:
         token = provider.opaque_token()
-        assert await sidecar.ask(token) == "ok"
+        assert await sidecar.reason(token) == "ok"
         provider.introspection.revoke(token)
-        assert sidecar.ask_at_once(token) == "ok"
-        await sidecar.until("inactive", token)
+        assert sidecar.reason_without_waiting(token) == "ok"
+        await sidecar.wait_for("inactive", token)
         assert provider.introspections == 2
 
 
 async def test_an_inactive_token_may_become_active(tmp_path: Path, provider: FaultyProvider) -> None:
-    async with introspected(tmp_path, provider, negative_cache_ttl="1s") as sidecar:
+    async with running_app(tmp_path, provider, negative_cache_ttl="1s") as sidecar:
         token = provider.opaque_token()
         provider.fault = served({"active": False})
-        assert await sidecar.ask(token) == "inactive"
+        assert await sidecar.reason(token) == "inactive"
         provider.fault = None
-        assert sidecar.ask_at_once(token) == "inactive"
-        await sidecar.until("ok", token)
+        assert sidecar.reason_without_waiting(token) == "inactive"
+        await sidecar.wait_for("ok", token)
 
 
-async def test_no_token_is_cached_beyond_its_expiry(sidecar: Introspected) -> None:
+async def test_no_token_is_cached_beyond_its_expiry(sidecar: IntrospectingApp) -> None:
     token = sidecar.provider.opaque_token(exp=int(time.time()) + 2)
-    assert await sidecar.ask(token) == "ok"
-    await sidecar.until("inactive", token)
+    assert await sidecar.reason(token) == "ok"
+    await sidecar.wait_for("inactive", token)
 
 
-async def test_a_jwt_is_never_sent_to_a_server_in_mode_opaque(sidecar: Introspected) -> None:
+async def test_a_jwt_is_never_sent_to_a_server_in_mode_opaque(sidecar: IntrospectingApp) -> None:
     provider = sidecar.provider
     provider.fault = hang
     jwts = {
@@ -439,7 +441,7 @@ async def test_a_jwt_is_never_sent_to_a_server_in_mode_opaque(sidecar: Introspec
         provider.unsigned_token(): "unsupported_algorithm",
         provider.access_token()[:-1]: "malformed_token",
     }
-    assert {token: sidecar.ask_at_once(token) for token in jwts} == jwts
+    assert {token: sidecar.reason_without_waiting(token) for token in jwts} == jwts
     assert provider.introspections == 0
 
 
@@ -447,30 +449,30 @@ class TestJwtsToo:
     """``mode: always``."""
 
     @pytest.fixture
-    async def sidecar(self, tmp_path: Path, provider: FaultyProvider) -> AsyncIterator[Introspected]:
-        async with introspected(tmp_path, provider, mode="always", cache_ttl="1s") as sidecar:
+    async def sidecar(self, tmp_path: Path, provider: FaultyProvider) -> AsyncIterator[IntrospectingApp]:
+        async with running_app(tmp_path, provider, mode="always", cache_ttl="1s") as sidecar:
             yield sidecar
 
-    async def test_a_revoked_jwt_is_denied_after_the_cache_ttl(self, sidecar: Introspected) -> None:
+    async def test_a_revoked_jwt_is_denied_after_the_cache_ttl(self, sidecar: IntrospectingApp) -> None:
         token = sidecar.provider.access_token()
-        assert await sidecar.ask(token) == "ok"
-        assert sidecar.ask_at_once(token) == "ok"
+        assert await sidecar.reason(token) == "ok"
+        assert sidecar.reason_without_waiting(token) == "ok"
         sidecar.provider.introspection.revoke(token)
-        await sidecar.until("inactive", token)
+        await sidecar.wait_for("inactive", token)
         assert sidecar.provider.introspections == 2
 
-    async def test_an_invalid_jwt_is_not_introspected(self, sidecar: Introspected) -> None:
+    async def test_an_invalid_jwt_is_not_introspected(self, sidecar: IntrospectingApp) -> None:
         provider = sidecar.provider
         refused = (provider.expired_token(), provider.id_token(), provider.forged_token(), provider.unsigned_token())
-        assert {sidecar.ask_at_once(token) for token in refused} <= {
+        assert {sidecar.reason_without_waiting(token) for token in refused} <= {
             *("expired", "id_token", "bad_signature", "unsupported_algorithm")
         }
         assert provider.introspections == 0
 
-    async def test_a_jwt_is_denied_while_introspection_is_unavailable(self, sidecar: Introspected) -> None:
+    async def test_a_jwt_is_denied_while_introspection_is_unavailable(self, sidecar: IntrospectingApp) -> None:
         sidecar.provider.fault = hang
-        assert await sidecar.ask(sidecar.provider.access_token()) == "introspection_unavailable"
-        assert await sidecar.ask(sidecar.provider.opaque_token()) == "introspection_unavailable"
+        assert await sidecar.reason(sidecar.provider.access_token()) == "introspection_unavailable"
+        assert await sidecar.reason(sidecar.provider.opaque_token()) == "introspection_unavailable"
 
     @pytest.mark.parametrize(
         "lie",
@@ -481,14 +483,14 @@ class TestJwtsToo:
         ],
     )
     async def test_a_response_that_contradicts_the_jwt_does_not_count(
-        self, sidecar: Introspected, lie: dict[str, Any]
+        self, sidecar: IntrospectingApp, lie: dict[str, Any]
     ) -> None:
         sidecar.provider.fault = served(lie)
-        assert await sidecar.ask(sidecar.provider.access_token()) == "inactive"
+        assert await sidecar.reason(sidecar.provider.access_token()) == "inactive"
 
-    async def test_the_claims_come_from_the_jwt_whatever_the_response_adds(self, sidecar: Introspected) -> None:
+    async def test_the_claims_come_from_the_jwt_whatever_the_response_adds(self, sidecar: IntrospectingApp) -> None:
         sidecar.provider.fault = served({"active": True, "scope": "read:appointments"})
-        assert await sidecar.ask(sidecar.provider.access_token(scope="other")) == "insufficient_scope"
+        assert await sidecar.reason(sidecar.provider.access_token(scope="other")) == "insufficient_scope"
 
 
 _BY_ISSUER = """\
@@ -505,19 +507,21 @@ async def test_the_rules_issuers_are_called_in_order_until_one_responds_active(
 ) -> None:
     async with FaultyProvider() as second, FaultyProvider() as keys_alone:
         without_asking = f"  - {{issuer: '{keys_alone.issuer}', name: keys, audiences: [x]}}\n"
-        others = (issuer_of(second, name="second"), without_asking)
+        others = (issuer_yaml(second, name="second"), without_asking)
         rules = _BY_ISSUER.replace("  - {name: any", f"{_KEYS_ALONE}  - {{name: any")
-        async with introspected(tmp_path, provider, *others, rules=rules) as sidecar:
+        async with running_app(tmp_path, provider, *others, rules=rules) as sidecar:
             token = second.opaque_token()
-            assert await sidecar.ask(token, path="/first") == "inactive"
-            assert await sidecar.ask(token, path="/keys") == "malformed_token"
+            assert await sidecar.reason(token, path="/first") == "inactive"
+            assert await sidecar.reason(token, path="/keys") == "malformed_token"
             assert (provider.introspections, second.introspections) == (1, 0)
-            assert await sidecar.ask(token, path="/second") == "ok"
-            assert sidecar.ask_at_once(token, path="/any") == "ok"  # the first said no, the second yes: both remembered
-            assert sidecar.ask_at_once(token, path="/first") == "inactive"
+            assert await sidecar.reason(token, path="/second") == "ok"
+            assert (
+                sidecar.reason_without_waiting(token, path="/any") == "ok"
+            )  # the first said no, the second yes: both remembered
+            assert sidecar.reason_without_waiting(token, path="/first") == "inactive"
             assert (provider.introspections, second.introspections) == (1, 1)
             nobodys = "nobodys-token"
-            assert await sidecar.ask(nobodys) == "inactive"
+            assert await sidecar.reason(nobodys) == "inactive"
             assert (provider.introspections, second.introspections) == (2, 2)
 
 
@@ -527,25 +531,25 @@ async def test_an_unreachable_server_does_not_delay_rules_for_another_issuer(
     provider.fault = hang
     async with (
         FaultyProvider() as second,
-        introspected(tmp_path, provider, issuer_of(second, name="second"), rules=_BY_ISSUER) as sidecar,
+        running_app(tmp_path, provider, issuer_yaml(second, name="second"), rules=_BY_ISSUER) as sidecar,
     ):
-        waiting = [asyncio.create_task(sidecar.ask(provider.opaque_token(), path="/first")) for _ in range(20)]
+        waiting = [asyncio.create_task(sidecar.reason(provider.opaque_token(), path="/first")) for _ in range(20)]
         await asyncio.sleep(0)
         token = second.opaque_token()
-        assert await sidecar.ask(token, path="/second") == "ok"
+        assert await sidecar.reason(token, path="/second") == "ok"
         assert not any(request.done() for request in waiting)
-        assert sidecar.ask_at_once(token, path="/second") == "ok"
+        assert sidecar.reason_without_waiting(token, path="/second") == "ok"
         assert set(await asyncio.gather(*waiting)) == {"introspection_unavailable"}
         # Nobody knows whether the one that is away would have known it: 503, and where another one does, it counts.
-        assert await sidecar.ask("nobodys-token") == "introspection_unavailable"
-        assert await sidecar.ask(second.opaque_token()) == "ok"
+        assert await sidecar.reason("nobodys-token") == "introspection_unavailable"
+        assert await sidecar.reason(second.opaque_token()) == "ok"
 
 
 async def test_an_issuer_with_introspection_only_needs_no_keys(tmp_path: Path, provider: FaultyProvider) -> None:
     endpoint = f"{provider.issuer}/introspect"
-    async with introspected(tmp_path, provider, keys="discovery: false", endpoint=endpoint) as sidecar:
-        assert await sidecar.ask(provider.opaque_token()) == "ok"
-        assert sidecar.ask_at_once(provider.access_token()) in {"unknown_key", "unsupported_algorithm"}
+    async with running_app(tmp_path, provider, keys="discovery: false", endpoint=endpoint) as sidecar:
+        assert await sidecar.reason(provider.opaque_token()) == "ok"
+        assert sidecar.reason_without_waiting(provider.access_token()) in {"unknown_key", "unsupported_algorithm"}
         assert sidecar.app.missing() == []
 
 
@@ -560,10 +564,10 @@ async def test_an_endpoint_missing_from_the_metadata_is_found_later(
         named = {"issuer": publisher.origin, "jwks_uri": f"{provider.issuer}/jwks.json"}
         if at_first is not None:
             publisher.serve(_METADATA, json.dumps(named | at_first))
-        async with introspected(tmp_path, provider, issuer=publisher.origin, wait=False) as sidecar:
+        async with running_app(tmp_path, provider, issuer=publisher.origin, wait=False) as sidecar:
             token, other = (provider.opaque_token(iss=publisher.origin) for _ in range(2))
-            assert await sidecar.ask(token) == "introspection_unavailable"
+            assert await sidecar.reason(token) == "introspection_unavailable"
             publisher.serve(_METADATA, json.dumps(named | {"introspection_endpoint": f"{provider.issuer}/introspect"}))
-            await sidecar.until("ok", token)
+            await sidecar.wait_for("ok", token)
             publisher.handlers.clear()  # what was found serves on
-            assert await sidecar.ask(other) == "ok"
+            assert await sidecar.reason(other) == "ok"

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from support.faulty_provider import FaultyProvider
-from support.introspected import Introspected, introspected
+from support.introspecting_app import IntrospectingApp, running_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,18 +34,18 @@ async def provider() -> AsyncIterator[FaultyProvider]:
 
 
 @pytest.fixture
-async def sidecar(tmp_path: Path, provider: FaultyProvider) -> AsyncIterator[Introspected]:
+async def sidecar(tmp_path: Path, provider: FaultyProvider) -> AsyncIterator[IntrospectingApp]:
     # Longer than any machine takes for a crowd: what is looked at is the order of things, not their time.
-    async with introspected(
+    async with running_app(
         tmp_path, provider, max_concurrent=_CONCURRENT, timeout="60s", check_deadline="60s"
     ) as sidecar:
         yield sidecar
 
 
-async def test_five_thousand_requests_with_one_token_at_once_are_one_call(sidecar: Introspected) -> None:
+async def test_five_thousand_requests_with_one_token_at_once_are_one_call(sidecar: IntrospectingApp) -> None:
     token = sidecar.provider.opaque_token()
     started = time.perf_counter()
-    reasons = Counter(await asyncio.gather(*(sidecar.ask(token, deadline=60) for _ in range(_CROWD))))
+    reasons = Counter(await asyncio.gather(*(sidecar.reason(token, deadline=60) for _ in range(_CROWD))))
     seconds, calls = time.perf_counter() - started, sidecar.provider.introspections
     _logger.info("%d requests with one token: %s, %d call, %.2f s", _CROWD, dict(reasons), calls, seconds)
     assert reasons == {"ok": _CROWD}
@@ -53,7 +53,7 @@ async def test_five_thousand_requests_with_one_token_at_once_are_one_call(sideca
 
 
 async def test_five_thousand_distinct_tokens_never_exceed_max_concurrent_calls(
-    sidecar: Introspected,
+    sidecar: IntrospectingApp,
 ) -> None:
     async def once_all_are_there(request: web.Request) -> web.StreamResponse:
         if provider.in_flight == _CONCURRENT:
@@ -68,9 +68,9 @@ async def test_five_thousand_distinct_tokens_never_exceed_max_concurrent_calls(
     tokens = [sidecar.provider.opaque_token() for _ in range(_CROWD)]
     jwt = sidecar.provider.access_token()
     started = time.perf_counter()
-    crowd = [asyncio.create_task(sidecar.ask(token)) for token in tokens]
+    crowd = [asyncio.create_task(sidecar.reason(token)) for token in tokens]
     await asyncio.sleep(0)
-    assert sidecar.ask_at_once(jwt) == "ok"
+    assert sidecar.reason_without_waiting(jwt) == "ok"
     reasons = Counter(await asyncio.gather(*crowd))
     _logger.info(
         "%d distinct tokens: %s, %d calls, at most %d at once, %.2f s",
@@ -79,20 +79,20 @@ async def test_five_thousand_distinct_tokens_never_exceed_max_concurrent_calls(
     assert reasons.keys() == {"ok", "introspection_unavailable"}
     assert reasons["ok"] == provider.introspections == 2 * _CONCURRENT  # those in flight, and those that may wait
     assert provider.max_in_flight == _CONCURRENT
-    assert sidecar.number("authz_introspections_in_flight") == 0
-    assert sidecar.number("authz_introspection_breaker_open") == 0  # our own limit is no failure of the server
-    assert {await sidecar.ask(token) for token in tokens[-_CONCURRENT:]} == {"ok"}
+    assert sidecar.metric("authz_introspections_in_flight") == 0
+    assert sidecar.metric("authz_introspection_breaker_open") == 0  # our own limit is no failure of the server
+    assert {await sidecar.reason(token) for token in tokens[-_CONCURRENT:]} == {"ok"}
 
 
 async def test_no_token_fails_while_calls_and_queue_suffice(
-    sidecar: Introspected,
+    sidecar: IntrospectingApp,
 ) -> None:
     tokens = iter([sidecar.provider.opaque_token() for _ in range(_CROWD)])
     reasons: Counter[str] = Counter()
 
     async def asks() -> None:
         for token in tokens:
-            reasons[await sidecar.ask(token)] += 1
+            reasons[await sidecar.reason(token)] += 1
 
     started, threads = time.perf_counter(), threading.active_count()
     await asyncio.gather(*(asks() for _ in range(2 * _CONCURRENT)))
@@ -104,7 +104,7 @@ async def test_no_token_fails_while_calls_and_queue_suffice(
 
 
 async def test_a_cancelled_request_does_not_cancel_a_shared_call_and_calls_stay_bounded(
-    sidecar: Introspected,
+    sidecar: IntrospectingApp,
 ) -> None:
     told = asyncio.Event()
 
@@ -116,25 +116,25 @@ async def test_a_cancelled_request_does_not_cancel_a_shared_call_and_calls_stay_
     shared = sidecar.provider.opaque_token()
     others = [sidecar.provider.opaque_token() for _ in range(_CROWD)]
     impatient = await asyncio.gather(
-        *(sidecar.ask(shared, deadline=0.2) for _ in range(_CROWD)),
-        *(sidecar.ask(token, deadline=0.2) for token in others),
+        *(sidecar.reason(shared, deadline=0.2) for _ in range(_CROWD)),
+        *(sidecar.reason(token, deadline=0.2) for token in others),
     )
     assert set(impatient) == {"deadline_exceeded", "introspection_unavailable"}
-    assert sidecar.number("authz_introspections_in_flight") == _CONCURRENT
+    assert sidecar.metric("authz_introspections_in_flight") == _CONCURRENT
     while sidecar.provider.in_flight < _CONCURRENT:  # noqa: ASYNC110 - the crowd was first
         await asyncio.sleep(0.01)
-    patient = asyncio.create_task(sidecar.ask(shared))
+    patient = asyncio.create_task(sidecar.reason(shared))
     told.set()
     assert await patient == "ok"
     assert sidecar.provider.max_in_flight == _CONCURRENT
 
 
 async def test_while_the_server_hangs_unknown_tokens_delay_no_jwt_and_no_cached_token(
-    sidecar: Introspected,
+    sidecar: IntrospectingApp,
 ) -> None:
     provider = sidecar.provider
     opaque = provider.opaque_token()
-    assert await sidecar.ask(opaque) == "ok"
+    assert await sidecar.reason(opaque) == "ok"
     given_up = asyncio.Event()
 
     async def hang(_request: web.Request) -> web.StreamResponse:
@@ -142,11 +142,11 @@ async def test_while_the_server_hangs_unknown_tokens_delay_no_jwt_and_no_cached_
         return web.Response(status=500)
 
     provider.fault = hang
-    crowd = [asyncio.create_task(sidecar.ask(provider.opaque_token())) for _ in range(_CROWD)]
+    crowd = [asyncio.create_task(sidecar.reason(provider.opaque_token())) for _ in range(_CROWD)]
     await asyncio.sleep(0.1)
     known = [opaque, *(provider.access_token() for _ in range(200))]
     for _ in range(5):
-        assert {sidecar.ask_at_once(token) for token in known} == {"ok"}
+        assert {sidecar.reason_without_waiting(token) for token in known} == {"ok"}
         await asyncio.sleep(0)
     assert sum(not request.done() for request in crowd) == 2 * _CONCURRENT  # the others heard at once that it is busy
     given_up.set()

@@ -81,7 +81,7 @@ async def test_access_tokens_of_each_algorithm_are_accepted_and_the_api_gets_the
 ) -> None:
     token = await mesh.provider.access_token(ALGORITHMS[algorithm])
     assert jwt.get_unverified_header(token)["alg"] == algorithm
-    outcome = await mesh.ask(token)
+    outcome = await mesh.send(token)
     assert (outcome.status, outcome.reason) == (200, "ok")
     assert {name: value for name, value in outcome.upstream.items() if name.startswith("x-auth-")} == {
         "x-auth-subject": "service",
@@ -93,20 +93,20 @@ async def test_access_tokens_of_each_algorithm_are_accepted_and_the_api_gets_the
 
 async def test_the_access_token_of_a_logged_in_user_yields_subject_and_client(mesh: Mesh) -> None:
     tokens = await mesh.provider.login(scope=f"openid {READ} {WRITE}", resource=API)
-    outcome = await mesh.ask(tokens["access_token"])
+    outcome = await mesh.send(tokens["access_token"])
     assert (outcome.status, outcome.reason) == (200, "ok")
     told = [outcome.upstream[f"x-auth-{name}"] for name in ("subject", "client", "scopes")]
     assert told == ["alice", "app", f"{READ} {WRITE}"]
 
 
 async def test_an_access_token_for_another_resource_is_denied(mesh: Mesh) -> None:
-    outcome = await mesh.ask(await mesh.provider.access_token(OTHER_API))
+    outcome = await mesh.send(await mesh.provider.access_token(OTHER_API))
     assert (outcome.status, outcome.reason) == (401, "wrong_audience")
     assert 'error="invalid_token"' in outcome.challenge
 
 
 async def test_an_access_token_without_the_scope_is_denied_with_a_challenge(mesh: Mesh) -> None:
-    outcome = await mesh.ask(await mesh.provider.access_token(scope=WRITE))
+    outcome = await mesh.send(await mesh.provider.access_token(scope=WRITE))
     assert (outcome.status, outcome.reason) == (403, "insufficient_scope")
     assert 'error="insufficient_scope"' in outcome.challenge
     assert f'scope="{READ}"' in outcome.challenge
@@ -117,7 +117,7 @@ async def test_its_id_tokens_are_denied_even_if_their_audience_is_accepted(mesh:
     tokens = await mesh.provider.login(nonce=secrets.token_urlsafe(12))
     refreshed = await mesh.provider.refresh(tokens["refresh_token"])
     for token in (tokens["id_token"], refreshed["id_token"]):
-        outcome = await mesh.ask(token, path)
+        outcome = await mesh.send(token, path)
         assert (outcome.status, outcome.reason) == (401, "id_token")
         assert 'error="invalid_token"' in outcome.challenge
 
@@ -137,28 +137,28 @@ async def others(provider: OidcProvider) -> dict[str, str]:
 async def test_other_jwts_signed_with_the_same_key_are_not_access_tokens(mesh: Mesh) -> None:
     tokens = await others(mesh.provider)
     assert {kid(token) for token in tokens.values()} == {kid(await mesh.provider.access_token())}
-    outcomes = {name: await mesh.ask(token) for name, token in tokens.items()}
+    outcomes = {name: await mesh.send(token) for name, token in tokens.items()}
     assert {name: outcome.status for name, outcome in outcomes.items()} == dict.fromkeys(tokens, 401)
 
 
 async def test_the_strict_profile_accepts_only_its_access_tokens(provider: OidcProvider, tmp_path: Path) -> None:
     async with running(tmp_path, provider, profile="rfc9068") as mesh:
         for resource in ALGORITHMS.values():
-            assert (await mesh.ask(await provider.access_token(resource))).reason == "ok"
+            assert (await mesh.send(await provider.access_token(resource))).reason == "ok"
         for name, token in (await others(provider)).items():
-            assert (await mesh.ask(token, "/client")).status == 401, name
+            assert (await mesh.send(token, "/client")).status == 401, name
 
 
 async def test_tokens_of_a_new_key_are_accepted_at_once_after_one_fetch(rotating: OidcProvider, tmp_path: Path) -> None:
     async with running(tmp_path, rotating, keys="unknown_kid_cooldown: 500ms") as mesh:
         old = await rotating.access_token()
-        assert (await mesh.ask(old)).reason == "ok"
+        assert (await mesh.send(old)).reason == "ok"
         assert await rotating.fetches() == 1
         for fetches, keys in ((2, ("RSA-2", "RSA-1")), (3, ("RSA-3", "RSA-2", "RSA-1"))):
             await rotating.publish(*keys)
             new = [await rotating.access_token() for _ in range(20)]
             assert kid(old) not in map(kid, new)
-            outcomes = await asyncio.gather(*(mesh.ask(token) for token in (*new, old)))
+            outcomes = await asyncio.gather(*(mesh.send(token) for token in (*new, old)))
             assert {outcome.reason for outcome in outcomes} == {"ok"}
             assert await rotating.fetches() == fetches
             await asyncio.sleep(0.6)  # the cool-down
@@ -173,23 +173,23 @@ async def test_a_removed_key_invalidates_its_tokens_including_cached_ones(
         await rotating.publish("RSA-2", "RSA-1")
         new = await rotating.access_token()
         for token in (remembered, remembered, new):
-            assert (await mesh.ask(token)).reason == "ok"
+            assert (await mesh.send(token)).reason == "ok"
         assert await mesh.cache_hits() == 1
         await rotating.publish("RSA-2")
-        await mesh.until(remembered, "unknown_key")  # nothing but time had to pass
+        await mesh.wait_for(remembered, "unknown_key")  # nothing but time had to pass
         for token in (remembered, unseen):
-            outcome = await mesh.ask(token)
+            outcome = await mesh.send(token)
             assert (outcome.status, outcome.reason) == (401, "unknown_key")
             assert 'error="invalid_token"' in outcome.challenge
-        assert (await mesh.ask(new)).reason == "ok"
+        assert (await mesh.send(new)).reason == "ok"
 
 
 async def test_the_first_token_of_a_new_key_removes_the_replaced_key(rotating: OidcProvider, tmp_path: Path) -> None:
     async with running(tmp_path, rotating) as mesh:  # the next refresh is minutes away
         old = await rotating.access_token()
-        assert (await mesh.ask(old)).reason == "ok"
+        assert (await mesh.send(old)).reason == "ok"
         await rotating.publish("RSA-2")
-        assert (await mesh.ask(await rotating.access_token())).reason == "ok"
-        outcome = await mesh.ask(old)
+        assert (await mesh.send(await rotating.access_token())).reason == "ok"
+        outcome = await mesh.send(old)
         assert (outcome.status, outcome.reason) == (401, "unknown_key")
         assert await rotating.fetches() == 2

@@ -114,45 +114,45 @@ async def test_an_opaque_token_is_accepted_with_each_client_authentication(
         tokens = [await provider.access_token(OPAQUE_API) for _ in range(2)]
         for token in tokens:  # two, since an assertion is good for one call
             assert "." not in token
-            outcome = await mesh.ask(token)
+            outcome = await mesh.send(token)
             assert (outcome.status, outcome.reason) == (200, "ok")
             assert {name: value for name, value in outcome.upstream.items() if name.startswith("x-auth-")} == {
                 "x-auth-issuer": provider.issuer,
                 "x-auth-client": "service",
                 "x-auth-scopes": READ,
             }
-        assert (await mesh.ask("guessed")).reason == "inactive"
+        assert (await mesh.send("guessed")).reason == "inactive"
         log = (tmp_path / "sidecar.log").read_text()
         assert not [secret for secret in (*tokens, _SECRET, "BEGIN", "client_assertion") if secret in log]
 
 
 async def test_a_token_is_introspected_once(mesh: Mesh) -> None:
-    before = await mesh.provider.asked()
+    before = await mesh.provider.introspections()
     token = await mesh.provider.access_token(OPAQUE_API)
-    outcomes = await asyncio.gather(*(mesh.ask(token) for _ in range(20)))
-    assert {outcome.reason for outcome in (*outcomes, await mesh.ask(token))} == {"ok"}
-    assert await mesh.provider.asked() - before == 1
+    outcomes = await asyncio.gather(*(mesh.send(token) for _ in range(20)))
+    assert {outcome.reason for outcome in (*outcomes, await mesh.send(token))} == {"ok"}
+    assert await mesh.provider.introspections() - before == 1
 
 
 async def test_its_jwts_are_verified_by_its_keys_and_not_introspected(mesh: Mesh) -> None:
-    before = await mesh.provider.asked()
-    assert (await mesh.ask(await mesh.provider.access_token())).reason == "ok"
-    assert await mesh.provider.asked() == before
+    before = await mesh.provider.introspections()
+    assert (await mesh.send(await mesh.provider.access_token())).reason == "ok"
+    assert await mesh.provider.introspections() == before
 
 
 async def test_the_opaque_token_of_a_logged_in_user_yields_subject_and_client(mesh: Mesh) -> None:
     tokens = await mesh.provider.login(scope=f"openid {READ} {WRITE}", resource=OPAQUE_API)
     assert "." not in tokens["access_token"]
-    outcome = await mesh.ask(tokens["access_token"])
+    outcome = await mesh.send(tokens["access_token"])
     assert (outcome.status, outcome.reason) == (200, "ok")
     told = [outcome.upstream[f"x-auth-{name}"] for name in ("subject", "client", "scopes")]
     assert told == ["alice", "app", f"{READ} {WRITE}"]
 
 
 async def test_an_active_token_for_another_resource_or_without_the_scope_is_denied(mesh: Mesh) -> None:
-    outcome = await mesh.ask(await mesh.provider.access_token(OTHER_OPAQUE_API))
+    outcome = await mesh.send(await mesh.provider.access_token(OTHER_OPAQUE_API))
     assert (outcome.status, outcome.reason) == (401, "wrong_audience")
-    outcome = await mesh.ask(await mesh.provider.access_token(OPAQUE_API, scope=WRITE))
+    outcome = await mesh.send(await mesh.provider.access_token(OPAQUE_API, scope=WRITE))
     assert (outcome.status, outcome.reason) == (403, "insufficient_scope")
     assert f'scope="{READ}"' in outcome.challenge
 
@@ -165,41 +165,41 @@ async def test_active_refresh_tokens_and_login_tokens_are_denied(mesh: Mesh, pat
             "token_introspection"
         ]
         assert told["active"] is True
-        assert (await mesh.ask(tokens[name], path)).status == 401
+        assert (await mesh.send(tokens[name], path)).status == 401
 
 
 @pytest.mark.parametrize("path", ["/appointments", "/client"])
 async def test_its_id_tokens_are_denied_and_not_introspected(mesh: Mesh, path: str) -> None:
-    before = await mesh.provider.asked()
+    before = await mesh.provider.introspections()
     tokens = await mesh.provider.login(nonce="n-0S6_WzA2Mj")
-    outcome = await mesh.ask(tokens["id_token"], path)
+    outcome = await mesh.send(tokens["id_token"], path)
     assert (outcome.status, outcome.reason) == (401, "id_token")
-    assert await mesh.provider.asked() == before
+    assert await mesh.provider.introspections() == before
 
 
 async def test_a_revoked_token_is_denied_within_the_cache_ttl(provider: OidcProvider, tmp_path: Path) -> None:
     async with running(tmp_path, provider, cache_ttl="1s", negative_cache_ttl="60s") as mesh:
         token, other = await provider.access_token(OPAQUE_API), await provider.access_token(OPAQUE_API)
-        assert [(await mesh.ask(each)).reason for each in (token, other)] == ["ok", "ok"]
+        assert [(await mesh.send(each)).reason for each in (token, other)] == ["ok", "ok"]
         await provider.revoke(token)
-        await mesh.until(token, "inactive")
-        outcome = await mesh.ask(token)
+        await mesh.wait_for(token, "inactive")
+        outcome = await mesh.send(token)
         assert (outcome.status, outcome.reason) == (401, "inactive")
         assert 'error="invalid_token"' in outcome.challenge
-        assert (await mesh.ask(other)).reason == "ok"
+        assert (await mesh.send(other)).reason == "ok"
 
 
 async def test_a_wrong_secret_is_an_outage_and_not_an_invalid_token(provider: OidcProvider, tmp_path: Path) -> None:
     async with running(tmp_path, provider) as mesh:
         (tmp_path / "proof").write_text("of-yesterday")
         token = await provider.access_token(OPAQUE_API)
-        while (outcome := await mesh.ask(await provider.access_token(OPAQUE_API))).reason == "ok":  # noqa: ASYNC110 - the file is looked at once a second
+        while (outcome := await mesh.send(await provider.access_token(OPAQUE_API))).reason == "ok":  # noqa: ASYNC110 - the file is looked at once a second
             await asyncio.sleep(0.05)
         assert (outcome.status, outcome.reason, outcome.challenge) == (503, "introspection_unavailable", "")
-        assert (await mesh.ask(await provider.access_token())).reason == "ok"
+        assert (await mesh.send(await provider.access_token())).reason == "ok"
         assert "the introspection server rejects this client" in (tmp_path / "sidecar.log").read_text()
         (tmp_path / "proof").write_text(_SECRET)
-        await mesh.until(token, "ok")
+        await mesh.wait_for(token, "ok")
 
 
 @pytest.mark.parametrize("resource", [OPAQUE_API, OTHER_OPAQUE_API])
@@ -208,9 +208,9 @@ async def test_a_signed_response_is_verified_and_validated_like_a_plain_one(
 ) -> None:
     endpoint = f"{provider.issuer}/signed/introspection"
     async with running(tmp_path, provider, client_id="signed", endpoint=endpoint) as mesh:
-        outcome = await mesh.ask(await provider.access_token(resource))
+        outcome = await mesh.send(await provider.access_token(resource))
         assert outcome.reason == ("ok" if resource == OPAQUE_API else "wrong_audience")
-        assert (await mesh.ask("guessed")).reason == "inactive"
+        assert (await mesh.send("guessed")).reason == "inactive"
 
 
 async def test_in_mode_always_a_provider_that_does_not_introspect_its_jwts_allows_none(
@@ -219,6 +219,6 @@ async def test_in_mode_always_a_provider_that_does_not_introspect_its_jwts_allow
     async with running(tmp_path, provider, mode="always") as mesh:
         # The current release refuses the question (unsupported_token_type), the older one says that it knows no such.
         expected = {"oidc-provider": "introspection_unavailable", "oidc-provider-8": "inactive"}[release]
-        assert (await mesh.ask(await provider.access_token())).reason == expected
-        assert (await mesh.ask(await provider.access_token(OPAQUE_API))).reason == "ok"
+        assert (await mesh.send(await provider.access_token())).reason == expected
+        assert (await mesh.send(await provider.access_token(OPAQUE_API))).reason == "ok"
         assert ("unsupported_token_type" in (tmp_path / "sidecar.log").read_text()) == (release == "oidc-provider")

@@ -116,7 +116,7 @@ class Running:
         self.app = app
         self.provider = provider
 
-    async def ask(self, bearer: str) -> str:
+    async def reason(self, bearer: str) -> str:
         request = CheckRequest()
         request.attributes.request.http.path = "/"
         request.attributes.request.http.headers["authorization"] = f"Bearer {bearer}"
@@ -127,7 +127,7 @@ class Running:
 
     async def until(self, bearer: str, wanted: str) -> None:
         async with asyncio.timeout(20):
-            while await self.ask(bearer) != wanted:  # noqa: ASYNC110 - nothing tells of a decision's change
+            while await self.reason(bearer) != wanted:  # noqa: ASYNC110 - nothing tells of a decision's change
                 await asyncio.sleep(0.05)
 
     @property
@@ -161,7 +161,7 @@ async def test_a_fault_of_the_provider_does_not_affect_tokens_of_known_keys(runn
     started = time.monotonic()
     while time.monotonic() - started < 1.5:
         for kid, reasons in seen.items():
-            reasons.add(await running.ask(token(kid)))
+            reasons.add(await running.reason(token(kid)))
         await asyncio.sleep(0.02)
     fetches = running.fetches - before
     _logger.info("%-28s known key %s, new key %s, %d fetches in 1.5 s", fault, seen["a"], seen["b"], fetches)
@@ -170,7 +170,7 @@ async def test_a_fault_of_the_provider_does_not_affect_tokens_of_known_keys(runn
     assert 1 <= fetches <= 10
     running.provider.serve(_PATH, jwks("a", "b"))
     await running.until(token("b"), "ok")
-    assert await running.ask(token("a")) == "ok"
+    assert await running.reason(token("a")) == "ok"
 
 
 async def test_a_dead_provider_does_not_delay_tokens_of_other_issuers(tmp_path: Path) -> None:
@@ -190,10 +190,10 @@ async def test_a_dead_provider_does_not_delay_tokens_of_other_issuers(tmp_path: 
             of_the_dead = token("a")
             _issuer["main"] = well.origin
             await sidecar.until(token("a"), "ok")
-            waiting = [asyncio.create_task(sidecar.ask(of_the_dead)) for _ in range(20)]
+            waiting = [asyncio.create_task(sidecar.reason(of_the_dead)) for _ in range(20)]
             await asyncio.sleep(0)
             for _ in range(100):
-                assert await sidecar.ask(token("a")) == "ok"
+                assert await sidecar.reason(token("a")) == "ok"
             assert not any(request.done() for request in waiting)  # a hundred answers, and these still wait
             assert set(await asyncio.gather(*waiting)) <= {"keys_unavailable", "deadline_exceeded"}
             assert list(app.missing()) == ["keys of issuer dead"]
@@ -210,18 +210,18 @@ async def test_two_keys_with_one_kid_are_both_tried(running: Running) -> None:
     both = [jwk("c") | {"kid": "b"}, jwk("b"), jwk("a")]
     running.provider.serve(_PATH, json.dumps({"keys": both}))
     await running.until(token("b"), "ok")
-    assert await running.ask(token("b", signed_by="c")) == "ok"
-    assert await running.ask(token("b", signed_by="d")) == "bad_signature"
+    assert await running.reason(token("b", signed_by="c")) == "ok"
+    assert await running.reason(token("b", signed_by="d")) == "bad_signature"
 
 
 async def test_a_removed_key_stops_verifying_at_the_next_refresh_even_cached_tokens(
     running: Running,
 ) -> None:
     remembered = token("a")
-    assert await running.ask(remembered) == "ok"
+    assert await running.reason(remembered) == "ok"
     running.provider.serve(_PATH, jwks("b"))
     await running.until(remembered, "unknown_key")
-    assert await running.ask(token("b")) == "ok"
+    assert await running.reason(token("b")) == "ok"
 
 
 async def test_a_rotation_under_load_denies_no_good_token(running: Running) -> None:
@@ -230,7 +230,7 @@ async def test_a_rotation_under_load_denies_no_good_token(running: Running) -> N
 
     async def traffic() -> None:
         while not ended.is_set():
-            reason = await running.ask(token("a"))
+            reason = await running.reason(token("a"))
             refused.extend([reason] if reason != "ok" else [])
             await asyncio.sleep(0)
 
@@ -249,9 +249,9 @@ async def test_fifty_thousand_forged_kids_cause_one_fetch_per_cooldown_and_no_de
     forged: set[str] = set()
     for number in range(50_000):
         kid = jwt.utils.base64url_encode(json.dumps({"alg": "ES256", "kid": f"forged-{number}"}).encode()).decode()
-        forged.add(await running.ask(f"{kid}.{claims}.{signature}"))
+        forged.add(await running.reason(f"{kid}.{claims}.{signature}"))
         if number % 1000 == 0:
-            assert await running.ask(f"{header}.{claims}.{signature}") == "ok"
+            assert await running.reason(f"{header}.{claims}.{signature}") == "ok"
             await asyncio.sleep(0)
     seconds = time.monotonic() - started
     fetches = running.fetches - before

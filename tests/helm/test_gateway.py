@@ -21,7 +21,7 @@ from authz_service.demo.samples import Sample
 from support import h2c
 from support.chart import NAME, container, manifests, merged, one
 from support.echo import echo
-from support.envoy import RunningEnvoy, loopback, moved, pipe, running_envoy
+from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
 from support.request import request
 from support.sidecar_process import SidecarProcess
 
@@ -48,7 +48,7 @@ async def envoy(provider: IdentityProvider, tmp_path_factory: pytest.TempPathFac
     bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
     async with echo("/v1/updates") as port, SidecarProcess(config, folder / "sidecar.log"):
         places = {"application": loopback(port), "admin": pipe(folder / "admin.sock")}
-        async with running_envoy(moved(bootstrap, places), folder) as envoy:
+        async with running_envoy(relocated(bootstrap, places), folder) as envoy:
             yield envoy
 
 
@@ -105,7 +105,7 @@ async def test_the_stats_listener_serves_two_admin_paths_only(
 async def test_the_access_log_has_the_decision_and_no_secret(envoy: RunningEnvoy, provider: IdentityProvider) -> None:
     token = provider.access_token(scope="orders")
     await through(envoy, Sample("query", "/v1/orders?key=secret", 200, "", token))
-    line = await envoy.logged('"decision":"allow"', '"path":"/v1/orders"')
+    line = await envoy.access_log_line('"decision":"allow"', '"path":"/v1/orders"')
     assert (line["decision"], line["reason"], line["subject"], line["client_id"]) == (
         "allow",
         "ok",
@@ -193,7 +193,7 @@ async def test_no_trailer_reaches_the_application(provider: IdentityProvider, tm
         assert await h2c.post(application.port, "/v1/orders", token, trailers=trailers) == 200
         assert application.received.pop().trailers == dict(trailers)  # with nobody in between
         places = {"application": loopback(application.port), "admin": pipe(tmp_path / "admin.sock")}
-        async with running_envoy(moved(bootstrap, places), tmp_path) as envoy:
+        async with running_envoy(relocated(bootstrap, places), tmp_path) as envoy:
             for path, headers, subject in (("/v1/orders", token, "alice"), ("/healthz", [], None)):
                 assert await h2c.post(envoy.ports["http"], path, headers, trailers=trailers) == 200
                 received = application.received.pop()
@@ -204,7 +204,7 @@ async def test_endless_requests_make_envoy_reject_clients_before_it_is_killed(tm
     limit = {"gateway": {"envoy": {"resources": {"limits": {"memory": "64Mi"}}}}}
     found = manifests("gateway", merged(changes("http://127.0.0.1:9", tmp_path), limit))
     bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
-    bootstrap = moved(bootstrap, {"admin": pipe(tmp_path / "admin.sock")})
+    bootstrap = relocated(bootstrap, {"admin": pipe(tmp_path / "admin.sock")})
     unended = b"GET / HTTP/1.1\r\nhost: shop\r\n" + b"".join(b"x-%d: %s\r\n" % (at, b"x" * 580) for at in range(90))
     writers: list[asyncio.StreamWriter] = []
 
@@ -243,7 +243,7 @@ async def test_every_request_is_denied_while_the_sidecar_is_unavailable(tmp_path
     bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
     async with echo() as port:
         places = {"application": loopback(port), "admin": pipe(tmp_path / "admin.sock")}
-        async with running_envoy(moved(bootstrap, places), tmp_path) as envoy:
+        async with running_envoy(relocated(bootstrap, places), tmp_path) as envoy:
             result = await through(envoy, Sample("public", "/healthz", 503, ""))
     assert result.status == 503
 
@@ -256,7 +256,10 @@ async def test_identity_headers_cannot_be_spoofed_with_failure_mode_allow(tmp_pa
         found = manifests("gateway", merged(merged(changes("http://127.0.0.1:9", tmp_path), open_gateway), names))
         bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
         expected = {"x-auth-subject": None} | ({"x-tenant": None} if headers else {"x-tenant": "acme"})
-        async with echo() as port, running_envoy(moved(bootstrap, {"application": loopback(port)}), tmp_path) as envoy:
+        async with (
+            echo() as port,
+            running_envoy(relocated(bootstrap, {"application": loopback(port)}), tmp_path) as envoy,
+        ):
             sample = Sample("spoofed", "/v1/orders", 200, "", headers=spoofed, upstream=expected)
             result = await through(envoy, sample)
             assert result.is_expected(sample), result
@@ -291,7 +294,7 @@ async def test_envoy_serves_a_renewed_certificate(tmp_path: Path) -> None:
         ):
             return answer.status
 
-    async with running_envoy(moved(bootstrap, {"admin": pipe(tmp_path / "admin.sock")}), tmp_path) as envoy:
+    async with running_envoy(relocated(bootstrap, {"admin": pipe(tmp_path / "admin.sock")}), tmp_path) as envoy:
         assert await status(old, envoy.ports["http"]) == 503  # there is no sidecar
         mounted(secret, "2", new.issue_cert("shop"))
         async with asyncio.timeout(20):

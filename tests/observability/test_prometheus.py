@@ -107,7 +107,7 @@ async def observed(prometheus_programs: Path, tmp_path_factory: pytest.TempPathF
         }
         prometheus = await stack.enter_async_context(running_prometheus(folder, prometheus_programs, jobs, ALERTS))
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        await prometheus.until("count(up == 1)", 4)
+        await prometheus.wait_for("count(up == 1)", 4)
         start = time.time()
         asked = 0
         for changes in range(1, 4):  # an increase is seen where Prometheus saw what was before
@@ -117,9 +117,9 @@ async def observed(prometheus_programs: Path, tmp_path_factory: pytest.TempPathF
                 asked += 1
             await send(session, careless.port, Sample("unasked", "/v1/appointments/7", 200, ""))
             config.write_text(yaml.safe_dump(first | {"logging": {"level": ["info", "debug"][changes % 2]}}))
-            await prometheus.until(ASKED, asked)
-            await prometheus.until(GUARDED, changes)
-            await prometheus.until(CHANGED, changes)
+            await prometheus.wait_for(ASKED, asked)
+            await prometheus.wait_for(GUARDED, changes)
+            await prometheus.wait_for(CHANGED, changes)
         yield Observed(prometheus, start)
 
 
@@ -164,7 +164,7 @@ async def test_the_variables_list_existing_values(observed: Observed) -> None:
 
 
 async def test_every_alert_is_evaluated_over_existing_series(observed: Observed) -> None:
-    rules = await observed.prometheus.evaluated()
+    rules = await observed.prometheus.evaluated_rules()
     assert {rule["name"]: rule.get("lastError", "") for rule in rules} == dict.fromkeys(alert_names(), "")
     names = await observed.prometheus.label_values("__name__", '{job=~".+"}')
     for rule in rules:
@@ -178,4 +178,4 @@ def alert_names() -> list[str]:
 
 
 async def test_requests_without_a_decision_are_alerted_at_once(observed: Observed) -> None:
-    await observed.prometheus.until('count(ALERTS{alertname="AuthzLetsThroughUnasked", alertstate="firing"})', 1)
+    await observed.prometheus.wait_for('count(ALERTS{alertname="AuthzLetsThroughUnasked", alertstate="firing"})', 1)

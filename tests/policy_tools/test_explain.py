@@ -31,7 +31,7 @@ from authz_service.tokens.jwt.cache import JwtCache
 from support.fake_introspection import active_response
 from support.http_provider import Provider
 from support.signing import Signer
-from support.trust import ISSUER, NOW, OTHER, RS, THEIRS, Trust, claims, good, jwks
+from support.trust import ISSUER, NOW, OTHER, OTHER_RS, RS, LocalValidator, claims, good, jwks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ SETTINGS = Settings.model_validate(
         "cors_preflight": "allow",
     }
 )
-TRUST = Trust(max_token_age="1h")
+TRUST = LocalValidator(max_token_age="1h")
 AUTHORIZER = authorizer_of(SETTINGS, TRUST.issuers, JwtCache(Bounds(100, 1 << 20), 300.0), TRUST.metrics)
 
 
@@ -110,7 +110,7 @@ MEMBER: dict[str, Any] = {"tenant": "acme", "scope": "read:acme"}
         (asked("/pay", good(iat=NOW - 7200)), "too_old", ("token", "times")),
         (asked("/pay", good(sub=7)), "invalid_claim", ("token", "types of claims")),
         (asked("/pay", good(sub="a\nb")), "invalid_claim", ("token", "claims")),
-        (asked("/t/acme", THEIRS.sign(claims(iss=OTHER))), "issuer_not_allowed", ("claims", "issuer")),
+        (asked("/t/acme", OTHER_RS.sign(claims(iss=OTHER))), "issuer_not_allowed", ("claims", "issuer")),
         (asked("/pay", good(aud="x")), "wrong_audience", ("claims", "audience")),
         (asked("/t/acme", good(client_id="x")), "client_not_allowed", ("claims", "client")),
         (asked("/t/acme", good(tenant="x")), "claim_mismatch", ("claims", "claim tenant")),

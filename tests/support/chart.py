@@ -1,4 +1,4 @@
-"""The chart as Helm's own engine renders it."""
+"""The chart, rendered by Helm's engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def shape(name: str) -> dict[str, Any]:
 
 
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Values with some changed, as a second values file changes them."""
+    """Values merged with changes, as with a second values file."""
     values = deepcopy(values)
     for key, change in changes.items():
         if change is None and key in values:
@@ -33,38 +33,38 @@ def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def manifests(name: str, changes: dict[str, Any] | None = None) -> Manifests:
-    """What a shape with some values changed becomes."""
+    """The manifests of a shape with changed values."""
     return in_order(render(CHART, merged(shape(name), changes or {})))
 
 
-def in_order(texts: dict[str, str]) -> Manifests:
-    """The objects of every template."""
-    return [each for path, text in texts.items() if path.endswith(".yaml") for each in documents(text)]
+def in_order(rendered: dict[str, str]) -> Manifests:
+    """The objects of all templates."""
+    return [each for path, stream in rendered.items() if path.endswith(".yaml") for each in documents(stream)]
 
 
 def notes(name: str, changes: dict[str, Any] | None = None) -> str:
-    """What Helm says after an installation."""
+    """The notes after an installation."""
     return render(CHART, merged(shape(name), changes or {}))["authz-service/templates/NOTES.txt"]
 
 
 def one(found: Manifests, kind: str, name: str = NAME) -> dict[str, Any]:
-    """The object of a kind and name."""
+    """The object with this kind and name."""
     (only,) = [each for each in found if (each["kind"], each["metadata"]["name"]) == (kind, name)]
     return only
 
 
 def pods(found: Manifests) -> Manifests:
-    """Every pod and pod template, as a pod."""
+    """All pods, including those of pod templates."""
     templates = {"Deployment": lambda each: each["spec"]["template"], "Pod": lambda each: each}
     return [templates[each["kind"]](each) for each in found if each["kind"] in templates]
 
 
 def containers(pod: dict[str, Any]) -> Manifests:
-    """Every container of a pod, those that start before the others too."""
+    """All containers of a pod, including init containers."""
     return [*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]]
 
 
 def container(pod: dict[str, Any], name: str = "authz-service") -> dict[str, Any]:
-    """The container of that name."""
+    """The container with this name."""
     (only,) = [each for each in containers(pod) if each["name"] == name]
     return only

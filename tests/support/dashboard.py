@@ -1,4 +1,4 @@
-"""The dashboard's JSON, as Grafana reads it."""
+"""The JSON of the dashboard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VARIABLES: dict[str, dict[str, Any]] = {each["name"]: each for each in DASHBOARD
 
 @dataclass(frozen=True)
 class Query:
-    """One query, of a panel or of an annotation."""
+    """A query of a panel or an annotation."""
 
     title: str
     expr: str
@@ -48,9 +48,9 @@ def _queries() -> Iterator[Query]:
             yield Query(each["name"], each["expr"], each["textFormat"])
 
 
-QUERIES = list(_queries())  # every one that the dashboard makes
+QUERIES = list(_queries())
 
 
 def choices(**chosen: str) -> dict[str, str]:
-    """What the variables stand for in a query: what is chosen, or all."""
+    """The values of the variables in a query: the chosen value, or all."""
     return {name: chosen.get(name) or VARIABLES[name]["allValue"] for name in ("job", "namespace")}

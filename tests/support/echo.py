@@ -1,4 +1,4 @@
-"""An API that answers with what it received, and speaks WebSocket on some paths."""
+"""An API that echoes requests, and WebSocket messages on some paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def echo(*websockets: str) -> AsyncIterator[int]:
-    """Its port on loopback."""
+    """Yields its port on loopback."""
     application = web.Application()
     for path in websockets:
         application.router.add_get(path, _echo)
@@ -30,8 +30,8 @@ async def echo(*websockets: str) -> AsyncIterator[int]:
 
 
 async def _echo(request: web.Request) -> web.WebSocketResponse:
-    answer = web.WebSocketResponse()
-    await answer.prepare(request)
-    async for message in answer:
-        await answer.send_str(f"{request.headers['x-auth-subject']}: {message.data}")
-    return answer
+    websocket = web.WebSocketResponse()
+    await websocket.prepare(request)
+    async for message in websocket:
+        await websocket.send_str(f"{request.headers['x-auth-subject']}: {message.data}")
+    return websocket

@@ -1,4 +1,4 @@
-"""A real Envoy with an operator's bootstrap, its ports and addresses changed to those of this machine."""
+"""A real Envoy with an operator's bootstrap, with ports and addresses for this machine."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-_START = 30.0
-_LOOK = 0.05
-_STOP = 5.0
-_SOON = ("--file-flush-interval-msec", "100")  # instead of ten seconds
+_START_TIMEOUT = 30.0
+_POLL_INTERVAL = 0.05
+_STOP_TIMEOUT = 5.0
+_FLUSH_OPTIONS = ("--file-flush-interval-msec", "100")  # instead of ten seconds
 
 
 @dataclass(frozen=True)
 class RunningEnvoy:
-    """Where its listeners are, by name, and what it has written."""
+    """The ports of its listeners by name, and its log."""
 
     ports: Mapping[str, int]
     log: Path
 
-    async def logged(self, *parts: str) -> dict[str, Any]:
-        """The first line of its access log with all these parts in it."""
-        async with asyncio.timeout(_START):
+    async def access_log_line(self, *parts: str) -> dict[str, Any]:
+        """The first line of its access log that contains all these strings."""
+        async with asyncio.timeout(_START_TIMEOUT):
             while True:
                 for line in self.log.read_text().splitlines():
                     if line.startswith("{") and all(part in line for part in parts):
-                        told: dict[str, Any] = json.loads(line)
-                        return told
-                await asyncio.sleep(_LOOK)
+                        entry: dict[str, Any] = json.loads(line)
+                        return entry
+                await asyncio.sleep(_POLL_INTERVAL)
 
 
-def moved(document: dict[str, Any], clusters: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The bootstrap with free ports, and with clusters at addresses of this machine: the rest is as it was."""
+def relocated(document: dict[str, Any], clusters: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The bootstrap with free ports, and with these clusters at local addresses."""
     for listener in document["static_resources"]["listeners"]:
         listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": 0}
     for cluster in document["static_resources"]["clusters"]:
@@ -58,36 +58,36 @@ def pipe(path: Path) -> dict[str, Any]:
 
 
 def loopback(port: int) -> dict[str, Any]:
-    """The address of a port of this machine."""
+    """The address of a loopback port."""
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
 @asynccontextmanager
 async def running_envoy(document: dict[str, Any], folder: Path) -> AsyncIterator[RunningEnvoy]:
-    """Envoy, from entering to leaving. Its admin interface is moved to a socket in ``folder``."""
+    """A running Envoy. Its admin interface is a socket in ``folder``."""
     admin, log, config = folder / "admin.sock", folder / "envoy.log", folder / "envoy.json"
     document["admin"] = {"address": pipe(admin)}
     config.write_text(json.dumps(document))
-    command = [binary(), "--config-path", str(config), "--disable-hot-restart", "--concurrency", "1", *_SOON]
+    command = [binary(), "--config-path", str(config), "--disable-hot-restart", "--concurrency", "1", *_FLUSH_OPTIONS]
     process = await child_process.start("Envoy", [*command, "--log-level", "warning"], log)
     try:
-        async with child_process.stop_unless_ready("Envoy", process, log, _START):
+        async with child_process.stop_unless_ready("Envoy", process, log, _START_TIMEOUT):
             while not (ports := await _ports(admin)):
                 child_process.require_running("Envoy", process, log)
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(_POLL_INTERVAL)
         yield RunningEnvoy(ports, log)
     finally:
-        await child_process.stop(process, _STOP)
+        await child_process.stop(process, _STOP_TIMEOUT)
 
 
 async def _ports(admin: Path) -> dict[str, int]:
-    """Where it listens; nothing while it does not."""
+    """The ports of its listeners; empty until it listens."""
     try:
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(admin))) as session,
-            session.get("http://envoy/listeners?format=json") as answer,
+            session.get("http://envoy/listeners?format=json") as response,
         ):
-            listeners = (await answer.json(content_type=None)).get("listener_statuses", [])
+            listeners = (await response.json(content_type=None)).get("listener_statuses", [])
     except aiohttp.ClientError:
         return {}
     return {each["name"]: each["local_address"]["socket_address"]["port_value"] for each in listeners}

@@ -23,7 +23,7 @@ from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.introspection.http_client import HttpIntrospectionClient
 from authz_service.tokens.introspection.introspector import Introspector
 from support.key_source import FakeSource
-from support.trust import ISSUER, NOW, Deciding
+from support.trust import ISSUER, NOW, LocalAuthorizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -173,7 +173,7 @@ def failure(text: str = "it cannot be reached", **options: Any) -> FetchFailed:
     return FetchFailed(text, **options)
 
 
-class IntrospectingAuthorizer(Deciding):
+class IntrospectingAuthorizer(LocalAuthorizer):
     """An authorizer for two issuers, of which those with a client are introspected."""
 
     def __init__(

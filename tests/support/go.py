@@ -1,6 +1,6 @@
-"""Programs written in Go that tests run: each built once, from the version pinned here, beside the tests.
+"""Go programs for tests: each is built once, from a pinned version, next to the tests.
 
-Go verifies what it downloads against the public checksum database, as it does with everybody's.
+Go verifies its downloads against the public checksum database.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from support.missing import program
 H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 _FOLDER = Path(__file__).parent.parent / ".go"
-_BUILD = 300.0  # seconds until it is given up
+_BUILD_TIMEOUT = 300.0
 
 
 def built(module: str, promise: str) -> str:
-    """The path of the program of ``module``, one of those above; without Go, ``promise`` is not proved."""
+    """The path of the built program; without Go, ``promise`` is not proved."""
     path, _, version = module.partition("@")
-    target = _FOLDER / f"{Path(path).name}-{version}"  # another version is another file
+    target = _FOLDER / f"{Path(path).name}-{version}"  # a new version is a new file
     go = program("go", promise)
     _FOLDER.mkdir(exist_ok=True)
     with (_FOLDER / "lock").open("w") as lock:
@@ -36,7 +36,9 @@ def _build(go: str, module: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=_FOLDER) as folder:
         environment = os.environ | {"GOBIN": folder, "GOFLAGS": "-modcacherw"}
         command = [go, "install", module]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_BUILD, env=environment)
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=_BUILD_TIMEOUT, env=environment
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         (binary,) = Path(folder).iterdir()
-        binary.replace(target)  # whole or not at all, whatever ends the build
+        binary.replace(target)  # atomic, even if the build is interrupted

@@ -1,4 +1,4 @@
-"""Whether a manifest is what its API takes: Kubernetes' own schemas, and those of what is installed beside it."""
+"""Validates manifests against the schemas of Kubernetes, and of the APIs that other projects add."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kubernetes_validate import utils as kubernetes
 from pydantic import ValidationError
 
 OLDEST, NEWEST = "1.25", kubernetes.latest_version()
-# Whose types are a package, and those that stand in tests/support/schemas since there is none.
+# APIs with a Python package of types. For others, tests/support/schemas has the schema.
 _PACKAGES = {
     "cert-manager.io/v1": "cloudcoil.models.cert_manager.v1",
     "monitoring.coreos.com/v1": "cloudcoil.models.prometheus_operator.v1",
@@ -26,13 +26,13 @@ _PACKAGES = {
 _SCHEMAS = Path(__file__).parent / "schemas"
 
 
-def documents(text: str) -> list[dict[str, Any]]:
+def documents(stream: str) -> list[dict[str, Any]]:
     """The objects in a stream of YAML documents."""
-    return [each for each in yaml.safe_load_all(text) if each]
+    return [each for each in yaml.safe_load_all(stream) if each]
 
 
 def problems(manifest: dict[str, Any], version: str = NEWEST) -> list[str]:
-    """What the API server would refuse in it, and what it would silently drop: nothing, if the manifest is good."""
+    """What the API server would reject or silently drop; empty for a valid manifest."""
     name = f"{manifest['kind']} {manifest['metadata']['name']}"
     if manifest["apiVersion"] in _PACKAGES:
         found = _by_package(manifest)
@@ -62,19 +62,22 @@ def _by_package(manifest: dict[str, Any]) -> list[str]:
     return list(_dropped(manifest, taken, ""))
 
 
-def _dropped(given: Any, taken: Any, where: str) -> list[str]:
-    """What the types do not know: they drop it, as the API server does."""
-    match given, taken:
+def _dropped(given: Any, accepted: Any, path: str) -> list[str]:
+    """The members that the types drop, as the API server does."""
+    match given, accepted:
         case dict(), dict():
-            lost = [f"{where}{key}: unknown" for key in given if key not in taken]
+            lost = [f"{path}{key}: unknown" for key in given if key not in accepted]
             return lost + [
-                each for key in given if key in taken for each in _dropped(given[key], taken[key], f"{where}{key}.")
+                each
+                for key in given
+                if key in accepted
+                for each in _dropped(given[key], accepted[key], f"{path}{key}.")
             ]
         case list(), list():
             return [
                 each
-                for at, pair in enumerate(zip(given, taken, strict=True))
-                for each in _dropped(*pair, f"{where}{at}.")
+                for at, pair in enumerate(zip(given, accepted, strict=True))
+                for each in _dropped(*pair, f"{path}{at}.")
             ]
         case _:
             return []

@@ -6,8 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
-
 from authz_service.demo.envoy import Envoy
 from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from authz_service.demo.introspection import API_SECRET
@@ -20,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-# What the sidecar can be, all of which answer alike: keys of `server`.
+# Variants of `server` in the configuration, all with the same decisions.
 TRANSPORTS: list[dict[str, Any]] = [{"transport": "asyncio"}, {"transport": "grpcio"}]
 SERVERS = [*TRANSPORTS, {"workers": 2}]
 
 
 @dataclass
 class Mesh:
-    """Everything that runs, and a way to send a request through it."""
+    """The running programs, and a way to send a request through them."""
 
     provider: IdentityProvider
     sidecar: SidecarProcess
@@ -37,7 +35,7 @@ class Mesh:
 
     @asynccontextmanager
     async def envoy(self, **changes: object) -> AsyncIterator[Envoy]:
-        """An Envoy of its own, configured otherwise."""
+        """Another Envoy, with changes to its bootstrap."""
         folder = self.folder / f"envoy-{len(list(self.folder.iterdir()))}"
         folder.mkdir()
         bootstrap = replace(self.bootstrap, **changes)  # type: ignore[arg-type]
@@ -45,15 +43,14 @@ class Mesh:
             yield envoy
 
     async def metrics(self) -> str:
-        async with aiohttp.ClientSession() as session, session.get(f"{self.sidecar.admin_url}/metrics") as answer:
-            return await answer.text()
+        return (await self.sidecar.get("/metrics"))[1]
 
 
 @asynccontextmanager
 async def running(folder: Path, settings: str = "", **server: Any) -> AsyncIterator[Mesh]:
     """The identity provider, the API and the sidecar.
 
-    ``settings`` are appended to the configuration file, and ``server`` is added to its keys of the same name.
+    ``settings`` are appended to the configuration file, and ``server`` is merged into its `server` section.
     """
     async with IdentityProvider() as provider, Upstream() as upstream:
         socket, config = folder / "authz.sock", folder / "config.yaml"

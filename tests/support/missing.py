@@ -1,7 +1,7 @@
-"""What this machine lacks, and what stays unproved because of it.
+"""Tests whose requirements this machine lacks. This is the only way to skip a test.
 
-The one way for a test not to run. On a person's machine it is skipped and says loudly what it would have proved; under
-CI, which must have everything, it fails: a gate that skips proves nothing and stays green.
+Locally the test is skipped, and reports what is not proved. In CI, which must have everything, it fails, because a
+skipped test would prove nothing and stay green.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import pytest
 
 
 def not_proved(promise: str, missing: str) -> NoReturn:
-    """End this test, or the fixture that it needs, since ``missing`` is not here to prove ``promise`` with."""
-    reason = f"NOT PROVED, since this machine lacks {missing}: {promise}."
+    """Skip this test, or in CI fail it, because ``missing`` is not installed."""
+    reason = f"NOT PROVED, because this machine lacks {missing}: {promise}."
     if os.environ.get("CI", "").lower() in {"", "0", "false"}:
         pytest.skip(reason)
-    pytest.fail(f"{reason} Under CI nothing is skipped.", pytrace=False)
+    pytest.fail(f"{reason} In CI, no test is skipped.", pytrace=False)
 
 
 def program(name: str, promise: str) -> str:
-    """The path of a program, without which ``promise`` is not proved."""
+    """The path of a program. Without it, ``promise`` is not proved."""
     found = shutil.which(name)
     if found is None:
         not_proved(promise, missing=name)

@@ -1,7 +1,6 @@
-"""A real, certified identity provider (oidc-provider from npm), and the clients that ask it for tokens.
+"""A real, certified identity provider (oidc-provider from npm), and its clients.
 
-Law: no token here was made by us. Each is issued by the provider, at its own endpoints, to a client that asks as the
-standards say.
+No token here is self-made: the provider issues all of them at its own endpoints, to clients that follow the standards.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent.parent / "end_to_end" / "oidc_provider"
 RELEASES = ("oidc-provider", "oidc-provider-8")  # as package.json names them
-ANSWER = 10.0  # seconds until an answer is given up
-_START, _STOP = 30.0, 5.0
-_PATIENT = aiohttp.ClientTimeout(total=ANSWER)
+RESPONSE_TIMEOUT = 10.0
+_START_TIMEOUT, _STOP_TIMEOUT = 30.0, 5.0
+_TIMEOUT = aiohttp.ClientTimeout(total=RESPONSE_TIMEOUT)
 
 ALGORITHMS = {alg: f"https://{alg.lower()}.api.example/" for alg in ("RS256", "ES256", "EdDSA", "PS256")}
 API = ALGORITHMS["RS256"]
@@ -47,10 +46,10 @@ _APP, _CALLBACK = {"client_id": "app", "client_secret": "app-secret"}, "https://
 
 
 class OidcProvider:
-    """A running oidc-provider, from entering to leaving its context, and the clients that ask it for tokens."""
+    """A running oidc-provider while its context is open, and its clients."""
 
     def __init__(self, release: str, log: Path, apis: Sequence[dict[str, Any]] = ()) -> None:
-        """``apis`` are the registrations of those that may ask about tokens."""
+        """``apis`` are the registrations of clients that may introspect tokens."""
         self._release = release
         self._apis = json.dumps(list(apis))
         self._log = log
@@ -63,74 +62,74 @@ class OidcProvider:
             self._process = await asyncio.create_subprocess_exec(
                 *("node", "provider.mjs", self._release, self._apis), cwd=FOLDER, stdin=pipe, stdout=pipe, stderr=log
             )
-        async with child_process.stop_unless_ready("oidc-provider", self._process, self._log, _START):
-            self.issuer = (await self._told(self._process))["issuer"]
+        async with child_process.stop_unless_ready("oidc-provider", self._process, self._log, _START_TIMEOUT):
+            self.issuer = (await self._reply(self._process))["issuer"]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None
-        await child_process.stop(self._process, _STOP)
+        await child_process.stop(self._process, _STOP_TIMEOUT)
 
     async def publish(self, *keys: str) -> None:
-        """Let its key set be these and no others. Of the keys that fit an algorithm the first one signs."""
-        await self._tell({"publish": keys})
+        """Replace its key set. The first key that fits an algorithm signs."""
+        await self._request({"publish": keys})
 
     async def fetches(self) -> int:
-        """How often its key set was asked for."""
-        count: int = (await self._tell({}))["served"].get("/jwks", 0)
+        """The number of requests for its key set."""
+        count: int = (await self._request({}))["served"].get("/jwks", 0)
         return count
 
-    async def asked(self) -> int:
-        """How often it was asked about a token."""
-        count: int = (await self._tell({}))["served"].get("/token/introspection", 0)
+    async def introspections(self) -> int:
+        """The number of introspection requests."""
+        count: int = (await self._request({}))["served"].get("/token/introspection", 0)
         return count
 
-    async def _tell(self, command: dict[str, Any]) -> dict[str, Any]:
+    async def _request(self, command: dict[str, Any]) -> dict[str, Any]:
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
-        async with asyncio.timeout(ANSWER):
-            return await self._told(self._process)
+        async with asyncio.timeout(RESPONSE_TIMEOUT):
+            return await self._reply(self._process)
 
-    async def _told(self, process: Process) -> dict[str, Any]:
+    async def _reply(self, process: Process) -> dict[str, Any]:
         assert process.stdout is not None
         line = await process.stdout.readline()
         if not line:
             await process.wait()
             child_process.require_running("oidc-provider", process, self._log)
-        told: dict[str, Any] = json.loads(line)
-        return told
+        reply: dict[str, Any] = json.loads(line)
+        return reply
 
-    # What its clients do.
+    # Clients.
 
     async def access_token(self, resource: str = API, scope: str = READ) -> str:
-        """What the service gets for itself (RFC 6749 section 4.4, RFC 8707)."""
+        """A token for the client credentials grant (RFC 6749 section 4.4, RFC 8707)."""
         form = {"grant_type": "client_credentials", "resource": resource, "scope": scope}
         token: str = (await self._token(_SERVICE | form))["access_token"]
         return token
 
-    async def login(self, **asked: str) -> dict[str, Any]:
-        """What the application gets once alice has logged in: the token endpoint's answer."""
+    async def login(self, **parameters: str) -> dict[str, Any]:
+        """The token response that the application gets after alice has logged in."""
         verifier = secrets.token_urlsafe(32)
-        came_back = parse_qs(urlsplit(await self.callback(verifier, **asked)).query)
+        query = parse_qs(urlsplit(await self.callback(verifier, **parameters)).query)
         form = {"grant_type": "authorization_code", "redirect_uri": _CALLBACK, "code_verifier": verifier}
-        resource = {name: asked[name] for name in ("resource",) if name in asked}
-        return await self._token(_APP | form | resource | {"code": came_back["code"][0]})
+        resource = {name: parameters[name] for name in ("resource",) if name in parameters}
+        return await self._token(_APP | form | resource | {"code": query["code"][0]})
 
     async def refresh(self, token: str) -> dict[str, Any]:
-        """What the application gets for a refresh token."""
+        """The token response for a refresh token."""
         return await self._token(_APP | {"grant_type": "refresh_token", "refresh_token": token})
 
     async def revoke(self, token: str) -> None:
-        """The service gives a token of its own up (RFC 7009)."""
+        """Revoke a token of the service (RFC 7009)."""
         await self._post("/token/revocation", _SERVICE | {"token": token})
 
-    async def callback(self, verifier: str = "v" * 43, **asked: str) -> str:
-        """Where alice's browser is sent after the login (OpenID Connect Core 1.0 section 3.1, RFC 7636)."""
+    async def callback(self, verifier: str = "v" * 43, **parameters: str) -> str:
+        """The redirect URL after alice's login (OpenID Connect Core 1.0 section 3.1, RFC 7636)."""
         challenge = urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-        own = {
+        defaults = {
             "client_id": _APP["client_id"],
             "response_type": "code",
             "redirect_uri": _CALLBACK,
@@ -138,13 +137,13 @@ class OidcProvider:
             "code_challenge": challenge,
             "code_challenge_method": "S256",
         }
-        url = f"{self.issuer}/auth?{urlencode(own | asked)}"
-        jar = aiohttp.CookieJar(unsafe=True)  # cookies of an IP address
-        async with asyncio.timeout(ANSWER), aiohttp.ClientSession(cookie_jar=jar) as browser:
+        url = f"{self.issuer}/auth?{urlencode(defaults | parameters)}"
+        jar = aiohttp.CookieJar(unsafe=True)  # accept cookies from an IP address
+        async with asyncio.timeout(RESPONSE_TIMEOUT), aiohttp.ClientSession(cookie_jar=jar) as browser:
             while not url.startswith(_CALLBACK):
-                async with browser.get(url, allow_redirects=False) as answer:
-                    assert answer.status == 303, await answer.text()
-                    url = urljoin(url, answer.headers["Location"])
+                async with browser.get(url, allow_redirects=False) as response:
+                    assert response.status == 303, await response.text()
+                    url = urljoin(url, response.headers["Location"])
         return url
 
     async def userinfo(self, token: str) -> str:
@@ -162,37 +161,37 @@ class OidcProvider:
 
     async def _post(self, path: str, form: dict[str, str], headers: dict[str, str] | None = None) -> str:
         async with (
-            aiohttp.ClientSession(timeout=_PATIENT) as session,
-            session.post(f"{self.issuer}{path}", data=form, headers=headers) as answer,
+            aiohttp.ClientSession(timeout=_TIMEOUT) as session,
+            session.post(f"{self.issuer}{path}", data=form, headers=headers) as response,
         ):
-            text = await answer.text()
-            assert answer.status == 200, text
-            return text
+            body = await response.text()
+            assert response.status == 200, body
+            return body
 
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """The sidecar and Envoy, with the provider behind the one and an API behind the other."""
+    """The provider, the sidecar, and Envoy in front of an API."""
 
     provider: OidcProvider
     sidecar: SidecarProcess
     envoy: Envoy
 
-    async def ask(self, token: str, path: str = "/appointments") -> SampleResult:
-        async with aiohttp.ClientSession(timeout=_PATIENT) as session:
+    async def send(self, token: str, path: str = "/appointments") -> SampleResult:
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
             return await send(session, self.envoy.port, Sample("", path, 0, "", token))
 
-    async def until(self, token: str, reason: str) -> None:
-        async with asyncio.timeout(ANSWER):
-            while (await self.ask(token)).reason != reason:  # noqa: ASYNC110 - nothing tells of a decision's change
+    async def wait_for(self, token: str, reason: str) -> None:
+        async with asyncio.timeout(RESPONSE_TIMEOUT):
+            while (await self.send(token)).reason != reason:  # noqa: ASYNC110 - no event to wait for
                 await asyncio.sleep(0.05)
 
     async def cache_hits(self) -> float:
         async with (
-            aiohttp.ClientSession(timeout=_PATIENT) as session,
-            session.get(f"{self.sidecar.admin_url}/metrics") as answer,
+            aiohttp.ClientSession(timeout=_TIMEOUT) as session,
+            session.get(f"{self.sidecar.admin_url}/metrics") as response,
         ):
-            lines = (await answer.text()).splitlines()
+            lines = (await response.text()).splitlines()
         series = 'authz_token_cache_lookups_total{result="hit"} '
         return next(float(line.removeprefix(series)) for line in lines if line.startswith(series))
 

@@ -1,7 +1,7 @@
 """A real Prometheus and its promtool.
 
-Law: they are those of this machine or, where it has none, those of Debian's package, unpacked beside the tests: nothing
-is installed, and nobody needs to be root.
+They are the installed ones or, if there are none, those of Debian's package, extracted next to the tests. Nothing is
+installed, and root is not required.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
 _UNPACKED = Path(__file__).parent.parent / "observability" / ".prometheus"
-_INSTALL = 300.0  # seconds until it is given up
-_START, _STOP, _LOOK = 30.0, 10.0, 0.1
-_LISTEN = "0A"  # a socket's state, as proc(5) has it
-SCRAPES = "1s"  # apart
+_INSTALL_TIMEOUT = 300.0
+_START_TIMEOUT, _STOP_TIMEOUT, _POLL_INTERVAL = 30.0, 10.0, 0.1
+_LISTEN = "0A"  # the state of a socket in proc(5)
+SCRAPE_INTERVAL = "1s"
 
 
 def programs() -> Path | None:
-    """The folder of ``prometheus`` and ``promtool``; None where this machine neither has them nor Debian's packages."""
+    """The folder of ``prometheus`` and ``promtool``; None if this machine has neither them nor Debian's packages."""
     if (found := shutil.which("promtool")) and shutil.which("prometheus"):
         return Path(found).parent
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         return None
     _UNPACKED.mkdir(exist_ok=True)
     with (_UNPACKED / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at it
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be downloading
         folder = _UNPACKED / "usr" / "bin"
         if not (folder / "promtool").exists():
             _unpack()
@@ -46,7 +46,7 @@ def programs() -> Path | None:
 
 
 def _unpack() -> None:
-    """Download the package and lay its files out here, in apt's words with a state of our own."""
+    """Download and extract the package, with a separate state folder for apt."""
     for each in ("state/lists/partial", "cache/archives/partial"):
         (_UNPACKED / each).mkdir(parents=True, exist_ok=True)
     options = [f"Dir::State={_UNPACKED}/state", f"Dir::Cache={_UNPACKED}/cache", "Debug::NoLocking=1"]
@@ -59,58 +59,58 @@ def _unpack() -> None:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, cwd=_UNPACKED, check=False, capture_output=True, text=True, timeout=_INSTALL)
+    done = subprocess.run(command, cwd=_UNPACKED, check=False, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 class Prometheus:
-    """A running Prometheus, and what it answers."""
+    """The HTTP API of a running Prometheus."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
         self._url = url
 
     async def query(self, expr: str) -> list[dict[str, Any]]:
-        """Every series of an expression, as it is now."""
+        """All current series of an expression."""
         result: list[dict[str, Any]] = (await self._get("query", query=expr))["result"]
         return result
 
     async def query_range(self, expr: str, start: float, end: float) -> list[dict[str, Any]]:
-        """Every series of an expression between two times, a value a second."""
+        """All series of an expression between two times, with one value per second."""
         found = await self._get("query_range", query=expr, start=str(start), end=str(end), step="1")
         result: list[dict[str, Any]] = found["result"]
         return result
 
-    async def number(self, expr: str) -> float:
-        """The only value of an expression; 0 where it has none."""
+    async def value(self, expr: str) -> float:
+        """The single value of an expression; 0 without one."""
         found = await self.query(expr)
         assert len(found) <= 1, found
         return float(found[0]["value"][1]) if found else 0.0
 
     async def label_values(self, label: str, selector: str) -> list[str]:
-        """What a variable of Grafana's ``label_values`` offers."""
+        """The values of Grafana's ``label_values``."""
         values: list[str] = await self._get(f"label/{label}/values", **{"match[]": selector})
         return values
 
-    async def evaluated(self) -> list[dict[str, Any]]:
+    async def evaluated_rules(self) -> list[dict[str, Any]]:
         """Every rule with its health, once each has been evaluated."""
-        async with asyncio.timeout(_START):
+        async with asyncio.timeout(_START_TIMEOUT):
             while True:
                 rules = [rule for group in (await self._get("rules"))["groups"] for rule in group["rules"]]
                 if "unknown" not in {rule["health"] for rule in rules}:
                     return rules
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(_POLL_INTERVAL)
 
-    async def until(self, expr: str, wanted: float) -> None:
-        """Wait until an expression is at least this."""
-        async with asyncio.timeout(_START):
-            while await self.number(expr) < wanted:  # noqa: ASYNC110 - nothing tells
-                await asyncio.sleep(_LOOK)
+    async def wait_for(self, expr: str, minimum: float) -> None:
+        """Wait until an expression reaches this value."""
+        async with asyncio.timeout(_START_TIMEOUT):
+            while await self.value(expr) < minimum:  # noqa: ASYNC110 - no event to wait for
+                await asyncio.sleep(_POLL_INTERVAL)
 
-    async def _get(self, what: str, **parameters: str) -> Any:
-        async with self._session.get(f"{self._url}/api/v1/{what}", params=parameters) as answer:
-            body = await answer.json()
-        assert body["status"] == "success", f"{what} {parameters}: {body}"
+    async def _get(self, path: str, **parameters: str) -> Any:
+        async with self._session.get(f"{self._url}/api/v1/{path}", params=parameters) as response:
+            body = await response.json()
+        assert body["status"] == "success", f"{path} {parameters}: {body}"
         return body["data"]
 
 
@@ -118,12 +118,12 @@ class Prometheus:
 async def running_prometheus(
     folder: Path, programs: Path, jobs: Mapping[str, list[str]], rules: Path
 ) -> AsyncIterator[Prometheus]:
-    """Prometheus, from entering to leaving; ``jobs`` are the URLs that it reads, all as of namespace ``shop``."""
+    """A Prometheus that scrapes the URLs of these jobs, all with the namespace ``shop``."""
     config, log = folder / "prometheus.yaml", folder / "prometheus.log"
     config.write_text(
         yaml.safe_dump(
             {
-                "global": {"scrape_interval": SCRAPES, "evaluation_interval": SCRAPES},
+                "global": {"scrape_interval": SCRAPE_INTERVAL, "evaluation_interval": SCRAPE_INTERVAL},
                 "rule_files": [str(rules)],
                 "scrape_configs": [
                     _scrape(f"{name}-{number}", name, url)
@@ -137,19 +137,19 @@ async def running_prometheus(
     process = await child_process.start("Prometheus", [*command, "--web.listen-address=127.0.0.1:0"], log)
     try:
         async with (
-            child_process.stop_unless_ready("Prometheus", process, log, _START),
+            child_process.stop_unless_ready("Prometheus", process, log, _START_TIMEOUT),
             aiohttp.ClientSession() as session,
         ):
             while not (ports := _listening(process.pid)):
                 child_process.require_running("Prometheus", process, log)
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(_POLL_INTERVAL)
             url = f"http://127.0.0.1:{ports[0]}"
-            while not await _ready(session, url):  # noqa: ASYNC110 - readiness is asked for
-                await asyncio.sleep(_LOOK)
+            while not await _ready(session, url):  # noqa: ASYNC110 - no event to wait for
+                await asyncio.sleep(_POLL_INTERVAL)
         async with aiohttp.ClientSession() as session:
             yield Prometheus(session, url)
     finally:
-        await child_process.stop(process, _STOP)
+        await child_process.stop(process, _STOP_TIMEOUT)
 
 
 def _scrape(name: str, job: str, url: str) -> dict[str, Any]:
@@ -159,15 +159,15 @@ def _scrape(name: str, job: str, url: str) -> dict[str, Any]:
 
 
 def _listening(pid: int) -> list[int]:
-    """The ports on which a process listens (proc_pid_net of Linux): its log has them in words of its own."""
+    """The ports on which a process listens (Linux proc_pid_net); the format of its log is not an interface."""
     sockets = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+        with contextlib.suppress(FileNotFoundError):  # closed in the meantime
             sockets.add(str(descriptor.readlink()))
     lines = (line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:])
     return [int(at[1].rpartition(":")[2], 16) for at in lines if at[3] == _LISTEN and f"socket:[{at[9]}]" in sockets]
 
 
 async def _ready(session: aiohttp.ClientSession, url: str) -> bool:
-    async with session.get(f"{url}/-/ready") as answer:
-        return answer.ok
+    async with session.get(f"{url}/-/ready") as response:
+        return response.ok

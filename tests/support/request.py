@@ -1,4 +1,4 @@
-"""What `helm test` runs, as the test pod runs it: a script that is given to Python, and nothing else."""
+"""Runs the script of `helm test` as the test pod does."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from generate import CHART
 
 
 async def request(*arguments: str) -> tuple[int, str]:
-    """Its exit status, and what it said."""
+    """Its exit status and output."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(CHART / "files" / "request.py"), *arguments, stdout=asyncio.subprocess.PIPE
     )
-    said, _ = await process.communicate()
-    return process.returncode or 0, said.decode()
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()

@@ -1,4 +1,4 @@
-"""Keys, and tokens written by hand, so that there can be hostile ones."""
+"""Signing keys, and hand-made tokens, including hostile ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def base64url(data: bytes) -> str:
 
 @functools.cache
 def private_key(kind: str, kid: str) -> Any:
-    """The key of this kind with this name: the same one for the whole run."""
+    """The key with this type and kid, the same for the whole test run."""
     if kind == "RSA":
         return rsa.generate_private_key(public_exponent=65537, key_size=2048)
     if kind == "EdDSA":
@@ -32,13 +32,13 @@ class Signer:
     """Signs with one key and one algorithm."""
 
     def __init__(self, algorithm: str = "RS256", kid: str = "k1", key: Any = None) -> None:
-        """Without ``key`` it is one of this run's."""
+        """Without ``key``, it is the key of this test run."""
         self.algorithm = algorithm
         self.kid = kid
         self.key = key or private_key("RSA" if algorithm[:2] in {"RS", "PS"} else algorithm, kid)
 
     def jwk(self, **members: Any) -> dict[str, Any]:
-        """The public key as it is published; None takes a member away."""
+        """The published public key; None removes a member."""
         parsers: dict[str, Any] = {"RS": RSAAlgorithm, "PS": RSAAlgorithm, "ES": ECAlgorithm, "Ed": OKPAlgorithm}
         own = parsers[self.algorithm[:2]].to_jwk(self.key.public_key(), as_dict=True)
         own.pop("key_ops", None)
@@ -46,17 +46,17 @@ class Signer:
         return {name: value for name, value in jwk.items() if value is not None}
 
     def sign(self, claims: Any, header: dict[str, Any] | None = None) -> str:
-        """A token; ``header`` adds to the usual one, and None takes a member away."""
+        """A token; ``header`` overrides the default header, and None removes a member."""
         members = {"alg": self.algorithm, "kid": self.kid, "typ": "at+jwt"} | (header or {})
-        kept = {name: value for name, value in members.items() if value is not None}
-        return self.sign_texts(json.dumps(kept).encode(), json.dumps(claims).encode())
+        present = {name: value for name, value in members.items() if value is not None}
+        return self.sign_json(json.dumps(present).encode(), json.dumps(claims).encode())
 
-    def sign_texts(self, header: bytes, claims: bytes) -> str:
-        """A token whose two texts are exactly these."""
+    def sign_json(self, header: bytes, claims: bytes) -> str:
+        """A token with exactly this JSON."""
         return self.sign_parts(base64url(header), base64url(claims))
 
     def sign_parts(self, header: str, claims: str) -> str:
-        """A token whose first two parts are exactly these."""
+        """A token with exactly these first two parts."""
         signing_input = f"{header}.{claims}"
         signature = _ALGORITHMS[self.algorithm].sign(signing_input.encode(), self.key)
         return f"{signing_input}.{base64url(signature)}"

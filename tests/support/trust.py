@@ -1,4 +1,4 @@
-"""Two issuers that are trusted, their keys, and tokens of theirs: everything real but the network."""
+"""Two trusted issuers with their keys and tokens; everything is real except the network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ISSUER = "https://idp.example/"
 OTHER = "https://other.example/"
 RS, ES, ED, PS = Signer("RS256", "rs"), Signer("ES256", "es"), Signer("EdDSA", "ed"), Signer("PS256", "ps")
 STRANGER = Signer("RS256", "stranger")
-THEIRS = Signer("RS256", "theirs")
+OTHER_RS = Signer("RS256", "theirs")
 PUBLISHED = (RS.jwk(), ES.jwk(), ED.jwk(), PS.jwk(alg="PS256"), Signer("ES384", "es384").jwk())
 
 
@@ -40,24 +40,24 @@ def jwks(*keys: dict[str, Any]) -> bytes:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Those of a good access token; None takes one away."""
+    """The claims of a valid access token; None removes one."""
     own = {"iss": ISSUER, "sub": "u1", "aud": "api", "client_id": "app", "iat": NOW, "exp": NOW + 600, "scope": "a b"}
     return {name: value for name, value in (own | changes).items() if value is not None}
 
 
 def good(**changes: Any) -> str:
-    """A token that is good but for the changes."""
+    """A valid token with these changes."""
     return RS.sign(claims(**changes))
 
 
-class Trust:
-    """A validator that trusts two issuers; ``settings`` are those of the first one."""
+class LocalValidator:
+    """A validator that trusts two issuers; ``settings`` are for the first."""
 
     def __init__(self, *, max_entries: int = 100, max_bytes: int = 1 << 20, **settings: Any) -> None:
         self.metrics = Metrics(transport="grpcio")
         self.bounds = Bounds(max_entries, max_bytes)
         self.cache = JwtCache(self.bounds, 300.0)
-        theirs = (THEIRS.jwk(), Signer("RS256", "rs2").jwk(kid="rs"))
+        theirs = (OTHER_RS.jwk(), Signer("RS256", "rs2").jwk(kid="rs"))
         self.sources = {ISSUER: FakeSource(jwks(*PUBLISHED)), OTHER: FakeSource(jwks(*theirs))}
         self.issuers = [self._trusted(ISSUER, "main", settings), self._trusted(OTHER, "other", {})]
         self.validator = Validator(self.issuers, self.cache, self.metrics)
@@ -82,7 +82,7 @@ class Trust:
             asyncio.run(issuer.keys.refresh())
 
     def publish(self, *keys: dict[str, Any]) -> None:
-        """From now on these are the keys that the first issuer publishes, for who fetches them."""
+        """Replace the keys that the first issuer publishes, for the next fetch."""
         self.sources[ISSUER].published = jwks(*keys)
 
     def validated(self, token: str, now: float = NOW) -> ValidatedToken:
@@ -94,7 +94,7 @@ class Trust:
         return self.validated(token, now).claims
 
     def reason(self, token: str, now: float = NOW) -> str:
-        """``ok``, or the reason why the token is not believed; its cause holds no part of the token."""
+        """``ok``, or the reason why the token is denied; its cause contains no part of the token."""
         try:
             self.claims(token, now)
         except Rejected as rejected:
@@ -104,7 +104,7 @@ class Trust:
         return "ok"
 
 
-class Deciding(Trust):
+class LocalAuthorizer(LocalValidator):
     """An authorizer with these rules over the two issuers."""
 
     def __init__(
@@ -133,14 +133,14 @@ class Deciding(Trust):
         method: str = "GET",
         host: str = "api.example.org:443",
         policy: str = "",
-        **sent: str,
+        **headers: str,
     ) -> Decision | Pending:
-        """What becomes of a request with this token, or with these headers."""
-        sent |= {} if token is None else {"authorization": f"Bearer {token}"}
-        return self.authorizer.begin(Attributes(method, host, path, sent, policy), NOW)
+        """The decision about a request with this token and these headers."""
+        headers |= {} if token is None else {"authorization": f"Bearer {token}"}
+        return self.authorizer.begin(Attributes(method, host, path, headers, policy), NOW)
 
     def decide(self, path: str, token: str | None = None, **request: Any) -> Decision:
-        """As ``begin``, where nothing needs to be fetched."""
+        """The same for a decision that needs no network."""
         decision = self.begin(path, token, **request)
         assert not isinstance(decision, Pending)
         return decision

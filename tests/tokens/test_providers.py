@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from authz_service.core.decision import Allow
-from support.trust import NOW, RS, Deciding
+from support.trust import NOW, RS, LocalAuthorizer
 
 PROVIDERS = json.loads((Path(__file__).parents[1] / "vectors" / "providers.json").read_bytes())
 TIMES = {"iat": NOW - 10, "nbf": NOW - 10, "exp": NOW + 3590}
@@ -23,8 +23,8 @@ def test_the_access_tokens_of_known_providers_are_accepted_and_their_other_token
     vector: dict[str, Any],
 ) -> None:
     require = {"scopes": vector["wants"]} if "wants" in vector else {}
-    deciding = Deciding([{"name": "r", "require": require}], {}, **vector["settings"])
-    token = RS.sign_texts(json.dumps(vector["header"]).encode(), json.dumps(vector["claims"] | TIMES).encode())
+    deciding = LocalAuthorizer([{"name": "r", "require": require}], {}, **vector["settings"])
+    token = RS.sign_json(json.dumps(vector["header"]).encode(), json.dumps(vector["claims"] | TIMES).encode())
     decision = deciding.decide("/", token)
     assert decision.reason == vector.get("refused", "ok")
     assert isinstance(decision, Allow) == ("says" in vector)

@@ -28,7 +28,7 @@ from authz_service.transport.ext_authz.codec import decode_request
 from fuzz.issuers import signing_inputs, tokens
 from fuzz.secrets import is_secret
 from fuzz.sidecar import IDENTITY, logged, sidecar
-from support import readers
+from support import path_readers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,7 +141,7 @@ def _require_right(answer: Answer, sent: set[str], request: CheckRequest) -> Non
         return
     http = request.attributes.request.http
     path = _forwarded(http).partition("?")[0]
-    first = {reader(path)[0] for reader in readers.READERS.values()}
+    first = {reader(path)[0] for reader in path_readers.READERS.values()}
     if "admin" in first:
         assert answer.reason == "ok"
         assert "admin" in sent

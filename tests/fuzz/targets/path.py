@@ -1,7 +1,7 @@
 """A path has one reading, or none.
 
 * A refused path is refused as ``ambiguous_path``, and the cause does not quote it.
-* Envoy, the URL standard, file servers, servers that decode twice, and every other reader in ``support/readers.py``
+* Envoy, the URL standard, file servers, servers that decode twice, and the other readers in ``support/path_readers.py``
   read an accepted path alike.
 * The query changes nothing.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from authz_service.core import paths
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
-from support import readers
+from support import path_readers
 
 OUTCOMES = {"accepted", "refused"}
 MAX_BYTES = 512
@@ -24,7 +24,7 @@ def run(data: bytes) -> str:
     assert segments == _split(path) == _split(f"{path}?/../%00")
     if segments is None:
         return "refused"
-    readers.require_one_reading(path, segments)
+    path_readers.require_one_reading(path, segments)
     return "accepted"
 
 

@@ -60,7 +60,7 @@ def _run_token(token: str) -> str:
 
 
 def _run_signed(signer: Signer, header: bytes, payload: bytes) -> str:
-    token = signer.sign_texts(header, payload)
+    token = signer.sign_json(header, payload)
     claims, outcome = _claims(token)
     if claims is None:
         return outcome

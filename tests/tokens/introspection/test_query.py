@@ -16,7 +16,7 @@ from authz_service.core.decision import Allow, Deny
 from authz_service.tokens.jwt import jws
 from support.fake_introspection import FakeClient, IntrospectingAuthorizer, active_response, failure
 from support.signing import Signer, base64url
-from support.trust import ISSUER, NOW, OTHER, RS, STRANGER, THEIRS, claims, good
+from support.trust import ISSUER, NOW, OTHER, OTHER_RS, RS, STRANGER, claims, good
 
 JWE = ".".join(base64url(part) for part in (b'{"alg":"dir","enc":"A256GCM"}', b"", b"iv", b"text", b"tag"))
 RULES: list[dict[str, Any]] = [
@@ -355,7 +355,7 @@ def test_a_jwt_that_does_not_verify_is_not_introspected(token: str) -> None:
 
 def test_a_jwt_of_an_issuer_without_introspection_is_not_introspected() -> None:
     client = FakeClient()
-    assert always(client).reason_of(THEIRS.sign(claims(iss=OTHER))) == "ok"
+    assert always(client).reason_of(OTHER_RS.sign(claims(iss=OTHER))) == "ok"
     assert client.requests.total() == 0
 
 

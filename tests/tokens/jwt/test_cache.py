@@ -14,7 +14,7 @@ from authz_service.core.decision import Allow
 from authz_service.keys.keyset import Key, KeySet
 from authz_service.tokens.jwt.cache import CachedJwt, JwtCache, digest_of
 from authz_service.transport.ext_authz.codec import encode_response
-from support.trust import NOW, Deciding, Trust, good
+from support.trust import NOW, LocalAuthorizer, LocalValidator, good
 
 if TYPE_CHECKING:
     from authz_service.keys.cache import KeyCache
@@ -97,7 +97,7 @@ TestStateMachine.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 def test_the_oldest_entry_is_evicted_first() -> None:
-    trust = Trust(max_entries=3)
+    trust = LocalValidator(max_entries=3)
     tokens = [good(sub=f"u{number}") for number in range(5)]
     found = [trust.claims(token) for token in tokens]
     assert len(trust.cache) == 3
@@ -106,20 +106,20 @@ def test_the_oldest_entry_is_evicted_first() -> None:
 
 
 def test_a_flood_of_forged_tokens_evicts_nothing() -> None:
-    trust = Trust(max_entries=1)
+    trust = LocalValidator(max_entries=1)
     first = trust.claims(good())
     assert all(trust.reason(f"{good()}{number:02}") != "ok" for number in range(50))
     assert trust.claims(good()) is first
 
 
 def test_a_cache_of_no_entries_caches_nothing() -> None:
-    trust = Trust(max_entries=0)
+    trust = LocalValidator(max_entries=0)
     assert trust.claims(good()) is not trust.claims(good())
     assert len(trust.cache) == 0
 
 
 def test_a_token_is_verified_again_after_max_ttl() -> None:
-    trust = Trust()
+    trust = LocalValidator()
     token = good(exp=NOW + 3000)
     first = trust.claims(token)
     assert trust.claims(token, NOW + 299) is first
@@ -127,7 +127,7 @@ def test_a_token_is_verified_again_after_max_ttl() -> None:
 
 
 def test_the_cache_holds_digests_and_no_token_and_no_signature() -> None:
-    trust = Trust()
+    trust = LocalValidator()
     token = good()
     trust.claims(token)
     assert list(trust.cache._entries) == [digest_of(token)]
@@ -145,11 +145,11 @@ RULES = [{"name": f"rule-{number:02}", "match": {"paths": [f"/{number}"]}} for n
 ID = "0" * 16
 
 
-def deciding(**options: Any) -> Deciding:
-    return Deciding(RULES, {"x-auth-subject": "sub", "x-auth-scopes": "scope"}, **options)
+def deciding(**options: Any) -> LocalAuthorizer:
+    return LocalAuthorizer(RULES, {"x-auth-subject": "sub", "x-auth-scopes": "scope"}, **options)
 
 
-def growth_by(trust: Deciding, token: str, path: int = 0) -> int:
+def growth_by(trust: LocalAuthorizer, token: str, path: int = 0) -> int:
     """How many bytes the cache grows by when this is decided and encoded."""
     before = trust.cache.used_bytes
     decision = trust.decide(f"/{path}", token)
@@ -159,7 +159,7 @@ def growth_by(trust: Deciding, token: str, path: int = 0) -> int:
 
 
 def test_entries_are_charged_by_their_bytes_and_the_oldest_is_evicted_first() -> None:
-    trust = Trust(max_bytes=100_000)
+    trust = LocalValidator(max_bytes=100_000)
     tokens = [good(sub=f"u{number}", note="x" * 9_000) for number in range(20)]
     found = [trust.claims(token) for token in tokens]
     kept = len(trust.cache)
@@ -171,7 +171,7 @@ def test_entries_are_charged_by_their_bytes_and_the_oldest_is_evicted_first() ->
 
 
 def test_a_token_larger_than_the_cache_is_not_cached_and_evicts_nothing() -> None:
-    trust = Trust(max_bytes=10_000)
+    trust = LocalValidator(max_bytes=10_000)
     small, large = good(), good(note=[{}] * 1_000)
     first = trust.claims(small)
     assert trust.claims(large) is not trust.claims(large)
@@ -179,7 +179,7 @@ def test_a_token_larger_than_the_cache_is_not_cached_and_evicts_nothing() -> Non
 
 
 def test_large_tokens_evict_each_other_and_leave_half_of_the_bytes_to_small_ones() -> None:
-    trust = Trust(max_entries=100, max_bytes=400_000)
+    trust = LocalValidator(max_entries=100, max_bytes=400_000)
     small = [good(sub=f"u{number}") for number in range(50)]
     found = [trust.claims(token) for token in small]
     for number in range(50):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from authz_service.config.model import Issuer
 from authz_service.core.errors import Rejected
 from authz_service.tokens.jwt.claims import valid_until, validate_claims
-from support.trust import ISSUER, NOW, RS, Trust, claims
+from support.trust import ISSUER, NOW, RS, LocalValidator, claims
 
 
 def issuer(**settings: Any) -> Issuer:
@@ -96,13 +96,13 @@ def test_claims_are_valid_or_rejected_with_their_reason(
 def test_the_profile_rfc9068_requires_its_type_and_claims(
     typ: str | None, changes: dict[str, Any], expected: str
 ) -> None:
-    trust = Trust(access_token_profile="rfc9068")
+    trust = LocalValidator(access_token_profile="rfc9068")
     assert trust.reason(RS.sign(claims(**{"jti": "1"} | changes), {"typ": typ})) == expected
 
 
 @pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt", "JWT", "jwt", None])
 def test_these_values_of_typ_are_accepted(typ: str | None) -> None:
-    assert Trust().reason(RS.sign(claims(), {"typ": typ})) == "ok"
+    assert LocalValidator().reason(RS.sign(claims(), {"typ": typ})) == "ok"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,4 @@
-"""JSON objects of a given length that cost as much memory as their shape can make them cost.
-
-Of each shape, a function of the length in bytes.
-"""
+"""JSON objects that need much memory for their length: for each shape, a function of the length in bytes."""
 
 from __future__ import annotations
 
@@ -12,23 +9,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_DEEP = 29  # levels: no JSON that is nested deeper than 32 is accepted
+_DEEP = 29  # levels; the maximum is 32
 
 
 def _list_of(items: Iterable[str]) -> Callable[[int], str]:
-    """As many of these, again and again, as fit."""
-    texts = list(items)
+    """A list of as many of these items as fit, in turn."""
+    parts = list(items)
 
-    def made(length: int) -> str:
-        left, taken = length - len('{"a":[]}'), []
-        for text in cycle(texts):
-            left -= len(text.encode()) + 1
+    def of_length(length: int) -> str:
+        left, items = length - len('{"a":[]}'), []
+        for part in cycle(parts):
+            left -= len(part.encode()) + 1
             if left < 0:
                 break
-            taken.append(text)
-        return '{"a":[' + ",".join(taken) + "]}"
+            items.append(part)
+        return '{"a":[' + ",".join(items) + "]}"
 
-    return made
+    return of_length
 
 
 def _members(length: int) -> str:
@@ -36,14 +33,14 @@ def _members(length: int) -> str:
 
 
 def _scopes(length: int) -> str:
-    """Each of the shortest that are no single letters, of which Python keeps one for all."""
+    """The shortest scopes with more than one character, because Python shares single characters."""
     return json.dumps({"scope": " ".join(f"{number:03x}" for number in range(0x100, 0x100 + length // 4))})
 
 
 SHAPES: dict[str, Callable[[int], str]] = {
-    "nearly nothing": lambda _length: '{"a":0}',
-    "one text": lambda length: json.dumps({"a": "x" * (length - 8)}),
-    "a text that is four times as wide": lambda length: '{"a":"\U0001f600' + "x" * (length - 12) + '"}',
+    "almost empty": lambda _length: '{"a":0}',
+    "one string": lambda length: json.dumps({"a": "x" * (length - 8)}),
+    "a string with four bytes per character": lambda length: '{"a":"\U0001f600' + "x" * (length - 12) + '"}',
     "empty objects": _list_of(["{}"]),
     "empty lists": _list_of(["[]"]),
     "objects of one member": _list_of(['{"":0}']),
@@ -51,8 +48,8 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "zeros": _list_of(["0"]),
     "numbers": _list_of(str(number) for number in range(300, 900)),
     "fractions": _list_of(["1e1"]),
-    "short texts": _list_of(f'"{number:02x}"' for number in range(256)),
-    "wide texts": _list_of(['"\u0100"']),
+    "short strings": _list_of(f'"{number:02x}"' for number in range(256)),
+    "strings with two bytes per character": _list_of(['"\u0100"']),
     "members": _members,
     "scopes": _scopes,
 }

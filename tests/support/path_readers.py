@@ -1,4 +1,4 @@
-"""How others read a path: each reader takes the raw path and gives decoded segments."""
+"""How other programs read a path: each reader maps the raw path to decoded segments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _merge_slashes(path: str) -> str:
 
 
 def _rfc3986_remove_dot_segments(path: str) -> str:
-    """Section 5.2.4, letter by letter."""
+    """The algorithm of RFC 3986 section 5.2.4."""
     output = ""
     while path:
         if path.startswith("../"):
@@ -47,7 +47,7 @@ def _envoy(path: str) -> tuple[str, ...]:
 
 
 def _browser(path: str) -> tuple[str, ...]:
-    """The path state of the URL standard: the encoded dot is a dot, the backslash a slash."""
+    """The path state of the URL standard: %2e is a dot, and a backslash is a slash."""
     read: list[str] = []
     for segment in path.replace("\\", "/").removeprefix("/").split("/"):
         match re.sub("%2[eE]", ".", segment):
@@ -64,8 +64,8 @@ READERS: dict[str, Callable[[str], tuple[str, ...]]] = {
     "Envoy": _envoy,
     "RFC 3986": lambda path: _decoded(_rfc3986_remove_dot_segments(path)),
     "an upstream that decodes, then splits": lambda path: tuple(unquote(path).removeprefix("/").split("/")),
-    "one that decodes twice": lambda path: tuple(unquote(unquote(path)).removeprefix("/").split("/")),
-    "one that decodes until nothing is left": lambda path: tuple(
+    "a server that decodes twice": lambda path: tuple(unquote(unquote(path)).removeprefix("/").split("/")),
+    "a server that decodes repeatedly": lambda path: tuple(
         re.sub("%(?:25)+(?=[0-9a-fA-F]{2})", "%", unquote(path)).removeprefix("/").split("/")
     ),
     "a file server": lambda path: tuple(
@@ -78,9 +78,9 @@ READERS: dict[str, Callable[[str], tuple[str, ...]]] = {
 
 
 def require_one_reading(path: str, segments: tuple[str, ...]) -> None:
-    """Fail unless everybody reads the path as these segments."""
+    """Fail unless every reader reads the path as these segments."""
     assert {name: read(path) for name, read in READERS.items()} == dict.fromkeys(READERS, segments)
-    # A server that cuts off ;parameters sees the same but for those of the last segment, and nothing to resolve.
+    # A server that removes ;parameters reads the same, except for those of the last segment, and finds no dot segments.
     cut = re.sub(";[^/]*", "", path)
     assert _rfc3986_remove_dot_segments(cut) == cut
     assert _decoded(cut)[:-1] == segments[:-1]
