@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from authz_service.core.attributes import Attributes
     from authz_service.policy_tools.cases import Case
-    from authz_service.policy_tools.run_cases import Bench, Outcome
+    from authz_service.policy_tools.run_cases import CaseRunner, Outcome
 
 _MAX_TOKEN_FILE = 1 << 20  # characters: far beyond max_token_bytes, so that explain can show that denial
 
@@ -134,9 +134,9 @@ def _explain(options: argparse.Namespace) -> int:
     from authz_service.config.load import load
     from authz_service.core.decision import Allow
     from authz_service.policy_tools import explanation
-    from authz_service.policy_tools.color import Color
     from authz_service.policy_tools.explain import UNDECIDED, explain
     from authz_service.telemetry import logs
+    from authz_service.terminal import Color
 
     try:
         settings, attributes = load(options.config), _attributes(options)
@@ -188,19 +188,19 @@ def _test(options: argparse.Namespace) -> int:
     """Returns 0 if all cases pass, 1 if some fail, 2 if a file could not be read or written."""
     from authz_service.config.load import load
     from authz_service.policy_tools import cases, junit
-    from authz_service.policy_tools.run_cases import Bench
+    from authz_service.policy_tools.run_cases import CaseRunner
 
     unreadable: list[str] = []
     outcomes: dict[str, list[Outcome]] = {}
     try:
         settings = load(options.config, look_at_files=False)  # a pipeline has no secrets, and needs none
-        bench = Bench(settings)
+        runner = CaseRunner(settings)
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 2
     for file in options.cases:
         try:
-            outcomes[str(file)] = _run_cases(bench, cases.read(file, settings))
+            outcomes[str(file)] = _run_cases(runner, cases.read(file, settings))
         except ConfigError as error:
             unreadable += error.problems
     if options.junit is not None:
@@ -217,13 +217,13 @@ def _test(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _run_cases(bench: Bench, cases: Iterable[Case]) -> list[Outcome]:
+def _run_cases(runner: CaseRunner, cases: Iterable[Case]) -> list[Outcome]:
     """Run each case and print its result at once."""
-    from authz_service.policy_tools.color import Color
+    from authz_service.terminal import Color
 
     color, outcomes = Color(sys.stdout), []
     for case in cases:
-        outcome = bench.attempt(case)
+        outcome = runner.run(case)
         outcomes.append(outcome)
         print(color("good", "pass") if outcome.passed else color("bad", "FAIL"), case.name)
         for line in outcome.differences:

@@ -19,7 +19,12 @@ _MAX_LEEWAY = 3600.0  # seconds; a larger clock difference needs fixing, not tol
 _MAX_BYTES = 1 << 30  # gRPC stores its limits in signed 32 bits
 
 
-def _duration(value: Any) -> float:
+def seconds_of(value: Any) -> float:
+    """The seconds of a duration.
+
+    Raises:
+        ValueError: with what would be right.
+    """
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if not match:
         raise ValueError("not a duration: write a number with a unit, such as 250ms, 30s, 5m or 1h")
@@ -27,14 +32,14 @@ def _duration(value: Any) -> float:
 
 
 def _positive_duration(value: Any) -> float:
-    seconds = _duration(value)
+    seconds = seconds_of(value)
     if seconds <= 0:
         raise ValueError("must be longer than 0s")
     return seconds
 
 
 def _leeway(value: Any) -> float:
-    seconds = _duration(value)
+    seconds = seconds_of(value)
     if seconds > _MAX_LEEWAY:
         raise ValueError("must be at most 1h, since it extends the lifetime of every token")
     return seconds
@@ -53,7 +58,7 @@ def _size(value: Any) -> int:
 _DURATION_SCHEMA = {"type": "string", "pattern": rf"^{_DURATION.pattern}$", "examples": ["250ms", "30s", "5m", "1h"]}
 _SIZE_SCHEMA = {"type": "string", "pattern": rf"^{_SIZE.pattern}$", "examples": ["16KiB", "1MiB"]}
 
-Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
+Duration = Annotated[float, BeforeValidator(seconds_of), WithJsonSchema(_DURATION_SCHEMA)]
 PositiveDuration = Annotated[float, BeforeValidator(_positive_duration), WithJsonSchema(_DURATION_SCHEMA)]
 Leeway = Annotated[float, BeforeValidator(_leeway), WithJsonSchema(_DURATION_SCHEMA)]
 Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(_SIZE_SCHEMA)]

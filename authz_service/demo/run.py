@@ -6,7 +6,6 @@ The table shows what Envoy's client received. The exit status is 0 only when eve
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import signal
 import sys
@@ -26,11 +25,11 @@ from authz_service.demo.introspection import API_SECRET
 from authz_service.demo.samples import HOST, SECRET_FILE, Sample, configuration, samples
 from authz_service.demo.sidecar import Sidecar
 from authz_service.demo.upstream import Upstream
+from authz_service.terminal import Color
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_GREEN, _RED, _DIM, _PLAIN = "\033[32m", "\033[31m", "\033[2m", "\033[0m"
 _OK = 200
 
 
@@ -126,7 +125,7 @@ async def _demo(*, once: bool) -> int:
 
 async def _send_all(port: int, requests: list[Sample]) -> int:
     """Send the samples and print the table; returns the number of unexpected results."""
-    paint = _paint if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else _no_paint
+    color = Color(sys.stdout)
     print(f"  {'sample':28}{'request':36}{'status':8}{'reason':23}challenge")
     unexpected = 0
     async with aiohttp.ClientSession() as session:
@@ -134,10 +133,10 @@ async def _send_all(port: int, requests: list[Sample]) -> int:
             result = await send(session, port, sample)
             is_expected = result.is_expected(sample)
             unexpected += not is_expected
-            status = paint(_GREEN if result.status == _OK else _RED, f"{result.status:<8}")
-            mark = paint(_GREEN, "✓") if is_expected else paint(_RED, "✗")
+            status = color("good" if result.status == _OK else "bad", f"{result.status:<8}")
+            mark = color("good", "✓") if is_expected else color("bad", "✗")
             request = f"{sample.method} {sample.path}"
-            challenge = paint(_DIM, _short(result.challenge))
+            challenge = color("dim", _short(result.challenge))
             print(f"{mark} {sample.title:28}{request:36}{status}{result.reason:23}{challenge}")
             if not is_expected:
                 print(
@@ -145,14 +144,6 @@ async def _send_all(port: int, requests: list[Sample]) -> int:
                 )
     print(f"\n{len(requests) - unexpected} as expected, {unexpected} not")
     return unexpected
-
-
-def _paint(color: str, string: str) -> str:
-    return f"{color}{string}{_PLAIN}"
-
-
-def _no_paint(_color: str, string: str) -> str:
-    return string
 
 
 def _short(challenge: str) -> str:

@@ -1,4 +1,4 @@
-"""What the people who write rules have: an explainer and tests, over the very code that serves.
+"""Tools for authors of rules: ``explain`` and ``test``, which run the code of the sidecar.
 
-Law: nothing here decides. A tool builds the parts by ``assembly``, asks them, and shows the answer.
+Decides nothing itself: a tool assembles an authorizer with ``runtime.assembly``, lets it decide, and shows the result.
 """

@@ -1,7 +1,7 @@
-"""Policy test cases as they stand in a file.
+"""Files of policy test cases.
 
-Law: as strict as the configuration, and read by the same code: no unknown keys, no coercion, every problem at once with
-its line. Only the claims of a token are free.
+As strict as the configuration, and read by the same code: no unknown keys, no coercion, every problem at once with its
+line. Only the claims of a token are arbitrary.
 """
 
 from __future__ import annotations
@@ -31,77 +31,80 @@ def _url(value: str) -> str:
     return value
 
 
-class Request(Section):
-    """A request as Envoy would ask about it. Nothing of it is mended."""
+class CaseRequest(Section):
+    """A request as Envoy would send it for a decision. It is taken literally."""
 
-    method: StrictStr = Field("GET", description="As sent, in any case.")
+    method: StrictStr = Field("GET", description="As sent; not converted to upper case.")
     url: Annotated[StrictStr, AfterValidator(_url)] = Field(description="https://host/path, taken literally.")
     headers: dict[StrictStr, StrictStr] = Field({}, description="As sent.")
-    policy: StrictStr = Field("", description="What the route's context_extensions say for authz_policy.")
+    policy: StrictStr = Field("", description="The authz_policy of the route's context_extensions.")
 
 
-class Token(BaseModel):
-    """A token that is made for one case. Every other key is a claim; null takes a default one away."""
+class CaseToken(BaseModel):
+    """A token that is signed for one case. Every other key is a claim; null removes a default claim."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-    issuer: Name = Field("", validate_default=False, description="Name of the configured issuer that signs it.")
-    header: dict[StrictStr, Any] = Field({}, description="Changes the JOSE header; null takes a member away.")
+    issuer: Name = Field("", validate_default=False, description="Name of the configured issuer that signs the token.")
+    header: dict[StrictStr, Any] = Field({}, description="Members of the JOSE header to change; null removes one.")
     signed_by: Literal["issuer", "stranger"] = Field(
-        "issuer", description="stranger: by a key that the issuer never published, under the published one's kid."
+        "issuer",
+        description="stranger: signed with a key that the issuer does not publish, under the kid of one it does.",
     )
-    raw: StrictStr | None = Field(None, description="Sent as it is, instead of a token that is made.")
+    raw: StrictStr | None = Field(None, description="A token to send unchanged, instead of signing one.")
 
     @model_validator(mode="after")
-    def _issuer_or_raw(self) -> Token:
+    def _issuer_or_raw(self) -> CaseToken:
         if self.raw is None and not self.issuer:
-            raise ValueError("needs an issuer, by the name that it has in the configuration")
+            raise ValueError("needs an issuer: write the name of a configured issuer")
         return self
 
     @property
     def claims(self) -> dict[str, Any]:
-        """What the case says of claims, null included."""
+        """The claims of the case, with null for those to remove."""
         return dict(self.model_extra or {})
 
 
-def _token(value: object) -> object:
-    """A plain text is a token as it is."""
+def _raw_token(value: object) -> object:
+    """A plain string is a token to send unchanged."""
     return {"raw": value} if isinstance(value, str) else value
 
 
 class Expect(Section):
-    """What the answer must be; what is left out may be anything."""
+    """The expected decision. A key that is left out is not compared."""
 
-    decision: Literal["allow", "deny"] | None = Field(None, description="What Envoy is told.")
+    decision: Literal["allow", "deny"] | None = Field(None, description="The decision that Envoy gets.")
     rule: StrictStr | None = Field(None, description="The rule that decides; - for none.")
     status: int | None = Field(None, description="HTTP status of a denial.")
-    reason: StrictStr | None = Field(None, description="Why.")
-    mode: Literal["enforce", "shadow"] | None = Field(None, description="Of the rule.")
-    challenge: StrictStr | None = Field(None, description="All of WWW-Authenticate; null: there is none.")
+    reason: StrictStr | None = Field(None, description="The reason of the decision.")
+    mode: Literal["enforce", "shadow"] | None = Field(None, description="The mode of the rule.")
+    challenge: StrictStr | None = Field(None, description="The whole WWW-Authenticate header; null: none is sent.")
     upstream: dict[StrictStr, StrictStr | None] | None = Field(
-        None, description="Identity headers that the upstream gets; null: it does not get this one."
+        None, description="Identity headers that the upstream receives; null: it does not receive this one."
     )
 
     @model_validator(mode="after")
-    def _something(self) -> Expect:
+    def _not_empty(self) -> Expect:
         if not self.model_fields_set:
             raise ValueError("expects nothing: write at least a decision")
         return self
 
 
 class Case(Section):
-    """One request, and what must become of it."""
+    """One request and the expected decision."""
 
     name: Printable = Field(description="Unique in the file.")
-    request: Request = Field(description="What is asked.")
-    token: Annotated[Token, BeforeValidator(_token)] | None = Field(None, description="Left out: none is sent.")
-    expect: Expect = Field(description="What must be answered.")
+    request: CaseRequest = Field(description="The request to decide.")
+    token: Annotated[CaseToken, BeforeValidator(_raw_token)] | None = Field(
+        None, description="Default: no token is sent."
+    )
+    expect: Expect = Field(description="The expected decision.")
 
 
 class Cases(Section):
     """A file of cases."""
 
-    cases: Some[Case] = Field(description="In the order in which they are tried.")
+    cases: Some[Case] = Field(description="The cases, in the order in which they run.")
 
 
 def read(file: Path, settings: Settings) -> tuple[Case, ...]:
@@ -114,21 +117,21 @@ def read(file: Path, settings: Settings) -> tuple[Case, ...]:
 
 
 def _problems(cases: Cases, settings: Settings) -> Iterator[Problem]:
-    """What must agree with the configuration, and between the cases."""
+    """Problems between the cases, or between a case and the configuration."""
     first: dict[str, int] = {}
     issuers = [issuer.label for issuer in settings.issuers]
     rules = [NO_RULE_NAME, *(rule.name for rule in settings.rules)]
     for place, case in enumerate(cases.cases):
         where = ("cases", place)
         if first.setdefault(case.name, place) != place:
-            text = f"cases[{first[case.name]}] has this name too: give each case its own"
+            text = f"cases[{first[case.name]}] has the same name: give each case its own name"
             yield Problem((*where, "name"), text)
         if case.token is not None and case.token.raw is None and case.token.issuer not in issuers:
-            text = f"no issuer is called {case.token.issuer}: {nearest(case.token.issuer, issuers)}"
+            text = f"no issuer is named {case.token.issuer}: {nearest(case.token.issuer, issuers)}"
             yield Problem((*where, "token", "issuer"), text)
         if case.expect.rule is not None and case.expect.rule not in rules:
-            text = f"no rule is called {case.expect.rule}: {nearest(case.expect.rule, rules)}"
+            text = f"no rule is named {case.expect.rule}: {nearest(case.expect.rule, rules)}"
             yield Problem((*where, "expect", "rule"), text)
         if case.expect.reason is not None and case.expect.reason not in set(Reason):
-            text = f"{case.expect.reason!r} is no reason: {nearest(case.expect.reason, Reason)}"
+            text = f"{case.expect.reason!r} is not a reason: {nearest(case.expect.reason, Reason)}"
             yield Problem((*where, "expect", "reason"), text)

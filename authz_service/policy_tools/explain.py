@@ -1,8 +1,7 @@
-"""Why one request is decided as it is: every step to the decision, each by the very function that serves.
+"""Explains one decision: every step to it, each taken by the function that the sidecar calls.
 
-Law: the authorizer decides; the steps are told beside it, by calling what it calls in the order in which it does.
-Should the two ever end in different reasons, that is a fault and said as one. Neither the token nor its signature is
-ever told.
+The authorizer decides. The steps repeat its calls in its order; if they end in another reason, that is a fault, which
+raises AssertionError. Neither the token nor its signature is ever part of an explanation.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from authz_service.tokens.jwt.jws import Jws
 
 _Result = TypeVar("_Result")
-# Not a no to this request: asked again in a while, the same request may be allowed.
+# Reasons that deny a request for now: the same request may be allowed later.
 UNDECIDED = frozenset(
     {
         *(Reason.KEYS_UNAVAILABLE, Reason.INTROSPECTION_UNAVAILABLE),
@@ -58,7 +57,7 @@ UNDECIDED = frozenset(
 
 
 class Step(NamedTuple):
-    """One thing that was looked at: ``part`` is path, rule, token or claims; ``passed`` is None for a mere remark."""
+    """One step: ``part`` is path, rule, token, claims or upstream; ``passed`` is None for a remark."""
 
     part: str
     name: str
@@ -68,7 +67,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A decision and the way to it."""
+    """A decision and the steps to it."""
 
     decision: Decision
     steps: tuple[Step, ...]
@@ -129,187 +128,172 @@ def explained(
     now: float,
     attempt: Attempt = LAST,
 ) -> Explanation:
-    """The steps to a decision that was made at ``now``, in seconds since the epoch, with the keys that are known.
+    """The steps to a decision that was made at ``now``, in seconds since the epoch, with the keys that are cached.
 
     ``attempt`` is the last one, with the introspection results that were fetched for it.
     """
-    steps = _Steps()
-    reason = _last_reason(steps, settings, authorizer, attributes, now, attempt)
+    steps = _Steps(settings, authorizer, attributes, now, attempt)
+    reason = steps.repeat_decision()
     if reason is not decision.reason:
         raise AssertionError(f"the steps end in {reason}, and the decision is {decision.reason}")
-    return Explanation(decision, tuple(steps.told))
+    return Explanation(decision, tuple(steps.recorded))
 
 
-def _nothing(_result: object) -> str:
+def _no_detail(_result: object) -> str:
     return ""
 
 
 class _Steps:
-    """What was looked at so far."""
+    """Repeats a decision and records its steps."""
 
-    def __init__(self) -> None:
-        self.told: list[Step] = []
+    def __init__(
+        self, settings: model.Settings, authorizer: Authorizer, attributes: Attributes, now: float, attempt: Attempt
+    ) -> None:
+        self.recorded: list[Step] = []
+        self._settings = settings
+        self._authorizer = authorizer
+        self._attributes = attributes
+        self._now = now
+        self._attempt = attempt
 
-    def tell(self, part: str, name: str, detail: str, *, passed: bool | None = None) -> None:
-        self.told.append(Step(part, name, passed, detail))
+    def repeat_decision(self) -> Reason:
+        """Call what the authorizer calls, in the same order; returns the reason of the last step."""
+        attributes, policy = self._attributes, self._authorizer.policy
+        try:
+            path = self._take("path", "segments", lambda: paths.split(attributes.path), _segments)
+            if "connection" in attributes.headers:
+                self._take("path", "connection", lambda: connection_header.validate(attributes.headers))
+            if self._settings.cors_preflight == "allow" and is_preflight(attributes):
+                has_rule = policy.has_rule_for(attributes, path)
+                detail = "allowed without a token" if has_rule else "no rule is for this host and path"
+                self._record("path", "preflight", detail, passed=has_rule or None)
+                if has_rule:
+                    return Reason.PREFLIGHT
+            rule = self._choose_rule(path)
+            if rule is None:
+                return no_rule(path).reason
+            if rule.access == "public":
+                self._record("rule", rule.name, "public: tokens are ignored")
+                return Reason.PUBLIC
+            return self._decide_by_token(rule, path)
+        except Rejected as rejected:
+            return rejected.reason
 
-    def take(
-        self, part: str, name: str, work: Callable[[], _Result], detail: Callable[[_Result], str] = _nothing
+    def _record(self, part: str, name: str, detail: str, *, passed: bool | None = None) -> None:
+        self.recorded.append(Step(part, name, passed, detail))
+
+    def _take(
+        self, part: str, name: str, work: Callable[[], _Result], detail: Callable[[_Result], str] = _no_detail
     ) -> _Result:
-        """Do one step and tell how it ended; a rejection goes on to whoever takes the steps."""
+        """Do one step and record its result. A rejection is recorded and raised again."""
         try:
             result = work()
         except Rejected as rejected:
-            self.tell(part, name, f"{rejected.reason}: {rejected.cause}", passed=False)
+            self._record(part, name, f"{rejected.reason}: {rejected.cause}", passed=False)
             raise
-        self.tell(part, name, detail(result), passed=True)
+        self._record(part, name, detail(result), passed=True)
         return result
 
+    def _choose_rule(self, path: Sequence[str]) -> Rule | None:
+        """The rule that decides. Records, for each rule before it, why it does not match."""
+        attributes, rules = self._attributes, self._settings.rules
+        chosen = self._authorizer.policy.choose(attributes, path)
+        why_none = mismatch.of_every_rule(rules, attributes)
+        if why_none is not None:
+            self._record("rule", "-", why_none, passed=False)
+            return chosen
+        for rule in rules:
+            why_not = mismatch.of(rule, attributes, path)
+            if why_not is None:
+                self._record("rule", rule.name, _decides(rule), passed=True)
+                break
+            self._record("rule", rule.name, why_not)
+            if mismatch.ends_search(rule, attributes, path):
+                self._record("rule", "-", "no later rule matches: the upstream may read it as a match", passed=False)
+                break
+        else:
+            self._record("rule", "-", no_rule(path).cause, passed=False)
+        return chosen
 
-def _last_reason(
-    steps: _Steps,
-    settings: model.Settings,
-    authorizer: Authorizer,
-    attributes: Attributes,
-    now: float,
-    attempt: Attempt,
-) -> Reason:
-    """Take the steps as the authorizer does; the reason in which they end."""
-    try:
-        path = steps.take("path", "segments", lambda: paths.split(attributes.path), _segments)
-        if "connection" in attributes.headers:
-            steps.take("path", "connection", lambda: connection_header.validate(attributes.headers))
-        if settings.cors_preflight == "allow" and is_preflight(attributes):
-            known = authorizer.policy.has_rule_for(attributes, path)
-            detail = "goes through without a token" if known else "there is no rule for this host and path"
-            steps.tell("path", "preflight", detail, passed=known or None)
-            if known:
-                return Reason.PREFLIGHT
-        rule = _rule(steps, settings, authorizer, attributes, path)
-        if rule is None:
-            return no_rule(path).reason
-        if rule.access == "public":
-            steps.tell("rule", rule.name, "public: a token is ignored")
-            return Reason.PUBLIC
-        return _by_token(steps, authorizer, attributes, rule, path, now, attempt)
-    except Rejected as rejected:
-        return rejected.reason
+    def _decide_by_token(self, rule: Rule, path: Sequence[str]) -> Reason:
+        header, max_bytes = self._attributes.headers.get("authorization"), self._authorizer.max_token_bytes
+        if rule.access == "optional" and _is_missing(header, max_bytes):
+            self._record("token", "credential", "none, and the rule does not require one", passed=True)
+            return Reason.ANONYMOUS
+        token = self._take("token", "credential", lambda: credential.bearer_token(header, max_bytes))
+        claims = self._validate(token, rule)
+        captures = rule.captures(path)
+        for condition in rule.conditions:
+            evaluate = partial(_evaluate, condition, claims, captures, self._now)
+            self._take("claims", condition.name, evaluate, partial(_requirement, condition, claims))
+        self._take("upstream", "headers", lambda: self._authorizer.upstream.for_token(claims), _header_names)
+        return Reason.OK
+
+    def _validate(self, text: str, rule: Rule) -> Claims:
+        """The claims of a token, in the steps of the validator."""
+        validator = self._authorizer.validator
+
+        def introspect() -> Claims:
+            found = validator.validate(text, self._now, rule.issuers, self._attempt)
+            if isinstance(found, (NeedKeys, NeedIntrospection)):
+                raise AssertionError("the last attempt has something left to fetch")  # noqa: TRY004 - as in _verify
+            return found.claims
+
+        if validator.servers_for_opaque(text, rule.issuers):
+            self._record("token", "form", "opaque: validated by introspection", passed=True)
+            return self._take("token", "introspection", introspect, _introspection)
+        token = self._take("token", "form", lambda: jws.parse(text), _form)
+        issuer = self._take("token", "issuer", lambda: validator.issuer_of(token), lambda issuer: issuer.settings.label)
+        self._take("token", "signature", lambda: self._verify(token, issuer), _by_key)
+        parts = (issuer.settings, token.header, token.unverified_claims, self._now)
+        for name, require in REQUIREMENTS:
+            self._take("token", name, partial(require, *parts), _times_of(token) if name == "times" else _no_detail)
+        claims = self._take("token", "claims", lambda: validate_claims(*parts), _identity)
+        if validator.must_be_active(claims.issuer):
+            return self._take("token", "introspection", introspect, _introspection)
+        return claims
+
+    def _verify(self, token: Jws, issuer: TrustedIssuer) -> Key:
+        key = self._authorizer.validator.verify(token, issuer, self._now, self._attempt)
+        if isinstance(key, NeedKeys):
+            raise AssertionError("the last attempt has something left to fetch")  # noqa: TRY004 - not a wrong type
+        return key
 
 
 def _segments(path: Sequence[str]) -> str:
     return " / ".join(quoted(segment)[1:-1] for segment in path) or "the root"
 
 
-def _rule(
-    steps: _Steps, settings: model.Settings, authorizer: Authorizer, attributes: Attributes, path: Sequence[str]
-) -> Rule | None:
-    """The rule that decides; and for each one before it, why it does not."""
-    chosen = authorizer.policy.choose(attributes, path)
-    why_none = mismatch.of_every_rule(settings.rules, attributes)
-    if why_none is not None:
-        steps.tell("rule", "-", why_none, passed=False)
-        return chosen
-    for rule in settings.rules:
-        why_not = mismatch.of(rule, attributes, path)
-        if why_not is None:
-            steps.tell("rule", rule.name, _in_words(rule), passed=True)
-            break
-        steps.tell("rule", rule.name, why_not)
-        if mismatch.ends_search(rule, attributes, path):
-            steps.tell("rule", "-", "no later rule applies: it could be what this one asks for", passed=False)
-            break
-    else:
-        steps.tell("rule", "-", no_rule(path).cause, passed=False)
-    return chosen
-
-
-def _in_words(rule: model.RuleSettings) -> str:
+def _decides(rule: model.RuleSettings) -> str:
     shadow = ", in shadow mode" if rule.mode == "shadow" else ""
     return f"decides; access {rule.access}{shadow}"
 
 
-def _by_token(
-    steps: _Steps,
-    authorizer: Authorizer,
-    attributes: Attributes,
-    rule: Rule,
-    path: Sequence[str],
-    now: float,
-    attempt: Attempt,
-) -> Reason:
-    sent = attributes.headers.get("authorization")
-    if rule.access == "optional" and _is_missing(sent, authorizer.max_token_bytes):
-        steps.tell("token", "credential", "there is none, and the rule does without", passed=True)
-        return Reason.ANONYMOUS
-    text = steps.take("token", "credential", lambda: credential.bearer_token(sent, authorizer.max_token_bytes))
-    claims = _claims(steps, authorizer, text, rule, now, attempt)
-    captures = rule.captures(path)
-    for condition in rule.conditions:
-        steps.take("claims", condition.name, _judged(condition, claims, captures, now), _wanted(condition, claims))
-    steps.take("upstream", "headers", lambda: authorizer.upstream.for_token(claims), _sent)
-    return Reason.OK
-
-
-def _is_missing(sent: str | None, max_token_bytes: int) -> bool:
+def _is_missing(header: str | None, max_token_bytes: int) -> bool:
     try:
-        credential.bearer_token(sent, max_token_bytes)
+        credential.bearer_token(header, max_token_bytes)
     except Rejected as rejected:
         return rejected.reason is Reason.MISSING_TOKEN
     return False
 
 
-def _judged(condition: Condition, claims: Claims, captures: Captures, now: float) -> Callable[[], None]:
-    def judged() -> None:
-        cause = condition.evaluate(claims, captures, now)
-        if cause is not None:
-            wanted = "" if condition.requirement in cause else f"; wanted: {condition.requirement}"
-            raise Rejected(condition.reason, f"{cause}{wanted}{_held(condition, claims)}")
-
-    return judged
+def _evaluate(condition: Condition, claims: Claims, captures: Captures, now: float) -> None:
+    cause = condition.evaluate(claims, captures, now)
+    if cause is not None:
+        requirement = "" if condition.requirement in cause else f"; required: {condition.requirement}"
+        raise Rejected(condition.reason, f"{cause}{requirement}{_token_scopes(condition, claims)}")
 
 
-def _wanted(condition: Condition, claims: Claims) -> Callable[[object], str]:
-    return lambda _: f"wanted: {condition.requirement}{_held(condition, claims)}"
+def _requirement(condition: Condition, claims: Claims, _result: object) -> str:
+    return f"required: {condition.requirement}{_token_scopes(condition, claims)}"
 
 
-def _held(condition: Condition, claims: Claims) -> str:
-    return f"; held: {claims.scope or 'none'}" if condition.name == "scopes" else ""
+def _token_scopes(condition: Condition, claims: Claims) -> str:
+    return f"; the token has: {claims.scope or 'none'}" if condition.name == "scopes" else ""
 
 
-def _sent(headers: tuple[Sequence[tuple[str, str]], Sequence[str]]) -> str:
+def _header_names(headers: tuple[Sequence[tuple[str, str]], Sequence[str]]) -> str:
     return ", ".join(name for name, _ in headers[0]) or "none"
-
-
-def _claims(steps: _Steps, authorizer: Authorizer, text: str, rule: Rule, now: float, attempt: Attempt) -> Claims:
-    """The claims of a token, as the validator comes to them."""
-    validator = authorizer.validator
-
-    def introspected() -> Claims:
-        found = validator.validate(text, now, rule.issuers, attempt)
-        if isinstance(found, (NeedKeys, NeedIntrospection)):
-            raise AssertionError("the last attempt has something left to fetch")  # noqa: TRY004 - as in _key
-        return found.claims
-
-    if validator.servers_for_opaque(text, rule.issuers):
-        steps.tell("token", "form", "opaque: whoever issued it is asked", passed=True)
-        return steps.take("token", "introspection", introspected, _introspection)
-    token = steps.take("token", "form", lambda: jws.parse(text), _form)
-    issuer = steps.take("token", "issuer", lambda: validator.issuer_of(token), lambda issuer: issuer.settings.label)
-    steps.take("token", "signature", lambda: _key(authorizer, token, issuer, now, attempt), _by_key)
-    said = (issuer.settings, token.header, token.unverified_claims, now)
-    for name, require in REQUIREMENTS:
-        steps.take("token", name, partial(require, *said), _times_of(token) if name == "times" else _nothing)
-    claims = steps.take("token", "claims", lambda: validate_claims(*said), _identity)
-    if validator.must_be_active(claims.issuer):
-        return steps.take("token", "introspection", introspected, _introspection)
-    return claims
-
-
-def _key(authorizer: Authorizer, token: Jws, issuer: TrustedIssuer, now: float, attempt: Attempt) -> Key:
-    key = authorizer.validator.verify(token, issuer, now, attempt)
-    if isinstance(key, NeedKeys):
-        raise AssertionError("the last attempt has something left to fetch")  # noqa: TRY004 - a fault, not a wrong type
-    return key
 
 
 def _form(token: Jws) -> str:
@@ -322,19 +306,19 @@ def _by_key(key: Key) -> str:
 
 def _times_of(token: Jws) -> Callable[[object], str]:
     times = {name: token.unverified_claims.get(name) for name in ("iat", "nbf", "exp")}
-    told = ", ".join(f"{name} {_moment(at)}" for name, at in times.items() if at is not None)
-    return lambda _: told
+    detail = ", ".join(f"{name} {_date(value)}" for name, value in times.items() if value is not None)
+    return lambda _: detail
 
 
-def _moment(at: Any) -> str:
+def _date(value: Any) -> str:
     try:
-        return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+        return datetime.fromtimestamp(value, UTC).isoformat(timespec="seconds")
     except (TypeError, ValueError, OverflowError, OSError):
-        return quoted(at)
+        return quoted(value)
 
 
 def _introspection(claims: Claims) -> str:
-    return f"active, says {claims.issuer}: {_identity(claims)}"
+    return f"active at {claims.issuer}: {_identity(claims)}"
 
 
 def _identity(claims: Claims) -> str:

@@ -1,6 +1,6 @@
-"""An explanation as people read it, and as scripts do.
+"""Formats an explanation for people and for scripts.
 
-Law: nothing is found out here. Both forms tell the same steps and end in the answer that Envoy would get.
+Both forms have the same steps and end with the response that Envoy would get. Decides nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from authz_service.core.attributes import Attributes
     from authz_service.core.decision import Decision
-    from authz_service.policy_tools.color import Color
     from authz_service.policy_tools.explain import Explanation, Step
+    from authz_service.terminal import Color
 
-_ID = "explained"  # stands for the decision's id, of which nobody asks again
+_ID = "explained"  # in place of a decision id
 _MARKS = {True: ("good", "\u2713"), False: ("bad", "\u2717"), None: ("dim", "\u00b7")}
 
 
@@ -43,15 +43,15 @@ def as_json(explanation: Explanation, attributes: Attributes) -> str:
 
 
 def as_text(explanation: Explanation, attributes: Attributes, color: Color) -> str:
-    """Some lines: the request, a line a step, the answer."""
-    host = _printable(without_userinfo(attributes.host))
-    lines = [color("strong", f"{_printable(attributes.method)} {host}{_path(attributes)}")]
+    """Lines of text: the request, one line per step, the response."""
+    host = _ascii(without_userinfo(attributes.host))
+    lines = [color("strong", f"{_ascii(attributes.method)} {host}{_path(attributes)}")]
     width = max(len(step.name) for step in explanation.steps)
     part = ""
     for step in explanation.steps:
         lines.append(f"  {step.part if step.part != part else '':<9} {_line(step, width, color)}")
         part = step.part
-    return "\n".join([*lines, *_answer(explanation.decision, color)])
+    return "\n".join([*lines, *_response(explanation.decision, color)])
 
 
 def _line(step: Step, width: int, color: Color) -> str:
@@ -60,13 +60,13 @@ def _line(step: Step, width: int, color: Color) -> str:
     return color(kind, text) if step.passed is not True else f"{color(kind, mark)}{text[1:]}"
 
 
-def _answer(decision: Decision, color: Color) -> Iterator[str]:
+def _response(decision: Decision, color: Color) -> Iterator[str]:
     response = codec.response_as_json(decision, _ID)
-    passes = isinstance(decision, Allow)
-    would = ", which shadow mode does not enforce" if passes and decision_label(decision) == "deny" else ""
-    outcome = "allow" if passes else f"deny with {json.loads(response['denied_response']['body'])['status']}"
-    yield f"  {'answer':<9} {color('good' if passes else 'bad', outcome)}, {decision.reason}{would}"
-    part = response["ok_response" if passes else "denied_response"]
+    is_allowed = isinstance(decision, Allow)
+    shadow = ", which shadow mode does not enforce" if is_allowed and decision_label(decision) == "deny" else ""
+    outcome = "allow" if is_allowed else f"deny with {json.loads(response['denied_response']['body'])['status']}"
+    yield f"  {'answer':<9} {color('good' if is_allowed else 'bad', outcome)}, {decision.reason}{shadow}"
+    part = response["ok_response" if is_allowed else "denied_response"]
     for option in part.get("headers", ()):
         yield printable(f"{'':<11} {option['header']['key']}: {option['header']['value']}")
     for name in part.get("headers_to_remove", ()):
@@ -74,8 +74,8 @@ def _answer(decision: Decision, color: Color) -> Iterator[str]:
 
 
 def _path(attributes: Attributes) -> str:
-    return _printable(without_secrets(attributes.path))
+    return _ascii(without_secrets(attributes.path))
 
 
-def _printable(text: str) -> str:
+def _ascii(text: str) -> str:
     return ascii(text)[1:-1]

@@ -1,7 +1,4 @@
-"""Outcomes as JUnit XML, which Jenkins, GitLab and others read.
-
-Law: one suite a file of cases. What XML cannot hold is escaped before it is written.
-"""
+"""Outcomes as JUnit XML, which Jenkins, GitLab and others read: one suite per file of cases."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  #
 
 
 def write(file: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
-    """Write the report. ``outcomes`` are by file of cases.
+    """Write the report. ``outcomes`` are keyed by the file of cases.
 
     Raises:
         OSError: when the file cannot be written.
@@ -27,7 +24,7 @@ def write(file: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
     root = ET.Element("testsuites")
     for name, of_file in outcomes.items():
         failures = sum(not outcome.passed for outcome in of_file)
-        suite = ET.SubElement(root, "testsuite", name=_text(name))
+        suite = ET.SubElement(root, "testsuite", name=_escaped(name))
         suite.attrib |= {"tests": str(len(of_file)), "failures": str(failures), "errors": "0", "skipped": "0"}
         suite.set("time", _seconds(sum(outcome.seconds for outcome in of_file)))
         for outcome in of_file:
@@ -37,16 +34,17 @@ def write(file: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
 
 
 def _add(suite: ET.Element, name: str, outcome: Outcome) -> None:
-    case = ET.SubElement(suite, "testcase", name=_text(outcome.name), classname=_text(name))
+    case = ET.SubElement(suite, "testcase", name=_escaped(outcome.name), classname=_escaped(name))
     case.set("time", _seconds(outcome.seconds))
     if not outcome.passed:
         failure = ET.SubElement(case, "failure", message="not the expected answer", type="difference")
-        failure.text = _text("\n".join(outcome.differences))
+        failure.text = _escaped("\n".join(outcome.differences))
 
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.6f}"
 
 
-def _text(text: str) -> str:
+def _escaped(text: str) -> str:
+    """The text without the characters that XML cannot contain."""
     return _NOT_XML.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -1,7 +1,7 @@
-"""A request as a person writes it, as the attributes that Envoy would hand over.
+"""Converts a method, URL and headers to the attributes that Envoy would send.
 
-Law: taken literally. What is written after the host is the request target, to the octet: a library that mends URLs
-would hide the very paths that one wants to ask about.
+The URL is taken literally. Everything after the host is the request target, since a library that normalizes URLs would
+hide the ambiguous paths that are worth testing.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _URL = re.compile(r"https?://([^/?#]+)(.*)", re.DOTALL | re.IGNORECASE)
 
 
 def attributes_of(method: str, url: str, headers: Iterable[tuple[str, str]], policy: str = "") -> Attributes:
-    """The attributes of a request. Headers that come more than once have their values joined, as Envoy joins them.
+    """The attributes of a request. The values of a repeated header are joined as Envoy joins them.
 
     Raises:
-        ValueError: when the URL is none; the text does not repeat it.
+        ValueError: if the URL is not absolute; the message does not repeat it.
     """
     match = _URL.fullmatch(url)
     if match is None:
         raise ValueError("the URL must be absolute: write https://host/path")
     host, target = match[1], match[2]
     if not target.startswith("/"):
-        target = f"/{target}"  # as every client sends it, for https://host and https://host?query
+        target = f"/{target}"  # clients send https://host and https://host?query with a /
     return Attributes(method, host, target, combined(headers), policy)

@@ -1,7 +1,6 @@
-"""Deciding policy test cases, and saying where an answer is not the one that was expected.
+"""Runs policy test cases and reports where a decision differs from the expected one.
 
-Law: the authorizer of the sidecar decides, over its own key caches; only where keys come from is different. Nothing of
-a token is ever told.
+The sidecar's authorizer and key caches decide; only the source of the keys differs. Nothing of a token is reported.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a case ended: ``differences`` holds a line for each thing that was expected otherwise."""
+    """The result of a case. ``differences`` has lines for each value that differs from the expected one."""
 
     name: str
     differences: tuple[str, ...]
@@ -43,12 +42,12 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Whether everything was as expected."""
+        """Whether the decision was as expected."""
         return not self.differences
 
 
-class Bench:
-    """A configuration with throwaway keys, on which cases are tried."""
+class CaseRunner:
+    """Runs cases with one configuration, with ephemeral issuers in place of its own."""
 
     def __init__(self, settings: Settings) -> None:
         self._now = time.time()
@@ -64,8 +63,8 @@ class Bench:
         asyncio.run(_fetch(trusted))
         self._authorizer: Authorizer = authorizer_of(settings, trusted, JwtCache(NO_CACHE, 0.0), metrics)
 
-    def attempt(self, case: Case) -> Outcome:
-        """Decide one case."""
+    def run(self, case: Case) -> Outcome:
+        """Run one case."""
         started = time.perf_counter()
         differences = tuple(_differences(case.expect, self._decide(self._attributes(case))))
         return Outcome(case.name, differences, time.perf_counter() - started)
@@ -80,7 +79,7 @@ class Bench:
 
     def _decide(self, attributes: Attributes) -> Decision:
         decision = self._authorizer.begin(attributes, self._now)
-        # A key id that is not published would be looked for anew; there is nothing new to be had.
+        # Pending: the key id is not in the key set, and fetching again would not change that.
         return self._authorizer.finish(decision, self._now) if isinstance(decision, Pending) else decision
 
 
@@ -90,27 +89,27 @@ async def _fetch(issuers: list[TrustedIssuer]) -> None:
 
 
 def _differences(expect: Expect, decision: Decision) -> Iterator[str]:
-    """A line with ``-`` for what was expected and one with ``+`` for what came, and at last the cause."""
+    """For each difference, a line with ``-`` (expected) and one with ``+`` (actual); at the end, the cause."""
     found = _found(decision)
     differ = False
     for key in sorted(expect.model_fields_set, key=list(type(expect).model_fields).index):
         pairs = _upstream(expect, found) if key == "upstream" else [(key, getattr(expect, key), found[key])]
-        for name, wanted, got in pairs:
-            if wanted != got:
+        for name, expected, actual in pairs:
+            if expected != actual:
                 differ = True
-                yield printable(f"- {name}: {_shown(wanted)}")
-                yield printable(f"+ {name}: {_shown(got)}")
+                yield printable(f"- {name}: {_shown(expected)}")
+                yield printable(f"+ {name}: {_shown(actual)}")
     if differ and decision.cause:
         yield printable(f"  cause: {decision.cause}")
 
 
 def _upstream(expect: Expect, found: dict[str, Any]) -> list[tuple[str, str | None, str | None]]:
-    wanted = expect.upstream or {}
-    return [(f"upstream {name}", value, found["upstream"].get(name.lower())) for name, value in wanted.items()]
+    expected = expect.upstream or {}
+    return [(f"upstream {name}", value, found["upstream"].get(name.lower())) for name, value in expected.items()]
 
 
 def _found(decision: Decision) -> dict[str, Any]:
-    """A decision in the words of ``expect``."""
+    """A decision in the terms of ``expect``."""
     denied = isinstance(decision, Deny)
     return {
         "decision": "deny" if denied else "allow",

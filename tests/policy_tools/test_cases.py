@@ -1,4 +1,4 @@
-"""The command ``test``: cases are read strictly, decided by the code that serves, and told without a token."""
+"""The command ``test``: cases are read strictly, decided by the sidecar's code, and reported without tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from authz_service.cli import main
 from authz_service.config.model import Settings
 from authz_service.core.reasons import Reason
 from authz_service.policy_tools.cases import Cases
-from authz_service.policy_tools.run_cases import Bench
+from authz_service.policy_tools.run_cases import CaseRunner
 from support.trust import ISSUER, OTHER
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ def configuration(**changes: Any) -> dict[str, Any]:
 
 def differences(case: dict[str, Any], **changes: Any) -> tuple[str, ...]:
     """What is not as the case expects."""
-    bench = Bench(Settings.model_validate(configuration(**changes)))
+    runner = CaseRunner(Settings.model_validate(configuration(**changes)))
     (only,) = Cases.model_validate({"cases": [{"name": "case"} | case]}).cases
-    return bench.attempt(only).differences
+    return runner.run(only).differences
 
 
 def request(path: str = "/pay", **others: Any) -> dict[str, Any]:
@@ -105,18 +105,18 @@ TENANT = request("/t/acme/a", headers={"X-V": "2"})
     ],
     ids=lambda case: json.dumps(case)[:100],
 )
-def test_a_case_that_expects_what_is_so_passes(case: dict[str, Any]) -> None:
+def test_a_case_with_the_expected_decision_passes(case: dict[str, Any]) -> None:
     assert differences(case) == ()
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "PS512", "ES256", "ES384", "ES512", "EdDSA"])
-def test_a_token_is_signed_as_the_issuer_accepts_it(algorithm: str) -> None:
+def test_a_token_is_signed_with_an_algorithm_of_the_issuer(algorithm: str) -> None:
     case = {"request": request(), "token": token(), "expect": {"reason": "ok"}}
     assert differences(case, algorithms=[algorithm]) == ()
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "token_keys"),
     [
         ({"audience_claims": ["client_id"]}, {}),
         ({"audience_claims": ["client_id"], "audiences": ["app"]}, {"client_id": "app"}),
@@ -126,25 +126,27 @@ def test_a_token_is_signed_as_the_issuer_accepts_it(algorithm: str) -> None:
         ({"keys": {"snapshot_file": "/none/such.json"}}, {}),
     ],
 )
-def test_a_token_of_which_nothing_is_said_is_a_good_one(changes: dict[str, Any], said: dict[str, Any]) -> None:
-    assert differences({"request": request(), "token": token(**said), "expect": {"reason": "ok"}}, **changes) == ()
+def test_a_token_is_valid_by_default(changes: dict[str, Any], token_keys: dict[str, Any]) -> None:
+    assert (
+        differences({"request": request(), "token": token(**token_keys), "expect": {"reason": "ok"}}, **changes) == ()
+    )
 
 
-def test_where_only_rules_name_audiences_the_first_that_accepts_the_issuer_gives_the_default() -> None:
+def test_the_default_audience_may_come_from_the_first_rule_that_accepts_the_issuer() -> None:
     rules = [
         {"name": "theirs", "match": {"paths": ["/a"]}, "require": {"issuers": ["other"], "audiences": ["x"]}},
         {"name": "ours", "match": {"paths": ["/b"]}, "require": {"audiences": ["y", "z"]}},
     ]
     parts = configuration() | {"rules": rules}
     del parts["issuers"][0]["audiences"]
-    bench = Bench(Settings.model_validate(parts))
+    runner = CaseRunner(Settings.model_validate(parts))
     (case,) = Cases.model_validate(
         {"cases": [{"name": "b", "request": request("/b"), "token": token(), "expect": {"reason": "ok"}}]}
     ).cases
-    assert bench.attempt(case).passed
+    assert runner.run(case).passed
 
 
-def test_what_is_not_as_expected_is_told_line_by_line_with_the_cause() -> None:
+def test_differences_are_reported_line_by_line_with_the_cause() -> None:
     expect = {
         "decision": "allow", "rule": "health", "status": 200, "reason": "ok", "mode": "shadow", "challenge": None,
         "upstream": {"x-auth-subject": "u1"},
@@ -181,7 +183,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-def test_what_a_case_says_does_not_command_the_terminal(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_terminal_control_characters_in_a_case_are_escaped(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     expect = {"challenge": "\x1b[2J\n::error::\u202e", "upstream": {"x\x1b[1m\n": "\x9b5m"}}
     file = place.cases({"request": request("/healthz"), "expect": expect}, name="\x1b[2J.yaml")
     report = place.folder / "report.xml"
@@ -199,7 +201,7 @@ GOOD = {"request": request("/healthz"), "expect": {"decision": "allow"}}
 BAD = {"request": request("/healthz"), "token": "s3cret-token", "expect": {"reason": "ok"}}
 
 
-def test_each_case_has_a_line_and_the_last_one_counts(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_case_has_a_line_and_the_last_has_the_totals(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert place.run(place.cases(GOOD)) == 0
     assert capsys.readouterr().out == "pass case 0\n1 passed, 0 failed\n"
     assert place.run(place.cases(GOOD, BAD), place.cases(GOOD, name="more.yaml")) == 1
@@ -208,7 +210,7 @@ def test_each_case_has_a_line_and_the_last_one_counts(place: Place, capsys: pyte
     )
 
 
-def test_a_report_is_written_for_jenkins_and_others(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_junit_report_is_written(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     report = place.folder / "report.xml"
     assert place.run("--junit", str(report), place.cases(GOOD, BAD | {"name": 'a <b> & "c" é'})) == 1
     (suite,) = ET.fromstring(report.read_text("utf-8"))  # noqa: S314 - our own
@@ -222,14 +224,14 @@ def test_a_report_is_written_for_jenkins_and_others(place: Place, capsys: pytest
     assert "s3cret" not in report.read_text() + capsys.readouterr().out
 
 
-def test_a_report_that_cannot_be_written_is_said(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_that_cannot_be_written_is_an_error(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert place.run("--junit", str(place.folder / "none" / "report.xml"), place.cases(GOOD)) == 2
-    said = capsys.readouterr()
-    assert "1 passed, 0 failed" in said.out
-    assert "cannot be written: No such file or directory" in said.err
+    output = capsys.readouterr()
+    assert "1 passed, 0 failed" in output.out
+    assert "cannot be written: No such file or directory" in output.err
 
 
-def test_every_mistake_in_a_file_of_cases_is_told_and_the_other_files_are_tried(
+def test_every_mistake_in_a_file_of_cases_is_reported_and_the_other_files_run(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong = place.folder / "wrong.yaml"
@@ -246,12 +248,12 @@ def test_every_mistake_in_a_file_of_cases_is_told_and_the_other_files_are_tried(
 """
     )
     assert place.run(str(wrong), place.cases(GOOD)) == 2
-    said = capsys.readouterr()
-    assert "1 passed, 0 failed" in said.out
-    assert [line.removeprefix(f"{wrong}:") for line in said.err.splitlines()] == [
+    output = capsys.readouterr()
+    assert "1 passed, 0 failed" in output.out
+    assert [line.removeprefix(f"{wrong}:") for line in output.err.splitlines()] == [
         "3: cases[0].request.url: the URL must be absolute: write https://host/path",
         "3: cases[0].request.urll: is not a key here: did you mean url?",
-        "4: cases[0].token: needs an issuer, by the name that it has in the configuration",
+        "4: cases[0].token: needs an issuer: write the name of a configured issuer",
         "5: cases[0].expect: expects nothing: write at least a decision",
         "8: cases[1].expect.status: must be a whole number, not the string '401': write it without quotes",
         "8: cases[1].expect.decisoin: is not a key here: did you mean decision?",
@@ -259,23 +261,21 @@ def test_every_mistake_in_a_file_of_cases_is_told_and_the_other_files_are_tried(
     ]
 
 
-def test_what_the_configuration_does_not_have_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_issuers_rules_and_reasons_are_reported(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     case = {"name": "a", "request": request(), "token": {"issuer": "mian"}, "expect": {"rule": "helth"}}
     assert place.run(place.cases(case, case | {"expect": {"reason": "missing"}})) == 2
     problems = [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()]
     assert problems == [
-        "cases[0].token.issuer: no issuer is called mian: did you mean main?",
-        "cases[0].expect.rule: no rule is called helth: did you mean health?",
-        "cases[1].name: cases[0] has this name too: give each case its own",
-        "cases[1].token.issuer: no issuer is called mian: did you mean main?",
-        "cases[1].expect.reason: 'missing' is no reason: did you mean missing_token?",
+        "cases[0].token.issuer: no issuer is named mian: did you mean main?",
+        "cases[0].expect.rule: no rule is named helth: did you mean health?",
+        "cases[1].name: cases[0] has the same name: give each case its own name",
+        "cases[1].token.issuer: no issuer is named mian: did you mean main?",
+        "cases[1].expect.reason: 'missing' is not a reason: did you mean missing_token?",
     ]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"cases: []", b"cases: [", b"\xff", b"a: 1"])
-def test_a_file_that_is_none_is_unreadable(
-    place: Place, capsys: pytest.CaptureFixture[str], content: bytes | None
-) -> None:
+def test_a_missing_file_is_unreadable(place: Place, capsys: pytest.CaptureFixture[str], content: bytes | None) -> None:
     file = place.folder / "cases.yaml"
     if content is not None:
         file.write_bytes(content)
@@ -283,7 +283,7 @@ def test_a_file_that_is_none_is_unreadable(
     assert capsys.readouterr().err.startswith(f"{file}:1: ")
 
 
-def test_a_configuration_with_a_mistake_tests_nothing(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_case_runs_with_an_invalid_configuration(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.config.write_text("rules: 7\n")
     assert place.run(place.cases(GOOD)) == 2
     assert "rules: must be a list" in capsys.readouterr().err

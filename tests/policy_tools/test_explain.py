@@ -1,4 +1,4 @@
-"""The explanation ends where the decision does, names every step to it, and tells nothing of the token."""
+"""An explanation has every step to the decision, ends with its reason, and shows nothing of the token."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from authz_service.core.bounded import Bounds
 from authz_service.core.decision import Allow, Decision
 from authz_service.core.reasons import Reason
 from authz_service.policy_tools import explanation
-from authz_service.policy_tools.color import Color
 from authz_service.policy_tools.explain import UNDECIDED, Explanation, explained
 from authz_service.policy_tools.explain import explain as explain_live
 from authz_service.policy_tools.request import attributes_of
 from authz_service.runtime.assembly import authorizer_of
+from authz_service.terminal import Color
 from authz_service.tokens.jwt.cache import JwtCache
 from support.fake_introspection import active_response
 from support.http_provider import Provider
@@ -87,7 +87,7 @@ MEMBER: dict[str, Any] = {"tenant": "acme", "scope": "read:acme"}
 
 
 @pytest.mark.parametrize(
-    ("told", "reason", "last"),
+    ("result", "reason", "last"),
     [
         (asked("/t/../a"), "ambiguous_path", ("path", "segments")),
         (asked("/pay", good(), connection="upgrade, x-auth-subject"), "malformed_request", ("path", "connection")),
@@ -120,16 +120,16 @@ MEMBER: dict[str, Any] = {"tenant": "acme", "scope": "read:acme"}
         (asked("/t/acme", good(**MEMBER, sub="a ")), "invalid_claim", ("upstream", "headers")),
     ],
 )
-def test_a_denial_ends_in_the_step_that_failed(told: Explanation, reason: str, last: tuple[str, str]) -> None:
-    assert told.decision.reason == reason
-    *before, end = told.steps
+def test_a_denial_ends_with_the_step_that_failed(result: Explanation, reason: str, last: tuple[str, str]) -> None:
+    assert result.decision.reason == reason
+    *before, end = result.steps
     assert (end.part, end.name) == last
     assert end.passed is False
     assert all(step.passed is not False for step in before)
 
 
 @pytest.mark.parametrize(
-    ("told", "reason", "last"),
+    ("result", "reason", "last"),
     [
         (asked("/t/acme/a", good(**MEMBER)), "ok", "headers"),
         (asked("/v", good(), x_api_version="2"), "ok", "headers"),
@@ -141,29 +141,29 @@ def test_a_denial_ends_in_the_step_that_failed(told: Explanation, reason: str, l
         (asked("/t/x", method="OPTIONS", origin="a", access_control_request_method="PUT"), "preflight", "preflight"),
     ],
 )
-def test_an_allowance_ends_in_the_step_that_allowed(told: Explanation, reason: str, last: str) -> None:
-    assert (told.decision.reason, told.steps[-1].name) == (reason, last)
-    assert all(step.passed is not False for step in told.steps)
+def test_an_allowance_ends_with_the_step_that_allowed(result: Explanation, reason: str, last: str) -> None:
+    assert (result.decision.reason, result.steps[-1].name) == (reason, last)
+    assert all(step.passed is not False for step in result.steps)
 
 
-def test_every_earlier_rule_says_why_it_does_not_decide() -> None:
+def test_every_earlier_rule_has_the_reason_why_it_does_not_match() -> None:
     rules = [step for step in asked("/pay", good()).steps if step.part == "rule"]
     assert [(step.name, step.passed) for step in rules] == [("health", None), ("tenant", None), ("pay", True)]
     assert [step.detail for step in rules[:2]] == ["the path is not /healthz", "the path is not /t/{tenant}/**"]
 
 
-def test_a_rule_in_shadow_mode_tells_what_it_would_deny() -> None:
-    told = asked("/shadow", good())
-    assert isinstance(told.decision, Allow)
-    assert told.steps[-1].detail.startswith("insufficient_scope: missing scopes: admin")
-    text = text_of(told, "/shadow")
+def test_an_explanation_in_shadow_mode_has_the_denial() -> None:
+    result = asked("/shadow", good())
+    assert isinstance(result.decision, Allow)
+    assert result.steps[-1].detail.startswith("insufficient_scope: missing scopes: admin")
+    text = text_of(result, "/shadow")
     assert "allow, insufficient_scope, which shadow mode does not enforce" in text
     assert "in shadow mode" in text
 
 
-def text_of(told: Explanation, path: str) -> str:
+def text_of(result: Explanation, path: str) -> str:
     attributes = attributes_of("GET", f"https://api.example{path}", [])
-    return explanation.as_text(told, attributes, Color(io.StringIO()))
+    return explanation.as_text(result, attributes, Color(io.StringIO()))
 
 
 _TOKENS: st.SearchStrategy[str | None] = st.one_of(
@@ -197,18 +197,18 @@ _PATHS = st.sampled_from(
         st.sampled_from(["2", "GET", " 2", "2,2", "2\x00"]),
     ),
 )
-def test_the_steps_end_in_the_reason_of_the_decision_and_tell_nothing_of_the_token(
+def test_the_steps_end_with_the_reason_of_the_decision_and_without_the_token(
     path: str, token: str | None, method: str, policy: str, headers: dict[str, str]
 ) -> None:
-    told = asked(path, token, method=method, policy=policy, **headers)  # raises if the two differ
+    result = asked(path, token, method=method, policy=policy, **headers)  # raises if the two differ
     attributes = attributes_of(method, f"https://api.example{path}?secret-query", [])
-    shown = explanation.as_text(told, attributes, Color(io.StringIO())) + explanation.as_json(told, attributes)
+    shown = explanation.as_text(result, attributes, Color(io.StringIO())) + explanation.as_json(result, attributes)
     assert "secret-query" not in shown
     for part in (token or "").split("."):
         assert len(part) < 20 or part not in shown
 
 
-def test_what_the_steps_and_the_decision_disagree_on_is_a_fault() -> None:
+def test_a_disagreement_between_steps_and_decision_is_a_fault() -> None:
     attributes = attributes_of("GET", "https://api.example/healthz", [])
     with pytest.raises(AssertionError, match="the steps end in public, and the decision is ok"):
         explained(SETTINGS, AUTHORIZER, attributes, Allow(Reason.OK, "health"), NOW)
@@ -233,7 +233,7 @@ def fresh(**changes: Any) -> str:
     return good(exp=4_000_000_000, iat=1, **changes)
 
 
-def test_the_exit_status_says_allowed_denied_or_undecided(
+def test_the_exit_status_is_for_allowed_denied_or_undecided(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "token").write_text(fresh() + "\n")
@@ -252,14 +252,19 @@ def test_the_exit_status_says_allowed_denied_or_undecided(
     }
 
 
-def test_what_is_shown_to_scripts_ends_in_envoys_own_answer(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_json_form_ends_with_the_check_response(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(config, "--json", "--method", "POST", "--url", "https://API.example:8443/pay") == 1
-    told = json.loads(capsys.readouterr().out)
-    assert told["request"] == {"method": "POST", "host": "API.example:8443", "path": "/pay"}
-    assert (told["decision"], told["verdict"], told["reason"], told["rule"]) == ("deny", "deny", "missing_token", "pay")
-    assert told["steps"][-1]["passed"] is False
-    assert told["answer"]["denied_response"]["status"] == {"code": "Unauthorized"}
-    assert told["answer"]["dynamic_metadata"]["reason"] == "missing_token"
+    result = json.loads(capsys.readouterr().out)
+    assert result["request"] == {"method": "POST", "host": "API.example:8443", "path": "/pay"}
+    assert (result["decision"], result["verdict"], result["reason"], result["rule"]) == (
+        "deny",
+        "deny",
+        "missing_token",
+        "pay",
+    )
+    assert result["steps"][-1]["passed"] is False
+    assert result["answer"]["denied_response"]["status"] == {"code": "Unauthorized"}
+    assert result["answer"]["dynamic_metadata"]["reason"] == "missing_token"
 
 
 @pytest.mark.parametrize(
@@ -287,7 +292,7 @@ def test_user_and_password_of_a_url_are_never_printed(
             assert "s3cret" not in said.out + said.err
 
 
-def test_the_token_may_come_by_standard_input_and_headers_by_the_command_line(
+def test_the_token_can_be_read_from_standard_input(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(f"\n {fresh()} \n"))
@@ -300,7 +305,7 @@ def test_the_token_may_come_by_standard_input_and_headers_by_the_command_line(
     assert "malformed_request" in capsys.readouterr().out
 
 
-def test_what_a_token_says_does_not_command_the_terminal(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_terminal_control_characters_in_a_token_are_escaped(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(config.read_text())
     config.write_text(json.dumps(document | {"upstream": {"headers": {"x-auth-subject": "sub", "x-name": "name"}}}))
     token = fresh(sub="Jos\u00e9", name="\u202egpj.exe\u2028\u2066")
@@ -310,7 +315,7 @@ def test_what_a_token_says_does_not_command_the_terminal(config: Path, capsys: p
     assert "x-name: \\u202egpj.exe\\u2028\\u2066\n" in out
 
 
-def test_a_terminal_with_few_characters_is_no_error(config: Path) -> None:
+def test_an_ascii_terminal_is_supported(config: Path) -> None:
     command = [sys.executable, "-m", "authz_service", "explain", "--config", str(config), "--url", "https://a/pay"]
     few = {**os.environ, "PYTHONIOENCODING": "ascii"}
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=few)
@@ -330,7 +335,7 @@ def test_a_terminal_with_few_characters_is_no_error(config: Path) -> None:
         (["--url", "https://a/", "--header", ": secret-credential"], "a header must be written 'Name: value'"),
     ],
 )
-def test_what_cannot_be_asked_is_said_in_a_line(
+def test_an_invalid_request_is_a_one_line_error(
     config: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
 ) -> None:
     assert run(config, *arguments) == 2
@@ -340,7 +345,7 @@ def test_what_cannot_be_asked_is_said_in_a_line(
     assert "secret" not in said.err
 
 
-def test_a_configuration_that_is_refused_decides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_configuration_is_not_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.yaml").write_text("rules: []\n")
     assert run(tmp_path / "config.yaml", "--url", "https://a/") == 2
     assert "issuers: is required" in capsys.readouterr().err
@@ -366,7 +371,7 @@ def test_a_url_is_taken_literally(url: str, host: str, path: str) -> None:
     assert (attributes.host, attributes.path) == (host, path)
 
 
-def test_color_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_color_is_only_for_terminals_without_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -382,14 +387,14 @@ def test_color_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("mode", "token", "answer", "reason", "told"),
+    ("mode", "token", "answer", "reason", "result"),
     [
         (
             "opaque",
             "an-opaque-token",
             active_response(iat=None, exp=4_000_000_000),
             "ok",
-            "active, says main: subject 'u1'",
+            "active at main: subject 'u1'",
         ),
         (
             "opaque",
@@ -401,7 +406,7 @@ def test_color_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) ->
         ("opaque", "an-opaque-token", active_response(exp=1), "expired", "exp has passed"),
         ("opaque", "an-opaque-token", None, "introspection_unavailable", "responded with status 404"),
         ("opaque", "an:opaque-token", active_response(), "malformed_token", "neither a JWT nor"),
-        ("always", good(iat=None, exp=4_000_000_000), {"active": True}, "ok", "active, says main: subject 'u1'"),
+        ("always", good(iat=None, exp=4_000_000_000), {"active": True}, "ok", "active at main: subject 'u1'"),
         (
             "always",
             good(iat=None, exp=4_000_000_000),
@@ -412,8 +417,8 @@ def test_color_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) ->
         ("always", good(iat=None, exp=1), {"active": True}, "expired", ""),
     ],
 )
-async def test_who_was_asked_and_what_was_said_is_told(
-    tmp_path: Path, mode: str, token: str, answer: dict[str, Any] | None, reason: str, told: str
+async def test_introspection_is_explained(
+    tmp_path: Path, mode: str, token: str, answer: dict[str, Any] | None, reason: str, result: str
 ) -> None:
     (tmp_path / "secret").write_text("s3cret")
     (tmp_path / "jwks.json").write_bytes(jwks(RS.jwk()))
@@ -433,8 +438,8 @@ async def test_who_was_asked_and_what_was_said_is_told(
         configured = Settings.model_validate({"issuers": [issuer], "rules": [{"name": "any"}]})
         attributes = attributes_of("GET", "https://api.example/", [("Authorization", f"Bearer {token}")], "")
         explanation_of = await asyncio.to_thread(explain_live, configured, attributes)
-        assert provider.count("/introspect") == bool(told) - (reason == "malformed_token")
+        assert provider.count("/introspect") == bool(result) - (reason == "malformed_token")
     assert explanation_of.decision.reason == reason
     steps = [step for step in explanation_of.steps if step.name == "introspection"]
-    assert [told in step.detail for step in steps] == ([True] if told else [])
+    assert [result in step.detail for step in steps] == ([True] if result else [])
     assert token not in repr(explanation_of.steps)

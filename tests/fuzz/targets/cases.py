@@ -10,7 +10,7 @@ import functools
 
 from authz_service.core.errors import ConfigError
 from authz_service.policy_tools import cases
-from authz_service.policy_tools.run_cases import Bench
+from authz_service.policy_tools.run_cases import CaseRunner
 from fuzz import files
 from fuzz.problems import require_located
 from fuzz.secrets import is_secret
@@ -21,8 +21,8 @@ MAX_BYTES = 8192
 
 
 @functools.cache
-def _bench() -> Bench:
-    return Bench(settings())
+def _runner() -> CaseRunner:
+    return CaseRunner(settings())
 
 
 def run(data: bytes) -> str:
@@ -32,7 +32,7 @@ def run(data: bytes) -> str:
     except ConfigError as refusal:
         require_located(refusal, file, data)
         return "refused"
-    outcomes = [_bench().attempt(case) for case in read]
+    outcomes = [_runner().run(case) for case in read]
     for case, outcome in zip(read, outcomes, strict=True):
         raw = case.token.raw if case.token is not None else None
         if raw is not None and is_secret(raw, data):
