@@ -9,7 +9,7 @@ _MAX_DOUBLINGS = 64  # keeps the power within a float; any maximum is reached lo
 
 
 def exponential(failures: int, *, initial: float, maximum: float) -> float:
-    """Seconds to wait after this many failures in a row: ``initial``, doubled with each further one; 0 after none."""
+    """Seconds to wait after this many failures in a row: 0, ``initial``, twice that, and so on up to ``maximum``."""
     if failures < 1:
         return 0.0
     return min(initial * 2.0 ** min(failures - 1, _MAX_DOUBLINGS), maximum)

@@ -12,7 +12,7 @@ def encode(data: bytes) -> str:
 
 
 def decode(encoded: str) -> bytes:
-    """Decode the one canonical encoding of some bytes: no padding, no foreign character, no stray bit at the end.
+    """Decode strictly: padding, other characters and nonzero trailing bits are errors, so each value has one encoding.
 
     Raises:
         ValueError: for any other string; the message does not quote it.
