@@ -122,7 +122,7 @@ CHECKS = {"pydantic", "yaml", "cryptography", "jwt"}  # for the file itself and 
 SERVERS = ("transport.asyncio_server", "transport.grpcio_server", "transport.http2", "transport.addresses", "admin")
 
 
-def loaded_by(*arguments: str) -> set[str]:
+def loaded_by(*arguments: str, status: int = 0) -> set[str]:
     """The modules that a command imports, ours without the package's name."""
     code = (
         "import atexit, sys; from authz_service.cli import main; "
@@ -131,7 +131,7 @@ def loaded_by(*arguments: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, timeout=HANG_TIMEOUT, check=False, text=True
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (status, "")
     return {name.removeprefix("authz_service.") for name in done.stdout.rpartition("modules ")[2].split()}
 
 
@@ -175,6 +175,12 @@ def test_test_loads_no_server(tmp_path: Path) -> None:
     loaded = loaded_by("test", "--config", str(write(tmp_path)), str(cases))
     assert not packages(loaded) & {"grpc", "google", "_pb", "transport", "admin", "demo", "uvloop", "aiohttp"}
     assert {name for name in loaded if name.startswith("runtime.")} == {"runtime.assembly"}
+
+
+def test_healthcheck_loads_no_server(tmp_path: Path) -> None:
+    loaded = loaded_by("healthcheck", "--config", str(write(tmp_path)), status=1)
+    assert not packages(loaded) & {"admin", "demo", "runtime", "authorizer", "tokens", "keys", "uvloop", "aiohttp"}
+    assert not {name for name in loaded if name.startswith(SERVERS)}
 
 
 def test_explain_loads_no_server(tmp_path: Path) -> None:

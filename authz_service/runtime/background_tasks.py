@@ -33,10 +33,10 @@ class BackgroundTasks:
 
     async def close(self) -> None:
         """Cancel every task and wait until all have ended."""
-        await cancelled(list(self._tasks))
+        await cancel_all(list(self._tasks))
 
 
-async def cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
     """Cancel these tasks and wait until all have ended."""
     tasks = list(tasks)
     for task in tasks:

@@ -17,7 +17,7 @@ from authz_service.config import files
 from authz_service.keys.cache import KeyCache
 from authz_service.providers.client import ClientResources
 from authz_service.runtime.assembly import bounds_of, introspector_of, key_cache_of, source_of
-from authz_service.runtime.background_tasks import cancelled
+from authz_service.runtime.background_tasks import cancel_all
 from authz_service.telemetry.logs import fields
 from authz_service.tokens.introspection.introspector import Introspector
 from authz_service.tokens.validator import TrustedIssuer
@@ -113,7 +113,7 @@ class IssuerPool:
 
     async def discard(self) -> None:
         """Stop all parts that the active configuration does not use, at once."""
-        await cancelled(self._remove_unused(set(_parts(self._issuers()))).values())
+        await cancel_all(self._remove_unused(set(_parts(self._issuers()))).values())
 
     def activate(self, config: ActiveConfig) -> None:
         """Report the gauges of this configuration's parts from now on, and retire all other parts. Cannot fail.

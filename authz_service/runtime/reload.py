@@ -133,7 +133,7 @@ class Reloader:
         self._requested.set()
 
     async def run(self) -> None:
-        """Reload whenever the files change, until cancelled."""
+        """Reload whenever the files change, until canceled."""
         idle = 0.0
         while True:
             requested = await self._pause(_LOOK_INTERVAL)

@@ -21,7 +21,7 @@ from authz_service.config.values import host_port
 from authz_service.core import backoff
 from authz_service.core.errors import StartFailed
 from authz_service.runtime import application, preflight, reload
-from authz_service.runtime.background_tasks import cancelled
+from authz_service.runtime.background_tasks import cancel_all
 from authz_service.runtime.worker_channel import Worker, start_worker
 from authz_service.telemetry import logs
 from authz_service.telemetry.background_log_stream import BackgroundLogStream
@@ -113,7 +113,7 @@ class Supervisor:
             await asyncio.gather(*slots, return_exceptions=True)
             raise
         finally:
-            await cancelled(slots)
+            await cancel_all(slots)
             await self._admin.stop()
             self._address.release()
             self._address.unlink()

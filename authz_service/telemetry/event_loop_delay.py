@@ -16,7 +16,7 @@ _INTERVAL = 0.25  # seconds
 
 
 async def observe_delay(observe: Callable[[float], None], timer: Callable[[], float]) -> None:
-    """Call ``observe`` with each delay, in seconds, until cancelled.
+    """Call ``observe`` with each delay, in seconds, until canceled.
 
     ``timer`` gives seconds of a monotonic clock. It must not be the event loop's own, which stands still while the
     event loop is blocked.
