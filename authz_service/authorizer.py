@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from authz_service.core.attributes import Attributes
     from authz_service.core.claims import Claims, ValidatedToken
     from authz_service.core.upstream import UpstreamHeaders
+    from authz_service.keys.cache import KeyCache
     from authz_service.rules.conditions import Captures
     from authz_service.rules.policy import Policy, Rule
     from authz_service.tokens.validator import Need, Validator
@@ -47,8 +48,7 @@ class Pending:
     async def ready(self) -> None:
         """Wait until what is missing was fetched, or could not be. Never raises for a failed fetch."""
         await self.need.ready()
-        following = self.authorizer.need_after_keys(self)
-        if following is not None:
+        if isinstance(self.need, NeedKeys) and (following := self.authorizer.need_after_keys(self, self.need.keys)):
             self.need = following
             await following.ready()
 
@@ -81,10 +81,9 @@ class Authorizer:
         """Decide, or return what has to be awaited first. ``now`` is in seconds since the epoch."""
         return self._decide(attributes, now, FIRST)
 
-    def need_after_keys(self, pending: Pending) -> NeedIntrospection | None:
-        """The introspection that a decision needs after its issuer's keys were fetched, if the token verifies."""
-        fetched = pending.need
-        if not (isinstance(fetched, NeedKeys) and self.validator.must_be_active(fetched.keys.issuer)):
+    def need_after_keys(self, pending: Pending, keys: KeyCache) -> NeedIntrospection | None:
+        """The introspection that a decision needs after these keys were fetched, if the token verifies with them."""
+        if not self.validator.must_be_active(keys.issuer):
             return None
         decision = self._decide(pending.attributes, pending.began, AFTER_KEYS)
         need = decision.need if isinstance(decision, Pending) else None

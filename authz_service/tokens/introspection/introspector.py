@@ -152,26 +152,24 @@ class Introspector:
 
     async def _run(self, query: _Query) -> IntrospectionResult:
         try:
-            return await self._query(query)
+            now = self._timer()
+            if query.permit.at > now:
+                await asyncio.sleep(query.permit.at - now)
+            self._start_probe_if_due(max(query.permit.at, now))
+            async with self._limiter.slot(proven=query.proven):
+                if not self._breaker.is_valid(query.permit):  # its state changed while this waited
+                    return self._refuse("open")
+                response = await self._send(query.token, query.verified)
+            self._cache.put(query.digest, response)
+            self._breaker.record_response(query.permit)
+            self._log.log_response()
+            self._log.log_state(self._breaker)
         except Exception as error:  # noqa: BLE001 - a fault of ours is logged, and denies like any other failure
             return self._record_failure(self._as_failure(error), query)
+        else:
+            return response
         finally:
             self._admitted[query.proven] -= 1
-
-    async def _query(self, query: _Query) -> IntrospectionResult:
-        now = self._timer()
-        if query.permit.at > now:
-            await asyncio.sleep(query.permit.at - now)
-        self._start_probe_if_due(max(query.permit.at, now))
-        async with self._limiter.slot(proven=query.proven):
-            if not self._breaker.is_valid(query.permit):  # its state changed while this waited
-                return self._refuse("open")
-            response = await self._send(query.token, query.verified)
-        self._cache.put(query.digest, response)
-        self._breaker.record_response(query.permit)
-        self._log.log_response()
-        self._log_state()
-        return response
 
     async def _send(self, token: str, verified: Claims | None) -> IntrospectionResponse:
         """Send one request and evaluate its response.
@@ -214,10 +212,6 @@ class Introspector:
         wait = max(self._breaker.wait(self._timer()), min(retry_after, _MAX_RETRY_AFTER))
         return IntrospectionFailure(f"introspection at {self.issuer.label}: {cause}", max(1, math.ceil(wait)))
 
-    def _log_state(self) -> None:
-        now = self._timer()
-        self._log.log_state(self._breaker.state(now), self._breaker.wait(now))
-
     # Probes: requests about tokens that no caller chose.
 
     def _start_probe_if_due(self, now: float) -> None:
@@ -246,7 +240,7 @@ class Introspector:
             self._log.log_failed_probe(failure)
         elif was_closed:
             self._log.log_healthy_probe()
-        self._log_state()
+        self._log.log_state(self._breaker)
 
     # Start and end.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from authz_service.core.errors import FetchFailed
+    from authz_service.tokens.introspection.breaker import CircuitBreaker
 
 _REPEAT_INTERVAL = 60.0  # seconds between two events of one kind
 _RESPONSES_TO_RECOVER = 5  # in a row: a server that responds now and then has not recovered
@@ -73,12 +74,13 @@ class OutageLog:
                 "introspection fails for some tokens only; the server responds to a probe", extra=extra
             )
 
-    def log_state(self, state: BreakerState, retry_in: float) -> None:
-        """The circuit breaker is in this state, and permits the next attempt in so many seconds."""
-        is_open = state is not BreakerState.CLOSED
+    def log_state(self, breaker: CircuitBreaker) -> None:
+        """The circuit breaker may have opened or closed."""
+        now = self._timer()
+        is_open = breaker.state(now) is not BreakerState.CLOSED
         if is_open and not self._is_open and self._is_due("open"):
             self._is_open = True
-            extra = fields(issuer=self._issuer, breaker=BreakerState.OPEN, retry_in_s=round(retry_in, 3))
+            extra = fields(issuer=self._issuer, breaker=BreakerState.OPEN, retry_in_s=round(breaker.wait(now), 3))
             self._logger.warning("introspection paused: the circuit breaker is open", extra=extra)
         elif not is_open and self._is_open:
             self._is_open = False
