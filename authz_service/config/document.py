@@ -103,7 +103,7 @@ def parse(data: bytes) -> Document:
         Unreadable: if they are not one YAML mapping within the limits.
     """
     text = _decoded(data)
-    too_deep = layout.look(text, max_levels=_MAX_DEPTH).too_deep
+    too_deep = layout.scan(text, max_levels=_MAX_DEPTH).too_deep
     if too_deep is not None:
         raise Unreadable(layout.line_of(text, too_deep), _TOO_DEEP)
     try:

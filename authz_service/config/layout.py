@@ -1,10 +1,10 @@
-"""How a YAML text is laid out: what nests in what, and what is still open at a place.
+"""Scans the layout of a YAML text: what nests in what, and what is still open at a place.
 
-Owns the look at a text that no parser has read yet. A parser must not be the first to meet a text that is too deep for
-it, nor the only one to say where a text goes wrong: its limits and its words change with its version.
+Owns the scan before a parser runs. A text that nests too deeply must not reach a parser, and the position of a mistake
+must not depend on a parser alone: its limits and messages change with its version.
 
-It reads the indicators of YAML 1.1 as libyaml and PyYAML do, and no values. It finds no errors: of a text that is not
-YAML it says what would be open if the rest were. It looks at each character a bounded number of times.
+Recognizes the indicators of YAML 1.1 as libyaml and PyYAML do, but no values. Reports no errors: for a text that is not
+YAML, it reports what would be open if the remainder were. Looks at each character a bounded number of times.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-MAX_KEY_LENGTH = 1024  # characters of a key that no question mark announces (YAML 1.1 section 7.3.3)
+MAX_KEY_LENGTH = 1024  # characters of a key without a question mark (YAML 1.1 section 7.3.3)
 BREAKS = "\r\n\x85\u2028\u2029"
 
-_ENDS = rf"(?=[ \t{BREAKS}]|\Z)"  # what makes indicators of - ? and :
-# A string without quotes, as far as it goes on this line; in brackets it ends at brackets and commas as well.
+_ENDS = rf"(?=[ \t{BREAKS}]|\Z)"  # what follows - ? and : as indicators
+# A plain string up to the end of its line; within brackets, it also ends at brackets and commas.
 _PLAIN = {
     in_brackets: re.compile(rf"(?:[^ \t:{stops}{BREAKS}]++|:(?=[^ \t{stops}{BREAKS}])|[ \t]++(?=[^ \t#{BREAKS}]))++")
     for in_brackets, stops in ((False, ""), (True, r",\[\]{}"))
@@ -50,7 +50,7 @@ _LINE_BREAK = re.compile(rf"\r\n|[{BREAKS}]")
 
 
 class Token(NamedTuple):
-    """An indicator or a whole string; of a block scalar the line that announces it."""
+    """An indicator or a whole string; for a block scalar, its first line."""
 
     kind: str  # a group of _TOKEN, or plain
     start: int
@@ -58,31 +58,31 @@ class Token(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A block collection that may go on: the column of its keys or of its dashes."""
+    """An open block collection: the column of its keys or dashes."""
 
     column: int
-    kind: str  # dash, question or colon, which it began with
+    kind: str  # dash, question or colon: the indicator that began it
 
 
 class Layout:
-    """What is open at the end of a text, or at the place up to which it was looked at."""
+    """What is open at the end of the scan."""
 
     def __init__(self) -> None:
-        self.brackets: list[int] = []  # where each open [ and { is
+        self.brackets: list[int] = []  # places of the open [ and {
         self.blocks: list[Block] = []
-        self.quote: int | None = None  # where the string begins whose quotes are not closed
-        self.key: int | None = None  # where something begins that a colon would make a key
+        self.quote: int | None = None  # place of the quote that is not closed
+        self.key: int | None = None  # place of what a colon would make a key
         self.last: Token | None = None
-        self.too_deep: int | None = None  # the place that has more levels than it may
+        self.too_deep: int | None = None  # place at which the maximum depth is exceeded
 
     @property
     def levels(self) -> int:
-        """How many collections are open, but for those that begin with neither a bracket nor a column of their own."""
+        """The number of open collections that began with a bracket or a column of their own."""
         return len(self.blocks) + len(self.brackets)
 
 
-def look(text: str, end: int | None = None, max_levels: int | None = None) -> Layout:
-    """Look at a text up to ``end``, or up to the place that has more than ``max_levels`` levels."""
+def scan(text: str, end: int | None = None, max_levels: int | None = None) -> Layout:
+    """Scan a text up to ``end``, or up to the place where it exceeds ``max_levels`` levels."""
     scanner = _Scanner(text, len(text) if end is None else end, max_levels)
     scanner.scan()
     return scanner.layout
@@ -99,9 +99,9 @@ class _Scanner:
         self._text = text
         self._end = end
         self._max_levels = len(text) if max_levels is None else max_levels
-        self._line = 0  # where the line begins
+        self._line = 0  # start of the line
         self._fresh = True  # whether a key or an item may begin here
-        self._running = False  # whether a string without quotes may go on here
+        self._running = False  # whether a plain string may continue here
 
     def scan(self) -> None:
         layout, at = self.layout, self._next(0)
@@ -109,7 +109,7 @@ class _Scanner:
             at = self._next(self._take(at))
 
     def _next(self, at: int) -> int:
-        """Where the next token begins, behind spaces, comments and line breaks."""
+        """The place of the next token, after spaces, comments and line breaks."""
         text, end = self._text, self._end
         while (at := self._past(_BLANK, at)) < end:
             if text[at] == "#":
@@ -124,9 +124,9 @@ class _Scanner:
         return at
 
     def _take(self, at: int) -> int:
-        """Take the token that begins here; returns the place behind what belongs to it."""
+        """Take the token that begins here; returns the place after it."""
         layout = self.layout
-        layout.last = token = self._rest_of_string(at) or self._token(at)
+        layout.last = token = self._continued_string(at) or self._token(at)
         self._running = token.kind == "plain"
         match token.kind:
             case "unclosed":
@@ -136,7 +136,7 @@ class _Scanner:
             case "open":
                 self._may_be_key(at)
                 layout.brackets.append(at)
-                self._judge(at)
+                self._check_depth(at)
             case _ if layout.brackets:
                 pass  # no blocks begin in brackets
             case "marker":
@@ -150,17 +150,17 @@ class _Scanner:
                 return self._past_block_scalar(token)
         return token.end
 
-    def _rest_of_string(self, at: int) -> Token | None:
-        """A string without quotes as a whole, if it goes on with what begins here."""
+    def _continued_string(self, at: int) -> Token | None:
+        """The whole plain string, if it continues here."""
         text, end, layout = self._text, self._end, self.layout
         in_brackets = bool(layout.brackets)
         if not self._running or layout.last is None or not (in_brackets or at - self._line > self._indentation()):
             return None
-        rest = _NO_MARKER.match(text, at, end) and _PLAIN[in_brackets].match(text, at, end)
-        if not rest:
+        continued = _NO_MARKER.match(text, at, end) and _PLAIN[in_brackets].match(text, at, end)
+        if not continued:
             return None
         self._fresh = False
-        return Token("plain", layout.last.start, rest.end())
+        return Token("plain", layout.last.start, continued.end())
 
     def _token(self, at: int) -> Token:
         layout = self.layout
@@ -178,7 +178,7 @@ class _Scanner:
         self._fresh = False
 
     def _indicator(self, token: Token) -> None:
-        """Take a dash, question mark or colon, which begins a block where its column does not go on with one."""
+        """Take a dash, question mark or colon, which begins a block unless its column continues one."""
         key = self.layout.key
         if token.kind == "colon" and key is not None and self._line <= key and token.start - key <= MAX_KEY_LENGTH:
             self._begin_block(key, "colon")
@@ -189,9 +189,9 @@ class _Scanner:
     def _begin_block(self, at: int, kind: str) -> None:
         if at - self._line > self._indentation():
             self.layout.blocks.append(Block(at - self._line, kind))
-            self._judge(at)
+            self._check_depth(at)
 
-    def _judge(self, at: int) -> None:
+    def _check_depth(self, at: int) -> None:
         if self.layout.levels > self._max_levels:
             self.layout.too_deep = at
 
@@ -200,12 +200,12 @@ class _Scanner:
         return blocks[-1].column if blocks else -1
 
     def _past_block_scalar(self, head: Token) -> int:
-        """Where the first line begins that is neither blank nor indented as the lines of a block scalar are."""
+        """The place of the first line after a block scalar: neither blank nor indented as its lines are."""
         text, end, at = self._text, self._end, head.end
         self._fresh, self.layout.key = True, None
         written = _INDENTATION_INDICATOR.match(text, head.start, end)
         least = max(self._indentation() + 1, 1) + (int(written[1]) - 1 if written else 0)
-        known = bool(written)  # otherwise the first line that is not blank says how deep they are
+        known = bool(written)  # otherwise the first line that is not blank determines the indentation
         while (at := self._past(_LINE, at)) < end:
             self._line = at
             content = self._past(_INDENTATION, at)

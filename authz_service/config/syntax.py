@@ -1,7 +1,7 @@
-"""What is wrong with a text that is not YAML, in our own words.
+"""Explains why a text is not YAML.
 
-Owns the sentences about syntax. A parser finds that a text is not YAML, and where it has to stop; what it calls the
-fault depends on the parser and its version. So only the place is taken from it, and the text is looked at there: the
+Owns the messages about syntax. A parser finds that a text is not YAML, and where it stops; its explanation depends on
+the parser and its version. So only the place is taken from it, and the message comes from the text there: the
 character, what is open, and what came last.
 """
 
@@ -9,40 +9,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from authz_service.config.layout import BREAKS, MAX_KEY_LENGTH, Token, line_of, look
+from authz_service.config.layout import BREAKS, MAX_KEY_LENGTH, Token, line_of, scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 UNKNOWN_ESCAPE = "unknown escape after the backslash: write \\\\ for a backslash, or use single quotes"
 _CLOSING = {"[": "]", "{": "}"}
-_WITHIN = {"'": "''", '"': '\\"'}  # how a quote is written in a string between such quotes
+_ESCAPED = {"'": "''", '"': '\\"'}  # a quote within a string in such quotes
 _BEGINS = {"*": "an alias", "&": "an anchor", "!": "a tag"}
 _BLANKS = f" \t{BREAKS}"
 _MARKERS = ("---", "...")
-_ELSE = "unexpected from here on: check the indentation, and quotes that end too early"
+_FALLBACK = "unexpected from here on: check the indentation, and quotes that end too early"
 _ESCAPE_PREFIX = 2  # characters before the digits of an escape: a backslash and a letter
 
 
 class Fault(NamedTuple):
-    """What is wrong on one line, and what would be right."""
+    """The problem on a line, with the remedy."""
 
     line: int
     text: str
 
 
 def fault(text: str, place: int) -> Fault:
-    """The fault of a text for which a parser had to stop at a place."""
+    """The fault of a text in which a parser stopped at a place."""
     stop = _Stop(text, place)
-    found = next((found for rule in _RULES if (found := rule(stop))), _ELSE)
+    found = next((found for rule in _RULES if (found := rule(stop))), _FALLBACK)
     return found if isinstance(found, Fault) else Fault(stop.line, found)
 
 
 class _Stop:
-    """What can be seen from the place where a parser stopped."""
+    """The surroundings of the place where a parser stopped."""
 
     def __init__(self, text: str, place: int) -> None:
-        layout = look(text, place)
+        layout = scan(text, place)
         self.text = text
         self.at = place
         self.at_end = not text[place:].strip(_BLANKS)
@@ -54,29 +54,29 @@ class _Stop:
         self.line = line_of(text, self.last.end if self.at_end else place)
 
     def fault_at(self, place: int, text: str) -> Fault:
-        """A fault that is rather elsewhere than where the parser stopped."""
+        """A fault at another place than where the parser stopped."""
         return Fault(line_of(self.text, place), text)
 
     def start_of_line(self, place: int) -> int:
-        """Where the line of a place begins."""
+        """The start of the line of a place."""
         return max(self.text.rfind(line_break, 0, place) for line_break in BREAKS) + 1
 
     def is_indicator(self, indicator: str) -> bool:
-        """Whether a dash, a question mark or a colon is here and means a list, a key or a value."""
+        """Whether this dash, question mark or colon is here and is an indicator."""
         return self.char == indicator and self.text[self.at + 1 : self.at + 2] in {"", *_BLANKS}
 
     @property
     def is_marker(self) -> bool:
-        """Whether a line begins here that separates documents."""
+        """Whether a document separator begins here."""
         return self.at == self.line_start and self.text.startswith(_MARKERS, self.at)
 
     @property
     def is_first(self) -> bool:
-        """Whether nothing stands on the line before this."""
+        """Whether the line is blank before this place."""
         return not self.text[self.line_start : self.at].strip(_BLANKS)
 
     def is_on_line(self, place: int) -> bool:
-        """Whether a place before this one is on the same line."""
+        """Whether an earlier place is on the same line."""
         return self.line_start <= place
 
 
@@ -163,7 +163,7 @@ def _after_value(stop: _Stop) -> str | None:
     if last.kind == "close":
         return f"something follows the closing {sign}: remove it, or put the whole string in quotes"
     return (
-        f"something follows the closing {sign} of the string that begins on line {line}: write {_WITHIN[sign]} for a "
+        f"something follows the closing {sign} of the string that begins on line {line}: write {_ESCAPED[sign]} for a "
         f"{sign} inside it, or add the {sign} that is missing"
     )
 
@@ -217,17 +217,17 @@ def _indentation(stop: _Stop) -> str | None:
     beside = next(("items" if block.kind == "dash" else "keys" for block in stop.blocks if block.column == column), "")
     match beside, stop.is_indicator("-"):
         case "items", False:
-            return "the line is aligned with list items and is none: begin it with a dash, or change its indentation"
+            return "the line is aligned with list items but is not one: begin it with a dash, or change its indentation"
         case "keys", True:
             return "a list item is aligned with keys: indent it deeper than the key of its list"
         case "keys", False:
-            return "the line is aligned with keys and has none: write key: value, or change its indentation"
+            return "the line is aligned with keys but has none: write key: value, or change its indentation"
         case "", _:
             return "the indentation matches no line above: align the line with the keys or items that it belongs to"
     return None
 
 
-# In this order: what is certain from the place alone comes before what is guessed from what is around it.
+# In this order: what the place alone proves precedes what its surroundings suggest.
 _RULES: tuple[Callable[[_Stop], str | Fault | None], ...] = (
     _in_quotes,
     _tab,

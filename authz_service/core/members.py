@@ -1,7 +1,7 @@
-"""Reading one member of a token: of the type that it must have, or refused.
+"""Reads members of a token with the type that they must have.
 
-Law: pure; nothing is converted. A member that is null is there, and of a wrong type: a token that says ``"nbf": null``
-was made by somebody who meant another thing than to leave it out.
+Pure; converts nothing. A member that is null is present and has the wrong type: ``"nbf": null`` is not the same as no
+``nbf``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _JSON_TYPES = {
 
 
 def optional_str(members: Mapping[str, Any], name: str) -> str:
-    """A text; empty where the token does not have it.
+    """A string; empty if the token does not have the member.
 
     Raises:
         Rejected: ``invalid_claim`` for anything else.
@@ -41,7 +41,7 @@ def optional_str(members: Mapping[str, Any], name: str) -> str:
 
 
 def strings(members: Mapping[str, Any], names: Iterable[str]) -> Iterable[str]:
-    """The texts in several members, each of which is one text or a list of them.
+    """The strings in several members, each of which is a string or a list of strings.
 
     Raises:
         Rejected: ``invalid_claim`` for anything else.
@@ -60,7 +60,7 @@ def strings(members: Mapping[str, Any], names: Iterable[str]) -> Iterable[str]:
 
 
 def numeric_date(members: Mapping[str, Any], name: str, absent: float) -> float:
-    """A finite number that is no boolean (RFC 7519 section 2, NumericDate); ``absent`` where there is none.
+    """A finite number (RFC 7519 section 2, NumericDate); ``absent`` if the token does not have the member.
 
     Raises:
         Rejected: ``invalid_claim`` for anything else.
@@ -73,8 +73,8 @@ def numeric_date(members: Mapping[str, Any], name: str, absent: float) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise Rejected(Reason.INVALID_CLAIM, f"claim {name} is beyond all bounds") from None
+        raise Rejected(Reason.INVALID_CLAIM, f"claim {name} is too large a number") from None
 
 
-def _of_wrong_type(name: str, value: object, wanted: str) -> Rejected:
-    return Rejected(Reason.INVALID_CLAIM, f"claim {name} is {_JSON_TYPES[type(value)]}, not {wanted}")
+def _of_wrong_type(name: str, value: object, expected: str) -> Rejected:
+    return Rejected(Reason.INVALID_CLAIM, f"claim {name} is {_JSON_TYPES[type(value)]}, not {expected}")

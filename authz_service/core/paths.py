@@ -1,15 +1,16 @@
-r"""Reading the path of a request in the one way in which every party reads it.
+r"""Reads the path of a request in the one way in which every party reads it, or refuses it.
 
-Law: pure, total, and strict. A path that two parties could read differently is refused, never repaired: Envoy, this
-service and the upstream each have their own idea of ``%2e%2e``, ``;x``, ``//`` and ``\\``, and the difference between
-two of those ideas is a way around a rule. So the segments that come out of here are what is left when nobody can
-disagree:
+Pure. A path that two parties could read differently is refused and never repaired: Envoy, this service and the upstream
+each have their own reading of ``%2e%2e``, ``;x``, ``//`` and ``\\``, and a difference between two readings is a way to
+bypass a rule.
 
-* Envoy's normalisation and RFC 3986 section 5.2.4 change nothing: there is no ``.`` or ``..`` segment (also not with
-  ``;parameters``, which some servers cut off first) and no empty segment but the last.
-* Decoding once gives the same segments before and after splitting at ``/``: no encoded separator, dot or control.
-* Decoding twice gives the same as decoding once: no ``%`` and two hex digits in what was decoded.
-* Every octet belongs to one UTF-8 sequence in its shortest form, so there is one character string for it.
+Invariants of the segments that ``split`` returns:
+
+* Envoy's normalization and RFC 3986 section 5.2.4 change nothing: there is no ``.`` or ``..`` segment (nor one with
+  ``;parameters``, which some servers strip first) and no empty segment but the last.
+* Decoding before and after splitting at ``/`` gives the same segments: no encoded separator, dot or control character.
+* Decoding twice gives the same as decoding once: no ``%`` and two hex digits in a decoded segment.
+* Every byte belongs to a UTF-8 sequence in its shortest form, so each segment has one character string.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from urllib.parse import unquote_to_bytes
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 
-# What nearly every path looks like: nothing to decode, no segment of one or two dots, no empty segment but the last.
+# Nearly every path: nothing to decode, no segment of one or two dots, no empty segment but the last.
 _PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9\-._~!$&'()*+,=:@]+)*/?")
 
-# Characters: what RFC 9110 section 4.1 asks every party to support; beyond it parties cut or refuse.
+# Characters. RFC 9110 section 4.1 recommends that every party support 8000; beyond, some truncate or refuse.
 MAX_PATH: Final = 8192
 
-# Raw characters that no path may hold: controls, space, backslash, the fragment sign, and all beyond ASCII.
+# Raw characters that no path may contain: controls, space, backslash, #, and everything beyond ASCII.
 _FORBIDDEN_RAW = re.compile(r"[^!-~]|[\\#]")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-# Encoded slash, dot, backslash. An encoded control is found once decoded.
+# Encoded slash, dot, backslash. Encoded controls are found after decoding.
 _ENCODED_SEPARATOR = re.compile(r"%(?:2[FfEe]|5[Cc])")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -38,16 +39,16 @@ _DOTS = frozenset({".", ".."})
 
 
 _QUERY = re.compile("[?#]")
-_USERINFO = re.compile("//[^/]*@")  # of a target that is a whole URL
+_USERINFO = re.compile("//[^/]*@")  # in a target that is a whole URL
 
 
 def without_secrets(target: str) -> str:
-    """A request target as it may be printed: without query, fragment, and user and password of a URL."""
+    """A request target for output: without query and fragment, and without user and password of a URL."""
     return _USERINFO.sub("//", _QUERY.split(target, maxsplit=1)[0])
 
 
 def without_userinfo(host: str) -> str:
-    """A host as it may be printed: user and password before it are a credential (RFC 3986 section 3.2.1)."""
+    """A host for output: without user and password, which are a credential (RFC 3986 section 3.2.1)."""
     return host.rpartition("@")[2]
 
 
@@ -56,12 +57,12 @@ def _ambiguous(cause: str) -> Rejected:
 
 
 def split(target: str) -> tuple[str, ...]:
-    """The decoded segments of a request target's path; the query takes no part.
+    """The decoded segments of a request target's path, without its query.
 
     ``/v1/a`` gives ``("v1", "a")``, ``/v1/`` gives ``("v1", "")``, ``/`` gives ``("",)``.
 
     Raises:
-        Rejected: ``ambiguous_path``, when two parties could read the path differently.
+        Rejected: ``ambiguous_path``, if two parties could read the path differently.
     """
     path, _, _ = target.partition("?")
     if len(path) > MAX_PATH:

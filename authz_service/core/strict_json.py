@@ -1,7 +1,7 @@
-"""JSON that has exactly one reading (RFC 8259 with the restrictions of RFC 7493, I-JSON).
+"""Parses JSON that has exactly one reading (RFC 8259 with the restrictions of RFC 7493, I-JSON).
 
-Law: pure. Where the standard parser guesses (UTF-16, duplicate members, NaN, lone surrogates) this one refuses: what
-two parsers read differently must not be signed by one and believed by the other.
+Pure. Refuses what the standard parser guesses (UTF-16, duplicate members, NaN, lone surrogates): what one party signed,
+another must not read differently.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import math
 from typing import Any, NoReturn
 
 _MAX_DIGITS = 40  # more than any count, time or identifier in use
-_MAX_DEPTH = 32  # deepest that any provider's tokens or key sets are known to nest: 6
+_MAX_DEPTH = 32  # levels; known providers' tokens and key sets have at most 6
 
 
 def loads(data: bytes) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: when the text is not JSON in UTF-8, has duplicate members, a number that is not finite or has more
-            than 40 digits, a lone surrogate, or nests deeper than 32. The message quotes nothing of the text.
+        ValueError: if the text is not JSON in UTF-8, has duplicate members, a number that is not finite or has more
+            than 40 digits, a lone surrogate, or nests deeper than 32 levels. The message quotes nothing of the text.
     """
     try:
         value = _DECODER.decode(data.decode("utf-8", "strict"))
@@ -43,18 +43,18 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError("a number beyond all bounds")
+        raise ValueError("a number that is too large")
     return number
 
 
 def _integer(text: str) -> int:
     if len(text) > _MAX_DIGITS:
-        raise ValueError("a number of too many digits")
+        raise ValueError("a number with too many digits")
     return int(text)
 
 
 def _no_constant(_text: str) -> NoReturn:
-    raise ValueError("a number that is none")
+    raise ValueError("NaN or Infinity")
 
 
 _DECODER = json.JSONDecoder(
@@ -63,7 +63,7 @@ _DECODER = json.JSONDecoder(
 
 
 def _inspect(value: Any) -> None:
-    """Look at every text and container, without recursion."""
+    """Check every string and the depth, without recursion."""
     layer = [value]
     for _ in range(_MAX_DEPTH):
         below: list[Any] = []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from authz_service.config import document
 from authz_service.config.files import MAX_CONFIG_BYTES
-from authz_service.config.layout import line_of, look
+from authz_service.config.layout import line_of, scan
 from config.conftest import PARSERS
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def levels(text: str, parser: Any) -> int:
 
 
 def seen_levels(text: str) -> int:
-    return next(most for most in range(len(text) + 1) if look(text, max_levels=most).too_deep is None)
+    return next(most for most in range(len(text) + 1) if scan(text, max_levels=most).too_deep is None)
 
 
 PIECES = st.sampled_from(
@@ -111,7 +111,7 @@ def test_the_scan_agrees_with_the_parsers_on_generated_yaml(value: Any, flow: bo
     ],
 )
 def test_open_quotes_and_brackets_are_found_at_their_places(text: str, quote: int | None, brackets: list[int]) -> None:
-    layout = look(text)
+    layout = scan(text)
     assert (layout.quote, layout.brackets) == (quote, brackets)
 
 
@@ -183,7 +183,7 @@ def test_text_that_only_looks_deep_is_read(monkeypatch: pytest.MonkeyPatch, pars
 def test_levels_without_a_bracket_or_column_are_bounded_too(monkeypatch: pytest.MonkeyPatch, parser: str) -> None:
     monkeypatch.setattr(document, "_PARSER", PARSERS[parser])
     text = f"a: {'[b: ' * 16}{']' * 16}"  # each item is a mapping without braces
-    assert look(text, max_levels=MAX_LEVELS).too_deep is None
+    assert scan(text, max_levels=MAX_LEVELS).too_deep is None
     with pytest.raises(document.Unreadable) as refusal:
         document.parse(text.encode())
     assert refusal.value.problem == document.Problem((), DEEP, 1)
@@ -214,4 +214,4 @@ def guarded() -> Iterator[None]:
 )  # fmt: skip
 @pytest.mark.usefixtures("guarded")
 def test_a_text_of_the_maximum_size_is_scanned_in_linear_time(before: str, unit: str) -> None:
-    look(before + unit * (MAX_CONFIG_BYTES // len(unit)), max_levels=MAX_LEVELS)
+    scan(before + unit * (MAX_CONFIG_BYTES // len(unit)), max_levels=MAX_LEVELS)

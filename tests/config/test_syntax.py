@@ -212,7 +212,7 @@ FAULTS = [
         ],
     ),
     (
-        "the line is aligned with list items and is none: begin it with a dash, or change its indentation",
+        "the line is aligned with list items but is not one: begin it with a dash, or change its indentation",
         [
             ("- a\nb: 1\n", 2),
         ],

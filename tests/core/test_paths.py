@@ -50,7 +50,7 @@ from support import path_readers
         ("/http://x".replace("//", "/"), ("http:", "x")),
     ],
 )
-def test_a_plain_path_is_its_decoded_segments(target: str, segments: tuple[str, ...]) -> None:
+def test_a_plain_path_is_split_into_decoded_segments(target: str, segments: tuple[str, ...]) -> None:
     assert paths.split(target) == segments
 
 
@@ -95,7 +95,7 @@ _PIECES = [
 @given(st.lists(st.sampled_from(_PIECES), max_size=12).map(lambda pieces: "/" + "".join(pieces)))
 @example("/public/%2e%2e;/admin")
 @example("/a%25%32%65%25%32%65/b")
-def test_every_party_reads_an_accepted_path_alike(target: str) -> None:
+def test_every_party_reads_an_accepted_path_in_the_same_way(target: str) -> None:
     path = target.partition("?")[0]
     try:
         segments = paths.split(target)
@@ -108,7 +108,7 @@ _CHARACTER = st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_cha
 
 
 @given(segments=st.lists(st.text(_CHARACTER, min_size=1, max_size=5), max_size=4), directory=st.booleans())
-def test_every_segment_that_is_encoded_once_is_accepted_and_read_back(segments: list[str], *, directory: bool) -> None:
+def test_every_segment_encoded_once_is_accepted_and_decoded(segments: list[str], *, directory: bool) -> None:
     segments = segments + [""] * (directory or not segments)
     encoded = "/" + "/".join(quote(segment, safe="!$&'()*+,=:@~") for segment in segments)
     assert paths.split(encoded) == tuple(segments)
@@ -126,7 +126,7 @@ def test_the_query_changes_nothing(path: str, query: str) -> None:
     assert outcome(path) == outcome(f"{path}?{query}")
 
 
-def test_the_longest_path_is_read_and_a_longer_one_is_not() -> None:
+def test_a_path_of_the_maximum_length_is_accepted_and_a_longer_one_refused() -> None:
     assert len(paths.split("/a" * 4096)) == 4096
     assert paths.split("/" + "a" * 8191 + "?" + "b" * 100_000) == ("a" * 8191,)
     for longer in ("/a" * 4096 + "b", "/" + "%41" * 2731, "/" + "a" * 1_000_000, "/." * 500_000, "/%25" * 250_000):
