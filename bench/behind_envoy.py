@@ -1,6 +1,6 @@
-"""Part three: behind a real Envoy, beside its own jwt_authn filter. Envoy answers itself what was let in.
+"""Part three: behind a real Envoy, compared with its own jwt_authn filter. Envoy itself responds to allowed requests.
 
-Law: one Envoy with a listener for each way. It and h2load share a core, the sidecars have the other.
+One Envoy has a listener for each variant. It shares a core with h2load; the sidecars have the other core.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 IN_FLIGHT = (1, 16)
 FIRST_PORT = 19201
 _TYPE = "type.googleapis.com/envoy.extensions"
-_TRACED = ", traced"  # the end of a way's name, where Envoy makes spans, of which it samples none
+_TRACED = ", traced"  # the suffix of variants in which Envoy creates spans, without sampling
 _ROUTER = {"name": "router", "typed_config": {"@type": f"{_TYPE}.filters.http.router.v3.Router"}}
 _TRACER = {
     "name": "envoy.tracers.opentelemetry",
     "typed_config": {
         "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
-        "grpc_service": {"envoy_grpc": {"cluster_name": GRPCIO}},  # which hears nothing, as nothing is sampled
+        "grpc_service": {"envoy_grpc": {"cluster_name": GRPCIO}},  # receives nothing, because nothing is sampled
         "service_name": "bench",
     },
 }
@@ -42,9 +42,9 @@ _HTTP2 = {
 
 
 def behind_envoy(subject: Subject) -> list[Row]:
-    """Print and return what each way does."""
-    print(f"Behind Envoy, h2load (median of {ROUNDS} alternating runs); CPU and switches are Envoy's and the sidecar's")
-    ways: dict[str, list[dict[str, Any]]] = {
+    """Print and return the results of each variant."""
+    print(f"Behind Envoy, h2load (median of {ROUNDS} alternating runs); CPU and switches of Envoy and the sidecar")
+    variants: dict[str, list[dict[str, Any]]] = {
         "no filter": [],
         "jwt_authn": [_jwt_authn(subject, cached=False)],
         "jwt_authn, cache": [_jwt_authn(subject, cached=True)],
@@ -54,7 +54,7 @@ def behind_envoy(subject: Subject) -> list[Row]:
         f"ext_authz, asyncio{_TRACED}": [ext_authz(ASYNCIO)],
     }
     config = subject.folder / "envoy.json"
-    config.write_text(json.dumps(bootstrap(ways)))
+    config.write_text(json.dumps(bootstrap(variants)))
     rows: list[Row] = []
     with ExitStack() as stack:
         sidecars = {
@@ -69,14 +69,14 @@ def behind_envoy(subject: Subject) -> list[Row]:
         envoy, _ = stack.enter_context(running(on_core(CLIENT_CORE, *command), partial(listens, admin)))
         headers = ("-H", f":authority: {HOST}", "-H", f"authorization: Bearer {subject.token()}")
 
-        def measure(way: str, in_flight: int) -> Load:
-            asked = sidecars.get(way.removesuffix(_TRACED))
-            pids = [envoy.pid, *([asked] if asked else [])]
-            url = f"http://127.0.0.1:{FIRST_PORT + list(ways).index(way)}{PATH}"
+        def measure(variant: str, in_flight: int) -> Load:
+            sidecar_pid = sidecars.get(variant.removesuffix(_TRACED))
+            pids = [envoy.pid, *([sidecar_pid] if sidecar_pid else [])]
+            url = f"http://127.0.0.1:{FIRST_PORT + list(variants).index(variant)}{PATH}"
             return h2load(pids, url, CALLS if in_flight > 1 else CALLS // 4, in_flight, subject.folder, *headers)
 
         for in_flight in IN_FLIGHT:
-            measures = {way: partial(measure, way, in_flight) for way in ways}
+            measures = {variant: partial(measure, variant, in_flight) for variant in variants}
             for name, loads in alternating(measures, ROUNDS).items():
                 rows.append(Row(name, in_flight, loads))
                 print(rows[-1])
@@ -84,17 +84,17 @@ def behind_envoy(subject: Subject) -> list[Row]:
 
 
 def listens(admin: Path) -> bool:
-    """Whether Envoy has written down where it is administered, which it does when it listens."""
+    """Whether Envoy has written the address of its admin interface, which it does when it listens."""
     return admin.exists() and bool(admin.read_text())
 
 
-def bootstrap(ways: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Envoy's configuration: a listener for each way, with its filters."""
+def bootstrap(variants: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Envoy's configuration: a listener with filters for each variant."""
     return {
         "admin": {"address": _address(0)},
         "static_resources": {
             "listeners": [
-                _listener(name, FIRST_PORT + number, filters) for number, (name, filters) in enumerate(ways.items())
+                _listener(name, FIRST_PORT + number, filters) for number, (name, filters) in enumerate(variants.items())
             ],
             "clusters": [
                 {
@@ -112,11 +112,11 @@ def bootstrap(ways: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def _listener(name: str, port: int, filters: list[dict[str, Any]]) -> dict[str, Any]:
-    answer = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "let in"}}}
+    route = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "allowed"}}}
     manager = {
         "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [answer]}]},
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
         "http_filters": [*filters, _ROUTER],
     }
     if name.endswith(_TRACED):
@@ -130,7 +130,7 @@ def _address(port: int) -> dict[str, Any]:
 
 
 def ext_authz(cluster: str) -> dict[str, Any]:
-    """The filter that asks a sidecar."""
+    """The filter that calls a sidecar."""
     return {
         "name": "envoy.filters.http.ext_authz",
         "typed_config": {

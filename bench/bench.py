@@ -1,7 +1,7 @@
-"""What a decision costs, what the transports make of it, and what is left of it behind Envoy.
+"""Measures a decision in-process, both transports, and both behind Envoy.
 
-Law: one run, one machine, alternating order; figures of one run may be compared with each other and with nothing else.
-Parts two and three need Debian's ``nghttp2-client``, and with ``--write`` they go into docs/performance.md.
+Figures are comparable only within one run on one machine; the order alternates. Parts two and three require Debian's
+``nghttp2-client``. With ``--write`` their results go into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.behind_envoy import behind_envoy
 from bench.decision import decision_alone
-from bench.report import footprints, machine, table, write
+from bench.report import footprint_table, machine, table, write
 from bench.servers import transports
 from bench.subject import Subject
 
@@ -26,9 +26,9 @@ def main() -> int:
         if shutil.which("h2load") is None:
             print("NOT MEASURED: h2load is missing; apt-get install nghttp2-client", file=sys.stderr)
             return 1
-        (direct, took), behind = transports(subject), behind_envoy(subject)
+        (direct, footprints), behind = transports(subject), behind_envoy(subject)
     if "--write" in sys.argv:
-        parts = {"transports": table(direct), "footprint": footprints(took), "envoy": table(behind)}
+        parts = {"transports": table(direct), "footprint": footprint_table(footprints), "envoy": table(behind)}
         write({"machine": machine(), **parts}, direct)
     return 0
 

@@ -1,4 +1,4 @@
-"""Part one: what a decision costs, in this process, from the bytes of the request to those of the answer."""
+"""Part one: the cost of a decision in this process, from the bytes of the request to those of the response."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from bench.subject import GRPCIO, ISSUER, Subject, check_request, claims
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CALLS = int(os.environ.get("BENCH_CALLS", "20000"))  # of one measurement
+CALLS = int(os.environ.get("BENCH_CALLS", "20000"))  # in one measurement
 ROUNDS = 3
 FEW_RULES, MANY_RULES = 10, 1000
 TOKENS = 2000
 MICRO = 1e6
 
 
-class NoNetwork:
-    """Says of every token what an introspection server would."""
+class LocalIntrospection:
+    """Responds to every token as an introspection server would."""
 
     async def introspect(self, _token: str) -> dict[str, Any]:
-        """As the real one."""
+        """The introspection response."""
         return {"active": True} | claims()
 
     async def prepare(self) -> None:
@@ -46,7 +46,7 @@ class NoNetwork:
 
 
 def timed(call: Callable[[], object], calls: int) -> float:
-    """Microseconds of CPU for one call: the best of five, which is the one that was disturbed least."""
+    """Microseconds of CPU for one call: the best of five runs, the least disturbed one."""
 
     def once() -> float:
         started = time.process_time()
@@ -58,7 +58,7 @@ def timed(call: Callable[[], object], calls: int) -> float:
 
 
 def decision_alone(subject: Subject) -> None:
-    """Print what it costs."""
+    """Print the costs of decisions and their parts."""
     print("A decision, wire to wire, in one process (CPU, best of 5; 200 rules, the last one decides)")
     requests = {name: check_request(subject.token(name)) for name in subject.keys}
 
@@ -69,12 +69,12 @@ def decision_alone(subject: Subject) -> None:
         def decide(data: bytes) -> bytes:
             answer = app.servicer.answer(data, 0.2)
             if not isinstance(answer, bytes):
-                raise AssertionError("a decision with known keys waited")  # noqa: TRY004 - it is no matter of types
+                raise AssertionError("a decision with known keys waited")  # noqa: TRY004 - not a type error
             return answer
 
         for name, data in requests.items():
             if CheckResponse.FromString(decide(data)).status.code:
-                raise AssertionError("the request of the bench was denied")
+                raise AssertionError("the request of the benchmark was denied")
 
             def uncached(data: bytes = data) -> None:
                 app.active.token_cache.clear()
@@ -86,26 +86,26 @@ def decision_alone(subject: Subject) -> None:
             )
 
         await opaque_beside_jwt(app, decide, requests["RS256"])
-        remembered(app, decide, subject)
+        measure_cached_token(app, decide, subject)
         keys, now = app.active.issuers[0].keys, time.time()
         print(f"  finding a known key {timed(lambda: keys.find('RS256', now, may_fetch=True), CALLS):6.2f} µs")
         jwks = key_set_of(100)
         parsing = timed(lambda: keyset.parse(jwks, 100), 10) / 1000
-        print(f"  parsing a key set of 100 RSA keys {parsing:6.2f} ms, in which the event loop is held")
+        print(f"  parsing a key set of 100 RSA keys {parsing:6.2f} ms, which block the event loop")
 
     asyncio.run(measure())
-    choosing()
+    measure_rule_matching()
 
 
 async def opaque_beside_jwt(app: App, decide: Callable[[bytes], bytes], request: bytes) -> None:
-    """A remembered opaque token beside a remembered JWT, in alternating order; and one that is asked about."""
-    asks = app.active.issuers[0].introspector
-    assert asks is not None  # noqa: S101 - the configuration says so
-    asks._client = NoNetwork()  # noqa: SLF001 - nothing but the network is left out
+    """A cached opaque token and a cached JWT, in alternating order; and an uncached opaque token."""
+    introspector = app.active.issuers[0].introspector
+    assert introspector is not None  # noqa: S101 - the configuration has introspection
+    introspector._client = LocalIntrospection()  # noqa: SLF001 - everything but the network is real
     opaque = check_request("0123456789abcdef0123456789abcdef")
     for data in (opaque, request):
         if CheckResponse.FromString(await app.servicer.check(data, None)).status.code:
-            raise AssertionError("the request of the bench was denied")
+            raise AssertionError("the request of the benchmark was denied")
     times: dict[bytes, list[float]] = {opaque: [], request: []}
     for _ in range(ROUNDS):
         for data, seen in times.items():
@@ -120,8 +120,8 @@ async def opaque_beside_jwt(app: App, decide: Callable[[bytes], bytes], request:
     print(f"  opaque token not cached {each:6.1f} µs, without the network")
 
 
-def remembered(app: App, decide: Callable[[bytes], bytes], subject: Subject) -> None:
-    """Memory for each token in the cache."""
+def measure_cached_token(app: App, decide: Callable[[bytes], bytes], subject: Subject) -> None:
+    """The memory of each cached token."""
     requests = [check_request(subject.token("ES256", sub=f"subject-{number:020d}")) for number in range(TOKENS)]
     app.active.token_cache.clear()
     decide(requests[0])
@@ -135,7 +135,7 @@ def remembered(app: App, decide: Callable[[bytes], bytes], subject: Subject) -> 
 
 
 def policy_of(count: int) -> Policy:
-    """So many rules with hosts, exact and wildcard, and path patterns."""
+    """A policy with this number of rules, with exact and wildcard hosts, and path patterns."""
     hosts = ("api.bench", "*.bench", "admin.example.org", "*.example.com")
     rules = [
         RuleSettings.model_validate(
@@ -157,12 +157,12 @@ def policy_of(count: int) -> Policy:
     return Policy(rules, [Issuer.model_validate({"issuer": ISSUER, "audiences": ["api"]})])
 
 
-def choosing() -> None:
-    """The last rule, and none at all, among few rules and among many."""
+def measure_rule_matching() -> None:
+    """Match the last rule, and no rule, in a short and a long policy."""
     few, many = policy_of(FEW_RULES), policy_of(MANY_RULES)
-    for what, path in (
+    for name, path in (
         ("last rule", "things-{}/4711"),
-        ("its rest", "acme/files-{}/a/b"),
+        ("final /**", "acme/files-{}/a/b"),
         ("no rule", "others-{}/4711"),
     ):
         each = []
@@ -170,11 +170,11 @@ def choosing() -> None:
             attributes = Attributes("GET", "shop.bench", "", {})
             segments = ("v1", *path.format(count - 1).split("/"))
             chosen = policy.choose(attributes, segments)
-            if (chosen and chosen.name) != (None if what == "no rule" else f"rule-{count - 1}"):
-                raise AssertionError("the bench chose another rule")
+            if (chosen and chosen.name) != (None if name == "no rule" else f"rule-{count - 1}"):
+                raise AssertionError("another rule matched")
             each.append(timed(lambda policy=policy, segments=segments: policy.choose(attributes, segments), CALLS))  # type: ignore[misc]  # noqa: B023
         print(
-            f"  choosing {what:<10} of {FEW_RULES} rules {each[0]:5.2f} µs, of {MANY_RULES} {each[1]:5.2f} µs,", end=""
+            f"  matching {name:<10} of {FEW_RULES} rules {each[0]:5.2f} µs, of {MANY_RULES} {each[1]:5.2f} µs,", end=""
         )
         print(f" ratio {each[1] / each[0]:4.2f}")
 

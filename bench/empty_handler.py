@@ -1,6 +1,6 @@
-"""An empty Check on the same servers: what the transport costs whatever is decided.
+"""An empty Check on the same servers, to measure the cost of the transport.
 
-Law: ``empty_handler.py TRANSPORT PORT FILE`` serves until it is killed, and creates FILE once it listens.
+``empty_handler.py TRANSPORT PORT FILE`` serves until it is killed, and creates FILE once it listens.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ def _empty(_data: bytes, _time_remaining: float | None) -> bytes:
     return _EMPTY
 
 
-async def _awaited(_data: bytes, _time_remaining: float | None) -> bytes:
+async def _empty_async(_data: bytes, _time_remaining: float | None) -> bytes:
     return _EMPTY
 
 
-def _refused(denial: Deny) -> bytes:
+def _encode_denial(denial: Deny) -> bytes:
     return encode_response(denial, "-")
 
 
 async def _serve(transport: str, address: str, up: Path) -> None:
     server: AsyncioServer | GrpcioServer
     if transport == "asyncio":
-        server = AsyncioServer(address, None, _empty, lambda: 1 << 20, refuse=_refused)
+        server = AsyncioServer(address, None, _empty, lambda: 1 << 20, refuse=_encode_denial)
     else:
-        server = GrpcioServer(address, None, _awaited, refuse=_refused)
+        server = GrpcioServer(address, None, _empty_async, refuse=_encode_denial)
     await server.start()
-    up.touch()  # noqa: ASYNC240 - once, before there is anything to hold up
+    up.touch()  # noqa: ASYNC240 - once, before any request
     await asyncio.Event().wait()
 
 

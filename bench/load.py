@@ -1,4 +1,4 @@
-"""A load on a server, and what the server spent on it. Linux alone: it reads /proc."""
+"""Load on a server, and the resources that the server uses for it. Linux only: it reads /proc."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 SERVER_CORE, CLIENT_CORE = "0", "1"
-_START = 30  # seconds: longer is a hang
+_START_TIMEOUT = 30
 _MICRO = 1e6
 
 
 class Load(NamedTuple):
-    """What one run of h2load saw."""
+    """The result of one run of h2load."""
 
-    rate: float  # requests a second
+    rate: float  # requests per second
     p50: float  # microseconds
     p99: float
-    cpu: float  # microseconds of the servers' CPU a request
-    switches: float  # of their context a request
+    cpu: float  # microseconds of the servers' CPU per request
+    switches: float  # context switches of the servers per request
 
 
-class Spent(NamedTuple):
-    """What processes have spent so far."""
+class Usage(NamedTuple):
+    """The resources that processes have used so far."""
 
     cpu: float  # seconds
     switches: int
 
 
 def on_core(core: str, *command: str) -> list[str]:
-    """The command, kept on a core where there are several."""
+    """The command, pinned to a core if there are several."""
     return ["taskset", "-c", core, *command] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else [*command]
 
 
-def spent(pids: Sequence[int]) -> Spent:
-    """By all threads of these processes."""
+def usage(pids: Sequence[int]) -> Usage:
+    """The usage of all threads of these processes."""
     cpu, switches = 0.0, 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -49,25 +49,25 @@ def spent(pids: Sequence[int]) -> Spent:
         for task in Path(f"/proc/{pid}/task").iterdir():
             lines = (task / "status").read_text().splitlines()
             switches += sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
-    return Spent(cpu, switches)
+    return Usage(cpu, switches)
 
 
 def memory(pid: int) -> float:
-    """Resident megabytes."""
+    """The resident memory in megabytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 def h2load(pids: Sequence[int], url: str, calls: int, in_flight: int, folder: Path, *more: str) -> Load:
-    """Send so many requests on one connection; all must end well."""
+    """Send this number of requests on one connection; all must succeed."""
     log = folder / "h2load.log"
     log.unlink(missing_ok=True)
     command = on_core(
         CLIENT_CORE, "h2load", "-n", str(calls), "-c", "1", "-m", str(in_flight), f"--log-file={log}", *more, url
     )
-    before, started = spent(pids), time.perf_counter()
+    before, started = usage(pids), time.perf_counter()
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    seconds, after = time.perf_counter() - started, spent(pids)
+    seconds, after = time.perf_counter() - started, usage(pids)
     if f"status codes: {calls} 2xx" not in printed:
         raise AssertionError(printed)
     times = sorted(int(line.split()[2]) for line in log.read_text().splitlines())
@@ -81,18 +81,18 @@ def h2load(pids: Sequence[int], url: str, calls: int, in_flight: int, folder: Pa
 
 
 def started(command: list[str], ready: Callable[[], bool]) -> tuple[subprocess.Popen[bytes], float]:
-    """The process, and after how many seconds it was ready."""
+    """Start a process; returns it with the seconds until it was ready."""
     begun = time.perf_counter()
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while not ready():
-        if process.poll() is not None or time.perf_counter() - begun > _START:
-            raise AssertionError(f"{command} did not get ready")
+        if process.poll() is not None or time.perf_counter() - begun > _START_TIMEOUT:
+            raise AssertionError(f"{command} did not become ready")
         time.sleep(0.005)
     return process, time.perf_counter() - begun
 
 
 def alternating(measures: Mapping[str, Callable[[], Load]], rounds: int) -> dict[str, list[Load]]:
-    """Measure each in turn, so many times: what disturbs the machine disturbs all of them."""
+    """Measure each in turn, for this number of rounds, so that other load on the machine affects all of them."""
     runs: dict[str, list[Load]] = {name: [] for name in measures}
     for turn in range(rounds):
         for name in [*measures] if turn % 2 == 0 else reversed([*measures]):
@@ -101,5 +101,5 @@ def alternating(measures: Mapping[str, Callable[[], Load]], rounds: int) -> dict
 
 
 def median(loads: list[Load]) -> Load:
-    """Of each column."""
+    """The median of each column."""
     return Load(*(statistics.median(column) for column in zip(*loads, strict=True)))

@@ -1,6 +1,6 @@
-"""What was measured, as lines to read, as Markdown, and as a picture.
+"""The results as text, as Markdown, and as a chart.
 
-Law: docs/performance.md is written by hand but for what stands between its markers, which is written here.
+In docs/performance.md, it replaces only the content between the markers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
-PICTURE = DOCUMENT.with_suffix(".svg")
-_HEAD = "| | in flight | requests/s (range) | p50 ms | p99 ms | CPU µs a request | context switches a request |"
+CHART = DOCUMENT.with_suffix(".svg")
+_HEAD = "| | in flight | requests/s (range) | p50 ms | p99 ms | CPU µs per request | context switches per request |"
 _BAR, _WIDTH, _LABEL = 22, 420, 190
 
 
 @dataclass(frozen=True)
 class Row:
-    """One thing under one load."""
+    """One subject under one load."""
 
     name: str
     in_flight: int
@@ -33,7 +33,7 @@ class Row:
 
     @property
     def load(self) -> Load:
-        """Its median."""
+        """The median."""
         return median(self.loads)
 
     def __str__(self) -> str:
@@ -41,11 +41,11 @@ class Row:
         return (
             f"  {self.in_flight:3d} in flight  {self.name:22s} {load.rate:7.0f} requests/s"
             f"   p50 {load.p50 / 1000:6.2f} ms   p99 {load.p99 / 1000:6.2f} ms"
-            f"   CPU {load.cpu:5.0f} µs   {load.switches:5.2f} switches a request"
+            f"   CPU {load.cpu:5.0f} µs   {load.switches:5.2f} switches per request"
         )
 
     def markdown(self) -> str:
-        """As a line of a table."""
+        """A row of the table."""
         load, rates = self.load, sorted(each.rate for each in self.loads)
         return (
             f"| {self.name} | {self.in_flight} | {load.rate:,.0f} ({rates[0]:,.0f} to {rates[-1]:,.0f})"
@@ -55,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a sidecar with 200 rules takes."""
+    """The start time and memory of a sidecar with 200 rules."""
 
     transport: str
     ready: float  # seconds after its start
@@ -67,52 +67,52 @@ class Footprint:
         return f"  {self.transport}: ready {self.ready:.2f} s after start, {took}"
 
     def markdown(self) -> str:
-        """As a line of a table."""
+        """A row of the table."""
         return f"| {self.transport} | {self.ready:.2f} | {self.at_start:.0f} | {self.after_load:.0f} |"
 
 
-def footprints(took: Sequence[Footprint]) -> str:
-    """In Markdown."""
+def footprint_table(footprints: Sequence[Footprint]) -> str:
+    """A Markdown table."""
     head = "| | ready, s after start | memory, MB | after the load, MB |\n|---|---|---|---|"
-    return "\n".join([head, *(each.markdown() for each in took)])
+    return "\n".join([head, *(each.markdown() for each in footprints)])
 
 
 def table(rows: Sequence[Row]) -> str:
-    """In Markdown."""
+    """A Markdown table."""
     return "\n".join([_HEAD, "|---" * _HEAD.count("|", 1) + "|", *(row.markdown() for row in rows)])
 
 
 def machine() -> str:
-    """Where it was measured."""
+    """A description of the machine."""
     info = Path("/proc/cpuinfo").read_text()
     model = re.search(r"model name\s*: (.*)", info)
     return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def write(parts: dict[str, str], rows: Sequence[Row]) -> None:
-    """Replace what stands between the markers, and draw the picture."""
-    text = DOCUMENT.read_text()
+    """Replace the content between the markers, and draw the chart."""
+    document = DOCUMENT.read_text()
     for name, content in parts.items():
         marked = re.compile(rf"(<!-- bench: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not marked.search(text):
-            raise AssertionError(f"{DOCUMENT.name} has no place for {name}")
-        text = marked.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)  # type: ignore[misc]
-    DOCUMENT.write_text(text)
-    PICTURE.write_text(picture([row for row in rows if row.in_flight == 16]))  # noqa: PLR2004 - the load of the aims
+        if not marked.search(document):
+            raise AssertionError(f"{DOCUMENT.name} has no marker for {name}")
+        document = marked.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", document)  # type: ignore[misc]
+    DOCUMENT.write_text(document)
+    CHART.write_text(chart([row for row in rows if row.in_flight == 16]))  # noqa: PLR2004
 
 
-def picture(rows: Sequence[Row]) -> str:
-    """A bar for each, as long as its requests a second."""
-    most = max(row.load.rate for row in rows)
+def chart(rows: Sequence[Row]) -> str:
+    """A bar chart of the requests per second."""
+    maximum = max(row.load.rate for row in rows)
     height = _BAR * (len(rows) + 1)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LABEL + _WIDTH + 90}" height="{height}">',
         "<style>text { font: 13px sans-serif }</style>",
         f'<rect width="100%" height="{height}" fill="white"/>',
-        f'<text x="{_LABEL}" y="15" fill="#444">requests a second, 16 in flight</text>',
+        f'<text x="{_LABEL}" y="15" fill="#444">requests per second, 16 in flight</text>',
     ]
     for number, row in enumerate(rows, 1):
-        top, width = number * _BAR, row.load.rate / most * _WIDTH
+        top, width = number * _BAR, row.load.rate / maximum * _WIDTH
         color = "#2f6f4f" if "asyncio" in row.name else "#8a8f98"
         lines += [
             f'<text x="{_LABEL - 8}" y="{top + 15}" text-anchor="end">{row.name}</text>',

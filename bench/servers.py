@@ -1,4 +1,4 @@
-"""Part two: an empty handler and the full Check on both transports, h2load straight to them, each on one core."""
+"""Part two: an empty handler and the full Check on both transports, called by h2load, each on its own core."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _OK = 200
 
 
 def is_ready(transport: str) -> bool:
-    """Whether the sidecar says so."""
+    """Whether /readyz is 200."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{ADMIN_PORTS[transport]}/readyz", timeout=1) as answer:
-            return bool(answer.status == _OK)
-    except OSError:  # urllib's own errors are such
+        with urllib.request.urlopen(f"http://127.0.0.1:{ADMIN_PORTS[transport]}/readyz", timeout=1) as response:
+            return bool(response.status == _OK)
+    except OSError:  # includes the errors of urllib
         return False
 
 
 @contextmanager
 def running(command: list[str], ready: Callable[[], bool]) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """A process from entering to leaving, and after how many seconds it was ready."""
+    """A running process, with the seconds until it was ready."""
     process, after = started(command, ready)
     try:
         yield process, after
@@ -47,29 +47,29 @@ def running(command: list[str], ready: Callable[[], bool]) -> Iterator[tuple[sub
 
 
 def sidecar(subject: Subject, transport: str) -> list[str]:
-    """How it is started."""
+    """The command that starts it."""
     config = str(subject.config(transport))
     return on_core(SERVER_CORE, *PYTHON, "-m", "authz_service", "serve", "--config", config)
 
 
 def transports(subject: Subject) -> tuple[list[Row], list[Footprint]]:
-    """Print and return what they do, and what a sidecar takes."""
-    print(f"Straight to the server, h2load, one core each (median of {ROUNDS} alternating runs of {CALLS} calls)")
+    """Print and return the results, and the footprint of a sidecar."""
+    print(f"Direct calls with h2load, one core each (median of {ROUNDS} alternating runs of {CALLS} calls)")
     request = check_request(subject.token())
     body = subject.folder / "body"
     body.write_bytes(b"\0" + len(request).to_bytes(4, "big") + request)
     rows: list[Row] = []
     with ExitStack() as stack:
         processes: dict[str, tuple[int, int]] = {}
-        begun: dict[str, tuple[int, float, float]] = {}  # process, seconds until it was ready, megabytes then
+        at_ready: dict[str, tuple[int, float, float]] = {}  # pid, seconds until ready, megabytes then
         for transport in (GRPCIO, ASYNCIO):
-            up = subject.folder / f"{transport}-is-up"
+            up = subject.folder / f"{transport}-is-listening"
             empty = [*PYTHON, str(HERE / "empty_handler.py"), transport, str(EMPTY_PORTS[transport]), str(up)]
             process, _ = stack.enter_context(running(on_core(SERVER_CORE, *empty), up.exists))
             processes[f"{transport}, empty handler"] = (process.pid, EMPTY_PORTS[transport])
             process, after = stack.enter_context(running(sidecar(subject, transport), partial(is_ready, transport)))
             processes[f"{transport}, full Check"] = (process.pid, GRPC_PORTS[transport])
-            begun[transport] = (process.pid, after, memory(process.pid))
+            at_ready[transport] = (process.pid, after, memory(process.pid))
 
         def measure(pid: int, port: int, in_flight: int) -> Load:
             headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
@@ -82,6 +82,8 @@ def transports(subject: Subject) -> tuple[list[Row], list[Footprint]]:
             for name, loads in alternating(measures, ROUNDS).items():
                 rows.append(Row(name, in_flight, loads))
                 print(rows[-1])
-        took = [Footprint(name, after, at_start, memory(pid)) for name, (pid, after, at_start) in begun.items()]
-    print(*took, sep="\n")
-    return rows, took
+        footprints = [
+            Footprint(name, after, at_start, memory(pid)) for name, (pid, after, at_start) in at_ready.items()
+        ]
+    print(*footprints, sep="\n")
+    return rows, footprints

@@ -1,4 +1,4 @@
-"""What the bench asks: keys, tokens, a configuration of 200 rules, and requests as Envoy sends them."""
+"""The subject of the benchmark: keys, tokens, a configuration with 200 rules, and requests as Envoy sends them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ rules:
 
 
 def claims() -> dict[str, Any]:
-    """Those of a token as providers issue them."""
+    """Typical claims of an access token."""
     now = int(time.time())
     return {
         "iss": ISSUER,
@@ -61,12 +61,12 @@ def claims() -> dict[str, Any]:
 
 
 def token(algorithm: str, key: Any, kid: str = "", **more: Any) -> str:
-    """A token that is let in."""
+    """A valid token."""
     return jwt.encode(claims() | more, key, algorithm=algorithm, headers={"kid": kid or algorithm, "typ": "at+jwt"})
 
 
 def check_request(bearer: str) -> bytes:
-    """A request as Envoy sends it for a browser's GET."""
+    """The CheckRequest that Envoy sends for a browser's GET."""
     request = CheckRequest()
     http = request.attributes.request.http
     http.method, http.host, http.path = "GET", HOST, PATH
@@ -79,7 +79,7 @@ def check_request(bearer: str) -> bytes:
 
 
 class Subject:
-    """The keys, and the files of a sidecar in a folder."""
+    """The keys and files of a sidecar."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -102,5 +102,5 @@ class Subject:
         return self.folder / f"{transport}.yaml"
 
     def token(self, algorithm: str = "RS256", **claims: Any) -> str:
-        """A token that is let in."""
+        """A valid token."""
         return token(algorithm, self.keys[algorithm], **claims)
