@@ -204,14 +204,15 @@ class Serving(Sidecar):
         await self._listening()
 
 
-async def decide(case_: Case, check: Mapping[str, Any]) -> Any:
-    async with grpc.aio.insecure_channel(f"unix:{case_.folder / 'authz.sock'}") as channel:
-        call = channel.unary_unary("/envoy.service.auth.v3.Authorization/Check")
+async def decide(prepared: Case, check: Mapping[str, Any]) -> Answer:
+    async with grpc.aio.insecure_channel(f"unix:{prepared.folder / 'authz.sock'}") as channel:
+        call: Callable[[bytes], Awaitable[bytes]] = channel.unary_unary("/envoy.service.auth.v3.Authorization/Check")
+        answer = read(await call(prepared.request(check)))
         for _ in range(_POLLS):
-            answer = read(await call(case_.request(check)))
             if answer.http_status != 503:  # the keys have arrived
                 break
             await asyncio.sleep(_POLL_INTERVAL)
+            answer = read(await call(prepared.request(check)))
         return answer
 
 
