@@ -27,6 +27,8 @@ from support.signing import Signer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
+    from transport.wire import Answer
+
 Report = dict[str, Any]
 REPORTS: list[Report] = yaml.safe_load((Path(__file__).parent / "field_reports.yaml").read_text())
 ISSUERS = [
@@ -206,7 +208,7 @@ class Serving(Sidecar):
 
 async def decide(prepared: Case, check: Mapping[str, Any]) -> Answer:
     async with grpc.aio.insecure_channel(f"unix:{prepared.folder / 'authz.sock'}") as channel:
-        call: Callable[[bytes], Awaitable[bytes]] = channel.unary_unary("/envoy.service.auth.v3.Authorization/Check")
+        call: Any = channel.unary_unary("/envoy.service.auth.v3.Authorization/Check")
         answer = read(await call(prepared.request(check)))
         for _ in range(_POLLS):
             if answer.http_status != 503:  # the keys have arrived
