@@ -1,4 +1,4 @@
-"""The evaluated responses of one introspection server, cached until they expire.
+"""The validated responses of one introspection server, cached until they expire.
 
 One cache for each server, so that no response counts for another issuer. Keys are digests. No I/O.
 

@@ -7,7 +7,7 @@ Invariants:
 - At most ``max_concurrent`` requests are in flight. Of each kind of token (proven, others), at most twice as many are
   admitted, those that wait for a slot included.
 - A request beyond these bounds, or while the circuit breaker is open, fails at once. None is sent twice.
-- The cache holds digests and evaluated responses, never tokens.
+- The cache holds digests and validated responses, never tokens.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from authz_service.tokens.introspection.response import (
     IntrospectionFailure,
     IntrospectionResponse,
     IntrospectionResult,
-    evaluate,
+    validate_response,
 )
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Introspector:
         return response
 
     def copy_cache_of(self, older: Introspector) -> None:
-        """Copy the cached responses of an older introspector, if it evaluated them by the same settings."""
+        """Copy the cached responses of an older introspector, if it validated them by the same settings."""
         if older.issuer == self.issuer:
             self._cache.copy_from(older._cache)
 
@@ -172,7 +172,7 @@ class Introspector:
             self._admitted[query.proven] -= 1
 
     async def _send(self, token: str, verified: Claims | None) -> IntrospectionResponse:
-        """Send one request and evaluate its response.
+        """Send one request and validate its response.
 
         Raises:
             FetchFailed: if there is none.
@@ -181,7 +181,7 @@ class Introspector:
         self._in_flight += 1
         try:
             body = await self._client.introspect(token)
-            response = evaluate(self.issuer, self.settings, body, verified, self.clock())
+            response = validate_response(self.issuer, self.settings, body, verified, self.clock())
         except Exception:
             self._metrics.record_call("failure", self._timer() - started)
             raise

@@ -1,9 +1,10 @@
-"""Evaluating what an introspection server responds about a token (RFC 7662 section 2.2).
+"""Validating an introspection response (RFC 7662 section 2.2).
 
 No I/O, and no decision about a request: a result holds for every rule.
 
 Invariants:
-- ``active`` accepts a token only if it is exactly ``true`` and the response passes the validation of a JWT's claims.
+- ``active`` must be exactly ``true``, and alone accepts no token: the response for an opaque token passes the
+  validation of a JWT's claims, and one for a verified JWT does not contradict it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class IntrospectionResponse:
-    """An evaluated response: the validated token, or why it is rejected."""
+    """A response, validated: the token, or why it is rejected."""
 
     active: bool  # as the server responded; an active token may be rejected all the same
     outcome: ValidatedToken | tuple[Reason, str]
@@ -55,17 +56,17 @@ class IntrospectionFailure:
 IntrospectionResult = IntrospectionResponse | IntrospectionFailure
 
 
-def evaluate(
+def validate_response(
     issuer: Issuer, settings: IntrospectionSettings, body: Mapping[str, Any], verified: Claims | None, now: float
 ) -> IntrospectionResponse:
-    """Evaluate a response body. ``verified`` are the claims of a JWT whose signature was verified, None if opaque."""
+    """Validate a response body. ``verified`` are the claims of a JWT whose signature was verified, None if opaque."""
     active = body.get("active") is True
     body = _without_nulls(issuer, body)
     try:
         if active and verified is None:
-            return _evaluate_opaque(issuer, settings, body, now)
+            return _validate_opaque(issuer, settings, body, now)
         if active and verified is not None:
-            return _evaluate_verified(issuer, settings, body, verified, now)
+            return _validate_verified(issuer, settings, body, verified, now)
         outcome = Reason.INACTIVE, f"{issuer.label}: active is not true in the introspection response"
     except Rejected as rejected:
         outcome = rejected.reason, rejected.cause
@@ -81,7 +82,7 @@ def _without_nulls(issuer: Issuer, body: Mapping[str, Any]) -> Mapping[str, Any]
     return {name: value for name, value in body.items() if value is not None or name in markers}
 
 
-def _evaluate_opaque(
+def _validate_opaque(
     issuer: Issuer, settings: IntrospectionSettings, body: Mapping[str, Any], now: float
 ) -> IntrospectionResponse:
     members = dict(body)
@@ -94,7 +95,7 @@ def _evaluate_opaque(
     return IntrospectionResponse(active=True, outcome=ValidatedToken(claims), since=now, until=until)
 
 
-def _evaluate_verified(
+def _validate_verified(
     issuer: Issuer, settings: IntrospectionSettings, body: Mapping[str, Any], verified: Claims, now: float
 ) -> IntrospectionResponse:
     """The JWT's own claims apply. A response that contradicts them is about another token."""

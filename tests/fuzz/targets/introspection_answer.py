@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from authz_service.config.model import IntrospectionSettings, Issuer
 from authz_service.core import strict_json
-from authz_service.tokens.introspection.response import IntrospectionResponse, evaluate
+from authz_service.tokens.introspection.response import IntrospectionResponse, validate_response
 from authz_service.tokens.jwt.claims import validate_claims
 from fuzz.issuers import AUDIENCE, LEEWAY, MAIN, NOW, claims
 
@@ -55,7 +55,7 @@ def run(data: bytes) -> str:
     if not isinstance(members, dict):
         return "not an object"
     issuer, settings, verified = _issuer()
-    answer = evaluate(issuer, settings, members, verified if is_jwt else None, NOW)
+    answer = validate_response(issuer, settings, members, verified if is_jwt else None, NOW)
     if isinstance(answer.outcome, tuple):
         assert answer.until <= NOW + settings.negative_cache_ttl
         return answer.outcome[0].value

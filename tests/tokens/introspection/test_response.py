@@ -11,18 +11,23 @@ from hypothesis import strategies as st
 from authz_service.core.claims import Claims
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
-from authz_service.tokens.introspection.response import IntrospectionFailure, IntrospectionResponse, conclude, evaluate
+from authz_service.tokens.introspection.response import (
+    IntrospectionFailure,
+    IntrospectionResponse,
+    conclude,
+    validate_response,
+)
 from support.fake_introspection import INACTIVE, active_response, issuer_with
 from support.trust import ISSUER, NOW, OTHER
 
 
-def evaluated(
+def validated(
     body: dict[str, Any], verified: Claims | None = None, *, now: float = NOW, **settings: Any
 ) -> IntrospectionResponse:
     introspection = settings.pop("introspection", {})
     issuer = issuer_with(introspection, **settings)
     assert issuer.introspection is not None
-    return evaluate(issuer, issuer.introspection, body, verified, now)
+    return validate_response(issuer, issuer.introspection, body, verified, now)
 
 
 def reason(response: IntrospectionResponse) -> str:
@@ -34,7 +39,7 @@ def reason(response: IntrospectionResponse) -> str:
 
 
 def test_the_claims_of_an_active_token_are_those_of_the_response() -> None:
-    claims = evaluated(active_response(tenant="acme", username="alice")).token().claims
+    claims = validated(active_response(tenant="acme", username="alice")).token().claims
     assert (claims.issuer, claims.subject, claims.client_id) == ("main", "u1", "app")
     assert (claims.audiences, claims.scopes) == (frozenset({"api"}), frozenset({"a", "b"}))
     assert claims.scope == "a b"
@@ -46,14 +51,14 @@ def test_the_claims_of_an_active_token_are_those_of_the_response() -> None:
     "active", [None, False, "true", "True", 1, 1.0, "yes", [True], {"value": True}, {}, [], "", 0, "active"]
 )
 def test_active_must_be_exactly_true(active: Any) -> None:
-    response = evaluated(active_response() | {"active": active})
+    response = validated(active_response() | {"active": active})
     assert (reason(response), response.active) == ("inactive", False)
 
 
 def test_a_response_without_active_is_inactive() -> None:
-    assert reason(evaluated(active_response(active=None))) == "inactive"
-    assert reason(evaluated({})) == "inactive"
-    assert reason(evaluated({"error": "invalid_token"})) == "inactive"
+    assert reason(validated(active_response(active=None))) == "inactive"
+    assert reason(validated({})) == "inactive"
+    assert reason(validated({"error": "invalid_token"})) == "inactive"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +119,7 @@ def test_a_response_without_active_is_inactive() -> None:
     ],
 )
 def test_a_response_is_validated_like_a_token(changes: dict[str, Any], settings: dict[str, Any], expected: str) -> None:
-    response = evaluated(active_response(**changes), **settings)
+    response = validated(active_response(**changes), **settings)
     assert reason(response) == expected
     assert response.active  # although the token may be rejected
 
@@ -134,11 +139,11 @@ def test_a_response_is_validated_like_a_token(changes: dict[str, Any], settings:
 )
 def test_a_null_member_counts_as_absent(name: str, settings: dict[str, Any], expected: str) -> None:
     """Many servers write null for an absent member. The markers of other kinds of tokens count even when null."""
-    response = evaluated(active_response() | {name: None}, **settings)
+    response = validated(active_response() | {name: None}, **settings)
     assert reason(response) == expected
     if expected == "ok":
         assert name not in response.token().claims.raw or name == "iss"
-    verified = evaluated(active_response() | {name: None}, JWT)
+    verified = validated(active_response() | {name: None}, JWT)
     assert reason(verified) == ("inactive" if name == "active" else "ok")
 
 
@@ -161,7 +166,7 @@ def test_a_null_member_counts_as_absent(name: str, settings: dict[str, Any], exp
 def test_a_response_expires_after_its_ttl_and_never_after_the_token(
     changes: dict[str, Any], introspection: dict[str, Any], settings: dict[str, Any], seconds: float
 ) -> None:
-    response = evaluated(active_response(**changes), introspection=introspection, **settings)
+    response = validated(active_response(**changes), introspection=introspection, **settings)
     assert (response.since, response.until) == (NOW, NOW + seconds)
 
 
@@ -190,28 +195,28 @@ JWT = Claims("main", "u1", "app", frozenset({"api"}), frozenset({"a"}), "a", {"i
 def test_a_response_about_a_verified_jwt_must_be_active_and_not_contradict_it(
     response: dict[str, Any], expected: str
 ) -> None:
-    assert reason(evaluated(response, JWT)) == expected
+    assert reason(validated(response, JWT)) == expected
 
 
 def test_the_claims_are_those_of_the_jwt_and_not_of_the_response() -> None:
-    assert evaluated(active_response(scope="admin", tenant="evil"), JWT).token().claims is JWT
+    assert validated(active_response(scope="admin", tenant="evil"), JWT).token().claims is JWT
 
 
 def test_a_response_may_name_a_subject_that_the_jwt_does_not() -> None:
     anonymous = Claims("main", "", "", frozenset(), frozenset(), "", {"iss": ISSUER})
-    assert reason(evaluated(active_response(), anonymous)) == "ok"
+    assert reason(validated(active_response(), anonymous)) == "ok"
 
 
 @pytest.mark.parametrize(("exp", "seconds"), [(None, 30), (NOW + 600, 30), (NOW + 7, 7), (NOW - 7, -7)])
 def test_a_response_about_a_jwt_expires_no_later_than_its_exp(exp: float | None, seconds: float) -> None:
-    assert evaluated(active_response(exp=exp), JWT).until == NOW + seconds
+    assert validated(active_response(exp=exp), JWT).until == NOW + seconds
 
 
 # Several servers.
 
-GOOD = evaluated(active_response())
-NOT_ACTIVE = evaluated(INACTIVE)
-ID_TOKEN = evaluated(active_response(nonce="n"))
+GOOD = validated(active_response())
+NOT_ACTIVE = validated(INACTIVE)
+ID_TOKEN = validated(active_response(nonce="n"))
 FAILURE = IntrospectionFailure("unavailable", 7)
 LATER_FAILURE = IntrospectionFailure("unavailable for longer", 9)
 
@@ -265,7 +270,7 @@ _MEMBERS = st.sampled_from(
 
 @given(changes=st.dictionaries(_MEMBERS, _JSON), is_jwt=st.booleans())
 def test_any_response_is_claims_or_a_reason(*, changes: dict[str, Any], is_jwt: bool) -> None:
-    response = evaluated(active_response() | changes, JWT if is_jwt else None)
+    response = validated(active_response() | changes, JWT if is_jwt else None)
     if reason(response) == "ok":
         members = active_response() | changes
         assert members["active"] is True
