@@ -69,8 +69,8 @@ def test_a_policy_selects_its_rule_in_file_order(path: str, policy: str, rule: s
 def test_a_client_cannot_select_a_policy(policy: str, sent: dict[str, str]) -> None:
     offered = {"": {"-"}, "strict": {"r1"}, "lax": {"r2"}}.get(policy, {"-"})
     sent |= {"authz_policy": "lax", "x-authz-policy": "lax", "context_extensions": "lax"}
-    asked = Attributes("GET", "api.example.org", "/elsewhere", sent, policy)  # a header may be called "policy" itself
-    decision = ROUTES.authorizer.begin(asked, NOW)
+    attributes = Attributes("GET", "api.example.org", "/elsewhere", sent, policy)  # sent may have a header "policy"
+    decision = ROUTES.authorizer.begin(attributes, NOW)
     assert not isinstance(decision, Pending)
     assert decision.rule in offered
 
@@ -127,7 +127,12 @@ def test_a_preflight_on_an_ambiguous_path_is_denied() -> None:
     ("path", "host", "policy", "reason"),
     [
         ("/v1/a", "api.example", "", "preflight"),
-        ("/v2/a", "api.example", "", "preflight"),  # whatever the rule wants of headers: a preflight cannot have them
+        (
+            "/v2/a",
+            "api.example",
+            "",
+            "preflight",
+        ),  # header conditions are ignored: a preflight cannot meet them
         ("/v1/a/b", "api.example", "", "no_rule"),
         ("/other", "api.example", "", "no_rule"),
         ("/v1/a", "other.example", "", "no_rule"),

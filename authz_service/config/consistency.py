@@ -60,7 +60,7 @@ def problems(draft: Draft) -> Iterator[Problem]:
     for place, issuer in draft.issuers.items():
         yield from _sources(draft, ("issuers", place), issuer)
         yield from _intervals(draft, ("issuers", place, "keys"), issuer.keys)
-        yield from _plain_http(draft, ("issuers", place), issuer)
+        yield from _forbidden_http(draft, ("issuers", place), issuer)
         if issuer.introspection is not None:
             yield from _introspection(draft, ("issuers", place), issuer, issuer.introspection)
     for place, rule in draft.rules.items():
@@ -239,7 +239,7 @@ def _intervals(draft: Draft, where: Where, keys: Keys) -> Iterator[Problem]:
             yield Problem((*where, key), f"{shorter} ({least:g}s) must not be longer than {longer} ({most:g}s)")
 
 
-def _plain_http(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Problem]:
+def _forbidden_http(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Problem]:
     keys = issuer.keys
     if keys.jwks_file or keys.allow_http or not issuer.has_keys:
         return

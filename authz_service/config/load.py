@@ -105,13 +105,13 @@ def _parsed(path: Path) -> Document:
     try:
         return parse(_read(path))
     except Unreadable as unreadable:
-        raise ConfigError([_line(path, unreadable.problem)]) from None
+        raise ConfigError([_located(path, unreadable.problem)]) from None
 
 
 def _lines(path: Path, document: Document, problems: Iterable[Problem], kind: str = "") -> list[str]:
     """The problems in the order of the file."""
     located = [problem._replace(line=problem.line or document.line(problem.where)) for problem in problems]
-    return [_line(path, problem, kind) for problem in sorted(located, key=lambda each: each.line)]
+    return [_located(path, problem, kind) for problem in sorted(located, key=lambda each: each.line)]
 
 
 def _read(path: Path) -> bytes:
@@ -126,7 +126,7 @@ def _read(path: Path) -> bytes:
         raise Unreadable(1, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _line(path: Path, problem: Problem, kind: str = "") -> str:
+def _located(path: Path, problem: Problem, kind: str = "") -> str:
     where = f"{rendered(problem.where)}: " if problem.where else ""
     return printable(f"{path}:{problem.line}: {kind}{where}{problem.text}")
 

@@ -333,12 +333,12 @@ def _within(ours: Sequence[str], theirs: Sequence[str]) -> bool:
     return set(ours) <= set(theirs)
 
 
-def _scopes(ours: Scopes, theirs: Scopes) -> bool:
+def _scopes_as_strict(ours: Scopes, theirs: Scopes) -> bool:
     any_of = not theirs.any or (bool(ours.any) and _within(ours.any, theirs.any)) or bool({*ours.all} & {*theirs.any})
     return any_of and _within(theirs.all, ours.all) and _within(theirs.none, ours.none)
 
 
-def _claims(ours: Mapping[object, Any], theirs: Mapping[object, Any]) -> bool:
+def _claims_as_strict(ours: Mapping[object, Any], theirs: Mapping[object, Any]) -> bool:
     return all(ours.get(path) == condition for path, condition in theirs.items())
 
 
@@ -350,8 +350,8 @@ _REQUIRES_AS_MUCH: Mapping[str, Callable[[Any, Any], bool]] = {
     "issuers": _within,
     "clients": _within,
     "acr_values": _within,
-    "scopes": _scopes,
-    "claims": _claims,
+    "scopes": _scopes_as_strict,
+    "claims": _claims_as_strict,
     "max_auth_age": _no_longer,
 }
 

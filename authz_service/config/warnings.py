@@ -31,7 +31,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
         yield from _shadow(("rules", place), rule)
     for place, issuer in enumerate(settings.issuers):
         yield from _long_outage(("issuers", place, "keys", "outage_tolerance"), issuer)
-        yield from _plain_http(("issuers", place, "keys", "allow_http"), issuer)
+        yield from _allowed_http(("issuers", place, "keys", "allow_http"), issuer)
 
 
 def _any_audience(where: Where, rule: RuleSettings, issuers: Sequence[Issuer]) -> Iterator[Problem]:
@@ -70,7 +70,7 @@ def _long_outage(where: Where, issuer: Issuer) -> Iterator[Problem]:
         yield Problem(where, text)
 
 
-def _plain_http(where: Where, issuer: Issuer) -> Iterator[Problem]:
+def _allowed_http(where: Where, issuer: Issuer) -> Iterator[Problem]:
     keys = issuer.keys
     url = keys.jwks_uri or issuer.issuer
     by_network = issuer.has_keys and keys.jwks_file is None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from authz_service.config.model import Settings
 
 
-def _url(value: str) -> str:
+def _absolute_url(value: str) -> str:
     attributes_of("", value, ())
     return value
 
@@ -35,7 +35,7 @@ class CaseRequest(Section):
     """A request as Envoy would send it for a decision. It is taken literally."""
 
     method: StrictStr = Field("GET", description="As sent; not converted to upper case.")
-    url: Annotated[StrictStr, AfterValidator(_url)] = Field(description="https://host/path, taken literally.")
+    url: Annotated[StrictStr, AfterValidator(_absolute_url)] = Field(description="https://host/path, taken literally.")
     headers: dict[StrictStr, StrictStr] = Field({}, description="As sent.")
     policy: StrictStr = Field("", description="The authz_policy of the route's context_extensions.")
 

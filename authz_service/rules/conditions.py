@@ -47,7 +47,7 @@ def issuer_is_one_of(labels: Iterable[str]) -> Condition:
     def evaluate(claims: Claims, _captures: Captures, _now: float) -> str | None:
         return None if claims.issuer in allowed else f"the rule does not allow issuer {claims.issuer}"
 
-    return Condition("issuer", Reason.ISSUER_NOT_ALLOWED, _one_of(sorted(allowed)), evaluate)
+    return Condition("issuer", Reason.ISSUER_NOT_ALLOWED, one_of(sorted(allowed)), evaluate)
 
 
 def audience_is_accepted(audiences: Mapping[str, frozenset[str]]) -> Condition:
@@ -60,7 +60,7 @@ def audience_is_accepted(audiences: Mapping[str, frozenset[str]]) -> Condition:
         return f"the token's audiences are {quoted(sorted(claims.audiences))}"
 
     every = sorted(nothing.union(*audiences.values()))
-    return Condition("audience", Reason.WRONG_AUDIENCE, _one_of(every), evaluate)
+    return Condition("audience", Reason.WRONG_AUDIENCE, one_of(every), evaluate)
 
 
 def client_is_one_of(clients: Iterable[str]) -> Condition:
@@ -70,7 +70,7 @@ def client_is_one_of(clients: Iterable[str]) -> Condition:
     def evaluate(claims: Claims, _captures: Captures, _now: float) -> str | None:
         return None if claims.client_id in allowed else f"the rule does not allow client {quoted(claims.client_id)}"
 
-    return Condition("client", Reason.CLIENT_NOT_ALLOWED, _one_of(sorted(allowed)), evaluate)
+    return Condition("client", Reason.CLIENT_NOT_ALLOWED, one_of(sorted(allowed)), evaluate)
 
 
 def claim_holds(path: ClaimPath, condition: model.ClaimCondition) -> Condition:
@@ -95,7 +95,7 @@ def _operator(condition: model.ClaimCondition) -> tuple[str, Callable[[Any, Capt
             return f"{condition.equals!r}", lambda value, _: _key(value) in accepted
         case _ if condition.in_ is not None:
             accepted = _keys(condition.in_)
-            return _one_of(map(repr, condition.in_)), lambda value, _: _key(value) in accepted
+            return one_of(map(repr, condition.in_)), lambda value, _: _key(value) in accepted
         case _ if condition.contains is not None:
             accepted = _keys([condition.contains])
             return (
@@ -213,9 +213,10 @@ def authenticated_as(acr_values: Iterable[str]) -> Condition:
         acr = claims.raw.get("acr")
         return None if isinstance(acr, str) and acr in accepted else f"acr is {quoted(acr)}"
 
-    return Condition("authentication context", Reason.WEAK_AUTHENTICATION, _one_of(acr_values), evaluate)
+    return Condition("authentication context", Reason.WEAK_AUTHENTICATION, one_of(acr_values), evaluate)
 
 
-def _one_of(values: Iterable[str]) -> str:
-    values = tuple(values)
-    return values[0] if len(values) == 1 else f"one of {', '.join(values)}"
+def one_of(values: Iterable[object]) -> str:
+    """Values in a sentence: ``one of a, b``."""
+    texts = tuple(map(str, values))
+    return texts[0] if len(texts) == 1 else f"one of {', '.join(texts)}"

@@ -14,6 +14,7 @@ from authz_service.core.errors import quoted
 from authz_service.core.headers import AmbiguousHeaderError, value_of
 from authz_service.core.paths import without_userinfo
 from authz_service.core.patterns import PARAMETERS, normalize_host
+from authz_service.rules.conditions import one_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,11 +62,11 @@ def _other_policy(policy: str, attributes: Attributes, path: Sequence[str]) -> s
 def _failing(match: Match, attributes: Attributes, path: Sequence[str]) -> Iterator[str]:
     host = normalize_host(attributes.host)
     if match.hosts is not None and not any(pattern.matches(host) for pattern in match.hosts):
-        yield f"the host is not {_one_of(match.hosts)}"
+        yield f"the host is not {one_of(match.hosts)}"
     if match.methods is not None and attributes.method not in match.methods:
-        yield f"the method is not {_one_of(match.methods)}"
+        yield f"the method is not {one_of(match.methods)}"
     if not any(pattern.matches(path) for pattern in match.path_patterns):
-        yield f"the path is not {_one_of(match.path_patterns)}"
+        yield f"the path is not {one_of(match.path_patterns)}"
 
 
 def _differing(match: Match, attributes: Attributes) -> Iterator[str]:
@@ -84,7 +85,3 @@ def _ambiguity(attributes: Attributes, name: str) -> str:
     except AmbiguousHeaderError as ambiguous:
         return str(ambiguous)
     return ""
-
-
-def _one_of(values: Sequence[object]) -> str:
-    return str(values[0]) if len(values) == 1 else f"one of {', '.join(map(str, values))}"

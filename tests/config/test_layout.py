@@ -71,7 +71,7 @@ PIECES = st.sampled_from(
 @example(text="- a: 'x\ny'\n  b: [c,\nd]\n  e: f\n")
 @settings(deadline=None, max_examples=500)
 def test_the_scan_agrees_with_the_parsers_about_depth(text: str, parser: Any) -> None:
-    assume(not re.search(r"[\]}]\s*:", text))  # a key in brackets is within its mapping, as only the colon tells
+    assume(not re.search(r"[\]}]\s*:", text))  # only the colon shows that a key in brackets is within its mapping
     try:
         expected = levels(text, parser)
     except (yaml.YAMLError, ValueError, OverflowError):
@@ -125,7 +125,7 @@ def test_lines_are_counted_as_yaml_breaks_them(line_break: str) -> None:
 
 
 def unreachable(*_arguments: object, **_options: object) -> NoReturn:
-    raise AssertionError("a parser was asked")
+    raise AssertionError("a parser was called")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from support import path_readers
         ("/v1", ("v1",)),
         ("/v1/", ("v1", "")),
         ("/v1/appointments/7", ("v1", "appointments", "7")),
-        ("/a?b=/../%2e%2e/%00//;\\ #é", ("a",)),  # the query is not judged
+        ("/a?b=/../%2e%2e/%00//;\\ #é", ("a",)),  # the query is ignored
         ("/a??", ("a",)),
         ("/a;b", ("a;b",)),
         ("/a/b;c=1;d", ("a", "b;c=1;d")),

@@ -82,7 +82,7 @@ _REFUSED: dict[str, bytes] = {
 
 @pytest.mark.parametrize("data", _REFUSED.values(), ids=_REFUSED)
 def test_ambiguous_json_is_refused_without_quoting_it(data: bytes) -> None:
-    with pytest.raises(ValueError) as refused:  # noqa: PT011 - the texts are told apart below
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 - the messages are compared below
         strict_json.loads(data)
     assert type(refused.value) is ValueError
     assert SECRET not in str(refused.value)
@@ -115,7 +115,7 @@ def test_the_error_names_the_cause(data: str, why: str) -> None:
         (b'{"a":1,"A":2}', {"a": 1, "A": 2}),
         ('{"a": "é\U0001f600"}'.encode(), {"a": "é\U0001f600"}),
         (b'"\\ud83d\\ude00"', "\U0001f600"),
-        (b'"\\u0000"', "\0"),  # whoever puts it into a header refuses it
+        (b'"\\u0000"', "\0"),  # refused where it would become a header
         (b"[true,false,null]", [True, False, None]),
         (b"9007199254740993", 2**53 + 1),
         (b"-" + b"9" * 39, 1 - 10**39),

@@ -77,7 +77,9 @@ def explain(attributes: Attributes, now: float = NOW) -> Explanation:
     return explained(SETTINGS, AUTHORIZER, attributes, decision, now)
 
 
-def asked(path: str, token: str | None = None, *, method: str = "GET", policy: str = "", **headers: str) -> Explanation:
+def steps_of(
+    path: str, token: str | None = None, *, method: str = "GET", policy: str = "", **headers: str
+) -> Explanation:
     sent = [(name.replace("_", "-"), value) for name, value in headers.items()]
     sent += [] if token is None else [("Authorization", f"Bearer {token}")]
     return explain(attributes_of(method, f"https://api.example{path}", sent, policy))
@@ -89,35 +91,47 @@ MEMBER: dict[str, Any] = {"tenant": "acme", "scope": "read:acme"}
 @pytest.mark.parametrize(
     ("result", "reason", "last"),
     [
-        (asked("/t/../a"), "ambiguous_path", ("path", "segments")),
-        (asked("/pay", good(), connection="upgrade, x-auth-subject"), "malformed_request", ("path", "connection")),
-        (asked("/none"), "no_rule", ("rule", "-")),
-        (asked("/hello;x"), "ambiguous_path", ("rule", "-")),
-        (asked("/anything;x", policy="billing"), "ambiguous_path", ("rule", "-")),
-        (asked("/v", good(), x_api_version="2,2"), "no_rule", ("rule", "-")),
-        (asked("/x", method="OPTIONS", origin="a", access_control_request_method="PUT"), "no_rule", ("rule", "-")),
-        (asked("/pay", policy="unknown"), "no_rule", ("rule", "-")),
-        (asked("/pay", method="get"), "no_rule", ("rule", "-")),
-        (asked("/pay"), "missing_token", ("token", "credential")),
-        (asked("/pay", ""), "malformed_request", ("token", "credential")),
-        (asked("/pay", "a.b"), "malformed_token", ("token", "form")),
-        (asked("/pay", good(iss="https://unknown.example/")), "unknown_issuer", ("token", "issuer")),
-        (asked("/pay", Signer("RS256", "x").sign(claims(), {"kid": "rs"})), "bad_signature", ("token", "signature")),
-        (asked("/pay", RS.sign(claims(), {"kid": "gone"})), "unknown_key", ("token", "signature")),
-        (asked("/pay", good(nonce="n")), "id_token", ("token", "kind of token")),
-        (asked("/pay", good(exp=None)), "missing_claim", ("token", "required claims")),
-        (asked("/pay", good(exp=NOW - 60)), "expired", ("token", "times")),
-        (asked("/pay", good(iat=NOW - 7200)), "too_old", ("token", "times")),
-        (asked("/pay", good(sub=7)), "invalid_claim", ("token", "types of claims")),
-        (asked("/pay", good(sub="a\nb")), "invalid_claim", ("token", "claims")),
-        (asked("/t/acme", OTHER_RS.sign(claims(iss=OTHER))), "issuer_not_allowed", ("claims", "issuer")),
-        (asked("/pay", good(aud="x")), "wrong_audience", ("claims", "audience")),
-        (asked("/t/acme", good(client_id="x")), "client_not_allowed", ("claims", "client")),
-        (asked("/t/acme", good(tenant="x")), "claim_mismatch", ("claims", "claim tenant")),
-        (asked("/t/acme", good(tenant="acme")), "insufficient_scope", ("claims", "scopes")),
-        (asked("/pay", good()), "stale_authentication", ("claims", "authentication time")),
-        (asked("/pay", good(auth_time=NOW)), "weak_authentication", ("claims", "authentication context")),
-        (asked("/t/acme", good(**MEMBER, sub="a ")), "invalid_claim", ("upstream", "headers")),
+        (steps_of("/t/../a"), "ambiguous_path", ("path", "segments")),
+        (
+            steps_of("/pay", good(), connection="upgrade, x-auth-subject"),
+            "malformed_request",
+            ("path", "connection"),
+        ),
+        (steps_of("/none"), "no_rule", ("rule", "-")),
+        (steps_of("/hello;x"), "ambiguous_path", ("rule", "-")),
+        (steps_of("/anything;x", policy="billing"), "ambiguous_path", ("rule", "-")),
+        (steps_of("/v", good(), x_api_version="2,2"), "no_rule", ("rule", "-")),
+        (
+            steps_of("/x", method="OPTIONS", origin="a", access_control_request_method="PUT"),
+            "no_rule",
+            ("rule", "-"),
+        ),
+        (steps_of("/pay", policy="unknown"), "no_rule", ("rule", "-")),
+        (steps_of("/pay", method="get"), "no_rule", ("rule", "-")),
+        (steps_of("/pay"), "missing_token", ("token", "credential")),
+        (steps_of("/pay", ""), "malformed_request", ("token", "credential")),
+        (steps_of("/pay", "a.b"), "malformed_token", ("token", "form")),
+        (steps_of("/pay", good(iss="https://unknown.example/")), "unknown_issuer", ("token", "issuer")),
+        (
+            steps_of("/pay", Signer("RS256", "x").sign(claims(), {"kid": "rs"})),
+            "bad_signature",
+            ("token", "signature"),
+        ),
+        (steps_of("/pay", RS.sign(claims(), {"kid": "gone"})), "unknown_key", ("token", "signature")),
+        (steps_of("/pay", good(nonce="n")), "id_token", ("token", "kind of token")),
+        (steps_of("/pay", good(exp=None)), "missing_claim", ("token", "required claims")),
+        (steps_of("/pay", good(exp=NOW - 60)), "expired", ("token", "times")),
+        (steps_of("/pay", good(iat=NOW - 7200)), "too_old", ("token", "times")),
+        (steps_of("/pay", good(sub=7)), "invalid_claim", ("token", "types of claims")),
+        (steps_of("/pay", good(sub="a\nb")), "invalid_claim", ("token", "claims")),
+        (steps_of("/t/acme", OTHER_RS.sign(claims(iss=OTHER))), "issuer_not_allowed", ("claims", "issuer")),
+        (steps_of("/pay", good(aud="x")), "wrong_audience", ("claims", "audience")),
+        (steps_of("/t/acme", good(client_id="x")), "client_not_allowed", ("claims", "client")),
+        (steps_of("/t/acme", good(tenant="x")), "claim_mismatch", ("claims", "claim tenant")),
+        (steps_of("/t/acme", good(tenant="acme")), "insufficient_scope", ("claims", "scopes")),
+        (steps_of("/pay", good()), "stale_authentication", ("claims", "authentication time")),
+        (steps_of("/pay", good(auth_time=NOW)), "weak_authentication", ("claims", "authentication context")),
+        (steps_of("/t/acme", good(**MEMBER, sub="a ")), "invalid_claim", ("upstream", "headers")),
     ],
 )
 def test_a_denial_ends_with_the_step_that_failed(result: Explanation, reason: str, last: tuple[str, str]) -> None:
@@ -131,14 +145,18 @@ def test_a_denial_ends_with_the_step_that_failed(result: Explanation, reason: st
 @pytest.mark.parametrize(
     ("result", "reason", "last"),
     [
-        (asked("/t/acme/a", good(**MEMBER)), "ok", "headers"),
-        (asked("/v", good(), x_api_version="2"), "ok", "headers"),
-        (asked("/v", good(), x_api_version=" 2\t"), "ok", "headers"),
-        (asked("/v", good(), x_api_version="2", connection="Upgrade"), "ok", "headers"),
-        (asked("/anything", good(), policy="billing"), "ok", "headers"),
-        (asked("/healthz", "rubbish"), "public", "health"),
-        (asked("/hello"), "anonymous", "credential"),
-        (asked("/t/x", method="OPTIONS", origin="a", access_control_request_method="PUT"), "preflight", "preflight"),
+        (steps_of("/t/acme/a", good(**MEMBER)), "ok", "headers"),
+        (steps_of("/v", good(), x_api_version="2"), "ok", "headers"),
+        (steps_of("/v", good(), x_api_version=" 2\t"), "ok", "headers"),
+        (steps_of("/v", good(), x_api_version="2", connection="Upgrade"), "ok", "headers"),
+        (steps_of("/anything", good(), policy="billing"), "ok", "headers"),
+        (steps_of("/healthz", "rubbish"), "public", "health"),
+        (steps_of("/hello"), "anonymous", "credential"),
+        (
+            steps_of("/t/x", method="OPTIONS", origin="a", access_control_request_method="PUT"),
+            "preflight",
+            "preflight",
+        ),
     ],
 )
 def test_an_allowance_ends_with_the_step_that_allowed(result: Explanation, reason: str, last: str) -> None:
@@ -147,13 +165,13 @@ def test_an_allowance_ends_with_the_step_that_allowed(result: Explanation, reaso
 
 
 def test_every_earlier_rule_has_the_reason_why_it_does_not_match() -> None:
-    rules = [step for step in asked("/pay", good()).steps if step.part == "rule"]
+    rules = [step for step in steps_of("/pay", good()).steps if step.part == "rule"]
     assert [(step.name, step.passed) for step in rules] == [("health", None), ("tenant", None), ("pay", True)]
     assert [step.detail for step in rules[:2]] == ["the path is not /healthz", "the path is not /t/{tenant}/**"]
 
 
 def test_an_explanation_in_shadow_mode_has_the_denial() -> None:
-    result = asked("/shadow", good())
+    result = steps_of("/shadow", good())
     assert isinstance(result.decision, Allow)
     assert result.steps[-1].detail.startswith("insufficient_scope: missing scopes: admin")
     text = text_of(result, "/shadow")
@@ -200,7 +218,7 @@ _PATHS = st.sampled_from(
 def test_the_steps_end_with_the_reason_of_the_decision_and_without_the_token(
     path: str, token: str | None, method: str, policy: str, headers: dict[str, str]
 ) -> None:
-    result = asked(path, token, method=method, policy=policy, **headers)  # raises if the two differ
+    result = steps_of(path, token, method=method, policy=policy, **headers)  # raises if the two differ
     attributes = attributes_of(method, f"https://api.example{path}?secret-query", [])
     shown = explanation.as_text(result, attributes, Color(io.StringIO())) + explanation.as_json(result, attributes)
     assert "secret-query" not in shown
@@ -287,9 +305,9 @@ def test_user_and_password_of_a_url_are_never_printed(
     for file in (config, tmp_path / "hosted.yaml"):
         for form in ([], ["--json"]):
             run(file, "--url", url, *form)
-            said = capsys.readouterr()
-            assert "api.example" in said.out
-            assert "s3cret" not in said.out + said.err
+            output = capsys.readouterr()
+            assert "api.example" in output.out
+            assert "s3cret" not in output.out + output.err
 
 
 def test_the_token_can_be_read_from_standard_input(
@@ -318,9 +336,9 @@ def test_terminal_control_characters_in_a_token_are_escaped(config: Path, capsys
 def test_an_ascii_terminal_is_supported(config: Path) -> None:
     command = [sys.executable, "-m", "authz_service", "explain", "--config", str(config), "--url", "https://a/pay"]
     few = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=few)
-    assert (said.returncode, said.stderr) == (1, "")
-    assert "deny with 401, missing_token" in said.stdout
+    output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=few)
+    assert (output.returncode, output.stderr) == (1, "")
+    assert "deny with 401, missing_token" in output.stdout
 
 
 @pytest.mark.parametrize(
@@ -339,10 +357,10 @@ def test_an_invalid_request_is_a_one_line_error(
     config: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
 ) -> None:
     assert run(config, *arguments) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert re.fullmatch(rf"authz-service: .*{re.escape(problem)}.*\n", said.err)
-    assert "secret" not in said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert re.fullmatch(rf"authz-service: .*{re.escape(problem)}.*\n", output.err)
+    assert "secret" not in output.err
 
 
 def test_an_invalid_configuration_is_not_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -383,7 +401,7 @@ def test_color_is_only_for_terminals_without_no_color(monkeypatch: pytest.Monkey
     assert Color(Terminal())("bad", "x") == "x"
 
 
-# Tokens that somebody is asked about.
+# Tokens that are introspected.
 
 
 @pytest.mark.parametrize(

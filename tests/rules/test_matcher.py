@@ -39,10 +39,10 @@ def walk(
         path_fits = any(_path_fits(str(pattern), segments, ignoring_case) for pattern in match.paths or ["/**"])
         if not (host_fits and method_fits and path_fits):
             continue
-        wanted = match.headers or {}
-        if any(_is_ambiguous(name, headers) for name in wanted):
+        expected = match.headers or {}
+        if any(_is_ambiguous(name, headers) for name in expected):
             return None
-        if all(headers.get(name, "").strip(" \t") == value for name, value in wanted.items()):
+        if all(headers.get(name, "").strip(" \t") == value for name, value in expected.items()):
             return place
     return None
 
@@ -57,14 +57,14 @@ def _host_fits(text: str, host: str) -> bool:
 
 def _path_fits(text: str, segments: Sequence[str], ignoring_case: bool) -> bool:  # noqa: FBT001 - of a test
     rest = text.endswith("/**")
-    wanted = text.removesuffix("/**").split("/")[1:]
-    if len(segments) < len(wanted) or (len(segments) > len(wanted) and not rest) or (rest and ";" in segments[-1]):
+    expected = text.removesuffix("/**").split("/")[1:]
+    if len(segments) < len(expected) or (len(segments) > len(expected) and not rest) or (rest and ";" in segments[-1]):
         return False
     return all(
         bool(found) and ";" not in found
         if segment.startswith("{")
         else segment == found or (ignoring_case and segment.lower() == found.lower())
-        for segment, found in zip(wanted, segments, strict=False)
+        for segment, found in zip(expected, segments, strict=False)
     )
 
 
@@ -189,9 +189,14 @@ def test_the_cost_of_choosing_does_not_grow_with_the_number_of_rules() -> None:
 
 
 def test_a_rule_whose_headers_differ_is_skipped() -> None:
-    wants = {"x-api-version": "2"}
-    matches = [match("/a", headers=wants), match("/a", headers=wants | {"x-b": "1"}), match("/a"), match("/a")]
-    sent = [{}, wants, wants | {"x-b": "1"}, {"x-api-version": "1"}, {"x-b": "1"}]
+    required = {"x-api-version": "2"}
+    matches = [
+        match("/a", headers=required),
+        match("/a", headers=required | {"x-b": "1"}),
+        match("/a"),
+        match("/a"),
+    ]
+    sent = [{}, required, required | {"x-b": "1"}, {"x-api-version": "1"}, {"x-b": "1"}]
     assert [choose(matches, "", "GET", ["a"], headers) for headers in sent] == [2, 0, 0, 2, 2]
 
 
@@ -222,18 +227,18 @@ AMBIGUOUS: dict[str, dict[str, str]] = {
 def test_an_ambiguous_header_matches_neither_the_rule_that_compares_it_nor_a_later_one(
     sent: dict[str, str],
 ) -> None:
-    wants = {"x-api-version": "2"}
-    asking = match("/a", "/{x}/b", headers=wants)
-    assert choose([asking, match("/a")], "", "GET", ["a"], sent) is None
-    assert choose([match("/a", headers={"x-b": "1"} | wants), match("/**")], "", "GET", ["a"], sent) is None
-    assert choose([asking, match("/a", headers={"x-b": "1"})], "", "GET", ["a"], sent | {"x-b": "1"}) is None
-    assert choose([match("/**", headers=wants, hosts=["x.org"]), match("/a")], "x.org", "GET", ["a"], sent) is None
-    # Who stands before it, and who does not get as far, has not asked.
-    assert choose([match("/a"), asking], "", "GET", ["a"], sent) == 0
-    assert choose([match("/a", headers={"x-b": "1"}), asking], "", "GET", ["a"], sent | {"x-b": "1"}) == 0
-    assert choose([asking, match("/c")], "", "GET", ["c"], sent) == 1
-    assert choose([match("/a", headers=wants, methods=["PUT"]), match("/a")], "", "GET", ["a"], sent) == 1
-    assert choose([match("/a", headers=wants, hosts=["x.org"]), match("/a")], "y.org", "GET", ["a"], sent) == 1
+    required = {"x-api-version": "2"}
+    comparing = match("/a", "/{x}/b", headers=required)
+    assert choose([comparing, match("/a")], "", "GET", ["a"], sent) is None
+    assert choose([match("/a", headers={"x-b": "1"} | required), match("/**")], "", "GET", ["a"], sent) is None
+    assert choose([comparing, match("/a", headers={"x-b": "1"})], "", "GET", ["a"], sent | {"x-b": "1"}) is None
+    assert choose([match("/**", headers=required, hosts=["x.org"]), match("/a")], "x.org", "GET", ["a"], sent) is None
+    # An earlier rule, or one that does not match otherwise, does not compare it.
+    assert choose([match("/a"), comparing], "", "GET", ["a"], sent) == 0
+    assert choose([match("/a", headers={"x-b": "1"}), comparing], "", "GET", ["a"], sent | {"x-b": "1"}) == 0
+    assert choose([comparing, match("/c")], "", "GET", ["c"], sent) == 1
+    assert choose([match("/a", headers=required, methods=["PUT"]), match("/a")], "", "GET", ["a"], sent) == 1
+    assert choose([match("/a", headers=required, hosts=["x.org"]), match("/a")], "y.org", "GET", ["a"], sent) == 1
 
 
 def test_a_header_that_no_rule_compares_is_not_read() -> None:

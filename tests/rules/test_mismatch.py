@@ -108,6 +108,6 @@ def test_the_reasons_agree_with_the_tree(
     applying = [each.name for each in considered if mismatch.of(each, attributes, path) is None]
     expected = None if mismatch.of_every_rule(rules, attributes) or not applying else applying[0]
     chosen = Policy(rules, ISSUERS).choose(attributes, path)
-    # Of two rules with one policy the later stands in the table; the loader lets no configuration have both.
+    # Of two rules with one policy, the later one is in the table; the loader refuses such a configuration.
     named = [each.policy for each in rules if each.policy]
     assert len(set(named)) < len(named) or (chosen.name if chosen else None) == expected

@@ -96,14 +96,14 @@ def test_claims_pass_exactly_when_every_requirement_holds(
     require: dict[str, Any], issuer: str, audiences: set[str], scopes: set[str], client: str
 ) -> None:
     rule_ = rule(**require)
-    wanted = {"all": [], "any": [], "none": []} | require.get("scopes", {})
+    required = {"all": [], "any": [], "none": []} | require.get("scopes", {})
     everything = {
         "issuer_not_allowed": issuer in require.get("issuers", ["a", "b"]),
         "wrong_audience": bool(audiences & set(require.get("audiences", ISSUERS["ab".index(issuer)].audiences))),
         "client_not_allowed": client in require.get("clients", [client]),
-        "insufficient_scope": all(scope in scopes for scope in wanted["all"])
-        and (not wanted["any"] or any(scope in scopes for scope in wanted["any"]))
-        and not any(scope in scopes for scope in wanted["none"]),
+        "insufficient_scope": all(scope in scopes for scope in required["all"])
+        and (not required["any"] or any(scope in scopes for scope in required["any"]))
+        and not any(scope in scopes for scope in required["none"]),
     }
     expected = next((reason for reason, holds in everything.items() if not holds), "ok")
     found = reason(rule_, issuer=issuer, audiences=" ".join(audiences), scopes=" ".join(scopes), client=client)
@@ -172,10 +172,10 @@ def test_possible_reasons_depend_on_access_and_requirements() -> None:
 
 
 def test_claim_and_step_up_reasons_are_possible_only_with_their_conditions() -> None:
-    asked = {"claim_mismatch", "stale_authentication", "weak_authentication"}
-    assert set(rule().possible_reasons()) & asked == set()
+    conditional = {"claim_mismatch", "stale_authentication", "weak_authentication"}
+    assert set(rule().possible_reasons()) & conditional == set()
     full = rule(claims={"tenant": "acme"}, max_auth_age="15m", acr_values=["urn:mfa"])
-    assert asked <= set(full.possible_reasons())
+    assert conditional <= set(full.possible_reasons())
 
 
 @pytest.mark.parametrize(
@@ -224,4 +224,4 @@ def test_captures_come_from_the_first_pattern_that_matches() -> None:
     assert rule_.captures(["v1", "a"]) == {"tenant": "a"}
     assert rule_.captures(["v2", "b", "a"]) == {"x": "b", "tenant": "a"}
     assert rule_.captures(["v3", "a", "b", "c"]) == {"tenant": "a"}
-    assert rule(scopes=["x"]).captures(["v1", "a"]) == {}  # nobody asks
+    assert rule(scopes=["x"]).captures(["v1", "a"]) == {}  # no condition uses them
