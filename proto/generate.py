@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Writes the Python code of our wire declaration: ``python proto/generate.py [ROOT]``.
+"""Generates the Python code of the protobuf declarations: ``python proto/generate.py [ROOT]``.
 
-Law: what stands under ``authz_service/_pb/`` is what this script writes from ``proto/``, byte for byte, whatever
-directory it is run from. The code is committed, so that installing needs no compiler; a test regenerates it into a
-ROOT of its own and fails on any difference. The compiler's version is written into the code and is the lower bound
-of ``protobuf`` in ``pyproject.toml``.
+The code in ``authz_service/_pb/`` is committed, so that installation needs no compiler. It is exactly what this script
+generates from ``proto/``, from any working directory; a test compares them. The generated code contains the version of
+the compiler, which is the lower bound of ``protobuf`` in ``pyproject.toml``.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ PROTO = Path(__file__).resolve().parent
 
 
 def generate(root: Path) -> None:
-    """Writes the message classes and their stubs below ``root``; no service stubs, as Check is registered by name."""
+    """Generate the message classes and their type stubs below ``root``. Check is registered by name, without stubs."""
     sources = sorted(path.relative_to(PROTO).as_posix() for path in PROTO.rglob("*.proto"))
     protoc = [sys.executable, "-m", "grpc_tools.protoc"]
     subprocess.run(  # noqa: S603 (our own arguments, no shell)

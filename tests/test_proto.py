@@ -1,6 +1,6 @@
-"""The wire declaration: generated from ``proto/`` as it stands, and Envoy's own in every name, number and type.
+"""The protobuf declarations: the code is generated from ``proto/``, and names, numbers and types are Envoy's own.
 
-Law: Envoy's descriptors come from another process and are read here as data only, never loaded beside ours.
+Envoy's descriptors come from another process and are compared as data, because they cannot be loaded next to ours.
 """
 
 from __future__ import annotations
@@ -110,12 +110,12 @@ ALLOWANCE: dict[str, Any] = {
 
 
 def official(verb: str, stdin: bytes = b"") -> bytes:
-    """What Envoy's own classes make of it."""
+    """The output of Envoy's own classes."""
     return subprocess.run([sys.executable, OFFICIAL, verb], input=stdin, capture_output=True, check=True).stdout
 
 
 def shapes(files: Iterable[FileDescriptorProto]) -> dict[str, tuple[object, ...]]:
-    """Each declaration by its full name, as all that the wire and its reader can tell of it."""
+    """Every declaration by its full name, with everything that affects the wire format."""
     return {
         name: shape
         for file in files
@@ -183,9 +183,9 @@ def test_the_committed_code_is_generated_from_the_declaration(tmp_path: Path) ->
 
 
 def test_our_declarations_match_envoys(ours: dict[str, tuple[object, ...]]) -> None:
-    theirs = shapes(FileDescriptorSet.FromString(official("descriptors")).file)
+    envoys = shapes(FileDescriptorSet.FromString(official("descriptors")).file)
 
-    assert ours == {name: theirs.get(name) for name in ours}
+    assert ours == {name: envoys.get(name) for name in ours}
 
 
 def test_the_service_is_the_one_envoy_calls(ours: dict[str, tuple[object, ...]]) -> None:
