@@ -76,7 +76,7 @@ class Validator:
 
     def validate(
         self, token: str, now: float, accepted: frozenset[str] | None, attempt: Attempt
-    ) -> ValidatedToken | NeedKeys | NeedIntrospection:
+    ) -> ValidatedToken | Need:
         """The validated access token, or what has to be fetched to validate it.
 
         ``accepted`` names the issuers that an opaque token may come from, None for all.

@@ -53,7 +53,7 @@ class Limiter:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # it got its slot in the same turn of the loop in which it was cancelled
+            if not turn.cancelled():  # it got its slot in the same turn of the loop in which it was canceled
                 self._release(proven=proven)
             elif turn in queue:
                 queue.remove(turn)
