@@ -22,11 +22,11 @@ TIMES = {"iat": NOW - 10, "nbf": NOW - 10, "exp": NOW + 3590}
 def test_the_access_tokens_of_known_providers_are_accepted_and_their_other_tokens_are_not(
     vector: dict[str, Any],
 ) -> None:
-    require = {"scopes": vector["wants"]} if "wants" in vector else {}
+    require = {"scopes": vector["scopes"]} if "scopes" in vector else {}
     deciding = LocalAuthorizer([{"name": "r", "require": require}], {}, **vector["settings"])
     token = RS.sign_json(json.dumps(vector["header"]).encode(), json.dumps(vector["claims"] | TIMES).encode())
     decision = deciding.decide("/", token)
-    assert decision.reason == vector.get("refused", "ok")
-    assert isinstance(decision, Allow) == ("says" in vector)
-    for name, value in vector.get("says", {}).items():
+    assert decision.reason == vector.get("rejected", "ok")
+    assert isinstance(decision, Allow) == ("accepted" in vector)
+    for name, value in vector.get("accepted", {}).items():
         assert getattr(decision.claims, name) == value
