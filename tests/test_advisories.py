@@ -33,7 +33,7 @@ RULES: list[dict[str, Any]] = [
 ]
 
 
-def deciding(**settings: Any) -> LocalAuthorizer:
+def local_authorizer(**settings: Any) -> LocalAuthorizer:
     return LocalAuthorizer(RULES, {"x-auth-subject": "sub"}, **settings)
 
 
@@ -104,7 +104,7 @@ TOKENS: list[tuple[str, str, Callable[[], str], str]] = [
 
 @pytest.mark.parametrize(("token", "reason"), [pytest.param(t[2], t[3], id=f"{t[0]} {t[1]}") for t in TOKENS])
 def test_a_token_of_an_advisory_is_rejected(token: Callable[[], str], reason: str) -> None:
-    decision = deciding().decide("/orders", token())
+    decision = local_authorizer().decide("/orders", token())
     assert isinstance(decision, Deny)
     assert decision.reason == reason
 
@@ -124,14 +124,14 @@ PATHS: list[tuple[str, str, str]] = [
 @pytest.mark.parametrize("path", [pytest.param(p[2], id=f"{p[0]} {p[1]}") for p in PATHS])
 def test_a_path_of_an_advisory_is_ambiguous_with_and_without_a_token(path: str) -> None:
     for token in (None, good()):
-        assert deciding().decide(path, token).reason == "ambiguous_path"
+        assert local_authorizer().decide(path, token).reason == "ambiguous_path"
 
 
 @pytest.mark.parametrize(
     "host", ["INTERNAL.example", "Internal.Example:443", "internal.example.", "internal.example.:80"]
 )
 def test_cve_2021_39155_istio_a_host_in_another_case_matches_the_same_rule(host: str) -> None:
-    decision = deciding().decide("/orders", good(), host=host)
+    decision = local_authorizer().decide("/orders", good(), host=host)
     assert (decision.rule, decision.reason) == ("internal", "insufficient_scope")
 
 
@@ -139,17 +139,17 @@ def test_cve_2021_39155_istio_a_host_in_another_case_matches_the_same_rule(host:
     "joined", ["Bearer {},Bearer x", "Bearer x,Bearer {}", "Basic x, Bearer {}", "Bearer {}, Basic x"]
 )
 def test_cve_2021_32777_envoy_no_value_of_a_repeated_header_is_used(joined: str) -> None:
-    decision = deciding().decide("/orders", authorization=joined.format(good()))
+    decision = local_authorizer().decide("/orders", authorization=joined.format(good()))
     assert decision.reason == "malformed_request"
 
 
 @pytest.mark.parametrize("header", ["Bearer {}\0", "Bearer\0 {}", "\0Bearer {}"])
 def test_cve_2019_9900_envoy_a_header_with_a_nul_is_malformed(header: str) -> None:
-    assert deciding().decide("/orders", authorization=header.format(good())).reason == "malformed_request"
+    assert local_authorizer().decide("/orders", authorization=header.format(good())).reason == "malformed_request"
 
 
 def test_cve_2026_48524_pyjwt_unknown_kids_share_one_fetch_and_a_failed_fetch_keeps_the_keys() -> None:
-    service = deciding()
+    service = local_authorizer()
     service.sources[ISSUER].published = None  # the provider is unreachable
     before = service.sources[ISSUER].fetches
 
@@ -167,7 +167,7 @@ def test_cve_2026_48524_pyjwt_unknown_kids_share_one_fetch_and_a_failed_fetch_ke
 
 
 def test_cve_2025_59936_get_jwks_no_kid_selects_a_key_of_another_issuer() -> None:
-    service = deciding()
+    service = local_authorizer()
     for kid in (f"theirs:{OTHER}", f"{OTHER}theirs", "theirs", f"{OTHER}:theirs"):
         for issuer in (ISSUER, OTHER):
             accepted = service.reason(OTHER_RS.sign(claims(iss=issuer), {"kid": kid})) == "ok"
@@ -175,7 +175,7 @@ def test_cve_2025_59936_get_jwks_no_kid_selects_a_key_of_another_issuer() -> Non
 
 
 def test_ghsa_rp9m_7r4c_75qg_fast_jwt_two_tokens_never_share_cached_claims() -> None:
-    service = deciding()
+    service = local_authorizer()
     tokens = {subject: good(sub=subject) for subject in ("u1", "u2", "u1 ", "U1")}
     assert len({digest_of(token) for token in tokens.values()}) == len(tokens)
     for _ in range(2):
@@ -184,7 +184,7 @@ def test_ghsa_rp9m_7r4c_75qg_fast_jwt_two_tokens_never_share_cached_claims() -> 
 
 def test_padding_and_alphabet_of_base64_give_no_second_encoding_of_a_token() -> None:
     """Deny lists, replay caches and logs compare tokens as strings (CWE-180)."""
-    service = deciding()
+    service = local_authorizer()
     token = good(sub="~~~???")
     service.claims(token)
     header, body, signature = token.split(".")

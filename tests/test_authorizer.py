@@ -37,7 +37,7 @@ def new() -> LocalAuthorizer:
 
 
 @pytest.fixture(scope="module")
-def deciding() -> LocalAuthorizer:
+def service() -> LocalAuthorizer:
     return new()
 
 
@@ -93,41 +93,41 @@ def deciding() -> LocalAuthorizer:
     ],
 )
 def test_a_request_is_decided_by_its_rule_with_its_reason(
-    deciding: LocalAuthorizer, path: str, token: str | None, method: str, rule: str, reason: str
+    service: LocalAuthorizer, path: str, token: str | None, method: str, rule: str, reason: str
 ) -> None:
-    decision = deciding.decide(path, token, method=method)
+    decision = service.decide(path, token, method=method)
     assert (decision.rule, decision.reason) == (rule, reason)
     assert isinstance(decision, Allow) == (decision.reason in ALLOWANCES)
 
 
-def test_another_scheme_counts_as_no_token(deciding: LocalAuthorizer) -> None:
-    assert deciding.decide("/hello", authorization="Basic eDp5").reason == "anonymous"
-    assert deciding.decide("/v1/7", authorization="Basic eDp5").reason == "missing_token"
+def test_another_scheme_counts_as_no_token(service: LocalAuthorizer) -> None:
+    assert service.decide("/hello", authorization="Basic eDp5").reason == "anonymous"
+    assert service.decide("/v1/7", authorization="Basic eDp5").reason == "missing_token"
 
 
 @pytest.mark.parametrize("place", ["/v1/7?access_token={}", "/v1/7?authorization=Bearer%20{}"])
-def test_a_token_is_read_from_the_authorization_header_only(deciding: LocalAuthorizer, place: str) -> None:
+def test_a_token_is_read_from_the_authorization_header_only(service: LocalAuthorizer, place: str) -> None:
     sent = {"cookie": f"access_token={good()}", "x-authorization": f"Bearer {good()}", "proxy-authorization": good()}
-    assert deciding.decide(place.format(good()), **sent).reason == "missing_token"
+    assert service.decide(place.format(good()), **sent).reason == "missing_token"
 
 
-def test_a_rule_applies_to_its_hosts_only(deciding: LocalAuthorizer) -> None:
+def test_a_rule_applies_to_its_hosts_only(service: LocalAuthorizer) -> None:
     token = good(client_id="web")
-    assert deciding.decide("/h", token, host="a.b.EXAMPLE.org.:8080").reason == "ok"
-    assert deciding.decide("/h", token, host="example.org").reason == "no_rule"
-    assert deciding.decide("/h", token, host="api.example.org@evil.example").reason == "no_rule"
+    assert service.decide("/h", token, host="a.b.EXAMPLE.org.:8080").reason == "ok"
+    assert service.decide("/h", token, host="example.org").reason == "no_rule"
+    assert service.decide("/h", token, host="api.example.org@evil.example").reason == "no_rule"
 
 
 @pytest.mark.parametrize("path", ["/v1/7", "/hello", "/public/x", "/none"])
 def test_a_connection_header_that_removes_headers_is_malformed_under_every_rule(
-    deciding: LocalAuthorizer, path: str
+    service: LocalAuthorizer, path: str
 ) -> None:
-    decision = deciding.decide(path, good(), connection="upgrade, x-auth-subject", upgrade="websocket")
+    decision = service.decide(path, good(), connection="upgrade, x-auth-subject", upgrade="websocket")
     assert isinstance(decision, Deny)
     assert (decision.rule, decision.reason) == ("-", "malformed_request")
     assert decision.challenge is not None
     assert 'error="invalid_request"' in decision.challenge
-    assert deciding.decide("/v1/7", good(), connection="upgrade", upgrade="websocket").reason == "ok"
+    assert service.decide("/v1/7", good(), connection="upgrade", upgrade="websocket").reason == "ok"
 
 
 # Headers for the upstream.
@@ -145,9 +145,9 @@ def test_a_connection_header_that_removes_headers_is_malformed_under_every_rule(
     ],
 )
 def test_no_spoofed_header_reaches_the_upstream(
-    deciding: LocalAuthorizer, path: str, token: str | None, headers: dict[str, str]
+    service: LocalAuthorizer, path: str, token: str | None, headers: dict[str, str]
 ) -> None:
-    decision = deciding.decide(path, token, **SPOOFED, accept="*/*")
+    decision = service.decide(path, token, **SPOOFED, accept="*/*")
     assert isinstance(decision, Allow)
     assert dict(decision.headers) == headers
     assert set(decision.remove) == (set(HEADERS) | set(SPOOFED)) - set(headers)
@@ -165,18 +165,18 @@ def test_the_token_is_removed_unless_it_is_forwarded(path: str) -> None:
 # Denials.
 
 
-def test_a_denial_carries_the_claims_of_validated_tokens_only(deciding: LocalAuthorizer) -> None:
-    decision = deciding.decide("/v1/7", good(), method="POST")
+def test_a_denial_carries_the_claims_of_validated_tokens_only(service: LocalAuthorizer) -> None:
+    decision = service.decide("/v1/7", good(), method="POST")
     assert decision.claims is not None
     assert (decision.claims.issuer, decision.claims.subject) == ("main", "u1")
     for unverified in (NEW.sign(claims(), {"kid": "rs"}), good(exp=1), good(nonce="x"), "x"):
-        assert deciding.decide("/v1/7", unverified).claims is None
-    assert deciding.decide("/public/x", good()).claims is None
+        assert service.decide("/v1/7", unverified).claims is None
+    assert service.decide("/public/x", good()).claims is None
 
 
-def test_a_denial_has_the_challenge_of_its_rule(deciding: LocalAuthorizer) -> None:
+def test_a_denial_has_the_challenge_of_its_rule(service: LocalAuthorizer) -> None:
     def challenge(path: str, token: str | None = None, method: str = "GET") -> str | None:
-        decision = deciding.decide(path, token, method=method)
+        decision = service.decide(path, token, method=method)
         assert isinstance(decision, Deny)
         return decision.challenge
 
@@ -202,26 +202,26 @@ def test_a_denial_has_the_challenge_of_its_rule(deciding: LocalAuthorizer) -> No
 def test_an_unknown_key_waits_for_one_fetch_and_is_decided_by_its_result(
     published: tuple[dict[str, Any], ...] | None, reason: str
 ) -> None:
-    deciding = new()
+    service = new()
     if published is None:
-        deciding.sources["https://idp.example/"].published = None
+        service.sources["https://idp.example/"].published = None
     else:
-        deciding.publish(*published)
+        service.publish(*published)
 
     async def scenario() -> Decision:
-        pending = deciding.begin("/v1/7", UNKNOWN)
+        pending = service.begin("/v1/7", UNKNOWN)
         assert isinstance(pending, Pending)
         await pending.ready()
-        return deciding.authorizer.finish(pending, NOW)
+        return service.authorizer.finish(pending, NOW)
 
     decision = asyncio.run(scenario())
     assert (decision.reason, decision.rule) == (reason, "read")
     lookups = {
-        result: deciding.metrics.registry.get_sample_value("authz_token_cache_lookups_total", {"result": result})
+        result: service.metrics.registry.get_sample_value("authz_token_cache_lookups_total", {"result": result})
         for result in ("hit", "miss")
     }
     assert lookups == {"hit": 0, "miss": 1}  # one request is one lookup
-    assert deciding.decide("/v1/7", UNKNOWN).reason == reason  # the next request does not wait
+    assert service.decide("/v1/7", UNKNOWN).reason == reason  # the next request does not wait
     if reason == "keys_unavailable":
         assert isinstance(decision, Deny)
         assert decision.retry_after is not None
@@ -229,48 +229,48 @@ def test_an_unknown_key_waits_for_one_fetch_and_is_decided_by_its_result(
 
 
 def test_a_token_whose_keys_are_unavailable_is_not_anonymous_where_a_token_is_optional() -> None:
-    deciding = new()
-    deciding.sources["https://idp.example/"].published = None
-    pending = deciding.begin("/hello", UNKNOWN)
+    service = new()
+    service.sources["https://idp.example/"].published = None
+    pending = service.begin("/hello", UNKNOWN)
     assert isinstance(pending, Pending)
     asyncio.run(pending.ready())
-    assert deciding.authorizer.finish(pending, NOW).reason == "keys_unavailable"
+    assert service.authorizer.finish(pending, NOW).reason == "keys_unavailable"
 
 
-def test_a_fetch_that_takes_too_long_is_a_denial_with_retry_after(deciding: LocalAuthorizer) -> None:
-    pending = deciding.begin("/v1/7", UNKNOWN)
+def test_a_fetch_that_takes_too_long_is_a_denial_with_retry_after(service: LocalAuthorizer) -> None:
+    pending = service.begin("/v1/7", UNKNOWN)
     assert isinstance(pending, Pending)
-    late = deciding.authorizer.too_late(pending)
+    late = service.authorizer.too_late(pending)
     assert isinstance(late, Deny)
     assert (late.reason, late.rule, late.retry_after, late.challenge) == ("deadline_exceeded", "read", 1, None)
     assert "main" in late.cause
 
 
-def test_a_public_rule_and_a_malformed_path_fetch_no_keys(deciding: LocalAuthorizer) -> None:
+def test_a_public_rule_and_a_malformed_path_fetch_no_keys(service: LocalAuthorizer) -> None:
     for path in ("/public/x", "/none", "//"):
-        assert not isinstance(deciding.begin(path, UNKNOWN), Pending)
+        assert not isinstance(service.begin(path, UNKNOWN), Pending)
 
 
 def test_an_unexpected_exception_is_raised_and_is_no_decision(monkeypatch: pytest.MonkeyPatch) -> None:
     """The transport turns it into an explicit denial; nothing before that handles it."""
-    deciding = new()
+    service = new()
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(deciding.validator, "validate", fail)
+    monkeypatch.setattr(service.validator, "validate", fail)
     for path in ("/v1/7", "/hello"):
         with pytest.raises(RuntimeError, match="a fault"):
-            deciding.decide(path, good())
-    assert deciding.decide("/public/x", good()).reason == "public"
+            service.decide(path, good())
+    assert service.decide("/public/x", good()).reason == "public"
 
 
-def test_a_need_in_the_last_attempt_is_a_fault(deciding: LocalAuthorizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    pending = deciding.begin("/v1/7", UNKNOWN)
+def test_a_need_in_the_last_attempt_is_a_fault(service: LocalAuthorizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    pending = service.begin("/v1/7", UNKNOWN)
     assert isinstance(pending, Pending)
-    monkeypatch.setattr(deciding.validator, "validate", lambda *_, **__: pending.need)
+    monkeypatch.setattr(service.validator, "validate", lambda *_, **__: pending.need)
     with pytest.raises(AssertionError):
-        deciding.authorizer.finish(pending, NOW)
+        service.authorizer.finish(pending, NOW)
 
 
 # Properties.
@@ -336,12 +336,12 @@ def test_every_reason_of_a_rule_is_declared_to_its_metrics(
 
 
 def test_the_response_to_a_token_is_cached_and_spoofed_headers_are_removed_from_each_request() -> None:
-    deciding = LocalAuthorizer([{"name": "r"}, {"name": "s", "match": {"paths": ["/s"]}}], {"x-user": "sub"})
-    first, again = deciding.decide("/", good()), deciding.decide("/", good())
+    service = LocalAuthorizer([{"name": "r"}, {"name": "s", "match": {"paths": ["/s"]}}], {"x-user": "sub"})
+    first, again = service.decide("/", good()), service.decide("/", good())
     assert isinstance(first, Allow)
     assert isinstance(again, Allow)
     assert first.cached is again.cached is not None
-    spoofed = deciding.decide("/", good(), x_user="root")
+    spoofed = service.decide("/", good(), x_user="root")
     assert isinstance(spoofed, Allow)
     assert spoofed.remove == ("x_user",)
     assert spoofed.cached is None
@@ -349,7 +349,7 @@ def test_the_response_to_a_token_is_cached_and_spoofed_headers_are_removed_from_
 
 def test_the_cached_responses_of_a_token_are_bounded() -> None:
     rules = [{"name": f"r{number}", "match": {"paths": [f"/{number}"]}} for number in range(50)]
-    deciding = LocalAuthorizer(rules, {"x-user": "sub"})
+    service = LocalAuthorizer(rules, {"x-user": "sub"})
     for number in range(50):
-        assert isinstance(deciding.decide(f"/{number}", good()), Allow)
-        assert 0 < len(deciding.validated(good()).responses) <= 8
+        assert isinstance(service.decide(f"/{number}", good()), Allow)
+        assert 0 < len(service.validated(good()).responses) <= 8

@@ -273,37 +273,37 @@ HOSTILE: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-TRUST = LocalValidator()
+LOCAL = LocalValidator()
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_token_is_rejected_with_its_one_reason(name: str) -> None:
     token, reason = HOSTILE[name]
-    TRUST.cache.clear()  # of tokens of other tests
-    assert TRUST.reason(token) == reason
-    assert TRUST.reason(token) == reason  # it was not cached as valid
-    assert len(TRUST.cache) == 0
+    LOCAL.cache.clear()  # of tokens of other tests
+    assert LOCAL.reason(token) == reason
+    assert LOCAL.reason(token) == reason  # it was not cached as valid
+    assert len(LOCAL.cache) == 0
 
 
 def test_the_helpers_of_the_catalog_build_valid_tokens_from_valid_parts() -> None:
     assert (
-        TRUST.reason(json_strings())
-        == TRUST.reason(with_appended_claims('"x":1'))
-        == TRUST.reason(with_header())
+        LOCAL.reason(json_strings())
+        == LOCAL.reason(with_appended_claims('"x":1'))
+        == LOCAL.reason(with_header())
         == "ok"
     )
-    assert TRUST.reason(RS.sign_parts(HEADER, BODY)) == TRUST.reason(ES_GOOD) == "ok"
-    assert TRUST.reason(with_signature(good(), signature_of(good()))) == "ok"
+    assert LOCAL.reason(RS.sign_parts(HEADER, BODY)) == LOCAL.reason(ES_GOOD) == "ok"
+    assert LOCAL.reason(with_signature(good(), signature_of(good()))) == "ok"
 
 
 @given(st.text(max_size=200))
 def test_any_string_is_malformed(text: str) -> None:
-    assert TRUST.reason(text) == "malformed_token"
+    assert LOCAL.reason(text) == "malformed_token"
 
 
 @given(st.lists(st.text(st.sampled_from(ALPHABET), max_size=20), min_size=3, max_size=3))
 def test_any_base64url_is_malformed(parts: list[str]) -> None:
-    assert TRUST.reason(".".join(parts)) == "malformed_token"
+    assert LOCAL.reason(".".join(parts)) == "malformed_token"
 
 
 _SOME = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)
@@ -325,14 +325,14 @@ _BODIES = st.dictionaries(
 def test_any_header_and_claims_without_the_signature_are_rejected(header: dict[str, Any], body: dict[str, Any]) -> None:
     header = {"alg": "RS256", "kid": "rs"} | header
     token = STRANGER.sign_json(json.dumps(header).encode(), json.dumps(claims() | body).encode())
-    assert TRUST.reason(token) != "ok"
+    assert LOCAL.reason(token) != "ok"
 
 
 @given(_BODIES)
 def test_any_signed_claims_are_valid_or_rejected(body: dict[str, Any]) -> None:
     token = RS.sign_json(b'{"alg":"RS256","kid":"rs"}', json.dumps(claims() | body).encode())
-    if TRUST.reason(token) == "ok":
-        found = TRUST.claims(token)
+    if LOCAL.reason(token) == "ok":
+        found = LOCAL.claims(token)
         assert found.raw["iss"] == ISSUER
         assert not isinstance(found.raw["exp"], (bool, str))
         assert found.raw["exp"] > NOW - 30
@@ -358,7 +358,7 @@ def test_any_signed_claims_are_valid_or_rejected(body: dict[str, Any]) -> None:
 )
 def test_the_cause_names_the_type_seen_and_the_type_expected(changes: dict[str, Any], cause: str) -> None:
     with pytest.raises(Rejected) as rejected:
-        TRUST.claims(RS.sign(claims() | changes))
+        LOCAL.claims(RS.sign(claims() | changes))
     assert rejected.value.cause == cause
 
 
@@ -375,7 +375,7 @@ def test_a_token_with_one_character_changed_omitted_or_inserted_is_rejected(sign
             before + after,
             before + other + character + after,
         ):
-            assert changed == token or TRUST.reason(changed) != "ok", place
+            assert changed == token or LOCAL.reason(changed) != "ok", place
 
 
 @settings(max_examples=300)
@@ -392,4 +392,4 @@ def test_parts_of_different_tokens_make_no_valid_token(data: st.DataObject) -> N
     ]
     parts = [data.draw(st.sampled_from(tokens)).split(".")[place] for place in range(3)]
     token = ".".join(parts)
-    assert (TRUST.reason(token) == "ok") == (token in tokens)
+    assert (LOCAL.reason(token) == "ok") == (token in tokens)

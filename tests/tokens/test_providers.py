@@ -23,9 +23,9 @@ def test_the_access_tokens_of_known_providers_are_accepted_and_their_other_token
     vector: dict[str, Any],
 ) -> None:
     require = {"scopes": vector["scopes"]} if "scopes" in vector else {}
-    deciding = LocalAuthorizer([{"name": "r", "require": require}], {}, **vector["settings"])
+    service = LocalAuthorizer([{"name": "r", "require": require}], {}, **vector["settings"])
     token = RS.sign_json(json.dumps(vector["header"]).encode(), json.dumps(vector["claims"] | TIMES).encode())
-    decision = deciding.decide("/", token)
+    decision = service.decide("/", token)
     assert decision.reason == vector.get("rejected", "ok")
     assert isinstance(decision, Allow) == ("accepted" in vector)
     for name, value in vector.get("accepted", {}).items():

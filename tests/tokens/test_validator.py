@@ -54,74 +54,74 @@ VALID: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", VALID)
 def test_a_valid_token_is_accepted_and_cached(name: str) -> None:
     token, settings = VALID[name]
-    trust = LocalValidator(**settings)
-    assert trust.reason(token) == "ok"
-    assert trust.claims(token) is trust.claims(token)
+    local = LocalValidator(**settings)
+    assert local.reason(token) == "ok"
+    assert local.claims(token) is local.claims(token)
 
 
 def test_two_issuers_may_use_the_same_kid() -> None:
-    trust = LocalValidator()
+    local = LocalValidator()
     other_key = Signer("RS256", "rs2")
-    assert trust.claims(good()).issuer == "main"
-    assert trust.claims(other_key.sign(claims(iss=OTHER), {"kid": "rs"})).issuer == "other"
-    assert trust.reason(other_key.sign(claims(), {"kid": "rs"})) == "bad_signature"
+    assert local.claims(good()).issuer == "main"
+    assert local.claims(other_key.sign(claims(iss=OTHER), {"kid": "rs"})).issuer == "other"
+    assert local.reason(other_key.sign(claims(), {"kid": "rs"})) == "bad_signature"
 
 
 def test_an_issuer_is_not_matched_by_a_prefix() -> None:
-    trust = LocalValidator(issuer=f"{ISSUER}tenant")
-    assert trust.reason(good(iss=f"{ISSUER}tenant")) == "ok"
-    assert trust.reason(good()) == "unknown_issuer"
-    assert trust.reason(good(iss=f"{ISSUER}tenant/")) == "unknown_issuer"
+    local = LocalValidator(issuer=f"{ISSUER}tenant")
+    assert local.reason(good(iss=f"{ISSUER}tenant")) == "ok"
+    assert local.reason(good()) == "unknown_issuer"
+    assert local.reason(good(iss=f"{ISSUER}tenant/")) == "unknown_issuer"
 
 
 def test_a_published_key_of_1024_bits_verifies_nothing() -> None:
     short = rsa.generate_private_key(65537, 1024)  # noqa: S505 - which must be rejected
-    trust = LocalValidator()
-    trust.publish(
+    local = LocalValidator()
+    local.publish(
         RS.jwk(), RSAAlgorithm.to_jwk(short.public_key(), as_dict=True) | {"kid": "short", "key_ops": ["verify"]}
     )
-    trust.refresh()
+    local.refresh()
     weak = Signer("RS256", "short")
     weak.key = short
-    assert trust.reason(weak.sign(claims())) == "unknown_key"
-    assert trust.reason(weak.sign(claims(), {"kid": None})) == "bad_signature"
+    assert local.reason(weak.sign(claims())) == "unknown_key"
+    assert local.reason(weak.sign(claims(), {"kid": None})) == "bad_signature"
 
 
 @pytest.mark.parametrize("use", [{"use": "enc"}, {"key_ops": ["encrypt"]}, {"alg": "RSA-OAEP"}, {"alg": "RS512"}])
 def test_a_key_that_is_published_for_another_use_verifies_nothing(use: dict[str, Any]) -> None:
-    trust = LocalValidator()
-    trust.publish(ES.jwk(), RS.jwk(use=None) | use)
-    trust.refresh()
-    assert trust.reason(good()) in {"unknown_key", "unsupported_algorithm"}
+    local = LocalValidator()
+    local.publish(ES.jwk(), RS.jwk(use=None) | use)
+    local.refresh()
+    assert local.reason(good()) in {"unknown_key", "unsupported_algorithm"}
 
 
 def test_any_of_the_keys_that_share_a_kid_verifies() -> None:
-    trust = LocalValidator()
-    trust.publish(STRANGER.jwk(kid="rs"), ES.jwk(kid="rs"), RS.jwk())
-    trust.refresh()
-    assert trust.reason(good()) == "ok"
-    assert trust.reason(ES.sign(claims(), {"kid": "rs"})) == "ok"
+    local = LocalValidator()
+    local.publish(STRANGER.jwk(kid="rs"), ES.jwk(kid="rs"), RS.jwk())
+    local.refresh()
+    assert local.reason(good()) == "ok"
+    assert local.reason(ES.sign(claims(), {"kid": "rs"})) == "ok"
 
 
 def test_a_token_without_kid_is_tried_against_a_bounded_number_of_keys() -> None:
     others = [ES.jwk(kid=f"other-{number}") for number in range(2 * MAX_CANDIDATES)]
-    trust = LocalValidator()
+    local = LocalValidator()
     anonymous = Signer("ES256", "last").sign(claims(), {"kid": None})
     for before, reason in ((MAX_CANDIDATES - 1, "ok"), (MAX_CANDIDATES, "bad_signature")):
-        trust.publish(RS.jwk(), *others[:before], Signer("ES256", "last").jwk())
-        trust.refresh()
-        assert trust.reason(anonymous) == reason
-        trust.cache.clear()
-    assert trust.reason(Signer("ES256", "last").sign(claims())) == "ok"
+        local.publish(RS.jwk(), *others[:before], Signer("ES256", "last").jwk())
+        local.refresh()
+        assert local.reason(anonymous) == reason
+        local.cache.clear()
+    assert local.reason(Signer("ES256", "last").sign(claims())) == "ok"
 
 
 # Unknown keys.
 
 
 def test_an_unknown_kid_needs_the_keys_of_the_issuer_in_iss() -> None:
-    trust = LocalValidator()
-    need = trust.validator.validate(STRANGER.sign(claims()), NOW, None, FIRST)
-    assert need == NeedKeys(trust.issuers[0].keys)
+    local = LocalValidator()
+    need = local.validator.validate(STRANGER.sign(claims()), NOW, None, FIRST)
+    assert need == NeedKeys(local.issuers[0].keys)
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,12 @@ def test_a_token_that_no_fetch_could_make_valid_causes_none(token: str, reason: 
 
 
 def test_without_keys_the_reason_is_keys_unavailable() -> None:
-    trust = LocalValidator()
+    local = LocalValidator()
     later = NOW + 3600 + 86_400
     token = good(exp=later + 60)
-    assert trust.reason(token, later - 1) == "ok"
+    assert local.reason(token, later - 1) == "ok"
     with pytest.raises(Rejected) as rejected:
-        trust.claims(token, later)
+        local.claims(token, later)
     assert rejected.value.reason is Reason.KEYS_UNAVAILABLE
     assert (rejected.value.retry_after or 0) >= 1
 
@@ -157,19 +157,19 @@ def test_without_keys_the_reason_is_keys_unavailable() -> None:
 
 
 def test_a_cached_token_is_not_verified_again() -> None:
-    trust = LocalValidator()
+    local = LocalValidator()
     for _ in range(3):
-        trust.claims(good())
-    sample = trust.metrics.registry.get_sample_value
+        local.claims(good())
+    sample = local.metrics.registry.get_sample_value
     assert sample("authz_token_cache_lookups_total", {"result": "hit"}) == 2
 
 
 def test_a_request_that_waits_for_keys_is_one_cache_miss() -> None:
-    trust = LocalValidator()
-    need = trust.validator.validate(STRANGER.sign(claims()), NOW, None, FIRST)
+    local = LocalValidator()
+    need = local.validator.validate(STRANGER.sign(claims()), NOW, None, FIRST)
     assert isinstance(need, NeedKeys)
-    assert trust.reason(STRANGER.sign(claims())) == "unknown_key"
-    assert trust.metrics.registry.get_sample_value("authz_token_cache_lookups_total", {"result": "miss"}) == 1
+    assert local.reason(STRANGER.sign(claims())) == "unknown_key"
+    assert local.metrics.registry.get_sample_value("authz_token_cache_lookups_total", {"result": "miss"}) == 1
 
 
 @pytest.mark.parametrize(
@@ -177,9 +177,9 @@ def test_a_request_that_waits_for_keys_is_one_cache_miss() -> None:
     [({}, 89, "expired"), ({"max_token_age": "20s"}, 49, "too_old"), ({"leeway": "0s"}, 59, "expired")],
 )
 def test_a_cached_token_is_valid_no_longer_than_any_other(settings: dict[str, Any], last: int, then: str) -> None:
-    trust = LocalValidator(**settings)
+    local = LocalValidator(**settings)
     token = good(exp=NOW + 60)
-    assert [trust.reason(token, NOW + after) for after in (0, last, last + 1)] == ["ok", "ok", then]
+    assert [local.reason(token, NOW + after) for after in (0, last, last + 1)] == ["ok", "ok", then]
 
 
 @pytest.mark.parametrize(
@@ -194,17 +194,17 @@ def test_a_cached_token_is_valid_no_longer_than_any_other(settings: dict[str, An
 def test_a_cached_token_is_evicted_when_its_key_leaves_the_key_set_and_not_before(
     published: tuple[dict[str, Any], ...], reason: str
 ) -> None:
-    trust = LocalValidator()
-    first = trust.claims(good())
-    trust.publish(*published)
-    trust.refresh()
-    assert trust.reason(good()) == reason
-    assert reason != "ok" or trust.claims(good()) is first
+    local = LocalValidator()
+    first = local.claims(good())
+    local.publish(*published)
+    local.refresh()
+    assert local.reason(good()) == reason
+    assert reason != "ok" or local.claims(good()) is first
 
 
 def test_a_key_that_is_published_again_verifies_again() -> None:
-    trust = LocalValidator()
+    local = LocalValidator()
     for published, reason in (((ES.jwk(),), "unknown_key"), (PUBLISHED, "ok")):
-        trust.publish(*published)
-        trust.refresh()
-        assert trust.reason(good()) == reason
+        local.publish(*published)
+        local.refresh()
+        assert local.reason(good()) == reason

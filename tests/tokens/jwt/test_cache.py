@@ -97,41 +97,41 @@ TestStateMachine.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 def test_the_oldest_entry_is_evicted_first() -> None:
-    trust = LocalValidator(max_entries=3)
+    local = LocalValidator(max_entries=3)
     tokens = [good(sub=f"u{number}") for number in range(5)]
-    found = [trust.claims(token) for token in tokens]
-    assert len(trust.cache) == 3
-    assert [trust.claims(token) is claims for token, claims in zip(tokens[2:], found[2:], strict=True)] == [True] * 3
-    assert trust.claims(tokens[0]) is not found[0]
+    found = [local.claims(token) for token in tokens]
+    assert len(local.cache) == 3
+    assert [local.claims(token) is claims for token, claims in zip(tokens[2:], found[2:], strict=True)] == [True] * 3
+    assert local.claims(tokens[0]) is not found[0]
 
 
 def test_a_flood_of_forged_tokens_evicts_nothing() -> None:
-    trust = LocalValidator(max_entries=1)
-    first = trust.claims(good())
-    assert all(trust.reason(f"{good()}{number:02}") != "ok" for number in range(50))
-    assert trust.claims(good()) is first
+    local = LocalValidator(max_entries=1)
+    first = local.claims(good())
+    assert all(local.reason(f"{good()}{number:02}") != "ok" for number in range(50))
+    assert local.claims(good()) is first
 
 
 def test_a_cache_of_no_entries_caches_nothing() -> None:
-    trust = LocalValidator(max_entries=0)
-    assert trust.claims(good()) is not trust.claims(good())
-    assert len(trust.cache) == 0
+    local = LocalValidator(max_entries=0)
+    assert local.claims(good()) is not local.claims(good())
+    assert len(local.cache) == 0
 
 
 def test_a_token_is_verified_again_after_max_ttl() -> None:
-    trust = LocalValidator()
+    local = LocalValidator()
     token = good(exp=NOW + 3000)
-    first = trust.claims(token)
-    assert trust.claims(token, NOW + 299) is first
-    assert trust.claims(token, NOW + 300) is not first
+    first = local.claims(token)
+    assert local.claims(token, NOW + 299) is first
+    assert local.claims(token, NOW + 300) is not first
 
 
 def test_the_cache_holds_digests_and_no_token_and_no_signature() -> None:
-    trust = LocalValidator()
+    local = LocalValidator()
     token = good()
-    trust.claims(token)
-    assert list(trust.cache._entries) == [digest_of(token)]
-    entries = repr(list(trust.cache._entries.items()))
+    local.claims(token)
+    assert list(local.cache._entries) == [digest_of(token)]
+    entries = repr(list(local.cache._entries.items()))
     assert not any(part in entries for part in token.split("."))
 
 
@@ -145,90 +145,90 @@ RULES = [{"name": f"rule-{number:02}", "match": {"paths": [f"/{number}"]}} for n
 ID = "0" * 16
 
 
-def deciding(**options: Any) -> LocalAuthorizer:
+def local_authorizer(**options: Any) -> LocalAuthorizer:
     return LocalAuthorizer(RULES, {"x-auth-subject": "sub", "x-auth-scopes": "scope"}, **options)
 
 
-def growth_by(trust: LocalAuthorizer, token: str, path: int = 0) -> int:
+def growth_by(local: LocalAuthorizer, token: str, path: int = 0) -> int:
     """How many bytes the cache grows by when this is decided and encoded."""
-    before = trust.cache.used_bytes
-    decision = trust.decide(f"/{path}", token)
+    before = local.cache.used_bytes
+    decision = local.decide(f"/{path}", token)
     assert isinstance(decision, Allow)
     encode_response(decision, ID)
-    return trust.cache.used_bytes - before
+    return local.cache.used_bytes - before
 
 
 def test_entries_are_charged_by_their_bytes_and_the_oldest_is_evicted_first() -> None:
-    trust = LocalValidator(max_bytes=100_000)
+    local = LocalValidator(max_bytes=100_000)
     tokens = [good(sub=f"u{number}", note="x" * 9_000) for number in range(20)]
-    found = [trust.claims(token) for token in tokens]
-    kept = len(trust.cache)
-    each = trust.cache.used_bytes // kept
+    found = [local.claims(token) for token in tokens]
+    kept = len(local.cache)
+    each = local.cache.used_bytes // kept
     assert 9_000 < each < 14_000
     assert kept == 100_000 // each
-    assert trust.claims(tokens[-kept]) is found[-kept]
-    assert trust.claims(tokens[-kept - 1]) is not found[-kept - 1]
+    assert local.claims(tokens[-kept]) is found[-kept]
+    assert local.claims(tokens[-kept - 1]) is not found[-kept - 1]
 
 
 def test_a_token_larger_than_the_cache_is_not_cached_and_evicts_nothing() -> None:
-    trust = LocalValidator(max_bytes=10_000)
+    local = LocalValidator(max_bytes=10_000)
     small, large = good(), good(note=[{}] * 1_000)
-    first = trust.claims(small)
-    assert trust.claims(large) is not trust.claims(large)
-    assert trust.claims(small) is first
+    first = local.claims(small)
+    assert local.claims(large) is not local.claims(large)
+    assert local.claims(small) is first
 
 
 def test_large_tokens_evict_each_other_and_leave_half_of_the_bytes_to_small_ones() -> None:
-    trust = LocalValidator(max_entries=100, max_bytes=400_000)
+    local = LocalValidator(max_entries=100, max_bytes=400_000)
     small = [good(sub=f"u{number}") for number in range(50)]
-    found = [trust.claims(token) for token in small]
+    found = [local.claims(token) for token in small]
     for number in range(50):
-        trust.claims(good(sub=f"large-{number}", note=[{}] * 1_000))
-    assert [trust.claims(token) is claims for token, claims in zip(small, found, strict=True)] == [True] * 50
+        local.claims(good(sub=f"large-{number}", note=[{}] * 1_000))
+    assert [local.claims(token) is claims for token, claims in zip(small, found, strict=True)] == [True] * 50
 
 
 def test_a_cached_response_is_charged_once_and_a_hit_charges_nothing() -> None:
-    trust = deciding()
+    local = local_authorizer()
     token = good(scope=" ".join(f"scope-{number}" for number in range(200)))
-    verified = growth_by(trust, token)
-    made = growth_by(trust, token, path=1)
-    assert made > 2 * len(trust.claims(token).scope)  # they stand in a header, and in the metadata
+    verified = growth_by(local, token)
+    made = growth_by(local, token, path=1)
+    assert made > 2 * len(local.claims(token).scope)  # they stand in a header, and in the metadata
     assert verified > made
-    assert [growth_by(trust, token, path=path) for path in (0, 1, 0, 1)] == [0, 0, 0, 0]
+    assert [growth_by(local, token, path=path) for path in (0, 1, 0, 1)] == [0, 0, 0, 0]
 
 
 def test_a_token_is_charged_for_a_bounded_number_of_rules() -> None:
-    trust = deciding()
+    local = local_authorizer()
     token = good()
     sizes = []
     for number in range(200):
-        growth_by(trust, token, path=number % len(RULES))
-        sizes.append(trust.cache.used_bytes)
+        growth_by(local, token, path=number % len(RULES))
+        sizes.append(local.cache.used_bytes)
     assert max(sizes) == max(sizes[:9])
-    assert len(trust.cache) == 1
+    assert len(local.cache) == 1
 
 
 def test_a_token_that_grows_beyond_the_bound_is_evicted_and_decided_all_the_same() -> None:
-    trust = deciding(max_bytes=20_000)
+    local = local_authorizer(max_bytes=20_000)
     token = good(scope=" ".join(f"scope-{number}" for number in range(200)))
     for path in range(8):
-        decision = trust.decide(f"/{path}", token)
+        decision = local.decide(f"/{path}", token)
         assert isinstance(decision, Allow)
         assert encode_response(decision, ID) == encode_response(decision, ID)
-        assert trust.cache.used_bytes <= 20_000
+        assert local.cache.used_bytes <= 20_000
 
 
 def test_a_copy_is_charged_for_its_tokens_and_for_what_is_cached_with_them_later() -> None:
-    trust = deciding()
+    local = local_authorizer()
     token = good()
-    bare = JwtCache(trust.bounds, 300.0)
-    growth_by(trust, token)
-    bare.copy_from(trust.cache, {"main"}, NOW)
-    made = trust.validated(token).responses.charged
+    bare = JwtCache(local.bounds, 300.0)
+    growth_by(local, token)
+    bare.copy_from(local.cache, {"main"}, NOW)
+    made = local.validated(token).responses.charged
     assert made > 0
-    assert bare.used_bytes == trust.cache.used_bytes - made
+    assert bare.used_bytes == local.cache.used_bytes - made
     entry = bare.get(digest_of(token), NOW)
     assert entry is not None
     entry.token.responses._account.charge(100)
-    assert bare.used_bytes == trust.cache.used_bytes - made + 100
-    assert trust.validated(token).responses.charged == made
+    assert bare.used_bytes == local.cache.used_bytes - made + 100
+    assert local.validated(token).responses.charged == made

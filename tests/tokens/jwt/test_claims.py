@@ -96,8 +96,8 @@ def test_claims_are_valid_or_rejected_with_their_reason(
 def test_the_profile_rfc9068_requires_its_type_and_claims(
     typ: str | None, changes: dict[str, Any], expected: str
 ) -> None:
-    trust = LocalValidator(access_token_profile="rfc9068")
-    assert trust.reason(RS.sign(claims(**{"jti": "1"} | changes), {"typ": typ})) == expected
+    local = LocalValidator(access_token_profile="rfc9068")
+    assert local.reason(RS.sign(claims(**{"jti": "1"} | changes), {"typ": typ})) == expected
 
 
 @pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt", "JWT", "jwt", None])
