@@ -1,0 +1,308 @@
+"""A real Keycloak, the real sidecar and the real Envoy, with the configuration of examples/keycloak.
+
+Every token is issued by Keycloak. The realm is imported from keycloak/realm.json: ``ann`` is a customer (a client role of
+the API), ``bob`` works in the back office (a realm role that contains ``shop-admin``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import jwt
+import pytest
+import pytest_asyncio
+import yaml
+
+from authz_service.demo.envoy import Bootstrap, Envoy
+from authz_service.demo.run import Outcome, send
+from authz_service.demo.samples import Sample
+from authz_service.demo.sidecar import Sidecar
+from authz_service.demo.upstream import Upstream
+from support.keycloak import API, API_SECRET, Realm
+from support.keycloak_server import Server, keycloak
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_PROMISE = (
+    "that Keycloak's access tokens are accepted and its other tokens refused, with its roles, audiences, key rotation, "
+    "introspection and revocation"
+)
+_EXAMPLE = Path(__file__).parents[2] / "examples" / "keycloak" / "config.yaml"
+_HANG_GUARD = 60.0  # seconds; no test waits for it
+_POLL_INTERVAL = 0.05
+
+_ORDERS, _ADMIN, _REPORTS = "/orders/7", "/admin/users", "/reports/2026"
+_REPORTS_RULE = {
+    "name": "reports",
+    "match": {"paths": ["/reports/**"]},
+    "require": {"claims": {"realm_access.roles": {"contains": "shop-admin"}}},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """The sidecar and Envoy in front of an API."""
+
+    envoy: Envoy
+    log: Path
+
+    async def send(self, token: str, path: str = _ORDERS) -> Outcome:
+        timeout = aiohttp.ClientTimeout(total=_HANG_GUARD)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            return await send(session, self.envoy.port, Sample("", path, 0, "", token))
+
+    async def result(self, token: str, path: str = _ORDERS) -> tuple[int, str]:
+        """Status and reason."""
+        outcome = await self.send(token, path)
+        return outcome.status, outcome.reason
+
+    async def until(self, token: str, reason: str) -> Outcome:
+        """Repeat the request until it has this reason."""
+        async with asyncio.timeout(_HANG_GUARD):
+            while (outcome := await self.send(token)).reason != reason:
+                await asyncio.sleep(_POLL_INTERVAL)
+            return outcome
+
+
+@asynccontextmanager
+async def running(folder: Path, realm: Realm, **issuer: Any) -> AsyncIterator[Mesh]:
+    """A mesh with the example's configuration and changes of its issuer."""
+    document = yaml.safe_load(_EXAMPLE.read_text())
+    document["server"] = {"grpc_address": "unix:authz.sock", "admin_address": "127.0.0.1:0"}
+    document["issuers"][0] |= {"issuer": realm.issuer, "keys": {"jwks_uri": f"{realm.protocol}/certs"}} | issuer
+    document["rules"].append(_REPORTS_RULE)
+    config, log = folder / "config.yaml", folder / "sidecar.log"
+    config.write_text(yaml.safe_dump(document))
+    (folder / "secret").write_text(API_SECRET)
+    async with (
+        Upstream() as upstream,
+        Sidecar(config, log),
+        Envoy(Bootstrap(f"unix:{folder}/authz.sock", upstream.port), folder) as envoy,
+    ):
+        yield Mesh(envoy, log)
+
+
+def introspection(**settings: str) -> dict[str, Any]:
+    """Changes of the issuer: keys and introspection endpoint by discovery, JWTs are introspected as well."""
+    own = {"client_id": API, "client_secret_file": "secret", "mode": "always", "timeout": "10s"}
+    return {"keys": {"discovery": True}, "introspection": own | settings}
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with keycloak(_PROMISE) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def realm(server: Server) -> AsyncIterator[Realm]:
+    async with Realm(server) as realm:
+        yield realm
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def mesh(realm: Realm, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+    async with running(tmp_path_factory.mktemp("mesh"), realm) as mesh:
+        yield mesh
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def introspecting(realm: Realm, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+    async with running(tmp_path_factory.mktemp("introspecting"), realm, **introspection(cache_ttl="1s")) as mesh:
+        yield mesh
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def rotating(server: Server) -> AsyncIterator[Realm]:
+    """A realm whose keys the test changes."""
+    async with Realm(server) as realm:
+        yield realm
+
+
+def claims(token: str) -> dict[str, Any]:
+    found: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return found
+
+
+def kid(token: str) -> str:
+    return str(jwt.get_unverified_header(token)["kid"])
+
+
+async def test_the_access_token_of_a_service_account_is_accepted(realm: Realm, mesh: Mesh) -> None:
+    token = await realm.service_token()
+    outcome = await mesh.send(token)
+    assert (outcome.status, outcome.reason) == (200, "ok")
+    assert {name: value for name, value in outcome.upstream.items() if name.startswith("x-auth-")} == {
+        "x-auth-subject": claims(token)["sub"],
+        "x-auth-issuer": realm.issuer,
+        "x-auth-client": "service",
+        "x-auth-scopes": "email profile",
+    }
+
+
+@pytest.mark.parametrize("way", ["direct grant", "authorization code"])
+async def test_the_access_token_of_a_user_is_accepted_and_names_the_user_and_the_client(
+    realm: Realm, mesh: Mesh, way: str
+) -> None:
+    tokens = await (realm.tokens("web", "ann") if way == "direct grant" else realm.login("ann"))
+    outcome = await mesh.send(tokens["access_token"])
+    assert (outcome.status, outcome.reason) == (200, "ok")
+    sent = [outcome.upstream[f"x-auth-{name}"] for name in ("subject", "client", "scopes")]
+    assert sent == [claims(tokens["id_token"])["sub"], "web", "email openid profile"]
+
+
+async def test_a_realm_role_counts_also_as_a_part_of_a_composite_role(realm: Realm, mesh: Mesh) -> None:
+    assert await mesh.result(await realm.access_token("web", "bob"), _REPORTS) == (200, "ok")
+    assert await mesh.result(await realm.access_token("web", "ann"), _REPORTS) == (403, "claim_mismatch")
+
+
+async def test_a_client_role_counts_only_for_its_client(realm: Realm, mesh: Mesh) -> None:
+    assert await mesh.result(await realm.access_token("web", "ann")) == (200, "ok")
+    assert await mesh.result(await realm.access_token("web", "bob")) == (403, "claim_mismatch")
+
+
+async def test_without_the_audience_mapper_the_audience_is_wrong(realm: Realm, mesh: Mesh) -> None:
+    outcome = await mesh.send(await realm.access_token("without-mapper", "bob"), _REPORTS)
+    assert (outcome.status, outcome.reason) == (401, "wrong_audience")
+    assert 'error="invalid_token"' in outcome.challenge
+
+
+async def test_a_client_role_of_the_api_is_enough_for_the_audience(realm: Realm, mesh: Mesh) -> None:
+    # "audience resolve" of the default client scope "roles" adds each client of which the user has a role.
+    assert await mesh.result(await realm.access_token("without-mapper", "ann")) == (200, "ok")
+
+
+async def test_an_id_token_is_refused_even_where_its_audience_is_accepted(realm: Realm, tmp_path: Path) -> None:
+    async with running(tmp_path, realm, audiences=["web"]) as mesh:
+        for tokens in (await realm.tokens("web", "ann"), await realm.login("ann", nonce="n-0S6_WzA2Mj")):
+            assert claims(tokens["id_token"])["aud"] == "web"
+            outcome = await mesh.send(tokens["id_token"], "/catalogue/shoes")
+            assert (outcome.status, outcome.reason) == (401, "id_token")
+            assert 'error="invalid_token"' in outcome.challenge
+
+
+async def test_a_refresh_token_is_refused_with_and_without_introspection(
+    realm: Realm, mesh: Mesh, introspecting: Mesh
+) -> None:
+    token = (await realm.tokens("web", "ann"))["refresh_token"]
+    for each in (mesh, introspecting):
+        outcome = await each.send(token)
+        assert (outcome.status, outcome.reason) == (401, "unsupported_algorithm")  # Keycloak signs it with HS512
+        assert 'error="invalid_token"' in outcome.challenge
+
+
+async def test_the_challenge_of_a_rule_with_step_up_leads_to_a_login_that_it_accepts(realm: Realm, mesh: Mesh) -> None:
+    with_password = await realm.login("bob")
+    outcome = await mesh.send(with_password["access_token"], _ADMIN)
+    assert (outcome.status, outcome.reason) == (401, "weak_authentication")
+    assert 'error="insufficient_user_authentication"' in outcome.challenge
+    assert 'acr_values="gold"' in outcome.challenge
+    stepped_up = await realm.login("bob", acr_values="gold")
+    assert await mesh.result(stepped_up["access_token"], _ADMIN) == (200, "ok")
+
+
+async def test_discovery_at_the_realm_url_finds_the_keys_and_the_introspection_endpoint(
+    realm: Realm, introspecting: Mesh
+) -> None:
+    document = await realm.discovered()
+    assert document["issuer"] == realm.issuer
+    assert document["jwks_uri"] == f"{realm.protocol}/certs"  # which examples/keycloak names
+    assert await introspecting.result(await realm.service_token()) == (200, "ok")
+
+
+async def test_tokens_of_a_new_key_are_accepted_at_once_and_those_of_the_key_before_remain_good(
+    rotating: Realm, tmp_path: Path
+) -> None:
+    keys = {"jwks_uri": f"{rotating.protocol}/certs", "unknown_kid_cooldown": "100ms"}
+    async with running(tmp_path, rotating, keys=keys) as mesh:  # the next refresh is minutes away
+        tokens = [await rotating.service_token()]
+        assert await mesh.result(tokens[0]) == (200, "ok")
+        for algorithm in ("RS256", "ES256"):
+            await rotating.add_key(algorithm)
+            tokens.append(await rotating.service_token())
+            assert jwt.get_unverified_header(tokens[-1])["alg"] == algorithm
+            await mesh.until(tokens[-1], "ok")  # once the cool-down is over
+            assert [await mesh.result(token) for token in tokens] == [(200, "ok")] * len(tokens)
+        assert len({kid(token) for token in tokens}) == 3
+
+
+async def test_tokens_of_a_disabled_key_are_refused_the_cached_ones_as_well(rotating: Realm, tmp_path: Path) -> None:
+    keys = {"discovery": True, "refresh_interval": "1s", "min_refresh_interval": "1s", "unknown_kid_cooldown": "1s"}
+    async with running(tmp_path, rotating, keys=keys) as mesh:
+        cached, unseen = await rotating.service_token(), await rotating.service_token()
+        assert await mesh.result(cached) == (200, "ok")
+        await rotating.add_key()
+        new = await rotating.service_token()
+        await mesh.until(new, "ok")
+        await rotating.disable_first_key()
+        await mesh.until(cached, "unknown_key")
+        for token in (cached, unseen):
+            outcome = await mesh.send(token)
+            assert (outcome.status, outcome.reason) == (401, "unknown_key")
+            assert 'error="invalid_token"' in outcome.challenge
+        assert await mesh.result(new) == (200, "ok")
+
+
+async def test_a_revoked_token_and_one_of_an_ended_session_are_refused_once_cache_ttl_has_passed(
+    realm: Realm, introspecting: Mesh
+) -> None:
+    revoked, logged_out, other = [await realm.tokens("web", "ann") for _ in range(3)]
+    for tokens in (revoked, logged_out, other):
+        assert await introspecting.result(tokens["access_token"]) == (200, "ok")
+    await realm.revoke("web", revoked["access_token"])
+    await realm.log_out("web", logged_out["refresh_token"])
+    for tokens in (revoked, logged_out):
+        outcome = await introspecting.until(tokens["access_token"], "inactive")
+        assert outcome.status == 401
+        assert 'error="invalid_token"' in outcome.challenge
+    assert await introspecting.result(other["access_token"]) == (200, "ok")
+
+
+async def test_without_introspection_a_revoked_token_is_good_until_it_expires(realm: Realm, mesh: Mesh) -> None:
+    token = await realm.access_token("web", "ann")
+    await realm.revoke("web", token)
+    assert await mesh.result(token) == (200, "ok")
+
+
+async def test_an_invented_opaque_token_is_inactive(introspecting: Mesh) -> None:
+    assert await introspecting.result("guessed") == (401, "inactive")
+
+
+async def test_a_lightweight_token_with_the_claims_that_rules_need_is_accepted(
+    realm: Realm, mesh: Mesh, introspecting: Mesh
+) -> None:
+    token = await realm.access_token("lightweight", "ann")
+    assert "preferred_username" not in claims(token)
+    assert await mesh.result(token) == (200, "ok")
+    assert await introspecting.result(token) == (200, "ok")
+    await realm.revoke("lightweight", token)
+    await introspecting.until(token, "inactive")
+
+
+async def test_a_lightweight_token_without_them_is_accepted_by_the_claims_of_its_introspection(
+    realm: Realm, mesh: Mesh, introspecting: Mesh
+) -> None:
+    token = await realm.access_token("bare-lightweight", "ann")
+    assert not {"aud", "sub", "resource_access"} & claims(token).keys()
+    assert await mesh.result(token) == (401, "wrong_audience")
+    outcome = await introspecting.send(token)
+    assert (outcome.status, outcome.reason) == (200, "ok")
+    assert outcome.upstream["x-auth-client"] == "bare-lightweight"
+    assert outcome.upstream["x-auth-subject"]
+
+
+async def test_neither_tokens_nor_secrets_are_logged(realm: Realm, tmp_path: Path) -> None:
+    async with running(tmp_path, realm, **introspection()) as mesh:
+        tokens = await realm.tokens("web", "ann")
+        sent = [tokens[name] for name in ("access_token", "id_token", "refresh_token")]
+        assert [(await mesh.send(token)).status for token in sent] == [200, 401, 401]
+        log = mesh.log.read_text()
+        assert not [secret for secret in (*sent, API_SECRET) if secret in log]

@@ -1,0 +1,165 @@
+"""A realm of the real Keycloak, its clients and users, and its administrator.
+
+Every token is issued by Keycloak, at its own endpoints, to a client registered in realm.json.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import aiohttp
+from yarl import URL
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from support.keycloak_server import Server
+
+_FILE = Path(__file__).parent.parent / "end_to_end" / "keycloak" / "realm.json"
+API = "shop-api"
+API_SECRET = f"{API}-secret"
+_CALLBACK = "https://web.example/callback"
+_TIMEOUT = aiohttp.ClientTimeout(total=60)  # other tests run beside
+_MAX_FORMS = 5  # of one login
+_KEY_PROVIDER = "org.keycloak.keys.KeyProvider"
+
+
+class Realm:
+    """A new realm as realm.json describes it, deleted when its context is left.
+
+    The client ``NAME`` has the secret ``NAME-secret`` and the user ``NAME`` the password ``NAME-password``.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._name = f"shop-{secrets.token_hex(4)}"
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
+        self.issuer = f"{server.url}/realms/{self._name}"
+        self.protocol = f"{self.issuer}/protocol/openid-connect"
+
+    async def __aenter__(self) -> Self:
+        try:
+            realm = json.loads(_FILE.read_text()) | {"realm": self._name}
+            await self._admin("POST", "", realm)
+        except BaseException:
+            await self._session.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._admin("DELETE", f"/{self._name}")
+        finally:
+            await self._session.close()
+
+    # Clients.
+
+    async def service_token(self) -> str:
+        """The access token of a service that acts for itself (client credentials)."""
+        tokens = await self._token("service", grant_type="client_credentials")
+        return str(tokens["access_token"])
+
+    async def tokens(self, client: str, user: str) -> dict[str, Any]:
+        """The access, ID and refresh token of a user who gave the client the password (direct grant)."""
+        form = {"grant_type": "password", "username": user, "password": f"{user}-password", "scope": "openid"}
+        return await self._token(client, **form)
+
+    async def access_token(self, client: str, user: str) -> str:
+        """The access token of the same grant."""
+        return str((await self.tokens(client, user))["access_token"])
+
+    async def login(self, user: str, **parameters: str) -> dict[str, Any]:
+        """The tokens of a user who logged in with a browser (authorization code)."""
+        callback = await self._callback(user, **parameters)
+        code = parse_qs(urlsplit(callback).query)["code"][0]
+        return await self._token("web", grant_type="authorization_code", code=code, redirect_uri=_CALLBACK)
+
+    async def revoke(self, client: str, token: str) -> None:
+        """The client revokes a token issued to it (RFC 7009)."""
+        form = {"client_id": client, "client_secret": f"{client}-secret", "token": token}
+        await self._request("POST", f"{self.protocol}/revoke", data=form)
+
+    async def log_out(self, client: str, refresh_token: str) -> None:
+        """The client ends the user's session."""
+        form = {"client_id": client, "client_secret": f"{client}-secret", "refresh_token": refresh_token}
+        await self._request("POST", f"{self.protocol}/logout", data=form)
+
+    async def discovered(self) -> dict[str, Any]:
+        """The realm's discovery document."""
+        document: dict[str, Any] = json.loads(
+            await self._request("GET", f"{self.issuer}/.well-known/openid-configuration")
+        )
+        return document
+
+    async def _callback(self, user: str, **parameters: str) -> str:
+        """The URL to which the browser is redirected after the login, whose forms are filled in."""
+        query = {"client_id": "web", "response_type": "code", "redirect_uri": _CALLBACK, "scope": "openid"}
+        url = f"{self.protocol}/auth?{urlencode(query | parameters)}"
+        # Keycloak's cookies are Secure, over HTTP as well; browsers send those to the loopback interface.
+        jar = aiohttp.CookieJar(unsafe=True, treat_as_secure_origin=URL(self._server.url))
+        form: dict[str, str] | None = None
+        async with aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=jar) as browser:
+            for _ in range(_MAX_FORMS):
+                method = "GET" if form is None else "POST"
+                async with browser.request(method, URL(url, encoded=True), data=form, allow_redirects=False) as page:
+                    if "Location" in page.headers:
+                        return page.headers["Location"]
+                    action = re.search(r'<form[^>]* action="([^"]+)"', await page.text())
+                assert action is not None, f"a page without a form, status {page.status}"
+                url, form = html.unescape(action[1]), {"username": user, "password": f"{user}-password"}
+        raise AssertionError("the login does not end")
+
+    async def _token(self, client: str, **form: str) -> dict[str, Any]:
+        credentials = {"client_id": client, "client_secret": f"{client}-secret"}
+        tokens: dict[str, Any] = json.loads(
+            await self._request("POST", f"{self.protocol}/token", data=credentials | form)
+        )
+        return tokens
+
+    # The administrator.
+
+    async def add_key(self, algorithm: str = "RS256") -> None:
+        """Add a key that signs from now on; the keys before it remain published."""
+        kinds = {"RS256": "rsa-generated", "ES256": "ecdsa-generated"}
+        priority = str(200 + len(await self._keys()))
+        key = {
+            "name": f"{algorithm}-{priority}",
+            "providerId": kinds[algorithm],
+            "providerType": _KEY_PROVIDER,
+            "config": {"priority": [priority]},
+        }
+        await self._admin("POST", f"/{self._name}/components", key)
+        await self._admin("PUT", f"/{self._name}", {"defaultSignatureAlgorithm": algorithm})
+
+    async def disable_first_key(self) -> None:
+        """Disable the key that the realm was created with: it is no longer published."""
+        key = next(each for each in await self._keys() if each["name"] == "rsa-generated")
+        key["config"]["enabled"] = ["false"]
+        await self._admin("PUT", f"/{self._name}/components/{key['id']}", key)
+
+    async def _keys(self) -> list[dict[str, Any]]:
+        keys: list[dict[str, Any]] = json.loads(
+            await self._admin("GET", f"/{self._name}/components?type={_KEY_PROVIDER}")
+        )
+        return keys
+
+    async def _admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> str:
+        form = self._server.administrator | {"grant_type": "client_credentials"}
+        url = f"{self._server.url}/realms/master/protocol/openid-connect/token"
+        token = json.loads(await self._request("POST", url, data=form))["access_token"]  # valid for a minute
+        headers = {"Authorization": f"Bearer {token}"}
+        return await self._request(method, f"{self._server.url}/admin/realms{path}", json=body, headers=headers)
+
+    async def _request(self, method: str, url: str, **arguments: Any) -> str:
+        async with self._session.request(method, url, **arguments) as response:
+            text = await response.text()
+            assert response.ok, f"{method} {url}: {response.status} {text}"
+            return text

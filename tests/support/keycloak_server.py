@@ -1,0 +1,191 @@
+"""One real Keycloak for all processes of a test run: fetched once, built once, started by its first user.
+
+It is fetched from Maven Central into a folder beside the tests and verified by its digest. Its database is in memory:
+each start is a new one. It ends with its last user, see while_used.py.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.error import URLError
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+from support.missing import not_proved, program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VERSION = "26.7.3"
+_SHA256 = "27a6535553c3cdcd083872ba40629efafb3475e3b758e0c6f691395561dd0f1f"
+_ARCHIVE = f"keycloak-quarkus-dist-{VERSION}.zip"
+_CENTRAL = f"https://repo1.maven.org/maven2/org/keycloak/keycloak-quarkus-dist/{VERSION}/{_ARCHIVE}"
+_MIN_JAVA = 17
+
+_FOLDER = Path(__file__).parent.parent / "end_to_end" / ".keycloak"
+_HOME = _FOLDER / f"keycloak-{VERSION}"
+_LOG = _FOLDER / "keycloak.log"
+_WHILE_USED = Path(__file__).with_name("while_used.py")
+_FETCH_TIMEOUT, _BUILD_TIMEOUT, _START_TIMEOUT, _RESPONSE_TIMEOUT = 300.0, 300.0, 300.0, 10.0  # seconds
+_POLL_INTERVAL = 0.1
+
+_BUILD = ("build", "--db=dev-mem")
+_START = (
+    *("start", "--optimized", "--cache=local", "--http-enabled=true", "--http-host=127.0.0.1", "--http-port=0"),
+    *("--hostname-strict=false", "--log-level=warn,io.quarkus:info"),
+)
+# A JVM that starts fast and stays small.
+_JAVA_OPTS = "-Xms96m -Xmx384m -XX:MaxMetaspaceSize=256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+_LISTENING = re.compile(r"Listening on: (http://127\.0\.0\.1:\d+)")
+_ADMIN = "test-admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a running Keycloak listens, and the secret of its administrator, a client of the realm ``master``."""
+
+    url: str
+    secret: str
+
+    @property
+    def administrator(self) -> dict[str, str]:
+        """The client's credentials, as members of a token request."""
+        return {"client_id": _ADMIN, "client_secret": self.secret}
+
+
+@contextmanager
+def keycloak(promise: str) -> Iterator[Server]:
+    """The running Keycloak; started if it does not run. Without Java, ``promise`` is not proved."""
+    _require_java(promise)
+    _FOLDER.mkdir(exist_ok=True)
+    with (_FOLDER / "users").open("ab") as users, (_FOLDER / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be installing or starting it
+        fcntl.flock(users, fcntl.LOCK_SH)
+        server = _running() or _started(promise)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        yield server
+
+
+# Running.
+
+
+def _running() -> Server | None:
+    state = _FOLDER / "running.json"
+    if not state.exists():
+        return None
+    server = Server(**json.loads(state.read_text()))
+    form = urlencode(server.administrator | {"grant_type": "client_credentials"}).encode()
+    url = f"{server.url}/realms/master/protocol/openid-connect/token"
+    try:
+        with urlopen(url, form, timeout=_RESPONSE_TIMEOUT):  # noqa: S310 - the URL is of this module
+            return server
+    except (URLError, TimeoutError):
+        return None
+
+
+def _started(promise: str) -> Server:
+    _install(promise)
+    secret = secrets.token_urlsafe(24)
+    environment = _environment() | {
+        "KC_BOOTSTRAP_ADMIN_CLIENT_ID": _ADMIN,
+        "KC_BOOTSTRAP_ADMIN_CLIENT_SECRET": secret,
+    }
+    _LOG.write_text("")
+    command = [sys.executable, str(_WHILE_USED), str(_FOLDER / "users"), str(_LOG), *_kc(*_START)]
+    null = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_RDWR, 0) for descriptor in range(3)]
+    # Not subprocess: it may outlive this process, about which subprocess warns.
+    pid = os.posix_spawn(sys.executable, command, environment, file_actions=null, setsid=True)
+    server = Server(_url(pid), secret)
+    state = _FOLDER / "running.json"
+    state.touch(mode=0o600)
+    state.write_text(json.dumps(asdict(server)))
+    return server
+
+
+def _url(pid: int) -> str:
+    """Wait until it listens."""
+    deadline = time.monotonic() + _START_TIMEOUT
+    while time.monotonic() < deadline:
+        if found := _LISTENING.search(_LOG.read_text(errors="replace")):
+            return found[1]
+        ended, _ = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(_POLL_INTERVAL)
+    raise AssertionError(f"Keycloak does not listen: {_LOG.read_text(errors='replace')[-2000:]}")
+
+
+# Installing.
+
+
+def _require_java(promise: str) -> None:
+    home = os.environ.get("JAVA_HOME")
+    java = f"{home}/bin/java" if home else program("java", promise)
+    words = subprocess.run([java, "-version"], check=False, capture_output=True, text=True).stderr
+    found = re.search(r'version "(\d+)', words)
+    if found is None or int(found[1]) < _MIN_JAVA:
+        not_proved(promise, missing=f"Java {_MIN_JAVA} or newer")
+
+
+def _install(promise: str) -> None:
+    """Fetch, unpack and build it, unless this was done with the same options."""
+    stamp, wanted = _HOME / ".built", json.dumps([_SHA256, _BUILD])
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    archive = _FOLDER / _ARCHIVE
+    if not archive.exists():
+        _fetch(promise)
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if digest != _SHA256:
+        archive.unlink()
+        raise AssertionError(f"{_ARCHIVE} has the SHA-256 {digest}, expected {_SHA256}")
+    shutil.rmtree(_HOME, ignore_errors=True)
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(_FOLDER)
+    archive.unlink()
+    _run(_kc(*_BUILD), _BUILD_TIMEOUT)
+    stamp.write_text(wanted)
+
+
+def _fetch(promise: str) -> None:
+    """Download the archive, by Maven where there is one, since it knows this machine's mirrors."""
+    maven = shutil.which("mvn")
+    if maven:
+        artifact = f"org.keycloak:keycloak-quarkus-dist:{VERSION}:zip"
+        command = [maven, "-B", "-q", "dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={_FOLDER}"]
+    else:
+        command = [program("curl", promise), "-fsSL", "--output", str(_FOLDER / _ARCHIVE), _CENTRAL]
+    done = subprocess.run(command, cwd=_FOLDER, check=False, capture_output=True, text=True, timeout=_FETCH_TIMEOUT)
+    if done.returncode:
+        not_proved(promise, missing=f"{_ARCHIVE} of Maven Central ({(done.stdout + done.stderr).strip()[-500:]})")
+
+
+def _kc(*arguments: str) -> list[str]:
+    return ["bash", str(_HOME / "bin" / "kc.sh"), *arguments]
+
+
+def _run(command: list[str], timeout: float) -> None:
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=timeout, env=_environment(), stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment without options of another Keycloak or JVM."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KC_", "JAVA_OPTS"))}
+    return kept | {"JAVA_OPTS": _JAVA_OPTS}
