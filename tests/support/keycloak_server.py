@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.parse import urlencode
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from support.missing import not_proved, program
 
@@ -37,6 +37,7 @@ _CENTRAL = f"https://repo1.maven.org/maven2/org/keycloak/keycloak-quarkus-dist/{
 _MIN_JAVA = 17
 
 _FOLDER = Path(__file__).parent.parent / "end_to_end" / ".keycloak"
+_DOWNLOAD = _FOLDER / "download"
 _HOME = _FOLDER / f"keycloak-{VERSION}"
 _LOG = _FOLDER / "keycloak.log"
 _WHILE_USED = Path(__file__).with_name("while_used.py")
@@ -52,6 +53,7 @@ _START = (
 _JAVA_OPTS = "-Xms96m -Xmx384m -XX:MaxMetaspaceSize=256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 _LISTENING = re.compile(r"Listening on: (http://127\.0\.0\.1:\d+)")
 _ADMIN = "test-admin"
+_DIRECT = build_opener(ProxyHandler({}))  # whatever proxy the environment names
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def _running() -> Server | None:
     form = urlencode(server.administrator | {"grant_type": "client_credentials"}).encode()
     url = f"{server.url}/realms/master/protocol/openid-connect/token"
     try:
-        with urlopen(url, form, timeout=_RESPONSE_TIMEOUT):  # noqa: S310 - the URL is of this module
+        with _DIRECT.open(url, form, timeout=_RESPONSE_TIMEOUT):
             return server
     except (URLError, TimeoutError):
         return None
@@ -134,7 +136,7 @@ def _url(pid: int) -> str:
 
 def _require_java(promise: str) -> None:
     home = os.environ.get("JAVA_HOME")
-    java = f"{home}/bin/java" if home else program("java", promise)
+    java = program(f"{home}/bin/java" if home else "java", promise)
     words = subprocess.run([java, "-version"], check=False, capture_output=True, text=True).stderr
     found = re.search(r'version "(\d+)', words)
     if found is None or int(found[1]) < _MIN_JAVA:
@@ -146,19 +148,22 @@ def _install(promise: str) -> None:
     stamp, wanted = _HOME / ".built", json.dumps([_SHA256, _BUILD])
     if stamp.exists() and stamp.read_text() == wanted:
         return
-    archive = _FOLDER / _ARCHIVE
-    if not archive.exists():
-        _fetch(promise)
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if digest != _SHA256:
-        archive.unlink()
-        raise AssertionError(f"{_ARCHIVE} has the SHA-256 {digest}, expected {_SHA256}")
-    shutil.rmtree(_HOME, ignore_errors=True)
-    with zipfile.ZipFile(archive) as packed:
-        packed.extractall(_FOLDER)
-    archive.unlink()
+    for leftover in (_DOWNLOAD, _HOME):  # of an installation that was interrupted
+        shutil.rmtree(leftover, ignore_errors=True)
+    _DOWNLOAD.mkdir()
+    _fetch(promise)
+    unpack(_DOWNLOAD / _ARCHIVE, _SHA256, _FOLDER)
     _run(_kc(*_BUILD), _BUILD_TIMEOUT)
     stamp.write_text(wanted)
+    shutil.rmtree(_DOWNLOAD)
+
+
+def unpack(archive: Path, sha256: str, folder: Path) -> None:
+    """Unpack the archive if it is the expected one."""
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert digest == sha256, f"{archive.name} has the SHA-256 {digest}, expected {sha256}"
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(folder)
 
 
 def _fetch(promise: str) -> None:
@@ -166,10 +171,10 @@ def _fetch(promise: str) -> None:
     maven = shutil.which("mvn")
     if maven:
         artifact = f"org.keycloak:keycloak-quarkus-dist:{VERSION}:zip"
-        command = [maven, "-B", "-q", "dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={_FOLDER}"]
+        command = [maven, "-B", "-q", "dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={_DOWNLOAD}"]
     else:
-        command = [program("curl", promise), "-fsSL", "--output", str(_FOLDER / _ARCHIVE), _CENTRAL]
-    done = subprocess.run(command, cwd=_FOLDER, check=False, capture_output=True, text=True, timeout=_FETCH_TIMEOUT)
+        command = [program("curl", promise), "-fsSL", "--output", str(_DOWNLOAD / _ARCHIVE), _CENTRAL]
+    done = subprocess.run(command, cwd=_DOWNLOAD, check=False, capture_output=True, text=True, timeout=_FETCH_TIMEOUT)
     if done.returncode:
         not_proved(promise, missing=f"{_ARCHIVE} of Maven Central ({(done.stdout + done.stderr).strip()[-500:]})")
 
@@ -180,12 +185,19 @@ def _kc(*arguments: str) -> list[str]:
 
 def _run(command: list[str], timeout: float) -> None:
     done = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=timeout, env=_environment(), stdin=subprocess.DEVNULL
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment without options of another Keycloak or JVM."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KC_", "JAVA_OPTS"))}
+    """This process's environment without options of another Keycloak or JVM, and without measuring coverage."""
+    others = ("KC_", "JAVA_OPTS", "JAVA_TOOL_OPTIONS", "COVERAGE_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return kept | {"JAVA_OPTS": _JAVA_OPTS}
