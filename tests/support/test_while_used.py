@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_SCRIPT = Path(__file__).parent / "support" / "while_used.py"
+_SCRIPT = Path(__file__).with_name("while_used.py")
 _HANG_GUARD = 30.0  # seconds; no test waits for it
 # What is shared: a shell and a child of its own, each of which would run for an hour.
 _SHARED = ("sh", "-c", "sleep 3600 & echo $!; wait")
