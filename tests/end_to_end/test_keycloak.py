@@ -18,13 +18,14 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from authz_service.demo.envoy import Bootstrap, Envoy
-from authz_service.demo.run import Outcome, send
+from authz_service.demo.envoy import Envoy
+from authz_service.demo.run import SampleResult, send
 from authz_service.demo.samples import Sample
-from authz_service.demo.sidecar import Sidecar
 from authz_service.demo.upstream import Upstream
+from support.envoy_bootstrap import VariedBootstrap
 from support.keycloak import API, API_SECRET, Realm
 from support.keycloak_server import Server, keycloak
+from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -38,6 +39,7 @@ _PROMISE = (
 _EXAMPLE = Path(__file__).parents[2] / "examples" / "keycloak" / "config.yaml"
 _HANG_GUARD = 60.0  # seconds; no test waits for it
 _POLL_INTERVAL = 0.05
+_PATIENCE = "20s"  # with a Keycloak that shares two cores with other tests
 
 _ORDERS, _ADMIN, _REPORTS = "/orders/7", "/admin/users", "/reports/2026"
 _REPORTS_RULE = {
@@ -51,10 +53,11 @@ _REPORTS_RULE = {
 class Mesh:
     """The sidecar and Envoy in front of an API."""
 
+    sidecar: SidecarProcess
     envoy: Envoy
     log: Path
 
-    async def send(self, token: str, path: str = _ORDERS) -> Outcome:
+    async def send(self, token: str, path: str = _ORDERS) -> SampleResult:
         timeout = aiohttp.ClientTimeout(total=_HANG_GUARD)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             return await send(session, self.envoy.port, Sample("", path, 0, "", token))
@@ -64,35 +67,42 @@ class Mesh:
         outcome = await self.send(token, path)
         return outcome.status, outcome.reason
 
-    async def until(self, token: str, reason: str) -> Outcome:
-        """Repeat the request until it has this reason."""
+    async def until(self, token: str, reason: str) -> SampleResult:
+        """Repeat the request until its reason is this one."""
         async with asyncio.timeout(_HANG_GUARD):
             while (outcome := await self.send(token)).reason != reason:  # noqa: ASYNC110 - there is no event
                 await asyncio.sleep(_POLL_INTERVAL)
             return outcome
+
+    async def count(self, name: str, **labels: str) -> float:
+        """The value of a counter of the issuer."""
+        (value,) = await self.sidecar.metric(name, issuer="keycloak", **labels)
+        return value
 
 
 @asynccontextmanager
 async def running(folder: Path, realm: Realm, **issuer: Any) -> AsyncIterator[Mesh]:
     """A mesh with the example's configuration and changes of its issuer."""
     document = yaml.safe_load(_EXAMPLE.read_text())
-    document["server"] = {"grpc_address": "unix:authz.sock", "admin_address": "127.0.0.1:0"}
-    document["issuers"][0] |= {"issuer": realm.issuer, "keys": {"jwks_uri": f"{realm.protocol}/certs"}} | issuer
+    addresses = {"grpc_address": "unix:authz.sock", "admin_address": "127.0.0.1:0"}
+    document["server"] = addresses | {"check_deadline": _PATIENCE}
+    settings = {"issuer": realm.issuer, "keys": {"jwks_uri": f"{realm.protocol}/certs"}} | issuer
+    document["issuers"][0] |= settings | {"keys": {"timeout": _PATIENCE} | settings["keys"]}
     document["rules"].append(_REPORTS_RULE)
     config, log = folder / "config.yaml", folder / "sidecar.log"
     config.write_text(yaml.safe_dump(document))
     (folder / "secret").write_text(API_SECRET)
     async with (
         Upstream() as upstream,
-        Sidecar(config, log),
-        Envoy(Bootstrap(f"unix:{folder}/authz.sock", upstream.port), folder) as envoy,
+        SidecarProcess(config, log) as sidecar,
+        Envoy(VariedBootstrap(f"unix:{folder}/authz.sock", upstream.port, timeout=_PATIENCE), folder) as envoy,
     ):
-        yield Mesh(envoy, log)
+        yield Mesh(sidecar, envoy, log)
 
 
 def introspection(**settings: str) -> dict[str, Any]:
     """Changes of the issuer: keys and introspection endpoint by discovery, JWTs are introspected as well."""
-    own = {"client_id": API, "client_secret_file": "secret", "mode": "always", "timeout": "10s"}
+    own = {"client_id": API, "client_secret_file": "secret", "mode": "always", "timeout": _PATIENCE}
     return {"keys": {"discovery": True}, "introspection": own | settings}
 
 
@@ -223,7 +233,9 @@ async def test_discovery_at_the_realm_url_finds_the_keys_and_the_introspection_e
     document = await realm.discovered()
     assert document["issuer"] == realm.issuer
     assert document["jwks_uri"] == f"{realm.protocol}/certs"  # which examples/keycloak names
+    before = await introspecting.count("authz_introspections_total", result="active")
     assert await introspecting.result(await realm.service_token()) == (200, "ok")
+    assert await introspecting.count("authz_introspections_total", result="active") == before + 1
 
 
 async def test_a_token_of_a_new_key_is_accepted_by_a_fetch_for_its_kid_and_older_tokens_remain_good(
@@ -233,12 +245,13 @@ async def test_a_token_of_a_new_key_is_accepted_by_a_fetch_for_its_kid_and_older
     async with running(tmp_path, rotating, keys=keys) as mesh:  # the next refresh is minutes away
         tokens = [await rotating.service_token()]
         assert await mesh.result(tokens[0]) == (200, "ok")
-        for algorithm in ("RS256", "ES256"):
+        for fetches, algorithm in ((2, "RS256"), (3, "ES256")):
             await rotating.add_key(algorithm)
             tokens.append(await rotating.service_token())
             assert jwt.get_unverified_header(tokens[-1])["alg"] == algorithm
             await mesh.until(tokens[-1], "ok")  # once the cool-down is over
             assert [await mesh.result(token) for token in tokens] == [(200, "ok")] * len(tokens)
+            assert await mesh.count("authz_jwks_fetches_total", result="success") == fetches
         assert len({kid(token) for token in tokens}) == 3
 
 
@@ -296,7 +309,9 @@ async def test_a_lightweight_token_with_the_claims_that_rules_need_is_accepted(
 
 
 @pytest.mark.xfail(
-    reason="with mode: always the rules see the claims of the JWT alone, which has no audience", strict=True
+    reason="with mode: always the rules see the claims of the JWT alone, which has no audience",
+    strict=True,
+    raises=AssertionError,
 )
 async def test_a_lightweight_token_without_them_is_accepted_by_the_claims_of_its_introspection(
     realm: Realm, mesh: Mesh, introspecting: Mesh
