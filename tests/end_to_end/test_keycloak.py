@@ -185,6 +185,13 @@ async def test_without_the_audience_mapper_the_audience_is_wrong(realm: Realm, m
     assert 'error="invalid_token"' in outcome.challenge
 
 
+async def test_a_token_for_another_audience_is_inactive_for_the_api_that_introspects_it(
+    realm: Realm, introspecting: Mesh
+) -> None:
+    token = await realm.access_token("without-mapper", "bob")
+    assert await introspecting.result(token, _REPORTS) == (401, "inactive")
+
+
 async def test_a_client_role_of_the_api_is_enough_for_the_audience(realm: Realm, mesh: Mesh) -> None:
     # "audience resolve" of the default client scope "roles" adds each client of which the user has a role.
     assert await mesh.result(await realm.access_token("without-mapper", "ann")) == (200, "ok")
@@ -242,17 +249,20 @@ async def test_a_token_of_a_new_key_is_accepted_by_a_fetch_for_its_kid_and_older
     rotating: Realm, tmp_path: Path
 ) -> None:
     keys = {"jwks_uri": f"{rotating.protocol}/certs", "unknown_kid_cooldown": "100ms"}
-    async with running(tmp_path, rotating, keys=keys) as mesh:  # the next refresh is minutes away
+    algorithms = ["RS256", "PS256", "ES256", "EdDSA"]
+    async with running(
+        tmp_path, rotating, keys=keys, algorithms=algorithms
+    ) as mesh:  # the next refresh is minutes away
         tokens = [await rotating.service_token()]
         assert await mesh.result(tokens[0]) == (200, "ok")
-        for fetches, algorithm in ((2, "RS256"), (3, "ES256")):
+        for fetches, algorithm in enumerate(algorithms, 2):
             await rotating.add_key(algorithm)
             tokens.append(await rotating.service_token())
             assert jwt.get_unverified_header(tokens[-1])["alg"] == algorithm
             await mesh.until(tokens[-1], "ok")  # once the cool-down is over
             assert [await mesh.result(token) for token in tokens] == [(200, "ok")] * len(tokens)
             assert await mesh.count("authz_jwks_fetches_total", result="success") == fetches
-        assert len({kid(token) for token in tokens}) == 3
+        assert len({kid(token) for token in tokens}) == len(tokens)
 
 
 async def test_tokens_of_a_disabled_key_are_refused_the_cached_ones_as_well(rotating: Realm, tmp_path: Path) -> None:
@@ -275,13 +285,16 @@ async def test_tokens_of_a_disabled_key_are_refused_the_cached_ones_as_well(rota
 async def test_a_revoked_token_and_one_of_an_ended_session_are_refused_once_cache_ttl_has_passed(
     realm: Realm, introspecting: Mesh
 ) -> None:
+    service_token = await realm.service_token()
     revoked, logged_out, other = [await realm.tokens("web", "ann") for _ in range(3)]
-    for tokens in (revoked, logged_out, other):
-        assert await introspecting.result(tokens["access_token"]) == (200, "ok")
+    refused = [service_token, revoked["access_token"], logged_out["access_token"]]
+    for token in (*refused, other["access_token"]):
+        assert await introspecting.result(token) == (200, "ok")
+    await realm.revoke("service", service_token)
     await realm.revoke("web", revoked["access_token"])
     await realm.log_out("web", logged_out["refresh_token"])
-    for tokens in (revoked, logged_out):
-        outcome = await introspecting.until(tokens["access_token"], "inactive")
+    for token in refused:
+        outcome = await introspecting.until(token, "inactive")
         assert outcome.status == 401
         assert 'error="invalid_token"' in outcome.challenge
     assert await introspecting.result(other["access_token"]) == (200, "ok")

@@ -128,13 +128,14 @@ class Realm:
 
     async def add_key(self, algorithm: str = "RS256") -> None:
         """Add a key that signs from now on; the keys before it remain published."""
-        kinds = {"RS256": "rsa-generated", "ES256": "ecdsa-generated"}
+        kinds = {"RS256": "rsa", "PS256": "rsa", "ES256": "ecdsa", "EdDSA": "eddsa"}
         priority = str(200 + len(await self._keys()))
+        config = {"priority": [priority]} | ({"algorithm": [algorithm]} if kinds[algorithm] == "rsa" else {})
         key = {
             "name": f"{algorithm}-{priority}",
-            "providerId": kinds[algorithm],
+            "providerId": f"{kinds[algorithm]}-generated",
             "providerType": _KEY_PROVIDER,
-            "config": {"priority": [priority]},
+            "config": config,
         }
         await self._admin("POST", f"/{self._name}/components", key)
         await self._admin("PUT", f"/{self._name}", {"defaultSignatureAlgorithm": algorithm})

@@ -18,7 +18,7 @@ import sys
 import time
 import zipfile
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import URLError
@@ -61,7 +61,7 @@ class Server:
     """Where a running Keycloak listens, and the secret of its administrator, a client of the realm ``master``."""
 
     url: str
-    secret: str
+    secret: str = field(repr=False)
 
     @property
     def administrator(self) -> dict[str, str]:
@@ -198,6 +198,6 @@ def _run(command: list[str], timeout: float) -> None:
 
 def _environment() -> dict[str, str]:
     """This process's environment without options of another Keycloak or JVM, and without measuring coverage."""
-    others = ("KC_", "JAVA_OPTS", "JAVA_TOOL_OPTIONS", "COVERAGE_")
+    others = ("KC_", "JAVA_OPTS", "COVERAGE_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return kept | {"JAVA_OPTS": _JAVA_OPTS}
