@@ -25,7 +25,7 @@ _FILE = Path(__file__).parent.parent / "end_to_end" / "keycloak" / "realm.json"
 API = "shop-api"
 API_SECRET = f"{API}-secret"
 _CALLBACK = "https://web.example/callback"
-_TIMEOUT = aiohttp.ClientTimeout(total=60)  # other tests run beside
+_TIMEOUT = aiohttp.ClientTimeout(total=60)  # Keycloak may share two cores with other tests
 _MAX_FORMS = 5  # of one login
 _KEY_PROVIDER = "org.keycloak.keys.KeyProvider"
 

@@ -53,7 +53,7 @@ _START = (
 _JAVA_OPTS = "-Xms96m -Xmx384m -XX:MaxMetaspaceSize=256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 _LISTENING = re.compile(r"Listening on: (http://127\.0\.0\.1:\d+)")
 _ADMIN = "test-admin"
-_DIRECT = build_opener(ProxyHandler({}))  # whatever proxy the environment names
+_DIRECT = build_opener(ProxyHandler({}))  # not through a proxy of the environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _started(promise: str) -> Server:
     _LOG.write_text("")
     command = [sys.executable, str(_WHILE_USED), str(_FOLDER / "users"), str(_LOG), *_kc(*_START)]
     null = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_RDWR, 0) for descriptor in range(3)]
-    # Not subprocess: it may outlive this process, about which subprocess warns.
+    # Not subprocess, which warns about a child that outlives this process.
     pid = os.posix_spawn(sys.executable, command, environment, file_actions=null, setsid=True)
     server = Server(_url(pid), secret)
     state = _FOLDER / "running.json"
@@ -137,8 +137,8 @@ def _url(pid: int) -> str:
 def _require_java(promise: str) -> None:
     home = os.environ.get("JAVA_HOME")
     java = program(f"{home}/bin/java" if home else "java", promise)
-    words = subprocess.run([java, "-version"], check=False, capture_output=True, text=True).stderr
-    found = re.search(r'version "(\d+)', words)
+    output = subprocess.run([java, "-version"], check=False, capture_output=True, text=True).stderr
+    found = re.search(r'version "(\d+)', output)
     if found is None or int(found[1]) < _MIN_JAVA:
         not_proved(promise, missing=f"Java {_MIN_JAVA} or newer")
 

@@ -1,4 +1,4 @@
-"""A program that several processes share ends with the last of them, however that one ends."""
+"""A shared program ends when its last user ends, even if that user is killed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _SCRIPT = Path(__file__).with_name("while_used.py")
-_HANG_GUARD = 30.0  # seconds; no test waits for it
-# What is shared: a shell and a child of its own, each of which would run for an hour.
+_HANG_TIMEOUT = 30.0  # seconds; only a test that hangs takes this long
+# A shell with a child process; both run for an hour unless they are killed.
 _SHARED = ("sh", "-c", "sleep 3600 & echo $!; wait")
-_USER = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_SH); print(flush=True); sys.stdin.read()"
+_USER = "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_SH); print(flush=True); sys.stdin.read()"
 
 
 @pytest.fixture
@@ -41,11 +41,12 @@ def shared(first: IO[bytes], users: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, str(_SCRIPT), str(users), str(users.with_name("log")), *_SHARED]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
         yield process
-        process.kill()
+        first.close()
+        process.wait(_HANG_TIMEOUT)
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _HANG_GUARD
+    deadline = time.monotonic() + _HANG_TIMEOUT
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -76,7 +77,7 @@ def test_it_and_all_that_it_started_end_with_its_last_user(
         with pytest.raises(subprocess.TimeoutExpired):
             shared.wait(0.5)
         assert runs(pid)
-    shared.wait(_HANG_GUARD)
+    shared.wait(_HANG_TIMEOUT)
     until(lambda: not runs(pid))
 
 
@@ -87,6 +88,8 @@ def test_it_ends_when_its_last_user_is_killed(shared: subprocess.Popen[bytes], f
         assert user.stdout is not None
         user.stdout.readline()
         first.close()
+        with pytest.raises(subprocess.TimeoutExpired):
+            shared.wait(0.5)
         user.kill()
-    shared.wait(_HANG_GUARD)
+    shared.wait(_HANG_TIMEOUT)
     until(lambda: not runs(pid))
