@@ -201,7 +201,7 @@ async def test_an_id_token_is_refused_even_where_its_audience_is_accepted(realm:
     async with running(tmp_path, realm, audiences=["web"]) as mesh:
         for tokens in (await realm.tokens("web", "ann"), await realm.login("ann", nonce="n-0S6_WzA2Mj")):
             assert claims(tokens["id_token"])["aud"] == "web"
-            outcome = await mesh.send(tokens["id_token"], "/catalogue/shoes")
+            outcome = await mesh.send(tokens["id_token"], "/catalog/shoes")
             assert (outcome.status, outcome.reason) == (401, "id_token")
             assert 'error="invalid_token"' in outcome.challenge
 
