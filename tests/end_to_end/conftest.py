@@ -1,4 +1,4 @@
-"""Node.js and oidc-provider, installed once for whoever tests against them."""
+"""Node.js and oidc-provider, installed once for all tests."""
 
 from __future__ import annotations
 
@@ -12,32 +12,34 @@ from support.missing import not_proved, program
 from support.oidc_provider import FOLDER, RELEASES, RESPONSE_TIMEOUT
 
 _PROMISE = (
-    "that tokens of a real identity provider ({}) are told apart, verified in each algorithm, refused once their key "
-    "is gone, and asked about where they are opaque"
+    "that tokens of a real identity provider ({}) are classified, verified in each algorithm, denied once "
+    "their key is removed, and introspected if they are opaque"
 )
-_INSTALL = 300.0  # seconds until it is given up
+_INSTALL_TIMEOUT = 300.0
 
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """Node.js, and beside provider.mjs what package-lock.json lists: installed once, and again when that changes."""
+    """Node.js, after an installation of the packages in package-lock.json when that file changes."""
     node, npm = (program(name, _PROMISE.format(" and ".join(RELEASES))) for name in ("node", "npm"))
     stamp = FOLDER / "node_modules" / ".installed"
     with (FOLDER / "package-lock.json").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be installing
-        wanted = hashlib.sha256(lock.read()).hexdigest()
-        if not stamp.exists() or stamp.read_text() != wanted:
+        digest = hashlib.sha256(lock.read()).hexdigest()
+        if not stamp.exists() or stamp.read_text() != digest:
             command = [npm, "ci"]
-            done = subprocess.run(command, cwd=FOLDER, check=False, capture_output=True, text=True, timeout=_INSTALL)
+            done = subprocess.run(
+                command, cwd=FOLDER, check=False, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT
+            )
             assert done.returncode == 0, done.stdout + done.stderr
-            stamp.write_text(wanted)
+            stamp.write_text(digest)
     return node
 
 
 @pytest.fixture(scope="module", params=RELEASES)
 def release(request: pytest.FixtureRequest, node: str) -> str:
     release: str = request.param
-    recent = [node, "-e", "process.exit(typeof URL.parse === 'function' ? 0 : 1)"]  # or the current release cannot run
+    recent = [node, "-e", "process.exit(typeof URL.parse === 'function' ? 0 : 1)"]  # required by the current release
     if release == "oidc-provider" and subprocess.run(recent, check=False, timeout=RESPONSE_TIMEOUT).returncode:
         not_proved(_PROMISE.format(release), missing="Node.js 22 or newer")
     return release

@@ -42,15 +42,15 @@ async def envoy(mesh: Mesh) -> AsyncIterator[Envoy]:
         yield envoy
 
 
-async def sent(envoy: Envoy, wanted: list[Sample]) -> list[tuple[str, SampleResult]]:
-    """The samples that came to something else than they must."""
+async def unexpected_results(envoy: Envoy, requests: list[Sample]) -> list[tuple[str, SampleResult]]:
+    """The samples with unexpected results."""
     async with aiohttp.ClientSession() as session:
-        outcomes = [(sample, await send(session, envoy.port, sample)) for sample in wanted]
-    return [(sample.title, outcome) for sample, outcome in outcomes if not outcome.is_expected(sample)]
+        results = [(sample, await send(session, envoy.port, sample)) for sample in requests]
+    return [(sample.title, result) for sample, result in results if not result.is_expected(sample)]
 
 
 async def raw(envoy: Envoy, *lines: str, path: str = _APPOINTMENT) -> bytes:
-    """The answer to a request whose header lines stand exactly as given."""
+    """The response to a request with exactly these header lines."""
     reader, writer = await asyncio.open_connection("127.0.0.1", envoy.port)
     head = (f"GET {path} HTTP/1.1", "host: api.demo", "connection: close", *lines, "", "")
     writer.write("\r\n".join(head).encode())
@@ -61,56 +61,56 @@ async def raw(envoy: Envoy, *lines: str, path: str = _APPOINTMENT) -> bytes:
 
 
 def more_samples(mesh: Mesh) -> list[Sample]:
-    """What the demo does not show."""
+    """Samples that the demo does not have."""
     provider = mesh.provider
     good = provider.access_token()
 
-    def refused(title: str, status: int, reason: str, token: str | None = None, **others: object) -> Sample:
+    def denied(title: str, status: int, reason: str, token: str | None = None, **others: object) -> Sample:
         error = {400: "invalid_request", 401: "invalid_token"}[status]
         return Sample(title, _APPOINTMENT, status, reason, token, error=error, **others)  # type: ignore[arg-type]
 
     return [
-        refused("neither a JWT nor opaque", 401, "malformed_token", "what!"),
-        refused("a JWT cut short", 401, "malformed_token", good[:-1]),
-        refused("nobody's opaque token", 401, "inactive", "guessed"),
-        refused("an opaque token without exp", 401, "missing_claim", provider.opaque_token(exp=None)),
-        refused("an opaque token of another issuer", 401, "unknown_issuer", provider.opaque_token(iss="https://o.demo/")),
-        refused("an opaque ID token", 401, "id_token", provider.opaque_token(nonce="n")),
-        refused("an opaque refresh token", 401, "wrong_token_type", provider.opaque_token(token_type="refresh_token")),
-        refused("an empty credential", 400, "malformed_request", headers={"Authorization": "Bearer "}),
-        refused("an oversized credential", 400, "malformed_request", "x" * 20_000),
-        refused("two credentials joined", 400, "malformed_request", headers={"Authorization": "Bearer a,Bearer b"}),
-        refused("unknown issuer", 401, "unknown_issuer", provider.access_token(iss="https://other.demo/")),
-        refused("no exp", 401, "missing_claim", provider.access_token(exp=None)),
-        refused("exp as a text", 401, "invalid_claim", provider.access_token(exp="tomorrow")),
-        refused("not yet", 401, "not_yet_valid", provider.access_token(nbf=1 << 40)),
-        refused("a logout token", 401, "wrong_token_type", provider.access_token(events={})),
-        refused("a subject that splits a header", 401, "invalid_claim", provider.access_token(sub="a\r\nx-admin: 1")),
+        denied("neither a JWT nor opaque", 401, "malformed_token", "what!"),
+        denied("a JWT cut short", 401, "malformed_token", good[:-1]),
+        denied("an unknown opaque token", 401, "inactive", "guessed"),
+        denied("an opaque token without exp", 401, "missing_claim", provider.opaque_token(exp=None)),
+        denied("an opaque token of another issuer", 401, "unknown_issuer", provider.opaque_token(iss="https://o.demo/")),
+        denied("an opaque ID token", 401, "id_token", provider.opaque_token(nonce="n")),
+        denied("an opaque refresh token", 401, "wrong_token_type", provider.opaque_token(token_type="refresh_token")),
+        denied("an empty credential", 400, "malformed_request", headers={"Authorization": "Bearer "}),
+        denied("an oversized credential", 400, "malformed_request", "x" * 20_000),
+        denied("two credentials joined", 400, "malformed_request", headers={"Authorization": "Bearer a,Bearer b"}),
+        denied("unknown issuer", 401, "unknown_issuer", provider.access_token(iss="https://other.demo/")),
+        denied("no exp", 401, "missing_claim", provider.access_token(exp=None)),
+        denied("exp as a string", 401, "invalid_claim", provider.access_token(exp="tomorrow")),
+        denied("not yet", 401, "not_yet_valid", provider.access_token(nbf=1 << 40)),
+        denied("a logout token", 401, "wrong_token_type", provider.access_token(events={})),
+        denied("a subject that splits a header", 401, "invalid_claim", provider.access_token(sub="a\r\nx-admin: 1")),
         Sample("another scheme", _APPOINTMENT, 401, "missing_token", headers={"Authorization": "Basic eDp5"}, error=""),
         Sample("lower case bearer", _APPOINTMENT, 200, "ok", headers={"Authorization": f"bearer {good}"}),
-        Sample("bad token where it is optional", "/v1/greeting", 401, "expired", provider.expired_token(),
+        Sample("bad token with an optional rule", "/v1/greeting", 401, "expired", provider.expired_token(),
                error="invalid_token"),
-        Sample("bad token where it is public", "/public/x", 200, "public", provider.expired_token()),
+        Sample("bad token with a public rule", "/public/x", 200, "public", provider.expired_token()),
         Sample("a subject beyond ASCII", _APPOINTMENT, 200, "ok", provider.access_token(sub="Jürgen"),
                upstream={"x-auth-subject": "Jürgen"}),
         Sample("double slash", "//v1/appointments/7", 400, "ambiguous_path", good),
         Sample("encoded slash", "/public%2Fx", 400, "ambiguous_path"),
-        Sample("query is not judged", "/v1/appointments/7?next=//x/../%2e", 200, "ok", good),
+        Sample("the query is ignored", "/v1/appointments/7?next=//x/../%2e", 200, "ok", good),
     ]  # fmt: skip
 
 
 async def test_every_sample_gets_its_expected_result(mesh: Mesh, envoy: Envoy) -> None:
-    assert await sent(envoy, samples(mesh.provider) + more_samples(mesh)) == []
+    assert await unexpected_results(envoy, samples(mesh.provider) + more_samples(mesh)) == []
 
 
 async def test_raw_headers_are_supported(mesh: Mesh) -> None:
     async with mesh.envoy(encode_raw_headers=True) as envoy:
-        assert await sent(envoy, samples(mesh.provider) + more_samples(mesh)) == []
+        assert await unexpected_results(envoy, samples(mesh.provider) + more_samples(mesh)) == []
 
 
 async def test_an_envoy_that_fails_open_still_denies(mesh: Mesh) -> None:
     async with mesh.envoy(failure_mode_allow=True) as envoy:
-        assert await sent(envoy, samples(mesh.provider) + more_samples(mesh)) == []
+        assert await unexpected_results(envoy, samples(mesh.provider) + more_samples(mesh)) == []
 
 
 @pytest.mark.parametrize("raw_headers", [{"encode_raw_headers": False}, {"encode_raw_headers": True}])
@@ -201,8 +201,8 @@ async def test_a_restart_under_traffic_allows_no_bad_request_and_recovers(
             await wait_until(lambda: seen["good"].total() - seen["good"][200] > missed)
             async with SidecarProcess(mesh.config, tmp_path / "second.log"):
                 recovered = seen["good"][200]
-                await wait_until(lambda: seen["good"][200] > recovered)  # Envoy connects again with a back-off
-                assert await sent(envoy, [good, bad]) == []
+                await wait_until(lambda: seen["good"][200] > recovered)  # Envoy reconnects with a backoff
+                assert await unexpected_results(envoy, [good, bad]) == []
                 ended.set()
         assert 200 not in seen["bad"]
 
@@ -217,13 +217,13 @@ async def test_a_drain_loses_no_request(tmp_path: Path, server: dict[str, Any]) 
             mesh.envoy(sidecar=f"unix:{tmp_path}/second.sock") as envoy,
         ):
             good = Sample("good", _APPOINTMENT, 200, "ok", mesh.provider.access_token())
-            assert await sent(envoy, [good]) == []
+            assert await unexpected_results(envoy, [good]) == []
             assert sidecar.process is not None
             sidecar.process.send_signal(signal.SIGTERM)
             async with aiohttp.ClientSession() as session:
                 while (await _status(session, f"{sidecar.admin_url}/readyz")) != 503:
                     pass
-                for _ in range(20):  # within the delay: not ready, still serving
+                for _ in range(20):  # during shutdown_delay: not ready, but still serving
                     assert (await send(session, envoy.port, good)).is_expected(good)
             assert await sidecar.stop() == 0
 
@@ -236,7 +236,7 @@ async def _status(session: aiohttp.ClientSession, url: str, token: str | None = 
 async def test_an_outage_of_the_provider_is_503_and_not_an_invalid_token(tmp_path: Path) -> None:
     async with running(tmp_path) as mesh:
         text = mesh.config.read_text().replace("authz.sock", "second.sock")
-        text = text.replace(f"issuer: {mesh.provider.issuer}", "issuer: http://127.0.0.1:9")  # nobody listens there
+        text = text.replace(f"issuer: {mesh.provider.issuer}", "issuer: http://127.0.0.1:9")  # no server listens there
         mesh.config.write_text(text)
         async with (
             SidecarProcess(mesh.config, tmp_path / "second.log", wait_until_ready=False),
@@ -256,7 +256,7 @@ async def test_neither_log_nor_metrics_contain_a_token_or_a_query(mesh: Mesh, en
     for token in (good, forged, opaque, malformed):
         await raw(envoy, f"authorization: Bearer {token}", path=f"{_APPOINTMENT}?access_token=query-4712")
     log = mesh.folder / "sidecar.log"
-    await wait_until(lambda: "malformed_token" in log.read_text())  # it is written beside the decisions
-    told = log.read_text() + await mesh.metrics()
+    await wait_until(lambda: "malformed_token" in log.read_text())  # the log is written in the background
+    output = log.read_text() + await mesh.metrics()
     for secret in (*good.split("."), *forged.split("."), opaque, malformed, API_SECRET, "query-4712"):
-        assert secret not in told
+        assert secret not in output

@@ -1,4 +1,4 @@
-"""Rules are not evaded through the real Envoy: by header values that it does not trim, parameters, preflights."""
+"""Untrimmed header values, path parameters and preflights do not evade rules, with a real Envoy."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ RULES = """
     match: {paths: ["/things/{id}"]}
 cors_preflight: allow
 """
-ANSWER = 10.0  # seconds
+RESPONSE_TIMEOUT = 10.0
 PREFLIGHT = [("origin", "https://app.demo"), ("access-control-request-method", "DELETE")]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the client got, and the headers with which the upstream was asked, if it was."""
+    """The response for the client, and the headers that the upstream received."""
 
     status: int
     reason: str
@@ -61,14 +61,14 @@ async def envoy(mesh: Mesh, request: pytest.FixtureRequest) -> AsyncIterator[Env
 
 
 async def sent(envoy: Envoy, path: str, *headers: tuple[str, str], method: str = "GET", host: str = HOST) -> Seen:
-    """One request over HTTP/2, its header fields exactly as written."""
+    """One request over HTTP/2 with exactly these header fields."""
     reader, writer = await asyncio.open_connection("127.0.0.1", envoy.port)
     speaker = ClientHalf()
     head = ((":method", method), (":scheme", "http"), (":path", path), (":authority", host))
     block = speaker.block(*headers, head=head, plain=())
     flags = frames.END_HEADERS | frames.END_STREAM
     writer.write(frames.PREFACE + frames.settings({}) + speaker.headers(1, block, flags))
-    async with asyncio.timeout(ANSWER):
+    async with asyncio.timeout(RESPONSE_TIMEOUT):
         while not (1 in speaker.responses and (speaker.responses[1].ended or speaker.responses[1].reset is not None)):
             chunk = await reader.read(65_536)
             assert chunk, f"Envoy closed the connection: {speaker.goaways}"

@@ -1,6 +1,6 @@
-"""What a client can make Envoy do to the sidecar: nothing that lets a request through, or costs another client any.
+"""No request of a client makes Envoy allow a bad request, or fail the request of another client.
 
-Envoy traces, with a collector that nobody is, and fails open: a call without an answer would let its request through.
+Envoy traces without a reachable collector, and fails open, so a call without a decision would allow its request.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CX_DESTROYED = "cluster.authz-service.upstream_cx_destroy"
 
 
 def traced(document: dict[str, Any]) -> dict[str, Any]:
-    """The bootstrap with a tracer, whose collector is not there."""
+    """The bootstrap with a tracer without a collector."""
     resources = document["static_resources"]
     (listener,) = resources["listeners"]
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
@@ -51,7 +51,7 @@ def traced(document: dict[str, Any]) -> dict[str, Any]:
 
 
 class Proxy:
-    """An Envoy that fails open, and what stands behind it."""
+    """An Envoy that fails open, and the mesh behind it."""
 
     def __init__(self, envoy: RunningEnvoy, mesh: Mesh, admin: str) -> None:
         self.port = envoy.ports["http"]
@@ -63,8 +63,8 @@ class Proxy:
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(self._admin)) as session,
             session.get("http://envoy/stats?format=json&usedonly") as answer,
         ):
-            told = await answer.json(content_type=None)
-        return {each["name"]: each["value"] for each in told["stats"] if "name" in each}
+            stats = await answer.json(content_type=None)
+        return {each["name"]: each["value"] for each in stats["stats"] if "name" in each}
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=TRANSPORTS, ids=str)
@@ -123,7 +123,7 @@ async def flood(client: H2Client, more: tuple[bytes, bytes], count: int) -> None
 
 
 async def others(port: int, token: bytes, ended: asyncio.Event) -> list[tuple[int, bytes]]:
-    """What another client is told meanwhile, again and again."""
+    """The results of another client in the meantime."""
     seen = []
     async with connected(port) as client:
         while not ended.is_set():
@@ -150,7 +150,7 @@ async def test_no_number_of_odd_requests_closes_the_shared_connection(proxy: Pro
 
 
 async def test_no_number_of_cancelled_requests_closes_the_shared_connection(proxy: Proxy) -> None:
-    """Envoy itself ends a client's connection after some hundred of them, so there are many."""
+    """Several clients, because Envoy closes the connection of one after some hundred of these requests."""
     token = f"Bearer {proxy.mesh.provider.access_token()}".encode()
     ended = asyncio.Event()
     before = await proxy.stats()
@@ -169,5 +169,5 @@ async def test_no_number_of_cancelled_requests_closes_the_shared_connection(prox
 
 
 async def destroyed(proxy: Proxy) -> int:
-    """How many connections to the sidecar have ended."""
+    """The number of closed connections to the sidecar."""
     return (await proxy.stats()).get(CX_DESTROYED, 0)

@@ -1,4 +1,4 @@
-"""The real program with an issuer whose provider never stops sending: its neighbors see nothing of it, nor does memory.
+"""The real program with an issuer whose provider sends endlessly: other issuers and the memory are not affected.
 
 What is read in one turn of the event loop, and how much of it is parsed, is proved in ``tests/providers``.
 """
@@ -25,15 +25,15 @@ from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until
 if TYPE_CHECKING:
     from transport.wire import Answer
 
-MAX_GROWTH = 16 * 1024  # KiB; one answer alone made it 140 MB once
+MAX_GROWTH = 16 * 1024  # KiB; a single response once added 140 MB
 METHOD = f"/{SERVICE}/Check"
 
 
 def config(folder: Path, hostile: RawProvider) -> Path:
-    """One issuer with keys in a file, and one that is all the provider's."""
+    """One issuer with keys in a file, and one whose keys and introspection are the provider's."""
     (folder / "jwks.json").write_bytes(jwks("a"))
     (folder / "secret").write_text("secret")
-    asked = {
+    introspection = {
         "endpoint": f"{hostile.origin}/introspect",
         "client_id": "api",
         "client_secret_file": "secret",
@@ -48,7 +48,7 @@ def config(folder: Path, hostile: RawProvider) -> Path:
                 "name": "hostile",
                 "audiences": [AUDIENCE],
                 "keys": {"jwks_uri": hostile.url},
-                "introspection": asked,
+                "introspection": introspection,
             },
         ],
         "rules": [{"name": "all"}],
@@ -59,7 +59,7 @@ def config(folder: Path, hostile: RawProvider) -> Path:
 
 
 def resident(sidecar: SidecarProcess) -> int:
-    """KiB of memory."""
+    """The resident memory in KiB."""
     assert sidecar.process is not None
     found = re.search(r"^VmRSS:\s+(\d+)", Path(f"/proc/{sidecar.process.pid}/status").read_text(), re.MULTILINE)
     assert found is not None
@@ -79,16 +79,16 @@ async def test_twenty_endless_responses_end_and_do_not_affect_other_issuers(tmp_
     ):
         check = channel.unary_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)
 
-        async def ask(token: str) -> Answer:
+        async def call(token: str) -> Answer:
             return read(await check(check_request(token=token), timeout=HANG_TIMEOUT))
 
         good = signed("a", now=time.time())
-        assert (await ask(good)).reason == "ok"
-        await wait_until(partial(_has_logged, sidecar, "fetching keys failed"))  # it has met the provider
+        assert (await call(good)).reason == "ok"
+        await wait_until(partial(_has_logged, sidecar, "fetching keys failed"))  # the first fetch has failed
         before = resident(sidecar)
-        hostile_answers = [asyncio.create_task(ask(f"opaque-{number}")) for number in range(20)]
+        hostile_answers = [asyncio.create_task(call(f"opaque-{number}")) for number in range(20)]
         while not all(each.done() for each in hostile_answers):
-            assert (await ask(good)).reason == "ok"
+            assert (await call(good)).reason == "ok"
         for each in hostile_answers:
             assert each.result().reason == "introspection_unavailable"
         assert resident(sidecar) - before < MAX_GROWTH

@@ -1,4 +1,4 @@
-"""Other people's HTTP/2 talks to ours: h2spec, curl and h2load, with the real program."""
+"""Third-party HTTP/2 clients with the real program: h2spec, curl and h2load."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
-SECONDS = 300  # until a program is given up
+TIMEOUT = 300  # seconds
 PROMISE = "that {} can talk to the asyncio transport"
 
 
 @dataclass(frozen=True)
 class Served:
-    """Where it is served, and how programs are told so."""
+    """The address, and the options of programs for it."""
 
     port: int
     authority: Path | None = None
@@ -64,14 +64,14 @@ async def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 def ran(*command: str) -> str:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SECONDS)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.fixture(scope="module")
 def body(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A question in a file, as gRPC frames it."""
+    """A file with a CheckRequest in gRPC framing."""
     request = CheckRequest()
     request.attributes.request.http.method = "GET"
     request.attributes.request.http.path = "/"
@@ -83,31 +83,31 @@ def body(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def h2spec() -> str:
-    """The conformance test of HTTP/2 (RFC 9113 and RFC 7541, in full)."""
+    """The complete conformance test of HTTP/2 (RFC 9113 and RFC 7541)."""
     return built(H2SPEC, PROMISE.format("h2spec"))
 
 
 async def test_h2spec_finds_nothing(served: Served, h2spec: str, tmp_path: Path) -> None:
     report, tls = tmp_path / "report.xml", ["--tls", "--insecure"] if served.authority else []
-    where = ["--host", "127.0.0.1", "--port", str(served.port), "--path", CHECK]
-    printed = ran(h2spec, *where, "--strict", "--junit-report", str(report), *tls)
-    suites = list(ET.parse(report).iter("testsuite"))  # noqa: S314 - h2spec's
+    address = ["--host", "127.0.0.1", "--port", str(served.port), "--path", CHECK]
+    printed = ran(h2spec, *address, "--strict", "--junit-report", str(report), *tls)
+    suites = list(ET.parse(report).iter("testsuite"))  # noqa: S314 - written by h2spec
     cases = [case for suite in suites for case in suite.iter("testcase")]
     assert len(cases) > 140
-    assert [case.attrib for case in cases if len(case)] == [], printed  # what failed or was skipped holds how
+    assert [case.attrib for case in cases if len(case)] == [], printed  # a failed or skipped case has children
 
 
 async def test_curl_gets_a_response(served: Served, body: Path, tmp_path: Path) -> None:
     curl = program("curl", PROMISE.format("curl"))
     answer, headers = tmp_path / "answer", tmp_path / "headers"
-    said = ran(
+    output = ran(
         *(curl, "--write-out", "%{http_version} %{response_code}"),
         *("--silent", "--show-error", "--data-binary", f"@{body}"),
         *(("--http2", "--cacert", str(served.authority)) if served.authority else ("--http2-prior-knowledge",)),
         *("--header", "content-type: application/grpc", "--header", "te: trailers"),
         *("--output", str(answer), "--dump-header", str(headers), served.url),
     )
-    assert said.split() == ["2", "200"]
+    assert output.split() == ["2", "200"]
     assert "grpc-status: 0" in headers.read_text().splitlines()
     assert CheckResponse.FromString(answer.read_bytes()[5:]).WhichOneof("http_response") == "ok_response"
 

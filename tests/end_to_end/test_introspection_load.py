@@ -1,4 +1,4 @@
-"""Crowds of opaque tokens, over the real sidecar and a provider that counts how many ask it at once.
+"""Crowds of opaque tokens, with the real application and a provider that counts concurrent calls.
 
 Run with ``--log-cli-level=INFO`` for the figures.
 """
@@ -35,7 +35,7 @@ async def provider() -> AsyncIterator[FaultyProvider]:
 
 @pytest.fixture
 async def sidecar(tmp_path: Path, provider: FaultyProvider) -> AsyncIterator[IntrospectingApp]:
-    # Longer than any machine takes for a crowd: what is looked at is the order of things, not their time.
+    # Longer than any machine needs for a crowd: the tests check counts, not durations.
     async with running_app(
         tmp_path, provider, max_concurrent=_CONCURRENT, timeout="60s", check_deadline="60s"
     ) as sidecar:
@@ -77,10 +77,10 @@ async def test_five_thousand_distinct_tokens_never_exceed_max_concurrent_calls(
         *(_CROWD, dict(reasons), provider.introspections, provider.max_in_flight, time.perf_counter() - started),
     )
     assert reasons.keys() == {"ok", "introspection_unavailable"}
-    assert reasons["ok"] == provider.introspections == 2 * _CONCURRENT  # those in flight, and those that may wait
+    assert reasons["ok"] == provider.introspections == 2 * _CONCURRENT  # the calls in flight, and those in the queue
     assert provider.max_in_flight == _CONCURRENT
     assert sidecar.metric("authz_introspections_in_flight") == 0
-    assert sidecar.metric("authz_introspection_breaker_open") == 0  # our own limit is no failure of the server
+    assert sidecar.metric("authz_introspection_breaker_open") == 0  # our own limit is not a failure of the server
     assert {await sidecar.reason(token) for token in tokens[-_CONCURRENT:]} == {"ok"}
 
 
@@ -90,12 +90,12 @@ async def test_no_token_fails_while_calls_and_queue_suffice(
     tokens = iter([sidecar.provider.opaque_token() for _ in range(_CROWD)])
     reasons: Counter[str] = Counter()
 
-    async def asks() -> None:
+    async def client() -> None:
         for token in tokens:
             reasons[await sidecar.reason(token)] += 1
 
     started, threads = time.perf_counter(), threading.active_count()
-    await asyncio.gather(*(asks() for _ in range(2 * _CONCURRENT)))
+    await asyncio.gather(*(client() for _ in range(2 * _CONCURRENT)))
     seconds = time.perf_counter() - started
     _logger.info("%d distinct tokens in turn: %s, %.0f calls/s", _CROWD, dict(reasons), _CROWD / seconds)
     assert reasons == {"ok": _CROWD}
@@ -106,10 +106,10 @@ async def test_no_token_fails_while_calls_and_queue_suffice(
 async def test_a_cancelled_request_does_not_cancel_a_shared_call_and_calls_stay_bounded(
     sidecar: IntrospectingApp,
 ) -> None:
-    told = asyncio.Event()
+    release = asyncio.Event()
 
     async def late(request: web.Request) -> web.StreamResponse:
-        await told.wait()
+        await release.wait()
         return await sidecar.provider.introspection.serve(request)
 
     sidecar.provider.fault = late
@@ -121,10 +121,10 @@ async def test_a_cancelled_request_does_not_cancel_a_shared_call_and_calls_stay_
     )
     assert set(impatient) == {"deadline_exceeded", "introspection_unavailable"}
     assert sidecar.metric("authz_introspections_in_flight") == _CONCURRENT
-    while sidecar.provider.in_flight < _CONCURRENT:  # noqa: ASYNC110 - the crowd was first
+    while sidecar.provider.in_flight < _CONCURRENT:  # noqa: ASYNC110 - no event to wait for
         await asyncio.sleep(0.01)
     patient = asyncio.create_task(sidecar.reason(shared))
-    told.set()
+    release.set()
     assert await patient == "ok"
     assert sidecar.provider.max_in_flight == _CONCURRENT
 
@@ -148,6 +148,6 @@ async def test_while_the_server_hangs_unknown_tokens_delay_no_jwt_and_no_cached_
     for _ in range(5):
         assert {sidecar.reason_without_waiting(token) for token in known} == {"ok"}
         await asyncio.sleep(0)
-    assert sum(not request.done() for request in crowd) == 2 * _CONCURRENT  # the others heard at once that it is busy
+    assert sum(not request.done() for request in crowd) == 2 * _CONCURRENT  # the others got 503 at once
     given_up.set()
     assert set(await asyncio.gather(*crowd)) == {"introspection_unavailable"}

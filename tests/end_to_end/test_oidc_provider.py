@@ -1,8 +1,8 @@
 """A real, certified identity provider (oidc-provider from npm), the real sidecar and the real Envoy.
 
-Law: no token here was made by us. Each was issued by the provider, at its own endpoints, to a client that asked as the
-standards say; what the sidecar knows of the provider is what it publishes. Two releases, since they sign different ID
-tokens: the older one marks each with at_hash and a typ of JWT, the current one has neither.
+No token here is self-made: the provider issues all of them at its own endpoints, to clients that follow the standards,
+and the sidecar uses only what the provider publishes. There are two releases, because their ID tokens differ: those of
+the older one have at_hash and the typ JWT, those of the current one have neither.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ async def running(folder: Path, provider: OidcProvider, *, profile: str = "any",
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def provider(release: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[OidcProvider]:
-    """One whose keys stay as they are."""
+    """A provider whose keys do not change."""
     async with OidcProvider(release, tmp_path_factory.mktemp("provider") / "provider.log") as provider:
         yield provider
 
@@ -66,7 +66,7 @@ async def mesh(provider: OidcProvider, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def rotating(release: str, tmp_path: Path) -> AsyncIterator[OidcProvider]:
-    """One whose keys the test changes."""
+    """A provider whose keys the test changes."""
     async with OidcProvider(release, tmp_path / "provider.log") as provider:
         yield provider
 
@@ -81,9 +81,9 @@ async def test_access_tokens_of_each_algorithm_are_accepted_and_the_api_gets_the
 ) -> None:
     token = await mesh.provider.access_token(ALGORITHMS[algorithm])
     assert jwt.get_unverified_header(token)["alg"] == algorithm
-    outcome = await mesh.send(token)
-    assert (outcome.status, outcome.reason) == (200, "ok")
-    assert {name: value for name, value in outcome.upstream.items() if name.startswith("x-auth-")} == {
+    result = await mesh.send(token)
+    assert (result.status, result.reason) == (200, "ok")
+    assert {name: value for name, value in result.upstream.items() if name.startswith("x-auth-")} == {
         "x-auth-subject": "service",
         "x-auth-issuer": mesh.provider.issuer,
         "x-auth-client": "service",
@@ -93,23 +93,23 @@ async def test_access_tokens_of_each_algorithm_are_accepted_and_the_api_gets_the
 
 async def test_the_access_token_of_a_logged_in_user_yields_subject_and_client(mesh: Mesh) -> None:
     tokens = await mesh.provider.login(scope=f"openid {READ} {WRITE}", resource=API)
-    outcome = await mesh.send(tokens["access_token"])
-    assert (outcome.status, outcome.reason) == (200, "ok")
-    told = [outcome.upstream[f"x-auth-{name}"] for name in ("subject", "client", "scopes")]
-    assert told == ["alice", "app", f"{READ} {WRITE}"]
+    result = await mesh.send(tokens["access_token"])
+    assert (result.status, result.reason) == (200, "ok")
+    identity = [result.upstream[f"x-auth-{name}"] for name in ("subject", "client", "scopes")]
+    assert identity == ["alice", "app", f"{READ} {WRITE}"]
 
 
 async def test_an_access_token_for_another_resource_is_denied(mesh: Mesh) -> None:
-    outcome = await mesh.send(await mesh.provider.access_token(OTHER_API))
-    assert (outcome.status, outcome.reason) == (401, "wrong_audience")
-    assert 'error="invalid_token"' in outcome.challenge
+    result = await mesh.send(await mesh.provider.access_token(OTHER_API))
+    assert (result.status, result.reason) == (401, "wrong_audience")
+    assert 'error="invalid_token"' in result.challenge
 
 
 async def test_an_access_token_without_the_scope_is_denied_with_a_challenge(mesh: Mesh) -> None:
-    outcome = await mesh.send(await mesh.provider.access_token(scope=WRITE))
-    assert (outcome.status, outcome.reason) == (403, "insufficient_scope")
-    assert 'error="insufficient_scope"' in outcome.challenge
-    assert f'scope="{READ}"' in outcome.challenge
+    result = await mesh.send(await mesh.provider.access_token(scope=WRITE))
+    assert (result.status, result.reason) == (403, "insufficient_scope")
+    assert 'error="insufficient_scope"' in result.challenge
+    assert f'scope="{READ}"' in result.challenge
 
 
 @pytest.mark.parametrize("path", ["/appointments", "/client"])
@@ -117,13 +117,13 @@ async def test_its_id_tokens_are_denied_even_if_their_audience_is_accepted(mesh:
     tokens = await mesh.provider.login(nonce=secrets.token_urlsafe(12))
     refreshed = await mesh.provider.refresh(tokens["refresh_token"])
     for token in (tokens["id_token"], refreshed["id_token"]):
-        outcome = await mesh.send(token, path)
-        assert (outcome.status, outcome.reason) == (401, "id_token")
-        assert 'error="invalid_token"' in outcome.challenge
+        result = await mesh.send(token, path)
+        assert (result.status, result.reason) == (401, "id_token")
+        assert 'error="invalid_token"' in result.challenge
 
 
 async def others(provider: OidcProvider) -> dict[str, str]:
-    """The other tokens that it signs with the same key."""
+    """Other JWTs that it signs with the same key."""
     tokens = await provider.login()
     callback = await provider.callback(response_mode="jwt")  # JARM
     return {
@@ -138,7 +138,7 @@ async def test_other_jwts_signed_with_the_same_key_are_not_access_tokens(mesh: M
     tokens = await others(mesh.provider)
     assert {kid(token) for token in tokens.values()} == {kid(await mesh.provider.access_token())}
     outcomes = {name: await mesh.send(token) for name, token in tokens.items()}
-    assert {name: outcome.status for name, outcome in outcomes.items()} == dict.fromkeys(tokens, 401)
+    assert {name: result.status for name, result in outcomes.items()} == dict.fromkeys(tokens, 401)
 
 
 async def test_the_strict_profile_accepts_only_its_access_tokens(provider: OidcProvider, tmp_path: Path) -> None:
@@ -159,9 +159,9 @@ async def test_tokens_of_a_new_key_are_accepted_at_once_after_one_fetch(rotating
             new = [await rotating.access_token() for _ in range(20)]
             assert kid(old) not in map(kid, new)
             outcomes = await asyncio.gather(*(mesh.send(token) for token in (*new, old)))
-            assert {outcome.reason for outcome in outcomes} == {"ok"}
+            assert {result.reason for result in outcomes} == {"ok"}
             assert await rotating.fetches() == fetches
-            await asyncio.sleep(0.6)  # the cool-down
+            await asyncio.sleep(0.6)  # the cooldown
 
 
 async def test_a_removed_key_invalidates_its_tokens_including_cached_ones(
@@ -169,18 +169,18 @@ async def test_a_removed_key_invalidates_its_tokens_including_cached_ones(
 ) -> None:
     keys = "refresh_interval: 1s, min_refresh_interval: 1s, unknown_kid_cooldown: 1s"
     async with running(tmp_path, rotating, keys=keys) as mesh:
-        remembered, unseen = await rotating.access_token(), await rotating.access_token()
+        cached, unseen = await rotating.access_token(), await rotating.access_token()
         await rotating.publish("RSA-2", "RSA-1")
         new = await rotating.access_token()
-        for token in (remembered, remembered, new):
+        for token in (cached, cached, new):
             assert (await mesh.send(token)).reason == "ok"
         assert await mesh.cache_hits() == 1
         await rotating.publish("RSA-2")
-        await mesh.wait_for(remembered, "unknown_key")  # nothing but time had to pass
-        for token in (remembered, unseen):
-            outcome = await mesh.send(token)
-            assert (outcome.status, outcome.reason) == (401, "unknown_key")
-            assert 'error="invalid_token"' in outcome.challenge
+        await mesh.wait_for(cached, "unknown_key")  # at the next refresh
+        for token in (cached, unseen):
+            result = await mesh.send(token)
+            assert (result.status, result.reason) == (401, "unknown_key")
+            assert 'error="invalid_token"' in result.challenge
         assert (await mesh.send(new)).reason == "ok"
 
 
@@ -190,6 +190,6 @@ async def test_the_first_token_of_a_new_key_removes_the_replaced_key(rotating: O
         assert (await mesh.send(old)).reason == "ok"
         await rotating.publish("RSA-2")
         assert (await mesh.send(await rotating.access_token())).reason == "ok"
-        outcome = await mesh.send(old)
-        assert (outcome.status, outcome.reason) == (401, "unknown_key")
+        result = await mesh.send(old)
+        assert (result.status, result.reason) == (401, "unknown_key")
         assert await rotating.fetches() == 2

@@ -1,7 +1,7 @@
 """Opaque tokens of a real, certified identity provider (oidc-provider), the real sidecar and the real Envoy.
 
-Law: no token and no answer here was made by us. The sidecar asks as its configuration says, by each way to prove who
-asks, and the provider knows its clients by what they registered.
+No token and no response here is self-made. The sidecar introspects with each method of client authentication, and the
+provider knows its clients by their registration.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-_AWKWARD = ' :%41+/&=?"~'  # what is not the same once it was encoded, or not encoded, or encoded twice
+_AWKWARD = ' :%41+/&=?"~'  # differs between unencoded, encoded and double-encoded
 _SECRET = f"s3cret{_AWKWARD}"
 _RSA, _EC, _ED = Signer("RS256", "api-rsa"), Signer("ES256", "api-ec"), Signer("EdDSA", "api-ed")
 
@@ -112,11 +112,11 @@ async def test_an_opaque_token_is_accepted_with_each_client_authentication(
 ) -> None:
     async with running(tmp_path, provider, way) as mesh:
         tokens = [await provider.access_token(OPAQUE_API) for _ in range(2)]
-        for token in tokens:  # two, since an assertion is good for one call
+        for token in tokens:  # two, because an assertion is valid for one call
             assert "." not in token
-            outcome = await mesh.send(token)
-            assert (outcome.status, outcome.reason) == (200, "ok")
-            assert {name: value for name, value in outcome.upstream.items() if name.startswith("x-auth-")} == {
+            result = await mesh.send(token)
+            assert (result.status, result.reason) == (200, "ok")
+            assert {name: value for name, value in result.upstream.items() if name.startswith("x-auth-")} == {
                 "x-auth-issuer": provider.issuer,
                 "x-auth-client": "service",
                 "x-auth-scopes": READ,
@@ -130,7 +130,7 @@ async def test_a_token_is_introspected_once(mesh: Mesh) -> None:
     before = await mesh.provider.introspections()
     token = await mesh.provider.access_token(OPAQUE_API)
     outcomes = await asyncio.gather(*(mesh.send(token) for _ in range(20)))
-    assert {outcome.reason for outcome in (*outcomes, await mesh.send(token))} == {"ok"}
+    assert {result.reason for result in (*outcomes, await mesh.send(token))} == {"ok"}
     assert await mesh.provider.introspections() - before == 1
 
 
@@ -143,28 +143,28 @@ async def test_its_jwts_are_verified_by_its_keys_and_not_introspected(mesh: Mesh
 async def test_the_opaque_token_of_a_logged_in_user_yields_subject_and_client(mesh: Mesh) -> None:
     tokens = await mesh.provider.login(scope=f"openid {READ} {WRITE}", resource=OPAQUE_API)
     assert "." not in tokens["access_token"]
-    outcome = await mesh.send(tokens["access_token"])
-    assert (outcome.status, outcome.reason) == (200, "ok")
-    told = [outcome.upstream[f"x-auth-{name}"] for name in ("subject", "client", "scopes")]
-    assert told == ["alice", "app", f"{READ} {WRITE}"]
+    result = await mesh.send(tokens["access_token"])
+    assert (result.status, result.reason) == (200, "ok")
+    identity = [result.upstream[f"x-auth-{name}"] for name in ("subject", "client", "scopes")]
+    assert identity == ["alice", "app", f"{READ} {WRITE}"]
 
 
 async def test_an_active_token_for_another_resource_or_without_the_scope_is_denied(mesh: Mesh) -> None:
-    outcome = await mesh.send(await mesh.provider.access_token(OTHER_OPAQUE_API))
-    assert (outcome.status, outcome.reason) == (401, "wrong_audience")
-    outcome = await mesh.send(await mesh.provider.access_token(OPAQUE_API, scope=WRITE))
-    assert (outcome.status, outcome.reason) == (403, "insufficient_scope")
-    assert f'scope="{READ}"' in outcome.challenge
+    result = await mesh.send(await mesh.provider.access_token(OTHER_OPAQUE_API))
+    assert (result.status, result.reason) == (401, "wrong_audience")
+    result = await mesh.send(await mesh.provider.access_token(OPAQUE_API, scope=WRITE))
+    assert (result.status, result.reason) == (403, "insufficient_scope")
+    assert f'scope="{READ}"' in result.challenge
 
 
 @pytest.mark.parametrize("path", ["/appointments", "/client"])
 async def test_active_refresh_tokens_and_login_tokens_are_denied(mesh: Mesh, path: str) -> None:
     tokens = await mesh.provider.login()
     for name in ("access_token", "refresh_token"):
-        told = jwt.decode(await mesh.provider.introspection(tokens[name]), options={"verify_signature": False})[
+        response = jwt.decode(await mesh.provider.introspection(tokens[name]), options={"verify_signature": False})[
             "token_introspection"
         ]
-        assert told["active"] is True
+        assert response["active"] is True
         assert (await mesh.send(tokens[name], path)).status == 401
 
 
@@ -172,8 +172,8 @@ async def test_active_refresh_tokens_and_login_tokens_are_denied(mesh: Mesh, pat
 async def test_its_id_tokens_are_denied_and_not_introspected(mesh: Mesh, path: str) -> None:
     before = await mesh.provider.introspections()
     tokens = await mesh.provider.login(nonce="n-0S6_WzA2Mj")
-    outcome = await mesh.send(tokens["id_token"], path)
-    assert (outcome.status, outcome.reason) == (401, "id_token")
+    result = await mesh.send(tokens["id_token"], path)
+    assert (result.status, result.reason) == (401, "id_token")
     assert await mesh.provider.introspections() == before
 
 
@@ -183,9 +183,9 @@ async def test_a_revoked_token_is_denied_within_the_cache_ttl(provider: OidcProv
         assert [(await mesh.send(each)).reason for each in (token, other)] == ["ok", "ok"]
         await provider.revoke(token)
         await mesh.wait_for(token, "inactive")
-        outcome = await mesh.send(token)
-        assert (outcome.status, outcome.reason) == (401, "inactive")
-        assert 'error="invalid_token"' in outcome.challenge
+        result = await mesh.send(token)
+        assert (result.status, result.reason) == (401, "inactive")
+        assert 'error="invalid_token"' in result.challenge
         assert (await mesh.send(other)).reason == "ok"
 
 
@@ -193,9 +193,9 @@ async def test_a_wrong_secret_is_an_outage_and_not_an_invalid_token(provider: Oi
     async with running(tmp_path, provider) as mesh:
         (tmp_path / "proof").write_text("of-yesterday")
         token = await provider.access_token(OPAQUE_API)
-        while (outcome := await mesh.send(await provider.access_token(OPAQUE_API))).reason == "ok":  # noqa: ASYNC110 - the file is looked at once a second
+        while (result := await mesh.send(await provider.access_token(OPAQUE_API))).reason == "ok":  # noqa: ASYNC110 - the file is polled every second
             await asyncio.sleep(0.05)
-        assert (outcome.status, outcome.reason, outcome.challenge) == (503, "introspection_unavailable", "")
+        assert (result.status, result.reason, result.challenge) == (503, "introspection_unavailable", "")
         assert (await mesh.send(await provider.access_token())).reason == "ok"
         assert "the introspection server rejects this client" in (tmp_path / "sidecar.log").read_text()
         (tmp_path / "proof").write_text(_SECRET)
@@ -208,8 +208,8 @@ async def test_a_signed_response_is_verified_and_validated_like_a_plain_one(
 ) -> None:
     endpoint = f"{provider.issuer}/signed/introspection"
     async with running(tmp_path, provider, client_id="signed", endpoint=endpoint) as mesh:
-        outcome = await mesh.send(await provider.access_token(resource))
-        assert outcome.reason == ("ok" if resource == OPAQUE_API else "wrong_audience")
+        result = await mesh.send(await provider.access_token(resource))
+        assert result.reason == ("ok" if resource == OPAQUE_API else "wrong_audience")
         assert (await mesh.send("guessed")).reason == "inactive"
 
 
@@ -217,7 +217,7 @@ async def test_in_mode_always_a_provider_that_does_not_introspect_its_jwts_allow
     provider: OidcProvider, tmp_path: Path, release: str
 ) -> None:
     async with running(tmp_path, provider, mode="always") as mesh:
-        # The current release refuses the question (unsupported_token_type), the older one says that it knows no such.
+        # The current release rejects the request (unsupported_token_type), the older one responds inactive.
         expected = {"oidc-provider": "introspection_unavailable", "oidc-provider-8": "inactive"}[release]
         assert (await mesh.send(await provider.access_token())).reason == expected
         assert (await mesh.send(await provider.access_token(OPAQUE_API))).reason == "ok"

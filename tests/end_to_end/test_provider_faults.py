@@ -1,8 +1,7 @@
-"""The real sidecar and a real HTTP provider that misbehaves as the test says.
+"""The real application and an HTTP provider that fails in many ways.
 
-For each fault: what callers with a known key see (nothing of it), what callers with a new key see (503, which is
-nobody's bad token), how often the provider is asked meanwhile, and that all is well soon after it is. Run with
-``--log-cli-level=INFO`` for the table.
+For each fault: clients with a known key are not affected, clients with a new key get a 503 and not a 401, the provider
+gets few requests, and the service recovers soon after the provider. Run with ``--log-cli-level=INFO`` for the table.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ _issuer: dict[str, str] = {}
 
 
 class Running:
-    """The sidecar's own objects, at work in this process, and what a caller sees of them."""
+    """The application in this process, called as Envoy calls it."""
 
     def __init__(self, app: App, provider: Provider) -> None:
         self.app = app
@@ -125,9 +124,9 @@ class Running:
             return "ok"
         return str(json.loads(answer.denied_response.body)["type"]).rpartition(":")[2]
 
-    async def until(self, bearer: str, wanted: str) -> None:
+    async def wait_for(self, bearer: str, reason: str) -> None:
         async with asyncio.timeout(20):
-            while await self.reason(bearer) != wanted:  # noqa: ASYNC110 - nothing tells of a decision's change
+            while await self.reason(bearer) != reason:  # noqa: ASYNC110 - no event to wait for
                 await asyncio.sleep(0.05)
 
     @property
@@ -146,8 +145,8 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
         await app.start()
         try:
             sidecar = Running(app, provider)
-            await sidecar.until(token("a"), "ok")
-            await asyncio.sleep(1.1)  # the cool-down of the fetch for that first request
+            await sidecar.wait_for(token("a"), "ok")
+            await asyncio.sleep(1.1)  # the cooldown after the fetch for that request
             yield sidecar
         finally:
             await app.close()
@@ -169,7 +168,7 @@ async def test_a_fault_of_the_provider_does_not_affect_tokens_of_known_keys(runn
     assert seen["b"] <= {"keys_unavailable", "deadline_exceeded"}
     assert 1 <= fetches <= 10
     running.provider.serve(_PATH, jwks("a", "b"))
-    await running.until(token("b"), "ok")
+    await running.wait_for(token("b"), "ok")
     assert await running.reason(token("a")) == "ok"
 
 
@@ -189,12 +188,12 @@ async def test_a_dead_provider_does_not_delay_tokens_of_other_issuers(tmp_path: 
             _issuer["main"] = dead.origin
             of_the_dead = token("a")
             _issuer["main"] = well.origin
-            await sidecar.until(token("a"), "ok")
+            await sidecar.wait_for(token("a"), "ok")
             waiting = [asyncio.create_task(sidecar.reason(of_the_dead)) for _ in range(20)]
             await asyncio.sleep(0)
             for _ in range(100):
                 assert await sidecar.reason(token("a")) == "ok"
-            assert not any(request.done() for request in waiting)  # a hundred answers, and these still wait
+            assert not any(request.done() for request in waiting)  # a hundred decisions later these still wait
             assert set(await asyncio.gather(*waiting)) <= {"keys_unavailable", "deadline_exceeded"}
             assert list(app.missing()) == ["keys of issuer dead"]
         finally:
@@ -203,13 +202,13 @@ async def test_a_dead_provider_does_not_delay_tokens_of_other_issuers(tmp_path: 
 
 async def test_the_content_type_of_a_key_set_does_not_matter(running: Running) -> None:
     running.provider.serve(_PATH, jwks("a", "b"), content_type="text/html")
-    await running.until(token("b"), "ok")
+    await running.wait_for(token("b"), "ok")
 
 
 async def test_two_keys_with_one_kid_are_both_tried(running: Running) -> None:
     both = [jwk("c") | {"kid": "b"}, jwk("b"), jwk("a")]
     running.provider.serve(_PATH, json.dumps({"keys": both}))
-    await running.until(token("b"), "ok")
+    await running.wait_for(token("b"), "ok")
     assert await running.reason(token("b", signed_by="c")) == "ok"
     assert await running.reason(token("b", signed_by="d")) == "bad_signature"
 
@@ -217,30 +216,30 @@ async def test_two_keys_with_one_kid_are_both_tried(running: Running) -> None:
 async def test_a_removed_key_stops_verifying_at_the_next_refresh_even_cached_tokens(
     running: Running,
 ) -> None:
-    remembered = token("a")
-    assert await running.reason(remembered) == "ok"
+    cached = token("a")
+    assert await running.reason(cached) == "ok"
     running.provider.serve(_PATH, jwks("b"))
-    await running.until(remembered, "unknown_key")
+    await running.wait_for(cached, "unknown_key")
     assert await running.reason(token("b")) == "ok"
 
 
 async def test_a_rotation_under_load_denies_no_good_token(running: Running) -> None:
-    refused: list[str] = []
+    denied: list[str] = []
     ended = asyncio.Event()
 
     async def traffic() -> None:
         while not ended.is_set():
             reason = await running.reason(token("a"))
-            refused.extend([reason] if reason != "ok" else [])
+            denied.extend([reason] if reason != "ok" else [])
             await asyncio.sleep(0)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(8):
             group.create_task(traffic())
-        running.provider.serve(_PATH, jwks("a", "b"))  # published before it signs, as providers do
-        await running.until(token("b"), "ok")
+        running.provider.serve(_PATH, jwks("a", "b"))  # published before it is used, as providers do
+        await running.wait_for(token("b"), "ok")
         ended.set()
-    assert refused == []
+    assert denied == []
 
 
 async def test_fifty_thousand_forged_kids_cause_one_fetch_per_cooldown_and_no_delay(running: Running) -> None:
@@ -257,5 +256,5 @@ async def test_fifty_thousand_forged_kids_cause_one_fetch_per_cooldown_and_no_de
     fetches = running.fetches - before
     _logger.info("50,000 forged kids in %.1f s: %s, %d fetches", seconds, forged, fetches)
     assert forged == {"unknown_key"}
-    # Each second one for the cool-down, and the background's, which refreshes at most each 0.6 s.
+    # One fetch per second for unknown keys, plus the background refreshes, at most one in 0.6 s.
     assert fetches <= 2 + seconds + seconds / 0.6

@@ -1,4 +1,4 @@
-"""The running program takes over what its operators write, without losing a request."""
+"""The running program reloads changed files without losing a request."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ISSUER = "https://issuer.example"
-TAKEN, REFUSED = "configuration applied", "configuration rejected; the previous one stays active"
+RELOADED, REJECTED = "configuration applied", "configuration rejected; the previous one stays active"
 DESTROYED = "cluster.authz-service.upstream_cx_destroy"
 NEEDS_RESTART = "changed keys take effect only after a restart"
 
 
 def version(name: str, **parts: Any) -> dict[str, Any]:
-    """A configuration that shows its name in what it says of rules, of issuers and of upstream headers."""
+    """A configuration whose rules, issuers and upstream headers show its name."""
     own = {
         "issuers": [{"issuer": ISSUER, "name": name, "audiences": ["api"], "keys": {"jwks_file": "jwks.json"}}],
         "rules": [{"name": name, "require": {"scopes": [name]}}],
@@ -52,7 +52,7 @@ MISTAKE = version("old", rules=[{"nmae": "mistake"}])
 
 
 class Mounted:
-    """A configuration and a key set as Kubernetes mounts them: links into a folder that is swapped as a whole."""
+    """A configuration and a key set as Kubernetes mounts them: links into a folder that is swapped."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "mounted"
@@ -90,7 +90,7 @@ def hang_up(sidecar: SidecarProcess) -> None:
 
 
 async def gauge(sidecar: SidecarProcess, name: str, **labels: str) -> float | None:
-    """A sample's value; None when there is no such series."""
+    """The value of a series; None if it does not exist."""
     return next(iter(await sidecar.metric(name, **labels)), None)
 
 
@@ -103,7 +103,7 @@ async def decided(channel: grpc.aio.Channel, bearer: str) -> Answer:
     return read(await calling(check_request(token=bearer), timeout=HANG_TIMEOUT))
 
 
-# What operators do, one thing after the other.
+# Changes by an operator, one after the other.
 
 
 async def test_a_swapped_link_changes_the_rules_and_an_invalid_file_is_reported(
@@ -115,24 +115,24 @@ async def test_a_swapped_link_changes_the_rules_and_an_invalid_file_is_reported(
     ):
         assert (await decided(channel, token("old"))).metadata["rule"] == "old"
         mounted.swap(NEW)
-        await wait_until(lambda: len(sidecar.records(TAKEN)) == 1)
+        await wait_until(lambda: len(sidecar.records(RELOADED)) == 1)
         assert (await decided(channel, token("old"))).reason == "insufficient_scope"
-        since = await gauge(sidecar, "authz_config_last_reload_success_timestamp_seconds")
+        reloaded_at = await gauge(sidecar, "authz_config_last_reload_success_timestamp_seconds")
 
         mounted.swap(MISTAKE)
-        await wait_until(lambda: len(sidecar.records(REFUSED)) == 1)
-        problems = sidecar.records(REFUSED)[0]["problems"]
+        await wait_until(lambda: len(sidecar.records(REJECTED)) == 1)
+        problems = sidecar.records(REJECTED)[0]["problems"]
         assert f"{mounted.file}:1: rules[0].nmae: is not a key here: did you mean name?" in problems
         assert (await decided(channel, token("new"))).metadata["rule"] == "new"
         assert await asyncio.to_thread(main, ["healthcheck", "--config", str(mounted.file)]) == 0
         assert "SERVING" in capsys.readouterr().out
         await sidecar.ready()
         assert await gauge(sidecar, "authz_config_last_reload_successful") == 0
-        assert await gauge(sidecar, "authz_config_last_reload_success_timestamp_seconds") == since
+        assert await gauge(sidecar, "authz_config_last_reload_success_timestamp_seconds") == reloaded_at
         assert await gauge(sidecar, "authz_config_reloads_total", result="failure") == 1
 
         mounted.swap(OLD)
-        await wait_until(lambda: len(sidecar.records(TAKEN)) == 2)
+        await wait_until(lambda: len(sidecar.records(RELOADED)) == 2)
         assert (await decided(channel, token("old"))).metadata["rule"] == "old"
         assert await gauge(sidecar, "authz_config_last_reload_successful") == 1
         assert await gauge(sidecar, "authz_config_reloads_total", result="success") == 2
@@ -143,11 +143,11 @@ async def test_sighup_always_reloads_and_logs_the_result(mounted: Mounted, tmp_p
     async with SidecarProcess(mounted.file, tmp_path / "log") as sidecar:
         for times in (1, 2):
             hang_up(sidecar)
-            await wait_until(lambda times=times: len(sidecar.records(TAKEN)) == times)  # type: ignore[misc]
+            await wait_until(lambda times=times: len(sidecar.records(RELOADED)) == times)  # type: ignore[misc]
         mounted.swap(MISTAKE)
         for times in (1, 2):
             hang_up(sidecar)
-            await wait_until(lambda times=times: len(sidecar.records(REFUSED)) >= times)  # type: ignore[misc]
+            await wait_until(lambda times=times: len(sidecar.records(REJECTED)) >= times)  # type: ignore[misc]
         assert await sidecar.stop() == 0
 
 
@@ -159,9 +159,9 @@ async def test_rules_and_keys_swapped_in_together_become_active_together(mounted
         leaving = token("old new", kid="a")
         assert (await decided(channel, leaving)).reason == "ok"
         mounted.swap(NEW, kid="b")
-        await wait_until(lambda: len(sidecar.records(TAKEN)) == 1)
+        await wait_until(lambda: len(sidecar.records(RELOADED)) == 1)
         assert (await decided(channel, token("new", kid="b"))).metadata["rule"] == "new"
-        assert (await decided(channel, leaving)).reason == "unknown_key"  # though it was remembered
+        assert (await decided(channel, leaving)).reason == "unknown_key"  # although it was cached
 
 
 async def test_a_changed_listener_is_reported_and_other_changes_take_effect(mounted: Mounted, tmp_path: Path) -> None:
@@ -183,10 +183,10 @@ async def test_a_deleted_file_changes_nothing(mounted: Mounted, tmp_path: Path) 
         grpc.aio.insecure_channel(mounted.address) as channel,
     ):
         mounted.file.unlink()
-        await wait_until(lambda: len(sidecar.records(REFUSED)) == 1)
+        await wait_until(lambda: len(sidecar.records(REJECTED)) == 1)
         assert (await decided(channel, token("old"))).metadata["rule"] == "old"
         mounted.file.symlink_to("..data/config.yaml")
-        await wait_until(lambda: len(sidecar.records(TAKEN)) == 1)
+        await wait_until(lambda: len(sidecar.records(RELOADED)) == 1)
 
 
 async def test_an_issuer_is_added_changed_and_removed_without_affecting_another(
@@ -197,29 +197,29 @@ async def test_an_issuer_is_added_changed_and_removed_without_affecting_another(
         bearer = second.access_token()
 
         async def edited(audience: str | None, taken: int) -> dict[str, Any]:
-            """Write the file in place, and wait until it serves; returns what was told, and what became of a token."""
+            """Write the file in place, and wait for the reload; returns its log record and the reason for a token."""
             added = f"  - {{issuer: '{second.issuer}', name: second, audiences: ['{audience}']}}\nrules:\n"
             mesh.config.write_text(alone if audience is None else alone.replace("rules:\n", added))
-            await wait_until(lambda: len(mesh.sidecar.records(TAKEN)) == taken)
+            await wait_until(lambda: len(mesh.sidecar.records(RELOADED)) == taken)
             async with aiohttp.ClientSession() as session:
                 outcome = await send(session, envoy.port, Sample("", "/v1/appointments/7", 0, "", bearer))
-            return mesh.sidecar.records(TAKEN)[-1] | {"reason": outcome.reason}
+            return mesh.sidecar.records(RELOADED)[-1] | {"reason": outcome.reason}
 
         come = await edited(AUDIENCE, 1)
         assert (come["reason"], come["issuers_added"], come["issuers_removed"]) == ("ok", ["second"], [])
         assert await gauge(mesh.sidecar, "authz_jwks_keys", issuer="second") == 2
 
         changed = await edited("https://other.demo/", 2)
-        assert (changed["reason"], changed["issuers_changed"]) == ("wrong_audience", ["second"])  # though remembered
-        assert await fetches(mesh, "second") == 1  # how its keys are had did not change
+        assert (changed["reason"], changed["issuers_changed"]) == ("wrong_audience", ["second"])  # although cached
+        assert await fetches(mesh, "second") == 1  # the source of its keys did not change
 
         gone = await edited(None, 3)
         assert (gone["reason"], gone["issuers_removed"]) == ("unknown_issuer", ["second"])
         async with asyncio.timeout(HANG_TIMEOUT):
-            while await gauge(mesh.sidecar, "authz_jwks_stale", issuer="second") is not None:  # noqa: ASYNC110 - as until
+            while await gauge(mesh.sidecar, "authz_jwks_stale", issuer="second") is not None:  # noqa: ASYNC110 - no event to wait for
                 await asyncio.sleep(0.05)
         assert await gauge(mesh.sidecar, "authz_jwks_keys", issuer="second") is None
-        assert await fetches(mesh, "second") == 1  # a counter stays
+        assert await fetches(mesh, "second") == 1  # counters are kept
         assert await gauge(mesh.sidecar, "authz_jwks_stale", issuer="demo") == 0
         assert await fetches(mesh, "demo") == 1
 
@@ -234,17 +234,17 @@ async def fetches(mesh: Mesh, issuer: str) -> float | None:
 async def flipped(
     mounted: Mounted, sidecar: SidecarProcess, other: dict[str, Any], times: int, seen: Counter[Any]
 ) -> None:
-    """Swap the old version and another so many times, each once the one before was taken over and answered requests."""
+    """Alternate between two versions, each time after the previous one is active and has decided requests."""
     for flip in range(1, times + 1):
         mounted.swap(other if flip % 2 else OLD)
         hang_up(sidecar)
-        await wait_until(lambda flip=flip: len(sidecar.records(TAKEN)) >= flip)  # type: ignore[misc]
+        await wait_until(lambda flip=flip: len(sidecar.records(RELOADED)) >= flip)  # type: ignore[misc]
         before = seen.total()
         await wait_until(lambda before=before: seen.total() > before + 64)  # type: ignore[misc]
 
 
 def shown(answer: Answer) -> tuple[str, ...]:
-    """What an answer shows of three parts of the configuration: rules, issuers, upstream headers."""
+    """The versions of rules, issuers and upstream headers that a decision shows."""
     identity = sorted(name for name in answer.headers if name.startswith("x-"))
     return answer.metadata["rule"], answer.reason, answer.metadata["issuer"], *identity
 
@@ -263,11 +263,11 @@ async def test_under_load_no_call_fails_and_every_decision_uses_one_configuratio
         flipping = asyncio.create_task(flipped(mounted, sidecar, NEW, 12, seen))
 
         async def caller(number: int) -> None:
-            # One token that is remembered, and one that is new each time, so that keys are looked for as well.
-            remembered, calls = token("old new"), 0
+            # One cached token, and a new token each time, which also needs its key.
+            cached, calls = token("old new"), 0
             while not flipping.done():
                 calls += 1
-                seen[shown(await decided(channel, remembered))] += 1
+                seen[shown(await decided(channel, cached))] += 1
                 seen[shown(await decided(channel, token("old", subject=f"{number}-{calls}")))] += 1
 
         await asyncio.gather(*(caller(number) for number in range(24)))
@@ -285,8 +285,8 @@ async def test_through_envoy_no_request_is_lost_or_mixed_while_the_configuration
 ) -> None:
     mounted.server = server
     mounted.swap(OLD)
-    # Both versions let the request through, for different reasons. Each sets or removes the header that it knows, and
-    # lets the one that it does not know pass as the client sent it.
+    # Both versions allow the request, for different reasons. Each sets or removes its own header, and forwards that of
+    # the other version unchanged.
     seen: Counter[Any] = Counter()
     async with (
         SidecarProcess(mounted.file, tmp_path / "log") as sidecar,
@@ -308,5 +308,5 @@ async def test_through_envoy_no_request_is_lost_or_mixed_while_the_configuration
         async with session.get(f"http://127.0.0.1:{envoy.admin_port}/stats?format=json&filter={DESTROYED}") as answer:
             statistics = (await answer.json(content_type=None))["stats"]
     assert seen.keys() == {(200, "ok", "alice", "client"), (200, "insufficient_scope", "client", None)}
-    # The one connection outlived every change.
+    # The connection survived every change.
     assert {"name": DESTROYED, "value": 0} in statistics

@@ -1,4 +1,4 @@
-"""The whole rule language through the real Envoy: what it makes of headers and routes is what the rules see."""
+"""The complete rule language with a real Envoy, which forwards the headers and routes that the rules match."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ RULES = """
     require: {scopes: [billing]}
 cors_preflight: allow
 """
-POLICIES = (("/billing", "billing"), ("/t/acme/billing", "billing"), ("/unheard-of", "nobody-has-it"))
+POLICIES = (("/billing", "billing"), ("/t/acme/billing", "billing"), ("/unknown", "unknown"))
 PREFLIGHT = {"Origin": "https://app.demo", "Access-Control-Request-Method": "PUT"}
 
 
@@ -70,7 +70,7 @@ def requests(mesh: Mesh) -> list[Sample]:
     member = token(tenant="acme", scope="read:acme", realm_access={"roles": ["user"]})
     step_up = "insufficient_user_authentication"
     spoofed = {"x-auth-subject": "admin", "x_auth_subject": "admin"}
-    nobody: dict[str, str | None] = {"x-auth-subject": None, "x_auth_subject": None}
+    no_identity: dict[str, str | None] = {"x-auth-subject": None, "x_auth_subject": None}
     return [
         Sample("own tenant", "/t/acme/a", 200, "ok", member),
         Sample("own tenant, escaped", "/t/%61cme/a", 200, "ok", member),
@@ -78,7 +78,7 @@ def requests(mesh: Mesh) -> list[Sample]:
         Sample("own tenant without the scope", "/t/acme/a", 403, "insufficient_scope",
                token(tenant="acme", realm_access={"roles": ["user"]}), error="insufficient_scope"),
         Sample("role that is not there", "/t/acme/a", 403, "claim_mismatch", token(tenant="acme", scope="read:acme")),
-        Sample("header as wanted", "/versioned", 401, "missing_token", headers={"x-api-version": "2"}, error=""),
+        Sample("matching header", "/versioned", 401, "missing_token", headers={"x-api-version": "2"}, error=""),
         Sample("header otherwise", "/versioned", 200, "public", headers={"x-api-version": "3"}),
         Sample("no header", "/versioned", 200, "public"),
         Sample("fresh and strong login", "/pay", 200, "ok", token(auth_time=now - 60, acr="urn:mfa")),
@@ -87,11 +87,11 @@ def requests(mesh: Mesh) -> list[Sample]:
         Sample("weak login", "/pay", 401, "weak_authentication", token(auth_time=now, acr="urn:pwd"), error=step_up),
         Sample("gRPC method", "/shop.v1.Orders/Get", 200, "ok", token(scope="orders"), "POST"),
         Sample("another gRPC method", "/shop.v1.Orders/Delete", 403, "no_rule", token(scope="orders"), "POST"),
-        Sample("shadow, no token", "/watched/a", 200, "missing_token", headers=spoofed, upstream=nobody),
+        Sample("shadow, no token", "/watched/a", 200, "missing_token", headers=spoofed, upstream=no_identity),
         Sample("shadow, ID token", "/watched/a", 200, "id_token", mesh.provider.id_token(), headers=spoofed,
-               upstream=nobody),
+               upstream=no_identity),
         Sample("shadow, too little", "/watched/a", 200, "insufficient_scope", token(), headers=spoofed,
-               upstream=nobody),
+               upstream=no_identity),
         Sample("shadow, enough", "/watched/a", 200, "ok", token(scope="admin"), headers=spoofed,
                upstream={"x-auth-subject": "alice", "x_auth_subject": None}),
         Sample("shadow, ambiguous path", "/watched/%2e%2e/a", 400, "ambiguous_path"),
@@ -99,11 +99,11 @@ def requests(mesh: Mesh) -> list[Sample]:
         Sample("route with a policy, too little", "/billing/a", 403, "insufficient_scope", token(),
                error="insufficient_scope"),
         Sample("file order goes before a policy", "/t/acme/billing", 200, "ok", member),
-        Sample("policy that no rule has", "/unheard-of", 403, "no_rule", token(scope="billing")),
+        Sample("policy that no rule has", "/unknown", 403, "no_rule", token(scope="billing")),
         Sample("policy by a client's header", "/elsewhere", 403, "no_rule", token(scope="billing"),
                headers={"authz_policy": "billing", "x-authz-policy": "billing"}),
         Sample("preflight", "/t/acme/a", 200, "preflight", None, "OPTIONS", headers=PREFLIGHT | spoofed,
-               upstream=nobody),
+               upstream=no_identity),
         Sample("preflight with a credential", "/pay", 401, "inactive", "x.y.z", "OPTIONS", headers=PREFLIGHT,
                error="invalid_token"),
         Sample("OPTIONS that is no preflight", "/pay", 401, "missing_token", None, "OPTIONS", error=""),
@@ -121,13 +121,13 @@ async def test_every_sample_gets_its_expected_result(mesh: Mesh, envoy: Envoy) -
 
 
 async def logged(mesh: Mesh, path: str) -> dict[str, Any]:
-    """The line for a path, which is written beside the event loop."""
+    """The log record for a path, which a thread writes."""
     async with asyncio.timeout(10):
         while True:
             lines = (mesh.folder / "sidecar.log").read_text().splitlines()
-            for told in map(json.loads, lines):
-                if told.get("path") == path:
-                    return dict(told)
+            for record in map(json.loads, lines):
+                if record.get("path") == path:
+                    return dict(record)
             await asyncio.sleep(0.05)
 
 
@@ -145,6 +145,11 @@ async def test_unenforced_denials_in_shadow_mode_are_counted_and_logged(mesh: Me
         outcome = await send(session, envoy.port, Sample("watched", "/watched/counted", 200, "missing_token"))
     assert outcome.status == 200
     assert await count() == before + 1
-    told = await logged(mesh, "/watched/counted")
-    assert (told["decision"], told["mode"], told["reason"], told["status"]) == ("deny", "shadow", "missing_token", 401)
-    assert told["cause"]
+    record = await logged(mesh, "/watched/counted")
+    assert (record["decision"], record["mode"], record["reason"], record["status"]) == (
+        "deny",
+        "shadow",
+        "missing_token",
+        401,
+    )
+    assert record["cause"]

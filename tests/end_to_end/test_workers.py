@@ -1,4 +1,4 @@
-"""Several processes that serve as one: who asks, who scrapes and who operates them sees one sidecar."""
+"""Several workers behave as one sidecar, for clients, for Prometheus and for operators."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-TAKEN, REFUSED = "configuration applied", "configuration rejected; the previous one stays active"
+RELOADED, REJECTED = "configuration applied", "configuration rejected; the previous one stays active"
 NEEDS_RESTART = "changed keys take effect only after a restart"
 NOT_SHARED = "transport grpcio cannot share a unix socket between processes: write transport: asyncio, or workers: 1"
 WAYS = [("asyncio", "tcp"), ("asyncio", "unix"), ("grpcio", "tcp")]
 
 
 class Service:
-    """A configuration for two workers, and the program that runs by it."""
+    """A configuration for two workers, and the running program."""
 
     def __init__(self, folder: Path, transport: str = "asyncio", way: str = "tcp") -> None:
         self.folder = folder
@@ -70,20 +70,20 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def caller(self) -> AsyncIterator[Any]:
-        """Something that asks on a connection of its own, once, and hears a failure rather than trying again."""
+        """A client with its own connection, without retries."""
         options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
         async with grpc.aio.insecure_channel(self.address, options) as channel:
-            asking: Any = channel.unary_unary(f"/{SERVICE}/Check")
+            calling: Any = channel.unary_unary(f"/{SERVICE}/Check")
 
-            async def ask(data: bytes) -> str:
-                answer = read(await asking(data, timeout=HANG_TIMEOUT))
+            async def call(data: bytes) -> str:
+                answer = read(await calling(data, timeout=HANG_TIMEOUT))
                 return f"{answer.metadata['rule']} {answer.reason}"
 
-            yield ask
+            yield call
 
     async def once(self, data: bytes) -> str:
-        async with self.caller() as ask:
-            return str(await ask(data))
+        async with self.caller() as call:
+            return str(await call(data))
 
 
 @pytest.fixture(params=WAYS, ids=[" ".join(way) for way in WAYS])
@@ -111,7 +111,7 @@ def workers(supervisor: int) -> list[int]:
 
 
 def sockets(process: int) -> set[str]:
-    """Those that it has open, each by its number."""
+    """The open file descriptors of a process by number."""
     found = set()
     for each in Path(f"/proc/{process}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -131,13 +131,13 @@ async def test_connections_are_distributed_and_the_metrics_count_every_call(serv
         calls = 0
         async with asyncio.timeout(HANG_TIMEOUT):
             while calls < 16 or not all(sockets(pid) - idle[pid] for pid in pids):
-                ask = await stack.enter_async_context(service.caller())
-                assert await ask(good()) == "one ok"
+                call = await stack.enter_async_context(service.caller())
+                assert await call(good()) == "one ok"
                 calls += 1
         assert await total(sidecar, "authz_checks_total") == calls
         assert await total(sidecar, "authz_check_duration_seconds_count") == calls
         assert await total(sidecar, "authz_build_info", transport=str(service.server["transport"])) == 1
-        assert await total(sidecar, "authz_jwks_fetches_total", result="success") == 2  # each for itself
+        assert await total(sidecar, "authz_jwks_fetches_total", result="success") == 2  # one per worker
         assert await total(sidecar, "authz_worker_restarts_total") == 0
         assert await total(sidecar, "process_resident_memory_bytes") > max(resident(pid) for pid in pids)
         assert await sidecar.get("/healthz") == (200, '{"status": "ok"}')
@@ -152,7 +152,7 @@ def resident(pid: int) -> int:
 
 
 def served_by(service: Service) -> Path:
-    """The configuration with the port that was chosen."""
+    """The configuration with the chosen port."""
     service.write("one", grpc_address=service.address)
     return service.file
 
@@ -166,11 +166,11 @@ async def test_every_worker_loads_a_changed_file_and_an_invalid_one_is_reported(
         by_socket.write("two")
         if hang_up:
             os.kill(pid_of(sidecar), signal.SIGHUP)
-        await wait_until(lambda: {each["worker"] for each in sidecar.records(TAKEN)} == {1, 2})
+        await wait_until(lambda: {each["worker"] for each in sidecar.records(RELOADED)} == {1, 2})
         assert {await by_socket.once(good()) for _ in range(16)} == {"two ok"}
         assert await total(sidecar, "authz_config_last_reload_successful") == 1
         by_socket.file.write_text("rules: 7")
-        await wait_until(lambda: {each["worker"] for each in sidecar.records(REFUSED)} == {1, 2})
+        await wait_until(lambda: {each["worker"] for each in sidecar.records(REJECTED)} == {1, 2})
         assert await total(sidecar, "authz_config_last_reload_successful") == 0
         assert {await by_socket.once(good()) for _ in range(16)} == {"two ok"}
 
@@ -183,19 +183,19 @@ async def test_under_load_a_killed_worker_affects_only_its_own_connections(servi
         answers: Counter[str] = Counter()
         done = asyncio.Event()
 
-        async def keep_asking() -> None:
-            """On one connection, to its end; then on others, as a proxy would."""
+        async def keep_calling() -> None:
+            """Call on one connection until it ends, then on another, as a proxy does."""
             while not done.is_set():
-                async with service.caller() as ask:
+                async with service.caller() as call:
                     try:
                         while not done.is_set():
-                            answers[await ask(good())] += 1
+                            answers[await call(good())] += 1
                     except grpc.aio.AioRpcError as error:
                         assert error.code() == grpc.StatusCode.UNAVAILABLE, error
 
-        asking = [asyncio.create_task(keep_asking()) for _ in range(24)]
+        calling = [asyncio.create_task(keep_calling()) for _ in range(24)]
         await wait_until(
-            lambda: answers.total() > 200 and sum(len(sockets(pid) - idle[pid]) for pid in idle) == len(asking)
+            lambda: answers.total() > 200 and sum(len(sockets(pid) - idle[pid]) for pid in idle) == len(calling)
         )
         kept = sockets(survivor)
         counted = await total(sidecar, "authz_checks_total")
@@ -207,7 +207,7 @@ async def test_under_load_a_killed_worker_affects_only_its_own_connections(servi
         await wait_until(lambda: answers.total() > after + 200)
         assert kept <= sockets(survivor), "a connection was lost that was not the killed worker's"
         done.set()
-        await asyncio.gather(*asking)
+        await asyncio.gather(*calling)
         assert answers.keys() == {"one ok"}
         assert survivor in workers(supervisor)
         assert [(each["cause"], each["number"] in {1, 2}) for each in sidecar.records("worker ended unexpectedly")] == [
@@ -248,7 +248,7 @@ async def test_a_replacement_listens_and_uses_the_current_file(tmp_path: Path) -
 @pytest.mark.parametrize("written_down", [True, False])
 async def test_a_replacement_denies_without_a_provider_unless_it_has_a_snapshot(
     by_socket: Service,
-    written_down: bool,  # noqa: FBT001 - two ways to be
+    written_down: bool,  # noqa: FBT001
 ) -> None:
     async with Provider() as provider:
         provider.serve("/jwks", jwks("a"))
@@ -259,7 +259,7 @@ async def test_a_replacement_denies_without_a_provider_unless_it_has_a_snapshot(
         async with by_socket.running() as sidecar:
             await wait_until(lambda: not written_down or (by_socket.folder / "keys.json").exists())
             provider.serve("/jwks", b"", status=503)
-            for times in (1, 2):  # until none is left that has fetched them
+            for times in (1, 2):  # until no worker that fetched them is left
                 os.kill(workers(pid_of(sidecar))[0], signal.SIGKILL)
                 await wait_until(lambda times=times: len(sidecar.records("worker ended unexpectedly")) == times)  # type: ignore[misc]
                 await wait_until(lambda: len(workers(pid_of(sidecar))) == 2)
@@ -296,7 +296,7 @@ async def test_it_exits_cleanly_on_a_signal_while_its_workers_start(by_socket: S
 async def test_sigint_to_all_processes_is_a_clean_shutdown(by_socket: Service) -> None:
     async with by_socket.running() as sidecar:
         assert sidecar.process is not None
-        for pid in (*workers(sidecar.process.pid), sidecar.process.pid):  # as a terminal does, in the worst order
+        for pid in (*workers(sidecar.process.pid), sidecar.process.pid):  # as a terminal does, supervisor last
             os.kill(pid, signal.SIGINT)
         async with asyncio.timeout(HANG_TIMEOUT):
             assert await sidecar.process.wait() == 0
@@ -305,13 +305,13 @@ async def test_sigint_to_all_processes_is_a_clean_shutdown(by_socket: Service) -
 async def test_readiness_names_the_missing_worker(by_socket: Service) -> None:
     async with by_socket.running() as sidecar:
         supervisor = pid_of(sidecar)
-        by_socket.file.write_text("rules: 7")  # so that nobody can take its place
+        by_socket.file.write_text("rules: 7")  # so that a replacement fails
         os.kill(workers(supervisor)[0], signal.SIGKILL)
         await wait_until(lambda: len(sidecar.records("worker ended unexpectedly")) >= 2)
         status, text = await sidecar.get("/readyz")
         assert (status, json.loads(text)["ready"]) == (503, False)
         assert json.loads(text)["missing"] in (["worker 1"], ["worker 2"])
-        assert await by_socket.once(good()) == "one ok"  # the other one serves
+        assert await by_socket.once(good()) == "one ok"  # the other worker serves
         by_socket.write("two")
         await sidecar.ready()
         assert await sidecar.stop() == 0
@@ -351,17 +351,19 @@ async def test_shutdown_finishes_requests_in_flight_and_frees_the_address(servic
             callers = [await stack.enter_async_context(service.caller()) for _ in range(8)]
             answers: Counter[str] = Counter()
 
-            async def keep_asking(ask: Any) -> None:
-                with contextlib.suppress(grpc.aio.AioRpcError):  # of a call that was begun when nobody took it any more
+            async def keep_calling(call: Any) -> None:
+                with contextlib.suppress(
+                    grpc.aio.AioRpcError
+                ):  # of a call that started after the workers stopped accepting
                     while True:
-                        answers[await ask(good())] += 1
+                        answers[await call(good())] += 1
 
-            asking = [asyncio.create_task(keep_asking(ask)) for ask in callers]
+            calling = [asyncio.create_task(keep_calling(call)) for call in callers]
             await wait_until(lambda: answers.total() > 100)
             assert await sidecar.stop() == 0
-            await asyncio.gather(*asking)
+            await asyncio.gather(*calling)
         assert answers.keys() == {"one ok"}
-        assert sidecar.records("stopped")[-1].keys() == {"time", "level", "logger", "event"}  # the supervisor's own
+        assert sidecar.records("stopped")[-1].keys() == {"time", "level", "logger", "event"}  # of the supervisor
         assert [each.get("worker") for each in sidecar.records("stopped")].count(None) == 1
     async with service.running():
         assert await service.once(good()) == "one ok"
@@ -372,20 +374,20 @@ def command(service: Service) -> list[str]:
 
 
 async def run(service: Service, **environment: str) -> tuple[int | None, str]:
-    """Start it and wait until it gives up; its exit status, and what it said."""
+    """Run it until it exits; returns the exit status and the output."""
     process = await asyncio.create_subprocess_exec(
         *command(service), stderr=asyncio.subprocess.PIPE, env=os.environ | environment
     )
     async with asyncio.timeout(HANG_TIMEOUT):
-        _, said = await process.communicate()
-    return process.returncode, said.decode()
+        _, output = await process.communicate()
+    return process.returncode, output.decode()
 
 
 async def test_an_invalid_configuration_is_reported_once_and_fails_the_start(by_socket: Service) -> None:
     by_socket.file.write_text("rules: 7")
-    status, said = await run(by_socket)
+    status, output = await run(by_socket)
     assert status == 1
-    assert said.count("issuers") == 1
+    assert output.count("issuers") == 1
 
 
 async def test_an_address_in_use_fails_the_start_before_any_worker(tmp_path: Path) -> None:
@@ -399,9 +401,9 @@ async def test_an_address_in_use_fails_the_start_before_any_worker(tmp_path: Pat
 async def test_two_supervisors_cannot_share_an_address(service: Service) -> None:
     async with service.running():
         served_by(service)
-        status, said = await run(service)
+        status, output = await run(service)
         assert status == 1
-        assert "cannot listen on" in said
+        assert "cannot listen on" in output
         assert await service.once(good()) == "one ok"
 
 
@@ -418,8 +420,8 @@ async def test_workers_that_die_at_start_fail_it_with_their_own_error(tmp_path: 
         "import os, sys\nif '--worker' in sys.orig_argv: print('my own words', file=sys.stderr); os._exit(1)\n"
     )
     there = os.environ.get("PYTHONPATH", "")
-    status, said = await run(Service(tmp_path), PYTHONPATH=f"{tmp_path}:{there}")
+    status, output = await run(Service(tmp_path), PYTHONPATH=f"{tmp_path}:{there}")
     assert status == 1
-    assert "my own words\n" in said
-    assert said.splitlines()[-1].startswith("authz-service: worker ")
-    assert said.endswith(" ended before it served: status 1\n")
+    assert "my own words\n" in output
+    assert output.splitlines()[-1].startswith("authz-service: worker ")
+    assert output.endswith(" ended before it served: status 1\n")
