@@ -231,14 +231,6 @@ def _slash_variants(path: PathPattern) -> Iterator[_Variant]:
         yield _Variant(path._replace(segments=segments), None, example, "ignores a trailing slash", remedy)
 
 
-class _Neighbor(NamedTuple):
-    """A path of another rule that may match a variant."""
-
-    entry: _Entry
-    is_laxer: bool  # decides the variant without the strict rule's path, and requires less
-    applies: bool  # to every request of the strict rule, paths aside
-
-
 class _Neighbors:
     """The rules near the variants of one path. Each is compared at most once for all variants, and only when needed."""
 
@@ -253,42 +245,55 @@ class _Neighbors:
     ) -> None:
         self._place, self._number = place, number
         self._rules, self._issuers = rules, issuers
-        self._own = [entry.path for entry in every.near(path) if entry.rule == number]
-        self._entries = iter(every.near(path, partly=True))  # not compared yet
-        self._compared: list[_Neighbor] = []
-        self._as_strict: dict[int, bool] = {}  # by number of a rule
+        near = {id(entry): entry for entry in every.near(path)}
+        self._own = [entry.path for entry in near.values() if entry.rule == number]
+        self._entries = [entry for entry in every.near(path, partly=True) if entry.rule != number]
+        self._deciding = [
+            (index, entry.path)
+            for index, entry in enumerate(self._entries)
+            if id(entry) in near and _applies(entry.match, place, rules[number])
+        ]
+        self._is_laxer: dict[int, bool] = {}  # by index of an entry
+        self._is_as_strict: dict[int, bool] = {}  # by number of a rule
 
     def laxer_rule(self, variant: _Variant) -> str | None:
         """The first rule that decides some of a variant and requires less than the rule whose variant it is."""
         if covering(variant.path, [path for path in self._own if _may_take(path, variant)]) is not None:
             return None  # one of the rule's own paths, in file order
-        for entry, is_laxer, applies in self._others():
-            if not (_may_take(entry.path, variant) and overlap(entry.path, variant.path)):
-                continue
-            if is_laxer and _is_broad(entry.path, variant):
-                return self._rules[entry.rule].name
-            if applies and covering(variant.path, [entry.path]) is not None:
-                return None
+        for index, entry in enumerate(self._entries):
+            if (
+                _may_take(entry.path, variant)
+                and _is_broad(entry.path, variant)
+                and overlap(entry.path, variant.path)
+                and self._compare(index, entry)
+            ):
+                return None if self._is_decided_before(index, variant) else self._rules[entry.rule].name
         return None
 
-    def _others(self) -> Iterator[_Neighbor]:
-        yield from self._compared
-        place, rule = self._place, self._rules[self._number]
-        for entry in self._entries:
-            if entry.rule == self._number or not _may_apply(entry.match, place, rule):
-                continue
-            decides_both = entry.rule < self._number and overlap(entry.path, place.path)
-            is_laxer = not decides_both and not self._is_as_strict(entry.rule)
-            applies = _applies(entry.match, place, rule)
-            if is_laxer or applies:
-                self._compared.append(_Neighbor(entry, is_laxer, applies))
-                yield self._compared[-1]
+    def _is_decided_before(self, index: int, variant: _Variant) -> bool:
+        """Whether an entry before an index decides all of a variant."""
+        return any(
+            covering(variant.path, [path]) is not None
+            for other, path in self._deciding
+            if other < index and _may_take(path, variant)
+        )
 
-    def _is_as_strict(self, other: int) -> bool:
-        if other not in self._as_strict:
+    def _compare(self, index: int, entry: _Entry) -> bool:
+        """Whether an entry decides a variant without the strict rule's path, and requires less."""
+        if index not in self._is_laxer:
+            decides_both = entry.rule < self._number and overlap(entry.path, self._place.path)
+            self._is_laxer[index] = (
+                not decides_both
+                and _may_apply(entry.match, self._place, self._rules[self._number])
+                and not self._requires_as_much(entry.rule)
+            )
+        return self._is_laxer[index]
+
+    def _requires_as_much(self, other: int) -> bool:
+        if other not in self._is_as_strict:
             rule = self._rules[self._number]
-            self._as_strict[other] = requires_as_much(self._rules[other], rule, self._issuers)
-        return self._as_strict[other]
+            self._is_as_strict[other] = requires_as_much(self._rules[other], rule, self._issuers)
+        return self._is_as_strict[other]
 
 
 def _may_take(path: PathPattern, variant: _Variant) -> bool:
