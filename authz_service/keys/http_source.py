@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _MAX_CONNECTIONS: Final = 2  # metadata and key set may be at different origins
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})", re.IGNORECASE)
-# Not no-cache, which Keycloak sends: it requires revalidation, and each refresh does that.
 _NO_STORE = re.compile(r"(?:^|[,\s])no-store(?:[,\s=]|$)", re.IGNORECASE)
 
 
@@ -82,13 +81,14 @@ def _validators(headers: Headers) -> dict[str, str]:
 def lifetime_of(cache_control: str, age: str, settings: Keys) -> float:
     """Seconds until the next fetch, within the configured bounds.
 
-    The arguments are the values of Cache-Control and Age (RFC 9111 section 5), empty where there is none.
+    The arguments are the values of Cache-Control and Age (RFC 9111 section 5), empty where there is none. ``no-cache``,
+    ``no-store`` and ``max-age=0`` ask for revalidation, which each refresh does: they do not change the interval.
+    Frameworks add them to every response, where the operator of the provider cannot change them.
     """
     max_age = _MAX_AGE.search(cache_control)
-    if _NO_STORE.search(cache_control):
-        lifetime = 0.0
-    elif max_age:
-        lifetime = float(max_age[1]) - (float(age) if age.isascii() and age.isdigit() else 0.0)
+    seconds = 0.0 if max_age is None or _NO_STORE.search(cache_control) else float(max_age[1])
+    if seconds:
+        lifetime = seconds - (float(age) if age.isascii() and age.isdigit() else 0.0)
     else:
         lifetime = settings.refresh_interval
     return min(max(lifetime, settings.min_refresh_interval), settings.max_refresh_interval)
