@@ -1,6 +1,7 @@
 """Reads the files that the configuration names, and detects that they have changed.
 
-Every reader of such a file uses this module: configuration, trust anchors, key sets, secrets, certificates.
+The configuration, key sets, secrets and certificates are read and watched here. Trust anchors for providers are watched
+here, but OpenSSL reads them.
 
 Invariants:
 

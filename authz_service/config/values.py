@@ -11,7 +11,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -30,6 +29,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from authz_service.config.files import open_regular
 from authz_service.core.claim_path import ClaimPath, parse_claim_path
 from authz_service.core.errors import shown
 from authz_service.core.members import SCOPE_TOKEN
@@ -258,13 +258,10 @@ def _own_file(value: object, info: ValidationInfo) -> Path:
 
 def _require_readable(file: Path) -> None:
     try:
-        regular = stat.S_ISREG(file.stat().st_mode)  # first, since opening a FIFO blocks until it has a writer
-        if regular:
-            file.open("rb").close()
+        with open_regular(file):
+            pass
     except OSError as error:
         raise ValueError(f"{_shown_path(file)} cannot be read: {error.strerror}") from None
-    if not regular:
-        raise ValueError(f"{_shown_path(file)} is not a regular file")
 
 
 def _not_null(value: object) -> object:

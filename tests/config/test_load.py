@@ -121,8 +121,8 @@ def test_a_symlink_to_a_file_is_accepted_and_not_resolved(loads: Loads, tmp_path
     [
         ("gone.json", "'gone.json' cannot be read: No such file or directory"),
         ("jwks.json/x", "'jwks.json/x' cannot be read: Not a directory"),
-        (".", "'FOLDER' is not a regular file"),
-        ("/dev/null", "'/dev/null' is not a regular file"),
+        (".", "'FOLDER' cannot be read: Is a directory"),
+        ("/dev/null", "'/dev/null' cannot be read: not a regular file"),
         ('""', "must be the path of a file"),
         ('"a\\0b"', "must be the path of a file"),
         ("12", "must be the path of a file"),
