@@ -25,11 +25,13 @@ class SharedTaskCancelledError(Exception):
 class SharedTask(Generic[T]):
     """A task that runs once, and the callers that wait for it. Belongs to one event loop."""
 
-    def __init__(self, work: Coroutine[Any, Any, T], *, name: str) -> None:
+    def __init__(self, work: Coroutine[Any, Any, T], *, name: str, on_done: Callable[[], None] | None = None) -> None:
+        """``on_done`` is called once the task is done, before any caller continues."""
         # One future per caller: a future's own list of callbacks is searched from the start when a caller leaves.
         self._callers: set[asyncio.Future[None]] = set()
+        self._on_done = on_done
         self._task = asyncio.create_task(work, name=name)
-        self._task.add_done_callback(self._wake_callers)
+        self._task.add_done_callback(self._done)
 
     @property
     def is_done(self) -> bool:
@@ -64,11 +66,9 @@ class SharedTask(Generic[T]):
         self._task.cancel()
         await asyncio.wait([self._task])
 
-    def add_done_callback(self, callback: Callable[[], None]) -> None:
-        """Call back once it is done, before any caller continues."""
-        self._task.add_done_callback(lambda _: callback())
-
-    def _wake_callers(self, task: asyncio.Task[T]) -> None:
+    def _done(self, task: asyncio.Task[T]) -> None:
+        if self._on_done is not None:
+            self._on_done()
         if not task.cancelled():
             task.exception()  # retrieved: asyncio need not report a failure after the last caller has left
         for caller in self._callers:
@@ -99,10 +99,9 @@ class SingleFlight(Generic[T]):
         return task
 
     def _start(self, key: Hashable, work: Coroutine[Any, Any, T], name: str) -> SharedTask[T]:
-        task = SharedTask(work, name=name)
+        task = SharedTask(work, name=name, on_done=lambda: self._remove(key, task))
         self._joinable[key] = task
         self._running.add(task)
-        task.add_done_callback(lambda: self._remove(key, task))
         return task
 
     def _remove(self, key: Hashable, task: SharedTask[T]) -> None:
