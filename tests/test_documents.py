@@ -1,4 +1,4 @@
-"""What the README says is what the program does."""
+"""The documents match the program."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ GUIDES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*
 
 @pytest.mark.parametrize("text", CONFIGURATIONS, ids=["small", "settings"])
 def test_every_configuration_in_the_readme_loads(text: str, tmp_path: Path) -> None:
-    assert written(text, tmp_path).rules
+    assert loaded(text, tmp_path).rules
 
 
-def written(text: str, folder: Path) -> Settings:
+def loaded(configuration: str, folder: Path) -> Settings:
     for name in ("tls.crt", "tls.key", "ca.crt", "secret"):
         (folder / name).touch()
-    (folder / "config.yaml").write_text(text)
+    (folder / "config.yaml").write_text(configuration)
     return load(folder / "config.yaml")
 
 
 def test_the_defaults_in_the_readme_are_the_defaults(tmp_path: Path) -> None:
-    settings = written(CONFIGURATIONS[1], tmp_path)
+    settings = loaded(CONFIGURATIONS[1], tmp_path)
     examples = {"tls", "issuer", "name", "audiences", "keys", "snapshot_file", "introspection", "client_secret_file"}
     required = {Issuer: {"issuer": "https://x.example"}, IntrospectionSettings: {"client_id": "my-api"}}
     introspection = settings.issuers[0].introspection
@@ -86,8 +86,8 @@ def test_the_readme_documents_exactly_the_existing_metrics() -> None:
     metrics.issuer("main")
     metrics.introspection("main")
     families = [*metrics.registry.collect(), *SupervisorMetrics().registry.collect()]
-    there = {name for family in families for name in _names(family) if name.startswith("authz_")}
-    assert set(re.findall(r"`(authz_[a-z_]+)`", README)) == there
+    existing = {name for family in families for name in _names(family) if name.startswith("authz_")}
+    assert set(re.findall(r"`(authz_[a-z_]+)`", README)) == existing
 
 
 def _names(family: Any) -> set[str]:
@@ -98,15 +98,15 @@ def test_the_readme_documents_exactly_the_existing_commands(monkeypatch: pytest.
     made: list[Any] = []
     add = ArgumentParser.add_subparsers
 
-    def remember(parser: ArgumentParser, **options: Any) -> Any:
+    def record(parser: ArgumentParser, **options: Any) -> Any:
         made.append(add(parser, **options))
         return made[-1]
 
-    monkeypatch.setattr(ArgumentParser, "add_subparsers", remember)
+    monkeypatch.setattr(ArgumentParser, "add_subparsers", record)
     _parser()
     table = README.partition("| command | does | exit status |")[2].partition("\n\n")[0]
-    told = re.findall(r"^\| `([a-z-]+)", table, re.MULTILINE)
-    assert sorted(told) == sorted(made[0].choices)
+    documented = re.findall(r"^\| `([a-z-]+)", table, re.MULTILINE)
+    assert sorted(documented) == sorted(made[0].choices)
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *GUIDES])
@@ -121,7 +121,7 @@ def test_every_file_and_anchor_in_a_document_exists(document: str) -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """The names by which headings are linked to."""
+    """The anchors of its headings."""
     headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -131,7 +131,7 @@ ACTORS = ["Client", "Token thief", "Malicious provider", "Neighbor pod", "Operat
 
 
 def threats(actor: str) -> list[tuple[str, str, str]]:
-    """The rows of an actor's table: the threat, the measure, and what holds it."""
+    """The rows of an actor's table: threat, measure and tests."""
     section = THREATS.partition(f"\n## {actor}\n")[2].partition("\n## ")[0]
     heading, rule, *rows = [line for line in section.splitlines() if line.startswith("|")]
     assert (heading, rule) == ("| threat | measure | held by |", "|---|---|---|")
@@ -153,7 +153,7 @@ def test_every_threat_has_a_measure_and_existing_tests(actor: str) -> None:
 
 
 def defined_in(file: str) -> set[str]:
-    """As pytest names them behind the file: ``test_x`` or ``TestY::test_x``."""
+    """The test ids without the file: ``test_x`` or ``TestY::test_x``."""
     tree = ast.parse((ROOT / file).read_bytes())
     places = [("", tree.body), *((f"{node.name}::", node.body) for node in tree.body if isinstance(node, ast.ClassDef))]
     return {

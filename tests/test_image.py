@@ -1,4 +1,4 @@
-"""The image, as far as it can be checked without building one: its Dockerfile, its context, and its install step."""
+"""The image, without building it: its Dockerfile, its build context, and its install step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-# Instructions with their continuation lines; of the last stage, which is the image.
+# The instructions with their continuation lines, and those of the last stage, which is the image.
 INSTRUCTIONS = re.findall(r"^([A-Z]+) ((?:.*\\\n)*.*)$", DOCKERFILE, re.MULTILINE)
 LAST = INSTRUCTIONS[max(at for at, (name, _) in enumerate(INSTRUCTIONS) if name == "FROM") :]
 
@@ -25,8 +25,8 @@ async def run(*command: str, cwd: Path = ROOT, **environment: str) -> tuple[int,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await process.communicate()
-    return process.returncode or 0, said.decode()
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
 
 
 async def test_hadolint_finds_nothing() -> None:
@@ -34,8 +34,8 @@ async def test_hadolint_finds_nothing() -> None:
 
 
 def last(name: str) -> str:
-    texts: list[str] = [text for each, text in LAST if each == name]
-    return texts[-1]
+    arguments: list[str] = [argument for each, argument in LAST if each == name]
+    return arguments[-1]
 
 
 def test_the_image_has_a_numeric_user_that_is_not_root() -> None:
@@ -62,9 +62,9 @@ def test_every_stage_uses_the_base_to_pin() -> None:
 
 
 def context(folder: Path) -> Path:
-    """What the .dockerignore lets through: the sources as the build has them."""
-    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    for name in kept:
+    """The build context: the sources that .dockerignore includes."""
+    included = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for name in included:
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
@@ -83,11 +83,11 @@ def test_the_build_context_has_exactly_what_is_copied(tmp_path: Path) -> None:
 async def test_the_install_step_needs_only_the_context_and_leaves_no_build_tools(tmp_path: Path) -> None:
     sources, folder = context(tmp_path), tmp_path / "opt"
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"  # a python3 that has pip, as the base image's has
-    status, said = await run(
+    status, output = await run(
         "sh", "docker/install.sh", str(folder), cwd=sources, PATH=path, SOURCE_DATE_EPOCH="1000000000"
     )
-    assert status == 0, said
-    assert said.splitlines()[-1].startswith("authz-service ")
+    assert status == 0, output
+    assert output.splitlines()[-1].startswith("authz-service ")
     assert named(folder, "pip") == []
     assert times(folder) == {1000000000.0}
     there, here = (str(each / "authz-service") for each in (folder / "bin", Path(sys.executable).parent))

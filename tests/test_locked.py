@@ -1,4 +1,4 @@
-"""What is installed is locked: the lock files fit pyproject.toml, name no index, and hold a hash for every version."""
+"""The lock files match pyproject.toml, name no package index, and have a hash for every version."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 RUNTIME: list[str] = PROJECT["project"]["dependencies"]
 BUILD: list[str] = PROJECT["dependency-groups"]["build"]
-RENEW = "make lock"
+REMEDY = "run `make lock`"
 
-# Which lists of pyproject.toml each lock file is made of.
+# The requirements of each lock file.
 DEMO = RUNTIME + EXTRAS["demo"]
-WANTED = {
+REQUIREMENTS = {
     "runtime.txt": RUNTIME,
     "build.txt": BUILD,
     "demo.txt": DEMO + BUILD,
     "dev.txt": DEMO + EXTRAS["test"] + EXTRAS["dev"] + BUILD,
 }
-# One locked version, its marker, its hashes, and who asked for it, as uv writes them.
+# A locked version with its marker, its hashes and its origin, as uv writes them.
 ENTRY = re.compile(
     r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?: ; [^\\\n]*)? \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+"
     r"(?P<via>(?:    # .*\n)+)",
@@ -42,60 +42,60 @@ def entries(name: str) -> list[re.Match[str]]:
 
 
 def versions(name: str) -> dict[str, set[str]]:
-    """The versions of each package: more than one where they differ by Python or system."""
+    """The versions of each package; several if they differ by Python or platform."""
     found: dict[str, set[str]] = {}
     for entry in entries(name):
         found.setdefault(canonicalize_name(entry["name"]), set()).add(entry["version"])
     return found
 
 
-def wanted(name: str) -> dict[str, list[Requirement]]:
-    """What pyproject.toml asks for by name, but for its own extras: more than one where it differs by Python."""
-    asked: dict[str, list[Requirement]] = {}
-    for each in map(Requirement, WANTED[name]):
+def requirements_of(name: str) -> dict[str, list[Requirement]]:
+    """The requirements by package, without our own extras; several if they differ by Python."""
+    found: dict[str, list[Requirement]] = {}
+    for each in map(Requirement, REQUIREMENTS[name]):
         if each.name != PROJECT["project"]["name"]:
-            asked.setdefault(canonicalize_name(each.name), []).append(each)
-    return asked
+            found.setdefault(canonicalize_name(each.name), []).append(each)
+    return found
 
 
 def test_there_is_a_lock_file_for_each_purpose_and_no_other() -> None:
-    assert {path.name for path in FOLDER.iterdir()} == WANTED.keys()
+    assert {path.name for path in FOLDER.iterdir()} == REQUIREMENTS.keys()
 
 
 def test_the_build_requirements_are_locked() -> None:
     assert set(PROJECT["build-system"]["requires"]) <= set(BUILD)
 
 
-@pytest.mark.parametrize("name", WANTED)
+@pytest.mark.parametrize("name", REQUIREMENTS)
 def test_a_lock_file_has_only_exact_versions_with_hashes(name: str) -> None:
     rest = ENTRY.sub("", (FOLDER / name).read_text())
     assert [line for line in rest.splitlines() if line and not line.startswith("#")] == []
     assert "://" not in (FOLDER / name).read_text()
 
 
-@pytest.mark.parametrize("name", WANTED)
+@pytest.mark.parametrize("name", REQUIREMENTS)
 def test_pyproject_allows_every_locked_version(name: str) -> None:
     locked = versions(name)
-    for package, requirements in wanted(name).items():
+    for package, requirements in requirements_of(name).items():
         found = locked.get(package, {"none"})
         for version in found:
             allowed = any(requirement.specifier.contains(version) for requirement in requirements)
-            assert allowed, f"{package}, locked {version}: {RENEW}"
+            assert allowed, f"{package}, locked {version}: {REMEDY}"
         for requirement in requirements:
-            assert any(map(requirement.specifier.contains, found)), f"{requirement}, locked {found}: {RENEW}"
+            assert any(map(requirement.specifier.contains, found)), f"{requirement}, locked {found}: {REMEDY}"
 
 
-@pytest.mark.parametrize("name", WANTED)
+@pytest.mark.parametrize("name", REQUIREMENTS)
 def test_removed_requirements_are_not_locked(name: str) -> None:
     direct = {canonicalize_name(each["name"]) for each in entries(name) if "(pyproject.toml" in each["via"]}
-    assert direct == wanted(name).keys(), RENEW
+    assert direct == requirements_of(name).keys(), REMEDY
 
 
-@pytest.mark.parametrize("name", WANTED)
+@pytest.mark.parametrize("name", REQUIREMENTS)
 def test_every_lock_file_has_the_tested_versions(name: str) -> None:
     tested = versions("dev.txt")
     for package, locked in versions(name).items():
-        assert locked <= tested[package], RENEW
+        assert locked <= tested[package], REMEDY
 
 
 def test_the_installed_packages_are_compatible() -> None:

@@ -1,4 +1,4 @@
-"""What is published: a wheel of the program and nothing else, and the sources that it is made from."""
+"""The published artifacts: a wheel with the program only, and an sdist that builds the same wheel."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NAME = f"authz_service-{__version__}"
 INFO = f"{NAME}.dist-info"
-SECONDS = 120.0  # until a program is given up
+TIMEOUT = 120.0  # of a program
 
 
 def ran(*command: str, cwd: Path) -> str:
-    done = subprocess.run(command, cwd=cwd, check=False, capture_output=True, text=True, timeout=SECONDS)
+    done = subprocess.run(command, cwd=cwd, check=False, capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def build(sources: Path, folder: Path, *targets: str) -> None:
-    """As a release does: with the builder that the lock file names, and without the network."""
+    """Build as a release does: with the locked build backend, without the network."""
     options = [word for target in targets for word in ("--target", target)]
     ran(sys.executable, "-m", "hatchling", "build", "--directory", str(folder), *options, cwd=sources)
 
@@ -58,7 +58,7 @@ def wheel(published: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def sources(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The published sources, unpacked."""
+    """The extracted sdist."""
     folder = tmp_path_factory.mktemp("sources")
     with tarfile.open(published / f"{NAME}.tar.gz") as archive:
         archive.extractall(folder, filter="data")
@@ -109,14 +109,14 @@ def test_the_sdist_builds_the_same_wheel(sources: Path, wheel: Path, tmp_path: P
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment with the wheel alone; what it needs is taken from the environment of the tests."""
+    """The bin folder of an environment with the wheel; its dependencies come from the environment of the tests."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
     install = ["install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps", str(wheel)]
     ran(sys.executable, "-m", "pip", "--python", str(python), *install, cwd=folder)
-    # After the installation, or pip would find this project's own, editable one. Its .pth is not read in a folder that
-    # is only on the path, so that what runs here is the wheel; the next test holds that.
+    # After the installation, or pip would find the editable installation of this project. Python ignores its .pth file
+    # here, because the folder is not a site directory; the next test checks that the wheel is used.
     here = {sysconfig.get_path(kind) for kind in ("purelib", "platlib")}
     there = ran(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip()
     (Path(there) / "dependencies.pth").write_text("".join(f"{path}\n" for path in sorted(here)))

@@ -1,4 +1,4 @@
-"""The guide to plain Envoy: both bootstraps, run by the real Envoy."""
+"""The guide to plain Envoy: both bootstraps run in a real Envoy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "mesh" / "envoy.md").read_text()
-LEAST, MOST = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+MINIMAL, COMPLETE = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
 RULES = """
 rules:
   - {name: orders, match: {paths: [/v1/orders, /v1/updates]}, require: {scopes: [orders]}}
@@ -72,7 +72,7 @@ async def test_the_minimal_bootstrap_requires_a_token(provider: IdentityProvider
     config, socket = tmp_path / "config.yaml", tmp_path / "authz.sock"
     config.write_text(configuration(provider.issuer, {"grpc_address": f"unix:{socket}"}))
     async with SidecarProcess(config, tmp_path / "sidecar.log"), echo() as port:
-        bootstrap = relocated(yaml.safe_load(LEAST), {"authz-service": pipe(socket), "api": loopback(port)})
+        bootstrap = relocated(yaml.safe_load(MINIMAL), {"authz-service": pipe(socket), "api": loopback(port)})
         async with running_envoy(bootstrap, tmp_path) as envoy, aiohttp.ClientSession() as session:
             url = f"http://127.0.0.1:{envoy.ports['http']}/v1/orders"
             async with session.get(url) as denied:
@@ -100,7 +100,7 @@ async def grpc_upstream() -> AsyncIterator[int]:
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def most(
+async def complete(
     provider: IdentityProvider, authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningEnvoy]:
     folder = tmp_path_factory.mktemp("most")
@@ -118,15 +118,15 @@ async def most(
         grpc_upstream() as grpc_port,
     ):
         (listening,) = [record for record in sidecar.log() if record["event"] == "listening"]
-        bootstrap = yaml.safe_load(MOST.replace("/etc/envoy", str(folder)))
+        bootstrap = yaml.safe_load(COMPLETE.replace("/etc/envoy", str(folder)))
         places = {"api": port, "grpc-api": grpc_port, "authz-service": listening["grpc_port"]}
         bootstrap = relocated(bootstrap, {name: loopback(port) for name, port in places.items()})
         async with running_envoy(bootstrap, folder) as envoy:
-            await asked(envoy, authority)
+            await wait_until_serving(envoy, authority)
             yield envoy
 
 
-async def asked(envoy: RunningEnvoy, authority: trustme.CA) -> None:
+async def wait_until_serving(envoy: RunningEnvoy, authority: trustme.CA) -> None:
     """Wait until Envoy's health check has found the sidecar."""
     async with asyncio.timeout(20):
         while True:
@@ -150,22 +150,24 @@ async def get(
     return answer.status, json.loads(text) if text.startswith("{") else {}
 
 
-async def test_a_route_selects_its_rule(most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider) -> None:
+async def test_a_route_selects_its_rule(
+    complete: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
+) -> None:
     payer, reader = (bearer(provider.access_token(sub="carol", scope=scope)) for scope in ("billing", "orders"))
-    assert (await get(most, authority, "/billing/7", payer))[0] == 200
-    assert (await get(most, authority, "/billing/7", reader))[0] == 403
+    assert (await get(complete, authority, "/billing/7", payer))[0] == 200
+    assert (await get(complete, authority, "/billing/7", reader))[0] == 403
 
 
-async def test_a_route_without_the_filter_is_not_authorized(most: RunningEnvoy, authority: trustme.CA) -> None:
-    assert (await get(most, authority, "/livez"))[0] == 200
-    assert (await get(most, authority, "/livez/"))[0] == 403  # no_rule
+async def test_a_route_without_the_filter_is_not_authorized(complete: RunningEnvoy, authority: trustme.CA) -> None:
+    assert (await get(complete, authority, "/livez"))[0] == 200
+    assert (await get(complete, authority, "/livez/"))[0] == 403  # no_rule
 
 
 async def test_grpc_calls_are_decided_by_path_and_denied_with_a_grpc_status(
-    most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
+    complete: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
 ) -> None:
     roots = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
-    async with grpc.aio.secure_channel(f"localhost:{most.ports['https']}", roots) as channel:
+    async with grpc.aio.secure_channel(f"localhost:{complete.ports['https']}", roots) as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -186,13 +188,13 @@ async def test_grpc_calls_are_decided_by_path_and_denied_with_a_grpc_status(
 
 
 async def test_websockets_are_decided_at_the_handshake(
-    most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
+    complete: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
 ) -> None:
-    url = f"https://localhost:{most.ports['https']}/v1/updates"
+    url = f"https://localhost:{complete.ports['https']}/v1/updates"
     async with aiohttp.ClientSession() as session:
-        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as error:
             await session.ws_connect(url, ssl=trust(authority))
-        assert refused.value.status == 401
+        assert error.value.status == 401
         headers = bearer(provider.access_token(sub="erin", scope="orders"))
         async with session.ws_connect(url, headers=headers, ssl=trust(authority)) as socket:
             await socket.send_str("hello")
@@ -200,9 +202,9 @@ async def test_websockets_are_decided_at_the_handshake(
 
 
 async def test_an_upgrade_does_not_make_a_later_proxy_remove_the_identity(
-    most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
+    complete: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
 ) -> None:
-    url = f"https://localhost:{most.ports['https']}/v1/updates"
+    url = f"https://localhost:{complete.ports['https']}/v1/updates"
     headers = bearer(provider.access_token(sub="erin", scope="orders")) | {"Upgrade": "websocket"}
     async with aiohttp.ClientSession() as session:
         headers["Connection"] = "Upgrade, x-auth-subject"
@@ -216,7 +218,7 @@ async def test_no_trailer_reaches_an_http2_api(provider: IdentityProvider, tmp_p
     config, socket = tmp_path / "config.yaml", tmp_path / "authz.sock"
     config.write_text(configuration(provider.issuer, {"grpc_address": f"unix:{socket}"}))
     async with SidecarProcess(config, tmp_path / "sidecar.log"), h2c.upstream() as upstream:
-        bootstrap = relocated(yaml.safe_load(LEAST), {"authz-service": pipe(socket), "api": loopback(upstream.port)})
+        bootstrap = relocated(yaml.safe_load(MINIMAL), {"authz-service": pipe(socket), "api": loopback(upstream.port)})
         ours, api = bootstrap["static_resources"]["clusters"]
         api["typed_extension_protocol_options"] = ours["typed_extension_protocol_options"]
         async with running_envoy(bootstrap, tmp_path) as envoy:
@@ -227,43 +229,43 @@ async def test_no_trailer_reaches_an_http2_api(provider: IdentityProvider, tmp_p
 
 
 async def test_both_bootstraps_remove_trailers() -> None:
-    bootstraps = [yaml.safe_load(each) for each in (LEAST, MOST)]
+    bootstraps = [yaml.safe_load(each) for each in (MINIMAL, COMPLETE)]
     least, larger = (manager_of(each)["http_filters"][0] for each in bootstraps)
     assert least == larger
 
 
 async def test_the_access_log_has_the_decision(
-    most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
+    complete: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
 ) -> None:
-    await get(most, authority, "/v1/orders?key=secret", bearer(provider.access_token(sub="frank")))
-    told = await most.access_log_line('"subject":"frank"')
-    assert told | {"decision_id": ""} == {
+    await get(complete, authority, "/v1/orders?key=secret", bearer(provider.access_token(sub="frank")))
+    line = await complete.access_log_line('"subject":"frank"')
+    assert line | {"decision_id": ""} == {
         "method": "GET", "path": "/v1/orders", "status": 403, "details": "ext_authz_denied", "decision": "deny",
         "reason": "insufficient_scope", "rule": "orders", "mode": "enforce", "subject": "frank", "decision_id": "",
     }  # fmt: skip
 
 
 async def test_a_rate_limit_counts_each_subject_separately(
-    most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
+    complete: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
 ) -> None:
     async def statuses(subject: str, count: int) -> list[int]:
         headers = bearer(provider.access_token(sub=subject, scope="orders"))
-        return [(await get(most, authority, "/v1/orders", headers))[0] for _ in range(count)]
+        return [(await get(complete, authority, "/v1/orders", headers))[0] for _ in range(count)]
 
     assert await statuses("heavy", 7) == [200] * 5 + [429] * 2
     assert await statuses("light", 1) == [200]
-    assert [(await get(most, authority, "/news"))[0] for _ in range(7)] == [200] * 7  # without a subject
+    assert [(await get(complete, authority, "/news"))[0] for _ in range(7)] == [200] * 7  # without a subject
 
 
 async def test_spoofed_identity_headers_are_removed(
-    most: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
+    complete: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
 ) -> None:
-    _, body = await get(most, authority, "/news", {"x-auth-subject": "admin"})
+    _, body = await get(complete, authority, "/news", {"x-auth-subject": "admin"})
     assert "x-auth-subject" not in body["headers"]
 
 
 async def test_envoy_itself_removes_identity_headers() -> None:
-    """On a route that is not asked about nobody else does."""
-    (early,) = manager_of(yaml.safe_load(MOST))["early_header_mutation_extensions"]
+    """On a route without the filter, only Envoy can remove them."""
+    (early,) = manager_of(yaml.safe_load(COMPLETE))["early_header_mutation_extensions"]
     others = set(yaml.safe_load((CHART / "values.yaml").read_text())["gateway"]["envoy"]["removeHeaders"])
     assert {each["remove"] for each in early["typed_config"]["mutations"]} == set(UpstreamSettings().headers) | others

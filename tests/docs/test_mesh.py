@@ -89,9 +89,9 @@ def test_the_mesh_configuration_is_valid() -> None:
 def test_every_istio_policy_uses_a_configured_provider() -> None:
     providers = {each["name"] for mesh in meshes() for each in mesh["extensionProviders"]}
     policies = [each for each in objects("istio") if each["kind"] == "AuthorizationPolicy"]
-    asking = [each["spec"] for each in policies if each["spec"]["action"] == "CUSTOM"]
-    assert {each["provider"]["name"] for each in asking} <= providers
-    assert all(each["rules"] for each in asking)  # without rules nothing is asked
+    policies = [each["spec"] for each in policies if each["spec"]["action"] == "CUSTOM"]
+    assert {each["provider"]["name"] for each in policies} <= providers
+    assert all(each["rules"] for each in policies)  # a policy without rules matches no request
 
 
 def test_the_istio_guide_limits_the_clients() -> None:
@@ -104,7 +104,7 @@ def test_the_istio_guide_limits_the_clients() -> None:
     assert allowing["metadata"]["namespace"] == service["metadata"]["namespace"]
     labels = service["spec"]["template"]["metadata"]["labels"]
     assert allowing["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    asking = {
+    policies = {
         each["metadata"]["namespace"]
         for each in objects("istio")
         if each["kind"] == "AuthorizationPolicy" and each["spec"]["action"] == "CUSTOM"
@@ -112,7 +112,7 @@ def test_the_istio_guide_limits_the_clients() -> None:
     named = {
         name for rule in allowing["spec"]["rules"] for each in rule["from"] for name in each["source"]["namespaces"]
     }
-    assert named == asking | {"authz"}  # helm test's pod
+    assert named == policies | {"authz"}  # helm test's pod
 
 
 def extended(base: Any, change: Any) -> Any:

@@ -1,4 +1,4 @@
-"""``python -m fuzz [TARGET...]`` looks for inputs that break a promise; ``--try FILE`` tries one input alone."""
+"""``python -m fuzz [TARGET...]`` fuzzes targets; ``--try FILE`` runs one input without the fuzzer."""
 
 from __future__ import annotations
 

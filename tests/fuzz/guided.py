@@ -12,7 +12,7 @@ INSTRUMENTED = ["authz_service", "fuzz", "support"]
 
 
 def main(module: str, arguments: list[str]) -> None:
-    """Try inputs until an argument of libFuzzer's says to end, or until one fails."""
+    """Try inputs until a limit in libFuzzer's arguments, or until one fails."""
     with atheris.instrument_imports(include=INSTRUMENTED):
         target = importlib.import_module(module)
 

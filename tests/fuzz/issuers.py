@@ -34,7 +34,7 @@ def published(issuer: str) -> bytes:
 
 
 def claims(issuer: str = MAIN, **changes: Any) -> dict[str, Any]:
-    """Those of a good access token; None takes one away."""
+    """The claims of a valid access token; None removes one."""
     own = {"iss": issuer, "sub": "alice", "aud": AUDIENCE, "client_id": "app", "iat": NOW, "exp": NOW + 600}
     return {name: value for name, value in (own | {"scope": "read"} | changes).items() if value is not None}
 
@@ -52,7 +52,7 @@ GOOD: dict[str, tuple[str, dict[str, Any]]] = {
 
 @functools.cache
 def tokens() -> dict[str, str]:
-    """The tokens, signed anew."""
+    """The tokens, signed again."""
     return {name: SIGNERS[key].sign(members) for name, (key, members) in GOOD.items()}
 
 

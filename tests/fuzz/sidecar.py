@@ -107,8 +107,8 @@ class Sidecar:
             decision = self._authorizer.finish(decision, now())
         return as_json(explained(settings(), self._authorizer, attributes, decision, now()), attributes)
 
-    def forget(self) -> None:
-        """Forget every token, so that an input's outcome does not depend on earlier inputs."""
+    def clear_caches(self) -> None:
+        """Clear the token caches, so that the outcome of an input does not depend on earlier inputs."""
         self._active.token_cache.clear()
 
 

@@ -1,4 +1,4 @@
-"""The corpus is replayed without the fuzzer: its seeds, and every input that ever broke a promise."""
+"""Replays the corpus without the fuzzer: its seeds, and every input that ever failed."""
 
 from __future__ import annotations
 

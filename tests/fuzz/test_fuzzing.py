@@ -23,7 +23,7 @@ _FUZZER = [each for each in map(Requirement, _EXTRAS["test"]) if each.name == "a
 @pytest.fixture
 def fuzzer() -> None:
     if importlib.util.find_spec("atheris") is None:
-        missing.not_proved("that no input near the corpus breaks a promise", missing="atheris")
+        missing.not_proved("that no input near the corpus breaks an invariant", missing="atheris")
 
 
 def test_the_fuzzer_supports_some_python() -> None:

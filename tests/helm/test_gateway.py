@@ -191,7 +191,7 @@ async def test_no_trailer_reaches_the_application(provider: IdentityProvider, tm
     trailers = [("x-auth-subject", "admin"), ("x.auth.subject", "admin"), ("checksum", "7")]
     async with h2c.upstream() as application, SidecarProcess(config, tmp_path / "sidecar.log"):
         assert await h2c.post(application.port, "/v1/orders", token, trailers=trailers) == 200
-        assert application.received.pop().trailers == dict(trailers)  # with nobody in between
+        assert application.received.pop().trailers == dict(trailers)  # without Envoy in between
         places = {"application": loopback(application.port), "admin": pipe(tmp_path / "admin.sock")}
         async with running_envoy(relocated(bootstrap, places), tmp_path) as envoy:
             for path, headers, subject in (("/v1/orders", token, "alice"), ("/healthz", [], None)):

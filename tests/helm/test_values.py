@@ -215,5 +215,5 @@ def test_a_native_sidecar_is_rejected_before_kubernetes_1_29(
     rejected: bool,  # noqa: FBT001
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    helm.lint(CHART, shape("gateway"), kube_version=version)  # which tells of a template that fails, and goes on
+    helm.lint(CHART, shape("gateway"), kube_version=version)  # lint prints a failing template, and continues
     assert ("set sidecar.native to false" in capfd.readouterr().err) == rejected

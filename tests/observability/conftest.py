@@ -1,4 +1,4 @@
-"""The programs of Prometheus, for whoever tests with them."""
+"""The programs of Prometheus."""
 
 from __future__ import annotations
 

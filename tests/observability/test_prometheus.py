@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ALERTS = CHART / "alerts" / "authz-service.yaml"
-ASKED, GUARDED = 'sum(authz_checks_total{job="authz-service"})', "sum(envoy_http_ext_authz_failure_mode_allowed)"
+CHECKS, UNDECIDED = 'sum(authz_checks_total{job="authz-service"})', "sum(envoy_http_ext_authz_failure_mode_allowed)"
 CHANGED = 'sum(authz_config_reloads_total{job="authz-service"})'
 
 
 @dataclass(frozen=True)
 class Observed:
-    """A Prometheus that has seen mixed traffic, and since when."""
+    """A Prometheus with mixed traffic, and the start of that traffic."""
 
     prometheus: Prometheus
     start: float
 
 
 def settings(provider: IdentityProvider, folder: Path) -> dict[str, Any]:
-    """The demo's, with many fetches, a rule in shadow, and an issuer whose introspection server refuses our secret."""
+    """The configuration of the demo, with frequent fetches, a shadow rule, and an issuer that rejects our secret."""
     found: dict[str, Any] = yaml.safe_load(configuration(provider.issuer, AUDIENCE, str(folder / "authz.sock")))
     found["issuers"][0]["keys"] = {"refresh_interval": "1s", "min_refresh_interval": "1s"}
     partner = {"client_id": API_ID, "client_secret_file": "wrong-secret", "endpoint": f"{provider.issuer}/introspect"}
@@ -92,33 +92,33 @@ async def observed(prometheus_programs: Path, tmp_path_factory: pytest.TempPathF
         config = plain / "config.yaml"
         config.write_text(yaml.safe_dump(first := settings(provider, plain)))
         sidecar = await stack.enter_async_context(SidecarProcess(config, plain / "log"))
-        # Another instance, that nobody asks and that has a certificate and two workers.
+        # Another instance without traffic, with a certificate and two workers.
         (tls / "config.yaml").write_text(yaml.safe_dump(settings(provider, tls) | {"server": secure(tls)}))
         other = await stack.enter_async_context(SidecarProcess(tls / "config.yaml", tls / "log"))
         envoy = await stack.enter_async_context(
             Envoy(VariedBootstrap(first["server"]["grpc_address"], upstream.port, timeout="20s"), plain)
         )
         # And an Envoy that finds no sidecar and lets everything through.
-        nobody = VariedBootstrap(f"unix:{folder}/nobody.sock", upstream.port, failure_mode_allow=True)
-        careless = await stack.enter_async_context(Envoy(nobody, folder))
+        no_sidecar = VariedBootstrap(f"unix:{folder}/none.sock", upstream.port, failure_mode_allow=True)
+        fail_open = await stack.enter_async_context(Envoy(no_sidecar, folder))
         jobs = {
             "authz-service": [f"{each.admin_url}/metrics" for each in (sidecar, other)],
-            "envoy": [f"http://127.0.0.1:{each.admin_port}/stats/prometheus" for each in (envoy, careless)],
+            "envoy": [f"http://127.0.0.1:{each.admin_port}/stats/prometheus" for each in (envoy, fail_open)],
         }
         prometheus = await stack.enter_async_context(running_prometheus(folder, prometheus_programs, jobs, ALERTS))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         await prometheus.wait_for("count(up == 1)", 4)
         start = time.time()
-        asked = 0
+        sent = 0
         for changes in range(1, 4):  # an increase is seen where Prometheus saw what was before
             for sample in mixed(provider):
                 outcome = await send(session, envoy.port, sample)
                 assert (outcome.status, outcome.reason) == (sample.status, sample.reason), sample.title
-                asked += 1
-            await send(session, careless.port, Sample("unasked", "/v1/appointments/7", 200, ""))
+                sent += 1
+            await send(session, fail_open.port, Sample("without a decision", "/v1/appointments/7", 200, ""))
             config.write_text(yaml.safe_dump(first | {"logging": {"level": ["info", "debug"][changes % 2]}}))
-            await prometheus.wait_for(ASKED, asked)
-            await prometheus.wait_for(GUARDED, changes)
+            await prometheus.wait_for(CHECKS, sent)
+            await prometheus.wait_for(UNDECIDED, changes)
             await prometheus.wait_for(CHANGED, changes)
         yield Observed(prometheus, start)
 

@@ -12,7 +12,7 @@ _EXT_AUTHZ = "envoy.filters.http.ext_authz"
 
 @dataclass(frozen=True)
 class VariedBootstrap(Bootstrap):
-    """With the demo's settings unless a field says otherwise."""
+    """The demo's settings, with these changes."""
 
     upstream_http2: bool = False  # for a gRPC upstream
     failure_mode_allow: bool = False

@@ -57,8 +57,8 @@ class LocalValidator:
         self.metrics = Metrics(transport="grpcio")
         self.bounds = Bounds(max_entries, max_bytes)
         self.cache = JwtCache(self.bounds, 300.0)
-        theirs = (OTHER_RS.jwk(), Signer("RS256", "rs2").jwk(kid="rs"))
-        self.sources = {ISSUER: FakeSource(jwks(*PUBLISHED)), OTHER: FakeSource(jwks(*theirs))}
+        other_keys = (OTHER_RS.jwk(), Signer("RS256", "rs2").jwk(kid="rs"))
+        self.sources = {ISSUER: FakeSource(jwks(*PUBLISHED)), OTHER: FakeSource(jwks(*other_keys))}
         self.issuers = [self._trusted(ISSUER, "main", settings), self._trusted(OTHER, "other", {})]
         self.validator = Validator(self.issuers, self.cache, self.metrics)
         self.refresh()

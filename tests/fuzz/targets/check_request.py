@@ -5,7 +5,7 @@ target, then ``name: value`` for each header, ``+name: value`` for a raw one, ``
 ``$NAME`` is the good token of that name.
 
 * Whatever the bytes, the answer is an explicit CheckResponse, and never ``internal_error``.
-* A remembered token leads to the same decision as a new one.
+* A cached token leads to the same decision as a new one.
 * No request is allowed by a token that no issuer signed; nor, as any upstream might read the path, under ``/admin``
   without a token for that; nor, as any upstream might read the headers, as another version of an API than its rule's.
 * No identity header from the client reaches the upstream, nor one that a CGI server takes for it.
@@ -72,7 +72,7 @@ def _message(text: bytes) -> bytes:
 
 def _run(data: bytes) -> str:
     service = sidecar()
-    service.forget()
+    service.clear_caches()
     with logged() as lines:
         octets = service.answer(data), service.answer(data)
     answer, again = map(read, octets)

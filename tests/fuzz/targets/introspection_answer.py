@@ -1,13 +1,13 @@
-"""An introspection answer makes a token acceptable only if it says ``active``, and if a JWT with its claims would be.
+"""An introspection response makes a token acceptable only if it has ``active``, and if a JWT with its claims would be.
 
 The first octet chooses what the answer is about: an opaque token, or (an odd octet) a JWT that was verified before.
 
-* An answer is refused unless it is one JSON object with one reading. Any such object leads to an outcome, never to
+* A response is rejected unless it is one JSON object with one reading. Any such object leads to an outcome, never to
   another exception.
 * An opaque token is acceptable only if ``active`` is exactly true, ``iss`` is the issuer where it is given, the token
   type is Bearer, the times hold, and there is no marker of an ID token.
 * A verified JWT keeps its signed claims, and is acceptable only if the answer is about the same subject.
-* No answer is remembered for longer than configured, and no active one past its ``exp``.
+* No response is cached for longer than configured, and no active one past its ``exp``.
 """
 
 from __future__ import annotations

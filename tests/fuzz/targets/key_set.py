@@ -1,8 +1,8 @@
 """Only public keys for asymmetric signatures are taken from a published key set, and each of them works.
 
-* Anything but a key set is refused with ``FetchFailed``. Neither its text nor the remarks about single entries hold a
+* Anything but a key set is rejected with ``FetchFailed``. Neither its text nor the remarks about single entries hold a
   private number.
-* No entry that holds a secret becomes a key, whatever else it says.
+* No entry that holds a secret becomes a key, whatever else it contains.
 * PyJWT finds the same key in the entry. An RSA key has at least 2048 bits, a key verifies only algorithms of its own
   type and curve, and no key verifies a made-up signature.
 * A key can be read again from the members that are kept of it.

@@ -1,6 +1,6 @@
 """A path has one reading, or none.
 
-* A refused path is refused as ``ambiguous_path``, and the cause does not quote it.
+* A rejected path is ``ambiguous_path``, and the cause does not quote it.
 * Envoy, the URL standard, file servers, servers that decode twice, and the other readers in ``support/path_readers.py``
   read an accepted path alike.
 * The query changes nothing.

@@ -1,13 +1,13 @@
 """What a provider sends over HTTP/1.1 is an answer within its bounds, or a failure in our own words.
 
-The first octet says how the rest is sent (see ``_Way``).
+The first octet determines how the rest is sent (see ``_Way``).
 
 * Reading ends in an answer, in a failure whose text quotes nothing of what was sent, or in waiting for more. It takes
   two steps for each octet at most, packed or not.
 * The pieces in which the octets arrive make no difference, but to which of several faults is found first.
 * The content is no larger than allowed, and http.client reads the same status and content, once they are unpacked.
 * A connection is used again only if no octet is left over.
-* What the headers say about time gives a time: when to ask again, how long the content is fresh.
+* Headers about time yield a time: that of the next request, and the freshness lifetime.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 OUTCOMES = {"content", "status", "failure", "incomplete"}
 MAX_BYTES = 4096
 _MAX_CONTENT = 2000
-_MAX_STEPS = 100  # beside two for each octet, which may have come alone: read, and unpack
+_MAX_STEPS = 100  # in addition to two for each byte, which may arrive separately: read and decompress
 _PIECES = (1, 2, 7, 50, 1000)
 
 

@@ -1,6 +1,6 @@
-"""A snapshot file is a snapshot of this issuer's keys, or it is refused.
+"""A snapshot file is a snapshot of this issuer's keys, or it is rejected.
 
-* Anything else is refused with ``FetchFailed``, and raises nothing else.
+* Anything else is rejected with ``FetchFailed``, and raises nothing else.
 * A snapshot has keys and a finite time. Saved and loaded again, it is the same.
 """
 

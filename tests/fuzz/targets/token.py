@@ -3,7 +3,7 @@
 The input is a token. Where its first line names a key, it is what that key signs instead: the second line is the
 header, the rest the claims.
 
-* A refused token is refused for a reason, whose cause quotes no part of the token.
+* A denied token has a reason, and its cause quotes no part of the token.
 * Of tokens that arrive as octets, only those are accepted that an issuer signed: never a forged one.
 * PyJWT, given the issuer's key, accepts what is accepted here; and it satisfies a plain reading of the RFCs:
   algorithm, type, issuer, times, no marker of an ID token.
@@ -81,7 +81,7 @@ def _run_signed(signer: Signer, header: bytes, payload: bytes) -> str:
 
 
 def _claims(token: str) -> tuple[Claims | None, str]:
-    sidecar().forget()
+    sidecar().clear_caches()
     try:
         found = sidecar().validator.validate(token, now(), None, LAST)
     except Rejected as rejected:
@@ -89,7 +89,7 @@ def _claims(token: str) -> tuple[Claims | None, str]:
         assert not [part for part in quoted if part not in _decoded(token)]  # a claim may hold one by itself
         return None, rejected.reason.value
     assert isinstance(found, ValidatedToken)
-    assert sidecar().validator.validate(token, now(), None, LAST) == found  # as it is remembered
+    assert sidecar().validator.validate(token, now(), None, LAST) == found  # from the cache
     return found.claims, "accepted"
 
 
