@@ -20,7 +20,7 @@ from authz_service.core.errors import FetchFailed
 from authz_service.http1 import TurnBudget
 from authz_service.providers import happy_eyeballs, urls
 from authz_service.providers.connection import ProviderConnection
-from authz_service.providers.errors import FOREIGN_ERRORS, NotFound, fetch_failed
+from authz_service.providers.errors import FOREIGN_ERRORS, NoDocument, fetch_failed
 from authz_service.providers.exchange import Exchange, HttpRequest, HttpResponse
 from authz_service.providers.idle_connections import IdleConnections
 from authz_service.providers.resolver import Resolver
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 USER_AGENT: Final = f"authz-service/{__version__}"
 MAX_REDIRECTS: Final = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TEMPORARY_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 _FETCH_BODY_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.NOT_MODIFIED})
 
 
@@ -86,8 +87,8 @@ class ProviderClient:
         The response's status is 200; or 304, if ``conditional`` holds headers such as If-None-Match.
 
         Raises:
-            NotFound: for status 404 and 410.
-            FetchFailed: for any other status, and for any other failure.
+            NoDocument: for a redirect that is not followed, and for any other status that is not a temporary failure.
+            FetchFailed: for any other failure.
         """
         location = urls.parse(url)
         for _ in range(MAX_REDIRECTS + 1):
@@ -95,14 +96,17 @@ class ProviderClient:
             if response.status not in _REDIRECTS:
                 _require_fetched(location, response, conditional=bool(conditional))
                 return response
-            target = location.resolve(response.headers.get("location"))
+            try:
+                target = location.resolve(response.headers.get("location"))
+            except FetchFailed as failure:
+                raise NoDocument(str(failure)) from None
             if target.origin != location.origin:
-                raise FetchFailed(
+                raise NoDocument(
                     f"{location.redacted} redirects to another origin, {target.root}, which is not followed: "
                     "if it is the provider's, put its URL into the configuration"
                 )
             location = target
-        raise FetchFailed(f"more than {MAX_REDIRECTS} redirects from {location.redacted}")
+        raise NoDocument(f"more than {MAX_REDIRECTS} redirects from {location.redacted}")
 
     async def post(
         self, url: str, body: bytes, headers: Mapping[str, str], max_bytes: int, body_statuses: Collection[int]
@@ -185,6 +189,7 @@ class ProviderClient:
 def _require_fetched(url: Url, response: HttpResponse, *, conditional: bool) -> None:
     if response.status == HTTPStatus.OK or (response.status == HTTPStatus.NOT_MODIFIED and conditional):
         return
-    kind = NotFound if response.status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE} else FetchFailed
+    failed = response.status >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status in _TEMPORARY_STATUSES
+    kind = FetchFailed if failed else NoDocument
     message = f"{url.redacted} responded with status {response.status}"
     raise kind(message, retry_after=response.retry_after(time.time()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +11,8 @@ from authz_service.core.errors import BadMessage
 if TYPE_CHECKING:
     from authz_service.providers.exchange import Headers
 
+_NO_CODING: Final = frozenset({"", "identity"})
+_JSON_OBJECT: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*\{")
 MAX_STEP: Final = 1 << 16  # bytes that one step decompresses
 _WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}  # zlib.h
 
@@ -22,6 +25,7 @@ class ContentDecoder:
         self._max_bytes = max_bytes
         self._content = bytearray()
         self._coding = ""
+        self._has_unknown_coding = False
         self._compressed = b""  # received and not decompressed yet
         self._has_more_output = False  # the decompressor holds more, even when all input is consumed
         self._decompressor: zlib._Decompress | None = None
@@ -31,11 +35,15 @@ class ContentDecoder:
         """Read the headers that describe the content.
 
         Raises:
-            BadMessage: for an unknown coding or a content that will be too large.
+            BadMessage: if the content is compressed more than once, or will be too large.
         """
-        self._coding = headers.combined("content-encoding").strip().lower()
-        if self._coding not in {"", "identity", *_WINDOW_BITS}:
-            raise BadMessage("has a content encoding that was not requested")
+        codings = [each.strip().lower() for each in headers.combined("content-encoding").split(",")]
+        compressions = [each for each in codings if each in _WINDOW_BITS]
+        if len(compressions) > 1:
+            raise BadMessage("is compressed more than once, which was not requested")
+        self._coding = compressions[0] if compressions else ""
+        # The content may still be plain: some servers put utf-8 here, or a coding that a proxy has already decoded.
+        self._has_unknown_coding = not _NO_CODING.issuperset(codings) and not compressions
         self._require_size(int(headers.get("content-length") or 0))
 
     def feed(self, data: bytes) -> None:
@@ -81,10 +89,12 @@ class ContentDecoder:
         """The whole content.
 
         Raises:
-            BadMessage: if the compressed content is incomplete.
+            BadMessage: if the compressed content is incomplete, or its coding is unknown and it is no JSON object.
         """
         if self._decompressor is not None and not self._decompressor.eof:
             raise BadMessage(f"ends before the end of its {self._coding} content")
+        if self._has_unknown_coding and self._content and not _JSON_OBJECT.match(self._content):
+            raise BadMessage("has a content encoding that was not requested")
         return bytes(self._content)
 
     def _require_size(self, size: int) -> None:

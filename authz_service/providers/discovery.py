@@ -1,22 +1,27 @@
 """Finds an issuer's endpoints in the metadata that it publishes.
 
+The first address with a usable document counts. A failure that may be temporary (a timeout, a status such as 503) or a
+document of another issuer ends the search: what the next address says must not depend on it.
+
 Invariants: metadata is used only if its ``issuer`` is exactly the configured one (OpenID Connect Discovery 1.0 section
-4.3, RFC 8414 section 3.3). Metadata of an https issuer leads to no plain http URL unless ``allow_http`` is set.
+4.3, RFC 8414 section 3.3). Metadata fetched over https leads to no plain http URL unless ``allow_http`` is set.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from authz_service.core.errors import FetchFailed, quoted
 from authz_service.providers import json_object, urls
-from authz_service.providers.errors import NotFound
+from authz_service.providers.errors import NoDocument
 from authz_service.providers.urls import redact
 
 if TYPE_CHECKING:
     from authz_service.config.model import Keys
     from authz_service.providers.client import ProviderClient
+
+_REMEDIES = {"jwks_uri": "keys.jwks_uri", "introspection_endpoint": "introspection.endpoint"}
 
 
 class Discovery:
@@ -28,30 +33,31 @@ class Discovery:
         self._client = client
 
     async def endpoint(self, name: str) -> str:
-        """The URL with this name, such as ``jwks_uri``, in the first metadata document that exists.
+        """The URL with this name, such as ``jwks_uri``, in the first usable metadata document.
 
         Raises:
-            FetchFailed: if there is none.
+            FetchFailed: if there is none. The message names each URL that was tried, and what came from it.
         """
-        locations = metadata_urls(self._issuer)
-        for url in locations:
+        tried: list[str] = []
+        for url in metadata_urls(self._issuer):
             try:
-                response = await self._client.get(url, self._settings.max_bytes)
-            except NotFound:
-                continue
-            return self._endpoint(name, response.body, redact(url))
-        places = " or ".join(map(redact, locations))
-        raise FetchFailed(f"there is no metadata at {places}: check the issuer, or configure its {name}")
+                return await self._endpoint(name, url)
+            except NoDocument as failure:
+                tried.append(str(failure))
+            except FetchFailed as failure:
+                raise FetchFailed("; ".join([*tried, str(failure)]), retry_after=failure.retry_after) from None
+        raise FetchFailed(f"no metadata: {'; '.join(tried)}; check the issuer, or set {_REMEDIES[name]}")
 
-    def _endpoint(self, name: str, body: bytes, source: str) -> str:
-        metadata = json_object.parse(body, f"the metadata at {source}")
-        if metadata.get("issuer") != self._issuer:
-            raise FetchFailed(_issuer_mismatch(metadata.get("issuer"), self._issuer, source))
+    async def _endpoint(self, name: str, url: str) -> str:
+        response = await self._client.get(url, self._settings.max_bytes)
+        metadata, source = _metadata_of(response.body, redact(url)), redact(url)
         endpoint = metadata.get(name)
-        if not isinstance(endpoint, str):
-            raise FetchFailed(f"the metadata at {source} has no {name}")
-        is_plain = urls.parse(endpoint).origin.scheme == "http"
-        if self._issuer.startswith("https:") and is_plain and not self._settings.allow_http:
+        is_present = isinstance(endpoint, str) and endpoint != ""
+        if metadata.get("issuer") != self._issuer and (is_present or "issuer" in metadata):
+            raise FetchFailed(_issuer_mismatch(metadata.get("issuer"), self._issuer, source))
+        if not is_present:
+            raise NoDocument(f"the metadata at {source} has no {name}")
+        if url.startswith("https:") and urls.parse(endpoint).origin.scheme == "http" and not self._settings.allow_http:
             raise FetchFailed(
                 f"the metadata at {source} has a {name} without TLS, {redact(endpoint)}, although the issuer uses "
                 "https; set keys.allow_http: true to accept it"
@@ -59,20 +65,53 @@ class Discovery:
         return endpoint
 
 
+def _metadata_of(body: bytes, source: str) -> dict[str, Any]:
+    try:
+        return json_object.parse(body, f"the metadata at {source}")
+    except FetchFailed as failure:
+        raise NoDocument(str(failure)) from None
+
+
 def _issuer_mismatch(seen: object, configured: str, source: str) -> str:
     mismatch = (
         f"issuer mismatch: the metadata at {source} says {quoted(seen)} but the configuration says '{configured}'"
     )
-    if isinstance(seen, str) and seen.rstrip("/") == configured.rstrip("/"):
-        return f"{mismatch} (trailing slash); set the issuer to {quoted(seen)}"
-    return f"{mismatch}; set the issuer to the one that this provider puts into its tokens"
-
-
-def metadata_urls(issuer: str) -> tuple[str, str]:
-    """The URLs of an issuer's metadata (OpenID Connect Discovery 1.0 section 4, RFC 8414 section 3)."""
-    parts = urlsplit(issuer)
-    path = parts.path.rstrip("/")
+    if not isinstance(seen, str):
+        return f"{mismatch}; set the issuer to the one that this provider puts into its tokens"
+    difference = _difference(seen, configured)
+    published = quoted(seen)[1:-1]
+    if difference == "trailing slash":
+        return f"{mismatch} (trailing slash); set the issuer to {published}"
     return (
-        f"{issuer.rstrip('/')}/.well-known/openid-configuration",
-        f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{path}",
+        f"{mismatch} ({difference}); set the issuer to the one that this provider puts into its tokens, or correct the "
+        f"provider's own base URL, if it should not be {published}"
     )
+
+
+def _difference(seen: str, configured: str) -> str:
+    """How two issuers differ, in words: only the first of several differences that is easily overlooked."""
+    if seen.rstrip("/") == configured.rstrip("/"):
+        return "trailing slash"
+    if seen.casefold() == configured.casefold():
+        return "upper and lower case"
+    scheme, _, authority_and_path = seen.partition("://")
+    configured_scheme, _, configured_authority_and_path = configured.partition("://")
+    if authority_and_path.rstrip("/") == configured_authority_and_path.rstrip("/"):
+        return f"{quoted(scheme)[1:-1]} instead of {configured_scheme}"
+    host = authority_and_path.partition("/")[0]
+    return "path" if host == configured_authority_and_path.partition("/")[0] else "host"
+
+
+def metadata_urls(issuer: str) -> tuple[str, ...]:
+    """The URLs of an issuer's metadata: OpenID Connect Discovery 1.0 section 4, and RFC 8414 section 3.
+
+    For an issuer with a path, a last one has the OpenID name in the place that RFC 8414 defines, since MCP clients find
+    metadata there.
+    """
+    parts = urlsplit(issuer)
+    root, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+    standard = (
+        f"{issuer.rstrip('/')}/.well-known/openid-configuration",
+        f"{root}/.well-known/oauth-authorization-server{path}",
+    )
+    return (*standard, f"{root}/.well-known/openid-configuration{path}") if path else standard

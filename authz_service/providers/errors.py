@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 
-class NotFound(FetchFailed):
-    """The provider has nothing at this URL (404, 410), so the next URL may be tried."""
+class NoDocument(FetchFailed):
+    """The provider works, but has no document of the expected kind at this URL: another URL may be tried."""
 
 
 _NETWORK: Final = {

@@ -117,8 +117,29 @@ async def test_a_mismatch_shows_both_issuers_and_the_difference(provider: Provid
     provider.serve(OPENID, metadata(f"{provider.origin}/", f"{provider.origin}/keys"))
     assert await failure(provider.origin) == (
         f"issuer mismatch: the metadata at {provider.origin}{OPENID} says '{provider.origin}/' but the configuration "
-        f"says '{provider.origin}' (trailing slash); set the issuer to '{provider.origin}/'"
+        f"says '{provider.origin}' (trailing slash); set the issuer to {provider.origin}/"
     )
+
+
+@pytest.mark.parametrize(
+    ("published", "difference"),
+    [
+        ("{origin}//", "trailing slash"),
+        ("https://{authority}", "https instead of http"),
+        ("HTTP://{authority}", "upper and lower case"),
+        ("http://idp.internal", "host"),
+        ("{origin}/realms/a", "path"),
+        ("evil", "host"),
+        ("\n" * 1000, "host"),
+    ],
+)
+async def test_a_mismatch_says_in_what_the_issuers_differ(provider: Provider, published: str, difference: str) -> None:
+    published = published.format(origin=provider.origin, authority=provider.origin.removeprefix("http://"))
+    provider.serve(OPENID, metadata(published, f"{provider.origin}/keys"))
+    why = await failure(provider.origin)
+    assert f"but the configuration says '{provider.origin}' ({difference}); set the issuer to " in why
+    assert len(why) < 1000
+    assert why.isprintable()
 
 
 async def test_valid_oauth_metadata_does_not_make_up_for_wrong_openid_metadata(provider: Provider) -> None:
@@ -146,16 +167,73 @@ async def test_metadata_that_is_not_a_json_object_fails(provider: Provider, body
 
 async def test_without_metadata_the_failure_names_both_places_and_the_remedy(provider: Provider) -> None:
     assert await failure(provider.origin) == (
-        f"there is no metadata at {provider.origin}{OPENID} or {provider.origin}{OAUTH}: "
-        "check the issuer, or configure its jwks_uri"
+        f"no metadata: {provider.origin}{OPENID} responded with status 404; {provider.origin}{OAUTH} responded with "
+        "status 404; check the issuer, or set keys.jwks_uri"
     )
     assert [request.path for request in provider.requests] == [OPENID, OAUTH]
 
 
-async def test_a_failing_provider_is_not_mistaken_for_one_without_metadata(provider: Provider) -> None:
-    provider.serve(OPENID, b"", status=503)
+HTML = b"<html>log in</html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        *((status, HTML, {}) for status in (400, 401, 402, 403, 404, 405, 406, 410, 418, 451)),
+        *((status, b"", {}) for status in (201, 204, 300, 304)),
+        (302, b"", {"Location": "https://login.example/"}),
+        (302, b"", {"Location": "http://["}),
+        (302, b"", {"Location": "mailto:a@b"}),
+        (302, b"", {}),
+        (307, b"", {"Location": "/login"}),
+        (301, b"", {"Location": OPENID}),
+        (200, HTML, {}),
+        (200, b"", {}),
+        (200, b"[]", {}),
+        (200, b'{"a": 1, "a": 2}', {}),
+        (200, b'{"error": "not_found"}', {}),
+        (200, b'{"issuer": "ISSUER"}', {}),
+        (200, b'{"issuer": "ISSUER", "jwks_uri": null}', {}),
+        (200, b'{"issuer": "ISSUER", "jwks_uri": ""}', {}),
+    ],
+)
+async def test_what_is_no_metadata_leads_to_the_next_url(
+    provider: Provider, status: int, body: bytes, headers: dict[str, str]
+) -> None:
+    provider.serve(OPENID, body.replace(b"ISSUER", provider.origin.encode()), status=status, headers=headers)
+    provider.serve("/login", HTML)
     provider.serve(OAUTH, metadata(provider.origin, f"{provider.origin}/keys"))
-    assert await failure(provider.origin) == f"{provider.origin}{OPENID} responded with status 503"
+    provider.serve("/keys", jwks("a"))
+    assert await fetched(provider.origin) == ["a"]
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
+async def test_a_failing_provider_is_not_mistaken_for_one_without_metadata(provider: Provider, status: int) -> None:
+    provider.serve(OPENID, b"", status=status)
+    provider.serve(OAUTH, metadata(provider.origin, f"{provider.origin}/keys"))
+    assert await failure(provider.origin) == f"{provider.origin}{OPENID} responded with status {status}"
+    assert provider.count(OAUTH) == 0
+
+
+async def test_a_failure_at_a_later_url_names_the_earlier_ones_too(provider: Provider) -> None:
+    provider.serve(OPENID, HTML, status=403)
+    provider.serve(OAUTH, b"", status=503, headers={"Retry-After": "7"})
+    with pytest.raises(FetchFailed) as failed:
+        await fetched(provider.origin)
+    assert str(failed.value) == (
+        f"{provider.origin}{OPENID} responded with status 403; {provider.origin}{OAUTH} responded with status 503"
+    )
+    assert failed.value.retry_after == 7
+
+
+async def test_metadata_of_a_path_is_found_in_all_three_places(provider: Provider) -> None:
+    issuer = f"{provider.origin}/tenant"
+    provider.serve("/keys", jwks("a"))
+    provider.serve(f"{OPENID}/tenant", metadata(issuer, f"{provider.origin}/keys"))
+    assert await fetched(issuer) == ["a"]
+    assert [request.path for request in provider.requests] == [
+        *(f"/tenant{OPENID}", f"{OAUTH}/tenant", f"{OPENID}/tenant", "/keys")
+    ]
 
 
 # Redirects and origins.
@@ -332,6 +410,8 @@ def raw_deflate(content: bytes) -> bytes:
         ("", bytes),
         ("identity", bytes),
         ("Identity", bytes),
+        ("gzip, identity", gzip.compress),
+        ("utf-8", bytes),
     ],
 )
 async def test_a_compressed_response_is_accepted_although_it_was_not_requested(
@@ -341,11 +421,18 @@ async def test_a_compressed_response_is_accepted_although_it_was_not_requested(
     assert await fetched("https://issuer.example", jwks_uri=f"{provider.origin}/keys") == ["a"]
 
 
-@pytest.mark.parametrize("encoding", ["br", "zstd", "x-unheard-of", "gzip, identity", "gzip, gzip", "deflate"])
+async def test_documents_may_begin_with_a_byte_order_mark(provider: Provider) -> None:
+    mark = "\ufeff"
+    provider.serve(OPENID, mark + metadata(provider.origin, f"{provider.origin}/keys"))
+    provider.serve("/keys", mark.encode() + jwks("a"))
+    assert await fetched(provider.origin) == ["a"]
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "x-unheard-of", "gzip, gzip", "deflate"])
 async def test_a_response_in_another_encoding_is_refused(provider: Provider, encoding: str) -> None:
     provider.serve("/keys", gzip.compress(jwks("a")), headers={"Content-Encoding": encoding})
     why = await failure("https://issuer.example", jwks_uri=f"{provider.origin}/keys")
-    assert "content encoding" in why
+    assert "not requested" in why or "as its content encoding says" in why
     assert provider.requests[0].headers["Accept-Encoding"] == "identity"
 
 

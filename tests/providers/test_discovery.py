@@ -22,7 +22,14 @@ OAUTH = "/.well-known/oauth-authorization-server"
     ],
 )
 def test_metadata_urls_are_those_of_the_two_standards(issuer: str, openid: str, oauth: str) -> None:
-    assert metadata_urls(issuer) == (f"https://a.example{openid}", f"https://a.example{oauth}")
+    assert metadata_urls(issuer)[:2] == (f"https://a.example{openid}", f"https://a.example{oauth}")
+
+
+@pytest.mark.parametrize(("issuer", "third"), [("/b", ["/b"]), ("/b/c/", ["/b/c"]), ("", []), ("/", [])])
+def test_an_issuer_with_a_path_has_a_third_metadata_url(issuer: str, third: list[str]) -> None:
+    assert metadata_urls(f"https://a.example{issuer}")[2:] == tuple(
+        f"https://a.example{OPENID}{path}" for path in third
+    )
 
 
 def test_a_metadata_url_has_the_port_of_the_issuer() -> None:

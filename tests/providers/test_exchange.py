@@ -235,7 +235,9 @@ def compressed_response(content: bytes, coding: bytes = b"gzip") -> bytes:
         (compressed_response(gzip.compress(b"{}") * 2), "data after the end"),
         (compressed_response(zlib.compress(b"{}"), b"gzip"), "content that is not (gzip|deflate)"),
         (compressed_response(b"\xff\xff", b"deflate"), "content that is not (gzip|deflate)"),
-        (compressed_response(b"{}", b"br"), "content encoding that was not requested"),
+        (compressed_response(b"\x0b\x02", b"br"), "content encoding that was not requested"),
+        (compressed_response(b"<html>{}", b"br"), "content encoding that was not requested"),
+        (compressed_response(gzip.compress(gzip.compress(b"{}")), b"gzip, gzip"), "compressed more than once"),
         (compressed_response(gzip.compress(b" " * (MAX_BYTES + 1))), "larger than max_bytes"),
         (compressed_response(gzip.compress(b" " * 50_000_000)), "larger than max_bytes"),
         (compressed_response(zlib.compress(b" " * 50_000_000), b"deflate"), "larger than max_bytes"),
@@ -245,6 +247,17 @@ def compressed_response(content: bytes, coding: bytes = b"gzip") -> bytes:
 def test_compressed_content_must_be_complete_valid_and_within_the_maximum_size(data: bytes, why: str) -> None:
     with pytest.raises(BadMessage, match=why):
         response_to(data)
+
+
+@pytest.mark.parametrize("coding", [b"", b" ", b"identity", b"utf-8", b"br", b"identity, x-unheard-of", b","])
+@pytest.mark.parametrize("content", [b"{}", b' \r\n\t{"a": 1}', b"\xef\xbb\xbf{}", b""])
+def test_readable_json_is_accepted_whatever_content_coding_is_named(coding: bytes, content: bytes) -> None:
+    assert body(compressed_response(content, coding)) == content
+
+
+@pytest.mark.parametrize("coding", [b"gzip, identity", b"aws-chunked,gzip", b"GZIP,"])
+def test_the_one_compression_among_several_codings_is_used(coding: bytes) -> None:
+    assert body(compressed_response(gzip.compress(b"{}"), coding)) == b"{}"
 
 
 def test_a_decompression_bomb_is_decompressed_in_steps_and_no_further_than_the_maximum_size() -> None:
@@ -397,7 +410,7 @@ def test_no_error_message_quotes_the_response() -> None:
     for data in (
         b"HTTP/1.1 " + secret + b"\r\n\r\n",
         OK + secret + b"\r\n\r\n",
-        OK + b"Content-Encoding: " + secret + b"\r\n\r\n",
+        OK + b"Content-Encoding: " + secret + b"\r\n\r\nx",
         OK + b"Content-Length: " + secret + b"\r\n\r\n",
         compressed_response(secret),
     ):

@@ -12,6 +12,12 @@ def test_an_object_is_parsed() -> None:
     assert json_object.parse(b'{"a": [1, null]}', "the metadata") == {"a": [1, None]}
 
 
+def test_one_byte_order_mark_is_ignored() -> None:
+    assert json_object.parse(b'\xef\xbb\xbf{"a": 1}', "the metadata") == {"a": 1}
+    with pytest.raises(FetchFailed):
+        json_object.parse(b"\xef\xbb\xbf\xef\xbb\xbf{}", "the metadata")
+
+
 @pytest.mark.parametrize("data", [b"[]", b"null", b'"secret"', b"7"])
 def test_other_values_are_rejected(data: bytes) -> None:
     with pytest.raises(FetchFailed, match=r"^the metadata is not a JSON object$"):
