@@ -12,7 +12,7 @@ from authz_service.core.errors import FetchFailed
 def parse(data: bytes, what: str) -> dict[str, Any]:
     """Parse strictly. ``what`` names the document in the error.
 
-    A byte order mark at the start is ignored (RFC 8259 section 8.1): some editors write it. A token has no such leniency.
+    A byte order mark at the start is ignored (RFC 8259 section 8.1). In a token, it is an error.
 
     Raises:
         FetchFailed: if it is not a JSON object, or if parsers may read it differently.
