@@ -52,10 +52,9 @@ class Discovery:
         response = await self._client.get(url, self._settings.max_bytes)
         metadata, source = _metadata_of(response.body, redact(url)), redact(url)
         endpoint = metadata.get(name)
-        is_present = isinstance(endpoint, str) and endpoint != ""
-        if metadata.get("issuer") != self._issuer and (is_present or "issuer" in metadata):
+        if metadata.get("issuer") != self._issuer and not metadata.keys().isdisjoint({"issuer", name}):
             raise FetchFailed(_issuer_mismatch(metadata.get("issuer"), self._issuer, source))
-        if not is_present:
+        if not isinstance(endpoint, str) or not endpoint:
             raise NoDocument(f"the metadata at {source} has no {name}")
         if url.startswith("https:") and urls.parse(endpoint).origin.scheme == "http" and not self._settings.allow_http:
             raise FetchFailed(
