@@ -522,8 +522,8 @@ async def test_the_rules_issuers_are_called_in_order_until_one_responds_active(
             )  # the first responded inactive, the second active: both are cached
             assert sidecar.reason_without_waiting(token, path="/first") == "inactive"
             assert (provider.introspections, second.introspections) == (1, 1)
-            nobodys = "nobodys-token"
-            assert await sidecar.reason(nobodys) == "inactive"
+            unknown = "unknown-token"
+            assert await sidecar.reason(unknown) == "inactive"
             assert (provider.introspections, second.introspections) == (2, 2)
 
 
@@ -543,7 +543,7 @@ async def test_an_unreachable_server_does_not_delay_rules_for_another_issuer(
         assert sidecar.reason_without_waiting(token, path="/second") == "ok"
         assert set(await asyncio.gather(*waiting)) == {"introspection_unavailable"}
         # The unreachable server might have issued the token: 503, unless another one responds active.
-        assert await sidecar.reason("nobodys-token") == "introspection_unavailable"
+        assert await sidecar.reason("unknown-token") == "introspection_unavailable"
         assert await sidecar.reason(second.opaque_token()) == "ok"
 
 

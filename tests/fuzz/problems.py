@@ -14,11 +14,11 @@ _MAX_PROBLEM = 2500  # characters: a deeply nested key, and the message
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def require_located(refusal: ConfigError, file: Path, data: bytes) -> None:
+def require_located(error: ConfigError, file: Path, data: bytes) -> None:
     """Fail unless each problem is one line of text that names a line of the file."""
-    assert refusal.problems
+    assert error.problems
     last = len(re.split(rb"\r\n|[\r\n]|\xc2\x85|\xe2\x80[\xa8\xa9]", data))  # every line break of YAML
-    for problem in refusal.problems:
+    for problem in error.problems:
         assert problem.startswith(f"{file}:")
         line, _, text = problem.removeprefix(f"{file}:").partition(": ")
         assert 1 <= int(line) <= last

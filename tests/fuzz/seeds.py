@@ -458,7 +458,7 @@ def cases() -> Seeds:
                 "expect": {"reason": "bad_signature"},
             },
         ],
-        "refused": [{"name": "a", "request": {"url": "/"}, "token": {"issuer": "x"}, "expect": {"rule": "x"}}],
+        "rejected": [{"name": "a", "request": {"url": "/"}, "token": {"issuer": "x"}, "expect": {"rule": "x"}}],
     }
     texts = {name: _json({"cases": read}) for name, read in made.items()}
     plain = b"cases:\n- name: a\n  request: {url: 'https://a/public/x'}\n  expect: {decision: allow, reason: public}\n"

@@ -325,9 +325,11 @@ def test_gateway_starts_authz_service_before_envoy_and_stops_it_after() -> None:
 @pytest.mark.parametrize("native", [True, False])
 def test_every_container_of_a_request_runs_as_long_as_envoy(native: bool) -> None:  # noqa: FBT001
     (pod, _) = pods(manifests("gateway", {"sidecar": {"native": native}}))
-    told_at_once = pod["spec"]["containers"]
-    assert len(told_at_once) == (2 if native else 3)
-    assert [each["lifecycle"] for each in told_at_once] == [{"preStop": {"sleep": {"seconds": 5}}}] * len(told_at_once)
+    stopped_at_once = pod["spec"]["containers"]
+    assert len(stopped_at_once) == (2 if native else 3)
+    assert [each["lifecycle"] for each in stopped_at_once] == [{"preStop": {"sleep": {"seconds": 5}}}] * len(
+        stopped_at_once
+    )
 
 
 def test_gateway_mounts_the_certificate_into_envoy_only() -> None:

@@ -1,9 +1,9 @@
-// oidc-provider on a loopback port of its own, until SIGTERM or the end of its standard input.
+// oidc-provider on a free loopback port, until SIGTERM or the end of its standard input.
 //
-// Law: what is issued, signed and published is oidc-provider's own work. This file only configures it, says that every
-// login is alice's and that she consents, and gives it other keys when it is told to. It writes one line on standard
-// output when it listens, and one for each line that it reads; a line read is {} or {"publish": [names of keys]}. Its
-// arguments are the release's name in package.json, and a JSON array of further clients: APIs that ask about tokens.
+// oidc-provider issues, signs and publishes everything. This file only configures it, answers every login as alice with
+// her consent, and replaces its keys on request. It writes one line to standard output when it listens, and one reply for
+// each line that it reads: {} or {"publish": [names of keys]}. Its arguments are the name of the release in package.json,
+// and a JSON array of further clients, which are APIs that introspect tokens.
 
 import { generateKeyPair, randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -12,9 +12,9 @@ import { promisify } from 'node:util';
 
 const { default: Provider } = await import(process.argv[2]);
 
-console.info = console.warn; // its notices: standard output is for the test
+console.info = console.warn; // standard output is for replies to the test
 
-// A resource says which algorithm signs its access tokens.
+// The algorithm that signs the access tokens for each resource.
 const SCOPES = 'read:appointments write:appointments';
 const RESOURCES = {
   'https://rs256.api.example/': 'RS256',
@@ -32,7 +32,7 @@ const KINDS = {
 
 const TEMPORARY = ['AccessToken', 'ClientCredentials', 'Grant', 'IdToken', 'Interaction', 'RefreshToken', 'Session'];
 
-// Keys are named "RSA-1", "EC-2" and made when they are first named. They get no kid and no alg from here.
+// Keys have names such as "RSA-1" and "EC-2", and are generated on first use, without kid and alg.
 const keys = new Map();
 
 async function key(name) {
@@ -109,7 +109,7 @@ const configuration = {
   ttl: Object.fromEntries(TEMPORARY.map((name) => [name, 600])),
 };
 
-// oidc-provider takes its keys once and for all, so another key set is another instance behind the same server.
+// The keys of an oidc-provider instance are fixed, so a new key set is a new instance behind the same server.
 let provider;
 let serve;
 const served = {};
@@ -117,7 +117,7 @@ const served = {};
 const server = createServer(async (request, response) => {
   const { pathname } = new URL(request.url, 'http://127.0.0.1');
   served[pathname] = (served[pathname] ?? 0) + 1;
-  if (pathname === '/signed/introspection') { // as a provider does that signs each answer, asked for or not
+  if (pathname === '/signed/introspection') { // like a provider that signs every response, requested or not
     request.url = '/token/introspection';
     request.headers.accept = 'application/token-introspection+jwt';
   }
@@ -152,7 +152,7 @@ server.listen(0, '127.0.0.1', async () => {
     if (names) await publish(names);
     tell();
   }
-  process.exit(); // whoever started it is gone
+  process.exit(); // the test has exited
 });
 
 process.once('SIGTERM', () => process.exit());

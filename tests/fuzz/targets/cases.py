@@ -16,7 +16,7 @@ from fuzz.problems import require_located
 from fuzz.secrets import is_secret
 from fuzz.sidecar import settings
 
-OUTCOMES = {"passed", "failed", "refused"}
+OUTCOMES = {"passed", "failed", "rejected"}
 MAX_BYTES = 8192
 
 
@@ -29,9 +29,9 @@ def run(data: bytes) -> str:
     file = files.written("cases.yaml", data)
     try:
         read = cases.read(file, settings())
-    except ConfigError as refusal:
-        require_located(refusal, file, data)
-        return "refused"
+    except ConfigError as error:
+        require_located(error, file, data)
+        return "rejected"
     outcomes = [_runner().run(case) for case in read]
     for case, outcome in zip(read, outcomes, strict=True):
         raw = case.token.raw if case.token is not None else None

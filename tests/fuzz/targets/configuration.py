@@ -2,7 +2,7 @@
 
 * Anything else ends in ``ConfigError``, each problem of which names the file and a line of it. So does reading the
   ``server`` section alone.
-* An accepted file has one reading: PyYAML's parser in Python refuses it or finds the same values in it, and these,
+* An accepted file has one reading: PyYAML's parser in Python rejects it or finds the same values in it, and these,
   written as JSON, load as the same settings.
 * An accepted file is valid by the published JSON Schema.
 * An authorizer can be built from the settings, and decides; no rule that requires a token allows a request without
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Settings
 
-OUTCOMES = {"loads", "refused"}
+OUTCOMES = {"loads", "rejected"}
 MAX_BYTES = 8192
 FILES = ("tls.crt", "tls.key", "ca.crt", "jwks.json", "secret")
 _EXPONENT = re.compile("[0-9]e-?[0-9]")
@@ -71,13 +71,13 @@ def _schema() -> Any:
 def run(data: bytes) -> str:
     _write_the_files_that_it_may_name()
     file = files.written("config.yaml", data)
-    server, server_refusal = _taken(server_of, file)
-    settings, refusal = _taken(load, file)
-    for each in (refusal, server_refusal):
+    server, server_error = _taken(server_of, file)
+    settings, error = _taken(load, file)
+    for each in (error, server_error):
         if each is not None:
             require_located(each, file, data)
     if settings is None:
-        return "refused"
+        return "rejected"
     assert server == settings.server
     assert load_with_warnings(file, lambda _: ())[0] == settings
     _decide(settings)
@@ -96,8 +96,8 @@ def run(data: bytes) -> str:
 def _taken(read: Any, file: Path) -> tuple[Any, ConfigError | None]:
     try:
         return read(file), None
-    except ConfigError as refusal:
-        return None, refusal
+    except ConfigError as error:
+        return None, error
 
 
 def _decide(settings: Settings) -> None:

@@ -25,7 +25,7 @@ from fuzz.secrets import is_secret
 if TYPE_CHECKING:
     from authz_service.keys.keyset import Key
 
-OUTCOMES = {"usable", "usable in part", "refused"}
+OUTCOMES = {"usable", "usable in part", "rejected"}
 MAX_BYTES = 4096
 _MAX_KEYS = 8
 _SECRETS = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
@@ -38,7 +38,7 @@ def run(data: bytes) -> str:
         keys = keyset.parse(data, _MAX_KEYS)
     except FetchFailed as failure:
         _require_no_secret(str(failure), data)
-        return "refused"
+        return "rejected"
     entries = _entries(data)
     assert len(keys.keys) + len(keys.refused) == len(entries) <= _MAX_KEYS
     _require_no_secret("\n".join(keys.refused), data)

@@ -13,7 +13,7 @@ from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from support import path_readers
 
-OUTCOMES = {"accepted", "refused"}
+OUTCOMES = {"accepted", "rejected"}
 MAX_BYTES = 512
 
 
@@ -23,7 +23,7 @@ def run(data: bytes) -> str:
     segments = _split(target)
     assert segments == _split(path) == _split(f"{path}?/../%00")
     if segments is None:
-        return "refused"
+        return "rejected"
     path_readers.require_one_reading(path, segments)
     return "accepted"
 

@@ -13,7 +13,7 @@ from authz_service.keys.snapshot import SnapshotFile
 from fuzz import files
 from fuzz.issuers import MAIN
 
-OUTCOMES = {"taken", "refused"}
+OUTCOMES = {"taken", "rejected"}
 MAX_BYTES = 4096
 
 
@@ -23,7 +23,7 @@ def run(data: bytes) -> str:
     try:
         snapshot = snapshots.load()
     except FetchFailed:
-        return "refused"
+        return "rejected"
     assert snapshot is not None
     assert snapshot.key_set.keys
     assert math.isfinite(snapshot.at)
