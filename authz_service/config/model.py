@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
-from authz_service.config.units import Duration, Leeway, PositiveDuration, Size, as_written
+from authz_service.config.units import Duration, Leeway, PositiveDuration, Size, as_written, list_as_written
 from authz_service.config.values import (
     AcrValue,
     Algorithm,
@@ -245,9 +245,10 @@ class Issuer(Section):
     required_claims: RequiredClaims = Field(
         ("exp",), description="Claims that a token must have. The list must include exp."
     )
-    audience_claims: Some[Printable] = Field(
-        ("aud",),
-        description="Claims that hold audiences; their values are combined. For Cognito's access tokens: [client_id].",
+    audience_claims: Some[ClaimPathField] = Field(
+        list_as_written("aud"),
+        description="Paths of the claims that hold audiences; their values are combined. For Cognito's access tokens: "
+        "[client_id].",
     )
     allow_client_audience: bool = Field(
         default=False,
@@ -258,12 +259,14 @@ class Issuer(Section):
         ("nonce", "at_hash", "c_hash", "s_hash"),
         description="Claims that identify an ID token; a token with any of them is denied as id_token.",
     )
-    scope_claims: Many[Printable] = Field(
-        ("scope", "scp"),
-        description="Claims that hold scopes, as a space-separated string or a list; their values are combined.",
+    scope_claims: Many[ClaimPathField] = Field(
+        list_as_written("scope", "scp"),
+        description="Paths of the claims that hold scopes, as a space-separated string or a list; their values are "
+        "combined. A path is dotted (realm_access.roles); write \\. for a dot in a name.",
     )
-    client_claims: Many[Printable] = Field(
-        ("client_id", "azp", "cid", "appid"), description="Claims that hold the client; the first one present counts."
+    client_claims: Many[ClaimPathField] = Field(
+        list_as_written("client_id", "azp", "cid", "appid"),
+        description="Paths of the claims that hold the client; the first one present counts.",
     )
     keys: Keys = Field(
         default_factory=Keys, description="Where the issuer's public keys come from, and how they are cached."

@@ -67,3 +67,8 @@ Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(_SIZE_SCHEMA)]
 def as_written(text: str) -> Any:
     """A default in the form that the file uses; it is validated like a value from the file."""
     return text
+
+
+def list_as_written(*texts: str) -> Any:
+    """As ``as_written``, for a list."""
+    return texts

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from authz_service.config.document import Where
     from authz_service.config.model import Issuer, RuleSettings, Settings
+    from authz_service.core.claim_path import ClaimPath
 
+_CLAIM_LISTS = ("audience_claims", "scope_claims", "client_claims")
+_URL_START = ("https://", "http://")
 _DAY = 86_400.0  # seconds; an operator notices an outage within a day
 
 
@@ -29,9 +32,14 @@ def warnings(settings: Settings) -> Iterator[Problem]:
         yield from _any_audience(("rules", place), rule, settings.issuers)
         yield from _public_everywhere(("rules", place), rule)
         yield from _shadow(("rules", place), rule)
+        for path in rule.require.claims or {}:
+            yield from _url_as_path(("rules", place, "require", "claims", path.text), path)
     for place, issuer in enumerate(settings.issuers):
         yield from _long_outage(("issuers", place, "keys", "outage_tolerance"), issuer)
         yield from _allowed_http(("issuers", place, "keys", "allow_http"), issuer)
+        for key in _CLAIM_LISTS:
+            for number, path in enumerate(getattr(issuer, key)):
+                yield from _url_as_path(("issuers", place, key, number), path)
 
 
 def _any_audience(where: Where, rule: RuleSettings, issuers: Sequence[Issuer]) -> Iterator[Problem]:
@@ -62,6 +70,15 @@ def _shadow(where: Where, rule: RuleSettings) -> Iterator[Problem]:
     if rule.mode == "shadow":
         text = "denies nothing: remove this line once the counted decisions are as expected"
         yield Problem((*where, "mode"), text)
+
+
+def _url_as_path(where: Where, path: ClaimPath) -> Iterator[Problem]:
+    """A claim whose name is a URL has dots, and a path would look for one claim within another."""
+    first, *rest = path.names
+    if rest and first.startswith(_URL_START) and "/" not in first.partition("//")[2]:
+        escaped = path.text.replace("\\.", ".").replace(".", "\\.")
+        text = f"leads to the member {'.'.join(rest)} of the claim {first}: write {escaped} for the claim of that name"
+        yield Problem(where, text)
 
 
 def _long_outage(where: Where, issuer: Issuer) -> Iterator[Problem]:

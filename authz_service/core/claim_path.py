@@ -32,6 +32,21 @@ class ClaimPath(NamedTuple):
     def __str__(self) -> str:
         return self.text
 
+    def find(self, claims: Mapping[str, Any], absent: Any) -> Any:
+        """The value at the end of the path, null included; ``absent`` if the claims do not have it.
+
+        Raises:
+            NotAnObjectError: if a value before the end, null included, is not an object.
+        """
+        members = claims
+        for name in self.names[:-1]:
+            if name not in members:
+                return absent
+            members = members[name]
+            if not isinstance(members, dict):
+                raise NotAnObjectError
+        return members.get(self.names[-1], absent)
+
     def follow(self, claims: Mapping[str, Any]) -> Any:
         """The value at the end of the path; None if it is absent or null.
 

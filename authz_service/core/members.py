@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from authz_service.core.claim_path import NotAnObjectError
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from authz_service.core.claim_path import ClaimPath
 
 SCOPE_TOKEN = re.compile(r"[!\x23-\x5B\x5D-\x7E]+")  # one scope (RFC 6749 section 3.3)
 _ABSENT = object()
@@ -40,23 +43,39 @@ def optional_str(members: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def strings(members: Mapping[str, Any], names: Iterable[str]) -> Iterable[str]:
+def optional_str_at(members: Mapping[str, Any], path: ClaimPath) -> str:
+    """As ``optional_str``, for the member at a path."""
+    value = _find(members, path, "")
+    if not isinstance(value, str):
+        raise _of_wrong_type(path.text, value, "a string")
+    return value
+
+
+def strings(members: Mapping[str, Any], paths: Iterable[ClaimPath]) -> Iterable[str]:
     """The strings in several members, each of which is a string or a list of strings.
 
     Raises:
         Rejected: ``invalid_claim`` for anything else.
     """
-    for name in names:
-        value = members.get(name, ())
+    for path in paths:
+        value = _find(members, path, ())
         if isinstance(value, str):
             yield value
         elif not isinstance(value, (list, tuple)):
-            raise _of_wrong_type(name, value, "a string or a list of strings")
+            raise _of_wrong_type(path.text, value, "a string or a list of strings")
         else:
             for item in value:
                 if not isinstance(item, str):
-                    raise _of_wrong_type(f"{name}[]", item, "a string")
+                    raise _of_wrong_type(f"{path}[]", item, "a string")
                 yield item
+
+
+def _find(members: Mapping[str, Any], path: ClaimPath, absent: object) -> Any:
+    try:
+        return path.find(members, absent)
+    except NotAnObjectError:
+        cause = f"claim {path} cannot be read: the path leads through a value that is not an object"
+        raise Rejected(Reason.INVALID_CLAIM, cause) from None
 
 
 def numeric_date(members: Mapping[str, Any], name: str, absent: float) -> float:

@@ -19,6 +19,7 @@ from authz_service.keys.source import Fetched
 
 if TYPE_CHECKING:
     from authz_service.config.model import Issuer, Settings
+    from authz_service.core.claim_path import ClaimPath
     from authz_service.policy_tools.cases import CaseToken
 
 _KID = "ephemeral"
@@ -67,8 +68,9 @@ class EphemeralIssuer:
             "iat": int(now),
             "exp": int(now) + _EXPIRES_IN,
         }
-        if self._audience is not None and given.keys().isdisjoint(self._issuer.audience_claims):
-            default[self._issuer.audience_claims[0]] = self._audience
+        paths = self._issuer.audience_claims
+        if self._audience is not None and given.keys().isdisjoint(path.names[0] for path in paths):
+            default |= _nested(paths[0], self._audience)
         if self._issuer.access_token_profile == "rfc9068":
             default = {"client_id": "test-client", "jti": "test"} | default
         return default | given
@@ -83,6 +85,15 @@ def _audience(issuer: Issuer, settings: Settings) -> str | None:
         for audience in rule.require.audiences or ()
     )
     return next(iter((*issuer.audiences, *named)), None)
+
+
+def _nested(path: ClaimPath, value: str) -> dict[str, Any]:
+    """Claims with this value at the path."""
+    *outer, last = path.names
+    claims: dict[str, Any] = {last: value}
+    for name in reversed(outer):
+        claims = {name: claims}
+    return claims
 
 
 def _time(value: Any, now: float) -> Any:

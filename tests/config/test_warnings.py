@@ -224,3 +224,16 @@ def test_check_config_prints_warnings_with_lines_before_the_result(
     assert shadow.startswith(f"{file}:6: warning: rules[1].mode: denies nothing")
     assert valid == f"{file}: valid"
     assert load_with_warnings(file, lambda _: ())[1] == (hidden, shadow)
+
+
+@pytest.mark.parametrize("key", ["scope_claims", "client_claims", "audience_claims"])
+def test_a_claim_named_after_a_url_needs_its_dots_escaped(key: str) -> None:
+    (warning,) = warned(issuers=[MAIN | {key: ["https://example.com/roles"]}])
+    assert warning.startswith(f"issuers[0].{key}[0]: leads to the member com/roles of the claim https://example: ")
+    assert warning.endswith(r"write https://example\.com/roles for the claim of that name")
+    assert warned(issuers=[MAIN | {key: [r"https://example\.com/roles", r"https://example\.com/app.roles"]}]) == []
+
+
+def test_a_condition_on_a_claim_named_after_a_url_needs_its_dots_escaped() -> None:
+    (warning,) = warned({"require": {"claims": {"https://example.com/roles": "x"}}})
+    assert r"write https://example\.com/roles" in warning

@@ -64,3 +64,26 @@ def test_following_a_path_returns_the_value_and_null_counts_as_absent(members: d
 def test_a_path_through_anything_but_an_object_cannot_be_followed(between: str) -> None:
     with pytest.raises(NotAnObjectError):
         A_B.follow({"a": json.loads(between)})
+
+
+ABSENT = object()
+
+
+@pytest.mark.parametrize(
+    ("members", "found"),
+    [
+        ({"a": {"b": 1}}, 1),
+        ({"a": {"b": None}}, None),
+        ({"a": {}}, ABSENT),
+        ({}, ABSENT),
+        ({"a.b": 1}, ABSENT),
+    ],
+)
+def test_finding_a_value_tells_null_from_absent(members: dict[str, Any], found: Any) -> None:
+    assert A_B.find(members, ABSENT) == found
+
+
+@pytest.mark.parametrize("outer", [None, 1, "b", ["b"], True])
+def test_finding_a_value_through_one_that_is_not_an_object_fails(outer: Any) -> None:
+    with pytest.raises(NotAnObjectError):
+        A_B.find({"a": outer}, ABSENT)

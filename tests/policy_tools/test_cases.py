@@ -120,6 +120,7 @@ def test_a_token_is_signed_with_an_algorithm_of_the_issuer(algorithm: str) -> No
     [
         ({"audience_claims": ["client_id"]}, {}),
         ({"audience_claims": ["client_id"], "audiences": ["app"]}, {"client_id": "app"}),
+        ({"audience_claims": ["cluster.audiences"]}, {}),
         ({"access_token_profile": "rfc9068"}, {}),
         ({"max_token_age": "1h"}, {}),
         ({"keys": {"jwks_file": "/none/such.json", "ca_file": "/none/such.pem"}}, {}),

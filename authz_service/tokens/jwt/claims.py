@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from authz_service.core.claim_path import parse_claim_path
 from authz_service.core.claims import Claims
 from authz_service.core.errors import Rejected, quoted
-from authz_service.core.members import SCOPE_TOKEN, numeric_date, optional_str, strings
+from authz_service.core.members import SCOPE_TOKEN, numeric_date, optional_str, optional_str_at, strings
 from authz_service.core.reasons import Reason
 from authz_service.tokens.jwt.token_kind import require_access_token
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from authz_service.config.model import Issuer
+    from authz_service.core.claim_path import ClaimPath
 
     _Header = Mapping[str, Any] | None  # an opaque token has none
 
@@ -26,6 +28,7 @@ _RFC9068_CLAIMS = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti")  # sec
 # Their types by RFC 7519 section 4.1, RFC 8693 section 4.3 and OpenID Connect Core section 2, used by a rule or not.
 _STRINGS = ("sub", "jti", "client_id", "azp")
 _NUMERIC_DATES = ("exp", "nbf", "iat")
+_SUB, _AUD = parse_claim_path("sub"), parse_claim_path("aud")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
@@ -40,8 +43,8 @@ def validate_claims(issuer: Issuer, header: _Header, raw: Mapping[str, Any], now
     scopes = frozenset(_scopes(raw, issuer.scope_claims))
     return Claims(
         issuer=issuer.label,
-        subject=_without_control(raw, "sub"),
-        client_id=next(filter(None, (_without_control(raw, name) for name in issuer.client_claims)), ""),
+        subject=_without_control(raw, _SUB),
+        client_id=next(filter(None, (_without_control(raw, path) for path in issuer.client_claims)), ""),
         audiences=frozenset(strings(raw, issuer.audience_claims)),
         scopes=scopes,
         scope=" ".join(sorted(scopes)),
@@ -68,11 +71,13 @@ def _require_kind(issuer: Issuer, header: _Header, raw: Mapping[str, Any], _now:
 
 
 def _require_types(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _now: float) -> None:
-    for name in dict.fromkeys((*_STRINGS, *issuer.client_claims)):
+    for name in _STRINGS:
         optional_str(raw, name)
+    for path in issuer.client_claims:
+        optional_str_at(raw, path)
     for name in _NUMERIC_DATES:
         numeric_date(raw, name, 0.0)
-    for _ in strings(raw, dict.fromkeys(("aud", *issuer.audience_claims, *issuer.scope_claims))):
+    for _ in strings(raw, (_AUD, *issuer.audience_claims, *issuer.scope_claims)):
         pass
 
 
@@ -111,21 +116,21 @@ REQUIREMENTS = (
 )
 
 
-def _without_control(raw: Mapping[str, Any], name: str) -> str:
+def _without_control(raw: Mapping[str, Any], path: ClaimPath) -> str:
     """A claim that goes into headers, metadata and access logs, which a control character could split."""
-    value = optional_str(raw, name)
+    value = optional_str_at(raw, path)
     if _CONTROL.search(value):
-        raise Rejected(Reason.INVALID_CLAIM, f"claim {name} contains a control character")
+        raise Rejected(Reason.INVALID_CLAIM, f"claim {path} contains a control character")
     return value
 
 
-def _scopes(raw: Mapping[str, Any], names: Iterable[str]) -> Iterable[str]:
+def _scopes(raw: Mapping[str, Any], paths: Iterable[ClaimPath]) -> Iterable[str]:
     """The scopes in several claims: the items of a list, or a string split at spaces only.
 
     What is not a scope-token is omitted: no rule can require it, and one that contains a space would turn into two on
     its way to the upstream.
     """
-    for name in names:
-        is_string = isinstance(raw.get(name), str)
-        for item in strings(raw, (name,)):
+    for path in paths:
+        is_string = isinstance(path.find(raw, None), str)
+        for item in strings(raw, (path,)):
             yield from filter(SCOPE_TOKEN.fullmatch, item.split(" ") if is_string else (item,))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from authz_service.config.model import Issuer
 from authz_service.core.errors import Rejected
+from authz_service.core.reasons import Reason
 from authz_service.tokens.jwt.claims import valid_until, validate_claims
 from support.trust import ISSUER, NOW, RS, LocalValidator, claims
 
@@ -126,6 +127,12 @@ def test_these_values_of_typ_are_accepted(typ: str | None) -> None:
         ({}, {"permissions": ["p"]}, {"a", "b"}),
         ({"scope_claims": ["permissions"]}, {"permissions": ["p", "q:r"]}, {"p", "q:r"}),
         ({"scope_claims": []}, {}, set()),
+        ({"scope_claims": ["realm_access.roles"]}, {"realm_access": {"roles": ["p", "q r"]}}, {"p"}),
+        ({"scope_claims": ["realm_access.roles"]}, {"realm_access": {"roles": "p q"}}, {"p", "q"}),
+        ({"scope_claims": ["realm_access.roles"]}, {"realm_access": {}}, set()),
+        ({"scope_claims": ["realm_access.roles"]}, {"realm_access.roles": ["p"]}, set()),
+        ({"scope_claims": [r"https://example\.com/roles"]}, {"https://example.com/roles": ["p"]}, {"p"}),
+        ({"scope_claims": ["scope", "a.b.c"]}, {"scope": "x", "a": {"b": {"c": "y"}}}, {"x", "y"}),
     ],
 )
 def test_scopes_are_split_at_spaces_only(settings: dict[str, Any], changes: dict[str, Any], scopes: set[str]) -> None:
@@ -144,6 +151,8 @@ def test_scopes_are_split_at_spaces_only(settings: dict[str, Any], changes: dict
         ({}, {"client_id": None}, ""),
         ({"client_claims": ["cid"]}, {"cid": "c"}, "c"),
         ({"client_claims": []}, {}, ""),
+        ({"client_claims": ["act.client", "azp"]}, {"act": {"client": "c"}, "azp": "b"}, "c"),
+        ({"client_claims": ["act.client", "azp"]}, {"azp": "b"}, "b"),
     ],
 )
 def test_the_client_is_the_first_client_claim_present(
@@ -161,12 +170,28 @@ def test_the_client_is_the_first_client_claim_present(
         ({}, {"aud": "api other"}, {"api other"}),  # one audience, with a space
         ({"audience_claims": ["client_id"]}, {"aud": "api"}, {"app"}),
         ({"audience_claims": ["aud", "client_id"]}, {"aud": "api"}, {"api", "app"}),
+        ({"audience_claims": ["cluster.audiences"]}, {"cluster": {"audiences": ["a", "b"]}}, {"a", "b"}),
     ],
 )
 def test_audiences_of_several_claims_are_united(
     settings: dict[str, Any], changes: dict[str, Any], audiences: set[str]
 ) -> None:
     assert validate_claims(issuer(**settings), {}, claims(**changes), NOW).audiences == audiences
+
+
+@pytest.mark.parametrize("outer", ["roles", ["roles"], None, 1])
+@pytest.mark.parametrize("key", ["scope_claims", "client_claims", "audience_claims"])
+def test_a_path_through_a_value_that_is_not_an_object_is_refused(key: str, outer: Any) -> None:
+    raw = claims() | {"realm": outer}
+    with pytest.raises(Rejected, match=r"claim realm\.roles cannot be read") as rejected:
+        validate_claims(issuer(**{key: ["realm.roles"]}), {}, raw, NOW)
+    assert rejected.value.reason is Reason.INVALID_CLAIM
+
+
+@pytest.mark.parametrize("key", ["scope_claims", "client_claims", "audience_claims"])
+@pytest.mark.parametrize("value", [None, 1, {"x": "y"}, [1]])
+def test_a_nested_claim_of_a_wrong_type_is_refused_like_a_top_level_one(key: str, value: Any) -> None:
+    assert reason({key: ["a.b"]}, a={"b": value}) == "invalid_claim"
 
 
 def test_raw_claims_are_those_of_the_token() -> None:
