@@ -24,8 +24,11 @@ from authz_service.tokens.introspection.query import NeedIntrospection
 from authz_service.tokens.validator import NeedKeys
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from authz_service.core.attributes import Attributes
     from authz_service.core.claims import Claims, ValidatedToken
+    from authz_service.core.response_cache import CachedResponse
     from authz_service.core.upstream import UpstreamHeaders
     from authz_service.keys.cache import KeyCache
     from authz_service.rules.conditions import Captures
@@ -68,13 +71,18 @@ class Authorizer:
         upstream: UpstreamHeaders,
         *,
         max_token_bytes: int,
+        record_omitted: Callable[[Iterable[str]], None],
         allow_preflight: bool = False,
     ) -> None:
-        """``allow_preflight`` lets CORS preflights through to the upstream, if a rule is for their host and path."""
+        """``record_omitted`` is called with the headers that a token cannot fill, once for each request.
+
+        ``allow_preflight`` lets CORS preflights through to the upstream, if a rule is for their host and path.
+        """
         self.policy = policy
         self.validator = validator
         self.upstream = upstream
         self.max_token_bytes = max_token_bytes
+        self._record_omitted = record_omitted
         self._allow_preflight = allow_preflight
 
     def begin(self, attributes: Attributes, now: float) -> Decision | Pending:
@@ -132,19 +140,26 @@ class Authorizer:
                 return Pending(attributes, rule, found, self, now)
             claims = found.claims
             rule.evaluate(claims, captures, now)
-            return self._allow(rule, found, attributes)
+            return self._allow(rule, found, attributes, attempt)
         except Rejected as rejected:
             if rejected.reason is Reason.MISSING_TOKEN and rule.access == "optional":
                 return self._allow_without_token(Reason.ANONYMOUS, rule, attributes)
             return self._deny_unless_shadow(rule, attributes, rule.deny(rejected, captures, claims))
 
-    def _allow(self, rule: Rule, token: ValidatedToken, attributes: Attributes) -> Allow:
+    def _allow(self, rule: Rule, token: ValidatedToken, attributes: Attributes, attempt: Attempt) -> Allow:
         """Let the request through. The headers for the upstream are made once for a token and a rule."""
         claims = token.claims
-        cached = token.responses.get(rule) or token.responses.add(rule, *self.upstream.for_token(claims))
+        cached = token.responses.get(rule) or self._prepare(rule, token)
+        if cached.omitted and attempt is not AFTER_KEYS:  # after that one, another attempt decides
+            self._record_omitted(cached.omitted)
         if spoofed := self.upstream.spoofed(attributes.headers):
             return Allow(Reason.OK, rule.name, claims, cached.overwrite, cached.remove + spoofed, rule.mode)
         return Allow(Reason.OK, rule.name, claims, cached.overwrite, cached.remove, rule.mode, cached=cached)
+
+    def _prepare(self, rule: Rule, token: ValidatedToken) -> CachedResponse:
+        headers = self.upstream.for_token(token.claims)
+        omitted = tuple(name for name, _ in headers.omitted)
+        return token.responses.add(rule, headers.overwrite, headers.remove, omitted)
 
     def _allow_without_token(self, reason: Reason, rule: Rule, attributes: Attributes) -> Allow:
         return Allow(reason, rule.name, remove=self.upstream.without_token(attributes.headers), mode=rule.mode)

@@ -69,7 +69,7 @@ def service() -> LocalAuthorizer:
         ("/v1/7", "x" * 16_385, "GET", "read", "malformed_request"),
         ("/v1/7", "", "GET", "read", "malformed_request"),
         ("/v1/7", good(sub="a\nb"), "GET", "read", "invalid_claim"),
-        ("/v1/7", good(tenant={"a": 1}), "GET", "read", "invalid_claim"),
+        ("/v1/7", good(tenant={"a": 1}), "GET", "read", "ok"),
         ("/hello", None, "GET", "greeting", "anonymous"),
         ("/hello", good(), "GET", "greeting", "ok"),
         ("/hello", good(exp=NOW - 60), "GET", "greeting", "expired"),
@@ -138,6 +138,7 @@ def test_a_connection_header_that_removes_headers_is_malformed_under_every_rule(
     [
         ("/v1/7", good(), {"x-auth-subject": "u1", "x-auth-scopes": "a b"}),
         ("/v1/7", good(sub=None, tenant="acme"), {"x-auth-scopes": "a b", "x-tenant": "acme"}),
+        ("/v1/7", good(sub=" u1", tenant=["a,b"]), {"x-auth-scopes": "a b"}),
         ("/hello", good(scope=None), {"x-auth-subject": "u1"}),
         ("/hello", None, {}),
         ("/public/x", None, {}),
@@ -152,6 +153,19 @@ def test_no_spoofed_header_reaches_the_upstream(
     assert dict(decision.headers) == headers
     assert set(decision.remove) == (set(HEADERS) | set(SPOOFED)) - set(headers)
     assert len(decision.remove) == len(set(decision.remove))
+
+
+def test_each_request_without_a_header_that_its_token_cannot_fill_is_counted() -> None:
+    deciding = new()
+
+    def omitted(header: str) -> float | None:
+        name = "authz_upstream_headers_omitted_total"
+        return deciding.metrics.registry.get_sample_value(name, {"header": header})
+
+    for token, path in ((good(tenant=[""]), "/v1/7"), (good(tenant="acme"), "/v1/7"), (good(tenant=[""]), "/none")):
+        deciding.decide(path, token)
+        deciding.decide(path, token, x_tenant="evil")
+    assert (omitted("x-tenant"), omitted("x-auth-subject")) == (2, None)
 
 
 @pytest.mark.parametrize("path", ["/v1/7", "/hello", "/public/x"])

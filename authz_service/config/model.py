@@ -431,20 +431,58 @@ class RuleSettings(Section):
     )
 
 
+class HeaderSettings(Section):
+    """The claim that an identity header carries, and how it is encoded."""
+
+    model_config = ConfigDict(title="Header")
+
+    claim: ClaimPathField = Field(
+        description="Path of the claim, dotted; write \\. for a dot in a name. * is the whole claim set."
+    )
+    encoding: OrAbsent[Literal["csv", "json", "base64url-json"]] = Field(
+        None,
+        description="csv: the items of a list, joined by commas. json: JSON in ASCII. base64url-json: the same, "
+        "encoded as base64url without padding. Default: csv for a list, and the value itself for a string, number or "
+        "boolean.",
+    )
+
+    @model_validator(mode="after")
+    def _claim_set_as_json(self) -> HeaderSettings:
+        if self.claim.text == "*" and self.encoding not in {"json", "base64url-json"}:
+            raise ValueError("* is the whole claim set: add encoding: json or encoding: base64url-json")
+        return self
+
+
+def _header(value: object) -> object:
+    """A plain string is short for ``claim``."""
+    if value is None or isinstance(value, dict):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be the path of a claim, or {claim: path, encoding: json}")  # noqa: TRY004 - as above
+    return {"claim": value}
+
+
 class UpstreamSettings(Section):
     """What the protected service receives."""
 
     model_config = ConfigDict(title="Upstream")
 
-    headers: dict[UpstreamHeader, Printable] = Field(
-        {
-            "x-auth-subject": "sub",
-            "x-auth-issuer": "iss",
-            "x-auth-client": "client_id",
-            "x-auth-scopes": "scope",
-        },
-        description="Header names with the claim that each carries. They are removed from every client "
-        "request, under every rule. client_id is the token's client; scope is its scopes of all scope_claims, sorted.",
+    headers: dict[
+        UpstreamHeader,
+        Annotated[HeaderSettings, BeforeValidator(_header, json_schema_input_type=str | HeaderSettings)],
+    ] = Field(
+        as_written(
+            {
+                "x-auth-subject": "sub",
+                "x-auth-issuer": "iss",
+                "x-auth-client": "client_id",
+                "x-auth-scopes": "scope",
+            }
+        ),
+        description="Header names with the path of the claim that each carries, or {claim: path, encoding: ...}. The "
+        "headers are removed from every client request, under every rule. client_id is the token's client; scope is "
+        "its scopes of all scope_claims, sorted. A value that cannot be encoded or has more than 8192 bytes is left "
+        "out and counted in authz_upstream_headers_omitted_total.",
     )
     forward_authorization: bool = Field(
         default=True, description="Forward the Authorization header. false: remove it from the upstream request."

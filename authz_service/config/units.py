@@ -64,9 +64,9 @@ Leeway = Annotated[float, BeforeValidator(_leeway), WithJsonSchema(_DURATION_SCH
 Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(_SIZE_SCHEMA)]
 
 
-def as_written(text: str) -> Any:
+def as_written(value: object) -> Any:
     """A default in the form that the file uses; it is validated like a value from the file."""
-    return text
+    return value
 
 
 def list_as_written(*texts: str) -> Any:

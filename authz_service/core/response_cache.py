@@ -22,12 +22,19 @@ _OVERHEAD = 128  # bytes of a response besides its headers and its attachment
 class CachedResponse:
     """What one rule adds to the requests of one token, and what a transport attached to it."""
 
-    __slots__ = ("_account", "attached", "overwrite", "remove")
+    __slots__ = ("_account", "attached", "omitted", "overwrite", "remove")
 
-    def __init__(self, overwrite: tuple[tuple[str, str], ...], remove: tuple[str, ...], account: Account) -> None:
+    def __init__(
+        self,
+        overwrite: tuple[tuple[str, str], ...],
+        remove: tuple[str, ...],
+        omitted: tuple[str, ...],
+        account: Account,
+    ) -> None:
         """``account`` is charged for what is attached."""
         self.overwrite = overwrite
         self.remove = remove
+        self.omitted = omitted  # the removed headers whose claim cannot be sent
         self.attached: tuple[bytes, ...] | None = None  # None until a transport attached something
         self._account = account
 
@@ -63,7 +70,13 @@ class ResponseCache:
         """The response of a rule, if there is one."""
         return self._responses.get(rule)
 
-    def add(self, rule: object, overwrite: tuple[tuple[str, str], ...], remove: tuple[str, ...]) -> CachedResponse:
+    def add(
+        self,
+        rule: object,
+        overwrite: tuple[tuple[str, str], ...],
+        remove: tuple[str, ...],
+        omitted: tuple[str, ...] = (),
+    ) -> CachedResponse:
         """Add the response of a rule. When there are ``MAX_RULES`` already, they are dropped first.
 
         Dropping them all also frees those of rules that a reload removed.
@@ -71,6 +84,6 @@ class ResponseCache:
         if len(self._responses) >= MAX_RULES:
             self._responses.clear()
             self._account.refund()
-        response = self._responses[rule] = CachedResponse(overwrite, remove, self._account)
+        response = self._responses[rule] = CachedResponse(overwrite, remove, omitted, self._account)
         self._account.charge(_OVERHEAD + footprint(overwrite))
         return response

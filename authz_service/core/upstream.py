@@ -1,32 +1,45 @@
 """The headers that carry the caller's identity to the upstream.
 
 Invariants: a configured header never reaches the upstream with a value that the client sent: it is overwritten from the
-claims, or removed. A claim that could split or disguise a header is refused, not cleaned.
+claims, or removed. A claim that could split or disguise a header is left out; it never refuses a valid token.
 """
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from authz_service.core.errors import Rejected
+from authz_service.core.claim_path import NotAnObjectError
+from authz_service.core.header_value import UnencodableError, encode
 from authz_service.core.headers import FOLDABLE, folded
-from authz_service.core.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from authz_service.core.claim_path import ClaimPath
     from authz_service.core.claims import Claims
 
-_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+class HeaderSource(NamedTuple):
+    """Where the value of a header comes from."""
+
+    claim: ClaimPath
+    encoding: str | None = None  # a name of ``header_value``
+
+
+class TokenHeaders(NamedTuple):
+    """The headers to overwrite and to remove on the requests of one token."""
+
+    overwrite: tuple[tuple[str, str], ...]
+    remove: tuple[str, ...]
+    omitted: tuple[tuple[str, str], ...]  # those of the removed ones whose claim cannot be sent, each with the cause
 
 
 class UpstreamHeaders:
     """The ``upstream`` part of the settings, compiled."""
 
-    def __init__(self, headers: Mapping[str, str], *, forward_authorization: bool) -> None:
-        """``headers`` maps a lower-case header name to the claim that fills it."""
-        self._claims = tuple(headers.items())
+    def __init__(self, headers: Mapping[str, HeaderSource], *, forward_authorization: bool) -> None:
+        """``headers`` are keyed by their lower-case names."""
+        self._sources = tuple(headers.items())
         self._names = frozenset(headers)
         self._folded = frozenset(map(folded, headers))
         self._lengths = frozenset(map(len, headers))
@@ -34,21 +47,24 @@ class UpstreamHeaders:
         self._always_removed: tuple[str, ...] = () if forward_authorization else ("authorization",)
         self._all_removed = self._always_removed + tuple(headers)
 
-    def for_token(self, claims: Claims) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-        """The headers to overwrite and those to remove on a request with a token, besides the ``spoofed`` ones.
-
-        Raises:
-            Rejected: ``invalid_claim``, if a claim cannot be the value of a header.
-        """
+    def for_token(self, claims: Claims) -> TokenHeaders:
+        """The headers to change on a request with a token, besides the ``spoofed`` ones."""
         overwrite: list[tuple[str, str]] = []
+        omitted: list[tuple[str, str]] = []
         remove = self._always_removed
-        for name, claim in self._claims:
-            value = _header_value(claims, claim)
+        for name, source in self._sources:
+            value = ""
+            try:
+                value = _header_value(claims, source)
+            except UnencodableError as error:
+                omitted.append((name, str(error)))
+            except NotAnObjectError:
+                omitted.append((name, f"{source.claim} leads through a value that is not an object"))
             if value:
                 overwrite.append((name, value))
             else:
                 remove += (name,)
-        return tuple(overwrite), remove
+        return TokenHeaders(tuple(overwrite), remove, tuple(omitted))
 
     def without_token(self, sent: Mapping[str, str]) -> tuple[str, ...]:
         """The headers to remove on a request that passes without a token."""
@@ -66,37 +82,28 @@ class UpstreamHeaders:
         )
 
 
-def _header_value(claims: Claims, claim: str) -> str:
-    """The value of the header for a claim; empty if the token lacks it."""
-    match claim:
+def _header_value(claims: Claims, source: HeaderSource) -> str:
+    """The value of the header; empty if the token lacks the claim."""
+    value = claim_value(claims, source.claim)
+    if source.encoding and source.claim.text == "scope":
+        value = sorted(claims.scopes) or None
+    return "" if value is None else encode(value, source.encoding)
+
+
+def claim_value(claims: Claims, path: ClaimPath) -> Any:
+    """The JSON value that a path of ``upstream`` selects; None if the token lacks it.
+
+    Raises:
+        NotAnObjectError: if the path leads through a value that is not an object.
+    """
+    match path.text:
         case "sub":
-            value = claims.subject
+            return claims.subject or None
         case "client_id":
-            value = claims.client_id
+            return claims.client_id or None
         case "scope":
-            return claims.scope  # made of scope-tokens, which are valid in a header
+            return claims.scope or None
+        case "*":  # the whole claim set
+            return claims.raw
         case _:
-            value = _as_string(claims.raw.get(claim), claim)
-    if _UNFIT.search(value) or value != value.strip():
-        raise Rejected(
-            Reason.INVALID_CLAIM, f"claim {claim!r} cannot be sent in a header: it has a control or outer whitespace"
-        )
-    return value
-
-
-def _as_string(value: Any, claim: str) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case str() | int() | float():
-            return str(value)
-        case list() if all(isinstance(item, str) and item and "," not in item for item in value):
-            return ",".join(value)
-        case _:
-            raise Rejected(
-                Reason.INVALID_CLAIM,
-                f"claim {claim!r} cannot be sent in a header: it must be a string, a number, a boolean, or a list of "
-                "strings without commas",
-            )
+            return path.follow(claims.raw)

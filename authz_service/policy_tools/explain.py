@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from authz_service.core.attributes import Attributes
     from authz_service.core.claims import Claims
     from authz_service.core.decision import Decision
+    from authz_service.core.upstream import TokenHeaders
     from authz_service.keys.keyset import Key
     from authz_service.keys.source import KeySource
     from authz_service.rules.conditions import Captures, Condition
@@ -292,8 +293,9 @@ def _token_scopes(condition: Condition, claims: Claims) -> str:
     return f"; the token has: {claims.scope or 'none'}" if condition.name == "scopes" else ""
 
 
-def _header_names(headers: tuple[Sequence[tuple[str, str]], Sequence[str]]) -> str:
-    return ", ".join(name for name, _ in headers[0]) or "none"
+def _header_names(headers: TokenHeaders) -> str:
+    names = ", ".join(name for name, _ in headers.overwrite) or "none"
+    return "; ".join((names, *(f"{name} is left out: {cause}" for name, cause in headers.omitted)))
 
 
 def _form(token: Jws) -> str:

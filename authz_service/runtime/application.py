@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from authz_service.admin.server import AdminServer
 from authz_service.config.values import host_port
 from authz_service.runtime import preflight, reload, worker_channel
-from authz_service.runtime.assembly import assemble, declare_rules
+from authz_service.runtime.assembly import assemble, declare_series
 from authz_service.runtime.background_tasks import BackgroundTasks
 from authz_service.runtime.issuer_pool import IssuerPool
 from authz_service.runtime.reload import Reloader
@@ -74,7 +74,7 @@ class App:
         self.metrics = Metrics(transport=self._listening.transport)
         self._pool = IssuerPool(self.metrics, self._background)
         config = assemble(settings, self._pool.issuers_of(settings), self.metrics)
-        declare_rules(config, self.metrics)
+        declare_series(config, self.metrics)
         self._pool.activate(config)
         self.servicer = Servicer(config, metrics=self.metrics, clock=time.time, timer=time.perf_counter)
         self.server = self._server_of(self._listening, worker.shared if worker else None)

@@ -14,7 +14,7 @@ from authz_service.authorizer import Authorizer
 from authz_service.core.bounded import Bounds
 from authz_service.core.decision import NO_RULE_NAME
 from authz_service.core.reasons import Reason
-from authz_service.core.upstream import UpstreamHeaders
+from authz_service.core.upstream import HeaderSource, UpstreamHeaders
 from authz_service.keys.cache import KeyCache
 from authz_service.keys.file_source import FileSource
 from authz_service.keys.http_source import HttpSource
@@ -69,18 +69,24 @@ def authorizer_of(
     settings: Settings, issuers: Sequence[TrustedIssuer], token_cache: JwtCache, metrics: Metrics
 ) -> Authorizer:
     """Build the authorizer alone. May be called from any thread."""
-    upstream = settings.upstream
     return Authorizer(
         Policy(settings.rules, settings.issuers),
         Validator(issuers, token_cache, metrics),
-        UpstreamHeaders(upstream.headers, forward_authorization=upstream.forward_authorization),
+        _upstream_headers(settings),
         max_token_bytes=settings.server.max_token_bytes,
+        record_omitted=metrics.record_omitted_headers,
         allow_preflight=settings.cors_preflight == "allow",
     )
 
 
-def declare_rules(config: ActiveConfig, metrics: Metrics) -> None:
-    """Create the series of all rules, so that each starts at 0. May be called from any thread."""
+def _upstream_headers(settings: Settings) -> UpstreamHeaders:
+    headers = {name: HeaderSource(each.claim, each.encoding) for name, each in settings.upstream.headers.items()}
+    return UpstreamHeaders(headers, forward_authorization=settings.upstream.forward_authorization)
+
+
+def declare_series(config: ActiveConfig, metrics: Metrics) -> None:
+    """Create the series of all rules and identity headers, so that each starts at 0. May be called from any thread."""
+    metrics.declare_upstream_headers(config.settings.upstream.headers)
     metrics.declare_rules((rule.name, rule.mode, rule.possible_reasons()) for rule in config.authorizer.policy.rules)
     if config.settings.cors_preflight == "allow":
         metrics.declare_rules([(NO_RULE_NAME, "enforce", [Reason.PREFLIGHT])])

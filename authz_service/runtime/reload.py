@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from authz_service.config import files
 from authz_service.core.errors import ConfigError
-from authz_service.runtime.assembly import assemble, declare_rules
+from authz_service.runtime.assembly import assemble, declare_series
 from authz_service.runtime.issuer_pool import wait_for_keys
 from authz_service.runtime.preflight import RESTART_ONLY
 from authz_service.telemetry.logs import fields
@@ -65,7 +65,7 @@ async def apply_config(
         unchanged = {each.settings.label for each in issuers if each in active.issuers}
         config.token_cache.copy_from(active.token_cache, unchanged, time.time())
         changes = _changes(active.settings, settings, unchanged)
-        await asyncio.to_thread(declare_rules, config, metrics)
+        await asyncio.to_thread(declare_series, config, metrics)
         configure_logs(settings.logging)
     except BaseException:  # a cancellation as well
         await pool.discard()

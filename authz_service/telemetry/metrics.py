@@ -85,6 +85,12 @@ class _Families:
             registry=registry,
         )
         self.checks_in_flight = Gauge("authz_checks_in_flight", "Requests that are not decided yet.", registry=registry)
+        self.upstream_headers_omitted = Counter(
+            "authz_upstream_headers_omitted_total",
+            "Identity headers that an allowed request went without because the token's claim cannot be a header.",
+            ("header",),
+            registry=registry,
+        )
         self.token_cache_lookups = Counter(
             "authz_token_cache_lookups_total",
             "Lookups of tokens in the token cache.",
@@ -294,6 +300,18 @@ class Metrics:
         )
         self._counting[reason, rule, mode] = counting
         return counting
+
+    # Identity headers.
+
+    def declare_upstream_headers(self, names: Iterable[str]) -> None:
+        """Create the series of each identity header. May be called from any thread."""
+        for name in names:
+            self._families.upstream_headers_omitted.labels(name)
+
+    def record_omitted_headers(self, names: Iterable[str]) -> None:
+        """Record that a request went without these identity headers."""
+        for name in names:
+            self._families.upstream_headers_omitted.labels(name).inc()
 
     # Caches, issuers, configuration and process.
 

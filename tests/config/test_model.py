@@ -181,7 +181,31 @@ def test_a_named_key_set_replaces_discovery() -> None:
 
 
 def test_upstream_headers_are_lower_case() -> None:
-    assert accepts(UpstreamSettings, {"headers": {"X-User": "sub"}}).headers == {"x-user": "sub"}
+    headers = accepts(UpstreamSettings, {"headers": {"X-User": "sub"}}).headers
+    assert {name: str(header.claim) for name, header in headers.items()} == {"x-user": "sub"}
+
+
+def test_an_upstream_header_may_have_an_encoding() -> None:
+    headers = {"a": r"b\.c.d", "e": {"claim": "f", "encoding": "csv"}, "g": {"claim": "*", "encoding": "json"}}
+    read = accepts(UpstreamSettings, {"headers": headers}).headers
+    assert [(each.claim.names, each.encoding) for each in read.values()] == [
+        (("b.c", "d"), None), (("f",), "csv"), (("*",), "json")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ("*", "* is the whole claim set: add encoding: json"),
+        ({"claim": "*", "encoding": "csv"}, "* is the whole claim set: add encoding: json"),
+        ({"claim": "a..b"}, "is not a path to a claim"),
+        ("a..b", "is not a path to a claim"),
+        (7, "must be the path of a claim, or {claim: path, encoding: json}"),
+        (["a"], "must be the path of a claim, or {claim: path, encoding: json}"),
+    ],
+)
+def test_an_upstream_header_that_cannot_be_filled_is_refused(header: object, problem: str) -> None:
+    assert problem in refuses(UpstreamSettings, {"headers": {"x": header}})
 
 
 @pytest.mark.parametrize("name", ["Host", "authorization", "Content-Length", "transfer-encoding", "TE", "Keep-Alive"])

@@ -11,9 +11,10 @@ from authz_service.authorizer import Authorizer, Pending
 from authz_service.config.model import Issuer, RuleSettings
 from authz_service.core.attributes import Attributes
 from authz_service.core.bounded import Bounds
+from authz_service.core.claim_path import parse_claim_path
 from authz_service.core.claims import Claims, ValidatedToken
 from authz_service.core.errors import Rejected
-from authz_service.core.upstream import UpstreamHeaders
+from authz_service.core.upstream import HeaderSource, UpstreamHeaders
 from authz_service.keys.cache import KeyCache
 from authz_service.rules.policy import Policy
 from authz_service.telemetry.metrics import Metrics
@@ -120,9 +121,14 @@ class LocalAuthorizer(LocalValidator):
         self.policy = Policy(
             [RuleSettings.model_validate(rule) for rule in rules], [each.settings for each in self.issuers]
         )
-        upstream = UpstreamHeaders(headers, forward_authorization=forward_authorization)
+        sources = {name: HeaderSource(parse_claim_path(claim)) for name, claim in headers.items()}
         self.authorizer = Authorizer(
-            self.policy, self.validator, upstream, max_token_bytes=16_384, allow_preflight=allow_preflight
+            self.policy,
+            self.validator,
+            UpstreamHeaders(sources, forward_authorization=forward_authorization),
+            max_token_bytes=16_384,
+            record_omitted=self.metrics.record_omitted_headers,
+            allow_preflight=allow_preflight,
         )
 
     def begin(

@@ -27,6 +27,7 @@ CONTRACT = {
     "authz_checks_total": ("counter", {"decision", "reason", "rule", "mode"}),
     "authz_check_duration_seconds": ("histogram", {"decision"}),
     "authz_checks_in_flight": ("gauge", set()),
+    "authz_upstream_headers_omitted_total": ("counter", {"header"}),
     "authz_token_cache_lookups_total": ("counter", {"result"}),
     "authz_token_cache_entries": ("gauge", set()),
     "authz_token_cache_bytes": ("gauge", set()),
@@ -88,6 +89,7 @@ def test_every_metric_is_there_from_the_start_with_its_type_and_labels(
 ) -> None:
     metrics.issuer("main")
     metrics.introspection("main")
+    metrics.declare_upstream_headers(["x-auth-subject"])
     assert shape(parse(read(metrics, accept))) == CONTRACT
 
 
@@ -98,6 +100,7 @@ def test_every_known_series_starts_at_zero(
     metrics.issuer("main")
     metrics.introspection("main")
     metrics.declare_rules([("read", "enforce", Reason)])
+    metrics.declare_upstream_headers(["x-auth-subject"])
     samples = [s for f in parse(read(metrics, accept)) if f.name.startswith("authz_") for s in f.samples]
     assert {s.name for s in samples if s.value != 0} == {"authz_build_info"}
     assert {s.labels["result"] for s in samples if s.name == "authz_jwks_fetches_total"} == {

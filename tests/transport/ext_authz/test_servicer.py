@@ -19,20 +19,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from authz_service._pb.external_auth_pb2 import CheckRequest
-from authz_service.authorizer import Authorizer, Pending
+from authz_service.authorizer import Pending
 from authz_service.config.model import Settings
 from authz_service.core.bounded import Bounds
 from authz_service.core.decision import INTERNAL_ERROR, Allow, Deny
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
-from authz_service.core.upstream import UpstreamHeaders
 from authz_service.keys.cache import KeyCache
-from authz_service.rules.policy import Policy
+from authz_service.runtime.assembly import authorizer_of
 from authz_service.telemetry import logs
 from authz_service.telemetry.logs import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.jwt.cache import JwtCache
-from authz_service.tokens.validator import TrustedIssuer, Validator
+from authz_service.tokens.validator import TrustedIssuer
 from authz_service.transport.ext_authz import codec
 from authz_service.transport.ext_authz import servicer as servicer_module
 from authz_service.transport.ext_authz.servicer import Servicer
@@ -68,12 +67,8 @@ class Sidecar:
             logger=logging.getLogger("authz.keys"),
             clock=self.now,
         )
-        self.authorizer = Authorizer(
-            Policy(self.settings.rules, self.settings.issuers),
-            Validator([TrustedIssuer(issuer, self.keys)], JwtCache(Bounds(100, 1 << 20), 300.0), self.metrics),
-            UpstreamHeaders(self.settings.upstream.headers, forward_authorization=True),
-            max_token_bytes=self.settings.server.max_token_bytes,
-        )
+        token_cache = JwtCache(Bounds(100, 1 << 20), 300.0)
+        self.authorizer = authorizer_of(self.settings, [TrustedIssuer(issuer, self.keys)], token_cache, self.metrics)
         self.servicer = servicer_over(self.authorizer, metrics=self.metrics, clock=self.now)
 
     @staticmethod
