@@ -38,12 +38,19 @@ _METHODS = (b"GET", b"HEAD")
 _logger = logging.getLogger("authz.admin")
 
 
+def _nothing() -> Sequence[str]:
+    return ()
+
+
 async def _nothing_to_refresh(_what: str) -> None:
     """A single process always has its current state."""
 
 
 class AdminServer:
-    """Serves metrics, liveness and readiness. It is ready while ``missing`` returns nothing."""
+    """Serves metrics, liveness and readiness. It is ready while ``missing`` returns nothing.
+
+    ``also_missing`` is reported as well, and does not affect readiness.
+    """
 
     def __init__(
         self,
@@ -51,6 +58,7 @@ class AdminServer:
         address: tuple[str, int],
         metrics: Exposed,
         missing: Callable[[], Sequence[str]],
+        also_missing: Callable[[], Sequence[str]] = _nothing,
         refresh: Callable[[str], Awaitable[None]] = _nothing_to_refresh,
     ) -> None:
         """``address`` is host and port; port 0 is any free port.
@@ -60,6 +68,7 @@ class AdminServer:
         self._host, self._configured_port = address
         self._renderer = MetricsRenderer(metrics, refresh)
         self._missing = missing
+        self._also_missing = also_missing
         self._refresh = refresh
         self._server: asyncio.Server | None = None
         self._stopping = False
@@ -161,9 +170,9 @@ class AdminServer:
 
     async def _readiness(self, _request: h11.Request) -> AdminResponse:
         await self._refresh("missing")
-        missing = list(self._missing())
+        missing = self._missing()
         status = HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK
-        return _json(status, {"ready": not missing, "missing": missing})
+        return _json(status, {"ready": not missing, "missing": [*missing, *self._also_missing()]})
 
 
 async def _health(_request: h11.Request) -> AdminResponse:

@@ -268,6 +268,11 @@ class Issuer(Section):
         list_as_written("client_id", "azp", "cid", "appid"),
         description="Paths of the claims that hold the client; the first one present counts.",
     )
+    required_for_readiness: bool = Field(
+        default=True,
+        description="false: report ready even before the issuer's keys were fetched, so that an unreachable issuer "
+        "does not keep pods from serving the others. Its own tokens are denied with 503 until then.",
+    )
     keys: Keys = Field(
         default_factory=Keys, description="Where the issuer's public keys come from, and how they are cached."
     )

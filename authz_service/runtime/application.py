@@ -84,7 +84,10 @@ class App:
         if self.server.certificates is not None:
             self.metrics.watch_certificate(self.server.certificates.validity)
         self.admin = AdminServer(
-            address=host_port(self._listening.admin_address), metrics=self.metrics, missing=self.missing
+            address=host_port(self._listening.admin_address),
+            metrics=self.metrics,
+            missing=self.missing,
+            also_missing=self.also_missing,
         )
 
     def _server_of(self, server: Server, shared: SharedAddress | None) -> GrpcioServer | AsyncioServer:
@@ -112,10 +115,15 @@ class App:
             return ["shutting down"]
         if self._ready:
             return []
-        return [f"keys of issuer {keys.issuer}" for keys in self._key_caches() if not keys.first_keys.is_set()]
+        return _without_keys(self._key_caches(required=True))
 
-    def _key_caches(self) -> list[KeyCache]:
-        return [issuer.keys for issuer in self.active.issuers]
+    def also_missing(self) -> Sequence[str]:
+        """What is missing although this sidecar is ready without it."""
+        return _without_keys(self._key_caches(required=False))
+
+    def _key_caches(self, *, required: bool) -> list[KeyCache]:
+        """The key caches of the issuers that are required for readiness, or of the others."""
+        return [issuer.keys for issuer in self.active.issuers if issuer.settings.required_for_readiness is required]
 
     async def start(self) -> None:
         """Listen, and start to fetch keys.
@@ -139,7 +147,7 @@ class App:
         self._readiness = self._background.start(self._announce_readiness(), "readiness")
 
     async def _announce_readiness(self) -> None:
-        await asyncio.gather(*(keys.first_keys.wait() for keys in self._key_caches()))
+        await asyncio.gather(*(keys.first_keys.wait() for keys in self._key_caches(required=True)))
         if self._stopping:
             return
         self._ready = True
@@ -201,9 +209,17 @@ class App:
     def serve_supervisor(self, worker: Worker, reloader: Reloader, stop: Callable[[], None]) -> None:
         """Reply to the supervisor's requests; ``stop`` is called once the supervisor has ended."""
         serving = worker_channel.serve_requests(
-            worker.channel, metrics=self.metrics, missing=self.missing, reload=reloader.request
+            worker.channel,
+            metrics=self.metrics,
+            missing=self.missing,
+            also_missing=self.also_missing,
+            reload=reloader.request,
         )
         self._background.start(serving, "supervisor").add_done_callback(lambda _: stop())
+
+
+def _without_keys(caches: Sequence[KeyCache]) -> Sequence[str]:
+    return [f"keys of issuer {keys.issuer}" for keys in caches if not keys.first_keys.is_set()]
 
 
 def log_listening(server: Server, grpc_port: int, admin_port: int, **more: object) -> None:

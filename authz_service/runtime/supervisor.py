@@ -89,6 +89,7 @@ class Supervisor:
             address=host_port(settings.server.admin_address),
             metrics=self._metrics,
             missing=self._missing,
+            also_missing=self._also_missing,
             refresh=self._refresh,
         )
 
@@ -188,6 +189,11 @@ class Supervisor:
             f"worker {number}{problem}"
             for number in self._numbers
             for problem in _missing_of(self._processes.get(number))
+        ]
+
+    def _also_missing(self) -> list[str]:
+        return [
+            f"worker {number}: {each}" for number, process in self._processes.items() for each in process.also_missing
         ]
 
 

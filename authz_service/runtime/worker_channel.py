@@ -1,8 +1,8 @@
 """The channel between the supervisor and one worker process, with both of its ends.
 
-The supervisor sends requests as lines: ``metrics`` and ``missing`` are replied to by a JSON object with that one
-member, in order; ``reload`` has no reply. Replying must not delay a decision. The socket is one of a pair that only
-these two processes hold, so it ends with the supervisor.
+The supervisor sends requests as lines: ``metrics`` and ``missing`` are replied to by a JSON object with that member, in
+order, and ``missing`` with ``also_missing`` beside it; ``reload`` has no reply. Replying must not delay a decision. The
+socket is one of a pair that only these two processes hold, so it ends with the supervisor.
 """
 
 from __future__ import annotations
@@ -59,7 +59,12 @@ class Worker(NamedTuple):
 
 
 async def serve_requests(
-    descriptor: int, *, metrics: Metrics, missing: Callable[[], Sequence[str]], reload: Callable[[], None]
+    descriptor: int,
+    *,
+    metrics: Metrics,
+    missing: Callable[[], Sequence[str]],
+    also_missing: Callable[[], Sequence[str]],
+    reload: Callable[[], None],
 ) -> None:
     """Reply to the requests that arrive on this socket, until the supervisor closes it."""
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor))
@@ -69,8 +74,11 @@ async def serve_requests(
             if request == "reload":
                 reload()
                 continue
-            value = await _encoded_metrics(metrics) if request == "metrics" else json.dumps(list(missing()))
-            writer.write(f'{{"{request}": {value}}}\n'.encode())
+            if request == "metrics":
+                reply = f'{{"metrics": {await _encoded_metrics(metrics)}}}'
+            else:
+                reply = json.dumps({"missing": list(missing()), "also_missing": list(also_missing())})
+            writer.write(f"{reply}\n".encode())
             await writer.drain()
 
 
@@ -129,6 +137,7 @@ class WorkerProcess:
     ) -> None:
         self.metrics: list[Metric] = []
         self.missing: list[str] = []
+        self.also_missing: list[str] = []
         self.serves = False  # set by the first reply: a worker replies only once it serves
         self.unresponsive = False  # the latest request timed out
         self._hung = False  # it was killed after too many timeouts
@@ -171,10 +180,11 @@ class WorkerProcess:
         self.serves = True
         if (missing := reply.get("missing")) is not None:
             self.missing = missing
+            self.also_missing = reply["also_missing"]
         if (metrics := reply.get("metrics")) is not None:
             self.metrics = merged_metrics.decode(metrics)
-        for request in reply:
-            self._pending.pop(request).set_result(None)
+        request = "metrics" if "metrics" in reply else "missing"
+        self._pending.pop(request).set_result(None)
 
     def terminate(self) -> None:
         """Make the worker drain and end."""

@@ -302,6 +302,19 @@ async def test_sigint_to_all_processes_is_a_clean_shutdown(by_socket: Service) -
             assert await sidecar.process.wait() == 0
 
 
+async def test_readiness_names_the_issuers_that_it_does_not_require_for_each_worker(by_socket: Service) -> None:
+    document = json.loads(by_socket.file.read_text())
+    unreachable = {"jwks_uri": "http://127.0.0.1:9/keys"}
+    partner = {"issuer": "https://partner.example/", "name": "partner", "keys": unreachable}
+    document["issuers"].append(document["issuers"][0] | partner | {"required_for_readiness": False})
+    by_socket.file.write_text(json.dumps(document))
+    async with by_socket.running() as sidecar:
+        status, text = await sidecar.get("/readyz")
+        assert (status, json.loads(text)["ready"]) == (200, True)
+        named = [f"worker {number}: keys of issuer partner" for number in (1, 2)]
+        assert sorted(json.loads(text)["missing"]) == named
+
+
 async def test_readiness_names_the_missing_worker(by_socket: Service) -> None:
     async with by_socket.running() as sidecar:
         supervisor = pid_of(sidecar)

@@ -254,6 +254,25 @@ async def test_readiness_waits_for_every_issuer(folder: SidecarFolder) -> None:
         await app.close()
 
 
+async def test_an_issuer_that_is_not_required_for_readiness_is_reported_and_not_waited_for(
+    folder: SidecarFolder,
+) -> None:
+    configuration = json.loads(folder.write().read_text())
+    partner = configuration["issuers"][0] | {"issuer": "https://partner.example", "name": "partner"}
+    async with Provider() as provider:
+        partner |= {"keys": {"jwks_uri": f"{provider.origin}/keys"}, "required_for_readiness": False}
+        configuration["issuers"].append(partner)
+        folder.config.write_text(json.dumps(configuration))
+        async with folder.sidecar() as sidecar, connected(folder.address) as channel:
+            assert await readiness(sidecar.admin_url) == (200, {"ready": True, "missing": ["keys of issuer partner"]})
+            assert await health(channel) == SERVING
+            assert (await decide(channel, good())).reason == "ok"
+            provider.serve("/keys", jwks("b"))
+            async with asyncio.timeout(HANG_TIMEOUT):
+                while await readiness(sidecar.admin_url) != (200, {"ready": True, "missing": []}):
+                    pass
+
+
 async def test_keys_that_arrive_while_it_drains_do_not_make_it_ready_again(folder: SidecarFolder) -> None:
     async with Provider() as provider:
         folder.write(keys={"jwks_uri": f"{provider.origin}/keys"}, shutdown_delay="1h")

@@ -37,6 +37,7 @@ class SupervisorEnd:
     def __init__(self) -> None:
         self.metrics = Metrics(transport="asyncio")
         self.missing = ["keys of issuer main"]
+        self.also_missing = ["keys of issuer partner"]
         self.reloads = 0
 
     def reload(self) -> None:
@@ -47,7 +48,11 @@ class SupervisorEnd:
         own_end, worker_end = socket.socketpair()
         serving = asyncio.create_task(
             worker_channel.serve_requests(
-                worker_end.detach(), metrics=self.metrics, missing=lambda: self.missing, reload=self.reload
+                worker_end.detach(),
+                metrics=self.metrics,
+                missing=lambda: self.missing,
+                also_missing=lambda: self.also_missing,
+                reload=self.reload,
             )
         )
         self.reader, self.writer = await asyncio.open_unix_connection(sock=own_end, limit=1 << 20)
@@ -65,10 +70,13 @@ class SupervisorEnd:
 async def test_a_worker_replies_with_its_current_metrics_and_what_is_missing() -> None:
     supervisor = SupervisorEnd()
     async with supervisor.connected():
-        assert await supervisor.reply_to("missing") == {"missing": ["keys of issuer main"]}
-        supervisor.missing = []
+        assert await supervisor.reply_to("missing") == {
+            "missing": ["keys of issuer main"],
+            "also_missing": ["keys of issuer partner"],
+        }
+        supervisor.missing = supervisor.also_missing = []
         supervisor.metrics.in_flight = 7
-        assert await supervisor.reply_to("missing") == {"missing": []}
+        assert await supervisor.reply_to("missing") == {"missing": [], "also_missing": []}
         families = {family.name: family for family in decode((await supervisor.reply_to("metrics"))["metrics"])}
         assert families["authz_checks_in_flight"].samples[0].value == 7
 
@@ -76,7 +84,7 @@ async def test_a_worker_replies_with_its_current_metrics_and_what_is_missing() -
 async def test_a_reload_has_no_reply() -> None:
     supervisor = SupervisorEnd()
     async with supervisor.connected():
-        assert await supervisor.reply_to("reload", "missing") == {"missing": supervisor.missing}
+        assert (await supervisor.reply_to("reload", "missing"))["missing"] == supervisor.missing
         assert supervisor.reloads == 1
 
 
@@ -92,7 +100,7 @@ async def test_metrics_that_cannot_be_collected_are_null_and_the_worker_goes_on(
     with caplog.at_level(logging.ERROR):
         async with supervisor.connected():
             assert await supervisor.reply_to("metrics") == {"metrics": None}
-            assert await supervisor.reply_to("missing") == {"missing": supervisor.missing}
+            assert (await supervisor.reply_to("missing"))["missing"] == supervisor.missing
     assert "metrics could not be collected" in caplog.text
 
 
@@ -111,11 +119,11 @@ async def test_a_reply_that_is_cut_off_by_the_workers_end_is_ignored() -> None:
     reader, writer = await asyncio.open_unix_connection(sock=own_end)
     process = WorkerProcess(None, reader, writer)  # type: ignore[arg-type] # only its replies matter
     with worker_end:
-        worker_end.sendall(b'{"missing": ["keys"]}\n{"metrics": [["authz_ch')
+        worker_end.sendall(b'{"missing": ["keys"], "also_missing": ["more"]}\n{"metrics": [["authz_ch')
         worker_end.shutdown(socket.SHUT_WR)
         serves = [process.serves async for _ in process.replies()]
     writer.close()
-    assert (serves, process.missing, process.serves) == ([True], ["keys"], False)
+    assert (serves, process.missing, process.also_missing, process.serves) == ([True], ["keys"], ["more"], False)
 
 
 class FakeProcess:
@@ -138,6 +146,9 @@ class FakeProcess:
         return self.returncode
 
 
+NOTHING_MISSING: dict[str, Any] = {"missing": [], "also_missing": []}
+
+
 def worker_process(fake: FakeProcess) -> WorkerProcess:
     return WorkerProcess(fake, None, fake)  # type: ignore[arg-type] # all that it uses
 
@@ -149,7 +160,7 @@ async def test_a_serving_worker_that_no_longer_replies_is_killed() -> None:
     watchdog = asyncio.create_task(process.kill_once_it_hangs())
     await asyncio.sleep(3600)  # fetching its first keys
     assert not fake.ended.is_set()
-    process._receive({"missing": []})
+    process._receive(NOTHING_MISSING)
     await asyncio.sleep(20)
     assert (fake.requests, fake.ended.is_set()) == ([b"missing\n"] * 2, False)
     await watchdog
@@ -163,7 +174,8 @@ async def test_a_slow_worker_is_not_killed() -> None:
     watchdog = asyncio.create_task(process.kill_once_it_hangs())
     for _ in range(100):
         await asyncio.sleep(24.0)  # longer than the time limit for a reply
-        process._receive({"missing": []} if "missing" in process._pending else {})
+        if "missing" in process._pending:
+            process._receive(NOTHING_MISSING)
     assert (fake.returncode, len(fake.requests) > 50) == (None, True)
     watchdog.cancel()
     await asyncio.gather(watchdog, return_exceptions=True)
