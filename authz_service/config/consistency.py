@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.document import Where
     from authz_service.config.model import IntrospectionSettings, Issuer, Keys, RuleSettings, Scopes, Server
-    from authz_service.core.patterns import PathPattern
+    from authz_service.core.patterns import PathPattern, Segment
 
 _SOURCES = ("discovery", "jwks_uri", "jwks_file")
 _INTERVALS = ("min_refresh_interval", "refresh_interval", "max_refresh_interval")
@@ -183,7 +183,7 @@ def _captures(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Proble
         elif (pair := _two_places(name, patterns)) is not None:
             ways = f"{shown(pair[0].text)} and {shown(pair[1].text)}"
             yield Problem(
-                key, f"{text}, but a path can match both {ways}, which capture different segments: split the rule"
+                key, f"{text}, but a path can match both {ways}, which capture different text: split the rule"
             )
 
 
@@ -209,11 +209,17 @@ def _captured_by_all(patterns: Sequence[PathPattern]) -> str:
 
 
 def _two_places(name: str, patterns: Sequence[PathPattern]) -> tuple[PathPattern, PathPattern] | None:
-    """Two patterns that a path can match with different captures of this name."""
+    """Two patterns that a path can match with different text for this name."""
     for one, other in itertools.combinations(patterns, 2):
-        if one.captures[name] != other.captures[name] and overlap(one, other):
+        if _place(one, name) != _place(other, name) and overlap(one, other):
             return one, other
     return None
+
+
+def _place(pattern: PathPattern, name: str) -> tuple[int, Segment]:
+    """Which text of a path a pattern captures as a name."""
+    index = pattern.captures[name]
+    return index, pattern.segments[index]
 
 
 def _sources(draft: Draft, issuer_at: Where, issuer: Issuer) -> Iterator[Problem]:

@@ -300,8 +300,8 @@ class Match(Section):
     methods: OrAbsent[Some[Method]] = Field(None, description="HTTP methods, in upper case.")
     paths: OrAbsent[Some[PathPatternField]] = Field(
         None,
-        description="Path patterns: literal segments, {name} for exactly one non-empty segment, and a final /** for "
-        "any number of further segments, including none.",
+        description="Path patterns: literal segments, {name} for exactly one non-empty segment, {name}:purge for one "
+        "that ends in :purge, and a final /** for any number of further segments, including none.",
     )
     headers: OrAbsent[Annotated[dict[HttpHeader, HeaderValue], Field(min_length=1)]] = Field(
         None,
@@ -310,7 +310,7 @@ class Match(Section):
     )
     case_insensitive: bool = Field(
         default=False,
-        description="Match the literal segments of paths in any case. Set to true if the upstream ignores case.",
+        description="Match the literals of paths in any case. Set to true if the upstream ignores case.",
     )
 
     @cached_property

@@ -9,14 +9,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authz_service.config.document import Problem
-from authz_service.core.patterns import PARAMETERS, Folded, covering, overlap
+from authz_service.core.patterns import (
+    PARAMETERS,
+    Folded,
+    SuffixedCapture,
+    covering,
+    folded,
+    has_case,
+    has_parameters,
+    overlap,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from authz_service.config.document import Where
     from authz_service.config.model import Issuer, Match, Require, RuleSettings, Scopes
-    from authz_service.core.patterns import HostPattern, PathPattern
+    from authz_service.core.patterns import HostPattern, PathPattern, Segment
 
 
 def listed(names: Sequence[str]) -> str:
@@ -45,7 +54,7 @@ class _Entry(NamedTuple):
 
 
 class _PathTree:
-    """The paths of rules by segment, in lower case; None stands for a capture."""
+    """The paths of rules by segment, in lower case; None stands for a capture, with or without a suffix."""
 
     def __init__(self) -> None:
         self.children: dict[str | None, _PathTree] = {}
@@ -56,7 +65,7 @@ class _PathTree:
         for path in () if rule.policy else rule.match.path_patterns:
             node = self
             for segment in path.segments:
-                node = node.children.setdefault(segment and segment.casefold(), _PathTree())
+                node = node.children.setdefault(_key(segment), _PathTree())
             node.entries.append(_Entry(number, rule.match, path))
 
     def near(self, path: PathPattern, *, partly: bool = False) -> list[_Entry]:
@@ -68,8 +77,8 @@ class _PathTree:
         level = [self]
         for segment in path.segments:
             found += (entry for node in level for entry in node.entries if entry.path.is_prefix)
-            any_child = segment is None and partly
-            keys = None if any_child else {segment and segment.casefold(), None}
+            key = _key(segment)
+            keys = None if key is None and partly else {key, None}
             level = [child for node in level for child in node.below(keys)]
         while level:
             found += (entry for node in level for entry in node.entries)
@@ -82,6 +91,10 @@ class _PathTree:
         if keys is None:
             return self.children.values()
         return [self.children[key] for key in keys if key in self.children]
+
+
+def _key(segment: Segment) -> str | None:
+    return segment.casefold() if isinstance(segment, str) else None
 
 
 def _places(rule: RuleSettings) -> Iterator[_Place]:
@@ -160,6 +173,43 @@ def _deciders(rules: Sequence[RuleSettings], numbers: set[int]) -> str:
     return f"rule {names[0]} decides" if len(names) == 1 else f"rules {listed(names)} together decide"
 
 
+# Custom verbs, such as /v1/items/{id}:purge, that the rule of the item decides.
+
+
+def verbs_of_items(rules: Sequence[RuleSettings], issuers: Sequence[Issuer]) -> Iterator[Problem]:
+    """Paths with a suffix of which an earlier, laxer rule decides some requests, because its ``{id}`` takes any."""
+    earlier = _PathTree()
+    for number, rule in enumerate(rules):
+        places = [] if rule.policy else [place for place in _places(rule) if place.path.has_suffixes]
+        hiding = _hiding(rule, earlier) if places else {}
+        reported: set[tuple[int, int]] = set()
+        for place in places if rule.access == "token" else ():
+            for entry in earlier.near(place.path, partly=True) if hiding[place.number] is None else ():
+                if (
+                    (place.number, entry.rule) not in reported
+                    and _takes_any_suffix(entry.path, place.path)
+                    and _may_apply(entry.match, place, rule)
+                    and overlap(entry.path, place.path)
+                    and not requires_as_much(rules[entry.rule], rule, issuers)
+                ):
+                    reported.add((place.number, entry.rule))
+                    text = (
+                        f"rule {rules[entry.rule].name} comes first, decides some of the requests for this path, and "
+                        "does not require all that this rule requires: move this rule up"
+                    )
+                    yield Problem(("rules", number, "match", "paths", place.number), text)
+        earlier.add(number, rule)
+
+
+def _takes_any_suffix(path: PathPattern, verb: PathPattern) -> bool:
+    """Whether a pattern matches a segment of another one, which has a suffix, by a ``{name}`` or its /**."""
+    return any(
+        index >= len(path.segments) or _is_broader(path.segments[index], segment)
+        for index, segment in enumerate(verb.segments)
+        if isinstance(segment, SuffixedCapture)
+    )
+
+
 # Paths that an upstream may read as those of a strict rule, and that a laxer rule decides.
 
 
@@ -213,16 +263,19 @@ def _laxer_rules(
 def _case_variants(path: PathPattern) -> Iterator[_Variant]:
     parts = path.text.split("/")[1:]
     for index, segment in enumerate(path.segments):
-        if segment and not isinstance(segment, Folded) and segment.swapcase() != segment and PARAMETERS not in segment:
-            spelled = segment.upper() if segment.upper() != segment else segment.lower()
-            example = "/" + "/".join((*parts[:index], spelled, *parts[index + 1 :]))
-            segments = (*path.segments[:index], Folded(segment.casefold()), *path.segments[index + 1 :])
+        literal = segment.suffix if isinstance(segment, SuffixedCapture) else segment
+        if literal and not isinstance(literal, Folded) and has_case(literal) and PARAMETERS not in literal:
+            spelled = literal.upper() if literal.upper() != literal else literal.lower()
+            example = "/" + "/".join(
+                (*parts[:index], parts[index].removesuffix(literal) + spelled, *parts[index + 1 :])
+            )
+            segments = (*path.segments[:index], folded(segment), *path.segments[index + 1 :])
             remedy = "set match.case_insensitive: true for this rule"
             yield _Variant(path._replace(segments=segments), index, example, "ignores case", remedy)
 
 
 def _slash_variants(path: PathPattern) -> Iterator[_Variant]:
-    if path.is_prefix or not path.segments or PARAMETERS in (path.segments[-1] or ""):
+    if path.is_prefix or not path.segments or has_parameters(path.segments[-1]):
         return
     has_slash = path.segments[-1] == ""
     segments, example = (path.segments[:-1], path.text[:-1]) if has_slash else ((*path.segments, ""), f"{path.text}/")
@@ -301,13 +354,23 @@ def _may_take(path: PathPattern, variant: _Variant) -> bool:
     if variant.folded is None or variant.folded >= len(path.segments):
         return True
     segment = path.segments[variant.folded]
+    if isinstance(segment, SuffixedCapture):
+        theirs = variant.path.segments[variant.folded]
+        literal = theirs.suffix if isinstance(theirs, SuffixedCapture) else theirs or ""
+        return isinstance(segment.suffix, Folded) or has_case(literal[: -len(segment.suffix)])
     return segment is None or isinstance(segment, Folded)
 
 
 def _is_broad(path: PathPattern, variant: _Variant) -> bool:
     """Whether a pattern matches a variant by a capture or its /**, rather than by literals written for it."""
     pairs = zip(path.segments, variant.path.segments, strict=False)
-    return path.is_prefix or any(ours is None and theirs is not None for ours, theirs in pairs)
+    return path.is_prefix or any(_is_broader(ours, theirs) for ours, theirs in pairs)
+
+
+def _is_broader(ours: Segment, theirs: Segment) -> bool:
+    if isinstance(ours, SuffixedCapture):
+        return isinstance(theirs, str) or (theirs is not None and len(theirs.suffix) > len(ours.suffix))
+    return ours is None and theirs is not None
 
 
 # Whether one rule is as strict as another.

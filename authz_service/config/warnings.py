@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from authz_service.config.document import Problem
-from authz_service.config.rule_order import bypasses, listed, unreachable
+from authz_service.config.rule_order import bypasses, listed, unreachable, verbs_of_items
 from authz_service.config.values import https_or_loopback
 from authz_service.core.patterns import EVERY_PATH
 
@@ -27,6 +27,7 @@ _DAY = 86_400.0  # seconds; an operator notices an outage within a day
 def warnings(settings: Settings) -> Iterator[Problem]:
     """All warnings about the settings."""
     yield from unreachable(settings.rules)
+    yield from verbs_of_items(settings.rules, settings.issuers)
     yield from bypasses(settings.rules, settings.issuers)
     for place, rule in enumerate(settings.rules):
         yield from _any_audience(("rules", place), rule, settings.issuers)

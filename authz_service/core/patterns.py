@@ -1,8 +1,8 @@
 """Path and host patterns: parsing them, matching requests with them, and comparing them with each other.
 
-Pure. A path pattern consists of literal segments, ``{name}`` for exactly one non-empty segment, and optionally a final
-``/**`` for any number of further segments, including none. It is written decoded (``/café``, not ``/caf%C3%A9``), since
-it is compared with decoded segments.
+Pure. A path pattern consists of literal segments, ``{name}`` for exactly one non-empty segment, ``{name}:purge`` for
+one that ends in a literal suffix, and optionally a final ``/**`` for any number of further segments, including none. It
+is written decoded (``/café``, not ``/caf%C3%A9``), since it is compared with decoded segments.
 
 Invariants:
 
@@ -42,14 +42,68 @@ class Folded(str):
     __slots__ = ()
 
 
-Segment = str | None  # a literal, possibly Folded; None for a capture
+class SuffixedCapture(NamedTuple):
+    """A ``{name}`` with a literal suffix, such as ``{id}:purge``. A ``Folded`` suffix matches in any case."""
+
+    suffix: str
+
+    def end(self, segment: str) -> int:
+        """Where the captured text ends, which is not empty; 0 if the segment does not match."""
+        start = len(segment)
+        if isinstance(self.suffix, Folded):
+            missing = len(self.suffix)
+            while missing > 0 and start:
+                start -= 1
+                missing -= len(segment[start].casefold())
+            matches = segment[start:].casefold() == self.suffix
+        else:
+            start -= len(self.suffix)
+            matches = segment.endswith(self.suffix)
+        return start if matches and PARAMETERS not in segment else 0
+
+    def includes(self, other: SuffixedCapture) -> bool:
+        """Whether this matches every segment that the other one matches, in all its spellings."""
+        ours, theirs = _comparable(self.suffix, other.suffix)
+        return theirs.endswith(ours) and _in_all_spellings(self.suffix, other.suffix)
+
+    def overlaps(self, other: SuffixedCapture) -> bool:
+        """Whether some segment matches both."""
+        one, two = _comparable(self.suffix, other.suffix)
+        return one.endswith(two) or two.endswith(one)
+
+    def overlaps_literal(self, literal: str) -> bool:
+        """Whether this matches a literal segment in one of its spellings."""
+        suffix, segment = _comparable(self.suffix, literal)
+        return len(segment) > len(suffix) and segment.endswith(suffix) and PARAMETERS not in segment
+
+
+def _comparable(one: str, other: str) -> tuple[str, str]:
+    """Two literal texts as they are compared: in any case if either of them is folded."""
+    if isinstance(one, Folded) or isinstance(other, Folded):
+        return one.casefold(), other.casefold()
+    return one, other
+
+
+def _in_all_spellings(suffix: str, text: str) -> bool:
+    """Whether the suffix of a text also matches the other spellings of the text."""
+    return isinstance(suffix, Folded) or not isinstance(text, Folded) or not has_case(suffix)
+
+
+def has_case(text: str) -> bool:
+    """Whether a text has a spelling in another case."""
+    return text.upper() != text.lower()
+
+
+Segment = str | SuffixedCapture | None  # a literal, possibly Folded; a capture with a suffix; None for a plain capture
 
 
 def segment_matches(pattern: Segment, segment: str) -> bool:
     """Whether one segment of a pattern matches a decoded segment of a path."""
     if pattern is None:
         return bool(segment) and PARAMETERS not in segment
-    return pattern == (segment.casefold() if isinstance(pattern, Folded) else segment)
+    if isinstance(pattern, Folded):
+        return pattern == segment.casefold()
+    return pattern == segment or (isinstance(pattern, SuffixedCapture) and pattern.end(segment) > 0)
 
 
 class PathPattern(NamedTuple):
@@ -59,6 +113,7 @@ class PathPattern(NamedTuple):
     segments: tuple[Segment, ...]
     is_prefix: bool  # ends in /**
     captures: dict[str, int]  # name of a capture: its index in ``segments``
+    has_suffixes: bool  # whether any capture has a literal suffix
 
     def __str__(self) -> str:
         return self.text
@@ -71,15 +126,32 @@ class PathPattern(NamedTuple):
             return False
         return all(segment_matches(ours, segment) for ours, segment in zip(self.segments, path, strict=False))
 
+    def captured(self, path: Sequence[str]) -> dict[str, str]:
+        """The text that each ``{name}`` matched in a path that the pattern matches."""
+        if self.has_suffixes:
+            return {name: _captured(self.segments[index], path[index]) for name, index in self.captures.items()}
+        return {name: path[index] for name, index in self.captures.items()}
+
     def folded(self) -> PathPattern:
-        """The same pattern, with literal segments that match in any case."""
-        return self._replace(segments=tuple(map(_folded, self.segments)))
+        """The same pattern, with literals that match in any case."""
+        return self._replace(segments=tuple(map(folded, self.segments)))
 
 
-def _folded(segment: Segment) -> Segment:
-    if segment is None or segment.upper() == segment.lower():
-        return segment
-    return Folded(segment.casefold())
+def _captured(capture: Segment, segment: str) -> str:
+    return segment[: capture.end(segment)] if isinstance(capture, SuffixedCapture) else segment
+
+
+def folded(segment: Segment) -> Segment:
+    """The same segment, with a literal that matches in any case."""
+    if segment is None:
+        return None
+    if isinstance(segment, SuffixedCapture):
+        return SuffixedCapture(_folded_literal(segment.suffix))
+    return _folded_literal(segment)
+
+
+def _folded_literal(literal: str) -> str:
+    return Folded(literal.casefold()) if has_case(literal) else literal
 
 
 def parse_path_pattern(text: str) -> PathPattern:
@@ -95,7 +167,7 @@ def parse_path_pattern(text: str) -> PathPattern:
     segments: list[Segment] = []
     captures: dict[str, int] = {}
     for index, part in enumerate(parts):
-        capture = CAPTURE.fullmatch(part)
+        capture = CAPTURE.match(part)
         if capture is None:
             _require_literal(text, part, is_last=index == len(parts) - 1 and not is_prefix)
             segments.append(part)
@@ -103,26 +175,42 @@ def parse_path_pattern(text: str) -> PathPattern:
             if capture[1] in captures:
                 raise ValueError(f"{shown(text)} captures {{{capture[1]}}} twice: give each capture its own name")
             captures[capture[1]] = index
-            segments.append(None)
+            suffix = part[capture.end() :]
+            _require_suffix(text, suffix)
+            segments.append(SuffixedCapture(suffix) if suffix else None)
     if sum(len(CAPTURE.sub("x", part)) + len("/") for part in parts) > MAX_PATH:
         raise ValueError(f"{shown(text)} is longer than any accepted path, which has at most {MAX_PATH} characters")
-    return PathPattern(text, tuple(segments), is_prefix, captures)
+    has_suffixes = any(isinstance(segment, SuffixedCapture) for segment in segments)
+    return PathPattern(text, tuple(segments), is_prefix, captures, has_suffixes)
+
+
+def _require_suffix(text: str, suffix: str) -> None:
+    _require_decoded_text(text, suffix)
+    if PARAMETERS in suffix:
+        raise ValueError(f"{shown(text)} has ;parameters after a {{name}}, which no {{name}} matches: remove them")
 
 
 def _require_literal(text: str, part: str, *, is_last: bool) -> None:
     if not part and not is_last:
         raise ValueError(f"{shown(text)} has an empty segment, which no accepted path has: write a single /")
-    if "*" in part:
-        raise ValueError(f"{shown(text)}: * is allowed only in a final /**: write {{name}} for exactly one segment")
-    if "{" in part or "}" in part:
-        raise ValueError(f"{shown(text)}: {{name}} must be a whole segment, and its name letters, digits and _")
-    if _NEVER_IN_A_PATH.search(part):
-        raise ValueError(
-            f"{shown(text)} contains a character that no decoded path has: write it decoded, without a query"
-        )
+    _require_decoded_text(text, part)
     if part.partition(PARAMETERS)[0] in {".", ".."} or (PARAMETERS in part and not is_last):
         raise ValueError(
             f"{shown(text)} has a dot segment or ;parameters before its last segment, which no accepted path has"
+        )
+
+
+def _require_decoded_text(text: str, part: str) -> None:
+    if "*" in part:
+        raise ValueError(f"{shown(text)}: * is allowed only in a final /**: write {{name}} for exactly one segment")
+    if "{" in part or "}" in part:
+        raise ValueError(
+            f"{shown(text)}: {{name}} must be a whole segment, or begin one and be followed by a literal suffix; the "
+            "name consists of letters, digits and _"
+        )
+    if _NEVER_IN_A_PATH.search(part):
+        raise ValueError(
+            f"{shown(text)} contains a character that no decoded path has: write it decoded, without a query"
         )
 
 
@@ -180,8 +268,9 @@ def parse_host_pattern(text: str) -> HostPattern:
 #
 # One walk suffices. Where a pattern has a capture or its /**, a path may have any segment. Other patterns match a
 # segment that no pattern names only by a capture or /**, which match a named segment as well. So the walk takes the
-# hardest path, with such a segment, and whatever covers it covers every other path. A folded literal is walked in a
-# spelling that no pattern names exactly; that other patterns together name each of its spellings is not detected.
+# hardest path, with such a segment, and whatever covers it covers every other path. For a capture with a suffix, it is
+# an unnamed text with this suffix. A folded literal is walked in a spelling that no pattern names exactly; that other
+# patterns together name each of its spellings is not detected.
 
 _UNNAMED = "\x00"  # a non-empty segment that no pattern names: patterns contain no control characters
 
@@ -219,20 +308,29 @@ def covering(pattern: PathPattern, others: Sequence[PathPattern]) -> frozenset[i
 _Walk = list[tuple[int, PathPattern, int]]  # index of a pattern, the pattern, how many of its segments have matched
 
 
-def _step(walk: _Walk, segment: str) -> _Walk:
+def _step(walk: _Walk, segment: str | SuffixedCapture) -> _Walk:
     """The patterns that still match after one more segment."""
     further: _Walk = []
     for index, other, matched in walk:
         if matched == len(other.segments):
-            if other.is_prefix and PARAMETERS not in segment:
+            if other.is_prefix and not has_parameters(segment):
                 further.append((index, other, matched))
         elif _segment_includes(other.segments[matched], segment):
             further.append((index, other, matched + 1))
     return further
 
 
-def _segment_includes(pattern: Segment, segment: str) -> bool:
+def has_parameters(segment: Segment) -> bool:
+    """Whether a segment of a pattern matches only segments with parameters."""
+    return isinstance(segment, str) and PARAMETERS in segment
+
+
+def _segment_includes(pattern: Segment, segment: str | SuffixedCapture) -> bool:
     """Whether a pattern's segment matches this one in all its spellings."""
+    if isinstance(segment, SuffixedCapture):
+        return pattern is None or (isinstance(pattern, SuffixedCapture) and pattern.includes(segment))
+    if isinstance(pattern, SuffixedCapture):
+        return pattern.overlaps_literal(segment) and _in_all_spellings(pattern.suffix, segment)
     if isinstance(segment, Folded) and pattern is not None:
         return isinstance(pattern, Folded) and pattern == segment
     return segment_matches(pattern, segment)
@@ -243,7 +341,7 @@ def overlap(one: PathPattern, other: PathPattern) -> bool:
     shorter, longer = (one, other) if len(one.segments) <= len(other.segments) else (other, one)
     if len(shorter.segments) < len(longer.segments) and not shorter.is_prefix:
         return False
-    if shorter.is_prefix and longer.segments and PARAMETERS in (longer.segments[-1] or ""):
+    if shorter.is_prefix and longer.segments and has_parameters(longer.segments[-1]):
         return False
     for ours, theirs in zip(shorter.segments, longer.segments, strict=False):  # noqa: SIM110 - twice as fast as all()
         if not _segments_overlap(ours, theirs):
@@ -252,6 +350,16 @@ def overlap(one: PathPattern, other: PathPattern) -> bool:
 
 
 def _segments_overlap(one: Segment, other: Segment) -> bool:
+    if isinstance(one, SuffixedCapture) or isinstance(other, SuffixedCapture):
+        return _suffixes_overlap(one, other)
     if one is None or other is None:
         return one == other or segment_matches(None, one or other or "")
     return segment_matches(one, other) or segment_matches(other, one)
+
+
+def _suffixes_overlap(one: Segment, other: Segment) -> bool:
+    if not isinstance(one, SuffixedCapture):
+        one, other = other, one
+    if not isinstance(one, SuffixedCapture) or other is None:
+        return True
+    return one.overlaps(other) if isinstance(other, SuffixedCapture) else one.overlaps_literal(other)

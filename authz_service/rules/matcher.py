@@ -14,10 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from authz_service.core.headers import AmbiguousHeaderError, value_of
-from authz_service.core.patterns import PARAMETERS, Folded, normalize_host
+from authz_service.core.patterns import PARAMETERS, Folded, SuffixedCapture, normalize_host
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from authz_service.config.model import Match
     from authz_service.core.attributes import Attributes
@@ -73,12 +73,12 @@ _NO_HEADERS = _RequestHeaders({})  # for searches without header conditions
 class _Node:
     """One place in the tree of segments."""
 
-    __slots__ = ("capture", "earliest", "exact", "folded", "literals", "prefixes")
+    __slots__ = ("capture", "earliest", "exact", "inexact", "literals", "prefixes")
 
     def __init__(self) -> None:
         self.earliest = NO_RULE  # the earliest rule here or below
         self.literals: dict[str, _Node] = {}
-        self.folded: dict[str, _Node] = {}  # literals that match in any case
+        self.inexact: _Inexact | None = None  # literals that match in any case, and captures with a suffix
         self.capture: _Node | None = None
         self.exact: Ends = {}  # rules with a pattern that ends here
         self.prefixes: Ends = {}  # rules with a pattern that ends here with /**
@@ -99,7 +99,10 @@ class _Node:
         if segment is None:
             self.capture = self.capture or _Node()
             return self.capture
-        return (self.folded if isinstance(segment, Folded) else self.literals).setdefault(segment, _Node())
+        if isinstance(segment, str) and not isinstance(segment, Folded):
+            return self.literals.setdefault(segment, _Node())
+        self.inexact = self.inexact or _Inexact()
+        return self.inexact.child(segment)
 
     def find(self, method: str | None, path: Sequence[str], sent: _RequestHeaders, best: int) -> int:
         """The earliest rule that matches or has an ambiguous header; ``best`` if none is earlier than that."""
@@ -117,12 +120,42 @@ class _Node:
             segment = path[depth]
             if node.capture is not None and segment and not (parameters and PARAMETERS in segment):
                 pending.append((node.capture, depth + 1))
-            if node.folded and (folded := node.folded.get(segment.casefold())) is not None:
-                pending.append((folded, depth + 1))
+            if node.inexact is not None:
+                pending += [(child, depth + 1) for child in node.inexact.matching(segment)]
             literal = node.literals.get(segment)
             if literal is not None:
                 pending.append((literal, depth + 1))
         return best
+
+
+class _Inexact:
+    """The children of a node under segments that are not compared as a whole and exactly."""
+
+    __slots__ = ("folded", "suffixes")
+
+    def __init__(self) -> None:
+        self.folded: dict[str, _Node] = {}  # literals that match in any case
+        # Captures with a suffix by the length of the suffix, then by the suffix, so that the number of suffixes does
+        # not count. A folded suffix is not always as long as its spellings, hence its own table.
+        self.suffixes: dict[bool, dict[int, dict[str, tuple[SuffixedCapture, _Node]]]] = {False: {}, True: {}}
+
+    def child(self, segment: Folded | SuffixedCapture) -> _Node:
+        if isinstance(segment, Folded):
+            return self.folded.setdefault(segment, _Node())
+        suffix = segment.suffix
+        suffixes = self.suffixes[isinstance(suffix, Folded)].setdefault(len(suffix), {})
+        return suffixes.setdefault(suffix, (segment, _Node()))[1]
+
+    def matching(self, segment: str) -> Iterator[_Node]:
+        folded = segment.casefold()
+        if (child := self.folded.get(folded)) is not None:
+            yield child
+        for is_folded, by_length in self.suffixes.items():
+            text = folded if is_folded else segment
+            for length, suffixes in by_length.items():
+                found = suffixes.get(text[-length:])
+                if found is not None and found[0].end(segment):
+                    yield found[1]
 
 
 def _add(ends: Ends, method: str | None, headers: Headers, rule: int) -> None:

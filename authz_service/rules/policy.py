@@ -59,10 +59,10 @@ class Rule:
         self._acr_values = None if require.acr_values is None else " ".join(require.acr_values)
 
     def captures(self, path: Sequence[str]) -> Captures:
-        """The segment that each ``{name}`` of the first matching pattern matched; empty if no condition uses any."""
+        """The text that each ``{name}`` of the first matching pattern matched; empty if no condition uses any."""
         for pattern in self._paths:
             if pattern.matches(path):
-                return {name: path[place] for name, place in pattern.captures.items()}
+                return pattern.captured(path)
         return _NO_CAPTURES
 
     def evaluate(self, claims: Claims, captures: Captures, now: float) -> None:

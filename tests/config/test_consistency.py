@@ -180,7 +180,7 @@ WRONG = {
         [
             (
                 "2: rules[0].require.scopes: '{t}' uses {t} of the path, but a path can match both '/a/{t}' and "
-                "'/{t}/**', which capture different segments: split the rule"
+                "'/{t}/**', which capture different text: split the rule"
             )
         ],
     ),

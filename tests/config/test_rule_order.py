@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from authz_service.config.document import rendered
 from authz_service.config.model import Issuer, RuleSettings
-from authz_service.config.rule_order import bypasses, requires_as_much
+from authz_service.config.rule_order import bypasses, requires_as_much, verbs_of_items
 from authz_service.core.attributes import Attributes
 from authz_service.core.patterns import covering
 from authz_service.rules.policy import Policy
@@ -85,7 +85,19 @@ CASE, SLASH = "ignores case", "ignores a trailing slash"
         ([rule("s", "/v1/a", **ADMIN), rule("t", "/v1/**", **ADMIN), rule("l", "/**")], [CASE]),  # /V1/a
         ([rule("s", "/v1/a", **ADMIN), rule("l", "/{x}/a")], [CASE]),  # /V1/a as well
         ([rule("s", "/v1/a", **ADMIN), rule("l", "/{x}/a/")], [SLASH]),
+        ([rule("s", "/v1/{id}:purge", **ADMIN), rule("l", "/v1/{id}")], [CASE]),
+        ([rule("s", "/v1/{id}:purge", **ADMIN), rule("l", "/v1/{id}ge")], [CASE]),
+        ([rule("s", "/v1/{id}:purge", **ADMIN), rule("l", "/v1/**")], [CASE, SLASH]),
+        ([rule("s", "/v1/{id}:purge", "/v1/{id}:purge/", **ADMIN), rule("l", "/v1/**")], [CASE]),
+        ([rule("s", "/v1/a:purge", **ADMIN), rule("l", "/v1/{id}:purge")], [CASE]),  # /v1/A:purge
+        ([rule("s", "/v1/a", **ADMIN), rule("l", "/v1/{id}A", case_insensitive=True)], []),
+        ([rule("s", "/v1/ba", **ADMIN), rule("l", "/v1/{id}A", case_insensitive=True)], [CASE]),
         # Not bypassed.
+        ([rule("s", "/1/{id}:purge", case_insensitive=True, **ADMIN), rule("l", "/1/{id}")], []),
+        ([rule("s", "/1/{id}:0", **ADMIN), rule("l", "/1/{id}")], []),
+        ([rule("s", "/1/{id}:a", **ADMIN), rule("l", "/1/{id}:A")], []),  # both are written out
+        ([rule("s", "/1/{id}:a", **ADMIN), rule("l", "/1/{id}b:A")], []),
+        ([rule("s", "/1/{id}:a", **ADMIN), rule("l", "/1/{id}:b")], []),
         ([rule("s", "/v1/admin", **ADMIN)], []),
         ([rule("s", "/v1/admin", **ADMIN), rule("l", "/v1/{id}", **ADMIN)], []),
         ([rule("s", "/healthz", access="public"), rule("l", "/**", **ADMIN)], []),
@@ -126,6 +138,43 @@ def test_one_warning_for_each_laxer_rule_names_the_first_path_that_bypasses() ->
     assert [text.partition(":")[0] for text in found(rule("s", *paths, **ADMIN), rule("l", "/v1/{id}"))] == [
         "rules[0].match.paths[0]"
     ]
+
+
+ITEM = "/v1/items/{id}"
+VERB = "/v1/items/{id}:purge"
+
+
+def test_a_verb_that_a_laxer_rule_of_the_item_partly_decides_is_reported() -> None:
+    rules = [rule("item", ITEM, methods=["GET", "POST"]), rule("purge", VERB, **ADMIN)]
+    (text,) = [f"{rendered(problem.where)}: {problem.text}" for problem in verbs_of_items(rules, ISSUERS)]
+    assert text == (
+        "rules[1].match.paths[0]: rule item comes first, decides some of the requests for this path, and does not "
+        "require all that this rule requires: move this rule up"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rules", "reported"),
+    [
+        ([rule("i", ITEM, headers={"x": "1"}), rule("v", VERB, **ADMIN)], True),
+        ([rule("i", "/v1/**", hosts=["a.org"]), rule("v", VERB, **ADMIN)], True),
+        ([rule("i", "/v1/items/7", "/v1/items/{id}ge", methods=["GET"]), rule("v", VERB, **ADMIN)], True),
+        ([rule("i", ITEM), rule("v", VERB, **ADMIN)], False),  # hidden, which is another warning
+        ([rule("v", VERB, **ADMIN), rule("i", ITEM, methods=["GET"])], False),
+        ([rule("i", ITEM, methods=["GET"]), rule("v", VERB, methods=["POST"], **ADMIN)], False),
+        ([rule("i", ITEM, methods=["GET"], **ADMIN), rule("v", VERB, **ADMIN)], False),
+        ([rule("i", ITEM, methods=["GET"]), rule("v", VERB, access="public")], False),
+        ([rule("i", "/v1/items/7:purge"), rule("v", VERB, **ADMIN)], False),  # written out
+        ([rule("i", "/v1/items/{id}b:purge"), rule("v", VERB, **ADMIN)], False),
+        ([rule("i", "/v1/items/{id}:other"), rule("v", VERB, **ADMIN)], False),
+        ([rule("i", ITEM, methods=["GET"]), RuleSettings.model_validate({"name": "v", "policy": "p"})], False),
+    ],
+)
+def test_a_verb_is_reported_if_a_laxer_rule_before_it_takes_any_suffix(
+    rules: list[RuleSettings],
+    reported: bool,  # noqa: FBT001
+) -> None:
+    assert bool(list(verbs_of_items(rules, ISSUERS))) == reported
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,20 @@ HIDDEN = "all that it matches: move it up, or remove it"
             [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"],
         ),
         ([match("/A"), match("/a", case_insensitive=True)], []),
+        (
+            [match("/items/{id}", methods=["GET", "POST"]), match("/items/{id}:purge", methods=["POST"])],
+            [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"],
+        ),
+        ([match("/items/{id}:purge", methods=["POST"]), match("/items/{id}")], []),
+        (
+            [match("/items/{id}e"), match("/items/{id}:purge", "/items/{id}:undelete", "/items/{id}")],
+            [f"rules[1].match.paths[{index}]: is never reached in this rule, since {ONE_PATH}" for index in (0, 1)],
+        ),
+        (
+            [match("/{id}:a", case_insensitive=True), match("/{id}:A")],
+            [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"],
+        ),
+        ([match("/{id}:A"), match("/{id}:a", case_insensitive=True)], []),
         ([match("/**"), {"policy": "p"}], [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"]),
         ([{}, match("/a")], [f"rules[1]: is never reached, since rule r0 decides {HIDDEN}"]),
         ([match("/**", methods=["GET"]), {"policy": "p"}, match("/a")], []),

@@ -14,6 +14,7 @@ from authz_service.core.patterns import (
     Folded,
     HostPattern,
     PathPattern,
+    SuffixedCapture,
     covering,
     normalize_host,
     overlap,
@@ -25,6 +26,8 @@ from authz_service.core.patterns import (
 @pytest.mark.parametrize(
     ("pattern", "segments", "is_prefix"),
     [
+        ("/v1/{id}:purge", ("v1", SuffixedCapture(":purge")), False),
+        ("/{name}.json/**", (SuffixedCapture(".json"),), True),
         ("/", ("",), False),
         ("/v1", ("v1",), False),
         ("/v1/", ("v1", ""), False),
@@ -39,7 +42,7 @@ from authz_service.core.patterns import (
     ],
 )
 def test_a_pattern_is_parsed_into_segments_and_an_optional_prefix_marker(
-    pattern: str, segments: tuple[str | None, ...], *, is_prefix: bool
+    pattern: str, segments: tuple[str | SuffixedCapture | None, ...], *, is_prefix: bool
 ) -> None:
     parsed = parse_path_pattern(pattern)
     assert (parsed.text, parsed.segments, parsed.is_prefix) == (pattern, segments, is_prefix)
@@ -86,10 +89,58 @@ def test_a_folded_pattern_matches_its_literals_in_any_case(
     assert parse_path_pattern(pattern).folded().matches(path) == matches
 
 
+@pytest.mark.parametrize(
+    ("pattern", "folds", "segment", "captured"),
+    [
+        ("/{id}:purge", False, "7:purge", "7"),
+        ("/{id}:purge", False, "7:8:purge", "7:8"),
+        ("/{id}:purge", False, ":purge:purge", ":purge"),
+        ("/{id}:purge", False, "::purge", ":"),
+        ("/{id}:purge", False, ":purge", None),
+        ("/{id}:purge", False, "purge", None),
+        ("/{id}:purge", False, "7:PURGE", None),
+        ("/{id}:purge", False, "7:purge:", None),
+        ("/{id}:purge", False, "7;:purge", None),
+        ("/{id}:purge", False, "7:purge;x", None),
+        ("/{id}:purge", False, "", None),
+        ("/{id}:purge", True, "Id:PurgE", "Id"),
+        ("/{id}:purge", True, ":PURGE", None),
+        ("/{id}:PURGE", True, "7;:purge", None),
+        ("/{name}.tar.gz", False, "a.tar.gz", "a"),
+        ("/{x}stra\u00dfe", True, "SSTRASSE", "S"),
+        ("/{x}strasse", True, "Sstra\u00dfe", "S"),
+        ("/{x}s", True, "a\u00df", None),  # half a letter
+        ("/{x}ss", True, "\u00df", None),
+        ("/{x}:1", True, "a:1", "a"),
+        ("/{x}", False, "a:purge", "a:purge"),
+    ],
+)
+def test_a_capture_with_a_suffix_captures_the_text_before_it(
+    pattern: str, segment: str, captured: str | None, *, folds: bool
+) -> None:
+    parsed = parse_path_pattern(pattern)
+    parsed = parsed.folded() if folds else parsed
+    assert parsed.matches((segment,)) == (captured is not None)
+    if captured is not None:
+        assert list(parsed.captured((segment,)).values()) == [captured]
+
+
+@given(st.text("aA:sS\u00df\ufb01fiI\u0130;", min_size=1, max_size=5), st.text("aA:sS\u00dffiI\u0130", max_size=6))
+def test_a_folded_suffix_splits_a_segment_between_two_of_its_characters(suffix: str, segment: str) -> None:
+    splits = [
+        end for end in range(1, len(segment) + 1) if segment[end:].casefold() == suffix.casefold() and ";" not in suffix
+    ]
+    assert SuffixedCapture(Folded(suffix.casefold())).end(segment) == (splits[0] if splits else 0)
+    assert len(splits) < 2
+
+
 def test_only_literals_with_case_are_folded() -> None:
     segments = parse_path_pattern("/V1/{Id}/42/-").folded().segments
     assert segments == ("v1", None, "42", "-")
     assert [isinstance(segment, Folded) for segment in segments] == [True, False, False, False]
+    suffixes = [segment.suffix for segment in parse_path_pattern("/{a}:Purge/{b}:1").folded().segments if segment]  # type: ignore[union-attr]
+    assert suffixes == [":purge", ":1"]
+    assert [isinstance(suffix, Folded) for suffix in suffixes] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +177,17 @@ def test_captures_map_names_to_segment_indexes() -> None:
         ("/v1/**/", "allowed only in a final"),
         ("/v1**", "allowed only in a final"),
         ("/a{id}", "whole segment"),
-        ("/{id}b", "whole segment"),
+        ("/v{n}", "whole segment"),
+        ("/{a}{b}", "whole segment"),
+        ("/{a}:{b}", "whole segment"),
+        ("/{a}:b}", "whole segment"),
+        ("/{a}:*", "allowed only in a final"),
+        ("/{a}**", "allowed only in a final"),
+        ("/{a}%3Ab", "no decoded path has"),
+        ("/{a}?b", "no decoded path has"),
+        ("/{a};v=1", ";parameters after a {name}"),
+        ("/{a}:b/{a}", "captures {a} twice"),
+        ("/{a}" + "b" * 8191, "longer than any accepted path"),
         ("/{}", "whole segment"),
         ("/{a-b}", "whole segment"),
         ("/{1a}", "whole segment"),
@@ -282,6 +343,15 @@ _DEPTH = 3  # segments of the longest generated pattern
         ("/a;b", ["/{x}", "/**"], None),
         ("/a;b", ["/{x}", "/a;b"], {1}),
         ("/{x}", ["/**"], {0}),
+        ("/{x}:a", ["/{y}"], {0}),
+        ("/{x}:a", ["/{y}a"], {0}),
+        ("/{x}:a", ["/{y}b:a", "/7:a"], None),
+        ("/{x}", ["/{y}:a"], None),
+        ("/7:a", ["/{y}:a"], {0}),
+        ("/:a", ["/{y}:a"], None),
+        ("/{x}:a/b", ["/{y}:a/**"], {0}),
+        ("/{x}:a/**", ["/{y}/**"], {0}),
+        ("/{x};a".replace("{x}", "x"), ["/{y}a"], None),
     ],
 )
 def test_patterns_cover_another_if_together_they_match_all_its_paths(
@@ -290,27 +360,42 @@ def test_patterns_cover_another_if_together_they_match_all_its_paths(
     assert covering(parse_path_pattern(pattern), [parse_path_pattern(other) for other in others]) == covered_by
 
 
-_SEGMENTS = st.lists(st.sampled_from(["a", "1", "{x}", "{y}"]), max_size=_DEPTH, unique_by=lambda text: text)
-_PATTERNS = st.builds(
-    lambda segments, last, fold: fold(parse_path_pattern("".join(f"/{segment}" for segment in segments) + last or "/")),
-    _SEGMENTS,
-    st.sampled_from(["", "/", "/**", "/a;b"]),
-    st.sampled_from([lambda pattern: pattern, PathPattern.folded]),
-)
+_LAST = ["", "/", "/**", "/a;b"]
+_FOLDS = [lambda pattern: pattern, PathPattern.folded]
+
+
+def _patterns(segments: list[str], depth: int) -> st.SearchStrategy[PathPattern]:
+    return st.builds(
+        lambda segments, last, fold: fold(
+            parse_path_pattern("".join(f"/{segment}" for segment in segments) + last or "/")
+        ),
+        st.lists(st.sampled_from(segments), max_size=depth, unique_by=lambda text: text),
+        st.sampled_from(_LAST),
+        st.sampled_from(_FOLDS),
+    )
+
+
+def _paths(segments: list[str], depth: int) -> list[tuple[str, ...]]:
+    """Every path over these segments up to a length."""
+    return [
+        (*path, *last)
+        for length in range(depth + 1)
+        for path in itertools.product(segments, repeat=length)
+        for last in ([()] if length else []) + [("",), ("a;b",), ("A;b",), ("other;",)]
+    ]
+
+
+_PATTERNS = _patterns(["a", "1", "{x}", "{y}"], _DEPTH)
 # Every path over the named segments, in more spellings than patterns use, and over one segment that no pattern names;
 # longer than any pattern needs.
-_PATHS = [
-    (*path, *last)
-    for length in range(_DEPTH + 3)
-    for path in itertools.product(["a", "A", "1", "other"], repeat=length)
-    for last in ([()] if length else []) + [("",), ("a;b",), ("A;b",), ("other;",)]
-]
+_PATHS = _paths(["a", "A", "1", "other"], _DEPTH + 2)
+# The same for captures with a suffix, with unnamed text before each suffix.
+_SUFFIXED = _patterns(["a", "a:a", "{x}", "{z}:a", "{w}a", "{v}:", "{u}A", "{t}a:a"], 2)
+_SUFFIXED_PATHS = _paths(["a", "A", "7", "a:a", "A:a", "a:A", "A:A", "7:a", "7:A", "7:", "7a", "7A", "7a:a", "7A:a"], 3)
 
 
-@settings(max_examples=300)
-@given(_PATTERNS, st.lists(_PATTERNS, max_size=6))
-def test_covering_agrees_with_trying_every_path(pattern: PathPattern, others: list[PathPattern]) -> None:
-    left = [path for path in _PATHS if pattern.matches(path) and not any(other.matches(path) for other in others)]
+def _agree_on_covering(pattern: PathPattern, others: list[PathPattern], paths: list[tuple[str, ...]]) -> None:
+    left = any(pattern.matches(path) and not any(other.matches(path) for other in others) for path in paths)
     covered_by = covering(pattern, others)
     assert (covered_by is not None) == (not left)
     if covered_by is not None:
@@ -318,10 +403,34 @@ def test_covering_agrees_with_trying_every_path(pattern: PathPattern, others: li
 
 
 @settings(max_examples=300)
+@given(_PATTERNS, st.lists(_PATTERNS, max_size=6))
+def test_covering_agrees_with_trying_every_path(pattern: PathPattern, others: list[PathPattern]) -> None:
+    _agree_on_covering(pattern, others, _PATHS)
+
+
+@settings(max_examples=300)
+@given(_SUFFIXED, st.lists(_SUFFIXED, max_size=4))
+def test_covering_agrees_with_trying_every_path_for_captures_with_suffixes(
+    pattern: PathPattern, others: list[PathPattern]
+) -> None:
+    _agree_on_covering(pattern, others, _SUFFIXED_PATHS)
+
+
+def _agree_on_overlap(one: PathPattern, other: PathPattern, paths: list[tuple[str, ...]]) -> None:
+    assert overlap(one, other) == any(one.matches(path) and other.matches(path) for path in paths)
+    assert overlap(one, other) == overlap(other, one)
+
+
+@settings(max_examples=300)
 @given(_PATTERNS, _PATTERNS)
 def test_overlap_agrees_with_trying_every_path(one: PathPattern, other: PathPattern) -> None:
-    assert overlap(one, other) == any(one.matches(path) and other.matches(path) for path in _PATHS)
-    assert overlap(one, other) == overlap(other, one)
+    _agree_on_overlap(one, other, _PATHS)
+
+
+@settings(max_examples=300)
+@given(_SUFFIXED, _SUFFIXED)
+def test_overlap_agrees_with_trying_every_path_for_captures_with_suffixes(one: PathPattern, other: PathPattern) -> None:
+    _agree_on_overlap(one, other, _SUFFIXED_PATHS)
 
 
 _HOST_NAMES = ["a.org", "b.a.org", "*.a.org", "*.b.a.org", "*.org", "c.com"]

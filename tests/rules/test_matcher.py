@@ -61,15 +61,21 @@ def _path_fits(text: str, segments: Sequence[str], ignoring_case: bool) -> bool:
     if len(segments) < len(expected) or (len(segments) > len(expected) and not rest) or (rest and ";" in segments[-1]):
         return False
     return all(
-        bool(found) and ";" not in found
+        _capture_fits(segment.partition("}")[2], found, ignoring_case)
         if segment.startswith("{")
         else segment == found or (ignoring_case and segment.lower() == found.lower())
         for segment, found in zip(expected, segments, strict=False)
     )
 
 
-_SEGMENTS = st.lists(st.sampled_from(["a", "b", "c", "A"]), max_size=3)
-_PARTS = st.lists(st.sampled_from(["a", "b", "c", "B", "{x}", "{y}"]), max_size=3)
+def _capture_fits(suffix: str, found: str, ignoring_case: bool) -> bool:  # noqa: FBT001 - of a test
+    if ignoring_case:
+        suffix, found = suffix.lower(), found.lower()
+    return found.endswith(suffix) and len(found) > len(suffix) and ";" not in found
+
+
+_SEGMENTS = st.lists(st.sampled_from(["a", "b", "c", "A", "a:v", "A:V", ":v"]), max_size=3)
+_PARTS = st.lists(st.sampled_from(["a", "b", "c", "B", "a:v", "{x}", "{y}", "{z}:v", "{w}:V", "{v}v"]), max_size=3)
 _PATTERNS = st.builds("".join, st.tuples(_PARTS.map(lambda parts: "".join(f"/{part}" for part in parts)),
                                          st.sampled_from(["", "/", "/**", "/a;b"])))  # fmt: skip
 _MATCHES = st.builds(
@@ -135,6 +141,48 @@ def match(*paths: str, **others: list[str] | dict[str, str] | bool) -> Match:
 def test_a_prefix_matches_no_segments_too_and_a_capture_exactly_one(path: str, place: int) -> None:
     matches = [match("/v1/files/**"), match("/v1/a"), match("/v1/{id}/"), match("/**")]
     assert choose(matches, "", "GET", path[1:].split("/")) == place
+
+
+VERBS = ["/v1/items/{id}:purge", "/v1/items/{id}:undelete", "/v1/items/{id}.json", "/v1/items/{id}"]
+
+
+@pytest.mark.parametrize(
+    ("segment", "place"),
+    [
+        ("7:purge", 0),
+        ("7:8:purge", 0),
+        ("7:undelete", 1),
+        ("a.json", 2),
+        ("7:purge.json", 2),
+        ("7", 3),
+        ("7:8", 3),
+        ("7:PURGE", 3),
+        (":purge", 3),
+        ("7:purge:", 3),
+        ("7:purge;x", None),
+        ("", None),
+    ],
+)
+def test_a_custom_verb_is_decided_by_its_own_rule_in_file_order(segment: str, place: int | None) -> None:
+    assert choose([match(pattern) for pattern in VERBS], "", "POST", ["v1", "items", segment]) == place
+    last_first = [match(pattern) for pattern in reversed(VERBS)]
+    assert choose(last_first, "", "POST", ["v1", "items", segment]) == (None if place is None else 0)
+
+
+def test_a_folded_suffix_decides_every_spelling() -> None:
+    matches = [match("/items/{id}:Purge", case_insensitive=True), match("/items/{id}")]
+    for segment in ("7:purge", "7:PURGE", "7:pUrge"):
+        assert choose(matches, "", "POST", ["ITEMS", segment]) == 0
+    assert choose(matches, "", "POST", ["items", "7:purger"]) == 1
+
+
+def test_many_suffixes_take_one_comparison_for_each_length() -> None:
+    matcher = Matcher([match(f"/items/{{id}}:verb{number:04}") for number in range(2000)])
+    assert matcher.choose(Attributes("GET", "", "", {}), ["items", "7:verb1999"]) == 1999
+    inexact = matcher._any_host.literals["items"].inexact
+    assert inexact is not None
+    assert [len(by_length) for by_length in inexact.suffixes.values()] == [1, 0]
+    assert len(list(inexact.matching("7:verb1999"))) == 1
 
 
 def test_an_earlier_general_rule_precedes_a_later_specific_one() -> None:

@@ -73,7 +73,9 @@ _MATCHES = st.fixed_dictionaries(
         "hosts": st.lists(st.sampled_from(["a.org", "b.a.org", "*.a.org", "*.org"]), min_size=1, max_size=2),
         "methods": st.lists(st.sampled_from(["GET", "POST"]), min_size=1, max_size=2),
         "paths": st.lists(
-            st.sampled_from(["/", "/a", "/{x}", "/a/**", "/{x}/b", "/**", "/a/", "/a;b"]), min_size=1, max_size=3
+            st.sampled_from(["/", "/a", "/{x}", "/a/**", "/{x}/b", "/**", "/a/", "/a;b", "/{x}:v", "/{x}:V"]),
+            min_size=1,
+            max_size=3,
         ),
         "case_insensitive": st.booleans(),
         "headers": st.dictionaries(st.sampled_from(["x-a"]), st.sampled_from(["1", "2"]), min_size=1),
@@ -89,7 +91,9 @@ _CONDITIONS = st.one_of(
     st.lists(_CONDITIONS, max_size=8),
     st.sampled_from(["a.org", "A.org:80", "b.a.org", "?", "", "org"]),
     st.sampled_from(["GET", "POST", "PUT", "get"]),
-    st.sampled_from([[""], ["a"], ["a", ""], ["a", "b"], ["c"], ["A"], ["a;b"], ["A;B"], ["a", "b;"]]),
+    st.sampled_from(
+        [[""], ["a"], ["a", ""], ["a", "b"], ["c"], ["A"], ["a:v"], ["a:V"], ["a;b"], ["A;B"], ["a", "b;"]]
+    ),
     st.dictionaries(st.sampled_from(["x-a", "x_a"]), st.sampled_from(["1", "2", " 1", "1,1", "2\x1f"])),
     st.sampled_from(["", "p", "q", "unknown"]),
 )
