@@ -1,7 +1,7 @@
 """One issuer's keys, refreshed in the background so that a decision finds them without waiting.
 
 Owns when the keys are fetched, how long they may be used, and what an unknown ``kid`` leads to. Where they come from is
-the concern of ``source``, what they verify that of ``keyset``.
+the concern of ``source``, what they verify that of ``jwk``, and which are tried that of ``trials``.
 
 Invariants:
 
@@ -27,6 +27,7 @@ from authz_service.core.errors import FetchFailed
 from authz_service.keys.absent_kids import AbsentKids
 from authz_service.keys.schedule import FetchSchedule
 from authz_service.keys.snapshot import Snapshot
+from authz_service.keys.trials import KeyTrials
 from authz_service.single_flight import SharedTask
 from authz_service.telemetry.logs import fields
 
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from authz_service.config.model import Keys
-    from authz_service.keys.keyset import Key, KeySet
+    from authz_service.keys.jwk import Key
+    from authz_service.keys.keyset import KeySet
     from authz_service.keys.snapshot import SnapshotFile
     from authz_service.keys.source import Fetched, KeySource
     from authz_service.telemetry.metrics import IssuerMetrics
@@ -80,6 +82,7 @@ class KeyCache:
         """``issuer`` is its name in metrics and logs; ``clock`` returns seconds since the epoch."""
         self.issuer = issuer
         self.first_keys = asyncio.Event()  # set once there have been keys: readiness waits for it
+        self.trials = KeyTrials()
         self._source = source
         self._settings = settings
         self._metrics = metrics
@@ -93,6 +96,7 @@ class KeyCache:
         self._usable_until = -math.inf
         self._saved_at = -math.inf  # the _fetched_at of the last snapshot
         self._logged_state = KeyState.NONE
+        self._logged_refusals: tuple[str, ...] = ()  # of the last key set
 
         self._fetch: SharedTask[None] | None = None
         self._failures = 0  # in a row
@@ -129,11 +133,12 @@ class KeyCache:
         keys = key_set.candidates(kid)
         if keys or kid is None:
             return keys
+        return self.without_key(kid, now, may_fetch=may_fetch)
+
+    def without_key(self, kid: str, now: float, *, may_fetch: bool) -> NoKey:
+        """What a ``kid`` that no key has leads to; call it for keys without ``kid`` that did not verify the token."""
         if may_fetch:
             self._metrics.record_unknown_kid()
-        return self._unknown(kid, now, may_fetch=may_fetch)
-
-    def _unknown(self, kid: str, now: float, *, may_fetch: bool) -> NoKey:
         if len(kid) > _MAX_KID_LENGTH or self._absent.has(kid, now):
             return NoKey.ABSENT
         if may_fetch and self._may_wait(now):
@@ -236,9 +241,16 @@ class KeyCache:
         self._metrics.record_key_count(len(key_set.keys))
         if changed:
             kids = [key.kid for key in key_set.keys[:_MAX_LOGGED_KEYS]]
-            refused = key_set.refused[:_MAX_LOGGED_KEYS]
-            extra = fields(issuer=self.issuer, keys=len(key_set.keys), kids=kids, refused=refused)
+            extra = fields(issuer=self.issuer, keys=len(key_set.keys), kids=kids, refused=len(key_set.refused))
             self._logger.info("new keys", extra=extra)
+        self._log_refusals(key_set.refused)
+
+    def _log_refusals(self, refused: tuple[str, ...]) -> None:
+        """Log each unusable key once, and again only if it or its problem changes."""
+        logged, self._logged_refusals = frozenset(self._logged_refusals), refused
+        for line in dict.fromkeys(refused):
+            if line not in logged:
+                self._logger.info("unusable key", extra=fields(issuer=self.issuer, cause=line))
 
     def _handle_failure(self, cause: str, started: float, retry_after: float = 0.0) -> None:
         now = self._clock()

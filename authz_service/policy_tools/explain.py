@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from authz_service.core.claims import Claims
     from authz_service.core.decision import Decision
     from authz_service.core.upstream import TokenHeaders
-    from authz_service.keys.keyset import Key
+    from authz_service.keys.jwk import Key
     from authz_service.keys.source import KeySource
     from authz_service.rules.conditions import Captures, Condition
     from authz_service.rules.policy import Rule

@@ -18,7 +18,8 @@ from authz_service.core.claims import ValidatedToken
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.reasons import Reason
 from authz_service.keys.cache import NoKey
-from authz_service.keys.keyset import ALGORITHMS
+from authz_service.keys.signatures import ALGORITHMS
+from authz_service.keys.trials import EXHAUSTED
 from authz_service.tokens.introspection.query import NeedIntrospection, Servers, query
 from authz_service.tokens.jwt import jws
 from authz_service.tokens.jwt.cache import CachedJwt, JwtCache, digest_of
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Issuer
     from authz_service.keys.cache import KeyCache
-    from authz_service.keys.keyset import Key
+    from authz_service.keys.jwk import Key
     from authz_service.telemetry.metrics import Metrics
     from authz_service.tokens.attempt import Attempt
     from authz_service.tokens.introspection.introspector import Introspector
@@ -140,9 +141,17 @@ class Validator:
         named = issuer.keys.find(token.kid, now, may_fetch=attempt.fetch_keys)
         if isinstance(named, NoKey):
             return self._without_key(named, token, issuer, now)
-        key = jws.verifying_key(token, named)
+        key = jws.verifying_key(token, named, issuer.keys.trials, now)
+        if key is EXHAUSTED:
+            cause = f"{key.value} of {issuer.settings.label}: the tokens or the keys have no usable kid"
+            raise Rejected(Reason.KEYS_UNAVAILABLE, cause, retry_after=1)
         if key is not None:
             return key
+        if token.kid is not None and named[0].kid is None:
+            why = issuer.keys.without_key(token.kid, now, may_fetch=attempt.fetch_keys)
+            key_set = issuer.keys.current(now)
+            if why is not NoKey.ABSENT or (key_set is not None and key_set.has_kids):
+                return self._without_key(why, token, issuer, now)
         if not any(token.algorithm in each.algorithms for each in named):
             cause = f"alg is {token.algorithm}, for which no key with kid {quoted(token.kid)} can be used"
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, cause)

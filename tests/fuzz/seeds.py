@@ -6,12 +6,17 @@ a reader of the parsers would try first.
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import zlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, mldsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from transport.http2.client import ClientHalf, data, framed
 from transport.wire import check_request
 
@@ -19,6 +24,7 @@ from authz_service._pb.external_auth_pb2 import CheckRequest
 from authz_service.transport.http2 import frames
 from fuzz import target
 from fuzz.issuers import AUDIENCE, ISSUERS, MAIN, NOW, OTHER, SIGNERS, claims, published, tokens, unsigned
+from support.signing import Signer, base64url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -296,7 +302,21 @@ def _signed(name: str, header: dict[str, Any], payload: dict[str, Any]) -> bytes
     return b"\n".join((name.encode(), _json(kept), _json(payload)))
 
 
+def _octets(encoded: str) -> bytes:
+    return base64.urlsafe_b64decode(encoded + "==")
+
+
+def _key_with_short_x() -> dict[str, Any]:
+    """A key on P-256 whose x is written without its leading zero octet."""
+    numbers = iter(range(1, 10_000))
+    while True:
+        jwk = Signer("ES256", key=ec.derive_private_key(next(numbers), ec.SECP256R1())).jwk()
+        if (octets := _octets(jwk["x"])).startswith(b"\0"):
+            return jwk | {"x": base64url(octets[1:])}
+
+
 def key_set() -> Seeds:
+    short = _key_with_short_x()
     own = json.loads(published(MAIN))["keys"]
     made: dict[str, Any] = {
         "published": own,
@@ -309,9 +329,37 @@ def key_set() -> Seeds:
         "rfc-signatures": [vector["jwk"] for vector in SIGNATURES],
         "none": [],
         "many": [own[2]] * 9,
+        "null-members": [own[0] | dict.fromkeys(("use", "key_ops", "alg", "x5c", "d")), None],
+        "empty-members": [own[0] | {"use": "", "key_ops": [], "alg": "", "x5c": []}],
+        "coordinates": [short, short | {"x": base64url(bytes(2) + _octets(short["x"]))}],
+        "edwards": [own[2] | {"alg": "Ed25519"}, own[2] | {"alg": "Ed448"}],
+        "ml-dsa": [Signer("ML-DSA-44", key=mldsa.MLDSA44PrivateKey.from_seed_bytes(bytes(32))).jwk()],
+        "ml-dsa-private": [{"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA", "priv": "A" * 43}, own[2]],
+        "jwt-svid": [own[0] | {"use": "jwt-svid"}],
     }
     published_ones = {file.stem.replace("_", "-"): file.read_bytes() for file in KEY_SETS}
     return {name: _json({"keys": keys}) for name, keys in made.items()} | published_ones | {"no-set": b'{"keys": 7}'}
+
+
+def pem() -> Seeds:
+    keys = {name: signer.key for name, signer in SIGNERS.items()}
+    form = PublicFormat.SubjectPublicKeyInfo
+    public = {name: key.public_key().public_bytes(Encoding.PEM, form) for name, key in keys.items()}
+    subject, at = x509.Name([]), datetime(2026, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder(subject, subject, keys["ed"].public_key(), 1, at, at)
+    certificate = builder.sign(keys["ed"], None).public_bytes(Encoding.PEM)
+    secret = keys["ed"].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return {
+        **public,
+        "all": b"".join(public.values()),
+        "pkcs1": keys["rs"].public_key().public_bytes(Encoding.PEM, PublicFormat.PKCS1),
+        "certificate": b"# issued by our own CA\r\n" + certificate + public["es"],
+        "private": public["ed"] + secret,
+        "in-part": public["ed"] + b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n",
+        "cut": public["rs"][:-20],
+        "many": public["ed"] * 9,
+        "no-pem": b"{}",
+    }
 
 
 def introspection_answer() -> Seeds:
@@ -473,6 +521,7 @@ SEEDS = {
     "check_request": check_request_,
     "token": token,
     "key_set": key_set,
+    "pem": pem,
     "introspection_answer": introspection_answer,
     "provider_answer": provider_answer,
     "snapshot": snapshot,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import logging
 import math
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from authz_service.config.model import Keys
 from authz_service.keys.cache import KeyCache, KeyState, NoKey
 from authz_service.keys.snapshot import SnapshotFile
 from authz_service.telemetry.metrics import Metrics
-from support.key_source import FakeSource, jwks
+from support.key_source import FakeSource, jwk, jwks
 from support.virtual_time import in_virtual_time
 
 if TYPE_CHECKING:
@@ -630,6 +631,34 @@ async def test_metrics_count_fetches_and_keys() -> None:
         assert failures > 0
         assert scenario.metric("fetch_duration_seconds_count") == scenario.source.fetches
         assert scenario.metric("keys") == 1
+
+
+@in_virtual_time
+async def test_each_unusable_key_is_logged_once_and_again_only_when_it_changes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    scenario = Scenario("a")
+
+    for_encryption = jwk("e") | {"use": "enc"}
+    broken = jwk("x" * 1000) | {"y": "AA"}
+    logged = []
+    for entries in (
+        (for_encryption, broken), (broken, for_encryption), (for_encryption | {"use": "wrap"},), (), (for_encryption,)
+    ):  # fmt: skip
+        caplog.clear()
+        scenario.source.published = json.dumps({"keys": [jwk("a"), *entries]}).encode()
+        await scenario.cache.refresh()
+        logged.append([vars(record)["fields"] for record in caplog.records if record.message == "unusable key"])
+    first, reordered, changed, absent, again = logged
+    assert [each["cause"][:10] for each in first] == ["key 'e': i", "key 'xxxxx"]
+    assert first[0] == {"issuer": "main", "cause": "key 'e': its use is 'enc', not 'sig'"}
+    assert len(first[1]["cause"]) < 200
+    assert first[1]["cause"].endswith(": x and y are not a point on P-256")
+    assert not reordered
+    assert [each["cause"] for each in changed] == ["key 'e': its use is 'wrap', not 'sig'"]
+    assert not absent
+    assert again == first[:1]
 
 
 @in_virtual_time

@@ -16,6 +16,7 @@ from authz_service.core import base64url
 from authz_service.core.errors import FetchFailed
 from authz_service.keys import keyset
 from authz_service.keys.keyset import KeySet
+from support.signing import ML_DSA, Signer
 
 VECTORS = Path(__file__).with_name("vectors")
 
@@ -73,7 +74,7 @@ RSA = rsa_jwk()
 def test_of_the_public_keys_in_rfc_7517_only_the_one_for_signatures_is_used() -> None:
     keys = keyset.parse((VECTORS / "rfc7517_a1_public_keys.json").read_bytes(), 100)
     assert [(key.kid, set(key.algorithms)) for key in keys.keys] == [("2011-04-29", {"RS256"})]
-    assert keys.refused == ("key 0 (kid '1'): its use is 'enc', not 'sig'",)
+    assert keys.refused == ("key '1': its use is 'enc', not 'sig'",)
 
 
 @pytest.mark.parametrize("name", ["rfc7517_a2_private_key.json", "rfc7517_a3_symmetric_keys.json"])
@@ -108,13 +109,24 @@ def test_a_malformed_signature_of_any_length_does_not_verify(
         (ec_jwk("P-256"), {"ES256"}),
         (ec_jwk("P-384"), {"ES384"}),
         (ec_jwk("P-521"), {"ES512"}),
-        (okp_jwk("Ed25519"), {"EdDSA"}),
-        (okp_jwk("Ed448"), {"EdDSA"}),
+        (okp_jwk("Ed25519"), {"EdDSA", "Ed25519"}),
+        (okp_jwk("Ed25519") | {"alg": "Ed25519"}, {"EdDSA", "Ed25519"}),
+        (okp_jwk("Ed25519") | {"alg": "EdDSA"}, {"EdDSA", "Ed25519"}),
+        (okp_jwk("Ed448"), {"EdDSA", "Ed448"}),
+        (okp_jwk("Ed448") | {"alg": "Ed448"}, {"EdDSA", "Ed448"}),
         (RSA | {"alg": "PS384"}, {"PS384"}),
         (RSA | {"use": "sig"}, RSA_ALGORITHMS),
         (RSA | {"key_ops": ["verify"]}, RSA_ALGORITHMS),
         (RSA | {"key_ops": ["encrypt", "verify"]}, RSA_ALGORITHMS),
         (RSA | {"x5c": ["junk"], "x5t": 1, "unheard-of": {"of": []}}, RSA_ALGORITHMS),
+        # Serializers write absent members as null or empty.
+        (
+            RSA | dict.fromkeys(("kid", "use", "key_ops", "alg", "x5c", "x5t", "crv", "d", "p", "oth", "k")),
+            RSA_ALGORITHMS,
+        ),
+        (RSA | {"use": "", "key_ops": [], "alg": "", "x5c": []}, RSA_ALGORITHMS),
+        (RSA | {"key_ops": ""}, RSA_ALGORITHMS),
+        (okp_jwk("Ed25519") | {"alg": "", "y": None}, {"EdDSA", "Ed25519"}),
     ],
 )
 def test_a_key_verifies_the_algorithms_that_its_type_curve_and_alg_allow(
@@ -137,7 +149,6 @@ def test_a_key_never_verifies_another_algorithm() -> None:
 BAD: dict[str, Any] = {
     "not an object": "key",
     "a list": [],
-    "null": None,
     "a number": 7,
     "an empty object": {},
     "no type": without(RSA, "kty"),
@@ -145,7 +156,19 @@ BAD: dict[str, Any] = {
     "a type that is a list": RSA | {"kty": ["RSA"]},
     "an unknown type": RSA | {"kty": "DSA"},
     "a type in lower case": RSA | {"kty": "rsa"},
-    "a post-quantum type": {"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"},
+    "an ML-DSA key that is too short": {"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"},
+    "an ML-DSA key without alg": {"kty": "AKP", "pub": "AA"},
+    "an ML-DSA key with an empty alg": {"kty": "AKP", "alg": "", "pub": "AA"},
+    "an ML-DSA key with another alg": {"kty": "AKP", "alg": "EdDSA", "pub": "AA"},
+    "an ML-DSA key without pub": {"kty": "AKP", "alg": "ML-DSA-44"},
+    "a private ML-DSA key": {"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA", "priv": "AA"},
+    "an ML-DSA key with the length of another": Signer("ML-DSA-44").jwk(alg="ML-DSA-65") if ML_DSA else {},
+    "Ed448 as the alg of Ed25519": okp_jwk() | {"alg": "Ed448"},
+    "Ed25519 as the alg of Ed448": okp_jwk("Ed448") | {"alg": "Ed25519"},
+    "Ed25519 as the alg of P-256": GOOD | {"alg": "Ed25519"},
+    "an x that is empty": GOOD | {"x": ""},
+    "an x of zero": GOOD | {"x": "AA", "y": "AA"},
+    "an Ed25519 key of 33 bytes": okp_jwk() | {"x": "AA" + okp_jwk()["x"]},
     "an unknown curve": GOOD | {"crv": "secp256k1"},
     "a curve of another type": GOOD | {"crv": "Ed25519"},
     "a curve for key agreement": okp_jwk() | {"crv": "X25519"},
@@ -177,21 +200,20 @@ BAD: dict[str, Any] = {
     "a symmetric key without its secret": {"kty": "oct", "alg": "HS256"},
     "a private RSA key": RSA | {"d": "AQAB"},
     "a private EC key": GOOD | {"d": "AQAB"},
-    "a private part that is null": GOOD | {"d": None},
     "a prime": RSA | {"p": "AQAB"},
     "for encryption": RSA | {"use": "enc"},
-    "a use that is null": RSA | {"use": None},
     "a use that is a list": RSA | {"use": ["sig"]},
     "a use in upper case": RSA | {"use": "SIG"},
     "operations without verify": RSA | {"key_ops": ["encrypt"]},
-    "no operations": RSA | {"key_ops": []},
     "operations that are a string": RSA | {"key_ops": "verify"},
+    "operations that are an object": RSA | {"key_ops": {}},
+    "a private part that is empty": GOOD | {"d": ""},
+    "a use for JWT-SVIDs": GOOD | {"use": "jwt-svid"},
     "an alg of another type": RSA | {"alg": "ES256"},
     "an alg of another curve": GOOD | {"alg": "ES384"},
     "an alg for encryption": RSA | {"alg": "RSA-OAEP"},
     "a symmetric alg": RSA | {"alg": "HS256"},
     "alg none": RSA | {"alg": "none"},
-    "an empty alg": RSA | {"alg": ""},
     "an alg that is a number": RSA | {"alg": 256},
     "an alg that is a list": RSA | {"alg": ["RS256"]},
     "an alg that is an object": RSA | {"alg": {"RS256": True}},
@@ -206,7 +228,7 @@ def test_an_unusable_entry_is_refused_with_a_reason_and_does_not_affect_others(e
     keys = parse(entry, GOOD)
     assert [key.kid for key in keys.keys] == ["good"]
     assert len(keys.refused) == 1
-    assert keys.refused[0].startswith("key 0 (kid ")
+    assert keys.refused[0].startswith(("key 0 (no kid): it", "key "))
 
 
 def test_every_unusable_entry_is_refused_with_a_reason() -> None:
@@ -218,6 +240,49 @@ def test_every_unusable_entry_is_refused_with_a_reason() -> None:
 def test_an_rsa_key_of_the_maximum_size_is_usable() -> None:
     (key,) = parse(RSA | {"n": encoded(2**16383 + 1)}).keys
     assert key.algorithms == RSA_ALGORITHMS
+
+
+def test_null_entries_count_as_absent() -> None:
+    keys = parse(None, GOOD, None, max_keys=1)
+    assert [key.kid for key in keys.keys] == ["good"]
+    assert not keys.refused
+
+
+@pytest.mark.parametrize("curve", _CURVES)
+@pytest.mark.parametrize("octets", [-1, 1, 4])
+def test_a_coordinate_may_lack_leading_zero_octets_or_have_more_of_them(curve: str, octets: int) -> None:
+    jwk = ec_jwk(curve)
+    while curve != "P-521" and octets < 0 and base64url.decode(jwk["x"])[0]:
+        jwk = ec_jwk(curve)
+    for name in ("x", "y") if octets > 0 else ("x",):
+        value = base64url.decode(jwk[name])
+        changed = bytes(octets) + value if octets > 0 else value.lstrip(b"\0")
+        (key,) = parse(jwk | {name: base64url.encode(changed)}).keys
+        assert key.identity == parse(jwk).keys[0].identity
+        assert key.jwk[name] == jwk[name]
+
+
+@pytest.mark.parametrize(
+    ("entry", "cause"),
+    [
+        (GOOD | {"x": base64url.encode(b"\1" * 33)}, "x has 33 octets, and P-256 has 32"),
+        (GOOD | {"y": GOOD["x"]}, "x and y are not a point on P-256"),
+        (okp_jwk() | {"x": "AAAA"}, "x has 3 octets, and Ed25519 has 32"),
+        (okp_jwk() | {"alg": "Ed448"}, "its alg is 'Ed448', not one of Ed25519, EdDSA"),
+        (RSA | {"e": "AQ"}, "n and e are not an RSA key"),
+        (RSA | {"kid": "k", "use": "enc"}, "its use is 'enc', not 'sig'"),
+    ],
+)
+def test_the_reason_names_what_is_wrong_with_a_key(entry: dict[str, Any], cause: str) -> None:
+    name = f"key {entry['kid']!r}" if "kid" in entry else "key 0 (no kid)"
+    assert parse(entry, GOOD).refused == (f"{name}: {cause}",)
+
+
+def test_a_key_for_jwt_svids_is_used_where_that_use_is_accepted() -> None:
+    document = json.dumps({"keys": [GOOD | {"use": "jwt-svid"}, ec_jwk(kid="x509", use="x509-svid")]}).encode()
+    keys = keyset.parse(document, 2, frozenset({"sig", "jwt-svid"}))
+    assert [key.kid for key in keys.keys] == ["good"]
+    assert keys.refused == ("key 'x509': its use is 'x509-svid', not 'sig' or 'jwt-svid'",)
 
 
 def test_a_reason_quotes_a_long_or_hostile_kid_shortened_and_escaped() -> None:
@@ -240,6 +305,14 @@ def test_a_kid_selects_its_key_only() -> None:
     assert [key.kid for key in keys.candidates("a")] == ["a"]
     assert keys.candidates("A") == ()
     assert keys.candidates("") == ()
+    assert keys.has_kids
+
+
+def test_an_unknown_kid_selects_the_keys_without_kid() -> None:
+    keys = parse(GOOD | {"kid": "a"}, RSA, without(ec_jwk(), "kid"))
+    assert [key.kid for key in keys.candidates("a")] == ["a"]
+    assert [key.kid for key in keys.candidates("b")] == [None, None]
+    assert not parse(RSA).has_kids
 
 
 def test_keys_that_share_a_kid_are_all_candidates() -> None:
@@ -290,7 +363,7 @@ def test_a_key_set_contains_the_same_key_parsed_again_but_not_another_with_its_k
         b"<!doctype html><html><title>Sign in</title></html>",
         b"\x1f\x8b\x08\x00",
         b"\xff\xfe\xfd",
-        b"\xef\xbb\xbf" + json.dumps({"keys": [GOOD]}).encode(),
+        b"\xef\xbb\xbf" * 2 + json.dumps({"keys": [GOOD]}).encode(),
         json.dumps({"keys": [GOOD]}).encode("utf-16"),
         json.dumps({"keys": [GOOD]}).encode("utf-32"),
         json.dumps({"keys": [GOOD]}).encode() + b"{}",
@@ -306,6 +379,10 @@ def test_a_key_set_contains_the_same_key_parsed_again_but_not_another_with_its_k
 def test_invalid_or_ambiguous_documents_are_rejected(data: bytes) -> None:
     with pytest.raises(FetchFailed):
         keyset.parse(data, 100)
+
+
+def test_a_byte_order_mark_is_ignored() -> None:
+    assert keyset.parse(b"\xef\xbb\xbf" + json.dumps({"keys": [GOOD]}).encode(), 1).keys
 
 
 def test_too_many_keys_are_rejected_as_a_whole_even_if_one_is_unusable() -> None:

@@ -7,10 +7,26 @@ import functools
 import json
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 
+try:
+    from cryptography.hazmat.primitives.asymmetric import mldsa
+except ImportError:  # an older cryptography
+    ML_DSA: dict[str, Any] = {}
+else:
+    ML_DSA = {
+        "ML-DSA-44": mldsa.MLDSA44PrivateKey,
+        "ML-DSA-65": mldsa.MLDSA65PrivateKey,
+        "ML-DSA-87": mldsa.MLDSA87PrivateKey,
+    }
+
 _ALGORITHMS = get_default_algorithms()
+_EDWARDS: dict[str, Any] = {
+    "EdDSA": ed25519.Ed25519PrivateKey,
+    "Ed25519": ed25519.Ed25519PrivateKey,
+    "Ed448": ed448.Ed448PrivateKey,
+}
 _CURVES: dict[str, type[ec.EllipticCurve]] = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1, "ES512": ec.SECP521R1}
 
 
@@ -23,8 +39,8 @@ def private_key(kind: str, kid: str) -> Any:
     """The key with this type and kid, the same for the whole test run."""
     if kind == "RSA":
         return rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    if kind == "EdDSA":
-        return ed25519.Ed25519PrivateKey.generate()
+    if kind in _EDWARDS or kind in ML_DSA:
+        return (_EDWARDS | ML_DSA)[kind].generate()
     return ec.generate_private_key(_CURVES[kind]())
 
 
@@ -39,11 +55,18 @@ class Signer:
 
     def jwk(self, **members: Any) -> dict[str, Any]:
         """The published public key; None removes a member."""
-        parsers: dict[str, Any] = {"RS": RSAAlgorithm, "PS": RSAAlgorithm, "ES": ECAlgorithm, "Ed": OKPAlgorithm}
-        own = parsers[self.algorithm[:2]].to_jwk(self.key.public_key(), as_dict=True)
+        own = self._members()
         own.pop("key_ops", None)
         jwk = own | {"kid": self.kid, "use": "sig"} | members
         return {name: value for name, value in jwk.items() if value is not None}
+
+    def _members(self) -> dict[str, Any]:
+        public = self.key.public_key()
+        if self.algorithm in ML_DSA:
+            return {"kty": "AKP", "alg": self.algorithm, "pub": base64url(public.public_bytes_raw())}
+        writers: dict[str, Any] = {"RS": RSAAlgorithm, "PS": RSAAlgorithm, "ES": ECAlgorithm, "Ed": OKPAlgorithm}
+        members: dict[str, Any] = writers[self.algorithm[:2]].to_jwk(public, as_dict=True)
+        return members
 
     def sign(self, claims: Any, header: dict[str, Any] | None = None) -> str:
         """A token; ``header`` overrides the default header, and None removes a member."""
@@ -58,5 +81,10 @@ class Signer:
     def sign_parts(self, header: str, claims: str) -> str:
         """A token with exactly these first two parts."""
         signing_input = f"{header}.{claims}"
-        signature = _ALGORITHMS[self.algorithm].sign(signing_input.encode(), self.key)
-        return f"{signing_input}.{base64url(signature)}"
+        return f"{signing_input}.{base64url(self.signature(signing_input.encode()))}"
+
+    def signature(self, message: bytes) -> bytes:
+        if self.algorithm in _EDWARDS or self.algorithm in ML_DSA:
+            signature: bytes = self.key.sign(message)
+            return signature
+        return _ALGORITHMS[self.algorithm].sign(message, self.key)

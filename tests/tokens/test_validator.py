@@ -11,7 +11,7 @@ from jwt.algorithms import RSAAlgorithm
 
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
-from authz_service.keys.keyset import MAX_CANDIDATES
+from authz_service.keys.trials import EXHAUSTED, MAX_BUDGET, REFILL
 from authz_service.tokens.attempt import FIRST
 from authz_service.tokens.validator import NeedKeys
 from support.signing import Signer
@@ -103,16 +103,73 @@ def test_any_of_the_keys_that_share_a_kid_verifies() -> None:
     assert local.reason(ES.sign(claims(), {"kid": "rs"})) == "ok"
 
 
-def test_a_token_without_kid_is_tried_against_a_bounded_number_of_keys() -> None:
-    others = [ES.jwk(kid=f"other-{number}") for number in range(2 * MAX_CANDIDATES)]
-    local = LocalValidator()
-    anonymous = Signer("ES256", "last").sign(claims(), {"kid": None})
-    for before, reason in ((MAX_CANDIDATES - 1, "ok"), (MAX_CANDIDATES, "bad_signature")):
-        local.publish(RS.jwk(), *others[:before], Signer("ES256", "last").jwk())
-        local.refresh()
-        assert local.reason(anonymous) == reason
-        local.cache.clear()
-    assert local.reason(Signer("ES256", "last").sign(claims())) == "ok"
+MANY = [ES.jwk(kid=f"other-{number}") for number in range(40)]
+LAST_ES = Signer("ES256", "last")
+
+
+@pytest.mark.parametrize("kid", [None, "its own"])
+def test_a_token_without_kid_is_tried_against_every_key(kid: str | None) -> None:
+    trust = LocalValidator()
+    trust.publish(RS.jwk(), *(key | {"kid": kid} if kid is None else key for key in MANY), LAST_ES.jwk())
+    trust.refresh()
+    assert trust.reason(LAST_ES.sign(claims(), {"kid": None})) == "ok"
+    assert trust.reason(Signer("ES256", "stranger").sign(claims(), {"kid": None})) == "bad_signature"
+    assert trust.reason(LAST_ES.sign(claims())) == "ok"
+
+
+def test_forged_tokens_exhaust_the_budget_for_trying_keys_and_not_a_valid_token() -> None:
+    trust = LocalValidator()
+    trust.publish(*MANY, LAST_ES.jwk())
+    trust.refresh()
+    forged = Signer("ES256", "stranger").sign(claims(), {"kid": None})
+    reasons = [trust.reason(forged) for _ in range(int(MAX_BUDGET))]
+    assert reasons[0] == "bad_signature"
+    assert reasons[-1] == "keys_unavailable"
+    with pytest.raises(Rejected) as rejected:
+        trust.claims(forged)
+    assert rejected.value.cause.startswith(f"{EXHAUSTED.value} of main")
+    assert rejected.value.retry_after == 1
+    assert trust.reason(LAST_ES.sign(claims())) == "ok"  # its kid selects it
+    valid = LAST_ES.sign(claims(), {"kid": None})
+    reasons = [trust.reason(valid) for _ in range(1000)]
+    assert set(reasons) <= {"keys_unavailable", "ok"}
+    assert reasons[-1] == "ok"
+    assert trust.reason(forged, NOW + int(len(MANY) / REFILL) + 1) == "bad_signature"
+
+
+# Keys without kid.
+
+
+def without_kid(*signers: Signer) -> LocalValidator:
+    trust = LocalValidator()
+    trust.publish(*(signer.jwk(kid=None) for signer in signers))
+    trust.refresh()
+    return trust
+
+
+@pytest.mark.parametrize("kid", [None, "", "rs", "unheard-of"])
+def test_a_key_without_kid_verifies_tokens_with_any_kid(kid: str | None) -> None:
+    trust = without_kid(ES, RS)
+    assert trust.reason(RS.sign(claims(), {"kid": kid})) == "ok"
+    assert trust.reason(STRANGER.sign(claims(), {"kid": kid})) == "bad_signature"
+
+
+def test_a_token_that_no_key_without_kid_verifies_may_be_signed_by_a_new_key() -> None:
+    trust = without_kid(ES, RS)
+    token = STRANGER.sign(claims())
+    assert trust.validator.validate(token, NOW, None, FIRST) == NeedKeys(trust.issuers[0].keys)
+    trust.publish(STRANGER.jwk(kid=None))
+    trust.refresh()
+    assert trust.reason(token) == "ok"
+
+
+def test_a_kid_that_no_key_has_is_unknown_where_other_keys_have_one() -> None:
+    trust = LocalValidator()
+    trust.publish(RS.jwk(), ES.jwk(kid=None))
+    trust.refresh()
+    assert trust.reason(ES.sign(claims(), {"kid": "new"})) == "ok"
+    assert trust.reason(STRANGER.sign(claims())) == "unknown_key"
+    assert trust.reason(ES.sign(claims(), {"kid": "rs"})) == "unsupported_algorithm"
 
 
 # Unknown keys.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from authz_service.core.errors import FetchFailed, Rejected
 from authz_service.keys.cache import NoKey
+from authz_service.keys.trials import EXHAUSTED
 from authz_service.tokens.jwt import jws
 
 if TYPE_CHECKING:
@@ -65,11 +66,16 @@ class SignedResponseVerifier:
         if response.algorithm not in self._issuer.algorithms:
             accepted = ", ".join(self._issuer.algorithms)
             raise FetchFailed(f"the signed response has another algorithm than those accepted ({accepted})")
-        keys = self._keys.find(response.kid, self._clock(), may_fetch=True)
+        now = self._clock()
+        keys = self._keys.find(response.kid, now, may_fetch=True)
         if keys is NoKey.FETCH:
             await self._keys.refresh_for_request()
-            keys = self._keys.find(response.kid, self._clock(), may_fetch=False)
+            now = self._clock()
+            keys = self._keys.find(response.kid, now, may_fetch=False)
         if isinstance(keys, NoKey):
             raise FetchFailed(f"the signed response cannot be verified: {keys.value}")
-        if jws.verifying_key(response, keys) is None:
+        key = jws.verifying_key(response, keys, self._keys.trials, now)
+        if key is EXHAUSTED:
+            raise FetchFailed(f"the signed response cannot be verified: {key.value}")
+        if key is None:
             raise FetchFailed("the signature of the signed response does not verify")

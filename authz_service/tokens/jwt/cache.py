@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from authz_service.core.bounded import Bounds
     from authz_service.keys.cache import KeyCache
-    from authz_service.keys.keyset import Key, KeySet
+    from authz_service.keys.jwk import Key
+    from authz_service.keys.keyset import KeySet
 
 
 @dataclass(slots=True)

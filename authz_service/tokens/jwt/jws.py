@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from authz_service.core import base64url, strict_json
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
-from authz_service.keys.keyset import MAX_CANDIDATES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
-    from authz_service.keys.keyset import Key
+    from authz_service.keys.jwk import Key
+    from authz_service.keys.trials import Exhausted, KeyTrials
 
 _JWS_PARTS = 3
 _JWE_PARTS = 5
@@ -91,13 +91,9 @@ def parse(token: str) -> Jws:
     )
 
 
-def verifying_key(token: Jws, keys: Iterable[Key]) -> Key | None:
-    """The key that verifies the signature, of those for the token's algorithm. At most ``MAX_CANDIDATES`` are tried."""
-    candidates = [key for key in keys if token.algorithm in key.algorithms][:MAX_CANDIDATES]
-    for key in candidates:
-        if key.verifies(token.algorithm, token.signing_input, token.signature):
-            return key
-    return None
+def verifying_key(token: Jws, keys: Sequence[Key], trials: KeyTrials, now: float) -> Key | Exhausted | None:
+    """The key that verifies the signature, of those for the token's algorithm."""
+    return trials.verifying_key(keys, token.algorithm, token.signing_input, token.signature, now)
 
 
 def _json_object(part: str, what: str) -> dict[str, Any]:

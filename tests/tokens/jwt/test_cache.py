@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from authz_service.core.bounded import Bounds
 from authz_service.core.claims import Claims, ValidatedToken
 from authz_service.core.decision import Allow
-from authz_service.keys.keyset import Key, KeySet
+from authz_service.keys.jwk import Key
+from authz_service.keys.keyset import KeySet
 from authz_service.tokens.jwt.cache import CachedJwt, JwtCache, digest_of
 from authz_service.transport.ext_authz.codec import encode_response
 from support.trust import NOW, LocalAuthorizer, LocalValidator, good

@@ -1,0 +1,183 @@
+"""Parses one JSON Web Key (RFC 7517) into a key that verifies signatures. Pure.
+
+Owns which keys are accepted, and for which algorithms: only public keys for asymmetric signatures, each with the
+algorithms that its type, curve, ``use``, ``key_ops`` and ``alg`` allow. A member that is null counts as absent, and so
+does an empty ``use``, ``alg`` or ``key_ops``: serializers write absent members so.
+
+PyJWT parses a key's numbers, but ignores ``use`` and ``key_ops`` and merely warns about short keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from jwt.utils import base64url_decode
+
+from authz_service.core import base64url
+from authz_service.core.errors import quoted
+from authz_service.keys.signatures import BY_CURVE, ML_DSA, RSA, VERIFIERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+_MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
+_MAX_RSA_BITS = 16384  # OpenSSL's limit
+_MAX_EXPONENT_BITS = 32  # nearly all are 65537; an exponent as long as the key makes verifying 80 times as slow
+
+# The members that the parser gets, by type.
+_KEY_MEMBERS = {
+    "RSA": ("e", "kty", "n"),
+    "EC": ("crv", "kty", "x", "y"),
+    "OKP": ("crv", "kty", "x"),
+    "AKP": ("alg", "kty", "pub"),
+}
+_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
+_OCTETS = {"P-256": 32, "P-384": 48, "P-521": 66, "Ed25519": 32, "Ed448": 57}
+
+SIGNATURE_USE: Final = frozenset({"sig"})
+
+
+class UnusableKey(Exception):  # noqa: N818 - it never leaves this package
+    """Why an entry is not a key that may verify signatures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A public key and the algorithms that it may verify."""
+
+    kid: str | None
+    algorithms: frozenset[str]
+    fingerprint: bytes  # SHA-256 of its SubjectPublicKeyInfo in DER: of its type and numbers
+    material: Any  # a public key of cryptography
+    jwk: Mapping[str, Any]  # enough to parse it again
+
+    @property
+    def identity(self) -> tuple[str | None, bytes]:
+        """Equal for the same key in another key set: ``kid``, type and numbers."""
+        return self.kid, self.fingerprint
+
+    def verifies(self, algorithm: str, signing_input: bytes, signature: bytes) -> bool:
+        """Whether the signature is valid; not if the algorithm is not one of the key's."""
+        return algorithm in self.algorithms and VERIFIERS[algorithm](signing_input, self.material, signature)
+
+
+def parse(entry: Any, uses: Collection[str] = SIGNATURE_USE) -> Key:
+    """The key in an entry of a key set. ``uses`` are the values of ``use`` that are accepted.
+
+    Raises:
+        UnusableKey: with the reason.
+    """
+    if not isinstance(entry, dict):
+        raise UnusableKey("it is not an object")
+    members = {name: value for name, value in entry.items() if value is not None}
+    kid = members.get("kid")
+    if kid is not None and not isinstance(kid, str):
+        raise UnusableKey("its kid is not a string")
+    _require_public_signature_key(members, uses)
+    algorithms = _supported_algorithms(members)
+    names = _KEY_MEMBERS[members["kty"]]
+    numbers = {name: value for name in names if isinstance(value := members.get(name), str)}
+    if len(numbers) < len(names):
+        raise UnusableKey(f"it lacks one of {', '.join(names)}, or has one that is not a string")
+    material = _PARSERS[numbers["kty"]](numbers)
+    usage = {name: members[name] for name in ("kid", "alg") if name in members} | {"use": "sig"}
+    return Key(kid, algorithms, _fingerprint(material), material, numbers | usage)
+
+
+def _require_public_signature_key(members: Mapping[str, Any], uses: Collection[str]) -> None:
+    if not _PRIVATE.isdisjoint(members):
+        raise UnusableKey("it holds a secret: publish public keys only")
+    use = members.get("use", "")
+    if use != "" and not (isinstance(use, str) and use in uses):
+        raise UnusableKey(f"its use is {quoted(use)}, not {' or '.join(map(repr, sorted(uses, reverse=True)))}")
+    operations = members.get("key_ops", [])
+    if operations not in ([], "") and not (isinstance(operations, list) and "verify" in operations):
+        raise UnusableKey("its key_ops is not a list that contains 'verify'")
+
+
+def _supported_algorithms(members: Mapping[str, Any]) -> frozenset[str]:
+    kty, curve, algorithm = members.get("kty"), members.get("crv"), members.get("alg", "")
+    if kty == "RSA":
+        supported = RSA
+    elif kty == "AKP":
+        supported = frozenset(ML_DSA)
+        if not supported:
+            raise UnusableKey("its type is AKP, and the installed cryptography does not support ML-DSA")
+    elif isinstance(kty, str) and isinstance(curve, str):
+        supported = BY_CURVE.get((kty, curve), frozenset())
+    else:
+        supported = frozenset()
+    if not supported:
+        raise UnusableKey("its type or curve is not one of RSA, P-256, P-384, P-521, Ed25519, Ed448, AKP")
+    if algorithm == "" and kty != "AKP":
+        return supported
+    if not isinstance(algorithm, str) or algorithm not in supported:
+        raise UnusableKey(f"its alg is {quoted(algorithm)}, not one of {', '.join(sorted(supported))}")
+    return supported if kty == "OKP" else frozenset({algorithm})
+
+
+def _rsa(numbers: dict[str, str]) -> Any:
+    material = _parsed_by(RSAAlgorithm.from_jwk, numbers, "n and e are not an RSA key")
+    if not isinstance(material, RSAPublicKey):
+        raise UnusableKey("n and e are not an RSA key")
+    if not _MIN_RSA_BITS <= material.key_size <= _MAX_RSA_BITS:
+        raise UnusableKey(f"it is an RSA key of {material.key_size} bits, not of {_MIN_RSA_BITS} to {_MAX_RSA_BITS}")
+    if material.public_numbers().e.bit_length() > _MAX_EXPONENT_BITS:
+        raise UnusableKey(f"it is an RSA key with an exponent of more than {_MAX_EXPONENT_BITS} bits")
+    return material
+
+
+def _ec(numbers: dict[str, str]) -> Any:
+    """Coordinates with missing or additional zero octets in front are accepted: the point must be on the curve."""
+    curve = numbers["crv"]
+    for name in ("x", "y"):
+        octets = _decoded(name, numbers[name])
+        number = octets.lstrip(b"\0")
+        if not octets or len(number) > _OCTETS[curve]:
+            raise UnusableKey(f"{name} has {len(octets)} octets, and {curve} has {_OCTETS[curve]}")
+        numbers[name] = base64url.encode(number.rjust(_OCTETS[curve], b"\0"))
+    return _parsed_by(ECAlgorithm.from_jwk, numbers, f"x and y are not a point on {curve}")
+
+
+def _okp(numbers: dict[str, str]) -> Any:
+    curve = numbers["crv"]
+    _require_length("x", _decoded("x", numbers["x"]), curve, _OCTETS[curve])
+    return _parsed_by(OKPAlgorithm.from_jwk, numbers, f"x is not a key on {curve}")
+
+
+def _akp(numbers: dict[str, str]) -> Any:
+    algorithm, octets = numbers["alg"], _decoded("pub", numbers["pub"])
+    _require_length("pub", octets, algorithm, ML_DSA[algorithm].octets)
+    return _parsed_by(ML_DSA[algorithm].key_type.from_public_bytes, octets, f"pub is not a key of {algorithm}")
+
+
+_PARSERS: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {"RSA": _rsa, "EC": _ec, "OKP": _okp, "AKP": _akp}
+
+
+def _require_length(name: str, octets: bytes, what: str, length: int) -> None:
+    if len(octets) != length:
+        raise UnusableKey(f"{name} has {len(octets)} octets, and {what} has {length}")
+
+
+def _decoded(name: str, value: str) -> bytes:
+    try:
+        return base64url_decode(value)
+    except ValueError:
+        raise UnusableKey(f"{name} is not base64url") from None
+
+
+def _parsed_by(parser: Callable[[Any], Any], numbers: Any, problem: str) -> Any:
+    try:
+        return parser(dict(numbers) if isinstance(numbers, dict) else numbers)
+    except Exception:  # noqa: BLE001 - PyJWT and cryptography raise many types for a malformed key
+        raise UnusableKey(problem) from None
+
+
+def _fingerprint(material: Any) -> bytes:
+    """Independent of how the JWK is written, since a key has one DER form."""
+    return hashlib.sha256(material.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()

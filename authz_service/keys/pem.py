@@ -1,0 +1,120 @@
+"""Parses public keys and certificates in PEM (RFC 7468) into a key set. Pure.
+
+Every block becomes a JWK and passes the same checks as a published one; none has a ``kid``. Of a certificate, only the
+public key counts: whoever wrote the file decided to trust it, so neither validity dates nor signatures are checked.
+Text around the blocks is ignored. A file with a private key is refused as a whole: anyone who can read it could sign
+tokens.
+"""
+
+from __future__ import annotations
+
+from codecs import BOM_UTF8
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from authz_service.core import base64url
+from authz_service.core.errors import FetchFailed, quoted
+from authz_service.keys import jwk, keyset
+from authz_service.keys.jwk import UnusableKey
+from authz_service.keys.signatures import ML_DSA
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from authz_service.keys.keyset import KeySet
+
+_BEGIN, _END, _DASHES = b"-----BEGIN ", b"-----END ", b"-----"
+_PUBLIC_KEYS = frozenset({b"PUBLIC KEY", b"RSA PUBLIC KEY"})
+_CERTIFICATES = frozenset({b"CERTIFICATE", b"X509 CERTIFICATE"})
+
+
+class _Block(NamedTuple):
+    label: bytes
+    pem: bytes
+
+
+def parse(data: bytes, max_keys: int) -> KeySet:
+    """Parse a file.
+
+    Raises:
+        FetchFailed: if it has a private key, more than ``max_keys`` blocks, an incomplete block, or no usable key.
+    """
+    blocks = list(_blocks(data))
+    for number, block in enumerate(blocks, start=1):
+        if block.label.endswith(b"PRIVATE KEY"):
+            raise FetchFailed(
+                f"block {number} is a private key, with which anyone who reads the file could sign tokens: write the "
+                "public key only (openssl pkey -pubout)"
+            )
+    if len(blocks) > max_keys:
+        raise FetchFailed(f"the file has {len(blocks)} keys, more than keys.max_keys ({max_keys})")
+    keys: list[jwk.Key] = []
+    refused: list[str] = []
+    for number, block in enumerate(blocks, start=1):
+        try:
+            keys.append(jwk.parse(_jwk(_material(block))))
+        except UnusableKey as unusable:
+            refused.append(f"block {number}: {unusable}")
+    if not blocks:
+        raise FetchFailed("the file has no key in PEM: write -----BEGIN PUBLIC KEY----- or -----BEGIN CERTIFICATE-----")
+    return keyset.usable(keys, refused, "the file")
+
+
+def _blocks(data: bytes) -> Iterator[_Block]:
+    """The blocks, in one pass over the lines.
+
+    Raises:
+        FetchFailed: for a block without its last line.
+    """
+    label: bytes | None = None
+    lines: list[bytes] = []
+    for line in map(bytes.strip, data.removeprefix(BOM_UTF8).splitlines()):
+        if line.startswith(_BEGIN) and line.endswith(_DASHES):
+            if label is not None:
+                break
+            label, lines = line[len(_BEGIN) : -len(_DASHES)], []
+        lines.append(line)
+        if label is not None and line == _END + label + _DASHES:
+            yield _Block(label, b"\n".join(lines) + b"\n")
+            label = None
+    if label is not None:
+        raise FetchFailed(f"a block, {quoted(label.decode('latin-1'))}, has no END line")
+
+
+def _material(block: _Block) -> Any:
+    if block.label not in _PUBLIC_KEYS | _CERTIFICATES:
+        raise UnusableKey(f"it is {quoted(block.label.decode('latin-1'))}, not a public key or a certificate")
+    try:
+        if block.label in _CERTIFICATES:
+            return x509.load_pem_x509_certificate(block.pem).public_key()
+        return load_pem_public_key(block.pem)
+    except Exception:  # noqa: BLE001 - cryptography raises many types for malformed content
+        raise UnusableKey("its content cannot be decoded") from None
+
+
+def _jwk(material: Any) -> dict[str, Any]:
+    if isinstance(material, RSAPublicKey):
+        return _without_usage(RSAAlgorithm.to_jwk(material, as_dict=True))
+    if isinstance(material, EllipticCurvePublicKey):
+        try:
+            return _without_usage(ECAlgorithm.to_jwk(material, as_dict=True))
+        except Exception:  # noqa: BLE001 - PyJWT's for a curve that has no name in JOSE
+            raise UnusableKey(f"its curve is {material.curve.name}, not P-256, P-384 or P-521") from None
+    if isinstance(material, (Ed25519PublicKey, Ed448PublicKey)):
+        return _without_usage(OKPAlgorithm.to_jwk(material, as_dict=True))
+    for algorithm, parameters in ML_DSA.items():
+        if isinstance(material, parameters.key_type):
+            return {"kty": "AKP", "alg": algorithm, "pub": base64url.encode(material.public_bytes_raw())}
+    raise UnusableKey(f"its type is {type(material).__name__}, not RSA, EC, Ed25519, Ed448 or ML-DSA")
+
+
+def _without_usage(members: dict[str, Any]) -> dict[str, Any]:
+    """Without PyJWT's ``key_ops``: what a key may be used for follows from its type."""
+    return {name: value for name, value in members.items() if name != "key_ops"}
