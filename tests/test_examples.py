@@ -131,5 +131,5 @@ def test_readme_and_examples_show_every_key(
             "Scopes",
             "ClaimCondition",
         ),
-        *("UpstreamSettings", "TokenCache", "Logging", "IntrospectionSettings"),
+        *("HeaderSettings", "UpstreamSettings", "TokenCache", "Logging", "IntrospectionSettings"),
     }
