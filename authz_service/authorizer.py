@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from authz_service.core import connection_header, credential, paths
+from authz_service.core import connection_header, paths
 from authz_service.core.cors import is_preflight
 from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny, deny_without_rule
 from authz_service.core.errors import Rejected
@@ -134,7 +134,7 @@ class Authorizer:
     ) -> Decision | Pending:
         claims: Claims | None = None
         try:
-            token = credential.bearer_token(attributes.headers.get("authorization"), self.max_token_bytes)
+            token = rule.credential.token_of(attributes.headers, self.max_token_bytes)
             found = self.validator.validate(token, now, rule.issuers, attempt)
             if isinstance(found, (NeedKeys, NeedIntrospection)):
                 return Pending(attributes, rule, found, self, now)

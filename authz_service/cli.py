@@ -21,6 +21,7 @@ from authz_service.core.errors import ConfigError, StartFailed, printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from authz_service.config.model import Settings
     from authz_service.core.attributes import Attributes
     from authz_service.policy_tools.cases import Case
     from authz_service.policy_tools.run_cases import CaseRunner, Outcome
@@ -139,7 +140,8 @@ def _explain(options: argparse.Namespace) -> int:
     from authz_service.terminal import Color
 
     try:
-        settings, attributes = load(options.config), _attributes(options)
+        settings = load(options.config)
+        attributes = _attributes(options, settings)
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 2
@@ -157,13 +159,16 @@ def _explain(options: argparse.Namespace) -> int:
     return 0 if isinstance(explained.decision, Allow) else 1
 
 
-def _attributes(options: argparse.Namespace) -> Attributes:
-    from authz_service.policy_tools.request import attributes_of
+def _attributes(options: argparse.Namespace, settings: Settings) -> Attributes:
+    from authz_service.policy_tools.request import attributes_of, with_token
+    from authz_service.rules.policy import Policy
 
     headers = [_header(text) for text in options.header]
-    if options.token_file is not None:
-        headers.append(("authorization", f"Bearer {_token(options.token_file).strip()}"))
-    return attributes_of(options.method, options.url, headers, options.policy)
+    attributes = attributes_of(options.method, options.url, headers, options.policy)
+    if options.token_file is None:
+        return attributes
+    token = _token(options.token_file).strip()
+    return with_token(attributes, token, Policy(settings.rules, settings.issuers))
 
 
 def _token(file: str) -> str:

@@ -111,6 +111,25 @@ def test_a_token_is_read_from_the_authorization_header_only(service: LocalAuthor
     assert service.decide(place.format(good()), **sent).reason == "missing_token"
 
 
+def test_a_rule_reads_the_token_from_its_own_header() -> None:
+    rules: list[dict[str, Any]] = [
+        {"name": "access", "match": {"paths": ["/access"]}, "credential": {"header": "cf-access-jwt-assertion"}},
+        {"name": "scheme", "match": {"paths": ["/scheme"]}, "credential": {"header": "X-Token", "scheme": "JWT"}},
+        {"name": "things"},
+    ]
+    deciding = LocalAuthorizer(rules, HEADERS)
+    in_access = {"cf-access-jwt-assertion": good()}
+    assert deciding.decide("/access", **in_access).reason == "ok"
+    assert deciding.decide("/access", good()).reason == "missing_token"
+    assert deciding.decide("/access", **in_access, authorization="Basic x").reason == "ok"
+    assert deciding.decide("/scheme", **{"x-token": f"jwt {good()}"}).reason == "ok"
+    assert deciding.decide("/scheme", **{"x-token": good()}).reason == "missing_token"
+    assert deciding.decide("/", **in_access).reason == "missing_token"
+    denied = deciding.decide("/access")
+    assert isinstance(denied, Deny)
+    assert denied.challenge == 'Bearer realm="api"'
+
+
 def test_a_rule_applies_to_its_hosts_only(service: LocalAuthorizer) -> None:
     token = good(client_id="web")
     assert service.decide("/h", token, host="a.b.EXAMPLE.org.:8080").reason == "ok"

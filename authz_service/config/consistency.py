@@ -64,7 +64,8 @@ def problems(draft: Draft) -> Iterator[Problem]:
         if issuer.introspection is not None:
             yield from _introspection(draft, ("issuers", place), issuer, issuer.introspection)
     for place, rule in draft.rules.items():
-        yield from _public_requires_nothing(draft, ("rules", place), rule)
+        yield from _public_ignores_tokens(draft, ("rules", place), rule)
+        yield from _matched_credentials(draft, ("rules", place, "match", "headers"), rule)
         yield from _unknown_issuers(draft, ("rules", place), rule)
         yield from _missing_audiences(draft, ("rules", place), rule)
         yield from _impossible_scopes(("rules", place, "require", "scopes"), rule.require.scopes)
@@ -294,12 +295,21 @@ def _endpoint(where: Where, issuer: Issuer, settings: IntrospectionSettings) -> 
         yield Problem(where, f"{what} plain http to another host: write https, or set keys.allow_http to true")
 
 
-def _public_requires_nothing(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
-    given = "require" in rule.model_fields_set or (*where, "require") in draft.unread
-    if rule.access == "public" and given:
-        yield Problem(
-            (*where, "require"), "has no effect with access: public, which ignores tokens: remove one of the two"
-        )
+def _public_ignores_tokens(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
+    for key in ("require", "credential"):
+        given = key in rule.model_fields_set or (*where, key) in draft.unread
+        if rule.access == "public" and given:
+            text = "has no effect with access: public, which ignores tokens: remove one of the two"
+            yield Problem((*where, key), text)
+
+
+def _matched_credentials(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
+    """A rule is selected before any token is read, so it cannot depend on the header that holds one."""
+    credentials = {other.credential.header: place for place, other in draft.rules.items()}
+    for name in rule.match.headers or ():
+        if name in credentials and draft.has(("rules", credentials[name], "credential"), where):
+            text = f"is the credential of rules[{credentials[name]}], which a rule cannot match: remove it"
+            yield Problem((*where, name), text)
 
 
 def _unknown_issuers(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:

@@ -21,6 +21,7 @@ from authz_service.config.values import (
     Algorithm,
     CaptureName,
     ClaimPathField,
+    CredentialHeaderName,
     File,
     GrpcAddress,
     HeaderValue,
@@ -36,12 +37,14 @@ from authz_service.config.values import (
     Printable,
     RequiredClaims,
     Scalar,
+    Scheme,
     Scope,
     Some,
     TcpAddress,
     UpstreamHeader,
     Url,
 )
+from authz_service.core.credential import AUTHORIZATION, BEARER
 from authz_service.core.patterns import EVERY_PATH
 
 if TYPE_CHECKING:
@@ -412,6 +415,28 @@ class Require(Section):
     )
 
 
+class CredentialSettings(Section):
+    """Where the requests of a rule have their token. It is read from no other place."""
+
+    model_config = ConfigDict(title="Credential")
+
+    header: CredentialHeaderName = Field("authorization", description="The header that holds the token.")
+    scheme: OrAbsent[Scheme] = Field(
+        None,
+        description="The scheme before the token, in any case. Default: Bearer in authorization; in any other header, "
+        "the whole value is the token.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bearer_in_authorization(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "scheme" in value:
+            return value
+        header = value.get("header", AUTHORIZATION)
+        in_authorization = isinstance(header, str) and header.lower() == AUTHORIZATION
+        return {**value, "scheme": BEARER} if in_authorization else value
+
+
 class RuleSettings(Section):
     """A rule: the requests that it decides, and what it requires of them. The first rule that matches decides."""
 
@@ -430,6 +455,10 @@ class RuleSettings(Section):
         "public: allow all requests and ignore tokens.",
     )
     require: Require = Field(default_factory=Require, description="What the token must meet. Default: being valid.")
+    credential: CredentialSettings = Field(
+        default_factory=CredentialSettings,
+        description="Where the token is. Default: in authorization, with the scheme Bearer.",
+    )
     mode: Literal["enforce", "shadow"] = Field(
         "enforce",
         description="enforce: apply the decision. shadow: log and count the decision, but let every request through.",
@@ -490,7 +519,9 @@ class UpstreamSettings(Section):
         "out and counted in authz_upstream_headers_omitted_total.",
     )
     forward_authorization: bool = Field(
-        default=True, description="Forward the Authorization header. false: remove it from the upstream request."
+        default=True,
+        description="Forward the Authorization header and every rule's credential header. false: remove all of them "
+        "from every upstream request.",
     )
 
 

@@ -57,6 +57,8 @@ _NEVER_UPSTREAM = frozenset(
         *("te", "trailer", "upgrade", "keep-alive", "proxy-connection"),
     }
 )
+_NO_CREDENTIAL = _NEVER_UPSTREAM | {"cookie"}
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 EMPTY = "is empty: write a value, or remove it"
 
 
@@ -135,6 +137,23 @@ def _http_header(value: str) -> str:
     if name in _NEVER_MATCHED:
         raise ValueError(f"{shown(value)} cannot be matched here: {_NEVER_MATCHED[name]}")
     return name
+
+
+def _credential_header(value: str) -> str:
+    name = value.lower()
+    if not _TOKEN.fullmatch(value):
+        raise ValueError(f"{shown(value)} is not a header name: write one such as x-forwarded-access-token")
+    if name != "authorization" and name in _NO_CREDENTIAL:
+        raise ValueError(
+            f"{shown(value)} cannot hold a token: write authorization, or a header that holds nothing else"
+        )
+    return name
+
+
+def _scheme(value: str) -> str:
+    if not _SCHEME.fullmatch(value):
+        raise ValueError(f"{shown(value)} is not an authentication scheme: write one such as Bearer")
+    return value
 
 
 def _header_value(value: str) -> str:
@@ -314,6 +333,8 @@ AcrValue = Annotated[
     StrictStr, AfterValidator(_acr_value)
 ]  # acr_values is a list separated by spaces, in a quoted-string (RFC 9470 section 3)
 HttpHeader = Annotated[StrictStr, AfterValidator(_http_header)]
+CredentialHeaderName = Annotated[StrictStr, AfterValidator(_credential_header)]
+Scheme = Annotated[StrictStr, AfterValidator(_scheme)]
 HeaderValue = Annotated[StrictStr, AfterValidator(_header_value)]
 ClaimPathField = Annotated[ClaimPath, _ParsedWith(parse_claim_path)]
 CaptureName = Annotated[StrictStr, AfterValidator(_capture_name)]

@@ -1,4 +1,4 @@
-"""Parsing the bearer token in the Authorization header.
+"""Parsing the token of a request from the one header that its rule names, by default ``Authorization: Bearer``.
 
 No I/O, and no other place: not the query, a cookie or a form (RFC 9700 section 4.3.2). A header that could be read as
 two credentials is malformed.
@@ -7,46 +7,79 @@ two credentials is malformed.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from authz_service.core.errors import Rejected
+from authz_service.core.headers import sent_under_another_spelling
 from authz_service.core.reasons import Reason
 
-# What nearly every credential looks like (b64token of RFC 6750 section 2.1), and which has only one reading.
-_PLAIN = re.compile(r"[Bb]earer ([A-Za-z0-9\-._~+/]+=*)")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+AUTHORIZATION = "authorization"
+BEARER = "Bearer"
+
+# What nearly every token looks like (b64token of RFC 6750 section 2.1), and which has only one reading.
+_PLAIN = r"([A-Za-z0-9\-._~+/]+=*)"
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
-# A Bearer credential after a comma: two Authorization headers joined into one.
-_JOINED_BEARER = re.compile(r",\s*bearer(?:\s|,|\Z)", re.IGNORECASE)
 
 
-def bearer_token(authorization: str | None, max_bytes: int) -> str:
-    """The token in an Authorization header (RFC 6750 section 2.1) with the scheme Bearer in any case.
+class CredentialHeader:
+    """The header that holds the token, and the scheme before the token, if there is one."""
 
-    Raises:
-        Rejected: ``missing_token`` without the header or with another scheme; ``malformed_request`` for two
-            credentials, an empty one, one longer than ``max_bytes``, outer whitespace, and control characters.
-    """
-    if authorization is None:
-        raise Rejected(Reason.MISSING_TOKEN, "no Authorization header")
-    if (plain := _PLAIN.fullmatch(authorization)) and len(plain[1]) <= max_bytes:
-        return plain[1]
-    if _CONTROL.search(authorization):
-        raise _malformed("a control character in the Authorization header")
-    if authorization != authorization.strip():  # HTTP/2 carries it and other readers trim it: RFC 9113 section 8.2.1
-        raise _malformed("whitespace around the value of the Authorization header")
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer":
-        if not scheme or scheme.lower().startswith("bearer,") or _JOINED_BEARER.search(authorization):
-            raise _malformed("no scheme in the Authorization header, or two credentials joined by a comma")
-        raise Rejected(Reason.MISSING_TOKEN, "the Authorization scheme is not Bearer")
-    token = token.lstrip(" ")
-    if not token:
-        raise _malformed("an empty credential in the Authorization header")
-    if "," in token or " " in token:
-        raise _malformed("more than one credential in the Authorization header")
-    if len(token) > max_bytes:
-        raise _malformed(f"a credential of {len(token)} bytes, expected at most {max_bytes} (server.max_token_bytes)")
-    return token
+    def __init__(self, name: str = AUTHORIZATION, scheme: str | None = BEARER) -> None:
+        """``name`` is in lower case. Without a ``scheme``, the whole value is the token."""
+        self.name = name
+        self.scheme = scheme
+        either = "" if scheme is None else f"[{scheme[0].upper()}{scheme[0].lower()}]{re.escape(scheme[1:])} "
+        self._plain = re.compile(either + _PLAIN)
+        self._scheme = (scheme or "").lower()
+        # A credential of the scheme after a comma: two headers joined into one.
+        self._joined = re.compile(rf",\s*{re.escape(self._scheme)}(?:\s|,|\Z)", re.IGNORECASE)
+        self._spellings = "-" in name or "_" in name  # whether another name folds to the same
 
+    def __str__(self) -> str:
+        return self.name.title() if self.scheme is None else f"{self.name.title()}: {self.scheme}"
 
-def _malformed(cause: str) -> Rejected:
-    return Rejected(Reason.MALFORMED_REQUEST, cause)
+    def value_with(self, token: str) -> str:
+        """The value of the header with this token."""
+        return token if self.scheme is None else f"{self.scheme} {token}"
+
+    def token_of(self, headers: Mapping[str, str], max_bytes: int) -> str:
+        """The token of a request with these headers, by lower-case name. The scheme may be in any case.
+
+        Raises:
+            Rejected: ``missing_token`` without the header or with another scheme; ``malformed_request`` for two
+                credentials, an empty one, one longer than ``max_bytes``, outer whitespace, control characters, and a
+                header that some servers read as this one.
+        """
+        if self._spellings and sent_under_another_spelling(headers, self.name):
+            raise self._malformed("sent under another spelling, which some servers read as this header")
+        value = headers.get(self.name)
+        if value is None:
+            raise Rejected(Reason.MISSING_TOKEN, f"no {self.name.title()} header")
+        if (plain := self._plain.fullmatch(value)) and len(plain[1]) <= max_bytes:
+            return plain[1]
+        if _CONTROL.search(value):
+            raise self._malformed("a control character")
+        if value != value.strip():  # HTTP/2 carries it and other readers trim it: RFC 9113 section 8.2.1
+            raise self._malformed("whitespace around the value")
+        token = value if self.scheme is None else self._after_scheme(value)
+        if not token:
+            raise self._malformed("an empty credential")
+        if "," in token or " " in token:
+            raise self._malformed("more than one credential")
+        if len(token) > max_bytes:
+            raise self._malformed(f"{len(token)} bytes, expected at most {max_bytes} (server.max_token_bytes)")
+        return token
+
+    def _after_scheme(self, value: str) -> str:
+        scheme, _, token = value.partition(" ")
+        if scheme.lower() != self._scheme:
+            if not scheme or scheme.lower().startswith(f"{self._scheme},") or self._joined.search(value):
+                raise self._malformed("no scheme, or two credentials joined by a comma")
+            raise Rejected(Reason.MISSING_TOKEN, f"the scheme of the {self.name.title()} header is not {self.scheme}")
+        return token.lstrip(" ")
+
+    def _malformed(self, what: str) -> Rejected:
+        return Rejected(Reason.MALFORMED_REQUEST, f"the credential in the {self.name.title()} header: {what}")

@@ -52,6 +52,15 @@ def _spellings(name: str) -> re.Pattern[str]:
     return re.compile("".join(f"[-{re.escape(_FOLDED)}]" if part == "-" else part for part in folded(name)))
 
 
+def sent_under_another_spelling(headers: Mapping[str, str], name: str) -> bool:
+    """Whether a header was sent under another name that folds to the same."""
+    size = len(name)
+    for other in headers:  # noqa: SIM110 - a loop is faster than any()
+        if len(other) == size and other != name and _spellings(name).fullmatch(other):  # folding keeps the length
+            return True
+    return False
+
+
 def value_of(headers: Mapping[str, str], name: str) -> str | None:
     """The one value of a header, without spaces and tabs around it; None if it was not sent.
 
@@ -61,10 +70,8 @@ def value_of(headers: Mapping[str, str], name: str) -> str | None:
         AmbiguousHeaderError: if it was sent more than once, or under another name that folds to the same; or if it
             holds a comma, a control, bytes that are not UTF-8, or outer whitespace that only some receivers strip.
     """
-    size = len(name)
-    for other in headers:
-        if len(other) == size and other != name and _spellings(name).fullmatch(other):  # folding keeps the length
-            raise AmbiguousHeaderError("sent under another spelling, which some servers read as this header")
+    if sent_under_another_spelling(headers, name):
+        raise AmbiguousHeaderError("sent under another spelling, which some servers read as this header")
     value = headers.get(name)
     if value is None:
         return None

@@ -13,7 +13,7 @@ from authz_service.core.header_value import UnencodableError, encode
 from authz_service.core.headers import FOLDABLE, folded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from authz_service.core.claim_path import ClaimPath
     from authz_service.core.claims import Claims
@@ -37,14 +37,14 @@ class TokenHeaders(NamedTuple):
 class UpstreamHeaders:
     """The ``upstream`` part of the settings, compiled."""
 
-    def __init__(self, headers: Mapping[str, HeaderSource], *, forward_authorization: bool) -> None:
-        """``headers`` are keyed by their lower-case names."""
+    def __init__(self, headers: Mapping[str, HeaderSource], credentials: Iterable[str] = ()) -> None:
+        """``headers`` are keyed by their lower-case names. ``credentials`` are headers to remove from every request."""
         self._sources = tuple(headers.items())
-        self._names = frozenset(headers)
-        self._folded = frozenset(map(folded, headers))
-        self._lengths = frozenset(map(len, headers))
-        self._plain = not FOLDABLE.search("".join(headers))  # then only a name that folding changes can spoof one
-        self._always_removed: tuple[str, ...] = () if forward_authorization else ("authorization",)
+        self._always_removed = tuple(name for name in credentials if name not in headers)
+        self._names = frozenset((*headers, *self._always_removed))
+        self._folded = frozenset(map(folded, self._names))
+        self._lengths = frozenset(map(len, self._names))
+        self._plain = not FOLDABLE.search("".join(self._names))  # then only a name that folding changes can spoof one
         self._all_removed = self._always_removed + tuple(headers)
 
     def for_token(self, claims: Claims) -> TokenHeaders:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from authz_service.authorizer import Pending
-from authz_service.core import connection_header, credential, paths
+from authz_service.core import connection_header, paths
 from authz_service.core.bounded import NO_CACHE
 from authz_service.core.cors import is_preflight
 from authz_service.core.errors import Rejected, quoted
@@ -32,12 +32,13 @@ from authz_service.tokens.jwt.claims import REQUIREMENTS, validate_claims
 from authz_service.tokens.validator import NeedKeys, TrustedIssuer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from authz_service.authorizer import Authorizer
     from authz_service.config import model
     from authz_service.core.attributes import Attributes
     from authz_service.core.claims import Claims
+    from authz_service.core.credential import CredentialHeader
     from authz_service.core.decision import Decision
     from authz_service.core.upstream import TokenHeaders
     from authz_service.keys.jwk import Key
@@ -217,11 +218,11 @@ class _Steps:
         return chosen
 
     def _decide_by_token(self, rule: Rule, path: Sequence[str]) -> Reason:
-        header, max_bytes = self._attributes.headers.get("authorization"), self._authorizer.max_token_bytes
-        if rule.access == "optional" and _is_missing(header, max_bytes):
+        headers, max_bytes = self._attributes.headers, self._authorizer.max_token_bytes
+        if rule.access == "optional" and _is_missing(rule.credential, headers, max_bytes):
             self._record("token", "credential", "none, and the rule does not require one", passed=True)
             return Reason.ANONYMOUS
-        token = self._take("token", "credential", lambda: credential.bearer_token(header, max_bytes))
+        token = self._take("token", "credential", lambda: rule.credential.token_of(headers, max_bytes), _found_in(rule))
         claims = self._validate(token, rule)
         captures = rule.captures(path)
         for condition in rule.conditions:
@@ -270,9 +271,13 @@ def _decides(rule: model.RuleSettings) -> str:
     return f"decides; access {rule.access}{shadow}"
 
 
-def _is_missing(header: str | None, max_token_bytes: int) -> bool:
+def _found_in(rule: Rule) -> Callable[[object], str]:
+    return lambda _: f"in {rule.credential}"
+
+
+def _is_missing(credential: CredentialHeader, headers: Mapping[str, str], max_token_bytes: int) -> bool:
     try:
-        credential.bearer_token(header, max_token_bytes)
+        credential.token_of(headers, max_token_bytes)
     except Rejected as rejected:
         return rejected.reason is Reason.MISSING_TOKEN
     return False

@@ -16,7 +16,7 @@ from authz_service.core.decision import Allow, Deny
 from authz_service.core.errors import printable
 from authz_service.core.reasons import DENIALS
 from authz_service.policy_tools.ephemeral_issuer import EphemeralIssuer
-from authz_service.policy_tools.request import attributes_of
+from authz_service.policy_tools.request import attributes_of, with_token
 from authz_service.runtime.assembly import authorizer_of, key_cache_of
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.jwt.cache import JwtCache
@@ -70,12 +70,13 @@ class CaseRunner:
         return Outcome(case.name, differences, time.perf_counter() - started)
 
     def _attributes(self, case: Case) -> Attributes:
-        headers = list(case.request.headers.items())
-        if case.token is not None:
-            raw = case.token.raw
-            text = self._issuers[case.token.issuer].token(case.token, self._now) if raw is None else raw
-            headers.append(("authorization", f"Bearer {text}"))
-        return attributes_of(case.request.method, case.request.url, headers, case.request.policy)
+        request = case.request
+        attributes = attributes_of(request.method, request.url, request.headers.items(), request.policy)
+        if case.token is None:
+            return attributes
+        raw = case.token.raw
+        text = self._issuers[case.token.issuer].token(case.token, self._now) if raw is None else raw
+        return with_token(attributes, text, self._authorizer.policy)
 
     def _decide(self, attributes: Attributes) -> Decision:
         decision = self._authorizer.begin(attributes, self._now)

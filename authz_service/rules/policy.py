@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from authz_service.core.challenge import bearer_challenge
+from authz_service.core.credential import CredentialHeader
 from authz_service.core.decision import Deny
 from authz_service.core.errors import Rejected
 from authz_service.core.patterns import PARAMETERS
@@ -50,6 +51,7 @@ class Rule:
         self.access = rule.access
         self.mode = rule.mode
         self.issuers = None if require.issuers is None else frozenset(require.issuers)  # None: any
+        self.credential = CredentialHeader(rule.credential.header, rule.credential.scheme)
         self._introspects = any(issuer.introspection is not None for issuer in allowed)
         self._scopes = RequiredScopes(require.scopes)
         self.conditions = tuple(_conditions(require, allowed, self._scopes))  # in the order of evaluation

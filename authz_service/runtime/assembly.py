@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from authz_service.authorizer import Authorizer
 from authz_service.core.bounded import Bounds
+from authz_service.core.credential import AUTHORIZATION
 from authz_service.core.decision import NO_RULE_NAME
 from authz_service.core.reasons import Reason
 from authz_service.core.upstream import HeaderSource, UpstreamHeaders
@@ -81,7 +82,10 @@ def authorizer_of(
 
 def _upstream_headers(settings: Settings) -> UpstreamHeaders:
     headers = {name: HeaderSource(each.claim, each.encoding) for name, each in settings.upstream.headers.items()}
-    return UpstreamHeaders(headers, forward_authorization=settings.upstream.forward_authorization)
+    if settings.upstream.forward_authorization:
+        return UpstreamHeaders(headers)
+    credentials = dict.fromkeys((AUTHORIZATION, *(rule.credential.header for rule in settings.rules)))
+    return UpstreamHeaders(headers, credentials)
 
 
 def declare_series(config: ActiveConfig, metrics: Metrics) -> None:

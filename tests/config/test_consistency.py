@@ -251,6 +251,14 @@ WRONG = {
         text(rules="{name: a, access: public, require: {}}"),
         ["2: rules[0].require: has no effect with access: public, which ignores tokens: remove one of the two"],
     ),
+    "public with a credential": (
+        text(rules="{name: a, access: public, credential: {header: x-jwt}}"),
+        ["2: rules[0].credential: has no effect with access: public, which ignores tokens: remove one of the two"],
+    ),
+    "a rule that matches the credential of another": (
+        text(rules="{name: a, match: {headers: {X-Jwt: a}}}, {name: b, credential: {header: x-jwt}}"),
+        ["2: rules[0].match.headers.x-jwt: is the credential of rules[1], which a rule cannot match: remove it"],
+    ),
     "one address for two servers": (
         text(more="server: {grpc_address: LOCALHOST:1, admin_address: localhost:1}"),
         ["3: server.admin_address: grpc_address and admin_address are the same: give each its own port"],

@@ -9,7 +9,17 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from authz_service.config import values
-from authz_service.config.model import Issuer, Keys, Match, Require, Scopes, Section, Server, UpstreamSettings
+from authz_service.config.model import (
+    CredentialSettings,
+    Issuer,
+    Keys,
+    Match,
+    Require,
+    Scopes,
+    Section,
+    Server,
+    UpstreamSettings,
+)
 from authz_service.config.values import host_port, https_or_loopback
 
 ISSUER = {"issuer": "https://idp.example.com/", "audiences": ["api"]}
@@ -183,6 +193,36 @@ def test_a_named_key_set_replaces_discovery() -> None:
 def test_upstream_headers_are_lower_case() -> None:
     headers = accepts(UpstreamSettings, {"headers": {"X-User": "sub"}}).headers
     assert {name: str(header.claim) for name, header in headers.items()} == {"x-user": "sub"}
+
+
+@pytest.mark.parametrize(
+    ("written", "header", "scheme"),
+    [
+        ({}, "authorization", "Bearer"),
+        ({"scheme": "JWT"}, "authorization", "JWT"),
+        ({"header": "Authorization"}, "authorization", "Bearer"),
+        ({"header": "X-Jwt"}, "x-jwt", None),
+        ({"header": "x-jwt", "scheme": "Bearer"}, "x-jwt", "Bearer"),
+    ],
+)
+def test_only_authorization_has_a_scheme_by_default(written: object, header: str, scheme: str | None) -> None:
+    credential = accepts(CredentialSettings, written)
+    assert (credential.header, credential.scheme) == (header, scheme)
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ({"header": "cookie"}, "cannot hold a token"),
+        ({"header": "Host"}, "cannot hold a token"),
+        ({"header": ":path"}, "is not a header name"),
+        ({"scheme": ""}, "is not an authentication scheme"),
+        ({"scheme": "Bearer "}, "is not an authentication scheme"),
+        ({"scheme": None}, "is empty"),
+    ],
+)
+def test_a_credential_that_cannot_hold_a_token_is_refused(written: object, problem: str) -> None:
+    assert problem in refuses(CredentialSettings, written)
 
 
 def test_an_upstream_header_may_have_an_encoding() -> None:

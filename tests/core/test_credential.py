@@ -1,16 +1,26 @@
-"""The Authorization header has one bearer token, or is rejected."""
+"""The header that a rule names has one token, or is rejected."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz_service.core.credential import bearer_token
+from authz_service.core.credential import CredentialHeader
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 MAX = 64
+
+
+def bearer_token(authorization: str | None, max_bytes: int) -> str:
+    headers = {} if authorization is None else {"authorization": authorization}
+    return CredentialHeader().token_of(headers, max_bytes)
 
 
 def _reason(authorization: str | None) -> Reason:
@@ -130,3 +140,63 @@ def test_any_header_is_a_token_from_it_or_rejected_without_repeating_it(text: st
             assert len(token) <= MAX
             assert token.isprintable() or not token.isascii()
             assert not set(token) & set(" ,")
+
+
+_JWT_HEADER = CredentialHeader("x-jwt", None)
+
+
+def in_header(value: str, credential: CredentialHeader = _JWT_HEADER, *, others: Mapping[str, str] = {}) -> str:
+    """The token of a request with this value in the credential's header, or the reason why there is none."""
+    try:
+        return credential.token_of({credential.name: value, **others}, MAX)
+    except Rejected as rejected:
+        assert credential.name.title() in rejected.cause
+        return rejected.reason.value
+
+
+@pytest.mark.parametrize("token", ["a.b.c", "a", "Bearer", "!\u00e9=~", "a" * MAX])
+def test_without_a_scheme_the_whole_value_is_the_token(token: str) -> None:
+    assert in_header(token) == token
+    assert in_header(token, others={"authorization": "Bearer other"}) == token
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", " ", "a.b.c,d.e.f", "a.b.c, d.e.f", "a.b.c,", "Bearer a.b.c", "a b", " a", "a ", "\ta", "a\n"),
+        *("a\r\nb: c", "a\0", "a\x7f", "\u00a0a", "a" * (MAX + 1)),
+    ],
+)
+def test_a_header_without_a_scheme_is_read_as_strictly(value: str) -> None:
+    assert in_header(value) == "malformed_request"
+
+
+@pytest.mark.parametrize("other", ["x_jwt", "x.jwt", "x~jwt"])
+def test_a_header_that_some_servers_read_as_the_credential_is_malformed(other: str) -> None:
+    assert in_header("a.b.c", others={other: "d.e.f"}) == "malformed_request"
+    with pytest.raises(Rejected) as rejected:
+        _JWT_HEADER.token_of({other: "d.e.f"}, MAX)
+    assert rejected.value.reason is Reason.MALFORMED_REQUEST
+
+
+def test_the_token_is_read_from_no_other_header() -> None:
+    for headers in ({}, {"authorization": "Bearer a.b.c"}, {"x-jwt2": "a.b.c"}):
+        with pytest.raises(Rejected) as rejected:
+            _JWT_HEADER.token_of(headers, MAX)
+        assert rejected.value.reason is Reason.MISSING_TOKEN
+
+
+def test_a_scheme_may_be_configured() -> None:
+    token = CredentialHeader("authorization", "JWT")
+    assert [in_header(value, token) for value in ("JWT a", "jwt a", "Jwt  a", "Bearer a", "JWT a,jwt b", "a")] == [
+        *("a", "a", "a", "missing_token", "malformed_request", "missing_token")
+    ]
+    bearer = CredentialHeader("x-token", "Bearer")
+    assert [in_header(value, bearer) for value in ("Bearer a", "a", "Basic x,Bearer a")] == [
+        *("a", "missing_token", "malformed_request")
+    ]
+
+
+@pytest.mark.parametrize("credential", [CredentialHeader(), _JWT_HEADER, CredentialHeader("x-token", "JWT")], ids=str)
+def test_the_value_with_a_token_is_read_as_that_token(credential: CredentialHeader) -> None:
+    assert credential.token_of({credential.name: credential.value_with("a.b.c")}, MAX) == "a.b.c"

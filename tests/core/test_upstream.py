@@ -27,7 +27,7 @@ def upstream(
 ) -> UpstreamHeaders:
     claim_of = DEFAULTS if headers is None else headers
     sources = {name: HeaderSource(parse_claim_path(claim), encoding) for name, claim in claim_of.items()}
-    return UpstreamHeaders(sources, forward_authorization=forward_authorization)
+    return UpstreamHeaders(sources, () if forward_authorization else ("authorization", "x-jwt"))
 
 
 def of_tenant(value: Any, claim: str = "tenant", encoding: str | None = None) -> TokenHeaders:
@@ -91,11 +91,19 @@ def test_a_header_configured_with_an_underscore_is_set_and_the_one_with_a_hyphen
     assert remove == ("x-user",)
 
 
-def test_authorization_is_removed_if_it_is_not_forwarded() -> None:
+def test_the_credential_headers_are_removed_if_they_are_not_forwarded() -> None:
     bare = upstream({}, forward_authorization=False)
-    assert changes(bare, claims(), {"authorization": "Bearer x"}) == ((), ("authorization",))
-    assert bare.without_token({"authorization": "Basic x"}) == ("authorization",)
-    assert upstream({}).without_token({"authorization": "Basic x"}) == ()
+    sent = {"authorization": "Bearer x", "x-jwt": "x", "x_jwt": "y"}
+    assert changes(bare, claims(), sent) == ((), ("authorization", "x-jwt", "x_jwt"))
+    assert bare.without_token(sent) == ("authorization", "x-jwt", "x_jwt")
+    assert upstream({}).without_token(sent) == ()
+
+
+def test_a_credential_header_that_carries_a_claim_is_overwritten_or_removed_once() -> None:
+    bare = upstream({"x-jwt": "tenant"}, forward_authorization=False)
+    assert changes(bare, claims(tenant="acme")) == ((("x-jwt", "acme"),), ("authorization",))
+    assert changes(bare, claims()) == ((), ("authorization", "x-jwt"))
+    assert bare.without_token({}) == ("authorization", "x-jwt")
 
 
 @pytest.mark.parametrize(

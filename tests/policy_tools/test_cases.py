@@ -29,6 +29,7 @@ RULES: list[dict[str, Any]] = [
     {"name": "pay", "match": {"paths": ["/pay"]}, "require": {"max_auth_age": "15m"}},
     {"name": "watched", "match": {"paths": ["/watched"]}, "mode": "shadow", "require": {"scopes": ["admin"]}},
     {"name": "routed", "policy": "billing", "require": {"audiences": ["billing"]}},
+    {"name": "elsewhere", "match": {"paths": ["/elsewhere"]}, "credential": {"header": "x-jwt"}},
 ]
 
 
@@ -74,6 +75,12 @@ TENANT = request("/t/acme/a", headers={"X-V": "2"})
         {"request": request(), "token": token(nbf="+1h"), "expect": {"reason": "not_yet_valid"}},
         {"request": request(), "token": token(exp=1), "expect": {"reason": "expired"}},
         {"request": request(), "token": token(exp="soon"), "expect": {"reason": "invalid_claim"}},
+        {"request": request("/elsewhere"), "token": token(), "expect": {"decision": "allow", "rule": "elsewhere"}},
+        {
+            "request": request("/elsewhere", headers={"authorization": "Bearer x"}),
+            "expect": {"reason": "missing_token"},
+        },
+        {"request": request("//"), "token": token(), "expect": {"reason": "ambiguous_path"}},
         {"request": request(), "token": token(exp=None), "expect": {"reason": "missing_claim"}},
         {"request": request(), "token": token(aud="x"), "expect": {"reason": "wrong_audience"}},
         {"request": request(), "token": token(aud=None), "expect": {"reason": "wrong_audience"}},

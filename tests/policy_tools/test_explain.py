@@ -328,6 +328,19 @@ def test_the_token_can_be_read_from_standard_input(
     assert "malformed_request" in capsys.readouterr().out
 
 
+def test_the_token_is_sent_where_its_rule_reads_it(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(config.read_text())
+    document["rules"] = [{"name": "elsewhere", "credential": {"header": "x-jwt"}}]
+    config.write_text(json.dumps(document))
+    (tmp_path / "token").write_text(fresh())
+    assert run(config, "--url", "https://api.example/", "--token-file", str(tmp_path / "token")) == 0
+    assert re.search(r"credential +in X-Jwt\n", capsys.readouterr().out)
+    assert run(config, "--url", "https://api.example/", "--header", f"Authorization: Bearer {fresh()}") == 1
+    assert "missing_token: no X-Jwt header" in capsys.readouterr().out
+
+
 def test_terminal_control_characters_in_a_token_are_escaped(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(config.read_text())
     config.write_text(json.dumps(document | {"upstream": {"headers": {"x-auth-subject": "sub", "x-name": "name"}}}))

@@ -125,7 +125,7 @@ class LocalAuthorizer(LocalValidator):
         self.authorizer = Authorizer(
             self.policy,
             self.validator,
-            UpstreamHeaders(sources, forward_authorization=forward_authorization),
+            UpstreamHeaders(sources, () if forward_authorization else ("authorization",)),
             max_token_bytes=16_384,
             record_omitted=self.metrics.record_omitted_headers,
             allow_preflight=allow_preflight,
