@@ -35,6 +35,7 @@ from authz_service.config.values import (
     OwnFile,
     PathPatternField,
     Printable,
+    ProxySetting,
     RequiredClaims,
     Scalar,
     Scheme,
@@ -134,6 +135,12 @@ class Keys(Section):
     allow_http: bool = Field(
         default=False,
         description="Allow plain http to other hosts. false: only https, or http to a loopback address.",
+    )
+    proxy: ProxySetting = Field(
+        "environment",
+        description="The proxy for requests to the provider, introspection included. environment: as the variables "
+        "HTTPS_PROXY, HTTP_PROXY and NO_PROXY say. none: no proxy. Or its URL, such as http://proxy:3128. Requests to "
+        "this machine use none.",
     )
     timeout: PositiveDuration = Field(as_written("2s"), description="Maximum duration of one fetch.")
     refresh_interval: PositiveDuration = Field(

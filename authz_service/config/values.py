@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 _URL = re.compile(r"https?://[!-~]+")
+_PROXY_URL = re.compile(r"https?://[^/?#@\s]+/?")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _MAX_PORT = 65535
 _MAX_SOCKET_PATH = 107  # sun_path of unix(7) is 108 bytes, the last of them zero
@@ -194,6 +195,18 @@ def _url(value: str) -> str:
     return value
 
 
+def _proxy(value: str) -> str:
+    if value in {"environment", "none"}:
+        return value
+    if "@" in value:
+        raise ValueError(
+            "must be a URL without user and password: put them into HTTPS_PROXY and HTTP_PROXY, and write environment"
+        )
+    if not _PROXY_URL.fullmatch(value) or not _has_host(value):
+        raise ValueError(f"{shown(value)} is not a proxy: write environment, none, or a URL such as http://proxy:3128")
+    return value.rstrip("/")
+
+
 def _has_host(url: str) -> bool:
     try:
         parts = urlsplit(url)
@@ -343,6 +356,7 @@ UpstreamHeader = Annotated[StrictStr, AfterValidator(_upstream_header)]
 HostPatternField = Annotated[HostPattern, _ParsedWith(parse_host_pattern)]
 PathPatternField = Annotated[PathPattern, _ParsedWith(parse_path_pattern)]
 Url = Annotated[StrictStr, AfterValidator(_url)]
+ProxySetting = Annotated[StrictStr, AfterValidator(_proxy)]
 IssuerUrl = Annotated[StrictStr, AfterValidator(_issuer_url)]
 GrpcAddress = Annotated[StrictStr, AfterValidator(_grpc_address)]
 TcpAddress = Annotated[StrictStr, AfterValidator(_tcp_address)]

@@ -33,11 +33,10 @@ class HttpSource:
         """``resources`` is shared by the clients of a process."""
         self._settings = settings
         self._client = ProviderClient(
+            settings,
             accept="application/json, application/jwk-set+json",
             max_connections=_MAX_CONNECTIONS,
             resources=resources,
-            ca_file=settings.ca_file,
-            allow_http=settings.allow_http,
         )
         self._discovery = Discovery(issuer, settings, self._client)
         self._fetched_uri = ""

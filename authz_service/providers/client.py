@@ -1,13 +1,14 @@
 """The HTTP client for one provider: which requests may be sent, over which connection, and what becomes of a redirect.
 
 Plain http is used on this machine only unless allowed, a redirect to another origin is not followed, no response is
-larger than the caller accepts, and cookies and proxies of the environment are ignored. The caller limits the time, by
-``errors.fetch_timeout``.
+larger than the caller accepts, and cookies are ignored. A proxy gets no more trust than a provider: its response to
+CONNECT is bounded in the same way. The caller limits the time, by ``errors.fetch_timeout``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from dataclasses import dataclass, field
@@ -23,19 +24,23 @@ from authz_service.providers.connection import ProviderConnection
 from authz_service.providers.errors import FOREIGN_ERRORS, NoDocument, fetch_failed
 from authz_service.providers.exchange import Exchange, HttpRequest, HttpResponse
 from authz_service.providers.idle_connections import IdleConnections
+from authz_service.providers.proxy import Proxies
 from authz_service.providers.resolver import Resolver
 from authz_service.providers.trust_anchors import TrustAnchors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from pathlib import Path
 
+    from authz_service.config.model import Keys
+    from authz_service.providers.proxy import Proxy
     from authz_service.providers.urls import Origin, Url
 
 USER_AGENT: Final = f"authz-service/{__version__}"
 MAX_REDIRECTS: Final = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TEMPORARY_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+_PROXY_CREDENTIALS = "put user and password into the proxy's URL in the environment"
+_SUCCESSFUL = range(200, 300)
 _FETCH_BODY_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.NOT_MODIFIED})
 
 
@@ -52,19 +57,20 @@ class ProviderClient:
 
     def __init__(
         self,
+        settings: Keys,
         *,
         accept: str,
         max_connections: int,
         resources: ClientResources | None = None,
-        ca_file: Path | None = None,
-        allow_http: bool = False,
         keepalive_timeout: float = 15.0,
     ) -> None:
         """An idle connection is closed after ``keepalive_timeout`` seconds."""
         self._headers = {"User-Agent": USER_AGENT, "Accept": accept, "Accept-Encoding": "identity"}
         self._resources = resources or ClientResources()
+        ca_file = settings.ca_file
         self._trust_anchors = self._resources.trust_anchors if ca_file is None else TrustAnchors(ca_file)
-        self._allow_http = allow_http
+        self._allow_http = settings.allow_http
+        self._proxies = Proxies(settings.proxy, os.environ)
         self._resolver = Resolver()
         self._slots = asyncio.Semaphore(max_connections)
         self._idle = IdleConnections(max_connections, keepalive_timeout)
@@ -133,43 +139,83 @@ class ProviderClient:
             raise FetchFailed(
                 f"plain http to another host is not allowed: {url.redacted}; use https, or set keys.allow_http: true"
             )
+        proxy = self._proxies.proxy_for(url.origin)
         all_headers = {"Host": url.authority, **self._headers, **headers}
-        request = HttpRequest(method, url.target, all_headers, body, max_bytes, body_statuses)
+        target = url.target
+        if proxy is not None and url.origin.scheme == "http":
+            target = f"{url.root}{url.target}"  # the absolute form (RFC 9112 section 3.2.2)
+            all_headers |= _authorization_for(proxy)
+        request = HttpRequest(method, target, all_headers, body, max_bytes, body_statuses)
         async with self._slots:
             try:
-                return await self._exchange(url, request)
+                return await self._exchange(url.origin, proxy, request)
             except FOREIGN_ERRORS as error:
                 if isinstance(error, ssl.SSLCertVerificationError):
                     self._trust_anchors.discard()
                 raise fetch_failed(error, url.redacted) from None
 
-    async def _exchange(self, url: Url, request: HttpRequest) -> HttpResponse:
+    async def _exchange(self, origin: Origin, proxy: Proxy | None, request: HttpRequest) -> HttpResponse:
         """Send the request over an idle connection if there is one.
 
         If the provider closed that connection before it sent anything, a GET is sent again over a new connection.
         """
-        idle = self._idle.take(url.origin)
+        idle = self._idle.take(origin)
         if idle is not None:
             exchange = Exchange(request)
             try:
-                return await self._exchange_over(idle, url.origin, exchange)
+                return await self._exchange_over(idle, origin, exchange)
             except FOREIGN_ERRORS:
                 if not exchange.nothing_received or request.method != "GET":
                     raise
-        return await self._exchange_over(await self._connect(url.origin), url.origin, Exchange(request))
+        connection = await self._connect(origin, proxy)
+        return await self._exchange_over(connection, origin, Exchange(request))
 
-    async def _connect(self, origin: Origin) -> ProviderConnection:
-        scheme, host, port = origin
-        context = await self._trust_anchors.context() if scheme == "https" else None
-        sock = await happy_eyeballs.connect(await self._resolver.resolve(host, port))
-        return await ProviderConnection.over(sock, self._resources.turn_budget, context, host)
+    async def _connect(self, origin: Origin, proxy: Proxy | None) -> ProviderConnection:
+        connection = await (self._open(origin) if proxy is None else self._open_through(proxy, origin))
+        if origin.scheme == "https":
+            try:
+                context = await self._trust_anchors.context()
+                await connection.start_tls(self._resources.turn_budget, context, origin.host)
+            except BaseException:
+                connection.abort()
+                raise
+        return connection
+
+    async def _open(self, origin: Origin) -> ProviderConnection:
+        addresses = await self._resolver.resolve(origin.host, origin.port)
+        return await ProviderConnection.over(await happy_eyeballs.connect(addresses))
+
+    async def _open_through(self, proxy: Proxy, origin: Origin) -> ProviderConnection:
+        """A connection to a proxy, with a tunnel to the origin if that uses TLS."""
+        try:
+            connection = await self._open(proxy.origin)
+            try:
+                if proxy.origin.scheme == "https":
+                    context = await self._trust_anchors.context()
+                    await connection.start_tls(self._resources.turn_budget, context, proxy.origin.host)
+                if origin.scheme == "https":
+                    await self._open_tunnel(connection, proxy, origin)
+            except BaseException:
+                connection.abort()
+                raise
+        except FOREIGN_ERRORS as error:
+            raise fetch_failed(error, f"the proxy {proxy.root}") from None
+        return connection
+
+    async def _open_tunnel(self, connection: ProviderConnection, proxy: Proxy, origin: Origin) -> None:
+        """CONNECT (RFC 9110 section 9.3.6)."""
+        target = urls.host_and_port(origin)
+        headers = {"Host": target, "User-Agent": self._headers["User-Agent"], **_authorization_for(proxy)}
+        exchange = Exchange(HttpRequest("CONNECT", target, headers, b"", 0, ()))
+        response = await self._complete(connection, exchange)
+        if response.status not in _SUCCESSFUL:
+            raise FetchFailed(_refused_tunnel(proxy, target, response.status))
+        if exchange.has_unread_data:  # a TLS server waits for the client
+            raise FetchFailed(f"the proxy {proxy.root} sent data of its own into the tunnel to {target}")
 
     async def _exchange_over(self, connection: ProviderConnection, origin: Origin, exchange: Exchange) -> HttpResponse:
         try:
-            connection.send(exchange.encode_request())
-            while exchange.response is None:
-                exchange.feed(await connection.receive())
-                await self._parse(exchange)
+            response = await self._complete(connection, exchange)
         except BaseException:
             connection.abort()
             raise
@@ -177,6 +223,13 @@ class ProviderClient:
             self._idle.add(origin, connection)
         else:
             connection.abort()
+        return response
+
+    async def _complete(self, connection: ProviderConnection, exchange: Exchange) -> HttpResponse:
+        connection.send(exchange.encode_request())
+        while exchange.response is None:
+            exchange.feed(await connection.receive())
+            await self._parse(exchange)
         return exchange.response
 
     async def _parse(self, exchange: Exchange) -> None:
@@ -186,10 +239,23 @@ class ProviderClient:
                     return
 
 
+def _authorization_for(proxy: Proxy) -> Mapping[str, str]:
+    return {} if proxy.authorization is None else {"Proxy-Authorization": proxy.authorization}
+
+
+def _refused_tunnel(proxy: Proxy, target: str, status: int) -> str:
+    refused = f"the proxy {proxy.root} refused a tunnel to {target} with status {status}"
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        return f"{refused}: {_PROXY_CREDENTIALS}"
+    return f"{refused}: allow {target} in the proxy, or name it in NO_PROXY"
+
+
 def _require_fetched(url: Url, response: HttpResponse, *, conditional: bool) -> None:
     if response.status == HTTPStatus.OK or (response.status == HTTPStatus.NOT_MODIFIED and conditional):
         return
     failed = response.status >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status in _TEMPORARY_STATUSES
     kind = FetchFailed if failed else NoDocument
     message = f"{url.redacted} responded with status {response.status}"
+    if response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        message += f": {_PROXY_CREDENTIALS}"
     raise kind(message, retry_after=response.retry_after(time.time()))

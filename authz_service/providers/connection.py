@@ -25,35 +25,35 @@ MAX_HANDSHAKE: Final = 1 << 18  # bytes; OpenSSL accepts certificate chains of 1
 class ProviderConnection:
     """Sends and receives bytes."""
 
-    def __init__(self, sock: socket.socket, tcp: TcpConnection, tls: _Tls | None = None) -> None:
+    def __init__(self, sock: socket.socket, tcp: TcpConnection) -> None:
         """``sock`` is the socket that ``tcp`` reads and closes."""
         self._socket = sock
         self._tcp = tcp
-        self._tls = tls
+        self._stream: TcpConnection | _Tls = tcp
 
     @classmethod
-    async def over(
-        cls, sock: socket.socket, turn_budget: TurnBudget, context: ssl.SSLContext | None, host: str
-    ) -> ProviderConnection:
-        """Take over a connected socket and do a TLS handshake for ``host`` if there is a ``context``.
+    async def over(cls, sock: socket.socket) -> ProviderConnection:
+        """Take over a connected socket.
 
         Raises:
-            OSError: if the connection breaks or the handshake fails.
+            OSError: if the connection breaks.
         """
         try:
             _, tcp = await asyncio.get_running_loop().create_connection(TcpConnection, sock=sock)
         except BaseException:
             sock.close()
             raise
-        if context is None:
-            return cls(sock, tcp)
-        try:
-            tls = _Tls(tcp, turn_budget, context, host)
-            await tls.handshake()
-        except BaseException:
-            tcp.abort()
-            raise
-        return cls(sock, tcp, tls)
+        return cls(sock, tcp)
+
+    async def start_tls(self, turn_budget: TurnBudget, context: ssl.SSLContext, host: str) -> None:
+        """Do a TLS handshake for ``host``. If there is TLS already, with a proxy, the new one runs inside it.
+
+        Raises:
+            OSError: if the connection breaks or the handshake fails.
+        """
+        tls = _Tls(self._stream, turn_budget, context, host)
+        await tls.handshake()
+        self._stream = tls
 
     async def receive(self) -> bytes:
         """The next bytes; empty at the end of the stream.
@@ -61,11 +61,11 @@ class ProviderConnection:
         Raises:
             OSError: if the connection is broken.
         """
-        return await (self._tcp if self._tls is None else self._tls).receive()
+        return await self._stream.receive()
 
     def send(self, data: bytes) -> None:
         """Send data, now or as soon as the provider accepts it."""
-        (self._tcp if self._tls is None else self._tls).send(data)
+        self._stream.send(data)
 
     def begin_idle(self) -> None:
         """Detect what arrives before the next request: see ``is_idle``."""
@@ -89,8 +89,8 @@ class ProviderConnection:
 
     def close(self) -> None:
         """Close the connection once everything is sent, with TLS's close_notify."""
-        if self._tls is not None:
-            self._tls.send_close_notify()
+        if isinstance(self._stream, _Tls):
+            self._stream.send_close_notify()
         self._tcp.close()
 
     async def wait_closed(self) -> None:
@@ -103,10 +103,12 @@ class ProviderConnection:
 
 
 class _Tls:
-    """TLS over a TCP connection, decrypted in small steps."""
+    """TLS over a TCP connection, or over TLS with a proxy, decrypted in small steps."""
 
-    def __init__(self, tcp: TcpConnection, turn_budget: TurnBudget, context: ssl.SSLContext, host: str) -> None:
-        self._tcp = tcp
+    def __init__(
+        self, lower: TcpConnection | _Tls, turn_budget: TurnBudget, context: ssl.SSLContext, host: str
+    ) -> None:
+        self._lower = lower
         self._turn_budget = turn_budget
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host.rstrip("."))
@@ -125,7 +127,7 @@ class _Tls:
             else:
                 self._flush()
                 return
-            data = await self._tcp.receive()
+            data = await self._lower.receive()
             received += len(data)
             if not data:
                 raise ConnectionResetError(errno.ECONNRESET, "during the TLS handshake")
@@ -140,7 +142,7 @@ class _Tls:
             self._flush()  # TLS's own replies
             if data or at_eof:
                 return data
-            encrypted = await self._tcp.receive()
+            encrypted = await self._lower.receive()
             if not encrypted:  # without close_notify: harmless, since an incomplete response is refused anyway
                 return b""
             self._incoming.write(encrypted)
@@ -167,4 +169,4 @@ class _Tls:
 
     def _flush(self) -> None:
         if self._outgoing.pending:
-            self._tcp.send(self._outgoing.read())
+            self._lower.send(self._outgoing.read())

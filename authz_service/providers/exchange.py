@@ -132,6 +132,11 @@ class Exchange:
         """Whether everything that was received belongs to this response, and the connection stays open."""
         return self._h11.their_state is h11.DONE and not (self._unparsed or self._h11.trailing_data[0] or self._at_eof)
 
+    @property
+    def has_unread_data(self) -> bool:
+        """Whether data arrived after what was parsed so far."""
+        return bool(self._unparsed or self._heads or self._h11.trailing_data[0])
+
     def feed(self, data: bytes) -> None:
         """Append what the provider sent; empty data is the end of the stream."""
         if not data:

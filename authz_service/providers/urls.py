@@ -37,9 +37,8 @@ class Url:
     @property
     def authority(self) -> str:
         """The value of the Host header (RFC 9110 section 7.2)."""
-        scheme, name, port = self.origin
-        host = f"[{name}]" if ":" in name else name
-        return host if port == _DEFAULT_PORTS[scheme] else f"{host}:{port}"
+        scheme, host, port = self.origin
+        return _in_brackets(host) if port == _DEFAULT_PORTS[scheme] else host_and_port(self.origin)
 
     @property
     def root(self) -> str:
@@ -57,6 +56,15 @@ class Url:
         except ValueError:
             raise FetchFailed(f"{self.redacted} refers to a malformed URL") from None
         return parse(url)
+
+
+def host_and_port(origin: Origin) -> str:
+    """``host:port`` (RFC 9110 section 7.1)."""
+    return f"{_in_brackets(origin.host)}:{origin.port}"
+
+
+def _in_brackets(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def parse(url: str) -> Url:

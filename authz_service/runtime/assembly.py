@@ -6,7 +6,9 @@ from; clocks and metrics are passed in.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from authz_service.authorizer import Authorizer
 from authz_service.core.bounded import Bounds
 from authz_service.core.credential import AUTHORIZATION
 from authz_service.core.decision import NO_RULE_NAME
+from authz_service.core.errors import FetchFailed
 from authz_service.core.reasons import Reason
 from authz_service.core.upstream import HeaderSource, UpstreamHeaders
 from authz_service.keys.cache import KeyCache
@@ -21,7 +24,9 @@ from authz_service.keys.file_source import FileSource
 from authz_service.keys.http_source import HttpSource
 from authz_service.keys.snapshot import SnapshotFile
 from authz_service.keys.source import NoSource
+from authz_service.providers import urls
 from authz_service.providers.client_authentication import authentication_of
+from authz_service.providers.proxy import Proxies
 from authz_service.rules.policy import Policy
 from authz_service.telemetry.logs import DecisionLog
 from authz_service.tokens.introspection.http_client import HttpIntrospectionClient
@@ -107,6 +112,20 @@ def source_of(issuer: Issuer, resources: ClientResources) -> KeySource:
     if keys.jwks_file is not None:
         return FileSource(keys.jwks_file, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
     return HttpSource(issuer.issuer, keys, resources) if issuer.has_keys else NoSource()
+
+
+def proxy_of(issuer: Issuer) -> str | None:
+    """The URL of the proxy for requests to the configured addresses of the provider; None if it is reached directly."""
+    introspection = issuer.introspection
+    addresses = [issuer.keys.jwks_uri or issuer.issuer] if issuer.has_keys and issuer.keys.jwks_file is None else []
+    if introspection is not None:
+        addresses.append(introspection.endpoint or issuer.issuer)
+    proxies = Proxies(issuer.keys.proxy, os.environ)
+    with contextlib.suppress(FetchFailed):  # the first request reports it
+        for address in addresses:
+            if (proxy := proxies.proxy_for(urls.parse(address).origin)) is not None:
+                return proxy.root
+    return None
 
 
 def key_cache_of(issuer: Issuer, source: KeySource, metrics: IssuerMetrics, clock: Callable[[], float]) -> KeyCache:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from authz_service.config import files
 from authz_service.keys.cache import KeyCache
 from authz_service.providers.client import ClientResources
-from authz_service.runtime.assembly import bounds_of, introspector_of, key_cache_of, source_of
+from authz_service.runtime.assembly import bounds_of, introspector_of, key_cache_of, proxy_of, source_of
 from authz_service.runtime.background_tasks import cancel_all
 from authz_service.telemetry.logs import fields
 from authz_service.tokens.introspection.introspector import Introspector
@@ -82,6 +82,8 @@ class IssuerPool:
         for each in self._issuers():
             if self._identities[each.keys] == identity:
                 return each.keys
+        if (proxy := proxy_of(issuer)) is not None:
+            _logger.info("requests to the provider go through a proxy", extra=fields(issuer=issuer.label, proxy=proxy))
         metrics = self._metrics.issuer(issuer.label, exposed=False)
         keys = key_cache_of(issuer, source_of(issuer, self._resources), metrics, time.time)
         self._identities[keys] = identity

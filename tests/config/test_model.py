@@ -51,6 +51,7 @@ GOOD = [
     (values.PathPatternField, ["/", "/v1/{id}", "/v1/**", "/**", "/café"]),
     (values.Url, ["https://a", "https://a/b?c=d", "http://[::1]:8080/", "https://a:1/"]),
     (values.IssuerUrl, ["https://idp.example.com", "https://idp.example.com/tenant/v2.0"]),
+    (values.ProxySetting, ["environment", "none", "http://proxy:3128", "https://[::1]", "http://10.0.0.1"]),
     (values.TcpAddress, ["127.0.0.1:9191", "[::1]:9191", "localhost:0", "0.0.0.0:65535"]),
     (values.GrpcAddress, ["127.0.0.1:9191", "unix:/run/authz.sock", "unix:authz.sock"]),
 ]
@@ -66,6 +67,12 @@ WRONG = [
     (values.Printable, ["", " a", "a ", "a\nb", "\x7f", "\u200b"], "must be a printable, non-empty string"),
     (values.Scope, ["", "a b", 'a"b', "a\\b", "é", "a\n"], "is not a scope: write printable ASCII"),
     (values.Scope, ["a{b", "}", "{9}", "{}", "{a}}"], "write {name} for a capture of the path"),
+    (
+        values.ProxySetting,
+        [*("", "Environment", "proxy:3128", "socks5://proxy"), *("http://", "http://a/b", "http://a:x", "http://a b")],
+        "is not a proxy: write environment, none, or a URL such as http://proxy:3128",
+    ),
+    (values.ProxySetting, ["http://user:s3cret@proxy"], "must be a URL without user and password: put them into HTTPS_"),
     (values.AcrValue, ["", "a b", 'a"b'], "is not an acr value: write printable ASCII"),
     (values.HttpHeader, ["", "a b", ":path", "x:y"], "is not a header name: write one such as x-api-version"),
     (values.HeaderValue, ["1,2", "1, 2", ","], "has a comma, and a header value with one never matches"),

@@ -12,6 +12,7 @@ import h11
 import pytest
 import trustme
 
+from authz_service.config.model import Keys
 from authz_service.core.errors import FetchFailed
 from authz_service.http1 import MAX_READ, TcpConnection, TurnBudget
 from authz_service.providers.client import ClientResources, ProviderClient
@@ -59,7 +60,8 @@ async def client(tmp_path: Path) -> AsyncIterator[ProviderClient]:
 def client_of(folder: Path, resources: ClientResources | None = None, max_connections: int = 64) -> ProviderClient:
     authority = folder / "ca.pem"
     AUTHORITY.cert_pem.write_to_path(authority)
-    return ProviderClient(accept="*/*", max_connections=max_connections, resources=resources, ca_file=authority)
+    settings = Keys.model_validate({"ca_file": str(authority)})
+    return ProviderClient(settings, accept="*/*", max_connections=max_connections, resources=resources)
 
 
 async def failure(client: ProviderClient, url: str, seconds: float = HANG_TIMEOUT) -> str:
@@ -395,7 +397,7 @@ async def test_an_idle_connection_is_closed_after_the_keepalive_timeout(tmp_path
         await reader.read()
         ended.set()
 
-    client = ProviderClient(accept="*/*", max_connections=2, keepalive_timeout=0.01)
+    client = ProviderClient(Keys(), accept="*/*", max_connections=2, keepalive_timeout=0.01)
     async with RawProvider(script) as provider:
         await body(client, provider.url)
         async with asyncio.timeout(HANG_TIMEOUT):

@@ -52,6 +52,17 @@ async def test_a_changed_issuer_is_validated_by_its_new_settings_and_keeps_its_k
         assert [line["issuers_changed"] for line in logged("configuration applied")] == [["main"], ["main"]]
 
 
+async def test_the_proxy_of_an_issuer_is_logged_once_without_credentials(
+    config: ConfigFolder, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://user:s3cret@127.0.0.1:9")
+    behind = issuer("behind", keys={"jwks_uri": "https://idp.example/keys", "timeout": "10ms"})
+    async with config.serving(config.load(issuer(), behind)) as app:
+        await reload(app, config.load(issuer(leeway="1s"), behind))
+        lines = logged("requests to the provider go through a proxy")
+        assert [(line["issuer"], line["proxy"]) for line in lines] == [("behind", "http://127.0.0.1:9")]
+
+
 async def test_the_gauges_of_a_removed_issuer_disappear_and_its_counters_stay(config: ConfigFolder) -> None:
     async with config.serving(config.load(issuer(), issuer("gone"), server={"check_deadline": "10ms"})) as app:
         assert sample(app.metrics, "authz_jwks_stale", issuer="gone") == 0

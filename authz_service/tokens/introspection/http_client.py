@@ -63,11 +63,10 @@ class HttpIntrospectionClient:
         self._authentication = authentication
         self._clock = clock
         self._client = ProviderClient(
+            issuer.keys,
             accept="application/json",
             max_connections=settings.max_concurrent + 1,  # one for the metadata
             resources=resources,
-            ca_file=issuer.keys.ca_file,
-            allow_http=issuer.keys.allow_http,
             keepalive_timeout=_KEEPALIVE_TIMEOUT,
         )
         self._endpoint = Endpoint(issuer, settings, self._client, timer)
