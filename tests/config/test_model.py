@@ -72,7 +72,7 @@ WRONG = [
         [*("", "Environment", "proxy:3128", "socks5://proxy"), *("http://", "http://a/b", "http://a:x", "http://a b")],
         "is not a proxy: write environment, none, or a URL such as http://proxy:3128",
     ),
-    (values.ProxySetting, ["http://user:s3cret@proxy"], "must be a URL without user and password: put them into HTTPS_"),
+    (values.ProxySetting, ["http://user:s3cret@proxy"], "must be a URL without user and password: put"),
     (values.AcrValue, ["", "a b", 'a"b'], "is not an acr value: write printable ASCII"),
     (values.HttpHeader, ["", "a b", ":path", "x:y"], "is not a header name: write one such as x-api-version"),
     (values.HeaderValue, ["1,2", "1, 2", ","], "has a comma, and a header value with one never matches"),
