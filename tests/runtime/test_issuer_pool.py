@@ -55,8 +55,10 @@ async def test_a_changed_issuer_is_validated_by_its_new_settings_and_keeps_its_k
 async def test_the_proxy_of_an_issuer_is_logged_once_without_credentials(
     config: ConfigFolder, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (config.path / "secret").write_text("secret")
     monkeypatch.setenv("https_proxy", "http://user:s3cret@127.0.0.1:9")
-    behind = issuer("behind", keys={"jwks_uri": "https://idp.example/keys", "timeout": "10ms"})
+    endpoint = {"endpoint": "https://idp.example/introspect", "client_id": "api", "client_secret_file": "secret"}
+    behind = issuer("behind", introspection=endpoint)
     async with config.serving(config.load(issuer(), behind)) as app:
         await reload(app, config.load(issuer(leeway="1s"), behind))
         lines = logged("requests to the provider go through a proxy")
