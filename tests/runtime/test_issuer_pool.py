@@ -55,7 +55,7 @@ async def test_a_changed_issuer_is_validated_by_its_new_settings_and_keeps_its_k
 async def test_the_proxy_of_an_issuer_is_logged_once_without_credentials(
     config: ConfigFolder, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (config.path / "secret").write_text("secret")
+    (config.folder / "secret").write_text("secret")
     monkeypatch.setenv("https_proxy", "http://user:s3cret@127.0.0.1:9")
     endpoint = {"endpoint": "https://idp.example/introspect", "client_id": "api", "client_secret_file": "secret"}
     behind = issuer("behind", introspection=endpoint)
