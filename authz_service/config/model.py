@@ -205,10 +205,15 @@ class IntrospectionSettings(Section):
     auth_method: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = Field(
         "client_secret_basic", description="How the client authenticates to the endpoint."
     )
+    exp: Literal["required", "optional"] = Field(
+        "required",
+        description="optional: accept a response for an opaque token without exp, or with an exp of 0; it is cached "
+        "for cache_ttl. JWTs always need exp.",
+    )
     mode: Literal["opaque", "always"] = Field(
         "opaque",
         description="opaque: introspect only tokens that are not JWTs. always: introspect verified JWTs as well, so "
-        "that revoking them takes effect.",
+        "that revoking them takes effect. Claims that only the response has are added to the JWT's.",
     )
     timeout: PositiveDuration = Field(as_written("1s"), description="Maximum duration of one request.")
     cache_ttl: Duration = Field(

@@ -28,7 +28,7 @@ from authz_service.tokens.attempt import LAST
 from authz_service.tokens.introspection.query import NeedIntrospection
 from authz_service.tokens.jwt import jws
 from authz_service.tokens.jwt.cache import JwtCache
-from authz_service.tokens.jwt.claims import REQUIREMENTS, validate_claims
+from authz_service.tokens.jwt.claims import validate_claims
 from authz_service.tokens.validator import NeedKeys, TrustedIssuer
 
 if TYPE_CHECKING:
@@ -248,9 +248,10 @@ class _Steps:
         issuer = self._take("token", "issuer", lambda: validator.issuer_of(token), lambda issuer: issuer.settings.label)
         self._take("token", "signature", lambda: self._verify(token, issuer), _by_key)
         parts = (issuer.settings, token.header, token.unverified_claims, self._now)
-        for name, require in REQUIREMENTS:
+        requirements = validator.requirements_of(issuer)
+        for name, require in requirements:
             self._take("token", name, partial(require, *parts), _times_of(token) if name == "times" else _no_detail)
-        claims = self._take("token", "claims", lambda: validate_claims(*parts), _identity)
+        claims = self._take("token", "claims", lambda: validate_claims(*parts, requirements), _identity)
         if validator.must_be_active(claims.issuer):
             return self._take("token", "introspection", introspect, _introspection)
         return claims

@@ -23,7 +23,12 @@ from authz_service.keys.trials import EXHAUSTED
 from authz_service.tokens.introspection.query import NeedIntrospection, Servers, query
 from authz_service.tokens.jwt import jws
 from authz_service.tokens.jwt.cache import CachedJwt, JwtCache, digest_of
-from authz_service.tokens.jwt.claims import valid_until, validate_claims
+from authz_service.tokens.jwt.claims import (
+    REQUIREMENTS,
+    REQUIREMENTS_BEFORE_INTROSPECTION,
+    valid_until,
+    validate_claims,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from authz_service.telemetry.metrics import Metrics
     from authz_service.tokens.attempt import Attempt
     from authz_service.tokens.introspection.introspector import Introspector
+    from authz_service.tokens.jwt.claims import Requirements
     from authz_service.tokens.jwt.jws import Jws
 
 
@@ -100,7 +106,9 @@ class Validator:
         key = self.verify(parsed, issuer, now, attempt)
         if isinstance(key, NeedKeys):
             return key
-        validated = ValidatedToken(validate_claims(issuer.settings, parsed.header, parsed.unverified_claims, now))
+        requirements = self.requirements_of(issuer)
+        claims = validate_claims(issuer.settings, parsed.header, parsed.unverified_claims, now, requirements)
+        validated = ValidatedToken(claims)
         self._put(digest, validated, issuer, key, now)
         return self._if_active(token, digest, validated, now, attempt)
 
@@ -183,12 +191,18 @@ class Validator:
     def _if_active(
         self, token: str, digest: bytes, validated: ValidatedToken, now: float, attempt: Attempt
     ) -> ValidatedToken | NeedIntrospection:
-        """A validated JWT, if it is active at its issuer's introspection server or need not be."""
+        """A validated JWT, if it is active at its issuer's introspection server or need not be.
+
+        The token that was introspected has the claims of the response that the JWT lacks.
+        """
         server = self._servers.for_jwts_of(validated.claims.issuer)
         if server is None:
             return validated
-        found = query(token, digest, (server,), now, attempt, validated.claims)
-        return found if isinstance(found, NeedIntrospection) else validated
+        return query(token, digest, (server,), now, attempt, validated.claims)
+
+    def requirements_of(self, issuer: TrustedIssuer) -> Requirements:
+        """What the claims of the issuer's JWTs must meet, before introspection if it adds to them."""
+        return REQUIREMENTS_BEFORE_INTROSPECTION if self.must_be_active(issuer.settings.label) else REQUIREMENTS
 
     def must_be_active(self, issuer: str) -> bool:
         """Whether verified JWTs of the issuer with this name also have to be active at its introspection server."""

@@ -319,11 +319,6 @@ async def test_a_lightweight_token_with_the_claims_that_rules_need_is_accepted(
     await introspecting.until(token, "inactive")
 
 
-@pytest.mark.xfail(
-    reason="with mode: always, rules are evaluated on the JWT alone, which has no audience",
-    strict=True,
-    raises=AssertionError,
-)
 async def test_a_bare_lightweight_token_is_accepted_by_the_claims_of_its_introspection(
     realm: Realm, mesh: Mesh, introspecting: Mesh
 ) -> None:

@@ -29,8 +29,10 @@ from authz_service.tokens.introspection.response import (
     IntrospectionFailure,
     IntrospectionResponse,
     IntrospectionResult,
+    VerifiedJwt,
     validate_response,
 )
+from authz_service.tokens.jwt import jws
 
 if TYPE_CHECKING:
     import logging
@@ -181,7 +183,8 @@ class Introspector:
         self._in_flight += 1
         try:
             body = await self._client.introspect(token)
-            response = validate_response(self.issuer, self.settings, body, verified, self.clock())
+            jwt = None if verified is None else VerifiedJwt(jws.parse(token).header, verified)
+            response = validate_response(self.issuer, self.settings, body, jwt, self.clock())
         except Exception:
             self._metrics.record_call("failure", self._timer() - started)
             raise

@@ -5,12 +5,14 @@ No I/O, and no decision about a request: a result holds for every rule.
 Invariants:
 - ``active`` must be exactly ``true``, and alone accepts no token: the response for an opaque token passes the
   validation of a JWT's claims, and one for a verified JWT does not contradict it.
+- The members of a response are added to the claims of a verified JWT that lacks them, and never replace one.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authz_service.core.claims import ValidatedToken
 from authz_service.core.errors import Rejected
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import IntrospectionSettings, Issuer
     from authz_service.core.claims import Claims
+
+
+class VerifiedJwt(NamedTuple):
+    """A JWT whose signature was verified."""
+
+    header: Mapping[str, Any]
+    claims: Claims
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +66,11 @@ IntrospectionResult = IntrospectionResponse | IntrospectionFailure
 
 
 def validate_response(
-    issuer: Issuer, settings: IntrospectionSettings, body: Mapping[str, Any], verified: Claims | None, now: float
+    issuer: Issuer, settings: IntrospectionSettings, body: Mapping[str, Any], verified: VerifiedJwt | None, now: float
 ) -> IntrospectionResponse:
-    """Validate a response body. ``verified`` are the claims of a JWT whose signature was verified, None if opaque."""
+    """Validate a response body. ``verified`` is None for an opaque token."""
     active = body.get("active") is True
-    body = _without_nulls(issuer, body)
+    body = _present_members(issuer, settings, body)
     try:
         if active and verified is None:
             return _validate_opaque(issuer, settings, body, now)
@@ -73,13 +82,18 @@ def validate_response(
     return IntrospectionResponse(active, outcome, since=now, until=now + settings.negative_cache_ttl)
 
 
-def _without_nulls(issuer: Issuer, body: Mapping[str, Any]) -> Mapping[str, Any]:
+def _present_members(issuer: Issuer, settings: IntrospectionSettings, body: Mapping[str, Any]) -> Mapping[str, Any]:
     """Drop members that are null: all but ``active`` are optional, and many servers write null for an absent one.
 
     An absent member meets no condition and no requirement. The markers of other kinds of tokens count even when null.
+    Some servers write an ``exp`` of 0 for a token that does not expire.
     """
     markers = (*issuer.id_token_markers, "events")
-    return {name: value for name, value in body.items() if value is not None or name in markers}
+    present = {name: value for name, value in body.items() if value is not None or name in markers}
+    exp = present.get("exp")
+    if settings.exp == "optional" and exp == 0 and not isinstance(exp, bool):
+        del present["exp"]
+    return present
 
 
 def _validate_opaque(
@@ -91,15 +105,20 @@ def _validate_opaque(
     if "token_type" in members and optional_str(members, "token_type").lower() != "bearer":
         raise Rejected(Reason.WRONG_TOKEN_TYPE, "token_type in the introspection response is not Bearer")
     claims = validate_claims(issuer, None, members, now)
-    until = min(now + settings.cache_ttl, numeric_date(members, "exp", now), valid_until(issuer, claims))
+    until = min(now + settings.cache_ttl, numeric_date(members, "exp", math.inf), valid_until(issuer, claims))
     return IntrospectionResponse(active=True, outcome=ValidatedToken(claims), since=now, until=until)
 
 
 def _validate_verified(
-    issuer: Issuer, settings: IntrospectionSettings, body: Mapping[str, Any], verified: Claims, now: float
+    issuer: Issuer, settings: IntrospectionSettings, body: Mapping[str, Any], verified: VerifiedJwt, now: float
 ) -> IntrospectionResponse:
-    """The JWT's own claims apply. A response that contradicts them is about another token."""
-    expected = {"iss": issuer.issuer, "sub": verified.subject, "client_id": verified.client_id}
+    """The JWT's claims, and those that only the response has. A response that contradicts them is about another token.
+
+    Providers issue JWTs without audience, subject and roles, which only the response has (Keycloak's lightweight access
+    tokens). The signature proves that the issuer made the token, and the response comes from the same issuer.
+    """
+    own = verified.claims
+    expected = {"iss": issuer.issuer, "sub": own.subject, "client_id": own.client_id}
     for name, value in expected.items():
         seen = body.get(name)
         if value and seen is not None and seen != value:
@@ -107,8 +126,10 @@ def _validate_verified(
     expires = numeric_date(body, "exp", now + settings.cache_ttl)
     if now >= expires + issuer.leeway:
         raise Rejected(Reason.INACTIVE, f"exp in the introspection response has passed (leeway {issuer.leeway:g} s)")
-    until = min(now + settings.cache_ttl, expires)
-    return IntrospectionResponse(active=True, outcome=ValidatedToken(verified), since=now, until=until)
+    added = {name: value for name, value in body.items() if value is not None and name != "active"}
+    claims = validate_claims(issuer, verified.header, added | dict(own.raw), now)
+    until = min(now + settings.cache_ttl, expires, valid_until(issuer, claims))
+    return IntrospectionResponse(active=True, outcome=ValidatedToken(claims), since=now, until=until)
 
 
 def conclude(results: Sequence[IntrospectionResult]) -> ValidatedToken:

@@ -6,6 +6,7 @@ type are rejected, never converted. Audiences are not validated here: a rule may
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,13 @@ from authz_service.core.reasons import Reason
 from authz_service.tokens.jwt.token_kind import require_access_token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from authz_service.config.model import Issuer
     from authz_service.core.claim_path import ClaimPath
 
     _Header = Mapping[str, Any] | None  # an opaque token has none
+    Requirements = tuple[tuple[str, Callable[[Issuer, _Header, Mapping[str, Any], float], None]], ...]
 
 _RFC9068_CLAIMS = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti")  # section 2.2
 # Their types by RFC 7519 section 4.1, RFC 8693 section 4.3 and OpenID Connect Core section 2, used by a rule or not.
@@ -32,13 +34,15 @@ _SUB, _AUD = parse_claim_path("sub"), parse_claim_path("aud")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
-def validate_claims(issuer: Issuer, header: _Header, raw: Mapping[str, Any], now: float) -> Claims:
-    """Validate ``raw``, the claims as in the token. ``header`` is None for an introspection response.
+def validate_claims(
+    issuer: Issuer, header: _Header, raw: Mapping[str, Any], now: float, requirements: Requirements | None = None
+) -> Claims:
+    """Validate ``raw``, the claims as in the token. ``header`` is None for an opaque token's introspection response.
 
     Raises:
         Rejected: for the first claim that does not meet the issuer's requirements.
     """
-    for _, require in REQUIREMENTS:
+    for _, require in requirements or REQUIREMENTS:
         require(issuer, header, raw, now)
     scopes = frozenset(_scopes(raw, issuer.scope_claims))
     return Claims(
@@ -54,7 +58,7 @@ def validate_claims(issuer: Issuer, header: _Header, raw: Mapping[str, Any], now
 
 def valid_until(issuer: Issuer, claims: Claims) -> float:
     """When the claims stop being valid, in seconds since the epoch."""
-    until = numeric_date(claims.raw, "exp", 0.0) + issuer.leeway
+    until = numeric_date(claims.raw, "exp", math.inf) + issuer.leeway
     if issuer.max_token_age is not None:
         until = min(until, numeric_date(claims.raw, "iat", 0.0) + issuer.max_token_age + issuer.leeway)
     return until
@@ -81,9 +85,16 @@ def _require_types(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _no
         pass
 
 
-def _require_claims(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _now: float) -> None:
+def _require_claims(issuer: Issuer, header: _Header, raw: Mapping[str, Any], _now: float) -> None:
     of_profile = _RFC9068_CLAIMS if issuer.access_token_profile == "rfc9068" else ()
-    _require_present(raw, (*issuer.required_claims, *of_profile))
+    names = (*issuer.required_claims, *of_profile, *(() if issuer.max_token_age is None else ("iat",)))
+    if header is None and issuer.introspection is not None and issuer.introspection.exp == "optional":
+        names = tuple(name for name in names if name != "exp")
+    _require_present(raw, names)
+
+
+def _require_exp(_issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _now: float) -> None:
+    _require_present(raw, ("exp",))
 
 
 def _require_present(raw: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -99,11 +110,10 @@ def _require_times(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], now
     for name in ("nbf", "iat"):
         if now < numeric_date(raw, name, now) - issuer.leeway:
             raise Rejected(Reason.NOT_YET_VALID, f"{name} is in the future (leeway {issuer.leeway:g} s)")
-    if issuer.max_token_age is not None:
-        _require_present(raw, ("iat",))
-        if now >= numeric_date(raw, "iat", now) + issuer.max_token_age + issuer.leeway:
-            cause = f"iat is longer ago than max_token_age, {issuer.max_token_age:g} s (leeway {issuer.leeway:g} s)"
-            raise Rejected(Reason.TOO_OLD, cause)
+    max_age = issuer.max_token_age
+    if max_age is not None and now >= numeric_date(raw, "iat", now) + max_age + issuer.leeway:
+        cause = f"iat is longer ago than max_token_age, {max_age:g} s (leeway {issuer.leeway:g} s)"
+        raise Rejected(Reason.TOO_OLD, cause)
 
 
 # In this order: the kind of a token comes before its times, since an operator learns more from it.
@@ -113,6 +123,10 @@ REQUIREMENTS = (
     ("required claims", _require_claims),
     ("types of claims", _require_types),
     ("times", _require_times),
+)
+# Those of a verified JWT to which an introspection response may add claims: the others are required of both together.
+REQUIREMENTS_BEFORE_INTROSPECTION = tuple(
+    (name, _require_exp if require is _require_claims else require) for name, require in REQUIREMENTS
 )
 
 

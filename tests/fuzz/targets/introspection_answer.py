@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from authz_service.config.model import IntrospectionSettings, Issuer
 from authz_service.core import strict_json
-from authz_service.tokens.introspection.response import IntrospectionResponse, validate_response
+from authz_service.tokens.introspection.response import IntrospectionResponse, VerifiedJwt, validate_response
 from authz_service.tokens.jwt.claims import validate_claims
 from fuzz.issuers import AUDIENCE, LEEWAY, MAIN, NOW, claims
 
@@ -32,7 +32,7 @@ _MARKERS = {"nonce", "at_hash", "c_hash", "s_hash", "events"}
 
 
 @functools.cache
-def _issuer() -> tuple[Issuer, IntrospectionSettings, Claims]:
+def _issuer() -> tuple[Issuer, IntrospectionSettings, VerifiedJwt]:
     introspection = {
         "client_id": "api",
         "client_secret_file": "secret",
@@ -43,7 +43,8 @@ def _issuer() -> tuple[Issuer, IntrospectionSettings, Claims]:
         {"issuer": MAIN, "name": "main", "audiences": [AUDIENCE], "introspection": introspection}
     )
     assert issuer.introspection is not None
-    return issuer, issuer.introspection, validate_claims(issuer, {"alg": "EdDSA", "typ": "at+jwt"}, claims(), NOW)
+    header = {"alg": "EdDSA", "typ": "at+jwt"}
+    return issuer, issuer.introspection, VerifiedJwt(header, validate_claims(issuer, header, claims(), NOW))
 
 
 def run(data: bytes) -> str:
@@ -61,7 +62,9 @@ def run(data: bytes) -> str:
         return answer.outcome[0].value
     _require_active(answer, members)
     if is_jwt:
-        assert answer.outcome.claims == verified
+        added = {name: value for name, value in _present(members).items() if name != "active"}
+        assert answer.outcome.claims.raw == added | dict(verified.claims.raw)
+        assert _MARKERS.isdisjoint(added)
         assert {members.get("iss") or MAIN, members.get("sub") or "alice", members.get("client_id") or "app"} == {
             *(MAIN, "alice", "app")
         }

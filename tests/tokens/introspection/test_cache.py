@@ -12,7 +12,7 @@ from authz_service.core.bounded import BoundedMap, Bounds
 from authz_service.core.claims import Claims, ValidatedToken
 from authz_service.core.reasons import Reason
 from authz_service.tokens.introspection.cache import IntrospectionCache
-from authz_service.tokens.introspection.response import IntrospectionResponse, validate_response
+from authz_service.tokens.introspection.response import IntrospectionResponse, VerifiedJwt, validate_response
 from support.fake_introspection import issuer_with
 
 TOKEN = ValidatedToken(Claims("main", "u", "c", frozenset(), frozenset(), "", {}))
@@ -140,7 +140,8 @@ def test_the_responses_to_a_verified_jwt_are_charged_to_the_jwt_cache_only() -> 
     cache = IntrospectionCache(Bounds(10, 100_000))
     issuer = issuer_with({"mode": "always"})
     assert issuer.introspection is not None
-    cache.put(b"token", validate_response(issuer, issuer.introspection, {"active": True}, verified.claims, 0.0))
+    jwt = VerifiedJwt({}, verified.claims)
+    cache.put(b"token", validate_response(issuer, issuer.introspection, {"active": True}, jwt, 0.0))
     assert len(cache) == 1
     before = cache.used_bytes
     verified.responses.add("rule", (), ())

@@ -34,6 +34,7 @@ from support.fake_introspection import (
     issuer_with,
     loop_time,
 )
+from support.trust import claims, good
 from support.virtual_time import in_virtual_time
 
 if TYPE_CHECKING:
@@ -762,14 +763,16 @@ def test_requests_are_bounded_and_shared_and_every_caller_gets_a_result(
     scenario()
 
 
-def test_the_claims_of_a_verified_jwt_are_its_own() -> None:
-    claims = Claims("main", "u1", "app", frozenset(), frozenset(), "", {})
+def test_a_response_does_not_replace_claims_of_a_verified_jwt() -> None:
+    token = good()
+    verified = Claims("main", "u1", "app", frozenset(), frozenset(), "", claims())
 
     @in_virtual_time
     async def scenario() -> None:
-        introspector = introspector_with(FakeClient(jwt=active_response()))
-        result = await introspector.introspect("jwt", digest_of("jwt"), claims)
+        introspector = introspector_with(FakeClient(**{token: active_response(scope="admin", tenant="acme")}))
+        result = await introspector.introspect(token, digest_of(token), verified)
         assert isinstance(result, IntrospectionResponse)
-        assert result.token().claims is claims
+        found = result.token().claims
+        assert (found.scope, found.raw["tenant"]) == ("a b", "acme")
 
     scenario()

@@ -8,21 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz_service.core.claims import Claims
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from authz_service.tokens.introspection.response import (
     IntrospectionFailure,
     IntrospectionResponse,
+    VerifiedJwt,
     conclude,
     validate_response,
 )
+from authz_service.tokens.jwt.claims import REQUIREMENTS_BEFORE_INTROSPECTION, validate_claims
 from support.fake_introspection import INACTIVE, active_response, issuer_with
 from support.trust import ISSUER, NOW, OTHER
 
 
 def validated(
-    body: dict[str, Any], verified: Claims | None = None, *, now: float = NOW, **settings: Any
+    body: dict[str, Any], verified: VerifiedJwt | None = None, *, now: float = NOW, **settings: Any
 ) -> IntrospectionResponse:
     introspection = settings.pop("introspection", {})
     issuer = issuer_with(introspection, **settings)
@@ -143,7 +144,7 @@ def test_a_null_member_counts_as_absent(name: str, settings: dict[str, Any], exp
     assert reason(response) == expected
     if expected == "ok":
         assert name not in response.token().claims.raw or name == "iss"
-    verified = validated(active_response() | {name: None}, JWT)
+    verified = validated(active_response() | {name: None}, jwt())
     assert reason(verified) == ("inactive" if name == "active" else "ok")
 
 
@@ -172,7 +173,14 @@ def test_a_response_expires_after_its_ttl_and_never_after_the_token(
 
 # Responses about verified JWTs.
 
-JWT = Claims("main", "u1", "app", frozenset({"api"}), frozenset({"a"}), "a", {"iss": ISSUER})
+
+def jwt(header: dict[str, Any] | None = None, **changes: Any) -> VerifiedJwt:
+    """A JWT as the validator passes it on; None removes a claim."""
+    given = {"iss": ISSUER, "sub": "u1", "client_id": "app", "aud": "api", "scope": "a", "exp": NOW + 600} | changes
+    raw = {name: value for name, value in given.items() if value is not None}
+    header = header or {"typ": "JWT"}
+    claims = validate_claims(issuer_with(), header, raw, NOW, REQUIREMENTS_BEFORE_INTROSPECTION)
+    return VerifiedJwt(header, claims)
 
 
 @pytest.mark.parametrize(
@@ -195,21 +203,104 @@ JWT = Claims("main", "u1", "app", frozenset({"api"}), frozenset({"a"}), "a", {"i
 def test_a_response_about_a_verified_jwt_must_be_active_and_not_contradict_it(
     response: dict[str, Any], expected: str
 ) -> None:
-    assert reason(validated(response, JWT)) == expected
+    assert reason(validated(response, jwt())) == expected
 
 
-def test_the_claims_are_those_of_the_jwt_and_not_of_the_response() -> None:
-    assert validated(active_response(scope="admin", tenant="evil"), JWT).token().claims is JWT
+def test_a_response_adds_the_claims_that_the_jwt_lacks_and_replaces_none() -> None:
+    response = active_response(scope="admin", aud="other", tenant="acme", roles={"a": ["b"]})
+    claims = validated(response, jwt(sub=None)).token().claims
+    assert (claims.subject, claims.scope, set(claims.audiences)) == ("u1", "a", {"api"})
+    added = {"sub": "u1", "tenant": "acme", "roles": {"a": ["b"]}, "token_type": "Bearer", "iat": NOW}
+    assert claims.raw == added | dict(jwt().claims.raw)
 
 
-def test_a_response_may_name_a_subject_that_the_jwt_does_not() -> None:
-    anonymous = Claims("main", "", "", frozenset(), frozenset(), "", {"iss": ISSUER})
-    assert reason(validated(active_response(), anonymous)) == "ok"
+@pytest.mark.parametrize(
+    ("settings", "changes", "lacking", "expected"),
+    [
+        ({}, {}, ("sub", "aud", "scope", "client_id"), "ok"),
+        ({"required_claims": ["exp", "sub"]}, {}, ("sub",), "ok"),
+        ({"required_claims": ["exp", "sub"]}, {"sub": None}, ("sub",), "missing_claim"),
+        ({"required_claims": ["exp", "tenant"]}, {}, (), "missing_claim"),
+        ({"max_token_age": "1m"}, {}, ("iat",), "ok"),
+        ({"max_token_age": "1m"}, {"iat": None}, ("iat",), "missing_claim"),
+        ({"max_token_age": "1m"}, {"iat": NOW - 120}, ("iat",), "too_old"),
+        ({}, {"nbf": NOW + 60}, (), "not_yet_valid"),
+        ({}, {"sub": ["u1"]}, ("sub",), "invalid_claim"),
+        ({}, {"sub": "u\n1"}, ("sub",), "invalid_claim"),
+        ({}, {"scope": 7}, ("scope",), "invalid_claim"),
+        ({}, {"typ": "ID"}, (), "id_token"),
+        ({}, {"nonce": "n"}, (), "id_token"),
+        ({}, {"aud": "app"}, ("aud",), "id_token"),
+        ({}, {"token_use": "refresh"}, (), "wrong_token_type"),
+    ],
+)
+def test_the_claims_of_a_jwt_and_of_the_response_are_validated_together(
+    settings: dict[str, Any], changes: dict[str, Any], lacking: tuple[str, ...], expected: str
+) -> None:
+    verified = jwt(**dict.fromkeys(lacking))
+    assert reason(validated(active_response(**changes), verified, **settings)) == expected
+
+
+def test_the_type_of_the_jwt_counts_when_its_claims_are_validated_again() -> None:
+    assert reason(validated({"active": True}, jwt({"typ": "at+jwt"}, aud="app"))) == "ok"
+    assert reason(validated({"active": True, "aud": "app"}, jwt({"typ": "at+jwt"}, aud=None))) == "ok"
+
+
+def test_a_merged_token_expires_with_the_earlier_of_both_times() -> None:
+    response = validated(active_response(exp=NOW + 20, iat=NOW - 50), jwt(), max_token_age="1m", leeway="0s")
+    assert response.until == NOW + 10
 
 
 @pytest.mark.parametrize(("exp", "seconds"), [(None, 30), (NOW + 600, 30), (NOW + 7, 7), (NOW - 7, -7)])
 def test_a_response_about_a_jwt_expires_no_later_than_its_exp(exp: float | None, seconds: float) -> None:
-    assert validated(active_response(exp=exp), JWT).until == NOW + seconds
+    assert validated(active_response(exp=exp), jwt()).until == NOW + seconds
+
+
+# Responses without exp.
+
+
+@pytest.mark.parametrize("exp", [None, 0, 0.0])
+def test_a_response_without_exp_is_accepted_where_it_is_optional_and_expires_after_its_ttl(exp: float | None) -> None:
+    response = validated(active_response(exp=exp), introspection={"exp": "optional", "cache_ttl": "40s"})
+    assert response.until == NOW + 40
+    assert "exp" not in response.token().claims.raw
+    profile: dict[str, Any] = {"access_token_profile": "rfc9068", "introspection": {"exp": "optional"}}
+    assert reason(validated(active_response(exp=exp, jti="j"), **profile)) == "ok"
+
+
+@pytest.mark.parametrize(
+    ("exp", "expected"),
+    [
+        (NOW - 30, "expired"),
+        (1, "expired"),
+        (-1, "expired"),
+        (False, "invalid_claim"),
+        ("0", "invalid_claim"),
+        ([], "invalid_claim"),
+        (NOW + 600, "ok"),
+    ],
+)
+def test_an_exp_that_is_optional_counts_where_there_is_one(exp: Any, expected: str) -> None:
+    assert reason(validated(active_response(exp=exp), introspection={"exp": "optional"})) == expected
+
+
+@pytest.mark.parametrize(("exp", "expected"), [(0, "expired"), (None, "missing_claim")])
+def test_exp_is_required_by_default(exp: float | None, expected: str) -> None:
+    assert reason(validated(active_response(exp=exp))) == expected
+
+
+@pytest.mark.parametrize(("exp", "expected"), [(None, "ok"), (0, "ok"), (NOW - 30, "inactive")])
+def test_a_response_about_a_jwt_may_lack_exp_and_the_jwt_may_not(exp: float | None, expected: str) -> None:
+    assert reason(validated(active_response(exp=exp), jwt(), introspection={"exp": "optional"})) == expected
+    with pytest.raises(Rejected, match="claim exp is missing"):
+        jwt(exp=None)
+
+
+def test_max_token_age_bounds_a_token_without_exp() -> None:
+    response = validated(
+        active_response(exp=None, iat=NOW - 50), max_token_age="1m", leeway="0s", introspection={"exp": "optional"}
+    )
+    assert response.until == NOW + 10
 
 
 # Several servers.
@@ -270,7 +361,7 @@ _MEMBERS = st.sampled_from(
 
 @given(changes=st.dictionaries(_MEMBERS, _JSON), is_jwt=st.booleans())
 def test_any_response_is_claims_or_a_reason(*, changes: dict[str, Any], is_jwt: bool) -> None:
-    response = validated(active_response() | changes, JWT if is_jwt else None)
+    response = validated(active_response() | changes, jwt() if is_jwt else None)
     if reason(response) == "ok":
         members = active_response() | changes
         assert members["active"] is True
