@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from authz_service.core.decision import Allow, decision_label
 from authz_service.core.errors import printable
 from authz_service.core.paths import without_secrets, without_userinfo
+from authz_service.core.reasons import DENIALS
 from authz_service.transport.ext_authz import codec
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def as_json(explanation: Explanation, attributes: Attributes) -> str:
         "mode": decision.mode,
         "cause": decision.cause,
         "steps": [step._asdict() for step in explanation.steps],
-        "answer": codec.response_as_json(decision, _ID),
+        "answer": codec.response_as_json(decision, _ID, attributes),
     }
     return json.dumps(members, indent=2)
 
@@ -51,7 +52,7 @@ def as_text(explanation: Explanation, attributes: Attributes, color: Color) -> s
     for step in explanation.steps:
         lines.append(f"  {step.part if step.part != part else '':<9} {_line(step, width, color)}")
         part = step.part
-    return "\n".join([*lines, *_response(explanation.decision, color)])
+    return "\n".join([*lines, *_response(explanation.decision, attributes, color)])
 
 
 def _line(step: Step, width: int, color: Color) -> str:
@@ -60,11 +61,11 @@ def _line(step: Step, width: int, color: Color) -> str:
     return color(kind, text) if step.passed is not True else f"{color(kind, mark)}{text[1:]}"
 
 
-def _response(decision: Decision, color: Color) -> Iterator[str]:
-    response = codec.response_as_json(decision, _ID)
+def _response(decision: Decision, attributes: Attributes, color: Color) -> Iterator[str]:
+    response = codec.response_as_json(decision, _ID, attributes)
     is_allowed = isinstance(decision, Allow)
     shadow = ", which shadow mode does not enforce" if is_allowed and decision_label(decision) == "deny" else ""
-    outcome = "allow" if is_allowed else f"deny with {json.loads(response['denied_response']['body'])['status']}"
+    outcome = "allow" if is_allowed else f"deny with {int(DENIALS[decision.reason].status)}"
     yield f"  {'answer':<9} {color('good' if is_allowed else 'bad', outcome)}, {decision.reason}{shadow}"
     part = response["ok_response" if is_allowed else "denied_response"]
     for option in part.get("headers", ()):

@@ -70,6 +70,7 @@ class Answer:
     removed: tuple[str, ...]
     problem: dict[str, Any] | None
     metadata: dict[str, Any]
+    grpc_message: str | None = None  # of a denied gRPC call, in place of the problem
 
     @property
     def reason(self) -> str:
@@ -92,10 +93,15 @@ def read(data: bytes) -> Answer:
     denied = response.denied_response
     status = int(denied.status.code)
     assert response.status.code == _RPC_CODES[status]
+    headers = _headers(denied.headers)
+    if (grpc_status := headers.get("grpc-status")) is not None:
+        assert (grpc_status, headers["content-type"]) == (str(response.status.code), "text/plain")
+        assert fits_a_header(denied.body)
+        return Answer(allowed, status, headers, (), None, metadata, denied.body)
     problem = json.loads(denied.body)
     assert problem.keys() == {"type", "title", "status", "detail"}
     assert problem["status"] == status
-    return Answer(allowed, status, _headers(denied.headers), (), problem, metadata)
+    return Answer(allowed, status, headers, (), problem, metadata)
 
 
 def _headers(options: Any) -> dict[str, str]:

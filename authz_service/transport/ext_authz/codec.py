@@ -8,6 +8,7 @@ set, since Envoy's default adds a second value beside the client's.
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,8 +30,12 @@ if TYPE_CHECKING:
 
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _POLICY = "authz_policy"  # the context extension by which a route names its rule
+# The content types for which Envoy turns a denial into trailers, and one with a parameter (gRPC over HTTP/2, section
+# Requests); not application/grpc-web, whose clients get an HTTP response.
+_GRPC = re.compile(r"application/grpc(?:[+;].*)?")
 _PROBLEM_TYPE = "urn:authz-service:denial:"
 _RETRY_AFTER_OVERLOAD = 1  # seconds
+NO_ATTRIBUTES = Attributes("", "", "", {})  # of a request that cannot be read
 # Responses to one token under one rule differ in the decision id alone, a field of the dynamic metadata.
 _ID_PLACEHOLDER = "0123456789abcdef"
 _ID_FIELD = Struct(fields={"decision_id": Value(string_value=_ID_PLACEHOLDER)}).SerializeToString()
@@ -104,20 +109,20 @@ def _decoded(raw_value: bytes) -> str:
     return raw_value.decode("utf-8", "replace")
 
 
-def encode_response(decision: Decision, decision_id: str) -> bytes:
-    """Encode the CheckResponse of a decision. ``decision_id`` ties it to the log."""
+def encode_response(decision: Decision, decision_id: str, attributes: Attributes = NO_ATTRIBUTES) -> bytes:
+    """Encode the CheckResponse of a decision about a request. ``decision_id`` ties it to the log."""
     if isinstance(decision, Allow) and decision.cached is not None and len(decision_id) == len(_ID_PLACEHOLDER):
         parts = decision.cached.attached
         if parts is None:
-            parts = decision.cached.attach(_split_at_id(_encode(decision, _ID_PLACEHOLDER)))
+            parts = decision.cached.attach(_split_at_id(_encode(decision, _ID_PLACEHOLDER, attributes)))
         if parts:
             return decision_id.encode().join(parts)
-    return _encode(decision, decision_id)
+    return _encode(decision, decision_id, attributes)
 
 
-def response_as_json(decision: Decision, decision_id: str) -> dict[str, Any]:
+def response_as_json(decision: Decision, decision_id: str, attributes: Attributes) -> dict[str, Any]:
     """The CheckResponse that Envoy would get, as protobuf's JSON mapping writes it."""
-    response = CheckResponse.FromString(encode_response(decision, decision_id))
+    response = CheckResponse.FromString(encode_response(decision, decision_id, attributes))
     return MessageToDict(response, preserving_proto_field_name=True)
 
 
@@ -129,12 +134,12 @@ def _split_at_id(response: bytes) -> tuple[bytes, ...]:
     return before + _ID_FIELD.removesuffix(_ID_PLACEHOLDER.encode()), after
 
 
-def _encode(decision: Decision, decision_id: str) -> bytes:
+def _encode(decision: Decision, decision_id: str, attributes: Attributes) -> bytes:
     response = CheckResponse()
     if isinstance(decision, Allow):
         _set_allow(response, decision)
     else:
-        _set_deny(response, decision)
+        _set_deny(response, decision, to_grpc=is_grpc(attributes))
     _set_metadata(response, decision, decision_id)
     return response.SerializeToString()
 
@@ -150,13 +155,24 @@ def _set_allow(response: CheckResponse, allow: Allow) -> None:
     ok.headers_to_remove.extend(allow.remove)
 
 
-def _set_deny(response: CheckResponse, deny: Deny) -> None:
+def is_grpc(attributes: Attributes) -> bool:
+    """Whether the request is a gRPC call."""
+    return _GRPC.fullmatch(attributes.headers.get("content-type", "")) is not None
+
+
+def _set_deny(response: CheckResponse, deny: Deny, *, to_grpc: bool) -> None:
+    """Set the denial. For a gRPC call, Envoy sends the body as ``grpc-message`` and keeps our ``grpc-status``.
+
+    Without that header it would derive the status from the HTTP status, and 400 would become INTERNAL.
+    """
     denial = DENIALS[deny.reason]
     response.status.code = denial.rpc_code
     denied = response.denied_response
     denied.status.code = cast("StatusCode", int(denial.status))
-    denied.body = _PROBLEMS[deny.reason]
-    headers = [("content-type", "application/problem+json"), ("cache-control", "no-store")]
+    denied.body = denial.detail if to_grpc else _PROBLEMS[deny.reason]
+    headers = [("content-type", "text/plain" if to_grpc else "application/problem+json"), ("cache-control", "no-store")]
+    if to_grpc:
+        headers.append(("grpc-status", str(denial.rpc_code)))
     if deny.challenge is not None:
         headers.append(("www-authenticate", deny.challenge))
     if deny.retry_after is not None:

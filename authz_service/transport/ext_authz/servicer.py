@@ -17,6 +17,7 @@ from authz_service.core.attributes import Attributes
 from authz_service.core.decision import INTERNAL_ERROR, Decision, Deny
 from authz_service.core.errors import Rejected
 from authz_service.transport.ext_authz import codec
+from authz_service.transport.ext_authz.codec import NO_ATTRIBUTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
 # The part of the caller's deadline that is left for the response to arrive; the minimum is enough to answer a burst.
 _MARGIN = 0.1
 _MIN_MARGIN = 0.05  # seconds
-_NO_ATTRIBUTES = Attributes("", "", "", {})
 _LAST_RESORT_ID = "-"
-_LAST_RESORT = codec.encode_response(INTERNAL_ERROR, _LAST_RESORT_ID)  # encoded before anything can fail
+# Encoded before anything can fail.
+_LAST_RESORT = codec.encode_response(INTERNAL_ERROR, _LAST_RESORT_ID)
+_LAST_RESORT_TO_GRPC = codec.encode_response(
+    INTERNAL_ERROR, _LAST_RESORT_ID, Attributes("POST", "", "", {"content-type": "application/grpc"})
+)
 
 
 class Servicer:
@@ -59,7 +63,7 @@ class Servicer:
         started = self._timer()
         config = self.active  # a call keeps the configuration under which it began
         self._metrics.in_flight += 1
-        attributes = _NO_ATTRIBUTES
+        attributes = NO_ATTRIBUTES
         try:
             attributes = _decode(data, config.max_request_bytes)
             decision = self._begin(attributes, config)
@@ -77,9 +81,9 @@ class Servicer:
         started = self._timer()
         config = self.active
         try:
-            return self._respond(_NO_ATTRIBUTES, denial, config, started)
+            return self._respond(NO_ATTRIBUTES, denial, config, started)
         except Exception as error:  # noqa: BLE001 - as above
-            return self._last_resort(error, _NO_ATTRIBUTES, config, started)
+            return self._last_resort(error, NO_ATTRIBUTES, config, started)
 
     async def _finish(
         self, pending: Pending, budget: float, attributes: Attributes, config: ActiveConfig, started: float
@@ -94,7 +98,7 @@ class Servicer:
             self._metrics.in_flight -= 1
 
     def _begin(self, attributes: Attributes, config: ActiveConfig) -> Decision | Pending:
-        if attributes is _NO_ATTRIBUTES:
+        if attributes is NO_ATTRIBUTES:
             return codec.NOT_A_CHECK_REQUEST
         return config.authorizer.begin(attributes, self._clock())
 
@@ -108,7 +112,7 @@ class Servicer:
 
     def _respond(self, attributes: Attributes, decision: Decision, config: ActiveConfig, started: float) -> bytes:
         decision_id = f"{random.getrandbits(64):016x}"
-        response = codec.encode_response(decision, decision_id)
+        response = codec.encode_response(decision, decision_id, attributes)
         self._record(attributes, decision, decision_id, config, started)
         return response
 
@@ -121,22 +125,25 @@ class Servicer:
 
     def _last_resort(self, error: Exception, attributes: Attributes, config: ActiveConfig, started: float) -> bytes:
         """Deny, and log why."""
+        response = _LAST_RESORT
         try:
+            if codec.is_grpc(attributes):
+                response = _LAST_RESORT_TO_GRPC
             self._logger.error("decision failed", exc_info=error)
             self._record(attributes, INTERNAL_ERROR, _LAST_RESORT_ID, config, started)
         except Exception:  # noqa: BLE001, S110 - logging itself failed, and the caller must get a denial all the same
             pass
-        return _LAST_RESORT
+        return response
 
 
 def _decode(data: bytes, max_request_bytes: int) -> Attributes:
-    """The attributes of a CheckRequest; ``_NO_ATTRIBUTES`` if the bytes are not one, or too many."""
+    """The attributes of a CheckRequest; ``NO_ATTRIBUTES`` if the bytes are not one, or too many."""
     if len(data) > max_request_bytes:
-        return _NO_ATTRIBUTES
+        return NO_ATTRIBUTES
     try:
         return codec.decode_request(data)
     except Rejected:
-        return _NO_ATTRIBUTES
+        return NO_ATTRIBUTES
 
 
 def _budget(time_remaining: float | None, check_deadline: float) -> float:

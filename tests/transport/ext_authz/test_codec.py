@@ -177,6 +177,39 @@ def test_every_denial_has_its_status_a_problem_document_and_no_store(reason: Rea
     assert answer.metadata["rule"] == "-"
 
 
+@pytest.mark.parametrize("content_type", ["application/grpc", "application/grpc+proto", "application/grpc;a=b"])
+@pytest.mark.parametrize("reason", DENIALS)
+def test_a_grpc_call_is_denied_with_a_sentence_and_the_status_of_grpc(reason: Reason, content_type: str) -> None:
+    attributes = Attributes("POST", "h", "/s.X/Get", {"content-type": content_type})
+    answer = read(codec.encode_response(Deny(reason, challenge="Bearer", retry_after=7), "id", attributes))
+    assert answer.http_status == DENIED[reason][0]
+    assert answer.grpc_message == DENIALS[reason].detail
+    assert answer.headers == {
+        "content-type": "text/plain",
+        "cache-control": "no-store",
+        "grpc-status": str(DENIALS[reason].rpc_code),
+        "www-authenticate": "Bearer",
+        "retry-after": "7",
+    }
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/grpc-web",
+        "application/grpc-web+proto",
+        "application/grpcx",
+        "application/json",
+        "",
+        "a, application/grpc",
+    ],
+)
+def test_any_other_request_is_denied_with_a_problem_document(content_type: str) -> None:
+    attributes = Attributes("POST", "h", "/s.X/Get", {"content-type": content_type})
+    answer = read(codec.encode_response(Deny(Reason.NO_RULE), "id", attributes))
+    assert answer.problem is not None
+
+
 def test_a_challenge_and_a_retry_time_are_headers_of_the_denial() -> None:
     answer = encoded(Deny(Reason.EXPIRED, rule="r", challenge='Bearer realm="a"', retry_after=7))
     assert answer.headers["www-authenticate"] == 'Bearer realm="a"'

@@ -431,6 +431,14 @@ async def test_a_decision_that_cannot_be_encoded_is_an_internal_error() -> None:
 
 
 @in_virtual_time
+async def test_the_last_resort_of_a_grpc_call_is_a_grpc_status() -> None:
+    request = check_request(headers={"content-type": "application/grpc"})
+    answer = read(await servicer_over(FakeAuthorizer(ValueError(SECRET))).check(request, None))
+    assert (answer.http_status, answer.headers["grpc-status"]) == (500, "13")
+    assert answer.grpc_message == "The request could not be authorized"
+
+
+@in_virtual_time
 async def test_a_clock_that_fails_is_an_internal_error() -> None:
     def stopped() -> float:
         raise OSError
