@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from authz_service.core.response_cache import CachedResponse
     from authz_service.core.upstream import UpstreamHeaders
     from authz_service.keys.cache import KeyCache
-    from authz_service.rules.conditions import Captures
+    from authz_service.rules.operators import RequestParts
     from authz_service.rules.policy import Policy, Rule
     from authz_service.tokens.validator import Need, Validator
 
@@ -127,10 +127,10 @@ class Authorizer:
             return Deny(unmatched.reason, cause=unmatched.cause)
         if rule.access == "public":
             return self._allow_without_token(Reason.PUBLIC, rule, attributes)
-        return self._decide_by_token(rule, attributes, rule.captures(path), now, attempt)
+        return self._decide_by_token(rule, attributes, rule.parts_of(attributes.headers, path), now, attempt)
 
     def _decide_by_token(
-        self, rule: Rule, attributes: Attributes, captures: Captures, now: float, attempt: Attempt
+        self, rule: Rule, attributes: Attributes, request: RequestParts, now: float, attempt: Attempt
     ) -> Decision | Pending:
         claims: Claims | None = None
         try:
@@ -139,12 +139,12 @@ class Authorizer:
             if isinstance(found, (NeedKeys, NeedIntrospection)):
                 return Pending(attributes, rule, found, self, now)
             claims = found.claims
-            rule.evaluate(claims, captures, now)
+            rule.evaluate(claims, request, now)
             return self._allow(rule, found, attributes, attempt)
         except Rejected as rejected:
             if rejected.reason is Reason.MISSING_TOKEN and rule.access == "optional":
                 return self._allow_without_token(Reason.ANONYMOUS, rule, attributes)
-            return self._deny_unless_shadow(rule, attributes, rule.deny(rejected, captures, claims))
+            return self._deny_unless_shadow(rule, attributes, rule.deny(rejected, request, claims))
 
     def _allow(self, rule: Rule, token: ValidatedToken, attributes: Attributes, attempt: Attempt) -> Allow:
         """Let the request through. The headers for the upstream are made once for a token and a rule."""

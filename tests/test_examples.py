@@ -62,7 +62,7 @@ def test_every_rule_of_an_example_decides_some_case(folder: Path) -> None:
 
 
 def test_each_provider_has_an_example_and_the_readme_lists_them_all() -> None:
-    assert PROVIDERS | {"grpc-service", "multi-tenant", "shadow-migration"} == set(NAMES)
+    assert PROVIDERS | {"grpc-service", "multi-tenant", "people-and-workloads", "shadow-migration"} == set(NAMES)
     listed = re.findall(r"^\| \[([a-z0-9-]+)\]", (ROOT / "examples" / "README.md").read_text(), re.MULTILINE)
     assert sorted(listed) == NAMES
 
@@ -94,7 +94,7 @@ def all_of(*kinds: type[Section]) -> set[str]:
 def test_the_examples_show_every_key_of_a_rule() -> None:
     shown = written([load(folder / "config.yaml", look_at_files=False) for folder in EXAMPLES])
     assert all_of(RuleSettings, Match, Require, ClaimCondition) <= shown
-    assert len(OPERATORS) == 6
+    assert len(OPERATORS) == 13
 
 
 def test_readme_and_examples_show_every_key(

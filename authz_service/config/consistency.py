@@ -195,11 +195,12 @@ def _used_captures(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[t
         for name in dict.fromkeys(CAPTURE.findall(scope)):
             yield name, (*where, "scopes"), f"{shown(scope)} uses {{{name}}} of the path"
     for path, condition in (rule.require.claims or {}).items():
-        if condition.equals_path is not None:
+        if condition.capture is not None:
+            operator = "equals_path" if condition.equals_path else "contains_path"
             yield (
-                condition.equals_path,
-                (*where, "claims", path.text, "equals_path"),
-                f"uses {{{condition.equals_path}}} of the path",
+                condition.capture,
+                (*where, "claims", path.text, operator),
+                f"uses {{{condition.capture}}} of the path",
             )
 
 

@@ -18,9 +18,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapVal
 from authz_service.config.units import Duration, Leeway, PositiveDuration, Size, as_written, list_as_written
 from authz_service.config.values import (
     AcrValue,
+    Affix,
     Algorithm,
     CaptureName,
     ClaimPathField,
+    ComparedHeader,
     CredentialHeaderName,
     File,
     GrpcAddress,
@@ -36,6 +38,7 @@ from authz_service.config.values import (
     PathPatternField,
     Printable,
     ProxySetting,
+    RequiredClaimPath,
     RequiredClaims,
     Scalar,
     Scheme,
@@ -357,8 +360,22 @@ class ClaimCondition(Section):
     model_config = ConfigDict(title="Condition")
 
     equals: OrAbsent[Scalar] = Field(None, description="The claim equals this value, and has the same JSON type.")
-    contains: OrAbsent[Scalar] = Field(None, description="The claim is a list that contains this value.")
     in_: OrAbsent[Some[Scalar]] = Field(None, alias="in", description="The claim equals one of these values.")
+    contains: OrAbsent[Scalar] = Field(
+        None, description="The claim is a list that contains this value, or this string itself."
+    )
+    contains_any: OrAbsent[Some[Scalar]] = Field(
+        None, description="The claim is a list that contains at least one of these values, or one of these strings."
+    )
+    contains_all: OrAbsent[Some[Scalar]] = Field(
+        None, description="The claim is a list that contains all of these values. A string counts as a list of one."
+    )
+    prefix: OrAbsent[Affix] = Field(
+        None, description="The claim is a string that starts with this one, or a list with such a string."
+    )
+    suffix: OrAbsent[Affix] = Field(
+        None, description="The claim is a string that ends with this one, or a list with such a string."
+    )
     present: OrAbsent[Literal[True]] = Field(None, description="The claim is present and not null.")
     absent: OrAbsent[Literal[True]] = Field(None, description="The claim is absent or null.")
     equals_path: OrAbsent[CaptureName] = Field(
@@ -366,12 +383,34 @@ class ClaimCondition(Section):
         description="The claim equals the segment that this {name} of the path matched: a string, or a whole number in "
         "decimal.",
     )
+    contains_path: OrAbsent[CaptureName] = Field(
+        None, description="As equals_path, or the claim is a list that contains such a value."
+    )
+    equals_header: OrAbsent[ComparedHeader] = Field(
+        None,
+        description="The claim equals the value of this request header: a string, or a whole number in decimal. Spaces "
+        "and tabs around the value are ignored. A header that is missing, empty, repeated or joined with a comma meets "
+        "nothing.",
+    )
+    contains_header: OrAbsent[ComparedHeader] = Field(
+        None, description="As equals_header, or the claim is a list that contains such a value."
+    )
 
     @model_validator(mode="after")
     def _one_operator(self) -> ClaimCondition:
         if len(self.model_fields_set) != 1:
             raise ValueError(f"needs exactly one of {', '.join(OPERATORS)}")
         return self
+
+    @property
+    def capture(self) -> str | None:
+        """The name of the capture that the claim is compared with."""
+        return self.equals_path or self.contains_path
+
+    @property
+    def header(self) -> str | None:
+        """The name of the header that the claim is compared with."""
+        return self.equals_header or self.contains_header
 
 
 OPERATORS = tuple(field.alias or name for name, field in ClaimCondition.model_fields.items())
@@ -383,7 +422,7 @@ def _condition(value: object) -> object:
         raise ValueError("is empty: write a value, or {present: true}, or {absent: true}")
     if isinstance(value, list):
         raise ValueError(  # noqa: TRY004 - pydantic reports ValueError only
-            "is a list: write {in: [...]} for one of these values, or {contains: value} for a claim that is a list"
+            "is a list: write {in: [...]} for one of these values, or {contains_any: [...]} for a claim that is a list"
         )
     return value if isinstance(value, dict) else {"equals": value}
 
@@ -406,7 +445,7 @@ class Require(Section):
     claims: OrAbsent[
         Annotated[
             dict[
-                ClaimPathField,
+                RequiredClaimPath,
                 Annotated[ClaimCondition, BeforeValidator(_condition, json_schema_input_type=Scalar | ClaimCondition)],
             ],
             Field(min_length=1),
@@ -414,8 +453,8 @@ class Require(Section):
     ] = Field(
         None,
         description="Claim paths with their conditions, all of which must hold. A path is dotted (realm_access.roles); "
-        "write \\. for a dot in a name. A condition is a value that the claim must equal, or one of {equals, "
-        "contains, in, present, absent, equals_path}.",
+        "write \\. for a dot in a name. A condition is a value that the claim must equal, or one operator such as "
+        "{contains: admin}.",
     )
     max_auth_age: OrAbsent[PositiveDuration] = Field(
         None,

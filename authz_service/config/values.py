@@ -52,6 +52,11 @@ _NEVER_MATCHED = {
     "proxy-authorization": "it is the credential, which a rule cannot match: remove it",
     "host": "write match.hosts instead",
 }
+_A_CREDENTIAL = "it carries a credential: write the name of another header"
+_NEVER_COMPARED = {
+    **dict.fromkeys(("authorization", "proxy-authorization", "cookie", "dpop"), _A_CREDENTIAL),
+    "host": "the host is not sent as a header over HTTP/2: write match.hosts instead",
+}
 _NEVER_UPSTREAM = frozenset(
     {
         *("host", "authorization", "connection", "content-length", "transfer-encoding"),
@@ -155,6 +160,30 @@ def _scheme(value: str) -> str:
     if not _SCHEME.fullmatch(value):
         raise ValueError(f"{shown(value)} is not an authentication scheme: write one such as Bearer")
     return value
+
+
+def _compared_header(value: str) -> str:
+    name = value.lower()
+    if not _TOKEN.fullmatch(value):
+        raise ValueError(f"{shown(value)} is not a header name: write one such as x-tenant")
+    if name in _NEVER_COMPARED:
+        raise ValueError(f"{shown(value)} cannot be compared with a claim: {_NEVER_COMPARED[name]}")
+    return name
+
+
+def _affix(value: str) -> str:
+    if not value:
+        raise ValueError("is empty, so any string would do: write at least one character, or {present: true}")
+    return value
+
+
+def _required_claim_path(path: ClaimPath) -> ClaimPath:
+    if path.names[:2] == ("act", "act"):
+        raise ValueError(
+            f"{shown(path.text)} leads to a prior actor, and only the outermost one may decide (RFC 8693 section 4.1): "
+            "write act.sub for the current actor, or remove it"
+        )
+    return path
 
 
 def _header_value(value: str) -> str:
@@ -350,6 +379,9 @@ CredentialHeaderName = Annotated[StrictStr, AfterValidator(_credential_header)]
 Scheme = Annotated[StrictStr, AfterValidator(_scheme)]
 HeaderValue = Annotated[StrictStr, AfterValidator(_header_value)]
 ClaimPathField = Annotated[ClaimPath, _ParsedWith(parse_claim_path)]
+RequiredClaimPath = Annotated[ClaimPathField, AfterValidator(_required_claim_path)]
+ComparedHeader = Annotated[StrictStr, AfterValidator(_compared_header)]
+Affix = Annotated[StrictStr, AfterValidator(_affix)]
 CaptureName = Annotated[StrictStr, AfterValidator(_capture_name)]
 Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar, json_schema_input_type=str | int | float | bool)]
 UpstreamHeader = Annotated[StrictStr, AfterValidator(_upstream_header)]

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from authz_service.core.upstream import TokenHeaders
     from authz_service.keys.jwk import Key
     from authz_service.keys.source import KeySource
-    from authz_service.rules.conditions import Captures, Condition
+    from authz_service.rules.conditions import Condition
+    from authz_service.rules.operators import RequestParts
     from authz_service.rules.policy import Rule
     from authz_service.tokens.attempt import Attempt
     from authz_service.tokens.jwt.jws import Jws
@@ -224,9 +225,9 @@ class _Steps:
             return Reason.ANONYMOUS
         token = self._take("token", "credential", lambda: rule.credential.token_of(headers, max_bytes), _found_in(rule))
         claims = self._validate(token, rule)
-        captures = rule.captures(path)
+        request = rule.parts_of(self._attributes.headers, path)
         for condition in rule.conditions:
-            evaluate = partial(_evaluate, condition, claims, captures, self._now)
+            evaluate = partial(_evaluate, condition, claims, request, self._now)
             self._take("claims", condition.name, evaluate, partial(_requirement, condition, claims))
         self._take("upstream", "headers", lambda: self._authorizer.upstream.for_token(claims), _header_names)
         return Reason.OK
@@ -284,8 +285,8 @@ def _is_missing(credential: CredentialHeader, headers: Mapping[str, str], max_to
     return False
 
 
-def _evaluate(condition: Condition, claims: Claims, captures: Captures, now: float) -> None:
-    cause = condition.evaluate(claims, captures, now)
+def _evaluate(condition: Condition, claims: Claims, request: RequestParts, now: float) -> None:
+    cause = condition.evaluate(claims, request, now)
     if cause is not None:
         requirement = "" if condition.requirement in cause else f"; required: {condition.requirement}"
         raise Rejected(condition.reason, f"{cause}{requirement}{_token_scopes(condition, claims)}")

@@ -1,19 +1,19 @@
 """The conditions that a rule can set for a token.
 
-Pure. A condition that cannot be evaluated is not met. Values are compared as JSON values and never converted: ``"1"``
-is not ``1``, and ``1`` is not ``true``.
+Pure. A condition that cannot be evaluated is not met.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from authz_service.core.claim_path import NotAnObjectError
 from authz_service.core.errors import quoted
 from authz_service.core.members import SCOPE_TOKEN, numeric_date
 from authz_service.core.patterns import CAPTURE
 from authz_service.core.reasons import Reason
+from authz_service.rules.operators import one_of, operator_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from authz_service.config import model
     from authz_service.core.claim_path import ClaimPath
     from authz_service.core.claims import Claims
+    from authz_service.rules.operators import RequestParts
 
     Captures = Mapping[str, str]  # the segment that each {name} of the path matched
-    Evaluate = Callable[[Claims, Captures, float], str | None]
+    Evaluate = Callable[[Claims, RequestParts, float], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One condition of a rule.
 
-    ``evaluate`` takes claims, captures and the time. It returns None if the condition is met, otherwise the cause for
-    the log. It may also raise ``Rejected``, for a claim of the wrong type.
+    ``evaluate`` takes claims, parts of the request and the time. It returns None if the condition is met, otherwise the
+    cause for the log. It may also raise ``Rejected``, for a claim of the wrong type.
     """
 
     name: str
@@ -44,7 +45,7 @@ def issuer_is_one_of(labels: Iterable[str]) -> Condition:
     """The token's issuer is one that the rule allows."""
     allowed = frozenset(labels)
 
-    def evaluate(claims: Claims, _captures: Captures, _now: float) -> str | None:
+    def evaluate(claims: Claims, _request: RequestParts, _now: float) -> str | None:
         return None if claims.issuer in allowed else f"the rule does not allow issuer {claims.issuer}"
 
     return Condition("issuer", Reason.ISSUER_NOT_ALLOWED, one_of(sorted(allowed)), evaluate)
@@ -54,7 +55,7 @@ def audience_is_accepted(audiences: Mapping[str, frozenset[str]]) -> Condition:
     """One of the token's audiences is accepted for its issuer."""
     nothing: frozenset[str] = frozenset()
 
-    def evaluate(claims: Claims, _captures: Captures, _now: float) -> str | None:
+    def evaluate(claims: Claims, _request: RequestParts, _now: float) -> str | None:
         if not audiences.get(claims.issuer, nothing).isdisjoint(claims.audiences):
             return None
         return f"the token's audiences are {quoted(sorted(claims.audiences))}"
@@ -67,7 +68,7 @@ def client_is_one_of(clients: Iterable[str]) -> Condition:
     """The token was issued to one of these clients."""
     allowed = frozenset(clients)
 
-    def evaluate(claims: Claims, _captures: Captures, _now: float) -> str | None:
+    def evaluate(claims: Claims, _request: RequestParts, _now: float) -> str | None:
         return None if claims.client_id in allowed else f"the rule does not allow client {quoted(claims.client_id)}"
 
     return Condition("client", Reason.CLIENT_NOT_ALLOWED, one_of(sorted(allowed)), evaluate)
@@ -75,68 +76,16 @@ def client_is_one_of(clients: Iterable[str]) -> Condition:
 
 def claim_holds(path: ClaimPath, condition: model.ClaimCondition) -> Condition:
     """The claim at a path meets the configured condition."""
-    requirement, holds = _operator(condition)
+    requirement, holds = operator_of(condition)
 
-    def evaluate(claims: Claims, captures: Captures, _now: float) -> str | None:
+    def evaluate(claims: Claims, request: RequestParts, _now: float) -> str | None:
         try:
             value = path.follow(claims.raw)
         except NotAnObjectError:
             return f"claim {path} cannot be evaluated: the path leads through a value that is not an object"
-        return None if holds(value, captures) else f"claim {path} is not {requirement}"
+        return None if holds(value, request) else f"claim {path} is not {requirement}"
 
     return Condition(f"claim {path}", Reason.CLAIM_MISMATCH, requirement, evaluate)
-
-
-def _operator(condition: model.ClaimCondition) -> tuple[str, Callable[[Any, Captures], bool]]:
-    """The operator in words, and as a function of the claim's value (None if absent)."""
-    match condition:
-        case _ if condition.equals is not None:
-            accepted = _keys([condition.equals])
-            return f"{condition.equals!r}", lambda value, _: _key(value) in accepted
-        case _ if condition.in_ is not None:
-            accepted = _keys(condition.in_)
-            return one_of(map(repr, condition.in_)), lambda value, _: _key(value) in accepted
-        case _ if condition.contains is not None:
-            accepted = _keys([condition.contains])
-            return (
-                f"a list with {condition.contains!r}",
-                lambda value, _: isinstance(value, list) and not accepted.isdisjoint(map(_key, value)),
-            )
-        case _ if condition.equals_path is not None:
-            name = condition.equals_path
-            return f"{{{name}}} of the path", lambda value, captures: _as_segment(value) == captures[name]
-        case _ if condition.present:
-            return "present", lambda value, _: value is not None
-        case _ if condition.absent:
-            return "absent", lambda value, _: value is None
-    raise AssertionError("a condition without an operator")
-
-
-_NOT_A_SCALAR = ("", None)  # a list, an object or null: equals nothing that can be configured
-
-
-def _key(value: Any) -> tuple[str, Any]:
-    """A scalar with its JSON type, so that equal keys mean equal JSON values."""
-    match value:
-        case bool():
-            return "boolean", value
-        case int() | float():
-            return "number", value
-        case str():
-            return "string", value
-        case _:
-            return _NOT_A_SCALAR
-
-
-def _keys(values: Iterable[Any]) -> frozenset[tuple[str, Any]]:
-    return frozenset(map(_key, values))
-
-
-def _as_segment(value: Any) -> str | None:
-    """A claim in the form that it has in a path: a string, or a whole number in decimal."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) else None
 
 
 class RequiredScopes:
@@ -159,8 +108,8 @@ class RequiredScopes:
             return None
         return Condition("scopes", Reason.INSUFFICIENT_SCOPE, self._in_words(), self._evaluate)
 
-    def _evaluate(self, claims: Claims, captures: Captures, _now: float) -> str | None:
-        all_, any_, none = self._fixed or self._sets(captures)
+    def _evaluate(self, claims: Claims, request: RequestParts, _now: float) -> str | None:
+        all_, any_, none = self._fixed or self._sets(request.captures)
         scopes = claims.scopes
         if not all_ <= scopes:
             return f"missing scopes: {_listed(all_ - scopes)}"
@@ -192,7 +141,7 @@ def _listed(scopes: Iterable[str]) -> str:
 def authenticated_within(max_auth_age: float, leeways: Mapping[str, float]) -> Condition:
     """The user authenticated at most ``max_auth_age`` seconds ago (RFC 9470 section 4)."""
 
-    def evaluate(claims: Claims, _captures: Captures, now: float) -> str | None:
+    def evaluate(claims: Claims, _request: RequestParts, now: float) -> str | None:
         leeway = leeways[claims.issuer]
         at = -1.0 if claims.raw.get("auth_time") is None else numeric_date(claims.raw, "auth_time", -1.0)
         if at < 0:
@@ -209,14 +158,8 @@ def authenticated_as(acr_values: Iterable[str]) -> Condition:
     """The user authenticated in one of these contexts (RFC 9470 section 4)."""
     accepted = frozenset(acr_values)
 
-    def evaluate(claims: Claims, _captures: Captures, _now: float) -> str | None:
+    def evaluate(claims: Claims, _request: RequestParts, _now: float) -> str | None:
         acr = claims.raw.get("acr")
         return None if isinstance(acr, str) and acr in accepted else f"acr is {quoted(acr)}"
 
     return Condition("authentication context", Reason.WEAK_AUTHENTICATION, one_of(acr_values), evaluate)
-
-
-def one_of(values: Iterable[object]) -> str:
-    """Values in a sentence: ``one of a, b``."""
-    texts = tuple(map(str, values))
-    return texts[0] if len(texts) == 1 else f"one of {', '.join(texts)}"

@@ -14,7 +14,7 @@ from authz_service.core.errors import quoted
 from authz_service.core.headers import AmbiguousHeaderError, value_of
 from authz_service.core.paths import without_userinfo
 from authz_service.core.patterns import PARAMETERS, normalize_host
-from authz_service.rules.conditions import one_of
+from authz_service.rules.operators import one_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -16,9 +16,10 @@ from authz_service.core.reasons import DENIALS, Reason
 from authz_service.rules import conditions
 from authz_service.rules.conditions import Condition, RequiredScopes
 from authz_service.rules.matcher import NO_RULE, Matcher
+from authz_service.rules.operators import NO_PARTS, RequestParts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from authz_service.config import model
     from authz_service.core.attributes import Attributes
@@ -37,7 +38,6 @@ _OF_CONDITIONS = frozenset(
 _OF_INTROSPECTION = frozenset({Reason.INACTIVE, Reason.INTROSPECTION_UNAVAILABLE})
 _NAME_SCOPES = frozenset({Reason.MISSING_TOKEN, Reason.INSUFFICIENT_SCOPE})
 _STEP_UP = frozenset({Reason.STALE_AUTHENTICATION, Reason.WEAK_AUTHENTICATION})
-_NO_CAPTURES: Captures = {}
 
 
 class Rule:
@@ -56,35 +56,36 @@ class Rule:
         self._scopes = RequiredScopes(require.scopes)
         self.conditions = tuple(_conditions(require, allowed, self._scopes))  # in the order of evaluation
         self._paths = _paths_with_captures(rule, self._scopes)
+        self._uses_headers = any(each.header is not None for each in (require.claims or {}).values())
         self._realm = next(iter((*(require.audiences or ()), *(a for i in allowed for a in i.audiences))), rule.name)
         self._max_age = None if require.max_auth_age is None else str(int(require.max_auth_age))
         self._acr_values = None if require.acr_values is None else " ".join(require.acr_values)
 
-    def captures(self, path: Sequence[str]) -> Captures:
-        """The text that each ``{name}`` of the first matching pattern matched; empty if no condition uses any."""
+    def parts_of(self, headers: Mapping[str, str], path: Sequence[str]) -> RequestParts:
+        """The parts of a request that conditions use: captures are those of the first matching pattern."""
         for pattern in self._paths:
             if pattern.matches(path):
-                return pattern.captured(path)
-        return _NO_CAPTURES
+                return RequestParts(pattern.captured(path), headers)
+        return RequestParts({}, headers) if self._uses_headers else NO_PARTS
 
-    def evaluate(self, claims: Claims, captures: Captures, now: float) -> None:
+    def evaluate(self, claims: Claims, request: RequestParts, now: float) -> None:
         """Evaluate the conditions with validated claims. ``now`` is in seconds since the epoch.
 
         Raises:
             Rejected: if a condition is not met.
         """
         for condition in self.conditions:
-            cause = condition.evaluate(claims, captures, now)
+            cause = condition.evaluate(claims, request, now)
             if cause is not None:
                 raise Rejected(condition.reason, cause)
 
-    def deny(self, rejected: Rejected, captures: Captures = _NO_CAPTURES, claims: Claims | None = None) -> Deny:
+    def deny(self, rejected: Rejected, request: RequestParts = NO_PARTS, claims: Claims | None = None) -> Deny:
         """The denial for a rejection, with the challenge of this rule."""
         return Deny(
             rejected.reason,
             rule=self.name,
             cause=rejected.cause,
-            challenge=self._challenge(rejected.reason, captures),
+            challenge=self._challenge(rejected.reason, request.captures),
             retry_after=rejected.retry_after,
             claims=claims,
             mode=self.mode,
@@ -137,7 +138,7 @@ def _conditions(require: model.Require, allowed: Sequence[model.Issuer], scopes:
 
 def _paths_with_captures(rule: model.RuleSettings, scopes: RequiredScopes) -> tuple[PathPattern, ...]:
     """The rule's patterns if a condition uses their captures, otherwise none."""
-    compared = any(condition.equals_path for condition in (rule.require.claims or {}).values())
+    compared = any(condition.capture is not None for condition in (rule.require.claims or {}).values())
     if not (compared or scopes.captured):
         return ()
     return rule.match.path_patterns

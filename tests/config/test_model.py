@@ -43,6 +43,9 @@ GOOD = [
     (values.Scope, ["read:appointments", "https://x/y", "a!#$%&'()*+,-./[]^_`|~", "read:{tenant}", "{a}:{b}"]),
     (values.AcrValue, ["urn:mfa", "0", "{x"]),
     (values.HttpHeader, ["x-api-version", "cookie", "x_y"]),
+    (values.ComparedHeader, ["x-scope-orgid", "x_y"]),
+    (values.Affix, ["@corp.example", " ", "system:serviceaccount:shop:"]),
+    (values.RequiredClaimPath, ["act", "act.sub", "act.x.act", r"act\.act", "a.act.act", "actor.act"]),
     (values.ClaimPathField, ["a", "a.b", r"https://x\.example/roles", "cognito:groups"]),
     (values.CaptureName, ["tenant", "_1"]),
     (values.Method, ["GET", "M-SEARCH", "PROPFIND"]),
@@ -63,6 +66,11 @@ def test_a_good_value_is_accepted_as_written(kind: Any, value: str) -> None:
 
 
 WRONG = [
+    (values.ComparedHeader, ["", "a b", ":path", "x:y"], "is not a header name: write one such as x-tenant"),
+    (values.ComparedHeader, ["Authorization", "proxy-authorization", "cookie", "DPoP"], "it carries a credential"),
+    (values.ComparedHeader, ["Host"], "write match.hosts instead"),
+    (values.Affix, [""], "is empty, so any string would do"),
+    (values.RequiredClaimPath, ["act.act", "act.act.sub", "act.act.act.sub"], "only the outermost one may decide"),
     (values.Name, ["", "-", "a b", "é", "x" * 129, "_a", "a\n"], "is not a name: write up to 128 letters"),
     (values.Printable, ["", " a", "a ", "a\nb", "\x7f", "\u200b"], "must be a printable, non-empty string"),
     (values.Scope, ["", "a b", 'a"b', "a\\b", "é", "a\n"], "is not a scope: write printable ASCII"),
@@ -172,6 +180,19 @@ def test_a_plain_list_of_scopes_means_all_of_them() -> None:
 @pytest.mark.parametrize("scopes", [[], {}, {"all": []}, {"any": []}, {"all": ["a"], "none": []}])
 def test_empty_scopes_are_refused_since_any_token_would_do(scopes: object) -> None:
     assert "any token would do" in refuses(Require, {"scopes": scopes})
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        *({}, {"prefix": "a", "suffix": "b"}, {"contains_any": ["a"], "contains_all": ["a"]}),
+        *({"contains_any": []}, {"contains_all": []}, {"contains_any": "a"}, {"contains_all": [["a"]]}),
+        *({"prefix": 1}, {"suffix": None}, {"prefix": ["a"]}, {"contains_path": "{id}"}, {"equals_header": None}),
+    ],
+)
+def test_a_claim_condition_has_exactly_one_operator_with_a_value_of_its_type(condition: object) -> None:
+    with pytest.raises(ValidationError):
+        Require.model_validate({"claims": {"x": condition}})
 
 
 def test_a_leeway_that_would_disable_expiry_is_refused() -> None:

@@ -20,10 +20,13 @@ from authz_service.rules.conditions import (
     authenticated_within,
     claim_holds,
 )
+from authz_service.rules.operators import NO_PARTS, RequestParts
 
 NOW = 1_800_000_000.0
 X = parse_claim_path("x")
-PATH = {"tenant": "acme", "number": "42"}
+CAPTURES = {"tenant": "acme", "number": "42"}
+HEADERS = {"x-tenant": "\tacme ", "x-number": "42", "x-empty": " ", "x-two": "acme,acme", "x_odd": "acme"}
+REQUEST = RequestParts(CAPTURES, HEADERS)
 
 
 def claims(*, scopes: str = "", **members: Any) -> Claims:
@@ -39,7 +42,7 @@ def condition_of(text: Any) -> model.ClaimCondition:
 
 def holds(text: Any, value: Any) -> bool:
     condition = claim_holds(X, condition_of(text))
-    cause = condition.evaluate(claims(x=value), PATH, NOW)
+    cause = condition.evaluate(claims(x=value), REQUEST, NOW)
     assert condition.reason is Reason.CLAIM_MISMATCH
     assert cause is None or cause.startswith("claim x")
     return cause is None
@@ -48,6 +51,10 @@ def holds(text: Any, value: Any) -> bool:
 # Every kind of value that a claim can have; a condition holds for those named with it, and for no other.
 VALUES: list[Any] = [None, True, False, 0, 1, 1.5, 42, "", "1", "42", "acme", "Acme", "admin", "true", [], {}]
 VALUES += [["admin"], ["x", "admin"], [["admin"]], [1], [True], ["1"], [None], {"admin": 1}, {"acme": "acme"}]
+VALUES += [["x", "acme"], ["42"], [42], [42.0], ["administrators"], ["admin", "admin", 1], ["ad", "min"]]
+
+
+UNREADABLE = ["x-empty", "x-two", "x-odd", "x-missing"]
 
 
 @pytest.mark.parametrize(
@@ -63,14 +70,35 @@ VALUES += [["admin"], ["x", "admin"], [["admin"]], [1], [True], ["1"], [None], {
         (0, [0]),
         ({"in": ["acme", 1, False]}, ["acme", 1, False]),
         ({"in": ["1"]}, ["1"]),
-        ({"contains": "admin"}, [["admin"], ["x", "admin"]]),
-        ({"contains": 1}, [[1]]),
+        ({"contains": "admin"}, ["admin", ["admin"], ["x", "admin"], ["admin", "admin", 1]]),
+        ({"contains": 1}, [[1], ["admin", "admin", 1]]),
         ({"contains": True}, [[True]]),
-        ({"contains": "1"}, [["1"]]),
+        ({"contains": "1"}, ["1", ["1"]]),
+        ({"contains_any": ["acme", 1]}, ["acme", ["x", "acme"], [1], ["admin", "admin", 1]]),
+        ({"contains_any": ["1", True]}, ["1", ["1"], [True]]),
+        ({"contains_all": ["admin", "x"]}, [["x", "admin"]]),
+        ({"contains_all": ["admin", 1]}, [["admin", "admin", 1]]),
+        ({"contains_all": ["admin", "admin"]}, ["admin", ["admin"], ["x", "admin"], ["admin", "admin", 1]]),
+        ({"contains_all": [42]}, [[42], [42.0]]),
+        (
+            {"prefix": "ad"},
+            ["admin", ["admin"], ["x", "admin"], ["administrators"], ["admin", "admin", 1], ["ad", "min"]],
+        ),
+        ({"prefix": "administrators"}, [["administrators"]]),
+        ({"prefix": "4"}, ["42", ["42"]]),
+        ({"suffix": "cme"}, ["acme", "Acme", ["x", "acme"]]),
+        ({"suffix": "\n"}, []),
         ({"present": True}, [value for value in VALUES if value is not None]),
         ({"absent": True}, [None]),
         ({"equals_path": "tenant"}, ["acme"]),
         ({"equals_path": "number"}, ["42", 42]),
+        ({"contains_path": "tenant"}, ["acme", ["x", "acme"]]),
+        ({"contains_path": "number"}, ["42", 42, ["42"], [42]]),
+        ({"equals_header": "X-Tenant"}, ["acme"]),
+        ({"equals_header": "x-number"}, ["42", 42]),
+        ({"contains_header": "x-tenant"}, ["acme", ["x", "acme"]]),
+        ({"contains_header": "x-number"}, ["42", 42, ["42"], [42]]),
+        *((({operator: name}), []) for operator in ("equals_header", "contains_header") for name in UNREADABLE),
     ],
 )
 def test_a_claim_condition_holds_for_exactly_its_values(text: Any, met_by: list[Any]) -> None:
@@ -78,11 +106,24 @@ def test_a_claim_condition_holds_for_exactly_its_values(text: Any, met_by: list[
     assert {repr(value) for value in VALUES if holds(text, value)} == {repr(value) for value in met_by}
 
 
-@pytest.mark.parametrize("text", ["acme", {"in": ["acme"]}, {"contains": "a"}, {"present": True}, {"absent": True}])
+ONE_OF_EACH: list[Any] = [
+    *("acme", {"in": ["acme"]}, {"contains": "a"}, {"contains_any": ["a"]}, {"contains_all": ["a"]}, {"prefix": "a"}),
+    *({"suffix": "e"}, {"present": True}, {"absent": True}, {"equals_path": "tenant"}, {"contains_path": "tenant"}),
+    *({"equals_header": "x-tenant"}, {"contains_header": "x-tenant"}),
+]
+
+
+def test_there_is_one_of_each_operator() -> None:
+    assert {next(iter(condition_of(text).model_fields_set)) for text in ONE_OF_EACH} == set(
+        model.ClaimCondition.model_fields
+    )
+
+
+@pytest.mark.parametrize("text", ONE_OF_EACH)
 def test_a_path_through_anything_but_an_object_meets_no_condition(text: Any) -> None:
     condition = claim_holds(parse_claim_path("a.b"), condition_of(text))
     for between in ("acme", 1, ["acme"], [], True, False, 0, ""):
-        assert condition.evaluate(claims(a=between), PATH, NOW) is not None
+        assert condition.evaluate(claims(a=between), REQUEST, NOW) is not None
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists))
@@ -97,7 +138,7 @@ def test_a_plain_value_is_met_only_by_the_same_json_value(value: Any) -> None:
 
 def test_the_cause_names_the_claim_and_the_requirement_but_not_the_tokens_value() -> None:
     condition = claim_holds(X, condition_of({"in": ["a", 1]}))
-    assert condition.evaluate(claims(x="secret"), {}, NOW) == "claim x is not one of 'a', 1"
+    assert condition.evaluate(claims(x="secret"), NO_PARTS, NOW) == "claim x is not one of 'a', 1"
 
 
 # Scopes.
@@ -110,7 +151,7 @@ def scopes(text: Any) -> RequiredScopes:
 def evaluate_scopes(text: Any, granted: str, captures: dict[str, str]) -> str | None:
     condition = scopes(text).condition()
     assert condition is not None
-    return condition.evaluate(claims(scopes=granted), captures, NOW)
+    return condition.evaluate(claims(scopes=granted), RequestParts(captures, {}), NOW)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +170,7 @@ def evaluate_scopes(text: Any, granted: str, captures: dict[str, str]) -> str | 
     ],
 )
 def test_a_scope_may_contain_captures_of_the_path(text: Any, granted: str, *, met: bool) -> None:
-    assert (evaluate_scopes(text, granted, PATH) is None) == met
+    assert (evaluate_scopes(text, granted, CAPTURES) is None) == met
 
 
 @given(st.text(min_size=1))
@@ -157,7 +198,7 @@ def test_empty_scopes_are_no_condition() -> None:
 
 
 def since_login(max_age: float, **members: Any) -> str | None:
-    return authenticated_within(max_age, {"a": 30.0}).evaluate(claims(**members), {}, NOW)
+    return authenticated_within(max_age, {"a": 30.0}).evaluate(claims(**members), NO_PARTS, NOW)
 
 
 @pytest.mark.parametrize(
@@ -197,4 +238,4 @@ def test_an_auth_time_that_is_not_a_number_is_an_invalid_claim(auth_time: Any) -
 def test_the_acr_must_be_one_of_acr_values(acr: Any, *, met: bool) -> None:
     condition = authenticated_as(["urn:mfa", "gold"])
     assert condition.reason is Reason.WEAK_AUTHENTICATION
-    assert (condition.evaluate(claims(acr=acr), {}, NOW) is None) == met
+    assert (condition.evaluate(claims(acr=acr), NO_PARTS, NOW) is None) == met

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,10 +12,8 @@ from authz_service.config.model import Issuer, RuleSettings
 from authz_service.core.claims import Claims
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import DENIALS, Reason
+from authz_service.rules.operators import NO_PARTS, RequestParts
 from authz_service.rules.policy import Rule
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ISSUERS = [
     Issuer.model_validate({"issuer": "https://a.example/", "name": "a", "audiences": ["api"]}),
@@ -33,9 +30,9 @@ def claims(issuer: str = "a", audiences: str = "api", scopes: str = "", client: 
     return Claims(issuer, "u", client, frozenset(audiences.split()), frozenset(scopes.split()), scopes, members)
 
 
-def reason(rule_: Rule, captures: Mapping[str, str] = MappingProxyType({}), now: float = 0.0, **values: Any) -> str:
+def reason(rule_: Rule, request: RequestParts = NO_PARTS, now: float = 0.0, **values: Any) -> str:
     try:
-        rule_.evaluate(claims(**values), captures, now)
+        rule_.evaluate(claims(**values), request, now)
     except Rejected as rejected:
         return rejected.reason.value
     return "ok"
@@ -146,9 +143,9 @@ def test_a_challenge_names_each_scope_once_and_in_the_order_of_the_configuration
 
 def test_the_cause_of_a_denial_names_what_is_missing_and_escapes_what_was_sent() -> None:
     with pytest.raises(Rejected, match="missing scopes: x y"):
-        rule(scopes=["y", "x"]).evaluate(claims(), {}, 0.0)
+        rule(scopes=["y", "x"]).evaluate(claims(), NO_PARTS, 0.0)
     with pytest.raises(Rejected, match=r"client 'a\\nb'"):
-        rule(clients=["web"]).evaluate(claims(client="a\nb"), {}, 0.0)
+        rule(clients=["web"]).evaluate(claims(client="a\nb"), NO_PARTS, 0.0)
 
 
 @pytest.mark.parametrize("why", DENIALS)
@@ -212,8 +209,8 @@ def test_a_challenge_names_the_scope_for_this_path_unless_no_token_could_hold_it
     settings = {"name": "r", "match": paths, "require": {"scopes": ["read:{tenant}", "b"]}}
     rule_ = Rule(RuleSettings.model_validate(settings), ISSUERS)
     for segment, scope in (("acme", "read:acme b"), ('a"b', "b"), ("a b", "b"), ("é", "b")):
-        captures = rule_.captures([segment, "x"])
-        denied = rule_.deny(Rejected(Reason.INSUFFICIENT_SCOPE, "cause"), captures)
+        request = rule_.parts_of({}, [segment, "x"])
+        denied = rule_.deny(Rejected(Reason.INSUFFICIENT_SCOPE, "cause"), request)
         assert str(denied.challenge).endswith(f', scope="{scope}"')
 
 
@@ -221,7 +218,12 @@ def test_captures_come_from_the_first_pattern_that_matches() -> None:
     paths = ["/v1/{tenant}", "/v2/{x}/{tenant}", "/v3/{tenant}/**"]
     settings = {"name": "r", "match": {"paths": paths}, "require": {"claims": {"t": {"equals_path": "tenant"}}}}
     rule_ = Rule(RuleSettings.model_validate(settings), ISSUERS)
-    assert rule_.captures(["v1", "a"]) == {"tenant": "a"}
-    assert rule_.captures(["v2", "b", "a"]) == {"x": "b", "tenant": "a"}
-    assert rule_.captures(["v3", "a", "b", "c"]) == {"tenant": "a"}
-    assert rule(scopes=["x"]).captures(["v1", "a"]) == {}  # no condition uses them
+    assert rule_.parts_of({}, ["v1", "a"]).captures == {"tenant": "a"}
+    assert rule_.parts_of({}, ["v2", "b", "a"]).captures == {"x": "b", "tenant": "a"}
+    assert rule_.parts_of({}, ["v3", "a", "b", "c"]).captures == {"tenant": "a"}
+
+
+def test_a_rule_reads_no_parts_of_a_request_that_its_conditions_do_not_use() -> None:
+    sent = {"x-tenant": "a"}
+    assert rule(scopes=["x"], claims={"t": "a"}).parts_of(sent, ["v1", "a"]) is NO_PARTS
+    assert rule(claims={"t": {"equals_header": "X-Tenant"}}).parts_of(sent, ["v1", "a"]) == ({}, sent)
