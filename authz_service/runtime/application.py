@@ -158,7 +158,10 @@ class App:
         _logger.info("ready")
 
     async def drain(self) -> None:
-        """Report not ready and keep serving, so that the mesh can switch over; then finish the requests in flight."""
+        """Report not ready and keep serving for ``shutdown_delay``, so that the mesh can switch over; then stop.
+
+        Requests in flight have ``shutdown_grace`` to finish; what is left then is aborted without a response.
+        """
         self._stopping = True
         server = self.active.settings.server
         await self.server.set_serving(serving=False)

@@ -2,7 +2,7 @@
 
 Tokens are free to invent, and some may make a healthy server fail. So failed requests about callers' tokens only lead
 to a probe, a request about a random token that no caller sent: after ``FAILURES_TO_PROBE`` different tokens in a row,
-or one response that asks for a pause or rejects our credentials. The breaker opens if the probe fails as well and no
+or one response that has Retry-After or rejects our credentials. The breaker opens if the probe fails as well and no
 caller's token got a response meanwhile.
 
 While it is open, the pauses between attempts grow. An attempt is a probe and one request of each kind (*proven* tokens

@@ -7,6 +7,7 @@ Invariants:
 - At most ``max_concurrent`` requests are in flight. Of each kind of token (proven, others), at most twice as many are
   admitted, those that wait for a slot included.
 - A request beyond these bounds, or while the circuit breaker is open, fails at once. None is sent twice.
+- A failure is not cached: the next call sends a new request unless the circuit breaker is open.
 - The cache holds digests and validated responses, never tokens.
 """
 

@@ -1,8 +1,8 @@
 """A limit on the memory of all connections of the process: for unfinished requests and for responses not yet sent.
 
 Invariants: each connection may use a guaranteed amount. Beyond it, it may use at most as much of the shared amount as
-it leaves to the others: one greedy connection takes half of it, many take all of it, and none takes what is guaranteed
-to another.
+it leaves to the others: one greedy connection takes half of it (16 MiB), many take all of it, and none takes what is
+guaranteed to another.
 """
 
 from __future__ import annotations
