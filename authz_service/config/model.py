@@ -247,8 +247,9 @@ class Issuer(Section):
         (), description="A token must name at least one of these. Required unless every rule sets its own."
     )
     algorithms: Some[Algorithm] = Field(
-        ("RS256", "PS256", "ES256", "EdDSA"),
-        description="Accepted signature algorithms. Tokens signed with any other are denied.",
+        ("RS256", "PS256", "ES256", "EdDSA", "Ed25519", "Ed448"),
+        description="Accepted signature algorithms. Tokens signed with any other are denied. Ed25519 and Ed448 are the "
+        "current names of EdDSA (RFC 9864); each name must be listed.",
     )
     access_token_profile: Literal["any", "rfc9068"] = Field(
         "any",

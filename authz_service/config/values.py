@@ -114,8 +114,20 @@ def _asymmetric(value: object) -> object:
     if isinstance(value, str) and (value.upper().startswith("HS") or value.lower() == "none"):
         raise ValueError(
             f"{shown(value)} is not accepted, since only asymmetric signatures are: write RS, PS or ES with 256, 384 "
-            "or 512, or EdDSA"
+            "or 512, EdDSA, Ed25519, Ed448, or ML-DSA-44, -65 or -87"
         )
+    return value
+
+
+def _supported(value: str) -> str:
+    if value.startswith("ML-DSA"):
+        from authz_service.core import ml_dsa  # noqa: PLC0415 - loads cryptography, which nothing else here needs
+
+        if value not in ml_dsa.SUPPORTED:
+            raise ValueError(
+                f"{shown(value)} is not supported by the installed cryptography package and its OpenSSL: install a "
+                "version with ML-DSA, such as cryptography 50, or remove it"
+            )
     return value
 
 
@@ -368,9 +380,13 @@ Printable = Annotated[StrictStr, AfterValidator(_printable)]
 Scope = Annotated[StrictStr, AfterValidator(_required_scope)]
 Method = Annotated[StrictStr, AfterValidator(_method)]
 Algorithm = Annotated[
-    Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"],
+    Literal[
+        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
+        "EdDSA", "Ed25519", "Ed448", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87",
+    ],
+    AfterValidator(_supported),
     BeforeValidator(_asymmetric),
-]
+]  # fmt: skip
 AcrValue = Annotated[
     StrictStr, AfterValidator(_acr_value)
 ]  # acr_values is a list separated by spaces, in a quoted-string (RFC 9470 section 3)

@@ -13,14 +13,17 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.utils import base64url_decode
 
-from authz_service.core import base64url
+from authz_service.core import base64url, ml_dsa
 from authz_service.core.errors import quoted
-from authz_service.keys.signatures import BY_CURVE, ML_DSA, RSA, VERIFIERS
+from authz_service.keys.signatures import BY_CURVE, RSA, VERIFIERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -89,6 +92,29 @@ def parse(entry: Any, uses: Collection[str] = SIGNATURE_USE) -> Key:
     return Key(kid, algorithms, _fingerprint(material), material, numbers | usage)
 
 
+def members_of(material: Any) -> dict[str, Any]:
+    """The JWK of a public key of ``cryptography``, without ``kid`` and usage.
+
+    Raises:
+        UnusableKey: if it has none.
+    """
+    if isinstance(material, RSAPublicKey):
+        members = RSAAlgorithm.to_jwk(material, as_dict=True)
+    elif isinstance(material, EllipticCurvePublicKey):
+        try:
+            members = ECAlgorithm.to_jwk(material, as_dict=True)
+        except Exception:  # noqa: BLE001 - PyJWT's for a curve that has no name in JOSE
+            raise UnusableKey(f"its curve is {material.curve.name}, not P-256, P-384 or P-521") from None
+    elif isinstance(material, (Ed25519PublicKey, Ed448PublicKey)):
+        members = OKPAlgorithm.to_jwk(material, as_dict=True)
+    else:
+        names = (name for name, each in ml_dsa.SUPPORTED.items() if isinstance(material, each.key_type))
+        if (name := next(names, None)) is None:
+            raise UnusableKey(f"its type is {type(material).__name__}, not RSA, EC, Ed25519, Ed448 or ML-DSA")
+        members = {"kty": "AKP", "alg": name, "pub": base64url.encode(material.public_bytes_raw())}
+    return {name: value for name, value in members.items() if name != "key_ops"}
+
+
 def _require_public_signature_key(members: Mapping[str, Any], uses: Collection[str]) -> None:
     if not _PRIVATE.isdisjoint(members):
         raise UnusableKey("it holds a secret: publish public keys only")
@@ -105,7 +131,7 @@ def _supported_algorithms(members: Mapping[str, Any]) -> frozenset[str]:
     if kty == "RSA":
         supported = RSA
     elif kty == "AKP":
-        supported = frozenset(ML_DSA)
+        supported = frozenset(ml_dsa.SUPPORTED)
         if not supported:
             raise UnusableKey("its type is AKP, and the installed cryptography does not support ML-DSA")
     elif isinstance(kty, str) and isinstance(curve, str):
@@ -152,8 +178,10 @@ def _okp(numbers: dict[str, str]) -> Any:
 
 def _akp(numbers: dict[str, str]) -> Any:
     algorithm, octets = numbers["alg"], _decoded("pub", numbers["pub"])
-    _require_length("pub", octets, algorithm, ML_DSA[algorithm].octets)
-    return _parsed_by(ML_DSA[algorithm].key_type.from_public_bytes, octets, f"pub is not a key of {algorithm}")
+    _require_length("pub", octets, algorithm, ml_dsa.SUPPORTED[algorithm].octets)
+    return _parsed_by(
+        ml_dsa.SUPPORTED[algorithm].key_type.from_public_bytes, octets, f"pub is not a key of {algorithm}"
+    )
 
 
 _PARSERS: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {"RSA": _rsa, "EC": _ec, "OKP": _okp, "AKP": _akp}

@@ -12,18 +12,11 @@ from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from authz_service.core import base64url
 from authz_service.core.errors import FetchFailed, quoted
 from authz_service.keys import jwk, keyset
 from authz_service.keys.jwk import UnusableKey
-from authz_service.keys.signatures import ML_DSA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +52,7 @@ def parse(data: bytes, max_keys: int) -> KeySet:
     refused: list[str] = []
     for number, block in enumerate(blocks, start=1):
         try:
-            keys.append(jwk.parse(_jwk(_material(block))))
+            keys.append(jwk.parse(jwk.members_of(_material(block))))
         except UnusableKey as unusable:
             refused.append(f"block {number}: {unusable}")
     if not blocks:
@@ -97,24 +90,3 @@ def _material(block: _Block) -> Any:
         return load_pem_public_key(block.pem)
     except Exception:  # noqa: BLE001 - cryptography raises many types for malformed content
         raise UnusableKey("its content cannot be decoded") from None
-
-
-def _jwk(material: Any) -> dict[str, Any]:
-    if isinstance(material, RSAPublicKey):
-        return _without_usage(RSAAlgorithm.to_jwk(material, as_dict=True))
-    if isinstance(material, EllipticCurvePublicKey):
-        try:
-            return _without_usage(ECAlgorithm.to_jwk(material, as_dict=True))
-        except Exception:  # noqa: BLE001 - PyJWT's for a curve that has no name in JOSE
-            raise UnusableKey(f"its curve is {material.curve.name}, not P-256, P-384 or P-521") from None
-    if isinstance(material, (Ed25519PublicKey, Ed448PublicKey)):
-        return _without_usage(OKPAlgorithm.to_jwk(material, as_dict=True))
-    for algorithm, parameters in ML_DSA.items():
-        if isinstance(material, parameters.key_type):
-            return {"kty": "AKP", "alg": algorithm, "pub": base64url.encode(material.public_bytes_raw())}
-    raise UnusableKey(f"its type is {type(material).__name__}, not RSA, EC, Ed25519, Ed448 or ML-DSA")
-
-
-def _without_usage(members: dict[str, Any]) -> dict[str, Any]:
-    """Without PyJWT's ``key_ops``: what a key may be used for follows from its type."""
-    return {name: value for name, value in members.items() if name != "key_ops"}

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from jwt.algorithms import get_default_algorithms
 
 from authz_service.config.units import seconds_of
-from authz_service.core import base64url
-from authz_service.keys import keyset
+from authz_service.core import base64url, ml_dsa
+from authz_service.keys import jwk, keyset
 from authz_service.keys.source import Fetched
 
 if TYPE_CHECKING:
@@ -27,8 +27,12 @@ _LIFETIME = 3600.0  # seconds: longer than any run
 _EXPIRES_IN = 300  # seconds, a common lifetime of access tokens
 _RSA_BITS = 2048  # the minimum that is accepted, and the fastest to generate
 # The fastest to generate first.
-_BY_PREFERENCE = ("EdDSA", "ES256", "ES384", "ES512", "RS256", "PS256", "RS384", "PS384", "RS512", "PS512")
+_BY_PREFERENCE = (
+    *("EdDSA", "Ed25519", "ES256", "Ed448", "ES384", "ES512", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87"),
+    *("RS256", "PS256", "RS384", "PS384", "RS512", "PS512"),
+)
 _CURVES: dict[str, type[ec.EllipticCurve]] = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1, "ES512": ec.SECP521R1}
+_ALGORITHMS = get_default_algorithms()
 _TIMES = ("exp", "nbf", "iat", "auth_time")
 
 
@@ -39,15 +43,13 @@ class EphemeralIssuer:
         self._issuer = issuer
         self._audience = _audience(issuer, settings)
         self.algorithm = next(name for name in _BY_PREFERENCE if name in issuer.algorithms)
-        self._signing = get_default_algorithms()[self.algorithm]
         self._keys = {signer: _private_key(self.algorithm) for signer in ("issuer", "stranger")}
 
     async def fetch(self, *, have_keys: bool) -> Fetched:  # noqa: ARG002 - the signature is KeySource's
         """The issuer's key set."""
         public = self._keys["issuer"].public_key()
-        jwk = _writer(self.algorithm).to_jwk(public, as_dict=True) | {"kid": _KID, "use": "sig"}
-        jwk.pop("key_ops", None)
-        return Fetched(keyset.parse(json.dumps({"keys": [jwk]}).encode(), 1), _LIFETIME)
+        published = jwk.members_of(public) | {"kid": _KID, "use": "sig"}
+        return Fetched(keyset.parse(json.dumps({"keys": [published]}).encode(), 1), _LIFETIME)
 
     async def close(self) -> None:
         """See KeySource. There is nothing to close."""
@@ -57,7 +59,7 @@ class EphemeralIssuer:
         header = _without_null({"alg": self.algorithm, "kid": _KID, "typ": "at+jwt"} | token.header)
         claims = _without_null(self._claims(token, now))
         signing_input = ".".join(base64url.encode(json.dumps(part).encode()) for part in (header, claims))
-        signature = self._signing.sign(signing_input.encode(), self._keys[token.signed_by])
+        signature = _signature(self.algorithm, self._keys[token.signed_by], signing_input.encode())
         return f"{signing_input}.{base64url.encode(signature)}"
 
     def _claims(self, token: CaseToken, now: float) -> dict[str, Any]:
@@ -112,12 +114,19 @@ def _without_null(members: dict[str, Any]) -> dict[str, Any]:
 
 
 def _private_key(algorithm: str) -> Any:
-    if algorithm == "EdDSA":
+    if algorithm in {"EdDSA", "Ed25519"}:
         return ed25519.Ed25519PrivateKey.generate()
+    if algorithm == "Ed448":
+        return ed448.Ed448PrivateKey.generate()
+    if algorithm in ml_dsa.SUPPORTED:
+        return ml_dsa.SUPPORTED[algorithm].private_key_type.generate()
     if algorithm in _CURVES:
         return ec.generate_private_key(_CURVES[algorithm]())
     return rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS)
 
 
-def _writer(algorithm: str) -> Any:
-    return {"Ed": OKPAlgorithm, "ES": ECAlgorithm}.get(algorithm[:2], RSAAlgorithm)
+def _signature(algorithm: str, key: Any, message: bytes) -> bytes:
+    if algorithm[:2] in {"Ed", "ML"}:
+        signature: bytes = key.sign(message)
+        return signature
+    return _ALGORITHMS[algorithm].sign(message, key)

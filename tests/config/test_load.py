@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from authz_service.config import document
 from authz_service.config.load import load
 from authz_service.config.model import IntrospectionSettings
+from authz_service.core import ml_dsa
 from authz_service.core.errors import ConfigError
 from config.conftest import PARSERS
 
@@ -35,7 +36,10 @@ RULES = (EXAMPLES / "rules.yaml").read_text()
 MANY_MISTAKES = (EXAMPLES / "many_mistakes.yaml").read_text()
 
 NO_MAPPING = "must be a mapping, lines of the form `key: value`"
-HS256 = "since only asymmetric signatures are: write RS, PS or ES with 256, 384 or 512, or EdDSA"
+HS256 = (
+    "since only asymmetric signatures are: write RS, PS or ES with 256, 384 or 512, EdDSA, Ed25519, Ed448, or "
+    "ML-DSA-44, -65 or -87"
+)
 
 
 def test_a_file_with_many_mistakes_is_refused_with_all_of_them_sorted_by_line(refuses: Refuses) -> None:
@@ -314,8 +318,21 @@ def test_a_list_with_only_wrong_items_is_not_also_reported_as_empty(refuses: Ref
 
 def test_an_unknown_algorithm_is_refused_with_the_accepted_ones(refuses: Refuses) -> None:
     (problem,) = refuses(MINIMAL.replace("audiences", "algorithms: [RS1], audiences"))
-    choices = "'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512' or 'EdDSA'"
+    choices = (
+        "'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519', 'Ed448', "
+        "'ML-DSA-44', 'ML-DSA-65' or 'ML-DSA-87'"
+    )
     assert problem == f"config.yaml:2: issuers[0].algorithms[0]: 'RS1' is not accepted: write {choices}"
+
+
+def test_an_algorithm_that_the_installed_libraries_lack_is_refused_with_the_remedy(
+    refuses: Refuses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ml_dsa, "SUPPORTED", {})
+    (problem,) = refuses(MINIMAL.replace("audiences", "algorithms: [ES256, ML-DSA-65], audiences"))
+    assert problem.startswith(
+        "config.yaml:2: issuers[0].algorithms[1]: 'ML-DSA-65' is not supported by the installed cryptography package"
+    )
 
 
 def test_a_problem_of_a_plain_list_of_scopes_points_into_that_list(refuses: Refuses) -> None:

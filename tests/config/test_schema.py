@@ -89,7 +89,7 @@ def test_every_section_and_every_key_is_described() -> None:
         ("Keys", "outage_tolerance", "24h"),
         ("Keys", "max_bytes", "512KiB"),
         ("Keys", "discovery", True),
-        ("Issuer", "algorithms", ["RS256", "PS256", "ES256", "EdDSA"]),
+        ("Issuer", "algorithms", ["RS256", "PS256", "ES256", "EdDSA", "Ed25519", "Ed448"]),
         ("Issuer", "max_token_age", None),
         ("TokenCache", "max_ttl", "5m"),
     ],

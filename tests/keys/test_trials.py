@@ -97,7 +97,7 @@ def test_without_budget_another_key_is_found_after_some_attempts_and_never_calle
     searches = Searches()
     searches.exhaust()
     found = [searches.search("99") for _ in range(1000)]
-    assert set(map(id, found)) == {id(EXHAUSTED), id(searches.keys[99])}
+    assert {id(each) for each in found} <= {id(EXHAUSTED), id(searches.keys[99])}
     first = found.index(searches.keys[99])
     assert all(each is searches.keys[99] for each in found[first:])
 

@@ -14,6 +14,7 @@ from authz_service.config.model import Settings
 from authz_service.core.reasons import Reason
 from authz_service.policy_tools.cases import Cases
 from authz_service.policy_tools.run_cases import CaseRunner
+from support.signing import ML_DSA
 from support.trust import ISSUER, OTHER
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ def test_a_case_with_the_expected_decision_passes(case: dict[str, Any]) -> None:
     assert differences(case) == ()
 
 
-@pytest.mark.parametrize("algorithm", ["RS256", "PS512", "ES256", "ES384", "ES512", "EdDSA"])
+@pytest.mark.parametrize(
+    "algorithm", ["RS256", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519", "Ed448", *ML_DSA]
+)
 def test_a_token_is_signed_with_an_algorithm_of_the_issuer(algorithm: str) -> None:
     case = {"request": request(), "token": token(), "expect": {"reason": "ok"}}
     assert differences(case, algorithms=[algorithm]) == ()

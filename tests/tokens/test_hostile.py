@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz_service.core.errors import Rejected
-from support.signing import Signer, base64url
+from support.signing import ML_DSA, Signer, base64url
 from support.trust import ED, ES, ISSUER, NOW, OTHER, OTHER_RS, RS, STRANGER, LocalValidator, claims, good
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -164,7 +164,9 @@ HOSTILE: dict[str, tuple[str, str]] = {
     # Algorithms: only those of the issuer, only asymmetric ones, and only those of the key.
     **{f"alg {alg!r}": (with_header(alg=alg), "unsupported_algorithm")
        for alg in ("none", "None", "NONE", "nOnE", "none ", "", "HS256", "hs256", "HS512", "rs256", "RS256 ", "RS256\0", "ES256K",
-                   "RS1", "dir", "RSA-OAEP", "A128KW", "PBES2-HS256+A128KW", "Ed25519", "EDDSA", "ML-DSA-44", "../RS256")},
+                   "RS1", "dir", "RSA-OAEP", "A128KW", "PBES2-HS256+A128KW", "Ed25519", "EDDSA", "ML-DSA-44", "../RS256", "Ed448",
+                   "ed25519", "ED25519", "Ed25519ph", "Ed25519 ", "ESP256", "ML-DSA", "ML-DSA-65", "ML-DSA-87", "ml-dsa-44",
+                   "ML-DSA-44-ES256", "HashML-DSA-44", "Dilithium2")},
     "alg none of an unknown issuer": (RS.sign(claims(iss="https://evil.example/"), {"alg": "none"}), "unsupported_algorithm"),
     "unsigned": (f"{base64url(json.dumps({'alg': 'none'}).encode())}.{BODY}.", "unsupported_algorithm"),
     "HS256 with the key's PEM": (hs256(PEM), "unsupported_algorithm"),
@@ -177,6 +179,13 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "an algorithm of another key type": (ES.sign(claims(), {"kid": "rs"}), "unsupported_algorithm"),
     "an algorithm of another curve": (ES.sign(claims(), {"kid": "es384"}), "unsupported_algorithm"),
     "EdDSA by a key on a NIST curve": (ED.sign(claims(), {"kid": "es"}), "unsupported_algorithm"),
+    "Ed448 by a key on Ed25519": (ED.sign(claims(), {"alg": "Ed448"}), "unsupported_algorithm"),
+    "Ed25519 by a key on a NIST curve": (ED.sign(claims(), {"alg": "Ed25519", "kid": "es"}), "unsupported_algorithm"),
+    "Ed25519 with the signature of another key": (Signer("Ed25519", "x").sign(claims(), {"kid": "ed"}), "bad_signature"),
+    "EdDSA with a signature of Ed448": (Signer("Ed448", "x").sign(claims(), {"alg": "EdDSA", "kid": "ed"}), "bad_signature"),
+    **{f"{name} where it is not accepted": (Signer(name).sign(claims(), {"kid": "ed"}), "unsupported_algorithm") for name in ML_DSA},
+    **{f"a signature of {name} under the name of EdDSA": (Signer(name).sign(claims(), {"alg": "EdDSA", "kid": "ed"}), "bad_signature")
+       for name in ML_DSA},
     "an algorithm other than the key's alg": (Signer("RS256", "ps").sign(claims()), "unsupported_algorithm"),
     "another hash than in the header": (Signer("RS512", "rs").sign(claims(), {"alg": "RS256"}), "bad_signature"),
     "another padding than in the header": (Signer("PS256", "rs").sign(claims(), {"alg": "RS256"}), "bad_signature"),

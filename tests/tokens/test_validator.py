@@ -14,7 +14,7 @@ from authz_service.core.reasons import Reason
 from authz_service.keys.trials import EXHAUSTED, MAX_BUDGET, REFILL
 from authz_service.tokens.attempt import FIRST
 from authz_service.tokens.validator import NeedKeys
-from support.signing import Signer
+from support.signing import ML_DSA, Signer
 from support.trust import (
     ED,
     ES,
@@ -135,6 +135,67 @@ def test_forged_tokens_exhaust_the_budget_for_trying_keys_and_not_a_valid_token(
     assert set(reasons) <= {"keys_unavailable", "ok"}
     assert reasons[-1] == "ok"
     assert trust.reason(forged, NOW + int(len(MANY) / REFILL) + 1) == "bad_signature"
+
+
+# Names of algorithms.
+
+ED448 = Signer("Ed448", "ed448")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "signer", "alg", "reason"),
+    [
+        (None, ED, "EdDSA", "ok"),
+        (None, ED, "Ed25519", "ok"),
+        (None, ED, "Ed448", "unsupported_algorithm"),
+        (None, ED448, "EdDSA", "ok"),
+        (None, ED448, "Ed448", "ok"),
+        (None, ED448, "Ed25519", "unsupported_algorithm"),
+        (["Ed25519"], ED, "Ed25519", "ok"),
+        (["Ed25519"], ED, "EdDSA", "unsupported_algorithm"),
+        (["EdDSA"], ED, "EdDSA", "ok"),
+        (["EdDSA"], ED, "Ed25519", "unsupported_algorithm"),
+        (["EdDSA", "Ed448"], ED448, "Ed448", "ok"),
+        (["Ed25519"], ED448, "Ed448", "unsupported_algorithm"),
+    ],
+)
+@pytest.mark.parametrize("published", [None, "EdDSA", "its curve"])
+def test_each_name_of_an_edwards_algorithm_is_accepted_where_it_is_listed(
+    accepted: list[str] | None, signer: Signer, alg: str, reason: str, published: str | None
+) -> None:
+    trust = LocalValidator() if accepted is None else LocalValidator(algorithms=accepted)
+    curve = "Ed448" if signer is ED448 else "Ed25519"
+    trust.publish(signer.jwk(alg=curve if published == "its curve" else published))
+    trust.refresh()
+    assert trust.reason(signer.sign(claims(), {"alg": alg})) == reason
+
+
+@pytest.mark.parametrize("algorithm", sorted(ML_DSA))
+def test_ml_dsa_is_accepted_where_it_is_listed(algorithm: str) -> None:
+    signer = Signer(algorithm, "pq")
+    trust = LocalValidator(algorithms=[algorithm])
+    trust.publish(*PUBLISHED, signer.jwk())
+    trust.refresh()
+    token = signer.sign(claims())
+    assert trust.reason(token) == "ok"
+    for other in sorted({*ML_DSA, "EdDSA", "Ed25519", "RS256"} - {algorithm}):
+        assert trust.reason(signer.sign(claims(), {"alg": other})) == "unsupported_algorithm"
+    assert trust.reason(token[:-2] + ("A" if token[-2] != "A" else "B") + token[-1]) in {
+        "bad_signature",
+        "malformed_token",
+    }
+    assert trust.reason(Signer(algorithm, "stranger").sign(claims(), {"kid": "pq"})) == "bad_signature"
+    assert trust.reason(ED.sign(claims())) == "unsupported_algorithm"
+
+
+@pytest.mark.parametrize("algorithm", sorted(ML_DSA))
+def test_keys_of_two_parameter_sets_are_not_confused(algorithm: str) -> None:
+    trust = LocalValidator(algorithms=sorted(ML_DSA))
+    trust.publish(*(Signer(name, "pq").jwk() for name in ML_DSA))
+    trust.refresh()
+    assert trust.reason(Signer(algorithm, "pq").sign(claims())) == "ok"
+    for other in ML_DSA.keys() - {algorithm}:
+        assert trust.reason(Signer(algorithm, "pq").sign(claims(), {"alg": other})) == "bad_signature"
 
 
 # Keys without kid.
