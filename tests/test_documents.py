@@ -45,7 +45,17 @@ def loaded(configuration: str, folder: Path) -> Settings:
 
 def test_the_defaults_in_the_readme_are_the_defaults(tmp_path: Path) -> None:
     settings = loaded(CONFIGURATIONS[1], tmp_path)
-    examples = {"tls", "issuer", "name", "audiences", "keys", "snapshot_file", "introspection", "client_secret_file"}
+    examples = {
+        "metadata",
+        "tls",
+        "issuer",
+        "name",
+        "audiences",
+        "keys",
+        "snapshot_file",
+        "introspection",
+        "client_secret_file",
+    }
     required = {Issuer: {"issuer": "https://x.example"}, IntrospectionSettings: {"client_id": "my-api"}}
     introspection = settings.issuers[0].introspection
     assert introspection is not None

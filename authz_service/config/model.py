@@ -31,6 +31,7 @@ from authz_service.config.values import (
     HttpHeader,
     IssuerUrl,
     Many,
+    MetadataName,
     Method,
     Name,
     OrAbsent,
@@ -569,6 +570,12 @@ class UpstreamSettings(Section):
         "headers are removed from every client request, under every rule. client_id is the token's client; scope is "
         "its scopes of all scope_claims, sorted. A value that cannot be encoded or has more than 8192 bytes is left "
         "out and counted in authz_upstream_headers_omitted_total.",
+    )
+    metadata: dict[MetadataName, ClaimPathField] = Field(
+        {},
+        description="Further members of the dynamic metadata of a decision: their names with the path of the claim "
+        "that each carries, as its JSON value. A value that has more than 8 KiB or 8 levels, or contains a control "
+        "character, is left out.",
     )
     forward_authorization: bool = Field(
         default=True,

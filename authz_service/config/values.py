@@ -31,6 +31,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from authz_service.config.files import open_regular
 from authz_service.core.claim_path import ClaimPath, parse_claim_path
+from authz_service.core.decision import METADATA_MEMBERS
 from authz_service.core.errors import shown
 from authz_service.core.members import SCOPE_TOKEN
 from authz_service.core.patterns import CAPTURE, HostPattern, PathPattern, parse_host_pattern, parse_path_pattern
@@ -64,6 +65,7 @@ _NEVER_UPSTREAM = frozenset(
     }
 )
 _NO_CREDENTIAL = _NEVER_UPSTREAM | {"cookie"}
+_METADATA_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 EMPTY = "is empty: write a value, or remove it"
 
@@ -155,6 +157,14 @@ def _http_header(value: str) -> str:
     if name in _NEVER_MATCHED:
         raise ValueError(f"{shown(value)} cannot be matched here: {_NEVER_MATCHED[name]}")
     return name
+
+
+def _metadata_name(value: str) -> str:
+    if not _METADATA_NAME.fullmatch(value):
+        raise ValueError(f"{shown(value)} is not a name of metadata: write up to 128 letters, digits and _ . -")
+    if value in METADATA_MEMBERS:
+        raise ValueError(f"{shown(value)} is in the metadata of every decision already: choose another name")
+    return value
 
 
 def _credential_header(value: str) -> str:
@@ -391,6 +401,7 @@ AcrValue = Annotated[
     StrictStr, AfterValidator(_acr_value)
 ]  # acr_values is a list separated by spaces, in a quoted-string (RFC 9470 section 3)
 HttpHeader = Annotated[StrictStr, AfterValidator(_http_header)]
+MetadataName = Annotated[StrictStr, AfterValidator(_metadata_name)]
 CredentialHeaderName = Annotated[StrictStr, AfterValidator(_credential_header)]
 Scheme = Annotated[StrictStr, AfterValidator(_scheme)]
 HeaderValue = Annotated[StrictStr, AfterValidator(_header_value)]

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 NO_RULE_NAME = "-"  # the rule name of a decision that no rule made
 
+# The members that the dynamic metadata of every decision have.
+METADATA_MEMBERS = frozenset(
+    {"decision_id", "decision", "reason", "rule", "mode", "issuer", "subject", "client_id", "scopes"}
+)
+
 Mode = Literal["enforce", "shadow"]
 
 

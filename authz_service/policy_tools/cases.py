@@ -82,6 +82,9 @@ class Expect(Section):
     upstream: dict[StrictStr, StrictStr | None] | None = Field(
         None, description="Identity headers that the upstream receives; null: it does not receive this one."
     )
+    metadata: dict[StrictStr, Any] | None = Field(
+        None, description="Members of the dynamic metadata, as JSON values; null: the member is not there."
+    )
 
     @model_validator(mode="after")
     def _not_empty(self) -> Expect:

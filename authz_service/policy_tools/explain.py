@@ -19,6 +19,7 @@ from authz_service.core.bounded import NO_CACHE
 from authz_service.core.cors import is_preflight
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.reasons import Reason
+from authz_service.core.upstream_metadata import UpstreamMetadata
 from authz_service.providers.client import ClientResources
 from authz_service.rules import mismatch
 from authz_service.rules.policy import no_rule
@@ -74,6 +75,7 @@ class Explanation:
 
     decision: Decision
     steps: tuple[Step, ...]
+    metadata: UpstreamMetadata
 
 
 def explain(settings: model.Settings, attributes: Attributes) -> Explanation:
@@ -139,7 +141,7 @@ def explained(
     reason = steps.repeat_decision()
     if reason is not decision.reason:
         raise AssertionError(f"the steps end in {reason}, and the decision is {decision.reason}")
-    return Explanation(decision, tuple(steps.recorded))
+    return Explanation(decision, tuple(steps.recorded), UpstreamMetadata(settings.upstream.metadata))
 
 
 def _no_detail(_result: object) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from authz_service.core.decision import Allow, decision_label
+from authz_service.core.decision import METADATA_MEMBERS, Allow, decision_label
 from authz_service.core.errors import printable
 from authz_service.core.paths import without_secrets, without_userinfo
 from authz_service.core.reasons import DENIALS
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from authz_service.core.attributes import Attributes
-    from authz_service.core.decision import Decision
     from authz_service.policy_tools.explain import Explanation, Step
     from authz_service.terminal import Color
 
@@ -38,7 +37,7 @@ def as_json(explanation: Explanation, attributes: Attributes) -> str:
         "mode": decision.mode,
         "cause": decision.cause,
         "steps": [step._asdict() for step in explanation.steps],
-        "answer": codec.response_as_json(decision, _ID, attributes),
+        "answer": codec.response_as_json(decision, _ID, attributes, explanation.metadata),
     }
     return json.dumps(members, indent=2)
 
@@ -52,7 +51,7 @@ def as_text(explanation: Explanation, attributes: Attributes, color: Color) -> s
     for step in explanation.steps:
         lines.append(f"  {step.part if step.part != part else '':<9} {_line(step, width, color)}")
         part = step.part
-    return "\n".join([*lines, *_response(explanation.decision, attributes, color)])
+    return "\n".join([*lines, *_response(explanation, attributes, color)])
 
 
 def _line(step: Step, width: int, color: Color) -> str:
@@ -61,8 +60,9 @@ def _line(step: Step, width: int, color: Color) -> str:
     return color(kind, text) if step.passed is not True else f"{color(kind, mark)}{text[1:]}"
 
 
-def _response(decision: Decision, attributes: Attributes, color: Color) -> Iterator[str]:
-    response = codec.response_as_json(decision, _ID, attributes)
+def _response(explanation: Explanation, attributes: Attributes, color: Color) -> Iterator[str]:
+    decision = explanation.decision
+    response = codec.response_as_json(decision, _ID, attributes, explanation.metadata)
     is_allowed = isinstance(decision, Allow)
     shadow = ", which shadow mode does not enforce" if is_allowed and decision_label(decision) == "deny" else ""
     outcome = "allow" if is_allowed else f"deny with {int(DENIALS[decision.reason].status)}"
@@ -72,6 +72,9 @@ def _response(decision: Decision, attributes: Attributes, color: Color) -> Itera
         yield printable(f"{'':<11} {option['header']['key']}: {option['header']['value']}")
     for name in part.get("headers_to_remove", ()):
         yield color("dim", printable(f"{'':<11} removed: {name}"))
+    for name, value in response["dynamic_metadata"].items():
+        if name not in METADATA_MEMBERS:
+            yield printable(f"{'':<11} metadata {name}: {json.dumps(value)}")
 
 
 def _path(attributes: Attributes) -> str:

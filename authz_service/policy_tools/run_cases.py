@@ -15,15 +15,17 @@ from authz_service.core.bounded import NO_CACHE
 from authz_service.core.decision import Allow, Deny
 from authz_service.core.errors import printable
 from authz_service.core.reasons import DENIALS
+from authz_service.core.upstream_metadata import UpstreamMetadata
 from authz_service.policy_tools.ephemeral_issuer import EphemeralIssuer
 from authz_service.policy_tools.request import attributes_of, with_token
 from authz_service.runtime.assembly import authorizer_of, key_cache_of
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.jwt.cache import JwtCache
 from authz_service.tokens.validator import TrustedIssuer
+from authz_service.transport.ext_authz import codec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from authz_service.authorizer import Authorizer
     from authz_service.config.model import Settings
@@ -61,12 +63,16 @@ class CaseRunner:
             for issuer in settings.issuers
         ]
         asyncio.run(_fetch(trusted))
+        self._metadata = UpstreamMetadata(settings.upstream.metadata)
         self._authorizer: Authorizer = authorizer_of(settings, trusted, JwtCache(NO_CACHE, 0.0), metrics)
 
     def run(self, case: Case) -> Outcome:
         """Run one case."""
         started = time.perf_counter()
-        differences = tuple(_differences(case.expect, self._decide(self._attributes(case))))
+        attributes = self._attributes(case)
+        decision = self._decide(attributes)
+        response = codec.response_as_json(decision, "", attributes, self._metadata)
+        differences = tuple(_differences(case.expect, decision, response["dynamic_metadata"]))
         return Outcome(case.name, differences, time.perf_counter() - started)
 
     def _attributes(self, case: Case) -> Attributes:
@@ -89,13 +95,12 @@ async def _fetch(issuers: list[TrustedIssuer]) -> None:
         await issuer.keys.refresh()
 
 
-def _differences(expect: Expect, decision: Decision) -> Iterator[str]:
+def _differences(expect: Expect, decision: Decision, metadata: Mapping[str, Any]) -> Iterator[str]:
     """For each difference, a line with ``-`` (expected) and one with ``+`` (actual); at the end, the cause."""
-    found = _found(decision)
+    found = _found(decision) | {"metadata": metadata}
     differ = False
     for key in sorted(expect.model_fields_set, key=list(type(expect).model_fields).index):
-        pairs = _upstream(expect, found) if key == "upstream" else [(key, getattr(expect, key), found[key])]
-        for name, expected, actual in pairs:
+        for name, expected, actual in _compared(key, getattr(expect, key), found[key]):
             if expected != actual:
                 differ = True
                 yield printable(f"- {name}: {_shown(expected)}")
@@ -104,9 +109,15 @@ def _differences(expect: Expect, decision: Decision) -> Iterator[str]:
         yield printable(f"  cause: {decision.cause}")
 
 
-def _upstream(expect: Expect, found: dict[str, Any]) -> list[tuple[str, str | None, str | None]]:
-    expected = expect.upstream or {}
-    return [(f"upstream {name}", value, found["upstream"].get(name.lower())) for name, value in expected.items()]
+def _compared(key: str, expected: Any, actual: Any) -> list[tuple[str, Any, Any]]:
+    """The name of each value that a key of ``expect`` compares, with the expected and the actual value."""
+    match key:
+        case "upstream":
+            return [(f"upstream {name}", value, actual.get(name.lower())) for name, value in (expected or {}).items()]
+        case "metadata":
+            return [(f"metadata {name}", value, actual.get(name)) for name, value in (expected or {}).items()]
+        case _:
+            return [(key, expected, actual)]
 
 
 def _found(decision: Decision) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from authz_service.core.decision import NO_RULE_NAME
 from authz_service.core.errors import FetchFailed
 from authz_service.core.reasons import Reason
 from authz_service.core.upstream import HeaderSource, UpstreamHeaders
+from authz_service.core.upstream_metadata import UpstreamMetadata
 from authz_service.keys.cache import KeyCache
 from authz_service.keys.file_source import FileSource
 from authz_service.keys.http_source import HttpSource
@@ -52,6 +53,7 @@ class ActiveConfig:
     issuers: tuple[TrustedIssuer, ...]
     token_cache: JwtCache
     authorizer: Authorizer
+    metadata: UpstreamMetadata
     decision_log: DecisionLog
     check_deadline: float  # seconds
     max_request_bytes: int
@@ -65,6 +67,7 @@ def assemble(settings: Settings, issuers: Sequence[TrustedIssuer], metrics: Metr
         tuple(issuers),
         token_cache,
         authorizer_of(settings, issuers, token_cache, metrics),
+        UpstreamMetadata(settings.upstream.metadata),
         DecisionLog(settings.logging.decisions),
         settings.server.check_deadline,
         settings.server.max_request_bytes,

@@ -21,6 +21,7 @@ from authz_service.config.model import (
     UpstreamSettings,
 )
 from authz_service.config.values import host_port, https_or_loopback
+from authz_service.core.decision import METADATA_MEMBERS
 
 ISSUER = {"issuer": "https://idp.example.com/", "audiences": ["api"]}
 
@@ -251,6 +252,20 @@ def test_only_authorization_has_a_scheme_by_default(written: object, header: str
 )
 def test_a_credential_that_cannot_hold_a_token_is_refused(written: object, problem: str) -> None:
     assert problem in refuses(CredentialSettings, written)
+
+
+@pytest.mark.parametrize("name", sorted(METADATA_MEMBERS))
+def test_a_fixed_member_of_the_metadata_cannot_be_replaced(name: str) -> None:
+    assert "is in the metadata of every decision already" in refuses(UpstreamSettings, {"metadata": {name: "sub"}})
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "é", "a" * 129])
+def test_a_member_of_the_metadata_has_a_plain_name(name: str) -> None:
+    assert "is not a name of metadata" in refuses(UpstreamSettings, {"metadata": {name: "sub"}})
+    assert accepts(UpstreamSettings, {"metadata": {"Tenant_id.x-1": "a.b"}}).metadata["Tenant_id.x-1"].names == (
+        "a",
+        "b",
+    )
 
 
 def test_an_upstream_header_may_have_an_encoding() -> None:

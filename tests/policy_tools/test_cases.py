@@ -37,6 +37,7 @@ RULES: list[dict[str, Any]] = [
 def configuration(**changes: Any) -> dict[str, Any]:
     main_issuer = {"issuer": ISSUER, "name": "main", "audiences": ["api"]}
     return {
+        "upstream": {"metadata": {"tenant": "tenant", "groups": "groups"}},
         "issuers": [main_issuer | changes, {"issuer": OTHER, "name": "other", "audiences": ["other"]}],
         "rules": RULES,
     }
@@ -82,6 +83,11 @@ TENANT = request("/t/acme/a", headers={"X-V": "2"})
             "expect": {"reason": "missing_token"},
         },
         {"request": request("//"), "token": token(), "expect": {"reason": "ambiguous_path"}},
+        {
+            "request": request(),
+            "token": token(tenant="acme", groups=[1]),
+            "expect": {"metadata": {"tenant": "acme", "groups": [1], "other": None, "subject": "test-subject"}},
+        },
         {"request": request(), "token": token(exp=None), "expect": {"reason": "missing_claim"}},
         {"request": request(), "token": token(aud="x"), "expect": {"reason": "wrong_audience"}},
         {"request": request(), "token": token(aud=None), "expect": {"reason": "wrong_audience"}},
@@ -160,13 +166,14 @@ def test_the_default_audience_may_come_from_the_first_rule_that_accepts_the_issu
 def test_differences_are_reported_line_by_line_with_the_cause() -> None:
     expect = {
         "decision": "allow", "rule": "health", "status": 200, "reason": "ok", "mode": "shadow", "challenge": None,
-        "upstream": {"x-auth-subject": "u1"},
+        "upstream": {"x-auth-subject": "u1"}, "metadata": {"tenant": ["a"]},
     }  # fmt: skip
     assert differences({"request": request(), "expect": expect}) == (
         "- decision: allow", "+ decision: deny", "- rule: health", "+ rule: pay", "- status: 200", "+ status: 401",
         "- reason: ok", "+ reason: missing_token", "- mode: shadow", "+ mode: enforce",
         "- challenge: none", '+ challenge: Bearer realm="api"',
         "- upstream x-auth-subject: u1", "+ upstream x-auth-subject: none",
+        "- metadata tenant: ['a']", "+ metadata tenant: none",
         "  cause: no Authorization header",
     )  # fmt: skip
 

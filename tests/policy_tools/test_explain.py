@@ -341,6 +341,16 @@ def test_the_token_is_sent_where_its_rule_reads_it(
     assert "missing_token: no X-Jwt header" in capsys.readouterr().out
 
 
+def test_the_metadata_of_the_configuration_are_shown(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = json.loads(config.read_text()) | {"upstream": {"metadata": {"tenant": "org.tenant"}}}
+    config.write_text(json.dumps(document))
+    header = f"Authorization: Bearer {fresh(org={'tenant': ['acme']})}"
+    assert run(config, "--url", "https://api.example/hello", "--header", header) == 0
+    assert 'metadata tenant: ["acme"]\n' in capsys.readouterr().out
+    assert run(config, "--url", "https://api.example/hello", "--header", header, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["answer"]["dynamic_metadata"]["tenant"] == ["acme"]
+
+
 def test_terminal_control_characters_in_a_token_are_escaped(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(config.read_text())
     config.write_text(json.dumps(document | {"upstream": {"headers": {"x-auth-subject": "sub", "x-name": "name"}}}))

@@ -12,6 +12,7 @@ from google.protobuf import json_format
 
 from authz_service._pb.base_pb2 import HeaderValueOption
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
+from authz_service.core.decision import METADATA_MEMBERS
 from support.key_source import private_key
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ ISSUER = "https://issuer.example"
 AUDIENCE = "https://api.example"
 EPOCH = 1_800_000_000.0
 
-_METADATA = {"decision_id", "decision", "reason", "rule", "mode", "issuer", "subject", "client_id", "scopes"}
 _RPC_CODES = {400: 3, 401: 16, 403: 7, 500: 13, 503: 14}
 _FIT_FOR_A_HEADER = re.compile(r"[ -~]*")
 
@@ -84,7 +84,7 @@ def read(data: bytes) -> Answer:
     allowed = response.status.code == 0
     assert response.WhichOneof("http_response") == ("ok_response" if allowed else "denied_response")
     metadata = json_format.MessageToDict(response.dynamic_metadata)
-    assert metadata.keys() == _METADATA
+    assert metadata.keys() == METADATA_MEMBERS
     in_shadow = allowed and metadata["mode"] == "shadow"  # the metadata then report what the rule decided
     assert in_shadow or metadata["decision"] == ("allow" if allowed else "deny")
     if allowed:

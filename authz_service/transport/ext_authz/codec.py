@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
 
 from authz_service._pb.base_pb2 import HeaderValueOption
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
@@ -23,10 +23,12 @@ from authz_service.core.decision import Allow, Decision, Deny, decision_label, d
 from authz_service.core.errors import Rejected
 from authz_service.core.headers import combined
 from authz_service.core.reasons import DENIALS, Denial, Reason
+from authz_service.core.upstream_metadata import NO_METADATA
 
 if TYPE_CHECKING:
     from authz_service._pb.attribute_context_pb2 import AttributeContext
     from authz_service._pb.http_status_pb2 import StatusCode
+    from authz_service.core.upstream_metadata import UpstreamMetadata
 
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _POLICY = "authz_policy"  # the context extension by which a route names its rule
@@ -34,6 +36,7 @@ _POLICY = "authz_policy"  # the context extension by which a route names its rul
 # Requests); not application/grpc-web, whose clients get an HTTP response.
 _GRPC = re.compile(r"application/grpc(?:[+;].*)?")
 _PROBLEM_TYPE = "urn:authz-service:denial:"
+_MAX_EXACT = 2**53
 _RETRY_AFTER_OVERLOAD = 1  # seconds
 NO_ATTRIBUTES = Attributes("", "", "", {})  # of a request that cannot be read
 # Responses to one token under one rule differ in the decision id alone, a field of the dynamic metadata.
@@ -109,20 +112,27 @@ def _decoded(raw_value: bytes) -> str:
     return raw_value.decode("utf-8", "replace")
 
 
-def encode_response(decision: Decision, decision_id: str, attributes: Attributes = NO_ATTRIBUTES) -> bytes:
+def encode_response(
+    decision: Decision,
+    decision_id: str,
+    attributes: Attributes = NO_ATTRIBUTES,
+    metadata: UpstreamMetadata = NO_METADATA,
+) -> bytes:
     """Encode the CheckResponse of a decision about a request. ``decision_id`` ties it to the log."""
     if isinstance(decision, Allow) and decision.cached is not None and len(decision_id) == len(_ID_PLACEHOLDER):
         parts = decision.cached.attached
         if parts is None:
-            parts = decision.cached.attach(_split_at_id(_encode(decision, _ID_PLACEHOLDER, attributes)))
+            parts = decision.cached.attach(_split_at_id(_encode(decision, _ID_PLACEHOLDER, attributes, metadata)))
         if parts:
             return decision_id.encode().join(parts)
-    return _encode(decision, decision_id, attributes)
+    return _encode(decision, decision_id, attributes, metadata)
 
 
-def response_as_json(decision: Decision, decision_id: str, attributes: Attributes) -> dict[str, Any]:
+def response_as_json(
+    decision: Decision, decision_id: str, attributes: Attributes, metadata: UpstreamMetadata
+) -> dict[str, Any]:
     """The CheckResponse that Envoy would get, as protobuf's JSON mapping writes it."""
-    response = CheckResponse.FromString(encode_response(decision, decision_id, attributes))
+    response = CheckResponse.FromString(encode_response(decision, decision_id, attributes, metadata))
     return MessageToDict(response, preserving_proto_field_name=True)
 
 
@@ -134,13 +144,16 @@ def _split_at_id(response: bytes) -> tuple[bytes, ...]:
     return before + _ID_FIELD.removesuffix(_ID_PLACEHOLDER.encode()), after
 
 
-def _encode(decision: Decision, decision_id: str, attributes: Attributes) -> bytes:
+def _encode(decision: Decision, decision_id: str, attributes: Attributes, metadata: UpstreamMetadata) -> bytes:
     response = CheckResponse()
     if isinstance(decision, Allow):
         _set_allow(response, decision)
     else:
         _set_deny(response, decision, to_grpc=is_grpc(attributes))
     _set_metadata(response, decision, decision_id)
+    if decision.claims is not None:
+        for name, value in metadata.for_token(decision.claims).items():
+            _set_value(response.dynamic_metadata.fields[name], value)
     return response.SerializeToString()
 
 
@@ -181,6 +194,31 @@ def _set_deny(response: CheckResponse, deny: Deny, *, to_grpc: bool) -> None:
         option = denied.headers.add(append_action=_OVERWRITE)
         option.header.key = name
         option.header.value = value
+
+
+def _set_value(target: Value, value: Any) -> None:
+    """Set a JSON value. A Value's numbers are doubles, so a whole number that one cannot express becomes a string."""
+    match value:
+        case None:
+            target.null_value = NULL_VALUE
+        case bool():
+            target.bool_value = value
+        case str():
+            target.string_value = value
+        case int() if abs(value) > _MAX_EXACT:
+            target.string_value = str(value)
+        case int() | float():
+            target.number_value = value
+        case list():
+            target.list_value.SetInParent()
+            for item in value:
+                _set_value(target.list_value.values.add(), item)
+        case dict():
+            target.struct_value.SetInParent()
+            for name, member in value.items():
+                _set_value(target.struct_value.fields[name], member)
+        case _:
+            raise TypeError("not a JSON value")
 
 
 def _set_metadata(response: CheckResponse, decision: Decision, decision_id: str) -> None:

@@ -112,7 +112,7 @@ class Servicer:
 
     def _respond(self, attributes: Attributes, decision: Decision, config: ActiveConfig, started: float) -> bytes:
         decision_id = f"{random.getrandbits(64):016x}"
-        response = codec.encode_response(decision, decision_id, attributes)
+        response = codec.encode_response(decision, decision_id, attributes, config.metadata)
         self._record(attributes, decision, decision_id, config, started)
         return response
 

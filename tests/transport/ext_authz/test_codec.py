@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pytest
 from google.protobuf import json_format
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.core import paths
 from authz_service.core.attributes import Attributes
+from authz_service.core.claim_path import parse_claim_path
 from authz_service.core.claims import Claims
-from authz_service.core.decision import Allow, Deny
+from authz_service.core.decision import METADATA_MEMBERS, Allow, Deny
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
 from authz_service.core.response_cache import ResponseCache
+from authz_service.core.upstream_metadata import MAX_DEPTH, UpstreamMetadata
 from authz_service.transport.ext_authz import codec
 from transport.wire import Answer, check_request, fits_a_header, read
 
@@ -257,6 +260,43 @@ def test_the_metadata_describe_decision_rule_and_token() -> None:
 def test_the_metadata_have_the_same_members_without_a_token(decision: Allow | Deny) -> None:
     metadata = encoded(decision).metadata
     assert (metadata["issuer"], metadata["subject"], metadata["client_id"], metadata["scopes"]) == ("", "", "", [])
+
+
+METADATA = UpstreamMetadata({"tenant": parse_claim_path("tenant"), "more": parse_claim_path("more")})
+
+
+def metadata_of(decision: Allow | Deny) -> dict[str, Any]:
+    response = CheckResponse.FromString(codec.encode_response(decision, "0" * 16, metadata=METADATA))
+    return dict(MessageToDict(response.dynamic_metadata))
+
+
+@pytest.mark.parametrize("decision", [Allow(Reason.OK, "r"), Deny(Reason.CLAIM_MISMATCH, "r")])
+def test_the_metadata_of_a_valid_token_carry_the_configured_claims(decision: Allow | Deny) -> None:
+    more = {"a": [1, 1.5, True, None, "x"], "b": {}, "c": [], "d": 2**53, "e": 2**53 + 1, "f": -(10**30)}
+    described = replace(decision, claims=replace(CLAIMS, raw={"tenant": "acme", "more": more}))
+    metadata = metadata_of(described)
+    assert metadata.keys() == METADATA_MEMBERS | {"tenant", "more"}
+    assert metadata["tenant"] == "acme"
+    assert metadata["more"] == more | {"e": "9007199254740993", "f": "-1000000000000000000000000000000"}
+    assert metadata_of(replace(decision, claims=replace(CLAIMS, raw={}))).keys() == METADATA_MEMBERS
+    assert metadata_of(replace(decision, claims=None)).keys() == METADATA_MEMBERS
+
+
+def test_the_deepest_metadata_can_be_read_by_protobuf() -> None:
+    value: Any = "x"
+    for _ in range(MAX_DEPTH - 1):
+        value = {"a": value}
+    assert metadata_of(Allow(Reason.OK, "r", replace(CLAIMS, raw={"more": value})))["more"] == value
+
+
+@pytest.mark.parametrize("tenant", ["acme", {"decision_id": "0123456789abcdef"}])
+def test_a_cached_response_has_the_configured_metadata(tenant: object) -> None:
+    claims = replace(CLAIMS, raw={"tenant": tenant})
+    cached = Allow(Reason.OK, "r", claims, cached=ResponseCache().add("r", (), ()))
+    for decision_id in ("0" * 16, "f" * 16):
+        response = CheckResponse.FromString(codec.encode_response(cached, decision_id, metadata=METADATA))
+        metadata = MessageToDict(response.dynamic_metadata)
+        assert (metadata["decision_id"], metadata["tenant"]) == (decision_id, tenant)
 
 
 @pytest.mark.parametrize("subject", ["\x00\r\n", "\u202e\U0001f511", "x" * 100_000, '"}', ""])
