@@ -60,6 +60,8 @@ def problems(draft: Draft) -> Iterator[Problem]:
     for place, issuer in draft.issuers.items():
         yield from _sources(draft, ("issuers", place), issuer)
         yield from _intervals(draft, ("issuers", place, "keys"), issuer.keys)
+        yield from _client_certificate(draft, ("issuers", place, "keys"), issuer.keys)
+        yield from _metadata_url(draft, ("issuers", place), issuer)
         yield from _forbidden_http(draft, ("issuers", place), issuer)
         if issuer.introspection is not None:
             yield from _introspection(draft, ("issuers", place), issuer, issuer.introspection)
@@ -247,13 +249,29 @@ def _intervals(draft: Draft, where: Where, keys: Keys) -> Iterator[Problem]:
             yield Problem((*where, key), f"{shorter} ({least:g}s) must not be longer than {longer} ({most:g}s)")
 
 
+def _client_certificate(draft: Draft, where: Where, keys: Keys) -> Iterator[Problem]:
+    names = ("client_certificate_file", "client_key_file")
+    for name, other in (names, names[::-1]):
+        missing = getattr(keys, other) is None and draft.has((*where, other))
+        if getattr(keys, name) is not None and missing:
+            yield Problem((*where, name), f"requires {other}: add it")
+
+
+def _metadata_url(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Problem]:
+    keys, introspection = issuer.keys, issuer.introspection
+    discovers = keys.discovery or (introspection is not None and introspection.endpoint is None)
+    if keys.metadata_url is not None and not discovers and draft.has((*where, "keys"), (*where, "introspection")):
+        yield Problem((*where, "keys", "metadata_url"), "is not used, since nothing is discovered: remove it")
+
+
 def _forbidden_http(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Problem]:
     keys = issuer.keys
     if keys.jwks_file or keys.allow_http or not issuer.has_keys:
         return
-    url, key = (keys.jwks_uri, ("keys", "jwks_uri")) if keys.jwks_uri else (issuer.issuer, ("issuer",))
-    looked_at = (("issuer",), ("keys", "jwks_uri"), ("keys", "jwks_file"), ("keys", "allow_http"))
-    if not https_or_loopback(url) and draft.has(*((*where, *part) for part in looked_at)):
+    named = next((name for name in ("jwks_uri", "metadata_url") if getattr(keys, name)), None)
+    key = ("keys", named) if named else ("issuer",)
+    looked_at = (("issuer",), *(("keys", name) for name in ("jwks_uri", "metadata_url", "jwks_file", "allow_http")))
+    if not https_or_loopback(keys.address(issuer.issuer)) and draft.has(*((*where, *part) for part in looked_at)):
         yield Problem((*where, *key), "is plain http to another host: write https, or set keys.allow_http to true")
 
 
@@ -291,7 +309,7 @@ def _endpoint(where: Where, issuer: Issuer, settings: IntrospectionSettings) -> 
         yield Problem(where, "is required if keys.discovery is false, since there is no metadata to find it in: add it")
     elif settings.endpoint is None and not (keys.jwks_uri or keys.jwks_file):
         return  # found where the keys are found, for which the same problem is reported already
-    elif not (keys.allow_http or https_or_loopback(settings.endpoint or issuer.issuer)):
+    elif not (keys.allow_http or https_or_loopback(settings.endpoint or keys.metadata_address(issuer.issuer))):
         what = "is" if settings.endpoint else "would be found in metadata over"
         yield Problem(where, f"{what} plain http to another host: write https, or set keys.allow_http to true")
 

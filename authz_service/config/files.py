@@ -18,6 +18,7 @@ import errno
 import hashlib
 import os
 import stat
+import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -94,6 +95,23 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
             yield file
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def in_memory(data: bytes) -> Iterator[str]:
+    """The name of a file with this content, in memory if the system supports it: ``ssl`` takes no bytes."""
+    if hasattr(os, "memfd_create"):
+        descriptor, path = os.memfd_create("certificate"), None
+    else:
+        descriptor, path = tempfile.mkstemp()
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            yield path or f"/proc/self/fd/{descriptor}"
+    finally:
+        if path is not None:
+            os.unlink(path)  # noqa: PTH108 - a string
 
 
 def _digest(content: bytes) -> bytes:

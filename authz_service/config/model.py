@@ -38,6 +38,7 @@ from authz_service.config.values import (
     OwnFile,
     PathPatternField,
     Printable,
+    ProviderHeaders,
     ProxySetting,
     RequiredClaimPath,
     RequiredClaims,
@@ -133,6 +134,30 @@ class Keys(Section):
     jwks_file: OrAbsent[File] = Field(
         None, description="File with the key set, read again when it changes. Replaces discovery."
     )
+    metadata_url: Url | None = Field(
+        None,
+        description="Where discovery requests the metadata, if it is not below the issuer, for example inside a "
+        "cluster. The issuer in it must still be the configured one.",
+    )
+    bearer_token_file: File | None = Field(
+        None,
+        description="File with a token that is sent with requests for metadata and keys, such as to Kubernetes' API "
+        "server; read again when it changes. It is sent only to the origin of the configured address (jwks_uri, "
+        "metadata_url or issuer), and never along a redirect.",
+    )
+    client_certificate_file: File | None = Field(
+        None,
+        description="Certificate chain for mutual TLS with the provider, introspection included, PEM; read again when "
+        "it changes. Requires client_key_file.",
+    )
+    client_key_file: File | None = Field(
+        None, description="Private key of the client certificate, PEM, without a password; read again when it changes."
+    )
+    headers: ProviderHeaders = Field(
+        {},
+        description="Further headers of requests to the provider. Not for secrets: they are sent to every address that "
+        "its metadata names.",
+    )
     ca_file: File | None = Field(
         None, description="Trust anchors for the provider's certificate in addition to the system's, PEM."
     )
@@ -178,6 +203,14 @@ class Keys(Section):
     max_keys: int = Field(
         100, ge=1, description="Maximum number of keys in a key set; a set with more is rejected as a whole."
     )
+
+    def metadata_address(self, issuer: str) -> str:
+        """The configured address of the issuer's metadata."""
+        return self.metadata_url or issuer
+
+    def address(self, issuer: str) -> str:
+        """The configured address that the keys are fetched from, directly or by discovery."""
+        return self.jwks_uri or self.metadata_address(issuer)
 
     @model_validator(mode="wrap")
     @classmethod

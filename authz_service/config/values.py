@@ -58,6 +58,17 @@ _NEVER_COMPARED = {
     **dict.fromkeys(("authorization", "proxy-authorization", "cookie", "dpop"), _A_CREDENTIAL),
     "host": "the host is not sent as a header over HTTP/2: write match.hosts instead",
 }
+_FRAMING = "the client sets it itself"
+_NEVER_SENT = {
+    "authorization": "write keys.bearer_token_file",
+    "proxy-authorization": "put user and password into the proxy's URL in the environment",
+    "cookie": "the client uses no cookies",
+    "host": "it is the host of the URL",
+    **dict.fromkeys(("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"), _FRAMING),
+    **dict.fromkeys(("transfer-encoding", "expect", "range", "accept", "accept-encoding"), _FRAMING),
+}
+_SECRET = re.compile("secret|token|passw|api-?key|credential|signature")
+_FIELD_VALUE = re.compile(r"[!-~](?:[ -~\t]*[!-~])?")
 _NEVER_UPSTREAM = frozenset(
     {
         *("host", "authorization", "connection", "content-length", "transfer-encoding"),
@@ -206,6 +217,29 @@ def _required_claim_path(path: ClaimPath) -> ClaimPath:
             "write act.sub for the current actor, or remove it"
         )
     return path
+
+
+def _provider_headers(value: object) -> object:
+    if isinstance(value, dict) and len({str(name).lower() for name in value}) < len(value):
+        raise ValueError("names a header twice: header names are case-insensitive")
+    return value
+
+
+def _provider_header(value: str) -> str:
+    name = value.lower()
+    if not _TOKEN.fullmatch(value):
+        raise ValueError(f"{shown(value)} is not a header name: write one such as x-tenant")
+    if name in _NEVER_SENT or name.startswith(("if-", "content-", "sec-")):
+        raise ValueError(f"{shown(value)} cannot be set here: {_NEVER_SENT.get(name, _FRAMING)}")
+    if _SECRET.search(name):
+        raise ValueError(f"{shown(value)} looks like a secret, and those are read from files only")
+    return name
+
+
+def _provider_header_value(value: str) -> str:
+    if not _FIELD_VALUE.fullmatch(value):
+        raise ValueError("must be printable ASCII without spaces around it")
+    return value
 
 
 def _header_value(value: str) -> str:
@@ -415,6 +449,13 @@ UpstreamHeader = Annotated[StrictStr, AfterValidator(_upstream_header)]
 HostPatternField = Annotated[HostPattern, _ParsedWith(parse_host_pattern)]
 PathPatternField = Annotated[PathPattern, _ParsedWith(parse_path_pattern)]
 Url = Annotated[StrictStr, AfterValidator(_url)]
+ProviderHeaders = Annotated[
+    dict[
+        Annotated[StrictStr, AfterValidator(_provider_header)],
+        Annotated[StrictStr, AfterValidator(_provider_header_value)],
+    ],
+    BeforeValidator(_provider_headers),
+]
 ProxySetting = Annotated[StrictStr, AfterValidator(_proxy)]
 IssuerUrl = Annotated[StrictStr, AfterValidator(_issuer_url)]
 GrpcAddress = Annotated[StrictStr, AfterValidator(_grpc_address)]

@@ -90,7 +90,7 @@ def _long_outage(where: Where, issuer: Issuer) -> Iterator[Problem]:
 
 def _allowed_http(where: Where, issuer: Issuer) -> Iterator[Problem]:
     keys = issuer.keys
-    url = keys.jwks_uri or issuer.issuer
+    url = keys.address(issuer.issuer)
     by_network = issuer.has_keys and keys.jwks_file is None
     if keys.allow_http and by_network and not https_or_loopback(url):
         text = "allows fetching keys over plain http from another host, where anyone on the path can replace them: "
@@ -98,7 +98,7 @@ def _allowed_http(where: Where, issuer: Issuer) -> Iterator[Problem]:
     introspection = issuer.introspection
     if introspection is None or not keys.allow_http:
         return
-    if not https_or_loopback(introspection.endpoint or issuer.issuer):
+    if not https_or_loopback(introspection.endpoint or keys.metadata_address(issuer.issuer)):
         text = (
             "sends tokens and client credentials over plain http to another host, where anyone on the path can steal "
         )

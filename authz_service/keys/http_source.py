@@ -37,6 +37,7 @@ class HttpSource:
             accept="application/json, application/jwk-set+json",
             max_connections=_MAX_CONNECTIONS,
             resources=resources,
+            address=settings.address(issuer),
         )
         self._discovery = Discovery(issuer, settings, self._client)
         self._fetched_uri = ""

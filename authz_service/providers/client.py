@@ -13,13 +13,15 @@ import ssl
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from authz_service import __version__
 from authz_service.config.values import https_or_loopback
 from authz_service.core.errors import FetchFailed
 from authz_service.http1 import TurnBudget
 from authz_service.providers import happy_eyeballs, urls
+from authz_service.providers.bearer_token import BearerToken
+from authz_service.providers.client_certificate import ClientCertificate
 from authz_service.providers.connection import ProviderConnection
 from authz_service.providers.errors import FOREIGN_ERRORS, NoDocument, fetch_failed
 from authz_service.providers.exchange import Exchange, HttpRequest, HttpResponse
@@ -40,6 +42,7 @@ MAX_REDIRECTS: Final = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TEMPORARY_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 _PROXY_CREDENTIALS = "put user and password into the proxy's URL in the environment"
+_CASE = {"user-agent": "User-Agent"}  # a configured one replaces our own
 _SUCCESSFUL = range(200, 300)
 _FETCH_BODY_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.NOT_MODIFIED})
 
@@ -50,6 +53,19 @@ class ClientResources:
 
     turn_budget: TurnBudget = field(default_factory=TurnBudget)
     trust_anchors: TrustAnchors = field(default_factory=TrustAnchors)  # the system's
+
+
+class _Bearer(NamedTuple):
+    """The bearer token, and the only origin that gets it."""
+
+    token: BearerToken
+    origin: Origin
+
+    @property
+    def hint(self) -> str:
+        """What to do where it was not sent."""
+        address = f"{self.origin.scheme}://{urls.host_and_port(self.origin)}"
+        return f"keys.bearer_token_file is sent to {address} only, and not along a redirect; set keys.jwks_uri"
 
 
 class ProviderClient:
@@ -63,12 +79,23 @@ class ProviderClient:
         max_connections: int,
         resources: ClientResources | None = None,
         keepalive_timeout: float = 15.0,
+        address: str | None = None,
     ) -> None:
-        """An idle connection is closed after ``keepalive_timeout`` seconds."""
-        self._headers = {"User-Agent": USER_AGENT, "Accept": accept, "Accept-Encoding": "identity"}
+        """An idle connection is closed after ``keepalive_timeout`` seconds.
+
+        ``address`` is the configured address for GET requests: the bearer token is sent to its origin only.
+        """
+        own = {"User-Agent": USER_AGENT, "Accept": accept, "Accept-Encoding": "identity"}
+        self._headers = own | {_CASE.get(name, name): value for name, value in settings.headers.items()}
         self._resources = resources or ClientResources()
         ca_file = settings.ca_file
-        self._trust_anchors = self._resources.trust_anchors if ca_file is None else TrustAnchors(ca_file)
+        anchors = self._resources.trust_anchors if ca_file is None else TrustAnchors(ca_file)
+        certificate = _certificate_of(settings)
+        self._trust_anchors = anchors if certificate is None else TrustAnchors(ca_file, certificate)
+        self._proxy_trust_anchors = anchors  # without the certificate, which is for the provider
+        self._bearer = None
+        if settings.bearer_token_file is not None and address is not None:
+            self._bearer = _Bearer(BearerToken(settings.bearer_token_file, time.monotonic), urls.parse(address).origin)
         self._allow_http = settings.allow_http
         self._proxies = Proxies(settings.proxy, os.environ)
         self._resolver = Resolver()
@@ -97,10 +124,15 @@ class ProviderClient:
             FetchFailed: for any other failure.
         """
         location = urls.parse(url)
+        headers = dict(conditional or {})
+        has_token = self._bearer is not None and location.origin == self._bearer.origin
+        if self._bearer is not None and has_token:
+            headers["Authorization"] = self._bearer.token.authorization()
         for _ in range(MAX_REDIRECTS + 1):
-            response = await self._send("GET", location, max_bytes, _FETCH_BODY_STATUSES, conditional or {})
+            response = await self._send("GET", location, max_bytes, _FETCH_BODY_STATUSES, headers)
             if response.status not in _REDIRECTS:
-                _require_fetched(location, response, conditional=bool(conditional))
+                hint = "" if has_token or self._bearer is None else f": {self._bearer.hint}"
+                _require_fetched(location, response, hint, conditional=bool(conditional))
                 return response
             try:
                 target = location.resolve(response.headers.get("location"))
@@ -112,6 +144,8 @@ class ProviderClient:
                     "if it is the provider's, put its URL into the configuration"
                 )
             location = target
+            headers.pop("Authorization", None)
+            has_token = False
         raise NoDocument(f"more than {MAX_REDIRECTS} redirects from {location.redacted}")
 
     async def post(
@@ -191,7 +225,7 @@ class ProviderClient:
             connection = await self._open(proxy.origin)
             try:
                 if proxy.origin.scheme == "https":
-                    context = await self._trust_anchors.context()
+                    context = await self._proxy_trust_anchors.context()
                     await connection.start_tls(self._resources.turn_budget, context, proxy.origin.host)
                 if origin.scheme == "https":
                     await self._open_tunnel(connection, proxy, origin)
@@ -239,6 +273,12 @@ class ProviderClient:
                     return
 
 
+def _certificate_of(settings: Keys) -> ClientCertificate | None:
+    if settings.client_certificate_file is None or settings.client_key_file is None:
+        return None
+    return ClientCertificate(settings.client_certificate_file, settings.client_key_file, time.monotonic)
+
+
 def _authorization_for(proxy: Proxy) -> Mapping[str, str]:
     return {} if proxy.authorization is None else {"Proxy-Authorization": proxy.authorization}
 
@@ -250,7 +290,7 @@ def _refused_tunnel(proxy: Proxy, target: str, status: int) -> str:
     return f"{refused}: allow {target} in the proxy, or name it in NO_PROXY"
 
 
-def _require_fetched(url: Url, response: HttpResponse, *, conditional: bool) -> None:
+def _require_fetched(url: Url, response: HttpResponse, hint: str, *, conditional: bool) -> None:
     if response.status == HTTPStatus.OK or (response.status == HTTPStatus.NOT_MODIFIED and conditional):
         return
     failed = response.status >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status in _TEMPORARY_STATUSES
@@ -258,4 +298,6 @@ def _require_fetched(url: Url, response: HttpResponse, *, conditional: bool) -> 
     message = f"{url.redacted} responded with status {response.status}"
     if response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         message += f": {_PROXY_CREDENTIALS}"
+    elif response.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        message += hint
     raise kind(message, retry_after=response.retry_after(time.time()))

@@ -77,9 +77,11 @@ def problem_of(settings: IntrospectionSettings) -> str | None:
 class SecretFile:
     """A file with a secret or a key. It is read again when a second has passed since the last time."""
 
-    def __init__(self, path: Path | None, timer: Callable[[], float]) -> None:
+    def __init__(self, path: Path | None, timer: Callable[[], float], what: str = "the client's secret or key") -> None:
+        """``what`` names the content in errors."""
         self._path = path
         self._timer = timer
+        self._what = what
         self._read_at = 0.0
         self._content: bytes | None = None
 
@@ -101,14 +103,14 @@ class SecretFile:
 
     def _read(self) -> bytes:
         if self._path is None:
-            raise FetchFailed("no file with the client's secret or key is configured")
+            raise FetchFailed(f"no file with {self._what} is configured")
         try:
             content = files.read(self._path, _MAX_FILE)
         except OSError as error:
-            raise FetchFailed(f"the file with the client's secret or key cannot be read: {error.strerror}") from None
+            raise FetchFailed(f"the file with {self._what} cannot be read: {error.strerror}") from None
         content = content.removesuffix(b"\n").removesuffix(b"\r")
         if not content:
-            raise FetchFailed("the file with the client's secret or key is empty")
+            raise FetchFailed(f"the file with {self._what} is empty")
         return content
 
 

@@ -39,14 +39,15 @@ class Discovery:
             FetchFailed: if there is none. The message names each URL that was tried, and what came from it.
         """
         tried: list[str] = []
-        for url in metadata_urls(self._issuer):
+        configured = self._settings.metadata_url
+        for url in metadata_urls(self._issuer) if configured is None else (configured,):
             try:
                 return await self._endpoint(name, url)
             except NoDocument as failure:
                 tried.append(str(failure))
             except FetchFailed as failure:
                 raise FetchFailed("; ".join([*tried, str(failure)]), retry_after=failure.retry_after) from None
-        raise FetchFailed(f"no metadata: {'; '.join(tried)}; check the issuer, or set {_REMEDIES[name]}")
+        raise FetchFailed(f"no metadata: {'; '.join(tried)}; {_remedy(name, configured)}")
 
     async def _endpoint(self, name: str, url: str) -> str:
         response = await self._client.get(url, self._settings.max_bytes)
@@ -58,10 +59,15 @@ class Discovery:
             raise NoDocument(f"the metadata at {source} has no {name}")
         if url.startswith("https:") and urls.parse(endpoint).origin.scheme == "http" and not self._settings.allow_http:
             raise FetchFailed(
-                f"the metadata at {source} has a {name} without TLS, {redact(endpoint)}, although the issuer uses "
-                "https; set keys.allow_http: true to accept it"
+                f"the metadata at {source} has a {name} without TLS, {redact(endpoint)}, although it uses https "
+                "itself; set keys.allow_http: true to accept it"
             )
         return endpoint
+
+
+def _remedy(name: str, configured: str | None) -> str:
+    check = "check the issuer, or set keys.metadata_url or" if configured is None else "check keys.metadata_url, or set"
+    return f"{check} {_REMEDIES[name]}"
 
 
 def _metadata_of(body: bytes, source: str) -> dict[str, Any]:

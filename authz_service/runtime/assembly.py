@@ -120,9 +120,9 @@ def source_of(issuer: Issuer, resources: ClientResources) -> KeySource:
 def proxy_of(issuer: Issuer) -> str | None:
     """The URL of the proxy for requests to the configured addresses of the provider; None if it is reached directly."""
     introspection = issuer.introspection
-    addresses = [issuer.keys.jwks_uri or issuer.issuer] if issuer.has_keys and issuer.keys.jwks_file is None else []
+    addresses = [issuer.keys.address(issuer.issuer)] if issuer.has_keys and issuer.keys.jwks_file is None else []
     if introspection is not None:
-        addresses.append(introspection.endpoint or issuer.issuer)
+        addresses.append(introspection.endpoint or issuer.keys.metadata_address(issuer.issuer))
     proxies = Proxies(issuer.keys.proxy, os.environ)
     with contextlib.suppress(FetchFailed):  # the first request reports it
         for address in addresses:

@@ -6,7 +6,6 @@ imported.
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from authz_service.config import files
@@ -14,7 +13,10 @@ from authz_service.config.document import Problem
 from authz_service.config.load import load_with_warnings
 from authz_service.core.errors import FetchFailed, StartFailed
 from authz_service.keys.file_source import FileSource
+from authz_service.providers import trust_anchors
+from authz_service.providers.bearer_token import BearerToken
 from authz_service.providers.client_authentication import problem_of
+from authz_service.providers.client_certificate import ClientCertificate
 from authz_service.transport.tls.certificates import CertificateFiles
 from authz_service.transport.tls.contexts import openssl_certificate_files
 
@@ -72,11 +74,18 @@ def _check_keys(keys: Keys, where: Where) -> Iterator[Problem]:
             FileSource(keys.jwks_file, max_bytes=keys.max_bytes, max_keys=keys.max_keys).read()
         except FetchFailed as failure:
             yield Problem((*where, "jwks_file"), str(failure))
-    if keys.ca_file is not None:
+    if keys.ca_file is not None and (problem := trust_anchors.problem_of(keys.ca_file)) is not None:
+        yield Problem((*where, "ca_file"), problem.removeprefix("keys.ca_file "))
+    if keys.bearer_token_file is not None:
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(keys.ca_file)
-        except OSError:  # ssl.SSLError is one
-            yield Problem((*where, "ca_file"), "contains no readable certificate: write PEM")
+            BearerToken(keys.bearer_token_file, lambda: 0.0).authorization()
+        except FetchFailed as failure:
+            yield Problem((*where, "bearer_token_file"), str(failure))
+    if keys.client_certificate_file is not None and keys.client_key_file is not None:
+        try:
+            ClientCertificate(keys.client_certificate_file, keys.client_key_file, lambda: 0.0).current()
+        except FetchFailed as failure:
+            yield Problem((*where, "client_certificate_file"), str(failure))
 
 
 def _check_client_secret(introspection: IntrospectionSettings, where: Where) -> Iterator[Problem]:

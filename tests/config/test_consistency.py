@@ -57,6 +57,12 @@ GOOD = {
     "a plain http issuer whose keys are a file": text(
         "{issuer: http://idp/, audiences: [api], keys: {jwks_file: jwks.json}}"
     ),
+    "metadata at another address, plain on this machine": text(
+        "{issuer: https://idp/, audiences: [api], keys: {metadata_url: 'http://127.0.0.1/m'}}"
+    ),
+    "a metadata address for the introspection endpoint": introspecting(
+        SECRET, "keys: {jwks_uri: https://idp/j, metadata_url: https://idp/m}"
+    ),
     "discovery turned off beside another source": text(
         "{issuer: https://idp/, audiences: [api], keys: {discovery: false, jwks_uri: https://idp/jwks}}"
     ),
@@ -296,6 +302,22 @@ WRONG = {
     "a remote key set over http": (
         text("{issuer: https://idp/, audiences: [x], keys: {jwks_uri: http://idp/}}"),
         ["1: issuers[0].keys.jwks_uri: is plain http to another host: write https, or set keys.allow_http to true"],
+    ),
+    "remote metadata at an address of its own over http": (
+        text("{issuer: https://idp/, audiences: [x], keys: {metadata_url: http://idp/}}"),
+        ["1: issuers[0].keys.metadata_url: is plain http to another host: write https, or set keys.allow_http to true"],
+    ),
+    "an address of metadata that nothing needs": (
+        text("{issuer: https://idp/, audiences: [x], keys: {jwks_uri: https://idp/j, metadata_url: https://idp/}}"),
+        ["1: issuers[0].keys.metadata_url: is not used, since nothing is discovered: remove it"],
+    ),
+    "a client certificate without its key": (
+        text("{issuer: https://idp/, audiences: [x], keys: {client_certificate_file: tls.crt}}"),
+        ["1: issuers[0].keys.client_certificate_file: requires client_key_file: add it"],
+    ),
+    "the key of a client certificate alone": (
+        text("{issuer: https://idp/, audiences: [x], keys: {client_key_file: tls.key}}"),
+        ["1: issuers[0].keys.client_key_file: requires client_certificate_file: add it"],
     ),
     "several sources of keys": (
         text(

@@ -336,3 +336,34 @@ def test_every_section_and_every_key_has_a_description(section: type[Section]) -
     assert section.__doc__
     for name, field in section.model_fields.items():
         assert (field.description or "").endswith("."), name
+
+
+@pytest.mark.parametrize("name", ["X-Tenant", "user-agent", "cf-access-client-id", "x_y", "accept-language"])
+def test_a_provider_header_may_have_any_name_without_a_meaning_for_the_client(name: str) -> None:
+    assert accepts(values.ProviderHeaders, {name: "a, b (c)"}) == {name.lower(): "a, b (c)"}
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("Authorization", "write keys.bearer_token_file"),
+        ("proxy-authorization", "into the proxy's URL in the environment"),
+        ("Cookie", "uses no cookies"),
+        ("Host", "it is the host of the URL"),
+        *((name, "the client sets it itself") for name in ("Content-Length", "connection", "TE", "If-None-Match")),
+        *((name, "the client sets it itself") for name in ("Accept", "accept-encoding", "transfer-encoding", "expect")),
+        *((name, "looks like a secret") for name in ("X-Api-Key", "cf-access-client-secret", "x-auth-token", "apikey")),
+        *((name, "is not a header name") for name in ("", "a b", "a:b", "a\n", "é")),
+    ],
+)
+def test_a_provider_header_is_neither_a_secret_nor_set_by_the_client(name: str, why: str) -> None:
+    assert why in refuses(values.ProviderHeaders, {name: "a"})
+
+
+@pytest.mark.parametrize("value", ["", " a", "a ", "a\r\nb: c", "a\x00", "é", "\t"])
+def test_a_provider_header_has_a_printable_value(value: str) -> None:
+    assert "must be printable ASCII" in refuses(values.ProviderHeaders, {"x-a": value})
+
+
+def test_a_provider_header_is_named_once() -> None:
+    assert "names a header twice" in refuses(values.ProviderHeaders, {"x-a": "1", "X-A": "2"})

@@ -111,7 +111,8 @@ def test_only_a_key_with_the_default_null_accepts_null() -> None:
         for key, value in part["properties"].items()
         if accepts(value, None)
     }
-    assert nullable == {"Issuer.max_token_age", "Keys.ca_file", "IntrospectionSettings.endpoint"}
+    keys = ("ca_file", "metadata_url", "bearer_token_file", "client_certificate_file", "client_key_file")
+    assert nullable == {"Issuer.max_token_age", "IntrospectionSettings.endpoint", *(f"Keys.{key}" for key in keys)}
 
 
 def test_scopes_are_a_list_or_a_mapping() -> None:

@@ -168,7 +168,7 @@ async def test_metadata_that_is_not_a_json_object_fails(provider: Provider, body
 async def test_without_metadata_the_failure_names_both_places_and_the_remedy(provider: Provider) -> None:
     assert await failure(provider.origin) == (
         f"no metadata: {provider.origin}{OPENID} responded with status 404; {provider.origin}{OAUTH} responded with "
-        "status 404; check the issuer, or set keys.jwks_uri"
+        "status 404; check the issuer, or set keys.metadata_url or keys.jwks_uri"
     )
     assert [request.path for request in provider.requests] == [OPENID, OAUTH]
 

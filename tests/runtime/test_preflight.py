@@ -36,6 +36,26 @@ def problem_with(config: ConfigFolder, **introspection: Any) -> str:
     return problem
 
 
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"bearer_token_file": "other"}, "bearer_token_file: the file with the bearer token holds more than a token"),
+        ({"ca_file": "other"}, "ca_file: holds no certificate that can be read: write PEM"),
+        (
+            {"client_certificate_file": "other", "client_key_file": "other"},
+            "client_certificate_file: keys.client_certificate_file holds no certificates in PEM",
+        ),
+    ],
+)
+def test_an_unusable_file_for_requests_to_the_provider_is_a_problem(
+    config: ConfigFolder, keys: dict[str, str], problem: str
+) -> None:
+    (config.folder / "other").write_text("not a token")
+    with pytest.raises(ConfigError) as rejected:
+        config.load(issuer(keys={"jwks_uri": "https://idp.example/keys"} | keys))
+    assert [each.partition("keys.")[2] for each in rejected.value.problems] == [problem]
+
+
 @pytest.mark.parametrize("content", ["", "\n"])
 def test_an_empty_client_secret_is_a_problem(config: ConfigFolder, content: str) -> None:
     (config.folder / "secret").write_text(content)

@@ -6,18 +6,13 @@ ALPN. On Linux, keys reach OpenSSL without being written to a disk.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import ssl
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from authz_service.config import files
 from authz_service.transport.tls.certificates import CertificateFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from authz_service.config.model import Tls
     from authz_service.transport.tls.certificates import Certificates
 
@@ -44,10 +39,10 @@ class ReloadingContext(ssl.SSLContext):
         """``SSLContext`` chooses the protocol here, not in ``__init__``."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
-    def __init__(self, files: CertificateFiles) -> None:
-        """``files`` must come from ``openssl_certificate_files``."""
-        self._files = files
-        self._current = _server_context(files.current)
+    def __init__(self, certificate_files: CertificateFiles) -> None:
+        """``certificate_files`` must come from ``openssl_certificate_files``."""
+        self._files = certificate_files
+        self._current = _server_context(certificate_files.current)
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
         """Begin a handshake. Both asyncio and uvloop call this for each connection."""
@@ -68,29 +63,12 @@ def _server_context(certificates: Certificates) -> ssl.SSLContext:
     context.set_ciphers(_CIPHERS)
     context.set_alpn_protocols(["h2"])
     try:
-        with _as_file(certificates.chain) as chain, _as_file(certificates.key) as key:
+        with files.in_memory(certificates.chain) as chain, files.in_memory(certificates.key) as key:
             context.load_cert_chain(chain, key)
         if certificates.client_ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
-            with _as_file(certificates.client_ca) as authorities:
+            with files.in_memory(certificates.client_ca) as authorities:
                 context.load_verify_locations(authorities)
     except ssl.SSLError as error:
         raise ValueError(f"OpenSSL rejects the certificates ({error.reason})") from None
     return context
-
-
-@contextlib.contextmanager
-def _as_file(data: bytes) -> Iterator[str]:
-    """The name of a file with this content, in memory if the system supports it: ``ssl`` takes no bytes."""
-    if hasattr(os, "memfd_create"):
-        descriptor, path = os.memfd_create("certificate"), None
-    else:
-        descriptor, path = tempfile.mkstemp()
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            yield path or f"/proc/self/fd/{descriptor}"
-    finally:
-        if path is not None:
-            Path(path).unlink()
