@@ -31,7 +31,7 @@ DOCUMENTS = [
 GUIDES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 
 
-@pytest.mark.parametrize("text", CONFIGURATIONS, ids=["small", "settings"])
+@pytest.mark.parametrize("text", CONFIGURATIONS, ids=["small", "settings", "tenants"])
 def test_every_configuration_in_the_readme_loads(text: str, tmp_path: Path) -> None:
     assert loaded(text, tmp_path).rules
 

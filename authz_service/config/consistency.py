@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from authz_service.config.document import Problem
 from authz_service.config.messages import nearest
-from authz_service.config.values import https_or_loopback
+from authz_service.config.values import https_or_loopback, is_name, is_url
 from authz_service.core.errors import shown
 from authz_service.core.patterns import CAPTURE, overlap
 
@@ -54,10 +54,12 @@ def problems(draft: Draft) -> Iterator[Problem]:
     yield from _shared_socket(draft)
     yield from _same_headers(draft)
     yield from _same_issuers(draft)
+    yield from _overlapping_templates(draft)
     yield from _same_labels(draft)
     yield from _same_rule_names(draft)
     yield from _same_policies(draft)
     for place, issuer in draft.issuers.items():
+        yield from _form_of_issuer(draft, ("issuers", place), issuer)
         yield from _sources(draft, ("issuers", place), issuer)
         yield from _intervals(draft, ("issuers", place, "keys"), issuer.keys)
         yield from _client_certificate(draft, ("issuers", place, "keys"), issuer.keys)
@@ -106,11 +108,25 @@ def _same_headers(draft: Draft) -> Iterator[Problem]:
 def _same_issuers(draft: Draft) -> Iterator[Problem]:
     first: dict[str, int] = {}
     for place, issuer in draft.issuers.items():
-        if not draft.has(("issuers", place, "issuer")):
+        if not draft.has(("issuers", place, "issuer")) or issuer.template is not None:
             continue
         earlier = first.setdefault(issuer.issuer, place)
         if earlier != place:
             yield Problem(("issuers", place, "issuer"), f"is also the issuer of issuers[{earlier}]: merge the two")
+
+
+def _overlapping_templates(draft: Draft) -> Iterator[Problem]:
+    templates = {
+        place: issuer.template
+        for place, issuer in draft.issuers.items()
+        if issuer.template is not None and draft.has(("issuers", place, "issuer"), ("issuers", place, "tenants"))
+    }
+    for (earlier, one), (place, other) in itertools.combinations(templates.items(), 2):
+        if one.overlaps(other):
+            text = (
+                f"accepts issuers that issuers[{earlier}] accepts as well: give each its own tenants, or merge the two"
+            )
+            yield Problem(("issuers", place, "issuer"), text)
 
 
 def _same_labels(draft: Draft) -> Iterator[Problem]:
@@ -226,6 +242,32 @@ def _place(pattern: PathPattern, name: str) -> tuple[int, Segment]:
     return index, pattern.segments[index]
 
 
+def _form_of_issuer(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Problem]:
+    """Templates, and issuers that are not URLs, have no metadata; a template has no host to be named after."""
+    if not draft.has((*where, "issuer")):
+        return
+    here = (*where, "issuer")
+    if issuer.template is None and issuer.tenants:
+        yield Problem((*where, "tenants"), "has no effect without a {name} in issuer: remove it")
+    if issuer.template is None and is_url(issuer.issuer):
+        return
+    what = "is not a URL" if issuer.template is None else "is a template"
+    if draft.has((*where, "keys"), (*where, "introspection")):
+        if issuer.keys.discovery:
+            text = f"{what}, so keys cannot be discovered: set keys.jwks_uri or another source of keys"
+            yield Problem(here, text if issuer.template else f"{text}, or write https://host/path")
+        elif issuer.template is not None and not issuer.has_keys:
+            yield Problem(here, f"{what}, and needs keys: set keys.jwks_uri or another source of keys")
+        elif issuer.introspection is not None and issuer.template is None and issuer.introspection.endpoint is None:
+            yield Problem((*where, "introspection", "endpoint"), "is required if the issuer is not a URL: add it")
+    if issuer.template is not None and issuer.introspection is not None:
+        yield Problem(
+            (*where, "introspection"), "cannot be combined with a template, since a server speaks for one issuer"
+        )
+    if draft.has((*where, "name")) and not issuer.name and (issuer.template is not None or not is_name(issuer.label)):
+        yield Problem(here, f"{what}, and needs a name for metrics, logs and rules: add name")
+
+
 def _sources(draft: Draft, issuer_at: Where, issuer: Issuer) -> Iterator[Problem]:
     # A source that could not be read still counts as one. Discovery is one by default only if no other is set.
     keys, where = issuer.keys, (*issuer_at, "keys")
@@ -271,8 +313,13 @@ def _forbidden_http(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Prob
     named = next((name for name in ("jwks_uri", "metadata_url") if getattr(keys, name)), None)
     key = ("keys", named) if named else ("issuer",)
     looked_at = (("issuer",), *(("keys", name) for name in ("jwks_uri", "metadata_url", "jwks_file", "allow_http")))
-    if not https_or_loopback(keys.address(issuer.issuer)) and draft.has(*((*where, *part) for part in looked_at)):
+    if _is_plain_http(keys.address(issuer.issuer)) and draft.has(*((*where, *part) for part in looked_at)):
         yield Problem((*where, *key), "is plain http to another host: write https, or set keys.allow_http to true")
+
+
+def _is_plain_http(url: str) -> bool:
+    """Whether it is plain http to another host; not for an issuer that is not a URL, which is reported as such."""
+    return is_url(url) and not https_or_loopback(url)
 
 
 def _introspection(draft: Draft, where: Where, issuer: Issuer, settings: IntrospectionSettings) -> Iterator[Problem]:
@@ -309,7 +356,7 @@ def _endpoint(where: Where, issuer: Issuer, settings: IntrospectionSettings) -> 
         yield Problem(where, "is required if keys.discovery is false, since there is no metadata to find it in: add it")
     elif settings.endpoint is None and not (keys.jwks_uri or keys.jwks_file):
         return  # found where the keys are found, for which the same problem is reported already
-    elif not (keys.allow_http or https_or_loopback(settings.endpoint or keys.metadata_address(issuer.issuer))):
+    elif not keys.allow_http and _is_plain_http(settings.endpoint or keys.metadata_address(issuer.issuer)):
         what = "is" if settings.endpoint else "would be found in metadata over"
         yield Problem(where, f"{what} plain http to another host: write https, or set keys.allow_http to true")
 

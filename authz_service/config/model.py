@@ -20,6 +20,7 @@ from authz_service.config.values import (
     AcrValue,
     Affix,
     Algorithm,
+    Audience,
     CaptureName,
     ClaimPathField,
     ComparedHeader,
@@ -29,7 +30,7 @@ from authz_service.config.values import (
     HeaderValue,
     HostPatternField,
     HttpHeader,
-    IssuerUrl,
+    IssuerId,
     Many,
     MetadataName,
     Method,
@@ -47,15 +48,18 @@ from authz_service.config.values import (
     Scope,
     Some,
     TcpAddress,
+    Tenants,
     UpstreamHeader,
     Url,
 )
 from authz_service.core.credential import AUTHORIZATION, BEARER
+from authz_service.core.issuer_template import parse_issuer_template
 from authz_service.core.patterns import EVERY_PATH
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from authz_service.core.issuer_template import IssuerTemplate
     from authz_service.core.patterns import PathPattern
 
 
@@ -270,14 +274,15 @@ class IntrospectionSettings(Section):
 class Issuer(Section):
     """An issuer whose access tokens are accepted."""
 
-    issuer: IssuerUrl = Field(
+    issuer: IssuerId = Field(
         description="The issuer's identifier. Must equal `iss` and the metadata's issuer exactly, including a trailing "
-        "slash."
+        "slash. One {name} as a whole path segment (https://login.example.com/{tenantid}/v2.0) accepts the issuers of "
+        "all tenants, which share their keys."
     )
     name: Name = Field(
         "", validate_default=False, description="Label in metrics, logs and rules. Default: the host of issuer."
     )
-    audiences: Many[Printable] = Field(
+    audiences: Many[Audience] = Field(
         (), description="A token must name at least one of these. Required unless every rule sets its own."
     )
     algorithms: Some[Algorithm] = Field(
@@ -321,6 +326,10 @@ class Issuer(Section):
         list_as_written("client_id", "azp", "cid", "appid"),
         description="Paths of the claims that hold the client; the first one present counts.",
     )
+    tenants: Tenants = Field(
+        as_written("any"),
+        description="Only with a {name} in issuer: the values that it may have. any: all of them.",
+    )
     required_for_readiness: bool = Field(
         default=True,
         description="false: report ready even before the issuer's keys were fetched, so that an unreachable issuer "
@@ -332,6 +341,12 @@ class Issuer(Section):
     introspection: OrAbsent[IntrospectionSettings] = Field(
         None, description="Validation of tokens at the issuer (RFC 7662). Default: opaque tokens are denied."
     )
+
+    @cached_property
+    def template(self) -> IssuerTemplate | None:
+        """The form of the accepted issuers, if they are several."""
+        template = parse_issuer_template(self.issuer)
+        return None if template is None else template._replace(tenants=frozenset(self.tenants) or None)
 
     @property
     def label(self) -> str:
@@ -468,7 +483,7 @@ class Require(Section):
     issuers: OrAbsent[Some[Name]] = Field(
         None, description="Names of the issuers that are accepted. Default: all configured issuers."
     )
-    audiences: OrAbsent[Some[Printable]] = Field(
+    audiences: OrAbsent[Some[Audience]] = Field(
         None, description="The token must name at least one of these. Replaces the issuer's audiences."
     )
     scopes: Annotated[Scopes, BeforeValidator(_scopes, json_schema_input_type=Many[Scope] | Scopes)] = Field(

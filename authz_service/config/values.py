@@ -33,6 +33,7 @@ from authz_service.config.files import open_regular
 from authz_service.core.claim_path import ClaimPath, parse_claim_path
 from authz_service.core.decision import METADATA_MEMBERS
 from authz_service.core.errors import shown
+from authz_service.core.issuer_template import TENANT, parse_issuer_template
 from authz_service.core.members import SCOPE_TOKEN
 from authz_service.core.patterns import CAPTURE, HostPattern, PathPattern, parse_host_pattern, parse_path_pattern
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
+_OTHER_ISSUER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.~:/@+-]{0,255}")
 _URL = re.compile(r"https?://[!-~]+")
 _PROXY_URL = re.compile(r"https?://[^/?#@\s]+/?")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -300,9 +302,50 @@ def _has_host(url: str) -> bool:
         return False
 
 
-def _issuer_url(value: str) -> str:
-    if "?" in _url(value):
+def _issuer(value: str) -> str:
+    """A URL, a template of one, or an identifier that is not a URL, which needs a source of keys besides discovery."""
+    template = parse_issuer_template(value)
+    url = value if template is None else template.filled("x")
+    if not is_url(value) and _OTHER_ISSUER.fullmatch(value):
+        return value
+    if "?" in _url(url):
         raise ValueError("must be a URL without a query (RFC 8414 section 2)")
+    return value
+
+
+def is_url(issuer: str) -> bool:
+    """Whether an issuer is meant as a URL."""
+    return issuer.lower().startswith(("https:", "http:"))
+
+
+def is_name(value: str) -> bool:
+    """Whether a rule can name it."""
+    return _NAME.fullmatch(value) is not None
+
+
+def _audience(value: str) -> str:
+    if any(mark in _printable(value) for mark in "{}*"):
+        raise ValueError(f"{shown(value)} has a brace or a *, which an audience cannot have: write it as in the token")
+    return value
+
+
+def _tenants(value: object) -> object:
+    """``any`` is an empty tuple; a list must not be empty."""
+    if value == "any":
+        return ()
+    if value == []:
+        raise ValueError("is empty, so no token would do: write any, or a list of tenants")
+    if isinstance(value, str):
+        text = f"{shown(value)} is not a list: write any, or a list of tenants in brackets, [ ]"
+        raise ValueError(text)  # noqa: TRY004 - pydantic reports ValueError only
+    return value
+
+
+def _tenant(value: str) -> str:
+    if not TENANT.fullmatch(value):
+        raise ValueError(
+            f"{shown(value)} is not a tenant: write up to 128 letters, digits and . _ ~ -, with a letter or digit first"
+        )
     return value
 
 
@@ -457,7 +500,10 @@ ProviderHeaders = Annotated[
     BeforeValidator(_provider_headers),
 ]
 ProxySetting = Annotated[StrictStr, AfterValidator(_proxy)]
-IssuerUrl = Annotated[StrictStr, AfterValidator(_issuer_url)]
+IssuerId = Annotated[StrictStr, AfterValidator(_issuer)]
+Audience = Annotated[StrictStr, AfterValidator(_audience)]
+_Tenant = Annotated[StrictStr, AfterValidator(_tenant)]
+Tenants = Annotated[Many[_Tenant], BeforeValidator(_tenants, json_schema_input_type=Literal["any"] | Some[_Tenant])]
 GrpcAddress = Annotated[StrictStr, AfterValidator(_grpc_address)]
 TcpAddress = Annotated[StrictStr, AfterValidator(_tcp_address)]
 File = Annotated[Path, BeforeValidator(_file, json_schema_input_type=StrictStr)]

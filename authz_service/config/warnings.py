@@ -31,6 +31,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
     yield from bypasses(settings.rules, settings.issuers)
     for place, rule in enumerate(settings.rules):
         yield from _any_audience(("rules", place), rule, settings.issuers)
+        yield from _any_tenant(("rules", place), rule, settings.issuers)
         yield from _public_everywhere(("rules", place), rule)
         yield from _shadow(("rules", place), rule)
         for path in rule.require.claims or {}:
@@ -55,6 +56,21 @@ def _any_audience(where: Where, rule: RuleSettings, issuers: Sequence[Issuer]) -
     if shared:
         text = f"accepts tokens for any audience of {listed(shared)}, including tokens made for another API: "
         yield Problem(where, f"{text}name this API's audience in require.audiences")
+
+
+def _any_tenant(where: Where, rule: RuleSettings, issuers: Sequence[Issuer]) -> Iterator[Problem]:
+    """Whoever can get a token for the audience from any tenant is let in, often by creating a tenant."""
+    if rule.access == "public" or not rule.require.model_fields_set <= {"issuers", "audiences"}:
+        return
+    allowed = rule.require.issuers
+    open_ = [
+        issuer.label
+        for issuer in issuers
+        if issuer.template is not None and not issuer.tenants and (allowed is None or issuer.label in allowed)
+    ]
+    if open_:
+        text = f"accepts tokens of every tenant of {listed(open_)} and requires nothing of them but the audience: list "
+        yield Problem(where, f"{text}the issuer's tenants, or require scopes, clients or claims")
 
 
 def _public_everywhere(where: Where, rule: RuleSettings) -> Iterator[Problem]:

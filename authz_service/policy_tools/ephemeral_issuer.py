@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from authz_service.policy_tools.cases import CaseToken
 
 _KID = "ephemeral"
+_TENANT = "test-tenant"
 _LIFETIME = 3600.0  # seconds: longer than any run
 _EXPIRES_IN = 300  # seconds, a common lifetime of access tokens
 _RSA_BITS = 2048  # the minimum that is accepted, and the fastest to generate
@@ -62,10 +63,17 @@ class EphemeralIssuer:
         signature = _signature(self.algorithm, self._keys[token.signed_by], signing_input.encode())
         return f"{signing_input}.{base64url.encode(signature)}"
 
+    def _iss(self, given: dict[str, Any]) -> str:
+        """The issuer; that of the case's tenant, or of the first one, if there are several."""
+        template, tenant = self._issuer.template, given.get("tid")
+        if template is None:
+            return self._issuer.issuer
+        return template.filled(tenant if isinstance(tenant, str) else next(iter(self._issuer.tenants), _TENANT))
+
     def _claims(self, token: CaseToken, now: float) -> dict[str, Any]:
         given = {name: _time(value, now) if name in _TIMES else value for name, value in token.claims.items()}
         default: dict[str, Any] = {
-            "iss": self._issuer.issuer,
+            "iss": self._iss(given),
             "sub": "test-subject",
             "iat": int(now),
             "exp": int(now) + _EXPIRES_IN,

@@ -76,7 +76,10 @@ class Validator:
 
     def __init__(self, issuers: Iterable[TrustedIssuer], cache: JwtCache, metrics: Metrics) -> None:
         issuers = tuple(issuers)
-        self._issuers = {issuer.settings.issuer: issuer for issuer in issuers}
+        self._issuers = {each.settings.issuer: each for each in issuers if each.settings.template is None}
+        self._templates = tuple(
+            (each.settings.template, each) for each in issuers if each.settings.template is not None
+        )
         self._servers = Servers([each.introspector for each in issuers if each.introspector is not None])
         self._cache = cache
         self._metrics = metrics
@@ -127,7 +130,7 @@ class Validator:
             cause = f"alg is {quoted(token.algorithm)}, expected an asymmetric signature algorithm"
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, cause)
         iss = token.unverified_claims.get("iss")
-        issuer = self._issuers.get(iss) if isinstance(iss, str) else None
+        issuer = self._named(iss) if isinstance(iss, str) else None
         if issuer is None:
             raise Rejected(Reason.UNKNOWN_ISSUER, f"iss is {quoted(iss)}, which is not a configured issuer")
         if token.algorithm not in issuer.settings.algorithms:
@@ -138,6 +141,13 @@ class Validator:
             raise Rejected(
                 Reason.UNKNOWN_KEY, f"{issuer.settings.label} has no keys configured: its tokens must be opaque"
             )
+        return issuer
+
+    def _named(self, iss: str) -> TrustedIssuer | None:
+        """The issuer with this identifier, or else the one with a template of its form."""
+        issuer = self._issuers.get(iss)
+        if issuer is None and self._templates:
+            issuer = next((each for template, each in self._templates if template.tenant_of(iss) is not None), None)
         return issuer
 
     def verify(self, token: Jws, issuer: TrustedIssuer, now: float, attempt: Attempt) -> Key | NeedKeys:

@@ -26,7 +26,21 @@ def text(issuers: str = MAIN, rules: str = ANY, more: str = "") -> str:
     return f"issuers: [{issuers}]\nrules: [{rules}]\n{more}"
 
 
+TEMPLATE = "issuer: 'https://login/{t}/v2.0', audiences: [api]"
+KEYS = "keys: {jwks_uri: https://login/keys}"
 GOOD = {
+    "a template with keys and a name": text(f"{{{TEMPLATE}, name: t, {KEYS}}}"),
+    "a template with listed tenants, beside one of its issuers": text(
+        f"{{{TEMPLATE}, name: t, tenants: [a, b], {KEYS}}}, {{issuer: https://login/a/v2.0, audiences: [api]}}"
+    ),
+    "templates of different tenants": text(
+        f"{{{TEMPLATE}, name: t, tenants: [a], {KEYS}}}, {{{TEMPLATE}, name: u, tenants: [b], {KEYS}}}"
+    ),
+    "an issuer that is not a URL": text(f"{{issuer: kubernetes/serviceaccount, audiences: [api], {KEYS}}}"),
+    "an issuer that is not a URL, with introspection": introspecting(
+        f"{SECRET}, endpoint: https://a/x", "keys: {discovery: false}", "urn:idp"
+    ),
+    "tenants: any without a template": text("{issuer: https://a/, audiences: [api], tenants: any}"),
     "two issuers on one host with names": text(
         f"{MAIN}, {{issuer: https://a.example.com/x, name: x, audiences: [api]}}"
     ),
@@ -208,6 +222,65 @@ WRONG = {
                 "with a letter or digit first"
             )
         ],
+    ),
+    "a template with discovery": (
+        text(f"{{{TEMPLATE}, name: t}}"),
+        [
+            (
+                "1: issuers[0].issuer: is a template, so keys cannot be discovered: "
+                "set keys.jwks_uri or another source of keys"
+            )
+        ],
+    ),
+    "a template without a name": (
+        text(f"{{{TEMPLATE}, {KEYS}}}"),
+        ["1: issuers[0].issuer: is a template, and needs a name for metrics, logs and rules: add name"],
+    ),
+    "a template with introspection": (
+        text(f"{{{TEMPLATE}, name: t, {KEYS}, introspection: {{{SECRET}, endpoint: https://a/}}}}"),
+        ["1: issuers[0].introspection: cannot be combined with a template, since a server speaks for one issuer"],
+    ),
+    "tenants without a template": (
+        text("{issuer: https://a/, audiences: [api], tenants: [t]}"),
+        ["1: issuers[0].tenants: has no effect without a {name} in issuer: remove it"],
+    ),
+    "no tenants": (
+        text(f"{{{TEMPLATE}, name: t, {KEYS}, tenants: []}}"),
+        ["1: issuers[0].tenants: is empty, so no token would do: write any, or a list of tenants"],
+    ),
+    "one tenant without a list": (
+        text(f"{{{TEMPLATE}, name: t, {KEYS}, tenants: acme}}"),
+        [
+            "1: issuers[0].tenants: 'acme' is not a list: write any, or a list of tenants in brackets, [ ]",
+        ],
+    ),
+    "templates that overlap": (
+        text(
+            f"{{{TEMPLATE}, name: t, {KEYS}}}, {{issuer: 'https://login/x/{{u}}', name: u, audiences: [api], {KEYS}}}"
+        ),
+        [
+            (
+                "1: issuers[1].issuer: accepts issuers that issuers[0] accepts as well: "
+                "give each its own tenants, or merge the two"
+            )
+        ],
+    ),
+    "an issuer that is not a URL, with discovery": (
+        text("{issuer: idp.example.com, audiences: [api]}"),
+        [
+            (
+                "1: issuers[0].issuer: is not a URL, so keys cannot be discovered: "
+                "set keys.jwks_uri or another source of keys, or write https://host/path"
+            )
+        ],
+    ),
+    "an issuer that is not a URL, with an endpoint to discover": (
+        introspecting(SECRET, KEYS, "urn:idp"),
+        ["1: issuers[0].introspection.endpoint: is required if the issuer is not a URL: add it"],
+    ),
+    "an issuer that is not a URL, and cannot be a name": (
+        text(f"{{issuer: sa@project.example, audiences: [api], {KEYS}}}"),
+        ["1: issuers[0].issuer: is not a URL, and needs a name for metrics, logs and rules: add name"],
     ),
     "an unknown issuer, with a suggestion": (
         text(rules="{name: a, require: {issuers: [main, mian, elsewhere]}}"),

@@ -251,3 +251,39 @@ def test_a_claim_named_after_a_url_needs_its_dots_escaped(key: str) -> None:
 def test_a_condition_on_a_claim_named_after_a_url_needs_its_dots_escaped() -> None:
     (warning,) = warned({"require": {"claims": {"https://example.com/roles": "x"}}})
     assert r"write https://example\.com/roles" in warning
+
+
+ENTRA = {
+    "issuer": "https://login.example/{tenantid}/v2.0",
+    "name": "entra",
+    "audiences": ["api"],
+    "keys": {"jwks_uri": "https://login.example/keys"},
+}
+ANY_TENANT = (
+    "accepts tokens of every tenant of entra and requires nothing of them but the audience: list the issuer's "
+    "tenants, or require scopes, clients or claims"
+)
+
+
+@pytest.mark.parametrize(
+    ("require", "expected"),
+    [
+        ({}, True),
+        ({"audiences": ["api"]}, True),
+        ({"issuers": ["entra"]}, True),
+        ({"issuers": ["main"]}, False),
+        ({"scopes": ["a"]}, False),
+        ({"clients": ["a"]}, False),
+        ({"claims": {"tid": "t"}}, False),
+    ],
+)
+def test_a_rule_that_accepts_any_tenant_must_require_something_of_its_tokens(
+    *, require: dict[str, Any], expected: bool
+) -> None:
+    found = warned({"require": require} if require else {}, issuers=[MAIN, ENTRA])
+    assert found == ([f"rules[0]: {ANY_TENANT}"] if expected else [])
+
+
+def test_listed_tenants_and_public_rules_cause_no_warning() -> None:
+    assert warned({}, issuers=[ENTRA | {"tenants": ["t1"]}]) == []
+    assert warned({"access": "public", "match": {"paths": ["/a"]}}, issuers=[ENTRA]) == []

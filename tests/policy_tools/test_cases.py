@@ -149,6 +149,25 @@ def test_a_token_is_valid_by_default(changes: dict[str, Any], token_keys: dict[s
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "token_keys", "reason"),
+    [
+        ({}, {}, "ok"),
+        ({}, {"tid": "acme"}, "ok"),
+        ({"tenants": ["acme"]}, {}, "ok"),
+        ({"tenants": ["acme"]}, {"tid": "other"}, "unknown_issuer"),
+        ({}, {"tid": "acme", "iss": "https://login.example/other"}, "invalid_claim"),
+        ({}, {"iss": "https://login.example/a/b"}, "unknown_issuer"),
+    ],
+)
+def test_a_token_of_an_issuer_template_is_that_of_its_tid_or_first_tenant(
+    changes: dict[str, Any], token_keys: dict[str, Any], reason: str
+) -> None:
+    template = {"issuer": "https://login.example/{t}", "keys": {"jwks_uri": "https://login.example/keys"}}
+    case = {"request": request(), "token": token(**token_keys), "expect": {"reason": reason}}
+    assert differences(case, **template, **changes) == ()
+
+
 def test_the_default_audience_may_come_from_the_first_rule_that_accepts_the_issuer() -> None:
     rules = [
         {"name": "theirs", "match": {"paths": ["/a"]}, "require": {"issuers": ["other"], "audiences": ["x"]}},

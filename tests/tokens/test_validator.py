@@ -13,7 +13,7 @@ from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from authz_service.keys.trials import EXHAUSTED, MAX_BUDGET, REFILL
 from authz_service.tokens.attempt import FIRST
-from authz_service.tokens.validator import NeedKeys
+from authz_service.tokens.validator import NeedKeys, Validator
 from support.signing import ML_DSA, Signer
 from support.trust import (
     ED,
@@ -326,3 +326,44 @@ def test_a_key_that_is_published_again_verifies_again() -> None:
         local.publish(*published)
         local.refresh()
         assert local.reason(good()) == reason
+
+
+TEMPLATE: dict[str, Any] = {
+    "issuer": "https://idp.example/{tenant}/v2.0",
+    "keys": {"jwks_uri": "https://idp.example/keys"},
+}
+
+
+def test_tokens_of_every_tenant_verify_with_the_keys_of_the_template() -> None:
+    local = LocalValidator(**TEMPLATE)
+    for tenant in ("acme", "7b0d4a1e-0000-4000-8000-000000000001"):
+        token = good(iss=f"https://idp.example/{tenant}/v2.0", tid=tenant)
+        assert local.reason(token) == "ok"
+        assert local.claims(token).issuer == "main"
+    assert local.reason(good(iss="https://idp.example/acme/v2.0", tid="other")) == "invalid_claim"
+    assert local.reason(STRANGER.sign(claims(iss="https://idp.example/acme/v2.0"), {"kid": "rs"})) == "bad_signature"
+    assert local.reason(good(iss=OTHER)) != "ok"
+
+
+@pytest.mark.parametrize(
+    "iss", [ISSUER, "https://idp.example/{tenant}/v2.0", "https://idp.example/a/b/v2.0", "https://idp.example/%61/v2.0"]
+)
+def test_an_issuer_of_another_form_is_unknown(iss: str) -> None:
+    assert LocalValidator(**TEMPLATE).reason(good(iss=iss)) == "unknown_issuer"
+
+
+def test_tenants_that_are_not_listed_are_unknown() -> None:
+    local = LocalValidator(**TEMPLATE, tenants=["acme"])
+    assert local.reason(good(iss="https://idp.example/acme/v2.0")) == "ok"
+    assert local.reason(good(iss="https://idp.example/evil/v2.0")) == "unknown_issuer"
+
+
+def test_an_issuer_configured_exactly_takes_precedence_over_a_template() -> None:
+    other = OTHER.removesuffix("/")
+    local = LocalValidator(issuer=f"{other}/{{tenant}}", keys={"jwks_uri": f"{other}/keys"})
+    local.issuers[1] = local._trusted(OTHER, "other", {"issuer": f"{other}/acme"})
+    local.validator = Validator(local.issuers, local.cache, local.metrics)
+    local.refresh()
+    assert local.claims(OTHER_RS.sign(claims(iss=f"{other}/acme"))).issuer == "other"
+    assert local.claims(good(iss=f"{other}/beta")).issuer == "main"
+    assert local.reason(STRANGER.sign(claims(iss=f"{other}/acme"), {"kid": "rs"})) != "ok"

@@ -65,9 +65,14 @@ def valid_until(issuer: Issuer, claims: Claims) -> float:
 
 
 def _require_issuer(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _now: float) -> None:
-    iss = raw.get("iss")
-    if iss != issuer.issuer:
+    iss, template = raw.get("iss"), issuer.template
+    tenant = template.tenant_of(iss) if template is not None and isinstance(iss, str) else None
+    if tenant is None and (template is not None or iss != issuer.issuer):
         raise Rejected(Reason.UNKNOWN_ISSUER, f"iss is {quoted(iss)}, expected {quoted(issuer.issuer)}")
+    if tenant is not None and raw.get("tid", tenant) != tenant:
+        raise Rejected(
+            Reason.INVALID_CLAIM, f"claim tid is {quoted(raw['tid'])}, and the tenant of iss {quoted(tenant)}"
+        )
 
 
 def _require_kind(issuer: Issuer, header: _Header, raw: Mapping[str, Any], _now: float) -> None:

@@ -234,3 +234,46 @@ def test_valid_until_is_the_first_time_at_which_validation_fails(
     assert until > NOW
     assert is_valid(until + later) == (later < 0) or until + later < NOW
     assert is_valid((NOW + until) / 2)
+
+
+TEMPLATE = {"issuer": "https://login.example/{tenantid}/v2.0", "keys": {"jwks_uri": "https://login.example/keys"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "expected"),
+    [
+        ({}, {"iss": "https://login.example/t1/v2.0"}, "ok"),
+        ({}, {"iss": "https://login.example/t1/v2.0", "tid": "t1"}, "ok"),
+        ({}, {"iss": "https://login.example/t1/v2.0", "tid": "t2"}, "invalid_claim"),
+        ({}, {"iss": "https://login.example/t1/v2.0", "tid": "T1"}, "invalid_claim"),
+        ({}, {"iss": "https://login.example/t1/v2.0", "tid": ["t1"]}, "invalid_claim"),
+        ({}, {"iss": "https://login.example/t1/v2.0", "tid": ""}, "invalid_claim"),
+        ({}, {"iss": "https://login.example/t1/x/v2.0"}, "unknown_issuer"),
+        ({}, {"iss": "https://login.example//v2.0"}, "unknown_issuer"),
+        ({}, {"iss": "https://login.example/{tenantid}/v2.0"}, "unknown_issuer"),
+        ({}, {"iss": ["https://login.example/t1/v2.0"]}, "unknown_issuer"),
+        ({}, {"iss": None}, "unknown_issuer"),
+        ({"tenants": ["t1", "t2"]}, {"iss": "https://login.example/t2/v2.0"}, "ok"),
+        ({"tenants": ["t1", "t2"]}, {"iss": "https://login.example/t3/v2.0"}, "unknown_issuer"),
+    ],
+)
+def test_the_issuer_of_a_tenant_has_the_form_of_the_template(
+    settings: dict[str, Any], changes: dict[str, Any], expected: str
+) -> None:
+    assert reason(TEMPLATE | settings, **changes) == expected
+
+
+def test_a_tid_that_is_null_is_not_the_tenant() -> None:
+    raw = claims(iss="https://login.example/t1/v2.0") | {"tid": None}
+    with pytest.raises(Rejected, match="claim tid is None"):
+        validate_claims(issuer(**TEMPLATE), {}, raw, NOW)
+
+
+def test_the_label_of_a_template_is_its_name_and_its_claims_have_the_iss_of_the_token() -> None:
+    iss = "https://login.example/t1/v2.0"
+    found = validate_claims(issuer(**TEMPLATE), {}, claims(iss=iss), NOW)
+    assert (found.issuer, found.raw["iss"]) == ("main", iss)
+
+
+def test_without_a_template_tid_is_a_claim_like_any_other() -> None:
+    assert reason({}, tid="x") == "ok"
