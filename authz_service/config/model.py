@@ -616,7 +616,7 @@ class UpstreamSettings(Section):
         ),
         description="Header names with the path of the claim that each carries, or {claim: path, encoding: ...}. The "
         "headers are removed from every client request, under every rule. client_id is the token's client; scope is "
-        "its scopes of all scope_claims, sorted. A value that cannot be encoded or has more than 8192 bytes is left "
+        "its scopes of all scope_claims, sorted. A value that cannot be encoded or has more than 8000 bytes is left "
         "out and counted in authz_upstream_headers_omitted_total.",
     )
     metadata: dict[MetadataName, ClaimPathField] = Field(

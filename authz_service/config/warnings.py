@@ -36,6 +36,10 @@ def warnings(settings: Settings) -> Iterator[Problem]:
         yield from _shadow(("rules", place), rule)
         for path in rule.require.claims or {}:
             yield from _url_as_path(("rules", place, "require", "claims", path.text), path)
+    for name, header in settings.upstream.headers.items():
+        yield from _url_as_path(("upstream", "headers", name), header.claim)
+    for name, path in settings.upstream.metadata.items():
+        yield from _url_as_path(("upstream", "metadata", name), path)
     for place, issuer in enumerate(settings.issuers):
         yield from _long_outage(("issuers", place, "keys", "outage_tolerance"), issuer)
         yield from _allowed_http(("issuers", place, "keys", "allow_http"), issuer)

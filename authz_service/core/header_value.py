@@ -18,7 +18,7 @@ from authz_service.core import base64url
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-MAX_VALUE_BYTES = 8192  # many servers accept no longer header line
+MAX_VALUE_BYTES = 8000  # many servers accept header lines of 8 KiB, with the name in them
 
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 

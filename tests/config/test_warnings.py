@@ -287,3 +287,12 @@ def test_a_rule_that_accepts_any_tenant_must_require_something_of_its_tokens(
 def test_listed_tenants_and_public_rules_cause_no_warning() -> None:
     assert warned({}, issuers=[ENTRA | {"tenants": ["t1"]}]) == []
     assert warned({"access": "public", "match": {"paths": ["/a"]}}, issuers=[ENTRA]) == []
+
+
+def test_a_claim_for_the_upstream_named_after_a_url_needs_its_dots_escaped(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    settings = {"headers": {"x-role": "https://a.example/role"}, "metadata": {"role": "https://a.example/role"}}
+    file.write_text(json.dumps({"issuers": [MAIN], "rules": [{"name": "a"}], "upstream": settings}))
+    header, metadata = load_with_warnings(file, lambda _: ())[1]
+    assert "upstream.headers.x-role: leads to the member example/role of the claim https://a: " in header
+    assert "upstream.metadata.role: leads to the member example/role of the claim https://a: " in metadata

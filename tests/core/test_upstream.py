@@ -149,8 +149,8 @@ _CONTROLS = [chr(c) for c in (*range(0x20), *range(0x7F, 0xA0))]
         ["a", " b"],
         ["a "],
         ["a\n"],
-        "a" * 8193,
-        "\u00e9" * 4097,
+        "a" * 8001,
+        "\u00e9" * 4001,
         ["a" * 100] * 100,
     ],
     ids=ascii,
@@ -161,7 +161,7 @@ def test_a_claim_that_could_split_or_disguise_a_header_is_left_out(value: Any) -
     assert [name for name, _ in omitted] == ["x-tenant"]
 
 
-@pytest.mark.parametrize("value", [None, "", [], "a" * 8192, {"name": "acme"}])
+@pytest.mark.parametrize("value", [None, "", [], "a" * 8000, {"name": "acme"}])
 def test_a_claim_that_is_absent_or_can_be_sent_is_not_counted_as_left_out(value: Any) -> None:
     path = "tenant.name" if isinstance(value, dict) else "tenant"
     assert of_tenant(value, path).omitted == ()
@@ -227,7 +227,7 @@ def test_a_value_is_encoded_as_configured(encoding: str, value: Any, text: str) 
 
 @pytest.mark.parametrize(
     ("encoding", "value"),
-    [("csv", "a,b"), ("csv", {"a": 1}), ("json", ["a" * 8189]), ("base64url-json", "a" * 6145)],
+    [("csv", "a,b"), ("csv", {"a": 1}), ("json", ["a" * 7997]), ("base64url-json", "a" * 5999)],
 )
 def test_what_an_encoding_cannot_express_or_is_too_long_is_left_out(encoding: str, value: Any) -> None:
     overwrite, remove, omitted = of_tenant(value, encoding=encoding)

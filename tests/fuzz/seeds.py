@@ -240,6 +240,10 @@ _REQUESTS = {
     "policy": "GET /admin/7\n@authz_policy: internal\nauthorization: Bearer $admin",
     "no-policy": "GET /admin/7\n@authz_policy: unknown\nauthorization: Bearer $admin",
     "cut": "GET /orders/7\nauthorization: Bearer $readerA",
+    "elsewhere": "GET /elsewhere/7\nx-jwt: $reader\nauthorization: Bearer $admin",
+    "elsewhere-twice": "GET /elsewhere/7\nx-jwt: $reader\n+x-jwt: $admin",
+    "elsewhere-disguised": "GET /elsewhere/7\nx-jwt: $reader\nx_jwt: $admin",
+    "grpc": "POST /admin/Get\ncontent-type: application/grpc+proto\nauthorization: Bearer $reader",
     "lower": "get /orders/%37;a=b\nAuthorization: Bearer $reader",
 }
 

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 
     from authz_service.core.attributes import Attributes
 
-IDENTITY = {"x-auth-subject": "sub", "x-auth-scopes": "scope", "x-auth-tenant": "tenant"}
+IDENTITY: dict[str, Any] = {
+    "x-auth-subject": "sub",
+    "x-auth-scopes": "scope",
+    "x-auth-tenant": "tenant",
+    "x-auth-claims": {"claim": "*", "encoding": "base64url-json"},
+}
 RULES: list[dict[str, Any]] = [
     {"name": "admin", "match": {"paths": ["/admin/**"]}, "require": {"scopes": ["admin"]}},
     {
@@ -51,6 +56,7 @@ RULES: list[dict[str, Any]] = [
     {"name": "public", "match": {"paths": ["/public/**", "/healthz"]}, "access": "public"},
     {"name": "optional", "match": {"paths": ["/news/{id}"]}, "access": "optional"},
     {"name": "tried-out", "match": {"paths": ["/beta/**"]}, "require": {"scopes": ["beta"]}, "mode": "shadow"},
+    {"name": "elsewhere", "match": {"paths": ["/elsewhere/**"]}, "credential": {"header": "x-jwt"}},
     {"name": "items", "match": {"paths": ["/{collection}/{id}"]}},
 ]
 CONFIGURATION: dict[str, Any] = {
@@ -59,7 +65,7 @@ CONFIGURATION: dict[str, Any] = {
         {"issuer": OTHER, "name": "other", "audiences": [AUDIENCE]},
     ],
     "rules": RULES,
-    "upstream": {"headers": IDENTITY},
+    "upstream": {"headers": IDENTITY, "metadata": {"tenant": "tenant", "roles": "realm_access.roles"}},
 }
 MAX_REQUEST_BYTES = 1 << 20
 

@@ -104,7 +104,7 @@ def _without_id(answer: Answer) -> tuple[object, ...]:
 
 def _secrets(http: AttributeContext.HttpRequest, data: bytes) -> Iterator[str]:
     """Signatures and query strings that occur nowhere else in the request."""
-    credentials = [value for name, value in _headers(http) if name == "authorization"]
+    credentials = [value for name, value in _headers(http) if name in {"authorization", "x-jwt"}]
     signatures = [part for value in credentials for part in re.split(r"[ .]", value)[1:]]
     for secret in (*signatures, http.path.partition("?")[2]):
         if is_secret(secret, data):
