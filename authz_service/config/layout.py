@@ -1,10 +1,10 @@
 """Scans the layout of a YAML text: what nests in what, and what is still open at a place.
 
-Owns the scan before a parser runs. A text that nests too deeply must not reach a parser, and the position of a mistake
-must not depend on a parser alone: its limits and messages change with its version.
+Owns the scan before a parser runs. A document that nests too deeply must not reach a parser, and the position of a
+mistake must not depend on a parser alone: its limits and messages change with its version.
 
-Recognizes the indicators of YAML 1.1 as libyaml and PyYAML do, but no values. Reports no errors: for a text that is not
-YAML, it reports what would be open if the remainder were. Looks at each character a bounded number of times.
+Recognizes the indicators of YAML 1.1 as libyaml and PyYAML do, but no values. Reports no errors: for a string that is
+not YAML, it reports what would be open if the remainder were. Looks at each character a bounded number of times.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Layout:
 
 
 def scan(text: str, end: int | None = None, max_levels: int | None = None) -> Layout:
-    """Scan a text up to ``end``, or up to the place where it exceeds ``max_levels`` levels."""
+    """Scan a string up to ``end``, or up to the place where it exceeds ``max_levels`` levels."""
     scanner = _Scanner(text, len(text) if end is None else end, max_levels)
     scanner.scan()
     return scanner.layout

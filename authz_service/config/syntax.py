@@ -1,7 +1,7 @@
-"""Explains why a text is not YAML.
+"""Explains why a string is not YAML.
 
-Owns the messages about syntax. A parser finds that a text is not YAML, and where it stops; its explanation depends on
-the parser and its version. So only the place is taken from it, and the message comes from the text there: the
+Owns the messages about syntax. A parser finds that a string is not YAML, and where it stops; its explanation depends
+on the parser and its version. So only the place is taken from it, and the message comes from the string there: the
 character, what is open, and what came last.
 """
 
@@ -32,7 +32,7 @@ class Fault(NamedTuple):
 
 
 def fault(text: str, place: int) -> Fault:
-    """The fault of a text in which a parser stopped at a place."""
+    """The fault of a string in which a parser stopped at a place."""
     stop = _Stop(text, place)
     found = next((found for rule in _RULES if (found := rule(stop))), _FALLBACK)
     return found if isinstance(found, Fault) else Fault(stop.line, found)

@@ -1,6 +1,6 @@
 """The memory that a value parsed from JSON takes.
 
-The length of a token says little about it: sixteen bytes of nested empty objects become more than five hundred. So the
+A token's length is a poor measure of it: sixteen bytes of nested empty objects become more than five hundred. So the
 objects are counted, once, when a value enters a cache; a hit counts nothing.
 """
 

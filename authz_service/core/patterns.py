@@ -78,19 +78,19 @@ class SuffixedCapture(NamedTuple):
 
 
 def _comparable(one: str, other: str) -> tuple[str, str]:
-    """Two literal texts as they are compared: in any case if either of them is folded."""
+    """Two literals as they are compared: in any case if either of them is folded."""
     if isinstance(one, Folded) or isinstance(other, Folded):
         return one.casefold(), other.casefold()
     return one, other
 
 
 def _in_all_spellings(suffix: str, text: str) -> bool:
-    """Whether the suffix of a text also matches the other spellings of the text."""
+    """Whether a suffix of a literal also matches the literal's other spellings."""
     return isinstance(suffix, Folded) or not isinstance(text, Folded) or not has_case(suffix)
 
 
 def has_case(text: str) -> bool:
-    """Whether a text has a spelling in another case."""
+    """Whether a string has a spelling in another case."""
     return text.upper() != text.lower()
 
 

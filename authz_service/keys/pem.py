@@ -1,7 +1,7 @@
 """Parses public keys and certificates in PEM (RFC 7468) into a key set. Pure.
 
 Every block becomes a JWK and passes the same checks as a published one; none has a ``kid``. Of a certificate, only the
-public key counts: whoever wrote the file decided to trust it, so neither validity dates nor signatures are checked.
+public key counts: the operator chose to trust the file, so neither validity dates nor signatures are checked.
 Text around the blocks is ignored. A file with a private key is refused as a whole: anyone who can read it could sign
 tokens.
 """

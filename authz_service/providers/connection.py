@@ -122,7 +122,7 @@ class _Tls:
             except ssl.SSLWantReadError:
                 self._flush()
             except ssl.SSLError:
-                self._flush()  # the alert, which tells the provider's log why
+                self._flush()  # the alert, from which the provider can log the cause
                 raise
             else:
                 self._flush()

@@ -89,7 +89,7 @@ class ContentDecoder:
         """The whole content.
 
         Raises:
-            BadMessage: if the compressed content is incomplete, or its coding is unknown and it is no JSON object.
+            BadMessage: if the compressed content is incomplete, or its coding is unknown and it is not a JSON object.
         """
         if self._decompressor is not None and not self._decompressor.eof:
             raise BadMessage(f"ends before the end of its {self._coding} content")

@@ -1,7 +1,7 @@
 """Finds an issuer's endpoints in the metadata that it publishes.
 
 The first address with a usable document counts. A failure that may be temporary (a timeout, a status such as 503) or a
-document of another issuer ends the search: what the next address says must not depend on it.
+document of another issuer ends the search: it must not decide whether the next address is used.
 
 Invariants: metadata is used only if its ``issuer`` is exactly the configured one (OpenID Connect Discovery 1.0 section
 4.3, RFC 8414 section 3.3). Metadata fetched over https leads to no plain http URL unless ``allow_http`` is set.

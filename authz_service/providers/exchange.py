@@ -25,7 +25,7 @@ MAX_HEAD_BYTES: Final = 1 << 15  # of all heads of a response; content security 
 MAX_HEAD_LINES: Final = 256  # of one head: h11 parses them in half a millisecond
 MAX_INFORMATIONAL: Final = 8  # responses with status 1xx (RFC 9110 section 15.2), which are ignored
 MAX_FRAMING: Final = 1 << 16  # bytes of a chunked body that are not content: chunk headers and trailers
-MAX_CHUNK_LINE: Final = 256  # bytes; the limit for trailers as well, which nobody needs
+MAX_CHUNK_LINE: Final = 256  # bytes; the limit for trailers as well, which are rarely used
 
 
 class Headers:

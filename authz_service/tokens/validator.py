@@ -102,7 +102,7 @@ class Validator:
         servers = self.servers_for_opaque(token, accepted)
         if servers:
             return query(token, digest, servers, now, attempt)
-        if attempt.fetch_keys:  # a later attempt for the same request is no second miss
+        if attempt.fetch_keys:  # a later attempt for the same request is not a second miss
             self._metrics.record_token_cache_miss()
         parsed = jws.parse(token)
         issuer = self.issuer_of(parsed)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SlowMetrics:
-    """Metrics whose rendering ends when the test says so."""
+    """Metrics whose rendering ends when the test allows it."""
 
     def __init__(self) -> None:
         self.accepts: list[str] = []

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Settings
 
-# Either may read a configuration: libyaml where PyYAML's wheel has it, else PyYAML by itself.
+# Either may read a configuration: libyaml where PyYAML's wheel has it, else PyYAML alone.
 PARSERS = {"libyaml": yaml.CSafeLoader, "PyYAML": yaml.SafeLoader}
 FILES = ("tls.crt", "tls.key", "ca.crt", "jwks.json", "secret")
 
@@ -30,7 +30,7 @@ class Refuses(Protocol):
 
 @pytest.fixture
 def loads(tmp_path: Path) -> Loads:
-    """Loads a text that must be good."""
+    """Loads a document that must be valid."""
 
     def _loads(text: str | bytes) -> Settings:
         for name in FILES:
@@ -44,7 +44,7 @@ def loads(tmp_path: Path) -> Loads:
 
 @pytest.fixture
 def refuses(loads: Loads, tmp_path: Path) -> Refuses:
-    """Loads a text that must be refused; the problems, with paths relative to the configuration file."""
+    """Loads a document that must be rejected; the problems, with paths relative to the configuration file."""
 
     def _refuses(text: str | bytes) -> list[str]:
         with pytest.raises(ConfigError) as refusal:

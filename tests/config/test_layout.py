@@ -1,4 +1,4 @@
-"""The scan of a text before a parser sees it agrees with the parsers about nesting, and takes linear time."""
+"""The scan before parsing agrees with the parsers about nesting, and takes linear time."""
 
 from __future__ import annotations
 

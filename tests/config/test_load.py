@@ -162,7 +162,7 @@ def test_a_socket_needs_an_existing_folder_and_a_short_path(refuses: Refuses, ad
         ("---", "1: is empty: it needs at least issuers and rules"),
         ("# a: 1\n---\n\n", "1: is empty: it needs at least issuers and rules"),
         ("\n- a\n", "2: must be a mapping: lines of the form `key: value`"),
-        ("just a text", "1: must be a mapping: lines of the form `key: value`"),
+        ("just a string", "1: must be a mapping: lines of the form `key: value`"),
         ("a: 1\n---\nb: 2\n", "2: a second document begins here: write one, without another ---"),
         (b"a: 1\nb: \xff\n", "2: is not UTF-8: save the file in this encoding"),
         ("a: 1\nb: 2".encode("utf-16-le"), "1: contains the control character U+0000: remove it"),

@@ -79,7 +79,7 @@ ABSENT = object()
         ({"a.b": 1}, ABSENT),
     ],
 )
-def test_finding_a_value_tells_null_from_absent(members: dict[str, Any], found: Any) -> None:
+def test_finding_a_value_distinguishes_null_from_absent(members: dict[str, Any], found: Any) -> None:
     assert A_B.find(members, ABSENT) == found
 
 

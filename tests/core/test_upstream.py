@@ -237,8 +237,8 @@ def test_what_an_encoding_cannot_express_or_is_too_long_is_left_out(encoding: st
 @pytest.mark.parametrize("encoding", ["csv", "json", "base64url-json"])
 def test_an_absent_claim_has_no_header_under_any_encoding(encoding: str) -> None:
     assert of_tenant(None, encoding=encoding) == ((), ("x-tenant",), ())
-    nobody = claims(subject="", client_id="", scope="")
-    assert upstream(encoding=encoding).for_token(nobody).overwrite == ()
+    empty = claims(subject="", client_id="", scope="")
+    assert upstream(encoding=encoding).for_token(empty).overwrite == ()
 
 
 def test_the_whole_claim_set_and_the_scopes_can_be_sent_as_json() -> None:

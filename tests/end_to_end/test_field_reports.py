@@ -69,7 +69,7 @@ def signer_of(kind: str, kid: str) -> Signer:
 
 
 class Provider:
-    """An HTTP server that answers what a report says, and also plays a forward proxy."""
+    """An HTTP server that answers as a report specifies, and also acts as a forward proxy."""
 
     def __init__(self, answers: dict[str, Any], signers: Mapping[str, Signer]) -> None:
         self._answers = answers

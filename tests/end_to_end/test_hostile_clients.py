@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ADMIN = "/v1/appointments/7"
-NOBODY = "collector"
+COLLECTOR = "collector"  # nothing listens there
 TRACEPARENT = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 ODD = [b" a=b", b"a=b ", b"\ta=b", b"a=b\t", b" ", b"\t", b"a=b , c=d", b"a=\xff\x80", b"x" * 3000, b"x" * 50_000]
 MANY = 12_000
@@ -38,15 +38,15 @@ def traced(document: dict[str, Any]) -> dict[str, Any]:
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     tracer = {
         "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
-        "grpc_service": {"envoy_grpc": {"cluster_name": NOBODY}},
+        "grpc_service": {"envoy_grpc": {"cluster_name": COLLECTOR}},
         "service_name": "test",
     }
     manager["tracing"] = {"provider": {"name": "envoy.tracers.opentelemetry", "typed_config": tracer}}
     sidecar = next(cluster for cluster in resources["clusters"] if cluster["name"] == "authz-service")
     address = {"socket_address": {"address": "127.0.0.1", "port_value": 9}}
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
-    assignment = {"cluster_name": NOBODY, "endpoints": endpoints}
-    resources["clusters"].append(sidecar | {"name": NOBODY, "load_assignment": assignment})
+    assignment = {"cluster_name": COLLECTOR, "endpoints": endpoints}
+    resources["clusters"].append(sidecar | {"name": COLLECTOR, "load_assignment": assignment})
     return document
 
 

@@ -140,13 +140,13 @@ async def test_a_fault_affects_only_tokens_that_must_be_introspected(
     sidecar.provider.fault = FAULTS[fault]
     seen: set[str] = set()
     unknown: list[str] = []
-    asking = [asyncio.create_task(_keep_sending(sidecar, seen, unknown)) for _ in range(4)]
+    senders = [asyncio.create_task(_keep_sending(sidecar, seen, unknown)) for _ in range(4)]
     started = time.monotonic()
     while time.monotonic() - started < 0.7:
         known.append(sidecar.provider.access_token())
         assert {sidecar.reason_without_waiting(token) for token in known} == {"ok"}
         await asyncio.sleep(0.02)
-    for task in asking:
+    for task in senders:
         task.cancel()
     calls = sidecar.provider.introspections - before
     _logger.info("%-30s opaque, not cached: %s, %d requests, %d calls in 0.7 s", fault, seen, len(unknown), calls)
@@ -508,8 +508,8 @@ async def test_the_rules_issuers_are_called_in_order_until_one_responds_active(
     tmp_path: Path, provider: FaultyProvider
 ) -> None:
     async with FaultyProvider() as second, FaultyProvider() as keys_alone:
-        without_asking = f"  - {{issuer: '{keys_alone.issuer}', name: keys, audiences: [x]}}\n"
-        others = (issuer_yaml(second, name="second"), without_asking)
+        without_introspection = f"  - {{issuer: '{keys_alone.issuer}', name: keys, audiences: [x]}}\n"
+        others = (issuer_yaml(second, name="second"), without_introspection)
         rules = _BY_ISSUER.replace("  - {name: any", f"{_KEYS_ALONE}  - {{name: any")
         async with running_app(tmp_path, provider, *others, rules=rules) as sidecar:
             token = second.opaque_token()

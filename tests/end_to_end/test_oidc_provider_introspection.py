@@ -81,14 +81,14 @@ rules:
 
 @asynccontextmanager
 async def running(
-    folder: Path, provider: OidcProvider, way: str = "client_secret_basic", **asking: Any
+    folder: Path, provider: OidcProvider, way: str = "client_secret_basic", **settings: Any
 ) -> AsyncIterator[Mesh]:
     client_id, method, key, content = _WAYS[way]
     file = folder / "proof"
     file.write_text(content)
     own = {"client_id": client_id, "auth_method": method, key: str(file)}
     configuration = _CONFIG.format(
-        issuer=provider.issuer, audiences=f"{API}, {OPAQUE_API}", introspection=json.dumps(own | asking)
+        issuer=provider.issuer, audiences=f"{API}, {OPAQUE_API}", introspection=json.dumps(own | settings)
     )
     async with support.running(folder, provider, configuration) as mesh:
         yield mesh

@@ -106,7 +106,7 @@ def requests(mesh: Mesh) -> list[Sample]:
                upstream=no_identity),
         Sample("preflight with a credential", "/pay", 401, "inactive", "x.y.z", "OPTIONS", headers=PREFLIGHT,
                error="invalid_token"),
-        Sample("OPTIONS that is no preflight", "/pay", 401, "missing_token", None, "OPTIONS", error=""),
+        Sample("OPTIONS that is not a preflight", "/pay", 401, "missing_token", None, "OPTIONS", error=""),
     ]  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def _signer(jwk: dict[str, Any]) -> Signer:
 
 
 SIGNERS = {jwk["kid"]: _signer(jwk) for jwk in _KEYS}
-# Who publishes each key. Nobody publishes the stranger's.
+# The publisher of each key. The stranger's key is not published.
 ISSUERS = {"rs": MAIN, "es": MAIN, "ed": MAIN, "other": OTHER}
 
 

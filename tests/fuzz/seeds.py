@@ -483,7 +483,7 @@ def cases() -> Seeds:
                 "expect": {"decision": "allow", "rule": "orders", "upstream": {"x-auth-scopes": "read"}},
             },
             {
-                "name": "nobody",
+                "name": "no token",
                 "request": {"url": "https://api.example/orders/7"},
                 "expect": {"decision": "deny", "status": 401, "reason": "missing_token"},
             },

@@ -133,7 +133,7 @@ def test_without_any_audience_the_realm_is_the_rule() -> None:
     nameless = [Issuer.model_validate({"issuer": "https://a.example/", "name": "a"})]
     rule_ = Rule(RuleSettings.model_validate({"name": "r"}), nameless)
     assert challenge(rule_, Reason.MISSING_TOKEN) == 'Bearer realm="r"'
-    assert reason(rule_) == "wrong_audience"  # no audience configured is no audience accepted
+    assert reason(rule_) == "wrong_audience"  # without a configured audience, none is accepted
 
 
 def test_a_challenge_names_each_scope_once_and_in_the_order_of_the_configuration() -> None:

@@ -57,7 +57,7 @@ async def test_starting_a_replacement_is_retried(supervisor: Supervisor, caplog:
     supervisor._served.update((1, 2))
     running = asyncio.create_task(supervisor.run())
     async with asyncio.timeout(30):  # only a test that hangs takes this long
-        while len(caplog.records) < 6:  # noqa: ASYNC110 - nothing tells
+        while len(caplog.records) < 6:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.001)
         supervisor._stop()
         await running

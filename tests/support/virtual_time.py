@@ -46,7 +46,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run an async test in virtual time. It fails when the test leaves a task, or an exception nobody retrieved."""
+    """Run an async test in virtual time. It fails if the test leaves a task or an exception that was not retrieved."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:

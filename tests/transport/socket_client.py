@@ -1,4 +1,4 @@
-"""Clients of the server on asyncio, whose seconds pass when a test says so."""
+"""Clients of the server on asyncio, whose clock the test advances."""
 
 from __future__ import annotations
 

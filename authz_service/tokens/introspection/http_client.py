@@ -1,7 +1,7 @@
 """Introspection over HTTP (RFC 7662 section 2).
 
 Owns the request and what its response means: a JSON object, plain or signed, or one of the failures of ``client``.
-What the object says about the token is ``response``'s.
+``response`` interprets the object.
 
 Invariants:
 - A request is sent once, follows no redirect, and reads at most ``MAX_RESPONSE`` bytes within ``timeout``.

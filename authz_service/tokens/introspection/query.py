@@ -96,7 +96,7 @@ def query(
     ``verified`` are the claims of a JWT whose signature was verified, None for an opaque token.
 
     Raises:
-        Rejected: if it is active at none, cannot be queried any more, or is no token that a server could have issued.
+        Rejected: if it is active at none, cannot be queried anymore, or has characters that no token has.
     """
     if attempt.results:
         return conclude(attempt.results)

@@ -83,7 +83,7 @@ def run(data: bytes) -> str:
     _decide(settings)
     try:
         values = yaml.load(data.decode("utf-8-sig"), _Reader)  # noqa: S506 - a safe loader
-    except yaml.YAMLError:  # the parser in Python is stricter than libyaml about tabs; that is no other reading
+    except yaml.YAMLError:  # the parser in Python is stricter than libyaml about tabs; that is not a different reading
         return "loads with libyaml alone"
     _schema().validate(values)
     text = json.dumps(values)

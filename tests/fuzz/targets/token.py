@@ -86,7 +86,7 @@ def _claims(token: str) -> tuple[Claims | None, str]:
         found = sidecar().validator.validate(token, now(), None, LAST)
     except Rejected as rejected:
         quoted = [part for part in token.split(".") if len(part) >= _MIN_SECRET and part in rejected.cause]
-        assert not [part for part in quoted if part not in _decoded(token)]  # a claim may hold one by itself
+        assert not [part for part in quoted if part not in _decoded(token)]  # a claim may contain one
         return None, rejected.reason.value
     assert isinstance(found, ValidatedToken)
     assert sidecar().validator.validate(token, now(), None, LAST) == found  # from the cache

@@ -1,4 +1,4 @@
-"""Records what a client says on a connection: ``record.py PORT TARGET_PORT FILE`` stands between the two."""
+"""Records what a client sends on one connection, as a relay: ``record.py PORT TARGET_PORT FILE``."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ async def main(port: int, target: int, file: Path) -> None:
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", target)
-        said = bytearray()
+        sent = bytearray()
 
-        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter, kept: bytearray | None) -> None:
+        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter, recorded: bytearray | None) -> None:
             while octets := await source.read(65_536):
-                if kept is not None:
-                    kept += octets
+                if recorded is not None:
+                    recorded += octets
                 sink.write(octets)
             sink.close()
 
-        await asyncio.gather(copy(reader, back, said), copy(there, writer, None), return_exceptions=True)
-        file.write_bytes(said)  # noqa: ASYNC240 - once, at the end
+        await asyncio.gather(copy(reader, back, sent), copy(there, writer, None), return_exceptions=True)
+        file.write_bytes(sent)  # noqa: ASYNC240 - once, at the end
         ended.set()
 
     async with await asyncio.start_server(relay, "127.0.0.1", port):
