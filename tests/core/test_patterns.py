@@ -391,7 +391,9 @@ _PATTERNS = _patterns(["a", "1", "{x}", "{y}"], _DEPTH)
 _PATHS = _paths(["a", "A", "1", "other"], _DEPTH + 2)
 # The same for captures with a suffix, with unnamed text before each suffix.
 _SUFFIXED = _patterns(["a", "a:a", "{x}", "{z}:a", "{w}a", "{v}:", "{u}A", "{t}a:a"], 2)
-_SUFFIXED_PATHS = _paths(["a", "A", "7", "a:a", "A:a", "a:A", "A:A", "7:a", "7:A", "7:", "7a", "7A", "7a:a", "7A:a"], 3)
+_SUFFIXED_PATHS = _paths(
+    ["a", "A", "7", "a:a", "A:a", "a:A", "A:A", "7:a", "7:A", "7:", "7a", "7A", "7a:a", "7A:a", "7a:A", "7A:A"], 3
+)
 
 
 def _agree_on_covering(pattern: PathPattern, others: list[PathPattern], paths: list[tuple[str, ...]]) -> None:
