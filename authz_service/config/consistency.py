@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from authz_service.config.model import IntrospectionSettings, Issuer, Keys, RuleSettings, Scopes, Server
     from authz_service.core.patterns import PathPattern, Segment
 
-_SOURCES = ("discovery", "jwks_uri", "jwks_file")
+_SOURCES = ("discovery", "jwks_uri", "jwks_file", "pem_file")
 _INTERVALS = ("min_refresh_interval", "refresh_interval", "max_refresh_interval")
 
 
@@ -65,6 +65,7 @@ def problems(draft: Draft) -> Iterator[Problem]:
         yield from _client_certificate(draft, ("issuers", place, "keys"), issuer.keys)
         yield from _metadata_url(draft, ("issuers", place), issuer)
         yield from _forbidden_http(draft, ("issuers", place), issuer)
+        yield from _profile(draft, ("issuers", place), issuer)
         if issuer.introspection is not None:
             yield from _introspection(draft, ("issuers", place), issuer, issuer.introspection)
     for place, rule in draft.rules.items():
@@ -279,7 +280,8 @@ def _sources(draft: Draft, issuer_at: Where, issuer: Issuer) -> Iterator[Problem
     has_introspection = issuer.introspection is not None or not draft.has((*issuer_at, "introspection"))
     if not given and not keys.discovery and not has_introspection:
         yield Problem(
-            (*where, "discovery"), "false leaves no source of keys: set jwks_uri or jwks_file, or remove this line"
+            (*where, "discovery"),
+            "false leaves no source of keys: set jwks_uri, jwks_file or pem_file, or remove this line",
         )
 
 
@@ -308,11 +310,14 @@ def _metadata_url(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Proble
 
 def _forbidden_http(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Problem]:
     keys = issuer.keys
-    if keys.jwks_file or keys.allow_http or not issuer.has_keys:
+    if keys.file or keys.allow_http or not issuer.has_keys:
         return
     named = next((name for name in ("jwks_uri", "metadata_url") if getattr(keys, name)), None)
     key = ("keys", named) if named else ("issuer",)
-    looked_at = (("issuer",), *(("keys", name) for name in ("jwks_uri", "metadata_url", "jwks_file", "allow_http")))
+    looked_at = (
+        ("issuer",),
+        *(("keys", name) for name in ("jwks_uri", "metadata_url", "jwks_file", "pem_file", "allow_http")),
+    )
     if _is_plain_http(keys.address(issuer.issuer)) and draft.has(*((*where, *part) for part in looked_at)):
         yield Problem((*where, *key), "is plain http to another host: write https, or set keys.allow_http to true")
 
@@ -320,6 +325,13 @@ def _forbidden_http(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Prob
 def _is_plain_http(url: str) -> bool:
     """Whether it is plain http to another host; not for an issuer that is not a URL, which is reported as such."""
     return is_url(url) and not https_or_loopback(url)
+
+
+def _profile(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Problem]:
+    key = (*where, "token_types")
+    is_profile = issuer.access_token_profile == "rfc9068" and draft.has((*where, "access_token_profile"), key)
+    if is_profile and "at+jwt" not in issuer.accepted_types:
+        yield Problem(key, "does not contain at+jwt, which access_token_profile: rfc9068 requires: add it")
 
 
 def _introspection(draft: Draft, where: Where, issuer: Issuer, settings: IntrospectionSettings) -> Iterator[Problem]:
@@ -354,7 +366,7 @@ def _endpoint(where: Where, issuer: Issuer, settings: IntrospectionSettings) -> 
     keys = issuer.keys
     if settings.endpoint is None and not keys.discovery and "discovery" in keys.model_fields_set:
         yield Problem(where, "is required if keys.discovery is false, since there is no metadata to find it in: add it")
-    elif settings.endpoint is None and not (keys.jwks_uri or keys.jwks_file):
+    elif settings.endpoint is None and not (keys.jwks_uri or keys.file):
         return  # found where the keys are found, for which the same problem is reported already
     elif not keys.allow_http and _is_plain_http(settings.endpoint or keys.metadata_address(issuer.issuer)):
         what = "is" if settings.endpoint else "would be found in metadata over"

@@ -49,6 +49,7 @@ from authz_service.config.values import (
     Some,
     TcpAddress,
     Tenants,
+    TokenType,
     UpstreamHeader,
     Url,
 )
@@ -122,7 +123,7 @@ class Server(Section):
     )
 
 
-_NAMED_SOURCES = frozenset({"jwks_uri", "jwks_file"})
+_NAMED_SOURCES = frozenset({"jwks_uri", "jwks_file", "pem_file"})
 
 
 class Keys(Section):
@@ -131,12 +132,17 @@ class Keys(Section):
     discovery: bool = Field(
         default=True,
         description="Find the key set through the issuer's OpenID configuration or OAuth authorization server metadata "
-        "(RFC 8414). Off by default if jwks_uri or jwks_file is set. If you turn it off and set neither, the issuer's "
-        "tokens are accepted through introspection only.",
+        "(RFC 8414). Off by default if jwks_uri, jwks_file or pem_file is set. If you turn it off and set none of "
+        "them, the issuer's tokens are accepted through introspection only.",
     )
     jwks_uri: OrAbsent[Url] = Field(None, description="URL of the key set. Replaces discovery.")
     jwks_file: OrAbsent[File] = Field(
         None, description="File with the key set, read again when it changes. Replaces discovery."
+    )
+    pem_file: OrAbsent[File] = Field(
+        None,
+        description="File with one or more public keys or certificates in PEM, read again when it changes. Of a "
+        "certificate, only the public key counts. Replaces discovery.",
     )
     metadata_url: Url | None = Field(
         None,
@@ -216,6 +222,11 @@ class Keys(Section):
         """The configured address that the keys are fetched from, directly or by discovery."""
         return self.jwks_uri or self.metadata_address(issuer)
 
+    @property
+    def file(self) -> Path | None:
+        """The file with the keys; None if they are fetched."""
+        return self.jwks_file or self.pem_file
+
     @model_validator(mode="wrap")
     @classmethod
     def _named_source_replaces_discovery(cls, value: Any, read: ModelWrapValidatorHandler[Keys]) -> Keys:
@@ -294,6 +305,12 @@ class Issuer(Section):
         "any",
         description="rfc9068: require the type at+jwt and the claims that RFC 9068 requires. any: do not.",
     )
+    token_types: Some[TokenType] = Field(
+        ("at+jwt", "JWT"),
+        description="Accepted values of typ in the token's header, in any case, with or without application/ (except "
+        "that JWT does not include application/jwt). A token without typ counts as JWT. jwt-svid: also accept keys "
+        "that are published for JWT-SVIDs (SPIFFE).",
+    )
     leeway: Leeway = Field(
         as_written("30s"), description="Tolerated clock difference for exp, nbf, iat and auth_time; at most 1h."
     )
@@ -353,10 +370,22 @@ class Issuer(Section):
         """The name in metrics, logs and rules."""
         return self.name or urlsplit(self.issuer).hostname or self.issuer
 
+    @cached_property
+    def accepted_types(self) -> frozenset[str]:
+        """All spellings of token_types, in lower case."""
+        types = [each.lower() for each in self.token_types]
+        names = [each.removeprefix("application/") for each in types]
+        return frozenset((*types, *names, *(f"application/{name}" for name in names if name != "jwt")))
+
+    @property
+    def key_uses(self) -> frozenset[str]:
+        """The values of ``use`` in a JWK that the issuer's keys may have."""
+        return frozenset({"sig", "jwt-svid"} if "jwt-svid" in self.accepted_types else {"sig"})
+
     @property
     def has_keys(self) -> bool:
         """Whether there is a source of keys. Without one, the issuer's tokens are validated by introspection only."""
-        return self.keys.discovery or self.keys.jwks_uri is not None or self.keys.jwks_file is not None
+        return self.keys.discovery or self.keys.jwks_uri is not None or self.keys.file is not None
 
 
 class Match(Section):

@@ -80,6 +80,27 @@ _NEVER_UPSTREAM = frozenset(
 _NO_CREDENTIAL = _NEVER_UPSTREAM | {"cookie"}
 _METADATA_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_MEDIA_TYPE = re.compile(
+    r"(?:application/)?[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}", re.ASCII | re.IGNORECASE
+)  # RFC 6838 section 4.2
+_NEVER_ACCESS_TOKENS = {
+    "dpop+jwt": "a DPoP proof",
+    "id+jwt": "an ID token",
+    "id_token": "an ID token",
+    "jwk-set+jwt": "a signed key set",
+    "kb+jwt": "a key binding",
+    "logout+jwt": "a logout token",
+    "rt+jwt": "a refresh token",
+    "secevent+jwt": "a security event",
+    "oauth-authz-req+jwt": "an authorization request",
+    "oauth-client-attestation+jwt": "a client attestation",
+    "oauth-client-attestation-pop+jwt": "a client attestation's proof",
+    "client-authentication+jwt": "a client's assertion",
+    "entity-statement+jwt": "an entity statement",
+    "trust-mark+jwt": "a trust mark",
+    "openid4vci-proof+jwt": "a proof of possession",
+    "token-introspection+jwt": "an introspection response",
+}
 EMPTY = "is empty: write a value, or remove it"
 
 
@@ -143,6 +164,17 @@ def _supported(value: str) -> str:
                 f"{shown(value)} is not supported by the installed cryptography package and its OpenSSL: install a "
                 "version with ML-DSA, such as cryptography 50, or remove it"
             )
+    return value
+
+
+def _token_type(value: str) -> str:
+    if not _MEDIA_TYPE.fullmatch(value):
+        raise ValueError(
+            f"{shown(value)} is not a type of a token: write the typ of its header, such as JWT, or application/at+jwt"
+        )
+    kind = _NEVER_ACCESS_TOKENS.get(value.lower().removeprefix("application/"))
+    if kind is not None:
+        raise ValueError(f"{shown(value)} is the type of {kind}, never of an access token: remove it")
     return value
 
 
@@ -474,6 +506,7 @@ Algorithm = Annotated[
     AfterValidator(_supported),
     BeforeValidator(_asymmetric),
 ]  # fmt: skip
+TokenType = Annotated[StrictStr, AfterValidator(_token_type)]
 AcrValue = Annotated[
     StrictStr, AfterValidator(_acr_value)
 ]  # acr_values is a list separated by spaces, in a quoted-string (RFC 9470 section 3)

@@ -111,7 +111,7 @@ def _long_outage(where: Where, issuer: Issuer) -> Iterator[Problem]:
 def _allowed_http(where: Where, issuer: Issuer) -> Iterator[Problem]:
     keys = issuer.keys
     url = keys.address(issuer.issuer)
-    by_network = issuer.has_keys and keys.jwks_file is None
+    by_network = issuer.has_keys and keys.file is None
     if keys.allow_http and by_network and not https_or_loopback(url):
         text = "allows fetching keys over plain http from another host, where anyone on the path can replace them: "
         yield Problem(where, f"{text}use https")

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 from authz_service.core.errors import FetchFailed
 from authz_service.keys import keyset
+from authz_service.keys.jwk import SIGNATURE_USE
 from authz_service.keys.source import Fetched
 from authz_service.providers.client import ProviderClient
 from authz_service.providers.discovery import Discovery
 from authz_service.providers.errors import fetch_timeout
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from authz_service.config.model import Keys
     from authz_service.providers.client import ClientResources
     from authz_service.providers.exchange import Headers
@@ -29,9 +32,16 @@ _NO_STORE = re.compile(r"(?:^|[,\s])no-store(?:[,\s=]|$)", re.IGNORECASE)
 class HttpSource:
     """Keys from ``jwks_uri`` or by discovery."""
 
-    def __init__(self, issuer: str, settings: Keys, resources: ClientResources | None = None) -> None:
-        """``resources`` is shared by the clients of a process."""
+    def __init__(
+        self,
+        issuer: str,
+        settings: Keys,
+        resources: ClientResources | None = None,
+        uses: Collection[str] = SIGNATURE_USE,
+    ) -> None:
+        """``resources`` is shared by the clients of a process; ``uses`` are the values of ``use`` that are accepted."""
         self._settings = settings
+        self._uses = uses
         self._client = ProviderClient(
             settings,
             accept="application/json, application/jwk-set+json",
@@ -61,7 +71,7 @@ class HttpSource:
         lifetime = lifetime_of(headers.combined("cache-control"), headers.get("age"), self._settings)
         if response.status == HTTPStatus.NOT_MODIFIED:
             return Fetched(None, lifetime)
-        key_set = keyset.parse(response.body, self._settings.max_keys)
+        key_set = keyset.parse(response.body, self._settings.max_keys, self._uses)
         self._fetched_uri, self._validators = uri, _validators(headers)
         return Fetched(key_set, lifetime)
 

@@ -56,7 +56,10 @@ def parse(data: bytes, max_keys: int) -> KeySet:
         except UnusableKey as unusable:
             refused.append(f"block {number}: {unusable}")
     if not blocks:
-        raise FetchFailed("the file has no key in PEM: write -----BEGIN PUBLIC KEY----- or -----BEGIN CERTIFICATE-----")
+        raise FetchFailed(
+            "pem_file has no PEM, expected -----BEGIN PUBLIC KEY----- or -----BEGIN CERTIFICATE-----: for a JSON Web "
+            "Key Set, write jwks_file instead"
+        )
     return keyset.usable(keys, refused, "the file")
 
 

@@ -57,7 +57,7 @@ class EphemeralIssuer:
 
     def token(self, token: CaseToken, now: float) -> str:
         """A valid access token with the changes of the case."""
-        header = _without_null({"alg": self.algorithm, "kid": _KID, "typ": "at+jwt"} | token.header)
+        header = _without_null({"alg": self.algorithm, "kid": _KID, "typ": self._typ()} | token.header)
         claims = _without_null(self._claims(token, now))
         signing_input = ".".join(base64url.encode(json.dumps(part).encode()) for part in (header, claims))
         signature = _signature(self.algorithm, self._keys[token.signed_by], signing_input.encode())
@@ -69,6 +69,10 @@ class EphemeralIssuer:
         if template is None:
             return self._issuer.issuer
         return template.filled(tenant if isinstance(tenant, str) else next(iter(self._issuer.tenants), _TENANT))
+
+    def _typ(self) -> str:
+        types = self._issuer.token_types
+        return "at+jwt" if "at+jwt" in self._issuer.accepted_types else types[0]
 
     def _claims(self, token: CaseToken, now: float) -> dict[str, Any]:
         given = {name: _time(value, now) if name in _TIMES else value for name, value in token.claims.items()}

@@ -112,15 +112,15 @@ def bounds_of(settings: Settings) -> Bounds:
 def source_of(issuer: Issuer, resources: ClientResources) -> KeySource:
     """The source of the issuer's keys."""
     keys = issuer.keys
-    if keys.jwks_file is not None:
-        return FileSource(keys.jwks_file, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
-    return HttpSource(issuer.issuer, keys, resources) if issuer.has_keys else NoSource()
+    if keys.file is not None:
+        return FileSource(keys.file, keys, issuer.key_uses)
+    return HttpSource(issuer.issuer, keys, resources, issuer.key_uses) if issuer.has_keys else NoSource()
 
 
 def proxy_of(issuer: Issuer) -> str | None:
     """The URL of the proxy for requests to the configured addresses of the provider; None if it is reached directly."""
     introspection = issuer.introspection
-    addresses = [issuer.keys.address(issuer.issuer)] if issuer.has_keys and issuer.keys.jwks_file is None else []
+    addresses = [issuer.keys.address(issuer.issuer)] if issuer.has_keys and issuer.keys.file is None else []
     if introspection is not None:
         addresses.append(introspection.endpoint or issuer.keys.metadata_address(issuer.issuer))
     proxies = Proxies(issuer.keys.proxy, os.environ)

@@ -45,6 +45,7 @@ class _KeysIdentity(NamedTuple):
     label: str
     keys: Keys
     has_keys: bool
+    key_uses: frozenset[str]
     trust_anchors: bytes  # digest of the CA file's content
 
 
@@ -167,7 +168,7 @@ def _task_name(part: _Part) -> str:
 def _identity_of(issuer: Issuer) -> _KeysIdentity:
     ca_file = issuer.keys.ca_file
     trust_anchors = b"" if ca_file is None else files.digests_of([ca_file])[ca_file]
-    return _KeysIdentity(issuer.issuer, issuer.label, issuer.keys, issuer.has_keys, trust_anchors)
+    return _KeysIdentity(issuer.issuer, issuer.label, issuer.keys, issuer.has_keys, issuer.key_uses, trust_anchors)
 
 
 async def wait_for_keys(issuers: Iterable[TrustedIssuer]) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from authz_service.config.document import Where
-    from authz_service.config.model import IntrospectionSettings, Keys, Server, Settings
+    from authz_service.config.model import IntrospectionSettings, Issuer, Server, Settings
 
 RESTART_ONLY: Final = ("grpc_address", "admin_address", "transport", "workers", "tls")  # keys of server
 
@@ -53,7 +53,7 @@ def check(settings: Settings) -> Iterator[Problem]:
     """The problems of certificates, trust anchors, key set files and client secrets."""
     yield from _check_tls(settings.server)
     for place, issuer in enumerate(settings.issuers):
-        yield from _check_keys(issuer.keys, ("issuers", place, "keys"))
+        yield from _check_keys(issuer, ("issuers", place, "keys"))
         if issuer.introspection is not None:
             yield from _check_client_secret(issuer.introspection, ("issuers", place, "introspection"))
 
@@ -68,12 +68,13 @@ def _check_tls(server: Server) -> Iterator[Problem]:
         yield Problem(("server", "tls"), str(failure))
 
 
-def _check_keys(keys: Keys, where: Where) -> Iterator[Problem]:
-    if keys.jwks_file is not None:
+def _check_keys(issuer: Issuer, where: Where) -> Iterator[Problem]:
+    keys = issuer.keys
+    if keys.file is not None:
         try:
-            FileSource(keys.jwks_file, max_bytes=keys.max_bytes, max_keys=keys.max_keys).read()
+            FileSource(keys.file, keys, issuer.key_uses).read()
         except FetchFailed as failure:
-            yield Problem((*where, "jwks_file"), str(failure))
+            yield Problem((*where, "pem_file" if keys.jwks_file is None else "jwks_file"), str(failure))
     if keys.ca_file is not None and (problem := trust_anchors.problem_of(keys.ca_file)) is not None:
         yield Problem((*where, "ca_file"), problem.removeprefix("keys.ca_file "))
     if keys.bearer_token_file is not None:

@@ -99,6 +99,10 @@ GOOD |= {
     "introspection by discovery": introspecting(SECRET),
     "introspection by discovery beside a key set": introspecting(SECRET, "keys: {jwks_file: jwks.json}"),
     "introspection without keys": introspecting(f"{SECRET}, endpoint: https://a/i", "keys: {discovery: false}"),
+    "a file in PEM": text("{issuer: https://a/, audiences: [x], keys: {pem_file: jwks.json}}"),
+    "a profile and its token type": text(
+        "{issuer: https://a/, audiences: [x], access_token_profile: rfc9068, token_types: [JWT, application/AT+JWT]}"
+    ),
     "introspection beside a key set": introspecting(f"{SECRET}, endpoint: https://a/i", "keys: {jwks_file: jwks.json}"),
     "introspection with a private key": introspecting(f"{PRIVATE}, private_key_file: secret"),
     "introspection with the secret in the form": introspecting(f"{SECRET}, auth_method: client_secret_post"),
@@ -404,12 +408,22 @@ WRONG = {
             )
         ],
     ),
+    "a file in PEM beside another source": (
+        text("{issuer: https://a/, audiences: [x], keys: {jwks_uri: https://a/jwks, pem_file: jwks.json}}"),
+        ["1: issuers[0].keys.pem_file: jwks_uri and pem_file are both set: keep exactly one source of keys"],
+    ),
+    "a profile whose token type is not accepted": (
+        text("{issuer: https://a/, audiences: [x], access_token_profile: rfc9068, token_types: [JWT]}"),
+        [
+            "1: issuers[0].token_types: does not contain at+jwt, which access_token_profile: rfc9068 requires: add it",
+        ],
+    ),
     "no source of keys": (
         text("{issuer: https://a/, audiences: [x], keys: {discovery: false}}"),
         [
             (
-                "1: issuers[0].keys.discovery: false leaves no source of keys: set jwks_uri or jwks_file, or remove "
-                "this line"
+                "1: issuers[0].keys.discovery: false leaves no source of keys: set jwks_uri, jwks_file or pem_file, or "
+                "remove this line"
             )
         ],
     ),
@@ -569,7 +583,7 @@ def test_a_rule_without_a_name_and_an_issuer_without_a_url_are_still_checked(ref
         "config.yaml:1: issuers[0].issuer: is required: add it",
         (
             "config.yaml:1: issuers[0].keys.discovery: false leaves no source of keys: "
-            "set jwks_uri or jwks_file, or remove this line"
+            "set jwks_uri, jwks_file or pem_file, or remove this line"
         ),
         "config.yaml:2: rules[0].name: is required: add it",
         (

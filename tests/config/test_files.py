@@ -13,7 +13,7 @@ from transport.pki import TlsFiles
 
 from authz_service.config import files
 from authz_service.config.load import load, server_of
-from authz_service.config.model import Settings
+from authz_service.config.model import Keys, Settings
 from authz_service.core.errors import ConfigError, FetchFailed
 from authz_service.keys.file_source import FileSource
 from authz_service.keys.snapshot import SnapshotFile
@@ -63,7 +63,7 @@ def test_key_sets_snapshots_secrets_and_reloads_refuse_what_is_not_a_regular_fil
     path = tmp_path / "file"
     become(path)
     for read in (
-        FileSource(path, max_bytes=10, max_keys=1).read,
+        FileSource(path, Keys.model_validate({"jwks_file": str(path), "max_bytes": "10B"})).read,
         SnapshotFile(path, issuer="https://idp.example", max_bytes=10, max_keys=1).load,
         SecretFile(path, lambda: 0.0).read,
     ):

@@ -55,7 +55,7 @@ def test_the_complete_example_has_every_key_or_a_reason_to_omit_it(loads: Loads)
     sections = {
         "server": (written.server, {"tls"}),
         "issuer": (written.issuers[0], {"introspection"}),
-        "keys": (written.issuers[0].keys, {"jwks_uri", "jwks_file", "snapshot_file"}),
+        "keys": (written.issuers[0].keys, {"jwks_uri", "jwks_file", "pem_file", "snapshot_file"}),
         "rule": (written.rules[0], {"policy"}),
         "upstream": (written.upstream, set()),
         "token_cache": (written.token_cache, set()),

@@ -125,6 +125,14 @@ WRONG = [
     (values.Audience, ["*", "https://*.example/", "{aud}", "a{", "}"], "which an audience cannot have"),
     (values.Audience, ["", " a"], "must be a printable, non-empty string"),
     (
+        values.TokenType,
+        ["", " ", "a b", "*", "JWT ", "text/jwt", "application/", "application/application/jwt", "a" * 128, "\u0130"],
+        "is not a type of a token: write the typ of its header, such as JWT, or application/at+jwt",
+    ),
+    (values.TokenType, ["dpop+jwt", "application/DPoP+JWT"], "is the type of a DPoP proof, never of an access token"),
+    (values.TokenType, ["logout+jwt"], "is the type of a logout token, never of an access token: remove it"),
+    (values.TokenType, ["secevent+jwt", "token-introspection+jwt", "id_token", "rt+jwt"], "never of an access token"),
+    (
         values.TcpAddress,
         ["", "9191", ":9191", "127.0.0.1", "a:65536", "a:x", "a:-1", "::1:80", "[::1]", "[:::]:1", "[a]:1", "a b:1",
          "unix:/x", "a:1\n"],
@@ -138,6 +146,28 @@ WRONG = [
 )
 def test_a_wrong_value_is_refused_with_the_remedy(kind: Any, value: str, reason: str) -> None:
     assert reason in refuses(kind, value)
+
+
+@pytest.mark.parametrize(
+    ("listed", "accepted"),
+    [
+        (["at+jwt", "JWT"], {"at+jwt", "application/at+jwt", "jwt"}),
+        (["Application/JWT"], {"jwt", "application/jwt"}),
+        (["JOSE"], {"jose", "application/jose"}),
+        (["application/okta-internal-at+jwt"], {"okta-internal-at+jwt", "application/okta-internal-at+jwt"}),
+    ],
+)
+def test_a_token_type_is_accepted_in_any_case_and_with_or_without_its_prefix(
+    listed: list[str], accepted: set[str]
+) -> None:
+    issuer = accepts(Issuer, {**ISSUER, "token_types": listed})
+    assert issuer.accepted_types == accepted
+    assert issuer.key_uses == {"sig"}
+
+
+def test_the_type_of_jwt_svids_also_accepts_the_keys_for_them() -> None:
+    issuer = accepts(Issuer, {**ISSUER, "token_types": ["JWT", "JWT-SVID"]})
+    assert issuer.key_uses == {"sig", "jwt-svid"}
 
 
 @pytest.mark.parametrize("name", ["RS1", "ES256K", "rs256", ""])
@@ -235,6 +265,7 @@ def test_a_named_key_set_replaces_discovery() -> None:
     assert Keys().discovery
     assert not accepts(Keys, {"jwks_uri": "https://a/jwks"}).discovery
     assert not accepts(Keys, {"jwks_file": "jwks.json"}).discovery
+    assert not accepts(Keys, {"pem_file": "idp.pem"}).discovery
     assert accepts(Keys, {"jwks_uri": "https://a/jwks", "discovery": True}).discovery
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from authz_service.config.model import Keys
 from authz_service.core.errors import FetchFailed
 from authz_service.keys.file_source import FileSource
-from support.key_source import jwks
+from support.key_source import jwk, jwks, private_key
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def source_of(path: Path, max_bytes: int = 4096) -> FileSource:
-    return FileSource(path, max_bytes=max_bytes, max_keys=10)
+    return FileSource(path, Keys.model_validate({"jwks_file": str(path), "max_bytes": f"{max_bytes}B", "max_keys": 10}))
 
 
 async def kids(source: FileSource) -> list[str | None] | None:
@@ -83,3 +86,51 @@ async def test_a_file_is_read_up_to_the_maximum_size(tmp_path: Path) -> None:
     assert await kids(source_of(file, max_bytes=len(document))) == ["a"]
     with pytest.raises(FetchFailed, match="larger than max_bytes"):
         await kids(source_of(file, max_bytes=len(document) - 1))
+
+
+def pem_source_of(path: Path) -> FileSource:
+    return FileSource(path, Keys.model_validate({"pem_file": str(path), "max_bytes": "4KiB", "max_keys": 2}))
+
+
+def public_key(kid: str) -> bytes:
+    return private_key(kid).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+async def test_a_file_in_pem_is_read_again_when_it_changes_and_a_bad_one_is_a_failure(tmp_path: Path) -> None:
+    file = tmp_path / "idp.pem"
+    source = pem_source_of(file)
+    with pytest.raises(FetchFailed, match=r"^pem_file cannot be read: \w"):
+        await kids(source)
+    file.write_bytes(public_key("a"))
+    assert await kids(source) == [None]
+    assert await kids(source) is None
+    file.write_bytes(public_key("a") + public_key("b"))
+    assert await kids(source) == [None, None]
+    file.write_bytes(public_key("a")[:-10])
+    with pytest.raises(FetchFailed, match="has no END line"):
+        await kids(source)
+    file.write_bytes(public_key("a") * 3)
+    with pytest.raises(FetchFailed, match=r"3 keys, more than keys.max_keys \(2\)"):
+        await kids(source)
+    file.write_bytes(public_key("a") * 50)
+    with pytest.raises(FetchFailed, match=r"pem_file is larger than max_bytes \(4096\)"):
+        await kids(source)
+
+
+async def test_a_file_in_the_other_format_is_a_failure_with_the_remedy(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(public_key("a"))
+    with pytest.raises(FetchFailed, match=r"jwks_file is PEM, .*: write pem_file instead"):
+        await kids(source_of(file))
+    file.write_bytes(jwks("a"))
+    with pytest.raises(FetchFailed, match=r"pem_file has no PEM, .*: for a JSON Web Key Set, write jwks_file instead"):
+        await kids(pem_source_of(file))
+
+
+async def test_a_key_for_jwt_svids_is_used_where_that_use_is_accepted(tmp_path: Path) -> None:
+    file = tmp_path / "bundle.json"
+    file.write_text(json.dumps({"keys": [jwk("a") | {"use": "jwt-svid"}]}))
+    with pytest.raises(FetchFailed, match="its use is 'jwt-svid', not 'sig'"):
+        await kids(source_of(file))
+    settings = Keys.model_validate({"jwks_file": str(file)})
+    assert await kids(FileSource(file, settings, frozenset({"sig", "jwt-svid"}))) == ["a"]

@@ -55,7 +55,8 @@ class FakePublisher:
 class FilePublisher:
     def __init__(self, folder: Path) -> None:
         self._file = folder / "jwks.json"
-        self.source = FileSource(self._file, max_bytes=MAX_BYTES, max_keys=MAX_KEYS)
+        settings = {"jwks_file": str(self._file), "max_bytes": f"{MAX_BYTES}B", "max_keys": MAX_KEYS}
+        self.source = FileSource(self._file, Keys.model_validate(settings))
 
     def publish(self, document: bytes) -> None:
         self._file.write_bytes(document)

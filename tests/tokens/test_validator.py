@@ -198,6 +198,59 @@ def test_keys_of_two_parameter_sets_are_not_confused(algorithm: str) -> None:
         assert trust.reason(Signer(algorithm, "pq").sign(claims(), {"alg": other})) == "bad_signature"
 
 
+# Types of tokens.
+
+
+@pytest.mark.parametrize(
+    ("types", "typ", "reason"),
+    [
+        (None, "JWT", "ok"),
+        (None, "application/AT+jwt", "ok"),
+        (None, None, "ok"),
+        (None, "JOSE", "wrong_token_type"),
+        (["JOSE", "JWT"], "jose", "ok"),
+        (["JOSE", "JWT"], "application/JOSE", "ok"),
+        (["JOSE", "JWT"], "at+jwt", "wrong_token_type"),
+        (["JOSE", "JWT"], "text/jose", "wrong_token_type"),
+        (["JOSE", "JWT"], "application/application/jose", "wrong_token_type"),
+        (["JOSE"], "JWT", "wrong_token_type"),
+        (["JOSE"], None, "wrong_token_type"),
+        (["application/jwt"], "application/jwt", "ok"),
+        (["application/okta-internal-at+jwt"], "okta-internal-at+jwt", "ok"),
+        (["JOSE"], "dpop+jwt", "wrong_token_type"),
+    ],
+)
+def test_a_token_of_a_listed_type_is_accepted(types: list[str] | None, typ: str | None, reason: str) -> None:
+    trust = LocalValidator() if types is None else LocalValidator(token_types=types)
+    assert trust.reason(RS.sign(claims(), {"typ": typ})) == reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"nonce": "n"}, "id_token"),
+        ({"aud": "app"}, "id_token"),
+        ({"typ": "Refresh"}, "wrong_token_type"),
+        ({"events": {}}, "wrong_token_type"),
+    ],
+)
+def test_another_kind_of_token_is_rejected_whatever_its_type(changes: dict[str, Any], reason: str) -> None:
+    trust = LocalValidator(token_types=["JOSE"])
+    assert trust.reason(RS.sign(claims(**changes), {"typ": "JOSE"})) == reason
+
+
+def test_the_profile_of_rfc_9068_requires_its_type_whatever_is_listed() -> None:
+    trust = LocalValidator(token_types=["at+jwt", "JOSE"], access_token_profile="rfc9068")
+    assert trust.reason(RS.sign(claims(jti="1"), {"typ": "JOSE"})) == "wrong_token_type"
+    assert trust.reason(RS.sign(claims(jti="1"), {"typ": "application/at+jwt"})) == "ok"
+
+
+def test_the_cause_names_the_accepted_types() -> None:
+    with pytest.raises(Rejected) as rejected:
+        LocalValidator(token_types=["JOSE", "JWT"]).claims(RS.sign(claims(), {"typ": "at+jwt"}))
+    assert rejected.value.cause == "typ in the header is 'at+jwt', expected JOSE or JWT"
+
+
 # Keys without kid.
 
 

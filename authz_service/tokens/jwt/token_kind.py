@@ -68,13 +68,12 @@ def _require_type(issuer: Issuer, header: Mapping[str, Any]) -> bool:
     """Whether the header's ``typ`` is that of an access token (RFC 9068)."""
     typ = header.get("typ", "JWT")
     kind = typ.lower() if isinstance(typ, str) else ""
-    if kind in _AT_JWT:
-        return True
+    is_at_jwt = kind in _AT_JWT
     is_profile = issuer.access_token_profile == "rfc9068"
-    if is_profile or kind != "jwt":
-        expected = "at+jwt" if is_profile else "at+jwt or JWT"
+    if kind not in issuer.accepted_types or (is_profile and not is_at_jwt):
+        expected = "at+jwt" if is_profile else " or ".join(issuer.token_types)
         raise Rejected(Reason.WRONG_TOKEN_TYPE, f"typ in the header is {quoted(typ)}, expected {expected}")
-    return False
+    return is_at_jwt
 
 
 def _is_for_the_client_alone(raw: Mapping[str, Any]) -> bool:
