@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from authz_service.core import connection_header, paths
+from authz_service.core import connection_header
 from authz_service.core.cors import is_preflight
 from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny, deny_without_rule
 from authz_service.core.errors import Rejected
@@ -115,7 +115,7 @@ class Authorizer:
 
     def _decide(self, attributes: Attributes, now: float, attempt: Attempt) -> Decision | Pending:
         try:
-            path = paths.split(attributes.path)
+            path = self.policy.split(attributes.path)
             connection_header.validate(attributes.headers)
         except Rejected as rejected:
             return deny_without_rule(rejected.reason, rejected.cause)

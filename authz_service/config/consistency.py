@@ -75,6 +75,7 @@ def problems(draft: Draft) -> Iterator[Problem]:
         yield from _missing_audiences(draft, ("rules", place), rule)
         yield from _impossible_scopes(("rules", place, "require", "scopes"), rule.require.scopes)
         yield from _policy_or_match(draft, ("rules", place), rule)
+        yield from _encoded_slash(draft, ("rules", place), rule)
         yield from _captures(draft, ("rules", place), rule)
 
 
@@ -187,6 +188,14 @@ def _policy_or_match(draft: Draft, where: Where, rule: RuleSettings) -> Iterator
             "one of the two"
         )
         yield Problem((*where, "policy"), text)
+
+
+def _encoded_slash(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
+    if not rule.match.encoded_slash or not draft.has((*where, "match", "paths")):
+        return
+    if not any(pattern.captures for pattern in rule.match.path_patterns):
+        text = "lets a {name} match encoded slashes, but the rule's paths have no {name}: add one, or remove this line"
+        yield Problem((*where, "match", "encoded_slash"), text)
 
 
 def _captures(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:

@@ -410,6 +410,13 @@ class Match(Section):
         description="Match the literals of paths in any case. Set to true if the upstream ignores case.",
     )
 
+    encoded_slash: bool = Field(
+        default=False,
+        description="Let each {name} of paths match a segment with encoded slashes (%2F): /npm/{name} matches "
+        "/npm/@scope%2Fname. Set to true if the upstream takes them as part of the segment. Without it, such a path "
+        "is denied as ambiguous_path.",
+    )
+
     @cached_property
     def path_patterns(self) -> tuple[PathPattern, ...]:
         """The patterns that a path is matched with: ``paths``, folded if case_insensitive; any path without them."""

@@ -14,6 +14,7 @@ from authz_service.core.patterns import (
     Folded,
     SuffixedCapture,
     covering,
+    decodes_into,
     folded,
     has_case,
     has_parameters,
@@ -208,6 +209,47 @@ def _takes_any_suffix(path: PathPattern, verb: PathPattern) -> bool:
         for index, segment in enumerate(verb.segments)
         if isinstance(segment, SuffixedCapture)
     )
+
+
+# Encoded slashes. Rules before one with encoded_slash are never bypassed: see ``rules.encoded_slashes``.
+
+
+def decoded_slashes(rules: Sequence[RuleSettings], issuers: Sequence[Issuer]) -> Iterator[Problem]:
+    """Rules with ``encoded_slash`` whose paths, once decoded, are those of a stricter rule after them."""
+    slashed = [number for number, rule in enumerate(rules) if rule.match.encoded_slash]
+    every = _PathTree()
+    for number, rule in enumerate(rules if slashed else ()):
+        every.add(number, rule)
+    for number in slashed:
+        stricter = (_stricter_once_decoded(place, number, rules, issuers, every) for place in _places(rules[number]))
+        if (name := next(filter(None, stricter), None)) is not None:
+            text = (
+                f"an upstream that decodes %2F treats some of these paths as those of rule {name}, which comes later "
+                f"and requires more: move rule {name} before this one, which denies these paths, or require as much "
+                "here"
+            )
+            yield Problem(("rules", number, "match", "encoded_slash"), text)
+
+
+def _stricter_once_decoded(
+    place: _Place, number: int, rules: Sequence[RuleSettings], issuers: Sequence[Issuer], every: _PathTree
+) -> str | None:
+    """The first rule that decides a decoded path and requires more than the rule of the encoded one."""
+    first = min(place.path.captures.values(), default=None)
+    if first is None:
+        return None
+    decoded = place.path._replace(segments=(*place.path.segments[:first], None), is_prefix=True)
+    for entry in every.near(decoded, partly=True):
+        if (
+            entry.rule > number
+            and _may_apply(entry.match, place, rules[number])
+            and decodes_into(place.path, entry.path)
+            and not requires_as_much(rules[number], rules[entry.rule], issuers)
+        ):
+            return rules[entry.rule].name
+        if _applies(entry.match, place, rules[number]) and covering(decoded, [entry.path]) is not None:
+            return None  # it decides all of them, and is no stricter, or comes first and denies them
+    return None
 
 
 # Paths that an upstream may read as those of a strict rule, and that a laxer rule decides.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from authz_service.config.document import Problem
-from authz_service.config.rule_order import bypasses, listed, unreachable, verbs_of_items
+from authz_service.config.rule_order import bypasses, decoded_slashes, listed, unreachable, verbs_of_items
 from authz_service.config.values import https_or_loopback
 from authz_service.core.patterns import EVERY_PATH
 
@@ -28,6 +28,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
     """All warnings about the settings."""
     yield from unreachable(settings.rules)
     yield from verbs_of_items(settings.rules, settings.issuers)
+    yield from decoded_slashes(settings.rules, settings.issuers)
     yield from bypasses(settings.rules, settings.issuers)
     for place, rule in enumerate(settings.rules):
         yield from _any_audience(("rules", place), rule, settings.issuers)

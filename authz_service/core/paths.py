@@ -11,6 +11,9 @@ Invariants of the segments that ``split`` returns:
 * Decoding before and after splitting at ``/`` gives the same segments: no encoded separator, dot or control character.
 * Decoding twice gives the same as decoding once: no ``%`` and two hex digits in a decoded segment.
 * Every byte belongs to a UTF-8 sequence in its shortest form, so each segment has one character string.
+
+``split_with_encoded_slashes`` accepts encoded slashes as well. Such a path has exactly two readings, with each slash in
+a segment or with all of them as separators, and both are free of everything else that ``split`` refuses.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ MAX_PATH: Final = 8192
 _FORBIDDEN_RAW = re.compile(r"[^!-~]|[\\#]")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # Encoded slash, dot, backslash. Encoded controls are found after decoding.
+_ENCODED_SLASH = re.compile("%2[Ff]")
 _ENCODED_SEPARATOR = re.compile(r"%(?:2[FfEe]|5[Cc])")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -70,6 +74,40 @@ def split(target: str) -> tuple[str, ...]:
     if path and _PLAIN.fullmatch(path):
         return tuple(path[1:].split("/"))
     return _split_with_care(path)
+
+
+class SlashedPath(tuple[str, ...]):
+    """The decoded segments of a path with encoded slashes, which are slashes in its segments."""
+
+    __slots__ = ()
+
+    @property
+    def decoded(self) -> tuple[str, ...]:
+        """The segments as a receiver reads them that takes the encoded slashes as separators."""
+        return tuple(part for segment in self for part in segment.split("/"))
+
+
+def split_with_encoded_slashes(target: str) -> tuple[str, ...]:
+    """The same as ``split``, but a path with encoded slashes gives a ``SlashedPath``.
+
+    ``/npm/@scope%2fname`` gives ``("npm", "@scope/name")``.
+
+    Raises:
+        Rejected: ``ambiguous_path``, if ``split`` would refuse the path with plain slashes in place of the encoded
+            ones, or if an encoded slash begins or ends a segment or is in a segment with parameters.
+    """
+    path, _, _ = target.partition("?")
+    if "%2f" not in path and "%2F" not in path:
+        return split(path)
+    if len(path) > MAX_PATH or path[0] != "/":
+        return split(path)  # refuses
+    parts = iter(split(_ENCODED_SLASH.sub("/", path)))
+    raw = path[1:].split("/")
+    segments = SlashedPath("/".join(next(parts) for _ in _ENCODED_SLASH.split(segment)) for segment in raw)
+    for segment in segments:
+        if "/" in segment and (segment[-1] == "/" or ";" in segment):
+            raise _ambiguous("an encoded slash at the end of a segment, or in one with parameters")
+    return segments
 
 
 def _split_with_care(path: str) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from authz_service.core.errors import shown
 from authz_service.core.paths import MAX_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 PARAMETERS = ";"  # separates a segment from its parameters
@@ -347,6 +347,42 @@ def overlap(one: PathPattern, other: PathPattern) -> bool:
         if not _segments_overlap(ours, theirs):
             return False
     return True
+
+
+def decodes_into(pattern: PathPattern, other: PathPattern) -> bool:
+    """Whether ``other`` matches a path that ``pattern`` matches with encoded slashes in a ``{name}``, once decoded."""
+    matched = {(0, False)}  # how many of the other pattern's segments, and whether a {name} has taken several
+    for segment in pattern.segments:
+        further = set()
+        for index, has_slash in matched:
+            if isinstance(segment, str):
+                further |= {(after, has_slash) for after in _after(other, index, segment)}
+                continue
+            further |= {(after, has_slash) for after in _after(other, index, segment)}
+            for begun in _after_several(other, index):
+                further |= {(after, True) for after in _after(other, begun, segment)}
+        matched = further
+    return any(
+        has_slash and (index == len(other.segments) or (pattern.is_prefix and not has_parameters(other.segments[-1])))
+        for index, has_slash in matched
+    )
+
+
+def _after(pattern: PathPattern, index: int, segment: Segment) -> Iterator[int]:
+    """How many of the pattern's segments have matched after one more segment; none if it does not match."""
+    if index == len(pattern.segments):
+        if pattern.is_prefix and not has_parameters(segment):
+            yield index
+    elif _segments_overlap(pattern.segments[index], segment):
+        yield index + 1
+
+
+def _after_several(pattern: PathPattern, index: int) -> Iterator[int]:
+    """The same after one or more segments without parameters."""
+    for after in _after(pattern, index, None):
+        yield after
+        if after > index:
+            yield from _after_several(pattern, after)
 
 
 def _segments_overlap(one: Segment, other: Segment) -> bool:

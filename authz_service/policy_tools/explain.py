@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from authz_service.authorizer import Pending
-from authz_service.core import connection_header, paths
+from authz_service.core import connection_header
 from authz_service.core.bounded import NO_CACHE
 from authz_service.core.cors import is_preflight
 from authz_service.core.errors import Rejected, quoted
@@ -165,7 +165,7 @@ class _Steps:
         """Call what the authorizer calls, in the same order; returns the reason of the last step."""
         attributes, policy = self._attributes, self._authorizer.policy
         try:
-            path = self._take("path", "segments", lambda: paths.split(attributes.path), _segments)
+            path = self._take("path", "segments", lambda: policy.split(attributes.path), _segments)
             if "connection" in attributes.headers:
                 self._take("path", "connection", lambda: connection_header.validate(attributes.headers))
             if self._settings.cors_preflight == "allow" and is_preflight(attributes):

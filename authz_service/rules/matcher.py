@@ -220,7 +220,12 @@ class Matcher:
 
     def has_rule_for(self, host: str, path: Sequence[str]) -> bool:
         """Whether any rule matches this host and path, whatever its methods and header conditions."""
-        return self._find(host, _IGNORED, path, _NO_HEADERS, NO_RULE) not in {NO_RULE, None}
+        return self.first_rule_for(host, path) != NO_RULE
+
+    def first_rule_for(self, host: str, path: Sequence[str], before: int = NO_RULE) -> int:
+        """The index of the first rule that does; ``before`` if there is none before that index."""
+        found = self._find(host, _IGNORED, path, _NO_HEADERS, before)
+        return NO_RULE if found is None else found
 
     def _find(self, host: str, method: str | None, path: Sequence[str], sent: _RequestHeaders, best: int) -> int | None:
         best = self._any_host.find(method, path, sent, best)

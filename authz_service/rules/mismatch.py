@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from authz_service.core.errors import quoted
 from authz_service.core.headers import AmbiguousHeaderError, value_of
-from authz_service.core.paths import without_userinfo
+from authz_service.core.paths import SlashedPath, without_userinfo
 from authz_service.core.patterns import PARAMETERS, normalize_host
+from authz_service.rules.encoded_slashes import captures_slashes
 from authz_service.rules.operators import one_of
 
 if TYPE_CHECKING:
@@ -42,13 +43,21 @@ def of(rule: RuleSettings, attributes: Attributes, path: Sequence[str]) -> str |
     """
     if rule.policy is not None:
         return _other_policy(rule.policy, attributes, path)
-    return next(_failing(rule.match, attributes, path), None) or next(_differing(rule.match, attributes), None)
+    why_not = next(_failing(rule.match, attributes, path), None) or next(_differing(rule.match, attributes), None)
+    return why_not or (_encoded_slash(rule.match, path) if isinstance(path, SlashedPath) else None)
 
 
 def ends_search(rule: RuleSettings, attributes: Attributes, path: Sequence[str]) -> bool:
-    """Whether no rule from this one on matches: only a header that cannot be read in one way differs from the rule."""
+    """Whether no rule from this one on matches: the upstream may read the request as one that this rule matches.
+
+    Either only a header that cannot be read in one way differs from the rule, or the rule matches a reading of encoded
+    slashes and must not decide it.
+    """
     if rule.policy is not None:
         return attributes.policy == rule.policy
+    if isinstance(path, SlashedPath):
+        may_match = _may_match(rule.match, attributes, path) or _may_match(rule.match, attributes, path.decoded)
+        return may_match and of(rule, attributes, path) is not None
     ambiguous = [name for name in rule.match.headers or () if _ambiguity(attributes, name)]
     return bool(ambiguous) and next(_failing(rule.match, attributes, path), None) is None
 
@@ -56,7 +65,25 @@ def ends_search(rule: RuleSettings, attributes: Attributes, path: Sequence[str])
 def _other_policy(policy: str, attributes: Attributes, path: Sequence[str]) -> str | None:
     if attributes.policy != policy:
         return f"Envoy did not send policy {policy}"
+    if isinstance(path, SlashedPath):
+        return "the path has an encoded slash"
     return "the path's last segment has parameters" if PARAMETERS in path[-1] else None
+
+
+def _encoded_slash(match: Match, path: SlashedPath) -> str | None:
+    if not match.encoded_slash:
+        return "the path has an encoded slash, and the rule does not have encoded_slash"
+    if not captures_slashes(match.path_patterns, path):
+        return "the path has an encoded slash outside of a {name}"
+    return None
+
+
+def _may_match(match: Match, attributes: Attributes, path: Sequence[str]) -> bool:
+    """Whether a rule matches, or only a header that cannot be read in one way differs."""
+    if next(_failing(match, attributes, path), None) is not None:
+        return False
+    ambiguous = any(_ambiguity(attributes, name) for name in match.headers or ())
+    return ambiguous or next(_differing(match, attributes), None) is None
 
 
 def _failing(match: Match, attributes: Attributes, path: Sequence[str]) -> Iterator[str]:

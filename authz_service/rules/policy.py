@@ -11,10 +11,12 @@ from authz_service.core.challenge import bearer_challenge
 from authz_service.core.credential import CredentialHeader
 from authz_service.core.decision import Deny
 from authz_service.core.errors import Rejected
+from authz_service.core.paths import SlashedPath, split, split_with_encoded_slashes
 from authz_service.core.patterns import PARAMETERS
 from authz_service.core.reasons import DENIALS, Reason
 from authz_service.rules import conditions
 from authz_service.rules.conditions import Condition, RequiredScopes
+from authz_service.rules.encoded_slashes import EncodedSlashMatcher
 from authz_service.rules.matcher import NO_RULE, Matcher
 from authz_service.rules.operators import NO_PARTS, RequestParts
 
@@ -149,14 +151,19 @@ class Policy:
 
     def __init__(self, rules: Sequence[model.RuleSettings], issuers: Sequence[model.Issuer]) -> None:
         self.rules = tuple(Rule(rule, issuers) for rule in rules)
-        self._matcher = Matcher([None if rule.policy else rule.match for rule in rules])
+        self.split = split  # reads the path of a request for these rules
+        self._matcher: Matcher | EncodedSlashMatcher = Matcher([None if rule.policy else rule.match for rule in rules])
+        slashed = {place: rule.match.path_patterns for place, rule in enumerate(rules) if rule.match.encoded_slash}
+        if slashed:
+            self.split = split_with_encoded_slashes
+            self._matcher = EncodedSlashMatcher(self._matcher, slashed)
         self._named = {rule.policy: place for place, rule in enumerate(rules) if rule.policy}
 
     def choose(self, attributes: Attributes, path: Sequence[str]) -> Rule | None:
         """The first rule that matches, or None. ``path`` are the decoded segments.
 
         A policy that no rule has matches no rule: the route requires one that does not exist. Neither does a path with
-        parameters, unless a pattern has them literally.
+        parameters, unless a pattern has them literally, or with encoded slashes, unless ``encoded_slash`` allows them.
         """
         named = self._named.get(attributes.policy) if attributes.policy else NO_RULE
         if named is None:
@@ -169,12 +176,15 @@ class Policy:
     def has_rule_for(self, attributes: Attributes, path: Sequence[str]) -> bool:
         """Whether any rule is for the request's policy, or its host and path, whatever its method and headers."""
         if attributes.policy:
-            return attributes.policy in self._named and PARAMETERS not in path[-1]
+            plain = PARAMETERS not in path[-1] and not isinstance(path, SlashedPath)
+            return plain and attributes.policy in self._named
         return self._matcher.has_rule_for(attributes.host, path)
 
 
 def no_rule(path: Sequence[str]) -> Rejected:
     """The rejection of a request with these decoded segments that no rule matches."""
+    if isinstance(path, SlashedPath):
+        return Rejected(Reason.AMBIGUOUS_PATH, "an encoded slash, and no rule with encoded_slash matches first")
     if PARAMETERS in path[-1]:
         return Rejected(Reason.AMBIGUOUS_PATH, "the last segment has parameters, and no pattern has them literally")
     return Rejected(Reason.NO_RULE, "no rule matches")

@@ -41,6 +41,12 @@ GOOD = {
         f"{SECRET}, endpoint: https://a/x", "keys: {discovery: false}", "urn:idp"
     ),
     "tenants: any without a template": text("{issuer: https://a/, audiences: [api], tenants: any}"),
+    "captures with several suffixes": text(
+        rules="{name: a, match: {paths: ['/a/{t}:x', '/a/{t}:y', '/b/{t}']}, require: {scopes: ['{t}']}}"
+    ),
+    "encoded slashes in one of two paths": text(
+        rules="{name: a, match: {paths: ['/a', '/a/{t}'], encoded_slash: true}}"
+    ),
     "two issuers on one host with names": text(
         f"{MAIN}, {{issuer: https://a.example.com/x, name: x, audiences: [api]}}"
     ),
@@ -206,6 +212,27 @@ WRONG = {
                 "2: rules[0].require.scopes: '{t}' uses {t} of the path, but a path can match both '/a/{t}' and "
                 "'/{t}/**', which capture different text: split the rule"
             )
+        ],
+    ),
+    "a path whose capture ends in two ways": (
+        text(rules="{name: a, match: {paths: ['/a/{t}:x', '/a/{t}']}, require: {scopes: ['{t}']}}"),
+        [
+            (
+                "2: rules[0].require.scopes: '{t}' uses {t} of the path, but a path can match both '/a/{t}:x' and "
+                "'/a/{t}', which capture different text: split the rule"
+            )
+        ],
+    ),
+    "encoded slashes without a capture": (
+        text(
+            rules="{name: a, match: {paths: ['/a/**'], encoded_slash: true}}, {name: b, match: {encoded_slash: true}}"
+        ),
+        [
+            (
+                f"2: rules[{place}].match.encoded_slash: lets a {{name}} match encoded slashes, but the rule's paths "
+                "have no {name}: add one, or remove this line"
+            )
+            for place in (0, 1)
         ],
     ),
     "a wrong operator does not hide other problems of its rule": (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from authz_service.config.document import rendered
 from authz_service.config.model import Issuer, RuleSettings
-from authz_service.config.rule_order import bypasses, requires_as_much, verbs_of_items
+from authz_service.config.rule_order import bypasses, decoded_slashes, requires_as_much, verbs_of_items
 from authz_service.core.attributes import Attributes
 from authz_service.core.patterns import covering
 from authz_service.rules.policy import Policy
@@ -29,7 +29,11 @@ ADMIN = {"require": {"scopes": ["admin"]}}
 
 
 def rule(name: str, *paths: str, **parts: Any) -> RuleSettings:
-    match = {key: parts.pop(key) for key in ("hosts", "methods", "headers", "case_insensitive") if key in parts}
+    match = {
+        key: parts.pop(key)
+        for key in ("hosts", "methods", "headers", "case_insensitive", "encoded_slash")
+        if key in parts
+    }
     return RuleSettings.model_validate(
         {"name": name, "match": match | ({"paths": list(paths)} if paths else {})} | parts
     )
@@ -175,6 +179,51 @@ def test_a_verb_is_reported_if_a_laxer_rule_before_it_takes_any_suffix(
     reported: bool,  # noqa: FBT001
 ) -> None:
     assert bool(list(verbs_of_items(rules, ISSUERS))) == reported
+
+
+def npm(**parts: Any) -> RuleSettings:
+    return rule("npm", "/npm/{name}", encoded_slash=True, **parts)
+
+
+def test_a_stricter_rule_of_a_decoded_path_is_reported() -> None:
+    (problem,) = decoded_slashes([npm(), rule("deep", "/npm/{x}/{y}", **ADMIN)], ISSUERS)
+    assert f"{rendered(problem.where)}: {problem.text}" == (
+        "rules[0].match.encoded_slash: an upstream that decodes %2F treats some of these paths as those of rule deep, "
+        "which comes later and requires more: move rule deep before this one, which denies these paths, or require as "
+        "much here"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rules", "reported"),
+    [
+        ([npm(), rule("s", "/npm/-/users", **ADMIN)], True),
+        ([npm(), rule("s", "/**", **ADMIN)], True),
+        ([npm(), rule("s", **ADMIN)], True),
+        ([npm(), rule("s", "/npm/{x}/{y}/{z}:purge", **ADMIN)], True),
+        ([npm(access="public"), rule("s", "/**")], True),
+        ([npm(), rule("l", "/npm/{x}/{y}"), rule("s", "/npm/**", **ADMIN)], True),  # /npm/a/b/c
+        ([rule("v", "/{x}:purge", encoded_slash=True), rule("s", "/{x}/{y}:purge", **ADMIN)], True),
+        ([rule("v", "/{x}/raw/**", encoded_slash=True), rule("s", "/{x}/{y}/raw/secret", **ADMIN)], True),
+        ([npm(methods=["GET"]), rule("s", "/npm/**", **ADMIN)], True),
+        ([rule("s", "/npm/{x}/{y}", **ADMIN), npm()], False),  # denied
+        ([npm(**ADMIN), rule("s", "/npm/{x}/{y}", **ADMIN)], False),
+        ([npm(**ADMIN), rule("s", "/npm/{x}/{y}")], False),
+        ([npm(), rule("l", "/npm/**"), rule("s", "/**", **ADMIN)], False),
+        ([rule("t", "/npm/{x}/**", **ADMIN), npm(), rule("s", "/**", **ADMIN)], False),
+        ([npm(), rule("s", "/npm/{x}", **ADMIN)], False),
+        ([npm(), rule("s", "/npm/{x}/", **ADMIN)], False),
+        ([npm(), rule("s", "/other/{x}/{y}", **ADMIN)], False),
+        ([npm(methods=["GET"]), rule("s", "/npm/**", methods=["PUT"], **ADMIN)], False),
+        ([rule("v", "/{x}:purge", encoded_slash=True), rule("s", "/{x}/{y}:other", **ADMIN)], False),
+        ([rule("n", "/npm/{name}"), rule("s", "/npm/{x}/{y}", **ADMIN)], False),
+    ],
+)
+def test_a_rule_with_encoded_slashes_is_reported_if_a_stricter_rule_after_it_has_the_decoded_path(
+    rules: list[RuleSettings],
+    reported: bool,  # noqa: FBT001
+) -> None:
+    assert bool(list(decoded_slashes(rules, ISSUERS))) == reported
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,67 @@ def test_every_party_reads_an_accepted_path_in_the_same_way(target: str) -> None
     path_readers.require_one_reading(path, segments)
 
 
+@pytest.mark.parametrize(
+    ("target", "segments"),
+    [
+        ("/npm/@scope%2fname", ("npm", "@scope/name")),
+        ("/npm/%40scope%2Fname?a=%2f", ("npm", "@scope/name")),
+        ("/a%2Fb%2fc/d%2Fe/", ("a/b/c", "d/e", "")),
+        ("/a%2F%C3%A9%20", ("a/é ",)),
+        ("/a%2F...", ("a/...",)),
+    ],
+)
+def test_a_path_with_encoded_slashes_has_them_in_its_segments(target: str, segments: tuple[str, ...]) -> None:
+    path = paths.split_with_encoded_slashes(target)
+    assert isinstance(path, paths.SlashedPath)
+    assert path == segments
+    assert path.decoded == paths.split(target.replace("%2f", "/").replace("%2F", "/"))
+
+
+@pytest.mark.parametrize("path", ["/", "/a/", "/a;b", "/%41?x=%2f"])
+def test_a_path_without_encoded_slashes_is_split_as_before(path: str) -> None:
+    assert type(paths.split_with_encoded_slashes(path)) is tuple
+    assert paths.split_with_encoded_slashes(path) == paths.split(path)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("/%2f", "/%2fa", "/a%2f", "/a%2f/", "/a/%2fb", "/a/b%2f", "/a%2f%2fb", "/a/%2f/b", "%2fa", "%2f", "a%2fb"),
+        *("/@scope%2f..", "/@scope%2f.", "/..%2fa", "/.%2fa", "/a%2f..%2fb", "/a%2f%2e%2e", "/a%2f%2e", "/a%2f..;x"),
+        *("/a%2fb%5cc", "/a%2fb\\c", "/a%252fb", "/a%2fb%252fc", "/a%2fb%252e", "/a%2fb%00", "/a%2fb%zz", "/a%2fb%"),
+        *(
+            "/a%2fb;c",
+            "/a;b%2fc",
+            "/a%2fb%3Bc",
+            "/a%2fb/c;d/e",
+            "/a%2fb#c",
+            "/a%2fb c",
+            "/a%2f%C0%AF",
+            "/a%2f%ff",
+            "//a%2fb",
+        ),
+        *("/a%2fb//c", "/a%2fb/../c", "/%%2f2fa", "/%2%2ff", "/%4%2f1", "/a%u2fb%2fc", "/" + "a%2f" * 2048 + "b"),
+    ],
+)
+def test_a_path_with_encoded_slashes_is_refused_for_everything_else(target: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        paths.split_with_encoded_slashes(target)
+    assert refused.value.reason is Reason.AMBIGUOUS_PATH
+
+
+@given(st.lists(st.sampled_from([*_PIECES, "%2f", "%2F"]), max_size=12).map(lambda pieces: "/" + "".join(pieces)))
+@example("/a%2%2ff")
+@example("/a%25%2f41")
+def test_a_path_with_encoded_slashes_has_two_readings(target: str) -> None:
+    path = target.partition("?")[0]
+    try:
+        segments = paths.split_with_encoded_slashes(target)
+    except Rejected:
+        return
+    path_readers.require_two_readings(path, segments)
+
+
 _CHARACTER = st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_characters="/\\.;%")
 
 

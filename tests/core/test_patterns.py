@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
@@ -16,11 +17,16 @@ from authz_service.core.patterns import (
     PathPattern,
     SuffixedCapture,
     covering,
+    decodes_into,
     normalize_host,
     overlap,
     parse_host_pattern,
     parse_path_pattern,
 )
+from authz_service.rules.encoded_slashes import captures_slashes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.mark.parametrize(
@@ -433,6 +439,31 @@ def test_overlap_agrees_with_trying_every_path(one: PathPattern, other: PathPatt
 @given(_SUFFIXED, _SUFFIXED)
 def test_overlap_agrees_with_trying_every_path_for_captures_with_suffixes(one: PathPattern, other: PathPattern) -> None:
     _agree_on_overlap(one, other, _SUFFIXED_PATHS)
+
+
+def _encoded(path: tuple[str, ...]) -> Iterator[paths.SlashedPath]:
+    """The paths with encoded slashes that decode to this path."""
+    for joints in itertools.product(["/", "//"], repeat=len(path) - 1):
+        encoded = "".join(itertools.chain(*zip(path, joints, strict=False), path[-1:]))
+        segments = tuple(segment.replace("\0", "/") for segment in encoded.replace("//", "\0").split("/"))
+        slashed = [segment for segment in segments if "/" in segment]
+        if slashed and not any(";" in segment or segment[-1] == "/" for segment in slashed):
+            yield paths.SlashedPath(segments)
+
+
+@settings(max_examples=300)
+@given(_SUFFIXED, _SUFFIXED)
+def test_decoding_agrees_with_trying_every_path_with_slashes(pattern: PathPattern, other: PathPattern) -> None:
+    tried = any(
+        captures_slashes([pattern], encoded)
+        for path in _SUFFIXED_PATHS
+        if other.matches(path)
+        for encoded in _encoded(path)
+    )
+    if tried:
+        assert decodes_into(pattern, other)
+    elif not other.is_prefix:  # otherwise longer paths than those tried may decode
+        assert not decodes_into(pattern, other)
 
 
 _HOST_NAMES = ["a.org", "b.a.org", "*.a.org", "*.b.a.org", "*.org", "c.com"]

@@ -239,6 +239,14 @@ def test_no_selector_matches_the_helm_test_pod() -> None:
     assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
 
 
+@pytest.mark.parametrize(("allows", "action"), [(False, "REJECT_REQUEST"), (True, "KEEP_UNCHANGED")])
+def test_envoy_forwards_encoded_slashes_if_a_rule_matches_them(*, allows: bool, action: str) -> None:
+    rules = [{"name": "npm", "match": {"paths": ["/npm/{name}"], "encoded_slash": allows}}, {"name": "rest"}]
+    changes = {"config": {"rules": rules}}
+    envoy = one(manifests("gateway", changes), "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"]
+    assert f"path_with_escaped_slashes_action: {action}\n" in envoy
+
+
 def monitors(bootstrap: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Envoy's resource monitors by name."""
     found = bootstrap["overload_manager"]["resource_monitors"]

@@ -77,6 +77,16 @@ READERS: dict[str, Callable[[str], tuple[str, ...]]] = {
 }
 
 
+def require_two_readings(path: str, segments: tuple[str, ...]) -> None:
+    """Fail unless every reader reads the path as these segments, with encoded slashes in them or as separators."""
+    plain = re.sub("%2[fF]", "/", path)
+    require_one_reading(plain, tuple("/".join(segments).split("/")))
+    assert _decoded(path) == segments
+    # Who decodes after splitting and removes ;parameters or dot segments finds none in a segment with a slash.
+    assert all(";" not in segment for segment in segments if "/" in segment)
+    assert _rfc3986_remove_dot_segments(path) == path
+
+
 def require_one_reading(path: str, segments: tuple[str, ...]) -> None:
     """Fail unless every reader reads the path as these segments."""
     assert {name: read(path) for name, read in READERS.items()} == dict.fromkeys(READERS, segments)

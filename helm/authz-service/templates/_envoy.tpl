@@ -115,7 +115,7 @@ static_resources:
                 # Envoy, authz-service and the application must read every path the same way.
                 normalize_path: true
                 merge_slashes: true
-                path_with_escaped_slashes_action: REJECT_REQUEST
+                path_with_escaped_slashes_action: {{ if include "authz-service.matchesEncodedSlashes" . }}KEEP_UNCHANGED{{ else }}REJECT_REQUEST{{ end }}
                 common_http_protocol_options:
                   idle_timeout: 300s
                   # Many applications read x_auth_subject as x-auth-subject.

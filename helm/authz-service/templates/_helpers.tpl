@@ -185,6 +185,11 @@ authz-service/sidecar: {{ include "authz-service.fullname" . }}
 {{- else if ne .Values.shape "sidecar" }}true{{ end -}}
 {{- end -}}
 
+{{/* Whether a rule matches paths with encoded slashes. */}}
+{{- define "authz-service.matchesEncodedSlashes" -}}
+{{- range .Values.config.rules }}{{ if (.match).encoded_slash }}true{{ end }}{{ end -}}
+{{- end -}}
+
 {{/* Whether authz-service rejects clients without a certificate. */}}
 {{- define "authz-service.requiresClientCertificate" -}}
 {{- if ((.Values.config.server).tls).client_ca_file }}true{{ end -}}
