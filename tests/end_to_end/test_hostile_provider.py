@@ -1,4 +1,4 @@
-"""The real program with an issuer whose provider sends endlessly: other issuers and the memory are not affected.
+"""The real program with an issuer whose provider or proxy sends endlessly: others and the memory are not affected.
 
 What is read in one turn of the event loop, and how much of it is parsed, is proved in ``tests/providers``.
 """
@@ -29,12 +29,12 @@ MAX_GROWTH = 16 * 1024  # KiB; a single response once added 140 MB
 METHOD = f"/{SERVICE}/Check"
 
 
-def config(folder: Path, hostile: RawProvider) -> Path:
+def config(folder: Path, provider: str, proxy: str) -> Path:
     """One issuer with keys in a file, and one whose keys and introspection are the provider's."""
     (folder / "jwks.json").write_bytes(jwks("a"))
     (folder / "secret").write_text("secret")
     introspection = {
-        "endpoint": f"{hostile.origin}/introspect",
+        "endpoint": f"{provider}/introspect",
         "client_id": "api",
         "client_secret_file": "secret",
         "timeout": "5s",
@@ -47,7 +47,7 @@ def config(folder: Path, hostile: RawProvider) -> Path:
                 "issuer": "https://hostile.example",
                 "name": "hostile",
                 "audiences": [AUDIENCE],
-                "keys": {"jwks_uri": hostile.url},
+                "keys": {"jwks_uri": f"{provider}/keys", "proxy": proxy},
                 "introspection": introspection,
             },
         ],
@@ -72,10 +72,27 @@ def _has_logged(sidecar: SidecarProcess, event: str) -> bool:
 
 @pytest.mark.parametrize("kind", ["informational responses", "header lines", "chunks with extensions", "content"])
 async def test_twenty_endless_responses_end_and_do_not_affect_other_issuers(tmp_path: Path, kind: str) -> None:
+    async with RawProvider(send_endless(kind)) as hostile:
+        file = config(tmp_path, hostile.origin, "none")
+        await _require_unaffected(file, tmp_path, f"the response from {hostile.origin}/PLACE ")
+
+
+@pytest.mark.parametrize("kind", ["informational responses", "header lines", "content"])
+async def test_twenty_endless_responses_of_a_proxy_end_and_do_not_affect_other_issuers(
+    tmp_path: Path, kind: str
+) -> None:
+    async with RawProvider(send_endless(kind)) as hostile:
+        file = config(tmp_path, "https://hostile.example", hostile.origin)
+        await _require_unaffected(
+            file, tmp_path, f"the response from the proxy {hostile.origin} ", f"the proxy {hostile.origin} "
+        )
+
+
+async def _require_unaffected(file: Path, folder: Path, *causes: str) -> None:
+    """``causes`` are the possible beginnings of a logged cause. PLACE stands for the path of the request."""
     async with (
-        RawProvider(send_endless(kind)) as hostile,
-        SidecarProcess(config(tmp_path, hostile), tmp_path / "log", wait_until_ready=False) as sidecar,
-        grpc.aio.insecure_channel(f"unix:{tmp_path / 's'}") as channel,
+        SidecarProcess(file, folder / "log", wait_until_ready=False) as sidecar,
+        grpc.aio.insecure_channel(f"unix:{folder / 's'}") as channel,
     ):
         check = channel.unary_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)
 
@@ -94,5 +111,5 @@ async def test_twenty_endless_responses_end_and_do_not_affect_other_issuers(tmp_
         assert resident(sidecar) - before < MAX_GROWTH
         for event, place in (("fetching keys failed", "keys"), ("introspection failed", "introspect")):
             await wait_until(partial(_has_logged, sidecar, event))  # a thread writes the log
-            causes = {record["cause"] for record in sidecar.records(event)}
-            assert all(cause.startswith(f"the response from {hostile.origin}/{place} ") for cause in causes)
+            expected = tuple(cause.replace("PLACE", place) for cause in causes)
+            assert all(record["cause"].startswith(expected) for record in sidecar.records(event))

@@ -339,6 +339,36 @@ async def test_a_proxy_over_tls_must_have_a_certificate_for_its_name(clients: Ca
     assert why.startswith(f"the certificate of the proxy {proxy.origin} is for another ")
 
 
+async def test_a_proxy_over_tls_does_not_get_the_client_certificate(
+    clients: Callable[..., ProviderClient], tmp_path: Path
+) -> None:
+    certificate = AUTHORITY.issue_cert("client.example")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
+    certificate.private_key_pem.write_to_path(tmp_path / "tls.key")
+    files = {"client_certificate_file": str(tmp_path / "tls.crt"), "client_key_file": str(tmp_path / "tls.key")}
+    presented: dict[str, Any] = {}
+
+    def requesting(place: str, script: Script) -> Script:
+        async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            presented[place] = writer.get_extra_info("peercert")
+            await script(reader, writer)
+
+        return run
+
+    def context(host: str) -> ssl.SSLContext:
+        context = context_for(host)
+        AUTHORITY.configure_trust(context)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        return context
+
+    async with RawProvider(requesting("provider", send(EMPTY_OBJECT)), context("idp.example")) as provider:
+        forward = requesting("proxy", Forward(port_of(provider.origin)))
+        async with RawProvider(forward, context("127.0.0.1")) as proxy:
+            await body(clients(proxy=proxy.origin, **files), "https://idp.example/jwks")
+    assert presented["provider"]["subjectAltName"] == (("DNS", "client.example"),)
+    assert not presented["proxy"]
+
+
 # Hostile and broken proxies.
 
 
