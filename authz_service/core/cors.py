@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from authz_service.core.headers import AmbiguousHeaderError, folded, value_of
+from authz_service.core.headers import AmbiguousHeaderError, cgi_name, value_of
 
 if TYPE_CHECKING:
     from authz_service.core.attributes import Attributes
@@ -25,7 +25,7 @@ def is_preflight(attributes: Attributes) -> bool:
     headers = attributes.headers
     if attributes.method != "OPTIONS" or "authorization" in headers:
         return False
-    if any(folded(name) in _METHOD_OVERRIDES for name in headers):
+    if any(cgi_name(name) in _METHOD_OVERRIDES for name in headers):
         return False
     try:
         origin, method = value_of(headers, "origin"), value_of(headers, "access-control-request-method")

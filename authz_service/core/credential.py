@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from authz_service.core.errors import Rejected
-from authz_service.core.headers import sent_under_another_spelling
+from authz_service.core.headers import cgi_name, sent_under_another_spelling
 from authz_service.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class CredentialHeader:
         self._scheme = (scheme or "").lower()
         # A credential of the scheme after a comma: two headers joined into one.
         self._joined = re.compile(rf",\s*{re.escape(self._scheme)}(?:\s|,|\Z)", re.IGNORECASE)
-        self._spellings = "-" in name or "_" in name  # whether another name folds to the same
+        self._spellings = "-" in cgi_name(name)  # whether another name has the same cgi_name
 
     def __str__(self) -> str:
         return self.name.title() if self.scheme is None else f"{self.name.title()}: {self.scheme}"

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 # CGI replaces what is neither a letter nor a digit by _ when it turns a header name into a variable name (RFC 3875
 # section 4.1.18).
-_FOLDED = "!#$%&'*+._`|~^"
-_FOLDING = str.maketrans(dict.fromkeys(_FOLDED, "-"))
-FOLDABLE = re.compile(f"[{re.escape(_FOLDED)}]")
+_REPLACED = "!#$%&'*+._`|~^"
+_REPLACEMENTS = str.maketrans(dict.fromkeys(_REPLACED, "-"))
+REPLACEABLE = re.compile(f"[{re.escape(_REPLACED)}]")
 _WHITESPACE = " \t"  # OWS of RFC 9110 section 5.6.3
 # Several values, bytes that are not UTF-8, and controls, which some receivers drop and at which others cut the value.
 _AMBIGUOUS = re.compile("[,\ufffd\x00-\x08\x0a-\x1f\x7f-\x9f]")
@@ -41,22 +41,22 @@ def combined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
     return headers
 
 
-def folded(name: str) -> str:
+def cgi_name(name: str) -> str:
     """A header name as servers that follow CGI read it: ``x_api_version`` becomes ``x-api-version``."""
-    return name.translate(_FOLDING)
+    return name.translate(_REPLACEMENTS)
 
 
 @cache
 def _spellings(name: str) -> re.Pattern[str]:
-    """The names that fold to the same. Names come from the configuration and from code, so the cache is bounded."""
-    return re.compile("".join(f"[-{re.escape(_FOLDED)}]" if part == "-" else part for part in folded(name)))
+    """The names with the same ``cgi_name``. The cache is bounded: names come from the configuration and from code."""
+    return re.compile("".join(f"[-{re.escape(_REPLACED)}]" if part == "-" else part for part in cgi_name(name)))
 
 
 def sent_under_another_spelling(headers: Mapping[str, str], name: str) -> bool:
-    """Whether a header was sent under another name that folds to the same."""
+    """Whether a header was sent under another name with the same ``cgi_name``."""
     size = len(name)
     for other in headers:  # noqa: SIM110 - a loop is faster than any()
-        if len(other) == size and other != name and _spellings(name).fullmatch(other):  # folding keeps the length
+        if len(other) == size and other != name and _spellings(name).fullmatch(other):  # so has cgi_name
             return True
     return False
 
@@ -67,7 +67,7 @@ def value_of(headers: Mapping[str, str], name: str) -> str | None:
     Over HTTP/2 a value may arrive with outer whitespace, which an HTTP/1.1 upstream never sees (RFC 9110 section 5.5).
 
     Raises:
-        AmbiguousHeaderError: if it was sent more than once, or under another name that folds to the same; or if it
+        AmbiguousHeaderError: if it was sent more than once, or under another name with the same ``cgi_name``; or if it
             holds a comma, a control, bytes that are not UTF-8, or outer whitespace that only some receivers strip.
     """
     if sent_under_another_spelling(headers, name):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authz_service.core.claim_path import NotAnObjectError
 from authz_service.core.header_value import UnencodableError, encode
-from authz_service.core.headers import FOLDABLE, folded
+from authz_service.core.headers import REPLACEABLE, cgi_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,9 +42,9 @@ class UpstreamHeaders:
         self._sources = tuple(headers.items())
         self._always_removed = tuple(name for name in credentials if name not in headers)
         self._names = frozenset((*headers, *self._always_removed))
-        self._folded = frozenset(map(folded, self._names))
+        self._cgi_names = frozenset(map(cgi_name, self._names))
         self._lengths = frozenset(map(len, self._names))
-        self._plain = not FOLDABLE.search("".join(self._names))  # then only a name that folding changes can spoof one
+        self._plain = not REPLACEABLE.search("".join(self._names))  # then only a name that CGI changes spoofs one
         self._all_removed = self._always_removed + tuple(headers)
 
     def for_token(self, claims: Claims) -> TokenHeaders:
@@ -72,13 +72,13 @@ class UpstreamHeaders:
 
     def spoofed(self, sent: Mapping[str, str]) -> tuple[str, ...]:
         """Headers such as ``x_auth_subject``, which servers that follow CGI read as ``x-auth-subject``."""
-        if self._plain and not FOLDABLE.search("".join(sent)):
+        if self._plain and not REPLACEABLE.search("".join(sent)):
             return ()
         return tuple(
             name
             for name in sent
-            # Folding keeps the length and is expensive: few names have to be folded.
-            if len(name) in self._lengths and name not in self._names and folded(name) in self._folded
+            # ``cgi_name`` keeps the length and is expensive: it is called for few names.
+            if len(name) in self._lengths and name not in self._names and cgi_name(name) in self._cgi_names
         )
 
 

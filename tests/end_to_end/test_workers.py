@@ -47,6 +47,7 @@ class Service:
             "workers": 2,
         }
         self.keys = {"jwks_file": "jwks.json"}
+        self.address = ""  # once it runs
         (folder / "jwks.json").write_bytes(jwks("a"))
         self.write("one")
 
