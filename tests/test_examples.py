@@ -123,6 +123,9 @@ def test_readme_and_examples_show_every_key(
         files.append(tmp_path / f"{number}-key.yaml")
         by_key = block.replace("client_secret_file: secret", "private_key_file: key.pem")
         files[-1].write_text(by_key.replace("auth_method: client_secret_basic", "auth_method: private_key_jwt"))
+        files.append(tmp_path / f"{number}-token.yaml")
+        by_token = block.replace("client_secret_file: secret", "bearer_token_file: token")
+        files[-1].write_text(by_token.replace("auth_method: client_secret_basic", "auth_method: bearer_token"))
     settings = [load(file, look_at_files=False) for file in files]
     kinds = {type(part) for each in settings for part in sections(each)}
     assert written(settings) == all_of(*kinds)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from authz_service.config.document import Problem
 from authz_service.config.messages import nearest
+from authz_service.config.model import CREDENTIAL_KEYS
 from authz_service.config.values import https_or_loopback, is_name, is_url
 from authz_service.core.errors import shown
 from authz_service.core.patterns import CAPTURE, overlap
@@ -347,6 +348,7 @@ def _introspection(draft: Draft, where: Where, issuer: Issuer, settings: Introsp
     here = (*where, "introspection")
     if draft.has((*here, "auth_method")):
         yield from _client_authentication(draft, here, settings)
+    yield from _client_certificate_of_introspection(draft, where, issuer, settings)
     if draft.has((*here, "endpoint"), (*where, "keys")):
         yield from _endpoint((*here, "endpoint"), issuer, settings)
     if settings.mode == "always" and not issuer.has_keys and draft.has((*here, "mode"), (*where, "keys")):
@@ -355,20 +357,27 @@ def _introspection(draft: Draft, where: Where, issuer: Issuer, settings: Introsp
 
 
 def _client_authentication(draft: Draft, where: Where, settings: IntrospectionSettings) -> Iterator[Problem]:
-    method = settings.auth_method
-    needed, other = "client_secret_file", "private_key_file"
-    if method == "private_key_jwt":
-        needed, other = other, needed
-    given = {name for name in (needed, other) if getattr(settings, name) or not draft.has((*where, name))}
-    if other in given:
-        text = (
-            f"is not used by {method}: remove it"
-            if needed in given
-            else f"is not used by {method}: set {needed} instead"
-        )
-        yield Problem((*where, other), text)
-    elif needed not in given:
+    method, needed = settings.auth_method, settings.credential_key
+    files = dict.fromkeys(filter(None, CREDENTIAL_KEYS.values()))
+    given = [name for name in files if getattr(settings, name) or not draft.has((*where, name))]
+    for other in given:
+        if other != needed:
+            remedy = "remove it" if needed is None or needed in given else f"set {needed} instead"
+            yield Problem((*where, other), f"is not used by {method}: {remedy}")
+    if needed is not None and not given:
         yield Problem((*where, "auth_method"), f"{method} requires {needed}: add it")
+
+
+def _client_certificate_of_introspection(
+    draft: Draft, where: Where, issuer: Issuer, settings: IntrospectionSettings
+) -> Iterator[Problem]:
+    here = (*where, "introspection", "auth_method")
+    if settings.auth_method != "tls_client_auth" or not draft.has(here, (*where, "keys")):
+        return
+    if issuer.keys.client_certificate_file is None:
+        yield Problem(here, "tls_client_auth requires keys.client_certificate_file: add it")
+    elif (settings.endpoint or "").startswith("http:"):
+        yield Problem((*here[:-1], "endpoint"), "is plain http, over which tls_client_auth cannot work: write https")
 
 
 def _endpoint(where: Where, issuer: Issuer, settings: IntrospectionSettings) -> Iterator[Problem]:

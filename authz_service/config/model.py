@@ -237,6 +237,15 @@ class Keys(Section):
         return keys
 
 
+CREDENTIAL_KEYS = {
+    "client_secret_basic": "client_secret_file",
+    "client_secret_post": "client_secret_file",
+    "private_key_jwt": "private_key_file",
+    "bearer_token": "bearer_token_file",
+    "tls_client_auth": None,
+}
+
+
 class IntrospectionSettings(Section):
     """Validation of access tokens at the issuer's introspection endpoint (RFC 7662)."""
 
@@ -254,9 +263,24 @@ class IntrospectionSettings(Section):
         None,
         description="File with the client's private key for private_key_jwt, PEM or JWK, read again when it changes.",
     )
-    auth_method: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = Field(
-        "client_secret_basic", description="How the client authenticates to the endpoint."
+    bearer_token_file: OrAbsent[File] = Field(
+        None,
+        description="File with an access token for the endpoint (RFC 7662 section 2.1), for bearer_token, read again "
+        "when it changes.",
     )
+    auth_method: Literal[
+        "client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth", "bearer_token"
+    ] = Field(
+        "client_secret_basic",
+        description="How the client authenticates to the endpoint. tls_client_auth: with keys.client_certificate_file "
+        "(RFC 8705).",
+    )
+
+    @property
+    def credential_key(self) -> str | None:
+        """The key that names the file with the credential for ``auth_method``; None if it is the certificate."""
+        return CREDENTIAL_KEYS[self.auth_method]
+
     exp: Literal["required", "optional"] = Field(
         "required",
         description="optional: accept a response for an opaque token without exp, or with an exp of 0; it is cached "

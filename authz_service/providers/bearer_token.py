@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from authz_service.core.errors import FetchFailed
-from authz_service.providers.client_authentication import SecretFile
+from authz_service.providers.secret_file import SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable

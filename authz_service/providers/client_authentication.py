@@ -1,4 +1,7 @@
-"""Authenticates this client to a provider: RFC 6749 section 2.3.1 (secret) and RFC 7523 section 2.2 (private_key_jwt).
+"""Authenticates this client to a provider.
+
+RFC 6749 section 2.3.1 (secret), RFC 7523 section 2.2 (private_key_jwt), RFC 8705 section 2 (client certificate), and
+RFC 7662 section 2.1 (bearer token).
 
 Secrets and private keys are read from files and go into requests only, never into an error or a log line.
 """
@@ -16,18 +19,16 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from authz_service.config import files
 from authz_service.core import strict_json
 from authz_service.core.errors import FetchFailed
+from authz_service.providers.bearer_token import BearerToken
+from authz_service.providers.secret_file import SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from authz_service.config.model import IntrospectionSettings
 
-_READ_INTERVAL = 1.0  # seconds between two reads of a file
-_MAX_FILE = 1 << 16  # bytes; an RSA key of 16384 bits takes 13 KiB
 _ASSERTION_LIFETIME = 60  # seconds: enough for a request, and for a small difference between the clocks
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
@@ -59,6 +60,10 @@ def authentication_of(
         case "private_key_jwt":
             file = SecretFile(settings.private_key_file, timer)
             return PrivateKeyJwt(settings.client_id, issuer, file, clock)
+        case "tls_client_auth":
+            return TlsClientAuth(settings.client_id)
+        case "bearer_token" if settings.bearer_token_file is not None:
+            return BearerTokenAuthentication(BearerToken(settings.bearer_token_file, timer))
         case "client_secret_post":
             return ClientSecretPost(settings.client_id, SecretFile(settings.client_secret_file, timer))
         case _:
@@ -72,46 +77,6 @@ def problem_of(settings: IntrospectionSettings) -> str | None:
     except FetchFailed as failure:
         return str(failure)
     return None
-
-
-class SecretFile:
-    """A file with a secret or a key. It is read again when a second has passed since the last time."""
-
-    def __init__(self, path: Path | None, timer: Callable[[], float], what: str = "the client's secret or key") -> None:
-        """``what`` names the content in errors."""
-        self._path = path
-        self._timer = timer
-        self._what = what
-        self._read_at = 0.0
-        self._content: bytes | None = None
-
-    def read(self) -> bytes:
-        """The content without a newline at its end; the last usable content if the file has become unusable.
-
-        Raises:
-            FetchFailed: if the file was never usable.
-        """
-        now = self._timer()
-        if self._content is None or now - self._read_at >= _READ_INTERVAL:
-            self._read_at = now
-            try:
-                self._content = self._read()
-            except FetchFailed:
-                if self._content is None:
-                    raise
-        return self._content
-
-    def _read(self) -> bytes:
-        if self._path is None:
-            raise FetchFailed(f"no file with {self._what} is configured")
-        try:
-            content = files.read(self._path, _MAX_FILE)
-        except OSError as error:
-            raise FetchFailed(f"the file with {self._what} cannot be read: {error.strerror}") from None
-        content = content.removesuffix(b"\n").removesuffix(b"\r")
-        if not content:
-            raise FetchFailed(f"the file with {self._what} is empty")
-        return content
 
 
 def _secret(file: SecretFile) -> str:
@@ -145,6 +110,29 @@ class ClientSecretPost:
         """See ClientAuthentication."""
         form |= {"client_id": self.client_id, "client_secret": _secret(self.file)}
         return {}
+
+
+@dataclass(frozen=True, slots=True)
+class TlsClientAuth:
+    """``tls_client_auth``: the certificate is that of the connection, and the form says whose it is."""
+
+    client_id: str
+
+    def add_to(self, form: dict[str, str]) -> Mapping[str, str]:
+        """See ClientAuthentication."""
+        form["client_id"] = self.client_id
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class BearerTokenAuthentication:
+    """``bearer_token``: an access token that lets its holder introspect other tokens."""
+
+    token: BearerToken
+
+    def add_to(self, form: dict[str, str]) -> Mapping[str, str]:  # noqa: ARG002 - the header holds everything
+        """See ClientAuthentication."""
+        return {"Authorization": self.token.authorization()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,10 @@ class Discovery:
         self._settings = settings
         self._client = client
 
-    async def endpoint(self, name: str) -> str:
+    async def endpoint(self, name: str, *, mutual_tls: bool = False) -> str:
         """The URL with this name, such as ``jwks_uri``, in the first usable metadata document.
+
+        For ``mutual_tls``, its alias for clients with a certificate, if there is one (RFC 8705 section 5).
 
         Raises:
             FetchFailed: if there is none. The message names each URL that was tried, and what came from it.
@@ -42,17 +44,18 @@ class Discovery:
         configured = self._settings.metadata_url
         for url in metadata_urls(self._issuer) if configured is None else (configured,):
             try:
-                return await self._endpoint(name, url)
+                return await self._endpoint(name, url, mutual_tls=mutual_tls)
             except NoDocument as failure:
                 tried.append(str(failure))
             except FetchFailed as failure:
                 raise FetchFailed("; ".join([*tried, str(failure)]), retry_after=failure.retry_after) from None
         raise FetchFailed(f"no metadata: {'; '.join(tried)}; {_remedy(name, configured)}")
 
-    async def _endpoint(self, name: str, url: str) -> str:
+    async def _endpoint(self, name: str, url: str, *, mutual_tls: bool) -> str:
         response = await self._client.get(url, self._settings.max_bytes)
         metadata, source = _metadata_of(response.body, redact(url)), redact(url)
-        endpoint = metadata.get(name)
+        aliases = metadata.get("mtls_endpoint_aliases") if mutual_tls else None
+        endpoint = (aliases.get(name) if isinstance(aliases, dict) else None) or metadata.get(name)
         if metadata.get("issuer") != self._issuer and not metadata.keys().isdisjoint({"issuer", name}):
             raise FetchFailed(_issuer_mismatch(metadata.get("issuer"), self._issuer, source))
         if not isinstance(endpoint, str) or not endpoint:

@@ -91,5 +91,5 @@ def _check_keys(issuer: Issuer, where: Where) -> Iterator[Problem]:
 
 def _check_client_secret(introspection: IntrospectionSettings, where: Where) -> Iterator[Problem]:
     if (problem := problem_of(introspection)) is not None:
-        key = "private_key_file" if introspection.client_secret_file is None else "client_secret_file"
+        key = introspection.credential_key or "auth_method"
         yield Problem((*where, key), problem)

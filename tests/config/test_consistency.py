@@ -27,6 +27,7 @@ def text(issuers: str = MAIN, rules: str = ANY, more: str = "") -> str:
 
 
 TEMPLATE = "issuer: 'https://login/{t}/v2.0', audiences: [api]"
+CERTIFICATE = "keys: {client_certificate_file: secret, client_key_file: secret}"
 KEYS = "keys: {jwks_uri: https://login/keys}"
 GOOD = {
     "a template with keys and a name": text(f"{{{TEMPLATE}, name: t, {KEYS}}}"),
@@ -111,6 +112,12 @@ GOOD |= {
     ),
     "introspection beside a key set": introspecting(f"{SECRET}, endpoint: https://a/i", "keys: {jwks_file: jwks.json}"),
     "introspection with a private key": introspecting(f"{PRIVATE}, private_key_file: secret"),
+    "introspection with a client certificate": introspecting(
+        "client_id: me, auth_method: tls_client_auth", CERTIFICATE
+    ),
+    "introspection with a bearer token": introspecting(
+        "client_id: me, auth_method: bearer_token, bearer_token_file: secret"
+    ),
     "introspection with the secret in the form": introspecting(f"{SECRET}, auth_method: client_secret_post"),
     "introspection of JWTs": introspecting(f"{SECRET}, mode: always"),
     "introspection on this machine": introspecting(f"{SECRET}, endpoint: 'http://127.0.0.1:1/i'"),
@@ -486,6 +493,26 @@ WRONG |= {
     "no private key": (
         introspecting(PRIVATE),
         [f"{_HERE}.auth_method: private_key_jwt requires private_key_file: add it"],
+    ),
+    "no token": (
+        introspecting("client_id: me, auth_method: bearer_token"),
+        [f"{_HERE}.auth_method: bearer_token requires bearer_token_file: add it"],
+    ),
+    "a token for another authentication": (
+        introspecting(f"{SECRET}, bearer_token_file: secret"),
+        [f"{_HERE}.bearer_token_file: is not used by client_secret_basic: remove it"],
+    ),
+    "no client certificate": (
+        introspecting("client_id: me, auth_method: tls_client_auth"),
+        [f"{_HERE}.auth_method: tls_client_auth requires keys.client_certificate_file: add it"],
+    ),
+    "a secret and a client certificate": (
+        introspecting(f"{SECRET}, auth_method: tls_client_auth", CERTIFICATE),
+        [f"{_HERE}.client_secret_file: is not used by tls_client_auth: remove it"],
+    ),
+    "a client certificate over plain http": (
+        introspecting("client_id: me, auth_method: tls_client_auth, endpoint: 'http://[::1]/x'", CERTIFICATE),
+        [f"{_HERE}.endpoint: is plain http, over which tls_client_auth cannot work: write https"],
     ),
     "a secret instead of a private key": (
         introspecting(f"{PRIVATE}, client_secret_file: secret"),

@@ -17,7 +17,7 @@ from authz_service.config.model import Keys, Settings
 from authz_service.core.errors import ConfigError, FetchFailed
 from authz_service.keys.file_source import FileSource
 from authz_service.keys.snapshot import SnapshotFile
-from authz_service.providers.client_authentication import SecretFile
+from authz_service.providers.secret_file import SecretFile
 from authz_service.transport.tls.certificates import CertificateFiles
 
 if TYPE_CHECKING:

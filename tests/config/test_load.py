@@ -75,7 +75,10 @@ def test_the_documented_defaults_of_introspection_are_the_defaults(loads: Loads)
     written = read(INTROSPECTION)
     brief = MINIMAL.replace("]}", "], introspection: {client_id: my-api, client_secret_file: secret}}")
     assert written.model_dump() == read(brief).model_dump()
-    assert written.model_fields_set == IntrospectionSettings.model_fields.keys() - {"private_key_file"}
+    assert written.model_fields_set == IntrospectionSettings.model_fields.keys() - {
+        "private_key_file",
+        "bearer_token_file",
+    }
 
 
 def test_rules_load_as_written(loads: Loads) -> None:

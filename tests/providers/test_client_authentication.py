@@ -1,4 +1,4 @@
-"""The client authenticates by each of the three methods, with secrets and keys from files."""
+"""The client authenticates by each method, with secrets, keys and tokens from files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from authz_service.core.errors import FetchFailed
 from authz_service.providers.client_authentication import (
     ClientSecretBasic,
-    SecretFile,
     authentication_of,
     parse_signing_key,
     problem_of,
 )
+from authz_service.providers.secret_file import SecretFile
 from support.fake_introspection import issuer_with
 from support.trust import ISSUER, NOW
 
@@ -113,6 +113,33 @@ def test_client_secret_post_puts_the_secret_unchanged_into_the_form(file: Path) 
     form = {"token": "t"}
     assert authentication(file, "client_secret_post").add_to(form) == {}
     assert form == {"token": "t", "client_id": "my-api", "client_secret": "a b:c%d"}
+
+
+def test_a_bearer_token_goes_into_the_header_and_is_read_again(file: Path) -> None:
+    timer, form = Timer(), {"token": "t"}
+    file.write_text("one\n")
+    settings = settings_of(auth_method="bearer_token", bearer_token_file=str(file))
+    bearer = authentication_of(settings, ISSUER, clock=lambda: NOW, timer=timer)
+    assert (bearer.add_to(form), form) == ({"Authorization": "Bearer one"}, {"token": "t"})
+    file.write_text("two")
+    timer.now = 2.0
+    assert bearer.add_to(form) == {"Authorization": "Bearer two"}
+
+
+@pytest.mark.parametrize("content", ["two tokens", "a\r\nx-injected: b", "\x00", "é"])
+def test_a_file_without_a_bearer_token_is_a_problem_and_is_not_quoted(file: Path, content: str) -> None:
+    file.write_text(content)
+    problem = problem_of(settings_of(auth_method="bearer_token", bearer_token_file=str(file)))
+    assert problem is not None
+    assert content not in problem
+
+
+def test_a_client_with_a_certificate_names_itself_in_the_form() -> None:
+    form = {"token": "t"}
+    settings = settings_of(auth_method="tls_client_auth", client_id="me")
+    assert authentication_of(settings, ISSUER, clock=lambda: NOW, timer=Timer()).add_to(form) == {}
+    assert form == {"token": "t", "client_id": "me"}
+    assert problem_of(settings) is None
 
 
 @pytest.mark.parametrize(

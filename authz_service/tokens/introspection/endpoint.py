@@ -25,6 +25,7 @@ class Endpoint:
         self, issuer: Issuer, settings: IntrospectionSettings, client: ProviderClient, timer: Callable[[], float]
     ) -> None:
         self._configured = settings.endpoint
+        self._mutual_tls = settings.auth_method == "tls_client_auth"
         self._keys = issuer.keys
         self._discovery = Discovery(issuer.issuer, issuer.keys, client)
         self._timer = timer
@@ -54,7 +55,7 @@ class Endpoint:
 
     async def _discover(self) -> str:
         async with fetch_timeout(self._keys.timeout, "metadata"):
-            self._discovered = await self._discovery.endpoint("introspection_endpoint")
+            self._discovered = await self._discovery.endpoint("introspection_endpoint", mutual_tls=self._mutual_tls)
         self._refresh_at = self._timer() + self._keys.refresh_interval
         return self._discovered
 
