@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted(folder for folder in (ROOT / "examples").iterdir() if folder.is_dir())
-PROVIDERS = {"auth0", "okta", "entra-id", "keycloak", "google", "cognito", "kubernetes", "github-actions", "gitlab-ci"}
-WITHOUT_LOGIN = {"kubernetes", "github-actions"}  # providers that issue no ID tokens of people
+PROVIDERS = {
+    *("auth0", "okta", "entra-id", "keycloak", "google", "cognito", "kubernetes", "github-actions", "gitlab-ci"),
+    "spiffe",
+}
+WITHOUT_LOGIN = {"kubernetes", "github-actions", "spiffe"}  # providers that issue no ID tokens of people
 MOUNT = "/var/run/secrets/api-server"  # a folder that exists in a cluster only
 NAMES = [folder.name for folder in EXAMPLES]
 
@@ -34,6 +38,7 @@ def cases_of(folder: Path) -> list[dict[str, Any]]:
 def test_an_example_is_valid_and_without_warnings_but_for_shadow_mode(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "token").write_text("token")
     trustme.CA().cert_pem.write_to_path(tmp_path / "ca.crt")
     config = tmp_path / "config.yaml"
@@ -70,7 +75,8 @@ def test_every_rule_of_an_example_decides_some_case(folder: Path) -> None:
 
 
 def test_each_provider_has_an_example_and_the_readme_lists_them_all() -> None:
-    assert PROVIDERS | {"grpc-service", "multi-tenant", "people-and-workloads", "shadow-migration"} == set(NAMES)
+    others = {"grpc-service", "multi-tenant", "people-and-workloads", "shadow-migration", "static-key"}
+    assert PROVIDERS | others == set(NAMES)
     listed = re.findall(r"^\| \[([a-z0-9-]+)\]", (ROOT / "examples" / "README.md").read_text(), re.MULTILINE)
     assert sorted(listed) == NAMES
 
