@@ -183,6 +183,9 @@ class ProviderClient:
         async with self._slots:
             try:
                 return await self._exchange(url.origin, proxy, request)
+            except asyncio.CancelledError as cancelled:
+                cancelled.add_note(url.redacted)  # for ``errors.fetch_timeout``
+                raise
             except FOREIGN_ERRORS as error:
                 if isinstance(error, ssl.SSLCertVerificationError):
                     self._trust_anchors.discard()

@@ -9,6 +9,7 @@ Invariants: metadata is used only if its ``issuer`` is exactly the configured on
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -47,6 +48,10 @@ class Discovery:
                 return await self._endpoint(name, url, mutual_tls=mutual_tls)
             except NoDocument as failure:
                 tried.append(str(failure))
+            except asyncio.CancelledError as cancelled:
+                for each in tried:
+                    cancelled.add_note(each)
+                raise
             except FetchFailed as failure:
                 raise FetchFailed("; ".join([*tried, str(failure)]), retry_after=failure.retry_after) from None
         raise FetchFailed(f"no metadata: {'; '.join(tried)}; {_remedy(name, configured)}")

@@ -77,12 +77,17 @@ def fetch_failed(error: Exception, url: str) -> FetchFailed:
 
 @asynccontextmanager
 async def fetch_timeout(seconds: float, what: str = "response") -> AsyncIterator[None]:
-    """Raise ``FetchFailed`` if the block takes longer than this to fetch ``what``."""
+    """Raise ``FetchFailed`` if the block takes longer than this to fetch ``what``.
+
+    The notes of the CancelledError that ends the block are the URL of the request and what preceded it.
+    """
     try:
         async with asyncio.timeout(seconds):
             yield
-    except TimeoutError:
-        raise FetchFailed(f"no complete {what} within {seconds:g} s") from None
+    except TimeoutError as error:
+        url, *before = getattr(error.__cause__, "__notes__", None) or [""]
+        source = f" from {url}" if url else ""
+        raise FetchFailed("; ".join([*before, f"no complete {what}{source} within {seconds:g} s"])) from None
 
 
 def _certificate_problem(error: ssl.SSLCertVerificationError) -> str:

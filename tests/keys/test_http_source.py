@@ -360,8 +360,8 @@ async def test_a_fetch_from_a_provider_that_hangs_fails_after_the_timeout(provid
         return response
 
     provider.handlers["/keys"] = handle
-    why = await failure("https://issuer.example", jwks_uri=f"{provider.origin}/keys", timeout="100ms")
-    assert why == "no complete response within 0.1 s"
+    why = await failure("https://issuer.example", jwks_uri=f"{provider.origin}/keys?secret=s3cret", timeout="100ms")
+    assert why == f"no complete response from {provider.origin}/keys within 0.1 s"
 
 
 async def test_the_timeout_includes_discovery(provider: Provider) -> None:
@@ -370,21 +370,26 @@ async def test_the_timeout_includes_discovery(provider: Provider) -> None:
         raise AssertionError
 
     provider.handlers[OPENID] = handle
-    assert await failure(provider.origin, timeout="100ms") == "no complete response within 0.1 s"
+    openid, oauth = f"{provider.origin}{OPENID}", f"{provider.origin}{OAUTH}"
+    assert await failure(provider.origin, timeout="100ms") == f"no complete response from {openid} within 0.1 s"
+    provider.handlers[OAUTH] = provider.handlers.pop(OPENID)
+    assert await failure(provider.origin, timeout="100ms") == (
+        f"{openid} responded with status 404; no complete response from {oauth} within 0.1 s"
+    )
 
 
 async def test_a_fetch_from_a_server_that_never_responds_fails_after_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}/keys"
         why = await failure("https://issuer.example", jwks_uri=uri, timeout="100ms")
-    assert why == "no complete response within 0.1 s"
+    assert why == f"no complete response from {uri} within 0.1 s"
 
 
 async def test_a_tls_handshake_that_hangs_fails_after_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"https://127.0.0.1:{silent.getsockname()[1]}/keys"
         why = await failure("https://issuer.example", jwks_uri=uri, timeout="100ms")
-    assert why == "no complete response within 0.1 s"
+    assert why == f"no complete response from {uri} within 0.1 s"
 
 
 @pytest.mark.parametrize("status", [201, 204, 206, 304, 400, 401, 403, 404, 410, 418, 429, 500, 502, 503])

@@ -125,4 +125,4 @@ async def test_discovery_has_its_own_timeout(provider: Provider, clients: Intros
     provider.handlers[OPENID] = hang
     keys = {"timeout": "100ms"}
     failure = await clients.failure({"endpoint": None, "timeout": "20s"}, issuer=provider.origin, keys=keys)
-    assert str(failure) == "no complete metadata within 0.1 s"
+    assert str(failure) == f"no complete metadata from {provider.origin}{OPENID} within 0.1 s"
