@@ -3,7 +3,7 @@
 Owns who waits for a task and who may join it; not what the task does, when it runs, or how long its result is valid.
 It uses the event loop, so it is not in ``core``.
 
-Invariants: a caller that is cancelled cancels neither the task nor other callers, and leaving costs the same however
+Invariants: a caller that is canceled cancels neither the task nor other callers, and leaving costs the same however
 many others wait. A task runs to its end even when no caller is left: what it fetches is cached for the next one.
 """
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class SharedTaskCancelledError(Exception):
-    """The shared task was cancelled; its caller was not."""
+    """The shared task was canceled; its caller was not."""
 
 
 class SharedTask(Generic[T]):
@@ -35,7 +35,7 @@ class SharedTask(Generic[T]):
 
     @property
     def is_done(self) -> bool:
-        """Whether it has returned, failed or been cancelled."""
+        """Whether it has returned, failed or been canceled."""
         return self._task.done()
 
     async def wait(self) -> None:
@@ -53,7 +53,7 @@ class SharedTask(Generic[T]):
         """Wait for its result.
 
         Raises:
-            SharedTaskCancelledError: when it was cancelled.
+            SharedTaskCancelledError: when it was canceled.
             Exception: whatever the task raised.
         """
         await self.wait()

@@ -273,7 +273,7 @@ def _form_of_issuer(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Prob
             yield Problem((*where, "introspection", "endpoint"), "is required if the issuer is not a URL: add it")
     if issuer.template is not None and issuer.introspection is not None:
         yield Problem(
-            (*where, "introspection"), "cannot be combined with a template, since a server speaks for one issuer"
+            (*where, "introspection"), "cannot be combined with a template, since a server belongs to one issuer"
         )
     if draft.has((*where, "name")) and not issuer.name and (issuer.template is not None or not is_name(issuer.label)):
         yield Problem(here, f"{what}, and needs a name for metrics, logs and rules: add name")

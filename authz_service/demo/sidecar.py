@@ -1,6 +1,6 @@
 """The sidecar as users start it: the command and a configuration file, and nothing else.
 
-It is a black box: all that the demo learns about it comes from its log and its HTTP responses.
+It is a black box: the demo sees only its log and its HTTP responses.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Key ids that an issuer's key set is known not to have, so that they cause no further fetch. Pure and bounded.
 
 A key may be published just after its ``kid`` was looked up, so a ``kid`` counts as absent for a short time at first and
-for twice as long each time that another fetch does not bring it.
+for twice as long after each further fetch without it.
 """
 
 from __future__ import annotations

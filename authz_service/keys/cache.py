@@ -7,7 +7,7 @@ Invariants:
 
 * ``find`` uses no lock, no task and no clock.
 * At most one fetch is in flight. Requests cause at most one fetch per ``unknown_kid_cooldown`` beside scheduled ones,
-  however many unknown key ids they bring.
+  however many unknown key ids they contain.
 * A failed fetch removes no key. The last good keys are used for ``outage_tolerance`` beyond their lifetime. Without
   usable keys, the issuer's tokens are ``keys_unavailable``, not invalid.
 """
@@ -185,13 +185,13 @@ class KeyCache:
             self._waiting -= 1
 
     async def refresh(self) -> None:
-        """Wait for the fetch in flight; start one if there is none. Does not raise when it fails or is cancelled."""
+        """Wait for the fetch in flight; start one if there is none. Does not raise when it fails or is canceled."""
         if self._fetch is None or self._fetch.is_done:
             self._fetch = SharedTask(self._fetch_once(), name=f"fetch keys of {self.issuer}")
         await self._fetch.wait()
 
     async def run(self) -> None:
-        """Keep the keys fresh until cancelled."""
+        """Keep the keys fresh until canceled."""
         try:
             await self._restore_snapshot()
             while True:

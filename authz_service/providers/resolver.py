@@ -1,6 +1,6 @@
 """Resolves host names to addresses, without letting a lookup that hangs delay anything else.
 
-A lookup can hang for half a minute, cannot be cancelled, and a provider may choose the name. So each lookup runs in a
+A lookup can hang for half a minute, cannot be canceled, and a provider may choose the name. So each lookup runs in a
 daemon thread of its own, concurrent lookups of a name share one, and their number is bounded. They do not use the event
 loop's executor: with uvloop's, two lookups that hang would block those for all other providers.
 """
@@ -85,7 +85,7 @@ class Resolver:
 
 
 def _settle(outcome: asyncio.Future[Addresses], addresses: Addresses, failure: Exception | None) -> None:
-    if outcome.done():  # cancelled, at the end of the program
+    if outcome.done():  # canceled, at the end of the program
         return
     if failure is None:
         outcome.set_result(addresses)

@@ -276,7 +276,7 @@ WRONG = {
     ),
     "a template with introspection": (
         text(f"{{{TEMPLATE}, name: t, {KEYS}, introspection: {{{SECRET}, endpoint: https://a/}}}}"),
-        ["1: issuers[0].introspection: cannot be combined with a template, since a server speaks for one issuer"],
+        ["1: issuers[0].introspection: cannot be combined with a template, since a server belongs to one issuer"],
     ),
     "tenants without a template": (
         text("{issuer: https://a/, audiences: [api], tenants: [t]}"),

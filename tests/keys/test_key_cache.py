@@ -1,4 +1,4 @@
-"""Keys are refreshed ahead of need and kept through failures, and requests cause few fetches whatever they bring."""
+"""Keys are refreshed ahead of need and kept through failures, and requests cause few fetches whatever they contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard's file: Grafana's own schema, and what every panel owes to who reads it."""
+"""The dashboard's file: Grafana's own schema, and what every panel must have."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ async def test_concurrent_connections_each_get_their_own_response() -> None:
 
 
 async def test_a_cancelled_call_is_no_longer_decided() -> None:
-    """Cancelled explicitly, or by closing the connection."""
+    """Canceled explicitly, or by closing the connection."""
     waiting = BlockedServicer()
     async with running(check=waiting.servicer.check) as server:
         target = f"127.0.0.1:{server.port}"
