@@ -232,6 +232,10 @@ class _Steps:
             evaluate = partial(_evaluate, condition, claims, request, self._now)
             self._take("claims", condition.name, evaluate, partial(_requirement, condition, claims))
         self._take("upstream", "headers", lambda: self._authorizer.upstream.for_token(claims), _header_names)
+        if members := self._settings.upstream.metadata:
+            values = UpstreamMetadata(members).for_token(claims)
+            missing = [f"{name} is absent or left out" for name in members if name not in values]
+            self._record("upstream", "metadata", "; ".join((", ".join(values) or "none", *missing)), passed=True)
         return Reason.OK
 
     def _validate(self, text: str, rule: Rule) -> Claims:

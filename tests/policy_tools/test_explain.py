@@ -342,11 +342,13 @@ def test_the_token_is_sent_where_its_rule_reads_it(
 
 
 def test_the_metadata_of_the_configuration_are_shown(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    document = json.loads(config.read_text()) | {"upstream": {"metadata": {"tenant": "org.tenant"}}}
+    document = json.loads(config.read_text()) | {"upstream": {"metadata": {"tenant": "org.tenant", "plan": "plan"}}}
     config.write_text(json.dumps(document))
     header = f"Authorization: Bearer {fresh(org={'tenant': ['acme']})}"
     assert run(config, "--url", "https://api.example/hello", "--header", header) == 0
-    assert 'metadata tenant: ["acme"]\n' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert re.search(r"metadata +tenant; plan is absent or left out\n", out)
+    assert 'metadata tenant: ["acme"]\n' in out
     assert run(config, "--url", "https://api.example/hello", "--header", header, "--json") == 0
     assert json.loads(capsys.readouterr().out)["answer"]["dynamic_metadata"]["tenant"] == ["acme"]
 
