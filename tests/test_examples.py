@@ -148,5 +148,5 @@ def test_readme_and_examples_show_every_key(
             "Scopes",
             "ClaimCondition",
         ),
-        *("HeaderSettings", "UpstreamSettings", "TokenCache", "Logging", "IntrospectionSettings"),
+        *("CredentialSettings", "HeaderSettings", "UpstreamSettings", "TokenCache", "Logging", "IntrospectionSettings"),
     }

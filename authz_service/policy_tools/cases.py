@@ -83,7 +83,7 @@ class Expect(Section):
         None, description="Identity headers that the upstream receives; null: it does not receive this one."
     )
     metadata: dict[StrictStr, Any] | None = Field(
-        None, description="Members of the dynamic metadata, as JSON values; null: the member is not there."
+        None, description="Members of upstream.metadata, as JSON values; null: the member is not there."
     )
 
     @model_validator(mode="after")
@@ -135,6 +135,10 @@ def _problems(cases: Cases, settings: Settings) -> Iterator[Problem]:
         if case.expect.rule is not None and case.expect.rule not in rules:
             text = f"no rule is named {case.expect.rule}: {nearest(case.expect.rule, rules)}"
             yield Problem((*where, "expect", "rule"), text)
+        for name in case.expect.metadata or {}:
+            if name not in settings.upstream.metadata:
+                text = "is not in upstream.metadata: add it there, or remove it here"
+                yield Problem((*where, "expect", "metadata", name), text)
         if case.expect.reason is not None and case.expect.reason not in set(Reason):
             text = f"{case.expect.reason!r} is not a reason: {nearest(case.expect.reason, Reason)}"
             yield Problem((*where, "expect", "reason"), text)

@@ -22,7 +22,6 @@ from authz_service.runtime.assembly import authorizer_of, key_cache_of
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.jwt.cache import JwtCache
 from authz_service.tokens.validator import TrustedIssuer
-from authz_service.transport.ext_authz import codec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,10 +68,9 @@ class CaseRunner:
     def run(self, case: Case) -> Outcome:
         """Run one case."""
         started = time.perf_counter()
-        attributes = self._attributes(case)
-        decision = self._decide(attributes)
-        response = codec.response_as_json(decision, "", attributes, self._metadata)
-        differences = tuple(_differences(case.expect, decision, response["dynamic_metadata"]))
+        decision = self._decide(self._attributes(case))
+        metadata = {} if decision.claims is None else self._metadata.for_token(decision.claims)
+        differences = tuple(_differences(case.expect, decision, metadata))
         return Outcome(case.name, differences, time.perf_counter() - started)
 
     def _attributes(self, case: Case) -> Attributes:
