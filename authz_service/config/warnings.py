@@ -64,7 +64,7 @@ def _any_audience(where: Where, rule: RuleSettings, issuers: Sequence[Issuer]) -
 
 
 def _any_tenant(where: Where, rule: RuleSettings, issuers: Sequence[Issuer]) -> Iterator[Problem]:
-    """Whoever can get a token for the audience from any tenant is let in, often by creating a tenant."""
+    """A token for the audience from any tenant is accepted, and often anyone can create a tenant."""
     if rule.access == "public" or not rule.require.model_fields_set <= {"issuers", "audiences"}:
         return
     allowed = rule.require.issuers

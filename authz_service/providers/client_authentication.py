@@ -114,7 +114,7 @@ class ClientSecretPost:
 
 @dataclass(frozen=True, slots=True)
 class TlsClientAuth:
-    """``tls_client_auth``: the certificate is that of the connection, and the form says whose it is."""
+    """``tls_client_auth``: the connection has the client's certificate, and the form its ``client_id``."""
 
     client_id: str
 

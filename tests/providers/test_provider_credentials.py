@@ -1,4 +1,4 @@
-"""Tokens, certificates and headers for a provider reach the provider, and nobody else."""
+"""Tokens, certificates and headers for a provider reach the provider and no other server."""
 
 from __future__ import annotations
 
