@@ -133,19 +133,23 @@ class KeyCache:
         keys = key_set.candidates(kid)
         if keys or kid is None:
             return keys
-        return self.without_key(kid, now, may_fetch=may_fetch)
+        return self.look_for_new_key(kid, now, may_fetch=may_fetch)
 
-    def without_key(self, kid: str, now: float, *, may_fetch: bool) -> NoKey:
-        """What a ``kid`` that no key has leads to; call it for keys without ``kid`` that did not verify the token."""
-        if may_fetch:
-            self._metrics.record_unknown_kid()
-        if len(kid) > _MAX_KID_LENGTH or self._absent.has(kid, now):
-            return NoKey.ABSENT
+    def look_for_new_key(self, kid: str | None, now: float, *, may_fetch: bool) -> NoKey:
+        """What to do about a token that a new key may have signed.
+
+        Its ``kid`` is not in the key set, or no key has one and none of them verifies it.
+        """
+        if kid is not None:
+            if may_fetch:
+                self._metrics.record_unknown_kid()
+            if len(kid) > _MAX_KID_LENGTH or self._absent.has(kid, now):
+                return NoKey.ABSENT
         if may_fetch and self._may_wait(now):
             return NoKey.FETCH
         if self._failures or self._is_fetching:  # the provider may have published it
             return NoKey.UNAVAILABLE
-        if not may_fetch:
+        if kid is not None and not may_fetch:
             self._absent.add(kid, now)
         return NoKey.ABSENT
 

@@ -316,7 +316,7 @@ def _form(token: Jws) -> str:
 
 
 def _by_key(key: Key) -> str:
-    return f"by key {quoted(key.kid)}"
+    return "by a key without kid" if key.kid is None else f"by key {quoted(key.kid)}"
 
 
 def _times_of(token: Jws) -> Callable[[object], str]:

@@ -165,8 +165,8 @@ class Validator:
             raise Rejected(Reason.KEYS_UNAVAILABLE, cause, retry_after=1)
         if key is not None:
             return key
-        if token.kid is not None and named[0].kid is None:
-            why = issuer.keys.without_key(token.kid, now, may_fetch=attempt.fetch_keys)
+        if named and all(each.kid is None for each in named):  # a rotation would not show in the kid
+            why = issuer.keys.look_for_new_key(token.kid, now, may_fetch=attempt.fetch_keys)
             key_set = issuer.keys.current(now)
             if why is not NoKey.ABSENT or (key_set is not None and key_set.has_kids):
                 return self._without_key(why, token, issuer, now)

@@ -57,6 +57,31 @@ def test_an_unusable_file_for_requests_to_the_provider_is_a_problem(
     assert f": issuers[0].keys.{problem}" in line
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{}", "pem_file has no PEM, expected -----BEGIN PUBLIC KEY----- or "),
+        (
+            "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+            "block 1 is a private key, with which anyone ",
+        ),
+        (
+            "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+            "the file has no usable key; block 1: its content",
+        ),
+        ("-----BEGIN PUBLIC KEY-----\nAAAA", "a block, 'PUBLIC KEY', has no END line"),
+    ],
+)
+def test_a_file_in_pem_without_a_usable_public_key_is_a_problem(
+    config: ConfigFolder, content: str, problem: str
+) -> None:
+    (config.folder / "idp.pem").write_text(content)
+    with pytest.raises(ConfigError) as rejected:
+        config.load(issuer(keys={"pem_file": "idp.pem"}))
+    (line,) = rejected.value.problems
+    assert f": issuers[0].keys.pem_file: {problem}" in line
+
+
 @pytest.mark.parametrize("content", ["", "\n"])
 def test_an_empty_client_secret_is_a_problem(config: ConfigFolder, content: str) -> None:
     (config.folder / "secret").write_text(content)
