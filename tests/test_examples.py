@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted(folder for folder in (ROOT / "examples").iterdir() if folder.is_dir())
 PROVIDERS = {
     *("auth0", "okta", "entra-id", "keycloak", "google", "cognito", "kubernetes", "github-actions", "gitlab-ci"),
-    "spiffe",
+    *("spiffe", "entra-multi-tenant", "zitadel", "authentik", "dex"),
 }
 WITHOUT_LOGIN = {"kubernetes", "github-actions", "spiffe"}  # providers that issue no ID tokens of people
 MOUNT = "/var/run/secrets/api-server"  # a folder that exists in a cluster only
