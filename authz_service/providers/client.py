@@ -236,6 +236,8 @@ class ProviderClient:
                 connection.abort()
                 raise
         except FOREIGN_ERRORS as error:
+            if isinstance(error, ssl.SSLCertVerificationError):
+                self._proxy_trust_anchors.discard()
             raise fetch_failed(error, f"the proxy {proxy.root}") from None
         return connection
 

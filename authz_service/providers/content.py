@@ -17,6 +17,10 @@ MAX_STEP: Final = 1 << 16  # bytes that one step decompresses
 _WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}  # zlib.h
 
 
+class BadContent(BadMessage):
+    """The content of a response is not usable, although the response is valid HTTP."""
+
+
 class ContentDecoder:
     """Collects a response's content. Compressed content is accepted although the requests do not ask for it."""
 
@@ -35,12 +39,12 @@ class ContentDecoder:
         """Read the headers that describe the content.
 
         Raises:
-            BadMessage: if the content is compressed more than once, or will be too large.
+            BadContent: if the content is compressed more than once, or will be too large.
         """
         codings = [each.strip().lower() for each in headers.combined("content-encoding").split(",")]
         compressions = [each for each in codings if each in _WINDOW_BITS]
         if len(compressions) > 1:
-            raise BadMessage("is compressed more than once, which was not requested")
+            raise BadContent("is compressed more than once, which was not requested")
         self._coding = compressions[0] if compressions else ""
         # The content may still be plain: some servers put utf-8 here, or a coding that a proxy has already decoded.
         self._has_unknown_coding = not _NO_CODING.issuperset(codings) and not compressions
@@ -50,7 +54,7 @@ class ContentDecoder:
         """Append received content.
 
         Raises:
-            BadMessage: if it is too large.
+            BadContent: if it is too large.
         """
         self.received += len(data)
         self._require_size(self.received)
@@ -68,7 +72,7 @@ class ContentDecoder:
         """Decompress at most ``MAX_STEP`` bytes.
 
         Raises:
-            BadMessage: if the content is corrupt or too large.
+            BadContent: if the content is corrupt or too large.
         """
         if self._decompressor is None:
             # deflate is zlib's format (RFC 9110 section 8.4.1.2), but some servers send the raw data inside it.
@@ -77,26 +81,26 @@ class ContentDecoder:
         try:
             data = self._decompressor.decompress(self._compressed, MAX_STEP)
         except zlib.error:
-            raise BadMessage(f"has content that is not {self._coding}, as its content encoding says") from None
+            raise BadContent(f"has content that is not {self._coding}, as its content encoding says") from None
         self._compressed = self._decompressor.unconsumed_tail
         self._has_more_output = len(data) == MAX_STEP
         self._content += data
         self._require_size(len(self._content))
         if self._decompressor.unused_data:
-            raise BadMessage(f"has data after the end of its {self._coding} content")
+            raise BadContent(f"has data after the end of its {self._coding} content")
 
     def finish(self) -> bytes:
         """The whole content.
 
         Raises:
-            BadMessage: if the compressed content is incomplete, or its coding is unknown and it is not a JSON object.
+            BadContent: if the compressed content is incomplete, or its coding is unknown and it is not a JSON object.
         """
         if self._decompressor is not None and not self._decompressor.eof:
-            raise BadMessage(f"ends before the end of its {self._coding} content")
+            raise BadContent(f"ends before the end of its {self._coding} content")
         if self._has_unknown_coding and self._content and not _JSON_OBJECT.match(self._content):
-            raise BadMessage("has a content encoding that was not requested")
+            raise BadContent("has a content encoding that was not requested")
         return bytes(self._content)
 
     def _require_size(self, size: int) -> None:
         if size > self._max_bytes:
-            raise BadMessage(f"is larger than max_bytes ({self._max_bytes})", too_large=True)
+            raise BadContent(f"is larger than max_bytes ({self._max_bytes})", too_large=True)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import h11
 
 from authz_service.core.errors import BadMessage, FetchFailed
+from authz_service.providers.content import BadContent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -72,7 +73,8 @@ FOREIGN_ERRORS: Final = tuple(kind for kind, _ in _TABLE)
 
 def fetch_failed(error: Exception, url: str) -> FetchFailed:
     """Map one of ``FOREIGN_ERRORS``. ``url`` is for the log: see ``urls.redact``."""
-    return FetchFailed(next(message for kind, message in _TABLE if isinstance(error, kind))(error, url))
+    kind = NoDocument if isinstance(error, BadContent) else FetchFailed
+    return kind(next(message for kind, message in _TABLE if isinstance(error, kind))(error, url))
 
 
 @asynccontextmanager
