@@ -74,6 +74,8 @@ def path() -> Seeds:
             "parameters": "/a/b;c=1;d",
             "dots": "/..a/a../.a/...",
             "encoded-slash": "/a%2Fb%5cc",
+            "encoded-slashes": "/npm/%40scope%2fname/a%2Fb%2Fc/",
+            "encoded-slash-dots": "/npm/@scope%2f..%2f%2e/a%2f",
             "encoded-dots": "/public/%2e%2e;/admin",
             "double-encoding": "/a%25%32%65%252F",
             "overlong": "/%C0%AE%C0%AE/%E0%80%AF/%ED%A0%80",
@@ -226,6 +228,8 @@ def check_request_() -> Seeds:
 
 
 _REQUESTS = {
+    "slashed": "GET /a%2Fb:pack",
+    "slashed-admin": "GET /admin%2fusers:pack",
     "reader": "GET /orders/7\nauthorization: Bearer $reader\nx-auth-subject: root\nx_auth_tenant: acme",
     "reader-other": "GET /items/7?a=b\nauthorization: bearer $reader-other\nx-request-id: 7",
     "admin": "DELETE /admin/users/7\n+authorization: Bearer $admin\n+:path: /admin/users/7",

@@ -56,6 +56,7 @@ RULES: list[dict[str, Any]] = [
     {"name": "public", "match": {"paths": ["/public/**", "/healthz"]}, "access": "public"},
     {"name": "optional", "match": {"paths": ["/news/{id}"]}, "access": "optional"},
     {"name": "tried-out", "match": {"paths": ["/beta/**"]}, "require": {"scopes": ["beta"]}, "mode": "shadow"},
+    {"name": "packages", "match": {"paths": ["/{name}:pack"], "encoded_slash": True}, "access": "public"},
     {"name": "elsewhere", "match": {"paths": ["/elsewhere/**"]}, "credential": {"header": "x-jwt"}},
     {"name": "items", "match": {"paths": ["/{collection}/{id}"]}},
 ]

@@ -55,6 +55,12 @@ RULES: list[dict[str, Any]] = [
     {"name": "watched", "match": {"paths": ["/shadow"]}, "mode": "shadow", "require": {"scopes": ["admin"]}},
     {"name": "versioned", "match": {"paths": ["/v"], "headers": {"x-api-version": "2"}}},
     {"name": "routed", "policy": "billing"},
+    {"name": "purge", "match": {"methods": ["POST"], "paths": ["/items/{id}:purge"]}},
+    {
+        "name": "npm",
+        "match": {"paths": ["/npm/{name}"], "encoded_slash": True},
+        "require": {"claims": {"tenant": {"equals_path": "name"}}},
+    },
 ]
 SETTINGS = Settings.model_validate(
     {
@@ -205,7 +211,23 @@ _TOKENS: st.SearchStrategy[str | None] = st.one_of(
     ),
 )
 _PATHS = st.sampled_from(
-    ["/t/acme/a", "/t/a%20b", "/pay", "/hello", "/shadow", "/v", "/healthz", "/none", "//", "/%2f", "/v;x", "/t/a;b"]
+    [
+        *(
+            "/t/acme/a",
+            "/t/a%20b",
+            "/pay",
+            "/hello",
+            "/shadow",
+            "/v",
+            "/healthz",
+            "/none",
+            "//",
+            "/%2f",
+            "/v;x",
+            "/t/a;b",
+        ),
+        *("/npm/acme", "/npm/ac%2fme", "/t/acme%2fa", "/npm/a%2f..", "/v%2fa", "/items/7:purge", "/items/7"),
+    ]
 )
 
 
@@ -235,6 +257,20 @@ def test_a_disagreement_between_steps_and_decision_is_a_fault() -> None:
     attributes = attributes_of("GET", "https://api.example/healthz", [])
     with pytest.raises(AssertionError, match="the steps end in public, and the decision is ok"):
         explained(SETTINGS, AUTHORIZER, attributes, Allow(Reason.OK, "health"), NOW)
+
+
+def test_a_path_with_an_encoded_slash_is_explained() -> None:
+    result = steps_of("/npm/@scope%2Fname", good(tenant="@scope/name"))
+    assert result.decision.reason == "ok"
+    assert ("path", "segments", True, "npm / @scope/name") in result.steps
+    result = steps_of("/t/acme%2Fx/a", good())
+    assert result.decision.reason == "ambiguous_path"
+    assert ("rule", "tenant", None, "the path has an encoded slash, and the rule does not have encoded_slash") in (
+        result.steps
+    )
+    assert result.steps[-1].detail == "no later rule matches: the upstream may read it as a match"
+    result = steps_of("/elsewhere/acme%2Fx", good())
+    assert result.steps[-1][1:] == ("-", False, "an encoded slash, and no rule with encoded_slash matches first")
 
 
 # The command.
