@@ -1,4 +1,4 @@
-"""Untrimmed header values, path parameters and preflights do not evade rules, with a real Envoy."""
+"""Untrimmed header values, path parameters, encoded slashes and preflights do not evade rules, with a real Envoy."""
 
 from __future__ import annotations
 
@@ -31,8 +31,17 @@ RULES = """
   - name: admin
     match: {paths: [/things/admin], case_insensitive: true}
     require: {scopes: [admin]}
+  - name: purge
+    match: {paths: ["/things/{id}:purge"], case_insensitive: true}
+    require: {scopes: [purge]}
   - name: thing
     match: {paths: ["/things/{id}"]}
+  - name: registry
+    match: {paths: ["/npm/-/**"]}
+    require: {scopes: [admin]}
+  - name: package
+    match: {paths: ["/npm/{name}"], encoded_slash: true}
+    require: {claims: {package: {equals_path: name}}}
 cors_preflight: allow
 """
 RESPONSE_TIMEOUT = 10.0
@@ -134,6 +143,64 @@ async def test_parameters_and_another_case_do_not_bypass_a_literal(mesh: Mesh, e
     }
     seen = {path: await sent(envoy, path, token) for path in expected}
     assert {path: (each.status, each.reason) for path, each in seen.items()} == expected
+
+
+async def test_a_custom_verb_is_not_decided_by_the_rule_of_the_item(mesh: Mesh, envoy: Envoy) -> None:
+    expected = {
+        "/things/7": (200, "ok"),
+        "/things/7:8": (200, "ok"),
+        "/things/7:purge": (403, "insufficient_scope"),
+        "/things/7:PURGE": (403, "insufficient_scope"),
+        "/things/7%3Apurge": (403, "insufficient_scope"),
+        "/things/7:%70urge": (403, "insufficient_scope"),
+        "/things/7:purge?x": (403, "insufficient_scope"),
+        "/things/7:purge;x": (400, "ambiguous_path"),
+        "/things/7:purge/": (403, "no_rule"),
+        "/things/7%2f:purge": (400, "ambiguous_path"),
+    }
+    token = bearer(mesh)
+    seen = {path: await sent(envoy, path, token) for path in expected}
+    assert {path: (each.status, each.reason) for path, each in seen.items()} == expected
+    assert (await sent(envoy, "/things/7:purge", bearer(mesh, scope="purge"))).status == 200
+
+
+SLASHES = {
+    "/npm/@scope%2fname": (200, "ok"),
+    "/npm/@scope%2Fname?write=true": (200, "ok"),
+    "/npm/@scope%2fother": (403, "claim_mismatch"),
+    "/npm/@scope/name": (403, "no_rule"),
+    "/npm/-%2fname": (400, "ambiguous_path"),  # /npm/-/name is of the registry
+    "/npm/%2d%2fname": (400, "ambiguous_path"),
+    "/npm%2f@scope%2fname": (400, "ambiguous_path"),
+    "/npm/@scope%2f..": (400, "ambiguous_path"),
+    "/npm/@scope%2f%2e%2e%2f-%2fusers": (400, "ambiguous_path"),
+    "/npm/@scope%2f": (400, "ambiguous_path"),
+    "/npm/%2f@scope": (400, "ambiguous_path"),
+    "/npm/@scope%2f%2fname": (400, "ambiguous_path"),
+    "/npm/@scope%252fname": (400, "ambiguous_path"),
+    "/npm/@scope%5cname": (400, "ambiguous_path"),
+    "/npm/@scope%2fname;x": (400, "ambiguous_path"),
+    "/things/a%2fb": (400, "ambiguous_path"),
+    "/things%2fadmin": (400, "ambiguous_path"),
+}
+
+
+async def test_encoded_slashes_reach_only_a_rule_that_allows_them(mesh: Mesh, envoy: Envoy) -> None:
+    token = bearer(mesh, package="@scope/name")
+    seen = {path: await sent(envoy, path, token) for path in SLASHES}
+    assert {path: (each.status, each.reason) for path, each in seen.items()} == SLASHES
+
+
+async def test_an_envoy_that_decodes_slashes_weakens_no_rule(mesh: Mesh) -> None:
+    token, admin = bearer(mesh, package="@scope/name"), bearer(mesh, scope="admin")
+    async with mesh.envoy(escaped_slashes="UNESCAPE_AND_FORWARD") as envoy:
+        assert (await sent(envoy, "/npm/@scope%2fname", token)).reason == "no_rule"
+        assert (await sent(envoy, "/npm/-%2fusers", token)).reason == "insufficient_scope"
+        assert (await sent(envoy, "/npm/-%2fusers", admin)).status == 200
+    async with mesh.envoy(escaped_slashes="KEEP_UNCHANGED") as envoy:
+        assert (await sent(envoy, "/npm/@scope%2fname", token)).status == 200
+    async with mesh.envoy(escaped_slashes="REJECT_REQUEST") as envoy:
+        assert (await sent(envoy, "/npm/@scope%2fname", token)).status == 400
 
 
 async def test_a_browsers_preflight_passes_where_a_rule_matches(mesh: Mesh, envoy: Envoy) -> None:

@@ -18,6 +18,7 @@ class VariedBootstrap(Bootstrap):
     failure_mode_allow: bool = False
     timeout: str = "1s"  # of one Check call
     encode_raw_headers: bool = False
+    escaped_slashes: str = "KEEP_UNCHANGED"  # the default
     policies: tuple[tuple[str, str], ...] = ()  # (route prefix, policy in the route's context_extensions)
 
     def document(self) -> dict[str, Any]:
@@ -27,6 +28,7 @@ class VariedBootstrap(Bootstrap):
         ext_authz["failure_mode_allow"] = self.failure_mode_allow
         ext_authz["encode_raw_headers"] = self.encode_raw_headers
         ext_authz["grpc_service"]["timeout"] = self.timeout
+        manager["path_with_escaped_slashes_action"] = self.escaped_slashes
         if self.upstream_http2:
             sidecar, upstream = document["static_resources"]["clusters"]
             options = "typed_extension_protocol_options"
