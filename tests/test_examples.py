@@ -75,7 +75,14 @@ def test_every_rule_of_an_example_decides_some_case(folder: Path) -> None:
 
 
 def test_each_provider_has_an_example_and_the_readme_lists_them_all() -> None:
-    others = {"grpc-service", "multi-tenant", "people-and-workloads", "shadow-migration", "static-key"}
+    others = {
+        "grpc-service",
+        "multi-tenant",
+        "people-and-workloads",
+        "resource-paths",
+        "shadow-migration",
+        "static-key",
+    }
     assert PROVIDERS | others == set(NAMES)
     listed = re.findall(r"^\| \[([a-z0-9-]+)\]", (ROOT / "examples" / "README.md").read_text(), re.MULTILINE)
     assert sorted(listed) == NAMES
