@@ -8,6 +8,8 @@ Invariants:
 * ``find`` uses no lock, no task and no clock.
 * At most one fetch is in flight. Requests cause at most one fetch per ``unknown_kid_cooldown`` beside scheduled ones,
   however many unknown key ids they contain.
+* A token with a new ``kid`` waits for a fetch. If a request caused one less than ``unknown_kid_cooldown`` ago, the
+  token is rejected until the next fetch.
 * A failed fetch removes no key. The last good keys are used for ``outage_tolerance`` beyond their lifetime. Without
   usable keys, the issuer's tokens are ``keys_unavailable``, not invalid.
 """

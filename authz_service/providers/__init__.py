@@ -1,6 +1,11 @@
 """HTTP requests to identity providers.
 
 Owns connections, trust anchors, bounds on what a provider may send, the discovery of its endpoints, the authentication
-of this client, and the mapping of foreign errors to ``FetchFailed``. It does not know what is fetched or how often:
-``keys`` and ``tokens`` do.
+of this client, and the mapping of foreign errors to ``FetchFailed``. What is fetched, and when again after a failure,
+is decided in ``keys`` and ``tokens``.
+
+``client`` sends a request: ``proxy`` chooses the way, ``resolver`` and ``happy_eyeballs`` find the address,
+``connection`` carries the bytes, ``idle_connections`` keeps it for the next request, and ``exchange`` and ``content``
+read the response. ``client_authentication``, ``bearer_token`` and ``client_certificate`` authenticate this client,
+``trust_anchors`` the provider. ``discovery`` reads an issuer's metadata, and ``errors`` describes failures.
 """
