@@ -168,7 +168,7 @@ def _attributes(options: argparse.Namespace, settings: Settings) -> Attributes:
     if options.token_file is None:
         return attributes
     token = _token(options.token_file).strip()
-    return with_token(attributes, token, Policy(settings.rules, settings.issuers))
+    return with_token(attributes, token, Policy(settings.rules, settings.issuers, settings.scope_implies))
 
 
 def _token(file: str) -> str:

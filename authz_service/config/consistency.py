@@ -16,12 +16,13 @@ from authz_service.config.model import CREDENTIAL_KEYS
 from authz_service.config.values import https_or_loopback, is_name, is_url
 from authz_service.core.errors import shown
 from authz_service.core.patterns import CAPTURE, overlap
+from authz_service.core.scope_hierarchy import ScopeHierarchy
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from authz_service.config.document import Where
-    from authz_service.config.model import IntrospectionSettings, Issuer, Keys, RuleSettings, Scopes, Server
+    from authz_service.config.model import IntrospectionSettings, Issuer, Keys, Require, RuleSettings, Scopes, Server
     from authz_service.core.patterns import PathPattern, Segment
 
 _SOURCES = ("discovery", "jwks_uri", "jwks_file", "pem_file")
@@ -36,6 +37,7 @@ class Draft:
     issuers: Mapping[int, Issuer]
     rules: Mapping[int, RuleSettings]
     headers: Collection[str]  # the names in upstream.headers, as written
+    scope_implies: Mapping[str, Sequence[str]]
     unread: frozenset[Where]  # keys in the file that could not be read; the draft has their defaults
 
     def has(self, *places: Where) -> bool:
@@ -71,10 +73,11 @@ def problems(draft: Draft) -> Iterator[Problem]:
             yield from _introspection(draft, ("issuers", place), issuer, issuer.introspection)
     for place, rule in draft.rules.items():
         yield from _public_ignores_tokens(draft, ("rules", place), rule)
-        yield from _matched_credentials(draft, ("rules", place, "match", "headers"), rule)
+        yield from _used_credentials(draft, ("rules", place), rule)
         yield from _unknown_issuers(draft, ("rules", place), rule)
         yield from _missing_audiences(draft, ("rules", place), rule)
-        yield from _impossible_scopes(("rules", place, "require", "scopes"), rule.require.scopes)
+        yield from _unusable_alternatives(draft, ("rules", place, "require"), rule.require)
+        yield from _impossible_scopes(draft, ("rules", place, "require"), rule.require)
         yield from _policy_or_match(draft, ("rules", place), rule)
         yield from _encoded_slash(draft, ("rules", place), rule)
         yield from _captures(draft, ("rules", place), rule)
@@ -218,19 +221,17 @@ def _captures(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Proble
 
 
 def _used_captures(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[tuple[str, Where, str]]:
-    """Each capture that the rule uses, with the key that uses it and a phrase for the message."""
-    scopes = rule.require.scopes if draft.has((*where, "scopes")) else None
-    for scope in dict.fromkeys((*scopes.all, *scopes.any, *scopes.none)) if scopes else ():
-        for name in dict.fromkeys(CAPTURE.findall(scope)):
-            yield name, (*where, "scopes"), f"{shown(scope)} uses {{{name}}} of the path"
-    for path, condition in (rule.require.claims or {}).items():
-        if condition.capture is not None:
-            operator = "equals_path" if condition.equals_path else "contains_path"
-            yield (
-                condition.capture,
-                (*where, "claims", path.text, operator),
-                f"uses {{{condition.capture}}} of the path",
-            )
+    """Each name of a capture that the rule uses, with the key that uses it and a phrase that says so."""
+    for place, part in rule.require.places(where):
+        scopes = part.scopes if draft.has((*place, "scopes")) else None
+        for scope in dict.fromkeys((*scopes.all, *scopes.any, *scopes.none)) if scopes else ():
+            for name in dict.fromkeys(CAPTURE.findall(scope)):
+                yield name, (*place, "scopes"), f"{shown(scope)} uses {{{name}}} of the path"
+        for path, condition in (part.claims or {}).items():
+            if condition.capture is not None:
+                operator = "equals_path" if condition.equals_path else "contains_path"
+                key = (*place, "claims", path.text, operator)
+                yield condition.capture, key, f"uses {{{condition.capture}}} of the path"
 
 
 def _captured_by_all(patterns: Sequence[PathPattern]) -> str:
@@ -399,43 +400,91 @@ def _public_ignores_tokens(draft: Draft, where: Where, rule: RuleSettings) -> It
             yield Problem((*where, key), text)
 
 
-def _matched_credentials(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
-    """A rule is selected before any token is read, so it cannot depend on the header that holds one."""
+def _used_credentials(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
+    """A header that holds a token selects no rule, which happens before tokens are read, and equals no claim."""
     credentials = {other.credential.header: place for place, other in draft.rules.items()}
+    for name, key, use in _used_headers(where, rule):
+        if name in credentials and draft.has(("rules", credentials[name], "credential"), key):
+            yield Problem(key, f"is the credential of rules[{credentials[name]}], which {use}: remove it")
+
+
+def _used_headers(where: Where, rule: RuleSettings) -> Iterator[tuple[str, Where, str]]:
+    """Each header that the rule reads, with the key that names it and what it cannot be used for."""
     for name in rule.match.headers or ():
-        if name in credentials and draft.has(("rules", credentials[name], "credential"), where):
-            text = f"is the credential of rules[{credentials[name]}], which a rule cannot match: remove it"
-            yield Problem((*where, name), text)
+        yield name, (*where, "match", "headers", name), "a rule cannot match"
+    for place, part in rule.require.places((*where, "require")):
+        for path, condition in (part.claims or {}).items():
+            if condition.header is not None:
+                operator = "equals_header" if condition.equals_header else "contains_header"
+                yield condition.header, (*place, "claims", path.text, operator), "cannot be compared with a claim"
 
 
 def _unknown_issuers(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
     if not _labels_are_known(draft):
         return
     labels = [issuer.label for issuer in draft.issuers.values()]
-    for place, name in enumerate(rule.require.issuers or ()):
-        if name not in labels:
-            text = f"no issuer is named {name}: {nearest(name, labels)}"
-            yield Problem((*where, "require", "issuers", place), text)
+    for place, part in rule.require.places((*where, "require")):
+        for number, name in enumerate(part.issuers or ()):
+            if name not in labels:
+                text = f"no issuer is named {name}: {nearest(name, labels)}"
+                yield Problem((*place, "issuers", number), text)
+
+
+def _unusable_alternatives(draft: Draft, where: Where, require: Require) -> Iterator[Problem]:
+    if not draft.has((*where, "issuers")):
+        return
+    labels = {issuer.label for issuer in draft.issuers.values()}
+    for place, part in require.places(where):
+        names = set(part.issuers or ())
+        if names and names <= labels and not any(map(require.allows_issuer, names)):
+            accepted = ", ".join(require.issuers or ())
+            text = f"has none of the rule's issuers ({accepted}), so the alternative never holds: add one, or remove it"
+            yield Problem((*place, "issuers"), text)
 
 
 def _missing_audiences(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
     require = (*where, "require")
     if rule.access == "public" or rule.require.audiences or not draft.has((*require, "audiences")):
         return
-    if not draft.has((*where, "access"), (*require, "issuers")):
+    if not draft.has((*where, "access"), (*require, "issuers"), (*require, "any_of")):
         return
-    for place, issuer in draft.issuers.items():
-        accepted = rule.require.issuers is None or issuer.label in rule.require.issuers
-        if accepted and not issuer.audiences and draft.has(("issuers", place, "audiences")):
-            name = f"rule {rule.name}" if draft.has((*where, "name")) else "the rule"
-            label = f"issuer {issuer.label}" if _label_is_known(draft, place) else "an issuer"
-            text = f"{name} accepts tokens of {label}, which has no audiences: add them here or to issuers[{place}]"
-            yield Problem((*require, "audiences"), text)
+    without = {
+        place: issuer
+        for place, issuer in draft.issuers.items()
+        if not issuer.audiences
+        and rule.require.allows_issuer(issuer.label)
+        and draft.has(("issuers", place, "audiences"))
+    }
+    name = f"rule {rule.name}" if draft.has((*where, "name")) else "the rule"
+    for key, alternative in list(rule.require.places(require))[bool(rule.require.any_of) :]:
+        for place, issuer in without.items():
+            if alternative.audiences is None and alternative.allows_issuer(issuer.label):
+                label = f"issuer {issuer.label}" if _label_is_known(draft, place) else "an issuer"
+                text = f"{name} accepts tokens of {label}, which has no audiences: add them here or to issuers[{place}]"
+                yield Problem((*key, "audiences"), text)
 
 
-def _impossible_scopes(where: Where, scopes: Scopes) -> Iterator[Problem]:
-    for place, scope in enumerate(scopes.none):
-        if scope in scopes.all:
-            yield Problem((*where, "none", place), f"{scope} is also in all, so no token can pass: remove one")
-    if scopes.any and set(scopes.any) <= set(scopes.none):
+def _impossible_scopes(draft: Draft, where: Where, require: Require) -> Iterator[Problem]:
+    hierarchy = ScopeHierarchy(draft.scope_implies)
+    for place, part in require.places(where):
+        outer = () if part is require else require.scopes.none
+        yield from _never_held((*place, "scopes"), part.scopes, outer, hierarchy)
+
+
+def _never_held(
+    where: Where, scopes: Scopes, none_of_rule: Sequence[str], hierarchy: ScopeHierarchy
+) -> Iterator[Problem]:
+    """Required scopes that are forbidden as well: by name, or because a scope in ``all`` implies one in ``none``."""
+    for number, scope in enumerate(scopes.none):
+        for held in scopes.all:
+            if hierarchy.granting(held) <= hierarchy.granting(scope):
+                how = "is also in all" if held == scope else f"is implied by {held}, which is in all"
+                yield Problem((*where, "none", number), f"{scope} {how}, so no token can pass: remove one")
+                break
+    forbidden = frozenset[str]().union(*map(hierarchy.granting, (*scopes.none, *none_of_rule)))
+    if scopes.any and all(hierarchy.granting(scope) <= forbidden for scope in scopes.any):
         yield Problem((*where, "any"), "each of these is also in none, so no token can pass: add another or remove one")
+    for number, scope in enumerate(scopes.all if none_of_rule else ()):
+        if hierarchy.granting(scope) <= frozenset[str]().union(*map(hierarchy.granting, none_of_rule)):
+            text = f"{scope} is in scopes.none of the rule, so the alternative never holds: remove one"
+            yield Problem((*where, "all", number), text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from authz_service.config import consistency, files, messages
 from authz_service.config.consistency import Draft
@@ -19,7 +19,7 @@ from authz_service.config.warnings import warnings
 from authz_service.core.errors import ConfigError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
 # The pipes that a shell makes for <(command), which have a writer. Opening any other pipe could block forever.
@@ -30,9 +30,10 @@ _STAND_INS: Mapping[type[Section], Mapping[str, str]] = {
     RuleSettings: {"name": "unread"},
 }
 # Mappings of a rule that are left out as a whole: without the faulty member they would be empty, or less strict.
-_NEVER_EMPTY = frozenset({("require", "claims"), ("match", "headers")})
+_NEVER_EMPTY = frozenset({("require", "claims"), ("require", "any_of"), ("match", "headers")})
 # Required keys of sections within an issuer.
 _REQUIRED: tuple[Where, ...] = (("introspection", "client_id"),)
+_SCOPE_IMPLIES: TypeAdapter[dict[str, list[str]]] = TypeAdapter(dict[str, list[str]])
 _Part = TypeVar("_Part", bound=Section)
 TryOut: TypeAlias = "Callable[[Settings], Iterable[Problem]]"
 
@@ -153,6 +154,7 @@ def _whole(settings: Settings, value: Mapping[str, Any]) -> Draft:
         issuers=dict(enumerate(settings.issuers)),
         rules=dict(enumerate(settings.rules)),
         headers=_upstream_headers(value),
+        scope_implies=settings.scope_implies,
         unread=frozenset(),
     )
 
@@ -161,6 +163,14 @@ def _upstream_headers(value: Mapping[str, Any]) -> Collection[str]:
     upstream = value.get("upstream")
     headers = upstream.get("headers") if isinstance(upstream, dict) else None
     return headers if isinstance(headers, dict) else ()
+
+
+def _scope_implies(value: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
+    """The part of scope_implies that could be read."""
+    try:
+        return _SCOPE_IMPLIES.validate_python(value.get("scope_implies", {}))
+    except ValidationError:
+        return {}
 
 
 def _draft(value: Mapping[str, Any], folder: Path | None, problems: Iterable[Problem]) -> Draft:
@@ -178,6 +188,7 @@ def _draft(value: Mapping[str, Any], folder: Path | None, problems: Iterable[Pro
         issuers=parts(Issuer, "issuers"),
         rules=parts(RuleSettings, "rules"),
         headers=_upstream_headers(value),
+        scope_implies=_scope_implies(value),
         unread=unread,
     )
 

@@ -38,6 +38,7 @@ from authz_service.config.values import (
     OrAbsent,
     OwnFile,
     PathPatternField,
+    PlainScope,
     Printable,
     ProviderHeaders,
     ProxySetting,
@@ -58,6 +59,7 @@ from authz_service.core.issuer_template import parse_issuer_template
 from authz_service.core.patterns import EVERY_PATH
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from authz_service.core.issuer_template import IssuerTemplate
@@ -537,8 +539,8 @@ def _condition(value: object) -> object:
     return value if isinstance(value, dict) else {"equals": value}
 
 
-class Require(Section):
-    """What a token must meet in addition to being valid. All parts must hold."""
+class Alternative(Section):
+    """Requirements of which all must hold."""
 
     issuers: OrAbsent[Some[Name]] = Field(
         None, description="Names of the issuers that are accepted. Default: all configured issuers."
@@ -575,6 +577,10 @@ class Require(Section):
         None, description="The token's acr must be one of these; otherwise a challenge requests them (RFC 9470)."
     )
 
+    def allows_issuer(self, label: str) -> bool:
+        """Whether ``issuers`` has the issuer of this name, or is left out."""
+        return self.issuers is None or label in self.issuers
+
 
 class CredentialSettings(Section):
     """Where the requests of a rule have their token. It is read from no other place."""
@@ -596,6 +602,48 @@ class CredentialSettings(Section):
         header = value.get("header", AUTHORIZATION)
         in_authorization = isinstance(header, str) and header.lower() == AUTHORIZATION
         return {**value, "scheme": BEARER} if in_authorization else value
+
+
+def _alternative(value: object) -> object:
+    if value == {}:
+        raise ValueError("is empty, so any token would do: write at least one requirement, or remove any_of")
+    return value
+
+
+class Require(Alternative):
+    """What a token must meet in addition to being valid. All parts must hold."""
+
+    any_of: OrAbsent[
+        Some[Annotated[Alternative, BeforeValidator(_alternative, json_schema_input_type=Alternative)]]
+    ] = Field(
+        None,
+        description="Alternatives, of which at least one must hold in addition to the other requirements. Each has the "
+        "keys of require without any_of. They are evaluated in order; if none holds, the denial has the reason and the "
+        "challenge of the last one. The audiences of an alternative replace the issuer's, but not those of the rule.",
+    )
+
+    def parts(self) -> tuple[Alternative, ...]:
+        """The rule's own requirements, then each alternative."""
+        return (self, *(self.any_of or ()))
+
+    def places(self, where: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Alternative]]:
+        """The parts with their places in the file; ``where`` is that of the rule's own requirements."""
+        yield where, self
+        for number, alternative in enumerate(self.any_of or ()):
+            yield (*where, "any_of", number), alternative
+
+    def claim_conditions(self) -> Iterator[ClaimCondition]:
+        """The conditions on claims in all parts."""
+        return (condition for part in self.parts() for condition in (part.claims or {}).values())
+
+    def accepted_issuers(self) -> frozenset[str] | None:
+        """Names of the issuers whose tokens can meet the requirements; None: any issuer's."""
+        own = None if self.issuers is None else frozenset(self.issuers)
+        alternatives = [each.issuers for each in self.any_of or (Alternative(),)]
+        if None in alternatives:
+            return own
+        named = frozenset(name for names in alternatives for name in names or ())
+        return named if own is None else named & own
 
 
 class RuleSettings(Section):
@@ -741,6 +789,12 @@ class Settings(Section):
     )
     upstream: UpstreamSettings = Field(
         default_factory=UpstreamSettings, description="What the protected service receives."
+    )
+    scope_implies: dict[PlainScope, Some[PlainScope]] = Field(
+        {},
+        description="Scopes with those that they imply, transitively: a token with the first meets a rule that "
+        "requires one of the others, and is denied by a rule that forbids one. Headers and metadata have the token's "
+        "own scopes.",
     )
     token_cache: TokenCache = Field(default_factory=TokenCache, description="The cache of validated tokens.")
     logging: Logging = Field(default_factory=Logging, description="What is logged to standard error.")

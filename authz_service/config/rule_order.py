@@ -6,7 +6,7 @@ refuses nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from authz_service.config.document import Problem
 from authz_service.core.patterns import (
@@ -22,10 +22,11 @@ from authz_service.core.patterns import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from authz_service.config.document import Where
-    from authz_service.config.model import Issuer, Match, Require, RuleSettings, Scopes
+    from authz_service.config.model import Match, RuleSettings
+    from authz_service.config.strictness import Strictness
     from authz_service.core.patterns import HostPattern, PathPattern, Segment
 
 
@@ -177,7 +178,7 @@ def _deciders(rules: Sequence[RuleSettings], numbers: set[int]) -> str:
 # Custom verbs, such as /v1/items/{id}:purge, that the rule of the item decides.
 
 
-def verbs_of_items(rules: Sequence[RuleSettings], issuers: Sequence[Issuer]) -> Iterator[Problem]:
+def verbs_of_items(rules: Sequence[RuleSettings], strictness: Strictness) -> Iterator[Problem]:
     """Paths with a suffix of which an earlier, laxer rule decides some requests, because its ``{id}`` takes any."""
     earlier = _PathTree()
     for number, rule in enumerate(rules):
@@ -191,7 +192,7 @@ def verbs_of_items(rules: Sequence[RuleSettings], issuers: Sequence[Issuer]) -> 
                     and _takes_any_suffix(entry.path, place.path)
                     and _may_apply(entry.match, place, rule)
                     and overlap(entry.path, place.path)
-                    and not requires_as_much(rules[entry.rule], rule, issuers)
+                    and not strictness.requires_as_much(rules[entry.rule], rule)
                 ):
                     reported.add((place.number, entry.rule))
                     text = (
@@ -214,14 +215,14 @@ def _takes_any_suffix(path: PathPattern, verb: PathPattern) -> bool:
 # Encoded slashes. Rules before one with encoded_slash are never bypassed: see ``rules.encoded_slashes``.
 
 
-def decoded_slashes(rules: Sequence[RuleSettings], issuers: Sequence[Issuer]) -> Iterator[Problem]:
+def decoded_slashes(rules: Sequence[RuleSettings], strictness: Strictness) -> Iterator[Problem]:
     """Rules with ``encoded_slash`` whose paths, once decoded, are those of a stricter rule after them."""
     slashed = [number for number, rule in enumerate(rules) if rule.match.encoded_slash]
     every = _PathTree()
     for number, rule in enumerate(rules if slashed else ()):
         every.add(number, rule)
     for number in slashed:
-        stricter = (_stricter_once_decoded(place, number, rules, issuers, every) for place in _places(rules[number]))
+        stricter = (_stricter_once_decoded(place, number, rules, strictness, every) for place in _places(rules[number]))
         if (name := next(filter(None, stricter), None)) is not None:
             text = (
                 f"an upstream that decodes %2F treats some of these paths as those of rule {name}, which comes later "
@@ -232,7 +233,7 @@ def decoded_slashes(rules: Sequence[RuleSettings], issuers: Sequence[Issuer]) ->
 
 
 def _stricter_once_decoded(
-    place: _Place, number: int, rules: Sequence[RuleSettings], issuers: Sequence[Issuer], every: _PathTree
+    place: _Place, number: int, rules: Sequence[RuleSettings], strictness: Strictness, every: _PathTree
 ) -> str | None:
     """The first rule that decides a decoded path and requires more than the rule of the encoded one."""
     first = min(place.path.captures.values(), default=None)
@@ -244,7 +245,7 @@ def _stricter_once_decoded(
             entry.rule > number
             and _may_apply(entry.match, place, rules[number])
             and decodes_into(place.path, entry.path)
-            and not requires_as_much(rules[number], rules[entry.rule], issuers)
+            and not strictness.requires_as_much(rules[number], rules[entry.rule])
         ):
             return rules[entry.rule].name
         if _applies(entry.match, place, rules[number]) and covering(decoded, [entry.path]) is not None:
@@ -265,7 +266,7 @@ class _Variant(NamedTuple):
     remedy: str
 
 
-def bypasses(rules: Sequence[RuleSettings], issuers: Sequence[Issuer]) -> Iterator[Problem]:
+def bypasses(rules: Sequence[RuleSettings], strictness: Strictness) -> Iterator[Problem]:
     """Paths of a rule, another spelling of which a ``{name}`` or ``/**`` of a laxer rule matches."""
     every, earlier = _PathTree(), _PathTree()
     for number, rule in enumerate(rules):
@@ -277,7 +278,7 @@ def bypasses(rules: Sequence[RuleSettings], issuers: Sequence[Issuer]) -> Iterat
         for place in () if rule.policy or rule.access != "token" else _places(rule):
             if hiding[place.number] is not None:  # a warning of ``unreachable``
                 continue
-            for variant, laxer in _laxer_rules(place, number, rules, issuers, every):
+            for variant, laxer in _laxer_rules(place, number, rules, strictness, every):
                 if (laxer, variant.reader) in reported:
                     continue
                 reported.add((laxer, variant.reader))
@@ -289,15 +290,15 @@ def bypasses(rules: Sequence[RuleSettings], issuers: Sequence[Issuer]) -> Iterat
 
 
 def _laxer_rules(
-    place: _Place, number: int, rules: Sequence[RuleSettings], issuers: Sequence[Issuer], every: _PathTree
+    place: _Place, number: int, rules: Sequence[RuleSettings], strictness: Strictness, every: _PathTree
 ) -> Iterator[tuple[_Variant, str]]:
     """The variants of a path that a laxer rule decides, each with the name of the first such rule."""
-    neighbors = _Neighbors(place, place.path, number, rules, issuers, every)
+    neighbors = _Neighbors(place, place.path, number, rules, strictness, every)
     for variant in _case_variants(place.path):
         if (laxer := neighbors.laxer_rule(variant)) is not None:
             yield variant, laxer
     for variant in _slash_variants(place.path):
-        neighbors = _Neighbors(place, variant.path, number, rules, issuers, every)
+        neighbors = _Neighbors(place, variant.path, number, rules, strictness, every)
         if (laxer := neighbors.laxer_rule(variant)) is not None:
             yield variant, laxer
 
@@ -335,11 +336,11 @@ class _Neighbors:
         path: PathPattern,
         number: int,
         rules: Sequence[RuleSettings],
-        issuers: Sequence[Issuer],
+        strictness: Strictness,
         every: _PathTree,
     ) -> None:
         self._place, self._number = place, number
-        self._rules, self._issuers = rules, issuers
+        self._rules, self._strictness = rules, strictness
         near = {id(entry): entry for entry in every.near(path)}
         self._own = [entry.path for entry in near.values() if entry.rule == number]
         self._entries = [entry for entry in every.near(path, partly=True) if entry.rule != number]
@@ -387,7 +388,7 @@ class _Neighbors:
     def _requires_as_much(self, other: int) -> bool:
         if other not in self._is_as_strict:
             rule = self._rules[self._number]
-            self._is_as_strict[other] = requires_as_much(self._rules[other], rule, self._issuers)
+            self._is_as_strict[other] = self._strictness.requires_as_much(self._rules[other], rule)
         return self._is_as_strict[other]
 
 
@@ -413,60 +414,3 @@ def _is_broader(ours: Segment, theirs: Segment) -> bool:
     if isinstance(ours, SuffixedCapture):
         return isinstance(theirs, str) or (theirs is not None and len(theirs.suffix) > len(ours.suffix))
     return ours is None and theirs is not None
-
-
-# Whether one rule is as strict as another.
-
-
-def requires_as_much(rule: RuleSettings, other: RuleSettings, issuers: Sequence[Issuer]) -> bool:
-    """Whether ``rule`` admits no token that ``other`` refuses. ``issuers`` are all configured ones.
-
-    In doubt it does not: two requirements that are written differently count as different.
-    """
-    if other.access != "token" or other.mode == "shadow":  # lets requests without a token through
-        return True
-    if rule.access != "token" or rule.mode == "shadow":
-        return False
-    ours, theirs = rule.require, other.require
-    return _audiences_within(ours, theirs, issuers) and all(
-        _part_requires_as_much(name, getattr(ours, name), getattr(theirs, name)) for name in type(ours).model_fields
-    )
-
-
-def _part_requires_as_much(name: str, ours: Any, theirs: Any) -> bool:
-    if theirs is None or ours == theirs or name == "audiences":
-        return True
-    return ours is not None and name in _REQUIRES_AS_MUCH and _REQUIRES_AS_MUCH[name](ours, theirs)
-
-
-def _within(ours: Sequence[str], theirs: Sequence[str]) -> bool:
-    return set(ours) <= set(theirs)
-
-
-def _scopes_as_strict(ours: Scopes, theirs: Scopes) -> bool:
-    any_of = not theirs.any or (bool(ours.any) and _within(ours.any, theirs.any)) or bool({*ours.all} & {*theirs.any})
-    return any_of and _within(theirs.all, ours.all) and _within(theirs.none, ours.none)
-
-
-def _claims_as_strict(ours: Mapping[object, Any], theirs: Mapping[object, Any]) -> bool:
-    return all(ours.get(path) == condition for path, condition in theirs.items())
-
-
-def _no_longer(ours: float, theirs: float) -> bool:
-    return ours <= theirs
-
-
-_REQUIRES_AS_MUCH: Mapping[str, Callable[[Any, Any], bool]] = {
-    "issuers": _within,
-    "clients": _within,
-    "acr_values": _within,
-    "scopes": _scopes_as_strict,
-    "claims": _claims_as_strict,
-    "max_auth_age": _no_longer,
-}
-
-
-def _audiences_within(ours: Require, theirs: Require, issuers: Sequence[Issuer]) -> bool:
-    """Whether, for each issuer that we accept, they accept every audience that we accept."""
-    accepted = [issuer for issuer in issuers if ours.issuers is None or issuer.label in ours.issuers]
-    return all(_within(ours.audiences or each.audiences, theirs.audiences or each.audiences) for each in accepted)

@@ -138,6 +138,14 @@ def _required_scope(value: str) -> str:
     return value
 
 
+def _plain_scope(value: str) -> str:
+    if "{" in _scope(value) or "}" in value:
+        raise ValueError(
+            f"{shown(value)} has a brace, and captures of the path have no meaning here: write a plain scope"
+        )
+    return value
+
+
 def _method(value: str) -> str:
     if not _TOKEN.fullmatch(value) or "*" in value:
         raise ValueError(f"{shown(value)} is not a method: write one such as GET, or remove methods to match any")
@@ -497,6 +505,7 @@ OrAbsent = Annotated[Item | None, _NeverNull(), Field(validate_default=False)]
 Name = Annotated[StrictStr, AfterValidator(_name)]
 Printable = Annotated[StrictStr, AfterValidator(_printable)]
 Scope = Annotated[StrictStr, AfterValidator(_required_scope)]
+PlainScope = Annotated[StrictStr, AfterValidator(_plain_scope)]
 Method = Annotated[StrictStr, AfterValidator(_method)]
 Algorithm = Annotated[
     Literal[

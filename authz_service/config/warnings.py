@@ -9,34 +9,39 @@ from typing import TYPE_CHECKING
 
 from authz_service.config.document import Problem
 from authz_service.config.rule_order import bypasses, decoded_slashes, listed, unreachable, verbs_of_items
+from authz_service.config.strictness import Strictness
 from authz_service.config.values import https_or_loopback
 from authz_service.core.patterns import EVERY_PATH
+from authz_service.core.scope_hierarchy import ScopeHierarchy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from authz_service.config.document import Where
-    from authz_service.config.model import Issuer, RuleSettings, Settings
+    from authz_service.config.model import Alternative, Issuer, RuleSettings, Settings
     from authz_service.core.claim_path import ClaimPath
 
 _CLAIM_LISTS = ("audience_claims", "scope_claims", "client_claims")
 _URL_START = ("https://", "http://")
+_RULE_DEPTH = len(("rules", 0))
 _DAY = 86_400.0  # seconds; an operator notices an outage within a day
 
 
 def warnings(settings: Settings) -> Iterator[Problem]:
     """All warnings about the settings."""
     yield from unreachable(settings.rules)
-    yield from verbs_of_items(settings.rules, settings.issuers)
-    yield from decoded_slashes(settings.rules, settings.issuers)
-    yield from bypasses(settings.rules, settings.issuers)
+    strictness = Strictness(settings.issuers, ScopeHierarchy(settings.scope_implies))
+    yield from verbs_of_items(settings.rules, strictness)
+    yield from decoded_slashes(settings.rules, strictness)
+    yield from bypasses(settings.rules, strictness)
     for place, rule in enumerate(settings.rules):
         yield from _any_audience(("rules", place), rule, settings.issuers)
         yield from _any_tenant(("rules", place), rule, settings.issuers)
         yield from _public_everywhere(("rules", place), rule)
         yield from _shadow(("rules", place), rule)
-        for path in rule.require.claims or {}:
-            yield from _url_as_path(("rules", place, "require", "claims", path.text), path)
+        for where, part in rule.require.places(("rules", place, "require")):
+            for path in part.claims or {}:
+                yield from _url_as_path((*where, "claims", path.text), path)
     for name, header in settings.upstream.headers.items():
         yield from _url_as_path(("upstream", "headers", name), header.claim)
     for name, path in settings.upstream.metadata.items():
@@ -50,32 +55,54 @@ def warnings(settings: Settings) -> Iterator[Problem]:
 
 
 def _any_audience(where: Where, rule: RuleSettings, issuers: Sequence[Issuer]) -> Iterator[Problem]:
-    if rule.access == "public" or rule.require.audiences is not None:
+    require = rule.require
+    if rule.access == "public" or require.audiences is not None:
         return
-    allowed = rule.require.issuers
     shared = [
-        issuer.label
-        for issuer in issuers
-        if len(set(issuer.audiences)) > 1 and (allowed is None or issuer.label in allowed)
+        issuer.label for issuer in issuers if len(set(issuer.audiences)) > 1 and require.allows_issuer(issuer.label)
     ]
-    if shared:
-        text = f"accepts tokens for any audience of {listed(shared)}, including tokens made for another API: "
-        yield Problem(where, f"{text}name this API's audience in require.audiences")
+    if all(each.audiences is None for each in require.any_of or ()):
+        accepted = require.accepted_issuers()
+        yield from _shared_audiences(where, [label for label in shared if accepted is None or label in accepted])
+        return
+    for number, each in enumerate(require.any_of or ()):
+        if each.audiences is None:
+            place = (*where, "require", "any_of", number)
+            yield from _shared_audiences(place, [label for label in shared if each.allows_issuer(label)])
+
+
+def _shared_audiences(where: Where, issuers: Sequence[str]) -> Iterator[Problem]:
+    if issuers:
+        text = f"accepts tokens for any audience of {listed(issuers)}, including tokens made for another API: "
+        name = "require.audiences" if len(where) == _RULE_DEPTH else "audiences"
+        yield Problem(where, f"{text}name this API's audience in {name}")
 
 
 def _any_tenant(where: Where, rule: RuleSettings, issuers: Sequence[Issuer]) -> Iterator[Problem]:
     """A token for the audience from any tenant is accepted, and often anyone can create a tenant."""
-    if rule.access == "public" or not rule.require.model_fields_set <= {"issuers", "audiences"}:
+    require = rule.require
+    if rule.access == "public" or _requires_more(require):
         return
-    allowed = rule.require.issuers
+    bare = [each for each in require.any_of or (require,) if not _requires_more(each)]
     open_ = [
         issuer.label
         for issuer in issuers
-        if issuer.template is not None and not issuer.tenants and (allowed is None or issuer.label in allowed)
+        if issuer.template is not None
+        and not issuer.tenants
+        and require.allows_issuer(issuer.label)
+        and any(each.allows_issuer(issuer.label) for each in bare)
     ]
     if open_:
         text = f"accepts tokens of every tenant of {listed(open_)} and requires nothing of them but the audience: list "
         yield Problem(where, f"{text}the issuer's tenants, or require scopes, clients or claims")
+
+
+def _requires_more(part: Alternative) -> bool:
+    """Whether a token must have more than an issuer and an audience."""
+    claims = any(not condition.absent for condition in (part.claims or {}).values())
+    if claims or part.scopes.all or part.scopes.any:
+        return True
+    return not part.model_fields_set <= {"issuers", "audiences", "any_of", "claims", "scopes"}
 
 
 def _public_everywhere(where: Where, rule: RuleSettings) -> Iterator[Problem]:

@@ -95,8 +95,10 @@ def _audience(issuer: Issuer, settings: Settings) -> str | None:
     named = (
         audience
         for rule in settings.rules
-        if rule.require.issuers is None or issuer.label in rule.require.issuers
-        for audience in rule.require.audiences or ()
+        if rule.require.allows_issuer(issuer.label)
+        for part in rule.require.parts()
+        if part.allows_issuer(issuer.label)
+        for audience in part.audiences or ()
     )
     return next(iter((*issuer.audiences, *named)), None)
 

@@ -22,6 +22,7 @@ from authz_service.core.reasons import Reason
 from authz_service.core.upstream_metadata import UpstreamMetadata
 from authz_service.providers.client import ClientResources
 from authz_service.rules import mismatch
+from authz_service.rules.conditions import AnyOf
 from authz_service.rules.policy import no_rule
 from authz_service.runtime.assembly import authorizer_of, introspector_of, key_cache_of, source_of
 from authz_service.telemetry.metrics import Metrics
@@ -229,6 +230,8 @@ class _Steps:
         claims = self._validate(token, rule)
         request = rule.parts_of(self._attributes.headers, path)
         for condition in rule.conditions:
+            if isinstance(condition, AnyOf) and self._meets_alternative(condition, claims, request):
+                continue
             evaluate = partial(_evaluate, condition, claims, request, self._now)
             self._take("claims", condition.name, evaluate, partial(_requirement, condition, claims))
         self._take("upstream", "headers", lambda: self._authorizer.upstream.for_token(claims), _header_names)
@@ -237,6 +240,24 @@ class _Steps:
             missing = [f"{name} is absent or left out" for name in members if name not in values]
             self._record("upstream", "metadata", "; ".join((", ".join(values) or "none", *missing)), passed=True)
         return Reason.OK
+
+    def _meets_alternative(self, any_of: AnyOf, claims: Claims, request: RequestParts) -> bool:
+        """Whether an alternative holds. Records the conditions of each one up to the first that does not hold."""
+        for place, alternative in enumerate(any_of.alternatives):
+            if all(self._holds(f"any_of[{place}]", condition, claims, request) for condition in alternative):
+                return True
+        return False
+
+    def _holds(self, alternative: str, condition: Condition, claims: Claims, request: RequestParts) -> bool:
+        """Whether a condition of an alternative holds. If it does not, that is a remark: another one may hold."""
+        name = f"{alternative} {condition.name}"
+        try:
+            _evaluate(condition, claims, request, self._now)
+        except Rejected as rejected:
+            self._record("claims", name, f"does not hold: {rejected.reason}: {rejected.cause}")
+            return False
+        self._record("claims", name, _requirement(condition, claims, None), passed=True)
+        return True
 
     def _validate(self, text: str, rule: Rule) -> Claims:
         """The claims of a token, in the steps of the validator."""

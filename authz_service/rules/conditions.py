@@ -9,22 +9,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from authz_service.core.claim_path import NotAnObjectError
-from authz_service.core.errors import quoted
+from authz_service.core.errors import Rejected, quoted
 from authz_service.core.members import SCOPE_TOKEN, numeric_date
 from authz_service.core.patterns import CAPTURE
 from authz_service.core.reasons import Reason
+from authz_service.core.scope_hierarchy import FLAT
 from authz_service.rules.operators import one_of, operator_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from authz_service.config import model
     from authz_service.core.claim_path import ClaimPath
     from authz_service.core.claims import Claims
+    from authz_service.core.scope_hierarchy import ScopeHierarchy
     from authz_service.rules.operators import RequestParts
 
     Captures = Mapping[str, str]  # the segment that each {name} of the path matched
     Evaluate = Callable[[Claims, RequestParts, float], str | None]
+
+
+_MAX_CAUSES = 6  # alternatives that a cause names
+_MAX_CAUSE = 120  # characters of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,62 @@ class Condition:
     reason: Reason  # of the denial if the condition is not met
     requirement: str  # in the terms of the configuration
     evaluate: Evaluate
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf(Condition):
+    """Alternatives, each a list of conditions; it is met if all conditions of one alternative are.
+
+    ``evaluate`` raises ``NoAlternativeError`` otherwise. ``reason`` is not used.
+    """
+
+    alternatives: tuple[tuple[Condition, ...], ...]
+
+
+class NoAlternativeError(Rejected):
+    """No alternative holds. The reason is that of the last one; the cause names why each of them does not."""
+
+
+def any_of(alternatives: Sequence[Sequence[Condition]]) -> AnyOf:
+    """At least one alternative holds. One that cannot be evaluated does not."""
+    every = tuple(map(tuple, alternatives))
+
+    def evaluate(claims: Claims, request: RequestParts, now: float) -> None:
+        failures: list[Rejected] = []
+        for conditions in every:
+            failure = _first_failure(conditions, claims, request, now)
+            if failure is None:
+                return
+            failures.append(failure)
+        raise NoAlternativeError(failures[-1].reason, _causes(failures))
+
+    requirement = "one of the alternatives" if len(every) > 1 else "the alternative"
+    return AnyOf("any_of", every[-1][-1].reason, requirement, evaluate, every)
+
+
+def _first_failure(
+    conditions: Iterable[Condition], claims: Claims, request: RequestParts, now: float
+) -> Rejected | None:
+    try:
+        for condition in conditions:
+            cause = condition.evaluate(claims, request, now)
+            if cause is not None:
+                return Rejected(condition.reason, cause)
+    except Rejected as rejected:
+        return rejected
+    return None
+
+
+def _causes(failures: Sequence[Rejected]) -> str:
+    """Why each alternative does not hold: bounded, and always with the last one, whose reason is given."""
+    texts = [f"any_of[{place}]: {_shortened(failure.cause)}" for place, failure in enumerate(failures)]
+    if len(texts) > _MAX_CAUSES:
+        texts[_MAX_CAUSES - 1 : -1] = ["..."]
+    return "; ".join(texts)
+
+
+def _shortened(cause: str) -> str:
+    return cause if len(cause) <= _MAX_CAUSE else f"{cause[:_MAX_CAUSE]}..."
 
 
 def issuer_is_one_of(labels: Iterable[str]) -> Condition:
@@ -89,17 +151,26 @@ def claim_holds(path: ClaimPath, condition: model.ClaimCondition) -> Condition:
 
 
 class RequiredScopes:
-    """The scopes of a rule. A scope may contain captures of the path: ``read:{tenant}``."""
+    """The scopes of a rule. A scope may contain captures of the path: ``read:{tenant}``.
 
-    def __init__(self, scopes: model.Scopes) -> None:
+    A holder of a scope holds those that it implies as well, also where they are forbidden.
+    """
+
+    def __init__(self, scopes: model.Scopes, hierarchy: ScopeHierarchy = FLAT) -> None:
         self._all, self._any, self._none = scopes.all, scopes.any, scopes.none
+        self._hierarchy = hierarchy
         every = (*scopes.all, *scopes.any, *scopes.none)
         self.captured = frozenset(name for scope in every for name in CAPTURE.findall(scope))
         self._fixed = None if self.captured else self._sets({})
 
     def _sets(self, captures: Captures) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-        parts = (self._all, self._any, self._none)
-        all_, any_, none = (frozenset(_filled(scope, captures) for scope in part) for part in parts)
+        """All of the first, and any and none of the others, which include the scopes that grant them."""
+        granting = self._hierarchy.granting
+        all_ = frozenset(_filled(scope, captures) for scope in self._all)
+        any_, none = (
+            frozenset[str]().union(*(granting(_filled(scope, captures)) for scope in part))
+            for part in (self._any, self._none)
+        )
         return all_, any_, none
 
     def condition(self) -> Condition | None:
@@ -112,21 +183,27 @@ class RequiredScopes:
         all_, any_, none = self._fixed or self._sets(request.captures)
         scopes = claims.scopes
         if not all_ <= scopes:
-            return f"missing scopes: {_listed(all_ - scopes)}"
+            missing = [scope for scope in all_ - scopes if not self._hierarchy.grants(scope, scopes)]
+            if missing:
+                return f"missing scopes: {_listed(missing)}"
         if any_ and any_.isdisjoint(scopes):
-            return f"missing any scope of: {_listed(any_)}"
+            return f"missing any scope of: {_listed(_filled(scope, request.captures) for scope in self._any)}"
         if not none.isdisjoint(scopes):
             return f"forbidden scopes: {_listed(none & scopes)}"
         return None
 
     def _in_words(self) -> str:
         parts = (("all of", self._all), ("any of", self._any), ("none of", self._none))
-        return "; ".join(f"{which} {' '.join(scopes)}" for which, scopes in parts if scopes)
+        return "; ".join(f"{which} {' '.join(map(self._with_holders, scopes))}" for which, scopes in parts if scopes)
 
-    def for_challenge(self, captures: Captures) -> str | None:
-        """The ``scope`` of a challenge; None if there is none to name."""
-        scopes = dict.fromkeys(_filled(scope, captures) for scope in (*self._all, *self._any))
-        return " ".join(filter(SCOPE_TOKEN.fullmatch, scopes)) or None
+    def _with_holders(self, scope: str) -> str:
+        holders = sorted(self._hierarchy.granting(scope) - {scope})
+        return f"{scope} (implied by {', '.join(holders)})" if holders else scope
+
+    def for_challenge(self, captures: Captures) -> list[str]:
+        """The scopes that a challenge names: those required, as far as a token can have them."""
+        filled = dict.fromkeys(_filled(scope, captures) for scope in (*self._all, *self._any))
+        return list(filter(SCOPE_TOKEN.fullmatch, filled))
 
 
 def _filled(scope: str, captures: Captures) -> str:

@@ -5,6 +5,7 @@ Pure; compiled once from the settings. A rule refuses claims by raising ``Reject
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from authz_service.core.challenge import bearer_challenge
@@ -14,8 +15,9 @@ from authz_service.core.errors import Rejected
 from authz_service.core.paths import SlashedPath, split, split_with_encoded_slashes
 from authz_service.core.patterns import PARAMETERS
 from authz_service.core.reasons import DENIALS, Reason
+from authz_service.core.scope_hierarchy import FLAT, ScopeHierarchy
 from authz_service.rules import conditions
-from authz_service.rules.conditions import Condition, RequiredScopes
+from authz_service.rules.conditions import AnyOf, Condition, NoAlternativeError, RequiredScopes
 from authz_service.rules.encoded_slashes import EncodedSlashMatcher
 from authz_service.rules.matcher import NO_RULE, Matcher
 from authz_service.rules.operators import NO_PARTS, RequestParts
@@ -45,23 +47,29 @@ _STEP_UP = frozenset({Reason.STALE_AUTHENTICATION, Reason.WEAK_AUTHENTICATION})
 class Rule:
     """One compiled rule."""
 
-    def __init__(self, rule: model.RuleSettings, issuers: Sequence[model.Issuer]) -> None:
+    def __init__(
+        self, rule: model.RuleSettings, issuers: Sequence[model.Issuer], hierarchy: ScopeHierarchy = FLAT
+    ) -> None:
         """``issuers`` are all configured ones."""
         require = rule.require
-        allowed = [issuer for issuer in issuers if require.issuers is None or issuer.label in require.issuers]
         self.name = rule.name
         self.access = rule.access
         self.mode = rule.mode
-        self.issuers = None if require.issuers is None else frozenset(require.issuers)  # None: any
+        self.issuers = require.accepted_issuers()  # None: any
         self.credential = CredentialHeader(rule.credential.header, rule.credential.scheme)
-        self._introspects = any(issuer.introspection is not None for issuer in allowed)
-        self._scopes = RequiredScopes(require.scopes)
-        self.conditions = tuple(_conditions(require, allowed, self._scopes))  # in the order of evaluation
-        self._paths = _paths_with_captures(rule, self._scopes)
-        self._uses_headers = any(each.header is not None for each in (require.claims or {}).values())
-        self._realm = next(iter((*(require.audiences or ()), *(a for i in allowed for a in i.audiences))), rule.name)
-        self._max_age = None if require.max_auth_age is None else str(int(require.max_auth_age))
-        self._acr_values = None if require.acr_values is None else " ".join(require.acr_values)
+        allowed = [issuer for issuer in issuers if require.allows_issuer(issuer.label)]
+        accepted = [issuer for issuer in allowed if self.issuers is None or issuer.label in self.issuers]
+        self._introspects = any(issuer.introspection is not None for issuer in accepted)
+        scopes = [RequiredScopes(part.scopes, hierarchy) for part in require.parts()]
+        self.conditions = tuple(_conditions(require, allowed, scopes))  # in the order of evaluation
+        self._paths = _paths_with_captures(rule, scopes)
+        self._uses_headers = any(condition.header is not None for condition in require.claim_conditions())
+        last = (require.any_of or (require,))[-1]
+        named = (require.audiences or (), last.audiences or (), *(issuer.audiences for issuer in accepted))
+        realm = next(itertools.chain.from_iterable(named), rule.name)
+        self._challenge = _Challenge(realm, require, scopes[:1])
+        # Where no alternative holds, the last one's challenge is sent, and without a token none holds.
+        self._last_challenge = _Challenge(realm, last, [scopes[0], scopes[-1]])
 
     def parts_of(self, headers: Mapping[str, str], path: Sequence[str]) -> RequestParts:
         """The parts of a request that conditions use: captures are those of the first matching pattern."""
@@ -83,28 +91,16 @@ class Rule:
 
     def deny(self, rejected: Rejected, request: RequestParts = NO_PARTS, claims: Claims | None = None) -> Deny:
         """The denial for a rejection, with the challenge of this rule."""
+        of_last = rejected.reason is Reason.MISSING_TOKEN or isinstance(rejected, NoAlternativeError)
+        challenge = self._last_challenge if of_last else self._challenge
         return Deny(
             rejected.reason,
             rule=self.name,
             cause=rejected.cause,
-            challenge=self._challenge(rejected.reason, request.captures),
+            challenge=challenge.for_reason(rejected.reason, request.captures),
             retry_after=rejected.retry_after,
             claims=claims,
             mode=self.mode,
-        )
-
-    def _challenge(self, reason: Reason, captures: Captures) -> str | None:
-        denial = DENIALS[reason]
-        if not denial.challenged:
-            return None
-        step_up = reason in _STEP_UP
-        return bearer_challenge(
-            self._realm,
-            error=denial.error,
-            description=denial.detail if denial.error else None,
-            scope=self._scopes.for_challenge(captures) if reason in _NAME_SCOPES else None,
-            max_age=self._max_age if step_up else None,
-            acr_values=self._acr_values if step_up else None,
         )
 
     def possible_reasons(self) -> Iterable[Reason]:
@@ -113,35 +109,105 @@ class Rule:
             return (Reason.PUBLIC, *_ALWAYS_POSSIBLE)
         impossible = {Reason.PUBLIC, Reason.PREFLIGHT, Reason.AMBIGUOUS_PATH, Reason.NO_RULE}
         impossible.add(Reason.ANONYMOUS if self.access == "token" else Reason.MISSING_TOKEN)
-        impossible |= _OF_CONDITIONS - {condition.reason for condition in self.conditions}
+        impossible |= _OF_CONDITIONS - set(_reasons(self.conditions))
         impossible |= set() if self._introspects else _OF_INTROSPECTION
         return [reason for reason in Reason if reason not in impossible]
 
 
-def _conditions(require: model.Require, allowed: Sequence[model.Issuer], scopes: RequiredScopes) -> Iterator[Condition]:
-    """First the conditions that no new token would meet, then scopes, then those that a new login would meet."""
-    if require.issuers is not None:
+class _Challenge:
+    """The parameters of the challenges that a part of ``require`` causes."""
+
+    def __init__(self, realm: str, part: model.Alternative, scopes: Sequence[RequiredScopes]) -> None:
+        self._realm = realm
+        self._scopes = scopes
+        self._max_age = None if part.max_auth_age is None else str(int(part.max_auth_age))
+        self._acr_values = None if part.acr_values is None else " ".join(part.acr_values)
+
+    def for_reason(self, reason: Reason, captures: Captures) -> str | None:
+        """The challenge of a denial; None if there is none for this reason."""
+        denial = DENIALS[reason]
+        if not denial.challenged:
+            return None
+        step_up = reason in _STEP_UP
+        return bearer_challenge(
+            self._realm,
+            error=denial.error,
+            description=denial.detail if denial.error else None,
+            scope=self._scope(captures) if reason in _NAME_SCOPES else None,
+            max_age=self._max_age if step_up else None,
+            acr_values=self._acr_values if step_up else None,
+        )
+
+    def _scope(self, captures: Captures) -> str | None:
+        return " ".join(dict.fromkeys(scope for part in self._scopes for scope in part.for_challenge(captures))) or None
+
+
+def _reasons(conditions: Iterable[Condition]) -> Iterator[Reason]:
+    for condition in conditions:
+        if isinstance(condition, AnyOf):
+            yield from _reasons(condition.alternatives[-1])
+        else:
+            yield condition.reason
+
+
+def _conditions(
+    require: model.Require, allowed: Sequence[model.Issuer], scopes: Sequence[RequiredScopes]
+) -> Iterator[Condition]:
+    """The conditions of a rule. ``scopes`` are the compiled ones of each part of ``require``.
+
+    First the conditions that no new token would meet, then scopes, then alternatives, then those that a new login would
+    meet. Where an alternative names audiences and the rule does not, each alternative has the condition on them.
+    """
+    alternatives = require.any_of or ()
+    in_alternatives = require.audiences is None and any(each.audiences is not None for each in alternatives)
+    yield from _first_conditions(require, allowed, scopes[0], with_audience=not in_alternatives)
+    if alternatives:
+        yield conditions.any_of(
+            [
+                [
+                    *_first_conditions(
+                        each,
+                        accepted := [issuer for issuer in allowed if each.allows_issuer(issuer.label)],
+                        scopes_of_each,
+                        with_audience=in_alternatives or each.audiences is not None,
+                    ),
+                    *_login_conditions(each, accepted),
+                ]
+                for each, scopes_of_each in zip(alternatives, scopes[1:], strict=True)
+            ]
+        )
+    yield from _login_conditions(require, allowed)
+
+
+def _first_conditions(
+    part: model.Alternative, allowed: Sequence[model.Issuer], scopes: RequiredScopes, *, with_audience: bool
+) -> Iterator[Condition]:
+    if part.issuers is not None:
         yield conditions.issuer_is_one_of(issuer.label for issuer in allowed)
-    yield conditions.audience_is_accepted(
-        {issuer.label: frozenset(require.audiences or issuer.audiences) for issuer in allowed}
-    )
-    if require.clients is not None:
-        yield conditions.client_is_one_of(require.clients)
-    for path, condition in (require.claims or {}).items():
+    if with_audience:
+        yield conditions.audience_is_accepted(
+            {issuer.label: frozenset(part.audiences or issuer.audiences) for issuer in allowed}
+        )
+    if part.clients is not None:
+        yield conditions.client_is_one_of(part.clients)
+    for path, condition in (part.claims or {}).items():
         yield conditions.claim_holds(path, condition)
     if (required_scopes := scopes.condition()) is not None:
         yield required_scopes
-    if require.max_auth_age is not None:
+
+
+def _login_conditions(part: model.Alternative, allowed: Sequence[model.Issuer]) -> Iterator[Condition]:
+    if part.max_auth_age is not None:
         leeways = {issuer.label: issuer.leeway for issuer in allowed}
-        yield conditions.authenticated_within(require.max_auth_age, leeways)
-    if require.acr_values is not None:
-        yield conditions.authenticated_as(require.acr_values)
+        yield conditions.authenticated_within(part.max_auth_age, leeways)
+    if part.acr_values is not None:
+        yield conditions.authenticated_as(part.acr_values)
 
 
-def _paths_with_captures(rule: model.RuleSettings, scopes: RequiredScopes) -> tuple[PathPattern, ...]:
+def _paths_with_captures(rule: model.RuleSettings, scopes: Iterable[RequiredScopes]) -> tuple[PathPattern, ...]:
     """The rule's patterns if a condition uses their captures, otherwise none."""
-    compared = any(condition.capture is not None for condition in (rule.require.claims or {}).values())
-    if not (compared or scopes.captured):
+    compared = any(condition.capture is not None for condition in rule.require.claim_conditions())
+    if not (compared or any(each.captured for each in scopes)):
         return ()
     return rule.match.path_patterns
 
@@ -149,8 +215,14 @@ def _paths_with_captures(rule: model.RuleSettings, scopes: RequiredScopes) -> tu
 class Policy:
     """All rules in file order."""
 
-    def __init__(self, rules: Sequence[model.RuleSettings], issuers: Sequence[model.Issuer]) -> None:
-        self.rules = tuple(Rule(rule, issuers) for rule in rules)
+    def __init__(
+        self,
+        rules: Sequence[model.RuleSettings],
+        issuers: Sequence[model.Issuer],
+        scope_implies: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        hierarchy = ScopeHierarchy(scope_implies) if scope_implies else FLAT
+        self.rules = tuple(Rule(rule, issuers, hierarchy) for rule in rules)
         self.split = split  # reads the path of a request for these rules
         self._matcher: Matcher | EncodedSlashMatcher = Matcher([None if rule.policy else rule.match for rule in rules])
         slashed = {place: rule.match.path_patterns for place, rule in enumerate(rules) if rule.match.encoded_slash}

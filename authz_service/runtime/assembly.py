@@ -79,7 +79,7 @@ def authorizer_of(
 ) -> Authorizer:
     """Build the authorizer alone. May be called from any thread."""
     return Authorizer(
-        Policy(settings.rules, settings.issuers),
+        Policy(settings.rules, settings.issuers, settings.scope_implies),
         Validator(issuers, token_cache, metrics),
         _upstream_headers(settings),
         max_token_bytes=settings.server.max_token_bytes,

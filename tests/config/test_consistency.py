@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from authz_service.config.model import Alternative, Settings
+
 if TYPE_CHECKING:
     from config.conftest import Loads, Refuses
 
@@ -13,6 +15,7 @@ MAIN = "{issuer: https://a.example.com/, name: main, audiences: [api]}"
 ANY = "{name: any}"
 
 
+KEYS_OF_AN_ALTERNATIVE = ", ".join(Alternative.model_fields)
 SECRET = "client_id: me, client_secret_file: secret"
 PRIVATE = "client_id: me, auth_method: private_key_jwt"
 
@@ -364,6 +367,128 @@ WRONG = {
             )
         ],
     ),
+    "a scope forbidden that a required one implies": (
+        text(
+            rules="{name: a, require: {scopes: {all: [admin], none: [x, read]}}}", more="scope_implies: {admin: [read]}"
+        ),
+        [
+            (
+                "2: rules[0].require.scopes.none[1]: read is implied by admin, which is in all, so no token can pass: "
+                "remove one"
+            )
+        ],
+    ),
+    "the same beside a mistake elsewhere": (
+        text(rules="{name: a, require: {scopes: {all: [b], none: [c]}}}", more="scope_implies: {b: [c]}\nx: 1"),
+        [
+            "2: rules[0].require.scopes.none[0]: c is implied by b, which is in all, so no token can pass: remove one",
+            f"4: x: is not a key here: write one of {', '.join(Settings.model_fields)}",
+        ],
+    ),
+    "scopes of an alternative that the rule forbids": (
+        text(rules="{name: a, require: {scopes: {none: [x]}, any_of: [{scopes: [y, x]}, {scopes: {any: [x]}}]}}"),
+        [
+            (
+                "2: rules[0].require.any_of[0].scopes.all[1]: x is in scopes.none of the rule, so the alternative "
+                "never holds: remove one"
+            ),
+            (
+                "2: rules[0].require.any_of[1].scopes.any: each of these is also in none, so no token can pass: "
+                "add another or remove one"
+            ),
+        ],
+    ),
+    "an alternative for an issuer that the rule does not accept": (
+        text(
+            f"{MAIN}, {{issuer: https://b/, name: b, audiences: [api]}}",
+            "{name: a, require: {issuers: [main], any_of: [{issuers: [main, b]}, {issuers: [b]}, {issuers: [c]}]}}",
+        ),
+        [
+            "2: rules[0].require.any_of[2].issuers[0]: no issuer is named c: write one of main, b",
+            (
+                "2: rules[0].require.any_of[1].issuers: has none of the rule's issuers (main), so the alternative "
+                "never holds: add one, or remove it"
+            ),
+        ],
+    ),
+    "an alternative for an issuer without audiences": (
+        text(
+            f"{MAIN}, {{issuer: https://b/, name: b}}",
+            "{name: a, require: {any_of: [{audiences: [x]}, {issuers: [main]}, {issuers: [b]}, {clients: [c]}]}}",
+        ),
+        [
+            (
+                "2: rules[0].require.any_of[2].audiences: rule a accepts tokens of issuer b, which has no audiences: "
+                "add them here or to issuers[1]"
+            ),
+            (
+                "2: rules[0].require.any_of[3].audiences: rule a accepts tokens of issuer b, which has no audiences: "
+                "add them here or to issuers[1]"
+            ),
+        ],
+    ),
+    "a capture that an alternative uses and no path has": (
+        text(
+            rules="{name: a, match: {paths: ['/{id}']}, "
+            "require: {any_of: [{scopes: ['r:{t}']}, {claims: {c: {contains_path: u}}}]}}"
+        ),
+        [
+            (
+                "2: rules[0].require.any_of[0].scopes: 'r:{t}' uses {t} of the path, but '/{id}' does not capture it: "
+                "all paths of the rule capture id"
+            ),
+            (
+                "2: rules[0].require.any_of[1].claims.c.contains_path: uses {u} of the path, but '/{id}' does not "
+                "capture it: all paths of the rule capture id"
+            ),
+        ],
+    ),
+    "mistakes in an alternative, without problems that merely follow": (
+        text(
+            "{issuer: https://b/, name: b}",
+            "{name: a, require: {any_of: [{}, {any_of: [{clients: [c]}]}, {claims: {c: {prefix: ''}}}, "
+            "{issuers: []}]}}",
+        ),
+        [
+            (
+                "2: rules[0].require.any_of[0]: is empty, so any token would do: write at least one requirement, or "
+                "remove any_of"
+            ),
+            f"2: rules[0].require.any_of[1].any_of: is not a key here: write one of {KEYS_OF_AN_ALTERNATIVE}",
+            (
+                "2: rules[0].require.any_of[2].claims.c.prefix: is empty, so any string would do: write at least one "
+                "character, or {present: true}"
+            ),
+            "2: rules[0].require.any_of[3].issuers: is empty: give at least one",
+        ],
+    ),
+    "no alternative": (
+        text(rules="{name: a, require: {any_of: []}}"),
+        ["2: rules[0].require.any_of: is empty: give at least one"],
+    ),
+    "a prior actor": (
+        text(rules="{name: a, require: {any_of: [{claims: {act.act.sub: x}}]}}"),
+        [
+            (
+                "2: rules[0].require.any_of[0].claims['act.act.sub']: 'act.act.sub' leads to a prior actor, and only "
+                "the outermost one may decide (RFC 8693 section 4.1): write act.sub for the current actor, or remove it"
+            )
+        ],
+    ),
+    "a scope with a brace that implies another": (
+        text(more="scope_implies: {'a:{t}': [b], c: [], d: ['{t}']}"),
+        [
+            (
+                "3: scope_implies['a:{t}']: 'a:{t}' has a brace, and captures of the path have no meaning here: write "
+                "a plain scope"
+            ),
+            "3: scope_implies.c: is empty: give at least one",
+            (
+                "3: scope_implies.d[0]: '{t}' has a brace, and captures of the path have no meaning here: write "
+                "a plain scope"
+            ),
+        ],
+    ),
     "public with an empty require": (
         text(rules="{name: a, access: public, require: {}}"),
         ["2: rules[0].require: has no effect with access: public, which ignores tokens: remove one of the two"],
@@ -375,6 +500,18 @@ WRONG = {
     "a rule that matches the credential of another": (
         text(rules="{name: a, match: {headers: {X-Jwt: a}}}, {name: b, credential: {header: x-jwt}}"),
         ["2: rules[0].match.headers.x-jwt: is the credential of rules[1], which a rule cannot match: remove it"],
+    ),
+    "a claim compared with the credential of another rule": (
+        text(
+            rules="{name: a, require: {any_of: [{claims: {c: {equals_header: X-Jwt}}}]}}, "
+            "{name: b, credential: {header: x-jwt}}"
+        ),
+        [
+            (
+                "2: rules[0].require.any_of[0].claims.c.equals_header: is the credential of rules[1], which cannot be "
+                "compared with a claim: remove it"
+            )
+        ],
     ),
     "one address for two servers": (
         text(more="server: {grpc_address: LOCALHOST:1, admin_address: localhost:1}"),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from authz_service.config.document import rendered
 from authz_service.config.model import Issuer, RuleSettings
-from authz_service.config.rule_order import bypasses, decoded_slashes, requires_as_much, verbs_of_items
+from authz_service.config.rule_order import bypasses, decoded_slashes, verbs_of_items
+from authz_service.config.strictness import Strictness
 from authz_service.core.attributes import Attributes
 from authz_service.core.patterns import covering
 from authz_service.rules.policy import Policy
@@ -25,6 +26,7 @@ ISSUERS = [
     Issuer.model_validate({"issuer": "https://a.example/", "name": "a", "audiences": ["api", "other"]}),
     Issuer.model_validate({"issuer": "https://b.example/", "name": "b", "audiences": ["api"]}),
 ]
+STRICTNESS = Strictness(ISSUERS)
 ADMIN = {"require": {"scopes": ["admin"]}}
 
 
@@ -40,7 +42,7 @@ def rule(name: str, *paths: str, **parts: Any) -> RuleSettings:
 
 
 def found(*rules: RuleSettings) -> list[str]:
-    return [f"{rendered(problem.where)}: {problem.text}" for problem in bypasses(rules, ISSUERS)]
+    return [f"{rendered(problem.where)}: {problem.text}" for problem in bypasses(rules, STRICTNESS)]
 
 
 def test_a_literal_beside_a_capture_is_reported_with_the_rule_that_decides_its_other_spelling() -> None:
@@ -150,7 +152,7 @@ VERB = "/v1/items/{id}:purge"
 
 def test_a_verb_that_a_laxer_rule_of_the_item_partly_decides_is_reported() -> None:
     rules = [rule("item", ITEM, methods=["GET", "POST"]), rule("purge", VERB, **ADMIN)]
-    (text,) = [f"{rendered(problem.where)}: {problem.text}" for problem in verbs_of_items(rules, ISSUERS)]
+    (text,) = [f"{rendered(problem.where)}: {problem.text}" for problem in verbs_of_items(rules, STRICTNESS)]
     assert text == (
         "rules[1].match.paths[0]: rule item comes first, decides some of the requests for this path, and does not "
         "require all that this rule requires: move this rule up"
@@ -178,7 +180,7 @@ def test_a_verb_is_reported_if_a_laxer_rule_before_it_takes_any_suffix(
     rules: list[RuleSettings],
     reported: bool,  # noqa: FBT001
 ) -> None:
-    assert bool(list(verbs_of_items(rules, ISSUERS))) == reported
+    assert bool(list(verbs_of_items(rules, STRICTNESS))) == reported
 
 
 def npm(**parts: Any) -> RuleSettings:
@@ -186,7 +188,7 @@ def npm(**parts: Any) -> RuleSettings:
 
 
 def test_a_stricter_rule_of_a_decoded_path_is_reported() -> None:
-    (problem,) = decoded_slashes([npm(), rule("deep", "/npm/{x}/{y}", **ADMIN)], ISSUERS)
+    (problem,) = decoded_slashes([npm(), rule("deep", "/npm/{x}/{y}", **ADMIN)], STRICTNESS)
     assert f"{rendered(problem.where)}: {problem.text}" == (
         "rules[0].match.encoded_slash: an upstream that decodes %2F treats some of these paths as those of rule deep, "
         "which comes later and requires more: move rule deep before this one, which denies these paths, or require as "
@@ -223,7 +225,7 @@ def test_a_rule_with_encoded_slashes_is_reported_if_a_stricter_rule_after_it_has
     rules: list[RuleSettings],
     reported: bool,  # noqa: FBT001
 ) -> None:
-    assert bool(list(decoded_slashes(rules, ISSUERS))) == reported
+    assert bool(list(decoded_slashes(rules, STRICTNESS))) == reported
 
 
 @pytest.mark.parametrize(
@@ -247,7 +249,8 @@ def test_a_rule_with_encoded_slashes_is_reported_if_a_stricter_rule_after_it_has
         ({}, {"require": {"scopes": {"none": ["x"]}}}, False),
         ({"require": {"scopes": {"none": ["x", "y"]}}}, {"require": {"scopes": {"none": ["x"]}}}, True),
         ({"require": {"issuers": ["a"]}}, {"require": {"issuers": ["a", "b"]}}, True),
-        ({}, {"require": {"issuers": ["a", "b"]}}, False),
+        ({}, {"require": {"issuers": ["a", "b"]}}, True),  # there is no other
+        ({}, {"require": {"issuers": ["a"]}}, False),
         ({"require": {"issuers": ["a"]}}, {}, True),
         ({"require": {"audiences": ["api"]}}, {}, True),
         ({"require": {"audiences": ["mine"]}}, {}, False),
@@ -267,7 +270,7 @@ def test_a_rule_with_encoded_slashes_is_reported_if_a_stricter_rule_after_it_has
 def test_a_rule_requires_as_much_as_another_if_it_admits_no_token_that_the_other_refuses(
     ours: dict[str, Any], theirs: dict[str, Any], *, as_much: bool
 ) -> None:
-    assert requires_as_much(rule("ours", **ours), rule("theirs", **theirs), ISSUERS) == as_much
+    assert STRICTNESS.requires_as_much(rule("ours", **ours), rule("theirs", **theirs)) == as_much
 
 
 _PATTERNS = st.lists(
@@ -324,9 +327,9 @@ def test_every_rule_that_a_path_bypasses_is_reported(parts: list[dict[str, Any]]
             continue
         place, strict, lax = int(first.name[1:]), rules[int(first.name[1:])], rules[int(second.name[1:])]
         own = any(pattern.matches(other) for pattern in strict.match.path_patterns)
-        if not own and not requires_as_much(lax, strict, ISSUERS) and not _is_written_out(path, other, strict, lax):
+        if not own and not STRICTNESS.requires_as_much(lax, strict) and not _is_written_out(path, other, strict, lax):
             bypassed.add(place)
-    named = {problem.where[1] for problem in bypasses(rules, ISSUERS)}
+    named = {problem.where[1] for problem in bypasses(rules, STRICTNESS)}
     assert bypassed <= named
     # Of two rules with one pattern each, no third one can decide what would bypass.
     assert len(rules) > 2 or any(len(rule.match.path_patterns) > 1 for rule in rules) or named == bypassed

@@ -132,6 +132,8 @@ def test_files_are_strings_and_durations_have_a_pattern() -> None:
 
 
 def test_it_has_each_section_of_the_model() -> None:
-    assert {each.__name__ for each in Section.__subclasses__() if each.__module__ == Section.__module__} == SCHEMA[
-        "$defs"
-    ].keys() | {"Settings"}
+    sections = [*Section.__subclasses__()]
+    for each in sections:
+        sections += each.__subclasses__()
+    names = {each.__name__ for each in sections if each.__module__ == Section.__module__}
+    assert names == SCHEMA["$defs"].keys() | {"Settings"}

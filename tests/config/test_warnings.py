@@ -148,6 +148,14 @@ ANY_OF_MAIN = (
         ({"require": {"issuers": ["main"]}}, [ANY_OF_MAIN]),
         ({"require": {"issuers": ["b"]}}, []),
         ({"require": {"audiences": ["api"]}}, []),
+        ({"require": {"any_of": [{"issuers": ["main"]}, {"issuers": ["b"]}]}}, [ANY_OF_MAIN]),
+        ({"require": {"any_of": [{"issuers": ["b"]}]}}, []),
+        ({"require": {"audiences": ["api"], "any_of": [{"clients": ["a"]}]}}, []),
+        ({"require": {"any_of": [{"audiences": ["api"]}, {"issuers": ["b"]}]}}, []),
+        (
+            {"require": {"any_of": [{"audiences": ["api"]}, {"clients": ["a"]}]}},
+            [ANY_OF_MAIN.replace("[0]", "[0].require.any_of[1]").replace("require.audiences", "audiences")],
+        ),
         (match("/a") | {"access": "public"}, []),
     ],
 )
@@ -275,6 +283,11 @@ ANY_TENANT = (
         ({"scopes": ["a"]}, False),
         ({"clients": ["a"]}, False),
         ({"claims": {"tid": "t"}}, False),
+        ({"claims": {"act": {"absent": True}}}, True),
+        ({"scopes": {"none": ["x"]}}, True),
+        ({"any_of": [{"scopes": ["a"]}, {"issuers": ["entra"]}]}, True),
+        ({"any_of": [{"scopes": ["a"]}, {"issuers": ["main"]}]}, False),
+        ({"any_of": [{"issuers": ["entra"]}], "scopes": ["a"]}, False),
     ],
 )
 def test_a_rule_that_accepts_any_tenant_must_require_something_of_its_tokens(

@@ -61,6 +61,17 @@ RULES: list[dict[str, Any]] = [
         "match": {"paths": ["/npm/{name}"], "encoded_slash": True},
         "require": {"claims": {"tenant": {"equals_path": "name"}}},
     },
+    {
+        "name": "account",
+        "match": {"paths": ["/accounts/{id}"]},
+        "require": {
+            "clients": ["app"],
+            "any_of": [
+                {"issuers": ["main"], "claims": {"roles": {"contains": "admin"}}, "scopes": ["admin"]},
+                {"claims": {"account": {"equals_path": "id"}}},
+            ],
+        },
+    },
 ]
 SETTINGS = Settings.model_validate(
     {
@@ -89,6 +100,41 @@ def steps_of(
     sent = [(name.replace("_", "-"), value) for name, value in headers.items()]
     sent += [] if token is None else [("Authorization", f"Bearer {token}")]
     return explain(attributes_of(method, f"https://api.example{path}", sent, policy))
+
+
+def claim_steps(token_claims: dict[str, Any]) -> list[tuple[str, bool | None, str]]:
+    steps = steps_of("/accounts/7", good(client_id="app", **token_claims)).steps
+    return [(step.name, step.passed, step.detail) for step in steps if step.part == "claims" and "any_of" in step.name]
+
+
+def test_the_alternative_that_holds_is_shown_and_what_those_before_it_failed_at() -> None:
+    assert claim_steps({"roles": "admin", "account": "7"}) == [
+        ("any_of[0] issuer", True, "required: main"),
+        ("any_of[0] claim roles", True, "required: 'admin' or a list with it"),
+        (
+            "any_of[0] scopes",
+            None,
+            "does not hold: insufficient_scope: missing scopes: admin; required: all of admin; the token has: a b",
+        ),
+        ("any_of[1] claim account", True, "required: {id} of the path"),
+    ]
+
+
+def test_if_no_alternative_holds_the_last_step_names_what_each_failed_at() -> None:
+    *_, remark, last = claim_steps({"account": "8"})
+    assert remark == (
+        "any_of[1] claim account",
+        None,
+        "does not hold: claim_mismatch: claim account is not {id} of the path",
+    )
+    assert last == (
+        "any_of",
+        False,
+        (
+            "claim_mismatch: any_of[0]: claim roles is not 'admin' or a list with it; "
+            "any_of[1]: claim account is not {id} of the path"
+        ),
+    )
 
 
 MEMBER: dict[str, Any] = {"tenant": "acme", "scope": "read:acme"}

@@ -177,12 +177,9 @@ def test_a_scope_may_contain_captures_of_the_path(text: Any, granted: str, *, me
 def test_a_captured_segment_never_adds_a_second_scope(segment: str) -> None:
     cause = evaluate_scopes(["read:{tenant}"], "read:acme read: a b", {"tenant": segment})
     assert (cause is None) == (segment == "acme")
-    scope = scopes(["read:{tenant}", "b"]).for_challenge({"tenant": segment})
-    assert scope in {"b", f"read:{segment} b"}
-    assert scope is not None
-    assert scope.isascii()
-    assert '"' not in scope
-    assert scope.count(" ") <= 1
+    named = scopes(["read:{tenant}", "b"]).for_challenge({"tenant": segment})
+    assert named in (["b"], [f"read:{segment}", "b"])
+    assert all(scope.isascii() and not set(scope) & {'"', " "} for scope in named)
 
 
 def test_a_capture_is_filled_in_once() -> None:
