@@ -29,7 +29,7 @@ class Bounds(NamedTuple):
 NO_CACHE = Bounds(0, 0)
 
 
-class _Share(Generic[K]):
+class _Portion(Generic[K]):
     """The sizes of some of the entries, in the order in which they are evicted."""
 
     __slots__ = ("bytes", "sizes")
@@ -56,8 +56,8 @@ class BoundedMap(Generic[K, V]):
         self._max_light = HEAVY_FACTOR * self._max_bytes // max(self._max_entries, 1)
         self._values: dict[K, V] = {}
         self.get: Callable[[K], V | None] = self._values.get  # the dictionary's own: a lookup must cost nothing more
-        self._light: _Share[K] = _Share()
-        self._heavy: _Share[K] = _Share()
+        self._light: _Portion[K] = _Portion()
+        self._heavy: _Portion[K] = _Portion()
 
     def __len__(self) -> int:
         return len(self._values)
@@ -80,7 +80,7 @@ class BoundedMap(Generic[K, V]):
 
     def size(self, key: K) -> int:
         """The size of an entry; 0 if there is none."""
-        return self._share_of(key).sizes.get(key, 0)
+        return self._portion_of(key).sizes.get(key, 0)
 
     def put(self, key: K, value: V, size: int) -> None:
         """Add or replace an entry, as the youngest. One larger than ``max_bytes`` is not added."""
@@ -97,7 +97,7 @@ class BoundedMap(Generic[K, V]):
         """Add to the size of an entry, or subtract from it. Does nothing if the entry was evicted."""
         if key not in self._values:
             return
-        share = self._share_of(key)
+        share = self._portion_of(key)
         share.add(key, more)
         if share is self._light and share.sizes[key] > self._max_light:
             self._heavy.add(key, share.remove(key))
@@ -107,14 +107,14 @@ class BoundedMap(Generic[K, V]):
         """Remove an entry, if there is one."""
         if key in self._values:
             del self._values[key]
-            self._share_of(key).remove(key)
+            self._portion_of(key).remove(key)
 
     def clear(self) -> None:
         """Remove every entry."""
         self._values.clear()
-        self._light, self._heavy = _Share(), _Share()
+        self._light, self._heavy = _Portion(), _Portion()
 
-    def _share_of(self, key: K) -> _Share[K]:
+    def _portion_of(self, key: K) -> _Portion[K]:
         return self._heavy if key in self._heavy.sizes else self._light
 
     def _evict(self) -> None:

@@ -28,7 +28,7 @@ _PUBLIC_KEYS = frozenset({b"PUBLIC KEY", b"RSA PUBLIC KEY"})
 _CERTIFICATES = frozenset({b"CERTIFICATE", b"X509 CERTIFICATE"})
 
 
-class _Block(NamedTuple):
+class _PemBlock(NamedTuple):
     label: bytes
     pem: bytes
 
@@ -63,7 +63,7 @@ def parse(data: bytes, max_keys: int) -> KeySet:
     return keyset.usable(keys, refused, "the file")
 
 
-def _blocks(data: bytes) -> Iterator[_Block]:
+def _blocks(data: bytes) -> Iterator[_PemBlock]:
     """The blocks, in one pass over the lines.
 
     Raises:
@@ -78,13 +78,13 @@ def _blocks(data: bytes) -> Iterator[_Block]:
             label, lines = line[len(_BEGIN) : -len(_DASHES)], []
         lines.append(line)
         if label is not None and line == _END + label + _DASHES:
-            yield _Block(label, b"\n".join(lines) + b"\n")
+            yield _PemBlock(label, b"\n".join(lines) + b"\n")
             label = None
     if label is not None:
         raise FetchFailed(f"a block, {quoted(label.decode('latin-1'))}, has no END line")
 
 
-def _material(block: _Block) -> Any:
+def _material(block: _PemBlock) -> Any:
     if block.label not in _PUBLIC_KEYS | _CERTIFICATES:
         raise UnusableKey(f"it is {quoted(block.label.decode('latin-1'))}, not a public key or a certificate")
     try:

@@ -29,7 +29,7 @@ class ProviderConnection:
         """``sock`` is the socket that ``tcp`` reads and closes."""
         self._socket = sock
         self._tcp = tcp
-        self._stream: TcpConnection | _Tls = tcp
+        self._stream: TcpConnection | _TlsConnection = tcp
 
     @classmethod
     async def over(cls, sock: socket.socket) -> ProviderConnection:
@@ -51,7 +51,7 @@ class ProviderConnection:
         Raises:
             OSError: if the connection breaks or the handshake fails.
         """
-        tls = _Tls(self._stream, turn_budget, context, host)
+        tls = _TlsConnection(self._stream, turn_budget, context, host)
         await tls.handshake()
         self._stream = tls
 
@@ -89,7 +89,7 @@ class ProviderConnection:
 
     def close(self) -> None:
         """Close the connection once everything is sent, with TLS's close_notify."""
-        if isinstance(self._stream, _Tls):
+        if isinstance(self._stream, _TlsConnection):
             self._stream.send_close_notify()
         self._tcp.close()
 
@@ -102,11 +102,11 @@ class ProviderConnection:
         self._tcp.abort()
 
 
-class _Tls:
+class _TlsConnection:
     """TLS over a TCP connection, or over TLS with a proxy, decrypted in small steps."""
 
     def __init__(
-        self, lower: TcpConnection | _Tls, turn_budget: TurnBudget, context: ssl.SSLContext, host: str
+        self, lower: TcpConnection | _TlsConnection, turn_budget: TurnBudget, context: ssl.SSLContext, host: str
     ) -> None:
         self._lower = lower
         self._turn_budget = turn_budget

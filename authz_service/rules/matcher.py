@@ -33,7 +33,7 @@ _AMBIGUOUS = ","  # for a header that cannot be read in one way: no unambiguous 
 NO_RULE = 1 << 60  # later than every rule
 
 
-class _RequestHeaders:
+class _ComparedHeaders:
     """The headers of one request as rules compare them, each read at the first comparison."""
 
     __slots__ = ("_headers", "_values", "ambiguous")
@@ -67,7 +67,7 @@ class _RequestHeaders:
         return self._values[name]
 
 
-_NO_HEADERS = _RequestHeaders({})  # for searches without header conditions
+_NO_HEADERS = _ComparedHeaders({})  # for searches without header conditions
 
 
 class _Node:
@@ -104,7 +104,7 @@ class _Node:
         self.inexact = self.inexact or _Inexact()
         return self.inexact.child(segment)
 
-    def find(self, method: str | None, path: Sequence[str], sent: _RequestHeaders, best: int) -> int:
+    def find(self, method: str | None, path: Sequence[str], sent: _ComparedHeaders, best: int) -> int:
         """The earliest rule that matches or has an ambiguous header; ``best`` if none is earlier than that."""
         parameters = PARAMETERS in path[-1]
         pending: list[tuple[_Node, int]] = [(self, 0)]
@@ -164,7 +164,7 @@ def _add(ends: Ends, method: str | None, headers: Headers, rule: int) -> None:
         rules.append((rule, headers))
 
 
-def _earliest(ends: Ends, method: str | None, sent: _RequestHeaders, best: int) -> int:
+def _earliest(ends: Ends, method: str | None, sent: _ComparedHeaders, best: int) -> int:
     for rules in (ends.get(method, ()), ends.get(_ANY, ())):
         for rule, conditions in rules:
             if rule >= best:
@@ -212,7 +212,7 @@ class Matcher:
         method = attributes.method
         if method != method.upper():  # Envoy forwards it over HTTP/2, and many upstreams read it as upper case
             return None
-        sent = _RequestHeaders(attributes.headers) if self._headers else _NO_HEADERS
+        sent = _ComparedHeaders(attributes.headers) if self._headers else _NO_HEADERS
         best = self._find(attributes.host, method, path, sent, before)
         if sent.ambiguous and best in self._headers and not sent.match(self._headers[best]):
             return None
@@ -227,7 +227,9 @@ class Matcher:
         found = self._find(host, _IGNORED, path, _NO_HEADERS, before)
         return NO_RULE if found is None else found
 
-    def _find(self, host: str, method: str | None, path: Sequence[str], sent: _RequestHeaders, best: int) -> int | None:
+    def _find(
+        self, host: str, method: str | None, path: Sequence[str], sent: _ComparedHeaders, best: int
+    ) -> int | None:
         best = self._any_host.find(method, path, sent, best)
         if not (self._exact or self._wildcards):
             return best
