@@ -68,7 +68,7 @@ class HttpIntrospectionClient:
             max_connections=settings.max_concurrent + 1,  # one for the metadata
             resources=resources,
             keepalive_timeout=_KEEPALIVE_TIMEOUT,
-            address=issuer.keys.metadata_address(issuer.issuer) if settings.endpoint is None else None,
+            address=issuer.keys.address(issuer.issuer) if settings.endpoint is None else None,
         )
         self._endpoint = Endpoint(issuer, settings, self._client, timer)
         self._signed_responses = SignedResponseVerifier(issuer, settings.client_id, keys, clock)

@@ -310,6 +310,24 @@ def tls(authority: trustme.CA, *names: str) -> ssl.SSLContext:
     return context
 
 
+@pytest.mark.parametrize("same_origin", [True, False])
+async def test_the_bearer_token_for_the_keys_is_sent_for_metadata_at_their_origin_and_never_with_a_token(
+    provider: Provider, clients: IntrospectionClients, tmp_path: Path, *, same_origin: bool
+) -> None:
+    (tmp_path / "bearer").write_text("pr0jected")
+    keys = {"bearer_token_file": str(tmp_path / "bearer")}
+    if not same_origin:
+        keys["jwks_uri"] = "https://api-server.example/keys"
+    openid = "/.well-known/openid-configuration"
+    document = {"issuer": provider.origin, "introspection_endpoint": f"{provider.origin}/introspect"}
+    provider.serve(openid, json.dumps(document))
+    provider.serve("/introspect", ACTIVE, content_type="application/json")
+    await clients.introspect({"endpoint": None}, issuer=provider.origin, keys=keys)
+    sent = {request.path: request.headers.get("Authorization", "") for request in provider.requests}
+    assert sent[openid] == ("Bearer pr0jected" if same_origin else "")
+    assert sent["/introspect"].startswith("Basic ")
+
+
 async def test_a_server_is_trusted_by_the_ca_file_of_its_issuer(tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
