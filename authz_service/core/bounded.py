@@ -97,10 +97,10 @@ class BoundedMap(Generic[K, V]):
         """Add to the size of an entry, or subtract from it. Does nothing if the entry was evicted."""
         if key not in self._values:
             return
-        share = self._portion_of(key)
-        share.add(key, more)
-        if share is self._light and share.sizes[key] > self._max_light:
-            self._heavy.add(key, share.remove(key))
+        portion = self._portion_of(key)
+        portion.add(key, more)
+        if portion is self._light and portion.sizes[key] > self._max_light:
+            self._heavy.add(key, portion.remove(key))
         self._evict()
 
     def discard(self, key: K) -> None:
