@@ -11,6 +11,8 @@ import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
 from authz_service.core import base64url
+from authz_service.core.upstream_metadata import MAX_DEPTH
+from support.envoy_bootstrap import VariedBootstrap, connection_manager
 from support.mesh import Mesh, running
 
 if TYPE_CHECKING:
@@ -26,7 +28,11 @@ SETTINGS = """
     credential: {header: cf-access-jwt-assertion}
   - name: things
     match: {paths: [/things]}
+  - name: strict
+    match: {paths: [/strict]}
+    require: {scopes: [none-has-it]}
 upstream:
+  metadata: {tenant: tenant, org: org, note: note}
   headers:
     x-auth-subject: sub
     x-groups: groups
@@ -38,9 +44,23 @@ upstream:
 ASSERTION = "cf-access-jwt-assertion"
 
 
+class MetadataBootstrap(VariedBootstrap):
+    """An Envoy that shows the dynamic metadata in headers of its responses."""
+
+    def document(self) -> dict[str, Any]:
+        document = super().document()
+        (host,) = connection_manager(document)["route_config"]["virtual_hosts"]
+        host["response_headers_to_add"] += [
+            {"header": {"key": f"x-{name}", "value": f"%DYNAMIC_METADATA(envoy.filters.http.ext_authz:{name})%"}}
+            for name in ("tenant", "org", "note")
+        ]
+        return document
+
+
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
     async with running(tmp_path_factory.mktemp("upstream"), SETTINGS) as mesh:
+        mesh.bootstrap = MetadataBootstrap(mesh.bootstrap.sidecar, mesh.bootstrap.upstream_port)
         yield mesh
 
 
@@ -112,3 +132,21 @@ async def test_another_credential_than_the_rules_is_denied(mesh: Mesh, envoy: En
         [(ASSERTION, token), ("cf_access_jwt_assertion", token)],
     ):
         assert await reason(envoy, "/elsewhere", headers) == "malformed_request"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/things", 200), ("/strict", 403), ("/public/x", 200)])
+async def test_envoy_reads_the_metadata_of_a_valid_token(mesh: Mesh, envoy: Envoy, path: str, status: int) -> None:
+    org: Any = "x"
+    for _ in range(MAX_DEPTH - 1):
+        org = {"a": org}
+    token = mesh.provider.access_token(tenant=7, org=org, note="a\r\nx-tenant: 8")
+    async with aiohttp.ClientSession(headers={"authorization": f"Bearer {token}"}) as session:
+        for _ in range(2):  # the second response is a cached one
+            async with session.get(f"http://127.0.0.1:{envoy.port}{path}") as response:
+                assert response.status == status
+                assert "x-note" not in response.headers
+                if path == "/public/x":  # its token is ignored
+                    assert "x-tenant" not in response.headers
+                    continue
+                assert response.headers["x-tenant"] == "7"
+                assert json.loads(response.headers["x-org"]) == org
