@@ -221,7 +221,7 @@ def _captures(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Proble
 
 
 def _used_captures(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[tuple[str, Where, str]]:
-    """Each name of a capture that the rule uses, with the key that uses it and a phrase that says so."""
+    """Each capture that the rule uses, with the key that uses it and a phrase for the message."""
     for place, part in rule.require.places(where):
         scopes = part.scopes if draft.has((*place, "scopes")) else None
         for scope in dict.fromkeys((*scopes.all, *scopes.any, *scopes.none)) if scopes else ():
@@ -468,17 +468,17 @@ def _impossible_scopes(draft: Draft, where: Where, require: Require) -> Iterator
     hierarchy = ScopeHierarchy(draft.scope_implies)
     for place, part in require.places(where):
         outer = () if part is require else require.scopes.none
-        yield from _never_held((*place, "scopes"), part.scopes, outer, hierarchy)
+        yield from _contradictory_scopes((*place, "scopes"), part.scopes, outer, hierarchy)
 
 
-def _never_held(
+def _contradictory_scopes(
     where: Where, scopes: Scopes, none_of_rule: Sequence[str], hierarchy: ScopeHierarchy
 ) -> Iterator[Problem]:
     """Required scopes that are forbidden as well: by name, or because a scope in ``all`` implies one in ``none``."""
     for number, scope in enumerate(scopes.none):
-        for held in scopes.all:
-            if hierarchy.granting(held) <= hierarchy.granting(scope):
-                how = "is also in all" if held == scope else f"is implied by {held}, which is in all"
+        for required in scopes.all:
+            if hierarchy.granting(required) <= hierarchy.granting(scope):
+                how = "is also in all" if required == scope else f"is implied by {required}, which is in all"
                 yield Problem((*where, "none", number), f"{scope} {how}, so no token can pass: remove one")
                 break
     forbidden = frozenset[str]().union(*map(hierarchy.granting, (*scopes.none, *none_of_rule)))

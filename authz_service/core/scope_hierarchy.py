@@ -1,4 +1,4 @@
-"""Which scopes grant which others, as ``scope_implies`` says. Computed once, so that a request costs nothing more."""
+"""Which scopes grant which others, by ``scope_implies``. Computed once, so that a request costs nothing more."""
 
 from __future__ import annotations
 

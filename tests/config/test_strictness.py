@@ -1,4 +1,4 @@
-"""When one rule is as strict as another: only if no token tells otherwise."""
+"""When one rule is as strict as another: only if no token is a counterexample."""
 
 from __future__ import annotations
 
