@@ -56,18 +56,23 @@ class _Entry(NamedTuple):
 
 
 class _PathTree:
-    """The paths of rules by segment, in lower case; None stands for a capture, with or without a suffix."""
+    """The paths of rules by segment, in lower case."""
 
     def __init__(self) -> None:
-        self.children: dict[str | None, _PathTree] = {}
+        self.children: dict[Segment, _PathTree] = {}
+        self.suffixes: list[SuffixedCapture] = []  # those of the children's keys
         self.entries: list[_Entry] = []  # paths that end here, with or without /**
 
     def add(self, number: int, rule: RuleSettings) -> None:
         """Add the paths of a rule, unless only a policy selects it."""
         for path in () if rule.policy else rule.match.path_patterns:
             node = self
-            for segment in path.segments:
-                node = node.children.setdefault(_key(segment), _PathTree())
+            for segment in map(_lower, path.segments):
+                if segment not in node.children:
+                    node.children[segment] = _PathTree()
+                    if isinstance(segment, SuffixedCapture):
+                        node.suffixes.append(segment)
+                node = node.children[segment]
             node.entries.append(_Entry(number, rule.match, path))
 
     def near(self, path: PathPattern, *, partly: bool = False) -> list[_Entry]:
@@ -77,26 +82,42 @@ class _PathTree:
         """
         found: list[_Entry] = []
         level = [self]
-        for segment in path.segments:
+        for segment in map(_lower, path.segments):
             found += (entry for node in level for entry in node.entries if entry.path.is_prefix)
-            key = _key(segment)
-            keys = None if key is None and partly else {key, None}
-            level = [child for node in level for child in node.below(keys)]
+            level = [child for node in level for child in node.below(segment, partly=partly)]
         while level:
             found += (entry for node in level for entry in node.entries)
-            keys = None if partly else {None, ""}
-            level = [child for node in level for child in node.below(keys)] if path.is_prefix else []
+            if not path.is_prefix:
+                break
+            level = [child for node in level for child in node.at(node.children if partly else (None, ""))]
         return sorted(found, key=lambda entry: entry.rule)
 
-    def below(self, keys: set[str | None] | None) -> Iterable[_PathTree]:
-        """The children under these keys, or all of them."""
-        if keys is None:
+    def below(self, segment: Segment, *, partly: bool) -> Iterable[_PathTree]:
+        """The children that may match all that a segment of a pattern matches, or, with ``partly``, some of it."""
+        if segment is None and partly:
             return self.children.values()
+        all_keys = isinstance(segment, SuffixedCapture) and partly
+        keys = self.children if all_keys else {segment, None, *self.suffixes}
+        return self.at(key for key in keys if _may_match(key, segment))
+
+    def at(self, keys: Iterable[Segment]) -> Iterable[_PathTree]:
+        """The children with these keys, where there are any."""
         return [self.children[key] for key in keys if key in self.children]
 
 
-def _key(segment: Segment) -> str | None:
-    return segment.casefold() if isinstance(segment, str) else None
+def _lower(segment: Segment) -> Segment:
+    if isinstance(segment, SuffixedCapture):
+        return SuffixedCapture(segment.suffix.casefold())
+    return segment and segment.casefold()
+
+
+def _may_match(key: Segment, segment: Segment) -> bool:
+    """Whether a segment of a pattern matches some of what another one matches; both are in lower case."""
+    if key is None or key == segment:
+        return True
+    if isinstance(key, SuffixedCapture):
+        return key.overlaps(segment) if isinstance(segment, SuffixedCapture) else key.overlaps_literal(segment or "")
+    return isinstance(segment, SuffixedCapture) and segment.overlaps_literal(key)
 
 
 def _places(rule: RuleSettings) -> Iterator[_Place]:
