@@ -287,6 +287,10 @@ def token() -> Seeds:
     signed |= {
         "iss-of-the-other": ("ed", {}, claims(OTHER)),
         "alg-of-another": ("ed", {"alg": "ES256"}, claims()),
+        "alg-ed25519": ("ed", {"alg": "Ed25519"}, claims()),
+        "alg-ed448": ("ed", {"alg": "Ed448"}, claims()),
+        "alg-ed25519-of-another": ("es", {"alg": "Ed25519"}, claims()),
+        "typ-jose": ("ed", {"typ": "application/jose"}, claims()),
         "crit": ("ed", {"crit": ["exp"]}, claims()),
         "jwk": ("stranger", {"kid": "ed", "jwk": SIGNERS["stranger"].jwk()}, claims()),
         "times": ("ed", {"typ": None}, claims(exp=NOW + 0.5, nbf=NOW - 1e3, iat=-1)),
