@@ -274,7 +274,11 @@ class _Steps:
             return self._take("token", "introspection", introspect, _introspection)
         token = self._take("token", "form", lambda: jws.parse(text), _form)
         issuer = self._take("token", "issuer", lambda: validator.issuer_of(token), lambda issuer: issuer.settings.label)
-        self._take("token", "signature", lambda: self._verify(token, issuer), _by_key)
+        try:
+            self._take("token", "signature", lambda: self._verify(token, issuer), _by_key)
+        except Rejected:
+            self._record_refused_keys(issuer)
+            raise
         parts = (issuer.settings, token.header, token.unverified_claims, self._now)
         requirements = validator.requirements_of(issuer)
         for name, require in requirements:
@@ -283,6 +287,11 @@ class _Steps:
         if validator.must_be_active(claims.issuer):
             return self._take("token", "introspection", introspect, _introspection)
         return claims
+
+    def _record_refused_keys(self, issuer: TrustedIssuer) -> None:
+        key_set = issuer.keys.current(self._now)
+        for line in () if key_set is None else key_set.refused:
+            self._record("token", "key set", f"not used: {line}")
 
     def _verify(self, token: Jws, issuer: TrustedIssuer) -> Key:
         key = self._authorizer.validator.verify(token, issuer, self._now, self._attempt)

@@ -107,6 +107,26 @@ def claim_steps(token_claims: dict[str, Any]) -> list[tuple[str, bool | None, st
     return [(step.name, step.passed, step.detail) for step in steps if step.part == "claims" and "any_of" in step.name]
 
 
+def test_the_refused_keys_are_shown_where_no_key_verifies_the_signature() -> None:
+    trust = LocalValidator()
+    trust.publish(RS.jwk(), Signer("ES256", "enc").jwk(use="enc"), Signer("ES256", "gone").jwk(y="AA"))
+    trust.refresh()
+    authorizer = authorizer_of(SETTINGS, trust.issuers, JwtCache(Bounds(100, 1 << 20), 300.0), trust.metrics)
+
+    def remarks(token: str) -> list[str]:
+        attributes = attributes_of("GET", "https://api.example/pay", [("Authorization", f"Bearer {token}")])
+        decision = authorizer.begin(attributes, NOW)
+        decision = authorizer.finish(decision, NOW) if isinstance(decision, Pending) else decision
+        steps = explained(SETTINGS, authorizer, attributes, decision, NOW).steps
+        return [step.detail for step in steps if step.name == "key set"]
+
+    assert remarks(Signer("ES256", "gone").sign(claims())) == [
+        "not used: key 'enc': its use is 'enc', not 'sig'",
+        "not used: key 'gone': x and y are not a point on P-256",
+    ]
+    assert not remarks(good())
+
+
 def test_the_alternative_that_holds_is_shown_and_what_those_before_it_failed_at() -> None:
     assert claim_steps({"roles": "admin", "account": "7"}) == [
         ("any_of[0] issuer", True, "required: main"),
