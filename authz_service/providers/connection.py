@@ -18,6 +18,7 @@ from authz_service.http1 import MAX_READ, TcpConnection
 
 if TYPE_CHECKING:
     from authz_service.http1 import TurnBudget
+    from authz_service.providers.exchange import Exchange, HttpResponse
 
 MAX_HANDSHAKE: Final = 1 << 18  # bytes; OpenSSL accepts certificate chains of 100 KiB
 
@@ -67,6 +68,19 @@ class ProviderConnection:
         """Send data, now or as soon as the provider accepts it."""
         self._stream.send(data)
 
+    async def complete(self, exchange: Exchange, turn_budget: TurnBudget) -> HttpResponse:
+        """Send a request and parse the response to it.
+
+        Raises:
+            OSError: if the connection is broken.
+            BadMessage, h11.ProtocolError: if the response is not valid.
+        """
+        self.send(exchange.encode_request())
+        while exchange.response is None:
+            exchange.feed(await self.receive())
+            await _parse(exchange, turn_budget)
+        return exchange.response
+
     def begin_idle(self) -> None:
         """Detect what arrives before the next request: see ``is_idle``."""
         self._tcp.read_ahead()
@@ -100,6 +114,13 @@ class ProviderConnection:
     def abort(self) -> None:
         """Close the connection now."""
         self._tcp.abort()
+
+
+async def _parse(exchange: Exchange, turn_budget: TurnBudget) -> None:
+    while True:
+        async with turn_budget:
+            if not exchange.advance():
+                return
 
 
 class _TlsConnection:

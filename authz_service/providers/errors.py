@@ -27,6 +27,7 @@ class NoDocument(FetchFailed):
     """The provider works, but has no document of the expected kind at this URL: another URL may be tried."""
 
 
+PROXY_CREDENTIALS: Final = "put user and password into the proxy's URL in the environment"  # a remedy
 _NETWORK: Final = {
     errno.ECONNREFUSED: "refuses connections",
     errno.ECONNRESET: "closed the connection without a response",

@@ -31,11 +31,11 @@ _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?
 
 
 class Proxy(NamedTuple):
-    """A proxy, and the value of Proxy-Authorization for it."""
+    """A proxy, and what it requires."""
 
     origin: Origin
     root: str  # its URL for the log
-    authorization: str | None
+    headers: Mapping[str, str]  # of requests to the proxy
 
 
 class Proxies:
@@ -84,7 +84,7 @@ def _parse(name: str, url: str) -> Proxy:
         parsed = urls.parse(f"{scheme.lower()}://{authority}")
     except FetchFailed:
         raise problem from None
-    return Proxy(parsed.origin, parsed.root, _authorization(userinfo) if at else None)
+    return Proxy(parsed.origin, parsed.root, {"Proxy-Authorization": _authorization(userinfo)} if at else {})
 
 
 def _authorization(userinfo: str) -> str:

@@ -240,7 +240,7 @@ async def test_the_certificate_is_presented_and_a_renewed_one_too(certificates: 
         await source.fetch(have_keys=False)
         await source.close()
         certificates.issue("two.example")
-        pairs = source._client._trust_anchors._certificate
+        pairs = source._client._connector._trust_anchors._certificate
         assert pairs is not None
         pairs._read_at -= 10.0
         await source.fetch(have_keys=False)
