@@ -33,7 +33,13 @@ PROVIDERS = {
     *("auth0", "okta", "entra-id", "keycloak", "google", "cognito", "kubernetes", "github-actions", "gitlab-ci"),
     *("spiffe", "entra-multi-tenant", "zitadel", "authentik", "dex"),
 }
-WITHOUT_LOGIN = {"kubernetes", "github-actions", "spiffe"}  # providers that issue no ID tokens of people
+WITHOUT_LOGIN = {
+    "kubernetes",
+    "github-actions",
+    "spiffe",
+    "cloudflare-access",
+    "google-iap",
+}  # providers that issue no ID tokens of people
 MOUNT = "/var/run/secrets/api-server"  # a folder that exists in a cluster only
 NAMES = [folder.name for folder in EXAMPLES]
 
