@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted(folder for folder in (ROOT / "examples").iterdir() if folder.is_dir())
 PROVIDERS = {
     *("auth0", "okta", "entra-id", "keycloak", "google", "cognito", "kubernetes", "github-actions", "gitlab-ci"),
-    *("spiffe", "entra-multi-tenant", "zitadel", "authentik", "dex"),
+    *("spiffe", "entra-multi-tenant", "zitadel", "authentik", "dex", "cloudflare-access", "google-iap"),
 }
 WITHOUT_LOGIN = {
     "kubernetes",
