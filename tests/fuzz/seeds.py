@@ -430,6 +430,55 @@ def provider_answer() -> Seeds:
     return {name: b"\x03" + each for name, each in octets.items()} | {"waits": b"\x02" + octets["cut"]}
 
 
+def requirements() -> Seeds:
+    owner = {"any_of": [{"claims": {"roles": {"contains": "admin"}}}, {"claims": {"account": {"equals_path": "id"}}}]}
+    workload = {"issuers": ["workloads"], "claims": {"k\\.io.n": "x"}}
+    both = {"any_of": [{"issuers": ["people"], "scopes": ["read"]}, workload]}
+    tenants = {"claims": {"tenants": {"contains_header": "x-tenant"}}}
+    values: dict[str, Any] = {
+        "owner": {"require": owner, "claims": {"account": 7}, "captures": {"id": "7"}},
+        "admin": {"require": owner, "claims": {"roles": "admin"}, "other": {"any_of": owner["any_of"][::-1]}},
+        "stranger": {"require": owner, "claims": {"roles": ["x"], "account": [7]}, "captures": {"id": "7"}},
+        "person": {"require": both, "scopes": ["admin"], "scope_implies": {"admin": ["write"], "write": ["read"]}},
+        "workload": {"require": both, "issuer": 1, "claims": {"k.io": {"n": "x"}}},
+        "tenant": {"require": tenants, "claims": {"tenants": ["a", "b"]}, "headers": [["x-tenant", " b\t"]]},
+        "two-tenants": {"require": tenants, "claims": {"tenants": ["a"]}, "headers": [["x-tenant", "a"]] * 2},
+        "disguised": {
+            "require": tenants,
+            "claims": {"tenants": ["a"]},
+            "headers": [["x-tenant", "a"], ["x_tenant", "b"]],
+        },
+        "audiences": {
+            "require": {"any_of": [{"audiences": ["b"]}, {"clients": ["c"]}]},
+            "audiences": ["b"],
+            "client": "c",
+        },
+        "groups": {
+            "require": {"claims": {"g": {"contains_any": ["ops", 1]}, "a": {"contains_all": ["x", "y"]}}},
+            "claims": {"g": ["dev", 1], "a": ["y", "x"]},
+            "other": {"claims": {"g": {"present": True}, "a": {"contains": "x"}}},
+        },
+        "affixes": {
+            "require": {"claims": {"e": {"suffix": "@x"}, "s": {"prefix": "ns:"}, "n": {"in": [1, "1", True]}}},
+            "claims": {"e": "a@x", "s": ["ns:a"], "n": 1.0},
+        },
+        "forbidden": {
+            "require": {"scopes": {"any": ["a:{id}"], "none": ["x"]}, "acr_values": ["mfa"]},
+            "scopes": ["a:7"],
+            "claims": {"acr": "mfa"},
+            "captures": {"id": "7"},
+        },
+        "paths": {
+            "require": {"claims": {"t": {"contains_path": "id"}, "o": {"equals_header": "h"}, "z": {"absent": True}}},
+            "claims": {"t": [7, "8"], "o": "v", "z": None},
+            "captures": {"id": "8"},
+            "headers": [["h", "v"]],
+        },
+        "no-rule": {"require": {"any_of": [{}]}},
+    }
+    return {name: _json(value) for name, value in values.items()}
+
+
 def snapshot() -> Seeds:
     own = json.loads(published(MAIN))["keys"]
     made: dict[str, Any] = {
@@ -536,6 +585,7 @@ SEEDS = {
     "pem": pem,
     "introspection_answer": introspection_answer,
     "provider_answer": provider_answer,
+    "requirements": requirements,
     "snapshot": snapshot,
     "configuration": configuration,
     "cases": cases,

@@ -6,6 +6,7 @@ It reads the configuration as written, computes everything again for each token,
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -62,9 +63,11 @@ def _part_admits(
 ) -> bool:
     held = _with_implied(token.scopes, scope_implies)
     scopes = part.get("scopes", {})
-    required = {"all": scopes} if isinstance(scopes, list) else scopes
+    written = {"all": scopes} if isinstance(scopes, list) else scopes
+    required = {kind: [_filled(scope, request) for scope in each] for kind, each in written.items()}
     return (
         ("issuers" not in part or token.issuer in part["issuers"])
+        and ("acr_values" not in part or token.claims.get("acr") in part["acr_values"])
         and ("clients" not in part or token.client in part["clients"])
         and held >= set(required.get("all", ()))
         and ("any" not in required or bool(held & set(required["any"])))
@@ -78,15 +81,19 @@ def _with_implied(scopes: set[str], scope_implies: Mapping[str, Sequence[str]]) 
     return scopes if further == scopes else _with_implied(further, scope_implies)
 
 
+def _filled(scope: str, request: Request) -> str:
+    return re.sub(r"\{(\w+)\}", lambda name: request.captures.get(name[1], name[0]), scope, flags=re.ASCII)
+
+
 def meets(claims: Mapping[str, Any], path: str, condition: Any, request: Request) -> bool:
     """Whether the claim at a dotted path meets a condition as the configuration writes it."""
     value: Any = claims
-    for name in path.split("."):
+    for escaped in re.findall(r"(?:[^.\\]|\\.)+", path):
         if value is None:
             break
         if not isinstance(value, dict):
             return False
-        value = value.get(name)
+        value = value.get(re.sub(r"\\(.)", r"\1", escaped))
     ((operator, expected),) = condition.items() if isinstance(condition, dict) else [("equals", condition)]
     if operator.endswith(("_path", "_header")):
         text = request.captures[expected] if operator.endswith("_path") else _header(request, expected)
@@ -127,10 +134,16 @@ def _same(value: Any, expected: Any) -> bool:
 
 def _header(request: Request, name: str) -> str:
     """The one value of a header; empty if there is none, or not exactly one."""
-    alike = [value for other, value in request.headers if "".join(c if c.isalnum() else "-" for c in other) == name]
+    name = name.lower()
+    alike = [other for other, _ in request.headers if _folded(other) == _folded(name)]
     values = [value.strip(" \t") for other, value in request.headers if other == name]
     if len(alike) != 1 or len(values) != 1:
         return ""
     (value,) = values
     plain = value == value.strip() and "," not in value and "\ufffd" not in value
     return value if plain and all(c == "\t" or (c >= " " and not "\x7f" <= c <= "\x9f") for c in value) else ""
+
+
+def _folded(name: str) -> str:
+    """A header's name as servers that follow CGI read it."""
+    return "".join(each if each.isalnum() else "-" for each in name)
