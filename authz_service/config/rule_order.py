@@ -237,7 +237,7 @@ def _takes_any_suffix(path: PathPattern, verb: PathPattern) -> bool:
 
 
 def decoded_slashes(rules: Sequence[RuleSettings], strictness: Strictness) -> Iterator[Problem]:
-    """Rules with ``encoded_slash`` whose paths, once decoded, are those of a stricter rule after them."""
+    """Rules with ``encoded_slash`` whose paths, once decoded, are those of a stricter rule after them or any before."""
     slashed = [number for number, rule in enumerate(rules) if rule.match.encoded_slash]
     every = _PathTree()
     for number, rule in enumerate(rules if slashed else ()):
@@ -251,6 +251,27 @@ def decoded_slashes(rules: Sequence[RuleSettings], strictness: Strictness) -> It
                 "here"
             )
             yield Problem(("rules", number, "match", "encoded_slash"), text)
+        denying = (_denies_once_decoded(place, number, rules, every) for place in _places(rules[number]))
+        if (name := next(filter(None, denying), None)) is not None:
+            text = (
+                f"has no effect for some of these paths, since rule {name} comes first and matches them once %2F is "
+                "decoded, so they are denied: move this rule up"
+            )
+            yield Problem(("rules", number, "match", "encoded_slash"), text)
+
+
+def _denies_once_decoded(place: _Place, number: int, rules: Sequence[RuleSettings], every: _PathTree) -> str | None:
+    """The first rule before one with ``encoded_slash`` that matches all paths with one slash in some ``{name}``."""
+    path = place.path
+    for index in path.captures.values():
+        decoded = path._replace(segments=(*path.segments[:index], None, *path.segments[index:]))
+        for entry in every.near(decoded):
+            if entry.rule >= number:
+                break
+            is_hidden = covering(path, [entry.path]) is not None  # which is a warning of ``unreachable``
+            if _applies(entry.match, place, rules[number]) and not is_hidden and covering(decoded, [entry.path]):
+                return rules[entry.rule].name
+    return None
 
 
 def _stricter_once_decoded(

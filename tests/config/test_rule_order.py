@@ -208,7 +208,7 @@ def test_a_stricter_rule_of_a_decoded_path_is_reported() -> None:
         ([rule("v", "/{x}:purge", encoded_slash=True), rule("s", "/{x}/{y}:purge", **ADMIN)], True),
         ([rule("v", "/{x}/raw/**", encoded_slash=True), rule("s", "/{x}/{y}/raw/secret", **ADMIN)], True),
         ([npm(methods=["GET"]), rule("s", "/npm/**", **ADMIN)], True),
-        ([rule("s", "/npm/{x}/{y}", **ADMIN), npm()], False),  # denied
+        ([rule("s", "/npm/-/{x}", **ADMIN), npm()], False),  # denied
         ([npm(**ADMIN), rule("s", "/npm/{x}/{y}", **ADMIN)], False),
         ([npm(**ADMIN), rule("s", "/npm/{x}/{y}")], False),
         ([npm(), rule("l", "/npm/**"), rule("s", "/**", **ADMIN)], False),
@@ -226,6 +226,31 @@ def test_a_rule_with_encoded_slashes_is_reported_if_a_stricter_rule_after_it_has
     reported: bool,  # noqa: FBT001
 ) -> None:
     assert bool(list(decoded_slashes(rules, STRICTNESS))) == reported
+
+
+@pytest.mark.parametrize(
+    ("rules", "reported"),
+    [
+        ([rule("first", "/npm/{x}/{y}"), npm()], True),
+        ([rule("first", "/npm/{x}/{y}/**"), npm()], True),
+        ([rule("first", "/{x}/{y}:purge"), rule("v", "/{x}:purge", encoded_slash=True)], True),
+        ([rule("first", "/{x}/{y}/raw/{z}"), rule("v", "/{x}/raw/{y}", encoded_slash=True)], True),
+        ([rule("first", "/npm/-/**"), npm()], False),
+        ([rule("first", "/npm/{x}/{y}", methods=["PUT"]), npm()], False),
+        ([rule("first", "/npm/**"), npm()], False),  # hidden, which is another warning
+        ([npm(), rule("first", "/npm/{x}/{y}")], False),
+    ],
+)
+def test_encoded_slashes_that_an_earlier_rule_makes_ambiguous_are_reported(
+    rules: list[RuleSettings],
+    reported: bool,  # noqa: FBT001
+) -> None:
+    problems = [f"{rendered(problem.where)}: {problem.text}" for problem in decoded_slashes(rules, STRICTNESS)]
+    warning = (
+        "rules[1].match.encoded_slash: has no effect for some of these paths, since rule first comes first and matches "
+        "them once %2F is decoded, so they are denied: move this rule up"
+    )
+    assert problems == [warning] * reported
 
 
 @pytest.mark.parametrize(
