@@ -71,6 +71,9 @@ def strings(members: Mapping[str, Any], paths: Iterable[ClaimPath]) -> Iterable[
 
 
 def _find(members: Mapping[str, Any], path: ClaimPath, absent: object) -> Any:
+    names = path.names
+    if len(names) == 1:  # nearly always
+        return members.get(names[0], absent)
     try:
         return path.find(members, absent)
     except NotAnObjectError:

@@ -92,7 +92,9 @@ def _require_types(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _no
 
 def _require_claims(issuer: Issuer, header: _Header, raw: Mapping[str, Any], _now: float) -> None:
     of_profile = _RFC9068_CLAIMS if issuer.access_token_profile == "rfc9068" else ()
-    names = (*issuer.required_claims, *of_profile, *(() if issuer.max_token_age is None else ("iat",)))
+    names = (*issuer.required_claims, *of_profile)
+    if issuer.max_token_age is not None:
+        names = (*names, "iat")
     if header is None and issuer.introspection is not None and issuer.introspection.exp == "optional":
         names = tuple(name for name in names if name != "exp")
     _require_present(raw, names)
@@ -144,12 +146,12 @@ def _without_control(raw: Mapping[str, Any], path: ClaimPath) -> str:
 
 
 def _scopes(raw: Mapping[str, Any], paths: Iterable[ClaimPath]) -> Iterable[str]:
-    """The scopes in several claims: the items of a list, or a string split at spaces only.
+    """The scopes in several claims of validated types: the items of a list, or a string split at spaces only.
 
     What is not a scope-token is omitted: no rule can require it, and one that contains a space would turn into two on
     its way to the upstream.
     """
     for path in paths:
-        is_string = isinstance(path.find(raw, None), str)
-        for item in strings(raw, (path,)):
-            yield from filter(SCOPE_TOKEN.fullmatch, item.split(" ") if is_string else (item,))
+        value = path.find(raw, ())
+        items = value.split(" ") if isinstance(value, str) else value
+        yield from filter(SCOPE_TOKEN.fullmatch, items)
