@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from authz_service.keys.cache import NoKey
 from authz_service.runtime import issuer_pool
 from authz_service.runtime import reload as reload_module
 from support.configured_app import ConfigFolder, decide, introspected_issuer, issuer, reload, sample, token
 from support.http_provider import Provider
-from support.key_source import jwks
+from support.key_source import jwk, jwks, private_key
 from support.sidecar_process import wait_until
 
 if TYPE_CHECKING:
@@ -50,6 +54,29 @@ async def test_a_changed_issuer_is_validated_by_its_new_settings_and_keeps_its_k
         await reload(app, config.load(issuer()))
         assert (await decide(app, bearer)).reason == "id_token"  # the cached claims are discarded
         assert [line["issuers_changed"] for line in logged("configuration applied")] == [["main"], ["main"]]
+
+
+async def test_keys_for_jwt_svids_are_used_after_a_reload_that_accepts_them(config: ConfigFolder) -> None:
+    async with Provider() as provider:
+        provider.serve("/keys", json.dumps({"keys": [jwk("a"), jwk("svid") | {"use": "jwt-svid"}]}).encode())
+        keys = {"jwks_uri": f"{provider.origin}/keys"}
+        async with config.serving(config.load(issuer(keys=keys))) as app:
+            assert app.active.issuers[0].keys.find("svid", time.time(), may_fetch=False) is NoKey.ABSENT
+            await reload(app, config.load(issuer(keys=keys, token_types=["JWT", "jwt-svid"])))
+            assert app.active.issuers[0].keys.find("svid", time.time(), may_fetch=False) is not NoKey.ABSENT
+            assert (await decide(app, token(kid="svid"))).reason == "ok"
+
+
+async def test_keys_in_pem_take_effect_when_the_file_changes(config: ConfigFolder) -> None:
+    form = PublicFormat.SubjectPublicKeyInfo
+    file = config.folder / "idp.pem"
+    file.write_bytes(private_key("another").public_key().public_bytes(Encoding.PEM, form))
+    async with config.serving(config.load(issuer(keys={"pem_file": "idp.pem"}))) as app:
+        assert (await decide(app, token())).reason == "bad_signature"
+        file.write_bytes(private_key("a").public_key().public_bytes(Encoding.PEM, form))
+        keys = app.active.issuers[0].keys
+        await keys.refresh()
+        assert (await decide(app, token())).reason == "ok"
 
 
 async def test_the_proxy_of_an_issuer_is_logged_once_without_credentials(
