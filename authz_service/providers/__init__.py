@@ -4,8 +4,8 @@ Owns connections, trust anchors, bounds on what a provider may send, the discove
 of this client, and the mapping of foreign errors to ``FetchFailed``. What is fetched, and when again after a failure,
 is decided in ``keys`` and ``tokens``.
 
-``client`` sends a request: ``proxy`` chooses the way, ``resolver`` and ``happy_eyeballs`` find the address,
-``connection`` carries the bytes, ``idle_connections`` keeps it for the next request, and ``exchange`` and ``content``
-read the response. ``client_authentication``, ``bearer_token`` and ``client_certificate`` authenticate this client,
-``trust_anchors`` the provider. ``discovery`` reads an issuer's metadata, and ``errors`` describes failures.
+``client`` sends a request. ``connector`` opens a ``connection`` for it (``proxy`` chooses the way, ``resolver`` and
+``happy_eyeballs`` find the address), ``idle_connections`` keeps it for the next request, and ``exchange`` and
+``content`` read the response. ``client_authentication``, ``bearer_token`` and ``client_certificate`` authenticate this
+client, ``trust_anchors`` the provider. ``discovery`` reads an issuer's metadata, and ``errors`` describes failures.
 """
