@@ -416,6 +416,8 @@ def provider_answer() -> Seeds:
         "both-lengths": f"{ok}Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n",
         "too-long": f"{ok}Content-Length: 2001\r\n\r\n",
         "more-behind": f"{sized}\r\n{body}HTTP/1.1 200 OK\r\n\r\n",
+        "tunnel": "HTTP/1.1 200 Connection established\r\n\r\n",
+        "tunnel-refused": "HTTP/1.1 407 No\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
         "no-http": "SSH-2.0-OpenSSH\r\n",
         "folded": f"{ok}A: b\r\n c\r\n\r\n",
         "cut": sized,

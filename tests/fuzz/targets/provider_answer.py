@@ -7,6 +7,7 @@ The first octet determines how the rest is sent (see ``_Way``).
 * The pieces in which the octets arrive make no difference, but to which of several faults is found first.
 * The content is no larger than allowed, and http.client reads the same status and content, once they are unpacked.
 * A connection is used again only if no octet is left over.
+* The same octets as a proxy's response to CONNECT open a tunnel, with no content and what follows noticed, or fail too.
 * Headers about time yield a time: that of the next request, and the freshness lifetime.
 """
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 OUTCOMES = {"content", "status", "failure", "incomplete"}
 MAX_BYTES = 4096
 _MAX_CONTENT = 2000
+_GET = HttpRequest("GET", "/jwks", {"Host": "idp.example"}, b"", _MAX_CONTENT, {http.client.OK})
+_CONNECT = HttpRequest("CONNECT", "idp.example:443", {"Host": "idp.example:443"}, b"", 0, ())
 _MAX_STEPS = 100  # in addition to two for each byte, which may arrive separately: read and decompress
 _PIECES = (1, 2, 7, 50, 1000)
 
@@ -51,6 +54,7 @@ def run(data: bytes) -> str:
     pieces = [octets[at : at + way.piece] for at in range(0, len(octets), way.piece)]
     exchange, failure = _read(pieces, ends=way.ends)
     whole, other_failure = _read([octets], ends=way.ends)
+    _require_tunnel(octets, ends=way.ends)
     assert bool(failure) == bool(other_failure)
     if failure:
         parts = octets.decode("latin-1").split()
@@ -72,9 +76,17 @@ def run(data: bytes) -> str:
     return "content"
 
 
-def _read(pieces: list[bytes], *, ends: bool) -> tuple[Exchange, str]:
+def _require_tunnel(octets: bytes, *, ends: bool) -> None:
+    exchange, failure = _read([octets], ends=ends, request=_CONNECT)
+    if failure:
+        assert not [part for part in octets.decode("latin-1").split() if is_secret(part, octets) and part in failure]
+    elif exchange.response is not None:
+        assert exchange.response.body == b""
+        assert exchange.has_unread_data or octets.endswith(b"\n")
+
+
+def _read(pieces: list[bytes], *, ends: bool, request: HttpRequest = _GET) -> tuple[Exchange, str]:
     """What comes of it, and why it fails where it does."""
-    request = HttpRequest("GET", "/jwks", {"Host": "idp.example"}, b"", _MAX_CONTENT, {http.client.OK})
     exchange = Exchange(request)
     exchange.encode_request()
     left = 2 * sum(map(len, pieces)) + _MAX_STEPS
