@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from authz_service.config.model import Alternative
+from authz_service.core.patterns import CAPTURE
 from authz_service.core.scalars import scalar_key, scalar_keys
 from authz_service.core.scope_hierarchy import FLAT
 
@@ -33,7 +34,7 @@ class Strictness:
         """Whether ``rule`` admits no token that ``other`` refuses."""
         if other.access != "token" or other.mode == "shadow":  # lets requests without a token through
             return True
-        if rule.access != "token" or rule.mode == "shadow":
+        if rule.access != "token" or rule.mode == "shadow" or not _captures_alike(rule, other):
             return False
         theirs = _ways(other.require)
         return all(any(self._within(way, their_way) for their_way in theirs) for way in _ways(rule.require))
@@ -61,6 +62,18 @@ class Strictness:
 
     def _granting_any(self, scopes: Iterable[str]) -> frozenset[str]:
         return frozenset[str]().union(*map(self._hierarchy.granting, scopes))
+
+
+def _captures_alike(rule: RuleSettings, other: RuleSettings) -> bool:
+    """Whether the names of captures that ``other`` uses mean the same segments in ``rule``."""
+    names = {condition.capture for condition in other.require.claim_conditions() if condition.capture}
+    for part in other.require.parts():
+        names.update(*map(CAPTURE.findall, (*part.scopes.all, *part.scopes.any, *part.scopes.none)))
+    return all(_segments_of(name, rule) == _segments_of(name, other) for name in names)
+
+
+def _segments_of(name: str, rule: RuleSettings) -> set[int | None]:
+    return {pattern.captures.get(name) for pattern in rule.match.path_patterns}
 
 
 def _ways(require: Require) -> list[Way]:

@@ -148,6 +148,25 @@ def test_alternatives_and_implied_scopes_are_compared_by_what_they_admit(
     assert STRICTNESS.requires_as_much(rule(ours), rule(theirs)) == as_much
 
 
+@pytest.mark.parametrize("require", [{"claims": {"t": {"equals_path": "t"}}}, {"any_of": [{"scopes": ["r:{t}"]}]}])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "as_much"),
+    [
+        ("/v1/{t}/{x}", "/v1/{t}/admin", True),
+        ("/v1/{x}/{t}", "/v1/{t}/admin", False),
+        ("/v1/**", "/v1/{t}", False),
+    ],
+)
+def test_a_capture_is_the_same_only_at_the_same_place(
+    require: dict[str, Any], ours: str, theirs: str, *, as_much: bool
+) -> None:
+    one, other = (
+        RuleSettings.model_validate({"name": "r", "match": {"paths": [path]}, "require": require})
+        for path in (ours, theirs)
+    )
+    assert STRICTNESS.requires_as_much(one, other) == as_much
+
+
 _NAMES = st.lists(st.sampled_from(["admin", "write", "read"]), min_size=1, max_size=2)
 _LABELS = st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=2, unique=True)
 _AUDIENCES = st.lists(st.sampled_from(["api", "other", "mine"]), min_size=1, max_size=2, unique=True)
