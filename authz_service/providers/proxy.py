@@ -12,6 +12,7 @@ import base64
 import ipaddress
 import os
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 ENVIRONMENT: Final = "environment"
 NONE: Final = "none"
 _SCHEMES: Final = frozenset({"http", "https"})
+_MAX_CACHED: Final = 8  # origins; metadata may name others each time
 _SEPARATORS = re.compile(r"[,\s]+")
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
@@ -52,6 +54,7 @@ class Proxies:
                     self._urls[scheme] = (f"{scheme}_proxy".upper(), url)
         elif setting != NONE:
             self._urls = dict.fromkeys(_SCHEMES, ("keys.proxy", setting))
+        self._cached = lru_cache(_MAX_CACHED)(self._choose)  # a long NO_PROXY takes as long as the request itself
 
     def proxy_for(self, origin: Origin) -> Proxy | None:
         """The proxy for requests to this origin; None for a direct connection.
@@ -59,6 +62,9 @@ class Proxies:
         Raises:
             FetchFailed: if the proxy's URL is not usable.
         """
+        return self._cached(origin)
+
+    def _choose(self, origin: Origin) -> Proxy | None:
         if origin.scheme not in self._urls or _is_loopback(origin.host) or is_excepted(origin, self._no_proxy):
             return None
         return _parse(*self._urls[origin.scheme])
