@@ -50,14 +50,15 @@ def _is_one_of(values: Iterable[Any]) -> Holds:
 
 
 def _contains(value: Any) -> tuple[str, Holds]:
-    return f"{value!r} or a list with it", _contains_any([value])[1]
+    requirement = f"{value!r} or a list with it" if isinstance(value, str) else f"a list with {value!r}"
+    return requirement, _contains_any([value])[1]
 
 
 def _contains_any(values: Sequence[Any]) -> tuple[str, Holds]:
     accepted = scalar_keys(values)
     return (
-        f"{one_of(map(repr, values))}, or a list with one of them",
-        lambda claim, _: any(scalar_key(item) in accepted for item in _items(claim)),
+        f"a list with {one_of(map(repr, values))}, or such a string",
+        lambda claim, _: not accepted.isdisjoint(map(scalar_key, _items(claim))),
     )
 
 

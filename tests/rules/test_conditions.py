@@ -141,6 +141,28 @@ def test_the_cause_names_the_claim_and_the_requirement_but_not_the_tokens_value(
     assert condition.evaluate(claims(x="secret"), NO_PARTS, NOW) == "claim x is not one of 'a', 1"
 
 
+@pytest.mark.parametrize(
+    ("text", "requirement"),
+    [
+        ({"contains": "a"}, "'a' or a list with it"),
+        ({"contains": 1}, "a list with 1"),
+        ({"contains_any": ["a", 1]}, "a list with one of 'a', 1, or such a string"),
+        ({"contains_all": ["a", "b"]}, "a list with all of 'a', 'b'"),
+        ({"prefix": "a"}, "a string that starts with 'a', or a list with one"),
+        ({"contains_path": "tenant"}, "{tenant} of the path, or a list with it"),
+        ({"equals_header": "x-tenant"}, "the value of the header x-tenant"),
+    ],
+)
+def test_a_requirement_in_words_is_true(text: Any, requirement: str) -> None:
+    assert claim_holds(X, condition_of(text)).requirement == requirement
+
+
+def test_a_cause_does_not_contain_the_value_of_a_header() -> None:
+    condition = claim_holds(X, condition_of({"equals_header": "x-tenant"}))
+    cause = condition.evaluate(claims(x="other"), REQUEST, NOW)
+    assert cause == "claim x is not the value of the header x-tenant"
+
+
 # Scopes.
 
 
