@@ -8,6 +8,7 @@ tokens.
 
 from __future__ import annotations
 
+import re
 from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from authz_service.keys.keyset import KeySet
 
 _BEGIN, _END, _DASHES = b"-----BEGIN ", b"-----END ", b"-----"
+_LABEL = re.compile(rb"[A-Z0-9][A-Z0-9 ]{0,63}")  # those of OpenSSL; what is longer may be content
+# Wherever it begins, behind other text or without line breaks as well.
+_PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]{1,16} ){0,4}PRIVATE KEY", re.IGNORECASE)
 _PUBLIC_KEYS = frozenset({b"PUBLIC KEY", b"RSA PUBLIC KEY"})
 _CERTIFICATES = frozenset({b"CERTIFICATE", b"X509 CERTIFICATE"})
 
@@ -39,13 +43,13 @@ def parse(data: bytes, max_keys: int) -> KeySet:
     Raises:
         FetchFailed: if it has a private key, more than ``max_keys`` blocks, an incomplete block, or no usable key.
     """
+    if (private := _PRIVATE_KEY.search(data)) is not None:
+        number = data.count(_BEGIN, 0, private.end())
+        raise FetchFailed(
+            f"block {number} is a private key, with which anyone who reads the file could sign tokens: write the "
+            "public key only (openssl pkey -pubout)"
+        )
     blocks = list(_blocks(data))
-    for number, block in enumerate(blocks, start=1):
-        if block.label.endswith(b"PRIVATE KEY"):
-            raise FetchFailed(
-                f"block {number} is a private key, with which anyone who reads the file could sign tokens: write the "
-                "public key only (openssl pkey -pubout)"
-            )
     if len(blocks) > max_keys:
         raise FetchFailed(f"the file has {len(blocks)} keys, more than keys.max_keys ({max_keys})")
     keys: list[jwk.Key] = []
@@ -76,6 +80,8 @@ def _blocks(data: bytes) -> Iterator[_PemBlock]:
             if label is not None:
                 break
             label, lines = line[len(_BEGIN) : -len(_DASHES)], []
+            if not _LABEL.fullmatch(label):
+                raise FetchFailed("a block begins with a line that has more than its label: write PEM in lines")
         lines.append(line)
         if label is not None and line == _END + label + _DASHES:
             yield _PemBlock(label, b"\n".join(lines) + b"\n")

@@ -89,6 +89,26 @@ def test_a_file_with_a_private_key_is_refused_as_a_whole_and_nothing_of_it_is_qu
     assert not any(line in problem.encode() for line in secret.splitlines()[1:-1])
 
 
+@pytest.mark.parametrize("form", ["one line", "escaped", "lower case", "behind text", "cut"])
+def test_a_private_key_is_found_however_it_is_written(form: str) -> None:
+    secret = Signer("EdDSA").key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    written = {
+        "one line": secret.replace(b"\n", b""),
+        "escaped": secret.replace(b"\n", rb"\n"),
+        "lower case": secret.replace(b"PRIVATE KEY", b"private key"),
+        "behind text": b"key: " + secret,
+        "cut": secret[:-20],
+    }[form]
+    problem = refusal(public(EC.key) + written)
+    assert problem.startswith("block 2 is a private key, with which anyone who reads the file could sign tokens: ")
+    assert secret.splitlines()[1] not in problem.encode()
+
+
+def test_a_block_in_one_line_is_refused_and_not_quoted() -> None:
+    written = public(EC.key).replace(b"\n", b"")
+    assert refusal(written) == "a block begins with a line that has more than its label: write PEM in lines"
+
+
 UNUSABLE = {
     "another kind of block": (block("EC PARAMETERS"), "it is 'EC PARAMETERS', not a public key or a certificate"),
     "no base64": (block("PUBLIC KEY", "%%%%"), "its content cannot be decoded"),
@@ -133,7 +153,7 @@ def test_a_file_without_pem_is_refused(data: bytes) -> None:
 
 def test_a_block_without_its_last_line_is_refused() -> None:
     cut = public(EC.key) + public(RSA.key)[:-10]
-    nested = public(EC.key).replace(b"\n", b"\n" + PRIVATE[PrivateFormat.PKCS8], 1)
+    nested = public(EC.key).replace(b"\n", b"\n" + public(RSA.key), 1)
     assert refusal(nested) == "a block, 'PUBLIC KEY', has no END line"
     assert refusal(cut) == "a block, 'PUBLIC KEY', has no END line"
     assert refusal(b"-----BEGIN PUBLIC KEY-----\n" * 20_000) == "a block, 'PUBLIC KEY', has no END line"
