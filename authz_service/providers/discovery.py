@@ -61,7 +61,9 @@ class Discovery:
         metadata, source = _metadata_of(response.body, redact(url)), redact(url)
         aliases = metadata.get("mtls_endpoint_aliases") if mutual_tls else None
         endpoint = (aliases.get(name) if isinstance(aliases, dict) else None) or metadata.get(name)
-        if metadata.get("issuer") != self._issuer and not metadata.keys().isdisjoint({"issuer", name}):
+        if metadata.get("issuer") != self._issuer and (
+            endpoint is not None or not {"issuer", name}.isdisjoint(metadata)
+        ):
             raise FetchFailed(_issuer_mismatch(metadata.get("issuer"), self._issuer, source))
         if not isinstance(endpoint, str) or not endpoint:
             raise NoDocument(f"the metadata at {source} has no {name}")

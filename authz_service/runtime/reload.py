@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from authz_service.runtime.issuer_pool import IssuerPool
     from authz_service.runtime.preflight import Loaded
     from authz_service.telemetry.metrics import Metrics
+    from authz_service.tokens.validator import TrustedIssuer
 
 _LOOK_INTERVAL = 1.0  # seconds: reading some small files costs next to nothing
 _SETTLE_TIME = 0.25  # seconds in which a file that is being written would change again
@@ -63,7 +64,7 @@ async def apply_config(
         await wait_for_keys(issuers)
         config = await asyncio.to_thread(assemble, settings, issuers, metrics)
         unchanged = {each.settings.label for each in issuers if each in active.issuers}
-        config.token_cache.copy_from(active.token_cache, unchanged, time.time())
+        config.token_cache.copy_from(active.token_cache, unchanged - _narrowed(issuers, unchanged), time.time())
         changes = _changes(active.settings, settings, unchanged)
         await asyncio.to_thread(declare_series, config, metrics)
         configure_logs(settings.logging)
@@ -72,6 +73,16 @@ async def apply_config(
         raise
     swap(config)
     return changes
+
+
+def _narrowed(issuers: Sequence[TrustedIssuer], unchanged: set[str]) -> set[str]:
+    """The names of templates with a tenant that is a new or changed issuer of its own: its tokens may be cached."""
+    own = [each.settings.issuer for each in issuers if each.settings.label not in unchanged]
+    return {
+        each.settings.label
+        for each in issuers
+        if (template := each.settings.template) is not None and any(template.tenant_of(iss) is not None for iss in own)
+    }
 
 
 class Changes(NamedTuple):

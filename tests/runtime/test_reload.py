@@ -233,6 +233,20 @@ async def test_the_upstream_headers_of_a_cached_token_follow_the_new_configurati
             assert (await decide(app, bearer)).headers == {"x-user": "alice"}
 
 
+async def test_a_cached_token_of_a_template_is_not_kept_for_an_issuer_that_is_now_its_own(config: ConfigFolder) -> None:
+    template = issuer("tenants", issuer="https://login.example/{tenantid}")
+    bearer = token(iss="https://login.example/one")
+    other = token(iss="https://login.example/two")
+    async with config.serving(config.load(template)) as app:
+        for each in (bearer, other):
+            assert (await decide(app, each)).reason == "ok"
+        (config.folder / "own.json").write_bytes(jwks("own"))
+        own = issuer("one", issuer="https://login.example/one", keys={"jwks_file": "own.json"})
+        await reload(app, config.load(template, own))
+        assert (await decide(app, bearer)).reason == "unknown_key"
+        assert (await decide(app, other)).reason == "ok"
+
+
 async def test_new_keys_are_fetched_before_their_configuration_is_active(config: ConfigFolder) -> None:
     async with Provider() as provider:
         provider.serve("/keys", jwks("b"))

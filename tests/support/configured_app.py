@@ -84,7 +84,8 @@ def introspected_issuer(provider: Provider, **settings: Any) -> dict[str, Any]:
 
 
 def token(name: str = "main", kid: str = "a", **claims: Any) -> str:
-    return signed(kid, now=time.time(), iss=f"https://{name}.example", aud="api", **claims)
+    given: dict[str, Any] = {"iss": f"https://{name}.example", "aud": "api"} | claims
+    return signed(kid, now=time.time(), **given)
 
 
 async def decide(app: App, credential: str) -> Answer:

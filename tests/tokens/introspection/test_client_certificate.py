@@ -6,9 +6,11 @@ import json
 import ssl
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import trustme
 from aiohttp import web
 
+from authz_service.core.errors import FetchFailed
 from support.fake_introspection import active_response
 from support.http_provider import Provider
 from support.introspection_clients import IntrospectionClients
@@ -84,4 +86,20 @@ async def test_the_alias_for_clients_with_a_certificate_is_discovered(tmp_path: 
             {"endpoint": None}, **at_issuer
         )  # a certificate that is not the client's authentication
         assert (provider.count("/introspect"), provider.count("/mtls/introspect")) == (6, 1)
+        await clients.close()
+
+
+@pytest.mark.parametrize("issuer", [{}, {"issuer": "https://other.example"}], ids=["no issuer", "another issuer"])
+async def test_an_alias_in_metadata_without_the_configured_issuer_is_not_used(
+    tmp_path: Path, issuer: dict[str, str]
+) -> None:
+    async with Provider(mutual_tls()) as provider:
+        aliases = {"mtls_endpoint_aliases": {"introspection_endpoint": f"{provider.origin}/introspect"}}
+        provider.serve("/.well-known/openid-configuration", json.dumps(issuer | aliases))
+        provider.serve("/introspect", json.dumps(active_response()), content_type="application/json")
+        clients = IntrospectionClients(provider, tmp_path)
+        settings = {"auth_method": "tls_client_auth", "client_secret_file": None, "endpoint": None}
+        with pytest.raises(FetchFailed, match="issuer mismatch"):
+            await clients.introspect(settings, issuer=provider.origin, keys=keys(tmp_path))
+        assert provider.count("/introspect") == 0
         await clients.close()
