@@ -206,6 +206,22 @@ def test_a_response_about_a_verified_jwt_must_be_active_and_not_contradict_it(
     assert reason(validated(response, jwt())) == expected
 
 
+@pytest.mark.parametrize(
+    ("claims", "response", "settings"),
+    [
+        ({"client_id": None, "appid": "app"}, {"azp": "other"}, {}),
+        ({"client_id": None, "appid": "app"}, {"client_id": "other"}, {}),
+        ({"client_id": "app"}, {"azp": "other"}, {"client_claims": ["azp", "client_id"]}),
+    ],
+)
+def test_a_response_does_not_change_the_client_by_another_claim(
+    claims: dict[str, Any], response: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    verified = jwt(**claims)
+    assert verified.claims.client_id == "app"
+    assert reason(validated({"active": True} | response, verified, **settings)) == "inactive"
+
+
 def test_a_response_adds_the_claims_that_the_jwt_lacks_and_replaces_none() -> None:
     response = active_response(scope="admin", aud="other", tenant="acme", roles={"a": ["b"]})
     claims = validated(response, jwt(sub=None)).token().claims
