@@ -24,7 +24,7 @@ from authz_service.tokens.introspection.query import NeedIntrospection
 from authz_service.tokens.validator import NeedKeys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from authz_service.core.attributes import Attributes
     from authz_service.core.claims import Claims, ValidatedToken
@@ -119,7 +119,7 @@ class Authorizer:
             connection_header.validate(attributes.headers)
         except Rejected as rejected:
             return deny_without_rule(rejected.reason, rejected.cause)
-        if self._allow_preflight and is_preflight(attributes) and self.policy.has_rule_for(attributes, path):
+        if self._allow_preflight and self._is_preflight(attributes, path):
             return Allow(Reason.PREFLIGHT, NO_RULE_NAME, remove=self.upstream.without_token(attributes.headers))
         rule = self.policy.choose(attributes, path)
         if rule is None:
@@ -128,6 +128,9 @@ class Authorizer:
         if rule.access == "public":
             return self._allow_without_token(Reason.PUBLIC, rule, attributes)
         return self._decide_by_token(rule, attributes, rule.parts_of(attributes.headers, path), now, attempt)
+
+    def _is_preflight(self, attributes: Attributes, path: Sequence[str]) -> bool:
+        return is_preflight(attributes, self.policy.credentials) and self.policy.has_rule_for(attributes, path)
 
     def _decide_by_token(
         self, rule: Rule, attributes: Attributes, request: RequestParts, now: float, attempt: Attempt

@@ -111,6 +111,18 @@ def test_a_token_is_read_from_the_authorization_header_only(service: LocalAuthor
     assert service.decide(place.format(good()), **sent).reason == "missing_token"
 
 
+@pytest.mark.parametrize("name", ["authorization", "x-token", "x_token"])
+def test_a_request_with_the_credential_of_any_rule_is_not_a_preflight(name: str) -> None:
+    rules: list[dict[str, Any]] = [
+        {"name": "other", "match": {"paths": ["/a"]}, "credential": {"header": "x-token"}},
+        {"name": "things"},
+    ]
+    deciding = LocalAuthorizer(rules, HEADERS, allow_preflight=True)
+    preflight = {"origin": "https://app.example", "access-control-request-method": "PUT"}
+    assert deciding.decide("/b", method="OPTIONS", **preflight).reason == "preflight"
+    assert deciding.decide("/b", method="OPTIONS", **preflight, **{name: "x"}).reason != "preflight"
+
+
 def test_a_rule_reads_the_token_from_its_own_header() -> None:
     rules: list[dict[str, Any]] = [
         {"name": "access", "match": {"paths": ["/access"]}, "credential": {"header": "cf-access-jwt-assertion"}},

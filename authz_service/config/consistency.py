@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.document import Where
     from authz_service.config.model import IntrospectionSettings, Issuer, Keys, Require, RuleSettings, Scopes, Server
-    from authz_service.core.patterns import PathPattern, Segment
+    from authz_service.core.patterns import PathPattern
 
 _SOURCES = ("discovery", "jwks_uri", "jwks_file", "pem_file")
 _INTERVALS = ("min_refresh_interval", "refresh_interval", "max_refresh_interval")
@@ -243,15 +243,9 @@ def _captured_by_all(patterns: Sequence[PathPattern]) -> str:
 def _two_places(name: str, patterns: Sequence[PathPattern]) -> tuple[PathPattern, PathPattern] | None:
     """Two patterns that a path can match with different text for this name."""
     for one, other in itertools.combinations(patterns, 2):
-        if _place(one, name) != _place(other, name) and overlap(one, other):
+        if one.captured_place(name) != other.captured_place(name) and overlap(one, other):
             return one, other
     return None
-
-
-def _place(pattern: PathPattern, name: str) -> tuple[int, Segment]:
-    """Which text of a path a pattern captures as a name."""
-    index = pattern.captures[name]
-    return index, pattern.segments[index]
 
 
 def _form_of_issuer(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Problem]:

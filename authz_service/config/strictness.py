@@ -6,17 +6,19 @@ a requirement that this module does not know is as strict as an equal one only.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from authz_service.config.model import Alternative
-from authz_service.core.patterns import CAPTURE
+from authz_service.core.patterns import CAPTURE, overlap
 from authz_service.core.scalars import scalar_key, scalar_keys
 from authz_service.core.scope_hierarchy import FLAT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from authz_service.config.model import ClaimCondition, Issuer, Require, RuleSettings
+    from authz_service.core.patterns import PathPattern
     from authz_service.core.scope_hierarchy import ScopeHierarchy
 
     Way = tuple[Alternative, ...]  # requirements that together admit a token: the rule's own, and one alternative
@@ -34,9 +36,10 @@ class Strictness:
         """Whether ``rule`` admits no token that ``other`` refuses."""
         if other.access != "token" or other.mode == "shadow":  # lets requests without a token through
             return True
-        if rule.access != "token" or rule.mode == "shadow" or not _captures_alike(rule, other):
+        if rule.access != "token" or rule.mode == "shadow":
             return False
-        theirs = _ways(other.require)
+        differing = _differing_captures(rule, other)
+        theirs = [way for way in _ways(other.require) if differing.isdisjoint(_used_captures(way))]
         return all(any(self._within(way, their_way) for their_way in theirs) for way in _ways(rule.require))
 
     def _within(self, ours: Way, theirs: Way) -> bool:
@@ -64,20 +67,38 @@ class Strictness:
         return frozenset[str]().union(*map(self._hierarchy.granting, scopes))
 
 
-def _captures_alike(rule: RuleSettings, other: RuleSettings) -> bool:
-    """Whether the names of captures that ``other`` uses mean the same segments in ``rule``."""
-    names = {condition.capture for condition in other.require.claim_conditions() if condition.capture}
-    for part in other.require.parts():
-        names.update(*map(CAPTURE.findall, (*part.scopes.all, *part.scopes.any, *part.scopes.none)))
-    return all(_segments_of(name, rule) == _segments_of(name, other) for name in names)
-
-
-def _segments_of(name: str, rule: RuleSettings) -> set[int | None]:
-    return {pattern.captures.get(name) for pattern in rule.match.path_patterns}
-
-
 def _ways(require: Require) -> list[Way]:
     return [(require, each) for each in require.any_of] if require.any_of else [(require,)]
+
+
+def _used_captures(way: Way) -> Iterator[str]:
+    """The names of the captures that requirements use."""
+    for part in way:
+        for scope in (*part.scopes.all, *part.scopes.any, *part.scopes.none):
+            yield from CAPTURE.findall(scope)
+        yield from (condition.capture for condition in (part.claims or {}).values() if condition.capture)
+
+
+def _differing_captures(rule: RuleSettings, other: RuleSettings) -> set[str]:
+    """The names that stand for different text in a path of one rule and in the same path, or a variant, of the other.
+
+    A variant is a path in another case, or with or without a trailing slash.
+    """
+    used = {name for each in (rule, other) for way in _ways(each.require) for name in _used_captures(way)}
+    if not used or rule is other:
+        return set()
+    return {
+        name
+        for ours, theirs in itertools.product(rule.match.path_patterns, other.match.path_patterns)
+        for name in used & ours.captures.keys() & theirs.captures.keys()
+        if ours.captured_place(name) != theirs.captured_place(name) and overlap(_broadest(ours), _broadest(theirs))
+    }
+
+
+def _broadest(path: PathPattern) -> PathPattern:
+    """A pattern in any case, and without a trailing slash."""
+    path = path.folded()
+    return path._replace(segments=path.segments[:-1]) if path.segments[-1:] == ("",) else path
 
 
 def _audiences_within(ours: Way, theirs: Way, issuer: Issuer) -> bool:

@@ -12,20 +12,26 @@ from typing import TYPE_CHECKING
 from authz_service.core.headers import AmbiguousHeaderError, cgi_name, value_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from authz_service.core.attributes import Attributes
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a method, RFC 9110 section 9.1
 _ORIGIN = re.compile(r"[!-~]+")  # one serialized origin or null, RFC 6454 section 7.1
+_AUTHORIZATION = frozenset({"authorization"})
 # With these an upstream may treat an OPTIONS request as one of another method.
 _METHOD_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
 
 
-def is_preflight(attributes: Attributes) -> bool:
-    """Whether the request is a CORS preflight: one origin, one requested method, and no credential."""
+def is_preflight(attributes: Attributes, credentials: Collection[str] = _AUTHORIZATION) -> bool:
+    """Whether the request is a CORS preflight: one origin, one requested method, and no credential.
+
+    ``credentials`` are the ``cgi_name`` of each header that may hold one.
+    """
     headers = attributes.headers
-    if attributes.method != "OPTIONS" or "authorization" in headers:
+    if attributes.method != "OPTIONS":
         return False
-    if any(cgi_name(name) in _METHOD_OVERRIDES for name in headers):
+    if any(name in _METHOD_OVERRIDES or name in credentials for name in map(cgi_name, headers)):
         return False
     try:
         origin, method = value_of(headers, "origin"), value_of(headers, "access-control-request-method")

@@ -132,6 +132,11 @@ class PathPattern(NamedTuple):
             return {name: _captured(self.segments[index], path[index]) for name, index in self.captures.items()}
         return {name: path[index] for name, index in self.captures.items()}
 
+    def captured_place(self, name: str) -> tuple[int, Segment]:
+        """Which text of a path a ``{name}`` captures: that of a segment, perhaps without a suffix."""
+        index = self.captures[name]
+        return index, self.segments[index]
+
     def folded(self) -> PathPattern:
         """The same pattern, with literals that match in any case."""
         return self._replace(segments=tuple(map(folded, self.segments)))

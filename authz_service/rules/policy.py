@@ -9,9 +9,10 @@ import itertools
 from typing import TYPE_CHECKING
 
 from authz_service.core.challenge import bearer_challenge
-from authz_service.core.credential import CredentialHeader
+from authz_service.core.credential import AUTHORIZATION, CredentialHeader
 from authz_service.core.decision import Deny
 from authz_service.core.errors import Rejected
+from authz_service.core.headers import cgi_name
 from authz_service.core.paths import SlashedPath, split, split_with_encoded_slashes
 from authz_service.core.patterns import PARAMETERS
 from authz_service.core.reasons import DENIALS, Reason
@@ -223,6 +224,9 @@ class Policy:
     ) -> None:
         hierarchy = ScopeHierarchy(scope_implies) if scope_implies else FLAT
         self.rules = tuple(Rule(rule, issuers, hierarchy) for rule in rules)
+        self.credentials = frozenset(
+            cgi_name(name) for name in (AUTHORIZATION, *(rule.credential.name for rule in self.rules))
+        )
         self.split = split  # reads the path of a request for these rules
         self._matcher: Matcher | EncodedSlashMatcher = Matcher([None if rule.policy else rule.match for rule in rules])
         slashed = {place: rule.match.path_patterns for place, rule in enumerate(rules) if rule.match.encoded_slash}

@@ -28,6 +28,7 @@ ISSUERS = [
 ]
 STRICTNESS = Strictness(ISSUERS)
 ADMIN = {"require": {"scopes": ["admin"]}}
+TENANT = {"require": {"claims": {"tenant": {"equals_path": "t"}}}}
 
 
 def rule(name: str, *paths: str, **parts: Any) -> RuleSettings:
@@ -93,6 +94,7 @@ CASE, SLASH = "ignores case", "ignores a trailing slash"
         ([rule("s", "/v1/a", **ADMIN), rule("l", "/{x}/a/")], [SLASH]),
         ([rule("s", "/v1/{id}:purge", **ADMIN), rule("l", "/v1/{id}")], [CASE]),
         ([rule("s", "/v1/{id}:purge", **ADMIN), rule("l", "/v1/{id}ge")], [CASE]),
+        ([rule("s", "/v1/{t}/admin", **TENANT), rule("l", "/v1/{x}/{t}", **TENANT)], [CASE]),  # the tenant ADMIN
         ([rule("s", "/v1/{id}:purge", **ADMIN), rule("l", "/v1/**")], [CASE, SLASH]),
         ([rule("s", "/v1/{id}:purge", "/v1/{id}:purge/", **ADMIN), rule("l", "/v1/**")], [CASE]),
         ([rule("s", "/v1/a:purge", **ADMIN), rule("l", "/v1/{id}:purge")], [CASE]),  # /v1/A:purge
@@ -106,6 +108,7 @@ CASE, SLASH = "ignores case", "ignores a trailing slash"
         ([rule("s", "/1/{id}:a", **ADMIN), rule("l", "/1/{id}:b")], []),
         ([rule("s", "/v1/admin", **ADMIN)], []),
         ([rule("s", "/v1/admin", **ADMIN), rule("l", "/v1/{id}", **ADMIN)], []),
+        ([rule("s", "/v1/{t}/admin", **TENANT), rule("l", "/v1/{t}/{x}", **TENANT)], []),
         ([rule("s", "/healthz", access="public"), rule("l", "/**", **ADMIN)], []),
         ([rule("s", "/v1/admin", mode="shadow", **ADMIN), rule("l", "/**")], []),
         ([rule("s", "/1/admin", **ADMIN), rule("t", "/1/**", **ADMIN), rule("l", "/**")], []),

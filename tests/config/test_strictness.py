@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +15,9 @@ from authz_service.core.errors import Rejected
 from authz_service.core.scope_hierarchy import ScopeHierarchy
 from authz_service.rules.operators import RequestParts, operator_of
 from authz_service.rules.policy import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ISSUERS = [
     Issuer.model_validate({"issuer": "https://a.example/", "name": "a", "audiences": ["api", "other"]}),
@@ -111,8 +114,9 @@ def test_a_condition_implies_another_if_that_is_plain_from_both(ours: Any, their
     assert condition_implies(condition(ours), condition(theirs)) == implied
 
 
-def rule(require: dict[str, Any]) -> RuleSettings:
-    return RuleSettings.model_validate({"name": "r"} | ({"require": require} if require else {}))
+def rule(require: dict[str, Any], paths: Sequence[str] = ()) -> RuleSettings:
+    match = {"match": {"paths": list(paths)}} if paths else {}
+    return RuleSettings.model_validate({"name": "r"} | match | ({"require": require} if require else {}))
 
 
 @pytest.mark.parametrize(
@@ -148,23 +152,26 @@ def test_alternatives_and_implied_scopes_are_compared_by_what_they_admit(
     assert STRICTNESS.requires_as_much(rule(ours), rule(theirs)) == as_much
 
 
-@pytest.mark.parametrize("require", [{"claims": {"t": {"equals_path": "t"}}}, {"any_of": [{"scopes": ["r:{t}"]}]}])
 @pytest.mark.parametrize(
     ("ours", "theirs", "as_much"),
     [
-        ("/v1/{t}/{x}", "/v1/{t}/admin", True),
-        ("/v1/{x}/{t}", "/v1/{t}/admin", False),
-        ("/v1/**", "/v1/{t}", False),
+        (["/v1/{t}/a"], ["/v1/{t}/b"], True),
+        (["/v1/{t}/a", "/v1/{t}"], ["/v1/{t}/**"], True),
+        (["/v1/{x}/{t}"], ["/v1/{t}/admin"], False),  # /v1/acme/ADMIN: not the tenant that the other rule compares
+        (["/v1/{t}/a", "/b/c/{t}"], ["/v1/{t}/b"], True),
+        (["/v1/{t}/a", "/v1/{x}/{t}"], ["/v1/{t}/b"], False),
+        (["/v1/{t}/a", "/v1/{x}/{t}"], ["/v1/{x}/{t}", "/v1/{t}/b"], False),
+        (["/v1/{t}"], ["/v1/{t}:purge"], False),
     ],
 )
-def test_a_capture_is_the_same_only_at_the_same_place(
-    require: dict[str, Any], ours: str, theirs: str, *, as_much: bool
+@pytest.mark.parametrize("require", [{"claims": {"x": {"equals_path": "t"}}}, {"scopes": ["read:{t}"]}])
+def test_captures_are_the_same_only_at_the_same_place_in_a_path(
+    require: dict[str, Any], ours: list[str], theirs: list[str], *, as_much: bool
 ) -> None:
-    one, other = (
-        RuleSettings.model_validate({"name": "r", "match": {"paths": [path]}, "require": require})
-        for path in (ours, theirs)
-    )
-    assert STRICTNESS.requires_as_much(one, other) == as_much
+    alternatives = {"any_of": [{"clients": ["c"]}, require]}
+    assert STRICTNESS.requires_as_much(rule(require, ours), rule(require, theirs)) == as_much
+    assert STRICTNESS.requires_as_much(rule(alternatives, ours), rule(alternatives, theirs)) == as_much
+    assert STRICTNESS.requires_as_much(rule({"clients": ["c"]}, ours), rule(alternatives, theirs))
 
 
 _NAMES = st.lists(st.sampled_from(["admin", "write", "read"]), min_size=1, max_size=2)

@@ -60,3 +60,10 @@ def test_a_request_for_a_malformed_method_is_not_a_preflight(method: str) -> Non
 )
 def test_a_request_with_a_credential_or_a_method_override_is_not_a_preflight(sent: dict[str, str]) -> None:
     assert not is_preflight(Attributes("OPTIONS", "a", "/", SENT | sent))
+
+
+@pytest.mark.parametrize("name", ["x-token", "x_token", "authorization"])
+def test_a_request_with_the_credential_of_any_rule_is_not_a_preflight(name: str) -> None:
+    attributes = Attributes("OPTIONS", "a", "/", SENT | {name: "x"})
+    assert not is_preflight(attributes, {"authorization", "x-token"})
+    assert is_preflight(Attributes("OPTIONS", "a", "/", SENT | {"x-tokens": "x"}), {"authorization", "x-token"})
