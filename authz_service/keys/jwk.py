@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
 _MAX_RSA_BITS = 16384  # OpenSSL's limit
+_USUAL_BITS = 4096
 _MAX_EXPONENT_BITS = 32  # nearly all are 65537; an exponent as long as the key makes verifying 80 times as slow
 
 # The members that the parser gets, by type.
@@ -63,6 +64,11 @@ class Key:
     def identity(self) -> tuple[str | None, bytes]:
         """Equal for the same key in another key set: ``kid``, type and numbers."""
         return self.kid, self.fingerprint
+
+    @property
+    def cost(self) -> float:
+        """How long verifying takes: 1 for nearly all keys, and more for long RSA keys (16 for 16384 bits)."""
+        return max(1.0, (self.material.key_size / _USUAL_BITS) ** 2) if self.jwk["kty"] == "RSA" else 1.0
 
     def verifies(self, algorithm: str, signing_input: bytes, signature: bytes) -> bool:
         """Whether the signature is valid; not if the algorithm is not one of the key's."""

@@ -7,23 +7,26 @@ sign are found whatever the budget.
 Invariants:
 
 * None means that every key was tried. What was not tried is ``EXHAUSTED``, so a valid token is never called forged.
-* At most ``MAX_FREE`` + ``_MAX_PROVEN`` keys are tried without budget.
+* At most ``MAX_FREE`` + ``_MAX_PROVEN`` keys are tried without budget, and fewer of those that take longer.
+* What is tried without budget is not charged, so the budget is never far from being refilled.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from authz_service.keys.jwk import Key
 
 MAX_FREE: Final = 8  # keys that every token may try; fewer candidates need no budget
 _MAX_PROVEN: Final = 16  # keys that have verified a token; the one that did so longest ago is dropped first
 MAX_BUDGET: Final = 200.0  # failed verifications at once; one takes up to 1 ms (P-384, P-521)
+MAX_COST: Final = MAX_BUDGET  # of one search, unless the keys are more
 REFILL: Final = 50.0  # failed verifications per second: 5 % of a core at most
 
 
@@ -49,7 +52,7 @@ class KeyTrials:
     ) -> Key | Literal[Exhausted.EXHAUSTED] | None:
         """The key that verifies the signature, None if none does."""
         keys = [key for key in candidates if algorithm in key.algorithms]
-        if len(keys) <= MAX_FREE:
+        if len(keys) <= 1 or _cost(keys) <= MAX_FREE:
             return next((key for key in keys if key.verifies(algorithm, signing_input, signature)), None)
         self._refill(now)
         chosen = self._chosen(keys)
@@ -57,19 +60,19 @@ class KeyTrials:
             if key.verifies(algorithm, signing_input, signature):
                 self._prove(key)
                 return key
-        if len(chosen) < len(keys):
-            return EXHAUSTED
-        self._budget -= len(keys) - MAX_FREE
-        return None
+        if self._budget > 0:
+            self._budget -= _cost(chosen) - MAX_FREE
+        return None if len(chosen) == len(keys) else EXHAUSTED
 
     def _chosen(self, keys: Sequence[Key]) -> Sequence[Key]:
         """The keys to try, in this order: all of them, or without budget the proven ones and some of the others."""
         recent = {identity: place for place, identity in enumerate(reversed(self._proven))}
         proven = sorted((key for key in keys if key.identity in recent), key=lambda key: recent[key.identity])
         others = [key for key in keys if key.identity not in recent]
-        if self._budget <= 0 and len(others) > MAX_FREE:
-            others = random.sample(others, MAX_FREE)  # the next token tries others: each key has its chance
-        return [*proven, *others]
+        random.shuffle(others)  # where not all are tried, the next token tries others: each key has its chance
+        if self._budget > 0:
+            return _first([*proven, *others], max(MAX_COST, len(keys)))
+        return [*_first(proven, _MAX_PROVEN), *_first(others, MAX_FREE)]
 
     def _prove(self, key: Key) -> None:
         self._proven.pop(key.identity, None)
@@ -81,3 +84,13 @@ class KeyTrials:
         elapsed = max(0.0, now - self._refilled_at)  # less than 0 if the clock was set back
         self._budget = min(MAX_BUDGET, self._budget + REFILL * elapsed)
         self._refilled_at = now
+
+
+def _cost(keys: Iterable[Key]) -> float:
+    return sum(key.cost for key in keys)
+
+
+def _first(keys: Sequence[Key], max_cost: float) -> Sequence[Key]:
+    """The first keys that together cost at most this, and at least one."""
+    costs = itertools.accumulate(key.cost for key in keys)
+    return keys[: max(1, sum(cost <= max_cost for cost in costs))]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 from typing import Any
 
+from authz_service.keys import jwk
 from authz_service.keys.trials import EXHAUSTED, MAX_BUDGET, MAX_FREE, REFILL, KeyTrials
+from support.signing import Signer
 
 NOW = 1_800_000_000.0
 KEYS = 100
@@ -17,6 +20,7 @@ class CountingKey:
 
     name: str
     algorithms: frozenset[str] = frozenset({"ES256"})
+    cost: float = 1.0
     tried: int = field(default=0, compare=False)
 
     @property
@@ -31,13 +35,13 @@ class CountingKey:
 class Searches:
     """Searches among keys that count."""
 
-    def __init__(self, count: int = KEYS) -> None:
-        self.keys = [CountingKey(str(number)) for number in range(count)]
+    def __init__(self, count: int = KEYS, cost: float = 1.0) -> None:
+        self.keys = [CountingKey(str(number), cost=cost) for number in range(count)]
         self.trials = KeyTrials()
 
-    def search(self, signature: str, now: float = NOW) -> Any:
+    def search(self, signature: str, now: float = NOW, algorithm: str = "ES256") -> Any:
         keys: Any = self.keys
-        return self.trials.verifying_key(keys, "ES256", b"a.b", signature.encode(), now)
+        return self.trials.verifying_key(keys, algorithm, b"a.b", signature.encode(), now)
 
     def cost(self, signature: str, now: float = NOW) -> int:
         before = sum(key.tried for key in self.keys)
@@ -126,3 +130,39 @@ def test_keys_for_another_algorithm_are_not_tried() -> None:
     assert searches.search("0") is None
     assert searches.search("97") is searches.keys[97]
     assert sum(key.tried for key in searches.keys[:95]) == 0
+
+
+def test_the_budget_refills_as_fast_after_any_number_of_forged_tokens() -> None:
+    searches = Searches()
+    for key in searches.keys[:12]:  # few enough that all are tried without budget
+        key.algorithms = frozenset({"RS256"})
+    for key in searches.keys[:8]:
+        assert searches.search(key.name, algorithm="RS256") is key
+    for _ in range(10_000):
+        searches.search("forged", algorithm="RS256")
+    assert searches.search("99", NOW + KEYS / REFILL) is searches.keys[99]
+
+
+def test_keys_that_take_longer_count_for_as_many() -> None:
+    heavy = 16.0
+    few, many = Searches(2, heavy), Searches(KEYS, heavy)
+    for searches in (few, many):
+        assert searches.cost("forged") * heavy <= MAX_BUDGET
+        searches.search(searches.keys[1].name)
+        for _ in range(100):
+            searches.search("forged")
+        assert searches.cost("forged") <= 2
+    assert few.search("0", NOW + 60) is few.keys[0]
+    assert Searches(1, heavy).search("forged") is None
+
+
+def test_a_key_that_takes_longer_is_found_after_some_attempts() -> None:
+    searches = Searches(KEYS, 16.0)
+    searches.exhaust()
+    assert any(searches.search("99") is searches.keys[99] for _ in range(1000))
+
+
+def test_the_cost_of_a_key_is_that_of_its_size() -> None:
+    assert [jwk.parse(Signer(algorithm).jwk()).cost for algorithm in ("RS256", "ES256", "EdDSA")] == [1.0, 1.0, 1.0]
+    modulus = base64.urlsafe_b64encode(b"\xff" * 2048).decode()
+    assert jwk.parse({"kty": "RSA", "n": modulus, "e": "AQAB"}).cost == 16.0
