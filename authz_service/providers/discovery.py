@@ -67,7 +67,8 @@ class Discovery:
             raise FetchFailed(_issuer_mismatch(metadata.get("issuer"), self._issuer, source))
         if not isinstance(endpoint, str) or not endpoint:
             raise NoDocument(f"the metadata at {source} has no {name}")
-        if url.startswith("https:") and urls.parse(endpoint).origin.scheme == "http" and not self._settings.allow_http:
+        scheme = urls.parse(endpoint).origin.scheme
+        if url.startswith("https:") and scheme == "http" and not self._settings.allow_http:
             raise FetchFailed(
                 f"the metadata at {source} has a {name} without TLS, {redact(endpoint)}, although it uses https "
                 "itself; set keys.allow_http: true to accept it"

@@ -45,8 +45,29 @@ async def test_after_preparation_the_first_request_needs_no_discovery(
     assert [request.path for request in provider.requests] == ["/introspect"]
 
 
-async def test_preparing_never_raises(clients: IntrospectionClients) -> None:
+@pytest.mark.parametrize("endpoint", [None, "http://[", "http://a:b", "mailto:a", "http:///", "/introspect"])
+async def test_preparing_never_raises(clients: IntrospectionClients, endpoint: str | None) -> None:
+    clients.provider.serve(OPENID, metadata(clients.provider, introspection_endpoint=endpoint))
     await clients.client({"endpoint": None}, issuer=clients.provider.origin).prepare()
+
+
+async def test_a_malformed_endpoint_does_not_replace_a_usable_one(
+    provider: Provider, clients: IntrospectionClients
+) -> None:
+    now = 0.0
+    record_requests(provider)
+    provider.serve(OPENID, metadata(provider))
+    client = clients.client({"endpoint": None}, issuer=provider.origin, timer=lambda: now)
+    await client.introspect(TOKEN)
+    provider.serve(OPENID, metadata(provider, introspection_endpoint="http://["))
+    for _ in range(3):
+        now += 300.0
+        await client.introspect(TOKEN)
+        refreshing = client._endpoint._refreshing
+        assert refreshing is not None
+        await refreshing.wait()
+        await client.introspect(TOKEN)
+    assert provider.count("/introspect") == 7
 
 
 async def test_a_moved_endpoint_is_discovered_and_the_old_one_is_used_until_then(

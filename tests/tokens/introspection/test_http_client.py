@@ -68,7 +68,7 @@ async def test_no_cookie_is_sent_back(provider: Provider, clients: Introspection
     assert not any("Cookie" in headers for headers, _ in requests)
 
 
-async def test_the_proxies_of_the_environment_are_not_used(
+async def test_a_server_on_this_machine_is_called_without_a_proxy(
     provider: Provider, clients: IntrospectionClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
