@@ -56,7 +56,7 @@ from authz_service.config.values import (
 )
 from authz_service.core.credential import AUTHORIZATION, BEARER
 from authz_service.core.issuer_template import parse_issuer_template
-from authz_service.core.patterns import EVERY_PATH
+from authz_service.core.patterns import CAPTURE, EVERY_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -577,6 +577,14 @@ class Alternative(Section):
         None, description="The token's acr must be one of these; otherwise a challenge requests them (RFC 9470)."
     )
 
+    def used_captures(self) -> frozenset[str]:
+        """The names of the captures of the path that scopes and claims are compared with."""
+        scopes = (*self.scopes.all, *self.scopes.any, *self.scopes.none)
+        conditions = (self.claims or {}).values()
+        return frozenset().union(
+            *map(CAPTURE.findall, scopes), (condition.capture for condition in conditions if condition.capture)
+        )
+
     def allows_issuer(self, label: str) -> bool:
         """Whether ``issuers`` has the issuer of this name, or is left out."""
         return self.issuers is None or label in self.issuers
@@ -631,6 +639,11 @@ class Require(Alternative):
         yield where, self
         for number, alternative in enumerate(self.any_of or ()):
             yield (*where, "any_of", number), alternative
+
+    @cached_property
+    def all_used_captures(self) -> frozenset[str]:
+        """Those of all parts."""
+        return frozenset().union(*(part.used_captures() for part in self.parts()))
 
     def claim_conditions(self) -> Iterator[ClaimCondition]:
         """The conditions on claims in all parts."""

@@ -10,12 +10,12 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from authz_service.config.model import Alternative
-from authz_service.core.patterns import CAPTURE, overlap
+from authz_service.core.patterns import overlap
 from authz_service.core.scalars import scalar_key, scalar_keys
 from authz_service.core.scope_hierarchy import FLAT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from authz_service.config.model import ClaimCondition, Issuer, Require, RuleSettings
     from authz_service.core.patterns import PathPattern
@@ -39,7 +39,7 @@ class Strictness:
         if rule.access != "token" or rule.mode == "shadow":
             return False
         differing = _differing_captures(rule, other)
-        theirs = [way for way in _ways(other.require) if differing.isdisjoint(_used_captures(way))]
+        theirs = [way for way in _ways(other.require) if not any(differing & part.used_captures() for part in way)]
         return all(any(self._within(way, their_way) for their_way in theirs) for way in _ways(rule.require))
 
     def _within(self, ours: Way, theirs: Way) -> bool:
@@ -71,20 +71,12 @@ def _ways(require: Require) -> list[Way]:
     return [(require, each) for each in require.any_of] if require.any_of else [(require,)]
 
 
-def _used_captures(way: Way) -> Iterator[str]:
-    """The names of the captures that requirements use."""
-    for part in way:
-        for scope in (*part.scopes.all, *part.scopes.any, *part.scopes.none):
-            yield from CAPTURE.findall(scope)
-        yield from (condition.capture for condition in (part.claims or {}).values() if condition.capture)
-
-
 def _differing_captures(rule: RuleSettings, other: RuleSettings) -> set[str]:
     """The names that stand for different text in a path of one rule and in the same path, or a variant, of the other.
 
     A variant is a path in another case, or with or without a trailing slash.
     """
-    used = {name for each in (rule, other) for way in _ways(each.require) for name in _used_captures(way)}
+    used = rule.require.all_used_captures | other.require.all_used_captures
     if not used or rule is other:
         return set()
     return {

@@ -7,6 +7,7 @@ Invariants:
 * Only a rule with ``encoded_slash`` decides such a path, and only if a ``{name}`` of its pattern takes each slash.
 * It is the first rule, in file order, that matches the path in either reading: with the slashes in segments, or as
   separators. If another rule comes first, no rule decides: the upstream may read the path as what that rule protects.
+* A captured text without a slash that its conditions use is the same in either reading.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from authz_service.rules.matcher import NO_RULE
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from authz_service.config.model import RuleSettings
     from authz_service.core.attributes import Attributes
     from authz_service.core.patterns import PathPattern
     from authz_service.rules.matcher import Matcher
@@ -40,13 +42,30 @@ def _captures_slashes(pattern: PathPattern, path: SlashedPath) -> bool:
     return all(_INVALID_PARTS.isdisjoint(parts) for parts in captured)
 
 
+def captures_differ(rule: RuleSettings, path: SlashedPath) -> bool:
+    """Whether a text that the rule's conditions use, and that has no slash, is another one once the path is decoded.
+
+    With ``/{group}/{tenant}`` and ``/{group}/{tenant}/{name}``, ``/a%2Fb/c`` is of the tenant c in one reading, and of
+    the tenant b in the other.
+    """
+    used = rule.require.all_used_captures
+    if not used:
+        return False
+    encoded, decoded = (_captured_by_first(rule.match.path_patterns, each) for each in (path, path.decoded))
+    return any(decoded.get(name, text) != text for name, text in encoded.items() if name in used and "/" not in text)
+
+
+def _captured_by_first(patterns: Sequence[PathPattern], path: Sequence[str]) -> Mapping[str, str]:
+    return next((pattern.captured(path) for pattern in patterns if pattern.matches(path)), {})
+
+
 class EncodedSlashMatcher:
     """A ``Matcher`` that also chooses rules for paths with encoded slashes."""
 
-    def __init__(self, matcher: Matcher, patterns: Mapping[int, Sequence[PathPattern]]) -> None:
-        """``patterns`` are those of each rule with ``encoded_slash``, by its index."""
+    def __init__(self, matcher: Matcher, rules: Mapping[int, RuleSettings]) -> None:
+        """``rules`` are those with ``encoded_slash``, by index."""
         self._matcher = matcher
-        self._patterns = patterns
+        self._rules = rules
 
     def choose(self, attributes: Attributes, path: Sequence[str], before: int = NO_RULE) -> int | None:
         """The same as ``Matcher.choose``; None for a path with encoded slashes that no rule may decide."""
@@ -65,4 +84,5 @@ class EncodedSlashMatcher:
         return self._allows(place, path) and self._matcher.first_rule_for(host, path.decoded, place) == place
 
     def _allows(self, place: int, path: SlashedPath) -> bool:
-        return place in self._patterns and captures_slashes(self._patterns[place], path)
+        rule = self._rules.get(place)
+        return rule is not None and captures_slashes(rule.match.path_patterns, path) and not captures_differ(rule, path)

@@ -14,7 +14,7 @@ from authz_service.core.errors import quoted
 from authz_service.core.headers import AmbiguousHeaderError, value_of
 from authz_service.core.paths import SlashedPath, without_userinfo
 from authz_service.core.patterns import PARAMETERS, normalize_host
-from authz_service.rules.encoded_slashes import captures_slashes
+from authz_service.rules.encoded_slashes import captures_differ, captures_slashes
 from authz_service.rules.operators import one_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def of(rule: RuleSettings, attributes: Attributes, path: Sequence[str]) -> str |
     if rule.policy is not None:
         return _other_policy(rule.policy, attributes, path)
     why_not = next(_failing(rule.match, attributes, path), None) or next(_differing(rule.match, attributes), None)
-    return why_not or (_encoded_slash(rule.match, path) if isinstance(path, SlashedPath) else None)
+    return why_not or (_encoded_slash(rule, path) if isinstance(path, SlashedPath) else None)
 
 
 def ends_search(rule: RuleSettings, attributes: Attributes, path: Sequence[str]) -> bool:
@@ -70,11 +70,13 @@ def _other_policy(policy: str, attributes: Attributes, path: Sequence[str]) -> s
     return "the path's last segment has parameters" if PARAMETERS in path[-1] else None
 
 
-def _encoded_slash(match: Match, path: SlashedPath) -> str | None:
-    if not match.encoded_slash:
+def _encoded_slash(rule: RuleSettings, path: SlashedPath) -> str | None:
+    if not rule.match.encoded_slash:
         return "the path has an encoded slash, and the rule does not have encoded_slash"
-    if not captures_slashes(match.path_patterns, path):
+    if not captures_slashes(rule.match.path_patterns, path):
         return "the path has an encoded slash outside of a {name}"
+    if captures_differ(rule, path):
+        return "a {name} that the rule's conditions use stands for another text once the encoded slashes are decoded"
     return None
 
 

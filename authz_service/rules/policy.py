@@ -229,7 +229,7 @@ class Policy:
         )
         self.split = split  # reads the path of a request for these rules
         self._matcher: Matcher | EncodedSlashMatcher = Matcher([None if rule.policy else rule.match for rule in rules])
-        slashed = {place: rule.match.path_patterns for place, rule in enumerate(rules) if rule.match.encoded_slash}
+        slashed = {place: rule for place, rule in enumerate(rules) if rule.match.encoded_slash}
         if slashed:
             self.split = split_with_encoded_slashes
             self._matcher = EncodedSlashMatcher(self._matcher, slashed)

@@ -95,6 +95,33 @@ def test_a_path_with_encoded_slashes_is_decided_by_the_first_rule_of_both_readin
     assert chosen(rules, target) == expected
 
 
+TENANT = {"claims": {"tenant": {"equals_path": "tenant"}}}
+
+
+@pytest.mark.parametrize(
+    ("require", "paths", "target", "expected"),
+    [
+        (TENANT, ["/{group}/{tenant}", "/{group}/{tenant}/{x}"], "/a%2Fb/c", "ambiguous_path"),  # tenant c, or b
+        ({"any_of": [{"scopes": ["r:{tenant}"]}]}, ["/{x}/{tenant}", "/{y}/{tenant}/**"], "/a%2Fb/c", "ambiguous_path"),
+        (TENANT, ["/{group}/{tenant}", "/{group}/{tenant}/{x}"], "/b%2Fc/c", "r"),
+        (TENANT, ["/{group}/{tenant}", "/{group}/{tenant}/{x}"], "/b/c", "r"),
+        (TENANT, ["/{group}/{tenant}"], "/a%2Fb/c", "r"),
+        (TENANT, ["/{tenant}/{x}", "/{tenant}/{x}/{y}"], "/a/b%2Fc", "r"),
+        (TENANT, ["/{tenant}/**"], "/a%2Fb/c", "r"),  # the slash is in the text that the claim must equal
+        ({}, ["/{group}/{tenant}", "/{group}/{tenant}/{x}"], "/a%2Fb/c", "r"),
+    ],
+)
+def test_a_text_that_conditions_use_is_the_same_in_both_readings(
+    require: dict[str, Any], paths: list[str], target: str, expected: str
+) -> None:
+    parts = {"name": "r", "match": {"paths": paths, "encoded_slash": True}, "require": require}
+    settings_ = RuleSettings.model_validate(parts)
+    assert chosen([settings_], target) == expected
+    attributes, path = Attributes("GET", "a.org", target, {}), Policy([settings_], ISSUERS).split(target)
+    assert (mismatch.of(settings_, attributes, path) is None) == (expected == "r")
+    assert mismatch.ends_search(settings_, attributes, path) == (expected != "r")
+
+
 def test_a_rule_that_the_route_names_decides_no_path_with_encoded_slashes() -> None:
     named = rule("named", policy="p")
     assert chosen([named, NPM], "/npm/a%2Fb", policy="p") == "ambiguous_path"
