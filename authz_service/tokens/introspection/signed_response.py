@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from authz_service.core.errors import FetchFailed, Rejected
 from authz_service.keys.cache import NoKey
-from authz_service.keys.trials import EXHAUSTED
+from authz_service.keys.trials import Exhausted
 from authz_service.tokens.jwt import jws
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Issuer
     from authz_service.keys.cache import KeyCache
+    from authz_service.keys.jwk import Key
     from authz_service.tokens.jwt.jws import Jws
 
 MEDIA_TYPE: Final = "application/token-introspection+jwt"
@@ -66,16 +67,23 @@ class SignedResponseVerifier:
         if response.algorithm not in self._issuer.algorithms:
             accepted = ", ".join(self._issuer.algorithms)
             raise FetchFailed(f"the signed response has another algorithm than those accepted ({accepted})")
-        now = self._clock()
-        keys = self._keys.find(response.kid, now, may_fetch=True)
-        if keys is NoKey.FETCH:
+        key = self._verifying_key(response, may_fetch=True)
+        if key is NoKey.FETCH:
             await self._keys.refresh_for_request()
-            now = self._clock()
-            keys = self._keys.find(response.kid, now, may_fetch=False)
-        if isinstance(keys, NoKey):
-            raise FetchFailed(f"the signed response cannot be verified: {keys.value}")
-        key = jws.verifying_key(response, keys, self._keys.trials, now)
-        if key is EXHAUSTED:
+            key = self._verifying_key(response, may_fetch=False)
+        if isinstance(key, (NoKey, Exhausted)):
             raise FetchFailed(f"the signed response cannot be verified: {key.value}")
         if key is None:
             raise FetchFailed("the signature of the signed response does not verify")
+
+    def _verifying_key(self, response: Jws, *, may_fetch: bool) -> Key | NoKey | Exhausted | None:
+        """The issuer's key that verifies the signature; None if none does."""
+        now = self._clock()
+        named = self._keys.find(response.kid, now, may_fetch=may_fetch)
+        if isinstance(named, NoKey):
+            return named
+        key = jws.verifying_key(response, named, self._keys.trials, now)
+        if key is None and may_fetch and all(each.kid is None for each in named):  # a rotation does not show in the kid
+            why = self._keys.look_for_new_key(response.kid, now, may_fetch=True)
+            return why if why is NoKey.FETCH else None
+        return key

@@ -103,3 +103,25 @@ async def test_an_unknown_key_is_fetched_for_a_signed_response(
         await client.introspect(TOKEN)
     assert keys.fetches == 1
     await client.close()
+
+
+async def test_a_rotation_of_keys_without_kid_is_noticed_by_a_signed_response(
+    provider: Provider, clients: IntrospectionClients
+) -> None:
+    keys = FakeSource(jwks(RS.jwk(kid=None)))
+    client = http_client(clients.issuer(), keys)
+    await client._signed_responses._keys.refresh()
+    record_requests(provider, text=None, body=signed(), content_type=MEDIA_TYPE)
+    assert await client.introspect(TOKEN) == active_response()
+    assert keys.fetches == 1
+    keys.published = jwks(ES.jwk(kid=None))
+    provider.handlers.clear()
+    record_requests(provider, text=None, body=signed(ES), content_type=MEDIA_TYPE)
+    assert await client.introspect(TOKEN) == active_response()
+    assert keys.fetches == 2
+    record_requests(provider, text=None, body=signed(STRANGER), content_type=MEDIA_TYPE)
+    for _ in range(3):  # within the cooldown
+        with pytest.raises(FetchFailed, match="does not verify"):
+            await client.introspect(TOKEN)
+    assert keys.fetches == 2
+    await client.close()
