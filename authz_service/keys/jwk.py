@@ -94,7 +94,7 @@ def parse(entry: Any, uses: Collection[str] = SIGNATURE_USE) -> Key:
     if len(numbers) < len(names):
         raise UnusableKey(f"it lacks one of {', '.join(names)}, or has one that is not a string")
     material = _PARSERS[numbers["kty"]](numbers)
-    usage = {name: members[name] for name in ("kid", "alg") if name in members} | {"use": "sig"}
+    usage = {name: members[name] for name in ("kid", "alg") if name in members} | {"use": members.get("use") or "sig"}
     return Key(kid, algorithms, _fingerprint(material), material, numbers | usage)
 
 

@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from authz_service.config import files
 from authz_service.core.errors import FetchFailed, quoted
 from authz_service.keys import keyset
+from authz_service.keys.jwk import SIGNATURE_USE
 from authz_service.providers import json_object
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from authz_service.keys.keyset import KeySet
 
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -37,12 +40,18 @@ class Snapshot(NamedTuple):
 class SnapshotFile:
     """One issuer's ``keys.snapshot_file``. Blocks for file I/O: call it outside the event loop's thread."""
 
-    def __init__(self, path: Path, *, issuer: str, max_bytes: int, max_keys: int) -> None:
-        """``issuer`` is its identifier: a snapshot of another issuer's keys is refused."""
+    def __init__(
+        self, path: Path, *, issuer: str, max_bytes: int, max_keys: int, uses: Collection[str] = SIGNATURE_USE
+    ) -> None:
+        """``issuer`` is its identifier: a snapshot of another issuer's keys is refused.
+
+        ``uses`` are the values of a JWK's ``use`` that are accepted now; when it was saved, others may have been.
+        """
         self._path = path
         self._issuer = issuer
         self._max_bytes = 2 * max_bytes  # the same keys may take more room here than in the provider's key set
         self._max_keys = max_keys
+        self._uses = uses
 
     def save(self, snapshot: Snapshot) -> None:
         """Replace the file.
@@ -80,7 +89,7 @@ class SnapshotFile:
         at = document.get("at")
         if isinstance(at, bool) or not isinstance(at, (int, float)):
             raise FetchFailed("the snapshot has no time 'at' in seconds")
-        return Snapshot(keyset.parse(data, self._max_keys), float(at))
+        return Snapshot(keyset.parse(data, self._max_keys, self._uses), float(at))
 
     def _read(self) -> bytes:
         with files.open_regular(self._path) as file:

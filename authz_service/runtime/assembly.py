@@ -148,7 +148,13 @@ def _snapshots_of(issuer: Issuer) -> SnapshotFile | None:
     keys = issuer.keys
     if keys.snapshot_file is None or not issuer.has_keys:
         return None
-    return SnapshotFile(keys.snapshot_file, issuer=issuer.issuer, max_bytes=keys.max_bytes, max_keys=keys.max_keys)
+    return SnapshotFile(
+        keys.snapshot_file,
+        issuer=issuer.issuer,
+        max_bytes=keys.max_bytes,
+        max_keys=keys.max_keys,
+        uses=issuer.key_uses,
+    )
 
 
 def introspector_of(

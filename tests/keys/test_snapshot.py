@@ -49,6 +49,18 @@ def test_only_the_members_of_a_signature_key_are_saved(tmp_path: Path) -> None:
     assert set(written) == {"kty", "crv", "x", "y", "kid", "alg", "use"}
 
 
+def test_a_key_for_jwt_svids_is_loaded_only_where_those_are_accepted(tmp_path: Path) -> None:
+    document = json.loads(jwks("a", "svid"))
+    document["keys"][1]["use"] = "jwt-svid"
+    path, uses = tmp_path / "keys.json", {"sig", "jwt-svid"}
+    snapshot_file(path).save(Snapshot(keyset.parse(json.dumps(document).encode(), 10, uses), 1.0))
+    again = SnapshotFile(path, issuer=ISSUER, max_bytes=10_000, max_keys=10, uses=uses)
+    kids = [
+        [key.kid for key in loaded.key_set.keys] for each in (snapshot_file(path), again) if (loaded := each.load())
+    ]
+    assert kids == [["a"], ["a", "svid"]]
+
+
 def test_without_a_file_there_is_no_snapshot(tmp_path: Path) -> None:
     assert snapshot_file(tmp_path / "none").load() is None
 
