@@ -94,7 +94,7 @@ async def test_the_proxy_of_an_issuer_is_logged_once_without_credentials(
 
 async def test_the_gauges_of_a_removed_issuer_disappear_and_its_counters_stay(config: ConfigFolder) -> None:
     async with config.serving(config.load(issuer(), issuer("gone"), server={"check_deadline": "10ms"})) as app:
-        assert sample(app.metrics, "authz_jwks_stale", issuer="gone") == 0
+        await wait_until(lambda: sample(app.metrics, "authz_jwks_stale", issuer="gone") == 0)  # it has fetched its keys
         keys = app.active.issuers[1].keys
         await reload(app, config.load(issuer(), server={"check_deadline": "10ms"}))
         assert (await decide(app, token("gone"))).reason == "unknown_issuer"
