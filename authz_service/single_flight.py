@@ -69,6 +69,7 @@ class SharedTask(Generic[T]):
     def _done(self, task: asyncio.Task[T]) -> None:
         if self._on_done is not None:
             self._on_done()
+            self._on_done = None  # or it and this would hold each other, and the result, until a collection of cycles
         if not task.cancelled():
             task.exception()  # retrieved: asyncio need not report a failure after the last caller has left
         for caller in self._callers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 
 import pytest
 
@@ -29,12 +30,32 @@ class Work:
         return number
 
 
+class Result:
+    """What a task returns."""
+
+
 @in_virtual_time
 async def test_concurrent_callers_with_one_key_share_one_run_and_its_result() -> None:
     flights, work = SingleFlight[int](), Work()
     results = await asyncio.gather(*(flights.join("a", work, name="work").result() for _ in range(20)))
     assert results == [1] * 20
     assert (len(flights), flights.get("a")) == (0, None)
+
+
+@in_virtual_time
+async def test_a_result_is_freed_with_its_last_user_without_a_collection_of_cycles() -> None:
+    flight: SingleFlight[Result] = SingleFlight()
+
+    async def work() -> Result:
+        return Result()
+
+    gc.disable()
+    try:
+        result = weakref.ref(await flight.join("key", work, name="work").result())
+        await asyncio.sleep(0)
+        assert result() is None
+    finally:
+        gc.enable()
 
 
 @in_virtual_time
