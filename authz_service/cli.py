@@ -145,8 +145,8 @@ def _explain(options: argparse.Namespace) -> int:
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 2
-    except (OSError, ValueError) as error:
-        print(f"authz-service: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+    except ValueError as error:
+        print(f"authz-service: {error}", file=sys.stderr)
         return 2
     logs.configure("warning", "text", sys.stderr)  # for the cause when keys cannot be fetched
     explained = explain(settings, attributes)
@@ -177,6 +177,8 @@ def _token(file: str) -> str:
             text = opened.read(_MAX_TOKEN_FILE + 1)
     except UnicodeDecodeError:  # its message would quote the token
         raise ValueError("the token is not UTF-8") from None
+    except OSError as error:
+        raise ValueError(printable(f"--token-file {file}: cannot be read: {error.strerror}")) from None
     if len(text) > _MAX_TOKEN_FILE:
         raise ValueError(f"the token file is longer than {_MAX_TOKEN_FILE} characters")
     return text
