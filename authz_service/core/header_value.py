@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 MAX_VALUE_BYTES = 8000  # many servers accept header lines of 8 KiB, with the name in them
+_SURELY_FITS = MAX_VALUE_BYTES // 4  # characters; UTF-8 has at most four bytes for each
 
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -33,13 +34,12 @@ def encode(value: Any, encoding: str | None) -> str:
     Raises:
         UnencodableError: if the encoding cannot express the value, or the result is too long.
     """
-    text = _ENCODERS[encoding](value)
+    text = value if encoding is None and isinstance(value, str) else _ENCODERS[encoding](value)
     if _UNFIT.search(text):
         raise UnencodableError("a control character")
     if text != text.strip():
         raise UnencodableError("whitespace at its start or end")
-    size = len(text.encode())
-    if size > MAX_VALUE_BYTES:
+    if len(text) > _SURELY_FITS and (size := len(text.encode())) > MAX_VALUE_BYTES:
         raise UnencodableError(f"{size} bytes, at most {MAX_VALUE_BYTES} are sent")
     return text
 

@@ -479,7 +479,7 @@ def test_an_ascii_terminal_is_supported(config: Path) -> None:
         (["--url", "api.example/pay"], "the URL must be absolute"),
         (["--url", "ftp://api.example/pay"], "the URL must be absolute"),
         (["--url", "https:///pay"], "the URL must be absolute"),
-        (["--url", "https://a/", "--token-file", "/none/such"], "--token-file /none/such: cannot be read: No such file"),
+        (["--url", "https://a/", "--token-file", "/none"], "--token-file /none: cannot be read: No such file"),
         (["--url", "https://a/", "--token-file", "/"], "--token-file /: cannot be read: Is a directory"),
         (["--url", "https://a/", "--token-file", "/dev/zero"], "the token file is longer than 1048576 characters"),
         (["--url", "https://a/", "--header", "secret-credential"], "a header must be written 'Name: value'"),
