@@ -1,7 +1,6 @@
 """Reads the files that the configuration names, and detects that they have changed.
 
-The configuration, key sets, secrets and certificates are read and watched here. Trust anchors for providers are watched
-here, but OpenSSL reads them.
+The configuration, key sets, secrets, certificates and trust anchors for providers are read and watched here.
 
 Invariants:
 

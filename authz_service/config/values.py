@@ -192,10 +192,15 @@ def _with_exp(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def _upstream_header(value: str) -> str:
-    name = value.lower()
+def _header_name(value: str, *, example: str) -> str:
+    """The name in lower case."""
     if not _TOKEN.fullmatch(value):
-        raise ValueError(f"{shown(value)} is not a header name: write one such as x-auth-subject")
+        raise ValueError(f"{shown(value)} is not a header name: write one such as {example}")
+    return value.lower()
+
+
+def _upstream_header(value: str) -> str:
+    name = _header_name(value, example="x-auth-subject")
     if name in _NEVER_UPSTREAM:
         raise ValueError(
             f"{shown(value)} has a meaning in HTTP itself: choose a name of your own, such as x-auth-subject"
@@ -204,9 +209,7 @@ def _upstream_header(value: str) -> str:
 
 
 def _http_header(value: str) -> str:
-    name = value.lower()
-    if not _TOKEN.fullmatch(value):
-        raise ValueError(f"{shown(value)} is not a header name: write one such as x-api-version")
+    name = _header_name(value, example="x-api-version")
     if name in _NEVER_MATCHED:
         raise ValueError(f"{shown(value)} cannot be matched here: {_NEVER_MATCHED[name]}")
     return name
@@ -221,9 +224,7 @@ def _metadata_name(value: str) -> str:
 
 
 def _credential_header(value: str) -> str:
-    name = value.lower()
-    if not _TOKEN.fullmatch(value):
-        raise ValueError(f"{shown(value)} is not a header name: write one such as x-forwarded-access-token")
+    name = _header_name(value, example="x-forwarded-access-token")
     if name != "authorization" and name in _NO_CREDENTIAL:
         raise ValueError(
             f"{shown(value)} cannot hold a token: write authorization, or a header that holds nothing else"
@@ -238,9 +239,7 @@ def _scheme(value: str) -> str:
 
 
 def _compared_header(value: str) -> str:
-    name = value.lower()
-    if not _TOKEN.fullmatch(value):
-        raise ValueError(f"{shown(value)} is not a header name: write one such as x-tenant")
+    name = _header_name(value, example="x-tenant")
     if name in _NEVER_COMPARED:
         raise ValueError(f"{shown(value)} cannot be compared with a claim: {_NEVER_COMPARED[name]}")
     return name
@@ -268,9 +267,7 @@ def _provider_headers(value: object) -> object:
 
 
 def _provider_header(value: str) -> str:
-    name = value.lower()
-    if not _TOKEN.fullmatch(value):
-        raise ValueError(f"{shown(value)} is not a header name: write one such as x-tenant")
+    name = _header_name(value, example="x-tenant")
     if name in _NEVER_SENT or name.startswith(("if-", "content-", "sec-")):
         raise ValueError(f"{shown(value)} cannot be set here: {_NEVER_SENT.get(name, _FRAMING)}")
     if _SECRET.search(name):

@@ -71,9 +71,8 @@ def _load(ca_file: Path | None, pair: Pair | None) -> ssl.SSLContext:
 
 def _add(ca_file: Path, context: ssl.SSLContext) -> None:
     try:
-        with files.in_memory(
-            files.read(ca_file, files.MAX_CONFIG_BYTES)
-        ) as path:  # OpenSSL itself would wait for a FIFO
+        content = files.read(ca_file, files.MAX_CONFIG_BYTES)  # OpenSSL itself would wait for a FIFO
+        with files.in_memory(content) as path:
             context.load_verify_locations(path)
     except ssl.SSLError:
         raise FetchFailed("keys.ca_file holds no certificate that can be read: write PEM") from None

@@ -7,7 +7,7 @@ Invariants:
 * Only a rule with ``encoded_slash`` decides such a path, and only if a ``{name}`` of its pattern takes each slash.
 * It is the first rule, in file order, that matches the path in either reading: with the slashes in segments, or as
   separators. If another rule comes first, no rule decides: the upstream may read the path as what that rule protects.
-* A captured text without a slash that its conditions use is the same in either reading.
+* A captured string without a slash that its conditions use is the same in either reading.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _captures_slashes(pattern: PathPattern, path: SlashedPath) -> bool:
 
 
 def captures_differ(rule: RuleSettings, path: SlashedPath) -> bool:
-    """Whether a text that the rule's conditions use, and that has no slash, is another one once the path is decoded.
+    """Whether a captured string without a slash, which the rule's conditions use, changes once the path is decoded.
 
     With ``/{group}/{tenant}`` and ``/{group}/{tenant}/{name}``, ``/a%2Fb/c`` is of the tenant c in one reading, and of
     the tenant b in the other.
