@@ -21,3 +21,4 @@ class Attributes:
     path: str  # the request target as sent, query included
     headers: Mapping[str, str]
     policy: str = ""  # the rule that Envoy's configuration names for the route, if any
+    certificate: str = ""  # the client certificate as Envoy sends it: URL-encoded PEM, from include_peer_certificate

@@ -81,9 +81,10 @@ def decode_request(data: bytes) -> Attributes:
         request = CheckRequest.FromString(data)
     except DecodeError:
         raise Rejected(Reason.MALFORMED_REQUEST, "the bytes are not a CheckRequest") from None
-    http = request.attributes.request.http
-    policy = request.attributes.context_extensions.get(_POLICY, "")
-    return Attributes(http.method, http.host, _path(http), _headers(http), policy)
+    attributes = request.attributes
+    http = attributes.request.http
+    policy = attributes.context_extensions.get(_POLICY, "")
+    return Attributes(http.method, http.host, _path(http), _headers(http), policy, attributes.source.certificate)
 
 
 def _path(http: AttributeContext.HttpRequest) -> str:

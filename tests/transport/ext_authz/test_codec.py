@@ -91,6 +91,13 @@ def test_absent_fields_are_empty(empty: str) -> None:
     assert codec.decode_request(data) == Attributes("", "", "", {})
 
 
+def test_the_certificate_is_that_of_the_client_as_sent() -> None:
+    request = CheckRequest()
+    request.attributes.source.certificate = "-----BEGIN%20CERTIFICATE-----%0A"
+    request.attributes.destination.certificate = "of%20the%20server"
+    assert codec.decode_request(request.SerializeToString()).certificate == "-----BEGIN%20CERTIFICATE-----%0A"
+
+
 def test_headers_are_read_from_both_fields() -> None:
     assert headers_of(plain={"a": "1", ":path": "/x"}) == {"a": "1", ":path": "/x"}
     assert headers_of(raw=[("a", "", b"1"), ("b", "2", b"")]) == {"a": "1", "b": "2"}
