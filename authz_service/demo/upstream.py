@@ -1,7 +1,7 @@
 """A small API that echoes each request as JSON.
 
-It authorizes nothing, so every request that reaches it passed Envoy and the sidecar. It reports that a credential
-arrived, and never the credential itself.
+It authorizes nothing, so every request that reaches it passed Envoy and the sidecar. It reports that a credential or a
+DPoP proof arrived, and never the credential or the proof itself.
 """
 
 from __future__ import annotations
@@ -44,13 +44,16 @@ class Upstream:
 
 
 async def echo_request(request: web.Request) -> web.Response:
-    """The method, the path and the headers of the request, without its credential."""
+    """The method, the path and the headers of the request, without its credential and its proof."""
     # All copies of a repeated header are combined: showing one copy alone could hide a spoofed one.
-    headers = combined(
-        (name, _without_credential(value) if name.lower() == "authorization" else value)
-        for name, value in request.headers.items()
-    )
+    headers = combined((name, _without_secret(name.lower(), value)) for name, value in request.headers.items())
     return web.json_response({"method": request.method, "path": request.path_qs, "headers": headers})
+
+
+def _without_secret(name: str, value: str) -> str:
+    if name == "dpop":
+        return "[present]"
+    return _without_credential(value) if name == "authorization" else value
 
 
 def _without_credential(value: str) -> str:

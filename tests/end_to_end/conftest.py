@@ -1,4 +1,4 @@
-"""Node.js and oidc-provider, installed once for all tests."""
+"""Node.js and the packages of oidc_provider/package-lock.json, installed once for all tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import subprocess
 import pytest
 
 from support.missing import not_proved, program
-from support.oidc_provider import FOLDER, RELEASES, RESPONSE_TIMEOUT
+from support.node import RESPONSE_TIMEOUT
+from support.oidc_provider import FOLDER, RELEASES
 
 _PROMISE = (
     "that tokens of a real identity provider ({}) are classified, verified in each algorithm, denied once "

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from authz_service.demo.envoy import Bootstrap
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _EXT_AUTHZ = "envoy.filters.http.ext_authz"
 
@@ -19,6 +22,9 @@ class VariedBootstrap(Bootstrap):
     timeout: str = "1s"  # of one Check call
     encode_raw_headers: bool = False
     escaped_slashes: str = "KEEP_UNCHANGED"  # the default
+    checks_per_connection: int | None = None  # to the sidecar
+    certificate: Path | None = None  # of the listener, with its key: it accepts TLS
+    client_ca: Path | None = None  # whose certificates it accepts from clients that have one
     policies: tuple[tuple[str, str], ...] = ()  # (route prefix, policy in the route's context_extensions)
 
     def document(self) -> dict[str, Any]:
@@ -33,6 +39,13 @@ class VariedBootstrap(Bootstrap):
             sidecar, upstream = document["static_resources"]["clusters"]
             options = "typed_extension_protocol_options"
             upstream[options] = sidecar[options]
+        if self.checks_per_connection is not None:
+            _protocol_options(document)["common_http_protocol_options"] = {
+                "max_requests_per_connection": self.checks_per_connection
+            }
+        if self.certificate is not None:
+            (chain,) = document["static_resources"]["listeners"][0]["filter_chains"]
+            chain["transport_socket"] = _tls(self.certificate, self.client_ca)
         (host,) = manager["route_config"]["virtual_hosts"]
         host["routes"] = [*(_route(prefix, policy) for prefix, policy in self.policies), *host["routes"]]
         return document
@@ -50,6 +63,26 @@ def ext_authz_filter(document: dict[str, Any]) -> dict[str, Any]:
     filters = {each["name"]: each["typed_config"] for each in connection_manager(document)["http_filters"]}
     ext_authz: dict[str, Any] = filters[_EXT_AUTHZ]
     return ext_authz
+
+
+def _protocol_options(document: dict[str, Any]) -> dict[str, Any]:
+    """The options of connections to the sidecar."""
+    sidecar, _ = document["static_resources"]["clusters"]
+    options: dict[str, Any]
+    (options,) = sidecar["typed_extension_protocol_options"].values()
+    return options
+
+
+def _tls(certificate: Path, client_ca: Path | None) -> dict[str, Any]:
+    files = {"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(certificate)}}
+    common: dict[str, Any] = {"tls_certificates": [files]}
+    if client_ca is not None:
+        common["validation_context"] = {"trusted_ca": {"filename": str(client_ca)}}
+    context = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {"@type": context, "common_tls_context": common},
+    }
 
 
 def _route(prefix: str, policy: str) -> dict[str, Any]:

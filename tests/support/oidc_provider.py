@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import secrets
+import time
 from base64 import urlsafe_b64encode
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,22 +19,20 @@ from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 import aiohttp
 
-from authz_service.demo import child_process
 from authz_service.demo.envoy import Bootstrap, Envoy
 from authz_service.demo.run import SampleResult, send
 from authz_service.demo.samples import Sample
 from authz_service.demo.upstream import Upstream
+from support.node import RESPONSE_TIMEOUT, NodeProgram
 from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
-    from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator, Sequence
-    from types import TracebackType
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from support.dpop import DpopKey
 
 FOLDER = Path(__file__).parent.parent / "end_to_end" / "oidc_provider"
 RELEASES = ("oidc-provider", "oidc-provider-8")  # as package.json names them
-RESPONSE_TIMEOUT = 10.0
-_START_TIMEOUT, _STOP_TIMEOUT = 30.0, 5.0
 _TIMEOUT = aiohttp.ClientTimeout(total=RESPONSE_TIMEOUT)
 
 ALGORITHMS = {alg: f"https://{alg.lower()}.api.example/" for alg in ("RS256", "ES256", "EdDSA", "PS256")}
@@ -45,62 +44,38 @@ _SERVICE = {"client_id": "service", "client_secret": "service-secret"}
 _APP, _CALLBACK = {"client_id": "app", "client_secret": "app-secret"}, "https://app.example/callback"
 
 
-class OidcProvider:
+class OidcProvider(NodeProgram):
     """A running oidc-provider while its context is open, and its clients."""
 
-    def __init__(self, release: str, log: Path, apis: Sequence[dict[str, Any]] = ()) -> None:
-        """``apis`` are the registrations of clients that may introspect tokens."""
-        self._release = release
-        self._apis = json.dumps(list(apis))
-        self._log = log
-        self._process: Process | None = None
+    def __init__(
+        self, release: str, log: Path, clients: Sequence[dict[str, Any]] = (), *, tls: Path | None = None
+    ) -> None:
+        """``clients`` are the registrations of further clients, such as APIs that introspect tokens.
+
+        With ``tls``, a PEM file with a certificate and its key, it also listens with TLS.
+        """
+        arguments = [release, json.dumps(list(clients)), *([] if tls is None else [str(tls)])]
+        super().__init__("oidc-provider", FOLDER / "provider.mjs", arguments, log)
         self.issuer = ""
 
     async def __aenter__(self) -> Self:
-        pipe = asyncio.subprocess.PIPE
-        with self._log.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *("node", "provider.mjs", self._release, self._apis), cwd=FOLDER, stdin=pipe, stdout=pipe, stderr=log
-            )
-        async with child_process.stop_unless_ready("oidc-provider", self._process, self._log, _START_TIMEOUT):
-            self.issuer = (await self._reply(self._process))["issuer"]
+        await super().__aenter__()
+        self.issuer = self.greeting["issuer"]
         return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process is not None
-        await child_process.stop(self._process, _STOP_TIMEOUT)
 
     async def publish(self, *keys: str) -> None:
         """Replace its key set. The first key that fits an algorithm signs."""
-        await self._request({"publish": keys})
+        await self.request({"publish": keys})
 
     async def fetches(self) -> int:
         """The number of requests for its key set."""
-        count: int = (await self._request({}))["served"].get("/jwks", 0)
+        count: int = (await self.request({}))["served"].get("/jwks", 0)
         return count
 
     async def introspections(self) -> int:
         """The number of introspection requests."""
-        count: int = (await self._request({}))["served"].get("/token/introspection", 0)
+        count: int = (await self.request({}))["served"].get("/token/introspection", 0)
         return count
-
-    async def _request(self, command: dict[str, Any]) -> dict[str, Any]:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command).encode() + b"\n")
-        async with asyncio.timeout(RESPONSE_TIMEOUT):
-            return await self._reply(self._process)
-
-    async def _reply(self, process: Process) -> dict[str, Any]:
-        assert process.stdout is not None
-        line = await process.stdout.readline()
-        if not line:
-            await process.wait()
-            child_process.require_running("oidc-provider", process, self._log)
-        reply: dict[str, Any] = json.loads(line)
-        return reply
 
     # Clients.
 
@@ -109,6 +84,20 @@ class OidcProvider:
         form = {"grant_type": "client_credentials", "resource": resource, "scope": scope}
         token: str = (await self._token(_SERVICE | form))["access_token"]
         return token
+
+    async def bound_token(self, key: DpopKey, resource: str = API, scope: str = READ) -> str:
+        """The same, bound to this key (RFC 9449 section 5, with a nonce as in section 8)."""
+        form = _SERVICE | {"grant_type": "client_credentials", "resource": resource, "scope": scope}
+        url, nonce = f"{self.issuer}/token", None
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+            while True:
+                proof = key.proof("POST", url, None, now=time.time(), nonce=nonce)
+                async with session.post(url, data=form, headers={"DPoP": proof}) as response:
+                    tokens: dict[str, Any] = await response.json()
+                    if tokens.get("error") != "use_dpop_nonce" or nonce is not None:
+                        assert tokens.get("token_type") == "DPoP", tokens
+                        return str(tokens["access_token"])
+                    nonce = response.headers["DPoP-Nonce"]
 
     async def login(self, **parameters: str) -> dict[str, Any]:
         """The token response that the application gets after alice has logged in."""
@@ -197,14 +186,20 @@ class Mesh:
 
 
 @asynccontextmanager
-async def running(folder: Path, provider: OidcProvider, configuration: str) -> AsyncIterator[Mesh]:
+async def running(
+    folder: Path,
+    provider: OidcProvider,
+    configuration: str,
+    server: Mapping[str, Any] | None = None,
+    bootstrap: Callable[[str, int], Bootstrap] = Bootstrap,
+) -> AsyncIterator[Mesh]:
     """The API, the sidecar with this configuration, and Envoy."""
     config = folder / "config.yaml"
-    server = 'server: {grpc_address: "unix:authz.sock", admin_address: "127.0.0.1:0"}\n'
-    config.write_text(server + configuration)
+    settings = {"grpc_address": "unix:authz.sock", "admin_address": "127.0.0.1:0", **(server or {})}
+    config.write_text(f"server: {json.dumps(settings)}\n{configuration}")
     async with (
         Upstream() as upstream,
         SidecarProcess(config, folder / "sidecar.log") as sidecar,
-        Envoy(Bootstrap(f"unix:{folder}/authz.sock", upstream.port), folder) as envoy,
+        Envoy(bootstrap(f"unix:{folder}/authz.sock", upstream.port), folder) as envoy,
     ):
         yield Mesh(provider, sidecar, envoy)

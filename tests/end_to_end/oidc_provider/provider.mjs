@@ -3,15 +3,20 @@
 // oidc-provider issues, signs and publishes everything. This file only configures it, answers every login as alice with
 // her consent, and replaces its keys on request. It writes one line to standard output when it listens, and one reply for
 // each line that it reads: {} or {"publish": [names of keys]}. Its arguments are the name of the release in package.json,
-// and a JSON array of further clients, which are APIs that introspect tokens.
+// a JSON array of further clients, such as APIs that introspect tokens, and optionally a PEM file with a certificate and
+// its key: with it, oidc-provider also listens with TLS, for clients that authenticate with a certificate (RFC 8705).
 
-import { generateKeyPair, randomBytes } from 'node:crypto';
+import { generateKeyPair, randomBytes, X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 
 const { default: Provider } = await import(process.argv[2]);
 
+process.once('SIGTERM', () => process.exit());
 console.info = console.warn; // standard output is for replies to the test
 
 // The algorithm that signs the access tokens for each resource.
@@ -51,6 +56,15 @@ async function loadExistingGrant({ oidc }) {
   return grant;
 }
 
+// Any certificate is accepted here, because oidc-provider compares it with those that a client has registered.
+const pem = process.argv[4] && readFileSync(process.argv[4]);
+const tlsServer = pem && createTlsServer({ cert: pem, key: pem, requestCert: true, rejectUnauthorized: false }, handle);
+
+function getCertificate(ctx) {
+  const { raw } = ctx.req.socket.getPeerCertificate?.() ?? {};
+  return raw && new X509Certificate(raw);
+}
+
 const configuration = {
   clients: [
     {
@@ -80,14 +94,25 @@ const configuration = {
     })),
   ],
   claims: { openid: ['sub'], email: ['email', 'email_verified'] },
+  clientAuthMethods: [
+    ...['client_secret_basic', 'client_secret_jwt', 'client_secret_post', 'private_key_jwt', 'none'], // the default
+    ...(tlsServer ? ['self_signed_tls_client_auth'] : []),
+  ],
   cookies: { keys: [randomBytes(32).toString('hex')] },
   features: {
     clientCredentials: { enabled: true },
+    dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true },
     devInteractions: { enabled: false },
     introspection: { enabled: true, allowedPolicy: () => true },
     jwtIntrospection: { enabled: true },
     jwtResponseModes: { enabled: true },
     jwtUserinfo: { enabled: true },
+    mTLS: {
+      enabled: tlsServer !== undefined,
+      certificateBoundAccessTokens: true,
+      selfSignedTlsClientAuth: true,
+      getCertificate,
+    },
     revocation: { enabled: true },
     resourceIndicators: {
       enabled: true,
@@ -99,6 +124,7 @@ const configuration = {
       }),
     },
   },
+  enabledJWA: { dPoPSigningAlgValues: ['ES256', 'ES384', 'EdDSA', 'PS256', 'RS256'] },
   findAccount: (ctx, id) => ({
     accountId: id,
     claims: () => ({ sub: id, email: `${id}@example.com`, email_verified: true }),
@@ -114,7 +140,9 @@ let provider;
 let serve;
 const served = {};
 
-const server = createServer(async (request, response) => {
+const server = createServer(handle);
+
+async function handle(request, response) {
   const { pathname } = new URL(request.url, 'http://127.0.0.1');
   served[pathname] = (served[pathname] ?? 0) + 1;
   if (pathname === '/signed/introspection') { // like a provider that signs every response, requested or not
@@ -131,11 +159,14 @@ const server = createServer(async (request, response) => {
     console.error(error);
     response.writeHead(500).end();
   }
-});
+}
 
 async function publish(names) {
   const jwks = { keys: await Promise.all(names.map(key)) };
-  provider = new Provider(`http://127.0.0.1:${server.address().port}`, { ...configuration, jwks });
+  const discovery = tlsServer ? {
+    mtls_endpoint_aliases: { token_endpoint: `https://127.0.0.1:${tlsServer.address().port}/token` },
+  } : {};
+  provider = new Provider(`http://127.0.0.1:${server.address().port}`, { ...configuration, discovery, jwks });
   provider.on('server_error', (ctx, error) => console.error(error));
   serve = provider.callback();
 }
@@ -144,15 +175,15 @@ function tell() {
   process.stdout.write(`${JSON.stringify({ issuer: provider.issuer, served })}\n`);
 }
 
-server.listen(0, '127.0.0.1', async () => {
-  await publish(['RSA-1', 'EC-1', 'OKP-1']);
+for (const each of tlsServer ? [server, tlsServer] : [server]) {
+  each.listen(0, '127.0.0.1');
+  await once(each, 'listening');
+}
+await publish(['RSA-1', 'EC-1', 'OKP-1']);
+tell();
+for await (const line of createInterface({ input: process.stdin })) {
+  const { publish: names } = JSON.parse(line);
+  if (names) await publish(names);
   tell();
-  for await (const line of createInterface({ input: process.stdin })) {
-    const { publish: names } = JSON.parse(line);
-    if (names) await publish(names);
-    tell();
-  }
-  process.exit(); // the test has exited
-});
-
-process.once('SIGTERM', () => process.exit());
+}
+process.exit(); // the test has exited
