@@ -10,6 +10,7 @@ PyJWT parses a key's numbers, but ignores ``use`` and ``key_ops`` and merely war
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,7 +34,8 @@ _MAX_RSA_BITS = 16384  # OpenSSL's limit
 _USUAL_BITS = 4096
 _MAX_EXPONENT_BITS = 32  # nearly all are 65537; an exponent as long as the key makes verifying 80 times as slow
 
-# The members that the parser gets, by type.
+# The members that the parser gets, by type: those of a thumbprint, in its order (RFC 7638 section 3.2, RFC 8037 section
+# 2, RFC 9964 section 6).
 _KEY_MEMBERS = {
     "RSA": ("e", "kty", "n"),
     "EC": ("crv", "kty", "x", "y"),
@@ -96,6 +98,25 @@ def parse(entry: Any, uses: Collection[str] = SIGNATURE_USE) -> Key:
     material = _PARSERS[numbers["kty"]](numbers)
     usage = {name: members[name] for name in ("kid", "alg") if name in members} | {"use": members.get("use") or "sig"}
     return Key(kid, algorithms, _fingerprint(material), material, numbers | usage)
+
+
+def thumbprint(members: Mapping[str, Any]) -> bytes:
+    """The SHA-256 thumbprint of a public key (RFC 7638), which need not be a usable one.
+
+    Raises:
+        UnusableKey: if it holds a secret, even null, or lacks a member of its type.
+    """
+    if not _PRIVATE.isdisjoint(members):
+        raise UnusableKey("it holds a secret")
+    kty = members.get("kty")
+    names = _KEY_MEMBERS.get(kty) if isinstance(kty, str) else None
+    if names is None:
+        raise UnusableKey(f"its type is not one of {', '.join(_KEY_MEMBERS)}")
+    values = {name: members.get(name) for name in names}
+    if not all(isinstance(value, str) for value in values.values()):
+        raise UnusableKey(f"it lacks one of {', '.join(names)}, or has one that is not a string")
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).digest()
 
 
 def members_of(material: Any) -> dict[str, Any]:

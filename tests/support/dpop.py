@@ -49,7 +49,7 @@ class DpopKey:
     @property
     def jwk(self) -> dict[str, Any]:
         """The public key."""
-        return self.signer.jwk(kid=None, use=None, alg=None)
+        return self.signer.jwk(kid=None, use=None)
 
     @property
     def jkt(self) -> str:

@@ -66,29 +66,54 @@ def parse(token: str) -> Jws:
     Raises:
         Rejected: ``malformed_token``.
     """
-    parts = token.split(".")
+    encoded_header, encoded_claims, encoded_signature = parts_of(token)
+    header = header_of(encoded_header)
+    return Jws(
+        algorithm=header["alg"],
+        kid=header.get("kid"),
+        header=header,
+        unverified_claims=claims_of(encoded_claims),
+        signing_input=f"{encoded_header}.{encoded_claims}".encode("ascii"),
+        signature=signature_of(encoded_signature),
+    )
+
+
+def parts_of(token: str, reason: Reason = Reason.MALFORMED_TOKEN) -> list[str]:
+    """The three encoded parts of a token: header, claims, signature.
+
+    Raises:
+        Rejected: with ``reason``, as from the functions for the parts.
+    """
+    parts = token.split(".", _JWE_PARTS)
     if len(parts) == _JWE_PARTS:
-        raise _malformed("five parts, as in an encrypted token (JWE); expected three")
+        raise Rejected(reason, "five parts, as in an encrypted token (JWE); expected three")
     if len(parts) != _JWS_PARTS:
-        raise _malformed(f"{len(parts)} parts; expected three")
-    header = _json_object(parts[0], "header")
+        raise Rejected(reason, f"{token.count('.') + 1} parts; expected three")
+    return parts
+
+
+def header_of(encoded: str, reason: Reason = Reason.MALFORMED_TOKEN) -> dict[str, Any]:
+    """The header in the first part. Its ``alg``, and ``kid`` if it has one, are strings."""
+    header = _json_object(encoded, "header", reason)
     for name in _EXTENSIONS:
         if name in header:
-            raise _malformed(f"{name} in the header is not supported")
+            raise Rejected(reason, f"{name} in the header is not supported")
     for name in _JWE_MEMBERS:
         if name in header:
-            raise _malformed(f"{name} in the header, as in an encrypted token (JWE)")
-    algorithm, kid = header.get("alg"), header.get("kid")
-    if not isinstance(algorithm, str) or not (isinstance(kid, str) or "kid" not in header):
-        raise _malformed("alg or kid in the header is not a string")
-    return Jws(
-        algorithm=algorithm,
-        kid=kid,
-        header=header,
-        unverified_claims=_json_object(parts[1], "claims"),
-        signing_input=f"{parts[0]}.{parts[1]}".encode("ascii"),
-        signature=_decode(parts[2], "signature"),
-    )
+            raise Rejected(reason, f"{name} in the header, as in an encrypted token (JWE)")
+    if not isinstance(header.get("alg"), str) or not isinstance(header.get("kid", ""), str):
+        raise Rejected(reason, "alg or kid in the header is not a string")
+    return header
+
+
+def claims_of(encoded: str, reason: Reason = Reason.MALFORMED_TOKEN) -> dict[str, Any]:
+    """The unverified claims in the second part."""
+    return _json_object(encoded, "claims", reason)
+
+
+def signature_of(encoded: str, reason: Reason = Reason.MALFORMED_TOKEN) -> bytes:
+    """The signature in the third part."""
+    return _decode(encoded, "signature", reason)
 
 
 def verifying_key(token: Jws, keys: Sequence[Key], trials: KeyTrials, now: float) -> Key | Exhausted | None:
@@ -96,22 +121,18 @@ def verifying_key(token: Jws, keys: Sequence[Key], trials: KeyTrials, now: float
     return trials.verifying_key(keys, token.algorithm, token.signing_input, token.signature, now)
 
 
-def _json_object(part: str, what: str) -> dict[str, Any]:
+def _json_object(part: str, what: str, reason: Reason) -> dict[str, Any]:
     try:
-        value = strict_json.loads(_decode(part, what))
+        value = strict_json.loads(_decode(part, what, reason))
     except ValueError as error:
-        raise _malformed(f"the {what}: {error}") from None
+        raise Rejected(reason, f"the {what}: {error}") from None
     if not isinstance(value, dict):
-        raise _malformed(f"the {what}: not a JSON object")
+        raise Rejected(reason, f"the {what}: not a JSON object")
     return value
 
 
-def _decode(part: str, what: str) -> bytes:
+def _decode(part: str, what: str, reason: Reason) -> bytes:
     try:
         return base64url.decode(part)
     except ValueError as error:
-        raise _malformed(f"the {what}: {error}") from None
-
-
-def _malformed(cause: str) -> Rejected:
-    return Rejected(Reason.MALFORMED_TOKEN, cause)
+        raise Rejected(reason, f"the {what}: {error}") from None
