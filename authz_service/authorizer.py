@@ -1,4 +1,4 @@
-"""Deciding one request: path, rule, credential, claims, decision.
+"""Deciding one request: path, rule, credential, claims, proof, decision.
 
 Owns the order of these steps; no I/O. ``begin`` is one synchronous call if the keys are known, which they nearly always
 are. Otherwise it returns a ``Pending``; once that was awaited, ``finish`` decides with what is known by then.
@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from authz_service.core import connection_header
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from authz_service.keys.cache import KeyCache
     from authz_service.rules.operators import RequestParts
     from authz_service.rules.policy import Policy, Rule
+    from authz_service.tokens.proof.verifier import ProofVerifier
     from authz_service.tokens.validator import Need, Validator
 
 _RETRY_AFTER_DEADLINE = 1  # seconds: the fetch continues in the background, and the next request finds its result
@@ -44,6 +45,7 @@ class Pending:
 
     attributes: Attributes
     rule: Rule
+    token: str = field(repr=False)
     need: Need  # what it waits for now
     authorizer: Authorizer
     began: float  # seconds since the epoch
@@ -68,6 +70,7 @@ class Authorizer:
         self,
         policy: Policy,
         validator: Validator,
+        proofs: ProofVerifier,
         upstream: UpstreamHeaders,
         *,
         max_token_bytes: int,
@@ -80,6 +83,7 @@ class Authorizer:
         """
         self.policy = policy
         self.validator = validator
+        self.proofs = proofs
         self.upstream = upstream
         self.max_token_bytes = max_token_bytes
         self._record_omitted = record_omitted
@@ -93,9 +97,11 @@ class Authorizer:
         """The introspection that a decision needs after these keys were fetched, if the token verifies with them."""
         if not self.validator.must_be_active(keys.issuer):
             return None
-        decision = self._decide(pending.attributes, pending.began, AFTER_KEYS)
-        need = decision.need if isinstance(decision, Pending) else None
-        return need if isinstance(need, NeedIntrospection) else None
+        try:
+            found = self.validator.validate(pending.token, pending.began, pending.rule.issuers, AFTER_KEYS)
+        except Rejected:
+            return None  # ``finish`` rejects it again, and reports it
+        return found if isinstance(found, NeedIntrospection) else None
 
     def finish(self, pending: Pending, now: float) -> Decision:
         """Decide with what is known now, whether or not the missing part was fetched."""
@@ -136,24 +142,34 @@ class Authorizer:
         self, rule: Rule, attributes: Attributes, request: RequestParts, now: float, attempt: Attempt
     ) -> Decision | Pending:
         claims: Claims | None = None
+        dpop = False
+        nonce_headers: tuple[tuple[str, str], ...] = ()
         try:
-            token = rule.credential.token_of(attributes.headers, self.max_token_bytes)
+            token, dpop = rule.credential.token_of(attributes.headers, self.max_token_bytes)
             found = self.validator.validate(token, now, rule.issuers, attempt)
             if isinstance(found, (NeedKeys, NeedIntrospection)):
-                return Pending(attributes, rule, found, self, now)
+                return Pending(attributes, rule, token, found, self, now)
             claims = found.claims
+            if claims.confirmation is None and not dpop:  # nearly always: a bearer token
+                rule.evaluate(claims, request, now)
+                return self._allow(rule, found, attributes)
+            nonce_headers = self.proofs.verify(found, token, attributes, now, dpop=dpop)
             rule.evaluate(claims, request, now)
-            return self._allow(rule, found, attributes, attempt)
+            allow = self._allow(rule, found, attributes)
+            return replace(allow, response_headers=nonce_headers, cached=None) if nonce_headers else allow
         except Rejected as rejected:
             if rejected.reason is Reason.MISSING_TOKEN and rule.access == "optional":
                 return self._allow_without_token(Reason.ANONYMOUS, rule, attributes)
-            return self._deny_unless_shadow(rule, attributes, rule.deny(rejected, request, claims))
+            deny = rule.deny(rejected, request, claims, dpop=dpop)
+            if nonce_headers := nonce_headers or self.proofs.nonce_headers(deny.challenges, now):
+                deny = replace(deny, response_headers=nonce_headers)
+            return self._deny_unless_shadow(rule, attributes, deny)
 
-    def _allow(self, rule: Rule, token: ValidatedToken, attributes: Attributes, attempt: Attempt) -> Allow:
+    def _allow(self, rule: Rule, token: ValidatedToken, attributes: Attributes) -> Allow:
         """Let the request through. The headers for the upstream are made once for a token and a rule."""
         claims = token.claims
         cached = token.responses.get(rule) or self._prepare(rule, token)
-        if cached.omitted and attempt is not AFTER_KEYS:  # after that one, another attempt decides
+        if cached.omitted:
             self._record_omitted(cached.omitted)
         if spoofed := self.upstream.spoofed(attributes.headers):
             return Allow(Reason.OK, rule.name, claims, cached.overwrite, cached.remove + spoofed, rule.mode)

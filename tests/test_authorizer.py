@@ -139,7 +139,7 @@ def test_a_rule_reads_the_token_from_its_own_header() -> None:
     assert deciding.decide("/", **in_access).reason == "missing_token"
     denied = deciding.decide("/access")
     assert isinstance(denied, Deny)
-    assert denied.challenge == 'Bearer realm="api"'
+    assert denied.challenges == ('Bearer realm="api"',)
 
 
 def test_a_rule_applies_to_its_hosts_only(service: LocalAuthorizer) -> None:
@@ -156,8 +156,7 @@ def test_a_connection_header_that_removes_headers_is_malformed_under_every_rule(
     decision = service.decide(path, good(), connection="upgrade, x-auth-subject", upgrade="websocket")
     assert isinstance(decision, Deny)
     assert (decision.rule, decision.reason) == ("-", "malformed_request")
-    assert decision.challenge is not None
-    assert 'error="invalid_request"' in decision.challenge
+    assert 'error="invalid_request"' in decision.challenges[0]
     assert service.decide("/v1/7", good(), connection="upgrade", upgrade="websocket").reason == "ok"
 
 
@@ -223,7 +222,7 @@ def test_a_denial_has_the_challenge_of_its_rule(service: LocalAuthorizer) -> Non
     def challenge(path: str, token: str | None = None, method: str = "GET") -> str | None:
         decision = service.decide(path, token, method=method)
         assert isinstance(decision, Deny)
-        return decision.challenge
+        return decision.challenges[0] if decision.challenges else None
 
     assert challenge("/v1/7") == 'Bearer realm="api", scope="a"'
     assert challenge("/v1/7", good(), "POST") == (
@@ -270,7 +269,7 @@ def test_an_unknown_key_waits_for_one_fetch_and_is_decided_by_its_result(
     if reason == "keys_unavailable":
         assert isinstance(decision, Deny)
         assert decision.retry_after is not None
-        assert decision.challenge is None
+        assert decision.challenges == ()
 
 
 def test_a_token_whose_keys_are_unavailable_is_not_anonymous_where_a_token_is_optional() -> None:
@@ -287,7 +286,7 @@ def test_a_fetch_that_takes_too_long_is_a_denial_with_retry_after(service: Local
     assert isinstance(pending, Pending)
     late = service.authorizer.too_late(pending)
     assert isinstance(late, Deny)
-    assert (late.reason, late.rule, late.retry_after, late.challenge) == ("deadline_exceeded", "read", 1, None)
+    assert (late.reason, late.rule, late.retry_after, late.challenges) == ("deadline_exceeded", "read", 1, ())
     assert "main" in late.cause
 
 
@@ -375,7 +374,7 @@ def test_every_reason_of_a_rule_is_declared_to_its_metrics(
         assert decision.reason in _POSSIBLE[decision.rule]
     assert isinstance(decision, Allow) == (decision.reason in ALLOWANCES)
     if isinstance(decision, Deny):
-        assert (decision.challenge is not None) == DENIALS[decision.reason].challenged
+        assert bool(decision.challenges) == DENIALS[decision.reason].challenged
         assert (decision.retry_after is not None) == (DENIALS[decision.reason].status == 503)
         assert not token or len(token) < 20 or token not in decision.cause
 

@@ -427,7 +427,7 @@ def test_a_stale_or_weak_authentication_causes_a_step_up_challenge(changes: dict
     decision = TENANTS.decide("/pay", good(**changes))
     assert decision.reason == reason
     if isinstance(decision, Deny) and reason != "invalid_claim":
-        assert 'max_age="900", acr_values="urn:mfa"' in str(decision.challenge)
+        assert 'max_age="900", acr_values="urn:mfa"' in decision.challenges[0]
 
 
 def test_the_rules_are_evaluated_for_each_request_with_a_cached_token() -> None:

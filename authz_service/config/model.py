@@ -36,6 +36,7 @@ from authz_service.config.values import (
     Method,
     Name,
     OrAbsent,
+    Origin,
     OwnFile,
     PathPatternField,
     PlainScope,
@@ -378,6 +379,11 @@ class Issuer(Section):
         description="false: report ready even before the issuer's keys were fetched, so that an unreachable issuer "
         "does not keep pods from serving the others. Its own tokens are denied with 503 until then.",
     )
+    confirmation: Literal["verify", "ignore"] = Field(
+        "verify",
+        description="verify: accept a token that is bound to its sender (cnf) only with proof of its key (DPoP) or its "
+        "client certificate. ignore: accept it as a bearer token, from anyone who has stolen it as well.",
+    )
     keys: Keys = Field(
         default_factory=Keys, description="Where the issuer's public keys come from, and how they are cached."
     )
@@ -568,6 +574,11 @@ class Alternative(Section):
         "write \\. for a dot in a name. A condition is a value that the claim must equal, or one operator such as "
         "{contains: admin}.",
     )
+    proof: OrAbsent[Literal["any", "dpop", "mtls"]] = Field(
+        None,
+        description="The token must be bound to its sender, who must prove it: by DPoP (RFC 9449), by its client "
+        "certificate (mtls, RFC 8705), or by any of them. Default: a bearer token will do.",
+    )
     max_auth_age: OrAbsent[PositiveDuration] = Field(
         None,
         description="Maximum time since the user authenticated (auth_time). After it, a challenge requests a new login "
@@ -709,6 +720,15 @@ class HeaderSettings(Section):
         return self
 
 
+def _nonce(value: object) -> object:
+    """YAML 1.1 reads a plain ``off`` as false."""
+    if isinstance(value, bool):
+        if value:
+            raise ValueError("is true: write off or required")
+        return "off"
+    return value
+
+
 def _header(value: object) -> object:
     """A plain string is short for ``claim``."""
     if value is None or isinstance(value, dict):
@@ -750,6 +770,66 @@ class UpstreamSettings(Section):
         default=True,
         description="Forward the Authorization header and every rule's credential header. false: remove all of them "
         "from every upstream request.",
+    )
+
+
+class DpopSettings(Section):
+    """Verification of DPoP proofs (RFC 9449)."""
+
+    model_config = ConfigDict(title="Dpop")
+
+    algorithms: Some[Algorithm] = Field(
+        ("ES256", "ES384", "EdDSA", "Ed25519", "PS256", "RS256"),
+        description="Accepted signature algorithms of proofs; challenges name them.",
+    )
+    max_age: PositiveDuration = Field(
+        as_written("60s"),
+        description="Maximum age of a proof, by its iat. An iat in the future is tolerated by the leeway of the "
+        "token's issuer.",
+    )
+    nonce: Annotated[
+        Literal["off", "required"],
+        BeforeValidator(_nonce, json_schema_input_type=Literal["off", "required"] | bool),
+    ] = Field(
+        "off",
+        description="required: a proof must have a current nonce of this service, so that none can be made in advance, "
+        "or be replayed at another replica after it expired.",
+    )
+    nonce_key_file: OrAbsent[File] = Field(
+        None,
+        description="File with the key of the nonces, 32 bytes or more, the same for all replicas and workers. When it "
+        "changes, nonces of the previous key are accepted until they expire. Default: each process generates its own.",
+    )
+    nonce_lifetime: PositiveDuration = Field(as_written("5m"), description="How long a nonce is accepted.")
+    replay_cache_entries: int = Field(
+        100_000,
+        ge=1,
+        description="Maximum number of proofs that each process remembers to refuse them a second time. When full, the "
+        "oldest is evicted and counted in authz_dpop_replay_cache_evictions_total.",
+    )
+    origins: Many[Origin] = Field(
+        (),
+        description="Origins of this API as clients see them, such as https://api.example.com, which the htu of proofs "
+        "must start with. Default: https:// and the request's host; http:// for a loopback host.",
+    )
+
+
+class MtlsSettings(Section):
+    """Where the client certificate of a request is found, for certificate-bound tokens (RFC 8705)."""
+
+    model_config = ConfigDict(title="Mtls")
+
+    certificate: Literal["peer", "xfcc"] = Field(
+        "peer",
+        description="peer: the certificate of Envoy's own connection, which include_peer_certificate sends. xfcc: the "
+        "header x-forwarded-client-cert, which a proxy in front must set, or sanitize.",
+    )
+    xfcc_hops: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Which element of x-forwarded-client-cert is the client's, counted from the right: 1 is the one "
+        "that the nearest proxy added.",
     )
 
 
@@ -809,10 +889,25 @@ class Settings(Section):
         "requires one of the others, and is denied by a rule that forbids one. Headers and metadata have the token's "
         "own scopes.",
     )
+    dpop: OrAbsent[DpopSettings] = Field(
+        None,
+        description="Verification of DPoP proofs (RFC 9449). Tokens that are bound to a key require a proof with or "
+        "without this section; with it, challenges offer DPoP beside Bearer.",
+    )
+    mtls: MtlsSettings = Field(
+        default_factory=MtlsSettings,
+        description="Where client certificates are found, for certificate-bound tokens (RFC 8705).",
+    )
     token_cache: TokenCache = Field(default_factory=TokenCache, description="The cache of validated tokens.")
     logging: Logging = Field(default_factory=Logging, description="What is logged to standard error.")
 
     @property
     def reloaded_files(self) -> tuple[Path, ...]:
         """The files whose changes take effect by a reload. Other files have readers of their own."""
-        return tuple(issuer.keys.ca_file for issuer in self.issuers if issuer.keys.ca_file is not None)
+        nonce_key = () if self.dpop is None or self.dpop.nonce_key_file is None else (self.dpop.nonce_key_file,)
+        return (*nonce_key, *(issuer.keys.ca_file for issuer in self.issuers if issuer.keys.ca_file is not None))
+
+    @property
+    def dpop_or_default(self) -> DpopSettings:
+        """How proofs are verified, whether or not ``dpop`` is configured."""
+        return self.dpop or DpopSettings()

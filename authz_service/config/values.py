@@ -45,6 +45,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 _OTHER_ISSUER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.~:/@+-]{0,255}")
 _URL = re.compile(r"https?://[!-~]+")
 _PROXY_URL = re.compile(r"https?://[^/?#@\s]+/?")
+_ORIGIN = re.compile(r"https?://[^/?#@\\\x00-\x20\x7f-\U0010ffff]+")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _MAX_PORT = 65535
 _MAX_SOCKET_PATH = 107  # sun_path of unix(7) is 108 bytes, the last of them zero
@@ -319,6 +320,12 @@ def _url(value: str) -> str:
     return value
 
 
+def _origin(value: str) -> str:
+    if not _ORIGIN.fullmatch(value) or not _has_host(value):
+        raise ValueError(f"{shown(value)} is not an origin: write https://host, or https://host:port, without a path")
+    return value
+
+
 def _proxy(value: str) -> str:
     if value in {"environment", "none"}:
         return value
@@ -538,6 +545,7 @@ ProviderHeaders = Annotated[
     ],
     BeforeValidator(_provider_headers),
 ]
+Origin = Annotated[StrictStr, AfterValidator(_origin)]
 ProxySetting = Annotated[StrictStr, AfterValidator(_proxy)]
 IssuerId = Annotated[StrictStr, AfterValidator(_issuer)]
 Audience = Annotated[StrictStr, AfterValidator(_audience)]

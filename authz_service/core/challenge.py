@@ -1,4 +1,6 @@
-"""The Bearer challenge: the value of WWW-Authenticate (RFC 6750 and RFC 9470, section 3; RFC 9110 section 11.6.1).
+"""A challenge: one value of WWW-Authenticate (RFC 9110 section 11.6.1).
+
+Its parameters are those of RFC 6750 section 3, RFC 9470 section 3, and RFC 9449 section 7.1.
 
 Its strings come from the closed list of reasons and from the configuration. A request can contribute only a segment of
 its path, if a rule's scope refers to it, and only as a scope-token.
@@ -20,7 +22,8 @@ def quote(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def bearer_challenge(
+def challenge(
+    scheme: str,
     realm: str,
     *,
     error: str | None = None,
@@ -28,10 +31,11 @@ def bearer_challenge(
     scope: str | None = None,
     max_age: str | None = None,
     acr_values: str | None = None,
+    algs: str | None = None,
 ) -> str:
-    """``Bearer realm="..."`` with the given parameters.
+    """``Bearer realm="..."``, or another scheme, with the given parameters.
 
-    ``scope`` and ``acr_values`` are separated by spaces, ``max_age`` is in whole seconds.
+    ``scope``, ``acr_values`` and ``algs`` are separated by spaces, ``max_age`` is in whole seconds.
     """
     parameters = (
         ("realm", realm),
@@ -40,5 +44,6 @@ def bearer_challenge(
         ("scope", scope),
         ("max_age", max_age),
         ("acr_values", acr_values),
+        ("algs", algs),
     )
-    return "Bearer " + ", ".join(f"{name}={quote(value)}" for name, value in parameters if value is not None)
+    return f"{scheme} " + ", ".join(f"{name}={quote(value)}" for name, value in parameters if value is not None)

@@ -15,10 +15,13 @@ from authz_service.core.response_cache import ResponseCache
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from authz_service.core.confirmation import Confirmation
+
 
 # Bytes of the objects whose values are not counted: the token, its claims, its response cache and account, its cache
 # entry, and their places in that cache's dictionaries, which are up to two thirds empty.
 _OVERHEAD = 512
+_PROOF_KEY = 2560  # bytes of the confirmation, and of a parsed key, mostly OpenSSL's
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +35,19 @@ class Claims:
     scopes: frozenset[str]
     scope: str  # the scopes as one string: sorted, separated by spaces
     raw: Mapping[str, Any]  # every claim, as in the token
+    confirmation: Confirmation | None = None  # what the sender must prove; None for a bearer token
 
     def footprint(self) -> int:
         """Bytes in a cache, without the token's responses."""
         values = (self.subject, self.client_id, self.audiences, self.scopes, self.scope, self.raw)
-        return _OVERHEAD + footprint(values)
+        has_proof_key = self.confirmation is not None and self.confirmation.jkt is not None
+        return _OVERHEAD + footprint(values) + (_PROOF_KEY if has_proof_key else 0)
 
 
 @dataclass(slots=True)
 class ValidatedToken:
-    """An access token's claims, and the responses that were prepared for it."""
+    """An access token's claims, and what was prepared for its next request."""
 
     claims: Claims
+    proof_key: Any = field(default=None, compare=False, repr=False)  # of the last valid DPoP proof
     responses: ResponseCache = field(default_factory=ResponseCache, compare=False, repr=False)

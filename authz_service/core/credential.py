@@ -1,5 +1,8 @@
 """Parsing the token of a request from the one header that its rule names, by default ``Authorization: Bearer``.
 
+Where the scheme is Bearer, DPoP (RFC 9449 section 7.1) is accepted as well: it says how the token is bound, not what it
+allows.
+
 No I/O, and no other place: not the query, a cookie or a form (RFC 9700 section 4.3.2). A header that could be read as
 two credentials is malformed.
 """
@@ -18,9 +21,11 @@ if TYPE_CHECKING:
 
 AUTHORIZATION = "authorization"
 BEARER = "Bearer"
+DPOP = "DPoP"
 
 # What nearly every token looks like (b64token of RFC 6750 section 2.1), and which has only one reading.
 _PLAIN = r"([A-Za-z0-9\-._~+/]+=*)"
+_DPOP = DPOP.lower()
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
@@ -33,20 +38,26 @@ class CredentialHeader:
         self.scheme = scheme
         either = "" if scheme is None else f"[{scheme[0].upper()}{scheme[0].lower()}]{re.escape(scheme[1:])} "
         self._plain = re.compile(either + _PLAIN)
-        self._scheme = (scheme or "").lower()
-        # A credential of the scheme after a comma: two headers joined into one.
-        self._joined = re.compile(rf",\s*{re.escape(self._scheme)}(?:\s|,|\Z)", re.IGNORECASE)
+        self._plain_is_dpop = scheme is not None and scheme.lower() == _DPOP
+        schemes = () if scheme is None else (scheme.lower(), _DPOP) if scheme == BEARER else (scheme.lower(),)
+        self._schemes = frozenset(schemes)
+        self.accepts_dpop = _DPOP in self._schemes
+        # A credential of such a scheme after a comma: two headers joined into one.
+        self._joined = re.compile(rf",\s*(?:{'|'.join(map(re.escape, schemes))})(?:\s|,|\Z)", re.IGNORECASE)
         self._spellings = "-" in cgi_name(name)  # whether another name has the same cgi_name
 
     def __str__(self) -> str:
         return self.name.title() if self.scheme is None else f"{self.name.title()}: {self.scheme}"
 
-    def value_with(self, token: str) -> str:
-        """The value of the header with this token."""
-        return token if self.scheme is None else f"{self.scheme} {token}"
+    def value_with(self, token: str, *, dpop: bool = False) -> str:
+        """The value of the header with this token; with the scheme DPoP where that is wanted and accepted."""
+        scheme = DPOP if dpop and self.accepts_dpop else self.scheme
+        return token if scheme is None else f"{scheme} {token}"
 
-    def token_of(self, headers: Mapping[str, str], max_bytes: int) -> str:
-        """The token of a request with these headers, by lower-case name. The scheme may be in any case.
+    def token_of(self, headers: Mapping[str, str], max_bytes: int) -> tuple[str, bool]:
+        """The token of a request with these headers, by lower-case name, and whether its scheme is DPoP.
+
+        The scheme may be in any case.
 
         Raises:
             Rejected: ``missing_token`` without the header or with another scheme; ``malformed_request`` for two
@@ -59,27 +70,29 @@ class CredentialHeader:
         if value is None:
             raise Rejected(Reason.MISSING_TOKEN, f"no {self.name.title()} header")
         if (plain := self._plain.fullmatch(value)) and len(plain[1]) <= max_bytes:
-            return plain[1]
+            return plain[1], self._plain_is_dpop
         if _CONTROL.search(value):
             raise self._malformed("a control character")
         if value != value.strip():  # HTTP/2 carries it and other readers trim it: RFC 9113 section 8.2.1
             raise self._malformed("whitespace around the value")
-        token = value if self.scheme is None else self._after_scheme(value)
+        scheme, token = ("", value) if self.scheme is None else self._after_scheme(value)
         if not token:
             raise self._malformed("an empty credential")
         if "," in token or " " in token:
             raise self._malformed("more than one credential")
         if len(token) > max_bytes:
             raise self._malformed(f"{len(token)} bytes, expected at most {max_bytes} (server.max_token_bytes)")
-        return token
+        return token, scheme == _DPOP
 
-    def _after_scheme(self, value: str) -> str:
+    def _after_scheme(self, value: str) -> tuple[str, str]:
+        """The scheme in lower case, and what follows it."""
         scheme, _, token = value.partition(" ")
-        if scheme.lower() != self._scheme:
-            if not scheme or scheme.lower().startswith(f"{self._scheme},") or self._joined.search(value):
+        scheme = scheme.lower()
+        if scheme not in self._schemes:
+            if not scheme or scheme.partition(",")[0] in self._schemes or self._joined.search(value):
                 raise self._malformed("no scheme, or two credentials joined by a comma")
             raise Rejected(Reason.MISSING_TOKEN, f"the scheme of the {self.name.title()} header is not {self.scheme}")
-        return token.lstrip(" ")
+        return scheme, token.lstrip(" ")
 
     def _malformed(self, what: str) -> Rejected:
         return Rejected(Reason.MALFORMED_REQUEST, f"the credential in the {self.name.title()} header: {what}")

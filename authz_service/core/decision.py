@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from authz_service.core.challenge import bearer_challenge
+from authz_service.core.challenge import challenge
+from authz_service.core.credential import BEARER
 from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Allow:
     remove: tuple[str, ...] = ()
     mode: Mode = "enforce"
     cause: str = ""
+    response_headers: tuple[tuple[str, str], ...] = ()  # for the client's response
     cached: CachedResponse | None = field(default=None, compare=False, repr=False)  # with exactly these headers
 
 
@@ -46,6 +48,7 @@ class Allow:
 class Deny:
     """Turn the request away.
 
+    ``challenges`` are the values of WWW-Authenticate, one for each scheme. ``response_headers`` are further ones.
     ``cause`` is for the log only. ``retry_after`` is in seconds, and set if a retry may succeed. ``claims`` are those
     of a valid token that did not satisfy the rule.
     """
@@ -53,10 +56,11 @@ class Deny:
     reason: Reason
     rule: str = NO_RULE_NAME
     cause: str = ""
-    challenge: str | None = None
+    challenges: tuple[str, ...] = ()
     retry_after: int | None = None
     claims: Claims | None = None
     mode: Mode = "enforce"
+    response_headers: tuple[tuple[str, str], ...] = ()
 
 
 Decision = Allow | Deny
@@ -71,9 +75,9 @@ def decision_label(decision: Decision) -> Literal["allow", "deny"]:
 def deny_without_rule(reason: Reason, cause: str) -> Deny:
     """The denial of a request for which no rule was looked up. Its challenge has the realm ``api``."""
     denial = DENIALS[reason]
-    challenged = denial.challenged
-    challenge = bearer_challenge("api", error=denial.error, description=denial.detail) if challenged else None
-    return Deny(reason, cause=cause, challenge=challenge)
+    offered = (BEARER,) if denial.challenged else ()
+    challenges = tuple(challenge(scheme, "api", error=denial.error, description=denial.detail) for scheme in offered)
+    return Deny(reason, cause=cause, challenges=challenges)
 
 
 # The denial of last resort, for when the decision itself failed.

@@ -4,6 +4,7 @@
 
     AuthzError
     |-- Rejected      a request or its token is refused (authorizer, core, policy_tools, rules, tokens, transport)
+    |   `-- ProofRejected   its sender did not prove what the token is bound to (tokens)
     |-- FetchFailed   an identity provider gave nothing usable: network, status, content (keys, providers, tokens)
     |-- BadMessage    an HTTP/1.1 message is malformed or too large (admin, http1, providers)
     |-- ConfigError   the configuration, or a file of test cases, is refused (config)
@@ -40,6 +41,17 @@ class Rejected(AuthzError):  # noqa: N818 - it reads as what happened to the req
         self.reason = reason
         self.cause = cause
         self.retry_after = retry_after
+
+
+class ProofRejected(Rejected):
+    """The sender of a token did not prove what the token is bound to.
+
+    ``scheme`` is that of the challenge: the one with which the token can be used.
+    """
+
+    def __init__(self, reason: Reason, cause: str, *, scheme: str) -> None:
+        super().__init__(reason, cause)
+        self.scheme = scheme
 
 
 class FetchFailed(AuthzError):  # noqa: N818 - as Rejected

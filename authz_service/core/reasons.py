@@ -49,6 +49,14 @@ class Reason(StrEnum):
     WRONG_TOKEN_TYPE = "wrong_token_type"
     TOO_OLD = "too_old"
     INACTIVE = "inactive"
+    UNSUPPORTED_CONFIRMATION = "unsupported_confirmation"
+
+    # The proof of possession that a sender-constrained token needs.
+    UNBOUND_TOKEN = "unbound_token"
+    MISSING_PROOF = "missing_proof"
+    INVALID_PROOF = "invalid_proof"
+    REPLAYED_PROOF = "replayed_proof"
+    NONCE_REQUIRED = "nonce_required"
 
     # Not caused by the caller.
     KEYS_UNAVAILABLE = "keys_unavailable"
@@ -72,8 +80,8 @@ class RpcCode:
 class Denial:
     """The response to the caller of a denied request.
 
-    ``error`` is that of the Bearer challenge (RFC 6750 section 3.1), None in the challenge of a request that lacked a
-    token. ``challenged`` is False if no challenge is sent at all.
+    ``error`` is that of the challenge (RFC 6750 section 3.1, RFC 9449 section 7.1), None in the challenge of a request
+    that lacked a token. ``challenged`` is False if no challenge is sent at all.
     """
 
     status: HTTPStatus
@@ -89,6 +97,10 @@ def _bad_request(detail: str) -> Denial:
 
 def _invalid_token(detail: str) -> Denial:
     return Denial(HTTPStatus.UNAUTHORIZED, RpcCode.UNAUTHENTICATED, detail, "invalid_token", challenged=True)
+
+
+def _invalid_proof(detail: str) -> Denial:
+    return Denial(HTTPStatus.UNAUTHORIZED, RpcCode.UNAUTHENTICATED, detail, "invalid_dpop_proof", challenged=True)
 
 
 def _step_up(detail: str) -> Denial:
@@ -146,6 +158,18 @@ DENIALS: dict[Reason, Denial] = {
     Reason.WRONG_TOKEN_TYPE: _invalid_token("The token is not an access token"),
     Reason.TOO_OLD: _invalid_token("The token was issued too long ago"),
     Reason.INACTIVE: _invalid_token("The token is not active"),
+    Reason.UNSUPPORTED_CONFIRMATION: _invalid_token("The token is bound in a way that is not supported"),
+    Reason.UNBOUND_TOKEN: _invalid_token("The token is not bound to its sender as this request requires"),
+    Reason.MISSING_PROOF: _invalid_token("The token requires a proof of possession"),
+    Reason.INVALID_PROOF: _invalid_proof("The proof of possession is invalid"),
+    Reason.REPLAYED_PROOF: _invalid_proof("The proof of possession was used before"),
+    Reason.NONCE_REQUIRED: Denial(
+        HTTPStatus.UNAUTHORIZED,
+        RpcCode.UNAUTHENTICATED,
+        "The proof of possession requires a current nonce",
+        "use_dpop_nonce",
+        challenged=True,
+    ),
     Reason.KEYS_UNAVAILABLE: _unavailable("The keys of the issuer are not available"),
     Reason.INTROSPECTION_UNAVAILABLE: _unavailable("The issuer could not confirm the token"),
     Reason.DEADLINE_EXCEEDED: _unavailable("The decision took too long"),

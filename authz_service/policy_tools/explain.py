@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from authz_service.authorizer import Pending
 from authz_service.core import connection_header
 from authz_service.core.bounded import NO_CACHE
+from authz_service.core.claims import ValidatedToken
+from authz_service.core.confirmation import IGNORED
 from authz_service.core.cors import is_preflight
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.reasons import Reason
@@ -24,7 +26,7 @@ from authz_service.providers.client import ClientResources
 from authz_service.rules import mismatch
 from authz_service.rules.conditions import AnyOf
 from authz_service.rules.policy import no_rule
-from authz_service.runtime.assembly import authorizer_of, introspector_of, key_cache_of, source_of
+from authz_service.runtime.assembly import ProofState, authorizer_of, introspector_of, key_cache_of, source_of
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.attempt import LAST
 from authz_service.tokens.introspection.query import NeedIntrospection
@@ -91,7 +93,8 @@ async def _explain(settings: model.Settings, attributes: Attributes) -> Explanat
     issuers = [
         _trusted(issuer, source, metrics, resources) for issuer, source in zip(settings.issuers, sources, strict=True)
     ]
-    authorizer = authorizer_of(settings, issuers, JwtCache(NO_CACHE, 0.0), metrics)
+    proof_state = ProofState.of(settings, metrics, None, time.time())
+    authorizer = authorizer_of(settings, issuers, JwtCache(NO_CACHE, 0.0), metrics, proof_state)
     try:
         now = time.time()
         attempt = LAST
@@ -226,8 +229,12 @@ class _Steps:
         if rule.access == "optional" and _is_missing(rule.credential, headers, max_bytes):
             self._record("token", "credential", "none, and the rule does not require one", passed=True)
             return Reason.ANONYMOUS
-        token = self._take("token", "credential", lambda: rule.credential.token_of(headers, max_bytes), _found_in(rule))
+        token, dpop = self._take(
+            "token", "credential", lambda: rule.credential.token_of(headers, max_bytes), _found_in(rule)
+        )
         claims = self._validate(token, rule)
+        if claims.confirmation is not None or dpop:
+            self._take("token", "proof", lambda: self._verify_proof(token, claims, dpop=dpop), partial(_proof, claims))
         request = rule.parts_of(self._attributes.headers, path)
         for condition in rule.conditions:
             if isinstance(condition, AnyOf) and self._meets_alternative(condition, claims, request):
@@ -240,6 +247,11 @@ class _Steps:
             missing = [f"{name} is absent or left out" for name in members if name not in values]
             self._record("upstream", "metadata", "; ".join((", ".join(values) or "none", *missing)), passed=True)
         return Reason.OK
+
+    def _verify_proof(self, text: str, claims: Claims, *, dpop: bool) -> object:
+        """Verify the proof again, as if it had not been seen: the decision has used it up."""
+        proofs = self._authorizer.proofs.without_history()
+        return proofs.verify(ValidatedToken(claims), text, self._attributes, self._now, dpop=dpop)
 
     def _meets_alternative(self, any_of: AnyOf, claims: Claims, request: RequestParts) -> bool:
         """Whether an alternative holds. Records the conditions of each one up to the first that does not hold."""
@@ -311,6 +323,14 @@ def _decides(rule: model.RuleSettings) -> str:
 
 def _found_in(rule: Rule) -> Callable[[object], str]:
     return lambda _: f"in {rule.credential}"
+
+
+def _proof(claims: Claims, _headers: object) -> str:
+    confirmation = claims.confirmation or IGNORED
+    if confirmation == IGNORED:
+        return "not required: confirmation is ignore"
+    parts = {"DPoP (cnf.jkt)": confirmation.jkt, "client certificate (cnf.x5t#S256)": confirmation.x5t_s256}
+    return " and ".join(name for name, digest in parts.items() if digest is not None)
 
 
 def _is_missing(credential: CredentialHeader, headers: Mapping[str, str], max_token_bytes: int) -> bool:

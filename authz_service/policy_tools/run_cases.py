@@ -18,7 +18,7 @@ from authz_service.core.reasons import DENIALS
 from authz_service.core.upstream_metadata import UpstreamMetadata
 from authz_service.policy_tools.ephemeral_issuer import EphemeralIssuer
 from authz_service.policy_tools.request import attributes_of, with_token
-from authz_service.runtime.assembly import authorizer_of, key_cache_of
+from authz_service.runtime.assembly import ProofState, authorizer_of, key_cache_of
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.jwt.cache import JwtCache
 from authz_service.tokens.validator import TrustedIssuer
@@ -63,7 +63,9 @@ class CaseRunner:
         ]
         asyncio.run(_fetch(trusted))
         self._metadata = UpstreamMetadata(settings.upstream.metadata)
-        self._authorizer: Authorizer = authorizer_of(settings, trusted, JwtCache(NO_CACHE, 0.0), metrics)
+        self._authorizer: Authorizer = authorizer_of(
+            settings, trusted, JwtCache(NO_CACHE, 0.0), metrics, ProofState.of(settings, metrics, None, self._now)
+        )
 
     def run(self, case: Case) -> Outcome:
         """Run one case."""
@@ -127,7 +129,7 @@ def _found(decision: Decision) -> dict[str, Any]:
         "status": int(DENIALS[decision.reason].status) if denied else None,
         "reason": str(decision.reason),
         "mode": decision.mode,
-        "challenge": decision.challenge if isinstance(decision, Deny) else None,
+        "challenge": ", ".join(decision.challenges) or None if isinstance(decision, Deny) else None,
         "upstream": dict(decision.headers) if isinstance(decision, Allow) else {},
     }
 

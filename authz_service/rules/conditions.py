@@ -6,9 +6,10 @@ Pure. A condition that cannot be evaluated is not met.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from authz_service.core.claim_path import NotAnObjectError
+from authz_service.core.confirmation import IGNORED
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.members import SCOPE_TOKEN, numeric_date
 from authz_service.core.patterns import CAPTURE
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     Evaluate = Callable[[Claims, RequestParts, float], str | None]
 
 
+_BINDINGS = {
+    "any": "a DPoP key or a client certificate",
+    "dpop": "a DPoP key (cnf.jkt)",
+    "mtls": "a client certificate (cnf.x5t#S256)",
+}
 _MAX_CAUSES = 6  # alternatives that a cause names
 _MAX_CAUSE = 120  # characters of each
 
@@ -148,6 +154,20 @@ def claim_holds(path: ClaimPath, condition: model.ClaimCondition) -> Condition:
         return None if holds(value, request) else f"claim {path} is not {requirement}"
 
     return Condition(f"claim {path}", Reason.CLAIM_MISMATCH, requirement, evaluate)
+
+
+def bound_to_sender(proof: Literal["any", "dpop", "mtls"]) -> Condition:
+    """The token is bound to its sender in this way. That the sender proved it is verified before any condition."""
+
+    def evaluate(claims: Claims, _request: RequestParts, _now: float) -> str | None:
+        confirmation = claims.confirmation or IGNORED
+        if proof == "any":
+            bound = confirmation != IGNORED
+        else:
+            bound = (confirmation.jkt if proof == "dpop" else confirmation.x5t_s256) is not None
+        return None if bound else f"the token is not bound to {_BINDINGS[proof]}"
+
+    return Condition("proof", Reason.UNBOUND_TOKEN, f"bound to {_BINDINGS[proof]}", evaluate)
 
 
 class RequiredScopes:

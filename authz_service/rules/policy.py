@@ -6,12 +6,12 @@ Pure; compiled once from the settings. A rule refuses claims by raising ``Reject
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from authz_service.core.challenge import bearer_challenge
-from authz_service.core.credential import AUTHORIZATION, CredentialHeader
+from authz_service.core.challenge import challenge
+from authz_service.core.credential import AUTHORIZATION, BEARER, DPOP, CredentialHeader
 from authz_service.core.decision import Deny
-from authz_service.core.errors import Rejected
+from authz_service.core.errors import ProofRejected, Rejected
 from authz_service.core.headers import cgi_name
 from authz_service.core.paths import SlashedPath, split, split_with_encoded_slashes
 from authz_service.core.patterns import PARAMETERS
@@ -40,7 +40,10 @@ _OF_CONDITIONS = frozenset(
         *(Reason.STALE_AUTHENTICATION, Reason.WEAK_AUTHENTICATION),
     }
 )
+_OF_CONFIRMATION = frozenset({Reason.UNSUPPORTED_CONFIRMATION, Reason.MISSING_PROOF, Reason.INVALID_PROOF})
+_OF_DPOP = frozenset({Reason.REPLAYED_PROOF, Reason.NONCE_REQUIRED})
 _OF_INTROSPECTION = frozenset({Reason.INACTIVE, Reason.INTROSPECTION_UNAVAILABLE})
+_DPOP_ERRORS = frozenset({"invalid_dpop_proof", "use_dpop_nonce"})
 _NAME_SCOPES = frozenset({Reason.MISSING_TOKEN, Reason.INSUFFICIENT_SCOPE})
 _STEP_UP = frozenset({Reason.STALE_AUTHENTICATION, Reason.WEAK_AUTHENTICATION})
 
@@ -49,7 +52,11 @@ class Rule:
     """One compiled rule."""
 
     def __init__(
-        self, rule: model.RuleSettings, issuers: Sequence[model.Issuer], hierarchy: ScopeHierarchy = FLAT
+        self,
+        rule: model.RuleSettings,
+        issuers: Sequence[model.Issuer],
+        hierarchy: ScopeHierarchy = FLAT,
+        dpop: DpopOffer | None = None,
     ) -> None:
         """``issuers`` are all configured ones."""
         require = rule.require
@@ -61,6 +68,7 @@ class Rule:
         allowed = [issuer for issuer in issuers if require.allows_issuer(issuer.label)]
         accepted = [issuer for issuer in allowed if self.issuers is None or issuer.label in self.issuers]
         self._introspects = any(issuer.introspection is not None for issuer in accepted)
+        self._verifies_proofs = any(issuer.confirmation == "verify" for issuer in accepted)
         scopes = [RequiredScopes(part.scopes, hierarchy) for part in require.parts()]
         self.conditions = tuple(_conditions(require, allowed, scopes))  # in the order of evaluation
         self._paths = _paths_with_captures(rule, scopes)
@@ -68,9 +76,11 @@ class Rule:
         last = (require.any_of or (require,))[-1]
         named = (require.audiences or (), last.audiences or (), *(issuer.audiences for issuer in accepted))
         realm = next(itertools.chain.from_iterable(named), rule.name)
-        self._challenge = _Challenge(realm, require, scopes[:1])
+        dpop = dpop or DpopOffer()
+        self._challenge = _Challenge(realm, require, scopes[:1], dpop.schemes(self.credential, require.proof), dpop)
         # Where no alternative holds, the last one's challenge is sent, and without a token none holds.
-        self._last_challenge = _Challenge(realm, last, [scopes[0], scopes[-1]])
+        schemes = dpop.schemes(self.credential, require.proof or last.proof)
+        self._last_challenge = _Challenge(realm, last, [scopes[0], scopes[-1]], schemes, dpop)
 
     def parts_of(self, headers: Mapping[str, str], path: Sequence[str]) -> RequestParts:
         """The parts of a request that conditions use: captures are those of the first matching pattern."""
@@ -90,15 +100,22 @@ class Rule:
             if cause is not None:
                 raise Rejected(condition.reason, cause)
 
-    def deny(self, rejected: Rejected, request: RequestParts = NO_PARTS, claims: Claims | None = None) -> Deny:
-        """The denial for a rejection, with the challenge of this rule."""
+    def deny(
+        self,
+        rejected: Rejected,
+        request: RequestParts = NO_PARTS,
+        claims: Claims | None = None,
+        *,
+        dpop: bool = False,
+    ) -> Deny:
+        """The denial for a rejection, with the challenges of this rule. ``dpop``: the request used this scheme."""
         of_last = rejected.reason is Reason.MISSING_TOKEN or isinstance(rejected, NoAlternativeError)
-        challenge = self._last_challenge if of_last else self._challenge
+        challenges = self._last_challenge if of_last else self._challenge
         return Deny(
             rejected.reason,
             rule=self.name,
             cause=rejected.cause,
-            challenge=challenge.for_reason(rejected.reason, request.captures),
+            challenges=challenges.for_rejection(rejected, request.captures, dpop=dpop),
             retry_after=rejected.retry_after,
             claims=claims,
             mode=self.mode,
@@ -112,31 +129,72 @@ class Rule:
         impossible.add(Reason.ANONYMOUS if self.access == "token" else Reason.MISSING_TOKEN)
         impossible |= _OF_CONDITIONS - set(_reasons(self.conditions))
         impossible |= set() if self._introspects else _OF_INTROSPECTION
+        if not self._verifies_proofs:
+            impossible |= _OF_CONFIRMATION
+        if not (self._verifies_proofs and self.credential.accepts_dpop):
+            impossible |= _OF_DPOP
+        if not self.credential.accepts_dpop and Reason.UNBOUND_TOKEN not in _reasons(self.conditions):
+            impossible.add(Reason.UNBOUND_TOKEN)
         return [reason for reason in Reason if reason not in impossible]
+
+
+class DpopOffer(NamedTuple):
+    """What challenges say about DPoP."""
+
+    algorithms: str = ""  # of proofs, separated by spaces
+    beside_bearer: bool = False  # where a rule accepts both
+
+    def schemes(self, credential: CredentialHeader, proof: str | None) -> tuple[str, ...]:
+        """The schemes with which a request can meet a rule with this credential and this ``require.proof``."""
+        if not credential.accepts_dpop or proof == "mtls":
+            return (BEARER,)
+        if proof == "dpop" or credential.scheme == DPOP:
+            return (DPOP,)
+        return (BEARER, DPOP) if self.beside_bearer else (BEARER,)
 
 
 class _Challenge:
     """The parameters of the challenges that a part of ``require`` causes."""
 
-    def __init__(self, realm: str, part: model.Alternative, scopes: Sequence[RequiredScopes]) -> None:
+    def __init__(
+        self,
+        realm: str,
+        part: model.Alternative,
+        scopes: Sequence[RequiredScopes],
+        schemes: tuple[str, ...],
+        dpop: DpopOffer,
+    ) -> None:
         self._realm = realm
         self._scopes = scopes
+        self._schemes = schemes
+        self._algorithms = dpop.algorithms or None
         self._max_age = None if part.max_auth_age is None else str(int(part.max_auth_age))
         self._acr_values = None if part.acr_values is None else " ".join(part.acr_values)
 
-    def for_reason(self, reason: Reason, captures: Captures) -> str | None:
-        """The challenge of a denial; None if there is none for this reason."""
+    def for_rejection(self, rejected: Rejected, captures: Captures, *, dpop: bool) -> tuple[str, ...]:
+        """The challenges of a denial; none if there are none for its reason. ``dpop``: the request used this scheme."""
+        if not DENIALS[rejected.reason].challenged:
+            return ()
+        schemes = self._schemes
+        if isinstance(rejected, ProofRejected):
+            schemes = (rejected.scheme,)
+        elif dpop and DPOP not in schemes:
+            schemes = (*schemes, DPOP)
+        return tuple(self._of_scheme(scheme, rejected.reason, captures) for scheme in schemes)
+
+    def _of_scheme(self, scheme: str, reason: Reason, captures: Captures) -> str:
         denial = DENIALS[reason]
-        if not denial.challenged:
-            return None
         step_up = reason in _STEP_UP
-        return bearer_challenge(
+        is_bearer = scheme == BEARER
+        return challenge(
+            scheme,
             self._realm,
-            error=denial.error,
+            error="invalid_token" if is_bearer and denial.error in _DPOP_ERRORS else denial.error,
             description=denial.detail if denial.error else None,
             scope=self._scope(captures) if reason in _NAME_SCOPES else None,
             max_age=self._max_age if step_up else None,
             acr_values=self._acr_values if step_up else None,
+            algs=None if is_bearer else self._algorithms,
         )
 
     def _scope(self, captures: Captures) -> str | None:
@@ -189,6 +247,8 @@ def _first_conditions(
         yield conditions.audience_is_accepted(
             {issuer.label: frozenset(part.audiences or issuer.audiences) for issuer in allowed}
         )
+    if part.proof is not None:
+        yield conditions.bound_to_sender(part.proof)
     if part.clients is not None:
         yield conditions.client_is_one_of(part.clients)
     for path, condition in (part.claims or {}).items():
@@ -221,9 +281,10 @@ class Policy:
         rules: Sequence[model.RuleSettings],
         issuers: Sequence[model.Issuer],
         scope_implies: Mapping[str, Sequence[str]] | None = None,
+        dpop: DpopOffer | None = None,
     ) -> None:
         hierarchy = ScopeHierarchy(scope_implies) if scope_implies else FLAT
-        self.rules = tuple(Rule(rule, issuers, hierarchy) for rule in rules)
+        self.rules = tuple(Rule(rule, issuers, hierarchy, dpop) for rule in rules)
         self.credentials = frozenset(
             cgi_name(name) for name in (AUTHORIZATION, *(rule.credential.name for rule in self.rules))
         )

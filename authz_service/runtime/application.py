@@ -73,7 +73,7 @@ class App:
         self._background = BackgroundTasks()
         self.metrics = Metrics(transport=self._listening.transport)
         self._pool = IssuerPool(self.metrics, self._background)
-        config = assemble(settings, self._pool.issuers_of(settings), self.metrics)
+        config = assemble(settings, self._pool.issuers_of(settings), self.metrics, now=time.time())
         declare_series(config, self.metrics)
         self._pool.activate(config)
         self.servicer = Servicer(config, metrics=self.metrics, clock=time.time, timer=time.perf_counter)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,18 @@ from authz_service.keys.source import NoSource
 from authz_service.providers import urls
 from authz_service.providers.client_authentication import authentication_of
 from authz_service.providers.proxy import Proxies
-from authz_service.rules.policy import Policy
+from authz_service.rules.policy import DpopOffer, Policy
 from authz_service.telemetry.logs import DecisionLog
 from authz_service.tokens.introspection.http_client import HttpIntrospectionClient
 from authz_service.tokens.introspection.introspector import Introspector
 from authz_service.tokens.jwt.cache import JwtCache
+from authz_service.tokens.proof.certificate import ClientCertificates
+from authz_service.tokens.proof.dpop import DpopVerifier
+from authz_service.tokens.proof.nonce import Nonces
+from authz_service.tokens.proof.nonce_key import MIN_BYTES, read_nonce_key
+from authz_service.tokens.proof.replay import ReplayCache
+from authz_service.tokens.proof.target import Targets
+from authz_service.tokens.proof.verifier import ProofVerifier
 from authz_service.tokens.validator import Validator
 
 if TYPE_CHECKING:
@@ -46,12 +54,38 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofState:
+    """What verifying proofs needs of earlier requests and configurations."""
+
+    replays: ReplayCache
+    nonces: Nonces
+    own_key: bytes  # of nonces, without a file that has one
+
+    @classmethod
+    def of(cls, settings: Settings, metrics: Metrics, previous: ProofState | None, now: float) -> ProofState:
+        """The state for these settings, which continues the previous one. ``now`` is in seconds since the epoch.
+
+        Raises:
+            FetchFailed: if the file with the key of the nonces is unusable.
+        """
+        dpop = settings.dpop_or_default
+        own_key = secrets.token_bytes(MIN_BYTES) if previous is None else previous.own_key
+        key = own_key if dpop.nonce_key_file is None else read_nonce_key(dpop.nonce_key_file)
+        if previous is None:
+            replays = ReplayCache(dpop.replay_cache_entries, metrics.record_proof_eviction)
+            return cls(replays, Nonces(key, dpop.nonce_lifetime), own_key)
+        replays = previous.replays.resized(dpop.replay_cache_entries)
+        return cls(replays, previous.nonces.replaced_by(key, dpop.nonce_lifetime, now), own_key)
+
+
+@dataclass(frozen=True, slots=True)
 class ActiveConfig:
     """Settings and the parts built from them. A request is decided by the one that was active when it arrived."""
 
     settings: Settings
     issuers: tuple[TrustedIssuer, ...]
     token_cache: JwtCache
+    proof_state: ProofState
     authorizer: Authorizer
     metadata: UpstreamMetadata
     decision_log: DecisionLog
@@ -59,14 +93,29 @@ class ActiveConfig:
     max_request_bytes: int
 
 
-def assemble(settings: Settings, issuers: Sequence[TrustedIssuer], metrics: Metrics) -> ActiveConfig:
-    """Build all parts for these settings and issuers. May be called from any thread."""
+def assemble(
+    settings: Settings,
+    issuers: Sequence[TrustedIssuer],
+    metrics: Metrics,
+    *,
+    now: float,
+    previous: ActiveConfig | None = None,
+) -> ActiveConfig:
+    """Build all parts for these settings and issuers. May be called from any thread.
+
+    ``now`` is in seconds since the epoch. What must outlive a reload is taken from ``previous``.
+
+    Raises:
+        FetchFailed: if the file with the key of the nonces is unusable.
+    """
+    proof_state = ProofState.of(settings, metrics, None if previous is None else previous.proof_state, now)
     token_cache = JwtCache(bounds_of(settings), settings.token_cache.max_ttl)
     return ActiveConfig(
         settings,
         tuple(issuers),
         token_cache,
-        authorizer_of(settings, issuers, token_cache, metrics),
+        proof_state,
+        authorizer_of(settings, issuers, token_cache, metrics, proof_state),
         UpstreamMetadata(settings.upstream.metadata),
         DecisionLog(settings.logging.decisions),
         settings.server.check_deadline,
@@ -75,16 +124,41 @@ def assemble(settings: Settings, issuers: Sequence[TrustedIssuer], metrics: Metr
 
 
 def authorizer_of(
-    settings: Settings, issuers: Sequence[TrustedIssuer], token_cache: JwtCache, metrics: Metrics
+    settings: Settings,
+    issuers: Sequence[TrustedIssuer],
+    token_cache: JwtCache,
+    metrics: Metrics,
+    proof_state: ProofState,
 ) -> Authorizer:
     """Build the authorizer alone. May be called from any thread."""
+    offer = DpopOffer(" ".join(settings.dpop_or_default.algorithms), beside_bearer=settings.dpop is not None)
     return Authorizer(
-        Policy(settings.rules, settings.issuers, settings.scope_implies),
+        Policy(settings.rules, settings.issuers, settings.scope_implies, offer),
         Validator(issuers, token_cache, metrics),
+        proof_verifier_of(settings, metrics, proof_state),
         _upstream_headers(settings),
         max_token_bytes=settings.server.max_token_bytes,
         record_omitted=metrics.record_omitted_headers,
         allow_preflight=settings.cors_preflight == "allow",
+    )
+
+
+def proof_verifier_of(settings: Settings, metrics: Metrics, state: ProofState) -> ProofVerifier:
+    """What verifies that the senders of tokens are those to which they are bound."""
+    dpop = settings.dpop_or_default
+    nonces = state.nonces if dpop.nonce == "required" else None
+    return ProofVerifier(
+        DpopVerifier(
+            algorithms=dpop.algorithms,
+            max_age=dpop.max_age,
+            targets=Targets(dpop.origins),
+            replays=state.replays,
+            nonces=nonces,
+        ),
+        ClientCertificates(settings.mtls.certificate, settings.mtls.xfcc_hops),
+        nonces=nonces,
+        leeways={issuer.label: issuer.leeway for issuer in settings.issuers},
+        record=metrics.record_dpop_proof,
     )
 
 

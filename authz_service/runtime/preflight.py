@@ -17,6 +17,7 @@ from authz_service.providers import trust_anchors
 from authz_service.providers.bearer_token import BearerToken
 from authz_service.providers.client_authentication import problem_of
 from authz_service.providers.client_certificate import ClientCertificate
+from authz_service.tokens.proof.nonce_key import read_nonce_key
 from authz_service.transport.tls.certificates import CertificateFiles
 from authz_service.transport.tls.contexts import openssl_certificate_files
 
@@ -52,6 +53,11 @@ def read(file: Path) -> Loaded:
 def check(settings: Settings) -> Iterator[Problem]:
     """The problems of certificates, trust anchors, key set files and client secrets."""
     yield from _check_tls(settings.server)
+    if settings.dpop is not None and settings.dpop.nonce_key_file is not None:
+        try:
+            read_nonce_key(settings.dpop.nonce_key_file)
+        except FetchFailed as failure:
+            yield Problem(("dpop", "nonce_key_file"), str(failure))
     for place, issuer in enumerate(settings.issuers):
         yield from _check_keys(issuer, ("issuers", place, "keys"))
         if issuer.introspection is not None:

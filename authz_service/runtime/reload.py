@@ -62,7 +62,7 @@ async def apply_config(
         issuers = pool.issuers_of(settings)
         pool.start(issuers)
         await wait_for_keys(issuers)
-        config = await asyncio.to_thread(assemble, settings, issuers, metrics)
+        config = await asyncio.to_thread(assemble, settings, issuers, metrics, now=time.time(), previous=active)
         unchanged = {each.settings.label for each in issuers if each in active.issuers}
         config.token_cache.copy_from(active.token_cache, unchanged - _narrowed(issuers, unchanged), time.time())
         changes = _changes(active.settings, settings, unchanged)

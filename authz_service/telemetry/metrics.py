@@ -53,6 +53,8 @@ _FETCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 # Seconds. The event loop's timers are not precise below a millisecond.
 _DELAY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5)
 
+DPOP_RESULTS = ("valid", Reason.INVALID_PROOF, Reason.REPLAYED_PROOF, Reason.NONCE_REQUIRED)
+
 # The reasons of decisions before a rule matches.
 _WITHOUT_RULE = (
     Reason.AMBIGUOUS_PATH,
@@ -89,6 +91,17 @@ class _Families:
             "authz_upstream_headers_omitted_total",
             "Identity headers that an allowed request went without because the token's claim cannot be a header.",
             ("header",),
+            registry=registry,
+        )
+        self.dpop_proofs = Counter(
+            "authz_dpop_proofs_total",
+            "DPoP proofs of bound tokens, by result: valid, or the reason of the denial.",
+            ("result",),
+            registry=registry,
+        )
+        self.dpop_replay_cache_evictions = Counter(
+            "authz_dpop_replay_cache_evictions_total",
+            "Accepted DPoP proofs that were evicted from the full replay cache before they expired.",
             registry=registry,
         )
         self.token_cache_lookups = Counter(
@@ -268,6 +281,9 @@ class Metrics:
         families.build_info.labels(__version__, platform.python_version(), transport).set(1)
         self.record_token_cache_hit: Callable[[], None] = families.token_cache_lookups.labels("hit").inc
         self.record_token_cache_miss: Callable[[], None] = families.token_cache_lookups.labels("miss").inc
+        self.record_proof_eviction: Callable[[], None] = families.dpop_replay_cache_evictions.inc
+        for result in DPOP_RESULTS:
+            families.dpop_proofs.labels(result)
         self._reload_succeeded: Callable[[], None] = families.config_reloads.labels("success").inc
         self._reload_failed: Callable[[], None] = families.config_reloads.labels("failure").inc
         # The methods of counter and histogram to call for a decision.
@@ -312,6 +328,10 @@ class Metrics:
         """Record that a request went without these identity headers."""
         for name in names:
             self._families.upstream_headers_omitted.labels(name).inc()
+
+    def record_dpop_proof(self, result: str) -> None:
+        """Record that a proof was verified, with one of ``DPOP_RESULTS``."""
+        self._families.dpop_proofs.labels(result).inc()
 
     # Caches, issuers, configuration and process.
 

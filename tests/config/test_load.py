@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from authz_service.config import document
 from authz_service.config.load import load
-from authz_service.config.model import IntrospectionSettings
+from authz_service.config.model import DpopSettings, IntrospectionSettings
 from authz_service.core import ml_dsa
 from authz_service.core.errors import ConfigError
 from config.conftest import PARSERS
@@ -47,7 +47,8 @@ def test_a_file_with_many_mistakes_is_refused_with_all_of_them_sorted_by_line(re
 
 
 def test_the_documented_defaults_are_the_defaults(loads: Loads) -> None:
-    assert loads(COMPLETE).model_dump() == loads(MINIMAL).model_dump()
+    with_section = loads(MINIMAL).model_copy(update={"dpop": DpopSettings()})  # without it, its defaults apply as well
+    assert loads(COMPLETE).model_dump() == with_section.model_dump()
 
 
 def test_the_complete_example_has_every_key_or_a_reason_to_omit_it(loads: Loads) -> None:
@@ -58,6 +59,8 @@ def test_the_complete_example_has_every_key_or_a_reason_to_omit_it(loads: Loads)
         "keys": (written.issuers[0].keys, {"jwks_uri", "jwks_file", "pem_file", "snapshot_file"}),
         "rule": (written.rules[0], {"policy"}),
         "upstream": (written.upstream, set()),
+        "dpop": (written.dpop_or_default, {"nonce_key_file"}),
+        "mtls": (written.mtls, set()),
         "token_cache": (written.token_cache, set()),
         "logging": (written.logging, set()),
         "settings": (written, set()),

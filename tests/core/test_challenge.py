@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz_service.core.challenge import bearer_challenge, quote
+from authz_service.core.challenge import challenge, quote
 
 # RFC 9110 sections 5.6.2, 5.6.4 and 11.2, over characters; a sender may put obs-text into a quoted-string.
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -38,9 +38,9 @@ def _as_sendable(text: str) -> str:
 def test_any_quoted_text_is_read_back(
     realm: str, error: str | None, description: str | None, scope: str | None
 ) -> None:
-    challenge = bearer_challenge(realm, error=error, description=description, scope=scope)
+    value = challenge("Bearer", realm, error=error, description=description, scope=scope)
     given_parts = {"realm": realm, "error": error, "error_description": description, "scope": scope}
-    assert read(challenge) == {name: _as_sendable(text) for name, text in given_parts.items() if text is not None}
+    assert read(value) == {name: _as_sendable(text) for name, text in given_parts.items() if text is not None}
 
 
 @given(st.text())
@@ -49,8 +49,8 @@ def test_no_quoted_text_ends_the_header_line(text: str) -> None:
 
 
 def test_parameters_are_in_the_order_of_the_examples_in_the_standard() -> None:
-    assert bearer_challenge("r", scope="a b", error="invalid_token", description="d") == (
+    assert challenge("Bearer", "r", scope="a b", error="invalid_token", description="d") == (
         'Bearer realm="r", error="invalid_token", error_description="d", scope="a b"'
     )
-    assert bearer_challenge("r") == 'Bearer realm="r"'
+    assert challenge("Bearer", "r") == 'Bearer realm="r"'
     assert quote('a"b\\c\r\nd') == '"a\\"b\\\\c  d"'

@@ -20,7 +20,7 @@ MAX = 64
 
 def bearer_token(authorization: str | None, max_bytes: int) -> str:
     headers = {} if authorization is None else {"authorization": authorization}
-    return CredentialHeader().token_of(headers, max_bytes)
+    return CredentialHeader().token_of(headers, max_bytes)[0]
 
 
 def _reason(authorization: str | None) -> Reason:
@@ -33,6 +33,16 @@ def _reason(authorization: str | None) -> Reason:
 @pytest.mark.parametrize("spaces", [" ", "   "])
 def test_the_scheme_may_be_in_any_case_and_followed_by_several_spaces(scheme: str, spaces: str) -> None:
     assert bearer_token(f"{scheme}{spaces}a.b.c", MAX) == "a.b.c"
+
+
+@pytest.mark.parametrize("scheme", ["DPoP", "dpop", "DPOP"])
+def test_dpop_is_accepted_where_bearer_is_and_only_there(scheme: str) -> None:
+    headers = {"authorization": f"{scheme} a.b.c", "x-token": f"{scheme} a.b.c"}
+    assert CredentialHeader().token_of(headers, MAX) == ("a.b.c", True)
+    assert CredentialHeader(scheme="DPoP").token_of(headers, MAX) == ("a.b.c", True)
+    for other in (CredentialHeader(scheme="Token"), CredentialHeader("x-token", None)):
+        with pytest.raises(Rejected):
+            other.token_of(headers, MAX)
 
 
 def test_the_characters_of_a_token_are_not_validated() -> None:
@@ -49,7 +59,7 @@ def test_a_token_may_have_max_bytes_and_not_one_more() -> None:
     [
         None,
         "Basic dXNlcjpwYXNz",
-        "DPoP a.b.c",
+        "DPoPs a.b.c",
         "Digest username=a, realm=b",
         'Digest username="a", bearer="b"',
         "Negotiate a==",
@@ -148,7 +158,7 @@ _JWT_HEADER = CredentialHeader("x-jwt", None)
 def in_header(value: str, credential: CredentialHeader = _JWT_HEADER, *, others: Mapping[str, str] = {}) -> str:
     """The token of a request with this value in the credential's header, or the reason why there is none."""
     try:
-        return credential.token_of({credential.name: value, **others}, MAX)
+        return credential.token_of({credential.name: value, **others}, MAX)[0]
     except Rejected as rejected:
         assert credential.name.title() in rejected.cause
         return rejected.reason.value
@@ -210,4 +220,4 @@ def test_a_scheme_may_be_configured() -> None:
 
 @pytest.mark.parametrize("credential", [CredentialHeader(), _JWT_HEADER, CredentialHeader("x-token", "JWT")], ids=str)
 def test_the_value_with_a_token_is_read_as_that_token(credential: CredentialHeader) -> None:
-    assert credential.token_of({credential.name: credential.value_with("a.b.c")}, MAX) == "a.b.c"
+    assert credential.token_of({credential.name: credential.value_with("a.b.c")}, MAX) == ("a.b.c", False)

@@ -11,13 +11,15 @@ from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
 _INVALID_TOKEN = (
     *("malformed_token", "unsupported_algorithm", "unknown_issuer", "unknown_key", "bad_signature", "expired"),
     *("not_yet_valid", "missing_claim", "invalid_claim", "wrong_audience", "id_token", "wrong_token_type", "too_old"),
-    "inactive",
+    *("inactive", "unsupported_confirmation", "unbound_token", "missing_proof"),
 )
 # Reason: HTTP status, google.rpc.Code, error of the challenge; "-" if no challenge is sent.
 CONTRACT: dict[str, tuple[int, int, str | None]] = {
     "missing_token": (401, 16, None),
     "malformed_request": (400, 3, "invalid_request"),
     **dict.fromkeys(_INVALID_TOKEN, (401, 16, "invalid_token")),
+    **dict.fromkeys(("invalid_proof", "replayed_proof"), (401, 16, "invalid_dpop_proof")),
+    "nonce_required": (401, 16, "use_dpop_nonce"),
     "insufficient_scope": (403, 7, "insufficient_scope"),
     "stale_authentication": (401, 16, "insufficient_user_authentication"),
     "weak_authentication": (401, 16, "insufficient_user_authentication"),

@@ -37,7 +37,7 @@ STATUSES = {
 async def deny(data: bytes, _context: object) -> bytes:
     """Deny with the reason that the request names, encoded by our codec."""
     attributes = codec.decode_request(data)
-    denial = Deny(Reason(attributes.headers[_REASON]), challenge="Bearer", retry_after=7)
+    denial = Deny(Reason(attributes.headers[_REASON]), challenges=("Bearer",), retry_after=7)
     return codec.encode_response(denial, "0" * 16, attributes)
 
 

@@ -93,7 +93,7 @@ class Sidecar:
         for each in trusted:
             self._loop.run(each.keys.refresh())
         self._active = dataclasses.replace(
-            assemble(settings(), trusted, metrics),
+            assemble(settings(), trusted, metrics, now=now()),
             decision_log=DecisionLog("all"),
             check_deadline=1.0,
             max_request_bytes=MAX_REQUEST_BYTES,

@@ -25,7 +25,7 @@ from authz_service.policy_tools import explanation
 from authz_service.policy_tools.explain import UNDECIDED, Explanation, explained
 from authz_service.policy_tools.explain import explain as explain_live
 from authz_service.policy_tools.request import attributes_of
-from authz_service.runtime.assembly import authorizer_of
+from authz_service.runtime.assembly import ProofState, authorizer_of
 from authz_service.terminal import Color
 from authz_service.tokens.jwt.cache import JwtCache
 from support.fake_introspection import active_response
@@ -84,7 +84,8 @@ SETTINGS = Settings.model_validate(
     }
 )
 TRUST = LocalValidator(max_token_age="1h")
-AUTHORIZER = authorizer_of(SETTINGS, TRUST.issuers, JwtCache(Bounds(100, 1 << 20), 300.0), TRUST.metrics)
+PROOF_STATE = ProofState.of(SETTINGS, TRUST.metrics, None, float(NOW))
+AUTHORIZER = authorizer_of(SETTINGS, TRUST.issuers, JwtCache(Bounds(100, 1 << 20), 300.0), TRUST.metrics, PROOF_STATE)
 
 
 def explain(attributes: Attributes, now: float = NOW) -> Explanation:
@@ -111,7 +112,9 @@ def test_the_refused_keys_are_shown_where_no_key_verifies_the_signature() -> Non
     trust = LocalValidator()
     trust.publish(RS.jwk(), Signer("ES256", "enc").jwk(use="enc"), Signer("ES256", "gone").jwk(y="AA"))
     trust.refresh()
-    authorizer = authorizer_of(SETTINGS, trust.issuers, JwtCache(Bounds(100, 1 << 20), 300.0), trust.metrics)
+    authorizer = authorizer_of(
+        SETTINGS, trust.issuers, JwtCache(Bounds(100, 1 << 20), 300.0), trust.metrics, PROOF_STATE
+    )
 
     def remarks(token: str) -> list[str]:
         attributes = attributes_of("GET", "https://api.example/pay", [("Authorization", f"Bearer {token}")])

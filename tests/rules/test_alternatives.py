@@ -136,7 +136,7 @@ def test_an_opaque_token_may_come_from_any_issuer_of_an_alternative(
 
 
 def challenge(compiled: Rule, rejected: Rejected) -> str:
-    return str(compiled.deny(rejected).challenge)
+    return str(*compiled.deny(rejected).challenges)
 
 
 MISSING = Rejected(Reason.MISSING_TOKEN, "no Authorization header")

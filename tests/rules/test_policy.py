@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from authz_service.config.model import Issuer, RuleSettings
 from authz_service.core.claims import Claims
-from authz_service.core.errors import Rejected
+from authz_service.core.errors import ProofRejected, Rejected
 from authz_service.core.reasons import DENIALS, Reason
 from authz_service.rules.operators import NO_PARTS, RequestParts
 from authz_service.rules.policy import Rule
@@ -109,7 +109,7 @@ def test_claims_pass_exactly_when_every_requirement_holds(
 
 
 def challenge(rule_: Rule, why: Reason) -> str | None:
-    return rule_.deny(Rejected(why, "cause")).challenge
+    return next(iter(rule_.deny(Rejected(why, "cause")).challenges), None)
 
 
 def test_the_challenge_for_a_missing_token_has_no_error() -> None:
@@ -150,12 +150,14 @@ def test_the_cause_of_a_denial_names_what_is_missing_and_escapes_what_was_sent()
 
 @pytest.mark.parametrize("why", DENIALS)
 def test_a_denial_has_the_error_and_description_of_its_reason(why: Reason) -> None:
-    deny = rule().deny(Rejected(why, "cause", retry_after=7))
-    assert (deny.reason, deny.rule, deny.cause, deny.retry_after) == (why, "r", "cause", 7)
-    assert (deny.challenge is not None) == DENIALS[why].challenged
+    of_proof = DENIALS[why].error in {"invalid_dpop_proof", "use_dpop_nonce"}
+    rejected = ProofRejected(why, "cause", scheme="DPoP") if of_proof else Rejected(why, "cause", retry_after=7)
+    deny = rule().deny(rejected)
+    assert (deny.reason, deny.rule, deny.cause, deny.retry_after) == (why, "r", "cause", None if of_proof else 7)
+    assert bool(deny.challenges) == DENIALS[why].challenged
     if DENIALS[why].error:
-        assert f'error="{DENIALS[why].error}"' in str(deny.challenge)
-        assert DENIALS[why].detail in str(deny.challenge)
+        assert f'error="{DENIALS[why].error}"' in str(deny.challenges)
+        assert DENIALS[why].detail in str(deny.challenges)
 
 
 def test_possible_reasons_depend_on_access_and_requirements() -> None:
@@ -211,7 +213,7 @@ def test_a_challenge_names_the_scope_for_this_path_unless_no_token_could_hold_it
     for segment, scope in (("acme", "read:acme b"), ('a"b', "b"), ("a b", "b"), ("é", "b")):
         request = rule_.parts_of({}, [segment, "x"])
         denied = rule_.deny(Rejected(Reason.INSUFFICIENT_SCOPE, "cause"), request)
-        assert str(denied.challenge).endswith(f', scope="{scope}"')
+        assert denied.challenges[0].endswith(f', scope="{scope}"')
 
 
 def test_captures_come_from_the_first_pattern_that_matches() -> None:

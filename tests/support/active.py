@@ -24,7 +24,7 @@ def active_config(
 ) -> ActiveConfig:
     """A configuration with this authorizer; the default logs no decisions."""
     return dataclasses.replace(
-        assemble(SETTINGS, (), Metrics(transport="asyncio")),
+        assemble(SETTINGS, (), Metrics(transport="asyncio"), now=0.0),
         authorizer=authorizer,
         decision_log=decision_log or DecisionLog("none"),
         check_deadline=check_deadline,

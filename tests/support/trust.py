@@ -8,7 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from authz_service.authorizer import Authorizer, Pending
-from authz_service.config.model import Issuer, RuleSettings
+from authz_service.config.model import DpopSettings, Issuer, MtlsSettings, RuleSettings, Settings
 from authz_service.core.attributes import Attributes
 from authz_service.core.bounded import Bounds
 from authz_service.core.claim_path import parse_claim_path
@@ -16,7 +16,8 @@ from authz_service.core.claims import Claims, ValidatedToken
 from authz_service.core.errors import Rejected
 from authz_service.core.upstream import HeaderSource, UpstreamHeaders
 from authz_service.keys.cache import KeyCache
-from authz_service.rules.policy import Policy
+from authz_service.rules.policy import DpopOffer, Policy
+from authz_service.runtime.assembly import ProofState, proof_verifier_of
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.attempt import LAST
 from authz_service.tokens.jwt.cache import JwtCache
@@ -115,16 +116,32 @@ class LocalAuthorizer(LocalValidator):
         *,
         forward_authorization: bool = True,
         allow_preflight: bool = False,
+        dpop: DpopSettings | None = None,
+        mtls: MtlsSettings = MtlsSettings(),  # noqa: B008 - frozen
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        algorithms = " ".join((dpop or DpopSettings()).algorithms)
         self.policy = Policy(
-            [RuleSettings.model_validate(rule) for rule in rules], [each.settings for each in self.issuers]
+            [RuleSettings.model_validate(rule) for rule in rules],
+            [each.settings for each in self.issuers],
+            dpop=DpopOffer(algorithms, beside_bearer=dpop is not None),
         )
+        everything = Settings.model_validate(
+            {
+                "issuers": [each.settings for each in self.issuers],
+                "rules": [{"name": "r"}],
+                "mtls": mtls,
+                **({} if dpop is None else {"dpop": dpop}),
+            }
+        )
+        self.proof_state = ProofState.of(everything, self.metrics, None, float(NOW))
+        proofs = proof_verifier_of(everything, self.metrics, self.proof_state)
         sources = {name: HeaderSource(parse_claim_path(claim)) for name, claim in headers.items()}
         self.authorizer = Authorizer(
             self.policy,
             self.validator,
+            proofs,
             UpstreamHeaders(sources, () if forward_authorization else ("authorization",)),
             max_token_bytes=16_384,
             record_omitted=self.metrics.record_omitted_headers,

@@ -28,6 +28,8 @@ CONTRACT = {
     "authz_check_duration_seconds": ("histogram", {"decision"}),
     "authz_checks_in_flight": ("gauge", set()),
     "authz_upstream_headers_omitted_total": ("counter", {"header"}),
+    "authz_dpop_proofs_total": ("counter", {"result"}),
+    "authz_dpop_replay_cache_evictions_total": ("counter", set()),
     "authz_token_cache_lookups_total": ("counter", {"result"}),
     "authz_token_cache_entries": ("gauge", set()),
     "authz_token_cache_bytes": ("gauge", set()),
@@ -176,7 +178,7 @@ def test_nothing_that_a_client_sends_becomes_a_label(metrics: Metrics) -> None:
     sent = "sent-by-the-client"
     claims = Claims("main", sent, sent, frozenset({sent}), frozenset({sent}), sent, {"sub": sent, sent: sent})
     metrics.record_decision(Allow(Reason.OK, "read", claims, ((sent, sent),), (sent,)), 0.001)
-    metrics.record_decision(Deny(Reason.WRONG_AUDIENCE, "read", cause=sent, challenge=sent, claims=claims), 0.001)
+    metrics.record_decision(Deny(Reason.WRONG_AUDIENCE, "read", cause=sent, challenges=(sent,), claims=claims), 0.001)
     metrics.issuer("main").record_unknown_kid()
     assert sent not in read(metrics)
 

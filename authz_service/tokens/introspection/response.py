@@ -102,9 +102,12 @@ def _validate_opaque(
     members = dict(body)
     if "iss" not in members:  # optional in a response, and the server is the issuer's
         members["iss"] = issuer.issuer
-    if "token_type" in members and optional_str(members, "token_type").lower() != "bearer":
-        raise Rejected(Reason.WRONG_TOKEN_TYPE, "token_type in the introspection response is not Bearer")
+    token_type = optional_str(members, "token_type").lower() if "token_type" in members else "bearer"
+    if token_type not in {"bearer", "dpop"}:
+        raise Rejected(Reason.WRONG_TOKEN_TYPE, "token_type in the introspection response is neither Bearer nor DPoP")
     claims = validate_claims(issuer, None, members, now)
+    if token_type == "dpop" and claims.confirmation is None:
+        raise Rejected(Reason.WRONG_TOKEN_TYPE, "token_type in the introspection response is DPoP, and cnf is missing")
     until = min(now + settings.cache_ttl, numeric_date(members, "exp", math.inf), valid_until(issuer, claims))
     return IntrospectionResponse(active=True, outcome=ValidatedToken(claims), since=now, until=until)
 
@@ -118,7 +121,12 @@ def _validate_verified(
     tokens). The signature proves that the issuer made the token, and the response comes from the same issuer.
     """
     own = verified.claims
-    expected = {"iss": issuer.issuer, "sub": own.subject, "client_id": own.client_id}
+    expected = {
+        "iss": issuer.issuer,
+        "sub": own.subject,
+        "client_id": own.client_id,
+        "cnf": own.raw.get("cnf"),
+    }
     for name, value in expected.items():
         seen = body.get(name)
         if value and seen is not None and seen != value:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from authz_service.core.claim_path import parse_claim_path
 from authz_service.core.claims import Claims
+from authz_service.core.confirmation import IGNORED, confirmation_of
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.members import SCOPE_TOKEN, numeric_date, optional_str, optional_str_at, strings
 from authz_service.core.reasons import Reason
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Issuer
     from authz_service.core.claim_path import ClaimPath
+    from authz_service.core.confirmation import Confirmation
 
     _Header = Mapping[str, Any] | None  # an opaque token has none
     Requirements = tuple[tuple[str, Callable[[Issuer, _Header, Mapping[str, Any], float], None]], ...]
@@ -53,6 +55,7 @@ def validate_claims(
         scopes=scopes,
         scope=" ".join(sorted(scopes)),
         raw=raw,
+        confirmation=_confirmation(issuer, raw),
     )
 
 
@@ -123,6 +126,10 @@ def _require_times(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], now
         raise Rejected(Reason.TOO_OLD, cause)
 
 
+def _require_confirmation(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _now: float) -> None:
+    _confirmation(issuer, raw)
+
+
 # In this order: the kind of a token comes before its times, since an operator learns more from it.
 REQUIREMENTS = (
     ("iss", _require_issuer),
@@ -130,11 +137,18 @@ REQUIREMENTS = (
     ("required claims", _require_claims),
     ("types of claims", _require_types),
     ("times", _require_times),
+    ("confirmation", _require_confirmation),
 )
 # Those of a verified JWT to which an introspection response may add claims: the others are required of both together.
 REQUIREMENTS_BEFORE_INTROSPECTION = tuple(
     (name, _require_exp if require is _require_claims else require) for name, require in REQUIREMENTS
 )
+
+
+def _confirmation(issuer: Issuer, raw: Mapping[str, Any]) -> Confirmation | None:
+    if issuer.confirmation == "ignore" and "cnf" in raw:
+        return IGNORED
+    return confirmation_of(raw)
 
 
 def _without_control(raw: Mapping[str, Any], path: ClaimPath) -> str:

@@ -40,9 +40,14 @@ class ReplayCache:
     def __len__(self) -> int:
         return len(self._order)
 
-    def resize(self, max_entries: int) -> None:
-        """Change the maximum. What exceeds it is evicted little by little, by the next calls of ``seen``."""
-        self._max_entries = max_entries
+    def resized(self, max_entries: int) -> ReplayCache:
+        """This cache with another maximum: both share their entries.
+
+        What exceeds the maximum is evicted little by little, by the next calls of ``seen``.
+        """
+        other = ReplayCache(max_entries, self._on_eviction)
+        other._until, other._order = self._until, self._order
+        return other
 
     def seen(self, thumbprint: bytes, jti: str, now: float, until: float) -> bool:
         """Whether this proof was recorded before. If not, record it until ``until``.

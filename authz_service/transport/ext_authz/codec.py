@@ -1,8 +1,8 @@
 """Wire to core and back: CheckRequest to Attributes, Decision to CheckResponse.
 
 Nothing is decided here. Every response carries an explicit ``ok_response`` or ``denied_response`` beside its status,
-so that no reader has to infer the decision. Header values are overwritten, never appended: ``append_action`` is always
-set, since Envoy's default adds a second value beside the client's.
+so that no reader has to infer the decision. Header values are overwritten, never appended to the client's:
+``append_action`` is always set, since Envoy's default adds a second value beside it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ from authz_service.core.reasons import DENIALS, Denial, Reason
 from authz_service.core.upstream_metadata import NO_METADATA
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from authz_service._pb.attribute_context_pb2 import AttributeContext
     from authz_service._pb.http_status_pb2 import StatusCode
     from authz_service.core.upstream_metadata import UpstreamMetadata
 
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+_APPEND = HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
 _POLICY = "authz_policy"  # the context extension by which a route names its rule
 # The content types for which Envoy turns a denial into trailers, and one with a parameter (gRPC over HTTP/2, section
 # Requests); not application/grpc-web, whose clients get an HTTP response.
@@ -162,11 +165,19 @@ def _set_allow(response: CheckResponse, allow: Allow) -> None:
     response.status.SetInParent()
     ok = response.ok_response
     ok.SetInParent()
-    for name, value in allow.headers:
-        option = ok.headers.add(append_action=_OVERWRITE)
+    _add_headers(ok.headers, allow.headers)
+    ok.headers_to_remove.extend(allow.remove)
+    _add_headers(ok.response_headers_to_add, allow.response_headers)
+
+
+def _add_headers(options: Any, headers: Iterable[tuple[str, str]]) -> None:
+    """Add headers that overwrite those of other origins. Of a repeated name, the first one does."""
+    seen: set[str] = set()
+    for name, value in headers:
+        option = options.add(append_action=_APPEND if name in seen else _OVERWRITE)
         option.header.key = name
         option.header.value = value
-    ok.headers_to_remove.extend(allow.remove)
+        seen.add(name)
 
 
 def is_grpc(attributes: Attributes) -> bool:
@@ -187,14 +198,11 @@ def _set_deny(response: CheckResponse, deny: Deny, *, to_grpc: bool) -> None:
     headers = [("content-type", "text/plain" if to_grpc else "application/problem+json"), ("cache-control", "no-store")]
     if to_grpc:
         headers.append(("grpc-status", str(denial.rpc_code)))
-    if deny.challenge is not None:
-        headers.append(("www-authenticate", deny.challenge))
+    headers += [("www-authenticate", challenge) for challenge in deny.challenges]
+    headers += deny.response_headers
     if deny.retry_after is not None:
         headers.append(("retry-after", str(deny.retry_after)))
-    for name, value in headers:
-        option = denied.headers.add(append_action=_OVERWRITE)
-        option.header.key = name
-        option.header.value = value
+    _add_headers(denied.headers, headers)
 
 
 def _set_value(target: Value, value: Any) -> None:

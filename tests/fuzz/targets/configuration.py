@@ -107,7 +107,7 @@ def _decide(settings: Settings) -> None:
         TrustedIssuer(each, key_cache_of(each, FakeSource(), metrics.issuer(each.label), now))
         for each in settings.issuers
     ]
-    authorizer = assemble(settings, trusted, metrics).authorizer
+    authorizer = assemble(settings, trusted, metrics, now=now()).authorizer
     rules = {rule.name: rule for rule in settings.rules}
     for rule in settings.rules[:8]:
         paths = [_CAPTURE.sub("x", str(pattern)) for pattern in rule.match.paths or ("/x",)]

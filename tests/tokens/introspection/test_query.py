@@ -109,7 +109,7 @@ def test_an_unavailable_server_is_a_503_with_retry_after_and_no_challenge() -> N
     service, _ = main_only(FakeClient(x=failure(retry_after=20.0)))
     decision = asyncio.run(service.decide_after_waiting("/", "x"))
     assert isinstance(decision, Deny)
-    assert (decision.reason, decision.retry_after, decision.challenge) == ("introspection_unavailable", 20, None)
+    assert (decision.reason, decision.retry_after, decision.challenges) == ("introspection_unavailable", 20, ())
     assert "main" in decision.cause
 
 

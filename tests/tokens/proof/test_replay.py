@@ -86,9 +86,9 @@ def test_a_smaller_maximum_evicts_the_oldest_little_by_little_and_a_larger_one_n
     cache = ReplayCache(100, evictions)
     for each in range(100):
         cache.seen(KEY, str(each), NOW, NOW + 60)
-    cache.resize(200)
+    cache = cache.resized(200)
     assert cache.seen(KEY, "0", NOW, NOW + 60)
-    cache.resize(10)
+    cache = cache.resized(10)
     for each in range(100, 130):
         assert not cache.seen(KEY, str(each), NOW, NOW + 60)
     assert len(cache) == 10
@@ -170,7 +170,7 @@ class PlainReplays(RuleBasedStateMachine):
     @rule(maximum=st.integers(1, 6))
     def resize(self, maximum: int) -> None:
         self.maximum = maximum
-        self.cache.resize(maximum)
+        self.cache = self.cache.resized(maximum)
 
     @invariant()
     def same(self) -> None:

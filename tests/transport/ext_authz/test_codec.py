@@ -34,7 +34,8 @@ DENIED: dict[str, tuple[int, bool]] = {
         [
             *("malformed_token", "unsupported_algorithm", "unknown_issuer", "unknown_key", "bad_signature", "expired"),
             *("not_yet_valid", "missing_claim", "invalid_claim", "wrong_audience", "id_token", "wrong_token_type"),
-            *("too_old", "inactive"),
+            *("too_old", "inactive", "unsupported_confirmation", "unbound_token"),
+            *("missing_proof", "invalid_proof", "replayed_proof", "nonce_required"),
         ],
         (401, True),
     ),
@@ -191,7 +192,7 @@ def test_every_denial_has_its_status_a_problem_document_and_no_store(reason: Rea
 @pytest.mark.parametrize("reason", DENIALS)
 def test_a_grpc_call_is_denied_with_a_sentence_and_the_status_of_grpc(reason: Reason, content_type: str) -> None:
     attributes = Attributes("POST", "h", "/s.X/Get", {"content-type": content_type})
-    answer = read(codec.encode_response(Deny(reason, challenge="Bearer", retry_after=7), "id", attributes))
+    answer = read(codec.encode_response(Deny(reason, challenges=("Bearer",), retry_after=7), "id", attributes))
     assert answer.http_status == DENIED[reason][0]
     assert answer.grpc_message == DENIALS[reason].detail
     assert answer.headers == {
@@ -221,7 +222,7 @@ def test_any_other_request_is_denied_with_a_problem_document(content_type: str) 
 
 
 def test_a_challenge_and_a_retry_time_are_headers_of_the_denial() -> None:
-    answer = encoded(Deny(Reason.EXPIRED, rule="r", challenge='Bearer realm="a"', retry_after=7))
+    answer = encoded(Deny(Reason.EXPIRED, rule="r", challenges=('Bearer realm="a"',), retry_after=7))
     assert answer.headers["www-authenticate"] == 'Bearer realm="a"'
     assert answer.headers["retry-after"] == "7"
 

@@ -26,7 +26,7 @@ from authz_service.core.decision import INTERNAL_ERROR, Allow, Deny
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from authz_service.keys.cache import KeyCache
-from authz_service.runtime.assembly import authorizer_of
+from authz_service.runtime.assembly import ProofState, authorizer_of
 from authz_service.telemetry import logs
 from authz_service.telemetry.logs import DecisionLog
 from authz_service.telemetry.metrics import Metrics
@@ -68,7 +68,13 @@ class Sidecar:
             clock=self.now,
         )
         token_cache = JwtCache(Bounds(100, 1 << 20), 300.0)
-        self.authorizer = authorizer_of(self.settings, [TrustedIssuer(issuer, self.keys)], token_cache, self.metrics)
+        self.authorizer = authorizer_of(
+            self.settings,
+            [TrustedIssuer(issuer, self.keys)],
+            token_cache,
+            self.metrics,
+            ProofState.of(self.settings, self.metrics, None, self.now()),
+        )
         self.servicer = servicer_over(self.authorizer, metrics=self.metrics, clock=self.now)
 
     @staticmethod
@@ -425,7 +431,7 @@ async def test_a_decision_that_cannot_be_encoded_is_an_internal_error() -> None:
         Allow(Reason.OK, "r", remove=("\ud800",)),
         Allow(Reason.OK, "\ud800"),
         Deny(Reason.OK, "r"),
-        Deny(Reason.NO_RULE, challenge="\ud800"),
+        Deny(Reason.NO_RULE, challenges=("\ud800",)),
     ):
         assert_last_resort(read(await servicer_over(FakeAuthorizer(unfit)).check(b"", None)))
 

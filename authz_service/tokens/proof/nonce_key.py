@@ -1,0 +1,29 @@
+"""Reading the key of the nonces, which replicas and workers share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from authz_service.config import files
+from authz_service.core.errors import FetchFailed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIN_BYTES = 32  # as many as the output of HMAC-SHA256: RFC 2104 section 3
+_MAX_BYTES = 1 << 16
+
+
+def read_nonce_key(file: Path) -> bytes:
+    """The key in a file, without a newline at its end.
+
+    Raises:
+        FetchFailed: if the file cannot be read, or the key is too short.
+    """
+    try:
+        key = files.read(file, _MAX_BYTES).removesuffix(b"\n").removesuffix(b"\r")
+    except OSError as error:
+        raise FetchFailed(f"cannot be read: {error.strerror}") from None
+    if len(key) < MIN_BYTES:
+        raise FetchFailed(f"has {len(key)} bytes, expected {MIN_BYTES} or more: make one with openssl rand -base64 48")
+    return key
