@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import json
+import ssl
 import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, mldsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from tokens.proof.test_certificate import RFC_8705
 from transport.http2.client import ClientHalf, data, framed
 from transport.wire import check_request
 
@@ -374,6 +378,35 @@ def pem() -> Seeds:
     }
 
 
+def client_certificate() -> Seeds:
+    """As Envoy 1.40 sends them, and what a client may put before that."""
+    encoded = quote(RFC_8705, safe="-")
+    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(RFC_8705)).hexdigest()
+    real = f'By=spiffe://server;Hash={digest};Cert="{encoded}";Subject="CN=mtls";URI='
+    made = {
+        "peer": f"0{encoded}",
+        "peer-plain": f"0{RFC_8705}",
+        "peer-two": f"0{encoded}{encoded}",
+        "peer-cut": f"0{encoded[:-40]}",
+        "none": "0",
+        "own": f"1{real}",
+        "cert-only": f'1Cert="{encoded}"',
+        "hash-only": f"1Hash={digest.upper()}",
+        "second": f'2{real},By=spiffe://sidecar;Hash={"0" * 64};Subject="";URI=spiffe://gateway;DNS=a;DNS=b',
+        "beyond": f"2{real}",
+        "no-hash": "1By=spiffe://server;URI=",
+        "disagree": f'1Hash={"0" * 64};Cert="{encoded}"',
+        "twice": f"1Hash={digest};hash={digest}",
+        "open-quote": f'1Hash={digest};Subject=",{real}',
+        "open-escape": f'1Hash={digest};Subject="\\,{real}',
+        "quoted-commas": f'1Subject="a,b;Hash=c\\",Hash=d", {real}',
+        "escapes": r'1Hash=aa;Subject="CN=a\,b\;c=d\+e \ \C3\BC\0A\\"',
+        "spaces": f"1 {real} ,\t{real} ",
+        "empty": f"1,{real},",
+    }
+    return {name: text.encode() for name, text in made.items()}
+
+
 def introspection_answer() -> Seeds:
     made: dict[str, tuple[int, Any]] = {
         "rfc7662": (0, {"active": True, "client_id": "l238j323ds-23ij4", "username": "jdoe", "scope": "read dolphin",
@@ -585,6 +618,7 @@ SEEDS = {
     "token": token,
     "key_set": key_set,
     "pem": pem,
+    "client_certificate": client_certificate,
     "introspection_answer": introspection_answer,
     "provider_answer": provider_answer,
     "requirements": requirements,
