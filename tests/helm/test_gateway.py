@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
 import pytest
@@ -14,6 +15,7 @@ import trustme
 import yaml
 from transport.pki import TlsFiles
 
+from authz_service.core import base64url
 from authz_service.demo.envoy import binary
 from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from authz_service.demo.run import SampleResult, send
@@ -303,6 +305,95 @@ async def test_envoy_serves_a_renewed_certificate(tmp_path: Path) -> None:
                     assert await status(new, envoy.ports["http"]) == 503
                     return
                 await asyncio.sleep(0.05)
+
+
+class Bound(NamedTuple):
+    """A client of the gateway: its TLS settings, and the digest of its certificate."""
+
+    context: ssl.SSLContext
+    digest: bytes
+
+    def token(self, provider: IdentityProvider) -> str:
+        return provider.access_token(scope="orders", cnf={"x5t#S256": base64url.encode(self.digest)})
+
+
+def client_of(server: trustme.CA, clients: trustme.CA, name: str | None) -> Bound:
+    context = ssl.create_default_context()
+    server.configure_trust(context)
+    if name is None:
+        return Bound(context, b"")
+    certificate = clients.issue_cert(common_name=name)
+    certificate.configure_cert(context)
+    der = ssl.PEM_cert_to_DER_cert(certificate.cert_chain_pems[0].bytes().decode())
+    return Bound(context, hashlib.sha256(der).digest())
+
+
+@contextlib.asynccontextmanager
+async def gateway_for_certificates(
+    issuer: str, folder: Path, server: trustme.CA, clients: trustme.CA, certificate: str
+) -> AsyncIterator[int]:
+    """The port of the chart's gateway with a CA for client certificates."""
+    values = {
+        "tls": {"existingSecret": "shop-tls"},
+        "gateway": {"envoy": {"clientCaSecret": "client-ca"}},
+        "config": {"mtls": {"certificate": certificate}},
+    }
+    found = manifests("gateway", merged(changes(issuer, folder), values))
+    tls = TlsFiles(folder, server.issue_cert("shop"), clients)
+    config, paths = folder / "config.yaml", {"/etc/authz-tls": str(folder), "/etc/envoy-client-ca": str(folder)}
+    config.write_text(one(found, "ConfigMap")["data"]["config.yaml"])
+    files = one(found, "ConfigMap", f"{NAME}-envoy")["data"]
+    for name in ("certificate.yaml", "client-ca.yaml"):
+        for mounted_at, path in paths.items():
+            files[name] = files[name].replace(mounted_at, path)
+        (folder / name).write_text(files[name])
+    bootstrap = yaml.safe_load(files["envoy.yaml"].replace("/etc/envoy/", f"{folder}/"))
+    assert tls.client_ca.name == "ca.crt"
+    async with echo() as port, SidecarProcess(config, folder / "sidecar.log"):
+        places = {"application": loopback(port), "admin": pipe(folder / "admin.sock")}
+        async with running_envoy(relocated(bootstrap, places), folder) as envoy:
+            yield envoy.ports["http"]
+
+
+async def outcome(port: int, client: Bound, token: str, **headers: str) -> str:
+    """The reason of a denial, or the body of the application's response."""
+    url, host = f"https://127.0.0.1:{port}/v1/orders", {"authorization": f"Bearer {token}"}
+    sent = {name.replace("_", "-"): value for name, value in headers.items()} | host
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(url, headers=sent, ssl=client.context, server_hostname="shop") as answer,
+    ):
+        body = await answer.json(content_type=None)
+    return str(body["type"]).rpartition(":")[2] if answer.status == 401 else f"{answer.status}"
+
+
+async def test_a_token_that_is_bound_to_a_certificate_requires_it(provider: IdentityProvider, tmp_path: Path) -> None:
+    server, clients = trustme.CA(), trustme.CA()
+    owner, other, none = (client_of(server, clients, name) for name in ("owner", "other", None))
+    stranger = client_of(server, trustme.CA(), "owner")
+    async with gateway_for_certificates(provider.issuer, tmp_path, server, clients, "peer") as port:
+        token, forged = owner.token(provider), f"Hash={owner.digest.hex()}"
+        assert await outcome(port, owner, token) == "200"
+        assert await outcome(port, other, token, x_forwarded_client_cert=forged) == "invalid_proof"
+        assert await outcome(port, none, token, x_forwarded_client_cert=forged) == "missing_proof"
+        assert await outcome(port, none, provider.access_token(scope="orders")) == "200"
+        with pytest.raises(aiohttp.ClientError):
+            await outcome(port, stranger, token)
+
+
+async def test_only_a_proxy_with_a_certificate_may_forward_one(provider: IdentityProvider, tmp_path: Path) -> None:
+    server, proxies = trustme.CA(), trustme.CA()
+    proxy, none = (client_of(server, proxies, name) for name in ("proxy", None))
+    owner = client_of(server, trustme.CA(), "owner")
+    async with gateway_for_certificates(provider.issuer, tmp_path, server, proxies, "xfcc") as port:
+        token, forwarded = owner.token(provider), f"Hash={owner.digest.hex()}"
+        assert await outcome(port, proxy, token, x_forwarded_client_cert=forwarded) == "200"
+        assert (
+            await outcome(port, proxy, token, x_forwarded_client_cert=f"{forwarded},Hash={'0' * 64}") == "invalid_proof"
+        )
+        assert await outcome(port, proxy, token) == "missing_proof"
+        assert await outcome(port, proxy, proxy.token(provider)) == "missing_proof"
+        assert await outcome(port, none, token, x_forwarded_client_cert=forwarded) == "missing_proof"
 
 
 async def test_envoy_accepts_the_arguments_of_the_container(tmp_path: Path) -> None:

@@ -139,6 +139,7 @@ def test_client_certificates_or_allow_any_client_are_enough_for_a_service(
 
 LOOPBACK = "127.0.0.1:9191"
 SNAPSHOT = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"snapshot_file": "keys.json"}}
+BOUND = {"name": "bound", "match": {"paths": ["/**"]}, "require": {"proof": "mtls"}}
 SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca_file": "/etc/authz-secrets/ca/ca.crt"}}
 
 
@@ -184,6 +185,9 @@ SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca
         ("gateway", {"gateway": {"application": {"port": 8000}}}, "each must be different"),
         ("gateway", {"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": False}}},
          "enable monitoring.podMonitor instead"),
+        ("gateway", {"gateway": {"envoy": {"clientCaSecret": "ca"}}}, "without tls no client can show a certificate"),
+        ("gateway", {"config": {"mtls": {"certificate": "xfcc"}}}, "set gateway.envoy.clientCaSecret to the CA"),
+        ("gateway", {"config": {"rules": [BOUND]}}, "set gateway.envoy.clientCaSecret to a Secret"),
         ("service", {"networkPolicy": {"enabled": False}}, "list the proxies in networkPolicy.clients"),
         ("service", {"networkPolicy": {"clients": None}}, "config.server.tls.client_ca_file; or set allowAnyClient"),
         *(("service", {"networkPolicy": {"clients": peers}}, "clients allows all peers") for peers in ALL_PEERS),

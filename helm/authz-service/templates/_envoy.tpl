@@ -49,6 +49,11 @@ volumeMounts:
     mountPath: /etc/authz-tls
     readOnly: true
   {{- end }}
+  {{- if .Values.gateway.envoy.clientCaSecret }}
+  - name: envoy-client-ca
+    mountPath: /etc/envoy-client-ca
+    readOnly: true
+  {{- end }}
 {{- end -}}
 
 {{/* The preStop hook of every container that serves requests. Kubernetes sends SIGTERM to all containers but native
@@ -83,6 +88,7 @@ securityContext:
 {{- $envoy := .Values.gateway.envoy -}}
 {{- $tls := include "authz-service.tlsSecret" . -}}
 {{- $maxConnections := 20000 -}}
+{{- $xfcc := eq ((.Values.config.mtls).certificate | default "peer") "xfcc" -}}
 node: {id: {{ include "authz-service.fullname" . }}, cluster: {{ include "authz-service.fullname" . }}}
 admin:
   address: {pipe: {path: {{ dir (include "authz-service.socket" .) }}/envoy-admin.sock, mode: 384}}   # 0600: for Envoy only; the listener `stats` exposes two of its paths
@@ -102,6 +108,12 @@ static_resources:
                 tls_certificate_sds_secret_configs:
                   - name: server
                     sds_config: {resource_api_version: V3, path_config_source: {path: /etc/envoy/certificate.yaml}}
+                {{- if $envoy.clientCaSecret }}
+                # A client may show a certificate. Tokens that are bound to one are accepted only with it.
+                validation_context_sds_secret_config:
+                  name: client-ca
+                  sds_config: {resource_api_version: V3, path_config_source: {path: /etc/envoy/client-ca.yaml}}
+                {{- end }}
           filters:
         {{- else }}
         - filters:
@@ -112,6 +124,10 @@ static_resources:
                 stat_prefix: http
                 use_remote_address: true
                 xff_num_trusted_hops: {{ $envoy.trustedHops }}
+                {{- if $xfcc }}
+                # x-forwarded-client-cert is removed, except on connections with a certificate of the proxies' CA.
+                forward_client_cert_details: FORWARD_ONLY
+                {{- end }}
                 # Envoy, authz-service and the application must read every path the same way.
                 normalize_path: true
                 merge_slashes: true
@@ -196,6 +212,9 @@ static_resources:
                       failure_mode_allow: {{ $envoy.failureModeAllow }}
                       status_on_error: {code: ServiceUnavailable}   # authz-service is unavailable; a 403 would look like a decision
                       encode_raw_headers: true
+                      {{- if and $envoy.clientCaSecret (not $xfcc) }}
+                      include_peer_certificate: true
+                      {{- end }}
                       validate_mutations: true
                       grpc_service:
                         timeout: {{ $envoy.checkTimeout }}

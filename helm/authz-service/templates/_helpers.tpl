@@ -190,6 +190,11 @@ authz-service/sidecar: {{ include "authz-service.fullname" . }}
 {{- range .Values.config.rules }}{{ if (.match).encoded_slash }}true{{ end }}{{ end -}}
 {{- end -}}
 
+{{/* Whether a rule accepts only tokens that are bound to a client certificate. */}}
+{{- define "authz-service.requiresBoundTokens" -}}
+{{- range .Values.config.rules }}{{ if eq ((.require).proof | default "") "mtls" }}true{{ end }}{{ end -}}
+{{- end -}}
+
 {{/* Whether authz-service rejects clients without a certificate. */}}
 {{- define "authz-service.requiresClientCertificate" -}}
 {{- if ((.Values.config.server).tls).client_ca_file }}true{{ end -}}

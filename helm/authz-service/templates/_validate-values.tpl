@@ -129,6 +129,14 @@ problems are reported at once.
 {{- if ne (len $ports) (len (uniq $ports)) }}
 - "gateway.application.port, gateway.envoy.port, gateway.envoy.statsPort and the port of config.server.admin_address are {{ join ", " $ports }}: they share one pod, so each must be different"
 {{- end }}
+{{- if and .Values.gateway.envoy.clientCaSecret (not (include "authz-service.tlsSecret" .)) }}
+- "gateway.envoy.clientCaSecret is set, but without tls no client can show a certificate: set tls.existingSecret, or tls.certificate.enabled with an issuerRef"
+{{- end }}
+{{- if and (eq ((.Values.config.mtls).certificate | default "peer") "xfcc") (not .Values.gateway.envoy.clientCaSecret) }}
+- "config.mtls.certificate is xfcc, but Envoy cannot know which clients are proxies whose x-forwarded-client-cert it may keep: set gateway.envoy.clientCaSecret to the CA that signs the certificates of these proxies only, or set config.mtls.certificate to peer"
+{{- else if and (include "authz-service.requiresBoundTokens" .) (not .Values.gateway.envoy.clientCaSecret) }}
+- "config.rules has a rule with proof: mtls, but Envoy asks no client for a certificate, so every request would be denied: set gateway.envoy.clientCaSecret to a Secret whose ca.crt signs client certificates"
+{{- end }}
 {{- else if .Values.gateway.application.image }}
 - "gateway.application.image is set, but shape is {{ .Values.shape }}: set shape to gateway, or remove it"
 {{- end }}
