@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 import ssl
@@ -20,6 +21,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from transport.pki import TlsFiles
 
 from authz_service.config.model import UpstreamSettings
+from authz_service.core import base64url
 from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from generate import CHART
 from support import h2c
@@ -105,8 +107,8 @@ async def complete(
 ) -> AsyncIterator[RunningEnvoy]:
     folder = tmp_path_factory.mktemp("most")
     ours = folder / "sidecar"
-    names = {ours: "authz-service.authz.svc", folder / "authz": "edge", folder / "tls": "localhost"}
-    for place, name in names.items():
+    names = {"authz": "edge", "tls": "localhost", "clients": "client", ours.name: "authz-service.authz.svc"}
+    for place, name in ((folder / each, name) for each, name in names.items()):
         place.mkdir()
         TlsFiles(place, authority.issue_cert(name), authority)
     tls = {"certificate_file": f"{ours}/tls.crt", "key_file": f"{ours}/tls.key", "client_ca_file": f"{ours}/ca.crt"}
@@ -142,10 +144,14 @@ def trust(authority: trustme.CA) -> ssl.SSLContext:
 
 
 async def get(
-    envoy: RunningEnvoy, authority: trustme.CA, path: str, headers: dict[str, str] | None = None
+    envoy: RunningEnvoy,
+    authority: trustme.CA,
+    path: str,
+    headers: dict[str, str] | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> tuple[int, dict[str, Any]]:
-    url = f"https://localhost:{envoy.ports['https']}{path}"
-    async with aiohttp.ClientSession() as session, session.get(url, headers=headers, ssl=trust(authority)) as answer:
+    url, context = f"https://localhost:{envoy.ports['https']}{path}", context or trust(authority)
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers, ssl=context) as answer:
         text = await answer.text()
     return answer.status, json.loads(text) if text.startswith("{") else {}
 
@@ -255,6 +261,19 @@ async def test_a_rate_limit_counts_each_subject_separately(
     assert await statuses("heavy", 7) == [200] * 5 + [429] * 2
     assert await statuses("light", 1) == [200]
     assert [(await get(complete, authority, "/news"))[0] for _ in range(7)] == [200] * 7  # without a subject
+
+
+async def test_a_token_that_is_bound_to_a_certificate_requires_it(
+    complete: RunningEnvoy, authority: trustme.CA, provider: IdentityProvider
+) -> None:
+    certificate, context = authority.issue_cert("client"), trust(authority)
+    certificate.configure_cert(context)
+    der = ssl.PEM_cert_to_DER_cert(certificate.cert_chain_pems[0].bytes().decode())
+    binding = {"x5t#S256": base64url.encode(hashlib.sha256(der).digest())}
+    bound = bearer(provider.access_token(sub="grace", scope="orders", cnf=binding))
+    assert (await get(complete, authority, "/v1/orders", bound, context))[0] == 200
+    status, problem = await get(complete, authority, "/v1/orders", bound)
+    assert (status, problem["type"].rpartition(":")[2]) == (401, "missing_proof")
 
 
 async def test_spoofed_identity_headers_are_removed(
