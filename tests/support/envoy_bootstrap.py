@@ -95,3 +95,13 @@ def _route(prefix: str, policy: str) -> dict[str, Any]:
         "route": {"cluster": "upstream"},
         "typed_per_filter_config": {_EXT_AUTHZ: per_route},
     }
+
+
+def front_proxy(upstream_port: int, certificate: Path, client_ca: Path) -> dict[str, Any]:
+    """The bootstrap of an Envoy in front of another one: it accepts TLS and decides nothing."""
+    document = VariedBootstrap("127.0.0.1:9", upstream_port, certificate=certificate, client_ca=client_ca).document()
+    manager = connection_manager(document)
+    manager["http_filters"] = manager["http_filters"][-1:]
+    (host,) = manager["route_config"]["virtual_hosts"]
+    del host["response_headers_to_add"]
+    return document
