@@ -9,6 +9,7 @@ from typing import Any
 
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from support.dpop import access_token_hash
 from support.signing import Signer, base64url
 
 NOW = 1_800_000_000
@@ -60,6 +61,39 @@ def tokens() -> dict[str, str]:
 def signing_inputs() -> dict[str, str]:
     """Everything that the issuers ever signed, with the token's name: a token with another signing input is forged."""
     return {token.rpartition(".")[0]: name for name, token in tokens().items()}
+
+
+# The request and the token of the DPoP proofs in the corpus.
+DPOP_HOST, DPOP_TARGET = "api.example", "/orders/%7e1?page=2"
+DPOP_TOKEN = "header.claims.signature"
+NONCE_KEY = bytes(32)
+
+
+def dpop_header(name: str, **changes: Any) -> dict[str, Any]:
+    """The header of a proof by this key; None removes a member."""
+    signer = SIGNERS[name]
+    own = {"typ": "dpop+jwt", "alg": signer.algorithm, "jwk": signer.jwk(kid=None, use=None)}
+    return {member: value for member, value in (own | changes).items() if value is not None}
+
+
+def dpop_claims(**changes: Any) -> dict[str, Any]:
+    """The claims of a valid proof; None removes one."""
+    ath = access_token_hash(DPOP_TOKEN)
+    own = {"jti": "one", "htm": "GET", "htu": f"https://{DPOP_HOST}/orders/~1", "iat": NOW, "ath": ath}
+    return {name: value for name, value in (own | changes).items() if value is not None}
+
+
+@functools.cache
+def dpop_proof() -> str:
+    """The good proof in the corpus, signed again."""
+    header, members = json.dumps(dpop_header("es")), json.dumps(dpop_claims())
+    return SIGNERS["es"].sign_json(header.encode(), members.encode())
+
+
+@functools.cache
+def dpop_signing_inputs() -> frozenset[str]:
+    """Everything that its key ever signed: a proof with another signing input is forged."""
+    return frozenset({dpop_proof().rpartition(".")[0]})
 
 
 def unsigned(header: str, payload: str) -> str:

@@ -25,9 +25,25 @@ from transport.http2.client import ClientHalf, data, framed
 from transport.wire import check_request
 
 from authz_service._pb.external_auth_pb2 import CheckRequest
+from authz_service.tokens.proof.nonce import Nonces
 from authz_service.transport.http2 import frames
 from fuzz import target
-from fuzz.issuers import AUDIENCE, ISSUERS, MAIN, NOW, OTHER, SIGNERS, claims, published, tokens, unsigned
+from fuzz.issuers import (
+    AUDIENCE,
+    ISSUERS,
+    MAIN,
+    NONCE_KEY,
+    NOW,
+    OTHER,
+    SIGNERS,
+    claims,
+    dpop_claims,
+    dpop_header,
+    dpop_proof,
+    published,
+    tokens,
+    unsigned,
+)
 from support.signing import Signer, base64url
 
 if TYPE_CHECKING:
@@ -316,6 +332,53 @@ def _signed(name: str, header: dict[str, Any], payload: dict[str, Any]) -> bytes
     members = {"alg": SIGNERS[name].algorithm, "kid": SIGNERS[name].kid, "typ": "at+jwt"} | header
     kept = {member: value for member, value in members.items() if value is not None}
     return b"\n".join((name.encode(), _json(kept), _json(payload)))
+
+
+def dpop() -> Seeds:
+    nonce = Nonces(NONCE_KEY, 300).issue(NOW)
+    signed: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+        **{f"signed-by-{name}": (name, dpop_header(name), dpop_claims()) for name in SIGNERS},
+        "of-another": ("es", dpop_header("ed", alg="ES256"), dpop_claims()),
+        "alg-ed25519": ("ed", dpop_header("ed", alg="Ed25519"), dpop_claims()),
+        "alg-of-another": ("es", dpop_header("es", alg="RS256"), dpop_claims()),
+        "hs256": ("es", dpop_header("es", alg="HS256", jwk={"kty": "oct", "k": "c2VjcmV0"}), dpop_claims()),
+        "none": ("es", dpop_header("es", alg="none"), dpop_claims()),
+        "private": ("es", dpop_header("es", jwk=dpop_header("es")["jwk"] | {"d": "AQAB"}), dpop_claims()),
+        "usage": ("es", dpop_header("es", jwk=SIGNERS["es"].jwk(key_ops=["verify"], alg="ES256")), dpop_claims()),
+        "encryption": ("es", dpop_header("es", jwk=SIGNERS["es"].jwk(use="enc")), dpop_claims()),
+        "media-type": ("es", dpop_header("es", typ="application/DPoP+jwt"), dpop_claims()),
+        "typ-jwt": ("es", dpop_header("es", typ="JWT"), dpop_claims()),
+        "crit": ("es", dpop_header("es", crit=["exp"]), dpop_claims()),
+        "no-jwk": ("es", dpop_header("es", jwk=None, kid="es"), dpop_claims()),
+        "nonce": ("es", dpop_header("es"), dpop_claims(nonce=nonce)),
+        "nonce-expired": ("es", dpop_header("es"), dpop_claims(nonce=Nonces(NONCE_KEY, 300).issue(NOW - 301))),
+        "nonce-number": ("es", dpop_header("es"), dpop_claims(nonce=7)),
+        "post": ("es", dpop_header("es"), dpop_claims(htm="POST")),
+        "spelling": ("es", dpop_header("es"), dpop_claims(htu="HTTPS://API%2Eexample:443/orders/%7E1?x#y")),
+        "port": ("es", dpop_header("es"), dpop_claims(htu="https://api.example:8443/orders/~1")),
+        "user": ("es", dpop_header("es"), dpop_claims(htu="https://api.example@thief.example/orders/~1")),
+        "dots": ("es", dpop_header("es"), dpop_claims(htu="https://api.example/x/../orders/~1")),
+        "relative": ("es", dpop_header("es"), dpop_claims(htu="/orders/~1")),
+        "old": ("es", dpop_header("es"), dpop_claims(iat=NOW - 61)),
+        "early": ("es", dpop_header("es"), dpop_claims(iat=NOW + 6)),
+        "times": ("es", dpop_header("es"), dpop_claims(iat=NOW - 59.5, exp=NOW + 1, nbf=NOW)),
+        "iat-true": ("es", dpop_header("es"), dpop_claims(iat=True)),
+        "no-jti": ("es", dpop_header("es"), dpop_claims(jti=None)),
+        "no-ath": ("es", dpop_header("es"), dpop_claims(ath=None)),
+        "nested": ("es", dpop_header("es", x=[[{}]]), dpop_claims(x=[[[{"a": [1, None, "\u20ac"]}]]])),
+    }
+    lines = {name: b"\n".join((key.encode(), _json(head), _json(body))) for name, (key, head, body) in signed.items()}
+    proof = dpop_proof()
+    raw = {
+        "good": proof,
+        "two": f"{proof},{proof}",
+        "unsigned": f"{proof.rpartition('.')[0]}.",
+        "two-parts": proof.rpartition(".")[0],
+        "dots-only": "..",
+        "stranger": SIGNERS["stranger"].sign_json(_json(dpop_header("stranger")), _json(dpop_claims())),
+    }
+    twice = lines["signed-by-es"][:-1] + b',"htu":"https://thief.example/"}'
+    return lines | {name: text.encode() for name, text in raw.items()} | {"twice": twice}
 
 
 def _octets(encoded: str) -> bytes:
@@ -616,6 +679,7 @@ SEEDS = {
     "call_head": call_head,
     "check_request": check_request_,
     "token": token,
+    "dpop": dpop,
     "key_set": key_set,
     "pem": pem,
     "client_certificate": client_certificate,
