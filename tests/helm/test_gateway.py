@@ -267,13 +267,13 @@ async def test_identity_headers_cannot_be_spoofed_with_failure_mode_allow(tmp_pa
             assert result.is_expected(sample), result
 
 
-def mounted(folder: Path, version: str, certificate: trustme.LeafCert) -> None:
+def mounted(folder: Path, version: str, certificate: trustme.LeafCert, client_ca: trustme.CA | None = None) -> None:
     """A mounted Secret that is updated as Kubernetes does it, by swapping a symlink."""
     (folder / version).mkdir(parents=True)
-    TlsFiles(folder / version, certificate)
+    TlsFiles(folder / version, certificate, client_ca)
     (folder / "..new").symlink_to(version)
     (folder / "..new").replace(folder / "..data")
-    for file in ("tls.crt", "tls.key"):
+    for file in ("tls.crt", "tls.key", "ca.crt"):
         if not (folder / file).is_symlink():
             (folder / file).symlink_to(f"..data/{file}")
 
@@ -394,6 +394,39 @@ async def test_only_a_proxy_with_a_certificate_may_forward_one(provider: Identit
         assert await outcome(port, proxy, token) == "missing_proof"
         assert await outcome(port, proxy, proxy.token(provider)) == "missing_proof"
         assert await outcome(port, none, token, x_forwarded_client_cert=forwarded) == "missing_proof"
+
+
+async def test_envoy_verifies_clients_by_a_renewed_authority(tmp_path: Path) -> None:
+    server, old, new = trustme.CA(), trustme.CA(), trustme.CA()
+    values = {"tls": {"existingSecret": "shop-tls"}, "gateway": {"envoy": {"clientCaSecret": "client-ca"}}}
+    files = one(
+        manifests("gateway", merged(changes("http://127.0.0.1:9", tmp_path), values)), "ConfigMap", f"{NAME}-envoy"
+    )["data"]
+    secret = tmp_path / "secret"
+    for name in ("certificate.yaml", "client-ca.yaml"):
+        text = files[name].replace("/etc/authz-tls", str(secret)).replace("/etc/envoy-client-ca", str(secret))
+        (tmp_path / name).write_text(text)
+    bootstrap = yaml.safe_load(files["envoy.yaml"].replace("/etc/envoy/", f"{tmp_path}/"))
+    client = client_of(server, new, "client")
+
+    async def status(port: int) -> int:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"https://127.0.0.1:{port}/healthz", ssl=client.context, server_hostname="shop") as answer,
+        ):
+            return answer.status
+
+    mounted(secret, "1", server.issue_cert("shop"), old)
+    async with running_envoy(relocated(bootstrap, {"admin": pipe(tmp_path / "admin.sock")}), tmp_path) as envoy:
+        with pytest.raises(aiohttp.ClientError):
+            await status(envoy.ports["http"])
+        mounted(secret, "2", server.issue_cert("shop"), new)
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    assert await status(envoy.ports["http"]) == 503  # there is no sidecar
+                    return
+                await asyncio.sleep(0.05)
 
 
 async def test_envoy_accepts_the_arguments_of_the_container(tmp_path: Path) -> None:
