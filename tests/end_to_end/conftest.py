@@ -5,16 +5,26 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import subprocess
+from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 
 from support.missing import not_proved, program
 from support.node import RESPONSE_TIMEOUT
+from support.oauth_client import OAuthClient
 from support.oidc_provider import FOLDER, RELEASES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 _PROMISE = (
     "that tokens of a real identity provider ({}) are classified, verified in each algorithm, denied once "
     "their key is removed, and introspected if they are opaque"
+)
+_BOUND_PROMISE = (
+    "that tokens which a real identity provider binds to a key or a certificate are accepted from their owner, a real "
+    "client, and from no thief"
 )
 _INSTALL_TIMEOUT = 300.0
 
@@ -35,6 +45,22 @@ def node() -> str:
             assert done.returncode == 0, done.stdout + done.stderr
             stamp.write_text(digest)
     return node
+
+
+@pytest.fixture(scope="module")
+def node_with_web_crypto(node: str) -> str:
+    command = [node, "-e", "process.exit(typeof CryptoKey === 'function' ? 0 : 1)"]
+    if subprocess.run(command, check=False, timeout=RESPONSE_TIMEOUT).returncode:
+        not_proved(_BOUND_PROMISE, missing="Node.js 20 or newer")
+    return node
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def client(node_with_web_crypto: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[OAuthClient]:
+    """The client of npm."""
+    assert node_with_web_crypto
+    async with OAuthClient(tmp_path_factory.mktemp("client") / "client.log") as client:
+        yield client
 
 
 @pytest.fixture(scope="module", params=RELEASES)
