@@ -6,29 +6,19 @@ of the API), ``bob`` works in the back office (a realm role that contains ``shop
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import jwt
 import pytest
 import pytest_asyncio
-import yaml
 
-from authz_service.demo.envoy import Envoy
-from authz_service.demo.run import SampleResult, send
-from authz_service.demo.samples import Sample
-from authz_service.demo.upstream import Upstream
-from support.envoy_bootstrap import VariedBootstrap
-from support.keycloak import API, API_SECRET, Realm
+from support.keycloak import API_SECRET, Realm
+from support.keycloak_mesh import ADMIN, REPORTS, Mesh, introspection, running
 from support.keycloak_server import Server, keycloak
-from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -36,74 +26,6 @@ _PROMISE = (
     "that Keycloak's access tokens are accepted and its other tokens refused, with its roles, audiences, key rotation, "
     "introspection and revocation"
 )
-_EXAMPLE = Path(__file__).parents[2] / "examples" / "keycloak" / "config.yaml"
-_HANG_TIMEOUT = 60.0  # seconds; only a test that hangs takes this long
-_POLL_INTERVAL = 0.05
-_TIMEOUT = "20s"  # of Check calls and provider requests: Keycloak may share two cores with other tests
-
-_ORDERS, _ADMIN, _REPORTS = "/orders/7", "/admin/users", "/reports/2026"
-_REPORTS_RULE = {
-    "name": "reports",
-    "match": {"paths": ["/reports/**"]},
-    "require": {"claims": {"realm_access.roles": {"contains": "shop-admin"}}},
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Mesh:
-    """The sidecar and Envoy in front of an API."""
-
-    sidecar: SidecarProcess
-    envoy: Envoy
-    log: Path
-
-    async def send(self, token: str, path: str = _ORDERS) -> SampleResult:
-        timeout = aiohttp.ClientTimeout(total=_HANG_TIMEOUT)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            return await send(session, self.envoy.port, Sample("", path, 0, "", token))
-
-    async def result(self, token: str, path: str = _ORDERS) -> tuple[int, str]:
-        """Status and reason."""
-        outcome = await self.send(token, path)
-        return outcome.status, outcome.reason
-
-    async def until(self, token: str, reason: str) -> SampleResult:
-        """Repeat the request until its reason is this one."""
-        async with asyncio.timeout(_HANG_TIMEOUT):
-            while (outcome := await self.send(token)).reason != reason:  # noqa: ASYNC110 - there is no event
-                await asyncio.sleep(_POLL_INTERVAL)
-            return outcome
-
-    async def count(self, name: str, **labels: str) -> float:
-        """The value of a counter of the issuer."""
-        (value,) = await self.sidecar.metric(name, issuer="keycloak", **labels)
-        return value
-
-
-@asynccontextmanager
-async def running(folder: Path, realm: Realm, **issuer: Any) -> AsyncIterator[Mesh]:
-    """A mesh with the example's configuration and changes of its issuer."""
-    document = yaml.safe_load(_EXAMPLE.read_text())
-    addresses = {"grpc_address": "unix:authz.sock", "admin_address": "127.0.0.1:0"}
-    document["server"] = addresses | {"check_deadline": _TIMEOUT}
-    settings = {"issuer": realm.issuer, "keys": {"jwks_uri": f"{realm.protocol}/certs"}} | issuer
-    document["issuers"][0] |= settings | {"keys": {"timeout": _TIMEOUT} | settings["keys"]}
-    document["rules"].append(_REPORTS_RULE)
-    config, log = folder / "config.yaml", folder / "sidecar.log"
-    config.write_text(yaml.safe_dump(document))
-    (folder / "secret").write_text(API_SECRET)
-    async with (
-        Upstream() as upstream,
-        SidecarProcess(config, log) as sidecar,
-        Envoy(VariedBootstrap(f"unix:{folder}/authz.sock", upstream.port, timeout=_TIMEOUT), folder) as envoy,
-    ):
-        yield Mesh(sidecar, envoy, log)
-
-
-def introspection(**settings: str) -> dict[str, Any]:
-    """Changes of the issuer: keys and introspection endpoint by discovery, JWTs are introspected as well."""
-    own = {"client_id": API, "client_secret_file": "secret", "mode": "always", "timeout": _TIMEOUT}
-    return {"keys": {"discovery": True}, "introspection": own | settings}
 
 
 @pytest.fixture(scope="session")
@@ -168,10 +90,10 @@ async def test_the_access_token_of_a_user_is_accepted_and_names_the_user_and_the
 
 
 async def test_a_realm_role_counts_also_as_a_part_of_a_composite_role(realm: Realm, mesh: Mesh) -> None:
-    outcome = await mesh.send(await realm.access_token("web", "bob"), _REPORTS)
+    outcome = await mesh.send(await realm.access_token("web", "bob"), REPORTS)
     assert (outcome.status, outcome.reason) == (200, "ok")
     assert "shop-admin" in outcome.upstream["x-auth-roles"].split(",")
-    assert await mesh.result(await realm.access_token("web", "ann"), _REPORTS) == (403, "claim_mismatch")
+    assert await mesh.result(await realm.access_token("web", "ann"), REPORTS) == (403, "claim_mismatch")
 
 
 async def test_a_client_role_counts_only_for_its_client(realm: Realm, mesh: Mesh) -> None:
@@ -180,7 +102,7 @@ async def test_a_client_role_counts_only_for_its_client(realm: Realm, mesh: Mesh
 
 
 async def test_without_the_audience_mapper_the_audience_is_wrong(realm: Realm, mesh: Mesh) -> None:
-    outcome = await mesh.send(await realm.access_token("without-mapper", "bob"), _REPORTS)
+    outcome = await mesh.send(await realm.access_token("without-mapper", "bob"), REPORTS)
     assert (outcome.status, outcome.reason) == (401, "wrong_audience")
     assert 'error="invalid_token"' in outcome.challenge
 
@@ -189,7 +111,7 @@ async def test_a_token_for_another_audience_is_inactive_for_the_api_that_introsp
     realm: Realm, introspecting: Mesh
 ) -> None:
     token = await realm.access_token("without-mapper", "bob")
-    assert await introspecting.result(token, _REPORTS) == (401, "inactive")
+    assert await introspecting.result(token, REPORTS) == (401, "inactive")
 
 
 async def test_a_client_role_of_the_api_is_enough_for_the_audience(realm: Realm, mesh: Mesh) -> None:
@@ -224,12 +146,12 @@ async def test_the_strict_profile_accepts_only_at_jwt_tokens_with_a_client_id(re
 
 async def test_the_challenge_of_a_rule_with_step_up_leads_to_a_login_that_it_accepts(realm: Realm, mesh: Mesh) -> None:
     with_password = await realm.login("bob")
-    outcome = await mesh.send(with_password["access_token"], _ADMIN)
+    outcome = await mesh.send(with_password["access_token"], ADMIN)
     assert (outcome.status, outcome.reason) == (401, "weak_authentication")
     assert 'error="insufficient_user_authentication"' in outcome.challenge
     assert 'acr_values="gold"' in outcome.challenge
     stepped_up = await realm.login("bob", acr_values="gold")
-    assert await mesh.result(stepped_up["access_token"], _ADMIN) == (200, "ok")
+    assert await mesh.result(stepped_up["access_token"], ADMIN) == (200, "ok")
 
 
 async def test_discovery_at_the_realm_url_finds_the_keys_and_the_introspection_endpoint(

@@ -9,16 +9,19 @@ import html
 import json
 import re
 import secrets
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import aiohttp
 from yarl import URL
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
+    from support.dpop import DpopKey
     from support.keycloak_server import Server
 
 _FILE = Path(__file__).parent.parent / "end_to_end" / "keycloak" / "realm.json"
@@ -28,6 +31,11 @@ _CALLBACK = "https://web.example/callback"
 _TIMEOUT = aiohttp.ClientTimeout(total=60)  # Keycloak may share two cores with other tests
 _MAX_FORMS = 5  # of one login
 _KEY_PROVIDER = "org.keycloak.keys.KeyProvider"
+
+
+def forwarded(certificate: str) -> dict[str, str]:
+    """The header with which Envoy forwards a client's certificate (PEM)."""
+    return {"x-forwarded-client-cert": f'Cert="{quote(certificate, safe="")}"'}
 
 
 class Realm:
@@ -62,15 +70,28 @@ class Realm:
 
     # Clients.
 
-    async def service_token(self) -> str:
+    async def service_token(self, client: str = "service", headers: Mapping[str, str] | None = None) -> str:
         """The access token of a service that acts for itself (client credentials)."""
-        tokens = await self._token("service", grant_type="client_credentials")
+        tokens = await self._token(client, headers, grant_type="client_credentials")
         return str(tokens["access_token"])
 
-    async def tokens(self, client: str, user: str) -> dict[str, Any]:
-        """The access, ID and refresh token of a user who gave the client the password (direct grant)."""
+    async def tokens(self, client: str, user: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The access, ID and refresh token of a user who gave the client the password (direct grant).
+
+        ``headers`` prove the possession of a key: see ``proof_of`` and ``forwarded``.
+        """
         form = {"grant_type": "password", "username": user, "password": f"{user}-password", "scope": "openid"}
-        return await self._token(client, **form)
+        return await self._token(client, headers, **form)
+
+    async def refreshed(
+        self, client: str, refresh_token: str, headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """The tokens that the client gets for its refresh token."""
+        return await self._token(client, headers, grant_type="refresh_token", refresh_token=refresh_token)
+
+    def proof_of(self, key: DpopKey) -> dict[str, str]:
+        """The header by which the token endpoint binds a token to the key (RFC 9449)."""
+        return {"DPoP": key.proof("POST", f"{self.protocol}/token", None, now=time.time())}
 
     async def access_token(self, client: str, user: str) -> str:
         """The access token of the same grant."""
@@ -117,11 +138,10 @@ class Realm:
                 url, form = html.unescape(action[1]), {"username": user, "password": f"{user}-password"}
         raise AssertionError("the login does not end")
 
-    async def _token(self, client: str, **form: str) -> dict[str, Any]:
-        credentials = {"client_id": client, "client_secret": f"{client}-secret"}
-        tokens: dict[str, Any] = json.loads(
-            await self._request("POST", f"{self.protocol}/token", data=credentials | form)
-        )
+    async def _token(self, client: str, headers: Mapping[str, str] | None = None, **form: str) -> dict[str, Any]:
+        data = {"client_id": client, "client_secret": f"{client}-secret"} | form
+        response = await self._request("POST", f"{self.protocol}/token", data=data, headers=headers)
+        tokens: dict[str, Any] = json.loads(response)
         return tokens
 
     # The administrator.
