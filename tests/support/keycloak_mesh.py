@@ -48,6 +48,7 @@ class Response:
     status: int
     reason: str
     challenges: tuple[str, ...]
+    nonce: str | None
     upstream: Mapping[str, str]
 
 
@@ -70,21 +71,30 @@ class Mesh:
         return outcome.status, outcome.reason
 
     async def send_bound(
-        self, token: str, *, scheme: str = "DPoP", proof: str | None = None, tls: ssl.SSLContext | None = None
+        self,
+        token: str,
+        *,
+        scheme: str = "DPoP",
+        proof: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Response:
         """Request the orders with a bound token and its proof, over TLS where ``tls`` is given."""
-        headers = {"Host": HOST, "Authorization": f"{scheme} {token}"} | ({} if proof is None else {"DPoP": proof})
+        fields = {"Host": HOST, "Authorization": f"{scheme} {token}"} | dict(headers or {})
+        if proof is not None:
+            fields["DPoP"] = proof
         url = URL(f"{'https' if tls else 'http'}://127.0.0.1:{self.envoy.port}{ORDERS}")
         timeout = aiohttp.ClientTimeout(total=_HANG_TIMEOUT)
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(url, headers=headers, ssl=tls or True, server_hostname=HOST if tls else None) as response,
+            session.get(url, headers=fields, ssl=tls or True, server_hostname=HOST if tls else None) as response,
         ):
             body = json.loads(await response.text())
             return Response(
                 status=response.status,
                 reason=response.headers.get("x-authz-reason") or str(body.get("type")).rpartition(":")[2],
                 challenges=tuple(response.headers.getall("WWW-Authenticate", [])),
+                nonce=response.headers.get("DPoP-Nonce"),
                 upstream=body.get("headers", {}),
             )
 
