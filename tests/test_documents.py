@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
-from authz_service.cli import _parser
+from authz_service.cli import _parser, main
 from authz_service.config.load import load
 from authz_service.config.model import IntrospectionSettings, Issuer, Section, Settings
 from authz_service.core.reasons import Reason
@@ -158,6 +158,33 @@ def test_every_threat_has_a_measure_and_existing_tests(actor: str) -> None:
         named = re.findall(r"`([^`]+)`", held)
         assert ", ".join(f"`{name}`" for name in named) == held, held
         assert named, threat
+        missing = [name for name in named if name.partition("::")[2] not in defined_in(name.partition("::")[0])]
+        assert missing == []
+
+
+STOLEN_TOKENS = (ROOT / "docs" / "stolen-tokens.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "text", re.findall(r"```yaml\n(issuers:.*?)```", STOLEN_TOKENS, re.DOTALL), ids=["dpop", "xfcc"]
+)
+def test_the_configurations_for_bound_tokens_are_valid_and_without_warnings(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "nonce.key").write_bytes(bytes(range(32)))
+    config = tmp_path / "config.yaml"
+    config.write_text(text)
+    assert main(["check-config", str(config)]) == 0
+    assert capsys.readouterr().out == f"{config}: valid\n"
+
+
+def test_every_check_of_a_proof_has_existing_tests() -> None:
+    section = STOLEN_TOKENS.partition("\n## How a proof is verified\n")[2].partition("\n## ")[0]
+    _, _, *rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(rows) == 13
+    for row in rows:
+        named = re.findall(r"`(tests/[^`]+)`", row.rpartition(" | ")[2])
+        assert named, row
         missing = [name for name in named if name.partition("::")[2] not in defined_in(name.partition("::")[0])]
         assert missing == []
 

@@ -32,6 +32,7 @@ EXAMPLES = sorted(folder for folder in (ROOT / "examples").iterdir() if folder.i
 PROVIDERS = {
     *("auth0", "okta", "entra-id", "keycloak", "google", "cognito", "kubernetes", "github-actions", "gitlab-ci"),
     *("spiffe", "entra-multi-tenant", "zitadel", "authentik", "dex", "cloudflare-access", "google-iap"),
+    "keycloak-dpop",
 }
 WITHOUT_LOGIN = {
     "kubernetes",
