@@ -6,6 +6,7 @@ Certificate Bound Access Tokens".
 
 from __future__ import annotations
 
+import secrets
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -223,6 +224,26 @@ async def test_a_nonce_of_the_sidecar_is_required_and_accepted(realm: Realm, tmp
         assert outcome(await mesh.send_bound(token, proof=proof)) == (200, "ok")
         invented = proof_for(_KEY, token, nonce="invented")
         assert outcome(await mesh.send_bound(token, proof=invented)) == (401, "nonce_required")
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared nonce key", "own nonce keys"])
+async def test_another_replica_accepts_a_captured_request_once_if_it_accepts_the_nonce(
+    realm: Realm, tmp_path: Path, *, shared: bool
+) -> None:
+    (tmp_path / "nonce.key").write_bytes(secrets.token_bytes(32))
+    key = {"nonce_key_file": str(tmp_path / "nonce.key")} if shared else {}
+    top = {"dpop": _DPOP | {"nonce": "required"} | key}
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    token = await dpop_token(realm)
+    async with running(tmp_path / "one", realm, top=top) as one, running(tmp_path / "other", realm, top=top) as other:
+        nonce = (await one.send_bound(token, proof=proof_for(_KEY, token))).nonce
+        captured = proof_for(_KEY, token, nonce=nonce)
+        assert outcome(await one.send_bound(token, proof=captured)) == (200, "ok")
+        assert outcome(await one.send_bound(token, proof=captured)) == (401, "replayed_proof")
+        replayed = [outcome(await other.send_bound(token, proof=captured)) for _ in range(2)]
+        accepted = [(200, "ok"), (401, "replayed_proof")]  # the limit that docs/stolen-tokens.md describes
+        assert replayed == (accepted if shared else [(401, "nonce_required")] * 2)
 
 
 async def test_neither_tokens_nor_proofs_are_logged(realm: Realm, tmp_path: Path) -> None:
