@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
+_SUPPORTED = frozenset({"jkt", "x5t#S256"})
+# Keycloak's member beside jkt, for the kind of its key. With another value, it is a key that signs no DPoP proofs.
+_DPOP_KEY = ("kc-jkt-type", "DPoP")
 
 
 class Confirmation(NamedTuple):
@@ -41,7 +44,9 @@ def confirmation_of(claims: Mapping[str, Any]) -> Confirmation | None:
     members = claims["cnf"]
     if not isinstance(members, dict):
         raise Rejected(Reason.INVALID_CLAIM, "claim cnf is not an object")
-    unsupported = sorted(members.keys() - {"jkt", "x5t#S256"})
+    unsupported = sorted(members.keys() - _SUPPORTED)
+    if unsupported and "jkt" in members and _DPOP_KEY in members.items():
+        unsupported.remove(_DPOP_KEY[0])
     if unsupported or not members:
         found = f"has {quoted(unsupported)}" if unsupported else "is empty"
         raise Rejected(Reason.UNSUPPORTED_CONFIRMATION, f"claim cnf {found}; supported are jkt and x5t#S256")

@@ -115,6 +115,10 @@ def test_a_token_without_a_key_is_refused_under_the_scheme_dpop(token: str) -> N
         ({"kid": "a"}, "unsupported_confirmation"),
         ({"jwk": KEY.jwk}, "unsupported_confirmation"),
         (KEY.cnf | {"jku": "https://example.org"}, "unsupported_confirmation"),
+        (KEY.cnf | {"kc-jkt-type": "Client-Attestation"}, "unsupported_confirmation"),
+        (KEY.cnf | {"kc-jkt-type": ["DPoP"]}, "unsupported_confirmation"),
+        (KEY.cnf | {"kc-jkt-type": "DPoP", "kid": "a"}, "unsupported_confirmation"),
+        ({"kc-jkt-type": "DPoP"}, "unsupported_confirmation"),
         ("text", "invalid_claim"),
         (["jkt"], "invalid_claim"),
         ({"jkt": 5}, "invalid_claim"),
@@ -129,6 +133,12 @@ def test_a_confirmation_that_nobody_could_prove_is_refused_unless_it_is_ignored(
     token = good(cnf=cnf)
     assert send(service(), token, scheme="Bearer").reason == reason
     assert send(service(confirmation="ignore"), token, scheme="Bearer").reason == "ok"
+
+
+def test_keycloak_names_the_kind_of_the_key_beside_its_thumbprint() -> None:
+    token = good(cnf=KEY.cnf | {"kc-jkt-type": "DPoP"})
+    assert send(service(), token, scheme="Bearer").reason == "missing_proof"
+    assert send(service(), token, proof=prove(token)).reason == "ok"
 
 
 def test_with_confirmation_ignored_a_bound_token_is_a_bearer_token() -> None:
