@@ -31,6 +31,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from authz_service.config.files import open_regular
 from authz_service.core.claim_path import ClaimPath, parse_claim_path
+from authz_service.core.credential import BEARER, DPOP
 from authz_service.core.decision import METADATA_MEMBERS
 from authz_service.core.errors import shown
 from authz_service.core.issuer_template import TENANT, parse_issuer_template
@@ -81,6 +82,7 @@ _NEVER_UPSTREAM = frozenset(
 _NO_CREDENTIAL = _NEVER_UPSTREAM | {"cookie"}
 _METADATA_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_KNOWN_SCHEMES = {scheme.lower(): scheme for scheme in (BEARER, DPOP)}  # written in any case
 _MEDIA_TYPE = re.compile(
     r"(?:application/)?[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}", re.ASCII | re.IGNORECASE
 )  # RFC 6838 section 4.2
@@ -236,7 +238,7 @@ def _credential_header(value: str) -> str:
 def _scheme(value: str) -> str:
     if not _SCHEME.fullmatch(value):
         raise ValueError(f"{shown(value)} is not an authentication scheme: write one such as Bearer")
-    return value
+    return _KNOWN_SCHEMES.get(value.lower(), value)
 
 
 def _compared_header(value: str) -> str:

@@ -282,6 +282,8 @@ def test_upstream_headers_are_lower_case() -> None:
         ({"header": "Authorization"}, "authorization", "Bearer"),
         ({"header": "X-Jwt"}, "x-jwt", None),
         ({"header": "x-jwt", "scheme": "Bearer"}, "x-jwt", "Bearer"),
+        ({"scheme": "bearer"}, "authorization", "Bearer"),  # so that DPoP is accepted beside it as well
+        ({"scheme": "DPOP"}, "authorization", "DPoP"),
     ],
 )
 def test_only_authorization_has_a_scheme_by_default(written: object, header: str, scheme: str | None) -> None:
