@@ -101,6 +101,13 @@ class Case(Section):
     token: Annotated[CaseToken, BeforeValidator(_raw_token)] | None = Field(
         None, description="Default: no token is sent."
     )
+    proof: Literal["dpop", "mtls", "none", "stolen"] = Field(
+        "none",
+        description="What the sender proves. dpop, mtls: the token is bound to a key or a certificate of the run, and "
+        "sent with a DPoP proof or with the certificate. stolen: it is bound, and sent by another client, with its own "
+        "certificate if the rule requires mtls, else with a proof by its own key. none: no proof; a cnf that the case "
+        "gives its token stays unproven.",
+    )
     expect: Expect = Field(description="The expected decision.")
 
 
@@ -132,6 +139,10 @@ def _problems(cases: Cases, settings: Settings) -> Iterator[Problem]:
         if case.token is not None and case.token.raw is None and case.token.issuer not in issuers:
             text = f"no issuer is named {case.token.issuer}: {nearest(case.token.issuer, issuers)}"
             yield Problem((*where, "token", "issuer"), text)
+        if case.proof != "none" and (case.token is None or case.token.raw is not None):
+            what = "there is no token" if case.token is None else "the token is sent unchanged"
+            text = f"{what}, so it cannot be bound to a sender: write token: {{issuer: {issuers[0]}}}, or remove this"
+            yield Problem((*where, "proof"), text)
         if case.expect.rule is not None and case.expect.rule not in rules:
             text = f"no rule is named {case.expect.rule}: {nearest(case.expect.rule, rules)}"
             yield Problem((*where, "expect", "rule"), text)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from cryptography.hazmat.primitives import serialization
 
 from authz_service.core import paths
 from authz_service.core.attributes import Attributes
@@ -19,7 +22,10 @@ from authz_service.core.headers import combined
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from authz_service.rules.policy import Policy
+    from cryptography import x509
+
+    from authz_service.config.model import MtlsSettings
+    from authz_service.rules.policy import Policy, Rule
 
 _URL = re.compile(r"https?://([^/?#]+)(.*)", re.DOTALL | re.IGNORECASE)
 
@@ -39,12 +45,30 @@ def attributes_of(method: str, url: str, headers: Iterable[tuple[str, str]], pol
     return Attributes(method, host, target, combined(headers), policy)
 
 
-def with_token(attributes: Attributes, token: str, policy: Policy) -> Attributes:
-    """The request with this token where its rule reads it, or as a bearer token if no rule matches."""
+def rule_of(attributes: Attributes, policy: Policy) -> Rule | None:
+    """The rule that decides the request, if one does."""
     try:
-        rule = policy.choose(attributes, paths.split(attributes.path))
+        return policy.choose(attributes, paths.split(attributes.path))
     except Rejected:
-        rule = None
+        return None
+
+
+def with_token(attributes: Attributes, token: str, policy: Policy) -> Attributes:
+    """The request with this token where its rule reads it, or in Authorization if no rule matches.
+
+    If the request has a DPoP proof, the scheme is DPoP where the rule accepts it.
+    """
+    rule = rule_of(attributes, policy)
     credential = CredentialHeader() if rule is None else rule.credential
-    sent = (credential.name, credential.value_with(token))
+    value = credential.value_with(token, dpop="dpop" in attributes.headers)
+    return replace(attributes, headers=combined([*attributes.headers.items(), (credential.name, value)]))
+
+
+def with_certificate(attributes: Attributes, certificate: x509.Certificate, mtls: MtlsSettings) -> Attributes:
+    """The request from a client with this certificate, as Envoy or the proxy in front of it passes the certificate."""
+    encoded = quote(certificate.public_bytes(serialization.Encoding.PEM), safe="")
+    if mtls.certificate == "peer":
+        return replace(attributes, certificate=encoded)
+    elements = [f'Cert="{encoded}"', *["By=proxy"] * (mtls.xfcc_hops - 1)]  # one for each proxy
+    sent = ("x-forwarded-client-cert", ",".join(elements))
     return replace(attributes, headers=combined([*attributes.headers.items(), sent]))

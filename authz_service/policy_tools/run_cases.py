@@ -16,8 +16,9 @@ from authz_service.core.decision import Allow, Deny
 from authz_service.core.errors import printable
 from authz_service.core.reasons import DENIALS
 from authz_service.core.upstream_metadata import UpstreamMetadata
+from authz_service.policy_tools.ephemeral_client import EphemeralClient
 from authz_service.policy_tools.ephemeral_issuer import EphemeralIssuer
-from authz_service.policy_tools.request import attributes_of, with_token
+from authz_service.policy_tools.request import attributes_of, rule_of, with_token
 from authz_service.runtime.assembly import ProofState, authorizer_of, key_cache_of
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.jwt.cache import JwtCache
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from authz_service.authorizer import Authorizer
-    from authz_service.config.model import Settings
+    from authz_service.config.model import RuleSettings, Settings
     from authz_service.core.attributes import Attributes
     from authz_service.core.decision import Decision
     from authz_service.policy_tools.cases import Case, Expect
+    from authz_service.policy_tools.ephemeral_client import Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,10 @@ class CaseRunner:
         ]
         asyncio.run(_fetch(trusted))
         self._metadata = UpstreamMetadata(settings.upstream.metadata)
-        self._authorizer: Authorizer = authorizer_of(
-            settings, trusted, JwtCache(NO_CACHE, 0.0), metrics, ProofState.of(settings, metrics, None, self._now)
-        )
+        state = ProofState.of(_without_nonce_key_file(settings), metrics, None, self._now)
+        self._authorizer: Authorizer = authorizer_of(settings, trusted, JwtCache(NO_CACHE, 0.0), metrics, state)
+        self._by_certificate = frozenset(rule.name for rule in settings.rules if _requires_certificate(rule))
+        self._client, self._thief = (EphemeralClient(settings, state.nonces, self._now) for _ in range(2))
 
     def run(self, case: Case) -> Outcome:
         """Run one case."""
@@ -80,14 +83,40 @@ class CaseRunner:
         attributes = attributes_of(request.method, request.url, request.headers.items(), request.policy)
         if case.token is None:
             return attributes
-        raw = case.token.raw
-        text = self._issuers[case.token.issuer].token(case.token, self._now) if raw is None else raw
+        if case.token.raw is not None:
+            return with_token(attributes, case.token.raw, self._authorizer.policy)
+        issuer, method = self._issuers[case.token.issuer], self._method(case, attributes)
+        if method is None:
+            text = issuer.token(case.token, self._now)
+        else:
+            text = issuer.token(case.token, self._now, self._client.confirmation(method))
+            sender = self._thief if case.proof == "stolen" else self._client
+            attributes = sender.proven(attributes, text, method)
         return with_token(attributes, text, self._authorizer.policy)
+
+    def _method(self, case: Case, attributes: Attributes) -> Method | None:
+        """How the token of the case is bound to its sender."""
+        if case.proof == "none":
+            return None
+        if case.proof != "stolen":
+            return case.proof
+        rule = rule_of(attributes, self._authorizer.policy)
+        return "mtls" if rule is not None and rule.name in self._by_certificate else "dpop"
 
     def _decide(self, attributes: Attributes) -> Decision:
         decision = self._authorizer.begin(attributes, self._now)
         # Pending: the key id is not in the key set, and fetching again would not change that.
         return self._authorizer.finish(decision, self._now) if isinstance(decision, Pending) else decision
+
+
+def _without_nonce_key_file(settings: Settings) -> Settings:
+    """A pipeline does not have the key of the nonces, and needs no other process to accept them."""
+    dpop = settings.dpop_or_default.model_copy(update={"nonce_key_file": None})
+    return settings.model_copy(update={"dpop": dpop})
+
+
+def _requires_certificate(rule: RuleSettings) -> bool:
+    return {part.proof for part in rule.require.parts()} - {None} == {"mtls"}
 
 
 async def _fetch(issuers: list[TrustedIssuer]) -> None:
