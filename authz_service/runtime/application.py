@@ -81,6 +81,7 @@ class App:
         self.metrics.watch_token_cache(
             entries=lambda: len(self.active.token_cache), size=lambda: self.active.token_cache.used_bytes
         )
+        self.metrics.watch_replay_cache(lambda: len(self.active.proof_state.replays))
         if self.server.certificates is not None:
             self.metrics.watch_certificate(self.server.certificates.validity)
         self.admin = AdminServer(

@@ -104,6 +104,11 @@ class _Families:
             "Accepted DPoP proofs that were evicted from the full replay cache before they expired.",
             registry=registry,
         )
+        self.dpop_replay_cache_entries = Gauge(
+            "authz_dpop_replay_cache_entries",
+            "Accepted DPoP proofs in the replay cache, at most dpop.replay_cache_entries.",
+            registry=registry,
+        )
         self.token_cache_lookups = Counter(
             "authz_token_cache_lookups_total",
             "Lookups of tokens in the token cache.",
@@ -339,6 +344,10 @@ class Metrics:
         """Report the token cache's values each time the metrics are read; ``size`` is in bytes."""
         self._families.token_cache_entries.set_function(entries)
         self._families.token_cache_bytes.set_function(size)
+
+    def watch_replay_cache(self, entries: Callable[[], int]) -> None:
+        """Report the replay cache's entries each time the metrics are read."""
+        self._families.dpop_replay_cache_entries.set_function(entries)
 
     def issuer(self, name: str, *, exposed: bool = True) -> IssuerMetrics:
         """The metrics of one issuer, with all counters at 0. Its gauges appear now, or when ``expose`` is called."""

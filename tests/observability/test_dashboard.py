@@ -23,6 +23,7 @@ _QUESTIONS = [
     "Which requests are denied, and why?",
     "Are the keys fresh?",
     "Is introspection healthy?",
+    "Are proofs of possession valid?",
     "Do the caches work?",
     "Is it saturated?",
     "How is it configured?",

@@ -415,6 +415,7 @@ async def test_the_metrics_have_every_rule_and_issuer_from_the_start(folder: Sid
         'authz_jwks_fetches_total{issuer="main",result="failure"} 0.0',
         'authz_jwks_keys{issuer="main"} 0.0',
         "authz_token_cache_entries 0.0",
+        "authz_dpop_replay_cache_entries 0.0",
     ):
         assert series in exposition.decode()
 

@@ -30,6 +30,7 @@ CONTRACT = {
     "authz_upstream_headers_omitted_total": ("counter", {"header"}),
     "authz_dpop_proofs_total": ("counter", {"result"}),
     "authz_dpop_replay_cache_evictions_total": ("counter", set()),
+    "authz_dpop_replay_cache_entries": ("gauge", set()),
     "authz_token_cache_lookups_total": ("counter", {"result"}),
     "authz_token_cache_entries": ("gauge", set()),
     "authz_token_cache_bytes": ("gauge", set()),
@@ -201,6 +202,25 @@ def test_the_token_cache_is_read_at_each_scrape_and_its_lookups_counted(metrics:
     assert value(metrics, "authz_token_cache_bytes") == 200
     assert value(metrics, "authz_token_cache_lookups_total", result="hit") == 1
     assert value(metrics, "authz_token_cache_lookups_total", result="miss") == 2
+
+
+def test_the_replay_cache_is_read_at_each_scrape_and_its_evictions_counted(metrics: Metrics) -> None:
+    seen = ["a"]
+    metrics.watch_replay_cache(lambda: len(seen))
+    metrics.record_proof_eviction()
+    seen.append("b")
+    assert value(metrics, "authz_dpop_replay_cache_entries") == 2
+    assert value(metrics, "authz_dpop_replay_cache_evictions_total") == 1
+
+
+def test_dpop_proofs_are_counted_by_result(metrics: Metrics) -> None:
+    metrics.record_dpop_proof("valid")
+    metrics.record_dpop_proof(Reason.REPLAYED_PROOF)
+    counted = {
+        result: value(metrics, "authz_dpop_proofs_total", result=result)
+        for result in ("valid", "invalid_proof", "replayed_proof", "nonce_required")
+    }
+    assert counted == {"valid": 1, "invalid_proof": 0, "replayed_proof": 1, "nonce_required": 0}
 
 
 def test_key_fetches_are_counted_by_issuer(metrics: Metrics) -> None:
