@@ -55,7 +55,7 @@ def validate_claims(
         scopes=scopes,
         scope=" ".join(sorted(scopes)),
         raw=raw,
-        confirmation=_confirmation(issuer, raw),
+        confirmation=_confirmation(issuer, raw) if "cnf" in raw else None,
     )
 
 
@@ -127,7 +127,8 @@ def _require_times(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], now
 
 
 def _require_confirmation(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _now: float) -> None:
-    _confirmation(issuer, raw)
+    if "cnf" in raw:
+        _confirmation(issuer, raw)
 
 
 # In this order: the kind of a token comes before its times, since an operator learns more from it.
@@ -146,9 +147,7 @@ REQUIREMENTS_BEFORE_INTROSPECTION = tuple(
 
 
 def _confirmation(issuer: Issuer, raw: Mapping[str, Any]) -> Confirmation | None:
-    if issuer.confirmation == "ignore" and "cnf" in raw:
-        return IGNORED
-    return confirmation_of(raw)
+    return IGNORED if issuer.confirmation == "ignore" else confirmation_of(raw)
 
 
 def _without_control(raw: Mapping[str, Any], path: ClaimPath) -> str:

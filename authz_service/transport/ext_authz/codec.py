@@ -26,9 +26,10 @@ from authz_service.core.reasons import DENIALS, Denial, Reason
 from authz_service.core.upstream_metadata import NO_METADATA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from authz_service._pb.attribute_context_pb2 import AttributeContext
+    from authz_service._pb.base_pb2 import HeaderValue
     from authz_service._pb.http_status_pb2 import StatusCode
     from authz_service.core.upstream_metadata import UpstreamMetadata
 
@@ -87,28 +88,28 @@ def decode_request(data: bytes) -> Attributes:
     attributes = request.attributes
     http = attributes.request.http
     policy = attributes.context_extensions.get(_POLICY, "")
-    return Attributes(http.method, http.host, _path(http), _headers(http), policy, attributes.source.certificate)
+    raw = http.header_map.headers if http.HasField("header_map") else ()
+    certificate = attributes.source.certificate
+    return Attributes(http.method, http.host, _path(http, raw), _headers(http, raw), policy, certificate)
 
 
-def _path(http: AttributeContext.HttpRequest) -> str:
+def _path(http: AttributeContext.HttpRequest, raw: Collection[HeaderValue]) -> str:
     """The path with its original bytes, which only raw headers keep: ``path`` has replaced those that are not UTF-8."""
-    if http.HasField("header_map"):
-        for header in http.header_map.headers:
-            if header.key == ":path" and header.raw_value:
-                return header.raw_value.decode("latin-1")
+    for header in raw:
+        if header.key == ":path" and header.raw_value:
+            return header.raw_value.decode("latin-1")
     return http.path
 
 
-def _headers(http: AttributeContext.HttpRequest) -> dict[str, str]:
+def _headers(http: AttributeContext.HttpRequest, raw: Collection[HeaderValue]) -> dict[str, str]:
     """Every header, from both fields in which Envoy sends them (``encode_raw_headers`` selects one).
 
     The values of a repeated name, in whatever case, are combined: two credentials are seen as two.
     """
     headers = dict(http.headers)
-    if not http.HasField("header_map") and "".join(headers).islower():  # as Envoy sends them
+    if not raw and "".join(headers).islower():  # as Envoy sends them
         return headers
-    raw = ((each.key, each.value or _decoded(each.raw_value)) for each in http.header_map.headers)
-    return combined([*headers.items(), *raw])
+    return combined([*headers.items(), *((each.key, each.value or _decoded(each.raw_value)) for each in raw)])
 
 
 def _decoded(raw_value: bytes) -> str:
