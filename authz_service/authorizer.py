@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from authz_service.core.response_cache import CachedResponse
     from authz_service.core.upstream import UpstreamHeaders
     from authz_service.keys.cache import KeyCache
-    from authz_service.rules.operators import RequestParts
     from authz_service.rules.policy import Policy, Rule
+    from authz_service.rules.resources import Resources
     from authz_service.tokens.proof.verifier import ProofVerifier
     from authz_service.tokens.validator import Need, Validator
 
@@ -72,6 +72,7 @@ class Authorizer:
         validator: Validator,
         proofs: ProofVerifier,
         upstream: UpstreamHeaders,
+        resources: Resources,
         *,
         max_token_bytes: int,
         record_omitted: Callable[[Iterable[str]], None],
@@ -85,6 +86,7 @@ class Authorizer:
         self.validator = validator
         self.proofs = proofs
         self.upstream = upstream
+        self.resources = resources
         self.max_token_bytes = max_token_bytes
         self._record_omitted = record_omitted
         self._allow_preflight = allow_preflight
@@ -125,6 +127,8 @@ class Authorizer:
             connection_header.validate(attributes.headers)
         except Rejected as rejected:
             return deny_without_rule(rejected.reason, rejected.cause)
+        if self.resources and (answer := self.resources.answer(attributes, path)) is not None:
+            return answer
         if self._allow_preflight and self._is_preflight(attributes, path):
             return Allow(Reason.PREFLIGHT, NO_RULE_NAME, remove=self.upstream.without_token(attributes.headers))
         rule = self.policy.choose(attributes, path)
@@ -133,14 +137,15 @@ class Authorizer:
             return Deny(unmatched.reason, cause=unmatched.cause)
         if rule.access == "public":
             return self._allow_without_token(Reason.PUBLIC, rule, attributes)
-        return self._decide_by_token(rule, attributes, rule.parts_of(attributes.headers, path), now, attempt)
+        return self._decide_by_token(rule, attributes, path, now, attempt)
 
     def _is_preflight(self, attributes: Attributes, path: Sequence[str]) -> bool:
         return is_preflight(attributes, self.policy.credentials) and self.policy.has_rule_for(attributes, path)
 
     def _decide_by_token(
-        self, rule: Rule, attributes: Attributes, request: RequestParts, now: float, attempt: Attempt
+        self, rule: Rule, attributes: Attributes, path: Sequence[str], now: float, attempt: Attempt
     ) -> Decision | Pending:
+        request = rule.parts_of(attributes.headers, path)
         claims: Claims | None = None
         dpop = False
         nonce_headers: tuple[tuple[str, str], ...] = ()
@@ -160,7 +165,8 @@ class Authorizer:
         except Rejected as rejected:
             if rejected.reason is Reason.MISSING_TOKEN and rule.access == "optional":
                 return self._allow_without_token(Reason.ANONYMOUS, rule, attributes)
-            deny = rule.deny(rejected, request, claims, dpop=dpop)
+            metadata_url = self.resources.metadata_url(attributes.host, path)
+            deny = rule.deny(rejected, request, claims, dpop=dpop, metadata_url=metadata_url)
             if nonce_headers := nonce_headers or self.proofs.nonce_headers(deny.challenges, now):
                 deny = replace(deny, response_headers=nonce_headers)
             return self._deny_unless_shadow(rule, attributes, deny)

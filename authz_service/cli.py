@@ -133,7 +133,7 @@ def _check_config(options: argparse.Namespace) -> int:
 def _explain(options: argparse.Namespace) -> int:
     """Returns 0 if the request is allowed, 1 if it is denied, 2 if it could not be decided."""
     from authz_service.config.load import load
-    from authz_service.core.decision import Allow
+    from authz_service.core.decision import Deny
     from authz_service.policy_tools import explanation
     from authz_service.policy_tools.explain import UNDECIDED, explain
     from authz_service.telemetry import logs
@@ -156,7 +156,7 @@ def _explain(options: argparse.Namespace) -> int:
         print(explanation.as_text(explained, attributes, Color(sys.stdout)))
     if explained.decision.reason in UNDECIDED:
         return 2
-    return 0 if isinstance(explained.decision, Allow) else 1
+    return 1 if isinstance(explained.decision, Deny) else 0
 
 
 def _attributes(options: argparse.Namespace, settings: Settings) -> Attributes:

@@ -174,6 +174,6 @@ def test_readme_and_examples_show_every_key(
             "Scopes",
             "ClaimCondition",
         ),
-        *("DpopSettings", "MtlsSettings"),
+        *("DpopSettings", "MtlsSettings", "ResourceSettings"),
         *("CredentialSettings", "HeaderSettings", "UpstreamSettings", "TokenCache", "Logging", "IntrospectionSettings"),
     }

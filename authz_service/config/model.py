@@ -45,6 +45,7 @@ from authz_service.config.values import (
     ProxySetting,
     RequiredClaimPath,
     RequiredClaims,
+    ResourceId,
     Scalar,
     Scheme,
     Scope,
@@ -833,6 +834,37 @@ class MtlsSettings(Section):
     )
 
 
+class ResourceSettings(Section):
+    """A protected resource whose metadata the sidecar publishes (RFC 9728)."""
+
+    model_config = ConfigDict(title="Resource")
+
+    resource: ResourceId = Field(
+        description="The resource's identifier, an https URL. Requests with this host, and at or under this path, "
+        "belong to the resource; of several, to the one with the longest path. Challenges of their denials name the "
+        "address of its metadata."
+    )
+    name: OrAbsent[Printable] = Field(None, description="Name for people (resource_name). Default: none.")
+    issuers: OrAbsent[Some[Name]] = Field(
+        None,
+        description="Names of the issuers that the metadata lists (authorization_servers). Default: all whose "
+        "identifier is a URL.",
+    )
+    scopes: OrAbsent[Many[PlainScope]] = Field(
+        None,
+        description="The scopes that the metadata lists (scopes_supported); [] for none. Default: those that the rules "
+        "for this host and path require.",
+    )
+    documentation: OrAbsent[Url] = Field(
+        None, description="URL of a page for developers (resource_documentation). Default: none."
+    )
+    mcp: bool = Field(
+        default=False,
+        description="The resource is a server of the Model Context Protocol: check-config warns about what its "
+        "authorization specification forbids.",
+    )
+
+
 class TokenCache(Section):
     """The cache of validated tokens, which saves verifying a signature again."""
 
@@ -897,6 +929,11 @@ class Settings(Section):
     mtls: MtlsSettings = Field(
         default_factory=MtlsSettings,
         description="Where client certificates are found, for certificate-bound tokens (RFC 8705).",
+    )
+    resources: Many[ResourceSettings] = Field(
+        (),
+        description="Protected resources whose metadata (RFC 9728) the sidecar answers itself, without a token, at "
+        "/.well-known/oauth-protected-resource followed by the resource's path.",
     )
     token_cache: TokenCache = Field(default_factory=TokenCache, description="The cache of validated tokens.")
     logging: Logging = Field(default_factory=Logging, description="What is logged to standard error.")

@@ -33,9 +33,10 @@ from authz_service.config.files import open_regular
 from authz_service.core.claim_path import ClaimPath, parse_claim_path
 from authz_service.core.credential import BEARER, DPOP
 from authz_service.core.decision import METADATA_MEMBERS
-from authz_service.core.errors import shown
+from authz_service.core.errors import Rejected, shown
 from authz_service.core.issuer_template import TENANT, parse_issuer_template
 from authz_service.core.members import SCOPE_TOKEN
+from authz_service.core.paths import split
 from authz_service.core.patterns import CAPTURE, HostPattern, PathPattern, parse_host_pattern, parse_path_pattern
 
 if TYPE_CHECKING:
@@ -328,6 +329,19 @@ def _origin(value: str) -> str:
     return value
 
 
+def _resource(value: str) -> str:
+    """An identifier of RFC 9728 section 1.2, with a path that no two readers can read differently."""
+    if not https_or_loopback(_url(value)):
+        raise ValueError(f"{shown(value)} is plain http: a resource identifier is an https URL")
+    if "?" in value:
+        raise ValueError(f"{shown(value)} has a query, by which requests are not told apart: remove it")
+    try:
+        split(urlsplit(value).path or "/")
+    except Rejected as rejected:
+        raise ValueError(f"{shown(value)} has a path that no request can have: {rejected.cause}") from None
+    return value
+
+
 def _proxy(value: str) -> str:
     if value in {"environment", "none"}:
         return value
@@ -548,6 +562,7 @@ ProviderHeaders = Annotated[
     BeforeValidator(_provider_headers),
 ]
 Origin = Annotated[StrictStr, AfterValidator(_origin)]
+ResourceId = Annotated[StrictStr, AfterValidator(_resource)]
 ProxySetting = Annotated[StrictStr, AfterValidator(_proxy)]
 IssuerId = Annotated[StrictStr, AfterValidator(_issuer)]
 Audience = Annotated[StrictStr, AfterValidator(_audience)]

@@ -1,6 +1,6 @@
 """A challenge: one value of WWW-Authenticate (RFC 9110 section 11.6.1).
 
-Its parameters are those of RFC 6750 section 3, RFC 9470 section 3, and RFC 9449 section 7.1.
+Its parameters are those of RFC 6750 section 3, RFC 9470 section 3, RFC 9449 section 7.1, and RFC 9728 section 5.1.
 
 Its strings come from the closed list of reasons and from the configuration. A request can contribute only a segment of
 its path, if a rule's scope refers to it, and only as a scope-token.
@@ -32,6 +32,7 @@ def challenge(
     max_age: str | None = None,
     acr_values: str | None = None,
     algs: str | None = None,
+    resource_metadata: str | None = None,
 ) -> str:
     """``Bearer realm="..."``, or another scheme, with the given parameters.
 
@@ -45,5 +46,6 @@ def challenge(
         ("max_age", max_age),
         ("acr_values", acr_values),
         ("algs", algs),
+        ("resource_metadata", resource_metadata),
     )
     return f"{scheme} " + ", ".join(f"{name}={quote(value)}" for name, value in parameters if value is not None)

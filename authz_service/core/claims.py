@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Bytes of the objects whose values are not counted: the token, its claims, its response cache and account, its cache
 # entry, and their places in that cache's dictionaries, which are up to two thirds empty.
 _OVERHEAD = 512
-_PROOF_KEY = 2560  # bytes of the confirmation, and of a parsed key, mostly OpenSSL's
+_PROOF_KEY = 3584  # bytes of the confirmation, and of a parsed key, mostly OpenSSL's
 
 
 @dataclass(frozen=True, slots=True)

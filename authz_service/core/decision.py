@@ -1,6 +1,6 @@
-"""The two decisions: let the request through, or turn it away.
+"""The three decisions: let the request through, turn it away, or answer it here.
 
-Both are frozen values. There is no third kind that a caller could mistake for an allowance.
+All are frozen values. Only ``Allow`` reaches the upstream.
 """
 
 from __future__ import annotations
@@ -63,13 +63,40 @@ class Deny:
     response_headers: tuple[tuple[str, str], ...] = ()
 
 
-Decision = Allow | Deny
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer the request with a public document, whoever sent it. The upstream does not get it."""
+
+    reason: Reason
+    body: str
+    headers: tuple[tuple[str, str], ...]
+    rule: str = NO_RULE_NAME
+    cause: str = ""
+    claims: None = None
+    mode: Mode = "enforce"
 
 
-def decision_label(decision: Decision) -> Literal["allow", "deny"]:
+Decision = Allow | Deny | Answer
+DecisionLabel = Literal["allow", "deny", "answer"]
+
+
+def decision_label(decision: Decision) -> DecisionLabel:
     """The decision as logs and metadata report it: that of the rules, even if shadow mode does not enforce it."""
+    if isinstance(decision, Answer):
+        return "answer"
     passed = isinstance(decision, Allow) and (decision.mode == "enforce" or decision.reason in ALLOWANCES)
     return "allow" if passed else "deny"
+
+
+def outcome_label(decision: Decision) -> DecisionLabel:
+    """What happens to the request, which in shadow mode is not what the rules decided."""
+    match decision:
+        case Allow():
+            return "allow"
+        case Deny():
+            return "deny"
+        case Answer():
+            return "answer"
 
 
 def deny_without_rule(reason: Reason, cause: str) -> Deny:

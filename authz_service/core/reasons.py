@@ -20,6 +20,9 @@ class Reason(StrEnum):
     ANONYMOUS = "anonymous"
     PREFLIGHT = "preflight"
 
+    # Neither an allowance nor a denial.
+    RESOURCE_METADATA = "resource_metadata"
+
     # The request is malformed, or can be read in more than one way.
     AMBIGUOUS_PATH = "ambiguous_path"
     MALFORMED_REQUEST = "malformed_request"
@@ -117,6 +120,7 @@ def _unavailable(detail: str) -> Denial:
 
 
 ALLOWANCES = frozenset({Reason.OK, Reason.PUBLIC, Reason.ANONYMOUS, Reason.PREFLIGHT})
+ANSWERS = frozenset({Reason.RESOURCE_METADATA})
 
 # The details are also the error_description of the challenge, whose character set excludes quotes and backslashes.
 DENIALS: dict[Reason, Denial] = {

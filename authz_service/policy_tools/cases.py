@@ -73,7 +73,7 @@ def _raw_token(value: object) -> object:
 class Expect(Section):
     """The expected decision. A key that is left out is not compared."""
 
-    decision: Literal["allow", "deny"] | None = Field(None, description="The decision that Envoy gets.")
+    decision: Literal["allow", "deny", "answer"] | None = Field(None, description="The decision that Envoy gets.")
     rule: StrictStr | None = Field(None, description="The rule that decides; - for none.")
     status: int | None = Field(None, description="HTTP status of a denial.")
     reason: StrictStr | None = Field(None, description="The reason of the decision.")

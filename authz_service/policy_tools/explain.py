@@ -172,6 +172,9 @@ class _Steps:
             path = self._take("path", "segments", lambda: policy.split(attributes.path), _segments)
             if "connection" in attributes.headers:
                 self._take("path", "connection", lambda: connection_header.validate(attributes.headers))
+            if self._authorizer.resources.answer(attributes, path) is not None:
+                self._record("path", "metadata", "of a protected resource: answered here, without a token", passed=True)
+                return Reason.RESOURCE_METADATA
             if self._settings.cors_preflight == "allow" and is_preflight(attributes, policy.credentials):
                 has_rule = policy.has_rule_for(attributes, path)
                 detail = "allowed without a token" if has_rule else "no rule is for this host and path"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from authz_service.core.decision import METADATA_MEMBERS, Allow, decision_label
+from authz_service.core.decision import METADATA_MEMBERS, Allow, Deny, decision_label, outcome_label
 from authz_service.core.errors import printable
 from authz_service.core.paths import without_secrets, without_userinfo
 from authz_service.core.reasons import DENIALS
@@ -30,7 +30,7 @@ def as_json(explanation: Explanation, attributes: Attributes) -> str:
     decision = explanation.decision
     members = {
         "request": {"method": attributes.method, "host": without_userinfo(attributes.host), "path": _path(attributes)},
-        "decision": "allow" if isinstance(decision, Allow) else "deny",
+        "decision": outcome_label(decision),
         "verdict": decision_label(decision),
         "reason": decision.reason,
         "rule": decision.rule,
@@ -65,8 +65,9 @@ def _response(explanation: Explanation, attributes: Attributes, color: Color) ->
     response = codec.response_as_json(decision, _ID, attributes, explanation.metadata)
     is_allowed = isinstance(decision, Allow)
     shadow = ", which shadow mode does not enforce" if is_allowed and decision_label(decision) == "deny" else ""
-    outcome = "allow" if is_allowed else f"deny with {int(DENIALS[decision.reason].status)}"
-    yield f"  {'answer':<9} {color('good' if is_allowed else 'bad', outcome)}, {decision.reason}{shadow}"
+    is_denied = isinstance(decision, Deny)
+    outcome = f"deny with {int(DENIALS[decision.reason].status)}" if is_denied else outcome_label(decision)
+    yield f"  {'answer':<9} {color('bad' if is_denied else 'good', outcome)}, {decision.reason}{shadow}"
     part = response["ok_response" if is_allowed else "denied_response"]
     for option in part.get("headers", ()):
         yield printable(f"{'':<11} {option['header']['key']}: {option['header']['value']}")

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from authz_service.authorizer import Pending
 from authz_service.core.bounded import NO_CACHE
-from authz_service.core.decision import Allow, Deny
+from authz_service.core.decision import Allow, Answer, Deny, outcome_label
 from authz_service.core.errors import printable
 from authz_service.core.reasons import DENIALS
 from authz_service.core.upstream_metadata import UpstreamMetadata
@@ -151,16 +152,25 @@ def _compared(key: str, expected: Any, actual: Any) -> list[tuple[str, Any, Any]
 
 def _found(decision: Decision) -> dict[str, Any]:
     """A decision in the terms of ``expect``."""
-    denied = isinstance(decision, Deny)
     return {
-        "decision": "deny" if denied else "allow",
+        "decision": outcome_label(decision),
         "rule": decision.rule,
-        "status": int(DENIALS[decision.reason].status) if denied else None,
+        "status": _status(decision),
         "reason": str(decision.reason),
         "mode": decision.mode,
         "challenge": ", ".join(decision.challenges) or None if isinstance(decision, Deny) else None,
         "upstream": dict(decision.headers) if isinstance(decision, Allow) else {},
     }
+
+
+def _status(decision: Decision) -> int | None:
+    match decision:
+        case Allow():
+            return None
+        case Deny():
+            return int(DENIALS[decision.reason].status)
+        case Answer():
+            return int(HTTPStatus.OK)
 
 
 def _shown(value: object) -> str:

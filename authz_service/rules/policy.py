@@ -107,15 +107,19 @@ class Rule:
         claims: Claims | None = None,
         *,
         dpop: bool = False,
+        metadata_url: str | None = None,
     ) -> Deny:
-        """The denial for a rejection, with the challenges of this rule. ``dpop``: the request used this scheme."""
+        """The denial for a rejection, with the challenges of this rule.
+
+        ``dpop``: the request used this scheme. ``metadata_url`` is that of the resource to which it belongs.
+        """
         of_last = rejected.reason is Reason.MISSING_TOKEN or isinstance(rejected, NoAlternativeError)
         challenges = self._last_challenge if of_last else self._challenge
         return Deny(
             rejected.reason,
             rule=self.name,
             cause=rejected.cause,
-            challenges=challenges.for_rejection(rejected, request.captures, dpop=dpop),
+            challenges=challenges.for_rejection(rejected, request.captures, dpop=dpop, metadata_url=metadata_url),
             retry_after=rejected.retry_after,
             claims=claims,
             mode=self.mode,
@@ -171,8 +175,10 @@ class _Challenge:
         self._max_age = None if part.max_auth_age is None else str(int(part.max_auth_age))
         self._acr_values = None if part.acr_values is None else " ".join(part.acr_values)
 
-    def for_rejection(self, rejected: Rejected, captures: Captures, *, dpop: bool) -> tuple[str, ...]:
-        """The challenges of a denial; none if there are none for its reason. ``dpop``: the request used this scheme."""
+    def for_rejection(
+        self, rejected: Rejected, captures: Captures, *, dpop: bool, metadata_url: str | None
+    ) -> tuple[str, ...]:
+        """The challenges of a denial; none if there are none for its reason."""
         if not DENIALS[rejected.reason].challenged:
             return ()
         schemes = self._schemes
@@ -180,9 +186,9 @@ class _Challenge:
             schemes = (rejected.scheme,)
         elif dpop and DPOP not in schemes:
             schemes = (*schemes, DPOP)
-        return tuple(self._of_scheme(scheme, rejected.reason, captures) for scheme in schemes)
+        return tuple(self._of_scheme(scheme, rejected.reason, captures, metadata_url) for scheme in schemes)
 
-    def _of_scheme(self, scheme: str, reason: Reason, captures: Captures) -> str:
+    def _of_scheme(self, scheme: str, reason: Reason, captures: Captures, metadata_url: str | None) -> str:
         denial = DENIALS[reason]
         step_up = reason in _STEP_UP
         is_bearer = scheme == BEARER
@@ -195,6 +201,7 @@ class _Challenge:
             max_age=self._max_age if step_up else None,
             acr_values=self._acr_values if step_up else None,
             algs=None if is_bearer else self._algorithms,
+            resource_metadata=metadata_url if denial.error != "invalid_request" else None,
         )
 
     def _scope(self, captures: Captures) -> str | None:

@@ -30,6 +30,7 @@ from authz_service.providers import urls
 from authz_service.providers.client_authentication import authentication_of
 from authz_service.providers.proxy import Proxies
 from authz_service.rules.policy import DpopOffer, Policy
+from authz_service.rules.resources import Resources
 from authz_service.telemetry.logs import DecisionLog
 from authz_service.tokens.introspection.http_client import HttpIntrospectionClient
 from authz_service.tokens.introspection.introspector import Introspector
@@ -137,6 +138,7 @@ def authorizer_of(
         Validator(issuers, token_cache, metrics),
         proof_verifier_of(settings, metrics, proof_state),
         _upstream_headers(settings),
+        Resources(settings),
         max_token_bytes=settings.server.max_token_bytes,
         record_omitted=metrics.record_omitted_headers,
         allow_preflight=settings.cors_preflight == "allow",
@@ -174,6 +176,8 @@ def declare_series(config: ActiveConfig, metrics: Metrics) -> None:
     """Create the series of all rules and identity headers, so that each starts at 0. May be called from any thread."""
     metrics.declare_upstream_headers(config.settings.upstream.headers)
     metrics.declare_rules((rule.name, rule.mode, rule.possible_reasons()) for rule in config.authorizer.policy.rules)
+    if config.settings.resources:
+        metrics.declare_rules([(NO_RULE_NAME, "enforce", [Reason.RESOURCE_METADATA])])
     if config.settings.cors_preflight == "allow":
         metrics.declare_rules([(NO_RULE_NAME, "enforce", [Reason.PREFLIGHT])])
 

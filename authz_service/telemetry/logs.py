@@ -102,7 +102,7 @@ class RateLimitedLog:
 class DecisionLog:
     """One line per decision."""
 
-    _LABELS: Mapping[str, tuple[str, ...]] = {"none": (), "denied": ("deny",), "all": ("allow", "deny")}
+    _LABELS: Mapping[str, tuple[str, ...]] = {"none": (), "denied": ("deny",), "all": ("allow", "deny", "answer")}
 
     def __init__(self, which: Literal["none", "denied", "all"]) -> None:
         self._labels = self._LABELS[which]

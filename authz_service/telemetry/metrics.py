@@ -29,7 +29,7 @@ from prometheus_client.exposition import choose_encoder
 
 from authz_service import __version__
 from authz_service.core.decision import NO_RULE_NAME
-from authz_service.core.reasons import ALLOWANCES, Reason
+from authz_service.core.reasons import ALLOWANCES, ANSWERS, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -314,7 +314,7 @@ class Metrics:
         observe(seconds)
 
     def _declare(self, reason: Reason, rule: str, mode: str) -> tuple[Callable[[], None], Callable[[float], None]]:
-        decision = "allow" if reason in ALLOWANCES else "deny"
+        decision = "allow" if reason in ALLOWANCES else "answer" if reason in ANSWERS else "deny"
         counting = (
             self._families.checks.labels(decision, reason, rule, mode).inc,
             self._families.check_duration.labels(decision).observe,

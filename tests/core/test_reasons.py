@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
+from authz_service.core.reasons import ALLOWANCES, ANSWERS, DENIALS, Reason
 
 _INVALID_TOKEN = (
     *("malformed_token", "unsupported_algorithm", "unknown_issuer", "unknown_key", "bad_signature", "expired"),
@@ -36,8 +36,9 @@ CONTRACT: dict[str, tuple[int, int, str | None]] = {
 
 
 def test_every_reason_is_an_allowance_or_has_a_denial_and_none_is_both() -> None:
-    assert set(Reason) == ALLOWANCES | DENIALS.keys()
-    assert not ALLOWANCES & DENIALS.keys()
+    assert set(Reason) == ALLOWANCES | ANSWERS | DENIALS.keys()
+    assert not (ALLOWANCES | ANSWERS) & DENIALS.keys()
+    assert not ALLOWANCES & ANSWERS
     assert {str(reason) for reason in ALLOWANCES} == {"ok", "public", "anonymous", "preflight"}
 
 

@@ -17,6 +17,7 @@ from authz_service.core.errors import Rejected
 from authz_service.core.upstream import HeaderSource, UpstreamHeaders
 from authz_service.keys.cache import KeyCache
 from authz_service.rules.policy import DpopOffer, Policy
+from authz_service.rules.resources import Resources
 from authz_service.runtime.assembly import ProofState, proof_verifier_of
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.attempt import LAST
@@ -26,6 +27,8 @@ from support.key_source import FakeSource
 from support.signing import Signer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from authz_service.core.decision import Decision
 
 NOW = 1_800_000_000
@@ -117,7 +120,8 @@ class LocalAuthorizer(LocalValidator):
         forward_authorization: bool = True,
         allow_preflight: bool = False,
         dpop: DpopSettings | None = None,
-        mtls: MtlsSettings = MtlsSettings(),  # noqa: B008 - frozen
+        mtls: MtlsSettings | None = None,
+        resources: Sequence[dict[str, Any]] = (),
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -130,8 +134,9 @@ class LocalAuthorizer(LocalValidator):
         everything = Settings.model_validate(
             {
                 "issuers": [each.settings for each in self.issuers],
-                "rules": [{"name": "r"}],
-                "mtls": mtls,
+                "rules": rules,
+                "resources": resources,
+                **({} if mtls is None else {"mtls": mtls}),
                 **({} if dpop is None else {"dpop": dpop}),
             }
         )
@@ -143,6 +148,7 @@ class LocalAuthorizer(LocalValidator):
             self.validator,
             proofs,
             UpstreamHeaders(sources, () if forward_authorization else ("authorization",)),
+            Resources(everything),
             max_token_bytes=16_384,
             record_omitted=self.metrics.record_omitted_headers,
             allow_preflight=allow_preflight,

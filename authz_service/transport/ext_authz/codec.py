@@ -19,10 +19,10 @@ from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
 from authz_service._pb.base_pb2 import HeaderValueOption
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.core.attributes import Attributes
-from authz_service.core.decision import Allow, Decision, Deny, decision_label, deny_without_rule
+from authz_service.core.decision import Allow, Answer, Decision, Deny, decision_label, deny_without_rule
 from authz_service.core.errors import Rejected
 from authz_service.core.headers import combined
-from authz_service.core.reasons import DENIALS, Denial, Reason
+from authz_service.core.reasons import DENIALS, Denial, Reason, RpcCode
 from authz_service.core.upstream_metadata import NO_METADATA
 
 if TYPE_CHECKING:
@@ -151,10 +151,13 @@ def _split_at_id(response: bytes) -> tuple[bytes, ...]:
 
 def _encode(decision: Decision, decision_id: str, attributes: Attributes, metadata: UpstreamMetadata) -> bytes:
     response = CheckResponse()
-    if isinstance(decision, Allow):
-        _set_allow(response, decision)
-    else:
-        _set_deny(response, decision, to_grpc=is_grpc(attributes))
+    match decision:
+        case Allow():
+            _set_allow(response, decision)
+        case Deny():
+            _set_deny(response, decision, to_grpc=is_grpc(attributes))
+        case Answer():
+            _set_answer(response, decision)
     _set_metadata(response, decision, decision_id)
     if decision.claims is not None:
         for name, value in metadata.for_token(decision.claims).items():
@@ -169,6 +172,15 @@ def _set_allow(response: CheckResponse, allow: Allow) -> None:
     _add_headers(ok.headers, allow.headers)
     ok.headers_to_remove.extend(allow.remove)
     _add_headers(ok.response_headers_to_add, allow.response_headers)
+
+
+def _set_answer(response: CheckResponse, answer: Answer) -> None:
+    """Set the answer. Envoy sends a ``denied_response`` as it is, whatever its status."""
+    response.status.code = RpcCode.PERMISSION_DENIED
+    denied = response.denied_response
+    denied.status.code = cast("StatusCode", int(HTTPStatus.OK))
+    denied.body = answer.body
+    _add_headers(denied.headers, answer.headers)
 
 
 def _add_headers(options: Any, headers: Iterable[tuple[str, str]]) -> None:

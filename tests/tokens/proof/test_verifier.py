@@ -17,7 +17,7 @@ from trustme import CA
 from authz_service.authorizer import Pending
 from authz_service.config.model import DpopSettings, MtlsSettings
 from authz_service.core.attributes import Attributes
-from authz_service.core.decision import Allow, Decision, Deny
+from authz_service.core.decision import Allow, Answer, Decision, Deny
 from support.dpop import DpopKey
 from support.signing import base64url
 from support.trust import NOW, PUBLISHED, STRANGER, LocalAuthorizer, good
@@ -229,6 +229,7 @@ def nonces(**settings: Any) -> LocalAuthorizer:
 
 
 def _nonce(decision: Decision) -> str | None:
+    assert not isinstance(decision, Answer)
     return dict(decision.response_headers).get("dpop-nonce")
 
 

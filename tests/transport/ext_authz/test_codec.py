@@ -20,7 +20,7 @@ from authz_service.core.claim_path import parse_claim_path
 from authz_service.core.claims import Claims
 from authz_service.core.decision import METADATA_MEMBERS, Allow, Deny
 from authz_service.core.errors import Rejected
-from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
+from authz_service.core.reasons import ALLOWANCES, ANSWERS, DENIALS, Reason
 from authz_service.core.response_cache import ResponseCache
 from authz_service.core.upstream_metadata import MAX_DEPTH, UpstreamMetadata
 from authz_service.transport.ext_authz import codec
@@ -169,7 +169,7 @@ def encoded(decision: Allow | Deny) -> Answer:
 
 
 def test_every_reason_is_an_allowance_or_a_denial_in_the_contracts_table() -> None:
-    assert {str(reason) for reason in ALLOWANCES} | DENIED.keys() == {str(reason) for reason in Reason}
+    assert {str(reason) for reason in ALLOWANCES | ANSWERS} | DENIED.keys() == {str(reason) for reason in Reason}
     assert DENIALS.keys() == set(DENIED)
 
 

@@ -1,0 +1,150 @@
+"""Protected resources: which one a request belongs to, and the metadata that clients discover it by (RFC 9728).
+
+Pure; compiled once from the settings. Nothing is derived from the request: a host that is not configured has no
+resource, whatever its Host header says.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+from authz_service.core.decision import Answer
+from authz_service.core.paths import SlashedPath, split
+from authz_service.core.patterns import CAPTURE, PathPattern, normalize_host, overlap
+from authz_service.core.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from authz_service.config import model
+    from authz_service.core.attributes import Attributes
+
+WELL_KNOWN = (".well-known", "oauth-protected-resource")  # segments; RFC 9728 section 3
+_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Any website may read the metadata: its users' browsers run clients. The preflight covers the headers that clients add.
+_HEADERS = (
+    ("content-type", "application/json"),
+    ("cache-control", "max-age=3600"),
+    ("access-control-allow-origin", "*"),
+    ("access-control-allow-methods", "GET, HEAD, OPTIONS"),
+    ("access-control-allow-headers", "*"),
+)
+
+
+class ResourceLocation(NamedTuple):
+    """Where a resource is, and where its metadata is."""
+
+    host: str  # in lower case, without port
+    segments: tuple[str, ...]  # of its path, decoded; a slash at the end does not count
+    metadata_path: tuple[str, ...]
+    metadata_url: str
+
+    @classmethod
+    def of(cls, resource: str) -> ResourceLocation:
+        """The location of the resource with this identifier."""
+        parts = urlsplit(resource)
+        path = parts.path if parts.path != "/" else ""  # RFC 9728 section 3.1
+        segments = split(path) if path else ()
+        return cls(
+            normalize_host(parts.netloc),
+            segments[:-1] if segments and not segments[-1] else segments,
+            WELL_KNOWN + segments,
+            f"{parts.scheme}://{parts.netloc}/{'/'.join(WELL_KNOWN)}{path}",
+        )
+
+    def contains(self, path: Sequence[str]) -> bool:
+        """Whether a path is at or under the resource's."""
+        return tuple(path[: len(self.segments)]) == self.segments
+
+    def may_serve(self, match: model.Match) -> bool:
+        """Whether some request to the resource matches a rule's host and path."""
+        if match.hosts is not None and not any(host.matches(self.host) for host in match.hosts):
+            return False
+        own = PathPattern("", self.segments, is_prefix=True, captures={}, has_suffixes=False)
+        return any(overlap(own, pattern) for pattern in match.path_patterns)
+
+
+class Resources:
+    """All configured resources."""
+
+    def __init__(self, settings: model.Settings) -> None:
+        self._by_host: dict[str, list[ResourceLocation]] = {}
+        self._metadata: dict[tuple[str, tuple[str, ...]], Answer] = {}
+        for resource in settings.resources:
+            location = ResourceLocation.of(resource.resource)
+            document = json.dumps(_document(resource, location, settings))
+            answer = Answer(Reason.RESOURCE_METADATA, document, _HEADERS)
+            self._by_host.setdefault(location.host, []).append(location)
+            self._metadata[location.host, location.metadata_path] = answer
+        for locations in self._by_host.values():
+            locations.sort(key=lambda location: len(location.segments), reverse=True)
+
+    def __bool__(self) -> bool:
+        return bool(self._by_host)
+
+    def answer(self, attributes: Attributes, path: Sequence[str]) -> Answer | None:
+        """The metadata, if the request is for that of a configured resource. ``path`` are the decoded segments."""
+        if tuple(path[:2]) != WELL_KNOWN or attributes.method not in _METHODS or isinstance(path, SlashedPath):
+            return None
+        return self._metadata.get((normalize_host(attributes.host), tuple(path)))
+
+    def metadata_url(self, host: str, path: Sequence[str]) -> str | None:
+        """The URL of the metadata of the resource that a request with this host and path belongs to."""
+        decoded = path.decoded if isinstance(path, SlashedPath) else path
+        for location in self._by_host.get(normalize_host(host), ()):
+            if location.contains(decoded):
+                return location.metadata_url
+        return None
+
+
+def _document(resource: model.ResourceSettings, location: ResourceLocation, settings: model.Settings) -> dict[str, Any]:
+    """The metadata of a resource (RFC 9728 section 2)."""
+    rules = serving(location, settings.rules)
+    scopes = list(scopes_of(rules)) if resource.scopes is None else list(resource.scopes)
+    members: dict[str, Any] = {
+        "resource": resource.resource,
+        "authorization_servers": [issuer.issuer for issuer in listed_issuers(resource, settings.issuers)],
+        "scopes_supported": scopes or None,
+        "bearer_methods_supported": ["header"],
+        "resource_name": resource.name,
+        "resource_documentation": resource.documentation,
+    }
+    proofs = [proof for rule in rules for proof in _required_proofs(rule.require)]
+    if settings.dpop is not None or "dpop" in proofs:
+        members["dpop_signing_alg_values_supported"] = list(settings.dpop_or_default.algorithms)
+    if proofs and all(proof == "dpop" for proof in proofs):
+        members["dpop_bound_access_tokens_required"] = True
+    if "mtls" in settings.model_fields_set or "mtls" in proofs:
+        members["tls_client_certificate_bound_access_tokens"] = True
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def listed_issuers(resource: model.ResourceSettings, issuers: Sequence[model.Issuer]) -> list[model.Issuer]:
+    """The issuers that the metadata of a resource lists: those that have one URL as their identifier."""
+    named = [issuer for issuer in issuers if resource.issuers is None or issuer.label in resource.issuers]
+    return [issuer for issuer in named if issuer.template is None and issuer.issuer.startswith(("https:", "http:"))]
+
+
+def serving(location: ResourceLocation, rules: Sequence[model.RuleSettings]) -> list[model.RuleSettings]:
+    """The rules by which requests to a resource need a token. Rules that a route names have no host and path."""
+    return [
+        rule for rule in rules if rule.policy is None and rule.access != "public" and location.may_serve(rule.match)
+    ]
+
+
+def scopes_of(rules: Sequence[model.RuleSettings]) -> Iterator[str]:
+    """Every scope that these rules require, once each. One that has a capture of the path is not one scope."""
+    parts = itertools.chain.from_iterable(rule.require.parts() for rule in rules)
+    named = (scope for part in parts for scope in (*part.scopes.all, *part.scopes.any))
+    return (scope for scope in dict.fromkeys(named) if not CAPTURE.search(scope))
+
+
+def _required_proofs(require: model.Require) -> Iterator[str | None]:
+    """What each way to meet the requirements needs to be proven."""
+    if require.proof is not None:
+        yield require.proof
+    else:
+        yield from (part.proof for part in require.any_of or (require,))
