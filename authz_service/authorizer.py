@@ -155,10 +155,8 @@ class Authorizer:
             if isinstance(found, (NeedKeys, NeedIntrospection)):
                 return Pending(attributes, rule, token, found, self, now)
             claims = found.claims
-            if claims.confirmation is None and not dpop:  # nearly always: a bearer token
-                rule.evaluate(claims, request, now)
-                return self._allow(rule, found, attributes)
-            nonce_headers = self.proofs.verify(found, token, attributes, now, dpop=dpop)
+            if claims.confirmation is not None or dpop:
+                nonce_headers = self.proofs.verify(found, token, attributes, now, dpop=dpop)
             rule.evaluate(claims, request, now)
             allow = self._allow(rule, found, attributes)
             return replace(allow, response_headers=nonce_headers, cached=None) if nonce_headers else allow
