@@ -18,6 +18,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from authz_service.core import base64url
 from authz_service.demo.client_secret import is_authenticated
+from authz_service.demo.dpop import jkt_of
 from authz_service.demo.introspection import Introspection
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ class IdentityProvider:
                 "token_endpoint": f"{self.issuer}/token",
                 "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
                 "grant_types_supported": ["client_credentials"],
+                "dpop_signing_alg_values_supported": ["ES256"],
                 "introspection_endpoint": f"{self.issuer}/introspect",
                 "revocation_endpoint": f"{self.issuer}/revoke",
                 "id_token_signing_alg_values_supported": ["RS256"],
@@ -165,7 +167,8 @@ class IdentityProvider:
     async def _serve_token(self, request: web.Request) -> web.Response:
         """Client credentials (RFC 6749 section 4.4), with ``scope`` and ``resource`` (RFC 8707) or ``audience``.
 
-        ``format=opaque``, an extension of this provider, requests an opaque token.
+        With a DPoP proof, the token is bound to its key (RFC 9449 section 5). ``format=opaque``, an extension of this
+        provider, requests an opaque token.
         """
         form = await request.post()
         if form.get("grant_type") != "client_credentials":
@@ -174,9 +177,15 @@ class IdentityProvider:
             return web.json_response({"error": "invalid_client"}, status=401, headers={"WWW-Authenticate": "Basic"})
         scope = str(form.get("scope", "read:appointments"))
         audience = str(form.get("resource") or form.get("audience") or AUDIENCE)
+        proof = request.headers.get("DPoP")
+        try:
+            cnf = None if proof is None else {"jkt": jkt_of(proof, "POST", f"{self.issuer}/token")}
+        except ValueError:
+            return web.json_response({"error": "invalid_dpop_proof"}, status=400)
         mint = self.opaque_token if form.get("format") == "opaque" else self.access_token
-        token = mint(sub=CLIENT_ID, scope=scope, aud=audience)
-        response = {"access_token": token, "token_type": "Bearer", "expires_in": _TOKEN_TTL, "scope": scope}
+        token = mint(sub=CLIENT_ID, scope=scope, aud=audience, cnf=cnf)
+        token_type = "Bearer" if cnf is None else "DPoP"
+        response = {"access_token": token, "token_type": token_type, "expires_in": _TOKEN_TTL, "scope": scope}
         return web.json_response(response, headers={"Cache-Control": "no-store"})
 
     async def _serve_login(self, _request: web.Request) -> web.Response:

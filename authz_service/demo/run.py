@@ -19,6 +19,7 @@ import aiohttp
 from yarl import URL
 
 from authz_service.core.errors import StartFailed
+from authz_service.demo.dpop import DpopKey
 from authz_service.demo.envoy import Bootstrap, Envoy
 from authz_service.demo.identity_provider import AUDIENCE, CLIENT_ID, CLIENT_SECRET, IdentityProvider
 from authz_service.demo.introspection import API_SECRET
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _OK = 200
+KEY_FILE = "client-key.pem"  # for the printed commands
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +48,22 @@ class SampleResult:
         """Whether this is the sample's expected result."""
         return (
             (self.status, self.reason) == (sample.status, sample.reason)
-            and self._challenge_is_expected(sample.error)
+            and self._challenge_is_expected(sample.challenge, sample.error)
             and all(self.upstream.get(name) == value for name, value in sample.upstream.items())
         )
 
-    def _challenge_is_expected(self, error: str | None) -> bool:
+    def _challenge_is_expected(self, scheme: str, error: str | None) -> bool:
         if error is None:
             return not self.challenge
         has_error = f'error="{error}"' in self.challenge if error else "error=" not in self.challenge
-        return self.challenge.startswith("Bearer realm=") and has_error
+        return self.challenge.startswith(f"{scheme} realm=") and has_error
 
 
 async def send(session: aiohttp.ClientSession, port: int, sample: Sample) -> SampleResult:
     """Send a sample through Envoy, without normalizing its path."""
     headers = {"Host": HOST, **sample.headers}
     if sample.token is not None:
-        headers["Authorization"] = f"Bearer {sample.token}"
+        headers["Authorization"] = f"{sample.scheme} {sample.token}"
     url = URL(f"http://127.0.0.1:{port}{sample.path}", encoded=True)
     async with session.request(sample.method, url, headers=headers) as response:
         body = await _json_object(response)
@@ -113,6 +115,7 @@ async def _demo(*, once: bool) -> int:
         socket, config = folder / "authz.sock", folder / "config.yaml"
         config.write_text(configuration(provider.issuer, AUDIENCE, str(socket)))
         (folder / SECRET_FILE).write_text(API_SECRET)
+        (folder / KEY_FILE).write_bytes(DpopKey().pem())
         sidecar = await stack.enter_async_context(Sidecar(config, folder / "sidecar.log"))
         envoy = await stack.enter_async_context(Envoy(Bootstrap(f"unix:{socket}", upstream.port), folder))
         unexpected = await _send_all(envoy.port, samples(provider))
@@ -147,34 +150,45 @@ async def _send_all(port: int, requests: list[Sample]) -> int:
 
 
 def _short(challenge: str) -> str:
-    """The challenge without its realm and description, which are long and always the same."""
-    parts = challenge.removeprefix("Bearer ").split(", ")
-    parts = [part for part in parts if not part.startswith(("realm=", "error_description="))]
-    return f"Bearer {', '.join(parts)}".strip() if challenge else ""
+    """The challenge without its realm, description and algorithms, which are long and always the same."""
+    scheme, _, parameters = challenge.partition(" ")
+    parts = [each for each in parameters.split(", ") if not each.startswith(("realm=", "error_description=", "algs="))]
+    return f"{scheme} {', '.join(parts)}".strip()
 
 
 def _print_commands(provider: IdentityProvider, envoy: Envoy, sidecar: Sidecar, folder: Path) -> None:
     client = f"{CLIENT_ID}:{CLIENT_SECRET}"
     get = 'sed \'s/.*_token": "\\([^"]*\\).*/\\1/\''
+    proof = shlex.join([sys.executable, "-m", "authz_service.demo.dpop", str(folder / KEY_FILE)])
+    appointment = f"http://127.0.0.1:{envoy.port}/v1/appointments/7"
     print(f"""
 Try it yourself in another terminal (Ctrl-C here stops everything):
 
   # an access token: may read, may not write
   TOKEN=$(curl -s -u {client} -d grant_type=client_credentials {provider.issuer}/token | {get})
-  curl -i -H "Authorization: Bearer $TOKEN" http://127.0.0.1:{envoy.port}/v1/appointments/7
+  curl -i -H "Authorization: Bearer $TOKEN" {appointment}
   curl -i -H "Authorization: Bearer $TOKEN" -X POST http://127.0.0.1:{envoy.port}/v1/appointments
 
   # an ID token: denied everywhere
   ID_TOKEN=$(curl -s -X POST {provider.issuer}/login | {get})
-  curl -i -H "Authorization: Bearer $ID_TOKEN" http://127.0.0.1:{envoy.port}/v1/appointments/7
+  curl -i -H "Authorization: Bearer $ID_TOKEN" {appointment}
 
   # an opaque token: the sidecar introspects it, and notices a revocation within cache_ttl
   OPAQUE=$(curl -s -u {client} -d grant_type=client_credentials -d format=opaque {provider.issuer}/token | {get})
-  curl -i -H "Authorization: Bearer $OPAQUE" http://127.0.0.1:{envoy.port}/v1/appointments/7
+  curl -i -H "Authorization: Bearer $OPAQUE" {appointment}
   curl -s -d "token=$OPAQUE" {provider.issuer}/revoke
 
+  # a token that is bound to a key: stolen, with a proof (each is valid for a minute), and the same request replayed
+  proof() {{ {proof} "$@"; }}
+  BOUND=$(curl -s -u {client} -H "DPoP: $(proof POST {provider.issuer}/token)" \\
+    -d grant_type=client_credentials {provider.issuer}/token | {get})
+  PROOF=$(proof GET {appointment} "$BOUND")
+  curl -i -H "Authorization: Bearer $BOUND" {appointment}
+  curl -i -H "Authorization: DPoP $BOUND" -H "DPoP: $PROOF" {appointment}
+  curl -i -H "Authorization: DPoP $BOUND" -H "DPoP: $PROOF" {appointment}
+
   # no token at all
-  curl -i http://127.0.0.1:{envoy.port}/v1/appointments/7
+  curl -i {appointment}
   curl -i http://127.0.0.1:{envoy.port}/public/news
 
   # the sidecar's metrics, readiness, log and configuration

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from authz_service.demo.dpop import DpopKey
 from authz_service.demo.introspection import API_ID
 
 if TYPE_CHECKING:
@@ -30,8 +31,10 @@ class Sample:
     reason: str
     token: str | None = None
     method: str = "GET"
+    scheme: str = "Bearer"
     headers: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None  # in the challenge; None: no challenge, "": a challenge without an error
+    challenge: str = "Bearer"  # the scheme of the challenge, if there is one
     upstream: Mapping[str, str | None] = field(
         default_factory=dict
     )  # headers that the API must receive; None: must not
@@ -79,6 +82,29 @@ def samples(provider: IdentityProvider) -> list[Sample]:
         ),
         Sample("optional token, none sent", "/v1/greeting", 200, "anonymous"),
         Sample("unknown route", "/v1/secrets", 403, "no_rule", good),
+        *_with_bound_token(provider, appointments),
+    ]  # fmt: skip
+
+
+def _with_bound_token(provider: IdentityProvider, path: str) -> list[Sample]:
+    """A token that is bound to a key, sent by its owner and by a thief who captured a request, without the key."""
+    owner, thief = DpopKey(), DpopKey()
+    token = provider.access_token(cnf={"jkt": owner.jkt})
+    url = f"https://{HOST}{path}"
+    captured = {"DPoP": owner.proof("GET", url, token)}
+    thiefs = {"DPoP": thief.proof("GET", url, token)}
+    invalid = "invalid_dpop_proof"
+    return [
+        Sample("bound token, its owner", path, 200, "ok", token, scheme="DPoP", headers=captured),
+        Sample("stolen, as a bearer token", path, 401, "missing_proof", token, error="invalid_token", challenge="DPoP"),
+        Sample(
+            "stolen, proof of the thief", path, 401, "invalid_proof", token, scheme="DPoP", headers=thiefs,
+            error=invalid, challenge="DPoP",
+        ),
+        Sample(
+            "stolen, request replayed", path, 401, "replayed_proof", token, scheme="DPoP", headers=captured,
+            error=invalid, challenge="DPoP",
+        ),
     ]  # fmt: skip
 
 

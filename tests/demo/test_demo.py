@@ -46,7 +46,7 @@ def output_of(demo: subprocess.Popen[str]) -> str:
 def test_every_sample_gets_its_expected_result() -> None:
     finished = subprocess.run([*_COMMAND, "--once"], check=False, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "19 as expected, 0 not" in finished.stdout
+    assert "23 as expected, 0 not" in finished.stdout
     assert "✗" not in finished.stdout
     assert "\033" not in finished.stdout  # stdout is not a terminal
     assert "eyJ" not in finished.stdout  # no token is printed
@@ -72,9 +72,14 @@ def test_the_printed_commands_do_what_their_comments_say(demo: subprocess.Popen[
     lines = output.partition("Try it yourself")[2].partition("\n")[2]
     pasted = subprocess.run(["bash", "-euc", lines], check=False, capture_output=True, text=True, timeout=60)  # noqa: S607
     assert pasted.returncode == 0, pasted.stderr
-    assert re.findall(r"HTTP/1\.1 (\d+)", pasted.stdout) == ["200", "403", "401", "200", "401", "200"]
+    assert re.findall(r"HTTP/1\.1 (\d+)", pasted.stdout) == [
+        *("200", "403", "401", "200"),  # a token, an ID token, and an opaque token
+        *("401", "200", "401"),  # a bound token: as a bearer token, with its proof, and replayed
+        *("401", "200"),  # no token
+    ]
     assert '"x-auth-subject": "demo-app"' in pasted.stdout
-    assert "denial:id_token" in pasted.stdout
+    for reason in ("id_token", "missing_proof", "replayed_proof"):
+        assert f"denial:{reason}" in pasted.stdout
     counted = "\n".join(line for line in pasted.stdout.splitlines() if line.startswith("authz_checks_total{"))
     labels = [sample.labels for family in text_string_to_metric_families(counted) for sample in family.samples]
     assert {"decision": "allow", "mode": "enforce", "reason": "ok", "rule": "read-appointments"} in labels

@@ -8,6 +8,7 @@ import aiohttp
 import jwt
 import pytest
 
+from authz_service.demo.dpop import DpopKey
 from authz_service.demo.identity_provider import AUDIENCE, CLIENT_ID, CLIENT_SECRET, IdentityProvider
 
 if TYPE_CHECKING:
@@ -138,3 +139,24 @@ async def test_a_login_returns_an_id_token_for_the_application(provider: Identit
     assert jwt.get_unverified_header(token)["typ"] == "JWT"
     key = await published_key(provider, token)
     assert {"nonce", "at_hash"} <= set(jwt.decode(token, key.key, ["RS256"], audience=CLIENT_ID))
+
+
+async def test_a_proof_binds_the_token_to_its_key(provider: IdentityProvider) -> None:
+    endpoint, key = f"{provider.issuer}/token", DpopKey()
+    headers = _BY_HEADER | {"DPoP": key.proof("POST", endpoint)}
+    status, answer = await fetch(endpoint, "POST", data=_GRANT, headers=headers)
+    assert (status, answer["token_type"]) == (200, "DPoP")
+    assert claims(answer["access_token"])["cnf"] == {"jkt": key.jkt}
+
+
+@pytest.mark.parametrize(
+    "proof", [DpopKey().proof("GET", "http://127.0.0.1/token"), "", "a.b.c", jwt.encode({}, "k" * 32, "HS256")]
+)
+async def test_an_invalid_proof_gets_no_token(provider: IdentityProvider, proof: str) -> None:
+    headers = _BY_HEADER | {"DPoP": proof}
+    status, answer = await fetch(f"{provider.issuer}/token", "POST", data=_GRANT, headers=headers)
+    assert (status, answer) == (400, {"error": "invalid_dpop_proof"})
+
+
+async def test_a_token_requested_without_a_proof_is_not_bound(provider: IdentityProvider) -> None:
+    assert "cnf" not in await granted_claims(provider)

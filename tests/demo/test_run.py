@@ -44,6 +44,7 @@ def test_a_result_that_differs_in_one_field_is_rejected(result: SampleResult) ->
 
 
 def test_an_unexpected_challenge_or_error_is_rejected() -> None:
+    assert not _EXPIRED_TOKEN.is_expected(replace(_DENIED, challenge="DPoP"))
     assert not _EXPIRED_TOKEN.is_expected(replace(_DENIED, error=None))
     assert not _EXPIRED_TOKEN.is_expected(replace(_DENIED, error=""))
 
