@@ -14,6 +14,7 @@ from authz_service.config.document import Problem
 from authz_service.config.messages import nearest
 from authz_service.config.model import CREDENTIAL_KEYS
 from authz_service.config.values import https_or_loopback, is_name, is_url
+from authz_service.core.credential import CredentialHeader
 from authz_service.core.errors import shown
 from authz_service.core.patterns import CAPTURE, overlap
 from authz_service.core.scope_hierarchy import ScopeHierarchy
@@ -22,7 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from authz_service.config.document import Where
-    from authz_service.config.model import IntrospectionSettings, Issuer, Keys, Require, RuleSettings, Scopes, Server
+    from authz_service.config.model import (
+        Alternative,
+        DpopSettings,
+        IntrospectionSettings,
+        Issuer,
+        Keys,
+        Require,
+        RuleSettings,
+        Scopes,
+        Server,
+    )
     from authz_service.core.patterns import PathPattern
 
 _SOURCES = ("discovery", "jwks_uri", "jwks_file", "pem_file")
@@ -38,6 +49,7 @@ class Draft:
     rules: Mapping[int, RuleSettings]
     headers: Collection[str]  # the names in upstream.headers, as written
     scope_implies: Mapping[str, Sequence[str]]
+    dpop: DpopSettings | None
     unread: frozenset[Where]  # keys in the file that could not be read; the draft has their defaults
 
     def has(self, *places: Where) -> bool:
@@ -56,6 +68,7 @@ def problems(draft: Draft) -> Iterator[Problem]:
     yield from _same_address(draft)
     yield from _shared_socket(draft)
     yield from _same_headers(draft)
+    yield from _unused_nonce_key(draft)
     yield from _same_issuers(draft)
     yield from _overlapping_templates(draft)
     yield from _same_labels(draft)
@@ -76,6 +89,7 @@ def problems(draft: Draft) -> Iterator[Problem]:
         yield from _used_credentials(draft, ("rules", place), rule)
         yield from _unknown_issuers(draft, ("rules", place), rule)
         yield from _missing_audiences(draft, ("rules", place), rule)
+        yield from _unprovable(draft, ("rules", place), rule)
         yield from _unusable_alternatives(draft, ("rules", place, "require"), rule.require)
         yield from _impossible_scopes(draft, ("rules", place, "require"), rule.require)
         yield from _policy_or_match(draft, ("rules", place), rule)
@@ -109,6 +123,14 @@ def _same_headers(draft: Draft) -> Iterator[Problem]:
         if earlier != name:
             text = f"is the same header as {shown(earlier)} to many servers (case, _ . and - do not count): remove one"
             yield Problem(("upstream", "headers", name), text)
+
+
+def _unused_nonce_key(draft: Draft) -> Iterator[Problem]:
+    if draft.dpop is None or draft.dpop.nonce_key_file is None or not draft.has(("dpop", "nonce")):
+        return
+    if draft.dpop.nonce != "required":
+        text = "has no effect without nonce: required: add that, or remove this line"
+        yield Problem(("dpop", "nonce_key_file"), text)
 
 
 def _same_issuers(draft: Draft) -> Iterator[Problem]:
@@ -434,6 +456,37 @@ def _unusable_alternatives(draft: Draft, where: Where, require: Require) -> Iter
             accepted = ", ".join(require.issuers or ())
             text = f"has none of the rule's issuers ({accepted}), so the alternative never holds: add one, or remove it"
             yield Problem((*place, "issuers"), text)
+
+
+def _unprovable(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
+    """Proofs that no request can have: where the rule reads its token, or because no token counts as bound."""
+    credential = CredentialHeader(rule.credential.header, rule.credential.scheme)
+    refuses_dpop = draft.has((*where, "credential")) and not credential.accepts_dpop
+    for place, part in rule.require.places((*where, "require")):
+        if part.proof is None or rule.access == "public":
+            continue
+        effect = "no token can pass" if part is rule.require else "the alternative never holds"
+        if part.proof == "dpop" and refuses_dpop:
+            text = f"the rule's token is in {credential}, where the scheme DPoP is not accepted, so {effect}: "
+            yield Problem((*place, "proof"), f"{text}write proof: mtls, or scheme: Bearer in credential")
+        elif _all_ignore_confirmation(draft, (*where, "require"), rule.require, part):
+            text = f"all issuers of the rule have confirmation: ignore, which takes no token as bound, so {effect}: "
+            yield Problem((*place, "proof"), f"{text}write confirmation: verify, or remove this line")
+
+
+def _all_ignore_confirmation(draft: Draft, where: Where, require: Require, part: Alternative) -> bool:
+    if not _labels_are_known(draft) or not draft.has((*where, "issuers"), (*where, "any_of")):
+        return False
+    names = require.accepted_issuers()
+    accepted = {
+        place: issuer
+        for place, issuer in draft.issuers.items()
+        if (names is None or issuer.label in names) and part.allows_issuer(issuer.label)
+    }
+    return bool(accepted) and all(
+        issuer.confirmation == "ignore" and draft.has(("issuers", place, "confirmation"))
+        for place, issuer in accepted.items()
+    )
 
 
 def _missing_audiences(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ from authz_service.config import consistency, files, messages
 from authz_service.config.consistency import Draft
 from authz_service.config.document import TOO_LARGE, Document, Problem, Unreadable, Where, parse, rendered
 from authz_service.config.files import MAX_CONFIG_BYTES, FileTooLargeError
-from authz_service.config.model import Issuer, RuleSettings, Section, Server, Settings
+from authz_service.config.model import DpopSettings, Issuer, RuleSettings, Section, Server, Settings
 from authz_service.config.warnings import warnings
 from authz_service.core.errors import ConfigError, printable
 
@@ -155,6 +155,7 @@ def _whole(settings: Settings, value: Mapping[str, Any]) -> Draft:
         rules=dict(enumerate(settings.rules)),
         headers=_upstream_headers(value),
         scope_implies=settings.scope_implies,
+        dpop=settings.dpop,
         unread=frozenset(),
     )
 
@@ -189,6 +190,7 @@ def _draft(value: Mapping[str, Any], folder: Path | None, problems: Iterable[Pro
         rules=parts(RuleSettings, "rules"),
         headers=_upstream_headers(value),
         scope_implies=_scope_implies(value),
+        dpop=_part(DpopSettings, value.get("dpop"), ("dpop",), unread, folder),
         unread=unread,
     )
 

@@ -796,10 +796,10 @@ class DpopSettings(Section):
         description="required: a proof must have a current nonce of this service, so that none can be made in advance, "
         "or be replayed at another replica after it expired.",
     )
-    nonce_key_file: OrAbsent[File] = Field(
+    nonce_key_file: File | None = Field(
         None,
         description="File with the key of the nonces, 32 bytes or more, the same for all replicas and workers. When it "
-        "changes, nonces of the previous key are accepted until they expire. Default: each process generates its own.",
+        "changes, nonces of the previous key are accepted until they expire. null: each process generates its own.",
     )
     nonce_lifetime: PositiveDuration = Field(as_written("5m"), description="How long a nonce is accepted.")
     replay_cache_entries: int = Field(

@@ -133,11 +133,16 @@ def _no_longer(ours: float, theirs: float) -> bool:
     return ours <= theirs
 
 
+def _proves(ours: str, theirs: str) -> bool:
+    return theirs in {"any", ours}
+
+
 _COMPARED = frozenset({"issuers", "audiences", "scopes", "claims"})  # by functions of their own
 _AS_STRICT: Mapping[str, Callable[[Any, Any], bool]] = {
     "clients": _among,
     "acr_values": _among,
     "max_auth_age": _no_longer,
+    "proof": _proves,
 }
 
 

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from authz_service.config.document import Where
-    from authz_service.config.model import Alternative, Issuer, RuleSettings, Settings
+    from authz_service.config.model import Alternative, DpopSettings, Issuer, MtlsSettings, RuleSettings, Settings
     from authz_service.core.claim_path import ClaimPath
 
 _CLAIM_LISTS = ("audience_claims", "scope_claims", "client_claims")
 _URL_START = ("https://", "http://")
 _RULE_DEPTH = len(("rules", 0))
+_LONG_PROOF_AGE = 300.0  # seconds
 _DAY = 86_400.0  # seconds; an operator notices an outage within a day
 
 
@@ -49,9 +50,12 @@ def warnings(settings: Settings) -> Iterator[Problem]:
     for place, issuer in enumerate(settings.issuers):
         yield from _long_outage(("issuers", place, "keys", "outage_tolerance"), issuer)
         yield from _allowed_http(("issuers", place, "keys", "allow_http"), issuer)
+        yield from _ignored_confirmation(("issuers", place, "confirmation"), issuer)
         for key in _CLAIM_LISTS:
             for number, path in enumerate(getattr(issuer, key)):
                 yield from _url_as_path(("issuers", place, key, number), path)
+    yield from _proofs(("dpop",), settings.dpop_or_default, settings.server.workers)
+    yield from _forwarded_certificate(("mtls", "certificate"), settings.mtls)
 
 
 def _any_audience(where: Where, rule: RuleSettings, issuers: Sequence[Issuer]) -> Iterator[Problem]:
@@ -98,11 +102,11 @@ def _any_tenant(where: Where, rule: RuleSettings, issuers: Sequence[Issuer]) -> 
 
 
 def _requires_more(part: Alternative) -> bool:
-    """Whether a token must have more than an issuer and an audience."""
+    """Whether a token must have more than an issuer and an audience. Anyone can get one that is bound to its sender."""
     claims = any(not condition.absent for condition in (part.claims or {}).values())
     if claims or part.scopes.all or part.scopes.any:
         return True
-    return not part.model_fields_set <= {"issuers", "audiences", "any_of", "claims", "scopes"}
+    return not part.model_fields_set <= {"issuers", "audiences", "any_of", "claims", "scopes", "proof"}
 
 
 def _public_everywhere(where: Where, rule: RuleSettings) -> Iterator[Problem]:
@@ -151,3 +155,33 @@ def _allowed_http(where: Where, issuer: Issuer) -> Iterator[Problem]:
             "sends tokens and client credentials over plain http to another host, where anyone on the path can steal "
         )
         yield Problem(where, f"{text}them and report any token as active: use https")
+
+
+def _ignored_confirmation(where: Where, issuer: Issuer) -> Iterator[Problem]:
+    if issuer.confirmation == "ignore":
+        text = "accepts tokens that are bound to their sender from anyone who has stolen one: write verify"
+        yield Problem(where, text)
+
+
+def _proofs(where: Where, dpop: DpopSettings, workers: int) -> Iterator[Problem]:
+    if dpop.nonce == "required" and dpop.nonce_key_file is None and workers > 1:
+        text = f"each of the {workers} workers makes its own key and refuses the nonces of the others: set "
+        yield Problem((*where, "nonce"), f"{text}nonce_key_file")
+    if dpop.max_age > _LONG_PROOF_AGE:
+        text = (
+            "is longer than 5 minutes, and another replica accepts a stolen proof once more within it: write at most "
+        )
+        yield Problem((*where, "max_age"), f"{text}5m")
+    for number, origin in enumerate(dpop.origins):
+        if not https_or_loopback(origin):
+            text = "lets clients send tokens and proofs over plain http, where anyone on the path can read them and "
+            yield Problem((*where, "origins", number), f"{text}change the request: use https")
+
+
+def _forwarded_certificate(where: Where, mtls: MtlsSettings) -> Iterator[Problem]:
+    if mtls.certificate == "xfcc":
+        text = (
+            "trusts x-forwarded-client-cert, which clients can send as well: make sure that the proxy that ends their "
+            "TLS replaces it (in Envoy, forward_client_cert_details: SANITIZE_SET), and that no request gets around it"
+        )
+        yield Problem(where, text)

@@ -32,6 +32,7 @@ def text(issuers: str = MAIN, rules: str = ANY, more: str = "") -> str:
 TEMPLATE = "issuer: 'https://login/{t}/v2.0', audiences: [api]"
 CERTIFICATE = "keys: {client_certificate_file: secret, client_key_file: secret}"
 KEYS = "keys: {jwks_uri: https://login/keys}"
+IGNORING = "{issuer: https://a.example.com/, name: a, audiences: [x], confirmation: ignore}"
 GOOD = {
     "a template with keys and a name": text(f"{{{TEMPLATE}, name: t, {KEYS}}}"),
     "a template with listed tenants, beside one of its issuers": text(
@@ -71,6 +72,28 @@ GOOD = {
     ),
     "the same address with port 0": text(more="server: {grpc_address: '[::1]:0', admin_address: '[::1]:0'}"),
     "the same port on two addresses": text(more="server: {grpc_address: 127.0.0.1:1, admin_address: 127.0.0.2:1}"),
+    "proof by DPoP in Authorization, in any case": text(
+        rules="{name: r, require: {proof: dpop}}, {name: s, match: {paths: [/s]}, require: {proof: dpop}, "
+        "credential: {scheme: bearer}}, {name: t, match: {paths: [/t]}, require: {proof: dpop}, "
+        "credential: {scheme: DPOP}}"
+    ),
+    "proof by DPoP in another header with a scheme": text(
+        rules="{name: r, require: {proof: dpop}, credential: {header: x-token, scheme: Bearer}}"
+    ),
+    "proof by certificate, or any, where DPoP is not accepted": text(
+        rules="{name: r, require: {proof: mtls}, credential: {header: x-token}}, {name: s, match: {paths: [/s]}, "
+        "require: {proof: any}, credential: {header: x-token}}"
+    ),
+    "proof of tokens of which one issuer's are verified": text(
+        f"{IGNORING}, {{issuer: https://b/, audiences: [x]}}", "{name: r, require: {proof: any}}"
+    ),
+    "an alternative with proof for the issuer that verifies": text(
+        f"{IGNORING}, {{issuer: https://b/, name: b, audiences: [x]}}",
+        "{name: r, require: {any_of: [{issuers: [a]}, {issuers: [b], proof: dpop}]}}",
+    ),
+    "ignored confirmations without proof": text(IGNORING),
+    "a key of nonces": text(more="dpop: {nonce: required, nonce_key_file: secret}"),
+    "no key of nonces, and none required": text(more="dpop: {nonce: off, nonce_key_file: null}"),
     "no upstream headers": text(more="upstream: {headers: {}}"),
     "one claim in two headers": text(more="upstream: {headers: {a: sub, b: sub}}"),
     "plain http on this machine": text("{issuer: 'http://[::1]:8080/x', name: a, audiences: [api]}"),
@@ -244,6 +267,61 @@ WRONG = {
             )
             for place in (0, 1)
         ],
+    ),
+    "proof by DPoP in a header without a scheme": (
+        text(rules="{name: r, require: {proof: dpop}, credential: {header: x-token}}"),
+        [
+            (
+                "2: rules[0].require.proof: the rule's token is in X-Token, where the scheme DPoP is not accepted, so "
+                "no token can pass: write proof: mtls, or scheme: Bearer in credential"
+            )
+        ],
+    ),
+    "alternatives with proof by DPoP with another scheme": (
+        text(
+            rules="{name: r, require: {any_of: [{proof: mtls}, {proof: dpop}, {clients: [c]}]}, "
+            "credential: {scheme: Token}}"
+        ),
+        [
+            (
+                "2: rules[0].require.any_of[1].proof: the rule's token is in Authorization: Token, where the scheme "
+                "DPoP is not accepted, so the alternative never holds: write proof: mtls, or scheme: Bearer in "
+                "credential"
+            )
+        ],
+    ),
+    "proof of tokens whose confirmation is ignored": (
+        text(IGNORING, "{name: r, require: {proof: mtls, issuers: [a]}}, {name: s, match: {}, require: {proof: any}}"),
+        [
+            (
+                f"2: rules[{place}].require.proof: all issuers of the rule have confirmation: ignore, which takes no "
+                "token as bound, so no token can pass: write confirmation: verify, or remove this line"
+            )
+            for place in (0, 1)
+        ],
+    ),
+    "alternatives with proof for the issuer whose confirmation is ignored": (
+        text(
+            f"{IGNORING}, {{issuer: https://b/, name: b, audiences: [x]}}",
+            "{name: r, require: {any_of: [{issuers: [a], proof: dpop}, {issuers: [b]}]}}, "
+            "{name: s, match: {paths: [/s]}, require: {issuers: [a], any_of: [{proof: any}, {clients: [c]}]}}, "
+            "{name: t, match: {paths: [/t]}, require: {proof: any, any_of: [{issuers: [a]}]}}",
+        ),
+        [
+            (
+                f"2: rules[{key}.proof: all issuers of the rule have confirmation: ignore, which takes no token as "
+                f"bound, so {effect}: write confirmation: verify, or remove this line"
+            )
+            for key, effect in (
+                ("0].require.any_of[0]", "the alternative never holds"),
+                ("1].require.any_of[0]", "the alternative never holds"),
+                ("2].require", "no token can pass"),
+            )
+        ],
+    ),
+    "a key of nonces that are not required": (
+        text(more="dpop: {nonce_key_file: secret}"),
+        ["3: dpop.nonce_key_file: has no effect without nonce: required: add that, or remove this line"],
     ),
     "a wrong operator does not hide other problems of its rule": (
         text(rules="{name: a, match: {paths: [/x]}, require: {scopes: ['{t}'], claims: {c: {present: false}}}}"),
@@ -757,6 +835,17 @@ ONCE = {
     "introspection that cannot be read is introspection": text(
         "{issuer: https://a/, audiences: [x], introspection: yes, keys: {discovery: false}}"
     ),
+    "a credential that cannot be read may be one for DPoP": text(
+        rules="{name: r, require: {proof: dpop}, credential: {header: 1}}"
+    ),
+    "a confirmation that cannot be read may be verified": text(
+        "{issuer: https://a/, audiences: [x], confirmation: none}", "{name: r, require: {proof: any}}"
+    ),
+    "issuers that cannot be read may be verified": text(
+        f"{IGNORING}, {{issuer: https://b/, name: b, audiences: [x]}}", "{name: r, require: {proof: any, issuers: b}}"
+    ),
+    "a nonce that cannot be read may be required": text(more="dpop: {nonce: always, nonce_key_file: secret}"),
+    "a key of nonces that cannot be read": text(more="dpop: {nonce_key_file: gone}"),
     "an address that cannot be read is not compared": text(
         more="server: {grpc_address: 127.0.0.1:9192, admin_address: 9192}"
     ),

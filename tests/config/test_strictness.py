@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from authz_service.config.model import ClaimCondition, Issuer, Require, RuleSettings
 from authz_service.config.strictness import Strictness, condition_implies
 from authz_service.core.claims import Claims
+from authz_service.core.confirmation import IGNORED, Confirmation
 from authz_service.core.errors import Rejected
 from authz_service.core.scope_hierarchy import ScopeHierarchy
 from authz_service.rules.operators import RequestParts, operator_of
@@ -144,6 +145,16 @@ def rule(require: dict[str, Any], paths: Sequence[str] = ()) -> RuleSettings:
         ({"scopes": {"none": ["read"]}}, {"scopes": {"none": ["admin"]}}, True),
         ({"scopes": {"none": ["admin"]}}, {"scopes": {"none": ["read"]}}, False),
         ({"claims": {"x": True}}, {"claims": {"x": 1}}, False),
+        ({"proof": "dpop"}, {"proof": "any"}, True),
+        ({"proof": "mtls"}, {"proof": "any"}, True),
+        ({"proof": "any"}, {"proof": "dpop"}, False),
+        ({"proof": "mtls"}, {"proof": "dpop"}, False),
+        ({"proof": "any"}, {}, True),
+        ({}, {"proof": "any"}, False),
+        ({"proof": "any", "any_of": [{"proof": "dpop"}]}, {"proof": "dpop"}, True),
+        ({"any_of": [{"proof": "dpop"}, {"proof": "mtls"}]}, {"proof": "any"}, True),
+        ({"any_of": [{"proof": "dpop"}, {"clients": ["x"]}]}, {"proof": "any"}, False),
+        ({"proof": "any"}, {"any_of": [{"proof": "dpop"}, {"proof": "mtls"}]}, False),  # not provable part by part
     ],
 )
 def test_alternatives_and_implied_scopes_are_compared_by_what_they_admit(
@@ -183,12 +194,13 @@ _PART: dict[str, Any] = {
     "scopes": st.fixed_dictionaries({}, optional={"all": _NAMES, "any": _NAMES, "none": _NAMES}).filter(bool),
     "clients": st.lists(st.sampled_from(["x", "y"]), min_size=1, max_size=2),
     "claims": st.dictionaries(st.sampled_from(["x", "y"]), _CONDITIONS, min_size=1),
+    "proof": st.sampled_from(["any", "dpop", "mtls"]),
 }
 _ALTERNATIVE = st.fixed_dictionaries({}, optional=_PART).filter(bool)
 _REQUIRE = st.fixed_dictionaries({}, optional=_PART | {"any_of": st.lists(_ALTERNATIVE, min_size=1, max_size=2)})
 _TOKENS = st.builds(
-    lambda issuer, client, audiences, scopes, x, y: Claims(
-        issuer, "u", client, frozenset(audiences), frozenset(scopes), " ".join(sorted(scopes)), {"x": x, "y": y}
+    lambda issuer, client, audiences, scopes, x, y, bound: Claims(
+        issuer, "u", client, frozenset(audiences), frozenset(scopes), " ".join(sorted(scopes)), {"x": x, "y": y}, bound
     ),
     st.sampled_from(["a", "b"]),
     st.sampled_from(["x", "y"]),
@@ -196,6 +208,7 @@ _TOKENS = st.builds(
     st.sets(st.sampled_from(["admin", "write", "read"])),
     st.sampled_from(_CLAIMS),
     st.sampled_from(_CLAIMS),
+    st.sampled_from([None, IGNORED, Confirmation(b"j"), Confirmation(None, b"x"), Confirmation(b"j", b"x")]),
 )
 
 

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 MAIN = {"issuer": "https://a.example/", "name": "main", "audiences": ["api"]}
 
 
-def warned(*rules: dict[str, Any], issuers: list[dict[str, Any]] | None = None) -> list[str]:
+def warned(*rules: dict[str, Any], issuers: list[dict[str, Any]] | None = None, **sections: Any) -> list[str]:
     named = [{"name": f"r{place}"} | rule for place, rule in enumerate(rules)]
-    found = warnings(Settings.model_validate({"issuers": issuers or [MAIN], "rules": named or [{"name": "r"}]}))
+    parts = {"issuers": issuers or [MAIN], "rules": named or [{"name": "r"}]} | sections
+    found = warnings(Settings.model_validate(parts))
     return [f"{rendered(problem.where)}: {problem.text}" for problem in found]
 
 
@@ -288,6 +289,8 @@ ANY_TENANT = (
         ({"any_of": [{"scopes": ["a"]}, {"issuers": ["entra"]}]}, True),
         ({"any_of": [{"scopes": ["a"]}, {"issuers": ["main"]}]}, False),
         ({"any_of": [{"issuers": ["entra"]}], "scopes": ["a"]}, False),
+        ({"proof": "any"}, True),  # anyone can get a token that is bound to their key
+        ({"proof": "dpop", "scopes": ["a"]}, False),
     ],
 )
 def test_a_rule_that_accepts_any_tenant_must_require_something_of_its_tokens(
@@ -309,3 +312,63 @@ def test_a_claim_for_the_upstream_named_after_a_url_needs_its_dots_escaped(tmp_p
     header, metadata = load_with_warnings(file, lambda _: ())[1]
     assert "upstream.headers.x-role: leads to the member example/role of the claim https://a: " in header
     assert "upstream.metadata.role: leads to the member example/role of the claim https://a: " in metadata
+
+
+@pytest.mark.parametrize(("value", "count"), [("verify", 0), ("ignore", 1)])
+def test_an_ignored_confirmation_causes_a_warning(value: str, count: int) -> None:
+    expected = "issuers[1].confirmation: accepts tokens that are bound to their sender from anyone who has stolen one"
+    other = {"issuer": "https://b.example/", "name": "b", "audiences": ["b"]}
+    assert warned(issuers=[MAIN, other | {"confirmation": value}]) == [f"{expected}: write verify"] * count
+
+
+@pytest.mark.parametrize(
+    ("dpop", "expected"),
+    [
+        ({}, []),
+        ({"max_age": "5m"}, []),
+        (
+            {"max_age": "301s"},
+            [
+                (
+                    "dpop.max_age: is longer than 5 minutes, and another replica accepts a stolen proof once more "
+                    "within it: write at most 5m"
+                )
+            ],
+        ),
+        ({"origins": ["https://api.example", "http://localhost:8080", "http://127.0.0.1", "http://[::1]:1"]}, []),
+        (
+            {"origins": ["https://api.example", "http://api.example"]},
+            [
+                (
+                    "dpop.origins[1]: lets clients send tokens and proofs over plain http, where anyone on the path "
+                    "can read them and change the request: use https"
+                )
+            ],
+        ),
+    ],
+)
+def test_proofs_that_protect_little_cause_a_warning(dpop: dict[str, Any], expected: list[str]) -> None:
+    assert warned(dpop=dpop) == expected
+
+
+@pytest.mark.parametrize(
+    ("workers", "dpop", "warns"),
+    [
+        (1, {"nonce": "required"}, False),
+        (2, {"nonce": "off"}, False),
+        (2, {"nonce": "required", "nonce_key_file": "nonce.key"}, False),
+        (2, {"nonce": "required"}, True),
+    ],
+)
+def test_workers_that_refuse_each_others_nonces_cause_a_warning(
+    workers: int, dpop: dict[str, Any], *, warns: bool
+) -> None:
+    text = "each of the 2 workers makes its own key and refuses the nonces of the others: set nonce_key_file"
+    assert warned(server={"workers": workers}, dpop=dpop) == ([f"dpop.nonce: {text}"] if warns else [])
+
+
+@pytest.mark.parametrize(("certificate", "count"), [("peer", 0), ("xfcc", 1)])
+def test_a_forwarded_certificate_causes_a_warning_about_the_proxy(certificate: str, count: int) -> None:
+    found = warned(mtls={"certificate": certificate})
+    assert len(found) == count
+    assert all(each.startswith("mtls.certificate: trusts x-forwarded-client-cert, ") for each in found)

@@ -572,6 +572,12 @@ def requirements() -> Seeds:
             "captures": {"id": "8"},
             "headers": [["h", "v"]],
         },
+        "bound": {
+            "require": {"proof": "any", "any_of": [{"proof": "mtls", "clients": ["b"]}, {"proof": "dpop"}]},
+            "claims": {"cnf": {"jkt": "A" * 43}},
+            "other": {"proof": "any"},
+        },
+        "unbound": {"require": {"proof": "mtls"}, "claims": {"cnf": {"jkt": "A" * 43}}, "other": {"proof": "mtls"}},
         "no-rule": {"require": {"any_of": [{}]}},
     }
     return {name: _json(value) for name, value in values.items()}

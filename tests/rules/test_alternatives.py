@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from authz_service.config.model import Issuer, RuleSettings
 from authz_service.core.claims import Claims
+from authz_service.core.confirmation import confirmation_of
 from authz_service.core.errors import Rejected
 from authz_service.core.headers import combined
 from authz_service.core.reasons import Reason
@@ -196,6 +198,7 @@ _PART: dict[str, Any] = {
     "scopes": _NAMES | st.fixed_dictionaries({}, optional={"all": _NAMES, "any": _NAMES, "none": _NAMES}).filter(bool),
     "clients": st.lists(st.sampled_from(["app", "web"]), min_size=1, max_size=1),
     "claims": st.dictionaries(st.sampled_from(["c", "c.d", "e"]), _CONDITIONS, min_size=1, max_size=2),
+    "proof": st.sampled_from(["any", "dpop", "mtls"]),
 }
 _ALTERNATIVE = st.fixed_dictionaries({}, optional=_PART).filter(bool)
 _REQUIRE = st.fixed_dictionaries({}, optional=_PART | {"any_of": st.lists(_ALTERNATIVE, min_size=1, max_size=3)})
@@ -204,13 +207,18 @@ _CLAIMS = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("cd"), inner, max_size=2),
     max_leaves=4,
 )
+_DIGEST = "A" * 43
+_CONFIRMATIONS: list[dict[str, Any]] = [
+    {},
+    *({"cnf": each} for each in ({"jkt": _DIGEST}, {"x5t#S256": _DIGEST}, {"jkt": _DIGEST, "x5t#S256": _DIGEST})),
+]
 _TOKENS = st.builds(
     plain_rules.Token,
     st.sampled_from(list(AUDIENCES)),
     st.sampled_from(["app", "web", ""]),
     st.sets(st.sampled_from(["api", "w-api", "mine", "x"])),
     st.sets(st.sampled_from(["x", "y", "z", "w"])),
-    st.dictionaries(st.sampled_from("ce"), _CLAIMS),
+    st.builds(operator.or_, st.dictionaries(st.sampled_from("ce"), _CLAIMS), st.sampled_from(_CONFIRMATIONS)),
 )
 _HEADERS = st.lists(
     st.tuples(
@@ -246,6 +254,7 @@ def test_a_rule_admits_exactly_the_tokens_that_its_plain_meaning_admits(
         frozenset(token.scopes),
         " ".join(sorted(token.scopes)),
         token.claims,
+        confirmation_of(token.claims),
     )
     reason = None
     try:

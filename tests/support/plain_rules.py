@@ -69,11 +69,15 @@ def _part_admits(
         ("issuers" not in part or token.issuer in part["issuers"])
         and ("acr_values" not in part or token.claims.get("acr") in part["acr_values"])
         and ("clients" not in part or token.client in part["clients"])
+        and ("proof" not in part or bool(_BINDINGS[part["proof"]] & token.claims.get("cnf", {}).keys()))
         and held >= set(required.get("all", ()))
         and ("any" not in required or bool(held & set(required["any"])))
         and not held & set(required.get("none", ()))
         and all(meets(token.claims, path, each, request) for path, each in part.get("claims", {}).items())
     )
+
+
+_BINDINGS = {"any": {"jkt", "x5t#S256"}, "dpop": {"jkt"}, "mtls": {"x5t#S256"}}
 
 
 def _with_implied(scopes: set[str], scope_implies: Mapping[str, Sequence[str]]) -> set[str]:

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from authz_service.config.model import Issuer, Require, RuleSettings
 from authz_service.config.strictness import Strictness
 from authz_service.core.claims import Claims
+from authz_service.core.confirmation import confirmation_of
 from authz_service.core.errors import Rejected
 from authz_service.core.headers import combined
 from authz_service.core.scope_hierarchy import ScopeHierarchy
@@ -46,7 +47,8 @@ def run(data: bytes) -> str:
         captures = _BY_NAME.validate_python(read.get("captures", {}))
         headers = _HEADERS.validate_python(read.get("headers", []))
         token = _token(read)
-    except (ValueError, TypeError):
+        confirmation_of(token.claims)
+    except (ValueError, TypeError, Rejected):
         return "rejected"
     used = [condition.capture for each in (settings, other) for condition in each.require.claim_conditions()]
     if not {name for name in used if name} <= captures.keys() or not all(
@@ -83,7 +85,16 @@ def _token(read: dict[str, Any]) -> plain_rules.Token:
 
 def _admits(rule: Rule, token: plain_rules.Token, request: RequestParts) -> bool:
     audiences, scopes = frozenset(token.audiences), frozenset(token.scopes)
-    claims = Claims(token.issuer, "u", token.client, audiences, scopes, " ".join(sorted(scopes)), token.claims)
+    claims = Claims(
+        token.issuer,
+        "u",
+        token.client,
+        audiences,
+        scopes,
+        " ".join(sorted(scopes)),
+        token.claims,
+        confirmation_of(token.claims),
+    )
     try:
         rule.evaluate(claims, request, 0.0)
     except Rejected as rejected:
