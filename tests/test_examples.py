@@ -151,7 +151,6 @@ def test_readme_and_examples_show_every_key(
         files[-1].write_text(block.replace("discovery: true", "# discovery").replace("# jwks_file:", "jwks_file:"))
         files.append(tmp_path / f"{number}-key.yaml")
         by_key = block.replace("client_secret_file: secret", "private_key_file: key.pem")
-        by_key = by_key.replace("# nonce_key_file:", "nonce_key_file:")
         files[-1].write_text(by_key.replace("auth_method: client_secret_basic", "auth_method: private_key_jwt"))
         files.append(tmp_path / f"{number}-token.yaml")
         by_token = block.replace("client_secret_file: secret", "bearer_token_file: token")

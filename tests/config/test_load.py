@@ -59,7 +59,7 @@ def test_the_complete_example_has_every_key_or_a_reason_to_omit_it(loads: Loads)
         "keys": (written.issuers[0].keys, {"jwks_uri", "jwks_file", "pem_file", "snapshot_file"}),
         "rule": (written.rules[0], {"policy"}),
         "upstream": (written.upstream, set()),
-        "dpop": (written.dpop_or_default, {"nonce_key_file"}),
+        "dpop": (written.dpop_or_default, set()),
         "mtls": (written.mtls, set()),
         "token_cache": (written.token_cache, set()),
         "logging": (written.logging, set()),
