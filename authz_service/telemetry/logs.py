@@ -38,8 +38,9 @@ _MAX_CHAIN = 5  # exceptions of one chain
 _MAX_FRAMES = 20  # innermost frames of one exception: a recursion has a thousand
 
 # A JWT, complete or truncated: base64url of {" starts with eyJ. Or whatever follows the scheme and a space, which may
-# be escaped as in a URL or in a Python literal.
-_SECRET = re.compile(r"eyJ[\w.%~+=-]*|(?i:bearer)(?:\s|\+|%20|\\[a-z])+\S+")
+# be escaped as in a URL or in a Python literal; after DPoP, which causes mention, only what is longer than a word.
+_SPACES = r"(?:\s|\+|%20|\\[a-z])+"
+_SECRET = re.compile(rf"eyJ[\w.%~+=-]*|(?i:bearer){_SPACES}\S+|(?i:dpop){_SPACES}\S{{16,}}")
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII without space, quote, = and backslash
 # Where a library's message may begin to quote an exception's message.
 _QUOTATION = re.compile(r"[:(<\n]")

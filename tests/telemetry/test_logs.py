@@ -163,6 +163,9 @@ def secrets_in(stream: io.StringIO) -> list[str]:
         f"bearer\u00a0{OPAQUE}",
         f"/cb/Bearer%20{OPAQUE}",
         f"/cb/bearer+{OPAQUE}",
+        f"DPoP {OPAQUE}",
+        f"dpop: dpop  {OPAQUE}",
+        f"/cb/DPoP%20{OPAQUE}",
         f"\u00ee{TOKEN}",
         f"\\{TOKEN}",
     ],
@@ -174,6 +177,15 @@ def test_whatever_looks_like_a_token_is_redacted_anywhere(format_: str, text: st
     logger.info("event", extra=fields(text=text, texts=[text], nested={"a": text}, **{text: 1}))
     assert secrets_in(stream) == []
     assert stream.getvalue().count("[redacted]") == 6
+
+
+@pytest.mark.parametrize(
+    "cause", ["the request has no DPoP header", "bound to a DPoP key (cnf.jkt), and not to another"]
+)
+def test_a_cause_about_dpop_is_not_redacted(cause: str) -> None:
+    stream = written("json")
+    logger.info("decision", extra=fields(cause=cause))
+    assert json.loads(stream.getvalue())["cause"] == cause
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])

@@ -104,7 +104,7 @@ def _validate_opaque(
         members["iss"] = issuer.issuer
     token_type = optional_str(members, "token_type").lower() if "token_type" in members else "bearer"
     if token_type not in {"bearer", "dpop"}:
-        raise Rejected(Reason.WRONG_TOKEN_TYPE, "token_type in the introspection response is neither Bearer nor DPoP")
+        raise Rejected(Reason.WRONG_TOKEN_TYPE, "token_type in the introspection response is neither DPoP nor Bearer")
     claims = validate_claims(issuer, None, members, now)
     if token_type == "dpop" and claims.confirmation is None:
         raise Rejected(Reason.WRONG_TOKEN_TYPE, "token_type in the introspection response is DPoP, and cnf is missing")

@@ -81,7 +81,8 @@ class Targets:
         if _origin(scheme.lower(), name, port) not in origins:
             expected = " or ".join(map(quoted, origins)) or "none, since the host of the request is malformed"
             raise Rejected(
-                Reason.INVALID_PROOF, f"the origin in htu is not that of the request (dpop.origins): {expected}"
+                Reason.INVALID_PROOF,
+                f"the origin in htu is not that of the request: expected {expected} (dpop.origins)",
             )
         requested = target.partition("?")[0]
         if path != requested and _normalized_path(path or "") != _normalized_path(requested):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _HEADER = "dpop"
 _NONCE_HEADER = "dpop-nonce"
 _VALID = "valid"
+_BOUND_TO_KEY = "the token is bound to a DPoP key (cnf.jkt)"
 
 
 class ProofVerifier:
@@ -79,10 +80,11 @@ class ProofVerifier:
     @staticmethod
     def _require_dpop_header(headers: Mapping[str, str], *, dpop: bool) -> None:
         if not dpop:
-            cause = "the token is bound to a DPoP key (cnf.jkt), and the scheme is not DPoP"
-            raise ProofRejected(Reason.MISSING_PROOF, cause, scheme=DPOP)
+            raise ProofRejected(Reason.MISSING_PROOF, f"{_BOUND_TO_KEY}, and the scheme is not DPoP", scheme=DPOP)
         if _HEADER not in headers:
-            raise ProofRejected(Reason.MISSING_PROOF, "no DPoP header", scheme=DPOP)
+            raise ProofRejected(
+                Reason.MISSING_PROOF, f"{_BOUND_TO_KEY}, and the request has no DPoP header", scheme=DPOP
+            )
 
     def _verify_certificate(self, digest: bytes, attributes: Attributes) -> None:
         try:
@@ -90,7 +92,7 @@ class ProofVerifier:
         except Rejected as rejected:
             raise ProofRejected(rejected.reason, rejected.cause, scheme=BEARER) from None
         if found is None:
-            cause = "the token is bound to a client certificate (cnf.x5t#S256), and the request has none"
+            cause = "the token is bound to a client certificate (cnf.x5t#S256), and Envoy sent none (mtls.certificate)"
             raise ProofRejected(Reason.MISSING_PROOF, cause, scheme=BEARER)
         if not hmac.compare_digest(found, digest):
             cause = "the client certificate is not the one to which the token is bound (cnf.x5t#S256)"
@@ -106,7 +108,7 @@ class ProofVerifier:
             )
         except Rejected as rejected:
             self._record(rejected.reason)
-            raise ProofRejected(rejected.reason, rejected.cause, scheme=DPOP) from None
+            raise ProofRejected(rejected.reason, f"DPoP proof: {rejected.cause}", scheme=DPOP) from None
         self._record(_VALID)
         if proof.key is not token.proof_key:
             token.proof_key = proof.key
