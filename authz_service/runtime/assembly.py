@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from authz_service.authorizer import Authorizer
+from authz_service.config.nonce_key import MIN_BYTES, read_nonce_key
 from authz_service.core.bounded import Bounds
 from authz_service.core.credential import AUTHORIZATION
 from authz_service.core.decision import NO_RULE_NAME
@@ -38,7 +39,6 @@ from authz_service.tokens.jwt.cache import JwtCache
 from authz_service.tokens.proof.certificate import ClientCertificates
 from authz_service.tokens.proof.dpop import DpopVerifier
 from authz_service.tokens.proof.nonce import Nonces
-from authz_service.tokens.proof.nonce_key import MIN_BYTES, read_nonce_key
 from authz_service.tokens.proof.replay import ReplayCache
 from authz_service.tokens.proof.target import Targets
 from authz_service.tokens.proof.verifier import ProofVerifier

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from authz_service.config import files
 from authz_service.config.document import Problem
 from authz_service.config.load import load_with_warnings
+from authz_service.config.nonce_key import read_nonce_key
 from authz_service.core.errors import FetchFailed, StartFailed
 from authz_service.keys.file_source import FileSource
 from authz_service.providers import trust_anchors
 from authz_service.providers.bearer_token import BearerToken
 from authz_service.providers.client_authentication import problem_of
 from authz_service.providers.client_certificate import ClientCertificate
-from authz_service.tokens.proof.nonce_key import read_nonce_key
 from authz_service.transport.tls.certificates import CertificateFiles
 from authz_service.transport.tls.contexts import openssl_certificate_files
 
