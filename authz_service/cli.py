@@ -73,7 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument(
         "--header", action="append", default=[], metavar="'K: V'", help="a request header; may be repeated"
     )
-    explain.add_argument("--token-file", metavar="FILE", help="file with the access token; - for standard input")
+    explain.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="file with the access token; - for standard input. With a DPoP header, its scheme is DPoP",
+    )
+    explain.add_argument(
+        "--client-certificate", type=Path, metavar="FILE", help="the client's certificate, PEM, for tokens bound to it"
+    )
     explain.add_argument(
         "--policy", default="", metavar="NAME", help="value of the route's context extension authz_policy"
     )
@@ -134,6 +141,7 @@ def _explain(options: argparse.Namespace) -> int:
     """Returns 0 if the request is allowed, 1 if it is denied, 2 if it could not be decided."""
     from authz_service.config.load import load
     from authz_service.core.decision import Deny
+    from authz_service.core.errors import FetchFailed
     from authz_service.policy_tools import explanation
     from authz_service.policy_tools.explain import UNDECIDED, explain
     from authz_service.telemetry import logs
@@ -149,7 +157,11 @@ def _explain(options: argparse.Namespace) -> int:
         print(f"authz-service: {error}", file=sys.stderr)
         return 2
     logs.configure("warning", "text", sys.stderr)  # for the cause when keys cannot be fetched
-    explained = explain(settings, attributes)
+    try:
+        explained = explain(settings, attributes)
+    except FetchFailed as failure:
+        print(f"authz-service: dpop.nonce_key_file: {failure}", file=sys.stderr)
+        return 2
     if options.json:
         print(explanation.as_json(explained, attributes))
     else:
@@ -160,11 +172,17 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _attributes(options: argparse.Namespace, settings: Settings) -> Attributes:
-    from authz_service.policy_tools.request import attributes_of, with_token
+    from authz_service.policy_tools.request import attributes_of, read_certificate, with_certificate, with_token
     from authz_service.rules.policy import Policy
 
     headers = [_header(text) for text in options.header]
     attributes = attributes_of(options.method, options.url, headers, options.policy)
+    if options.client_certificate is not None:
+        try:
+            certificate = read_certificate(options.client_certificate)
+        except ValueError as error:
+            raise ValueError(printable(f"--client-certificate {options.client_certificate}: {error}")) from None
+        attributes = with_certificate(attributes, certificate, settings.mtls)
     if options.token_file is None:
         return attributes
     token = _token(options.token_file).strip()

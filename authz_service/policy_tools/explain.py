@@ -1,7 +1,7 @@
 """Explains one decision: every step to it, each taken by the function that the sidecar calls.
 
 The authorizer decides. The steps repeat its calls in its order; if they end in another reason, that is a fault, which
-raises AssertionError. Neither the token nor its signature is ever part of an explanation.
+raises AssertionError. Nothing of a token's or proof's text is ever part of an explanation.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from authz_service.core.cors import is_preflight
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.reasons import Reason
 from authz_service.core.upstream_metadata import UpstreamMetadata
+from authz_service.policy_tools.proof_findings import findings
 from authz_service.providers.client import ClientResources
 from authz_service.rules import mismatch
 from authz_service.rules.conditions import AnyOf
@@ -82,7 +83,11 @@ class Explanation:
 
 
 def explain(settings: model.Settings, attributes: Attributes) -> Explanation:
-    """Decide a request by these settings, fetching the keys of its token's issuer if they are needed."""
+    """Decide a request by these settings, fetching the keys of its token's issuer if they are needed.
+
+    Raises:
+        FetchFailed: if the file with the key of the nonces is unusable.
+    """
     return asyncio.run(_explain(settings, attributes))
 
 
@@ -237,6 +242,7 @@ class _Steps:
         )
         claims = self._validate(token, rule)
         if claims.confirmation is not None or dpop:
+            self._record_findings(token, claims)
             self._take("token", "proof", lambda: self._verify_proof(token, claims, dpop=dpop), partial(_proof, claims))
         request = rule.parts_of(self._attributes.headers, path)
         for condition in rule.conditions:
@@ -250,6 +256,14 @@ class _Steps:
             missing = [f"{name} is absent or left out" for name in members if name not in values]
             self._record("upstream", "metadata", "; ".join((", ".join(values) or "none", *missing)), passed=True)
         return Reason.OK
+
+    def _record_findings(self, text: str, claims: Claims) -> None:
+        """Record each part of a proof; one that does not hold is a remark, since the verifier decides."""
+        if claims.confirmation in {None, IGNORED}:
+            return
+        issuer = next(issuer for issuer in self._settings.issuers if issuer.label == claims.issuer)
+        for each in findings(self._settings, issuer, claims.confirmation, text, self._attributes, self._now):
+            self._record("token", f"proof: {each.name}", each.detail, passed=each.holds or None)
 
     def _verify_proof(self, text: str, claims: Claims, *, dpop: bool) -> object:
         """Verify the proof again, as if it had not been seen: the decision has used it up."""
@@ -324,8 +338,12 @@ def _decides(rule: model.RuleSettings) -> str:
     return f"decides; access {rule.access}{shadow}"
 
 
-def _found_in(rule: Rule) -> Callable[[object], str]:
-    return lambda _: f"in {rule.credential}"
+def _found_in(rule: Rule) -> Callable[[tuple[str, bool]], str]:
+    def detail(found: tuple[str, bool]) -> str:
+        _, dpop = found
+        return f"in {rule.credential}" + (", sent with the scheme DPoP" if dpop else "")
+
+    return detail
 
 
 def _proof(claims: Claims, _headers: object) -> str:

@@ -71,6 +71,8 @@ def _response(explanation: Explanation, attributes: Attributes, color: Color) ->
     part = response["ok_response" if is_allowed else "denied_response"]
     for option in part.get("headers", ()):
         yield printable(f"{'':<11} {option['header']['key']}: {option['header']['value']}")
+    for option in part.get("response_headers_to_add", ()):
+        yield printable(f"{'':<11} to the client: {option['header']['key']}: {option['header']['value']}")
     for name in part.get("headers_to_remove", ()):
         yield color("dim", printable(f"{'':<11} removed: {name}"))
     for name, value in response["dynamic_metadata"].items():

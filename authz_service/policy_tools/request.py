@@ -11,8 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from authz_service.config import files
 from authz_service.core import paths
 from authz_service.core.attributes import Attributes
 from authz_service.core.credential import CredentialHeader
@@ -21,12 +23,12 @@ from authz_service.core.headers import combined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from cryptography import x509
+    from pathlib import Path
 
     from authz_service.config.model import MtlsSettings
     from authz_service.rules.policy import Policy, Rule
 
+_MAX_CERTIFICATE_FILE = 1 << 20  # bytes: a chain, and text that tools write beside it
 _URL = re.compile(r"https?://([^/?#]+)(.*)", re.DOTALL | re.IGNORECASE)
 
 
@@ -62,6 +64,20 @@ def with_token(attributes: Attributes, token: str, policy: Policy) -> Attributes
     credential = CredentialHeader() if rule is None else rule.credential
     value = credential.value_with(token, dpop="dpop" in attributes.headers)
     return replace(attributes, headers=combined([*attributes.headers.items(), (credential.name, value)]))
+
+
+def read_certificate(file: Path) -> x509.Certificate:
+    """The first certificate in a PEM file, which is the client's own if it has its chain.
+
+    Raises:
+        ValueError: if there is none. The message continues a sentence about the file, and quotes nothing of it.
+    """
+    try:
+        return x509.load_pem_x509_certificates(files.read(file, _MAX_CERTIFICATE_FILE))[0]
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ValueError("has no certificate in PEM: write the client's certificate, not its key") from None
 
 
 def with_certificate(attributes: Attributes, certificate: x509.Certificate, mtls: MtlsSettings) -> Attributes:
