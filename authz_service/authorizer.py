@@ -192,4 +192,12 @@ class Authorizer:
         if rule.mode == "enforce":
             return deny
         remove = self.upstream.without_token(attributes.headers)
-        return Allow(deny.reason, deny.rule, deny.claims, remove=remove, mode="shadow", cause=deny.cause)
+        return Allow(
+            deny.reason,
+            deny.rule,
+            deny.claims,
+            remove=remove,
+            mode="shadow",
+            cause=deny.cause,
+            response_headers=deny.response_headers,
+        )

@@ -260,6 +260,15 @@ def test_an_allowance_renews_a_nonce_in_the_second_half_of_its_lifetime() -> Non
     assert send(to, BOUND, proof=prove(BOUND, nonce=renewed, now=after), now=after).reason == "ok"
 
 
+def test_in_shadow_mode_a_client_gets_its_nonces_as_well() -> None:
+    to = LocalAuthorizer([{"name": "r", "mode": "shadow"}], {}, dpop=DpopSettings(nonce="required"))
+    first = send(to, BOUND, proof=prove(BOUND))
+    assert isinstance(first, Allow)
+    assert first.reason == "nonce_required"
+    nonce = _nonce(first)
+    assert send(to, BOUND, proof=prove(BOUND, nonce=nonce)).reason == "ok"
+
+
 def test_a_nonce_of_another_process_is_accepted_only_with_the_shared_key(tmp_path: Any) -> None:
     file = tmp_path / "nonce.key"
     file.write_bytes(secrets.token_bytes(48))
