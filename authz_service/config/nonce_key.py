@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from authz_service.config import files
-from authz_service.core.errors import FetchFailed
+from authz_service.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,12 +18,14 @@ def read_nonce_key(file: Path) -> bytes:
     """The key in a file, without a newline at its end.
 
     Raises:
-        FetchFailed: if the file cannot be read, or the key is too short.
+        ConfigError: if the file cannot be read, or the key is too short.
     """
     try:
         key = files.read(file, _MAX_BYTES).removesuffix(b"\n").removesuffix(b"\r")
     except OSError as error:
-        raise FetchFailed(f"cannot be read: {error.strerror}") from None
+        raise ConfigError([f"cannot be read: {error.strerror}"]) from None
     if len(key) < MIN_BYTES:
-        raise FetchFailed(f"has {len(key)} bytes, expected {MIN_BYTES} or more: make one with openssl rand -base64 48")
+        raise ConfigError(
+            [f"has {len(key)} bytes, expected {MIN_BYTES} or more: make one with openssl rand -base64 48"]
+        )
     return key

@@ -86,7 +86,7 @@ def explain(settings: model.Settings, attributes: Attributes) -> Explanation:
     """Decide a request by these settings, fetching the keys of its token's issuer if they are needed.
 
     Raises:
-        FetchFailed: if the file with the key of the nonces is unusable.
+        ConfigError: if the file with the key of the nonces is unusable.
     """
     return asyncio.run(_explain(settings, attributes))
 

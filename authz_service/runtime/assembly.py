@@ -67,7 +67,7 @@ class ProofState:
         """The state for these settings, which continues the previous one. ``now`` is in seconds since the epoch.
 
         Raises:
-            FetchFailed: if the file with the key of the nonces is unusable.
+            ConfigError: if the file with the key of the nonces is unusable.
         """
         dpop = settings.dpop_or_default
         own_key = secrets.token_bytes(MIN_BYTES) if previous is None else previous.own_key
@@ -107,7 +107,7 @@ def assemble(
     ``now`` is in seconds since the epoch. What must outlive a reload is taken from ``previous``.
 
     Raises:
-        FetchFailed: if the file with the key of the nonces is unusable.
+        ConfigError: if the file with the key of the nonces is unusable.
     """
     proof_state = ProofState.of(settings, metrics, None if previous is None else previous.proof_state, now)
     token_cache = JwtCache(bounds_of(settings), settings.token_cache.max_ttl)

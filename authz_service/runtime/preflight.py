@@ -12,7 +12,7 @@ from authz_service.config import files
 from authz_service.config.document import Problem
 from authz_service.config.load import load_with_warnings
 from authz_service.config.nonce_key import read_nonce_key
-from authz_service.core.errors import FetchFailed, StartFailed
+from authz_service.core.errors import ConfigError, FetchFailed, StartFailed
 from authz_service.keys.file_source import FileSource
 from authz_service.providers import trust_anchors
 from authz_service.providers.bearer_token import BearerToken
@@ -56,8 +56,8 @@ def check(settings: Settings) -> Iterator[Problem]:
     if settings.dpop is not None and settings.dpop.nonce_key_file is not None:
         try:
             read_nonce_key(settings.dpop.nonce_key_file)
-        except FetchFailed as failure:
-            yield Problem(("dpop", "nonce_key_file"), str(failure))
+        except ConfigError as error:
+            yield Problem(("dpop", "nonce_key_file"), str(error))
     for place, issuer in enumerate(settings.issuers):
         yield from _check_keys(issuer, ("issuers", place, "keys"))
         if issuer.introspection is not None:

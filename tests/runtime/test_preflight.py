@@ -8,6 +8,7 @@ import pytest
 
 from authz_service.config import files
 from authz_service.config.load import load_with_warnings
+from authz_service.config.nonce_key import read_nonce_key
 from authz_service.core.errors import ConfigError
 from authz_service.runtime import preflight
 from support.configured_app import issuer
@@ -93,3 +94,18 @@ def test_an_invalid_private_key_is_a_problem(config: ConfigFolder) -> None:
     problem = problem_with(config, auth_method="private_key_jwt", private_key_file="secret")
     assert "issuers[0].introspection.private_key_file" in problem
     assert "private key" in problem
+
+
+@pytest.mark.parametrize(("content", "size"), [("", 0), ("a" * 31 + "\n", 31)])
+def test_a_key_of_nonces_that_could_be_guessed_is_a_problem(config: ConfigFolder, content: str, size: int) -> None:
+    (config.folder / "nonce.key").write_text(content)
+    with pytest.raises(ConfigError) as rejected:
+        config.load(issuer(), dpop={"nonce": "required", "nonce_key_file": "nonce.key"})
+    (line,) = rejected.value.problems
+    assert f": dpop.nonce_key_file: has {size} bytes, expected 32 or more" in line
+
+
+def test_a_key_of_nonces_may_end_in_a_newline_which_does_not_count(config: ConfigFolder) -> None:
+    for content in ("a" * 32, "a" * 32 + "\n", "a" * 32 + "\r\n"):
+        (config.folder / "nonce.key").write_text(content)
+        assert read_nonce_key(config.folder / "nonce.key") == b"a" * 32
