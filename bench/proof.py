@@ -74,7 +74,7 @@ def dpop_proofs() -> None:
 
 def _round(client: Client) -> tuple[float, float, float]:
     """Microseconds for verifying a signature, a proof with a cached key, and a proof without."""
-    replays = ReplayCache(100_000, lambda: None)
+    replays = ReplayCache(100_000, 60, lambda: None)
     verifier = DpopVerifier(algorithms=[client.algorithm], max_age=60, targets=Targets(), replays=replays)
     now = time.time()
 

@@ -73,9 +73,9 @@ class ProofState:
         own_key = secrets.token_bytes(MIN_BYTES) if previous is None else previous.own_key
         key = own_key if dpop.nonce_key_file is None else read_nonce_key(dpop.nonce_key_file)
         if previous is None:
-            replays = ReplayCache(dpop.replay_cache_entries, metrics.record_proof_eviction)
+            replays = ReplayCache(dpop.replay_cache_entries, dpop.max_age, metrics.record_proof_eviction)
             return cls(replays, Nonces(key, dpop.nonce_lifetime), own_key)
-        replays = previous.replays.resized(dpop.replay_cache_entries)
+        replays = previous.replays.with_limits(dpop.replay_cache_entries, dpop.max_age)
         return cls(replays, previous.nonces.replaced_by(key, dpop.nonce_lifetime, now), own_key)
 
 

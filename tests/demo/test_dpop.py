@@ -18,7 +18,7 @@ _URL = "https://api.demo/v1/appointments/7"
 
 def test_the_sidecar_accepts_a_proof_for_its_request() -> None:
     key, token = DpopKey(), "token"
-    replays = ReplayCache(1, lambda: None)
+    replays = ReplayCache(1, 60, lambda: None)
     verifier = DpopVerifier(algorithms=["ES256"], max_age=60, targets=Targets(), replays=replays)
     request = Attributes("GET", "api.demo", "/v1/appointments/7", {})
     thumbprint = base64url.decode(key.jkt)

@@ -94,7 +94,7 @@ class DpopVerifier:
             algorithms=self._algorithms,
             max_age=self._max_age,
             targets=self._targets,
-            replays=ReplayCache(1, lambda: None),
+            replays=ReplayCache(1, self._max_age, lambda: None),
             nonces=self._nonces,
         )
 
@@ -132,7 +132,7 @@ class DpopVerifier:
         key = known if members is None else ProofKey(digest, algorithm, thumbprint, _material(members, algorithm))
         if key is None or not key.verifies(f"{header}.{encoded_claims}".encode(), signature):
             raise Rejected(_INVALID, "the signature does not verify")
-        if self._replays.seen(thumbprint, jti, now, issued_at + self._max_age):
+        if self._replays.seen(thumbprint, jti, now, issued_at):
             raise Rejected(Reason.REPLAYED_PROOF, "a proof with this jti and key was accepted before")
         return VerifiedProof(None if key.algorithm in ml_dsa.SUPPORTED else key, nonce_age)
 

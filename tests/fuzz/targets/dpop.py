@@ -69,7 +69,7 @@ def run(data: bytes) -> str:
 def _verified(
     proof: str, jkt: str, data: bytes, known: ProofKey | None = None, nonces: Nonces | None = None
 ) -> tuple[str, VerifiedProof | None]:
-    replays = ReplayCache(10, lambda: None)
+    replays = ReplayCache(10, _MAX_AGE, lambda: None)
     verifier = DpopVerifier(algorithms=_ALGORITHMS, max_age=_MAX_AGE, targets=_TARGETS, replays=replays, nonces=nonces)
     digest = base64url.decode(jkt)
     try:

@@ -36,7 +36,7 @@ def verifier(
         algorithms=algorithms,
         max_age=MAX_AGE,
         targets=Targets(),
-        replays=ReplayCache(max_entries, lambda: None),
+        replays=ReplayCache(max_entries, MAX_AGE, lambda: None),
         nonces=nonces,
     )
 

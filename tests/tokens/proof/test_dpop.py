@@ -171,7 +171,7 @@ def test_a_proof_from_the_future_is_recorded_until_it_is_too_old() -> None:
 
 
 def test_verifiers_of_two_configurations_share_a_replay_cache() -> None:
-    replays, each = ReplayCache(10, lambda: None), proof()
+    replays, each = ReplayCache(10, 60, lambda: None), proof()
     first, second = (
         DpopVerifier(algorithms=ALGORITHMS, max_age=max_age, targets=Targets(), replays=replays) for max_age in (60, 30)
     )
