@@ -141,7 +141,6 @@ def _explain(options: argparse.Namespace) -> int:
     """Returns 0 if the request is allowed, 1 if it is denied, 2 if it could not be decided."""
     from authz_service.config.load import load
     from authz_service.core.decision import Deny
-    from authz_service.core.errors import FetchFailed
     from authz_service.policy_tools import explanation
     from authz_service.policy_tools.explain import UNDECIDED, explain
     from authz_service.telemetry import logs
@@ -159,8 +158,8 @@ def _explain(options: argparse.Namespace) -> int:
     logs.configure("warning", "text", sys.stderr)  # for the cause when keys cannot be fetched
     try:
         explained = explain(settings, attributes)
-    except FetchFailed as failure:
-        print(f"authz-service: dpop.nonce_key_file: {failure}", file=sys.stderr)
+    except ConfigError as error:  # of the key of the nonces, which is read here
+        print(printable(f"{options.config}: dpop.nonce_key_file: {error}"), file=sys.stderr)
         return 2
     if options.json:
         print(explanation.as_json(explained, attributes))

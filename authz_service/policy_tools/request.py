@@ -14,8 +14,6 @@ from urllib.parse import quote
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from authz_service.config import files
-from authz_service.core import paths
 from authz_service.core.attributes import Attributes
 from authz_service.core.credential import CredentialHeader
 from authz_service.core.errors import Rejected
@@ -50,7 +48,7 @@ def attributes_of(method: str, url: str, headers: Iterable[tuple[str, str]], pol
 def rule_of(attributes: Attributes, policy: Policy) -> Rule | None:
     """The rule that decides the request, if one does."""
     try:
-        return policy.choose(attributes, paths.split(attributes.path))
+        return policy.choose(attributes, policy.split(attributes.path))
     except Rejected:
         return None
 
@@ -73,9 +71,14 @@ def read_certificate(file: Path) -> x509.Certificate:
         ValueError: if there is none. The message continues a sentence about the file, and quotes nothing of it.
     """
     try:
-        return x509.load_pem_x509_certificates(files.read(file, _MAX_CERTIFICATE_FILE))[0]
+        with file.open("rb") as opened:
+            content = opened.read(_MAX_CERTIFICATE_FILE + 1)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
+    if len(content) > _MAX_CERTIFICATE_FILE:
+        raise ValueError(f"is larger than {_MAX_CERTIFICATE_FILE} bytes")
+    try:
+        return x509.load_pem_x509_certificates(content)[0]
     except ValueError:
         raise ValueError("has no certificate in PEM: write the client's certificate, not its key") from None
 

@@ -616,6 +616,19 @@ def configuration() -> Seeds:
         "    acr_values: ['urn:x']\n"
         "- {name: b, policy: p, access: optional, mode: shadow}\n"
         "cors_preflight: allow\n",
+        "bound": "issuers: [{issuer: https://a.example, audiences: [b], confirmation: ignore}, "
+        "{issuer: https://c.example, audiences: [d]}]\n"
+        "rules:\n"
+        "- {name: a, match: {paths: [/a]}, require: {proof: dpop}}\n"
+        "- {name: b, require: {any_of: [{proof: mtls}, {proof: any}]}, credential: {header: x-token}}\n"
+        "dpop: {nonce: required, nonce_key_file: secret, max_age: 30s, algorithms: [ES256], origins: ['https://a']}\n"
+        "mtls: {certificate: xfcc, xfcc_hops: 2}\n"
+        "server: {workers: 2}\n",
+        "never-proven": "issuers: [{issuer: https://a.example, audiences: [b], confirmation: ignore}]\n"
+        "rules:\n"
+        "- {name: a, match: {paths: [/a]}, require: {proof: dpop}, credential: {header: x-token}}\n"
+        "- {name: b, require: {any_of: [{proof: any}, {clients: [c]}]}}\n"
+        "dpop: {nonce: off, nonce_key_file: secret, max_age: 6m, origins: ['http://a']}\n",
         "files": f"{rules}- {{name: all}}\n"
         "server:\n"
         "  tls: {certificate_file: tls.crt, key_file: tls.key, client_ca_file: ca.crt}\n"
@@ -670,6 +683,25 @@ def cases() -> Seeds:
                 "token": {"issuer": "main", "signed_by": "stranger"},
                 "expect": {"reason": "bad_signature"},
             },
+        ],
+        "proofs": [
+            {
+                "name": proof,
+                "request": {"method": "POST", "url": "https://api.example/orders/7?x", "headers": headers},
+                "token": {"issuer": "main", "scope": "read", "cnf": cnf},
+                "proof": proof,
+                "expect": {"reason": "ok"},
+            }
+            for proof, headers, cnf in (
+                ("dpop", {}, {}),
+                ("mtls", {"x-forwarded-client-cert": "Hash=00"}, {"jkt": "A" * 43}),
+                ("stolen", {"dpop": "a.b.c"}, None),
+                ("none", {}, {"x5t#S256": "A" * 43}),
+            )
+        ],
+        "unprovable": [
+            {"name": "a", "request": {"url": "https://a/"}, "proof": "dpop", "expect": {"status": 401}},
+            {"name": "b", "request": {"url": "https://a/"}, "token": "x", "proof": "mtls", "expect": {"status": 401}},
         ],
         "rejected": [{"name": "a", "request": {"url": "/"}, "token": {"issuer": "x"}, "expect": {"rule": "x"}}],
     }

@@ -328,7 +328,7 @@ KEY = CERTIFICATE.private_key_pem.bytes()
         (KEY, "has no certificate in PEM: write the client's certificate, not its key"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "has no certificate in PEM"),
         (base64.b64encode(bytes(900)), "has no certificate in PEM"),
-        (CERTIFICATE.cert_chain_pems[0].bytes() + bytes(1 << 20), "cannot be read: larger than 1048576 bytes"),
+        (CERTIFICATE.cert_chain_pems[0].bytes() + bytes(1 << 20), "is larger than 1048576 bytes"),
     ],
 )
 def test_a_file_without_a_certificate_is_named_and_not_quoted(
@@ -348,4 +348,4 @@ def test_a_key_of_nonces_that_cannot_be_used_is_an_error(command: Command) -> No
     command.configure(dpop={"nonce": "required", "nonce_key_file": "nonce.key"})
     status, output = command.run()
     assert status == 2
-    assert output.startswith("authz-service: dpop.nonce_key_file: has 5 bytes, expected 32 or more")
+    assert output.startswith(f"{command.folder}/config.yaml: dpop.nonce_key_file: has 5 bytes, expected 32 or more")

@@ -107,7 +107,11 @@ def _decide(settings: Settings) -> None:
         TrustedIssuer(each, key_cache_of(each, FakeSource(), metrics.issuer(each.label), now))
         for each in settings.issuers
     ]
-    authorizer = assemble(settings, trusted, metrics, now=now()).authorizer
+    try:
+        authorizer = assemble(settings, trusted, metrics, now=now()).authorizer
+    except ConfigError:  # the key of the nonces is too short, which the start-up checks report
+        assert settings.dpop_or_default.nonce_key_file is not None
+        return
     rules = {rule.name: rule for rule in settings.rules}
     for rule in settings.rules[:8]:
         paths = [_CAPTURE.sub("x", str(pattern)) for pattern in rule.match.paths or ("/x",)]
