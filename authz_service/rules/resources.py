@@ -6,14 +6,13 @@ resource, whatever its Host header says.
 
 from __future__ import annotations
 
-import itertools
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
+from authz_service.config.resources import WELL_KNOWN, ResourceLocation, listed_issuers, scopes_of, serving
 from authz_service.core.decision import Answer
-from authz_service.core.paths import SlashedPath, split
-from authz_service.core.patterns import CAPTURE, PathPattern, normalize_host, overlap
+from authz_service.core.paths import SlashedPath
+from authz_service.core.patterns import normalize_host
 from authz_service.core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from authz_service.config import model
     from authz_service.core.attributes import Attributes
 
-WELL_KNOWN = (".well-known", "oauth-protected-resource")  # segments; RFC 9728 section 3
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Any website may read the metadata: its users' browsers run clients. The preflight covers the headers that clients add.
 _HEADERS = (
@@ -32,39 +30,6 @@ _HEADERS = (
     ("access-control-allow-methods", "GET, HEAD, OPTIONS"),
     ("access-control-allow-headers", "*"),
 )
-
-
-class ResourceLocation(NamedTuple):
-    """Where a resource is, and where its metadata is."""
-
-    host: str  # in lower case, without port
-    segments: tuple[str, ...]  # of its path, decoded; a slash at the end does not count
-    metadata_path: tuple[str, ...]
-    metadata_url: str
-
-    @classmethod
-    def of(cls, resource: str) -> ResourceLocation:
-        """The location of the resource with this identifier."""
-        parts = urlsplit(resource)
-        path = parts.path if parts.path != "/" else ""  # RFC 9728 section 3.1
-        segments = split(path) if path else ()
-        return cls(
-            normalize_host(parts.netloc),
-            segments[:-1] if segments and not segments[-1] else segments,
-            WELL_KNOWN + segments,
-            f"{parts.scheme}://{parts.netloc}/{'/'.join(WELL_KNOWN)}{path}",
-        )
-
-    def contains(self, path: Sequence[str]) -> bool:
-        """Whether a path is at or under the resource's."""
-        return tuple(path[: len(self.segments)]) == self.segments
-
-    def may_serve(self, match: model.Match) -> bool:
-        """Whether some request to the resource matches a rule's host and path."""
-        if match.hosts is not None and not any(host.matches(self.host) for host in match.hosts):
-            return False
-        own = PathPattern("", self.segments, is_prefix=True, captures={}, has_suffixes=False)
-        return any(overlap(own, pattern) for pattern in match.path_patterns)
 
 
 class Resources:
@@ -120,26 +85,6 @@ def _document(resource: model.ResourceSettings, location: ResourceLocation, sett
     if "mtls" in settings.model_fields_set or "mtls" in proofs:
         members["tls_client_certificate_bound_access_tokens"] = True
     return {name: value for name, value in members.items() if value is not None}
-
-
-def listed_issuers(resource: model.ResourceSettings, issuers: Sequence[model.Issuer]) -> list[model.Issuer]:
-    """The issuers that the metadata of a resource lists: those that have one URL as their identifier."""
-    named = [issuer for issuer in issuers if resource.issuers is None or issuer.label in resource.issuers]
-    return [issuer for issuer in named if issuer.template is None and issuer.issuer.startswith(("https:", "http:"))]
-
-
-def serving(location: ResourceLocation, rules: Sequence[model.RuleSettings]) -> list[model.RuleSettings]:
-    """The rules by which requests to a resource need a token. Rules that a route names have no host and path."""
-    return [
-        rule for rule in rules if rule.policy is None and rule.access != "public" and location.may_serve(rule.match)
-    ]
-
-
-def scopes_of(rules: Sequence[model.RuleSettings]) -> Iterator[str]:
-    """Every scope that these rules require, once each. One that has a capture of the path is not one scope."""
-    parts = itertools.chain.from_iterable(rule.require.parts() for rule in rules)
-    named = (scope for part in parts for scope in (*part.scopes.all, *part.scopes.any))
-    return (scope for scope in dict.fromkeys(named) if not CAPTURE.search(scope))
 
 
 def _required_proofs(require: model.Require) -> Iterator[str | None]:

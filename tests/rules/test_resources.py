@@ -9,9 +9,9 @@ import pytest
 
 from authz_service.authorizer import Pending
 from authz_service.config.model import DpopSettings, MtlsSettings
+from authz_service.config.resources import ResourceLocation
 from authz_service.core.attributes import Attributes
 from authz_service.core.decision import Allow, Answer, Decision, Deny
-from authz_service.rules.resources import ResourceLocation
 from support.trust import ISSUER, NOW, OTHER, LocalAuthorizer, good
 
 RULES: list[dict[str, Any]] = [

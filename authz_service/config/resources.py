@@ -1,0 +1,73 @@
+"""Where protected resources are, and which rules and issuers serve them (RFC 9728).
+
+Pure. ``rules.resources`` compiles the same for requests.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from authz_service.core.paths import split
+from authz_service.core.patterns import CAPTURE, PathPattern, normalize_host, overlap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from authz_service.config.model import Issuer, Match, ResourceSettings, RuleSettings
+
+WELL_KNOWN = (".well-known", "oauth-protected-resource")  # segments; RFC 9728 section 3
+
+
+class ResourceLocation(NamedTuple):
+    """Where a resource is, and where its metadata is."""
+
+    host: str  # in lower case, without port
+    segments: tuple[str, ...]  # of its path, decoded; a slash at the end does not count
+    metadata_path: tuple[str, ...]
+    metadata_url: str
+
+    @classmethod
+    def of(cls, resource: str) -> ResourceLocation:
+        """The location of the resource with this identifier."""
+        parts = urlsplit(resource)
+        path = parts.path if parts.path != "/" else ""  # RFC 9728 section 3.1
+        segments = split(path) if path else ()
+        return cls(
+            normalize_host(parts.netloc),
+            segments[:-1] if segments and not segments[-1] else segments,
+            WELL_KNOWN + segments,
+            f"{parts.scheme}://{parts.netloc}/{'/'.join(WELL_KNOWN)}{path}",
+        )
+
+    def contains(self, path: Sequence[str]) -> bool:
+        """Whether a path is at or under the resource's."""
+        return tuple(path[: len(self.segments)]) == self.segments
+
+    def may_serve(self, match: Match) -> bool:
+        """Whether some request to the resource matches a rule's host and path."""
+        if match.hosts is not None and not any(host.matches(self.host) for host in match.hosts):
+            return False
+        own = PathPattern("", self.segments, is_prefix=True, captures={}, has_suffixes=False)
+        return any(overlap(own, pattern) for pattern in match.path_patterns)
+
+
+def listed_issuers(resource: ResourceSettings, issuers: Sequence[Issuer]) -> list[Issuer]:
+    """The issuers that the metadata of a resource lists: those that have one URL as their identifier."""
+    named = [issuer for issuer in issuers if resource.issuers is None or issuer.label in resource.issuers]
+    return [issuer for issuer in named if issuer.template is None and issuer.issuer.startswith(("https:", "http:"))]
+
+
+def serving(location: ResourceLocation, rules: Sequence[RuleSettings]) -> list[RuleSettings]:
+    """The rules by which requests to a resource need a token. Rules that a route names have no host and path."""
+    return [
+        rule for rule in rules if rule.policy is None and rule.access != "public" and location.may_serve(rule.match)
+    ]
+
+
+def scopes_of(rules: Sequence[RuleSettings]) -> Iterator[str]:
+    """Every scope that these rules require, once each. One that has a capture of the path is not one scope."""
+    parts = itertools.chain.from_iterable(rule.require.parts() for rule in rules)
+    named = (scope for part in parts for scope in (*part.scopes.all, *part.scopes.any))
+    return (scope for scope in dict.fromkeys(named) if not CAPTURE.search(scope))
