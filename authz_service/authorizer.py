@@ -87,6 +87,7 @@ class Authorizer:
         self.proofs = proofs
         self.upstream = upstream
         self.resources = resources
+        self._has_resources = bool(resources)
         self.max_token_bytes = max_token_bytes
         self._record_omitted = record_omitted
         self._allow_preflight = allow_preflight
@@ -127,7 +128,7 @@ class Authorizer:
             connection_header.validate(attributes.headers)
         except Rejected as rejected:
             return deny_without_rule(rejected.reason, rejected.cause)
-        if self.resources and (answer := self.resources.answer(attributes, path)) is not None:
+        if self._has_resources and (answer := self.resources.answer(attributes, path)) is not None:
             return answer
         if self._allow_preflight and self._is_preflight(attributes, path):
             return Allow(Reason.PREFLIGHT, NO_RULE_NAME, remove=self.upstream.without_token(attributes.headers))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.behind_envoy import behind_envoy
 from bench.decision import decision_alone
-from bench.proof import dpop_proofs
+from bench.proof import bound_tokens, dpop_proofs
 from bench.report import footprint_table, machine, table, write
 from bench.servers import transports
 from bench.subject import Subject
@@ -25,6 +25,7 @@ def main() -> int:
         subject = Subject(Path(name))
         decision_alone(subject)
         dpop_proofs()
+        bound_tokens(subject)
         if shutil.which("h2load") is None:
             print("NOT MEASURED: h2load is missing; apt-get install nghttp2-client", file=sys.stderr)
             return 1

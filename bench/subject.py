@@ -65,8 +65,8 @@ def token(algorithm: str, key: Any, kid: str = "", **more: Any) -> str:
     return jwt.encode(claims() | more, key, algorithm=algorithm, headers={"kid": kid or algorithm, "typ": "at+jwt"})
 
 
-def check_request(bearer: str) -> bytes:
-    """The CheckRequest that Envoy sends for a browser's GET."""
+def check_request(token: str, proof: str | None = None) -> bytes:
+    """The CheckRequest that Envoy sends for a browser's GET, with a bearer token, or a DPoP token and its proof."""
     request = CheckRequest()
     http = request.attributes.request.http
     http.method, http.host, http.path = "GET", HOST, PATH
@@ -74,7 +74,9 @@ def check_request(bearer: str) -> bytes:
     names = ("accept", "accept-encoding", "accept-language", "user-agent", "x-request-id", "x-forwarded-for")
     for name in (*names, "x-forwarded-proto", ":path", ":method", ":authority", ":scheme"):
         http.headers[name] = f"a value of usual length for {name}"
-    http.headers["authorization"] = f"Bearer {bearer}"
+    http.headers["authorization"] = f"Bearer {token}" if proof is None else f"DPoP {token}"
+    if proof is not None:
+        http.headers["dpop"] = proof
     return request.SerializeToString()
 
 

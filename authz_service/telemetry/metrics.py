@@ -287,8 +287,9 @@ class Metrics:
         self.record_token_cache_hit: Callable[[], None] = families.token_cache_lookups.labels("hit").inc
         self.record_token_cache_miss: Callable[[], None] = families.token_cache_lookups.labels("miss").inc
         self.record_proof_eviction: Callable[[], None] = families.dpop_replay_cache_evictions.inc
-        for result in DPOP_RESULTS:
-            families.dpop_proofs.labels(result)
+        self._proofs: dict[str, Callable[[], None]] = {
+            result: families.dpop_proofs.labels(result).inc for result in DPOP_RESULTS
+        }
         self._reload_succeeded: Callable[[], None] = families.config_reloads.labels("success").inc
         self._reload_failed: Callable[[], None] = families.config_reloads.labels("failure").inc
         # The methods of counter and histogram to call for a decision.
@@ -336,7 +337,7 @@ class Metrics:
 
     def record_dpop_proof(self, result: str) -> None:
         """Record that a proof was verified, with one of ``DPOP_RESULTS``."""
-        self._families.dpop_proofs.labels(result).inc()
+        self._proofs[result]()
 
     # Caches, issuers, configuration and process.
 

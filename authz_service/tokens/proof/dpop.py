@@ -1,7 +1,8 @@
 """Verifying one DPoP proof: a JWT by which a client proves that it has the key of its access token (RFC 9449).
 
-Pure. A proof is parsed as strictly as a token, by the same parser. Cheap steps come first: form, claims, and thumbprint
-before the key and its signature. So a flood of bad proofs costs less than a flood of bad tokens.
+Pure. A proof is parsed as strictly as a token, by the same parser. Cheap steps come first: form, thumbprint, and claims
+before the key and its signature. So a flood of bad proofs costs less than a flood of bad tokens, and one of forged
+signatures as much.
 
 Invariants:
 - No key is parsed and no signature verified unless everything else in the proof is right, and its key the token's.
@@ -123,10 +124,9 @@ class DpopVerifier:
             self._require_accepted(algorithm)
         else:
             algorithm, members = self._parse_header(header)
+            _require_thumbprint(members, thumbprint)
         claims = jws.claims_of(encoded_claims, _INVALID)
         issued_at, jti = self._validate(claims, attributes, token, leeway, now)
-        if members is not None:
-            _require_thumbprint(members, thumbprint)
         nonce_age = self._age_of_nonce(claims, now)
         signature = jws.signature_of(encoded_signature, _INVALID)
         key = known if members is None else ProofKey(digest, algorithm, thumbprint, _material(members, algorithm))

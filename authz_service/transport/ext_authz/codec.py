@@ -89,16 +89,14 @@ def decode_request(data: bytes) -> Attributes:
     http = attributes.request.http
     policy = attributes.context_extensions.get(_POLICY, "")
     raw = http.header_map.headers if http.HasField("header_map") else ()
+    path = _raw_path(raw) if raw else ""
     certificate = attributes.source.certificate
-    return Attributes(http.method, http.host, _path(http, raw), _headers(http, raw), policy, certificate)
+    return Attributes(http.method, http.host, path or http.path, _headers(http, raw), policy, certificate)
 
 
-def _path(http: AttributeContext.HttpRequest, raw: Collection[HeaderValue]) -> str:
+def _raw_path(raw: Collection[HeaderValue]) -> str:
     """The path with its original bytes, which only raw headers keep: ``path`` has replaced those that are not UTF-8."""
-    for header in raw:
-        if header.key == ":path" and header.raw_value:
-            return header.raw_value.decode("latin-1")
-    return http.path
+    return next((each.raw_value.decode("latin-1") for each in raw if each.key == ":path" and each.raw_value), "")
 
 
 def _headers(http: AttributeContext.HttpRequest, raw: Collection[HeaderValue]) -> dict[str, str]:
