@@ -78,7 +78,10 @@ class Expect(Section):
     status: int | None = Field(None, description="HTTP status of a denial.")
     reason: StrictStr | None = Field(None, description="The reason of the decision.")
     mode: Literal["enforce", "shadow"] | None = Field(None, description="The mode of the rule.")
-    challenge: StrictStr | None = Field(None, description="The whole WWW-Authenticate header; null: none is sent.")
+    challenge: StrictStr | None = Field(
+        None,
+        description="The whole WWW-Authenticate header, or several joined by a comma and a space; null: none is sent.",
+    )
     upstream: dict[StrictStr, StrictStr | None] | None = Field(
         None, description="Identity headers that the upstream receives; null: it does not receive this one."
     )

@@ -192,6 +192,13 @@ def test_a_proof_has_a_current_nonce_if_one_is_required_without_the_file_of_its_
     assert not differences(run, case("/dpop", "dpop", "ok"), case("/dpop", "stolen", "invalid_proof"))
 
 
+def test_several_challenges_are_expected_as_one_string() -> None:
+    run = runner(dpop={"algorithms": ["ES256"]})
+    both = 'Bearer realm="api", DPoP realm="api", algs="ES256"'
+    without_token = {"name": "a", "request": {"url": "https://api.example/plain"}, "expect": {"challenge": both}}
+    assert not differences(run, without_token)
+
+
 def test_an_ignored_confirmation_needs_no_proof() -> None:
     run = runner({"confirmation": "ignore"})
     assert not differences(run, *(case("/plain", proof, "ok") for proof in PROOFS))
