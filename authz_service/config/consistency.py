@@ -9,10 +9,12 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from authz_service.config.document import Problem
 from authz_service.config.messages import nearest
 from authz_service.config.model import CREDENTIAL_KEYS
+from authz_service.config.resources import ResourceLocation, can_be_listed
 from authz_service.config.values import https_or_loopback, is_name, is_url
 from authz_service.core.credential import CredentialHeader
 from authz_service.core.errors import shown
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         Issuer,
         Keys,
         Require,
+        ResourceSettings,
         RuleSettings,
         Scopes,
         Server,
@@ -42,7 +45,7 @@ _INTERVALS = ("min_refresh_interval", "refresh_interval", "max_refresh_interval"
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The part of the settings that could be read. Issuers and rules are keyed by their index in the file."""
+    """The part of the settings that could be read. Issuers, rules and resources are keyed by their index."""
 
     server: Server | None
     issuers: Mapping[int, Issuer]
@@ -50,6 +53,7 @@ class Draft:
     headers: Collection[str]  # the names in upstream.headers, as written
     scope_implies: Mapping[str, Sequence[str]]
     dpop: DpopSettings | None
+    resources: Mapping[int, ResourceSettings]
     unread: frozenset[Where]  # keys in the file that could not be read; the draft has their defaults
 
     def has(self, *places: Where) -> bool:
@@ -95,6 +99,9 @@ def problems(draft: Draft) -> Iterator[Problem]:
         yield from _policy_or_match(draft, ("rules", place), rule)
         yield from _encoded_slash(draft, ("rules", place), rule)
         yield from _captures(draft, ("rules", place), rule)
+    yield from _same_locations(draft)
+    for place, resource in draft.resources.items():
+        yield from _issuers_of_resource(draft, ("resources", place), resource)
 
 
 def _same_address(draft: Draft) -> Iterator[Problem]:
@@ -535,3 +542,57 @@ def _contradictory_scopes(
         if hierarchy.granting(scope) <= frozenset[str]().union(*map(hierarchy.granting, none_of_rule)):
             text = f"{scope} is in scopes.none of the rule, so the alternative never holds: remove one"
             yield Problem((*where, "all", number), text)
+
+
+def _same_locations(draft: Draft) -> Iterator[Problem]:
+    """Resources that requests do not tell apart: the host of a request is compared in any case, and without port."""
+    located: dict[int, tuple[ResourceLocation, int]] = {}
+    for place, resource in draft.resources.items():
+        where = ("resources", place, "resource")
+        if not draft.has(where):
+            continue
+        location, port = ResourceLocation.of(resource.resource), _port(resource.resource)
+        for earlier, (other, other_port) in located.items():
+            if location.host != other.host:
+                continue
+            if location.segments == other.segments:
+                text = (
+                    f"has the host and path of resources[{earlier}] (case of the host, port, and a slash at the end do "
+                    "not count): merge the two, or give each its own path"
+                )
+                yield Problem(where, text)
+                break
+            if port != other_port and (location.contains(other.segments) or other.contains(location.segments)):
+                text = (
+                    f"differs from resources[{earlier}] in the port, which does not count, and one path is under the "
+                    "other: give both the same port, or separate paths"
+                )
+                yield Problem(where, text)
+                break
+        located[place] = location, port
+
+
+def _port(url: str) -> int:
+    parts = urlsplit(url)
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _issuers_of_resource(draft: Draft, where: Where, resource: ResourceSettings) -> Iterator[Problem]:
+    """The metadata lists authorization servers by URL, and without one clients cannot begin."""
+    here = (*where, "issuers")
+    if not _labels_are_known(draft) or not draft.has(here):
+        return
+    by_label = {issuer.label: (place, issuer) for place, issuer in draft.issuers.items()}
+    for number, name in enumerate(resource.issuers or ()):
+        if name not in by_label:
+            yield Problem((*here, number), f"no issuer is named {name}: {nearest(name, by_label)}")
+            continue
+        place, issuer = by_label[name]
+        if draft.has(("issuers", place, "issuer")) and not can_be_listed(issuer):
+            what = "is a template" if issuer.template is not None else "is not a URL"
+            text = f"{name} cannot be listed, since its issuer {what}: remove it here"
+            yield Problem((*here, number), text)
+    known = draft.has(*(("issuers", place, "issuer") for place in draft.issuers))
+    if known and draft.issuers and resource.issuers is None and not any(map(can_be_listed, draft.issuers.values())):
+        text = "has no authorization server to list, since no issuer is a URL: add one that is, or remove the resource"
+        yield Problem((*where, "resource"), text)

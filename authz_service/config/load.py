@@ -14,7 +14,7 @@ from authz_service.config import consistency, files, messages
 from authz_service.config.consistency import Draft
 from authz_service.config.document import TOO_LARGE, Document, Problem, Unreadable, Where, parse, rendered
 from authz_service.config.files import MAX_CONFIG_BYTES, FileTooLargeError
-from authz_service.config.model import DpopSettings, Issuer, RuleSettings, Section, Server, Settings
+from authz_service.config.model import DpopSettings, Issuer, ResourceSettings, RuleSettings, Section, Server, Settings
 from authz_service.config.warnings import warnings
 from authz_service.core.errors import ConfigError, printable
 
@@ -28,6 +28,7 @@ _OWN_DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 _STAND_INS: Mapping[type[Section], Mapping[str, str]] = {
     Issuer: {"issuer": "https://unread.invalid"},
     RuleSettings: {"name": "unread"},
+    ResourceSettings: {"resource": "https://unread.invalid"},
 }
 # Mappings of a rule that are left out as a whole: without the faulty member they would be empty, or less strict.
 _NEVER_EMPTY = frozenset({("require", "claims"), ("require", "any_of"), ("match", "headers")})
@@ -156,6 +157,7 @@ def _whole(settings: Settings, value: Mapping[str, Any]) -> Draft:
         headers=_upstream_headers(value),
         scope_implies=settings.scope_implies,
         dpop=settings.dpop,
+        resources=dict(enumerate(settings.resources)),
         unread=frozenset(),
     )
 
@@ -191,6 +193,7 @@ def _draft(value: Mapping[str, Any], folder: Path | None, problems: Iterable[Pro
         headers=_upstream_headers(value),
         scope_implies=_scope_implies(value),
         dpop=_part(DpopSettings, value.get("dpop"), ("dpop",), unread, folder),
+        resources=parts(ResourceSettings, "resources"),
         unread=unread,
     )
 

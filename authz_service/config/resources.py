@@ -9,6 +9,7 @@ import itertools
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from authz_service.config.values import is_url
 from authz_service.core.paths import split
 from authz_service.core.patterns import CAPTURE, PathPattern, normalize_host, overlap
 
@@ -56,7 +57,12 @@ class ResourceLocation(NamedTuple):
 def listed_issuers(resource: ResourceSettings, issuers: Sequence[Issuer]) -> list[Issuer]:
     """The issuers that the metadata of a resource lists: those that have one URL as their identifier."""
     named = [issuer for issuer in issuers if resource.issuers is None or issuer.label in resource.issuers]
-    return [issuer for issuer in named if issuer.template is None and issuer.issuer.startswith(("https:", "http:"))]
+    return [issuer for issuer in named if can_be_listed(issuer)]
+
+
+def can_be_listed(issuer: Issuer) -> bool:
+    """Whether the issuer has one URL as its identifier."""
+    return issuer.template is None and is_url(issuer.issuer)
 
 
 def serving(location: ResourceLocation, rules: Sequence[RuleSettings]) -> list[RuleSettings]:

@@ -37,7 +37,14 @@ from authz_service.core.errors import Rejected, shown
 from authz_service.core.issuer_template import TENANT, parse_issuer_template
 from authz_service.core.members import SCOPE_TOKEN
 from authz_service.core.paths import split
-from authz_service.core.patterns import CAPTURE, HostPattern, PathPattern, parse_host_pattern, parse_path_pattern
+from authz_service.core.patterns import (
+    CAPTURE,
+    HostPattern,
+    PathPattern,
+    normalize_host,
+    parse_host_pattern,
+    parse_path_pattern,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -335,6 +342,8 @@ def _resource(value: str) -> str:
         raise ValueError(f"{shown(value)} is plain http: a resource identifier is an https URL")
     if "?" in value:
         raise ValueError(f"{shown(value)} has a query, by which requests are not told apart: remove it")
+    if not normalize_host(urlsplit(value).netloc):  # empty for the Host header of such a request, too
+        raise ValueError(f"{shown(value)} has a host that no request can have: write a host name or an address")
     try:
         split(urlsplit(value).path or "/")
     except Rejected as rejected:

@@ -94,6 +94,16 @@ GOOD = {
     "ignored confirmations without proof": text(IGNORING),
     "a key of nonces": text(more="dpop: {nonce: required, nonce_key_file: secret}"),
     "no key of nonces, and none required": text(more="dpop: {nonce: off, nonce_key_file: null}"),
+    "resources that differ in host or path": text(
+        more="resources: [{resource: https://a}, {resource: https://b}, {resource: https://a/x}, "
+        "{resource: 'https://a:443/x/y', issuers: [main]}]"
+    ),
+    "resources with different ports and separate paths": text(
+        more="resources: [{resource: https://a/x}, {resource: 'https://a:8443/xy'}]"
+    ),
+    "a resource beside an issuer that cannot be listed": text(
+        f"{MAIN}, {{{TEMPLATE}, name: t, {KEYS}}}", more="resources: [{resource: https://a}]"
+    ),
     "no upstream headers": text(more="upstream: {headers: {}}"),
     "one claim in two headers": text(more="upstream: {headers: {a: sub, b: sub}}"),
     "plain http on this machine": text("{issuer: 'http://[::1]:8080/x', name: a, audiences: [api]}"),
@@ -574,6 +584,61 @@ WRONG = {
     "public with a credential": (
         text(rules="{name: a, access: public, credential: {header: x-jwt}}"),
         ["2: rules[0].credential: has no effect with access: public, which ignores tokens: remove one of the two"],
+    ),
+    "two resources at one place": (
+        text(more="resources:\n- resource: https://a/x\n- resource: https://A:8443/%78/\n- resource: https://b\n"),
+        [
+            (
+                "5: resources[1].resource: has the host and path of resources[0] (case of the host, port, and a slash "
+                "at the end do not count): merge the two, or give each its own path"
+            )
+        ],
+    ),
+    "two resources that only a port tells apart": (
+        text(more="resources: [{resource: 'https://a:8443/x/y'}, {resource: https://a/x}]"),
+        [
+            (
+                "3: resources[1].resource: differs from resources[0] in the port, which does not count, and one path "
+                "is under the other: give both the same port, or separate paths"
+            )
+        ],
+    ),
+    "issuers of a resource that do not exist or cannot be listed": (
+        text(
+            f"{MAIN}, {{{TEMPLATE}, name: t, {KEYS}}}, {{issuer: urn:x, name: u, audiences: [a], {KEYS}}}",
+            more="resources: [{resource: https://a, issuers: [mian, t, u, main]}]",
+        ),
+        [
+            "3: resources[0].issuers[0]: no issuer is named mian: did you mean main?",
+            "3: resources[0].issuers[1]: t cannot be listed, since its issuer is a template: remove it here",
+            "3: resources[0].issuers[2]: u cannot be listed, since its issuer is not a URL: remove it here",
+        ],
+    ),
+    "a resource without an issuer that can be listed": (
+        text(f"{{{TEMPLATE}, name: t, {KEYS}}}", more="resources: [{resource: https://a}]"),
+        [
+            (
+                "3: resources[0].resource: has no authorization server to list, since no issuer is a URL: add one that "
+                "is, or remove the resource"
+            )
+        ],
+    ),
+    "a resource at the host of every request whose host is none": (
+        text(more="resources: [{resource: 'https://a,b/x'}]"),
+        [
+            (
+                "3: resources[0].resource: 'https://a,b/x' has a host that no request can have: write a host name or "
+                "an address"
+            )
+        ],
+    ),
+    "resources that could not be read are not compared": (
+        text(more="resources: [{name: x}, {resource: 7}, {resource: https://a, issuers: []}]"),
+        [
+            "3: resources[0].resource: is required: add it",
+            '3: resources[1].resource: must be a string, not the number 7: write it in quotes, "7"',
+            "3: resources[2].issuers: is empty: give at least one",
+        ],
     ),
     "a rule that matches the credential of another": (
         text(rules="{name: a, match: {headers: {X-Jwt: a}}}, {name: b, credential: {header: x-jwt}}"),
