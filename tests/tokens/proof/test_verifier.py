@@ -283,6 +283,15 @@ def test_a_denial_without_a_dpop_challenge_has_no_nonce() -> None:
     assert _nonce(send(to, good(), scheme="Bearer")) is None
 
 
+def test_a_proof_for_another_api_is_refused_where_origins_or_hosts_are_configured() -> None:
+    captured = prove(BOUND, claim_changes={"htu": "https://other.example/v1"})
+    relayed = Attributes("GET", "other.example", "/v1", {"authorization": f"DPoP {BOUND}", "dpop": captured})
+    with_origins = service(dpop=DpopSettings(origins=("https://api.example.org",)))
+    with_hosts = LocalAuthorizer([{"name": "r", "match": {"hosts": ["api.example.org"]}}], {})
+    decided = [to.authorizer.begin(relayed, NOW) for to in (with_origins, with_hosts, service())]
+    assert [getattr(each, "reason", None) for each in decided] == ["invalid_proof", "no_rule", "ok"]
+
+
 # Counting.
 
 
