@@ -6,6 +6,7 @@ A warning refuses nothing. It points at the key, and says what may happen and wh
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from authz_service.config.document import Problem
 from authz_service.config.rule_order import bypasses, decoded_slashes, listed, unreachable, verbs_of_items
@@ -18,12 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from authz_service.config.document import Where
-    from authz_service.config.model import Alternative, DpopSettings, Issuer, MtlsSettings, RuleSettings, Settings
+    from authz_service.config.model import (
+        Alternative,
+        DpopSettings,
+        Issuer,
+        MtlsSettings,
+        ResourceSettings,
+        RuleSettings,
+        Settings,
+    )
     from authz_service.core.claim_path import ClaimPath
 
 _CLAIM_LISTS = ("audience_claims", "scope_claims", "client_claims")
 _URL_START = ("https://", "http://")
 _RULE_DEPTH = len(("rules", 0))
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _LONG_PROOF_AGE = 300.0  # seconds
 _DAY = 86_400.0  # seconds; an operator notices an outage within a day
 
@@ -55,6 +65,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
             for number, path in enumerate(getattr(issuer, key)):
                 yield from _url_as_path(("issuers", place, key, number), path)
     yield from _proofs(("dpop",), settings.dpop_or_default, settings.server.workers)
+    yield from _missing_origins(("dpop", "origins"), settings.dpop_or_default, settings.resources)
     yield from _forwarded_certificate(("mtls", "certificate"), settings.mtls)
 
 
@@ -176,6 +187,24 @@ def _proofs(where: Where, dpop: DpopSettings, workers: int) -> Iterator[Problem]
         if not https_or_loopback(origin):
             text = "lets clients send tokens and proofs over plain http, where anyone on the path can read them and "
             yield Problem((*where, "origins", number), f"{text}change the request: use https")
+
+
+def _missing_origins(where: Where, dpop: DpopSettings, resources: Sequence[ResourceSettings]) -> Iterator[Problem]:
+    """A resource's identifier is the URL that its clients use, and name in their proofs."""
+    origins = set(map(_origin_of, dpop.origins))
+    missing = {_origin_of(each.resource): place for place, each in reversed(list(enumerate(resources)))}
+    for origin, place in reversed(missing.items()):
+        if origins and origin not in origins:
+            text = f"lack {origin}, the origin of resources[{place}], so every proof for it is refused: add it"
+            yield Problem(where, text)
+
+
+def _origin_of(url: str) -> str:
+    """Scheme, host and port, normalized."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = "" if parts.port in {None, _DEFAULT_PORTS[parts.scheme]} else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
 
 
 def _forwarded_certificate(where: Where, mtls: MtlsSettings) -> Iterator[Problem]:

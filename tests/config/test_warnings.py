@@ -372,3 +372,38 @@ def test_a_forwarded_certificate_causes_a_warning_about_the_proxy(certificate: s
     found = warned(mtls={"certificate": certificate})
     assert len(found) == count
     assert all(each.startswith("mtls.certificate: trusts x-forwarded-client-cert, ") for each in found)
+
+
+MISSING = "so every proof for it is refused: add it"
+
+
+@pytest.mark.parametrize(
+    ("resources", "origins", "expected"),
+    [
+        (["https://a.example/mcp"], [], []),
+        ([], ["https://a.example"], []),
+        (["https://a.example/mcp", "https://a.example"], ["https://a.example"], []),
+        (["https://A.example:443/mcp"], ["https://a.example:443"], []),
+        (["https://a.example/mcp"], ["https://a.EXAMPLE:443"], []),
+        (["http://localhost:8080/mcp", "https://[::1]:8443"], ["http://localhost:8080", "https://[::1]:8443"], []),
+        (
+            ["https://a.example/1", "https://b.example:444/2", "https://b.example:444/3", "https://[::2]/4"],
+            ["https://a.example"],
+            [
+                f"dpop.origins: lack https://b.example:444, the origin of resources[1], {MISSING}",
+                f"dpop.origins: lack https://[::2], the origin of resources[3], {MISSING}",
+            ],
+        ),
+        (
+            ["https://a.example/mcp"],
+            ["https://a.example:8443"],
+            [f"dpop.origins: lack https://a.example, the origin of resources[0], {MISSING}"],
+        ),
+    ],
+)
+def test_origins_without_that_of_a_resource_cause_a_warning(
+    resources: list[str], origins: list[str], expected: list[str]
+) -> None:
+    named = [{"resource": resource} for resource in resources]
+    found = warned({"require": {"audiences": resources or ["api"]}}, dpop={"origins": origins}, resources=named)
+    assert [each for each in found if each.startswith("dpop")] == expected
