@@ -161,13 +161,14 @@ def test_a_required_nonce_is_explained_and_a_fresh_one_is_in_the_answer() -> Non
     result = explain(attributes, dpop={"nonce": "required"})
     assert result.decision.reason == "nonce_required"
     assert about_proof(result)["nonce"] == (None, "missing, and required (dpop.nonce)")
-    assert about_proof(result)["proof"] == (False, "nonce_required: DPoP proof: the proof has no nonce")
+    assert about_proof(result)["proof"] == (False, "nonce_required: DPoP proof: it has no nonce")
     text = explanation.as_text(result, attributes, Color(io.StringIO()))
     assert 'www-authenticate: DPoP realm="api", error="use_dpop_nonce"' in text
     (nonce,) = [line.split()[-1] for line in text.splitlines() if line.strip().startswith("dpop-nonce: ")]
     used = about_proof(explain(request(proof(nonce=nonce)), dpop={"nonce": "required"}))
     assert used["nonce"] == (True, "present")
-    assert used["proof"][1] == "nonce_required: DPoP proof: the nonce of the proof has expired or was not issued here"
+    cause = "its nonce has expired, or was issued with another key (dpop.nonce_key_file)"
+    assert used["proof"][1] == f"nonce_required: DPoP proof: {cause}"
 
 
 def test_a_nonce_that_is_due_is_shown_with_an_allowance(tmp_path: Path) -> None:

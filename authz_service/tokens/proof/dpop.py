@@ -133,7 +133,7 @@ class DpopVerifier:
         if key is None or not key.verifies(f"{header}.{encoded_claims}".encode(), signature):
             raise Rejected(_INVALID, "the signature does not verify")
         if self._replays.seen(thumbprint, jti, now, issued_at):
-            raise Rejected(Reason.REPLAYED_PROOF, "a proof with this jti and key was accepted before")
+            raise Rejected(Reason.REPLAYED_PROOF, "its jti was used before, with the same key")
         return VerifiedProof(None if key.algorithm in ml_dsa.SUPPORTED else key, nonce_age)
 
     def _parse_header(self, encoded: str) -> tuple[str, dict[str, Any]]:
@@ -183,10 +183,11 @@ class DpopVerifier:
         if self._nonces is None:
             return None
         if nonce is None:
-            raise Rejected(Reason.NONCE_REQUIRED, "the proof has no nonce")
+            raise Rejected(Reason.NONCE_REQUIRED, "it has no nonce")
         age = self._nonces.age(nonce, now)
         if age is None:
-            raise Rejected(Reason.NONCE_REQUIRED, "the nonce of the proof has expired or was not issued here")
+            cause = "its nonce has expired, or was issued with another key (dpop.nonce_key_file)"
+            raise Rejected(Reason.NONCE_REQUIRED, cause)
         return age
 
 
