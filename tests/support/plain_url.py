@@ -23,6 +23,19 @@ def _plain_escapes(text: str) -> str | None:
     return normalized
 
 
+def plain_uri(iri: str) -> str:
+    """With spaces, and characters beyond ASCII that are not controls, encoded in the path."""
+    encoded, slashes = "", 0
+    for place, each in enumerate(iri):
+        if each in "?#":
+            return encoded + iri[place:]
+        slashes += each == "/"
+        in_path = slashes > 2
+        printable = each == " " or (each > "\x9f" and not "\ud800" <= each <= "\udfff")
+        encoded += "".join(f"%{octet:02X}" for octet in each.encode()) if in_path and printable else each
+    return encoded
+
+
 def plain_url(url: str) -> tuple[str, str, str] | None:
     """Scheme, authority and path, normalized; None if it is not an absolute URL."""
     if any(not "!" <= each <= "~" or each == "\\" for each in url) or url.count("#") > 1:

@@ -2,7 +2,8 @@
 
 Pure. Query and fragment take no part. URLs are compared after the normalization of RFC 3986 sections 6.2.2.1, 6.2.2.2
 and 6.2.3: case of scheme and host, default or empty port, percent-encoding, empty path. Dot segments are not removed:
-no accepted request path has any, so an ``htu`` that has one is another URL.
+no accepted request path has any, so an ``htu`` that has one is another URL. Spaces and characters beyond ASCII in the
+path of an ``htu`` are encoded first (RFC 3987 section 3.1): clients write them as they are, and request them encoded.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 import string
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.reasons import Reason
@@ -18,17 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # Without user and password. Characters that RFC 3986 does not allow but clients send are allowed, except backslashes,
-# controls, spaces, and everything beyond ASCII.
+# controls, surrogates, and outside the path spaces and everything beyond ASCII.
 _HOST = r"([A-Za-z0-9\-._~%]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]*))?"
 _AUTHORITY = re.compile(_HOST)
 _ORIGIN = re.compile(f"(https?)://{_HOST}/?", re.IGNORECASE | re.ASCII)
 _URL = re.compile(
-    rf"""(https?)://{_HOST}(/[!-"$->@-\[\]-~]*)?(?:\?[!-"$-\[\]-~]*)?(?:\#[!-"$-\[\]-~]*)?""", re.IGNORECASE | re.ASCII
+    rf"""(https?)://{_HOST}(/[^\x00-\x1f\x7f-\x9f?#\\\ud800-\udfff]*)?(?:\?[!-"$-\[\]-~]*)?(?:\#[!-"$-\[\]-~]*)?""",
+    re.IGNORECASE | re.ASCII,
 )
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _ESCAPE = re.compile("%([0-9A-Fa-f]{2})")
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
+_PRINTABLE = string.ascii_letters + string.digits + string.punctuation
 _LOOPBACK = re.compile(r"(?:.+\.)?localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
 
 
@@ -75,6 +79,8 @@ class Targets:
         match = _URL.fullmatch(htu)
         scheme, authority, port, path = match.groups() if match else ("", "", None, None)
         name = _normalized_host(authority)
+        if path and (" " in path or not path.isascii()):
+            path = quote(path, safe=_PRINTABLE)
         if not name or (path and _BROKEN_ESCAPE.search(path)):
             raise Rejected(Reason.INVALID_PROOF, "htu is not an absolute http or https URL")
         origins = self.origins_of(host)

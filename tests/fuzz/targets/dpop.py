@@ -27,7 +27,7 @@ from authz_service.tokens.proof.target import Targets
 from fuzz.issuers import DPOP_HOST, DPOP_TARGET, DPOP_TOKEN, NONCE_KEY, NOW, SIGNERS, dpop_signing_inputs
 from fuzz.secrets import is_secret
 from support.dpop import access_token_hash, thumbprint
-from support.plain_url import plain_url, requested_url
+from support.plain_url import plain_uri, plain_url, requested_url
 
 if TYPE_CHECKING:
     from authz_service.tokens.proof.dpop import ProofKey
@@ -104,7 +104,7 @@ def _require_plain(proof: str, jkt: str) -> None:
     assert header["jwk"].keys().isdisjoint({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
     assert thumbprint(header["jwk"]) == jkt
     assert claims["htm"] == "GET"
-    assert plain_url(claims["htu"]) == requested_url(DPOP_HOST, DPOP_TARGET)
+    assert plain_url(plain_uri(claims["htu"])) == requested_url(DPOP_HOST, DPOP_TARGET)
     assert claims["ath"] == access_token_hash(DPOP_TOKEN)
     assert isinstance(claims["jti"], str)
     assert claims["jti"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from authz_service.tokens.proof.target import Targets
-from support.plain_url import plain_url, requested_url
+from support.plain_url import plain_uri, plain_url, requested_url
 
 HOST, PATH = "api.example.com", "/v1/a"
 
@@ -61,6 +61,10 @@ def test_spellings_of_one_url_are_equal(htu: str) -> None:
         (HOST, "/caf%c3%a9", "https://api.example.com/caf%C3%A9"),
         (HOST, "/a;b=c,d:@!$&'()*+", "https://api.example.com/a;b=c,d:@!$&'()*+"),
         (HOST, '/"<>[]^`{|}', 'https://api.example.com/"<>[]^`{|}'),
+        # As .NET's Uri.LocalPath and Java's URI.getPath decode a path.
+        (HOST, "/a%20b%20", "https://api.example.com/a b "),
+        (HOST, "/caf%C3%A9/%e2%82%ac?b", "https://api.example.com/caf\u00e9/\u20ac"),
+        (HOST, "/%F0%9F%98%80", "https://api.example.com/\U0001f600#a"),
     ],
 )
 def test_requests_have_these_urls(host: str, target: str, htu: str) -> None:
@@ -96,6 +100,18 @@ def test_requests_have_these_urls(host: str, target: str, htu: str) -> None:
         ("exämple.com", "/a", "https://exämple.com/a"),
         (HOST, "/ä", "https://api.example.com/ä"),
         (HOST, "/ä", "https://api.example.com/%C3%A4"),
+        (HOST, "/cafe%CC%81", "https://api.example.com/caf\u00e9"),  # another normalization form
+        (HOST, "/a", "https://api.example.com/a "),
+        (HOST, "/a", "https://api.example.com/a\u00a0"),
+        (HOST, "/a%C2%85", "https://api.example.com/a\u0085"),
+        (HOST, "/a%0A", "https://api.example.com/a\n"),
+        (HOST, "/a%7F", "https://api.example.com/a\x7f"),
+        (HOST, "/a%ED%A0%80", "https://api.example.com/a\ud800"),
+        (HOST, "/a%5Cb", "https://api.example.com/a\\b"),
+        (HOST, "/a%2520b", "https://api.example.com/a b"),
+        (HOST, "/a?%20", "https://api.example.com/a? "),
+        ("api.example.com%20", "/a", "https://api.example.com /a"),
+        (HOST, "/a", "https://api\uff0eexample.com/a"),
         (HOST, "", "https://api.example.com/a"),
         (HOST, "*", "https://api.example.com/*"),
     ],
@@ -168,7 +184,10 @@ _SCHEMES = st.sampled_from(
     ["https://", "http://", "HTTPS://", "Http://", "https:/", "ftp://", "", "//", "http\u017f://"]
 )
 _HOSTS = st.sampled_from(["a.example", "A.example", "a.example:443", "a%2Eexample", "localhost", "[::1]"]) | _TEXT
-_PATHS = st.lists(st.sampled_from(["a", "%41", "A", "~", "%7e", "%2F", "%2f", "/", ";", "."]), max_size=4).map("".join)
+_PATHS = st.lists(
+    st.sampled_from(["a", "%41", "A", "~", "%7e", "%2F", "%2f", "/", ";", ".", "%20", " ", "%C3%A9", "\u00e9"]),
+    max_size=4,
+).map("".join)
 
 
 @given(scheme=_SCHEMES, authority=_HOSTS, end=_TEXT, host=_HOSTS, path=_PATHS, path_in_htu=_PATHS)
@@ -178,5 +197,5 @@ def test_the_comparison_is_that_of_a_plain_reading(
     scheme: str, authority: str, end: str, host: str, path: str, path_in_htu: str
 ) -> None:
     htu, target = f"{scheme}{authority}/{path_in_htu}{end}", f"/{path}"
-    found = plain_url(htu)
+    found = plain_url(plain_uri(htu))
     assert is_of(htu, host, target) == (found is not None and found == requested_url(host, target))
