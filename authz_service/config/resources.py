@@ -46,11 +46,25 @@ class ResourceLocation(NamedTuple):
         """Whether a path is at or under the resource's."""
         return tuple(path[: len(self.segments)]) == self.segments
 
+    def is_above(self, other: ResourceLocation) -> bool:
+        """Whether the other resource is under this one's path. Requests to it belong to it alone."""
+        return self.host == other.host and self.segments != other.segments and self.contains(other.segments)
+
+    @property
+    def everything(self) -> PathPattern:
+        """The paths at and under the resource's."""
+        return PathPattern("", self.segments, is_prefix=True, captures={}, has_suffixes=False)
+
+    @property
+    def itself(self) -> PathPattern:
+        """The resource's own path."""
+        return PathPattern("", self.segments or ("",), is_prefix=False, captures={}, has_suffixes=False)
+
     def may_serve(self, match: Match) -> bool:
         """Whether some request to the resource matches a rule's host and path."""
         if match.hosts is not None and not any(host.matches(self.host) for host in match.hosts):
             return False
-        own = PathPattern("", self.segments, is_prefix=True, captures={}, has_suffixes=False)
+        own = self.everything
         return any(overlap(own, pattern) for pattern in match.path_patterns)
 
 

@@ -12,6 +12,7 @@ from authz_service.config.document import Problem
 from authz_service.core.patterns import (
     PARAMETERS,
     Folded,
+    PathPattern,
     SuffixedCapture,
     covering,
     decodes_into,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from authz_service.config.document import Where
     from authz_service.config.model import Match, RuleSettings
     from authz_service.config.strictness import Strictness
-    from authz_service.core.patterns import HostPattern, PathPattern, Segment
+    from authz_service.core.patterns import HostPattern, Segment
 
 
 def listed(names: Sequence[str]) -> str:
@@ -194,6 +195,42 @@ def _unreachable(
 def _deciders(rules: Sequence[RuleSettings], numbers: set[int]) -> str:
     names = [rules[number].name for number in sorted(numbers)]
     return f"rule {names[0]} decides" if len(names) == 1 else f"rules {listed(names)} together decide"
+
+
+# Rules that decide requests of one host under one path.
+
+
+def deciding(
+    host: HostPattern, within: PathPattern, apart_from: Sequence[PathPattern], rules: Sequence[RuleSettings]
+) -> Iterator[tuple[int, RuleSettings]]:
+    """The rules that decide some requests for a path within one pattern, but apart from others; with their indexes.
+
+    ``within`` has literal segments only. Rules that only a policy selects are left out.
+    """
+    earlier = _PathTree()
+    for number, rule in enumerate(rules):
+        if rule.policy or not any(_host_includes(each, host) for each in rule.match.hosts or (None,)):
+            continue
+        shared = [path for path in rule.match.path_patterns if overlap(within, path)]
+        places = [
+            _Place(host, method, _common(within, path), 0)
+            for path in shared
+            for method in rule.match.methods or (None,)
+        ]
+        if not all(_is_decided(place, rule, earlier, apart_from) for place in places):
+            yield number, rule
+        earlier.add(number, rule)
+
+
+def _is_decided(place: _Place, rule: RuleSettings, earlier: _PathTree, apart_from: Sequence[PathPattern]) -> bool:
+    before = (entry.path for entry in earlier.near(place.path) if _applies(entry.match, place, rule))
+    return covering(place.path, [*apart_from, *before]) is not None
+
+
+def _common(within: PathPattern, path: PathPattern) -> PathPattern:
+    """The paths that match both of two overlapping patterns, of which the first has literal segments only."""
+    segments = (*within.segments, *path.segments[len(within.segments) :])
+    return PathPattern(path.text, segments, within.is_prefix and path.is_prefix, {}, has_suffixes=path.has_suffixes)
 
 
 # Custom verbs, such as /v1/items/{id}:purge, that the rule of the item decides.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from authz_service.config.document import Problem
+from authz_service.config.resource_warnings import resource_warnings
 from authz_service.config.rule_order import bypasses, decoded_slashes, listed, unreachable, verbs_of_items
 from authz_service.config.strictness import Strictness
 from authz_service.config.values import https_or_loopback
@@ -67,6 +68,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
     yield from _proofs(("dpop",), settings.dpop_or_default, settings.server.workers)
     yield from _missing_origins(("dpop", "origins"), settings.dpop_or_default, settings.resources)
     yield from _forwarded_certificate(("mtls", "certificate"), settings.mtls)
+    yield from resource_warnings(settings)
 
 
 def _any_audience(where: Where, rule: RuleSettings, issuers: Sequence[Issuer]) -> Iterator[Problem]:
