@@ -192,6 +192,46 @@ def test_every_check_of_a_proof_has_existing_tests() -> None:
         assert missing == []
 
 
+MCP = (ROOT / "docs" / "mcp.md").read_text()
+MCP_BLOCKS = re.findall(r"```yaml\n(.*?)```", MCP, re.DOTALL)
+
+
+MCP_CONFIGURATIONS = [block for block in MCP_BLOCKS if block.startswith("issuers:")]
+
+
+@pytest.mark.parametrize("text", MCP_CONFIGURATIONS, ids=["guide", "entra"])
+def test_the_configurations_for_mcp_servers_are_valid_and_without_warnings_but_for_the_audience_of_entra_id(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(text)
+    assert main(["check-config", str(config)]) == 0
+    *warnings, valid = capsys.readouterr().out.splitlines()
+    assert valid == f"{config}: valid"
+    assert not warnings or "microsoftonline" in text
+    assert all("accepts tokens for" in warning for warning in warnings)
+
+
+def test_the_cases_for_mcp_servers_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, cases = tmp_path / "config.yaml", tmp_path / "cases.yaml"
+    config.write_text(MCP_BLOCKS[0])
+    cases.write_text(MCP_BLOCKS[1])
+    assert main(["test", "--config", str(config), str(cases)]) == 0
+    assert capsys.readouterr().out.endswith("4 passed, 0 failed\n")
+
+
+def test_every_requirement_of_mcp_has_existing_tests_or_is_the_operators_part() -> None:
+    section = MCP.partition("\n## What the specification requires\n")[2].partition("\n## ")[0]
+    _, _, *rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(rows) >= 18
+    for row in rows:
+        where, _, held = row.removesuffix(" |").rpartition(" | ")
+        named = re.findall(r"`(tests/[^`]+)`", held)
+        assert ", ".join(f"`{name}`" for name in named) == held or (held == "—" and "| your part" in where), row
+        missing = [name for name in named if name.partition("::")[2] not in defined_in(name.partition("::")[0])]
+        assert missing == []
+
+
 def defined_in(file: str) -> set[str]:
     """The test ids without the file: ``test_x`` or ``TestY::test_x``."""
     tree = ast.parse((ROOT / file).read_bytes())

@@ -93,6 +93,7 @@ def test_every_rule_of_an_example_decides_some_case(folder: Path) -> None:
 def test_each_provider_has_an_example_and_the_readme_lists_them_all() -> None:
     others = {
         "grpc-service",
+        "mcp",
         "multi-tenant",
         "people-and-workloads",
         "resource-paths",

@@ -1,0 +1,130 @@
+"""The guide to MCP servers: its configuration and its settings of Envoy, in a real Envoy."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+import yaml
+
+from authz_service.demo.identity_provider import IdentityProvider
+from support.echo import echo
+from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
+from support.sidecar_process import SidecarProcess
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DOCS = Path(__file__).parents[2] / "docs"
+GUIDE = (DOCS / "mcp.md").read_text()
+BLOCKS = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+MAIN, _CASES, ROUTES, CORS, _ENTRA = BLOCKS
+MINIMAL = re.findall(r"```yaml\n(.*?)```", (DOCS / "mesh" / "envoy.md").read_text(), re.DOTALL)[0]
+RESPONSES = re.findall(r"```\n(HTTP/1.1 .*?)```", GUIDE, re.DOTALL)
+HOST = "mcp.example.com"
+METADATA = "/.well-known/oauth-protected-resource/mcp"
+
+
+def bootstrap() -> dict[str, Any]:
+    """The minimal bootstrap with what the guide replaces and adds."""
+    document: dict[str, Any] = yaml.safe_load(MINIMAL)
+    (chain,) = document["static_resources"]["listeners"][0]["filter_chains"]
+    manager = chain["filters"][0]["typed_config"]
+    cors = yaml.safe_load(CORS)
+    manager["http_filters"] = cors["http_filters"] + manager["http_filters"]
+    (host,) = manager["route_config"]["virtual_hosts"]
+    host |= yaml.safe_load(ROUTES) | {"typed_per_filter_config": cors["typed_per_filter_config"]}
+    return document
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def provider() -> AsyncIterator[IdentityProvider]:
+    async with IdentityProvider() as provider:
+        yield provider
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def envoy(provider: IdentityProvider, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningEnvoy]:
+    folder = tmp_path_factory.mktemp("mcp")
+    config, socket = folder / "config.yaml", folder / "authz.sock"
+    settings = yaml.safe_load(MAIN)
+    settings["server"] = {"grpc_address": f"unix:{socket}", "admin_address": "127.0.0.1:0"}
+    settings["issuers"][0]["issuer"] = provider.issuer
+    config.write_text(yaml.safe_dump(settings))
+    async with SidecarProcess(config, folder / "sidecar.log"), echo() as port:
+        document = relocated(bootstrap(), {"authz-service": pipe(socket), "api": loopback(port)})
+        async with running_envoy(document, folder) as running:
+            yield running
+
+
+async def send(
+    envoy: RunningEnvoy, method: str, path: str, headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, str], str]:
+    """Status, headers and body of the response."""
+    url, headers = f"http://127.0.0.1:{envoy.ports['http']}{path}", {"Host": HOST} | (headers or {})
+    async with aiohttp.ClientSession() as session, session.request(method, url, headers=headers) as response:
+        return response.status, {name.lower(): value for name, value in response.headers.items()}, await response.text()
+
+
+async def test_a_client_without_a_token_gets_the_challenge_of_the_guide(envoy: RunningEnvoy) -> None:
+    status, headers, _ = await send(envoy, "POST", "/mcp")
+    assert status == 401
+    assert f"www-authenticate: {headers['www-authenticate']}\n" in RESPONSES[0]
+
+
+async def test_the_metadata_needs_no_token_and_no_route(envoy: RunningEnvoy, provider: IdentityProvider) -> None:
+    status, headers, body = await send(envoy, "GET", METADATA)
+    shown, document = RESPONSES[1].strip().split("\n\n")
+    assert (status, json.loads(body)) == (200, json.loads(document) | {"authorization_servers": [provider.issuer]})
+    assert set(shown.splitlines()[1:]) <= {f"{name}: {value}" for name, value in headers.items()}
+    assert (await send(envoy, "HEAD", METADATA))[0] == 200
+
+
+async def test_a_token_for_the_resource_reaches_the_server_without_being_passed_on(
+    envoy: RunningEnvoy, provider: IdentityProvider
+) -> None:
+    token = provider.access_token(aud=f"https://{HOST}/mcp", scope="orders.read")
+    status, _, body = await send(envoy, "POST", "/mcp", {"Authorization": f"Bearer {token}"})
+    received = {name.lower(): value for name, value in json.loads(body)["headers"].items()}
+    assert (status, received["x-auth-subject"], received["host"]) == (200, "alice", "127.0.0.1:8080")
+    assert "authorization" not in received
+
+
+async def test_a_token_for_another_api_is_denied(envoy: RunningEnvoy, provider: IdentityProvider) -> None:
+    token = provider.access_token(scope="orders.read")
+    status, headers, _ = await send(envoy, "POST", "/mcp", {"Authorization": f"Bearer {token}"})
+    assert (status, 'error="invalid_token"' in headers["www-authenticate"]) == (401, True)
+
+
+async def test_a_token_without_the_scope_leads_to_a_step_up(envoy: RunningEnvoy, provider: IdentityProvider) -> None:
+    token = provider.access_token(aud=f"https://{HOST}/mcp", scope="profile")
+    status, headers, _ = await send(envoy, "POST", "/mcp", {"Authorization": f"Bearer {token}"})
+    assert status == 403
+    shown = headers["www-authenticate"].replace('scope="orders.read"', 'scope="orders.write"')
+    assert f"www-authenticate: {shown}\n" in RESPONSES[2]
+
+
+async def test_scripts_of_a_listed_website_can_read_the_challenge(envoy: RunningEnvoy) -> None:
+    origin = {"Origin": "https://inspector.example.com"}
+    preflight = origin | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "mcp-method"}
+    status, headers, _ = await send(envoy, "OPTIONS", "/mcp", preflight)
+    assert (status, headers["access-control-allow-origin"]) == (200, origin["Origin"])
+    assert "mcp-method" in headers["access-control-allow-headers"]
+    status, headers, _ = await send(envoy, "POST", "/mcp", origin)
+    assert (status, headers["access-control-allow-origin"]) == (401, origin["Origin"])
+    assert "www-authenticate" in headers["access-control-expose-headers"]
+
+
+@pytest.mark.parametrize("origin", ["https://inspector.example.com", "https://any.example"])
+async def test_scripts_of_any_website_can_read_the_metadata(envoy: RunningEnvoy, origin: str) -> None:
+    preflight = {"Origin": origin, "Access-Control-Request-Method": "GET"}
+    for method, headers in (("OPTIONS", preflight), ("GET", {"Origin": origin})):
+        status, received, _ = await send(envoy, method, METADATA, headers)
+        assert (status, received["access-control-allow-origin"] in {"*", origin}) == (200, True)
