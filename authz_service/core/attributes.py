@@ -5,15 +5,13 @@ Header names are lower-case, and the values of a repeated header are combined (`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """One request as Envoy received it. Any part may be empty: Envoy is trusted, what it relays is not."""
 
     method: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import secrets
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -66,9 +65,8 @@ class EphemeralClient:
         """The request with this client's proof for the token."""
         if method == "mtls":
             return with_certificate(attributes, self._certificate, self._mtls)
-        return replace(
-            attributes, headers=combined([*attributes.headers.items(), ("dpop", self._proof(attributes, token))])
-        )
+        sent = ("dpop", self._proof(attributes, token))
+        return attributes._replace(headers=combined([*attributes.headers.items(), sent]))
 
     def _proof(self, attributes: Attributes, token: str) -> str:
         origin = next(iter(self._targets.origins_of(attributes.host)), f"https://{attributes.host}")

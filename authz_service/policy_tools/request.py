@@ -7,7 +7,6 @@ hide the ambiguous paths that are worth testing.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -61,7 +60,7 @@ def with_token(attributes: Attributes, token: str, policy: Policy) -> Attributes
     rule = rule_of(attributes, policy)
     credential = CredentialHeader() if rule is None else rule.credential
     value = credential.value_with(token, dpop="dpop" in attributes.headers)
-    return replace(attributes, headers=combined([*attributes.headers.items(), (credential.name, value)]))
+    return attributes._replace(headers=combined([*attributes.headers.items(), (credential.name, value)]))
 
 
 def read_certificate(file: Path) -> x509.Certificate:
@@ -87,7 +86,7 @@ def with_certificate(attributes: Attributes, certificate: x509.Certificate, mtls
     """The request from a client with this certificate, as Envoy or the proxy in front of it passes the certificate."""
     encoded = quote(certificate.public_bytes(serialization.Encoding.PEM), safe="")
     if mtls.certificate == "peer":
-        return replace(attributes, certificate=encoded)
+        return attributes._replace(certificate=encoded)
     elements = [f'Cert="{encoded}"', *["By=proxy"] * (mtls.xfcc_hops - 1)]  # one for each proxy
     sent = ("x-forwarded-client-cert", ",".join(elements))
-    return replace(attributes, headers=combined([*attributes.headers.items(), sent]))
+    return attributes._replace(headers=combined([*attributes.headers.items(), sent]))
