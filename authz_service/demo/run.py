@@ -23,7 +23,7 @@ from authz_service.demo.dpop import DpopKey
 from authz_service.demo.envoy import Bootstrap, Envoy
 from authz_service.demo.identity_provider import AUDIENCE, CLIENT_ID, CLIENT_SECRET, IdentityProvider
 from authz_service.demo.introspection import API_SECRET
-from authz_service.demo.samples import HOST, SECRET_FILE, Sample, configuration, samples
+from authz_service.demo.samples import HOST, METADATA_PATH, SECRET_FILE, Sample, configuration, samples
 from authz_service.demo.sidecar import Sidecar
 from authz_service.demo.upstream import Upstream
 from authz_service.terminal import Color
@@ -49,6 +49,7 @@ class SampleResult:
         return (
             (self.status, self.reason) == (sample.status, sample.reason)
             and self._challenge_is_expected(sample.challenge, sample.error)
+            and sample.in_challenge in self.challenge
             and all(self.upstream.get(name) == value for name, value in sample.upstream.items())
         )
 
@@ -129,7 +130,7 @@ async def _demo(*, once: bool) -> int:
 async def _send_all(port: int, requests: list[Sample]) -> int:
     """Send the samples and print the table; returns the number of unexpected results."""
     color = Color(sys.stdout)
-    print(f"  {'sample':28}{'request':36}{'status':8}{'reason':23}challenge")
+    print(f"  {'sample':28}{'request':44}{'status':8}{'reason':23}challenge")
     unexpected = 0
     async with aiohttp.ClientSession() as session:
         for sample in requests:
@@ -140,7 +141,7 @@ async def _send_all(port: int, requests: list[Sample]) -> int:
             mark = color("good", "✓") if is_expected else color("bad", "✗")
             request = f"{sample.method} {sample.path}"
             challenge = color("dim", _short(result.challenge))
-            print(f"{mark} {sample.title:28}{request:36}{status}{result.reason:23}{challenge}")
+            print(f"{mark} {sample.title:28}{request:44}{status}{result.reason:23}{challenge}")
             if not is_expected:
                 print(
                     f"    expected {sample.status} {sample.reason}, challenge {sample.error}, {dict(sample.upstream)}"
@@ -150,9 +151,12 @@ async def _send_all(port: int, requests: list[Sample]) -> int:
 
 
 def _short(challenge: str) -> str:
-    """The challenge without its realm, description and algorithms, which are long and always the same."""
+    """The challenge without long parts that are always the same; the metadata's address only without an error."""
     scheme, _, parameters = challenge.partition(" ")
-    parts = [each for each in parameters.split(", ") if not each.startswith(("realm=", "error_description=", "algs="))]
+    left_out = ["realm=", "error_description=", "algs="]
+    if "error=" in challenge:
+        left_out.append("resource_metadata=")
+    parts = [each for each in parameters.split(", ") if not each.startswith(tuple(left_out))]
     return f"{scheme} {', '.join(parts)}".strip()
 
 
@@ -187,8 +191,9 @@ Try it yourself in another terminal (Ctrl-C here stops everything):
   curl -i -H "Authorization: DPoP $BOUND" -H "DPoP: $PROOF" {appointment}
   curl -i -H "Authorization: DPoP $BOUND" -H "DPoP: $PROOF" {appointment}
 
-  # no token at all
-  curl -i {appointment}
+  # no token at all: the challenge names the metadata, from which a client learns where to log in
+  curl -i -H 'Host: {HOST}' {appointment}
+  curl -i -H 'Host: {HOST}' http://127.0.0.1:{envoy.port}{METADATA_PATH}
   curl -i http://127.0.0.1:{envoy.port}/public/news
 
   # the sidecar's metrics, readiness, log and configuration

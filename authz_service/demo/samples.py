@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from authz_service.demo.identity_provider import IdentityProvider
 
 HOST = "api.demo"
+RESOURCE = f"https://{HOST}/"
+METADATA_PATH = "/.well-known/oauth-protected-resource"
 SECRET_FILE = "client-secret"  # the sidecar's credential for introspection
 
 
@@ -35,6 +37,7 @@ class Sample:
     headers: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None  # in the challenge; None: no challenge, "": a challenge without an error
     challenge: str = "Bearer"  # the scheme of the challenge, if there is one
+    in_challenge: str = ""
     upstream: Mapping[str, str | None] = field(
         default_factory=dict
     )  # headers that the API must receive; None: must not
@@ -45,6 +48,7 @@ def samples(provider: IdentityProvider) -> list[Sample]:
     good, revoked = provider.access_token(), provider.opaque_token()
     provider.introspection.revoke(revoked)
     appointments = "/v1/appointments/7"
+    named = f'resource_metadata="https://{HOST}{METADATA_PATH}"'
 
     def bad_token(title: str, token: str, reason: str) -> Sample:
         return Sample(title, appointments, 401, reason, token, error="invalid_token")
@@ -56,7 +60,7 @@ def samples(provider: IdentityProvider) -> list[Sample]:
             "good opaque token", appointments, 200, "ok", provider.opaque_token(),
             upstream={"x-auth-subject": "alice"},
         ),
-        Sample("no token", appointments, 401, "missing_token", error=""),
+        Sample("no token", appointments, 401, "missing_token", error="", in_challenge=named),
         bad_token("expired token", provider.expired_token(), "expired"),
         bad_token("token for another API", provider.access_token(aud="https://other.demo/"), "wrong_audience"),
         bad_token("opaque, for another API", provider.opaque_token(aud="https://other.demo/"), "wrong_audience"),
@@ -82,6 +86,8 @@ def samples(provider: IdentityProvider) -> list[Sample]:
         ),
         Sample("optional token, none sent", "/v1/greeting", 200, "anonymous"),
         Sample("unknown route", "/v1/secrets", 403, "no_rule", good),
+        Sample("metadata of the API", METADATA_PATH, 200, "resource_metadata"),
+        Sample("the same, of another host", METADATA_PATH, 403, "no_rule", headers={"Host": "other.demo"}),
         *_with_bound_token(provider, appointments),
     ]  # fmt: skip
 
@@ -133,4 +139,6 @@ rules:
   - name: public
     match: {{paths: ["/public/**"]}}
     access: public
+resources:
+  - resource: {RESOURCE}
 """

@@ -46,7 +46,7 @@ def output_of(demo: subprocess.Popen[str]) -> str:
 def test_every_sample_gets_its_expected_result() -> None:
     finished = subprocess.run([*_COMMAND, "--once"], check=False, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "23 as expected, 0 not" in finished.stdout
+    assert "25 as expected, 0 not" in finished.stdout
     assert "✗" not in finished.stdout
     assert "\033" not in finished.stdout  # stdout is not a terminal
     assert "eyJ" not in finished.stdout  # no token is printed
@@ -75,9 +75,10 @@ def test_the_printed_commands_do_what_their_comments_say(demo: subprocess.Popen[
     assert re.findall(r"HTTP/1\.1 (\d+)", pasted.stdout) == [
         *("200", "403", "401", "200"),  # a token, an ID token, and an opaque token
         *("401", "200", "401"),  # a bound token: as a bearer token, with its proof, and replayed
-        *("401", "200"),  # no token
+        *("401", "200", "200"),  # no token: denied, the metadata, and a public route
     ]
     assert '"x-auth-subject": "demo-app"' in pasted.stdout
+    assert '{"resource": "https://api.demo/"' in pasted.stdout
     for reason in ("id_token", "missing_proof", "replayed_proof"):
         assert f"denial:{reason}" in pasted.stdout
     counted = "\n".join(line for line in pasted.stdout.splitlines() if line.startswith("authz_checks_total{"))

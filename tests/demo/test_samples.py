@@ -24,7 +24,7 @@ def test_they_cover_every_kind_of_decision(requests: list[Sample]) -> None:
     assert {sample.reason for sample in requests} == {
         *("ok", "public", "anonymous", "missing_token", "expired", "wrong_audience", "insufficient_scope", "id_token"),
         *("bad_signature", "unsupported_algorithm", "inactive", "ambiguous_path", "no_rule"),
-        *("missing_proof", "invalid_proof", "replayed_proof"),
+        *("missing_proof", "invalid_proof", "replayed_proof", "resource_metadata"),
     }
 
 
