@@ -35,13 +35,25 @@ METADATA = "/.well-known/oauth-protected-resource/mcp"
 def bootstrap() -> dict[str, Any]:
     """The minimal bootstrap with what the guide replaces and adds."""
     document: dict[str, Any] = yaml.safe_load(MINIMAL)
-    (chain,) = document["static_resources"]["listeners"][0]["filter_chains"]
-    manager = chain["filters"][0]["typed_config"]
     cors = yaml.safe_load(CORS)
+    manager = manager_of(document)
     manager["http_filters"] = cors["http_filters"] + manager["http_filters"]
-    (host,) = manager["route_config"]["virtual_hosts"]
-    host |= yaml.safe_load(ROUTES) | {"typed_per_filter_config": cors["typed_per_filter_config"]}
+    host_of(document).update(yaml.safe_load(ROUTES) | {"typed_per_filter_config": cors["typed_per_filter_config"]})
     return document
+
+
+def manager_of(document: dict[str, Any]) -> dict[str, Any]:
+    """Its connection manager."""
+    (chain,) = document["static_resources"]["listeners"][0]["filter_chains"]
+    manager: dict[str, Any] = chain["filters"][0]["typed_config"]
+    return manager
+
+
+def host_of(document: dict[str, Any]) -> dict[str, Any]:
+    """Its virtual host."""
+    (host,) = manager_of(document)["route_config"]["virtual_hosts"]
+    found: dict[str, Any] = host
+    return found
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -79,12 +91,23 @@ async def test_a_client_without_a_token_gets_the_challenge_of_the_guide(envoy: R
     assert f"www-authenticate: {headers['www-authenticate']}\n" in RESPONSES[0]
 
 
-async def test_the_metadata_needs_no_token_and_no_route(envoy: RunningEnvoy, provider: IdentityProvider) -> None:
+async def test_the_metadata_needs_no_token_and_does_not_reach_the_server(
+    envoy: RunningEnvoy, provider: IdentityProvider
+) -> None:
     status, headers, body = await send(envoy, "GET", METADATA)
     shown, document = RESPONSES[1].strip().split("\n\n")
     assert (status, json.loads(body)) == (200, json.loads(document) | {"authorization_servers": [provider.issuer]})
     assert set(shown.splitlines()[1:]) <= {f"{name}: {value}" for name, value in headers.items()}
     assert (await send(envoy, "HEAD", METADATA))[0] == 200
+
+
+async def test_a_path_without_a_route_is_not_authorized(tmp_path: Path) -> None:
+    document = bootstrap()
+    host_of(document)["routes"][0]["match"]["prefix"] = "/mcp"
+    relocated(document, {"authz-service": pipe(tmp_path / "none.sock")})
+    async with running_envoy(document, tmp_path) as envoy:
+        assert (await send(envoy, "GET", METADATA))[0] == 404
+        assert (await send(envoy, "POST", "/mcp"))[0] == 503
 
 
 async def test_a_token_for_the_resource_reaches_the_server_without_being_passed_on(
