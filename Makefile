@@ -78,7 +78,7 @@ soak: $(VENV)/dev ## send a million requests through Envoy while rules and keys 
 	@$(BIN)/python -m bench.soak
 
 clean: ## delete the virtual environments and all caches
-	@rm -rf $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/oidc_provider/node_modules tests/observability/.prometheus tests/end_to_end/.keycloak tests/.go tests/fuzz/.found
+	@rm -rf $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/*/node_modules tests/observability/.prometheus tests/end_to_end/.keycloak tests/.go tests/fuzz/.found
 
 # One virtual environment, because the demo needs a subset of the development dependencies. Everything, including the build
 # backend, comes from the lock files with hashes. A stamp file is newer than the lock file that it was installed from.

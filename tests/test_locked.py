@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -29,6 +30,7 @@ REQUIREMENTS = {
     "demo.txt": DEMO + BUILD,
     "dev.txt": DEMO + EXTRAS["test"] + EXTRAS["dev"] + BUILD,
 }
+NPM = sorted((ROOT / "tests" / "end_to_end").glob("*/package-lock.json"))
 # A locked version with its marker, its hashes and its origin, as uv writes them.
 ENTRY = re.compile(
     r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?: ; [^\\\n]*)? \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+"
@@ -108,3 +110,12 @@ def test_every_installation_requires_hashes(path: str) -> None:
     lines = [line for line in (ROOT / path).read_text().splitlines() if "--requirement" in line]
     assert lines
     assert [line for line in lines if "--require-hashes" not in line] == []
+
+
+@pytest.mark.parametrize("path", NPM, ids=lambda path: path.parent.name)
+def test_every_package_from_npm_is_locked_with_its_digest_and_names_no_registry(path: Path) -> None:
+    locked: dict[str, dict[str, Any]] = json.loads(path.read_text())["packages"]
+    project = json.loads(path.with_name("package.json").read_text())
+    assert locked.pop("")["dependencies"] == project["dependencies"]
+    assert [name for name, entry in locked.items() if not entry["integrity"].startswith("sha512-")] == []
+    assert [name for name, entry in locked.items() if "resolved" in entry] == []

@@ -1,4 +1,4 @@
-"""Node.js and the packages of oidc_provider/package-lock.json, installed once for all tests."""
+"""Node.js and the packages of package-lock.json files, installed once for all tests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
+from support import mcp
 from support.missing import not_proved, program
 from support.node import RESPONSE_TIMEOUT
 from support.oauth_client import OAuthClient
@@ -17,6 +18,7 @@ from support.oidc_provider import FOLDER, RELEASES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 _PROMISE = (
     "that tokens of a real identity provider ({}) are classified, verified in each algorithm, denied once "
@@ -26,21 +28,24 @@ _BOUND_PROMISE = (
     "that tokens which a real identity provider binds to a key or a certificate are accepted from their owner, a real "
     "client, and from no thief"
 )
+_MCP_PROMISE = (
+    "that the clients of the MCP SDK find the authorization server of an MCP server, log in, and get the scope that a "
+    "tool requires"
+)
 _INSTALL_TIMEOUT = 300.0
 
 
-@pytest.fixture(scope="module")
-def node() -> str:
-    """Node.js, after an installation of the packages in package-lock.json when that file changes."""
-    node, npm = (program(name, _PROMISE.format(" and ".join(RELEASES))) for name in ("node", "npm"))
-    stamp = FOLDER / "node_modules" / ".installed"
-    with (FOLDER / "package-lock.json").open("rb") as lock:
+def installed(folder: Path, promise: str) -> str:
+    """Node.js, after an installation of the packages in the folder's package-lock.json when that file changes."""
+    node, npm = (program(name, promise) for name in ("node", "npm"))
+    stamp = folder / "node_modules" / ".installed"
+    with (folder / "package-lock.json").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be installing
         digest = hashlib.sha256(lock.read()).hexdigest()
         if not stamp.exists() or stamp.read_text() != digest:
             command = [npm, "ci"]
             done = subprocess.run(
-                command, cwd=FOLDER, check=False, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT
+                command, cwd=folder, check=False, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT
             )
             assert done.returncode == 0, done.stdout + done.stderr
             stamp.write_text(digest)
@@ -48,11 +53,25 @@ def node() -> str:
 
 
 @pytest.fixture(scope="module")
-def node_with_web_crypto(node: str) -> str:
+def node() -> str:
+    return installed(FOLDER, _PROMISE.format(" and ".join(RELEASES)))
+
+
+def require_web_crypto(node: str, promise: str) -> None:
     command = [node, "-e", "process.exit(typeof CryptoKey === 'function' ? 0 : 1)"]
     if subprocess.run(command, check=False, timeout=RESPONSE_TIMEOUT).returncode:
-        not_proved(_BOUND_PROMISE, missing="Node.js 20 or newer")
+        not_proved(promise, missing="Node.js 20 or newer")
+
+
+@pytest.fixture(scope="module")
+def node_with_web_crypto(node: str) -> str:
+    require_web_crypto(node, _BOUND_PROMISE)
     return node
+
+
+@pytest.fixture(scope="module")
+def mcp_packages() -> None:
+    require_web_crypto(installed(mcp.FOLDER, _MCP_PROMISE), _MCP_PROMISE)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

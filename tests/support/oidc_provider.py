@@ -126,10 +126,13 @@ class OidcProvider(NodeProgram):
             "code_challenge": challenge,
             "code_challenge_method": "S256",
         }
-        url = f"{self.issuer}/auth?{urlencode(defaults | parameters)}"
+        return await self.browse(f"{self.issuer}/auth?{urlencode(defaults | parameters)}", _CALLBACK)
+
+    async def browse(self, url: str, callback: str) -> str:
+        """The redirect URL that alice's browser reaches after her login."""
         jar = aiohttp.CookieJar(unsafe=True)  # accept cookies from an IP address
         async with asyncio.timeout(RESPONSE_TIMEOUT), aiohttp.ClientSession(cookie_jar=jar) as browser:
-            while not url.startswith(_CALLBACK):
+            while not url.startswith(callback):
                 async with browser.get(url, allow_redirects=False) as response:
                     assert response.status == 303, await response.text()
                     url = urljoin(url, response.headers["Location"])

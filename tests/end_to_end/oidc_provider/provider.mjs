@@ -20,15 +20,18 @@ process.once('SIGTERM', () => process.exit());
 console.info = console.warn; // standard output is for replies to the test
 
 // The algorithm that signs the access tokens for each resource.
-const SCOPES = 'read:appointments write:appointments';
 const RESOURCES = {
   'https://rs256.api.example/': 'RS256',
   'https://ps256.api.example/': 'PS256',
   'https://es256.api.example/': 'ES256',
   'https://eddsa.api.example/': 'EdDSA',
   'https://other.example/': 'RS256',
+  'https://mcp.example/mcp': 'ES256',
 };
 const OPAQUE = ['https://opaque.api.example/', 'https://opaque.other.example/'];
+const SCOPES = { 'https://mcp.example/mcp': 'orders.read orders.write' };
+const REGISTERED = Object.values(SCOPES).flatMap((each) => each.split(' ')); // scopes that clients register
+const scopes = (resource) => SCOPES[resource] ?? 'read:appointments write:appointments';
 const KINDS = {
   RSA: ['rsa', { modulusLength: 2048 }],
   EC: ['ec', { namedCurve: 'P-256' }],
@@ -50,8 +53,8 @@ async function key(name) {
 
 async function loadExistingGrant({ oidc }) {
   const grant = new oidc.provider.Grant({ clientId: oidc.client.clientId, accountId: oidc.session.accountId });
-  grant.addOIDCScope('openid email');
-  for (const resource of [...Object.keys(RESOURCES), ...OPAQUE]) grant.addResourceScope(resource, SCOPES);
+  grant.addOIDCScope(['openid', 'email', ...REGISTERED].join(' '));
+  for (const resource of [...Object.keys(RESOURCES), ...OPAQUE]) grant.addResourceScope(resource, scopes(resource));
   await grant.save();
   return grant;
 }
@@ -113,11 +116,12 @@ const configuration = {
       selfSignedTlsClientAuth: true,
       getCertificate,
     },
+    registration: { enabled: true },
     revocation: { enabled: true },
     resourceIndicators: {
       enabled: true,
       getResourceServerInfo: (ctx, resource) => ({
-        scope: SCOPES,
+        scope: scopes(resource),
         ...(OPAQUE.includes(resource)
           ? { accessTokenFormat: 'opaque' }
           : { accessTokenFormat: 'jwt', jwt: { sign: { alg: RESOURCES[resource] } } }),
@@ -131,6 +135,7 @@ const configuration = {
   }),
   interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
   issueRefreshToken: () => true,
+  scopes: ['openid', 'offline_access', ...REGISTERED],
   loadExistingGrant,
   ttl: Object.fromEntries(TEMPORARY.map((name) => [name, 600])),
 };
