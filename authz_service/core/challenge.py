@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 
+from authz_service.core.credential import DPOP
+
 _NOT_IN_QUOTED_STRING = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -36,12 +38,12 @@ def challenge(
 ) -> str:
     """``Bearer realm="..."``, or another scheme, with the given parameters.
 
-    ``scope``, ``acr_values`` and ``algs`` are separated by spaces, ``max_age`` is in whole seconds.
+    ``scope``, ``acr_values`` and ``algs`` are separated by spaces, ``max_age`` is in whole seconds. Of DPoP, the error
+    comes first, as in RFC 9449: clients find it only there.
     """
+    errors = ("error", error), ("error_description", description)
     parameters = (
-        ("realm", realm),
-        ("error", error),
-        ("error_description", description),
+        *((*errors, ("realm", realm)) if scheme == DPOP else (("realm", realm), *errors)),
         ("scope", scope),
         ("max_age", max_age),
         ("acr_values", acr_values),

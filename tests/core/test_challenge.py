@@ -54,3 +54,10 @@ def test_parameters_are_in_the_order_of_the_examples_in_the_standard() -> None:
     )
     assert challenge("Bearer", "r") == 'Bearer realm="r"'
     assert quote('a"b\\c\r\nd') == '"a\\"b\\\\c  d"'
+
+
+def test_an_error_of_dpop_is_the_first_parameter() -> None:
+    """Duende's client splits at commas and finds no parameter behind a space; it then gets a new token for a nonce."""
+    value = challenge("DPoP", "r", error="use_dpop_nonce", description="d", algs="ES256")
+    assert value == 'DPoP error="use_dpop_nonce", error_description="d", realm="r", algs="ES256"'
+    assert challenge("DPoP", "r", algs="ES256") == 'DPoP realm="r", algs="ES256"'

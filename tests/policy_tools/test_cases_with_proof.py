@@ -113,7 +113,7 @@ def test_alternatives_may_require_different_proofs(client: str, proof: str, reas
 
 
 def test_a_token_is_stolen_with_a_certificate_only_where_the_rule_requires_mtls() -> None:
-    bearer, dpop = 'Bearer realm="api", error="invalid_token"', 'DPoP realm="api", error="invalid_dpop_proof"'
+    bearer, dpop = 'Bearer realm="api", error="invalid_token"', 'DPoP error="invalid_dpop_proof"'
     for path, start in (("/mtls", bearer), ("/certificates", bearer), ("/any", dpop), ("/either", dpop)):
         _, challenge, *_ = differences(RUNNER, case(path, "stolen", "invalid_proof", expect={"challenge": "none"}))
         assert challenge.startswith(f"+ challenge: {start}")

@@ -163,7 +163,7 @@ def test_a_required_nonce_is_explained_and_a_fresh_one_is_in_the_answer() -> Non
     assert about_proof(result)["nonce"] == (None, "missing, and required (dpop.nonce)")
     assert about_proof(result)["proof"] == (False, "nonce_required: DPoP proof: it has no nonce")
     text = explanation.as_text(result, attributes, Color(io.StringIO()))
-    assert 'www-authenticate: DPoP realm="api", error="use_dpop_nonce"' in text
+    assert 'www-authenticate: DPoP error="use_dpop_nonce"' in text
     (nonce,) = [line.split()[-1] for line in text.splitlines() if line.strip().startswith("dpop-nonce: ")]
     used = about_proof(explain(request(proof(nonce=nonce)), dpop={"nonce": "required"}))
     assert used["nonce"] == (True, "present")
@@ -189,7 +189,7 @@ def test_a_rule_that_requires_a_proof_has_only_its_challenge() -> None:
     result = explain(attributes, {"require": {"proof": "dpop"}})
     assert result.decision.reason == "missing_proof"
     (answer,) = [line for line in shown(result, attributes).splitlines() if line.strip().startswith("www-authenticate")]
-    assert 'DPoP realm="api", error="invalid_token"' in answer
+    assert 'DPoP error="invalid_token"' in answer
     assert 'algs="ES256 ES384 EdDSA Ed25519 PS256 RS256"' in answer
 
 
