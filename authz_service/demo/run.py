@@ -57,7 +57,7 @@ class SampleResult:
         if error is None:
             return not self.challenge
         has_error = f'error="{error}"' in self.challenge if error else "error=" not in self.challenge
-        return self.challenge.startswith(f"{scheme} realm=") and has_error
+        return self.challenge.startswith(f"{scheme} ") and has_error
 
 
 async def send(session: aiohttp.ClientSession, port: int, sample: Sample) -> SampleResult:
