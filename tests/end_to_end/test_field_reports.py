@@ -267,6 +267,9 @@ async def verify_decision(prepared: Case, check: Mapping[str, Any], expect: Mapp
     assert answer.reason == expect.get("reason", answer.reason)
     for name, value in expect.get("headers", {}).items():
         assert answer.headers.get(name) == value
+    for part in expect.get("challenge", ()):
+        present = part.removeprefix("!") in answer.headers.get("www-authenticate", "")
+        assert present != part.startswith("!"), answer.headers
 
 
 async def logged(sidecar: Sidecar, values: list[str]) -> bool:

@@ -85,6 +85,10 @@ def read(data: bytes) -> Answer:
     assert response.WhichOneof("http_response") == ("ok_response" if allowed else "denied_response")
     metadata = json_format.MessageToDict(response.dynamic_metadata)
     assert metadata.keys() >= METADATA_MEMBERS
+    if metadata["decision"] == "answer":
+        answer = response.denied_response
+        assert (allowed, response.status.code, int(answer.status.code)) == (False, 7, 200)
+        return Answer(allowed, 200, _headers(answer.headers), (), None, metadata)
     in_shadow = allowed and metadata["mode"] == "shadow"  # the metadata then report what the rule decided
     assert in_shadow or metadata["decision"] == ("allow" if allowed else "deny")
     if allowed:
