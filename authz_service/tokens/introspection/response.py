@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authz_service.core.claims import ValidatedToken
+from authz_service.core.confirmation import IGNORED
 from authz_service.core.errors import Rejected
 from authz_service.core.members import numeric_date, optional_str
 from authz_service.core.reasons import Reason
@@ -106,8 +107,7 @@ def _validate_opaque(
     if token_type not in {"bearer", "dpop"}:
         raise Rejected(Reason.WRONG_TOKEN_TYPE, "token_type in the introspection response is neither DPoP nor Bearer")
     claims = validate_claims(issuer, None, members, now)
-    if token_type == "dpop" and claims.confirmation is None:
-        raise Rejected(Reason.WRONG_TOKEN_TYPE, "token_type in the introspection response is DPoP, and cnf is missing")
+    _require_dpop_key(members, claims)
     until = min(now + settings.cache_ttl, numeric_date(members, "exp", math.inf), valid_until(issuer, claims))
     return IntrospectionResponse(active=True, outcome=ValidatedToken(claims), since=now, until=until)
 
@@ -138,8 +138,18 @@ def _validate_verified(
     claims = validate_claims(issuer, verified.header, added | dict(own.raw), now)
     if own.client_id and claims.client_id != own.client_id:  # an added claim comes before the JWT's in client_claims
         raise Rejected(Reason.INACTIVE, "the client in the introspection response differs from the JWT's")
+    _require_dpop_key(body, claims)
     until = min(now + settings.cache_ttl, expires, valid_until(issuer, claims))
     return IntrospectionResponse(active=True, outcome=ValidatedToken(claims), since=now, until=until)
+
+
+def _require_dpop_key(body: Mapping[str, Any], claims: Claims) -> None:
+    """Reject a token of type DPoP whose key is not named: it must not pass as a bearer token."""
+    confirmation = claims.confirmation
+    named = confirmation is not None and (confirmation is IGNORED or confirmation.jkt is not None)
+    if not named and str(body.get("token_type")).lower() == "dpop":
+        cause = "token_type in the introspection response is DPoP, and cnf.jkt is missing"
+        raise Rejected(Reason.WRONG_TOKEN_TYPE, cause)
 
 
 def conclude(results: Sequence[IntrospectionResult]) -> ValidatedToken:

@@ -174,6 +174,26 @@ def test_a_response_expires_after_its_ttl_and_never_after_the_token(
 # Responses about verified JWTs.
 
 
+@pytest.mark.parametrize(
+    ("cnf", "settings", "expected"),
+    [
+        (None, {}, "wrong_token_type"),
+        ({"x5t#S256": "A" * 43}, {}, "wrong_token_type"),
+        ({"jkt": "A" * 43}, {}, "ok"),
+        ({"jkt": "A" * 43, "x5t#S256": "A" * 43}, {}, "ok"),
+        ({}, {"confirmation": "ignore"}, "ok"),
+    ],
+)
+def test_a_token_of_type_dpop_must_name_its_key(cnf: Any, settings: dict[str, Any], expected: str) -> None:
+    for name in ("DPoP", "dpop"):
+        body = active_response(token_type=name, cnf=cnf)
+        assert reason(validated(body, **settings)) == expected
+        assert reason(validated(body, jwt(), **settings)) == expected
+    if cnf:
+        body = active_response(token_type="DPoP")
+        assert reason(validated(body, jwt(cnf=cnf), **settings)) == expected
+
+
 def jwt(header: dict[str, Any] | None = None, **changes: Any) -> VerifiedJwt:
     """A JWT as the validator passes it on; None removes a claim."""
     given = {"iss": ISSUER, "sub": "u1", "client_id": "app", "aud": "api", "scope": "a", "exp": NOW + 600} | changes
