@@ -101,15 +101,6 @@ async def test_the_metadata_needs_no_token_and_does_not_reach_the_server(
     assert (await send(envoy, "HEAD", METADATA))[0] == 200
 
 
-async def test_a_path_without_a_route_is_not_authorized(tmp_path: Path) -> None:
-    document = bootstrap()
-    host_of(document)["routes"][0]["match"]["prefix"] = "/mcp"
-    relocated(document, {"authz-service": pipe(tmp_path / "none.sock")})
-    async with running_envoy(document, tmp_path) as envoy:
-        assert (await send(envoy, "GET", METADATA))[0] == 404
-        assert (await send(envoy, "POST", "/mcp"))[0] == 503
-
-
 async def test_a_token_for_the_resource_reaches_the_server_without_being_passed_on(
     envoy: RunningEnvoy, provider: IdentityProvider
 ) -> None:
