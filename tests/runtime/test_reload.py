@@ -31,6 +31,7 @@ from support.configured_app import (
     sample,
     token,
 )
+from support.dpop import DpopKey
 from support.http_provider import Provider
 from support.key_source import jwks
 from support.sidecar_process import wait_until
@@ -245,6 +246,48 @@ async def test_a_cached_token_of_a_template_is_not_kept_for_an_issuer_that_is_no
         await reload(app, config.load(template, own))
         assert (await decide(app, bearer)).reason == "unknown_key"
         assert (await decide(app, other)).reason == "ok"
+
+
+async def test_a_cached_bound_token_needs_its_proof_once_confirmations_are_verified(config: ConfigFolder) -> None:
+    ignoring, bound = issuer(confirmation="ignore"), token(cnf=DpopKey().cnf)
+    async with config.serving(config.load(ignoring)) as app:
+        for settings, reason in ((issuer(), "missing_proof"), (ignoring, "ok"), (issuer(), "missing_proof")):
+            await decide(app, bound)  # caches it
+            await reload(app, config.load(settings))
+            assert (await decide(app, bound)).reason == reason
+
+
+async def test_an_introspected_bound_token_needs_its_proof_once_confirmations_are_verified(
+    config: ConfigFolder,
+) -> None:
+    async with Provider() as provider:
+        config.serve_introspection(provider, cnf=DpopKey().cnf)
+        verifying = introspected_issuer(provider)
+        ignoring = verifying | {"confirmation": "ignore"}
+        async with config.serving(config.load(ignoring)) as app:
+            for settings, reason in ((verifying, "missing_proof"), (ignoring, "ok"), (verifying, "missing_proof")):
+                await decide(app, "opaque")
+                await reload(app, config.load(settings))
+                assert (await decide(app, "opaque")).reason == reason
+
+
+async def test_a_nonce_key_that_became_too_short_is_rejected_and_the_previous_one_stays_active(
+    config: ConfigFolder, logged: Logged
+) -> None:
+    key = config.folder / "nonce.key"
+    key.write_bytes(b"k" * 32)
+    dpop = {"nonce": "required", "nonce_key_file": "nonce.key"}
+    async with config.serving(config.load(dpop=dpop)) as app:
+        before = app.active
+        for content in (b"", b"\n", b"k" * 31 + b"\n"):
+            loaded = config.load(dpop=dpop)
+            key.write_bytes(content)  # between the check and the reload
+            await reload(app, loaded)
+            assert app.active is before
+            with pytest.raises(ConfigError, match=r"dpop\.nonce_key_file: has \d+ bytes, expected 32 or more"):
+                config.load(dpop=dpop)
+            key.write_bytes(b"k" * 32)
+        assert len(logged("configuration rejected; the previous one stays active")) == 3
 
 
 async def test_new_keys_are_fetched_before_their_configuration_is_active(config: ConfigFolder) -> None:

@@ -66,10 +66,10 @@ class ConfigFolder:
         finally:
             await app.close()
 
-    def serve_introspection(self, provider: Provider) -> None:
-        """Make a provider report every token as active."""
+    def serve_introspection(self, provider: Provider, **members: Any) -> None:
+        """Make a provider report every token as active, with these members."""
         (self.folder / "secret").write_text("s")
-        response = {"active": True, "sub": "u1", "aud": "api", "exp": int(time.time()) + 600}
+        response = {"active": True, "sub": "u1", "aud": "api", "exp": int(time.time()) + 600} | members
         provider.serve("/introspect", json.dumps(response), content_type="application/json")
 
 
