@@ -221,6 +221,33 @@ def test_the_cases_for_mcp_servers_pass(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.endswith("4 passed, 0 failed\n")
 
 
+@pytest.mark.parametrize(
+    ("method", "url", "hosts", "said"),
+    [
+        ("POST", "https://orders.shop.svc/mcp", "", "none has this host and path, so challenges name no metadata"),
+        ("POST", "https://orders.shop.svc/mcp", "mcp.example.com", "the host is not mcp.example.com"),
+        ("POST", "https://mcp.example.com/orders/mcp", "mcp.example.com", "the path is not /mcp"),
+        (
+            *("GET", "https://mcp.example.com/.well-known/oauth-protected-resource", "mcp.example.com"),
+            "none has its metadata at this host and path",
+        ),
+        ("OPTIONS", "https://mcp.example.com/mcp", "mcp.example.com", "missing_token: no Authorization header"),
+        (
+            *("GET", "https://mcp.example.com/.well-known/oauth-protected-resource/mcp", "mcp.example.com"),
+            "of a protected resource: answered here, without a token",
+        ),
+    ],
+)
+def test_explain_prints_what_the_troubleshooting_of_mcp_quotes(
+    method: str, url: str, hosts: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(MCP_BLOCKS[0] if hosts else MCP_BLOCKS[0].replace("hosts: [mcp.example.com], ", ""))
+    main(["explain", "--config", str(config), "--method", method, "--url", url])
+    assert said in capsys.readouterr().out
+    assert f"`{said}`" in MCP.partition("\n## The client does not start its login\n")[2]
+
+
 def test_every_requirement_of_mcp_has_existing_tests_or_is_the_operators_part() -> None:
     section = MCP.partition("\n## What the specification requires\n")[2].partition("\n## ")[0]
     _, _, *rows = [line for line in section.splitlines() if line.startswith("|")]

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from authz_service.authorizer import Pending
+from authz_service.config.resources import WELL_KNOWN
 from authz_service.core import connection_header
 from authz_service.core.bounded import NO_CACHE
 from authz_service.core.claims import ValidatedToken
@@ -180,6 +181,8 @@ class _Steps:
             if self._authorizer.resources.answer(attributes, path) is not None:
                 self._record("path", "metadata", "of a protected resource: answered here, without a token", passed=True)
                 return Reason.RESOURCE_METADATA
+            if self._settings.resources:
+                self._record_resource(path)
             if self._settings.cors_preflight == "allow" and is_preflight(attributes, policy.credentials):
                 has_rule = policy.has_rule_for(attributes, path)
                 detail = "allowed without a token" if has_rule else "no rule is for this host and path"
@@ -210,6 +213,14 @@ class _Steps:
             raise
         self._record(part, name, detail(result), passed=True)
         return result
+
+    def _record_resource(self, path: Sequence[str]) -> None:
+        """Record which protected resource the request belongs to, since its challenges depend on that."""
+        url = self._authorizer.resources.metadata_url(self._attributes.host, path)
+        none = "none has this host and path, so challenges name no metadata"
+        if tuple(path[:2]) == WELL_KNOWN:
+            none = "none has its metadata at this host and path"
+        self._record("path", "resource", none if url is None else f"metadata: {url}", passed=url is not None or None)
 
     def _choose_rule(self, path: Sequence[str]) -> Rule | None:
         """The rule that decides. Records, for each rule before it, why it does not match."""

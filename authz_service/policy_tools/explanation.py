@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from authz_service.core.decision import METADATA_MEMBERS, Allow, Deny, decision_label, outcome_label
+from authz_service.core.decision import METADATA_MEMBERS, Allow, Answer, Deny, decision_label, outcome_label
 from authz_service.core.errors import printable
 from authz_service.core.paths import without_secrets, without_userinfo
 from authz_service.core.reasons import DENIALS
@@ -71,6 +71,8 @@ def _response(explanation: Explanation, attributes: Attributes, color: Color) ->
     part = response["ok_response" if is_allowed else "denied_response"]
     for option in part.get("headers", ()):
         yield printable(f"{'':<11} {option['header']['key']}: {option['header']['value']}")
+    if isinstance(decision, Answer):
+        yield printable(f"{'':<11} {decision.body}")
     for option in part.get("response_headers_to_add", ()):
         yield printable(f"{'':<11} to the client: {option['header']['key']}: {option['header']['value']}")
     for name in part.get("headers_to_remove", ()):

@@ -446,6 +446,21 @@ def test_the_token_is_sent_where_its_rule_reads_it(
     assert "missing_token: no X-Jwt header" in capsys.readouterr().out
 
 
+def test_a_request_shows_to_which_resource_it_belongs(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    resources = {"resources": [{"resource": "https://api.example/pay", "name": "Payments"}]}
+    config.write_text(json.dumps(json.loads(config.read_text()) | resources))
+    path = "/.well-known/oauth-protected-resource"
+    shown = {
+        "https://api.example/pay/7": f"✓ resource +metadata: https://api.example{path}/pay",
+        "https://api.internal/pay": "· resource +none has this host and path, so challenges name no metadata",
+        f"https://api.example{path}": "· resource +none has its metadata at this host and path",
+        f"https://api.example{path}/pay": '{"resource": "https://api.example/pay", .*"resource_name": "Payments"}',
+    }
+    for url, line in shown.items():
+        run(config, "--url", url)
+        assert re.search(f"{line}\n", capsys.readouterr().out), url
+
+
 def test_the_metadata_of_the_configuration_are_shown(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(config.read_text()) | {"upstream": {"metadata": {"tenant": "org.tenant", "plan": "plan"}}}
     config.write_text(json.dumps(document))
