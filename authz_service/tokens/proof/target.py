@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import string
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.reasons import Reason
@@ -19,9 +18,10 @@ from authz_service.core.reasons import Reason
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Without user and password. Characters that RFC 3986 does not allow but clients send are allowed, except backslashes,
-# controls, surrogates, and outside the path spaces and everything beyond ASCII.
-_HOST = r"([A-Za-z0-9\-._~%]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]*))?"
+# Without user and password. A host has at most 255 characters, each perhaps as an escape. Characters that RFC 3986 does
+# not allow but clients send are allowed, except backslashes, controls, surrogates, and outside the path spaces and
+# everything beyond ASCII.
+_HOST = r"([A-Za-z0-9\-._~%]{1,765}|\[[0-9A-Fa-f:.]+\])(?::([0-9]*))?"
 _AUTHORITY = re.compile(_HOST)
 _ORIGIN = re.compile(f"(https?)://{_HOST}/?", re.IGNORECASE | re.ASCII)
 _URL = re.compile(
@@ -32,7 +32,8 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _ESCAPE = re.compile("%([0-9A-Fa-f]{2})")
 _BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
-_PRINTABLE = string.ascii_letters + string.digits + string.punctuation
+_UNENCODED = re.compile("[^!-~]+")
+_ESCAPE_LENGTH = len("%41")
 _LOOPBACK = re.compile(r"(?:.+\.)?localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
 
 
@@ -79,8 +80,6 @@ class Targets:
         match = _URL.fullmatch(htu)
         scheme, authority, port, path = match.groups() if match else ("", "", None, None)
         name = _normalized_host(authority)
-        if path and (" " in path or not path.isascii()):
-            path = quote(path, safe=_PRINTABLE)
         if not name or (path and _BROKEN_ESCAPE.search(path)):
             raise Rejected(Reason.INVALID_PROOF, "htu is not an absolute http or https URL")
         origins = self.origins_of(host)
@@ -90,8 +89,7 @@ class Targets:
                 Reason.INVALID_PROOF,
                 f"the origin in htu is not that of the request: expected {expected} (dpop.origins)",
             )
-        requested = target.partition("?")[0]
-        if path != requested and _normalized_path(path or "") != _normalized_path(requested):
+        if not _is_path_of(path or "", target.partition("?")[0]):
             raise Rejected(Reason.INVALID_PROOF, "the path in htu is not that of the request")
 
 
@@ -106,8 +104,22 @@ def _normalized_host(host: str) -> str:
     return "" if "%" in host else host.lower()
 
 
+def _is_path_of(path: str, requested: str) -> bool:
+    """Whether the path of an ``htu`` is that of a request."""
+    if path == requested:
+        return _UNENCODED.search(path) is None  # no request has them
+    if len(path) > _ESCAPE_LENGTH * len(requested):  # longer even if each of its characters is an escape
+        return False
+    encoded = _UNENCODED.sub(_encoded, _normalized_path(path))
+    return encoded == _normalized_path(requested)
+
+
 def _normalized_path(path: str) -> str:
     return _ESCAPE.sub(_normalized_escape, path) or "/"
+
+
+def _encoded(characters: re.Match[str]) -> str:
+    return "%" + characters[0].encode().hex("%").upper()
 
 
 def _normalized_escape(escape: re.Match[str]) -> str:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
+from authz_service.tokens.proof import target
 from authz_service.tokens.proof.target import Targets
 from support.plain_url import plain_uri, plain_url, requested_url
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Callable
 
 HOST, PATH = "api.example.com", "/v1/a"
 
@@ -102,6 +109,7 @@ def test_requests_have_these_urls(host: str, target: str, htu: str) -> None:
         (HOST, "/ä", "https://api.example.com/%C3%A4"),
         (HOST, "/cafe%CC%81", "https://api.example.com/caf\u00e9"),  # another normalization form
         (HOST, "/a", "https://api.example.com/a "),
+        (HOST, "/a b", "https://api.example.com/a b"),
         (HOST, "/a", "https://api.example.com/a\u00a0"),
         (HOST, "/a%C2%85", "https://api.example.com/a\u0085"),
         (HOST, "/a%0A", "https://api.example.com/a\n"),
@@ -173,6 +181,27 @@ def test_what_is_not_an_origin_is_refused(origin: str) -> None:
 @pytest.mark.parametrize("end", ["a.example/" + "%41" * 2700, "a" * 8000, "a:" * 4000])
 def test_long_urls_are_other_urls(end: str) -> None:
     assert not is_of(f"https://{end}")
+
+
+@pytest.mark.parametrize(
+    "htu", [f"https://{'%41' * 2000}/v1/a", f"https://{HOST}/{'%41' * 2000}", f"https://{HOST}/{'é ' * 2000}"]
+)
+def test_a_long_url_is_refused_before_its_escapes_are_decoded(htu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+    monkeypatch.setattr(target, "_ESCAPE", _Recording(target._ESCAPE, decoded))
+    assert not is_of(htu)
+    assert max(map(len, decoded), default=0) <= 1000
+
+
+class _Recording:
+    """A pattern that records the strings in which it replaces."""
+
+    def __init__(self, pattern: re.Pattern[str], seen: list[str]) -> None:
+        self._pattern, self._seen = pattern, seen
+
+    def sub(self, replacement: Callable[[re.Match[str]], str], text: str) -> str:
+        self._seen.append(text)
+        return self._pattern.sub(replacement, text)
 
 
 _PIECES = st.sampled_from(
