@@ -268,6 +268,11 @@ _REQUESTS = {
     "elsewhere-twice": "GET /elsewhere/7\nx-jwt: $reader\n+x-jwt: $admin",
     "elsewhere-disguised": "GET /elsewhere/7\nx-jwt: $reader\nx_jwt: $admin",
     "grpc": "POST /admin/Get\ncontent-type: application/grpc+proto\nauthorization: Bearer $reader",
+    "metadata": "OPTIONS /.well-known/oauth-protected-resource/orders?a=b\nhost: API.example.:443",
+    "metadata-encoded": "GET /.well-known/%6fauth-protected-resource\nhost: bank.example",
+    "metadata-stranger": "GET /.well-known/oauth-protected-resource/orders\nhost: evil.example",
+    "metadata-no-host": "HEAD /.well-known/oauth-protected-resource/orders\nhost: api.example@evil",
+    "metadata-posted": "POST /.well-known/oauth-protected-resource\nhost: bank.example\nauthorization: Bearer $reader",
     "lower": "get /orders/%37;a=b\nAuthorization: Bearer $reader",
 }
 

@@ -60,6 +60,7 @@ RULES: list[dict[str, Any]] = [
     {"name": "elsewhere", "match": {"paths": ["/elsewhere/**"]}, "credential": {"header": "x-jwt"}},
     {"name": "items", "match": {"paths": ["/{collection}/{id}"]}},
 ]
+RESOURCES = {"api.example": "https://api.example/orders", "bank.example": "https://bank.example"}
 CONFIGURATION: dict[str, Any] = {
     "issuers": [
         {"issuer": MAIN, "name": "main", "audiences": [AUDIENCE]},
@@ -67,6 +68,7 @@ CONFIGURATION: dict[str, Any] = {
     ],
     "rules": RULES,
     "upstream": {"headers": IDENTITY, "metadata": {"tenant": "tenant", "roles": "realm_access.roles"}},
+    "resources": [{"resource": resource} for resource in RESOURCES.values()],
 }
 MAX_REQUEST_BYTES = 1 << 20
 

@@ -71,6 +71,7 @@ class Answer:
     problem: dict[str, Any] | None
     metadata: dict[str, Any]
     grpc_message: str | None = None  # of a denied gRPC call, in place of the problem
+    document: dict[str, Any] | None = None  # of a request that is answered, neither allowed nor denied
 
     @property
     def reason(self) -> str:
@@ -88,7 +89,8 @@ def read(data: bytes) -> Answer:
     if metadata["decision"] == "answer":
         answer = response.denied_response
         assert (allowed, response.status.code, int(answer.status.code)) == (False, 7, 200)
-        return Answer(allowed, 200, _headers(answer.headers), (), None, metadata)
+        document = json.loads(answer.body)
+        return Answer(allowed, 200, _headers(answer.headers), (), None, metadata, document=document)
     in_shadow = allowed and metadata["mode"] == "shadow"  # the metadata then report what the rule decided
     assert in_shadow or metadata["decision"] == ("allow" if allowed else "deny")
     if allowed:

@@ -9,6 +9,7 @@ target, then ``name: value`` for each header, ``+name: value`` for a raw one, ``
 * No request is allowed by a token that no issuer signed; nor, as any upstream might read the path, under ``/admin``
   without a token for that; nor, as any upstream might read the headers, as another version of an API than its rule's.
 * No identity header from the client reaches the upstream, nor one that a CGI server takes for it.
+* Metadata of a resource is answered for its host and path alone, always the same, and challenges name no other.
 * ``explain`` ends in the same reason.
 * Each decision is one line in the log. Neither the line, nor the answer, nor the output of ``explain`` holds a
   token's signature or the query string.
@@ -19,15 +20,16 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from google.protobuf.message import DecodeError
 from transport.wire import Answer, read
 
 from authz_service._pb.external_auth_pb2 import CheckRequest
 from authz_service.transport.ext_authz.codec import decode_request
-from fuzz.issuers import signing_inputs, tokens
+from fuzz.issuers import MAIN, OTHER, signing_inputs, tokens
 from fuzz.secrets import is_secret
-from fuzz.sidecar import IDENTITY, logged, sidecar
+from fuzz.sidecar import IDENTITY, RESOURCES, logged, sidecar
 from support import path_readers
 
 if TYPE_CHECKING:
@@ -38,8 +40,11 @@ if TYPE_CHECKING:
 OUTCOMES = {
     *("ok", "public", "anonymous", "no_rule", "missing_token", "malformed_request", "malformed_token", "bad_signature"),
     *("unknown_key", "unknown_issuer", "expired", "ambiguous_path", "insufficient_scope", "claim_mismatch"),
+    "resource_metadata",
 }
 MAX_BYTES = 4096
+_METADATA_PATH = "/.well-known/oauth-protected-resource"
+_PORT = re.compile(r"\.?(:[0-9]{0,5})?\Z")
 _FAULTS = {"internal_error", "deadline_exceeded", "keys_unavailable"}
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2: other names reach no upstream
 
@@ -90,11 +95,29 @@ def _run(data: bytes) -> str:
     for secret in _secrets(http, data):
         assert secret.encode() not in octets[0]
         assert secret not in lines.getvalue() + explanation
+    _require_configured_resources(answer, data)
     if answer.allowed:
         _require_identity_of_ours(answer, http)
         sent = {name for signed, name in signing_inputs().items() if signed.encode() in data}
         _require_right(answer, sent, request)
     return answer.reason
+
+
+def _require_configured_resources(answer: Answer, data: bytes) -> None:
+    attributes = decode_request(data)
+    host = _PORT.sub("", attributes.host.lower())
+    resource = RESOURCES.get(host)
+    path = _METADATA_PATH + urlsplit(resource or "").path
+    if answer.reason == "resource_metadata":
+        assert resource is not None
+        assert unquote(attributes.path.partition("?")[0]) == path
+        assert answer.document is not None
+        assert (answer.document["resource"], answer.document["authorization_servers"]) == (resource, [MAIN, OTHER])
+    elif resource is not None and attributes.path == path and attributes.method in {"GET", "HEAD", "OPTIONS"}:
+        assert answer.reason == "malformed_request"
+    for url in re.findall('resource_metadata="([^"]*)"', answer.headers.get("www-authenticate", "")):
+        assert answer.http_status in {401, 403}
+        assert url == f"https://{host}{path}"
 
 
 def _without_id(answer: Answer) -> tuple[object, ...]:
