@@ -75,7 +75,7 @@ class Expect(Section):
 
     decision: Literal["allow", "deny", "answer"] | None = Field(None, description="The decision that Envoy gets.")
     rule: StrictStr | None = Field(None, description="The rule that decides; - for none.")
-    status: int | None = Field(None, description="HTTP status of a denial.")
+    status: int | None = Field(None, description="HTTP status of a denial or an answer.")
     reason: StrictStr | None = Field(None, description="The reason of the decision.")
     mode: Literal["enforce", "shadow"] | None = Field(None, description="The mode of the rule.")
     challenge: StrictStr | None = Field(

@@ -58,6 +58,27 @@ def token(issuer: str = "main", **others: Any) -> dict[str, Any]:
     return {"issuer": issuer, "auth_time": "-1m"} | others
 
 
+def test_a_case_can_expect_the_metadata_of_a_resource() -> None:
+    resources = [{"resource": "https://api.example/pay"}, {"resource": "https://api.example/watched"}]
+    runner = CaseRunner(Settings.model_validate(configuration() | {"resources": resources}))
+    path = "/.well-known/oauth-protected-resource"
+    answer = {"decision": "answer", "status": 200, "reason": "resource_metadata", "rule": "-", "mode": "enforce"}
+    url = f"https://api.example{path}/pay"
+    cases: list[dict[str, Any]] = [
+        {"request": request(f"{path}/pay"), "expect": answer},
+        {"request": request(f"{path}/pay"), "token": "no token", "expect": answer | {"challenge": None}},
+        {"request": request(f"{path}/watched", method="OPTIONS"), "expect": answer},
+        {"request": request(f"{path}/pay", method="POST"), "expect": {"decision": "deny", "reason": "no_rule"}},
+        {"request": {"url": f"https://evil.example{path}/pay"}, "expect": {"decision": "deny", "reason": "no_rule"}},
+        {"request": request(), "expect": {"challenge": f'Bearer realm="api", resource_metadata="{url}"'}},
+        {"request": request("/watched"), "expect": {"decision": "allow", "reason": "missing_token"}},
+    ]
+    named = Cases.model_validate({"cases": [{"name": str(place)} | case for place, case in enumerate(cases)]})
+    assert [runner.run(case).differences for case in named.cases] == [()] * len(cases)
+    (wrong,) = Cases.model_validate({"cases": [{"name": "wrong"} | cases[0] | {"expect": {"decision": "deny"}}]}).cases
+    assert runner.run(wrong).differences == ("- decision: deny", "+ decision: answer")
+
+
 TENANT = request("/t/acme/a", headers={"X-V": "2"})
 
 

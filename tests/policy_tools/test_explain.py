@@ -395,6 +395,29 @@ def test_the_json_form_ends_with_the_check_response(config: Path, capsys: pytest
     assert result["answer"]["dynamic_metadata"]["reason"] == "missing_token"
 
 
+def test_the_metadata_of_a_resource_is_printed_and_is_no_denial(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(config.read_text()) | {"resources": [{"resource": "https://api.example/pay"}]}
+    config.write_text(json.dumps(document))
+    url = "https://api.example/.well-known/oauth-protected-resource/pay"
+    assert run(config, "--url", url) == 0
+    out = capsys.readouterr().out
+    assert "answer, resource_metadata" in out
+    assert "access-control-allow-origin: *" in out
+    assert '{"resource": "https://api.example/pay", ' in out
+    assert run(config, "--url", url, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["decision"], result["verdict"], result["reason"], result["rule"]) == (
+        *("answer", "answer", "resource_metadata", "-"),
+    )
+    assert json.loads(result["answer"]["denied_response"]["body"])["resource"] == "https://api.example/pay"
+    assert run(config, "--url", url.replace("api.example", "evil.example")) == 1
+    assert "no_rule" in capsys.readouterr().out
+    assert run(config, "--url", "https://api.example/pay") == 1
+    assert f'resource_metadata="{url}"' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "url",
     [
