@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from authz_service.core.attributes import Attributes
 from authz_service.core.claims import Claims
-from authz_service.core.decision import Allow, Decision, Deny
+from authz_service.core.decision import Allow, Answer, Decision, Deny
 from authz_service.core.reasons import DENIALS, Reason
 from authz_service.telemetry.logs import DecisionLog, RateLimitedLog, configure, fields
 
@@ -361,15 +361,16 @@ def decision_line(decision: Decision, sent: Attributes | None = None) -> dict[st
 
 ALLOWED = Allow(Reason.OK, "read", claims())
 DENIED = Deny(Reason.EXPIRED, "read", cause="it expired 12 s ago")
+ANSWERED = Answer(Reason.RESOURCE_METADATA, '{"resource": "https://api.example"}', ())
 
 
 @pytest.mark.parametrize(
     ("which", "expected"),
-    [("none", []), ("denied", ["deny"]), ("all", ["allow", "deny"])],
+    [("none", []), ("denied", ["deny"]), ("all", ["allow", "deny", "answer"])],
     ids=["none", "denied", "all"],
 )
 def test_only_configured_decisions_are_written(which: Literal["none", "denied", "all"], expected: list[str]) -> None:
-    found = [*decision_lines(ALLOWED, which=which), *decision_lines(DENIED, which=which)]
+    found = [line for each in (ALLOWED, DENIED, ANSWERED) for line in decision_lines(each, which=which)]
     assert [line["decision"] for line in found] == expected
 
 
@@ -400,6 +401,13 @@ def test_a_denial_has_its_status_and_its_cause_too() -> None:
     line = decision_line(DENIED)
     assert (line["decision"], line["status"], line["cause"]) == ("deny", 401, "it expired 12 s ago")
     assert not {"issuer", "subject", "client_id", "request_id"} & line.keys()
+
+
+def test_an_answer_is_logged_without_its_document() -> None:
+    line = decision_line(ANSWERED)
+    assert (line["decision"], line["reason"], line["rule"]) == ("answer", "resource_metadata", "-")
+    assert not {"status", "cause"} & line.keys()
+    assert "https://api.example" not in str(line.values())
 
 
 @pytest.mark.parametrize("reason", DENIALS)

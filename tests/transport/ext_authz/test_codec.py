@@ -18,7 +18,8 @@ from authz_service.core import paths
 from authz_service.core.attributes import Attributes
 from authz_service.core.claim_path import parse_claim_path
 from authz_service.core.claims import Claims
-from authz_service.core.decision import METADATA_MEMBERS, Allow, Deny
+from authz_service.core.decision import METADATA_MEMBERS, Allow, Decision, Deny
+from authz_service.core.decision import Answer as Answered
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import ALLOWANCES, ANSWERS, DENIALS, Reason
 from authz_service.core.response_cache import ResponseCache
@@ -164,13 +165,22 @@ def test_unknown_fields_of_a_later_envoy_are_skipped() -> None:
 # Responses.
 
 
-def encoded(decision: Allow | Deny) -> Answer:
+def encoded(decision: Decision) -> Answer:
     return read(codec.encode_response(decision, "0123456789abcdef"))
 
 
 def test_every_reason_is_an_allowance_or_a_denial_in_the_contracts_table() -> None:
     assert {str(reason) for reason in ALLOWANCES | ANSWERS} | DENIED.keys() == {str(reason) for reason in Reason}
     assert DENIALS.keys() == set(DENIED)
+
+
+def test_an_answer_is_sent_as_it_is_and_is_no_allowance() -> None:
+    headers = (("content-type", "application/json"), ("access-control-allow-origin", "*"))
+    answer = encoded(Answered(Reason.RESOURCE_METADATA, '{"resource": "https://api.example"}', headers))
+    assert (answer.allowed, answer.http_status, answer.headers) == (False, 200, dict(headers))
+    assert answer.document == {"resource": "https://api.example"}
+    members = {"decision": "answer", "reason": "resource_metadata", "rule": "-", "mode": "enforce"}
+    assert members.items() <= answer.metadata.items()
 
 
 @pytest.mark.parametrize("reason", DENIALS)
