@@ -32,6 +32,7 @@ _MCP_PROMISE = (
     "that the clients of the MCP SDK find the authorization server of an MCP server, log in, and get the scope that a "
     "tool requires"
 )
+_CONFORMANCE_PROMISE = "that an MCP server conforms behind Envoy and the sidecar as much as without them"
 _INSTALL_TIMEOUT = 300.0
 
 
@@ -89,3 +90,15 @@ def release(request: pytest.FixtureRequest, node: str) -> str:
     if release == "oidc-provider" and subprocess.run(recent, check=False, timeout=RESPONSE_TIMEOUT).returncode:
         not_proved(_PROMISE.format(release), missing="Node.js 22 or newer")
     return release
+
+
+@pytest.fixture(scope="module")
+def conformance() -> list[str]:
+    """The command of MCP's conformance suite. It requires Node.js 22, which is one of its packages on Linux."""
+    node = installed(mcp.CONFORMANCE_FOLDER, _CONFORMANCE_PROMISE)
+    packaged = mcp.CONFORMANCE_FOLDER / "node_modules" / ".bin" / "node"
+    command = str(packaged) if packaged.exists() else node
+    recent = [command, "-e", "process.exit(require('fs').globSync ? 0 : 1)"]
+    if subprocess.run(recent, check=False, timeout=RESPONSE_TIMEOUT).returncode:
+        not_proved(_CONFORMANCE_PROMISE, missing="Node.js 22 or newer")
+    return [command, str(mcp.CONFORMANCE_FOLDER / "node_modules/@modelcontextprotocol/conformance/dist/index.js")]

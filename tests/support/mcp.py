@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from support.oidc_provider import OidcProvider
 
 FOLDER = Path(__file__).parent.parent / "end_to_end" / "mcp"
+CONFORMANCE_FOLDER = FOLDER.with_name("mcp_conformance")
 HOST = "mcp.example"
 RESOURCE = f"https://{HOST}/mcp"
 READ, WRITE = "orders.read", "orders.write"
