@@ -15,9 +15,11 @@ from cryptography.x509 import load_pem_x509_certificate
 from trustme import CA
 
 from authz_service.authorizer import Pending
-from authz_service.config.model import DpopSettings, MtlsSettings
+from authz_service.config.model import DpopSettings, MtlsSettings, Settings
 from authz_service.core.attributes import Attributes
 from authz_service.core.decision import Allow, Answer, Decision, Deny
+from authz_service.runtime.assembly import ProofState
+from authz_service.telemetry.metrics import Metrics
 from support.dpop import DpopKey
 from support.signing import base64url
 from support.trust import NOW, PUBLISHED, STRANGER, LocalAuthorizer, good
@@ -290,6 +292,20 @@ def test_a_proof_for_another_api_is_refused_where_origins_or_hosts_are_configure
     with_hosts = LocalAuthorizer([{"name": "r", "match": {"hosts": ["api.example.org"]}}], {})
     decided = [to.authorizer.begin(relayed, NOW) for to in (with_origins, with_hosts, service())]
     assert [getattr(each, "reason", None) for each in decided] == ["invalid_proof", "no_rule", "ok"]
+
+
+def test_used_proofs_outlive_a_reload_that_makes_older_proofs_acceptable() -> None:
+    def settings(max_age: str) -> Settings:
+        issuers, rules = [{"issuer": "https://idp.example", "audiences": ["a"]}], [{"name": "r"}]
+        return Settings.model_validate({"issuers": issuers, "rules": rules, "dpop": {"max_age": max_age}})
+
+    metrics, key = Metrics(transport="asyncio"), bytes(32)
+    before = ProofState.of(settings("10s"), metrics, None, NOW)
+    assert not before.replays.seen(key, "a", NOW, NOW)
+    assert not before.replays.seen(key, "later", NOW + 11, NOW + 11)  # removes the first, which is too old
+    after = ProofState.of(settings("1m"), metrics, before, NOW + 12)
+    assert after.replays.seen(key, "a", NOW + 12, NOW)
+    assert after.replays.seen(key, "later", NOW + 60, NOW + 11)
 
 
 # Counting.
