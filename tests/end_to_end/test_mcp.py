@@ -36,6 +36,24 @@ METADATA = f'resource_metadata="https://{HOST}{METADATA_PATH}"'
 CURRENT, EARLIER = "2026-07-28", "2025-11-25"  # revisions of MCP
 NAMES_GET_ORDER = {"MCP-Protocol-Version": CURRENT, "Mcp-Method": "tools/call", "Mcp-Name": "get_order"}
 HEADER_MISMATCH = -32020  # JSON-RPC error code
+META = {
+    "io.modelcontextprotocol/protocolVersion": CURRENT,
+    "io.modelcontextprotocol/clientInfo": {"name": "by hand", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+def message(tool: str, meta: Mapping[str, Any] = META) -> dict[str, Any]:
+    """A call of a tool; without ``meta`` as in earlier revisions."""
+    parameters = {"name": tool, "arguments": {"id": "7"}} | ({"_meta": meta} if meta else {})
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": parameters}
+
+
+OTHER_BODIES = [
+    pytest.param(message("delete_order", {}), id="message"),
+    pytest.param([message("get_order", {}), message("delete_order", {}) | {"id": 2}], id="batch"),
+    pytest.param([message("delete_order")], id="batch-of-the-current-revision"),
+]
 CONFIG = """\
 server: {{grpc_address: unix:authz.sock, admin_address: "127.0.0.1:0"}}
 issuers:
@@ -75,24 +93,14 @@ class Mesh:
     port: int
     trust: ssl.SSLContext
 
-    async def call(self, tool: str, token: str, headers: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
-        """The status and the body for a tool call of the current revision, made by hand with these headers."""
-        meta = {
-            "io.modelcontextprotocol/protocolVersion": CURRENT,
-            "io.modelcontextprotocol/clientInfo": {"name": "by hand", "version": "1"},
-            "io.modelcontextprotocol/clientCapabilities": {},
-        }
-        parameters = {"name": tool, "arguments": {"id": "7"}, "_meta": meta}
-        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": parameters}
-        accept = {"Host": HOST, "Accept": "application/json, text/event-stream", "Authorization": f"Bearer {token}"}
+    async def post(self, body: object, token: str, headers: Mapping[str, str]) -> tuple[int, Any]:
+        """The status and the body for a message by hand, with these headers."""
+        url = f"https://127.0.0.1:{self.port}/mcp"
+        sent = {"Host": HOST, "Accept": "application/json, text/event-stream", "Authorization": f"Bearer {token}"}
         async with (
             aiohttp.ClientSession() as session,
             session.post(
-                f"https://127.0.0.1:{self.port}/mcp",
-                headers=accept | dict(headers),
-                json=body,
-                ssl=self.trust,
-                server_hostname=HOST,
+                url, headers=sent | dict(headers), json=body, ssl=self.trust, server_hostname=HOST
             ) as response,
         ):
             return response.status, await response.json(content_type=None)
@@ -218,17 +226,21 @@ async def test_a_header_that_names_another_tool_than_the_body_runs_none(current:
     """The sidecar sees the header only. A server of the current revision compares it with the body."""
     token = await current.provider.access_token(RESOURCE, READ)
     await current.server.observed()
-    assert (await current.call("get_order", token, NAMES_GET_ORDER))[0] == 200
-    status, body = await current.call("delete_order", token, NAMES_GET_ORDER)
+    assert (await current.post(message("get_order"), token, NAMES_GET_ORDER))[0] == 200
+    status, body = await current.post(message("delete_order"), token, NAMES_GET_ORDER)
     assert (status, body["error"]["code"]) == (400, HEADER_MISMATCH)
     requests, ran = await current.server.observed()
     assert (len(requests), ran) == (2, ["get_order"])
 
 
-async def test_a_server_of_an_earlier_revision_refuses_requests_of_the_current_one(earlier: Mesh) -> None:
-    """It compares no header with the body, but it does not have the revision that the headers need."""
-    token = await earlier.provider.access_token(RESOURCE, READ)
-    await earlier.server.observed()
-    assert (await earlier.call("delete_order", token, NAMES_GET_ORDER))[0] == 400
-    requests, ran = await earlier.server.observed()
-    assert (len(requests), ran) == (1, [])
+@pytest.mark.parametrize("body", OTHER_BODIES)
+async def test_headers_of_the_current_revision_run_no_tool_of_a_body_of_an_earlier_one(
+    body: object, current: Mesh, earlier: Mesh
+) -> None:
+    """A server of an earlier revision compares no header with the body, but it does not have the current revision."""
+    for mesh in (current, earlier):
+        token = await mesh.provider.access_token(RESOURCE, READ)
+        await mesh.server.observed()
+        assert (await mesh.post(body, token, NAMES_GET_ORDER))[0] == 400
+        requests, ran = await mesh.server.observed()
+        assert (len(requests), ran) == (1, [])
