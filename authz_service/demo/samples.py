@@ -126,6 +126,8 @@ issuers:
     name: demo
     audiences: [{audience}]
     introspection: {{client_id: {API_ID}, client_secret_file: {SECRET_FILE}}}
+resources:
+  - resource: {RESOURCE}
 rules:
   - name: read-appointments
     match: {{methods: [GET, HEAD], paths: ["/v1/appointments", "/v1/appointments/{{id}}"]}}
@@ -139,6 +141,4 @@ rules:
   - name: public
     match: {{paths: ["/public/**"]}}
     access: public
-resources:
-  - resource: {RESOURCE}
 """
