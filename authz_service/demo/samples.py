@@ -121,13 +121,13 @@ def configuration(issuer: str, audience: str, socket: str) -> str:
 server:
   grpc_address: {address}
   admin_address: 127.0.0.1:0
+resources:
+  - resource: {RESOURCE}
 issuers:
   - issuer: {issuer}
     name: demo
     audiences: [{audience}]
     introspection: {{client_id: {API_ID}, client_secret_file: {SECRET_FILE}}}
-resources:
-  - resource: {RESOURCE}
 rules:
   - name: read-appointments
     match: {{methods: [GET, HEAD], paths: ["/v1/appointments", "/v1/appointments/{{id}}"]}}
