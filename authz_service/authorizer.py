@@ -126,13 +126,13 @@ class Authorizer:
         try:
             path = self.policy.split(attributes.path)
             connection_header.validate(attributes.headers)
+            if self._has_resources and (answer := self.resources.answer(attributes, path)) is not None:
+                return answer
+            if self._allow_preflight and self._is_preflight(attributes, path):
+                return Allow(Reason.PREFLIGHT, NO_RULE_NAME, remove=self.upstream.without_token(attributes.headers))
+            rule = self.policy.choose(attributes, path)
         except Rejected as rejected:
             return deny_without_rule(rejected.reason, rejected.cause)
-        if self._has_resources and (answer := self.resources.answer(attributes, path)) is not None:
-            return answer
-        if self._allow_preflight and self._is_preflight(attributes, path):
-            return Allow(Reason.PREFLIGHT, NO_RULE_NAME, remove=self.upstream.without_token(attributes.headers))
-        rule = self.policy.choose(attributes, path)
         if rule is None:
             unmatched = no_rule(path)
             return Deny(unmatched.reason, cause=unmatched.cause)

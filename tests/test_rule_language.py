@@ -320,6 +320,34 @@ def test_a_header_condition_cannot_be_evaded_by_another_spelling_of_the_header(
     assert (decision.rule, decision.reason) == (rule, reason)
 
 
+@pytest.mark.parametrize(
+    ("sent", "rule", "reason"),
+    [
+        ({"mcp-method": "tools/call", "mcp-name": "get_a"}, "r1", "missing_token"),
+        ({"mcp-method": "tools/call", "mcp-name": "=?base64?Z2V0X2E=?="}, "r1", "missing_token"),
+        ({"mcp-method": "tools/call", "mcp-name": "drop"}, "r2", "missing_token"),
+        ({"mcp-method": "ping"}, "r2", "missing_token"),
+        ({"mcp-method": "tools/call", "mcp-name": "get_a", "mcp-protocol-version": "2025-11-25"}, "-", "no_rule"),
+        ({"mcp-method": "tools/call"}, "-", "malformed_request"),
+        ({}, "-", "malformed_request"),
+        ({"mcp-method": "tools/call", "mcp-name": "get_a,drop"}, "-", "malformed_request"),
+        ({"mcp-method": "tools/call", "mcp-name": "get_a", "mcp_name": "drop"}, "-", "malformed_request"),
+    ],
+)
+def test_mcp_messages_are_decided_by_method_and_name(sent: dict[str, str], rule: str, reason: str) -> None:
+    rules = deciding(
+        {"match": {"paths": ["/open"]}, "access": "public"},
+        {"match": {"mcp": {"methods": ["tools/call"], "names": ["get_*"]}}},
+        {"match": {"mcp": {"methods": ["*"]}}},
+    )
+    headers = {"mcp-protocol-version": "2026-07-28"} | sent
+    decision = rules.decide("/mcp", None, **headers)
+    assert isinstance(decision, Deny)
+    assert (decision.rule, decision.reason) == (rule, reason)
+    earlier = rules.decide("/open", None, **headers)
+    assert isinstance(earlier, Allow)
+
+
 def test_a_policy_does_not_precede_a_rule_with_an_ambiguous_header() -> None:
     sent = {"x-api-version": "2,2"}
     assert VERSIONS.decide("/v1/a", policy="routed", **sent).reason == "no_rule"

@@ -16,6 +16,7 @@ from authz_service.config.messages import nearest
 from authz_service.config.model import CREDENTIAL_KEYS
 from authz_service.config.resources import ResourceLocation, can_be_listed
 from authz_service.config.values import https_or_loopback, is_name, is_url
+from authz_service.core import mcp
 from authz_service.core.credential import CredentialHeader
 from authz_service.core.errors import shown
 from authz_service.core.patterns import CAPTURE, overlap
@@ -435,6 +436,8 @@ def _used_headers(where: Where, rule: RuleSettings) -> Iterator[tuple[str, Where
     """Each header that the rule reads, with the key that names it and what it cannot be used for."""
     for name in rule.match.headers or ():
         yield name, (*where, "match", "headers", name), "a rule cannot match"
+    for name in (mcp.VERSION, mcp.METHOD, mcp.NAME) if rule.match.mcp else ():
+        yield name, (*where, "match", "mcp"), "a rule with match.mcp cannot match"
     for place, part in rule.require.places((*where, "require")):
         for path, condition in (part.claims or {}).items():
             if condition.header is not None:

@@ -32,6 +32,7 @@ from authz_service.config.values import (
     HttpHeader,
     IssuerId,
     Many,
+    McpPattern,
     MetadataName,
     Method,
     Name,
@@ -58,6 +59,7 @@ from authz_service.config.values import (
 )
 from authz_service.core.credential import AUTHORIZATION, BEARER
 from authz_service.core.issuer_template import parse_issuer_template
+from authz_service.core.mcp import NAMED_METHODS, McpCondition
 from authz_service.core.patterns import CAPTURE, EVERY_PATH
 
 if TYPE_CHECKING:
@@ -421,6 +423,32 @@ class Issuer(Section):
         return self.keys.discovery or self.keys.jwks_uri is not None or self.keys.file is not None
 
 
+class McpMatch(Section):
+    """MCP messages, by the headers of protocol revision 2026-07-28 and later. Set methods, names, or both."""
+
+    methods: OrAbsent[Some[McpPattern]] = Field(
+        None,
+        description="Values of Mcp-Method, such as tools/call. A * at the end stands for any further characters. "
+        "Default: tools/call, resources/read and prompts/get, the methods with a name.",
+    )
+    names: OrAbsent[Some[McpPattern]] = Field(
+        None,
+        description="Values of Mcp-Name: the name of a tool or prompt, or the URI of a resource. A * at the end stands "
+        "for any further characters. Requests with these methods and without Mcp-Name are denied.",
+    )
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> McpMatch:
+        if self.methods is None and self.names is None:
+            raise ValueError("needs methods or names: for every message of a new revision, write methods: ['*']")
+        return self
+
+    @cached_property
+    def condition(self) -> McpCondition:
+        """What requests are compared with."""
+        return McpCondition(self.methods or NAMED_METHODS, self.names)
+
+
 class Match(Section):
     """The requests that a rule applies to. All parts must match; a part that is left out matches any request."""
 
@@ -437,6 +465,12 @@ class Match(Section):
         None,
         description="Header names with their values; spaces and tabs around a value are ignored. If the header is sent "
         "more than once or with a comma, the request matches neither this rule nor any later one.",
+    )
+    mcp: OrAbsent[McpMatch] = Field(
+        None,
+        description="MCP messages. The rule applies only if MCP-Protocol-Version is 2026-07-28 or later; then a header "
+        "that it compares and that is missing, repeated or not decodable is denied as malformed_request. The headers "
+        "are compared, not the body: a server that does not compare the two itself can be called with false headers.",
     )
     case_insensitive: bool = Field(
         default=False,

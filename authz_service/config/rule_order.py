@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from authz_service.config.document import Where
-    from authz_service.config.model import Match, RuleSettings
+    from authz_service.config.model import Match, McpMatch, RuleSettings
     from authz_service.config.strictness import Strictness
     from authz_service.core.patterns import HostPattern, Segment
 
@@ -134,6 +134,7 @@ def _applies(match: Match, place: _Place, rule: RuleSettings) -> bool:
     return (
         (methods is None or place.method in methods)
         and headers.items() <= (rule.match.headers or {}).items()
+        and _mcp_includes(match.mcp, rule.match.mcp)
         and any(_host_includes(host, place.host) for host in match.hosts or (None,))
     )
 
@@ -144,8 +145,13 @@ def _may_apply(match: Match, place: _Place, rule: RuleSettings) -> bool:
     return (
         (methods is None or place.method is None or place.method in methods)
         and all(theirs.get(name, value) == value for name, value in ours.items())
+        and (match.mcp is None or rule.match.mcp is None or match.mcp.condition.overlaps(rule.match.mcp.condition))
         and any(_host_includes(host, place.host) or _host_includes(place.host, host) for host in match.hosts or (None,))
     )
+
+
+def _mcp_includes(one: McpMatch | None, other: McpMatch | None) -> bool:
+    return one is None or (other is not None and one.condition.includes(other.condition))
 
 
 def _host_includes(one: HostPattern | None, other: HostPattern | None) -> bool:
@@ -231,6 +237,40 @@ def _common(within: PathPattern, path: PathPattern) -> PathPattern:
     """The paths that match both of two overlapping patterns, of which the first has literal segments only."""
     segments = (*within.segments, *path.segments[len(within.segments) :])
     return PathPattern(path.text, segments, within.is_prefix and path.is_prefix, {}, has_suffixes=path.has_suffixes)
+
+
+# MCP messages of older revisions, which no rule with match.mcp decides.
+
+
+def older_mcp_revisions(rules: Sequence[RuleSettings], strictness: Strictness) -> Iterator[Problem]:
+    """Rules with ``match.mcp`` whose messages a later, laxer rule decides if the client names an older revision."""
+    later = _PathTree()
+    for number, rule in reversed(list(enumerate(rules))):
+        if rule.match.mcp is None:
+            later.add(number, rule)
+            continue
+        places = _places(rule) if rule.access == "token" else ()
+        laxer = (_first_laxer(place, rule, rules, strictness, later) for place in places)
+        if (name := next(filter(None, laxer), None)) is not None:
+            text = (
+                f"rule {name} decides these messages if MCP-Protocol-Version is missing or older than 2026-07-28, and "
+                "does not require all that this rule requires: add match.mcp: {methods: ['*']} to "
+                f"rule {name}, or require as much there"
+            )
+            yield Problem(("rules", number, "match", "mcp"), text)
+
+
+def _first_laxer(
+    place: _Place, rule: RuleSettings, rules: Sequence[RuleSettings], strictness: Strictness, later: _PathTree
+) -> str | None:
+    """The name of the first later rule that requires less, up to one that decides the whole path."""
+    for entry in later.near(place.path, partly=True):
+        if _may_apply(entry.match, place, rule) and overlap(entry.path, place.path):
+            if not strictness.requires_as_much(rules[entry.rule], rule):
+                return rules[entry.rule].name
+            if _applies(entry.match, place, rule) and covering(place.path, [entry.path]) is not None:
+                return None
+    return None
 
 
 # Custom verbs, such as /v1/items/{id}:purge, that the rule of the item decides.

@@ -292,6 +292,14 @@ def _provider_header_value(value: str) -> str:
     return value
 
 
+def _mcp_pattern(value: str) -> str:
+    if not value:
+        raise ValueError("is empty: write a method or a name, or * for any")
+    if "*" in value[:-1]:
+        raise ValueError(f"{value!r} has a * that is not at its end: only a * at the end stands for any characters")
+    return value
+
+
 def _header_value(value: str) -> str:
     if "," in _printable(value):
         raise ValueError(f"{shown(value)} has a comma, and a header value with one never matches: write a single value")
@@ -552,6 +560,7 @@ HttpHeader = Annotated[StrictStr, AfterValidator(_http_header)]
 MetadataName = Annotated[StrictStr, AfterValidator(_metadata_name)]
 CredentialHeaderName = Annotated[StrictStr, AfterValidator(_credential_header)]
 Scheme = Annotated[StrictStr, AfterValidator(_scheme)]
+McpPattern = Annotated[StrictStr, AfterValidator(_mcp_pattern)]
 HeaderValue = Annotated[StrictStr, AfterValidator(_header_value)]
 ClaimPathField = Annotated[ClaimPath, _ParsedWith(parse_claim_path)]
 RequiredClaimPath = Annotated[ClaimPathField, AfterValidator(_required_claim_path)]

@@ -10,7 +10,14 @@ from urllib.parse import urlsplit
 
 from authz_service.config.document import Problem
 from authz_service.config.resource_warnings import resource_warnings
-from authz_service.config.rule_order import bypasses, decoded_slashes, listed, unreachable, verbs_of_items
+from authz_service.config.rule_order import (
+    bypasses,
+    decoded_slashes,
+    listed,
+    older_mcp_revisions,
+    unreachable,
+    verbs_of_items,
+)
 from authz_service.config.strictness import Strictness
 from authz_service.config.values import https_or_loopback
 from authz_service.core.patterns import EVERY_PATH
@@ -45,6 +52,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
     strictness = Strictness(settings.issuers, ScopeHierarchy(settings.scope_implies))
     yield from verbs_of_items(settings.rules, strictness)
     yield from decoded_slashes(settings.rules, strictness)
+    yield from older_mcp_revisions(settings.rules, strictness)
     yield from bypasses(settings.rules, strictness)
     for place, rule in enumerate(settings.rules):
         yield from _any_audience(("rules", place), rule, settings.issuers)

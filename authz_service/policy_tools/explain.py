@@ -225,11 +225,10 @@ class _Steps:
     def _choose_rule(self, path: Sequence[str]) -> Rule | None:
         """The rule that decides. Records, for each rule before it, why it does not match."""
         attributes, rules = self._attributes, self._settings.rules
-        chosen = self._authorizer.policy.choose(attributes, path)
         why_none = mismatch.of_every_rule(rules, attributes)
         if why_none is not None:
             self._record("rule", "-", why_none, passed=False)
-            return chosen
+            return self._authorizer.policy.choose(attributes, path)
         for rule in rules:
             why_not = mismatch.of(rule, attributes, path)
             if why_not is None:
@@ -241,7 +240,7 @@ class _Steps:
                 break
         else:
             self._record("rule", "-", no_rule(path).cause, passed=False)
-        return chosen
+        return self._authorizer.policy.choose(attributes, path)  # raises what the steps above show
 
     def _decide_by_token(self, rule: Rule, path: Sequence[str]) -> Reason:
         headers, max_bytes = self._attributes.headers, self._authorizer.max_token_bytes

@@ -6,14 +6,16 @@ the request's segments through the tree and skips branches that have only later 
 its cost does not grow with the number of rules.
 
 A rule with a header condition that cannot be read in one way neither matches nor is skipped: it ends the search, and no
-rule decides.
+rule decides. If only the MCP headers cannot be read, the request is rejected.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from authz_service.core.errors import Rejected
 from authz_service.core.headers import AmbiguousHeaderError, value_of
+from authz_service.core.mcp import McpCondition, McpHeaders
 from authz_service.core.patterns import PARAMETERS, Folded, SuffixedCapture, normalize_host
 
 if TYPE_CHECKING:
@@ -23,13 +25,15 @@ if TYPE_CHECKING:
     from authz_service.core.attributes import Attributes
     from authz_service.core.patterns import PathPattern, Segment
 
-    Headers = tuple[tuple[str, str], ...]  # the header conditions of a rule: names with values
+    # The header conditions of a rule: names with values, and at most one match.mcp, last, under its own key.
+    Headers = tuple[tuple[str, str | McpCondition], ...]
     # By method: rules in file order. One without header conditions is the last, since none after it could match.
     Ends = dict[str | None, list[tuple[int, Headers]]]
 
 _ANY = ""  # the key for any method: no request with an empty method matches
 _IGNORED = None  # the key for each rule without regard to its methods and header conditions
 _AMBIGUOUS = ","  # for a header that cannot be read in one way: no unambiguous value has a comma
+_MCP = ""  # the key of match.mcp among header conditions: no header has this name
 NO_RULE = 1 << 60  # later than every rule
 
 
@@ -65,6 +69,41 @@ class _ComparedHeaders:
                 self._values[name] = _AMBIGUOUS
                 self.ambiguous = True
         return self._values[name]
+
+
+class _ComparedMcpHeaders(_ComparedHeaders):
+    """The same if any rule has ``match.mcp``."""
+
+    __slots__ = ("_mcp",)
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        super().__init__(headers)
+        self._mcp = McpHeaders(headers)
+
+    def may_match(self, conditions: Headers) -> bool:
+        """Whether they meet the conditions of a rule, or one of them is ambiguous; for ``mcp``, or missing."""
+        others, mcp = _without_mcp(conditions)
+        if mcp is None or not super().match(others):
+            return super().may_match(others)
+        try:
+            return self._mcp.why_not(mcp) is None
+        except Rejected:
+            self.ambiguous = True
+            return True
+
+    def match(self, conditions: Headers) -> bool:
+        """Whether they meet the conditions of a rule.
+
+        Raises:
+            Rejected: if only the MCP headers cannot be read in one way, or one is missing.
+        """
+        others, mcp = _without_mcp(conditions)
+        return super().match(others) and (mcp is None or self._mcp.why_not(mcp) is None)
+
+
+def _without_mcp(conditions: Headers) -> tuple[Headers, McpCondition | None]:
+    mcp = conditions[-1][1]
+    return (conditions[:-1], mcp) if isinstance(mcp, McpCondition) else (conditions, None)
 
 
 _NO_HEADERS = _ComparedHeaders({})  # for searches without header conditions
@@ -184,12 +223,16 @@ class Matcher:
         self._wildcards: dict[str, _Node] = {}
         self._any_host = _Node()
         self._headers: dict[int, Headers] = {}  # by rule
+        self._compared: type[_ComparedHeaders] = _ComparedHeaders
         for index, match in enumerate(matches):
             if match is not None:
                 self._add(match, index)
 
     def _add(self, match: Match, index: int) -> None:
-        headers = tuple((match.headers or {}).items())
+        headers: Headers = tuple((match.headers or {}).items())
+        if match.mcp is not None:
+            headers += ((_MCP, match.mcp.condition),)
+            self._compared = _ComparedMcpHeaders
         if headers:
             self._headers[index] = headers
         for node in self._hosts(match):
@@ -208,11 +251,14 @@ class Matcher:
 
         ``path`` are the decoded segments. None if the method, the host or a header that the rule compares cannot be
         read in one way, since the upstream may read it as what a rule protects.
+
+        Raises:
+            Rejected: ``malformed_request``, if this holds for the MCP headers that the rule compares.
         """
         method = attributes.method
         if method != method.upper():  # Envoy forwards it over HTTP/2, and many upstreams read it as upper case
             return None
-        sent = _ComparedHeaders(attributes.headers) if self._headers else _NO_HEADERS
+        sent = self._compared(attributes.headers) if self._headers else _NO_HEADERS
         best = self._find(attributes.host, method, path, sent, before)
         if sent.ambiguous and best in self._headers and not sent.match(self._headers[best]):
             return None

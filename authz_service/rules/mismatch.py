@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authz_service.core.errors import quoted
+from authz_service.core.errors import Rejected, quoted
 from authz_service.core.headers import AmbiguousHeaderError, value_of
+from authz_service.core.mcp import McpHeaders
 from authz_service.core.paths import SlashedPath, without_userinfo
 from authz_service.core.patterns import PARAMETERS, normalize_host
 from authz_service.rules.encoded_slashes import captures_differ, captures_slashes
@@ -58,8 +59,7 @@ def ends_search(rule: RuleSettings, attributes: Attributes, path: Sequence[str])
     if isinstance(path, SlashedPath):
         may_match = _may_match(rule.match, attributes, path) or _may_match(rule.match, attributes, path.decoded)
         return may_match and of(rule, attributes, path) is not None
-    ambiguous = [name for name in rule.match.headers or () if _ambiguity(attributes, name)]
-    return bool(ambiguous) and next(_failing(rule.match, attributes, path), None) is None
+    return _is_ambiguous(rule.match, attributes) and next(_failing(rule.match, attributes, path), None) is None
 
 
 def _other_policy(policy: str, attributes: Attributes, path: Sequence[str]) -> str | None:
@@ -84,8 +84,7 @@ def _may_match(match: Match, attributes: Attributes, path: Sequence[str]) -> boo
     """Whether a rule matches, or only a header that cannot be read in one way differs."""
     if next(_failing(match, attributes, path), None) is not None:
         return False
-    ambiguous = any(_ambiguity(attributes, name) for name in match.headers or ())
-    return ambiguous or next(_differing(match, attributes), None) is None
+    return _is_ambiguous(match, attributes) or next(_differing(match, attributes), None) is None
 
 
 def _failing(match: Match, attributes: Attributes, path: Sequence[str]) -> Iterator[str]:
@@ -98,7 +97,31 @@ def _failing(match: Match, attributes: Attributes, path: Sequence[str]) -> Itera
         yield f"the path is not {one_of(match.path_patterns)}"
 
 
+def _is_ambiguous(match: Match, attributes: Attributes) -> bool:
+    """Whether a header cannot be read in one way; an MCP header only if all others match."""
+    if any(_ambiguity(attributes, name) for name in match.headers or ()):
+        return True
+    return next(_differing_headers(match, attributes), None) is None and _mcp(match, attributes)[1]
+
+
 def _differing(match: Match, attributes: Attributes) -> Iterator[str]:
+    yield from _differing_headers(match, attributes)
+    why_not, _ = _mcp(match, attributes)
+    if why_not is not None:
+        yield why_not
+
+
+def _mcp(match: Match, attributes: Attributes) -> tuple[str | None, bool]:
+    """Why ``match.mcp`` does not match, if so; whether that is because the request is malformed."""
+    if match.mcp is None:
+        return None, False
+    try:
+        return McpHeaders(attributes.headers).why_not(match.mcp.condition), False
+    except Rejected as rejected:
+        return f"{rejected.reason}: {rejected.cause}", True
+
+
+def _differing_headers(match: Match, attributes: Attributes) -> Iterator[str]:
     headers = match.headers or {}
     for name in headers:
         if ambiguity := _ambiguity(attributes, name):

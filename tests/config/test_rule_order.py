@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from authz_service.config.document import rendered
 from authz_service.config.model import Issuer, RuleSettings
-from authz_service.config.rule_order import bypasses, decoded_slashes, verbs_of_items
+from authz_service.config.rule_order import bypasses, decoded_slashes, older_mcp_revisions, unreachable, verbs_of_items
 from authz_service.config.strictness import Strictness
 from authz_service.core.attributes import Attributes
 from authz_service.core.patterns import covering
@@ -34,7 +34,7 @@ TENANT = {"require": {"claims": {"tenant": {"equals_path": "t"}}}}
 def rule(name: str, *paths: str, **parts: Any) -> RuleSettings:
     match = {
         key: parts.pop(key)
-        for key in ("hosts", "methods", "headers", "case_insensitive", "encoded_slash")
+        for key in ("hosts", "methods", "headers", "case_insensitive", "encoded_slash", "mcp")
         if key in parts
     }
     return RuleSettings.model_validate(
@@ -380,3 +380,62 @@ def test_a_path_is_compared_with_near_paths_only(
     paths = [f"/part{number}/{{id}}" for number in range(300)]
     assert found(rule("many", *paths, **ADMIN)) == []
     assert compared < 10 * len(paths)
+
+
+# MCP messages.
+
+CALLS = {"methods": ["tools/call"]}
+GETTERS = CALLS | {"names": ["get_*"]}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "hidden"),
+    [
+        (None, GETTERS, True),
+        (GETTERS, None, False),
+        (CALLS, GETTERS, True),
+        (GETTERS, CALLS, False),
+        (GETTERS, GETTERS, True),
+        ({"methods": ["*"]}, {"names": ["a"]}, True),
+        ({"names": ["*"]}, CALLS, False),
+        (CALLS, {"methods": ["tools/*"]}, False),
+    ],
+)
+def test_a_rule_hides_only_the_mcp_messages_that_it_matches(earlier: Any, later: Any, hidden: bool) -> None:  # noqa: FBT001 - a table's column
+    rules = [rule("r0", "/mcp", **_mcp(earlier)), rule("r1", "/mcp", **_mcp(later))]
+    assert bool(list(unreachable(rules))) is hidden
+
+
+def _mcp(condition: Any) -> dict[str, Any]:
+    return {"mcp": condition} if condition else {}
+
+
+def _lax_for_older(*rules: RuleSettings) -> list[str]:
+    return [f"{rendered(problem.where)}: {problem.text}" for problem in older_mcp_revisions(rules, STRICTNESS)]
+
+
+def test_a_laxer_rule_for_older_mcp_revisions_is_reported() -> None:
+    (text,) = _lax_for_older(rule("admin", "/mcp", mcp=CALLS, **ADMIN), rule("other", "/{x}"))
+    assert text.startswith("rules[0].match.mcp: rule other decides these messages if MCP-Protocol-Version is missing")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [],
+        [rule("new", "/mcp", mcp={"methods": ["*"]})],
+        [rule("strict", "/mcp", **ADMIN)],
+        [rule("strict", "/mcp/**", **ADMIN), rule("lax")],
+        [rule("elsewhere", "/api")],
+        [rule("elsewhere", "/mcp", hosts=["b.example"])],
+    ],
+)
+def test_no_older_mcp_revision_is_reported_where_no_laxer_rule_decides_it(others: list[RuleSettings]) -> None:
+    assert (
+        _lax_for_older(
+            rule("lax-before", "/mcp", methods=["PUT"]),
+            rule("admin", "/mcp", hosts=["a.example"], mcp=CALLS, **ADMIN),
+            *others,
+        )
+        == []
+    )

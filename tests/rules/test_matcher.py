@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz_service.config.model import Match
+from authz_service.config.model import Match, McpMatch
 from authz_service.core.attributes import Attributes
+from authz_service.core.errors import Rejected
 from authz_service.core.patterns import normalize_host, parse_path_pattern
 from authz_service.rules.matcher import NO_RULE, Matcher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+MALFORMED = -1  # the place of no rule: the request is denied as malformed_request
+
 
 def choose(
     matches: Sequence[Match], host: str, method: str, segments: Sequence[str], headers: dict[str, str] | None = None
 ) -> int | None:
     """The place of the rule that the tree chooses."""
-    place = Matcher(matches).choose(Attributes(method, host, "", headers or {}), segments)
+    try:
+        place = Matcher(matches).choose(Attributes(method, host, "", headers or {}), segments)
+    except Rejected as rejected:
+        assert rejected.reason == "malformed_request"
+        return MALFORMED
     return None if place == NO_RULE else place
 
 
 def walk(
     matches: Sequence[Match], host: str, method: str, segments: Sequence[str], headers: dict[str, str]
 ) -> int | None:
-    """The plain meaning of a list of rules. An ambiguous header ends the walk at the rule that compares it."""
+    """The plain meaning of a list of rules. An ambiguous header ends the walk at the rule that compares it.
+
+    MALFORMED if only its MCP headers are.
+    """
     name = normalize_host(host)
     if method != method.upper() or (not name and any(match.hosts for match in matches)):
         return None
@@ -43,8 +54,29 @@ def walk(
         if any(_is_ambiguous(name, headers) for name in expected):
             return None
         if all(headers.get(name, "").strip(" \t") == value for name, value in expected.items()):
-            return place
+            fits = match.mcp is None or _mcp_fits(match.mcp, headers)
+            if fits is None:
+                return MALFORMED
+            if fits:
+                return place
     return None
+
+
+def _mcp_fits(mcp: McpMatch, headers: dict[str, str]) -> bool | None:
+    """None for headers that are missing or repeated."""
+    version = headers.get("mcp-protocol-version", "")
+    if "," in version:
+        return None
+    if version not in ("2026-07-28", "2027-01-01"):
+        return False
+    patterns = [("mcp-method", mcp.methods or ["tools/call", "resources/read", "prompts/get"]), ("mcp-name", mcp.names)]
+    for name, expected in patterns:
+        value = {"=?base64?Z2V0X2E=?=": "get_a"}.get(headers.get(name, ""), headers.get(name, ""))
+        if expected and (value in ("", "=?base64?Z2V0X2E?=") or "," in value):
+            return None
+        if expected and not any(fnmatchcase(value, pattern) for pattern in expected):
+            return False
+    return True
 
 
 def _is_ambiguous(name: str, headers: dict[str, str]) -> bool:
@@ -82,7 +114,9 @@ _MATCHES = st.builds(
     lambda *values: Match.model_validate(
         {
             key: value
-            for key, value in zip(("hosts", "methods", "paths", "headers", "case_insensitive"), values, strict=True)
+            for key, value in zip(
+                ("hosts", "methods", "paths", "headers", "case_insensitive", "mcp"), values, strict=True
+            )
             if value
         }
     ),
@@ -91,6 +125,23 @@ _MATCHES = st.builds(
     st.lists(_PATTERNS, max_size=3).map(lambda found: [pattern for pattern in found if _is_pattern(pattern)]),
     st.dictionaries(st.sampled_from(["x-a", "x-b"]), st.sampled_from(["1", "2"]), max_size=2),
     st.booleans(),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "methods": st.lists(st.sampled_from(["tools/call", "tools/*", "ping", "*"]), min_size=1, max_size=2),
+            "names": st.lists(st.sampled_from(["get_*", "get_a", "a"]), min_size=1, max_size=2),
+        },
+    ),
+)
+_MCP_HEADERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "mcp-protocol-version": st.sampled_from(
+            ["2026-07-28", "2027-01-01", "2026-07-27", "2026-7-28", "x", "2026-07-28,"]
+        ),
+        "mcp-method": st.sampled_from(["tools/call", "tools/list", "ping", "Ping", "ping,ping", ""]),
+        "mcp-name": st.sampled_from(["get_a", "get_b", "a", "=?base64?Z2V0X2E=?=", "=?base64?Z2V0X2E?=", "a,a"]),
+    },
 )
 
 
@@ -113,10 +164,12 @@ def _is_pattern(text: str) -> bool:
     st.dictionaries(
         st.sampled_from(["x-a", "x-b", "x_a"]), st.sampled_from(["1", "2", "1,2", " 1", "\t2 ", "1,", ""]), max_size=2
     ),
+    _MCP_HEADERS,
 )
 def test_the_tree_chooses_what_a_walk_over_the_list_chooses(
-    matches: list[Match], host: str, method: str, segments: list[str], headers: dict[str, str]
+    matches: list[Match], host: str, method: str, segments: list[str], headers: dict[str, str], mcp: dict[str, str]
 ) -> None:
+    headers |= mcp
     assert choose(matches, host, method, segments, headers) == walk(matches, host, method, segments, headers)
 
 

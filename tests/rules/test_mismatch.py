@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from authz_service.config.model import Issuer, RuleSettings
 from authz_service.core.attributes import Attributes
+from authz_service.core.errors import Rejected
 from authz_service.rules import mismatch
 from authz_service.rules.policy import Policy
 
@@ -67,6 +68,14 @@ def test_the_reason_why_no_rule_can_match_is_reported(attributes: Attributes, wh
     assert mismatch.of_every_rule([rule("a", match={"hosts": ["a.example"]}), rule("b", policy="p")], attributes) == why
 
 
+_MCP = st.sampled_from(
+    [
+        {},
+        {"mcp": {"methods": ["tools/call"]}},
+        {"mcp": {"names": ["get_*"]}},
+        {"mcp": {"methods": ["*"], "names": ["a"]}},
+    ]
+)
 _MATCHES = st.fixed_dictionaries(
     {},
     optional={
@@ -82,7 +91,8 @@ _MATCHES = st.fixed_dictionaries(
     },
 )
 _CONDITIONS = st.one_of(
-    _MATCHES.map(lambda match: {"match": match}), st.sampled_from(["p", "q"]).map(lambda policy: {"policy": policy})
+    st.builds(lambda match, mcp: {"match": match | mcp}, _MATCHES, _MCP),
+    st.sampled_from(["p", "q"]).map(lambda policy: {"policy": policy}),
 )
 
 
@@ -96,6 +106,14 @@ _CONDITIONS = st.one_of(
     ),
     st.dictionaries(st.sampled_from(["x-a", "x_a"]), st.sampled_from(["1", "2", " 1", "1,1", "2\x1f"])),
     st.sampled_from(["", "p", "q", "unknown"]),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "mcp-protocol-version": st.sampled_from(["2026-07-28", "2025-11-25", "2026-07-28,2026-07-28"]),
+            "mcp-method": st.sampled_from(["tools/call", "ping", "a,b"]),
+            "mcp-name": st.sampled_from(["get_a", "a", "a,b", "=?base64?YQ==?="]),
+        },
+    ),
 )
 def test_the_reasons_agree_with_the_tree(
     conditions: list[dict[str, Any]],
@@ -104,14 +122,22 @@ def test_the_reasons_agree_with_the_tree(
     path: list[str],
     headers: dict[str, str],
     policy: str,
+    mcp: dict[str, str],
 ) -> None:
+    headers |= mcp
     rules = [rule(f"r{place}", **condition) for place, condition in enumerate(conditions)]
     attributes = Attributes(method, host, "", headers, policy)
     ending = [place for place, each in enumerate(rules) if mismatch.ends_search(each, attributes, path)]
     considered = rules[: ending[0] + 1] if ending else rules
     applying = [each.name for each in considered if mismatch.of(each, attributes, path) is None]
     expected = None if mismatch.of_every_rule(rules, attributes) or not applying else applying[0]
-    chosen = Policy(rules, ISSUERS).choose(attributes, path)
     # Of two rules with one policy, the later one is in the table; the loader refuses such a configuration.
     named = [each.policy for each in rules if each.policy]
-    assert len(set(named)) < len(named) or (chosen.name if chosen else None) == expected
+    assume(len(set(named)) == len(named))
+    try:
+        chosen = Policy(rules, ISSUERS).choose(attributes, path)
+    except Rejected as rejected:
+        assert rejected.reason == "malformed_request"
+        assert "malformed_request" in str(mismatch.of(considered[-1], attributes, path))
+        chosen = None
+    assert (chosen.name if chosen else None) == expected

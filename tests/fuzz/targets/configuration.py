@@ -118,6 +118,10 @@ def _decide(settings: Settings) -> None:
         hosts = [str(pattern).replace("*", "x") for pattern in rule.match.hosts or ("x.example",)]
         for token in ({}, {"authorization": "Bearer eyJhbGciOiJFZERTQSJ9.e30.AAAA"}):
             headers = dict(rule.match.headers or {}) | token
+            if rule.match.mcp:
+                methods, names = rule.match.mcp.condition
+                headers |= {"mcp-protocol-version": "2026-07-28", "mcp-method": methods[0]}
+                headers |= {"mcp-name": names[0]} if names else {}
             for method in (*(rule.match.methods or ("GET",))[:2], "OPTIONS"):
                 attributes = Attributes(method, hosts[0], paths[0], headers, rule.policy or "")
                 decision = authorizer.begin(attributes, now())
