@@ -8,6 +8,7 @@ and the server compares that header with the request's body. Clients of earlier 
 from __future__ import annotations
 
 import ssl
+from base64 import b64encode
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import jwt
 import pytest
 import pytest_asyncio
 import trustme
+from multidict import CIMultiDict
 
 from authz_service.demo.envoy import Envoy
 from support.envoy_bootstrap import VariedBootstrap
@@ -67,13 +69,13 @@ resources:
     mcp: true
 rules:
   - name: change-orders
-    match: {{hosts: [mcp.example], paths: [/mcp], headers: {{mcp-method: tools/call, mcp-name: delete_order}}}}
+    match: {{hosts: [mcp.example], paths: [/mcp], mcp: {{methods: [tools/call], names: [delete_*]}}}}
     require: {{scopes: [orders.write]}}
   - name: read-orders
-    match: {{hosts: [mcp.example], paths: [/mcp], headers: {{mcp-method: tools/call, mcp-name: get_order}}}}
+    match: {{hosts: [mcp.example], paths: [/mcp], mcp: {{methods: [tools/call], names: [get_order]}}}}
     require: {{scopes: [orders.read]}}
   - name: discover
-    match: {{hosts: [mcp.example], paths: [/mcp], headers: {{mcp-method: server/discover}}}}
+    match: {{hosts: [mcp.example], paths: [/mcp], mcp: {{methods: [server/discover, tools/list]}}}}
     require: {{scopes: [orders.read]}}
   - name: everything-else
     match: {{hosts: [mcp.example], paths: [/mcp]}}
@@ -96,12 +98,11 @@ class Mesh:
     async def post(self, body: object, token: str, headers: Mapping[str, str]) -> tuple[int, Any]:
         """The status and the body for a message by hand, with these headers."""
         url = f"https://127.0.0.1:{self.port}/mcp"
-        sent = {"Host": HOST, "Accept": "application/json, text/event-stream", "Authorization": f"Bearer {token}"}
+        sent = CIMultiDict(headers)
+        sent.update(Host=HOST, Accept="application/json, text/event-stream", Authorization=f"Bearer {token}")
         async with (
             aiohttp.ClientSession() as session,
-            session.post(
-                url, headers=sent | dict(headers), json=body, ssl=self.trust, server_hostname=HOST
-            ) as response,
+            session.post(url, headers=sent, json=body, ssl=self.trust, server_hostname=HOST) as response,
         ):
             return response.status, await response.json(content_type=None)
 
@@ -231,6 +232,31 @@ async def test_a_header_that_names_another_tool_than_the_body_runs_none(current:
     assert (status, body["error"]["code"]) == (400, HEADER_MISMATCH)
     requests, ran = await current.server.observed()
     assert (len(requests), ran) == (2, ["get_order"])
+
+
+async def test_a_name_in_base64_is_that_of_the_tool(current: Mesh) -> None:
+    token = await current.provider.access_token(RESOURCE, READ)
+    await current.server.observed()
+    for tool, status in (("get_order", 200), ("delete_order", 403)):
+        name = f"=?base64?{b64encode(tool.encode()).decode()}?="
+        assert (await current.post(message(tool), token, NAMES_GET_ORDER | {"Mcp-Name": name}))[0] == status
+    assert (await current.server.observed())[1] == ["get_order"]
+
+
+@pytest.mark.parametrize(
+    "names", [[], ["get_order", "delete_order"], ["delete_order", "get_order"], ["=?BASE64?eA==?="]]
+)
+async def test_a_call_that_does_not_name_its_tool_in_one_way_does_not_reach_the_server(
+    names: list[str], current: Mesh
+) -> None:
+    token = await current.provider.access_token(RESOURCE, READ)
+    await current.server.observed()
+    headers = CIMultiDict(NAMES_GET_ORDER)
+    del headers["Mcp-Name"]
+    headers.extend([("Mcp-Name", name) for name in names])
+    status, problem = await current.post(message("delete_order"), token, headers)
+    assert (status, problem["type"].rpartition(":")[2]) == (400, "malformed_request")
+    assert await current.server.observed() == ([], [])
 
 
 @pytest.mark.parametrize("body", OTHER_BODIES)
