@@ -1,0 +1,35 @@
+"""``match.mcp``: which conditions are accepted, and the methods that names are for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from authz_service.config.model import McpMatch
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ({}, "needs methods or names"),
+        ({"methods": []}, "at least 1"),
+        ({"methods": None}, "methods"),
+        ({"methods": [""]}, "is empty"),
+        ({"names": ["a*b"]}, "not at its end"),
+        ({"names": ["**"]}, "not at its end"),
+        ({"names": [1]}, "string"),
+        ({"tools": ["a"]}, "tools"),
+    ],
+)
+def test_a_condition_that_cannot_be_meant_is_an_error(written: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        McpMatch.model_validate(written)
+
+
+def test_names_alone_are_those_of_the_methods_with_a_name() -> None:
+    assert McpMatch.model_validate({"names": ["get_*"]}).condition == (
+        ("tools/call", "resources/read", "prompts/get"),
+        ("get_*",),
+    )
