@@ -221,6 +221,11 @@ def test_the_cases_for_mcp_servers_pass(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.endswith("4 passed, 0 failed\n")
 
 
+def test_the_rules_for_each_tool_are_those_of_the_example() -> None:
+    (rules,) = (block for block in MCP_BLOCKS if block.startswith("rules:"))
+    assert rules in (ROOT / "examples" / "mcp" / "config.yaml").read_text()
+
+
 @pytest.mark.parametrize(
     ("method", "url", "hosts", "said"),
     [

@@ -174,6 +174,6 @@ def test_readme_and_examples_show_every_key(
             "Scopes",
             "ClaimCondition",
         ),
-        *("DpopSettings", "MtlsSettings", "ResourceSettings"),
+        *("DpopSettings", "MtlsSettings", "ResourceSettings", "McpMatch"),
         *("CredentialSettings", "HeaderSettings", "UpstreamSettings", "TokenCache", "Logging", "IntrospectionSettings"),
     }

@@ -25,9 +25,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = (DOCS / "mcp.md").read_text()
 BLOCKS = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
-MAIN, _CASES, ROUTES, CORS, _ENTRA = BLOCKS
+MAIN, _CASES, ROUTES, CORS, _ENTRA, _TOOLS = BLOCKS
 MINIMAL = re.findall(r"```yaml\n(.*?)```", (DOCS / "mesh" / "envoy.md").read_text(), re.DOTALL)[0]
-RESPONSES = re.findall(r"```\n(HTTP/1.1 .*?)```", GUIDE, re.DOTALL)
+RESPONSES = {int(each[9:12]): each for each in re.findall(r"```\n(HTTP/1.1 .*?)```", GUIDE, re.DOTALL)}
 HOST = "mcp.example.com"
 METADATA = "/.well-known/oauth-protected-resource/mcp"
 
@@ -88,14 +88,14 @@ async def send(
 async def test_a_client_without_a_token_gets_the_challenge_of_the_guide(envoy: RunningEnvoy) -> None:
     status, headers, _ = await send(envoy, "POST", "/mcp")
     assert status == 401
-    assert f"www-authenticate: {headers['www-authenticate']}\n" in RESPONSES[0]
+    assert f"www-authenticate: {headers['www-authenticate']}\n" in RESPONSES[401]
 
 
 async def test_the_metadata_needs_no_token_and_does_not_reach_the_server(
     envoy: RunningEnvoy, provider: IdentityProvider
 ) -> None:
     status, headers, body = await send(envoy, "GET", METADATA)
-    shown, document = RESPONSES[1].strip().split("\n\n")
+    shown, document = RESPONSES[200].strip().split("\n\n")
     assert (status, json.loads(body)) == (200, json.loads(document) | {"authorization_servers": [provider.issuer]})
     assert set(shown.splitlines()[1:]) <= {f"{name}: {value}" for name, value in headers.items()}
     assert (await send(envoy, "HEAD", METADATA))[0] == 200
@@ -122,7 +122,7 @@ async def test_a_token_without_the_scope_leads_to_a_step_up(envoy: RunningEnvoy,
     status, headers, _ = await send(envoy, "POST", "/mcp", {"Authorization": f"Bearer {token}"})
     assert status == 403
     shown = headers["www-authenticate"].replace('scope="orders.read"', 'scope="orders.write"')
-    assert f"www-authenticate: {shown}\n" in RESPONSES[2]
+    assert f"www-authenticate: {shown}\n" in RESPONSES[403]
 
 
 async def test_scripts_of_a_listed_website_can_read_the_challenge(envoy: RunningEnvoy) -> None:
