@@ -106,6 +106,7 @@ def test_a_rule_that_decides_no_request_to_the_resource_is_not_reported(rules: l
     [
         [rule("/mcp/**", match={"methods": ["GET"]}), rule("/**", require={})],
         [rule("/mcp/**", match={"headers": {"x": "1"}}), rule("/**", require={})],
+        [rule("/mcp/**", match={"mcp": {"methods": ["tools/call"]}}), rule("/**", require={})],
         [rule("/mcp"), rule("/mcp/{x}"), rule("/**", require={})],
         [rule("/mcp/**", match={"hosts": ["other.example"]}), rule("/**", require={})],
         [rule("/MCP/**"), rule("/mcp", require={}, match={"case_insensitive": True}), rule("/mcp/**")],
