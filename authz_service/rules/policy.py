@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from authz_service.rules.conditions import Captures
 
 _ALWAYS_POSSIBLE = (Reason.INTERNAL_ERROR, Reason.DEADLINE_EXCEEDED)
+# Reasons of decisions before a rule matches.
+_WITHOUT_RULE = frozenset({Reason.RESOURCE_METADATA, Reason.PREFLIGHT, Reason.AMBIGUOUS_PATH, Reason.NO_RULE})
 # Reasons that only a condition can cause. A rule without that condition cannot have them.
 _OF_CONDITIONS = frozenset(
     {
@@ -129,7 +131,7 @@ class Rule:
         """Every reason that a decision by this rule can have; its metrics are initialized with them."""
         if self.access == "public":
             return (Reason.PUBLIC, *_ALWAYS_POSSIBLE)
-        impossible = {Reason.PUBLIC, Reason.PREFLIGHT, Reason.AMBIGUOUS_PATH, Reason.NO_RULE}
+        impossible = {Reason.PUBLIC, *_WITHOUT_RULE}
         impossible.add(Reason.ANONYMOUS if self.access == "token" else Reason.MISSING_TOKEN)
         impossible |= _OF_CONDITIONS - set(_reasons(self.conditions))
         impossible |= set() if self._introspects else _OF_INTROSPECTION

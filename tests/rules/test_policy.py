@@ -163,7 +163,10 @@ def test_a_denial_has_the_error_and_description_of_its_reason(why: Reason) -> No
 def test_possible_reasons_depend_on_access_and_requirements() -> None:
     assert set(rule("public").possible_reasons()) == {"public", "internal_error", "deadline_exceeded"}
     plain = set(rule().possible_reasons())
-    assert plain & {"public", "anonymous", "no_rule", "insufficient_scope", "client_not_allowed"} == set()
+    assert (
+        plain & {"public", "anonymous", "no_rule", "resource_metadata", "insufficient_scope", "client_not_allowed"}
+        == set()
+    )
     assert {"ok", "missing_token", "id_token"} <= plain
     assert "anonymous" in set(rule("optional").possible_reasons())
     full = set(rule(scopes=["x"], clients=["c"], issuers=["a"]).possible_reasons())
