@@ -894,8 +894,8 @@ class ResourceSettings(Section):
     )
     mcp: bool = Field(
         default=False,
-        description="The resource is a server of the Model Context Protocol: check-config warns about what its "
-        "authorization specification forbids.",
+        description="The resource is a server of the Model Context Protocol, of revision 2026-07-28 or later if a rule "
+        "for it has match.mcp: check-config warns about what its authorization specification forbids.",
     )
 
 

@@ -61,6 +61,20 @@ def resource_warnings(settings: Settings) -> Iterator[Problem]:
             yield from _offline_access(resource)
             yield from _without_token(resource, settings.rules)
     yield from _forwarded_token(settings)
+    yield from _trusted_headers(settings, locations)
+
+
+def _trusted_headers(settings: Settings, locations: Sequence[ResourceLocation]) -> Iterator[Problem]:
+    """Rules by headers of MCP messages, which only servers of a current revision compare with the body."""
+    servers = [location for resource, location in zip(settings.resources, locations, strict=True) if resource.mcp]
+    for number, rule in enumerate(settings.rules):
+        if rule.match.mcp is not None and not any(location.may_serve(rule.match) for location in servers):
+            text = (
+                "trusts headers that a server of a revision before 2026-07-28 does not compare with the message, so "
+                "that a client can name one tool and call another: use it for servers that do, and declare such a "
+                "server as a resource with mcp: true"
+            )
+            yield Problem(("rules", number, "match", "mcp"), text)
 
 
 def _unserved(resource: _Resource, rules: Sequence[RuleSettings]) -> Iterator[Problem]:

@@ -279,3 +279,16 @@ def test_no_rule_that_decides_a_request_to_a_resource_is_overlooked(matches: lis
                 for headers in ({}, {"x": "1"}, {"y": "2"}):
                     chosen = policy.choose(Attributes(method, host, "/" + "/".join(path), headers), path)
                     assert url is None or chosen is None or int(chosen.name[1:]) in known[url]
+
+
+def test_a_rule_by_headers_of_mcp_needs_a_server_that_compares_them_with_the_message() -> None:
+    by_tool = rule("/mcp", match={"mcp": {"methods": ["tools/call"]}})
+    elsewhere = rule("/mcp", match={"mcp": {"methods": ["tools/call"]}, "hosts": ["other.example"]})
+    server: dict[str, Any] = {
+        "resources": [{"resource": MCP, "mcp": True}],
+        "upstream": {"forward_authorization": False},
+    }
+    assert warned(by_tool, **server) == []
+    for warnings, place in ((warned(by_tool), 0), (warned(by_tool, elsewhere, **server), 1)):
+        (trusted,) = [each for each in warnings if "trusts headers" in each]
+        assert trusted.startswith(f"rules[{place}].match.mcp: ")
