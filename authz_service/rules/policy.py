@@ -46,7 +46,6 @@ _OF_CONFIRMATION = frozenset({Reason.UNSUPPORTED_CONFIRMATION, Reason.MISSING_PR
 _OF_DPOP = frozenset({Reason.REPLAYED_PROOF, Reason.NONCE_REQUIRED})
 _OF_INTROSPECTION = frozenset({Reason.INACTIVE, Reason.INTROSPECTION_UNAVAILABLE})
 _DPOP_ERRORS = frozenset({"invalid_dpop_proof", "use_dpop_nonce"})
-_NAME_SCOPES = frozenset({Reason.MISSING_TOKEN, Reason.INSUFFICIENT_SCOPE})
 _STEP_UP = frozenset({Reason.STALE_AUTHENTICATION, Reason.WEAK_AUTHENTICATION})
 
 
@@ -115,7 +114,7 @@ class Rule:
 
         ``dpop``: the request used this scheme. ``metadata_url`` is that of the resource to which it belongs.
         """
-        of_last = rejected.reason is Reason.MISSING_TOKEN or isinstance(rejected, NoAlternativeError)
+        of_last = _leads_to_login(rejected.reason, metadata_url) or isinstance(rejected, NoAlternativeError)
         challenges = self._last_challenge if of_last else self._challenge
         return Deny(
             rejected.reason,
@@ -159,6 +158,15 @@ class DpopOffer(NamedTuple):
         return (BEARER, DPOP) if self.beside_bearer else (BEARER,)
 
 
+def _leads_to_login(reason: Reason, metadata_url: str | None) -> bool:
+    """Whether the client needs another token, and requests it with the scopes that the challenge names.
+
+    Where the challenge also names the metadata by which the client finds its authorization server, that may follow any
+    invalid token.
+    """
+    return reason is Reason.MISSING_TOKEN or (metadata_url is not None and DENIALS[reason].error == "invalid_token")
+
+
 class _Challenge:
     """The parameters of the challenges that a part of ``require`` causes."""
 
@@ -194,12 +202,13 @@ class _Challenge:
         denial = DENIALS[reason]
         step_up = reason in _STEP_UP
         is_bearer = scheme == BEARER
+        names_scopes = reason is Reason.INSUFFICIENT_SCOPE or _leads_to_login(reason, metadata_url)
         return challenge(
             scheme,
             self._realm,
             error="invalid_token" if is_bearer and denial.error in _DPOP_ERRORS else denial.error,
             description=denial.detail if denial.error else None,
-            scope=self._scope(captures) if reason in _NAME_SCOPES else None,
+            scope=self._scope(captures) if names_scopes else None,
             max_age=self._max_age if step_up else None,
             acr_values=self._acr_values if step_up else None,
             algs=None if is_bearer else self._algorithms,

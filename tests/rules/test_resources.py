@@ -187,3 +187,16 @@ def test_without_resources_the_metadata_paths_are_like_any_other() -> None:
     assert send(service(), "/.well-known/oauth-protected-resource/mcp").reason == "no_rule"
     allowed = send(service(MCP), "/mcp/orders", token=good(scope="orders.read b"))
     assert isinstance(allowed, Allow)
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [("a.b.c", "malformed_token"), (good(aud="other"), "wrong_audience"), (good(exp=NOW - 100), "expired")],
+)
+def test_any_invalid_token_of_a_resource_gets_the_scopes_to_request(token: str, reason: str) -> None:
+    scope = 'scope="orders.read b orders.write"'
+    beside = {"name": "r", "match": {"paths": ["/mcp/orders"]}, "require": {"scopes": ["orders.read"]}}
+    for to, named in ((service(MCP), True), (service(rules=[beside]), False)):
+        denied = send(to, "/mcp/orders", token=token)
+        assert denied.reason == reason
+        assert (scope in _challenge(denied)) == named
