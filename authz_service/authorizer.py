@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from authz_service.rules.policy import Policy, Rule
     from authz_service.rules.resources import Resources
     from authz_service.tokens.proof.verifier import ProofVerifier
+    from authz_service.tokens.revocation.revocations import RevocationList
     from authz_service.tokens.validator import Need, Validator
 
 _RETRY_AFTER_DEADLINE = 1  # seconds: the fetch continues in the background, and the next request finds its result
@@ -73,6 +74,7 @@ class Authorizer:
         proofs: ProofVerifier,
         upstream: UpstreamHeaders,
         resources: Resources,
+        revocations: RevocationList,
         *,
         max_token_bytes: int,
         record_omitted: Callable[[Iterable[str]], None],
@@ -88,6 +90,7 @@ class Authorizer:
         self.upstream = upstream
         self.resources = resources
         self._has_resources = bool(resources)
+        self.revocations = revocations
         self.max_token_bytes = max_token_bytes
         self._record_omitted = record_omitted
         self._allow_preflight = allow_preflight
@@ -156,6 +159,8 @@ class Authorizer:
             if isinstance(found, (NeedKeys, NeedIntrospection)):
                 return Pending(attributes, rule, token, found, self, now)
             claims = found.claims
+            if self.revocations.any:
+                self.revocations.require_none(claims)
             if claims.confirmation is not None or dpop:
                 nonce_headers = self.proofs.verify(found, token, attributes, now, dpop=dpop)
             rule.evaluate(claims, request, now)

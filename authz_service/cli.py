@@ -158,8 +158,8 @@ def _explain(options: argparse.Namespace) -> int:
     logs.configure("warning", "text", sys.stderr)  # for the cause when keys cannot be fetched
     try:
         explained = explain(settings, attributes)
-    except ConfigError as error:  # of the key of the nonces, which is read here
-        print(printable(f"{options.config}: dpop.nonce_key_file: {error}"), file=sys.stderr)
+    except ConfigError as error:  # of a file that the configuration names, which is read here
+        print(printable(f"{options.config}: {error.problems[0]}"), file=sys.stderr)
         return 2
     if options.json:
         print(explanation.as_json(explained, attributes))

@@ -969,6 +969,11 @@ class Settings(Section):
         description="Protected resources whose metadata (RFC 9728) the sidecar answers itself, without a token, at "
         "/.well-known/oauth-protected-resource followed by the resource's path.",
     )
+    revocations_file: OrAbsent[File] = Field(
+        None,
+        description="File with revocations: tokens that count no more although they have not expired. A change takes "
+        "effect within two seconds, on cached tokens too.",
+    )
     token_cache: TokenCache = Field(default_factory=TokenCache, description="The cache of validated tokens.")
     logging: Logging = Field(default_factory=Logging, description="What is logged to standard error.")
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MIN_BYTES = 32  # as many as the output of HMAC-SHA256: RFC 2104 section 3
 _MAX_BYTES = 1 << 16
+_KEY = "dpop.nonce_key_file: "
 
 
 def read_nonce_key(file: Path) -> bytes:
@@ -23,9 +24,8 @@ def read_nonce_key(file: Path) -> bytes:
     try:
         key = files.read(file, _MAX_BYTES).removesuffix(b"\n").removesuffix(b"\r")
     except OSError as error:
-        raise ConfigError([f"cannot be read: {error.strerror}"]) from None
+        raise ConfigError([f"{_KEY}cannot be read: {error.strerror}"]) from None
     if len(key) < MIN_BYTES:
-        raise ConfigError(
-            [f"has {len(key)} bytes, expected {MIN_BYTES} or more: make one with openssl rand -base64 48"]
-        )
+        problem = f"has {len(key)} bytes, expected {MIN_BYTES} or more: make one with openssl rand -base64 48"
+        raise ConfigError([f"{_KEY}{problem}"])
     return key

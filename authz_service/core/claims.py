@@ -36,6 +36,7 @@ class Claims:
     scope: str  # the scopes as one string: sorted, separated by spaces
     raw: Mapping[str, Any]  # every claim, as in the token
     confirmation: Confirmation | None = None  # what the sender must prove; None for a bearer token
+    kid: str | None = None  # of the key that verified the token
 
     def footprint(self) -> int:
         """Bytes in a cache, without the token's responses."""

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     WRONG_TOKEN_TYPE = "wrong_token_type"
     TOO_OLD = "too_old"
     INACTIVE = "inactive"
+    REVOKED = "revoked"
     UNSUPPORTED_CONFIRMATION = "unsupported_confirmation"
 
     # The proof of possession that a sender-constrained token needs.
@@ -162,6 +163,7 @@ DENIALS: dict[Reason, Denial] = {
     Reason.WRONG_TOKEN_TYPE: _invalid_token("The token is not an access token"),
     Reason.TOO_OLD: _invalid_token("The token was issued too long ago"),
     Reason.INACTIVE: _invalid_token("The token is not active"),
+    Reason.REVOKED: _invalid_token("The token was revoked"),
     Reason.UNSUPPORTED_CONFIRMATION: _invalid_token("The token is bound in a way that is not supported"),
     Reason.UNBOUND_TOKEN: _invalid_token("The token is not bound to its sender as this request requires"),
     Reason.MISSING_PROOF: _invalid_token("The token requires a proof of possession"),

@@ -28,7 +28,14 @@ from authz_service.providers.client import ClientResources
 from authz_service.rules import mismatch
 from authz_service.rules.conditions import AnyOf
 from authz_service.rules.policy import no_rule
-from authz_service.runtime.assembly import ProofState, authorizer_of, introspector_of, key_cache_of, source_of
+from authz_service.runtime.assembly import (
+    ProofState,
+    authorizer_of,
+    introspector_of,
+    key_cache_of,
+    revocation_list_of,
+    source_of,
+)
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.attempt import LAST
 from authz_service.tokens.introspection.query import NeedIntrospection
@@ -100,7 +107,9 @@ async def _explain(settings: model.Settings, attributes: Attributes) -> Explanat
         _trusted(issuer, source, metrics, resources) for issuer, source in zip(settings.issuers, sources, strict=True)
     ]
     proof_state = ProofState.of(settings, metrics, None, time.time())
-    authorizer = authorizer_of(settings, issuers, JwtCache(NO_CACHE, 0.0), metrics, proof_state)
+    authorizer = authorizer_of(
+        settings, issuers, JwtCache(NO_CACHE, 0.0), metrics, proof_state, revocation_list_of(settings)
+    )
     try:
         now = time.time()
         attempt = LAST
@@ -251,6 +260,8 @@ class _Steps:
             "token", "credential", lambda: rule.credential.token_of(headers, max_bytes), _found_in(rule)
         )
         claims = self._validate(token, rule)
+        if (revocations := self._authorizer.revocations).any:
+            self._take("token", "revocations", lambda: revocations.require_none(claims), _no_revocation)
         if claims.confirmation is not None or dpop:
             self._record_findings(token, claims)
             self._take("token", "proof", lambda: self._verify_proof(token, claims, dpop=dpop), partial(_proof, claims))
@@ -314,7 +325,7 @@ class _Steps:
         token = self._take("token", "form", lambda: jws.parse(text), _form)
         issuer = self._take("token", "issuer", lambda: validator.issuer_of(token), lambda issuer: issuer.settings.label)
         try:
-            self._take("token", "signature", lambda: self._verify(token, issuer), _by_key)
+            key = self._take("token", "signature", lambda: self._verify(token, issuer), _by_key)
         except Rejected:
             self._record_refused_keys(issuer)
             raise
@@ -322,7 +333,7 @@ class _Steps:
         requirements = validator.requirements_of(issuer)
         for name, require in requirements:
             self._take("token", name, partial(require, *parts), _times_of(token) if name == "times" else _no_detail)
-        claims = self._take("token", "claims", lambda: validate_claims(*parts, requirements), _identity)
+        claims = self._take("token", "claims", lambda: validate_claims(*parts, requirements, kid=key.kid), _identity)
         if validator.must_be_active(claims.issuer):
             return self._take("token", "introspection", introspect, _introspection)
         return claims
@@ -354,6 +365,10 @@ def _found_in(rule: Rule) -> Callable[[tuple[str, bool]], str]:
         return f"in {rule.credential}" + (", sent with the scheme DPoP" if dpop else "")
 
     return detail
+
+
+def _no_revocation(_none: None) -> str:
+    return "none of revocations_file"
 
 
 def _proof(claims: Claims, _headers: object) -> str:

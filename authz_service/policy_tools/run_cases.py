@@ -23,6 +23,7 @@ from authz_service.policy_tools.request import attributes_of, rule_of, with_toke
 from authz_service.runtime.assembly import ProofState, authorizer_of, key_cache_of
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.jwt.cache import JwtCache
+from authz_service.tokens.revocation.revocations import RevocationList
 from authz_service.tokens.validator import TrustedIssuer
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ class CaseRunner:
         asyncio.run(_fetch(trusted))
         self._metadata = UpstreamMetadata(settings.upstream.metadata)
         state = ProofState.of(_without_nonce_key_file(settings), metrics, None, self._now)
-        self._authorizer: Authorizer = authorizer_of(settings, trusted, JwtCache(NO_CACHE, 0.0), metrics, state)
+        self._authorizer: Authorizer = authorizer_of(
+            settings, trusted, JwtCache(NO_CACHE, 0.0), metrics, state, RevocationList()
+        )
         self._by_certificate = frozenset(rule.name for rule in settings.rules if _requires_certificate(rule))
         self._client, self._thief = (EphemeralClient(settings, state.nonces, self._now) for _ in range(2))
 

@@ -21,6 +21,7 @@ from authz_service.runtime.assembly import assemble, declare_series
 from authz_service.runtime.background_tasks import BackgroundTasks
 from authz_service.runtime.issuer_pool import IssuerPool
 from authz_service.runtime.reload import Reloader
+from authz_service.runtime.revocation_file import RevocationFile
 from authz_service.telemetry import logs
 from authz_service.telemetry.background_log_stream import BackgroundLogStream
 from authz_service.telemetry.event_loop_delay import observe_delay
@@ -82,6 +83,8 @@ class App:
             entries=lambda: len(self.active.token_cache), size=lambda: self.active.token_cache.used_bytes
         )
         self.metrics.watch_replay_cache(lambda: len(self.active.proof_state.replays))
+        self._revocation_file = RevocationFile(lambda: self.servicer.active, self.metrics)
+        self.metrics.watch_revocations("file", lambda: self.active.revocations.file_entries)
         if self.server.certificates is not None:
             self.metrics.watch_certificate(self.server.certificates.validity)
         self.admin = AdminServer(
@@ -140,6 +143,7 @@ class App:
         self.metrics.record_active_config(time.time())
         if self._worker is None:
             log_listening(self._listening, self.server.port, self.admin.port)
+        self._background.start(self._revocation_file.run(), "revocations")
         self._background.start(observe_delay(self.metrics.observe_loop_delay, time.perf_counter), "event loop delay")
 
     def _await_readiness(self) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from authz_service.authorizer import Authorizer
+from authz_service.config import files
 from authz_service.config.nonce_key import MIN_BYTES, read_nonce_key
 from authz_service.core.bounded import Bounds
 from authz_service.core.credential import AUTHORIZATION
@@ -42,6 +43,8 @@ from authz_service.tokens.proof.nonce import Nonces
 from authz_service.tokens.proof.replay import ReplayCache
 from authz_service.tokens.proof.target import Targets
 from authz_service.tokens.proof.verifier import ProofVerifier
+from authz_service.tokens.revocation.file import revocations_in
+from authz_service.tokens.revocation.revocations import RevocationList
 from authz_service.tokens.validator import Validator
 
 if TYPE_CHECKING:
@@ -87,6 +90,7 @@ class ActiveConfig:
     issuers: tuple[TrustedIssuer, ...]
     token_cache: JwtCache
     proof_state: ProofState
+    revocations: RevocationList
     authorizer: Authorizer
     metadata: UpstreamMetadata
     decision_log: DecisionLog
@@ -107,8 +111,9 @@ def assemble(
     ``now`` is in seconds since the epoch. What must outlive a reload is taken from ``previous``.
 
     Raises:
-        ConfigError: if the file with the key of the nonces is unusable.
+        ConfigError: if the file with the key of the nonces, or with the revocations, is unusable.
     """
+    revocations = revocation_list_of(settings)
     proof_state = ProofState.of(settings, metrics, None if previous is None else previous.proof_state, now)
     token_cache = JwtCache(bounds_of(settings), settings.token_cache.max_ttl)
     return ActiveConfig(
@@ -116,7 +121,8 @@ def assemble(
         tuple(issuers),
         token_cache,
         proof_state,
-        authorizer_of(settings, issuers, token_cache, metrics, proof_state),
+        revocations,
+        authorizer_of(settings, issuers, token_cache, metrics, proof_state, revocations),
         UpstreamMetadata(settings.upstream.metadata),
         DecisionLog(settings.logging.decisions),
         settings.server.check_deadline,
@@ -130,6 +136,7 @@ def authorizer_of(
     token_cache: JwtCache,
     metrics: Metrics,
     proof_state: ProofState,
+    revocations: RevocationList,
 ) -> Authorizer:
     """Build the authorizer alone. May be called from any thread."""
     offer = DpopOffer(" ".join(settings.dpop_or_default.algorithms), beside_bearer=settings.dpop is not None)
@@ -139,10 +146,24 @@ def authorizer_of(
         proof_verifier_of(settings, metrics, proof_state),
         _upstream_headers(settings),
         Resources(settings),
+        revocations,
         max_token_bytes=settings.server.max_token_bytes,
         record_omitted=metrics.record_omitted_headers,
         allow_preflight=settings.cors_preflight == "allow",
     )
+
+
+def revocation_list_of(settings: Settings) -> RevocationList:
+    """The revocations of the operator's file.
+
+    Raises:
+        ConfigError: with every problem of the file.
+    """
+    file = settings.revocations_file
+    if file is None:
+        return RevocationList()
+    digest = files.digests_of([file])[file]  # before the file is read: a later change is seen as one
+    return RevocationList(revocations_in(file, settings.issuers), digest)
 
 
 def proof_verifier_of(settings: Settings, metrics: Metrics, state: ProofState) -> ProofVerifier:

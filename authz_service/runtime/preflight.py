@@ -12,6 +12,7 @@ from authz_service.config import files
 from authz_service.config.document import Problem
 from authz_service.config.load import load_with_warnings
 from authz_service.config.nonce_key import read_nonce_key
+from authz_service.config.revocations import read_revocations
 from authz_service.core.errors import ConfigError, FetchFailed, StartFailed
 from authz_service.keys.file_source import FileSource
 from authz_service.providers import trust_anchors
@@ -53,15 +54,25 @@ def read(file: Path) -> Loaded:
 def check(settings: Settings) -> Iterator[Problem]:
     """The problems of certificates, trust anchors, key set files and client secrets."""
     yield from _check_tls(settings.server)
+    yield from _check_revocations(settings)
     if settings.dpop is not None and settings.dpop.nonce_key_file is not None:
         try:
             read_nonce_key(settings.dpop.nonce_key_file)
         except ConfigError as error:
-            yield Problem(("dpop", "nonce_key_file"), str(error))
+            yield Problem(("dpop", "nonce_key_file"), str(error).removeprefix("dpop.nonce_key_file: "))
     for place, issuer in enumerate(settings.issuers):
         yield from _check_keys(issuer, ("issuers", place, "keys"))
         if issuer.introspection is not None:
             yield from _check_client_secret(issuer.introspection, ("issuers", place, "introspection"))
+
+
+def _check_revocations(settings: Settings) -> Iterator[Problem]:
+    if settings.revocations_file is not None:
+        try:
+            read_revocations(settings.revocations_file, settings.issuers)
+        except ConfigError as error:
+            for problem in error.problems:
+                yield Problem(("revocations_file",), problem)
 
 
 def _check_tls(server: Server) -> Iterator[Problem]:

@@ -23,6 +23,8 @@ Merge: TypeAlias = Callable[[Iterable[float]], float]
 GAUGES: Mapping[str, Merge] = {
     "authz_checks_in_flight": sum,
     "authz_dpop_replay_cache_entries": sum,
+    "authz_revocations": max,
+    "authz_revocations_file_refused": max,
     "authz_token_cache_entries": sum,
     "authz_token_cache_bytes": sum,
     "authz_jwks_keys": min,

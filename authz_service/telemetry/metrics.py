@@ -93,6 +93,14 @@ class _Families:
             ("header",),
             registry=registry,
         )
+        self.revocations = Gauge(
+            "authz_revocations", "Revocations that count, by where they come from.", ("source",), registry=registry
+        )
+        self.revocations_file_refused = Gauge(
+            "authz_revocations_file_refused",
+            "1 if the present content of revocations_file is refused and earlier revocations count, otherwise 0.",
+            registry=registry,
+        )
         self.dpop_proofs = Counter(
             "authz_dpop_proofs_total",
             "DPoP proofs of bound tokens, by result: valid, or the reason of the denial.",
@@ -345,6 +353,14 @@ class Metrics:
         """Report the token cache's values each time the metrics are read; ``size`` is in bytes."""
         self._families.token_cache_entries.set_function(entries)
         self._families.token_cache_bytes.set_function(size)
+
+    def watch_revocations(self, source: str, entries: Callable[[], int]) -> None:
+        """Report a source's revocations each time the metrics are read."""
+        self._families.revocations.labels(source).set_function(entries)
+
+    def record_revocations_file(self, *, refused: bool) -> None:
+        """Record whether the content of the file of revocations is refused."""
+        self._families.revocations_file_refused.set(refused)
 
     def watch_replay_cache(self, entries: Callable[[], int]) -> None:
         """Report the replay cache's entries each time the metrics are read."""

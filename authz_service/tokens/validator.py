@@ -110,7 +110,9 @@ class Validator:
         if isinstance(key, NeedKeys):
             return key
         requirements = self.requirements_of(issuer)
-        claims = validate_claims(issuer.settings, parsed.header, parsed.unverified_claims, now, requirements)
+        claims = validate_claims(
+            issuer.settings, parsed.header, parsed.unverified_claims, now, requirements, kid=key.kid
+        )
         validated = ValidatedToken(claims)
         self._put(digest, validated, issuer, key, now)
         return self._if_active(token, digest, validated, now, attempt)

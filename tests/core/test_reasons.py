@@ -11,7 +11,7 @@ from authz_service.core.reasons import ALLOWANCES, ANSWERS, DENIALS, Reason
 _INVALID_TOKEN = (
     *("malformed_token", "unsupported_algorithm", "unknown_issuer", "unknown_key", "bad_signature", "expired"),
     *("not_yet_valid", "missing_claim", "invalid_claim", "wrong_audience", "id_token", "wrong_token_type", "too_old"),
-    *("inactive", "unsupported_confirmation", "unbound_token", "missing_proof"),
+    *("inactive", "revoked", "unsupported_confirmation", "unbound_token", "missing_proof"),
 )
 # Reason: HTTP status, google.rpc.Code, error of the challenge; "-" if no challenge is sent.
 CONTRACT: dict[str, tuple[int, int, str | None]] = {

@@ -28,6 +28,7 @@ from authz_service.policy_tools.request import attributes_of
 from authz_service.runtime.assembly import ProofState, authorizer_of
 from authz_service.terminal import Color
 from authz_service.tokens.jwt.cache import JwtCache
+from authz_service.tokens.revocation.revocations import RevocationList
 from support.fake_introspection import active_response
 from support.http_provider import Provider
 from support.signing import Signer
@@ -84,8 +85,11 @@ SETTINGS = Settings.model_validate(
     }
 )
 TRUST = LocalValidator(max_token_age="1h")
+REVOCATIONS = RevocationList()
 PROOF_STATE = ProofState.of(SETTINGS, TRUST.metrics, None, float(NOW))
-AUTHORIZER = authorizer_of(SETTINGS, TRUST.issuers, JwtCache(Bounds(100, 1 << 20), 300.0), TRUST.metrics, PROOF_STATE)
+AUTHORIZER = authorizer_of(
+    SETTINGS, TRUST.issuers, JwtCache(Bounds(100, 1 << 20), 300.0), TRUST.metrics, PROOF_STATE, REVOCATIONS
+)
 
 
 def explain(attributes: Attributes, now: float = NOW) -> Explanation:
@@ -113,7 +117,7 @@ def test_the_refused_keys_are_shown_where_no_key_verifies_the_signature() -> Non
     trust.publish(RS.jwk(), Signer("ES256", "enc").jwk(use="enc"), Signer("ES256", "gone").jwk(y="AA"))
     trust.refresh()
     authorizer = authorizer_of(
-        SETTINGS, trust.issuers, JwtCache(Bounds(100, 1 << 20), 300.0), trust.metrics, PROOF_STATE
+        SETTINGS, trust.issuers, JwtCache(Bounds(100, 1 << 20), 300.0), trust.metrics, PROOF_STATE, REVOCATIONS
     )
 
     def remarks(token: str) -> list[str]:

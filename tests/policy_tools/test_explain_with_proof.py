@@ -26,6 +26,7 @@ from authz_service.policy_tools.request import attributes_of, with_token
 from authz_service.runtime.assembly import ProofState, authorizer_of
 from authz_service.terminal import Color
 from authz_service.tokens.jwt.cache import JwtCache
+from authz_service.tokens.revocation.revocations import RevocationList
 from support.dpop import DpopKey
 from support.signing import base64url
 from support.trust import ISSUER, NOW, OTHER, RS, LocalValidator, good, jwks
@@ -49,7 +50,7 @@ def explain(attributes: Attributes, rule: dict[str, Any] | None = None, **sectio
     ]
     settings = Settings.model_validate({"issuers": issuers, "rules": [{"name": "all"} | (rule or {})]} | sections)
     state = ProofState.of(settings, TRUST.metrics, None, float(NOW))
-    authorizer = authorizer_of(settings, TRUST.issuers, JwtCache(NO_CACHE, 0.0), TRUST.metrics, state)
+    authorizer = authorizer_of(settings, TRUST.issuers, JwtCache(NO_CACHE, 0.0), TRUST.metrics, state, RevocationList())
     attributes = with_token(attributes, TOKEN, authorizer.policy)
     decision = authorizer.begin(attributes, NOW)
     assert not isinstance(decision, Pending)

@@ -22,6 +22,7 @@ from authz_service.runtime.assembly import ProofState, proof_verifier_of
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.attempt import LAST
 from authz_service.tokens.jwt.cache import JwtCache
+from authz_service.tokens.revocation.revocations import RevocationList
 from authz_service.tokens.validator import TrustedIssuer, Validator
 from support.key_source import FakeSource
 from support.signing import Signer
@@ -140,6 +141,7 @@ class LocalAuthorizer(LocalValidator):
                 **({} if dpop is None else {"dpop": dpop}),
             }
         )
+        self.revocations = RevocationList()
         self.proof_state = ProofState.of(everything, self.metrics, None, float(NOW))
         proofs = proof_verifier_of(everything, self.metrics, self.proof_state)
         sources = {name: HeaderSource(parse_claim_path(claim)) for name, claim in headers.items()}
@@ -149,6 +151,7 @@ class LocalAuthorizer(LocalValidator):
             proofs,
             UpstreamHeaders(sources, () if forward_authorization else ("authorization",)),
             Resources(everything),
+            self.revocations,
             max_token_bytes=16_384,
             record_omitted=self.metrics.record_omitted_headers,
             allow_preflight=allow_preflight,

@@ -31,6 +31,8 @@ CONTRACT = {
     "authz_dpop_proofs_total": ("counter", {"result"}),
     "authz_dpop_replay_cache_evictions_total": ("counter", set()),
     "authz_dpop_replay_cache_entries": ("gauge", set()),
+    "authz_revocations": ("gauge", {"source"}),
+    "authz_revocations_file_refused": ("gauge", set()),
     "authz_token_cache_lookups_total": ("counter", {"result"}),
     "authz_token_cache_entries": ("gauge", set()),
     "authz_token_cache_bytes": ("gauge", set()),
@@ -92,6 +94,7 @@ def test_every_metric_is_there_from_the_start_with_its_type_and_labels(
 ) -> None:
     metrics.issuer("main")
     metrics.introspection("main")
+    metrics.watch_revocations("file", lambda: 0)
     metrics.declare_upstream_headers(["x-auth-subject"])
     assert shape(parse(read(metrics, accept))) == CONTRACT
 

@@ -135,7 +135,7 @@ def _validate_verified(
     if now >= expires + issuer.leeway:
         raise Rejected(Reason.INACTIVE, f"exp in the introspection response has passed (leeway {issuer.leeway:g} s)")
     added = {name: value for name, value in body.items() if value is not None and name != "active"}
-    claims = validate_claims(issuer, verified.header, added | dict(own.raw), now)
+    claims = validate_claims(issuer, verified.header, added | dict(own.raw), now, kid=own.kid)
     if own.client_id and claims.client_id != own.client_id:  # an added claim comes before the JWT's in client_claims
         raise Rejected(Reason.INACTIVE, "the client in the introspection response differs from the JWT's")
     _require_dpop_key(body, claims)

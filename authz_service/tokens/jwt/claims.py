@@ -37,9 +37,17 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def validate_claims(
-    issuer: Issuer, header: _Header, raw: Mapping[str, Any], now: float, requirements: Requirements | None = None
+    issuer: Issuer,
+    header: _Header,
+    raw: Mapping[str, Any],
+    now: float,
+    requirements: Requirements | None = None,
+    *,
+    kid: str | None = None,
 ) -> Claims:
     """Validate ``raw``, the claims as in the token. ``header`` is None for an opaque token's introspection response.
+
+    ``kid`` is that of the key that verified the token.
 
     Raises:
         Rejected: for the first claim that does not meet the issuer's requirements.
@@ -55,6 +63,7 @@ def validate_claims(
         scopes=scopes,
         scope=" ".join(sorted(scopes)),
         raw=raw,
+        kid=kid,
         confirmation=_confirmation(issuer, raw) if "cnf" in raw else None,
     )
 

@@ -35,7 +35,7 @@ DENIED: dict[str, tuple[int, bool]] = {
         [
             *("malformed_token", "unsupported_algorithm", "unknown_issuer", "unknown_key", "bad_signature", "expired"),
             *("not_yet_valid", "missing_claim", "invalid_claim", "wrong_audience", "id_token", "wrong_token_type"),
-            *("too_old", "inactive", "unsupported_confirmation", "unbound_token"),
+            *("too_old", "inactive", "revoked", "unsupported_confirmation", "unbound_token"),
             *("missing_proof", "invalid_proof", "replayed_proof", "nonce_required"),
         ],
         (401, True),

@@ -31,6 +31,7 @@ from authz_service.telemetry import logs
 from authz_service.telemetry.logs import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.jwt.cache import JwtCache
+from authz_service.tokens.revocation.revocations import RevocationList
 from authz_service.tokens.validator import TrustedIssuer
 from authz_service.transport.ext_authz import codec
 from authz_service.transport.ext_authz import servicer as servicer_module
@@ -74,6 +75,7 @@ class Sidecar:
             token_cache,
             self.metrics,
             ProofState.of(self.settings, self.metrics, None, self.now()),
+            RevocationList(),
         )
         self.servicer = servicer_over(self.authorizer, metrics=self.metrics, clock=self.now)
 

@@ -1,0 +1,92 @@
+"""The operator's list of revocations: a file beside the configuration, read by the same rules.
+
+Every problem is reported at once, each with its line. A file with any problem is refused as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+
+from authz_service.config.document import Problem
+from authz_service.config.load import load_as
+from authz_service.config.messages import nearest
+from authz_service.config.model import Section
+from authz_service.config.values import Many, OrAbsent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from authz_service.config.model import Issuer
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_HOW = "write a time with its zone, such as 2026-01-31T12:00:00Z, or seconds since the epoch"
+
+
+def _time(value: Any) -> float:
+    """Seconds since the epoch: an RFC 3339 time, or a number as in a token."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        raise ValueError(f"is not a time: {_HOW}")
+    try:
+        return datetime.fromisoformat(value.upper()).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError(f"is not a time that exists: {_HOW}") from None
+
+
+_Value = Annotated[str, StringConstraints(strict=True, min_length=1)]
+
+
+class RevocationEntry(Section):
+    """Revokes the tokens that have all of its parts."""
+
+    issuer: OrAbsent[_Value] = Field(None, description="Name or identifier of the issuer; of a tenant, its identifier.")
+    subject: OrAbsent[_Value] = Field(None, description="The token's sub.")
+    client: OrAbsent[_Value] = Field(None, description="The token's client.")
+    session: OrAbsent[_Value] = Field(None, description="The token's sid.")
+    jti: OrAbsent[_Value] = Field(None, description="The token's jti.")
+    kid: OrAbsent[_Value] = Field(None, description="The kid of the key that verifies the token.")
+    issued_before: OrAbsent[Annotated[float, BeforeValidator(_time, json_schema_input_type=str | float)]] = Field(
+        None, description="Only tokens issued (iat) before this time. Default: whenever they were issued."
+    )
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> RevocationEntry:
+        if not self.model_fields_set:
+            raise ValueError("is empty, which would revoke every token: write at least one part")
+        return self
+
+
+class RevocationsFile(Section):
+    """A file of revocations."""
+
+    revocations: Many[RevocationEntry] = Field(description="The revocations; [] for none.")
+
+
+def read_revocations(file: Path, issuers: Sequence[Issuer]) -> tuple[RevocationEntry, ...]:
+    """The entries of a file, with the names of their issuers in place of identifiers.
+
+    Raises:
+        ConfigError: with every problem, each as ``FILE:LINE: path.to.key: what is wrong and what would be right``.
+    """
+    entries = load_as(RevocationsFile, file, lambda content: _unknown_issuers(content, issuers)).revocations
+    labels = {issuer.issuer: issuer.label for issuer in issuers}
+    return tuple(
+        entry if entry.issuer is None else entry.model_copy(update={"issuer": labels.get(entry.issuer, entry.issuer)})
+        for entry in entries
+    )
+
+
+def _unknown_issuers(content: RevocationsFile, issuers: Sequence[Issuer]) -> Iterator[Problem]:
+    known = {name for issuer in issuers for name in (issuer.label, issuer.issuer)}
+    templates = [issuer.template for issuer in issuers if issuer.template is not None]
+    for place, entry in enumerate(content.revocations):
+        iss = entry.issuer
+        if iss is None or iss in known or any(template.tenant_of(iss) is not None for template in templates):
+            continue
+        yield Problem(("revocations", place, "issuer"), f"no issuer is named {iss!r}: {nearest(iss, sorted(known))}")

@@ -1,0 +1,123 @@
+"""Which tokens are revoked, in constant time whatever the number of revocations.
+
+Pure. A revocation names one or more parts of a token and revokes every token that has all of them. Revocations are
+indexed by which parts they name: a lookup costs one step for each combination in use, of which there are few.
+
+Invariants:
+- A token that lacks a part does not meet it, except the time: a token without ``iat`` may have been issued at any time.
+- Of two revocations that name the same parts with the same values, the later ``issued_before`` counts.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from authz_service.core.errors import Rejected
+from authz_service.core.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from authz_service.core.claims import Claims
+
+_Values = tuple[str, ...]
+
+
+class TokenParts(NamedTuple):
+    """The parts by which revocations name tokens. An empty one is absent from a token, and any in a revocation."""
+
+    issuer: str = ""
+    subject: str = ""
+    client: str = ""
+    session: str = ""  # sid
+    jti: str = ""
+    kid: str = ""  # of the key that verified the token
+
+
+class Revocation(NamedTuple):
+    """What revokes tokens."""
+
+    parts: TokenParts
+    issued_before: float = math.inf  # seconds since the epoch
+    origin: str = ""  # where it is written, for the log and for explain
+
+
+class Revocations:
+    """A set of revocations."""
+
+    def __init__(self, revocations: Iterable[Revocation] = ()) -> None:
+        self._by_shape: dict[_Values, dict[_Values, Revocation]] = {}  # by the names of the parts, then by their values
+        self._count = 0
+        for each in revocations:
+            self.add(each)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, revocation: Revocation) -> None:
+        """Add a revocation."""
+        shape = tuple(name for name, value in zip(TokenParts._fields, revocation.parts, strict=True) if value)
+        same_shape = self._by_shape.setdefault(shape, {})
+        values = tuple(filter(None, revocation.parts))
+        known = same_shape.get(values)
+        if known is None:
+            self._count += 1
+        if known is None or known.issued_before < revocation.issued_before:
+            same_shape[values] = revocation
+
+    def find(self, claims: Claims) -> Revocation | None:
+        """What revokes a token with these claims, if anything does."""
+        raw = claims.raw
+        own = TokenParts(
+            issuer=claims.issuer,
+            subject=claims.subject,
+            client=claims.client_id,
+            session=_string(raw.get("sid")),
+            jti=_string(raw.get("jti")),
+            kid=claims.kid or "",
+        )
+        iss = _string(raw.get("iss"))  # a tenant of a template is named by it
+        return self._find(own, raw.get("iat")) or (
+            self._find(own._replace(issuer=iss), raw.get("iat")) if iss else None
+        )
+
+    def _find(self, own: TokenParts, issued_at: object) -> Revocation | None:
+        for shape, revocations in self._by_shape.items():
+            found = revocations.get(tuple(getattr(own, name) for name in shape))
+            if found is not None and not (isinstance(issued_at, (int, float)) and issued_at >= found.issued_before):
+                return found
+        return None
+
+
+def _string(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+class RevocationList:
+    """The revocations that count now, from every source. Others may replace them at any time."""
+
+    def __init__(self, file: Revocations | None = None, file_digest: bytes = b"") -> None:
+        """``file`` are those of the operator's file whose content has this digest."""
+        self._file = file or Revocations()
+        self.file_digest = file_digest
+        self.any = len(self._file) > 0  # an attribute, since every request looks at it
+
+    def replace_file(self, revocations: Revocations, digest: bytes) -> None:
+        """Take the revocations of the file from its new content."""
+        self._file, self.file_digest, self.any = revocations, digest, len(revocations) > 0
+
+    @property
+    def file_entries(self) -> int:
+        """How many revocations the file has."""
+        return len(self._file)
+
+    def require_none(self, claims: Claims) -> None:
+        """Require that nothing revokes a token with these claims.
+
+        Raises:
+            Rejected: ``revoked``.
+        """
+        revocation = self._file.find(claims)
+        if revocation is not None:
+            raise Rejected(Reason.REVOKED, f"revoked by {revocation.origin}")
