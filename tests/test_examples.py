@@ -150,6 +150,8 @@ def test_readme_and_examples_show_every_key(
         files[-1].write_text(block.replace("discovery: true", "# discovery").replace("# jwks_uri:", "jwks_uri:"))
         files.append(tmp_path / f"{number}-file.yaml")
         files[-1].write_text(block.replace("discovery: true", "# discovery").replace("# jwks_file:", "jwks_file:"))
+        files.append(tmp_path / f"{number}-revocations.yaml")
+        files[-1].write_text(block.replace("# revocations_file:", "revocations_file:"))
         files.append(tmp_path / f"{number}-key.yaml")
         by_key = block.replace("client_secret_file: secret", "private_key_file: key.pem")
         files[-1].write_text(by_key.replace("auth_method: client_secret_basic", "auth_method: private_key_jwt"))

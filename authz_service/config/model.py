@@ -971,7 +971,7 @@ class Settings(Section):
     )
     revocations_file: OrAbsent[File] = Field(
         None,
-        description="File with revocations: tokens that count no more although they have not expired. A change takes "
+        description="File with revocations: tokens that are refused although they have not expired. A change takes "
         "effect within two seconds, on cached tokens too.",
     )
     token_cache: TokenCache = Field(default_factory=TokenCache, description="The cache of validated tokens.")

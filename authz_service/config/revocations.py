@@ -25,18 +25,24 @@ if TYPE_CHECKING:
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _HOW = "write a time with its zone, such as 2026-01-31T12:00:00Z, or seconds since the epoch"
+# Of 2001 and 2286. A number outside is a year or has milliseconds, and would revoke nothing or everything.
+_EARLIEST, _LATEST = 1e9, 1e10
 
 
 def _time(value: Any) -> float:
     """Seconds since the epoch: an RFC 3339 time, or a number as in a token."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        seconds = value
+    elif isinstance(value, str) and _TIME.fullmatch(value):
+        try:
+            seconds = datetime.fromisoformat(value.upper()).timestamp()
+        except (ValueError, OverflowError):
+            raise ValueError(f"is not a time that exists: {_HOW}") from None
+    else:
         raise ValueError(f"is not a time: {_HOW}")
-    try:
-        return datetime.fromisoformat(value.upper()).timestamp()
-    except (ValueError, OverflowError):
-        raise ValueError(f"is not a time that exists: {_HOW}") from None
+    if not _EARLIEST <= seconds < _LATEST:
+        raise ValueError(f"is not a time between 2001 and 2286: {_HOW}")
+    return float(seconds)
 
 
 _Value = Annotated[str, StringConstraints(strict=True, min_length=1)]

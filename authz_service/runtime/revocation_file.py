@@ -1,4 +1,4 @@
-"""Watches the file of revocations, beside the configuration and independent of it.
+"""Watches the file of revocations, independently of the configuration.
 
 A leaked token must be revoked even while the configuration file has a problem, and within two seconds.
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _LOOK_INTERVAL = 0.5  # seconds
 _SETTLE_TIME = 0.2  # seconds in which a file that is being written would change again
+_MAX_LOGGED = 20  # problems of one file; check-config prints all
 
 _logger = logging.getLogger("authz.revocations")
 
@@ -42,7 +43,9 @@ class RevocationFile:
             await asyncio.sleep(_LOOK_INTERVAL)
             config = self._active()
             file = config.settings.revocations_file
-            if file is not None:
+            if file is None:
+                self._accept()
+            else:
                 await self._look(file, config)
 
     async def _look(self, file: Path, config: ActiveConfig) -> None:
@@ -60,19 +63,27 @@ class RevocationFile:
         try:
             revocations = await asyncio.to_thread(revocations_in, file, config.settings.issuers)
         except ConfigError as error:
-            self._refused = digest
-            self._metrics.record_revocations_file(refused=True)
-            _logger.error(  # noqa: TRY400 - the problems say everything
-                "revocations refused; the previous ones stay active", extra=fields(problems=list(error.problems))
-            )
+            self._reject(error.problems, digest)
+            return
+        except Exception as error:
+            # A bug must not end the watching: the next change may be readable.
+            _logger.exception("revocations could not be read")
+            self._reject((f"unexpected {type(error).__name__}",), digest)
             return
         config.revocations.replace_file(revocations, digest)
         self._accept()
         _logger.info("revocations applied", extra=fields(entries=len(revocations)))
 
+    def _reject(self, problems: tuple[str, ...], digest: bytes) -> None:
+        self._refused = digest
+        self._metrics.record_revocations_file(refused=True)
+        _logger.error(
+            "revocations refused; the previous ones stay active",
+            extra=fields(count=len(problems), problems=list(problems[:_MAX_LOGGED])),
+        )
+
     def _accept(self) -> None:
-        if self._refused:
-            self._refused = b""
+        self._refused = b""
         self._metrics.record_revocations_file(refused=False)
 
 

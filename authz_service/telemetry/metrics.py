@@ -94,11 +94,11 @@ class _Families:
             registry=registry,
         )
         self.revocations = Gauge(
-            "authz_revocations", "Revocations that count, by where they come from.", ("source",), registry=registry
+            "authz_revocations", "Revocations in force, by source.", ("source",), registry=registry
         )
         self.revocations_file_refused = Gauge(
             "authz_revocations_file_refused",
-            "1 if the present content of revocations_file is refused and earlier revocations count, otherwise 0.",
+            "1 if the current content of revocations_file is refused and the previous revocations apply, otherwise 0.",
             registry=registry,
         )
         self.dpop_proofs = Counter(

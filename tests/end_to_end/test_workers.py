@@ -25,9 +25,10 @@ from support.key_source import jwks
 from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
 RELOADED, REJECTED = "configuration applied", "configuration rejected; the previous one stays active"
+REFUSED = "revocations refused; the previous ones stay active"
 NEEDS_RESTART = "changed keys take effect only after a restart"
 NOT_SHARED = "transport grpcio cannot share a unix socket between processes: write transport: asyncio, or workers: 1"
 WAYS = [("asyncio", "tcp"), ("asyncio", "unix"), ("grpcio", "tcp")]
@@ -51,14 +52,14 @@ class Service:
         (folder / "jwks.json").write_bytes(jwks("a"))
         self.write("one")
 
-    def write(self, rule: str, **server: Any) -> None:
-        settings = {
+    def write(self, rule: str, *, parts: Mapping[str, Any] | None = None, **server: Any) -> None:
+        settings: dict[str, Any] = {
             "server": self.server | server,
             "issuers": [{"issuer": ISSUER, "name": "main", "audiences": [AUDIENCE], "keys": self.keys}],
             "rules": [{"name": rule}],
         }
         new = self.folder / "new"
-        new.write_text(json.dumps(settings))
+        new.write_text(json.dumps(settings | dict(parts or {})))
         new.replace(self.file)
 
     @contextlib.asynccontextmanager
@@ -174,6 +175,39 @@ async def test_every_worker_loads_a_changed_file_and_an_invalid_one_is_reported(
         await wait_until(lambda: {each["worker"] for each in sidecar.records(REJECTED)} == {1, 2})
         assert await total(sidecar, "authz_config_last_reload_successful") == 0
         assert {await by_socket.once(good()) for _ in range(16)} == {"two ok"}
+
+
+async def test_every_worker_applies_a_mounted_list_of_revocations_and_keeps_it_when_it_breaks(service: Service) -> None:
+    folder, data = service.folder / "mounted", good()
+
+    def mount(version: str, content: str) -> None:
+        """Swap a link, as Kubernetes does for a ConfigMap."""
+        (folder / version).mkdir(parents=True)
+        (folder / version / "revocations.yaml").write_text(content)
+        (folder / "new").symlink_to(version)
+        (folder / "new").replace(folder / "..data")
+
+    mount("1", "revocations: []")
+    (folder / "revocations.yaml").symlink_to("..data/revocations.yaml")
+    service.write("one", parts={"revocations_file": str(folder / "revocations.yaml")})
+    async with service.running() as sidecar:
+        assert {await service.once(data) for _ in range(16)} == {"one ok"}
+        mount("2", "revocations: [{issuer: main, subject: alice}, {jti: other}]")
+        await wait_until(lambda: {each["worker"] for each in sidecar.records("revocations applied")} == {1, 2})
+        assert {await service.once(data) for _ in range(16)} == {"one revoked"}
+        assert await sidecar.metric("authz_revocations", source="file") == [2]
+        mount("3", "revocations: [{subject: }]")
+        await wait_until(lambda: {each["worker"] for each in sidecar.records(REFUSED)} == {1, 2})
+        assert await sidecar.metric("authz_revocations_file_refused") == [1]
+        assert {await service.once(data) for _ in range(16)} == {"one revoked"}
+        os.kill(pid_of(sidecar), signal.SIGHUP)  # no configuration is applied without the list
+        await wait_until(lambda: {each["worker"] for each in sidecar.records(REJECTED)} == {1, 2})
+        assert {await service.once(data) for _ in range(16)} == {"one revoked"}
+        mount("4", "revocations: [{issuer: main, subject: bob}]")
+        await wait_until(lambda: len(sidecar.records("revocations applied")) == 4)
+        assert {await service.once(data) for _ in range(16)} == {"one ok"}
+        assert await sidecar.metric("authz_revocations_file_refused") == [0]
+        assert not sidecar.records("background task failed")
 
 
 async def test_under_load_a_killed_worker_affects_only_its_own_connections(service: Service) -> None:

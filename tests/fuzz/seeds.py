@@ -715,6 +715,26 @@ def cases() -> Seeds:
     return texts | {"yaml": plain, "none": b"cases: []\n"}
 
 
+def revocations() -> Seeds:
+    made = {
+        "each": "revocations:\n"
+        "- {jti: a}\n"
+        "- {issuer: main, subject: u, issued_before: 2026-01-31T12:00:00Z}\n"
+        f"- {{issuer: '{OTHER}', session: s, kid: k, client: c}}\n"
+        "- {issued_before: 1769860800}\n",
+        "same": "revocations: [{jti: a}, {jti: a, issued_before: '2026-01-31 13:00:00.5+01:00'}, {subject: a}]\n",
+        "none": "revocations: []\n",
+        "empty-entry": "revocations: [{}]\n",
+        "null": "revocations: [{jti: }, ~]\n",
+        "unknown": "revocations: [{issuer: mian}, {sub: a}, {subject: 7}]\n",
+        "times": "revocations: [{issued_before: .inf}, {issued_before: 2026}, {issued_before: 2026-02-31T12:00:00Z}]\n",
+        "cut": "revocations:\n- {jti: a}\n- {jti:",
+        "aliases": "revocations: [&a {jti: a}, *a, {<<: *a, kid: k}]\n",
+        "empty": "",
+    }
+    return {name: text.encode() for name, text in made.items()}
+
+
 SEEDS = {
     "path": path,
     "header_blocks": header_blocks,
@@ -732,6 +752,7 @@ SEEDS = {
     "snapshot": snapshot,
     "configuration": configuration,
     "cases": cases,
+    "revocations": revocations,
 }
 
 

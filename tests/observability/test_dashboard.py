@@ -24,6 +24,7 @@ _QUESTIONS = [
     "Are the keys fresh?",
     "Is introspection healthy?",
     "Are proofs of possession valid?",
+    "Are revoked tokens refused?",
     "Do the caches work?",
     "Is it saturated?",
     "How is it configured?",

@@ -69,6 +69,8 @@ def settings(provider: IdentityProvider, folder: Path) -> dict[str, Any]:
     ]
     (folder / SECRET_FILE).write_text(API_SECRET)
     (folder / "wrong-secret").write_text("wrong")
+    (folder / "revocations.yaml").write_text("revocations: [{issuer: demo, subject: thief}]")
+    found["revocations_file"] = "revocations.yaml"
     return found
 
 
@@ -79,6 +81,7 @@ def mixed(provider: IdentityProvider) -> list[Sample]:
         *samples(provider),
         *(Sample("opaque token again", "/v1/appointments/7", 200, "ok", opaque) for _ in range(2)),
         Sample("in shadow", "/v1/trial", 200, "insufficient_scope", good),
+        Sample("revoked", "/v1/appointments/7", 401, "revoked", provider.access_token(sub="thief")),
         Sample("of a partner", "/v1/partners", 503, "introspection_unavailable", provider.opaque_token()),
     ]
 

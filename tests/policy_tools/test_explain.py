@@ -28,7 +28,7 @@ from authz_service.policy_tools.request import attributes_of
 from authz_service.runtime.assembly import ProofState, authorizer_of
 from authz_service.terminal import Color
 from authz_service.tokens.jwt.cache import JwtCache
-from authz_service.tokens.revocation.revocations import RevocationList
+from authz_service.tokens.revocation.revocations import Revocation, RevocationList, Revocations, TokenParts
 from support.fake_introspection import active_response
 from support.http_provider import Provider
 from support.signing import Signer
@@ -110,6 +110,21 @@ def steps_of(
 def claim_steps(token_claims: dict[str, Any]) -> list[tuple[str, bool | None, str]]:
     steps = steps_of("/accounts/7", good(client_id="app", **token_claims)).steps
     return [(step.name, step.passed, step.detail) for step in steps if step.part == "claims" and "any_of" in step.name]
+
+
+def test_the_revocation_that_revokes_the_token_is_named_and_without_revocations_there_is_no_step() -> None:
+    def remarks(token: str) -> list[tuple[bool | None, str]]:
+        return [(step.passed, step.detail) for step in steps_of("/pay", token).steps if step.name == "revocations"]
+
+    assert not remarks(good())
+    entries = [Revocation(TokenParts(subject=subject), origin=f"{subject}'s entry") for subject in ("u1", "u2")]
+    REVOCATIONS.replace_file(Revocations(entries), b"")
+    try:
+        assert remarks(good(sub="u1")) == [(False, "revoked: revoked by u1's entry")]
+        assert remarks(good(sub="u3")) == [(True, "none of revocations_file")]
+        assert steps_of("/pay", good(sub="u1")).decision.reason is Reason.REVOKED
+    finally:
+        REVOCATIONS.replace_file(Revocations(), b"")
 
 
 def test_the_refused_keys_are_shown_where_no_key_verifies_the_signature() -> None:

@@ -1,4 +1,4 @@
-"""Tokens that count no more although they have not expired.
+"""Revoked tokens: refused although they have not expired.
 
 ``revocations`` finds what revokes a token, and ``file`` reads the operator's list.
 """

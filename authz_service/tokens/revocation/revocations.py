@@ -1,11 +1,12 @@
-"""Which tokens are revoked, in constant time whatever the number of revocations.
+"""Finds what revokes a token, in constant time whatever the number of revocations.
 
-Pure. A revocation names one or more parts of a token and revokes every token that has all of them. Revocations are
+A revocation names one or more parts of a token and revokes every token that has all of them. Revocations are
 indexed by which parts they name: a lookup costs one step for each combination in use, of which there are few.
 
 Invariants:
-- A token that lacks a part does not meet it, except the time: a token without ``iat`` may have been issued at any time.
-- Of two revocations that name the same parts with the same values, the later ``issued_before`` counts.
+- A token that lacks a part does not match it, except the time: a token without ``iat`` may have been issued at any
+  time.
+- Of two revocations that name the same parts with the same values, the later ``issued_before`` applies.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _Values = tuple[str, ...]
 
 
 class TokenParts(NamedTuple):
-    """The parts by which revocations name tokens. An empty one is absent from a token, and any in a revocation."""
+    """The parts by which revocations name tokens. Empty: the token lacks it, or the revocation accepts any."""
 
     issuer: str = ""
     subject: str = ""
@@ -95,7 +96,7 @@ def _string(value: object) -> str:
 
 
 class RevocationList:
-    """The revocations that count now, from every source. Others may replace them at any time."""
+    """The revocations in force. They can be replaced at any time."""
 
     def __init__(self, file: Revocations | None = None, file_digest: bytes = b"") -> None:
         """``file`` are those of the operator's file whose content has this digest."""

@@ -109,8 +109,8 @@ def _decide(settings: Settings) -> None:
     ]
     try:
         authorizer = assemble(settings, trusted, metrics, now=now()).authorizer
-    except ConfigError:  # the key of the nonces is too short, which the start-up checks report
-        assert settings.dpop_or_default.nonce_key_file is not None
+    except ConfigError:  # a file that is empty here, which the start-up checks report
+        assert settings.dpop_or_default.nonce_key_file is not None or settings.revocations_file is not None
         return
     rules = {rule.name: rule for rule in settings.rules}
     for rule in settings.rules[:8]:
