@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from authz_service.config.document import Problem
-from authz_service.config.resources import ResourceLocation, can_be_listed, listed_issuers, scopes_of, serving
+from authz_service.config.resources import ResourceLocation, can_be_listed, listed_issuers, nested, scopes_of, serving
 from authz_service.config.rule_order import deciding, listed
 from authz_service.core.patterns import HostPattern
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.document import Where
     from authz_service.config.model import Issuer, ResourceSettings, RuleSettings, Settings
+    from authz_service.core.patterns import PathPattern
 
 _OFFLINE_ACCESS = "offline_access"  # requests a refresh token (OpenID Connect Core section 11), and permits nothing
 _Numbered = list[tuple[int, "RuleSettings"]]
@@ -28,6 +29,7 @@ class _Resource(NamedTuple):
     where: Where
     settings: ResourceSettings
     location: ResourceLocation
+    under: list[PathPattern]  # paths that belong to other resources
     rules: _Numbered
 
     @property
@@ -44,11 +46,11 @@ def resource_warnings(settings: Settings) -> Iterator[Problem]:
     locations = [ResourceLocation.of(resource.resource) for resource in settings.resources]
     named = [rule for rule in settings.rules if rule.policy is not None and rule.access != "public"]
     for place, (written, location) in enumerate(zip(settings.resources, locations, strict=True)):
-        under = [other.everything for other in locations if location.is_above(other)]
+        under = nested(location, locations)
         rules = list(
             deciding(HostPattern(location.host, is_wildcard=False), location.everything, under, settings.rules)
         )
-        resource = _Resource(("resources", place), written, location, rules)
+        resource = _Resource(("resources", place), written, location, under, rules)
         if not rules and not named:
             yield from _unserved(resource, settings.rules)
         for number, rule in resource.with_token():
@@ -66,9 +68,13 @@ def resource_warnings(settings: Settings) -> Iterator[Problem]:
 
 def _trusted_headers(settings: Settings, locations: Sequence[ResourceLocation]) -> Iterator[Problem]:
     """Rules by headers of MCP messages, which only servers of a current revision compare with the body."""
-    servers = [location for resource, location in zip(settings.resources, locations, strict=True) if resource.mcp]
+    servers = [
+        (location, nested(location, locations))
+        for resource, location in zip(settings.resources, locations, strict=True)
+        if resource.mcp
+    ]
     for number, rule in enumerate(settings.rules):
-        if rule.match.mcp is not None and not any(location.may_serve(rule.match) for location in servers):
+        if rule.match.mcp is not None and not any(server.may_serve(rule.match, under) for server, under in servers):
             text = (
                 "trusts headers that a server of a revision before 2026-07-28 does not compare with the message, so "
                 "that a client can name one tool and call another: use it for servers that do, and declare such a "
@@ -159,7 +165,7 @@ def _unlisted_scopes(
     """A rule that a route names has no host and path, so it is unknown which resource it is for."""
     if resource.settings.scopes is not None:
         return
-    known = {*scopes_of(serving(resource.location, rules))}
+    known = {*scopes_of(serving(resource.location, resource.under, rules))}
     missing = [rule.name for rule in named if not known.issuperset(scopes_of([rule]))]
     if missing:
         text = (

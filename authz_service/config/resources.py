@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from authz_service.config.values import is_url
 from authz_service.core.paths import split
-from authz_service.core.patterns import CAPTURE, PathPattern, normalize_host, overlap
+from authz_service.core.patterns import CAPTURE, PathPattern, common, covering, normalize_host, overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from authz_service.config.model import Issuer, Match, ResourceSettings, RuleSettings
 
@@ -60,12 +60,13 @@ class ResourceLocation(NamedTuple):
         """The resource's own path."""
         return PathPattern("", self.segments or ("",), is_prefix=False, captures={}, has_suffixes=False)
 
-    def may_serve(self, match: Match) -> bool:
-        """Whether some request to the resource matches a rule's host and path."""
+    def may_serve(self, match: Match, under: Sequence[PathPattern]) -> bool:
+        """Whether some request to the resource matches a rule's host and path; those ``under`` it are another's."""
         if match.hosts is not None and not any(host.matches(self.host) for host in match.hosts):
             return False
         own = self.everything
-        return any(overlap(own, pattern) for pattern in match.path_patterns)
+        shared = (common(own, pattern) for pattern in match.path_patterns if overlap(own, pattern))
+        return any(covering(each, under) is None for each in shared)
 
 
 def listed_issuers(resource: ResourceSettings, issuers: Sequence[Issuer]) -> list[Issuer]:
@@ -79,10 +80,22 @@ def can_be_listed(issuer: Issuer) -> bool:
     return issuer.template is None and is_url(issuer.issuer)
 
 
-def serving(location: ResourceLocation, rules: Sequence[RuleSettings]) -> list[RuleSettings]:
-    """The rules by which requests to a resource need a token. Rules that a route names have no host and path."""
+def nested(location: ResourceLocation, locations: Iterable[ResourceLocation]) -> list[PathPattern]:
+    """The paths under a resource's that belong to others of these resources."""
+    return [other.everything for other in locations if location.is_above(other)]
+
+
+def serving(
+    location: ResourceLocation, under: Sequence[PathPattern], rules: Sequence[RuleSettings]
+) -> list[RuleSettings]:
+    """The rules by which requests to a resource need a token; those ``under`` its path belong to another.
+
+    Rules that a route names have no host and path.
+    """
     return [
-        rule for rule in rules if rule.policy is None and rule.access != "public" and location.may_serve(rule.match)
+        rule
+        for rule in rules
+        if rule.policy is None and rule.access != "public" and location.may_serve(rule.match, under)
     ]
 
 

@@ -14,6 +14,7 @@ from authz_service.core.patterns import (
     Folded,
     PathPattern,
     SuffixedCapture,
+    common,
     covering,
     decodes_into,
     folded,
@@ -219,9 +220,7 @@ def deciding(
             continue
         shared = [path for path in rule.match.path_patterns if overlap(within, path)]
         places = [
-            _Place(host, method, _common(within, path), 0)
-            for path in shared
-            for method in rule.match.methods or (None,)
+            _Place(host, method, common(within, path), 0) for path in shared for method in rule.match.methods or (None,)
         ]
         if not all(_is_decided(place, rule, earlier, apart_from) for place in places):
             yield number, rule
@@ -231,12 +230,6 @@ def deciding(
 def _is_decided(place: _Place, rule: RuleSettings, earlier: _PathTree, apart_from: Sequence[PathPattern]) -> bool:
     before = (entry.path for entry in earlier.near(place.path) if _applies(entry.match, place, rule))
     return covering(place.path, [*apart_from, *before]) is not None
-
-
-def _common(within: PathPattern, path: PathPattern) -> PathPattern:
-    """The paths that match both of two overlapping patterns, of which the first has literal segments only."""
-    segments = (*within.segments, *path.segments[len(within.segments) :])
-    return PathPattern(path.text, segments, within.is_prefix and path.is_prefix, {}, has_suffixes=path.has_suffixes)
 
 
 # MCP messages of older revisions, which no rule with match.mcp decides.

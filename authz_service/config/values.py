@@ -59,6 +59,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _MAX_PORT = 65535
 _MAX_SOCKET_PATH = 107  # sun_path of unix(7) is 108 bytes, the last of them zero
 _MAX_QUOTED_PATH = 300  # characters
+_PATTERN_CHARACTER = re.compile("[{}*]")
 _CAPTURE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NEVER_MATCHED = {
     "authorization": "it is the credential, which a rule cannot match: remove it",
@@ -352,6 +353,11 @@ def _resource(value: str) -> str:
         raise ValueError(f"{shown(value)} has a query, by which requests are not told apart: remove it")
     if not normalize_host(urlsplit(value).netloc):  # empty for the Host header of such a request, too
         raise ValueError(f"{shown(value)} has a host that no request can have: write a host name or an address")
+    if (pattern := _PATTERN_CHARACTER.search(value)) is not None:
+        raise ValueError(
+            f"{shown(value)} has {pattern[0]} in its path, where nothing stands for other characters: write the one "
+            "address that clients use; requests under it belong to it as well"
+        )
     try:
         split(urlsplit(value).path or "/")
     except Rejected as rejected:

@@ -354,6 +354,12 @@ def overlap(one: PathPattern, other: PathPattern) -> bool:
     return True
 
 
+def common(within: PathPattern, path: PathPattern) -> PathPattern:
+    """The paths that match both of two overlapping patterns, of which the first has literal segments only."""
+    segments = (*within.segments, *path.segments[len(within.segments) :])
+    return PathPattern(path.text, segments, within.is_prefix and path.is_prefix, {}, has_suffixes=path.has_suffixes)
+
+
 def decodes_into(pattern: PathPattern, other: PathPattern) -> bool:
     """Whether ``other`` matches a path that ``pattern`` matches with encoded slashes in a ``{name}``, once decoded."""
     matched = {(0, False)}  # how many of the other pattern's segments, and whether a {name} has taken several

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from authz_service.config.resources import WELL_KNOWN, ResourceLocation, listed_issuers, scopes_of, serving
+from authz_service.config.resources import WELL_KNOWN, ResourceLocation, listed_issuers, nested, scopes_of, serving
 from authz_service.core.decision import Answer
 from authz_service.core.paths import SlashedPath
 from authz_service.core.patterns import normalize_host
 from authz_service.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from authz_service.config import model
     from authz_service.core.attributes import Attributes
@@ -38,9 +38,10 @@ class Resources:
     def __init__(self, settings: model.Settings) -> None:
         self._by_host: dict[str, list[ResourceLocation]] = {}
         self._metadata: dict[tuple[str, tuple[str, ...]], Answer] = {}
-        for resource in settings.resources:
-            location = ResourceLocation.of(resource.resource)
-            document = json.dumps(_document(resource, location, settings))
+        locations = [ResourceLocation.of(resource.resource) for resource in settings.resources]
+        for resource, location in zip(settings.resources, locations, strict=True):
+            rules = serving(location, nested(location, locations), settings.rules)
+            document = json.dumps(_document(resource, rules, settings))
             answer = Answer(Reason.RESOURCE_METADATA, document, _HEADERS)
             self._by_host.setdefault(location.host, []).append(location)
             self._metadata[location.host, location.metadata_path] = answer
@@ -65,9 +66,10 @@ class Resources:
         return None
 
 
-def _document(resource: model.ResourceSettings, location: ResourceLocation, settings: model.Settings) -> dict[str, Any]:
-    """The metadata of a resource (RFC 9728 section 2)."""
-    rules = serving(location, settings.rules)
+def _document(
+    resource: model.ResourceSettings, rules: Sequence[model.RuleSettings], settings: model.Settings
+) -> dict[str, Any]:
+    """The metadata of a resource that these rules serve (RFC 9728 section 2)."""
     scopes = list(scopes_of(rules)) if resource.scopes is None else list(resource.scopes)
     members: dict[str, Any] = {
         "resource": resource.resource,
@@ -77,19 +79,22 @@ def _document(resource: model.ResourceSettings, location: ResourceLocation, sett
         "resource_name": resource.name,
         "resource_documentation": resource.documentation,
     }
-    proofs = [proof for rule in rules for proof in _required_proofs(rule.require)]
+    proofs = _required_proofs(rules)
+    named = [rule for rule in settings.rules if rule.policy is not None and rule.access != "public"]
     if settings.dpop is not None or "dpop" in proofs:
         members["dpop_signing_alg_values_supported"] = list(settings.dpop_or_default.algorithms)
-    if proofs and all(proof == "dpop" for proof in proofs):
+    if proofs and {*proofs, *_required_proofs(named)} == {"dpop"}:  # a route may select any of these for this path
         members["dpop_bound_access_tokens_required"] = True
     if "mtls" in settings.model_fields_set or "mtls" in proofs:
         members["tls_client_certificate_bound_access_tokens"] = True
     return {name: value for name, value in members.items() if value is not None}
 
 
-def _required_proofs(require: model.Require) -> Iterator[str | None]:
-    """What each way to meet the requirements needs to be proven."""
-    if require.proof is not None:
-        yield require.proof
-    else:
-        yield from (part.proof for part in require.any_of or (require,))
+def _required_proofs(rules: Iterable[model.RuleSettings]) -> list[str | None]:
+    """What each way to meet each rule needs to be proven."""
+    requires = (rule.require for rule in rules)
+    return [
+        require.proof if require.proof is not None else part.proof
+        for require in requires
+        for part in require.any_of or (require,)
+    ]

@@ -632,6 +632,16 @@ WRONG = {
             )
         ],
     ),
+    "a resource that looks like a pattern": (
+        text(more="resources: [{resource: 'https://a/{b}'}, {resource: 'https://a/b/*'}]"),
+        [
+            (
+                f"3: resources[{place}].resource: 'https://a/{path}' has {character} in its path, where nothing stands "
+                "for other characters: write the one address that clients use; requests under it belong to it as well"
+            )
+            for place, path, character in ((0, "{b}", "{"), (1, "b/*", "*"))
+        ],
+    ),
     "resources that could not be read are not compared": (
         text(more="resources: [{name: x}, {resource: 7}, {resource: https://a, issuers: []}]"),
         [

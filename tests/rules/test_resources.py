@@ -129,6 +129,19 @@ def test_the_document_says_what_is_configured() -> None:
     assert "scopes_supported" not in none
 
 
+def test_what_is_under_another_resource_is_not_in_the_document() -> None:
+    rules: list[dict[str, Any]] = [
+        {"name": "admin", "match": {"paths": ["/mcp/admin/**", "/{x}/admin"]}, "require": {"scopes": ["admin"]}},
+        {"name": "read", "match": {"paths": ["/mcp/**"]}, "require": {"scopes": ["read"], "proof": "dpop"}},
+    ]
+    path = "/.well-known/oauth-protected-resource/mcp"
+    apart = service(MCP, f"{MCP}/admin", rules=rules)
+    assert metadata(apart, path)["scopes_supported"] == ["read"]
+    assert metadata(apart, path)["dpop_bound_access_tokens_required"] is True
+    assert metadata(apart, f"{path}/admin")["scopes_supported"] == ["admin", "read"]
+    assert metadata(service(MCP, rules=rules), path)["scopes_supported"] == ["admin", "read"]
+
+
 def test_the_document_says_which_tokens_must_or_may_be_bound() -> None:
     path = "/.well-known/oauth-protected-resource/mcp"
     algorithms = "dpop_signing_alg_values_supported"
@@ -142,6 +155,9 @@ def test_the_document_says_which_tokens_must_or_may_be_bound() -> None:
     assert always[required] is True
     sometimes = [{"proof": "dpop"}, {"scopes": ["a"]}]
     assert required not in metadata(service(MCP, rules=[rule | {"require": {"any_of": sometimes}}]), path)
+    bound = rule | {"require": {"proof": "dpop"}}
+    assert required not in metadata(service(MCP, rules=[bound, {"name": "p", "policy": "p"}]), path)
+    assert metadata(service(MCP, rules=[bound, bound | {"name": "p", "policy": "p", "match": {}}]), path)[required]
     assert metadata(service(MCP, mtls=MtlsSettings()), path)[by_certificate] is True
 
 
