@@ -216,3 +216,13 @@ def test_any_invalid_token_of_a_resource_gets_the_scopes_to_request(token: str, 
         denied = send(to, "/mcp/orders", token=token)
         assert denied.reason == reason
         assert (scope in _challenge(denied)) == named
+
+
+def test_a_path_with_an_encoded_slash_belongs_to_the_resource_that_its_decoded_path_is_under() -> None:
+    to = service(
+        MCP, f"{MCP}/orders", rules=[{"name": "r", "match": {"paths": ["/{a}", "/mcp/{b}"], "encoded_slash": True}}]
+    )
+    for path, end in {"/mcp%2Fx": "/mcp", "/mcp/orders%2fx": "/mcp/orders", "/mcp/x%2Forders": "/mcp"}.items():
+        url = f'resource_metadata="https://api.example/.well-known/oauth-protected-resource{end}"'
+        assert _challenge(send(to, path)).endswith(url)
+    assert send(to, "/.well-known/oauth-protected-resource%2Fmcp").reason == "ambiguous_path"
