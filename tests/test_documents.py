@@ -227,7 +227,7 @@ def test_the_rules_for_each_tool_are_those_of_the_example() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "url", "hosts", "said"),
+    ("method", "url", "hosts", "quoted"),
     [
         ("POST", "https://orders.shop.svc/mcp", "", "none has this host and path, so challenges name no metadata"),
         ("POST", "https://orders.shop.svc/mcp", "mcp.example.com", "the host is not mcp.example.com"),
@@ -244,13 +244,13 @@ def test_the_rules_for_each_tool_are_those_of_the_example() -> None:
     ],
 )
 def test_explain_prints_what_the_troubleshooting_of_mcp_quotes(
-    method: str, url: str, hosts: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    method: str, url: str, hosts: str, quoted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(MCP_BLOCKS[0] if hosts else MCP_BLOCKS[0].replace("hosts: [mcp.example.com], ", ""))
     main(["explain", "--config", str(config), "--method", method, "--url", url])
-    assert said in capsys.readouterr().out
-    assert f"`{said}`" in MCP.partition("\n## The client does not start its login\n")[2]
+    assert quoted in capsys.readouterr().out
+    assert f"`{quoted}`" in MCP.partition("\n## The client does not start its login\n")[2]
 
 
 def test_every_requirement_of_mcp_has_existing_tests_or_is_the_operators_part() -> None:

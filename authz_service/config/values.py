@@ -350,7 +350,7 @@ def _resource(value: str) -> str:
     if not https_or_loopback(_url(value)):
         raise ValueError(f"{shown(value)} is plain http: a resource identifier is an https URL")
     if "?" in value:
-        raise ValueError(f"{shown(value)} has a query, by which requests are not told apart: remove it")
+        raise ValueError(f"{shown(value)} has a query, which does not distinguish requests: remove it")
     if not normalize_host(urlsplit(value).netloc):  # empty for the Host header of such a request, too
         raise ValueError(f"{shown(value)} has a host that no request can have: write a host name or an address")
     if (pattern := _PATTERN_CHARACTER.search(value)) is not None:

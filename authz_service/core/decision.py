@@ -65,7 +65,7 @@ class Deny:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer the request with a public document, whoever sent it. The upstream does not get it."""
+    """Answer the request with a public document. The upstream does not get it."""
 
     reason: Reason
     body: str

@@ -594,7 +594,7 @@ WRONG = {
             )
         ],
     ),
-    "two resources that only a port tells apart": (
+    "two resources that differ only in the port": (
         text(more="resources: [{resource: 'https://a:8443/x/y'}, {resource: https://a/x}]"),
         [
             (

@@ -1,4 +1,4 @@
-"""A client of the npm package oauth4webapi, which makes proofs, keeps nonces and parses challenges by itself."""
+"""A client of the npm package oauth4webapi, which makes proofs, keeps nonces and parses challenges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proof that whoever sends a token is the client that the token was issued to (RFC 9449, RFC 8705).
+"""Proof that the sender of a token is the client that it was issued to (RFC 9449, RFC 8705).
 
 ``verifier`` has the order of the steps. ``dpop`` verifies one DPoP proof, and ``target`` compares its URL; ``replay``
 records the proofs that were accepted, and ``nonce`` issues and verifies nonces for them, with the key of ``nonce_key``.

@@ -135,7 +135,7 @@ problems are reported at once.
 {{- if and (eq ((.Values.config.mtls).certificate | default "peer") "xfcc") (not .Values.gateway.envoy.clientCaSecret) }}
 - "config.mtls.certificate is xfcc, but Envoy cannot know which clients are proxies whose x-forwarded-client-cert it may keep: set gateway.envoy.clientCaSecret to the CA that signs the certificates of these proxies only, or set config.mtls.certificate to peer"
 {{- else if and (include "authz-service.requiresBoundTokens" .) (not .Values.gateway.envoy.clientCaSecret) }}
-- "config.rules has a rule with proof: mtls, but Envoy asks no client for a certificate, so every request would be denied: set gateway.envoy.clientCaSecret to a Secret whose ca.crt signs client certificates"
+- "config.rules has a rule with proof: mtls, but Envoy requests no certificate from clients, so every request would be denied: set gateway.envoy.clientCaSecret to a Secret whose ca.crt signs client certificates"
 {{- end }}
 {{- else if .Values.gateway.application.image }}
 - "gateway.application.image is set, but shape is {{ .Values.shape }}: set shape to gateway, or remove it"

@@ -67,7 +67,7 @@ def test_a_replaced_key_is_accepted_for_one_lifetime() -> None:
     assert new.age(old.issue(NOW - 100), NOW) == 100
     assert new.age(old.issue(NOW), NOW + 299) == 299
     assert new.age(old.issue(NOW + 200), NOW + 299.9) is not None
-    assert new.age(old.issue(NOW + 200), NOW + 300) is None  # by whoever still has the old key
+    assert new.age(old.issue(NOW + 200), NOW + 300) is None  # by a process that still has the old key
     assert new.age(new.issue(NOW), NOW) == 0
     assert old.age(new.issue(NOW), NOW) is None
 
