@@ -169,7 +169,7 @@ class Authorizer:
         except Rejected as rejected:
             if rejected.reason is Reason.MISSING_TOKEN and rule.access == "optional":
                 return self._allow_without_token(Reason.ANONYMOUS, rule, attributes)
-            metadata_url = self.resources.metadata_url(attributes.host, path)
+            metadata_url = self.resources.metadata_url(attributes.host, path) if self._has_resources else None
             deny = rule.deny(rejected, request, claims, dpop=dpop, metadata_url=metadata_url)
             if nonce_headers := nonce_headers or self.proofs.nonce_headers(deny.challenges, now):
                 deny = replace(deny, response_headers=nonce_headers)

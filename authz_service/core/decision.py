@@ -102,9 +102,11 @@ def outcome_label(decision: Decision) -> DecisionLabel:
 def deny_without_rule(reason: Reason, cause: str) -> Deny:
     """The denial of a request for which no rule was looked up. Its challenge has the realm ``api``."""
     denial = DENIALS[reason]
-    offered = (BEARER,) if denial.challenged else ()
-    challenges = tuple(challenge(scheme, "api", error=denial.error, description=denial.detail) for scheme in offered)
-    return Deny(reason, cause=cause, challenges=challenges)
+    if not denial.challenged:
+        return Deny(reason, cause=cause)
+    return Deny(
+        reason, cause=cause, challenges=(challenge(BEARER, "api", error=denial.error, description=denial.detail),)
+    )
 
 
 # The denial of last resort, for when the decision itself failed.
