@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_CONFIG_BYTES = 1 << 20  # the most that a Kubernetes ConfigMap holds
+MAX_SECRET_BYTES = 1 << 16  # an RSA key of 16384 bits takes 13 KiB
 
 
 class FileTooLargeError(OSError):
@@ -69,6 +70,15 @@ def read(path: Path, max_bytes: int) -> bytes:
         OSError: if it cannot be read, FileTooLargeError if it is too large.
     """
     return version_of(path, max_bytes).require()
+
+
+def read_secret(path: Path) -> bytes:
+    """The content of a file with a secret or a key, without a newline at its end.
+
+    Raises:
+        OSError: as ``read``.
+    """
+    return read(path, MAX_SECRET_BYTES).removesuffix(b"\n").removesuffix(b"\r")
 
 
 def digests_of(paths: Iterable[Path]) -> dict[Path, bytes]:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MIN_BYTES = 32  # as many as the output of HMAC-SHA256: RFC 2104 section 3
-_MAX_BYTES = 1 << 16
 _KEY = "dpop.nonce_key_file: "
 
 
@@ -22,7 +21,7 @@ def read_nonce_key(file: Path) -> bytes:
         ConfigError: if the file cannot be read, or the key is too short.
     """
     try:
-        key = files.read(file, _MAX_BYTES).removesuffix(b"\n").removesuffix(b"\r")
+        key = files.read_secret(file)
     except OSError as error:
         raise ConfigError([f"{_KEY}cannot be read: {error.strerror}"]) from None
     if len(key) < MIN_BYTES:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _READ_INTERVAL = 1.0  # seconds between two reads of a file
-_MAX_FILE = 1 << 16  # bytes; an RSA key of 16384 bits takes 13 KiB
 
 
 class SecretFile:
@@ -46,10 +45,9 @@ class SecretFile:
         if self._path is None:
             raise FetchFailed(f"no file with {self._what} is configured")
         try:
-            content = files.read(self._path, _MAX_FILE)
+            content = files.read_secret(self._path)
         except OSError as error:
             raise FetchFailed(f"the file with {self._what} cannot be read: {error.strerror}") from None
-        content = content.removesuffix(b"\n").removesuffix(b"\r")
         if not content:
             raise FetchFailed(f"the file with {self._what} is empty")
         return content
