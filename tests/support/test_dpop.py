@@ -5,28 +5,14 @@ from __future__ import annotations
 import jwt
 import pytest
 
-from support.dpop import DpopKey, access_token_hash, thumbprint
+from support.dpop import RFC_THUMBPRINTS, DpopKey, access_token_hash, thumbprint
 
 _NOW = 1_800_000_000
 
 
-def test_a_thumbprint_is_that_of_rfc_7638() -> None:
-    jwk = {
-        "kty": "RSA",
-        "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjB"
-        "ZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8"
-        "KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_"
-        "xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw",
-        "e": "AQAB",
-        "alg": "RS256",
-        "kid": "2011-04-29",
-    }
-    assert thumbprint(jwk) == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
-
-
-def test_a_thumbprint_is_that_of_rfc_8037() -> None:
-    jwk = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
-    assert thumbprint(jwk) == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+def test_thumbprints_are_those_of_the_rfcs() -> None:
+    for jwk, expected in RFC_THUMBPRINTS:
+        assert thumbprint(jwk) == expected
 
 
 def test_thumbprint_and_token_hash_are_those_of_rfc_9449() -> None:

@@ -15,7 +15,7 @@ from authz_service.tokens.proof.dpop import MAX_PROOF_BYTES, DpopVerifier
 from authz_service.tokens.proof.nonce import Nonces
 from authz_service.tokens.proof.replay import ReplayCache
 from authz_service.tokens.proof.target import Targets
-from support.dpop import DpopKey, access_token_hash
+from support.dpop import RFC_THUMBPRINTS, DpopKey, access_token_hash
 from support.signing import ML_DSA
 from tokens.proof.proofs import ALGORITHMS, MAX_AGE, NOW, OWNER, TOKEN, URL, proof, verified, verifier
 
@@ -61,19 +61,8 @@ def test_the_proof_of_rfc_9449_section_4_1_lacks_only_the_hash_of_a_token() -> N
 
 
 def test_thumbprints_are_those_of_the_rfcs() -> None:
-    rsa = {
-        "kty": "RSA",
-        "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjB"
-        "ZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8"
-        "KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_"
-        "xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw",
-        "e": "AQAB",
-        "alg": "RS256",
-        "kid": "2011-04-29",
-    }
-    okp = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
-    assert base64url.encode(jwk.thumbprint(rsa)) == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"  # RFC 7638, 3.1
-    assert base64url.encode(jwk.thumbprint(okp)) == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"  # RFC 8037, A.3
+    for members, expected in RFC_THUMBPRINTS:
+        assert base64url.encode(jwk.thumbprint(members)) == expected
 
 
 @pytest.mark.parametrize("algorithm", [*ALGORITHMS, "ES512", "RS512", "PS384", "Ed448", *ML_DSA])
