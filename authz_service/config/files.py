@@ -73,7 +73,7 @@ def read(path: Path, max_bytes: int) -> bytes:
 
 
 def read_secret(path: Path) -> bytes:
-    """The content of a file with a secret or a key, without a newline at its end.
+    """The content of a file with a secret that is text, without a newline at its end.
 
     Raises:
         OSError: as ``read``.

@@ -15,13 +15,13 @@ _KEY = "dpop.nonce_key_file: "
 
 
 def read_nonce_key(file: Path) -> bytes:
-    """The key in a file, without a newline at its end.
+    """The content of a file, with every byte: a random key ends in what looks like a newline once in 256 times.
 
     Raises:
         ConfigError: if the file cannot be read, or the key is too short.
     """
     try:
-        key = files.read_secret(file)
+        key = files.read(file, files.MAX_SECRET_BYTES)
     except OSError as error:
         raise ConfigError([f"{_KEY}cannot be read: {error.strerror}"]) from None
     if len(key) < MIN_BYTES:

@@ -96,7 +96,7 @@ def test_an_invalid_private_key_is_a_problem(config: ConfigFolder) -> None:
     assert "private key" in problem
 
 
-@pytest.mark.parametrize(("content", "size"), [("", 0), ("a" * 31 + "\n", 31)])
+@pytest.mark.parametrize(("content", "size"), [("", 0), ("a" * 31, 31)])
 def test_a_key_of_nonces_that_could_be_guessed_is_a_problem(config: ConfigFolder, content: str, size: int) -> None:
     (config.folder / "nonce.key").write_text(content)
     with pytest.raises(ConfigError) as rejected:
@@ -105,7 +105,7 @@ def test_a_key_of_nonces_that_could_be_guessed_is_a_problem(config: ConfigFolder
     assert f": dpop.nonce_key_file: has {size} bytes, expected 32 or more" in line
 
 
-def test_a_key_of_nonces_may_end_in_a_newline_which_does_not_count(config: ConfigFolder) -> None:
-    for content in ("a" * 32, "a" * 32 + "\n", "a" * 32 + "\r\n"):
-        (config.folder / "nonce.key").write_text(content)
-        assert read_nonce_key(config.folder / "nonce.key") == b"a" * 32
+def test_every_byte_of_a_key_of_nonces_counts_as_random_bytes_may_end_in_a_newline(config: ConfigFolder) -> None:
+    for key in (b"a" * 32, b"a" * 31 + b"\n", b"a" * 30 + b"\r\n", b"a" * 32 + b"\n"):
+        (config.folder / "nonce.key").write_bytes(key)
+        assert read_nonce_key(config.folder / "nonce.key") == key
