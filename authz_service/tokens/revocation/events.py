@@ -1,0 +1,137 @@
+"""What the security events of one verified SET (RFC 8417) revoke.
+
+Pure. The caller has verified signature, ``typ``, ``iss``, ``aud`` and ``jti``.
+
+Invariants:
+- Only CAEP session-revoked and RISC account-disabled and account-purged revoke. Other types are valid and revoke
+  nothing.
+- An event revokes tokens issued up to its time, which is at most the SET's ``iat``: never those of a later login.
+- A subject that does not name a user or a session is refused: it would revoke too much, or nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from authz_service.tokens.revocation.revocations import Revocation, TokenParts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SESSION_REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
+ACCOUNT_DISABLED = "https://schemas.openid.net/secevent/risc/event-type/account-disabled"
+ACCOUNT_PURGED = "https://schemas.openid.net/secevent/risc/event-type/account-purged"
+REVOKING = {
+    SESSION_REVOKED: "session-revoked",
+    ACCOUNT_DISABLED: "account-disabled",
+    ACCOUNT_PURGED: "account-purged",
+}
+OTHER = "other"  # the label of every other type, which comes from outside
+MAX_EVENTS = 16  # of one SET
+_MAX_ID = 512  # characters of an identifier
+_MAX_TIME = 1e18  # a larger integer might not fit a float
+_MAX_ALIASES = 16  # RFC 9493 section 3.2.8
+
+
+class UnusableEventError(Exception):
+    """A SET whose events cannot be applied. The message quotes nothing of it."""
+
+
+class SecurityEvent(NamedTuple):
+    """One event of a SET."""
+
+    type: str  # for metrics: from a closed list
+    revocations: tuple[Revocation, ...]
+
+
+def events_of(claims: Mapping[str, Any], issuer: str, label: str) -> tuple[SecurityEvent, ...]:
+    """The events of a SET with these claims. ``label`` names the issuer in metrics, logs and revocations.
+
+    Raises:
+        UnusableEventError: if an event that revokes is malformed, or has a subject that is not supported.
+    """
+    events, issued_at = claims.get("events"), claims.get("iat")
+    if not isinstance(events, dict) or not 1 <= len(events) <= MAX_EVENTS:
+        raise UnusableEventError(f"events is not an object with 1 to {MAX_EVENTS} members")
+    until = _time("iat", issued_at)
+    return tuple(
+        SecurityEvent(OTHER, ())
+        if uri not in REVOKING
+        else SecurityEvent(REVOKING[uri], _revocations(payload, claims, until, issuer, label, REVOKING[uri]))
+        for uri, payload in events.items()
+    )
+
+
+def _revocations(
+    payload: object, claims: Mapping[str, Any], issued_at: float, issuer: str, label: str, kind: str
+) -> tuple[Revocation, ...]:
+    if not isinstance(payload, dict):
+        raise UnusableEventError("an event is not an object")
+    time = _time("event_timestamp", payload.get("event_timestamp", issued_at))
+    # Up to, with the second of the event: the iat of a token has no fraction. Milliseconds become the SET's own time.
+    before = math.nextafter(min(time, issued_at), math.inf)
+    subject = claims.get("sub_id", payload.get("subject"))  # the latter in drafts before SSF 1.0
+    return tuple(
+        Revocation(parts._replace(issuer=label), before, f"{kind} of {label}") for parts in _subjects(subject, issuer)
+    )
+
+
+def _subjects(subject: object, issuer: str) -> tuple[TokenParts, ...]:
+    """A subject with each of its aliases."""
+    if isinstance(subject, dict) and subject.get("format") == "aliases":
+        identifiers = subject.get("identifiers")
+        if not isinstance(identifiers, list) or not 1 <= len(identifiers) <= _MAX_ALIASES:
+            raise UnusableEventError(f"identifiers is not a list of 1 to {_MAX_ALIASES} subjects")
+        named = [each for each in identifiers if isinstance(each, dict) and _is_simple(each.get("format"))]
+        if not named:
+            raise UnusableEventError("no alias has a format that is supported")
+        return tuple(_subject(each, issuer) for each in named)
+    return (_subject(subject, issuer),)
+
+
+def _is_simple(format_: object) -> bool:
+    return isinstance(format_, str) and format_ in {"iss_sub", "opaque"}
+
+
+def _subject(subject: object, issuer: str) -> TokenParts:
+    if not isinstance(subject, dict):
+        raise UnusableEventError("the subject is missing or not an object")
+    # Keycloak and drafts write complex subjects without a format.
+    if subject.get("format", "complex") != "complex":
+        return TokenParts(subject=_user(subject, issuer))
+    members = subject.keys() - {"format"}
+    if not members & {"user", "session"} or not members <= {"user", "session", "tenant"}:
+        raise UnusableEventError("a complex subject must have a user or a session, and at most a tenant beside them")
+    parts = TokenParts()
+    if "user" in members:
+        parts = parts._replace(subject=_user(subject["user"], issuer))
+    if "session" in members:
+        session = subject["session"]
+        if not isinstance(session, dict) or session.get("format") != "opaque":
+            raise UnusableEventError("the session's format is not opaque")
+        parts = parts._replace(session=_identifier(session.get("id")))
+    return parts
+
+
+def _user(subject: object, issuer: str) -> str:
+    match subject:
+        case {"format": "iss_sub", "iss": iss, "sub": sub}:
+            if iss != issuer:
+                raise UnusableEventError("the subject is of another issuer")
+            return _identifier(sub)
+        case {"format": "opaque", "id": identifier}:
+            return _identifier(identifier)
+    raise UnusableEventError("the subject's format is not supported, or a member is missing")
+
+
+def _identifier(value: object) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= _MAX_ID:
+        raise UnusableEventError(f"an identifier is not a string of 1 to {_MAX_ID} characters")
+    return value
+
+
+def _time(name: str, value: object) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MAX_TIME:
+        return float(value)
+    raise UnusableEventError(f"{name} is not a time")
