@@ -46,7 +46,7 @@ class SecurityEvent(NamedTuple):
 
 
 def events_of(claims: Mapping[str, Any], issuer: str, label: str) -> tuple[SecurityEvent, ...]:
-    """The events of a SET with these claims. ``label`` names the issuer in metrics, logs and revocations.
+    """The events of a SET with these claims. ``label`` names the issuer in revocations and their origin.
 
     Raises:
         UnusableEventError: if an event that revokes is malformed, or has a subject that is not supported.
