@@ -58,14 +58,22 @@ class Revocations:
 
     def add(self, revocation: Revocation) -> None:
         """Add a revocation."""
-        shape = tuple(name for name, value in zip(TokenParts._fields, revocation.parts, strict=True) if value)
+        shape, values = _key(revocation.parts)
         same_shape = self._by_shape.setdefault(shape, {})
-        values = tuple(filter(None, revocation.parts))
         known = same_shape.get(values)
         if known is None:
             self._count += 1
         if known is None or known.issued_before < revocation.issued_before:
             same_shape[values] = revocation
+
+    def discard(self, parts: TokenParts) -> None:
+        """Remove the revocation of these parts, if there is one."""
+        shape, values = _key(parts)
+        same_shape = self._by_shape.get(shape, {})
+        if same_shape.pop(values, None) is not None:
+            self._count -= 1
+            if not same_shape:
+                del self._by_shape[shape]
 
     def find(self, claims: Claims) -> Revocation | None:
         """What revokes a token with these claims, if anything does."""
@@ -89,6 +97,12 @@ class Revocations:
             if found is not None and not (isinstance(issued_at, (int, float)) and issued_at >= found.issued_before):
                 return found
         return None
+
+
+def _key(parts: TokenParts) -> tuple[_Values, _Values]:
+    """The names of the parts that are not empty, and their values."""
+    shape = tuple(name for name, value in zip(TokenParts._fields, parts, strict=True) if value)
+    return shape, tuple(filter(None, parts))
 
 
 def _string(value: object) -> str:
