@@ -312,6 +312,73 @@ class IntrospectionSettings(Section):
     )
 
 
+class SecurityEventsSettings(Section):
+    """Security events of an issuer (OpenID Shared Signals 1.0), which revoke tokens that have not expired."""
+
+    model_config = ConfigDict(title="SecurityEvents")
+
+    poll_endpoint: Url = Field(description="URL from which the events are polled (RFC 8936).")
+    audience: Audience = Field(description="The events' aud: an event for any other audience is refused.")
+    client_id: Printable = Field(
+        "",
+        validate_default=False,
+        description="Client id for an access token from the issuer's token endpoint (the client credentials grant). "
+        "Required with client_secret_file or private_key_file.",
+    )
+    client_secret_file: OrAbsent[File] = Field(
+        None,
+        description="File with the client secret, sent by client_secret_basic, read again when it changes. One newline "
+        "at its end is ignored. Set exactly one of client_secret_file, private_key_file and bearer_token_file.",
+    )
+    private_key_file: OrAbsent[File] = Field(
+        None,
+        description="File with the client's private key for private_key_jwt, PEM or JWK, read again when it changes.",
+    )
+    bearer_token_file: OrAbsent[File] = Field(
+        None,
+        description="File with the access token for poll_endpoint, read again when it changes; no token is requested.",
+    )
+    token_endpoint: Url | None = Field(
+        None, description="URL of the token endpoint. null: taken from the issuer's metadata."
+    )
+    scopes: Many[PlainScope] = Field(
+        (), description="Scopes of the access token to request, such as ssf.read and ssf.manage. Default: none."
+    )
+    interval: PositiveDuration = Field(
+        as_written("5s"),
+        description="Pause between two polls. A poll itself waits up to 30s for an event if the transmitter does.",
+    )
+    keep: PositiveDuration = Field(
+        as_written("24h"),
+        description="How long an event revokes tokens: at least the longest lifetime of the issuer's access tokens.",
+    )
+    max_entries: int = Field(
+        100_000,
+        ge=1,
+        le=1_000_000,
+        description="Maximum number of revocations from events, of 1 KiB each at most on average. When more come, "
+        "those with the least time left are evicted.",
+    )
+    snapshot_file: OrAbsent[OwnFile] = Field(
+        None,
+        description="File in which to save what the events revoke, so that a restart forgets nothing. Processes with "
+        "the same file share one stream of events: one polls, the others follow the file. Its folder must exist and "
+        "be writable; give each issuer its own file. Default: a restart forgets the events.",
+    )
+
+    @property
+    def auth_method(self) -> Literal["client_secret_basic", "private_key_jwt", "bearer_token"]:
+        """How the client authenticates: the method that needs the file that is set."""
+        if self.bearer_token_file is not None:
+            return "bearer_token"
+        return "client_secret_basic" if self.private_key_file is None else "private_key_jwt"
+
+    @property
+    def credential_key(self) -> str | None:
+        """The key that names the file with the credential."""
+        return CREDENTIAL_KEYS[self.auth_method]
+
+
 class Issuer(Section):
     """An issuer whose access tokens are accepted."""
 
@@ -392,6 +459,11 @@ class Issuer(Section):
     )
     introspection: OrAbsent[IntrospectionSettings] = Field(
         None, description="Validation of tokens at the issuer (RFC 7662). Default: opaque tokens are denied."
+    )
+    security_events: OrAbsent[SecurityEventsSettings] = Field(
+        None,
+        description="Events by which the issuer revokes tokens within seconds: of ended sessions, and of disabled and "
+        "deleted accounts (OpenID Shared Signals). Default: none are received.",
     )
 
     @cached_property

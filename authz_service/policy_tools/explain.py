@@ -108,7 +108,7 @@ async def _explain(settings: model.Settings, attributes: Attributes) -> Explanat
     ]
     proof_state = ProofState.of(settings, metrics, None, time.time())
     authorizer = authorizer_of(
-        settings, issuers, JwtCache(NO_CACHE, 0.0), metrics, proof_state, revocation_list_of(settings)
+        settings, issuers, JwtCache(NO_CACHE, 0.0), metrics, proof_state, revocation_list_of(settings, {})
     )
     try:
         now = time.time()
@@ -368,7 +368,7 @@ def _found_in(rule: Rule) -> Callable[[tuple[str, bool]], str]:
 
 
 def _no_revocation(_none: None) -> str:
-    return "none of revocations_file"
+    return "not revoked"
 
 
 def _proof(claims: Claims, _headers: object) -> str:

@@ -26,8 +26,7 @@ from authz_service.providers.secret_file import SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from authz_service.config.model import IntrospectionSettings
+    from pathlib import Path
 
 _ASSERTION_LIFETIME = 60  # seconds: enough for a request, and for a small difference between the clocks
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -52,8 +51,23 @@ class ClientAuthentication(Protocol):
         """
 
 
+class ClientSettings(Protocol):
+    """The settings of a client: of introspection, or of security events."""
+
+    @property
+    def client_id(self) -> str: ...  # noqa: D102 - as in the configuration
+    @property
+    def auth_method(self) -> str: ...  # noqa: D102
+    @property
+    def client_secret_file(self) -> Path | None: ...  # noqa: D102
+    @property
+    def private_key_file(self) -> Path | None: ...  # noqa: D102
+    @property
+    def bearer_token_file(self) -> Path | None: ...  # noqa: D102
+
+
 def authentication_of(
-    settings: IntrospectionSettings, issuer: str, *, clock: Callable[[], float], timer: Callable[[], float]
+    settings: ClientSettings, issuer: str, *, clock: Callable[[], float], timer: Callable[[], float]
 ) -> ClientAuthentication:
     """The configured method. ``clock`` returns seconds since the epoch, ``timer`` those of a monotonic clock."""
     match settings.auth_method:
@@ -70,7 +84,7 @@ def authentication_of(
             return ClientSecretBasic(settings.client_id, SecretFile(settings.client_secret_file, timer))
 
 
-def problem_of(settings: IntrospectionSettings) -> str | None:
+def problem_of(settings: ClientSettings) -> str | None:
     """Why the configured authentication cannot work, as far as its file shows; None if the file is usable."""
     try:
         authentication_of(settings, "", clock=lambda: 0.0, timer=lambda: 0.0).add_to({})

@@ -85,6 +85,7 @@ class App:
         self.metrics.watch_replay_cache(lambda: len(self.active.proof_state.replays))
         self._revocation_file = RevocationFile(lambda: self.servicer.active, self.metrics)
         self.metrics.watch_revocations("file", lambda: self.active.revocations.file_entries)
+        self.metrics.watch_revocations("events", lambda: self.active.revocations.event_entries)
         if self.server.certificates is not None:
             self.metrics.watch_certificate(self.server.certificates.validity)
         self.admin = AdminServer(
@@ -139,6 +140,7 @@ class App:
             await self.admin.start()
         await self.server.start()
         self._pool.start(self.active.issuers)
+        self._pool.start_receivers()
         self._await_readiness()
         self.metrics.record_active_config(time.time())
         if self._worker is None:

@@ -44,16 +44,18 @@ from authz_service.tokens.proof.replay import ReplayCache
 from authz_service.tokens.proof.target import Targets
 from authz_service.tokens.proof.verifier import ProofVerifier
 from authz_service.tokens.revocation.file import revocations_in
+from authz_service.tokens.revocation.receiver import EventReceiver
 from authz_service.tokens.revocation.revocations import RevocationList
 from authz_service.tokens.validator import Validator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from authz_service.config.model import IntrospectionSettings, Issuer, Settings
+    from authz_service.config.model import IntrospectionSettings, Issuer, SecurityEventsSettings, Settings
     from authz_service.keys.source import KeySource
     from authz_service.providers.client import ClientResources
-    from authz_service.telemetry.metrics import IntrospectionMetrics, IssuerMetrics, Metrics
+    from authz_service.telemetry.metrics import IntrospectionMetrics, IssuerMetrics, Metrics, SecurityEventMetrics
+    from authz_service.tokens.revocation.event_store import EventStore
     from authz_service.tokens.validator import TrustedIssuer
 
 
@@ -113,7 +115,9 @@ def assemble(
     Raises:
         ConfigError: if the file with the key of the nonces, or with the revocations, is unusable.
     """
-    revocations = revocation_list_of(settings)
+    revocations = revocation_list_of(
+        settings, {each.settings.label: each.events.store for each in issuers if each.events is not None}
+    )
     proof_state = ProofState.of(settings, metrics, None if previous is None else previous.proof_state, now)
     token_cache = JwtCache(bounds_of(settings), settings.token_cache.max_ttl)
     return ActiveConfig(
@@ -153,17 +157,17 @@ def authorizer_of(
     )
 
 
-def revocation_list_of(settings: Settings) -> RevocationList:
-    """The revocations of the operator's file.
+def revocation_list_of(settings: Settings, events: Mapping[str, EventStore]) -> RevocationList:
+    """The revocations of the operator's file, and of events by their issuer's label.
 
     Raises:
         ConfigError: with every problem of the file.
     """
     file = settings.revocations_file
     if file is None:
-        return RevocationList()
+        return RevocationList(events=events)
     digest = files.digests_of([file])[file]  # before the file is read: a later change is seen as one
-    return RevocationList(revocations_in(file, settings.issuers), digest)
+    return RevocationList(revocations_in(file, settings.issuers), digest, events)
 
 
 def proof_verifier_of(settings: Settings, metrics: Metrics, state: ProofState) -> ProofVerifier:
@@ -281,4 +285,29 @@ def introspector_of(
         clock=clock,
         timer=timer,
         cache_bounds=cache_bounds,
+    )
+
+
+def event_receiver_of(
+    issuer: Issuer,
+    settings: SecurityEventsSettings,
+    keys: KeyCache,
+    store: EventStore | None,
+    metrics: SecurityEventMetrics,
+    *,
+    clock: Callable[[], float],
+    timer: Callable[[], float],
+    resources: ClientResources,
+) -> EventReceiver:
+    """The receiver of the issuer's security events, which continues ``store``. Clocks: see ``introspector_of``."""
+    return EventReceiver(
+        issuer,
+        settings,
+        keys,
+        store=store,
+        metrics=metrics,
+        logger=logging.getLogger("authz.events"),
+        clock=clock,
+        timer=timer,
+        resources=resources,
     )

@@ -1,8 +1,9 @@
-"""The key caches and introspectors of all issuers, which outlive a reload where nothing about them changed.
+"""The key caches, introspectors and event receivers of all issuers, which outlive a reload where nothing changed.
 
 Invariants: the parts of a new configuration are built and started before it is applied, and stopped if it is not. The
 parts of the active configuration do not change meanwhile: only ``activate`` switches the gauges to the new parts and
-retires unused ones.
+retires unused ones. Receivers of events are the exception: one of a new configuration starts when that is activated and
+its predecessor has ended, since two would take events from each other.
 """
 
 from __future__ import annotations
@@ -16,22 +17,30 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from authz_service.config import files
 from authz_service.keys.cache import KeyCache
 from authz_service.providers.client import ClientResources
-from authz_service.runtime.assembly import bounds_of, introspector_of, key_cache_of, proxy_of, source_of
+from authz_service.runtime.assembly import (
+    bounds_of,
+    event_receiver_of,
+    introspector_of,
+    key_cache_of,
+    proxy_of,
+    source_of,
+)
 from authz_service.runtime.background_tasks import cancel_all
 from authz_service.telemetry.logs import fields
 from authz_service.tokens.introspection.introspector import Introspector
+from authz_service.tokens.revocation.receiver import EventReceiver
 from authz_service.tokens.validator import TrustedIssuer
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 
     from authz_service.config.model import Issuer, Keys, Settings
     from authz_service.core.bounded import Bounds
     from authz_service.runtime.assembly import ActiveConfig
     from authz_service.runtime.background_tasks import BackgroundTasks
-    from authz_service.telemetry.metrics import IntrospectionMetrics, IssuerMetrics, Metrics
+    from authz_service.telemetry.metrics import IntrospectionMetrics, IssuerMetrics, Metrics, SecurityEventMetrics
 
-_Part: TypeAlias = KeyCache | Introspector
+_Part: TypeAlias = KeyCache | Introspector | EventReceiver
 
 _FIRST_RETRY = 2.0  # seconds: a key cache tries again one second after its first failure
 
@@ -58,7 +67,7 @@ class IssuerPool:
         self._resources = ClientResources()
         self._active: ActiveConfig | None = None
         self._identities: dict[KeyCache, _KeysIdentity] = {}
-        self._gauges: dict[_Part, IssuerMetrics | IntrospectionMetrics] = {}
+        self._gauges: dict[_Part, IssuerMetrics | IntrospectionMetrics | SecurityEventMetrics] = {}
         self._tasks: dict[_Part, asyncio.Task[None]] = {}
 
     def issuers_of(self, settings: Settings) -> tuple[TrustedIssuer, ...]:
@@ -73,7 +82,8 @@ class IssuerPool:
         introspector = self._introspector(issuer, keys, bounds)
         if introspector is not None and same is not None and same.introspector is not None:
             introspector.copy_cache_of(same.introspector)
-        return TrustedIssuer(issuer, keys, introspector)
+        events = self._event_receiver(issuer, keys) if same is None else same.events
+        return TrustedIssuer(issuer, keys, introspector, events)
 
     def _issuers(self) -> tuple[TrustedIssuer, ...]:
         return () if self._active is None else self._active.issuers
@@ -108,11 +118,39 @@ class IssuerPool:
         self._gauges[introspector] = metrics
         return introspector
 
+    def _event_receiver(self, issuer: Issuer, keys: KeyCache) -> EventReceiver | None:
+        if issuer.security_events is None:
+            return None
+        metrics = self._metrics.security_events(issuer.label, exposed=False)
+        previous = (each.events for each in self._issuers() if each.settings.issuer == issuer.issuer)
+        receiver = event_receiver_of(
+            issuer,
+            issuer.security_events,
+            keys,
+            next((each.store for each in previous if each is not None), None),
+            metrics,
+            clock=time.time,
+            timer=time.monotonic,
+            resources=self._resources,
+        )
+        self._gauges[receiver] = metrics
+        return receiver
+
     def start(self, issuers: Iterable[TrustedIssuer]) -> None:
         """Start to fetch the keys of new issuers, and to prepare for introspection."""
         for part in _parts(issuers):
-            if part not in self._tasks:
+            if part not in self._tasks and not isinstance(part, EventReceiver):
                 self._tasks[part] = self._background.start(part.run(), _task_name(part))
+
+    def start_receivers(self) -> None:
+        """Start to receive the security events of the active configuration."""
+        self._start_receivers_after(())
+
+    def _start_receivers_after(self, predecessors: Collection[asyncio.Task[None]]) -> None:
+        for receiver in (each.events for each in self._issuers() if each.events is not None):
+            if receiver not in self._tasks:
+                work = _run_after(predecessors, receiver)
+                self._tasks[receiver] = self._background.start(work, _task_name(receiver))
 
     async def discard(self) -> None:
         """Stop all parts that the active configuration does not use, at once."""
@@ -128,6 +166,11 @@ class IssuerPool:
         for part in in_use:
             self._gauges[part].expose()
         unused = self._remove_unused(in_use)
+        if previous is not None:
+            ending = [task for part, task in unused.items() if isinstance(part, EventReceiver)]
+            for task in ending:
+                task.cancel()
+            self._start_receivers_after(ending)
         if unused and previous is not None:
             asyncio.get_running_loop().call_later(previous.check_deadline, self._retire, unused)
 
@@ -147,6 +190,8 @@ class IssuerPool:
             self._metrics.remove_issuer_gauges(label)
         for label in labels - {each.settings.label for each in self._issuers() if each.introspector is not None}:
             self._metrics.remove_introspection_gauges(label)
+        for label in labels - {each.settings.label for each in self._issuers() if each.events is not None}:
+            self._metrics.remove_security_event_gauges(label)
 
 
 def _parts(issuers: Iterable[TrustedIssuer]) -> Iterator[_Part]:
@@ -154,6 +199,8 @@ def _parts(issuers: Iterable[TrustedIssuer]) -> Iterator[_Part]:
         yield issuer.keys
         if issuer.introspector is not None:
             yield issuer.introspector
+        if issuer.events is not None:
+            yield issuer.events
 
 
 def _label_of(part: _Part) -> str:
@@ -161,8 +208,14 @@ def _label_of(part: _Part) -> str:
 
 
 def _task_name(part: _Part) -> str:
-    kind = "keys of" if isinstance(part, KeyCache) else "introspection at"
+    kind = {KeyCache: "keys of", Introspector: "introspection at", EventReceiver: "security events of"}[type(part)]
     return f"{kind} {_label_of(part)}"
+
+
+async def _run_after(predecessors: Collection[asyncio.Task[None]], receiver: EventReceiver) -> None:
+    if predecessors:
+        await asyncio.wait(predecessors)
+    await receiver.run()
 
 
 def _identity_of(issuer: Issuer) -> _KeysIdentity:

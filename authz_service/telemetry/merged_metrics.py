@@ -25,6 +25,7 @@ GAUGES: Mapping[str, Merge] = {
     "authz_dpop_replay_cache_entries": sum,
     "authz_revocations": max,
     "authz_revocations_file_refused": max,
+    "authz_security_events_age_seconds": max,
     "authz_token_cache_entries": sum,
     "authz_token_cache_bytes": sum,
     "authz_jwks_keys": min,

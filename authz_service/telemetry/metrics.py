@@ -40,6 +40,16 @@ if TYPE_CHECKING:
 
 FetchResult = Literal["success", "not_modified", "failure"]
 IntrospectionResult = Literal["active", "inactive", "failure"]
+SecurityEventType = Literal[
+    "session-revoked",
+    "sessions-revoked",
+    "account-disabled",
+    "account-purged",
+    "verification",
+    "stream-updated",
+    "other",
+    "refused",
+]
 RefusalReason = Literal["full", "open"]
 _BREAKER_STATES = ("closed", "open", "half_open")
 
@@ -99,6 +109,24 @@ class _Families:
         self.revocations_file_refused = Gauge(
             "authz_revocations_file_refused",
             "1 if the current content of revocations_file is refused and the previous revocations apply, otherwise 0.",
+            registry=registry,
+        )
+        self.revocations_evicted = Counter(
+            "authz_revocations_evicted_total",
+            "Revocations of events that were evicted before their time was over, by security_events.max_entries.",
+            ("issuer",),
+            registry=registry,
+        )
+        self.security_events = Counter(
+            "authz_security_events_total",
+            "Security events received, by type. other: a type that has no effect; refused: its token is rejected.",
+            ("issuer", "type"),
+            registry=registry,
+        )
+        self.security_events_age = Gauge(
+            "authz_security_events_age_seconds",
+            "Seconds since the last poll for security events whose events all take effect and are saved.",
+            ("issuer",),
             registry=registry,
         )
         self.dpop_proofs = Counter(
@@ -281,6 +309,7 @@ class _Families:
             *(self.introspections_in_flight, self.introspection_breaker, self.introspection_breaker_open),
             *(self.introspection_cache_entries, self.introspection_cache_bytes),
         )
+        self.of_security_events = (self.security_events_age,)
 
 
 class Metrics:
@@ -382,6 +411,18 @@ class Metrics:
         """Remove the gauges of an issuer's introspection that is no longer configured. Its counters stay."""
         for gauge in self._families.of_introspection:
             gauge.remove_by_labels({"issuer": name})
+
+    def remove_security_event_gauges(self, name: str) -> None:
+        """Remove the gauges of an issuer's security events that are no longer configured. Its counters stay."""
+        for gauge in self._families.of_security_events:
+            gauge.remove_by_labels({"issuer": name})
+
+    def security_events(self, name: str, *, exposed: bool = True) -> SecurityEventMetrics:
+        """The metrics of one issuer's security events, with all counters at 0. For ``exposed`` see ``issuer``."""
+        metrics = SecurityEventMetrics(self._families, name)
+        if exposed:
+            metrics.expose()
+        return metrics
 
     def introspection(self, name: str, *, exposed: bool = True) -> IntrospectionMetrics:
         """The metrics of one issuer's introspection, with all counters at 0. For ``exposed`` see ``issuer``."""
@@ -560,6 +601,37 @@ class IntrospectionMetrics:
         """Record a call and its duration."""
         self._calls[result].inc()
         self._duration.observe(seconds)
+
+
+class SecurityEventMetrics:
+    """The metrics of one issuer's security events. For ``expose`` see ``IssuerMetrics``."""
+
+    def __init__(self, families: _Families, name: str) -> None:
+        self._families = families
+        self._name = name
+        self._exposed = False
+        self._events = {each: families.security_events.labels(name, each) for each in get_args(SecurityEventType)}
+        self._evicted = families.revocations_evicted.labels(name)
+        self._age: Callable[[], float] = float
+
+    def watch(self, age: Callable[[], float]) -> None:
+        """Report this age, in seconds, each time the metrics are read."""
+        self._age = age
+        if self._exposed:
+            self.expose()
+
+    def expose(self) -> None:
+        """Let the issuer's gauges report the values of this object."""
+        self._exposed = True
+        self._families.security_events_age.labels(self._name).set_function(self._age)
+
+    def record_event(self, kind: SecurityEventType) -> None:
+        """Record an event that was received, or a SET that was refused."""
+        self._events[kind].inc()
+
+    def record_evictions(self, count: int) -> None:
+        """Record revocations that were evicted before their time was over."""
+        self._evicted.inc(count)
 
 
 class _Registry(CollectorRegistry):

@@ -41,15 +41,17 @@ if TYPE_CHECKING:
     from authz_service.tokens.introspection.introspector import Introspector
     from authz_service.tokens.jwt.claims import Requirements
     from authz_service.tokens.jwt.jws import Jws
+    from authz_service.tokens.revocation.receiver import EventReceiver
 
 
 @dataclass(frozen=True, slots=True)
 class TrustedIssuer:
-    """An issuer's settings, its keys, and its introspection server if one is configured."""
+    """An issuer's settings and keys, and its introspection server and security events if they are configured."""
 
     settings: Issuer
     keys: KeyCache
     introspector: Introspector | None = None
+    events: EventReceiver | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,6 @@ class SetVerifier:
         issued_at = float(numeric_date(claims, "iat", now))
         if now < issued_at - self._issuer.settings.leeway:
             raise RefusedSetError("invalid_request", "iat is in the future")
-        settings, iss = self._issuer.settings, claims["iss"]
-        named = settings.label if settings.template is None else iss  # of a template, only this tenant's tokens
-        return VerifiedSet(jti, issued_at, events_of(claims, iss, named))
+        iss = claims["iss"]
+        tenant = "" if self._issuer.settings.template is None else iss
+        return VerifiedSet(jti, issued_at, events_of(claims, iss, tenant))

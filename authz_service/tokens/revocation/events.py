@@ -45,8 +45,8 @@ class SecurityEvent(NamedTuple):
     revocations: tuple[Revocation, ...]
 
 
-def events_of(claims: Mapping[str, Any], issuer: str, label: str) -> tuple[SecurityEvent, ...]:
-    """The events of a SET with these claims. ``label`` names the issuer in revocations and their origin.
+def events_of(claims: Mapping[str, Any], issuer: str, tenant: str = "") -> tuple[SecurityEvent, ...]:
+    """The events of a SET with these claims, which revoke tokens of ``tenant`` only if there is one.
 
     Raises:
         UnusableEventError: if an event that revokes is malformed, or has a subject that is not supported.
@@ -58,13 +58,13 @@ def events_of(claims: Mapping[str, Any], issuer: str, label: str) -> tuple[Secur
     return tuple(
         SecurityEvent(OTHER, ())
         if uri not in REVOKING
-        else SecurityEvent(REVOKING[uri], _revocations(payload, claims, until, issuer, label, REVOKING[uri]))
+        else SecurityEvent(REVOKING[uri], _revocations(payload, claims, until, issuer, tenant, REVOKING[uri]))
         for uri, payload in events.items()
     )
 
 
 def _revocations(
-    payload: object, claims: Mapping[str, Any], issued_at: float, issuer: str, label: str, kind: str
+    payload: object, claims: Mapping[str, Any], issued_at: float, issuer: str, tenant: str, kind: str
 ) -> tuple[Revocation, ...]:
     if not isinstance(payload, dict):
         raise UnusableEventError("an event is not an object")
@@ -72,9 +72,7 @@ def _revocations(
     # Up to, with the second of the event: the iat of a token has no fraction. Milliseconds become the SET's own time.
     before = math.nextafter(min(time, issued_at), math.inf)
     subject = claims.get("sub_id", payload.get("subject"))  # the latter in drafts before SSF 1.0
-    return tuple(
-        Revocation(parts._replace(issuer=label), before, f"{kind} of {label}") for parts in _subjects(subject, issuer)
-    )
+    return tuple(Revocation(parts._replace(issuer=tenant), before, kind) for parts in _subjects(subject, issuer))
 
 
 def _subjects(subject: object, issuer: str) -> tuple[TokenParts, ...]:

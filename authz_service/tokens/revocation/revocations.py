@@ -12,15 +12,17 @@ Invariants:
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from authz_service.core.claims import Claims
+    from authz_service.tokens.revocation.event_store import EventStore
 
 _Values = tuple[str, ...]
 
@@ -41,7 +43,7 @@ class Revocation(NamedTuple):
 
     parts: TokenParts
     issued_before: float = math.inf  # seconds since the epoch
-    origin: str = ""  # where it is written, for the log and for explain
+    origin: str = ""  # where it is written, or the type of the event: for the log and for explain
 
 
 class Revocations:
@@ -77,6 +79,8 @@ class Revocations:
 
     def find(self, claims: Claims) -> Revocation | None:
         """What revokes a token with these claims, if anything does."""
+        if not self._by_shape:
+            return None
         raw = claims.raw
         own = TokenParts(
             issuer=claims.issuer,
@@ -110,22 +114,34 @@ def _string(value: object) -> str:
 
 
 class RevocationList:
-    """The revocations in force. They can be replaced at any time."""
+    """The revocations in force: those of the operator's file, which can be replaced at any time, and of events."""
 
-    def __init__(self, file: Revocations | None = None, file_digest: bytes = b"") -> None:
-        """``file`` are those of the operator's file whose content has this digest."""
+    def __init__(
+        self,
+        file: Revocations | None = None,
+        file_digest: bytes = b"",
+        events: Mapping[str, EventStore] = MappingProxyType({}),
+    ) -> None:
+        """``file`` are those of the operator's file whose content has this digest; ``events`` are by issuer's label."""
         self._file = file or Revocations()
+        self._events = events
         self.file_digest = file_digest
-        self.any = len(self._file) > 0  # an attribute, since every request looks at it
+        self.any = len(self._file) > 0 or bool(events)  # an attribute, since every request looks at it
 
     def replace_file(self, revocations: Revocations, digest: bytes) -> None:
         """Take the revocations of the file from its new content."""
-        self._file, self.file_digest, self.any = revocations, digest, len(revocations) > 0
+        self._file, self.file_digest = revocations, digest
+        self.any = len(revocations) > 0 or bool(self._events)
 
     @property
     def file_entries(self) -> int:
         """How many revocations the file has."""
         return len(self._file)
+
+    @property
+    def event_entries(self) -> int:
+        """How many revocations the events of all issuers come to."""
+        return sum(map(len, self._events.values()))
 
     def require_none(self, claims: Claims) -> None:
         """Require that nothing revokes a token with these claims.
@@ -136,3 +152,7 @@ class RevocationList:
         revocation = self._file.find(claims)
         if revocation is not None:
             raise Rejected(Reason.REVOKED, f"revoked by {revocation.origin}")
+        events = self._events.get(claims.issuer)
+        revocation = None if events is None else events.find(claims)
+        if revocation is not None:
+            raise Rejected(Reason.REVOKED, f"revoked by a {revocation.origin} event of {claims.issuer}")
