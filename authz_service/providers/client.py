@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 USER_AGENT: Final = f"authz-service/{__version__}"
 MAX_REDIRECTS: Final = 3
+# Seconds for which an idle connection is kept for POST requests: less than the 5 after which Node.js and Apache close
+# theirs, so that a request, which is never sent twice, does not meet a connection that is just being closed.
+POST_KEEPALIVE_TIMEOUT: Final = 4.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TEMPORARY_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 _CASE = {"user-agent": "User-Agent"}  # a configured one replaces our own

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from authz_service.config.model import Keys
     from authz_service.providers.client import ProviderClient
 
-_REMEDIES = {"jwks_uri": "keys.jwks_uri", "introspection_endpoint": "introspection.endpoint"}
+_REMEDIES = {
+    "jwks_uri": "keys.jwks_uri",
+    "introspection_endpoint": "introspection.endpoint",
+    "token_endpoint": "security_events.token_endpoint",
+}
 
 
 class Discovery:

@@ -17,11 +17,11 @@ from urllib.parse import urlencode
 
 from authz_service.core.errors import FetchFailed
 from authz_service.providers import json_object
-from authz_service.providers.client import ProviderClient
+from authz_service.providers.client import POST_KEEPALIVE_TIMEOUT, ProviderClient
+from authz_service.providers.endpoint import Endpoint
 from authz_service.providers.errors import fetch_timeout
 from authz_service.providers.urls import redact
 from authz_service.tokens.introspection.client import ClientRefused, Forbidden, RequestRefused
-from authz_service.tokens.introspection.endpoint import Endpoint
 from authz_service.tokens.introspection.signed_response import MEDIA_TYPE, SignedResponseVerifier
 
 if TYPE_CHECKING:
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from authz_service.providers.exchange import HttpResponse
 
 MAX_RESPONSE = 1 << 16  # bytes; the largest known response has 4 KiB, and a signed one is a third longer
-# Seconds for which an idle connection is kept: less than the 5 after which Node.js and Apache close theirs, so that a
-# request, which is never sent twice, does not meet a connection that is just being closed.
-_KEEPALIVE_TIMEOUT = 4.0
 _READ_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.BAD_REQUEST})  # whose bodies are read
 _CHECK_CREDENTIALS = "check client_id, its secret or key, and auth_method"
 
@@ -67,10 +64,13 @@ class HttpIntrospectionClient:
             accept="application/json",
             max_connections=settings.max_concurrent + 1,  # one for the metadata
             resources=resources,
-            keepalive_timeout=_KEEPALIVE_TIMEOUT,
+            keepalive_timeout=POST_KEEPALIVE_TIMEOUT,
             address=issuer.keys.address(issuer.issuer) if settings.endpoint is None else None,
         )
-        self._endpoint = Endpoint(issuer, settings, self._client, timer)
+        mutual_tls = settings.auth_method == "tls_client_auth"
+        self._endpoint = Endpoint(
+            "introspection_endpoint", settings.endpoint, issuer, self._client, timer, mutual_tls=mutual_tls
+        )
         self._signed_responses = SignedResponseVerifier(issuer, settings.client_id, keys, clock)
 
     async def introspect(self, token: str) -> Mapping[str, Any]:

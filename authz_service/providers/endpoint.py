@@ -1,4 +1,4 @@
-"""The URL of an introspection endpoint: as configured, or as the issuer's metadata name it.
+"""The URL of a provider's endpoint: as configured, or as the issuer's metadata name it.
 
 Discovered metadata is refreshed in the background; a discovered URL stays in use until another one is found.
 """
@@ -14,18 +14,27 @@ from authz_service.single_flight import SharedTask
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from authz_service.config.model import IntrospectionSettings, Issuer
+    from authz_service.config.model import Issuer
     from authz_service.providers.client import ProviderClient
 
 
 class Endpoint:
-    """The introspection endpoint of one issuer."""
+    """One endpoint of one issuer."""
 
     def __init__(
-        self, issuer: Issuer, settings: IntrospectionSettings, client: ProviderClient, timer: Callable[[], float]
+        self,
+        name: str,
+        configured: str | None,
+        issuer: Issuer,
+        client: ProviderClient,
+        timer: Callable[[], float],
+        *,
+        mutual_tls: bool = False,
     ) -> None:
-        self._configured = settings.endpoint
-        self._mutual_tls = settings.auth_method == "tls_client_auth"
+        """``name`` is that of the metadata, such as ``token_endpoint``; for ``mutual_tls`` see ``Discovery``."""
+        self._name = name
+        self._configured = configured
+        self._mutual_tls = mutual_tls
         self._keys = issuer.keys
         self._discovery = Discovery(issuer.issuer, issuer.keys, client)
         self._timer = timer
@@ -50,12 +59,12 @@ class Endpoint:
     def _refresh(self) -> SharedTask[str]:
         if self._refreshing is None or self._refreshing.is_done:
             self._refresh_at = self._timer() + self._keys.min_refresh_interval
-            self._refreshing = SharedTask(self._discover(), name="discovery of an introspection endpoint")
+            self._refreshing = SharedTask(self._discover(), name=f"discovery of {self._name}")
         return self._refreshing
 
     async def _discover(self) -> str:
         async with fetch_timeout(self._keys.timeout, "metadata"):
-            self._discovered = await self._discovery.endpoint("introspection_endpoint", mutual_tls=self._mutual_tls)
+            self._discovered = await self._discovery.endpoint(self._name, mutual_tls=self._mutual_tls)
         self._refresh_at = self._timer() + self._keys.refresh_interval
         return self._discovered
 
