@@ -3,8 +3,8 @@
 Pure. The caller has verified signature, ``typ``, ``iss``, ``aud`` and ``jti``.
 
 Invariants:
-- Only CAEP session-revoked and RISC account-disabled and account-purged revoke. Other types are valid and revoke
-  nothing.
+- Only CAEP session-revoked and RISC account-disabled, account-purged and sessions-revoked (deprecated) revoke. Other
+  types are valid and revoke nothing.
 - An event revokes tokens issued up to its time, which is at most the SET's ``iat``: never those of a later login.
 - A subject that does not name a user or a session is refused: it would revoke too much, or nothing.
 """
@@ -19,15 +19,21 @@ from authz_service.tokens.revocation.revocations import Revocation, TokenParts
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from authz_service.telemetry.metrics import SecurityEventType
+
 SESSION_REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 ACCOUNT_DISABLED = "https://schemas.openid.net/secevent/risc/event-type/account-disabled"
 ACCOUNT_PURGED = "https://schemas.openid.net/secevent/risc/event-type/account-purged"
-REVOKING = {
+SESSIONS_REVOKED = "https://schemas.openid.net/secevent/risc/event-type/sessions-revoked"
+VERIFICATION = "https://schemas.openid.net/secevent/ssf/event-type/verification"
+STREAM_UPDATED = "https://schemas.openid.net/secevent/ssf/event-type/stream-updated"
+_REVOKING: dict[str, SecurityEventType] = {
     SESSION_REVOKED: "session-revoked",
     ACCOUNT_DISABLED: "account-disabled",
     ACCOUNT_PURGED: "account-purged",
+    SESSIONS_REVOKED: "sessions-revoked",
 }
-OTHER = "other"  # the label of every other type, which comes from outside
+_STATUSES = frozenset({"enabled", "paused", "disabled"})  # SSF 1.0 section 8.1.2
 MAX_EVENTS = 16  # of one SET
 _MAX_ID = 512  # characters of an identifier
 _MAX_TIME = 1e18  # a larger integer might not fit a float
@@ -41,8 +47,9 @@ class UnusableEventError(Exception):
 class SecurityEvent(NamedTuple):
     """One event of a SET."""
 
-    type: str  # for metrics: from a closed list
-    revocations: tuple[Revocation, ...]
+    type: SecurityEventType
+    revocations: tuple[Revocation, ...] = ()
+    status: str = ""  # of the stream, of a stream-updated event: enabled, paused, disabled; else empty
 
 
 def events_of(claims: Mapping[str, Any], issuer: str, tenant: str = "") -> tuple[SecurityEvent, ...]:
@@ -55,12 +62,21 @@ def events_of(claims: Mapping[str, Any], issuer: str, tenant: str = "") -> tuple
     if not isinstance(events, dict) or not 1 <= len(events) <= MAX_EVENTS:
         raise UnusableEventError(f"events is not an object with 1 to {MAX_EVENTS} members")
     until = _time("iat", issued_at)
-    return tuple(
-        SecurityEvent(OTHER, ())
-        if uri not in REVOKING
-        else SecurityEvent(REVOKING[uri], _revocations(payload, claims, until, issuer, tenant, REVOKING[uri]))
-        for uri, payload in events.items()
-    )
+    return tuple(_event(uri, payload, claims, until, issuer, tenant) for uri, payload in events.items())
+
+
+def _event(
+    uri: str, payload: object, claims: Mapping[str, Any], issued_at: float, issuer: str, tenant: str
+) -> SecurityEvent:
+    kind = _REVOKING.get(uri)
+    if kind is not None:
+        return SecurityEvent(kind, _revocations(payload, claims, issued_at, issuer, tenant, kind))
+    if uri == VERIFICATION:
+        return SecurityEvent("verification")
+    if uri == STREAM_UPDATED:
+        status = payload.get("status") if isinstance(payload, dict) else None
+        return SecurityEvent("stream-updated", status=status if isinstance(status, str) and status in _STATUSES else "")
+    return SecurityEvent("other")
 
 
 def _revocations(

@@ -42,7 +42,7 @@ def test_a_set_of_the_issuer_for_this_receiver_is_accepted(typ: str, audience: o
     found = verify(signed(typ=typ, aud=audience))
     assert isinstance(found, VerifiedSet)
     assert (found.jti, found.issued_at) == ("set-1", NOW)
-    assert [each.parts for each in found.events[0].revocations] == [TokenParts("main", "u1")]
+    assert [each.parts for each in found.events[0].revocations] == [TokenParts(subject="u1")]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ from authz_service.core.claims import Claims
 from authz_service.tokens.revocation.events import (
     ACCOUNT_DISABLED,
     ACCOUNT_PURGED,
-    OTHER,
     SESSION_REVOKED,
+    SESSIONS_REVOKED,
+    STREAM_UPDATED,
+    VERIFICATION,
     SecurityEvent,
     UnusableEventError,
     events_of,
@@ -23,7 +25,6 @@ from support.trust import ISSUER, NOW
 
 USER = {"format": "iss_sub", "iss": ISSUER, "sub": "u1"}
 SESSION = {"format": "opaque", "id": "s1"}
-VERIFICATION = "https://schemas.openid.net/secevent/ssf/event-type/verification"
 
 
 def claims_of(subject: str, issued_at: int) -> Claims:
@@ -39,7 +40,7 @@ def claims_of(subject: str, issued_at: int) -> Claims:
 
 
 def events(subject: Any, kind: str = SESSION_REVOKED, **payload: Any) -> tuple[SecurityEvent, ...]:
-    return events_of({"iat": NOW, "sub_id": subject, "events": {kind: payload}}, ISSUER, "main")
+    return events_of({"iat": NOW, "sub_id": subject, "events": {kind: payload}}, ISSUER)
 
 
 @pytest.mark.parametrize(
@@ -63,13 +64,13 @@ def events(subject: Any, kind: str = SESSION_REVOKED, **payload: Any) -> tuple[S
         ),
     ],
 )
-@pytest.mark.parametrize("kind", [SESSION_REVOKED, ACCOUNT_DISABLED, ACCOUNT_PURGED])
+@pytest.mark.parametrize("kind", [SESSION_REVOKED, ACCOUNT_DISABLED, ACCOUNT_PURGED, SESSIONS_REVOKED])
 def test_each_format_of_a_subject_names_a_user_or_a_session(
     kind: str, subject: dict[str, Any], parts: list[TokenParts]
 ) -> None:
     (event,) = events(subject, kind)
     assert event.type == kind.rpartition("/")[2]
-    assert [each.parts for each in event.revocations] == [each._replace(issuer="main") for each in parts]
+    assert [(each.parts, each.origin) for each in event.revocations] == [(each, event.type) for each in parts]
 
 
 @pytest.mark.parametrize(
@@ -129,25 +130,48 @@ def test_a_time_that_is_none_is_refused(time: Any) -> None:
     with pytest.raises(UnusableEventError, match="event_timestamp is not a time"):
         events(USER, event_timestamp=time)
     with pytest.raises(UnusableEventError, match="iat is not a time"):
-        events_of({"iat": time, "sub_id": USER, "events": {SESSION_REVOKED: {}}}, ISSUER, "main")
+        events_of({"iat": time, "sub_id": USER, "events": {SESSION_REVOKED: {}}}, ISSUER)
 
 
 def test_the_subject_of_earlier_drafts_is_within_the_event() -> None:
     claims = {"iat": NOW, "events": {SESSION_REVOKED: {"subject": {"user": USER, "session": SESSION}}}}
-    (event,) = events_of(claims, ISSUER, "main")
-    assert event.revocations[0].parts == TokenParts(issuer="main", subject="u1", session="s1")
+    (event,) = events_of(claims, ISSUER)
+    assert event.revocations[0].parts == TokenParts(subject="u1", session="s1")
 
 
 def test_any_other_type_revokes_nothing_whatever_its_content() -> None:
     for payload in ({}, None, {"state": "x"}):
         claims = {"iat": NOW, "events": {VERIFICATION: payload, "urn:x": payload}}
-        assert events_of(claims, ISSUER, "main") == (SecurityEvent(OTHER, ()),) * 2
+        assert events_of(claims, ISSUER) == (SecurityEvent("verification"), SecurityEvent("other"))
+
+
+@pytest.mark.parametrize(
+    ("payload", "status"),
+    [
+        ({"status": "enabled"}, "enabled"),
+        ({"status": "paused", "reason": "maintenance"}, "paused"),
+        ({"status": "disabled"}, "disabled"),
+        ({"status": "evil"}, ""),
+        ({"status": ["paused"]}, ""),
+        ({}, ""),
+        (None, ""),
+    ],
+)
+def test_a_change_of_the_stream_has_its_status_from_a_closed_list(payload: Any, status: str) -> None:
+    claims = {"iat": NOW, "events": {STREAM_UPDATED: payload}}
+    assert events_of(claims, ISSUER) == (SecurityEvent("stream-updated", (), status),)
+
+
+def test_where_the_issuer_has_tenants_a_revocation_names_its_tenant() -> None:
+    claims = {"iat": NOW, "sub_id": USER, "events": {SESSION_REVOKED: {}}}
+    ((_, (revocation,), _),) = events_of(claims, ISSUER, ISSUER)
+    assert revocation.parts == TokenParts(issuer=ISSUER, subject="u1")
 
 
 @pytest.mark.parametrize("content", [None, [], {}, "x", {str(number): {} for number in range(17)}])
 def test_a_set_without_events_or_with_too_many_is_refused(content: Any) -> None:
     with pytest.raises(UnusableEventError, match="events is not an object"):
-        events_of({"iat": NOW, "events": content}, ISSUER, "main")
+        events_of({"iat": NOW, "events": content}, ISSUER)
 
 
 _JSON = st.recursive(
@@ -165,11 +189,11 @@ _JSON = st.recursive(
 @given(_JSON, st.dictionaries(st.sampled_from(["event_timestamp", "subject"]), _JSON))
 def test_whatever_is_sent_is_refused_or_names_a_user_or_a_session_of_this_issuer(subject: Any, payload: Any) -> None:
     try:
-        (event,) = events_of({"iat": NOW, "sub_id": subject, "events": {SESSION_REVOKED: payload}}, ISSUER, "main")
+        (event,) = events_of({"iat": NOW, "sub_id": subject, "events": {SESSION_REVOKED: payload}}, ISSUER)
     except UnusableEventError:
         return
     assert event.revocations
     for revocation in event.revocations:
-        assert revocation.parts.issuer == "main"
+        assert revocation.parts.issuer == ""
         assert revocation.parts.subject or revocation.parts.session
         assert revocation.issued_before <= NOW + 1
