@@ -95,6 +95,7 @@ def test_the_readme_documents_exactly_the_existing_metrics() -> None:
     metrics = Metrics(transport="grpcio")
     metrics.issuer("main")
     metrics.introspection("main")
+    metrics.security_events("main")
     families = [*metrics.registry.collect(), *SupervisorMetrics().registry.collect()]
     existing = {name for family in families for name in _names(family) if name.startswith("authz_")}
     assert set(re.findall(r"`(authz_[a-z_]+)`", README)) == existing

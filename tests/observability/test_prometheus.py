@@ -50,6 +50,12 @@ def settings(provider: IdentityProvider, folder: Path) -> dict[str, Any]:
     """The configuration of the demo, with frequent fetches, a shadow rule, and an issuer that rejects our secret."""
     found: dict[str, Any] = yaml.safe_load(configuration(provider.issuer, AUDIENCE, str(folder / "authz.sock")))
     found["issuers"][0]["keys"] = {"refresh_interval": "1s", "min_refresh_interval": "1s"}
+    found["issuers"][0]["security_events"] = {
+        "poll_endpoint": f"{provider.issuer}/poll",
+        "audience": AUDIENCE,
+        "bearer_token_file": SECRET_FILE,
+        "snapshot_file": "events",
+    }
     partner = {"client_id": API_ID, "client_secret_file": "wrong-secret", "endpoint": f"{provider.issuer}/introspect"}
     found["issuers"].append(
         {

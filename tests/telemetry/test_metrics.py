@@ -33,6 +33,9 @@ CONTRACT = {
     "authz_dpop_replay_cache_entries": ("gauge", set()),
     "authz_revocations": ("gauge", {"source"}),
     "authz_revocations_file_refused": ("gauge", set()),
+    "authz_revocations_evicted_total": ("counter", {"issuer"}),
+    "authz_security_events_total": ("counter", {"issuer", "type"}),
+    "authz_security_events_age_seconds": ("gauge", {"issuer"}),
     "authz_token_cache_lookups_total": ("counter", {"result"}),
     "authz_token_cache_entries": ("gauge", set()),
     "authz_token_cache_bytes": ("gauge", set()),
@@ -94,6 +97,7 @@ def test_every_metric_is_there_from_the_start_with_its_type_and_labels(
 ) -> None:
     metrics.issuer("main")
     metrics.introspection("main")
+    metrics.security_events("main")
     metrics.watch_revocations("file", lambda: 0)
     metrics.declare_upstream_headers(["x-auth-subject"])
     assert shape(parse(read(metrics, accept))) == CONTRACT
@@ -105,6 +109,7 @@ def test_every_known_series_starts_at_zero(
 ) -> None:
     metrics.issuer("main")
     metrics.introspection("main")
+    metrics.security_events("main")
     metrics.declare_rules([("read", "enforce", Reason)])
     metrics.declare_upstream_headers(["x-auth-subject"])
     samples = [s for f in parse(read(metrics, accept)) if f.name.startswith("authz_") for s in f.samples]
@@ -224,6 +229,25 @@ def test_dpop_proofs_are_counted_by_result(metrics: Metrics) -> None:
         for result in ("valid", "invalid_proof", "replayed_proof", "nonce_required")
     }
     assert counted == {"valid": 1, "invalid_proof": 0, "replayed_proof": 1, "nonce_required": 0}
+
+
+def test_security_events_are_counted_by_issuer_and_type_and_their_age_is_read_at_each_scrape(metrics: Metrics) -> None:
+    main, other = metrics.security_events("main"), metrics.security_events("other")
+    age = [7.0]
+    main.watch(lambda: age[0])
+    main.record_event("session-revoked")
+    main.record_event("refused")
+    other.record_event("refused")
+    main.record_evictions(3)
+    age[0] = 12.0
+    assert value(metrics, "authz_security_events_total", issuer="main", type="session-revoked") == 1
+    assert value(metrics, "authz_security_events_total", issuer="main", type="refused") == 1
+    assert value(metrics, "authz_security_events_total", issuer="other", type="session-revoked") == 0
+    assert value(metrics, "authz_revocations_evicted_total", issuer="main") == 3
+    assert value(metrics, "authz_security_events_age_seconds", issuer="main") == 12
+    metrics.remove_security_event_gauges("main")
+    assert value(metrics, "authz_security_events_age_seconds", issuer="main") is None
+    assert value(metrics, "authz_revocations_evicted_total", issuer="main") == 3
 
 
 def test_key_fetches_are_counted_by_issuer(metrics: Metrics) -> None:
