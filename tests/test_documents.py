@@ -12,7 +12,7 @@ import pytest
 
 from authz_service.cli import _parser, main
 from authz_service.config.load import load
-from authz_service.config.model import IntrospectionSettings, Issuer, Section, Settings
+from authz_service.config.model import IntrospectionSettings, Issuer, Section, SecurityEventsSettings, Settings
 from authz_service.core.reasons import Reason
 from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
 
@@ -55,12 +55,23 @@ def test_the_defaults_in_the_readme_are_the_defaults(tmp_path: Path) -> None:
         "snapshot_file",
         "introspection",
         "client_secret_file",
+        "security_events",
+        "client_id",
+        "scopes",
     }
-    required = {Issuer: {"issuer": "https://x.example"}, IntrospectionSettings: {"client_id": "my-api"}}
-    introspection = settings.issuers[0].introspection
-    assert introspection is not None
+    required = {
+        Issuer: {"issuer": "https://x.example"},
+        IntrospectionSettings: {"client_id": "my-api"},
+        SecurityEventsSettings: {
+            "poll_endpoint": "https://idp.example.com/ssf/poll",
+            "audience": "https://api.example.com/",
+        },
+    }
+    issuer = settings.issuers[0]
+    assert issuer.introspection is not None
+    assert issuer.security_events is not None
     for section in (
-        settings.server, settings.issuers[0], settings.issuers[0].keys, introspection, settings.upstream,
+        settings.server, issuer, issuer.keys, issuer.introspection, issuer.security_events, settings.upstream,
         settings.token_cache, settings.logging,
     ):  # fmt: skip
         defaults = type(section).model_validate(required.get(type(section), {}))

@@ -317,18 +317,18 @@ class SecurityEventsSettings(Section):
 
     model_config = ConfigDict(title="SecurityEvents")
 
-    poll_endpoint: Url = Field(description="URL from which the events are polled (RFC 8936).")
-    audience: Audience = Field(description="The events' aud: an event for any other audience is refused.")
+    poll_endpoint: Url = Field(description="URL of the transmitter's poll endpoint (RFC 8936).")
+    audience: Audience = Field(description="Audience (aud) that an event must have; any other event is refused.")
     client_id: Printable = Field(
         "",
         validate_default=False,
-        description="Client id for an access token from the issuer's token endpoint (the client credentials grant). "
-        "Required with client_secret_file or private_key_file.",
+        description="Client id for the access token, which is requested at the issuer's token endpoint (client "
+        "credentials grant). Required with client_secret_file and with private_key_file.",
     )
     client_secret_file: OrAbsent[File] = Field(
         None,
-        description="File with the client secret, sent by client_secret_basic, read again when it changes. One newline "
-        "at its end is ignored. Set exactly one of client_secret_file, private_key_file and bearer_token_file.",
+        description="File with the client secret for client_secret_basic, read again when it changes. One newline at "
+        "its end is ignored. Set exactly one of client_secret_file, private_key_file and bearer_token_file.",
     )
     private_key_file: OrAbsent[File] = Field(
         None,
@@ -336,13 +336,13 @@ class SecurityEventsSettings(Section):
     )
     bearer_token_file: OrAbsent[File] = Field(
         None,
-        description="File with the access token for poll_endpoint, read again when it changes; no token is requested.",
+        description="File with the access token itself, read again when it changes. No token is requested then.",
     )
     token_endpoint: Url | None = Field(
         None, description="URL of the token endpoint. null: taken from the issuer's metadata."
     )
     scopes: Many[PlainScope] = Field(
-        (), description="Scopes of the access token to request, such as ssf.read and ssf.manage. Default: none."
+        (), description="Scopes to request for the access token, such as ssf.read and ssf.manage. Default: none."
     )
     interval: PositiveDuration = Field(
         as_written("5s"),
@@ -356,14 +356,14 @@ class SecurityEventsSettings(Section):
         100_000,
         ge=1,
         le=1_000_000,
-        description="Maximum number of revocations from events, of 1 KiB each at most on average. When more come, "
-        "those with the least time left are evicted.",
+        description="Maximum number of revocations from events, of 1 KiB each at most on average. Beyond it, those "
+        "with the least time left are evicted.",
     )
     snapshot_file: OrAbsent[OwnFile] = Field(
         None,
-        description="File in which to save what the events revoke, so that a restart forgets nothing. Processes with "
-        "the same file share one stream of events: one polls, the others follow the file. Its folder must exist and "
-        "be writable; give each issuer its own file. Default: a restart forgets the events.",
+        description="File in which to save what the events revoke, so that it outlives a restart. Processes with the "
+        "same file share one stream of events: one polls, the others follow the file. Its folder must exist and be "
+        "writable; give each issuer its own file. Default: nothing is saved, and each process polls for itself.",
     )
 
     @property

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from authz_service.config import document
 from authz_service.config.load import load
-from authz_service.config.model import DpopSettings, IntrospectionSettings
+from authz_service.config.model import DpopSettings, IntrospectionSettings, SecurityEventsSettings
 from authz_service.core import ml_dsa
 from authz_service.core.errors import ConfigError
 from config.conftest import PARSERS
@@ -32,6 +32,7 @@ rules:
 EXAMPLES = Path(__file__).parent / "examples"
 COMPLETE = (EXAMPLES / "complete.yaml").read_text()
 INTROSPECTION = (EXAMPLES / "introspection.yaml").read_text()
+SECURITY_EVENTS = (EXAMPLES / "security_events.yaml").read_text()
 RULES = (EXAMPLES / "rules.yaml").read_text()
 MANY_MISTAKES = (EXAMPLES / "many_mistakes.yaml").read_text()
 
@@ -55,7 +56,7 @@ def test_the_complete_example_has_every_key_or_a_reason_to_omit_it(loads: Loads)
     written = loads(COMPLETE)
     sections = {
         "server": (written.server, {"tls"}),
-        "issuer": (written.issuers[0], {"introspection"}),
+        "issuer": (written.issuers[0], {"introspection", "security_events"}),
         "keys": (written.issuers[0].keys, {"jwks_uri", "jwks_file", "pem_file", "snapshot_file"}),
         "rule": (written.rules[0], {"policy"}),
         "upstream": (written.upstream, set()),
@@ -82,6 +83,22 @@ def test_the_documented_defaults_of_introspection_are_the_defaults(loads: Loads)
         "private_key_file",
         "bearer_token_file",
     }
+
+
+def test_the_documented_defaults_of_security_events_are_the_defaults(loads: Loads) -> None:
+    def read(text: str) -> SecurityEventsSettings:
+        events = loads(text).issuers[0].security_events
+        assert events is not None
+        return events
+
+    written = read(SECURITY_EVENTS)
+    brief = (
+        "{poll_endpoint: https://idp.example.com/ssf/poll, audience: https://api.example.com/, client_id: authz, "
+        "client_secret_file: secret}"
+    )
+    assert written.model_dump() == read(MINIMAL.replace("]}", f"], security_events: {brief}}}")).model_dump()
+    left_out = {"private_key_file", "bearer_token_file", "snapshot_file"}
+    assert written.model_fields_set == SecurityEventsSettings.model_fields.keys() - left_out
 
 
 def test_rules_load_as_written(loads: Loads) -> None:

@@ -112,7 +112,12 @@ def test_only_a_key_with_the_default_null_accepts_null() -> None:
         if accepts(value, None)
     }
     keys = ("ca_file", "metadata_url", "bearer_token_file", "client_certificate_file", "client_key_file")
-    others = {"Issuer.max_token_age", "IntrospectionSettings.endpoint", "DpopSettings.nonce_key_file"}
+    others = {
+        "Issuer.max_token_age",
+        "IntrospectionSettings.endpoint",
+        "SecurityEventsSettings.token_endpoint",
+        "DpopSettings.nonce_key_file",
+    }
     assert nullable == others | {f"Keys.{key}" for key in keys}
 
 
