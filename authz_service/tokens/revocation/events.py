@@ -7,6 +7,7 @@ Invariants:
   types are valid and revoke nothing.
 - An event revokes tokens issued up to its time, which is at most the SET's ``iat``: never those of a later login.
 - A subject that does not name a user or a session is refused: it would revoke too much, or nothing.
+- A session is revoked by its id, which is unique at its issuer, whatever names the user beside it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _REVOKING: dict[str, SecurityEventType] = {
 }
 _STATUSES = frozenset({"enabled", "paused", "disabled"})  # SSF 1.0 section 8.1.2
 MAX_EVENTS = 16  # of one SET
+_ALL_SESSIONS = "ALL"  # Keycloak's id for all sessions of the user
 _MAX_ID = 512  # characters of an identifier
 _MAX_TIME = 1e18  # a larger integer might not fit a float
 _MAX_ALIASES = 16  # RFC 9493 section 3.2.8
@@ -74,9 +76,15 @@ def _event(
     if uri == VERIFICATION:
         return SecurityEvent("verification")
     if uri == STREAM_UPDATED:
-        status = payload.get("status") if isinstance(payload, dict) else None
-        return SecurityEvent("stream-updated", status=status if isinstance(status, str) and status in _STATUSES else "")
+        return SecurityEvent("stream-updated", status=_status(payload))
     return SecurityEvent("other")
+
+
+def _status(payload: object) -> str:
+    status = payload.get("status") if isinstance(payload, dict) else None
+    if isinstance(status, dict):
+        status = status.get("status")  # Keycloak 26.7 nests the response of its status endpoint
+    return status if isinstance(status, str) and status in _STATUSES else ""
 
 
 def _revocations(
@@ -113,22 +121,22 @@ def _subject(subject: object, issuer: str) -> TokenParts:
         raise UnusableEventError("the subject is missing or not an object")
     # Keycloak and drafts write complex subjects without a format.
     if subject.get("format", "complex") != "complex":
-        return TokenParts(subject=_user(subject, issuer))
-    members = subject.keys() - {"format"}
-    if not members & {"user", "session"} or not members <= {"user", "session", "tenant"}:
-        raise UnusableEventError("a complex subject must have a user or a session, and at most a tenant beside them")
-    parts = TokenParts()
-    if "user" in members:
-        parts = parts._replace(subject=_user(subject["user"], issuer))
-    if "session" in members:
-        session = subject["session"]
-        if not isinstance(session, dict) or session.get("format") != "opaque":
-            raise UnusableEventError("the session's format is not opaque")
-        parts = parts._replace(session=_identifier(session.get("id")))
-    return parts
+        user, session = _user(subject, issuer), _ALL_SESSIONS
+    else:
+        members = subject.keys() - {"format"}
+        if not members & {"user", "session"} or not members <= {"user", "session", "tenant"}:
+            raise UnusableEventError("a complex subject must have a user or session, and at most a tenant beside them")
+        user = _user(subject["user"], issuer) if "user" in members else ""
+        session = _session(subject["session"]) if "session" in members else _ALL_SESSIONS
+    if session != _ALL_SESSIONS:
+        return TokenParts(session=session)  # without its user, whom Keycloak's lightweight tokens do not name
+    if not user:
+        raise UnusableEventError("the user's format is not supported, or a member is missing")
+    return TokenParts(subject=user)
 
 
 def _user(subject: object, issuer: str) -> str:
+    """The ``sub`` of the user's tokens, empty where the format does not say."""
     match subject:
         case {"format": "iss_sub", "iss": iss, "sub": sub}:
             if iss != issuer:
@@ -136,7 +144,14 @@ def _user(subject: object, issuer: str) -> str:
             return _identifier(sub)
         case {"format": "opaque", "id": identifier}:
             return _identifier(identifier)
-    raise UnusableEventError("the subject's format is not supported, or a member is missing")
+    return ""
+
+
+def _session(subject: object) -> str:
+    match subject:
+        case {"format": "opaque", "id": identifier}:
+            return _identifier(identifier)
+    raise UnusableEventError("the session's format is not opaque, or its id is missing")
 
 
 def _identifier(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ from support.trust import ISSUER, NOW
 
 USER = {"format": "iss_sub", "iss": ISSUER, "sub": "u1"}
 SESSION = {"format": "opaque", "id": "s1"}
+STREAM = {"format": "opaque", "id": "c534ae00-13c7-4f18-addb-554a0df36be5"}
+ALL_SESSIONS = {"format": "opaque", "id": "ALL"}
 
 
 def claims_of(subject: str, issued_at: int) -> Claims:
@@ -53,7 +56,11 @@ def events(subject: Any, kind: str = SESSION_REVOKED, **payload: Any) -> tuple[S
         ({"format": "complex", "session": SESSION}, [TokenParts(session="s1")]),
         (
             {"format": "complex", "user": USER, "session": SESSION, "tenant": {"format": "opaque", "id": "t"}},
-            [TokenParts(subject="u1", session="s1")],
+            [TokenParts(session="s1")],
+        ),
+        (
+            {"format": "complex", "user": {"format": "email", "email": "u@a.example"}, "session": SESSION},
+            [TokenParts(session="s1")],
         ),
         (
             {
@@ -85,6 +92,10 @@ def test_each_format_of_a_subject_names_a_user_or_a_session(
         {"format": "complex", "user": USER, "device": SESSION},
         {"format": "complex", "user": USER, "session": {"format": "iss_sub", "iss": ISSUER, "sub": "s"}},
         {"format": "complex", "user": {"format": "complex", "user": USER}},
+        {"format": "complex", "user": USER, "session": {"format": "opaque"}},
+        {"format": "complex", "user": USER | {"iss": "https://evil.example"}, "session": SESSION},
+        {"format": "complex", "user": {"format": "email", "email": "u@a.example"}, "session": ALL_SESSIONS},
+        {"format": "complex", "session": ALL_SESSIONS},
         USER | {"iss": "https://evil.example"},
         USER | {"sub": ""},
         USER | {"sub": 7},
@@ -136,7 +147,94 @@ def test_a_time_that_is_none_is_refused(time: Any) -> None:
 def test_the_subject_of_earlier_drafts_is_within_the_event() -> None:
     claims = {"iat": NOW, "events": {SESSION_REVOKED: {"subject": {"user": USER, "session": SESSION}}}}
     (event,) = events_of(claims, ISSUER)
-    assert event.revocations[0].parts == TokenParts(subject="u1", session="s1")
+    assert event.revocations[0].parts == TokenParts(session="s1")
+
+
+def of_keycloak(kind: str, subject: Any, **payload: Any) -> dict[str, Any]:
+    """The claims of a SET as Keycloak 26.7 sends it."""
+    return {
+        "jti": "812bf920-4ca5-c133-8085-758e40a8d0db",
+        "iss": ISSUER,
+        "iat": NOW,
+        "aud": "https://receiver.example",
+        "events": {kind: payload},
+        "sub_id": subject,
+        "txn": "cca0c5a3-c6cc-4188-9430-188a10b3e7ba",
+    }
+
+
+@pytest.mark.parametrize(
+    ("claims", "parts"),
+    [
+        (
+            of_keycloak(
+                SESSION_REVOKED,
+                {"format": "complex", "user": USER, "session": ALL_SESSIONS},
+                event_timestamp=NOW,
+                initiating_entity="user",
+                reason_admin={"en": "User logout"},
+            ),
+            TokenParts(subject="u1"),
+        ),
+        (
+            of_keycloak(
+                SESSION_REVOKED,
+                {"format": "complex", "user": USER, "session": {"format": "opaque", "id": "_XAqpSX2rtgiUFxJU1KfF_7v"}},
+                event_timestamp=NOW,
+                initiating_entity="user",
+                reason_admin={"en": "User logout"},
+            ),
+            TokenParts(session="_XAqpSX2rtgiUFxJU1KfF_7v"),
+        ),
+        (of_keycloak(SESSION_REVOKED, USER, reason_admin={"en": "stolen laptop"}), TokenParts(subject="u1")),
+    ],
+    ids=["the administrator logs a user out", "the user logs out", "the administrator emits the event"],
+)
+def test_what_keycloak_sends_revokes_the_session_or_all_tokens_of_the_user(
+    claims: dict[str, Any], parts: TokenParts
+) -> None:
+    (event,) = events_of(claims, ISSUER)
+    assert [each.parts for each in event.revocations] == [parts]
+    assert event.revocations[0].issued_before == pytest.approx(NOW)
+
+
+@pytest.mark.parametrize(
+    ("claims", "event"),
+    [
+        (of_keycloak(VERIFICATION, STREAM, state="x"), SecurityEvent("verification")),
+        (of_keycloak(VERIFICATION, STREAM), SecurityEvent("verification")),
+        (
+            of_keycloak(
+                STREAM_UPDATED,
+                STREAM,
+                status={"stream_id": STREAM["id"], "status": "paused", "reason": "x"},
+                reason="x",
+            ),
+            SecurityEvent("stream-updated", status="paused"),
+        ),
+        (
+            of_keycloak(
+                "https://schemas.openid.net/secevent/caep/event-type/credential-change",
+                USER,
+                event_timestamp=NOW,
+                initiating_entity="admin",
+                credential_type="password",
+                change_type="update",
+                kc_credential_type="password",
+            ),
+            SecurityEvent("other"),
+        ),
+    ],
+    ids=["verification with a state", "verification", "a paused stream", "password reset"],
+)
+def test_other_events_of_keycloak_revoke_nothing(claims: dict[str, Any], event: SecurityEvent) -> None:
+    assert events_of(claims, ISSUER) == (event,)
+
+
+def test_a_session_is_revoked_in_tokens_that_do_not_name_their_user() -> None:
+    (event,) = events({"format": "complex", "user": USER, "session": SESSION})
+    lightweight = replace(claims_of("", NOW), raw={"iss": ISSUER, "iat": NOW, "sid": "s1"})
+    assert Revocations(event.revocations).find(lightweight) is not None
 
 
 def test_any_other_type_revokes_nothing_whatever_its_content() -> None:
