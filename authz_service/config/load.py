@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from authz_service.config import consistency, files, messages
-from authz_service.config.consistency import Draft
 from authz_service.config.document import TOO_LARGE, Document, Problem, Unreadable, Where, parse, rendered
+from authz_service.config.draft import Draft
 from authz_service.config.files import MAX_CONFIG_BYTES, FileTooLargeError
 from authz_service.config.model import DpopSettings, Issuer, ResourceSettings, RuleSettings, Section, Server, Settings
 from authz_service.config.warnings import warnings

@@ -1,0 +1,36 @@
+"""The settings of a file that may have problems, for the checks between several keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from authz_service.config.document import Where
+    from authz_service.config.model import DpopSettings, Issuer, ResourceSettings, RuleSettings, Server
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The part of the settings that could be read. Issuers, rules and resources are keyed by their index."""
+
+    server: Server | None
+    issuers: Mapping[int, Issuer]
+    rules: Mapping[int, RuleSettings]
+    headers: Collection[str]  # the names in upstream.headers, as written
+    scope_implies: Mapping[str, Sequence[str]]
+    dpop: DpopSettings | None
+    resources: Mapping[int, ResourceSettings]
+    unread: frozenset[Where]  # keys in the file that could not be read; the draft has their defaults
+
+    def has(self, *places: Where) -> bool:
+        """Whether all of these keys could be read, with everything in and around them."""
+        return not any(_nested(unread, place) for unread in self.unread for place in places)
+
+
+def _nested(one: Where, other: Where) -> bool:
+    """Whether one of two keys is the other or within it."""
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]
