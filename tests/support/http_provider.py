@@ -34,7 +34,8 @@ class Provider:
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls)
         await site.start()
         scheme = "https" if self._tls else "http"
-        self.origin = f"{scheme}://127.0.0.1:{self._runner.addresses[0][1]}"
+        self._port = self._runner.addresses[0][1]  # also when it is started again
+        self.origin = f"{scheme}://127.0.0.1:{self._port}"
         return self
 
     async def __aexit__(
