@@ -7,10 +7,11 @@ read: a problem is reported once, where it is, and not again where it has effect
 from __future__ import annotations
 
 import itertools
+import os.path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from authz_service.config.document import Problem
+from authz_service.config.document import Problem, rendered
 from authz_service.config.issuer_consistency import problems_of_issuer
 from authz_service.config.messages import nearest
 from authz_service.config.resources import ResourceLocation, can_be_listed
@@ -44,6 +45,9 @@ def problems(draft: Draft) -> Iterator[Problem]:
     yield from _same_issuers(draft)
     yield from _overlapping_templates(draft)
     yield from _same_labels(draft)
+    yield from _same_snapshot_files(draft)
+    yield from _same_streams(draft)
+    yield from _unshared_streams(draft)
     yield from _same_rule_names(draft)
     yield from _same_policies(draft)
     for place, issuer in draft.issuers.items():
@@ -148,6 +152,45 @@ def _label_is_known(draft: Draft, place: int) -> bool:
 def _labels_are_known(draft: Draft) -> bool:
     unread = any(where[:1] in {(), ("issuers",)} for where in draft.unread if len(where) <= len(("issuers", 0)))
     return not unread and all(_label_is_known(draft, place) for place in draft.issuers)
+
+
+def _same_snapshot_files(draft: Draft) -> Iterator[Problem]:
+    first: dict[str, Where] = {}
+    for place, issuer in draft.issuers.items():
+        for key, section in (("keys", issuer.keys), ("security_events", issuer.security_events)):
+            if section is None or section.snapshot_file is None:
+                continue
+            where = ("issuers", place, key, "snapshot_file")
+            earlier = first.setdefault(os.path.normpath(section.snapshot_file), where)
+            if earlier != where:
+                yield Problem(where, f"is also {rendered(earlier)}: write another file")
+
+
+def _same_streams(draft: Draft) -> Iterator[Problem]:
+    """An event is delivered once, to the poll that comes first; nothing else in a poll tells two streams apart."""
+    first: dict[tuple[str, str], int] = {}
+    for place, issuer in draft.issuers.items():
+        events, where = issuer.security_events, ("issuers", place, "security_events")
+        client = "" if events is None else str(events.bearer_token_file or events.client_id)
+        if events is None or not client or not draft.has(where):
+            continue
+        earlier = first.setdefault((events.poll_endpoint, client), place)
+        if earlier != place:
+            text = (
+                f"issuers[{earlier}] polls the same endpoint as the same client, and would take this issuer's events: "
+            )
+            yield Problem((*where, "poll_endpoint"), f"{text}give each issuer its own client")
+
+
+def _unshared_streams(draft: Draft) -> Iterator[Problem]:
+    server = draft.server
+    if server is None or server.workers == 1 or not draft.has(("server", "workers")):
+        return
+    for place, issuer in draft.issuers.items():
+        events, where = issuer.security_events, ("issuers", place, "security_events", "snapshot_file")
+        if events is not None and events.snapshot_file is None and draft.has(where):
+            text = f"is required with server.workers: {server.workers}, since workers share events through it: add it"
+            yield Problem(where, text)
 
 
 def _same_rule_names(draft: Draft) -> Iterator[Problem]:

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
     from authz_service.config.document import Where
     from authz_service.config.draft import Draft
-    from authz_service.config.model import IntrospectionSettings, Issuer, Keys
+    from authz_service.config.model import IntrospectionSettings, Issuer, Keys, SecurityEventsSettings
 
 _SOURCES = ("discovery", "jwks_uri", "jwks_file", "pem_file")
 _INTERVALS = ("min_refresh_interval", "refresh_interval", "max_refresh_interval")
+_EVENT_CREDENTIALS = ("client_secret_file", "private_key_file", "bearer_token_file")
+_OF_TOKEN_REQUESTS = ("client_id", "token_endpoint", "scopes")  # keys of security_events
 
 
 def problems_of_issuer(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Problem]:
@@ -31,6 +33,8 @@ def problems_of_issuer(draft: Draft, where: Where, issuer: Issuer) -> Iterator[P
     yield from _profile(draft, where, issuer)
     if issuer.introspection is not None:
         yield from _introspection(draft, where, issuer, issuer.introspection)
+    if issuer.security_events is not None:
+        yield from _security_events(draft, where, issuer, issuer.security_events)
 
 
 def _form_of_issuer(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Problem]:
@@ -49,8 +53,6 @@ def _form_of_issuer(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Prob
             yield Problem(here, text if issuer.template else f"{text}, or write https://host/path")
         elif issuer.template is not None and not issuer.has_keys:
             yield Problem(here, f"{what}, and needs keys: set keys.jwks_uri or another source of keys")
-        elif issuer.introspection is not None and issuer.template is None and issuer.introspection.endpoint is None:
-            yield Problem((*where, "introspection", "endpoint"), "is required if the issuer is not a URL: add it")
     if issuer.template is not None and issuer.introspection is not None:
         yield Problem(
             (*where, "introspection"), "cannot be combined with a template, since a server belongs to one issuer"
@@ -92,9 +94,14 @@ def _client_certificate(draft: Draft, where: Where, keys: Keys) -> Iterator[Prob
 
 
 def _metadata_url(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Problem]:
-    keys, introspection = issuer.keys, issuer.introspection
-    discovers = keys.discovery or (introspection is not None and introspection.endpoint is None)
-    if keys.metadata_url is not None and not discovers and draft.has((*where, "keys"), (*where, "introspection")):
+    keys, introspection, events = issuer.keys, issuer.introspection, issuer.security_events
+    discovers = (
+        keys.discovery
+        or (introspection is not None and introspection.endpoint is None)
+        or (events is not None and events.discovers_token_endpoint)
+    )
+    looked_at = ((*where, name) for name in ("keys", "introspection", "security_events"))
+    if keys.metadata_url is not None and not discovers and draft.has(*looked_at):
         yield Problem((*where, "keys", "metadata_url"), "is not used, since nothing is discovered: remove it")
 
 
@@ -129,8 +136,8 @@ def _introspection(draft: Draft, where: Where, issuer: Issuer, settings: Introsp
     if draft.has((*here, "auth_method")):
         yield from _client_authentication(draft, here, settings)
     yield from _client_certificate_of_introspection(draft, where, issuer, settings)
-    if draft.has((*here, "endpoint"), (*where, "keys")):
-        yield from _endpoint((*here, "endpoint"), issuer, settings)
+    if issuer.template is None and draft.has((*here, "endpoint"), (*where, "keys")):
+        yield from _endpoint((*here, "endpoint"), issuer, settings.endpoint)
     if settings.mode == "always" and not issuer.has_keys and draft.has((*here, "mode"), (*where, "keys")):
         text = "always introspects verified JWTs, but there is no source of keys: set one, or write mode: opaque"
         yield Problem((*here, "mode"), text)
@@ -160,12 +167,45 @@ def _client_certificate_of_introspection(
         yield Problem((*here[:-1], "endpoint"), "is plain http, over which tls_client_auth cannot work: write https")
 
 
-def _endpoint(where: Where, issuer: Issuer, settings: IntrospectionSettings) -> Iterator[Problem]:
+def _security_events(draft: Draft, where: Where, issuer: Issuer, settings: SecurityEventsSettings) -> Iterator[Problem]:
+    here = (*where, "security_events")
+    yield from _credential_of_events(draft, here, settings)
+    without_keys = issuer.introspection is not None and issuer.template is None and not issuer.has_keys
+    if without_keys and draft.has((*where, "keys")):
+        yield Problem(here, "requires the issuer's keys, which sign the events: set a source of keys, or remove this")
+    looked_at = ((*where, "keys"), (*here, "token_endpoint"), (*here, "bearer_token_file"))
+    if settings.bearer_token_file is None and draft.has(*looked_at):
+        yield from _endpoint((*here, "token_endpoint"), issuer, settings.token_endpoint)
+    if draft.has((*where, "keys")):
+        yield from _endpoint((*here, "poll_endpoint"), issuer, settings.poll_endpoint)
+
+
+def _credential_of_events(draft: Draft, where: Where, settings: SecurityEventsSettings) -> Iterator[Problem]:
+    given = [name for name in _EVENT_CREDENTIALS if getattr(settings, name) or not draft.has((*where, name))]
+    if not given:
+        yield Problem(where, f"requires a credential: add exactly one of {', '.join(_EVENT_CREDENTIALS)}")
+    elif len(given) > 1:
+        yield Problem((*where, given[1]), f"{' and '.join(given)} are both set: keep exactly one credential")
+    elif given == ["bearer_token_file"]:
+        for name in _OF_TOKEN_REQUESTS:
+            if getattr(settings, name):
+                text = "has no effect with bearer_token_file, since no token is requested: remove one of the two"
+                yield Problem((*where, name), text)
+    elif not settings.client_id and draft.has((*where, "client_id")):
+        yield Problem((*where, "client_id"), f"is required with {given[0]}: add it")
+
+
+def _endpoint(where: Where, issuer: Issuer, endpoint: str | None) -> Iterator[Problem]:
+    """Problems of an endpoint that is configured or, if it is None, found in the issuer's metadata."""
     keys = issuer.keys
-    if settings.endpoint is None and not keys.discovery and "discovery" in keys.model_fields_set:
+    if endpoint is None and (issuer.template is not None or not is_url(issuer.issuer)):
+        if not keys.discovery:  # for which the same problem is reported already
+            what = "is not a URL" if issuer.template is None else "is a template"
+            yield Problem(where, f"is required if the issuer {what}: add it")
+    elif endpoint is None and not keys.discovery and "discovery" in keys.model_fields_set:
         yield Problem(where, "is required if keys.discovery is false, since there is no metadata to find it in: add it")
-    elif settings.endpoint is None and not (keys.jwks_uri or keys.file):
+    elif endpoint is None and not (keys.jwks_uri or keys.file):
         return  # found where the keys are found, for which the same problem is reported already
-    elif not keys.allow_http and _is_plain_http(settings.endpoint or keys.metadata_address(issuer.issuer)):
-        what = "is" if settings.endpoint else "would be found in metadata over"
+    elif not keys.allow_http and _is_plain_http(endpoint or keys.metadata_address(issuer.issuer)):
+        what = "is" if endpoint else "would be found in metadata over"
         yield Problem(where, f"{what} plain http to another host: write https, or set keys.allow_http to true")

@@ -33,7 +33,11 @@ _STAND_INS: Mapping[type[Section], Mapping[str, str]] = {
 # Mappings of a rule that are left out as a whole: without the faulty member they would be empty, or less strict.
 _NEVER_EMPTY = frozenset({("require", "claims"), ("require", "any_of"), ("match", "headers")})
 # Required keys of sections within an issuer.
-_REQUIRED: tuple[Where, ...] = (("introspection", "client_id"),)
+_REQUIRED: tuple[Where, ...] = (
+    ("introspection", "client_id"),
+    ("security_events", "poll_endpoint"),
+    ("security_events", "audience"),
+)
 _SCOPE_IMPLIES: TypeAdapter[dict[str, list[str]]] = TypeAdapter(dict[str, list[str]])
 _Part = TypeVar("_Part", bound=Section)
 TryOut: TypeAlias = "Callable[[Settings], Iterable[Problem]]"

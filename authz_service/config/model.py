@@ -378,6 +378,11 @@ class SecurityEventsSettings(Section):
         """The key that names the file with the credential."""
         return CREDENTIAL_KEYS[self.auth_method]
 
+    @property
+    def discovers_token_endpoint(self) -> bool:
+        """Whether the token endpoint is found in the issuer's metadata."""
+        return self.token_endpoint is None and self.bearer_token_file is None
+
 
 class Issuer(Section):
     """An issuer whose access tokens are accepted."""

@@ -25,6 +25,15 @@ def introspecting(introspection: str, more: str = "", issuer: str = "https://a/"
     return text(f"{{issuer: '{issuer}', audiences: [api], introspection: {{{introspection}}}, {more}}}")
 
 
+POLLED = "poll_endpoint: https://a/poll, audience: api"
+CLIENT = "client_id: me, client_secret_file: secret"
+
+
+def receiving(events: str, more: str = "", issuer: str = "https://a/") -> str:
+    """An issuer with security events."""
+    return f"{{issuer: '{issuer}', audiences: [api], security_events: {{{events}}}, {more}}}"
+
+
 def text(issuers: str = MAIN, rules: str = ANY, more: str = "") -> str:
     return f"issuers: [{issuers}]\nrules: [{rules}]\n{more}"
 
@@ -775,6 +784,168 @@ WRONG = {
 }
 
 _HERE = "1: issuers[0].introspection"
+GOOD |= {
+    "security events with a secret": text(receiving(f"{POLLED}, {CLIENT}")),
+    "security events with a private key": text(receiving(f"{POLLED}, client_id: me, private_key_file: secret")),
+    "security events with a bearer token": text(receiving(f"{POLLED}, bearer_token_file: secret")),
+    "security events with a bearer token, where nothing is discovered": text(
+        receiving(f"{POLLED}, bearer_token_file: secret", "keys: {discovery: false, jwks_file: jwks.json}")
+    ),
+    "security events with the defaults written down": text(
+        receiving(f"{POLLED}, bearer_token_file: secret, token_endpoint: null, scopes: []")
+    ),
+    "security events by discovery beside a key set": text(receiving(f"{POLLED}, {CLIENT}", KEYS)),
+    "security events of an issuer that is not a URL": text(
+        receiving(f"{POLLED}, {CLIENT}, token_endpoint: https://a/token", KEYS, "urn:idp")
+    ),
+    "security events of a template": text(
+        f"{{{TEMPLATE}, name: t, {KEYS}, security_events: {{{POLLED}, {CLIENT}, token_endpoint: https://a/t}}}}"
+    ),
+    "a metadata address for the token endpoint": text(
+        receiving(f"{POLLED}, {CLIENT}", "keys: {jwks_file: jwks.json, metadata_url: https://a/m}")
+    ),
+    "security events over plain http with allow_http": text(
+        receiving(
+            "poll_endpoint: http://a/p, audience: api, client_id: me, client_secret_file: secret, "
+            "token_endpoint: http://a/t",
+            "keys: {allow_http: true}",
+        )
+    ),
+    "security events on this machine": text(
+        receiving(f"poll_endpoint: 'http://[::1]:1/p', audience: api, {CLIENT}, token_endpoint: 'http://127.0.0.1/t'")
+    ),
+    "security events beside introspection": text(
+        receiving(f"{POLLED}, {CLIENT}", f"introspection: {{{SECRET}, mode: always}}")
+    ),
+    "security events of two issuers, with a client each": text(
+        receiving(f"{POLLED}, {CLIENT}, snapshot_file: e1.json", "name: a, keys: {snapshot_file: k1.json}")
+        + ", "
+        + receiving(
+            f"{POLLED}, client_id: you, client_secret_file: secret, snapshot_file: e2.json",
+            "name: b, keys: {snapshot_file: k2.json}",
+            "https://b/",
+        )
+    ),
+    "security events of two transmitters, for one client": text(
+        receiving(f"{POLLED}, {CLIENT}")
+        + ", "
+        + receiving(f"poll_endpoint: https://b/poll, audience: api, {CLIENT}", issuer="https://b/")
+    ),
+    "security events that workers share": text(
+        receiving(f"{POLLED}, {CLIENT}, snapshot_file: e.json"), more="server: {workers: 2}"
+    ),
+}
+_EVENTS = "1: issuers[0].security_events"
+WRONG |= {
+    "security events without a credential": (
+        text(receiving(f"{POLLED}, client_id: me")),
+        [
+            (
+                f"{_EVENTS}: requires a credential: "
+                "add exactly one of client_secret_file, private_key_file, bearer_token_file"
+            )
+        ],
+    ),
+    "security events with two credentials": (
+        text(receiving(f"{POLLED}, {CLIENT}, private_key_file: secret")),
+        [
+            (
+                f"{_EVENTS}.private_key_file: client_secret_file and private_key_file are both set: "
+                "keep exactly one credential"
+            )
+        ],
+    ),
+    "security events without a client": (
+        text(receiving(f"{POLLED}, private_key_file: secret")),
+        [f"{_EVENTS}.client_id: is required with private_key_file: add it"],
+    ),
+    "a bearer token and what would request one": (
+        text(receiving(f"{POLLED}, bearer_token_file: secret, client_id: me, token_endpoint: https://a/, scopes: [a]")),
+        [
+            (
+                f"{_EVENTS}.{key}: has no effect with bearer_token_file, since no token is requested: "
+                "remove one of the two"
+            )
+            for key in ("client_id", "token_endpoint", "scopes")
+        ],
+    ),
+    "security events without keys": (
+        text(
+            receiving(
+                f"{POLLED}, bearer_token_file: secret",
+                f"keys: {{discovery: false}}, introspection: {{{SECRET}, endpoint: https://a/i}}",
+            )
+        ),
+        [f"{_EVENTS}: requires the issuer's keys, which sign the events: set a source of keys, or remove this"],
+    ),
+    "no token endpoint": (
+        text(receiving(f"{POLLED}, {CLIENT}", "keys: {discovery: false, jwks_file: jwks.json}")),
+        [
+            (
+                f"{_EVENTS}.token_endpoint: is required if keys.discovery is false, "
+                "since there is no metadata to find it in: add it"
+            )
+        ],
+    ),
+    "no token endpoint for an issuer that is not a URL": (
+        text(receiving(f"{POLLED}, {CLIENT}", KEYS, "urn:idp")),
+        [f"{_EVENTS}.token_endpoint: is required if the issuer is not a URL: add it"],
+    ),
+    "no token endpoint for a template": (
+        text(f"{{{TEMPLATE}, name: t, {KEYS}, security_events: {{{POLLED}, {CLIENT}}}}}"),
+        [f"{_EVENTS}.token_endpoint: is required if the issuer is a template: add it"],
+    ),
+    "remote security events over http": (
+        text(
+            receiving(
+                "poll_endpoint: http://a/p, audience: api, client_id: me, client_secret_file: secret, "
+                "token_endpoint: http://a/t"
+            )
+        ),
+        [
+            f"{_EVENTS}.{key}: is plain http to another host: write https, or set keys.allow_http to true"
+            for key in ("token_endpoint", "poll_endpoint")
+        ],
+    ),
+    "a metadata address that no token endpoint is found by": (
+        text(
+            receiving(
+                f"{POLLED}, {CLIENT}, token_endpoint: https://a/t",
+                "keys: {jwks_file: jwks.json, metadata_url: https://a/m}",
+            )
+        ),
+        ["1: issuers[0].keys.metadata_url: is not used, since nothing is discovered: remove it"],
+    ),
+    "one file for the keys of two issuers": (
+        text(
+            "{issuer: https://a/, audiences: [x], keys: {snapshot_file: /tmp/s.json}}, "
+            "{issuer: https://b/, audiences: [x], keys: {snapshot_file: /tmp/../tmp/s.json}}"
+        ),
+        ["1: issuers[1].keys.snapshot_file: is also issuers[0].keys.snapshot_file: write another file"],
+    ),
+    "one file for keys and events": (
+        text(receiving(f"{POLLED}, {CLIENT}, snapshot_file: s.json", "keys: {snapshot_file: s.json}")),
+        [f"{_EVENTS}.snapshot_file: is also issuers[0].keys.snapshot_file: write another file"],
+    ),
+    "one stream for two issuers": (
+        text(receiving(f"{POLLED}, {CLIENT}") + ", " + receiving(f"{POLLED}, {CLIENT}", issuer="https://b/")),
+        [
+            (
+                "1: issuers[1].security_events.poll_endpoint: issuers[0] polls the same endpoint as the same client, "
+                "and would take this issuer's events: give each issuer its own client"
+            )
+        ],
+    ),
+    "workers that share no file of events": (
+        text(receiving(f"{POLLED}, {CLIENT}"), more="server: {workers: 3}"),
+        [
+            (
+                f"{_EVENTS}.snapshot_file: is required with server.workers: 3, since workers share events through it: "
+                "add it"
+            )
+        ],
+    ),
+}
 WRONG |= {
     "no secret": (
         introspecting("client_id: me"),
@@ -907,6 +1078,29 @@ ONCE = {
     ),
     "keys that cannot be read may lead to an endpoint": introspecting(SECRET, "keys: none"),
     "metadata that are not protected are the same for keys and endpoint": introspecting(SECRET, "", "http://idp/"),
+    "security events without an audience are security events": text(
+        receiving("poll_endpoint: https://a/p", "keys: {jwks_file: jwks.json, metadata_url: https://a/m}")
+    ),
+    "a credential of events that cannot be read is a credential": text(
+        receiving(f"{POLLED}, client_id: me, private_key_file: gone")
+    ),
+    "a bearer token that cannot be read needs no token endpoint": text(
+        receiving(f"{POLLED}, bearer_token_file: gone", "keys: {discovery: false, jwks_file: jwks.json}")
+    ),
+    "a client that cannot be read is a client": text(receiving(f"{POLLED}, client_id: 1, client_secret_file: secret")),
+    "a token endpoint that cannot be read is a token endpoint": text(
+        receiving(f"{POLLED}, {CLIENT}, token_endpoint: t", "keys: {discovery: false, jwks_file: jwks.json}")
+    ),
+    "keys that cannot be read may allow http": text(
+        receiving(f"poll_endpoint: http://a/p, audience: api, {CLIENT}", "keys: {allow_http: 1}")
+    ),
+    "keys that cannot be read may verify events": text(
+        receiving(f"{POLLED}, {CLIENT}", f"keys: none, introspection: {{{SECRET}, endpoint: https://a/i}}")
+    ),
+    "a file of events that cannot be written is a file": text(
+        receiving(f"{POLLED}, {CLIENT}, snapshot_file: gone/e.json"), more="server: {workers: 2}"
+    ),
+    "workers that cannot be read may be one": text(receiving(f"{POLLED}, {CLIENT}"), more="server: {workers: two}"),
     "introspection that cannot be read is introspection": text(
         "{issuer: https://a/, audiences: [x], introspection: yes, keys: {discovery: false}}"
     ),
