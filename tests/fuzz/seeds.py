@@ -735,6 +735,37 @@ def revocations() -> Seeds:
     return {name: text.encode() for name, text in made.items()}
 
 
+def poll_response() -> Seeds:
+    text = "eyJ0eXAiOiJzZWNldmVudCtqd3QifQ.e30.c2ln"
+    made: dict[str, Any] = {
+        "rfc8936": {"sets": {"4d3559ec67504aaba65d40b0363faad8": "eyJhbGciOiJub25lIn0.e30.",
+                             "3d0c3cf797584bd193bd0fb1bd4e7d30": "eyJhbGciOiJub25lIn0.e30."}},
+        "none": {"sets": {}},
+        "keycloak": {"sets": {"8a6f3d9e-3f0d-4b0e-9d0f-6b1f4f0c2a11": text}, "moreAvailable": False},
+        "more": {"sets": {"1": text}, "moreAvailable": True},
+        "more-in-words": {"sets": {"1": text}, "moreAvailable": "true"},
+        "too-many": {"sets": {str(number): "a.b.c" for number in range(60)}},
+        "no-sets": {"moreAvailable": False},
+        "list": {"sets": [text]},
+        "wrong-types": {"sets": {"1": 7, "2": None, "3": [text], "4": {"jti": text}, "": "", "\u00e9\u0000": "é"}},
+        "deep": {"sets": {"1": [[[[[[[[]]]]]]]]}},
+        "array": [],
+    }  # fmt: skip
+    return {name: _json(value) for name, value in made.items()} | {
+        "duplicate": b'{"sets":{"1":"a"},"sets":{}}',
+        "duplicate-jti": b'{"sets":{"1":"a","1":"b"}}',
+        "surrogate": b'{"sets":{"\\ud800":"a"}}',
+        "not-utf8": b'{"sets":{"\xff":"a"}}',
+        "mark": b'\xef\xbb\xbf{"sets":{"1":"a"}}',
+        "half": b'{"sets":{"1":"a',
+        "values": b'{"sets":{},"a":[' + b"1," * 3900 + b"1]}",
+        "brackets": b'{"sets":{"1":"' + b"," * 4100 + b'"}}',
+        "too-large": b'{"sets":{"1":1e999}}',
+        "digits": b'{"sets":{"1":' + b"1" * 50 + b"}}",
+        "nan": b'{"sets":{"1":NaN}}',
+    }
+
+
 SEEDS = {
     "path": path,
     "header_blocks": header_blocks,
@@ -748,6 +779,7 @@ SEEDS = {
     "client_certificate": client_certificate,
     "introspection_answer": introspection_answer,
     "provider_answer": provider_answer,
+    "poll_response": poll_response,
     "requirements": requirements,
     "snapshot": snapshot,
     "configuration": configuration,
