@@ -6,6 +6,7 @@ import ast
 import re
 from argparse import ArgumentParser
 from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
@@ -14,7 +15,7 @@ from authz_service.cli import _parser, main
 from authz_service.config.load import load
 from authz_service.config.model import IntrospectionSettings, Issuer, Section, SecurityEventsSettings, Settings
 from authz_service.core.reasons import Reason
-from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
+from authz_service.telemetry.metrics import Metrics, SecurityEventType, SupervisorMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -197,6 +198,49 @@ def test_every_check_of_a_proof_has_existing_tests() -> None:
     section = STOLEN_TOKENS.partition("\n## How a proof is verified\n")[2].partition("\n## ")[0]
     _, _, *rows = [line for line in section.splitlines() if line.startswith("|")]
     assert len(rows) == 13
+    for row in rows:
+        named = re.findall(r"`(tests/[^`]+)`", row.rpartition(" | ")[2])
+        assert named, row
+        missing = [name for name in named if name.partition("::")[2] not in defined_in(name.partition("::")[0])]
+        assert missing == []
+
+
+REVOCATION = (ROOT / "docs" / "revocation.md").read_text()
+REVOCATION_BLOCKS = [dedent(block) for block in re.findall(r"```yaml\n(.*?)```", REVOCATION, re.DOTALL)]
+
+
+def test_the_blocks_of_the_page_on_revocation_are_a_list_a_configuration_and_values_of_the_chart() -> None:
+    assert [block.partition(":")[0] for block in REVOCATION_BLOCKS] == ["revocations", "issuers", "config"]
+
+
+def test_the_configuration_for_security_events_and_the_list_are_valid_and_without_warnings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "revocations.yaml").write_text(REVOCATION_BLOCKS[0].replace("issuer: main", "issuer: keycloak"))
+    config.write_text("revocations_file: revocations.yaml\n" + REVOCATION_BLOCKS[1])
+    assert main(["check-config", str(config)]) == 0, capsys.readouterr().out
+    assert capsys.readouterr().out == f"{config}: valid\n"
+
+
+def test_every_event_that_revokes_is_in_the_page_on_revocation() -> None:
+    section = REVOCATION.partition("\n### What an event revokes\n")[2].partition("\n### ")[0]
+    rows = [line for line in section.splitlines() if re.match(r"\| (CAEP|RISC) `", line)]
+    documented = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row.split("|")[1])}
+    assert documented == set(get_args(SecurityEventType)) - {"verification", "stream-updated", "other", "refused"}
+
+
+def test_every_metric_in_the_page_on_revocation_exists() -> None:
+    assert set(re.findall(r"authz_[a-z_]+", REVOCATION)) - {"authz_service"} <= set(
+        re.findall(r"authz_[a-z_]+", README)
+    )
+
+
+def test_every_check_of_a_security_event_has_existing_tests() -> None:
+    section = REVOCATION.partition("\n## What is verified of a SET\n")[2]
+    _, _, *rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(rows) == 7
     for row in rows:
         named = re.findall(r"`(tests/[^`]+)`", row.rpartition(" | ")[2])
         assert named, row

@@ -1,0 +1,34 @@
+"""The page on revocation: its values of the chart give all pods one writable volume for the events."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support import chart, manifests
+
+PAGE = (Path(__file__).parents[2] / "docs" / "revocation.md").read_text()
+
+
+def values() -> dict[str, Any]:
+    (block,) = [each for each in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if each.startswith("config:")]
+    found: dict[str, Any] = yaml.safe_load(block)
+    return found
+
+
+@pytest.mark.parametrize("shape", ["service", "gateway"])
+def test_the_values_mount_a_shared_volume_where_the_events_are_saved(shape: str) -> None:
+    found = chart.manifests(shape, values())
+    assert [problem for each in found for problem in manifests.problems(each)] == []
+    (events,) = [each["security_events"] for each in values()["config"]["issuers"]]
+    pod = next(each for each in chart.pods(found) if "volumes" in each["spec"])
+    mounts = {each["mountPath"]: each for each in chart.container(pod)["volumeMounts"]}
+    mount = mounts[str(Path(events["snapshot_file"]).parent)]
+    assert not mount.get("readOnly", False)
+    (volume,) = [each for each in pod["spec"]["volumes"] if each["name"] == mount["name"]]
+    assert "persistentVolumeClaim" in volume
+    assert str(Path(events["client_secret_file"]).parent) in mounts
