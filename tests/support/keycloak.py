@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 _FILE = Path(__file__).parent.parent / "end_to_end" / "keycloak" / "realm.json"
 API = "shop-api"
 API_SECRET = f"{API}-secret"
+RECEIVER = "authz"
+RECEIVER_SECRET = f"{RECEIVER}-secret"
 _CALLBACK = "https://web.example/callback"
 _TIMEOUT = aiohttp.ClientTimeout(total=60)  # Keycloak may share two cores with other tests
 _MAX_FORMS = 5  # of one login
 _KEY_PROVIDER = "org.keycloak.keys.KeyProvider"
+_TRANSMITTER = "ssf.transmitterEnabled"  # an attribute of the realm
 
 
 def forwarded(certificate: str) -> dict[str, str]:
@@ -166,11 +169,53 @@ class Realm:
         key["config"]["enabled"] = ["false"]
         await self._admin("PUT", f"/{self._name}/components/{key['id']}", key)
 
+    async def transmit_events(self, audience: str) -> str:
+        """Let the client RECEIVER poll the security events of all users; returns the endpoint."""
+        realm = await self._get("")
+        await self._admin("PUT", f"/{self._name}", {"attributes": realm["attributes"] | {_TRANSMITTER: "true"}})
+        client = {
+            "clientId": RECEIVER,
+            "secret": RECEIVER_SECRET,
+            "standardFlowEnabled": False,
+            "serviceAccountsEnabled": True,
+            "optionalClientScopes": ["ssf.read"],
+            "attributes": {"ssf.enabled": "true", "ssf.defaultSubjects": "ALL", "ssf.streamAudience": audience},
+        }
+        await self._admin("POST", f"/{self._name}/clients", client)
+        stream = {"delivery": {"method": "urn:ietf:rfc:8936"}, "events_requested": ["CaepSessionRevoked"]}
+        created = await self._admin("POST", f"/{self._name}/ssf/clients/{RECEIVER}/stream", stream)
+        return str(json.loads(created)["delivery"]["endpoint_url"])
+
+    async def sign_out(self, user: str) -> None:
+        """End all sessions of a user."""
+        await self._admin("POST", f"/{self._name}/users/{(await self._user(user))['id']}/logout")
+
+    async def disable(self, user: str) -> None:
+        """Disable a user's account."""
+        account = await self._user(user)
+        await self._admin("PUT", f"/{self._name}/users/{account['id']}", account | {"enabled": False})
+
+    async def emit_session_revoked(self, subject: Mapping[str, Any]) -> None:
+        """Transmit the event that sessions of the subject were revoked."""
+        event = {"eventType": "CaepSessionRevoked", "sub_id": subject, "event": {}}
+        await self._admin("POST", f"/{self._name}/ssf/clients/{RECEIVER}/events/emit", event)
+
+    async def undelivered_events(self) -> Mapping[str, Any]:
+        """How many events the receiver has not acknowledged, by their status."""
+        statistics = await self._get(f"/ssf/clients/{RECEIVER}/events/stats")
+        return {name: each["count"] for name, each in statistics["statuses"].items() if name != "DELIVERED"}
+
+    async def _user(self, name: str) -> dict[str, Any]:
+        (account,) = await self._get(f"/users?username={name}&exact=true")
+        found: dict[str, Any] = account
+        return found
+
     async def _keys(self) -> list[dict[str, Any]]:
-        keys: list[dict[str, Any]] = json.loads(
-            await self._admin("GET", f"/{self._name}/components?type={_KEY_PROVIDER}")
-        )
+        keys: list[dict[str, Any]] = await self._get(f"/components?type={_KEY_PROVIDER}")
         return keys
+
+    async def _get(self, path: str) -> Any:
+        return json.loads(await self._admin("GET", f"/{self._name}{path}"))
 
     async def _admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> str:
         form = self._server.administrator | {"grant_type": "client_credentials"}

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from support.dpop import DpopKey
 
 _EXAMPLE = Path(__file__).parents[2] / "examples" / "keycloak" / "config.yaml"
+_CONFIG = "config.yaml"
 _HANG_TIMEOUT = 60.0  # seconds; only a test that hangs takes this long
 _POLL_INTERVAL = 0.05
 TIMEOUT = "20s"  # of Check calls and provider requests: Keycloak may share two cores with other tests
@@ -105,8 +106,16 @@ class Mesh:
                 await asyncio.sleep(_POLL_INTERVAL)
             return outcome
 
+    @asynccontextmanager
+    async def restarted(self) -> AsyncIterator[Mesh]:
+        """The mesh with a new process of the sidecar in place of the running one."""
+        await self.sidecar.stop()
+        log = self.log.with_name("restarted.log")
+        async with SidecarProcess(self.log.with_name(_CONFIG), log) as sidecar:
+            yield replace(self, sidecar=sidecar, log=log)
+
     async def count(self, name: str, **labels: str) -> float:
-        """The value of a counter of the issuer."""
+        """The value of a metric of the issuer."""
         (value,) = await self.sidecar.metric(name, issuer="keycloak", **labels)
         return value
 
@@ -122,17 +131,18 @@ async def running(
     realm: Realm,
     *,
     top: Mapping[str, Any] | None = None,
+    server: Mapping[str, Any] | None = None,
     envoy: Mapping[str, Any] | None = None,
     **issuer: Any,
 ) -> AsyncIterator[Mesh]:
-    """A mesh with the example's configuration and changes of its issuer; ``top`` are further sections."""
+    """A mesh with the example's configuration and changes of its server and issuer; ``top`` are further sections."""
     document = yaml.safe_load(_EXAMPLE.read_text())
     addresses = {"grpc_address": "unix:authz.sock", "admin_address": "127.0.0.1:0"}
-    document["server"] = addresses | {"check_deadline": TIMEOUT}
+    document["server"] = addresses | {"check_deadline": TIMEOUT} | dict(server or {})
     settings = {"issuer": realm.issuer, "keys": {"jwks_uri": f"{realm.protocol}/certs"}} | issuer
     document["issuers"][0] |= settings | {"keys": {"timeout": TIMEOUT} | settings["keys"]}
     document["rules"].append(_REPORTS_RULE)
-    config, log = folder / "config.yaml", folder / "sidecar.log"
+    config, log = folder / _CONFIG, folder / "sidecar.log"
     config.write_text(yaml.safe_dump(document | dict(top or {})))
     (folder / "secret").write_text(API_SECRET)
     async with (

@@ -1,7 +1,8 @@
 """One real Keycloak for all processes of a test run: fetched once, built once, started by its first user.
 
 It is fetched from Maven Central into a folder beside the tests and verified by its digest. Its database is in memory:
-each start is a new one. It ends with its last user, see while_used.py.
+each start is a new one. It ends with its last user, see while_used.py. A test can also have its own, with a database in
+a file.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import subprocess
 import sys
 import time
 import zipfile
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.error import URLError
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 from support.missing import not_proved, program
@@ -45,9 +46,10 @@ _FETCH_TIMEOUT, _BUILD_TIMEOUT, _START_TIMEOUT, _RESPONSE_TIMEOUT = 300.0, 300.0
 _POLL_INTERVAL = 0.1
 
 # Clients' certificates are in the header that Envoy writes, as if an Envoy in front of Keycloak terminated mutual TLS.
-_BUILD = ("build", "--db=dev-mem", "--spi-x509cert-lookup--provider=envoy")
+# Only realms that are configured to do so transmit security events (the feature ssf).
+_BUILD = ("build", "--db=dev-mem", "--features=ssf", "--spi-x509cert-lookup--provider=envoy")
 _START = (
-    *("start", "--optimized", "--cache=local", "--http-enabled=true", "--http-host=127.0.0.1", "--http-port=0"),
+    *("start", "--optimized", "--cache=local", "--http-enabled=true", "--http-host=127.0.0.1"),
     *("--hostname-strict=false", "--log-level=warn,io.quarkus:info"),
 )
 # A JVM that starts fast and stays small.
@@ -74,13 +76,51 @@ class Server:
 def keycloak(promise: str) -> Iterator[Server]:
     """The running Keycloak; started if it does not run. Without Java, ``promise`` is not proved."""
     _require_java(promise)
-    _FOLDER.mkdir(exist_ok=True)
-    with (_FOLDER / "users").open("ab") as users, (_FOLDER / "lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be installing or starting it
-        fcntl.flock(users, fcntl.LOCK_SH)
-        server = _running() or _started(promise)
-        fcntl.flock(lock, fcntl.LOCK_UN)
+    with ExitStack() as stack:
+        with _installing():
+            users = stack.enter_context((_FOLDER / "users").open("ab"))
+            fcntl.flock(users, fcntl.LOCK_SH)
+            server = _running() or _started(promise)
         yield server
+
+
+class OwnKeycloak:
+    """A Keycloak that stops and starts again at the same address, with the data that it keeps in ``folder``."""
+
+    def __init__(self, folder: Path, promise: str) -> None:
+        """Without Java, ``promise`` is not proved."""
+        _require_java(promise)
+        with _installing():
+            _install(promise)
+        self._users, self._log = folder / "users", folder / "keycloak.log"
+        self._database = f"--db-url=jdbc:h2:file:{folder}/keycloak;NON_KEYWORDS=VALUE;WRITE_DELAY=0"
+        self._lock: BinaryIO | None = None
+        self._pid = 0
+        self.server = Server("", secrets.token_urlsafe(24))
+
+    def start(self) -> None:
+        """Start it."""
+        self._lock = self._users.open("ab")
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        port = urlsplit(self.server.url).port or 0
+        self._pid = _spawn(self._users, self._log, self.server.secret, f"--http-port={port}", self._database)
+        self.server = replace(self.server, url=_url(self._pid, self._log))
+
+    def stop(self) -> None:
+        """Kill it, if it runs."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+            os.waitpid(self._pid, 0)
+
+
+@contextmanager
+def _installing() -> Iterator[None]:
+    """No other process installs or starts it meanwhile."""
+    _FOLDER.mkdir(exist_ok=True)
+    with (_FOLDER / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 # Running.
@@ -103,33 +143,37 @@ def _running() -> Server | None:
 def _started(promise: str) -> Server:
     _install(promise)
     secret = secrets.token_urlsafe(24)
-    environment = _environment() | {
-        "KC_BOOTSTRAP_ADMIN_CLIENT_ID": _ADMIN,
-        "KC_BOOTSTRAP_ADMIN_CLIENT_SECRET": secret,
-    }
-    _LOG.write_text("")
-    command = [sys.executable, str(_WHILE_USED), str(_FOLDER / "users"), str(_LOG), *_kc(*_START)]
-    null = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_RDWR, 0) for descriptor in range(3)]
-    # Not subprocess, which warns about a child that outlives this process.
-    pid = os.posix_spawn(sys.executable, command, environment, file_actions=null, setsid=True)
-    server = Server(_url(pid), secret)
+    server = Server(_url(_spawn(_FOLDER / "users", _LOG, secret, "--http-port=0"), _LOG), secret)
     state = _FOLDER / "running.json"
     state.touch(mode=0o600)
     state.write_text(json.dumps(asdict(server)))
     return server
 
 
-def _url(pid: int) -> str:
+def _spawn(users: Path, log: Path, secret: str, *options: str) -> int:
+    """Start it for as long as ``users`` is locked; returns the process id."""
+    environment = _environment() | {
+        "KC_BOOTSTRAP_ADMIN_CLIENT_ID": _ADMIN,
+        "KC_BOOTSTRAP_ADMIN_CLIENT_SECRET": secret,
+    }
+    log.write_text("")
+    command = [sys.executable, str(_WHILE_USED), str(users), str(log), *_kc(*_START, *options)]
+    null = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_RDWR, 0) for descriptor in range(3)]
+    # Not subprocess, which warns about a child that outlives this process.
+    return os.posix_spawn(sys.executable, command, environment, file_actions=null, setsid=True)
+
+
+def _url(pid: int, log: Path) -> str:
     """Wait until it listens."""
     deadline = time.monotonic() + _START_TIMEOUT
     while time.monotonic() < deadline:
-        if found := _LISTENING.search(_LOG.read_text(errors="replace")):
+        if found := _LISTENING.search(log.read_text(errors="replace")):
             return found[1]
         ended, _ = os.waitpid(pid, os.WNOHANG)
         if ended:
             break
         time.sleep(_POLL_INTERVAL)
-    raise AssertionError(f"Keycloak does not listen: {_LOG.read_text(errors='replace')[-2000:]}")
+    raise AssertionError(f"Keycloak does not listen: {log.read_text(errors='replace')[-2000:]}")
 
 
 # Installing.
