@@ -496,6 +496,8 @@ def _own_file(value: object, info: ValidationInfo) -> Path:
     file = Path(info.context or "", value)
     if info.context is not None and not os.path.isdir(file.parent):  # noqa: PTH112 - as for the socket
         raise ValueError(f"the file's folder {_shown_path(file.parent)} does not exist: create it first")
+    if info.context is not None and os.path.exists(file) and not os.path.isfile(file):  # noqa: PTH110, PTH113
+        raise ValueError(f"{_shown_path(file)} exists and is not a regular file: write the path of a file")
     return file
 
 

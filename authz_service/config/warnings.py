@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         MtlsSettings,
         ResourceSettings,
         RuleSettings,
+        SecurityEventsSettings,
         Settings,
     )
     from authz_service.core.claim_path import ClaimPath
@@ -44,6 +45,8 @@ _RULE_DEPTH = len(("rules", 0))
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LONG_PROOF_AGE = 300.0  # seconds
 _DAY = 86_400.0  # seconds; an operator notices an outage within a day
+_USUAL_LIFETIME = 3600.0  # seconds: that of access tokens by default at many providers
+_LONG_INTERVAL = 300.0  # seconds
 
 
 def warnings(settings: Settings) -> Iterator[Problem]:
@@ -70,6 +73,8 @@ def warnings(settings: Settings) -> Iterator[Problem]:
         yield from _long_outage(("issuers", place, "keys", "outage_tolerance"), issuer)
         yield from _allowed_http(("issuers", place, "keys", "allow_http"), issuer)
         yield from _ignored_confirmation(("issuers", place, "confirmation"), issuer)
+        if issuer.security_events is not None:
+            yield from _security_events(("issuers", place, "security_events"), issuer, issuer.security_events)
         for key in _CLAIM_LISTS:
             for number, path in enumerate(getattr(issuer, key)):
                 yield from _url_as_path(("issuers", place, key, number), path)
@@ -168,20 +173,46 @@ def _allowed_http(where: Where, issuer: Issuer) -> Iterator[Problem]:
     if keys.allow_http and by_network and not https_or_loopback(url):
         text = "allows fetching keys over plain http from another host, where anyone on the path can replace them: "
         yield Problem(where, f"{text}use https")
-    introspection = issuer.introspection
-    if introspection is None or not keys.allow_http:
+    introspection, events = issuer.introspection, issuer.security_events
+    if not keys.allow_http:
         return
-    if not https_or_loopback(introspection.endpoint or keys.metadata_address(issuer.issuer)):
+    if introspection and not https_or_loopback(introspection.endpoint or keys.metadata_address(issuer.issuer)):
         text = (
             "sends tokens and client credentials over plain http to another host, where anyone on the path can steal "
         )
         yield Problem(where, f"{text}them and report any token as active: use https")
+    if events is not None and not all(map(https_or_loopback, _addresses_of_events(issuer, events))):
+        text = "sends credentials and security events over plain http to another host, where anyone on the path can "
+        yield Problem(where, f"{text}steal the former and withhold the latter: use https")
+
+
+def _addresses_of_events(issuer: Issuer, events: SecurityEventsSettings) -> Iterator[str]:
+    yield events.poll_endpoint
+    if events.token_endpoint is not None:
+        yield events.token_endpoint
+    elif events.discovers_token_endpoint:
+        yield issuer.keys.metadata_address(issuer.issuer)
 
 
 def _ignored_confirmation(where: Where, issuer: Issuer) -> Iterator[Problem]:
     if issuer.confirmation == "ignore":
         text = "accepts tokens that are bound to their sender from anyone who has stolen one: write verify"
         yield Problem(where, text)
+
+
+def _security_events(where: Where, issuer: Issuer, events: SecurityEventsSettings) -> Iterator[Problem]:
+    if events.snapshot_file is None:
+        text = "forgets all events at a restart, after which tokens that they revoked are accepted again: "
+        yield Problem(where, f"{text}set snapshot_file")
+    if issuer.max_token_age is None and events.keep < _USUAL_LIFETIME:
+        text = "is shorter than an hour, and many access tokens live longer: write at least the longest lifetime of a "
+        yield Problem((*where, "keep"), f"{text}token, or a revoked one is accepted again before it expires")
+    elif issuer.max_token_age is not None and events.keep < (age := issuer.max_token_age + issuer.leeway):
+        text = f"is shorter than max_token_age with leeway ({age:g}s), so a revoked token may be accepted again: write "
+        yield Problem((*where, "keep"), f"{text}at least {age:g}s")
+    if events.interval > _LONG_INTERVAL:
+        text = "is longer than 5 minutes, and a revoked token may be accepted for as long: write at most 5m"
+        yield Problem((*where, "interval"), text)
 
 
 def _proofs(where: Where, dpop: DpopSettings, workers: int) -> Iterator[Problem]:

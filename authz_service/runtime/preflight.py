@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from authz_service.config.document import Where
-    from authz_service.config.model import IntrospectionSettings, Issuer, Server, Settings
+    from authz_service.config.model import IntrospectionSettings, Issuer, SecurityEventsSettings, Server, Settings
 
 RESTART_ONLY: Final = ("grpc_address", "admin_address", "transport", "workers", "tls")  # keys of server
 
@@ -52,7 +52,7 @@ def read(file: Path) -> Loaded:
 
 
 def check(settings: Settings) -> Iterator[Problem]:
-    """The problems of certificates, trust anchors, key set files and client secrets."""
+    """The problems of certificates, trust anchors, key set files, revocations and credentials."""
     yield from _check_tls(settings.server)
     yield from _check_revocations(settings)
     if settings.dpop is not None and settings.dpop.nonce_key_file is not None:
@@ -63,7 +63,9 @@ def check(settings: Settings) -> Iterator[Problem]:
     for place, issuer in enumerate(settings.issuers):
         yield from _check_keys(issuer, ("issuers", place, "keys"))
         if issuer.introspection is not None:
-            yield from _check_client_secret(issuer.introspection, ("issuers", place, "introspection"))
+            yield from _check_credential(issuer.introspection, ("issuers", place, "introspection"))
+        if issuer.security_events is not None:
+            yield from _check_credential(issuer.security_events, ("issuers", place, "security_events"))
 
 
 def _check_revocations(settings: Settings) -> Iterator[Problem]:
@@ -106,7 +108,7 @@ def _check_keys(issuer: Issuer, where: Where) -> Iterator[Problem]:
             yield Problem((*where, "client_certificate_file"), str(failure))
 
 
-def _check_client_secret(introspection: IntrospectionSettings, where: Where) -> Iterator[Problem]:
-    if (problem := problem_of(introspection)) is not None:
-        key = introspection.credential_key or "auth_method"
+def _check_credential(client: IntrospectionSettings | SecurityEventsSettings, where: Where) -> Iterator[Problem]:
+    if (problem := problem_of(client)) is not None:
+        key = client.credential_key or "auth_method"
         yield Problem((*where, key), problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -161,6 +162,28 @@ def test_a_named_file_must_be_a_readable_regular_file(
     found = refuses(MINIMAL.replace("]}", f"], keys: {{jwks_file: {jwks_file}}}}}"))
     expected = problem.replace("FOLDER", str(tmp_path))
     assert found == [f"config.yaml:2: issuers[0].keys.jwks_file: {expected}"]
+
+
+@pytest.mark.parametrize(
+    ("file", "problem"),
+    [
+        ("gone/s.json", "the file's folder 'gone' does not exist: create it first"),
+        ("secret/s.json", "the file's folder 'secret' does not exist: create it first"),
+        ("folder", "'folder' exists and is not a regular file: write the path of a file"),
+        ("pipe", "'pipe' exists and is not a regular file: write the path of a file"),
+    ],
+)
+@pytest.mark.parametrize("key", ["keys", "security_events"])
+def test_a_snapshot_file_needs_an_existing_folder_and_replaces_only_a_file(
+    refuses: Refuses, tmp_path: Path, key: str, file: str, problem: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    client = "poll_endpoint: https://a/, audience: a, client_id: me, client_secret_file: secret, "
+    found = refuses(
+        MINIMAL.replace("]}", f"], {key}: {{{client if key == 'security_events' else ''}snapshot_file: {file}}}}}")
+    )
+    assert found == [f"config.yaml:2: issuers[0].{key}.snapshot_file: {problem}"]
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,70 @@ def test_plain_http_introspection_at_another_host_causes_a_warning(
     assert all(each.startswith("issuers[0].keys.allow_http: sends tokens and client credentials") for each in found)
 
 
+EVENTS = {
+    "poll_endpoint": "https://a.example/poll",
+    "audience": "api",
+    "client_id": "me",
+    "client_secret_file": "secret",
+    "snapshot_file": "events.json",
+}
+_TOO_SHORT = "issuers[0].security_events.keep: is shorter than"
+
+
+@pytest.mark.parametrize(
+    ("issuer", "events", "keys", "count"),
+    [
+        ("https://idp.example/", {"poll_endpoint": "http://idp.example/p"}, {"allow_http": True}, 1),
+        ("https://idp.example/", {"token_endpoint": "http://idp.example/t"}, {"allow_http": True}, 1),
+        ("http://idp.example/", {}, {"allow_http": True, "jwks_file": "jwks.json"}, 1),
+        (
+            "http://idp.example/",
+            {"client_id": "", "client_secret_file": None, "bearer_token_file": "token"},
+            {"allow_http": True, "jwks_file": "jwks.json"},
+            0,
+        ),
+        ("http://idp.example/", {"token_endpoint": "https://idp.example/t"}, {"jwks_file": "jwks.json"}, 0),
+        ("https://idp.example/", {"poll_endpoint": "http://127.0.0.1/p"}, {"allow_http": True}, 0),
+        ("https://idp.example/", {}, {"allow_http": True}, 0),
+    ],
+)
+def test_plain_http_security_events_of_another_host_cause_a_warning(
+    issuer: str, events: dict[str, Any], keys: dict[str, Any], count: int
+) -> None:
+    given = {name: value for name, value in (EVENTS | events).items() if value}
+    found = warned({}, issuers=[MAIN | {"issuer": issuer, "keys": keys, "security_events": given}])
+    assert len(found) == count
+    assert all(each.startswith("issuers[0].keys.allow_http: sends credentials and security") for each in found)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "events", "expected"),
+    [
+        ({}, {}, []),
+        ({}, {"keep": "1h"}, []),
+        ({}, {"keep": "59m"}, [f"{_TOO_SHORT} an hour"]),
+        ({"max_token_age": "10m"}, {"keep": "630s"}, []),
+        ({"max_token_age": "10m"}, {"keep": "10m"}, [f"{_TOO_SHORT} max_token_age with leeway (630s)"]),
+        ({"max_token_age": "10m", "leeway": "0s"}, {"keep": "10m"}, []),
+        ({"max_token_age": "24h"}, {}, [f"{_TOO_SHORT} max_token_age with leeway (86430s)"]),
+        ({}, {"interval": "5m"}, []),
+        ({}, {"interval": "301s"}, ["issuers[0].security_events.interval: is longer than 5 minutes"]),
+    ],
+)
+def test_security_events_that_revoke_too_late_or_too_briefly_cause_a_warning(
+    issuer: dict[str, Any], events: dict[str, Any], expected: list[str]
+) -> None:
+    found = warned({}, issuers=[MAIN | issuer | {"security_events": EVENTS | events}])
+    assert len(found) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
+
+
+def test_security_events_that_a_restart_forgets_cause_a_warning() -> None:
+    events = {key: value for key, value in EVENTS.items() if key != "snapshot_file"}
+    (found,) = warned({}, issuers=[MAIN | {"security_events": events}])
+    assert found.startswith("issuers[0].security_events: forgets all events at a restart")
+
+
 def test_a_thousand_rules_are_compared_with_each_other() -> None:
     rules = [match(f"/v1/things-{number}", f"/v1/{{t}}/files-{number}/**") for number in range(1000)]
     assert warned(*rules, match("/v1/things-500")) == [

@@ -96,6 +96,17 @@ def test_an_invalid_private_key_is_a_problem(config: ConfigFolder) -> None:
     assert "private key" in problem
 
 
+@pytest.mark.parametrize("key", ["client_secret_file", "private_key_file", "bearer_token_file"])
+def test_an_unusable_credential_for_security_events_is_a_problem(config: ConfigFolder, key: str) -> None:
+    (config.folder / "credential").write_text("\n")
+    client = {} if key == "bearer_token_file" else {"client_id": "me"}
+    events = {"poll_endpoint": "https://idp.example/poll", "audience": "api", key: "credential"}
+    with pytest.raises(ConfigError) as rejected:
+        config.load(issuer(security_events=events | client))
+    (problem,) = rejected.value.problems
+    assert f": issuers[0].security_events.{key}: " in problem
+
+
 @pytest.mark.parametrize(("content", "size"), [("", 0), ("a" * 31, 31)])
 def test_a_key_of_nonces_that_could_be_guessed_is_a_problem(config: ConfigFolder, content: str, size: int) -> None:
     (config.folder / "nonce.key").write_text(content)
