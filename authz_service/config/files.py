@@ -87,20 +87,20 @@ def digests_of(paths: Iterable[Path]) -> dict[Path, bytes]:
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file for reading.
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> Iterator[BinaryIO]:
+    """Open a regular file for reading, or with other ``flags`` of ``os.open`` for writing too.
 
     Raises:
         OSError: if it does not exist, cannot be opened or is not a regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        with open(descriptor, "rb", closefd=False) as file:
+        with open(descriptor, "r+b" if flags & os.O_RDWR else "rb", closefd=False) as file:
             yield file
     finally:
         os.close(descriptor)

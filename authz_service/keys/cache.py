@@ -118,6 +118,11 @@ class KeyCache:
         """The usable keys; None before the first fetch and after too long an outage."""
         return self._key_set if now < self._usable_until else None
 
+    @property
+    def fetched_at(self) -> float:
+        """When the provider delivered the keys, or confirmed them; minus infinity: never."""
+        return self._fetched_at
+
     def state(self, now: float) -> KeyState:
         """Which keys are in use."""
         if self.current(now) is None:

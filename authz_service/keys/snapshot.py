@@ -10,13 +10,9 @@ Invariants:
 from __future__ import annotations
 
 import json
-import os
-import stat
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from authz_service.config import files
+from authz_service.config import own_files
 from authz_service.core.errors import FetchFailed, quoted
 from authz_service.keys import keyset
 from authz_service.keys.jwk import SIGNATURE_USE
@@ -24,10 +20,9 @@ from authz_service.providers import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
 
     from authz_service.keys.keyset import KeySet
-
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Snapshot(NamedTuple):
@@ -60,16 +55,7 @@ class SnapshotFile:
             OSError: if it cannot be written. The old file is then unchanged.
         """
         document = {"issuer": self._issuer, "at": snapshot.at, "keys": [dict(key.jwk) for key in snapshot.key_set.keys]}
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")  # mode 0600
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                json.dump(document, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self._path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        own_files.replace(self._path, [json.dumps(document).encode("ascii")])
 
     def load(self) -> Snapshot | None:
         """The snapshot; None if there is no file yet.
@@ -81,6 +67,8 @@ class SnapshotFile:
             data = self._read()
         except FileNotFoundError:
             return None
+        except own_files.UntrustedFileError as error:
+            raise FetchFailed(f"the snapshot {error}") from None
         except OSError as error:
             raise FetchFailed(f"the snapshot cannot be read: {error.strerror}") from None
         document = json_object.parse(data, "the snapshot")
@@ -92,15 +80,7 @@ class SnapshotFile:
         return Snapshot(keyset.parse(data, self._max_keys, self._uses), float(at))
 
     def _read(self) -> bytes:
-        with files.open_regular(self._path) as file:
-            status = os.fstat(file.fileno())
-            if status.st_mode & _OTHERS_MAY_WRITE:
-                mode = stat.S_IMODE(status.st_mode)
-                raise FetchFailed(f"the snapshot is writable by other users (mode {mode:04o}): set mode 0600")
-            if status.st_uid not in {0, os.geteuid()}:
-                raise FetchFailed(
-                    f"the snapshot belongs to another user (uid {status.st_uid}, expected {os.geteuid()} or 0)"
-                )
+        with own_files.open_own(self._path) as file:
             data = file.read(self._max_bytes + 1)
         if len(data) > self._max_bytes:
             raise FetchFailed(f"the snapshot is larger than a key set may be ({self._max_bytes} bytes)")

@@ -43,7 +43,9 @@ from authz_service.tokens.proof.nonce import Nonces
 from authz_service.tokens.proof.replay import ReplayCache
 from authz_service.tokens.proof.target import Targets
 from authz_service.tokens.proof.verifier import ProofVerifier
+from authz_service.tokens.revocation.event_file import EventFile
 from authz_service.tokens.revocation.file import revocations_in
+from authz_service.tokens.revocation.poll_client import PollClient
 from authz_service.tokens.revocation.receiver import EventReceiver
 from authz_service.tokens.revocation.revocations import RevocationList
 from authz_service.tokens.validator import Validator
@@ -300,14 +302,16 @@ def event_receiver_of(
     resources: ClientResources,
 ) -> EventReceiver:
     """The receiver of the issuer's security events, which continues ``store``. Clocks: see ``introspector_of``."""
+    snapshot = settings.snapshot_file
     return EventReceiver(
         issuer,
         settings,
         keys,
+        PollClient(issuer, settings, clock=clock, timer=timer, resources=resources),
+        None if snapshot is None else EventFile(snapshot, issuer.issuer, clock),
         store=store,
         metrics=metrics,
         logger=logging.getLogger("authz.events"),
         clock=clock,
         timer=timer,
-        resources=resources,
     )

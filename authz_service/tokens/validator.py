@@ -73,56 +73,15 @@ class NeedKeys:
 Need = NeedKeys | NeedIntrospection
 
 
-class Validator:
-    """Validates the tokens of the trusted issuers."""
+class SignatureVerifier:
+    """Finds the issuer that a token names, and verifies its signature with that issuer's keys."""
 
-    def __init__(self, issuers: Iterable[TrustedIssuer], cache: JwtCache, metrics: Metrics) -> None:
+    def __init__(self, issuers: Iterable[TrustedIssuer]) -> None:
         issuers = tuple(issuers)
         self._issuers = {each.settings.issuer: each for each in issuers if each.settings.template is None}
         self._templates = tuple(
             (each.settings.template, each) for each in issuers if each.settings.template is not None
         )
-        self._servers = Servers([each.introspector for each in issuers if each.introspector is not None])
-        self._cache = cache
-        self._metrics = metrics
-
-    def validate(
-        self, token: str, now: float, accepted: frozenset[str] | None, attempt: Attempt
-    ) -> ValidatedToken | Need:
-        """The validated access token, or what has to be fetched to validate it.
-
-        ``accepted`` names the issuers that an opaque token may come from, None for all.
-
-        Raises:
-            Rejected: with the reason why the token is not accepted.
-        """
-        digest = digest_of(token)
-        cached = self._cache.get(digest, now)
-        if cached is not None:
-            self._metrics.record_token_cache_hit()
-            return self._if_active(token, digest, cached.token, now, attempt)
-        servers = self.servers_for_opaque(token, accepted)
-        if servers:
-            return query(token, digest, servers, now, attempt)
-        if attempt.fetch_keys:  # a later attempt for the same request is not a second miss
-            self._metrics.record_token_cache_miss()
-        parsed = jws.parse(token)
-        issuer = self.issuer_of(parsed)
-        key = self.verify(parsed, issuer, now, attempt)
-        if isinstance(key, NeedKeys):
-            return key
-        requirements = self.requirements_of(issuer)
-        claims = validate_claims(
-            issuer.settings, parsed.header, parsed.unverified_claims, now, requirements, kid=key.kid
-        )
-        validated = ValidatedToken(claims)
-        self._put(digest, validated, issuer, key, now)
-        return self._if_active(token, digest, validated, now, attempt)
-
-    def servers_for_opaque(self, token: str, accepted: frozenset[str] | None) -> tuple[Introspector, ...]:
-        """The servers to query about an opaque token; none for a JWT."""
-        servers = self._servers.of_issuers(accepted)
-        return () if servers and jws.is_jwt(token) else servers
 
     def issuer_of(self, token: Jws) -> TrustedIssuer:
         """The configured issuer that the token names, if it accepts the token's algorithm.
@@ -195,6 +154,55 @@ class Validator:
                     f"the keys of {issuer.settings.label} are not available",
                     retry_after=issuer.keys.retry_after(now),
                 )
+
+
+class Validator(SignatureVerifier):
+    """Validates the tokens of the trusted issuers."""
+
+    def __init__(self, issuers: Iterable[TrustedIssuer], cache: JwtCache, metrics: Metrics) -> None:
+        issuers = tuple(issuers)
+        super().__init__(issuers)
+        self._servers = Servers([each.introspector for each in issuers if each.introspector is not None])
+        self._cache = cache
+        self._metrics = metrics
+
+    def validate(
+        self, token: str, now: float, accepted: frozenset[str] | None, attempt: Attempt
+    ) -> ValidatedToken | Need:
+        """The validated access token, or what has to be fetched to validate it.
+
+        ``accepted`` names the issuers that an opaque token may come from, None for all.
+
+        Raises:
+            Rejected: with the reason why the token is not accepted.
+        """
+        digest = digest_of(token)
+        cached = self._cache.get(digest, now)
+        if cached is not None:
+            self._metrics.record_token_cache_hit()
+            return self._if_active(token, digest, cached.token, now, attempt)
+        servers = self.servers_for_opaque(token, accepted)
+        if servers:
+            return query(token, digest, servers, now, attempt)
+        if attempt.fetch_keys:  # a later attempt for the same request is not a second miss
+            self._metrics.record_token_cache_miss()
+        parsed = jws.parse(token)
+        issuer = self.issuer_of(parsed)
+        key = self.verify(parsed, issuer, now, attempt)
+        if isinstance(key, NeedKeys):
+            return key
+        requirements = self.requirements_of(issuer)
+        claims = validate_claims(
+            issuer.settings, parsed.header, parsed.unverified_claims, now, requirements, kid=key.kid
+        )
+        validated = ValidatedToken(claims)
+        self._put(digest, validated, issuer, key, now)
+        return self._if_active(token, digest, validated, now, attempt)
+
+    def servers_for_opaque(self, token: str, accepted: frozenset[str] | None) -> tuple[Introspector, ...]:
+        """The servers to query about an opaque token; none for a JWT."""
+        servers = self._servers.of_issuers(accepted)
+        return () if servers and jws.is_jwt(token) else servers
 
     def _put(self, digest: bytes, token: ValidatedToken, issuer: TrustedIssuer, key: Key, now: float) -> None:
         key_set = issuer.keys.current(now)

@@ -20,7 +20,7 @@ from authz_service.tokens.validator import NeedKeys
 
 if TYPE_CHECKING:
     from authz_service.tokens.attempt import Attempt
-    from authz_service.tokens.validator import TrustedIssuer, Validator
+    from authz_service.tokens.validator import SignatureVerifier, TrustedIssuer
 
 MAX_BYTES = 16_384
 MAX_JTI = 512  # characters
@@ -53,8 +53,9 @@ class VerifiedSet(NamedTuple):
 class SetVerifier:
     """Verifies the SETs of one issuer for one audience."""
 
-    def __init__(self, validator: Validator, issuer: TrustedIssuer, audience: str) -> None:
-        self._validator = validator
+    def __init__(self, signatures: SignatureVerifier, issuer: TrustedIssuer, audience: str) -> None:
+        """``issuer`` is one of those whose signatures are verified. The SETs of others are refused as such."""
+        self._signatures = signatures
         self._issuer = issuer
         self._audience = audience
 
@@ -66,14 +67,14 @@ class SetVerifier:
             Rejected: ``keys_unavailable``, if it may be accepted later.
         """
         if len(text) > MAX_BYTES:
-            raise RefusedSetError("invalid_request", f"{len(text)} characters, expected at most {MAX_BYTES}")
+            raise RefusedSetError("invalid_request", f"more than {MAX_BYTES} characters")
         try:
             token = jws.parse(text)
             self._require_type(token.header.get("typ"))
-            issuer = self._validator.issuer_of(token)
+            issuer = self._signatures.issuer_of(token)
             if issuer is not self._issuer:
                 raise RefusedSetError("invalid_issuer", "iss is another configured issuer")
-            key = self._validator.verify(token, issuer, now, attempt)
+            key = self._signatures.verify(token, issuer, now, attempt)
             if isinstance(key, NeedKeys):
                 return key
             return self._accept(token.unverified_claims, now)

@@ -34,6 +34,7 @@ _REVOKING: dict[str, SecurityEventType] = {
     ACCOUNT_PURGED: "account-purged",
     SESSIONS_REVOKED: "sessions-revoked",
 }
+REVOKING_TYPES = frozenset(_REVOKING.values())
 _STATUSES = frozenset({"enabled", "paused", "disabled"})  # SSF 1.0 section 8.1.2
 MAX_EVENTS = 16  # of one SET
 _ALL_SESSIONS = "ALL"  # Keycloak's id for all sessions of the user

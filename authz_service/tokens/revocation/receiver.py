@@ -1,19 +1,64 @@
-"""Receives the security events of one issuer, so that what they revoke is refused within seconds."""
+"""Receives the security events of one issuer, so that what they revoke is refused within seconds.
+
+Processes that share a snapshot file share a stream of events: the one that holds the file's lock polls, and the others
+follow the file. Without a snapshot file, each process polls.
+
+Invariants:
+- An event is acknowledged once it takes effect and is saved. What cannot be saved takes effect, and is delivered again.
+- No event is processed before the acknowledgments of earlier ones were delivered.
+- ``run`` ends by cancellation only, and not before a write to the file has ended.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import contextlib
+import random
+from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar
 
+from authz_service.core import backoff
+from authz_service.core.errors import FetchFailed
+from authz_service.telemetry.logs import fields
+from authz_service.tokens.revocation.event_batch import BatchVerifier
 from authz_service.tokens.revocation.event_store import EventStore
+from authz_service.tokens.revocation.receiver_log import ReceiverLog
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from authz_service.config.model import Issuer, SecurityEventsSettings
     from authz_service.keys.cache import KeyCache
-    from authz_service.providers.client import ClientResources
     from authz_service.telemetry.metrics import SecurityEventMetrics
+    from authz_service.tokens.revocation.event_batch import Batch
+    from authz_service.tokens.revocation.event_file import EventFile
+    from authz_service.tokens.revocation.event_token import RefusedSetError
+    from authz_service.tokens.revocation.poll_client import PollResponse
+    from authz_service.tokens.revocation.revocations import Revocation
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_FOLLOW_INTERVAL: Final = 0.5  # seconds
+_MORE_INTERVAL: Final = 0.1  # seconds, while more events are available
+_MAX_BACKOFF: Final = 60.0  # seconds
+_MAX_RETRY_AFTER: Final = 300.0  # seconds: a transmitter cannot silence its events for longer by that header
+_ADDS_PER_TURN: Final = 50  # of the event loop
+_POLL = "polling security events failed"
+_LOCK = "the snapshot of security events cannot be locked; events take effect, but are not acknowledged"
+_READ = "the snapshot of security events cannot be read"
+_SAVE = "the snapshot of security events cannot be written; events take effect, but are not acknowledged"
+_KEYS = "security events wait for the issuer's keys"
+
+
+class EventClient(Protocol):
+    """What polls a transmitter: see ``PollClient``."""
+
+    async def poll(self, acks: Sequence[str], errors: Mapping[str, RefusedSetError], *, wait: bool) -> PollResponse:
+        """Acknowledge and refuse SETs, and get the next ones. Raises ``FetchFailed``."""
+
+    async def close(self) -> None:
+        """Close the connections."""
 
 
 class EventReceiver:
@@ -24,13 +69,14 @@ class EventReceiver:
         issuer: Issuer,
         settings: SecurityEventsSettings,
         keys: KeyCache,
+        client: EventClient,
+        file: EventFile | None,
         *,
         store: EventStore | None,
         metrics: SecurityEventMetrics,
         logger: logging.Logger,
         clock: Callable[[], float],
         timer: Callable[[], float],
-        resources: ClientResources | None = None,
     ) -> None:
         """``store`` has the events of earlier configurations; None at the start.
 
@@ -38,10 +84,175 @@ class EventReceiver:
         """
         self.issuer = issuer
         self.settings = settings
-        self.store = store or EventStore(settings.keep, settings.max_entries)
-        self._keys, self._metrics, self._logger = keys, metrics, logger
-        self._clock, self._timer, self._resources = clock, timer, resources
+        self.store = EventStore(settings.keep, settings.max_entries) if store is None else store
+        self.restored = asyncio.Event()  # set once the file was read, or could not be, or if there is none
+        self._client = client
+        self._file = file
+        self._verifier = BatchVerifier(issuer, keys, settings.audience, clock)
+        self._metrics = metrics
+        self._logger, self._log = logger, ReceiverLog(logger, issuer.label, timer)
+        self._clock, self._timer = clock, timer
+
+        self._acks: Sequence[str] = ()  # to deliver with the next poll
+        self._errors: Mapping[str, RefusedSetError] = {}
+        self._may_wait = False  # the last poll succeeded: the transmitter is reachable
+        self._failures = 0  # in a row
+        self._may_save = False  # the file is locked by this process, and all of it was read
+        self._succeeded_at = timer()  # the last poll whose events all take effect and are saved, or the start
+        metrics.watch(lambda: timer() - self._succeeded_at)
 
     async def run(self) -> None:
         """Receive events until canceled."""
-        raise NotImplementedError
+        self._metrics.record_evictions(self.store.set_limits(self.settings.keep, self.settings.max_entries))
+        if self._file is None:
+            self.restored.set()
+        elif len(self.store):
+            self._file.require_replacement()
+        try:
+            while True:
+                pause = await self._turn()
+                await asyncio.sleep(pause)
+        finally:
+            if self._file is not None:
+                self._file.unlock()
+            await self._client.close()
+
+    async def _turn(self) -> float:
+        """Poll, or read what is new in the file; returns how many seconds to wait then."""
+        try:
+            self.store.expire(self._clock())
+            if self._file is not None and not await self._leads(self._file):
+                return _FOLLOW_INTERVAL
+            return await self._poll()
+        except Exception:
+            # A bug must not end the receiving: the next events may be readable.
+            self._logger.exception(
+                "receiving security events failed unexpectedly", extra=fields(issuer=self.issuer.label)
+            )
+            return self._after_failure()
+
+    # The file.
+
+    async def _leads(self, file: EventFile) -> bool:
+        """Read what is new in the file; returns whether it is for this process to poll."""
+        try:
+            self._may_save = leads = await _in_thread(file.lock)
+            self._log.log_end(_LOCK)
+        except OSError as error:
+            self._may_save, leads = False, True
+            cause = f"{error.strerror}: its folder must exist, be writable and support flock"
+            self._log.log_trouble(_LOCK, "the snapshot of security events is locked", cause)
+        try:
+            await self._read(file)
+            self._log.log_end(_READ)
+        except OSError as error:
+            self._may_save = False
+            self._log.log_trouble(_READ, "the snapshot of security events is read again", _cause_of(error))
+        if file.saved_at is not None and not (leads and self.restored.is_set()):
+            self._succeeded_at = self._timer() - max(0.0, self._clock() - file.saved_at)
+        self.restored.set()
+        self._log.log_role(leads=leads)
+        return leads
+
+    async def _read(self, file: EventFile) -> None:
+        """Add what is new in the file to the store."""
+        revocations = damaged = 0
+        more = True
+        while more:
+            read, bad, more = await _in_thread(file.read)
+            for start in range(0, len(read), _ADDS_PER_TURN):
+                self._add(read[start : start + _ADDS_PER_TURN])
+                await asyncio.sleep(0)
+            revocations += len(read)
+            damaged += bad
+        self._log.log_read(revocations, damaged)
+
+    def _add(self, revocations: Sequence[Revocation]) -> None:
+        now = self._clock()
+        self._metrics.record_evictions(sum(self.store.add(each, now) for each in revocations))
+
+    async def _save(self, new: Sequence[Revocation]) -> bool:
+        """Save these revocations, which are in the store; returns whether that succeeded."""
+        if self._file is None:
+            return True
+        if not self._may_save:
+            self._file.require_replacement()
+            return False
+        try:
+            await _in_thread(self._file.save, new, self.store)
+        except OSError as error:
+            self._log.log_trouble(_SAVE, "the snapshot of security events is written again", _cause_of(error))
+            return False
+        self._log.log_end(_SAVE)
+        return True
+
+    # Polling.
+
+    async def _poll(self) -> float:
+        """Poll once; returns how many seconds to wait before the next poll."""
+        waits = self._may_wait
+        try:
+            response = await self._client.poll(self._acks, self._errors, wait=waits)
+        except FetchFailed as failure:
+            delay = self._after_failure(failure.retry_after)
+            if not waits or self._failures > 1:  # a transmitter that only waits longer than we do works
+                self._log.log_trouble(_POLL, "security events are polled again", str(failure))
+            return delay
+        self._acks, self._errors = (), {}
+        self._log.log_end(_POLL)
+        batch = await self._verifier.verify(response.sets)
+        if not await self._apply(batch):
+            return self._after_failure()
+        self._failures = 0
+        self._may_wait = True
+        return _MORE_INTERVAL if response.more_available and batch.new else self.settings.interval
+
+    async def _apply(self, batch: Batch) -> bool:
+        """Let events take effect and save them; returns whether they are saved."""
+        revocations = [revocation for event in batch.events for revocation in event.revocations]
+        self._add(revocations)
+        self._errors = batch.errors
+        if not await self._save(revocations):
+            return False
+        self._acks = batch.acks
+        self._verifier.remember(batch)
+        for event in batch.events:
+            self._metrics.record_event(event.type)
+        for _ in batch.refusals:
+            self._metrics.record_event("refused")
+        self._log.log_events(batch.events)
+        self._log.log_refusals(batch.refusals)
+        if batch.waiting:
+            self._log.log_trouble(_KEYS, "security events no longer wait for keys", f"{batch.waiting} of them")
+        else:
+            self._log.log_end(_KEYS)
+            self._succeeded_at = self._timer()
+        return True
+
+    def _after_failure(self, retry_after: float = 0.0) -> float:
+        """How many seconds to wait after another failure."""
+        self._failures += 1
+        self._may_wait = False
+        initial = self.settings.interval
+        delay = backoff.exponential(self._failures, initial=initial, maximum=max(initial, _MAX_BACKOFF))
+        delay = backoff.with_jitter(delay, random.random())  # noqa: S311 - spreads load
+        return max(delay, min(retry_after, _MAX_RETRY_AFTER))
+
+
+def _cause_of(error: OSError) -> str:
+    """What to log about an error of the file."""
+    return f"the file {error}" if error.errno is None else str(error.strerror)
+
+
+async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run work in a thread. A cancellation takes effect once the work has ended."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # retrieved
+        raise

@@ -11,6 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
+import itertools
 import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +20,7 @@ from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from authz_service.core.claims import Claims
     from authz_service.tokens.revocation.event_store import EventStore
@@ -57,6 +58,14 @@ class Revocations:
 
     def __len__(self) -> int:
         return self._count
+
+    def __iter__(self) -> Iterator[Revocation]:
+        return itertools.chain.from_iterable(same_shape.values() for same_shape in self._by_shape.values())
+
+    def get(self, parts: TokenParts) -> Revocation | None:
+        """The revocation of these parts."""
+        shape, values = _key(parts)
+        return self._by_shape.get(shape, {}).get(values)
 
     def add(self, revocation: Revocation) -> None:
         """Add a revocation."""

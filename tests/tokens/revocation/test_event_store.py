@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+import tracemalloc
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from authz_service.core.claims import Claims
-from authz_service.tokens.revocation.event_store import EventStore
+from authz_service.tokens.revocation.event_store import ENTRY_BYTES, EventStore, _size
 from authz_service.tokens.revocation.revocations import Revocation, TokenParts
 from support.trust import ISSUER, NOW
 
@@ -66,44 +64,54 @@ def test_a_transmitter_that_repeats_a_subject_uses_no_memory() -> None:
     for second in range(10_000):
         assert store.add(of("a", NOW + second / 10), NOW) == 0
     assert len(store) == 1
-    assert len(store._expiries) < 100
+    assert len(store._by_time) < 100
 
 
-def test_a_snapshot_restores_what_still_counts() -> None:
-    store, restored = EventStore(KEEP, 10), EventStore(KEEP, 10)
-    store.add(of("a"), NOW)
-    store.add(of("b\u00e9\u2028", NOW + 100), NOW)
-    restored.restore(store.snapshot(ISSUER), ISSUER, NOW + KEEP)
-    assert not finds(restored, "a")
-    assert finds(restored, "b\u00e9\u2028")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"[]",
-        b"{}",
-        b"\xff",
-        {"version": 2},
-        {"issuer": "https://other.example"},
-        {"entries": None},
-        {"entries": [["", "a", "", "", "", "", NOW, ""], []]},
-        {"entries": [["", "a", "", "", "", "", NOW, ""], ["", "", "", "", "", "", NOW, ""]]},  # every token
-        {"entries": [["", "a", "", "", "", None, NOW, ""]]},
-        {"entries": [["", "a", "", "", "", "", "x", ""]]},
-        {"entries": [["", "a", "", "", "", "", 10**400, ""]]},
-        {"entries": [["", "a", "", "", "", "", float("nan"), ""]]},
-        {"entries": [["", "a", "", "", "", "", True, ""]]},
-        {"entries": [["", "a", "", "", "", "", NOW, 7]]},
-    ],
-)
-def test_a_malformed_snapshot_adds_nothing(content: Any) -> None:
+def test_lower_limits_evict_and_a_longer_keep_prolongs_what_is_left() -> None:
     store = EventStore(KEEP, 10)
-    good = {"version": 1, "issuer": ISSUER, "entries": []}
-    with pytest.raises(ValueError, match=r".+"):
-        store.restore(content if isinstance(content, bytes) else json.dumps(good | content).encode(), ISSUER, NOW)
+    for name, age in (("a", 10), ("b", 30), ("c", 20)):
+        store.add(of(name, NOW - age), NOW)
+    assert store.set_limits(2 * KEEP, 2) == 1
+    assert [finds(store, name) for name in "abc"] == [True, False, True]
+    store.expire(NOW + KEEP)
+    assert len(store) == 2
+    store.expire(NOW + 2 * KEEP)
     assert len(store) == 0
+
+
+def test_long_identifiers_are_evicted_by_their_bytes_and_one_always_counts() -> None:
+    long = "\U0001f600" * 512  # 2 KiB of memory
+    store = EventStore(KEEP, 100)
+    evicted = sum(store.add(of(f"{number:3}{long}", NOW + number), NOW) for number in range(200))
+    assert len(store) == 200 - evicted
+    assert 100 * ENTRY_BYTES // 3000 < len(store) < 100 * ENTRY_BYTES // 2048
+    assert finds(store, f"199{long}")
+    assert not finds(store, f"  0{long}")
+    single = EventStore(KEEP, 1)
+    assert single.add(of(long), NOW) == 0
+    assert finds(single, long)
+
+
+def test_the_bytes_are_those_of_what_is_left() -> None:
+    store = EventStore(KEEP, 100)
+    for number in range(300):
+        store.add(of(f"u{number % 150}", NOW + number), NOW)
+    assert store._bytes == sum(map(_size, store))
+    store.expire(NOW + KEEP + 1000)
+    assert store._bytes == 0
+
+
+def test_a_revocation_takes_no_more_memory_than_is_counted() -> None:
+    store = EventStore(KEEP, 5000)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(5000):
+            store.add(of(f"user-{number:030}"), NOW)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < store._bytes
 
 
 _EVENTS = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(-20, 20), st.integers(0, 20)), max_size=30)

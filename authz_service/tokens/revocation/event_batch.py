@@ -1,0 +1,119 @@
+"""Verifies the SETs of one poll response, and keeps in mind which were handled before.
+
+Invariants:
+- One SET is verified per turn of the event loop, so that decisions do not wait for a batch.
+- A SET whose signature cannot be verified now is neither accepted nor refused: only keys that were fetched after it
+  arrived prove that its key is unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from authz_service.core.errors import Rejected
+from authz_service.tokens.attempt import FIRST, LAST
+from authz_service.tokens.revocation.event_token import RefusedSetError, SetVerifier, VerifiedSet
+from authz_service.tokens.validator import SignatureVerifier, TrustedIssuer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from authz_service.config.model import Issuer
+    from authz_service.keys.cache import KeyCache
+    from authz_service.tokens.attempt import Attempt
+    from authz_service.tokens.revocation.events import SecurityEvent
+
+_MAX_HANDLED: Final = 1000  # SETs; the oldest is evicted first
+
+
+@dataclass(slots=True)
+class Batch:
+    """What became of the SETs of one response."""
+
+    acks: list[str] = field(default_factory=list)
+    errors: dict[str, RefusedSetError] = field(default_factory=dict)
+    events: list[SecurityEvent] = field(default_factory=list)  # of those that were not handled before
+    refusals: list[RefusedSetError] = field(default_factory=list)  # the same
+    waiting: int = 0  # SETs that wait for keys
+    new: dict[bytes, RefusedSetError | None] = field(default_factory=dict)  # for ``BatchVerifier.remember``
+
+
+class BatchVerifier:
+    """Verifies the SETs of one issuer."""
+
+    def __init__(self, issuer: Issuer, keys: KeyCache, audience: str, clock: Callable[[], float]) -> None:
+        """``clock`` gives seconds since the epoch."""
+        trusted = TrustedIssuer(issuer, keys)
+        self._verifier = SetVerifier(SignatureVerifier([trusted]), trusted, audience)
+        self._keys = keys
+        self._cooldown = issuer.keys.unknown_kid_cooldown
+        self._clock = clock
+        self._refreshed_at = -math.inf
+        self._handled: dict[bytes, RefusedSetError | None] = {}  # by digest; None: acknowledged
+
+    async def verify(self, sets: Mapping[str, str]) -> Batch:
+        """Verify SETs, which are by the ``jti`` under which they were delivered."""
+        batch, arrived = Batch(), self._clock()
+        for jti, text in sets.items():
+            digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+            if digest in self._handled:
+                refusal = self._handled[digest]
+            else:
+                refusal = await self._add(text, digest, arrived, batch)
+            if refusal is not None:
+                batch.errors[jti] = refusal
+            elif digest in self._handled or digest in batch.new:
+                batch.acks.append(jti)
+            await asyncio.sleep(0)
+        return batch
+
+    async def _add(self, text: str, digest: bytes, arrived: float, batch: Batch) -> RefusedSetError | None:
+        """Verify a SET and add its events; returns why it is refused."""
+        try:
+            verified = await self._verify(text, arrived)
+        except RefusedSetError as error:
+            refusal = RefusedSetError(error.code, str(error))  # without the frames that hold the SET
+            batch.new[digest] = refusal
+            batch.refusals.append(refusal)
+            return refusal
+        if verified is None:
+            batch.waiting += 1
+            return None
+        batch.new[digest] = None
+        batch.events += verified.events
+        return None
+
+    async def _verify(self, text: str, arrived: float) -> VerifiedSet | None:
+        """A SET with the keys that are known, or that can be fetched; None if it has to wait for them."""
+        verified = self._attempt(text, FIRST, arrived)
+        if verified is None:
+            await self._refresh_keys()
+            verified = self._attempt(text, LAST, arrived)
+        return verified
+
+    def _attempt(self, text: str, attempt: Attempt, arrived: float) -> VerifiedSet | None:
+        try:
+            verified = self._verifier.verify(text, self._clock(), attempt)
+        except RefusedSetError as refusal:
+            if refusal.code == "invalid_key" and self._keys.fetched_at < arrived:
+                return None
+            raise
+        except Rejected:  # the keys are unavailable
+            return None
+        return verified if isinstance(verified, VerifiedSet) else None
+
+    async def _refresh_keys(self) -> None:
+        now = self._clock()
+        if not self._refreshed_at <= now < self._refreshed_at + self._cooldown:
+            self._refreshed_at = now
+            await self._keys.refresh()
+
+    def remember(self, batch: Batch) -> None:
+        """The events of a batch take effect and are saved: none of its SETs needs to be verified again."""
+        self._handled |= batch.new
+        while len(self._handled) > _MAX_HANDLED:
+            del self._handled[next(iter(self._handled))]
