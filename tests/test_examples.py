@@ -32,7 +32,7 @@ EXAMPLES = sorted(folder for folder in (ROOT / "examples").iterdir() if folder.i
 PROVIDERS = {
     *("auth0", "okta", "entra-id", "keycloak", "google", "cognito", "kubernetes", "github-actions", "gitlab-ci"),
     *("spiffe", "entra-multi-tenant", "zitadel", "authentik", "dex", "cloudflare-access", "google-iap"),
-    "keycloak-dpop",
+    *("keycloak-dpop", "keycloak-security-events"),
 }
 WITHOUT_LOGIN = {
     "kubernetes",
@@ -41,7 +41,8 @@ WITHOUT_LOGIN = {
     "cloudflare-access",
     "google-iap",
 }  # providers that issue no ID tokens of people
-MOUNT = "/var/run/secrets/api-server"  # a folder that exists in a cluster only
+# Folders that exist in a cluster only.
+MOUNTS = ("/var/run/secrets/api-server", "/var/run/secrets/keycloak", "/var/lib/authz-service")
 NAMES = [folder.name for folder in EXAMPLES]
 
 
@@ -55,10 +56,13 @@ def test_an_example_is_valid_and_without_warnings_but_for_shadow_mode(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "token").write_text("token")
+    for name in ("token", "secret"):
+        (tmp_path / name).write_text("example")
     trustme.CA().cert_pem.write_to_path(tmp_path / "ca.crt")
-    config = tmp_path / "config.yaml"
-    config.write_text((folder / "config.yaml").read_text().replace(MOUNT, str(tmp_path)))
+    config, text = tmp_path / "config.yaml", (folder / "config.yaml").read_text()
+    for mount in MOUNTS:
+        text = text.replace(mount, str(tmp_path))
+    config.write_text(text)
     assert main(["check-config", str(config)]) == 0
     *warnings, valid = capsys.readouterr().out.splitlines()
     assert valid.endswith(": valid")
