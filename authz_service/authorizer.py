@@ -123,6 +123,7 @@ class Authorizer:
             f"{pending.need.what} did not finish before the deadline",
             retry_after=_RETRY_AFTER_DEADLINE,
         )
+        rejected.identity = pending.need.identity
         return self._deny_unless_shadow(pending.rule, pending.attributes, pending.rule.deny(rejected))
 
     def _decide(self, attributes: Attributes, now: float, attempt: Attempt) -> Decision | Pending:
@@ -206,4 +207,5 @@ class Authorizer:
             mode="shadow",
             cause=deny.cause,
             response_headers=deny.response_headers,
+            identity=deny.identity,
         )

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from authz_service.authorizer import Pending
 from authz_service.core.attributes import Attributes
+from authz_service.core.claims import Identity, UnverifiedIdentity
 from authz_service.core.decision import Allow, Decision, Deny
 from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
 from support.signing import Signer
-from support.trust import NOW, OTHER, OTHER_RS, RS, LocalAuthorizer, claims, good
+from support.trust import ISSUER, NOW, OTHER, OTHER_RS, RS, LocalAuthorizer, claims, good
 
 RULES: list[dict[str, Any]] = [
     {"name": "read", "match": {"methods": ["GET"], "paths": ["/v1/{id}"]}, "require": {"scopes": ["a"]}},
@@ -103,6 +104,98 @@ def test_a_request_is_decided_by_its_rule_with_its_reason(
 def test_another_scheme_counts_as_no_token(service: LocalAuthorizer) -> None:
     assert service.decide("/hello", authorization="Basic eDp5").reason == "anonymous"
     assert service.decide("/v1/7", authorization="Basic eDp5").reason == "missing_token"
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        (good(exp=NOW - 60), "expired"),
+        (good(nbf=NOW + 600), "not_yet_valid"),
+        (good(nonce="x"), "id_token"),
+        (good(token_use="refresh"), "wrong_token_type"),
+        (RS.sign(claims(), {"typ": "logout+jwt"}), "wrong_token_type"),
+        (good(exp=None), "missing_claim"),
+        (good(aud=7), "invalid_claim"),
+        (good(cnf={"jwk": {}}), "unsupported_confirmation"),
+    ],
+)
+def test_a_denial_of_a_verified_token_names_issuer_subject_and_client(token: str, reason: str) -> None:
+    denied = new().decide("/v1/7", token)
+    assert (denied.reason, denied.claims) == (reason, None)
+    assert denied.identity == Identity("main", "u1", "app")
+
+
+def test_a_denial_of_a_valid_token_has_its_claims() -> None:
+    for path, method, reason in (("/a", "GET", "wrong_audience"), ("/v1/7", "POST", "insufficient_scope")):
+        denied = new().decide(path, good(), method=method)
+        assert denied.reason == reason
+        assert denied.claims is not None
+        assert denied.claims.identity == Identity("main", "u1", "app")
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject", "client_id"),
+    [
+        ({"sub": None, "client_id": None}, "", ""),
+        ({"sub": "a\nb", "client_id": "c\x7fd"}, "", ""),
+        ({"sub": 7, "client_id": ["app"]}, "", ""),
+        ({"sub": "x" * 300, "client_id": "y" * 300}, "x" * 256 + "...", "y" * 256 + "..."),
+        ({"sub": "\u00e9\U0001f511", "client_id": "", "azp": "web"}, "\u00e9\U0001f511", "web"),
+    ],
+)
+def test_the_identity_of_a_denied_token_has_only_well_formed_strings(
+    changes: dict[str, Any], subject: str, client_id: str
+) -> None:
+    token = RS.sign({name: value for name, value in (claims() | changes).items() if value is not None} | {"exp": 1})
+    assert new().decide("/v1/7", token).identity == Identity("main", subject, client_id)
+
+
+@pytest.mark.parametrize(
+    ("token", "reason", "issuer", "kid"),
+    [
+        (good(iss="https://evil.example/"), "unknown_issuer", "https://evil.example/", "rs"),
+        (good(iss=["x"]), "unknown_issuer", ["x"], "rs"),
+        (RS.sign(claims())[:-8] + "AAAAAAAA", "bad_signature", ISSUER, "rs"),
+        (RS.sign(claims(), {"kid": "es"}), "unsupported_algorithm", ISSUER, "es"),
+    ],
+)
+def test_a_denial_of_an_unverified_token_has_its_origin_as_unverified(
+    token: str, reason: str, issuer: object, kid: str
+) -> None:
+    denied = new().decide("/v1/7", token)
+    assert (denied.reason, denied.claims) == (reason, None)
+    assert denied.identity == UnverifiedIdentity(issuer, kid)
+
+
+def test_a_denial_of_a_token_that_is_not_one_has_no_identity() -> None:
+    for token in (None, "rubbish", "a.b.c"):
+        assert new().decide("/v1/7", token).identity is None
+
+
+def test_a_denial_while_keys_are_awaited_or_missing_has_the_unverified_origin() -> None:
+    service = new()
+    pending = service.begin("/v1/7", UNKNOWN)
+    assert isinstance(pending, Pending)
+    assert service.authorizer.too_late(pending).identity == UnverifiedIdentity(ISSUER, "new")
+    asyncio.run(pending.ready())
+    unknown = service.authorizer.finish(pending, NOW)
+    assert (unknown.reason, unknown.identity) == ("unknown_key", UnverifiedIdentity(ISSUER, "new"))
+
+
+def test_a_shadow_rule_keeps_the_identity_of_the_token_that_it_would_deny() -> None:
+    shadow = LocalAuthorizer([{"name": "all", "mode": "shadow"}], HEADERS)
+    passed = shadow.decide("/", good(exp=NOW - 60))
+    assert isinstance(passed, Allow)
+    assert (passed.reason, passed.identity) == ("expired", Identity("main", "u1", "app"))
+
+
+def test_a_wrong_audience_is_logged_with_the_audiences_that_are_accepted() -> None:
+    assert new().decide("/a", good()).cause == "the token's audiences are ['api']; required: 'that'"
+    several = LocalAuthorizer([{"name": "all", "require": {"audiences": list("edcba")}}], HEADERS)
+    cause = several.decide("/", good(aud=["'", "\n", "x" * 500, "y"])).cause
+    assert cause.startswith("""the token's audiences are ['\\n', "'", 'xxx""")
+    assert cause.endswith("..., and 1 more]; required: one of ['a', 'b', 'c', and 2 more]")
+    assert len(cause) < 300
 
 
 @pytest.mark.parametrize("place", ["/v1/7?access_token={}", "/v1/7?authorization=Bearer%20{}"])

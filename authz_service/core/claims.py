@@ -7,7 +7,7 @@ the issuer's settings. Whether they suffice is up to each request's rule.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authz_service.core.footprint import footprint
 from authz_service.core.response_cache import ResponseCache
@@ -24,6 +24,21 @@ _OVERHEAD = 512
 _PROOF_KEY = 3584  # bytes of the confirmation, and of a parsed key, mostly OpenSSL's
 
 
+class Identity(NamedTuple):
+    """The subject and the client of a verified token, valid or not; "" where it names none."""
+
+    issuer: str  # the issuer's name in the configuration
+    subject: str
+    client_id: str
+
+
+class UnverifiedIdentity(NamedTuple):
+    """The origin that a token claims whose signature was not verified. For the log only."""
+
+    issuer: object  # the value of ``iss``, which may be anything
+    kid: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Claims:
     """An access token's claims, by the names of the configuration."""
@@ -37,6 +52,11 @@ class Claims:
     raw: Mapping[str, Any]  # every claim, as in the token
     confirmation: Confirmation | None = None  # what the sender must prove; None for a bearer token
     kid: str | None = None  # of the key that verified the token
+
+    @property
+    def identity(self) -> Identity:
+        """The part that tells whose token it is."""
+        return Identity(self.issuer, self.subject, self.client_id)
 
     def footprint(self) -> int:
         """Bytes in a cache, without the token's responses."""

@@ -13,7 +13,7 @@ from authz_service.core.credential import BEARER
 from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
 
 if TYPE_CHECKING:
-    from authz_service.core.claims import Claims
+    from authz_service.core.claims import Claims, Identity, UnverifiedIdentity
     from authz_service.core.response_cache import CachedResponse
 
 NO_RULE_NAME = "-"  # the rule name of a decision that no rule made
@@ -30,7 +30,7 @@ Mode = Literal["enforce", "shadow"]
 class Allow:
     """Let the request through, with ``headers`` overwritten and ``remove`` removed on the way to the upstream.
 
-    If a rule in shadow mode would have denied it, ``reason`` and ``cause`` are those of the denial.
+    If a rule in shadow mode would have denied it, ``reason``, ``cause`` and ``identity`` are those of the denial.
     """
 
     reason: Reason
@@ -41,6 +41,7 @@ class Allow:
     mode: Mode = "enforce"
     cause: str = ""
     response_headers: tuple[tuple[str, str], ...] = ()  # for the client's response
+    identity: Identity | UnverifiedIdentity | None = None
     cached: CachedResponse | None = field(default=None, compare=False, repr=False)  # with exactly these headers
 
 
@@ -50,7 +51,7 @@ class Deny:
 
     ``challenges`` are the values of WWW-Authenticate, one for each scheme. ``response_headers`` are further ones.
     ``cause`` is for the log only. ``retry_after`` is in seconds, and set if a retry may succeed. ``claims`` are those
-    of a valid token that did not satisfy the rule.
+    of a valid token that did not satisfy the rule; of another token, ``identity`` is what is known.
     """
 
     reason: Reason
@@ -61,6 +62,7 @@ class Deny:
     claims: Claims | None = None
     mode: Mode = "enforce"
     response_headers: tuple[tuple[str, str], ...] = ()
+    identity: Identity | UnverifiedIdentity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Answer:
     rule: str = NO_RULE_NAME
     cause: str = ""
     claims: None = None
+    identity: None = None
     mode: Mode = "enforce"
 
 

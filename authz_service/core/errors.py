@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from authz_service.core.claims import Identity, UnverifiedIdentity
     from authz_service.core.reasons import Reason
 
 
@@ -33,7 +34,8 @@ class Rejected(AuthzError):  # noqa: N818 - it reads as what happened to the req
     """A request or its token is refused: the caller gets ``reason``, the log gets ``cause``.
 
     ``cause`` may name a header field or a claim and quote a name from it (an issuer, a key id), shortened; never a
-    token, a signature or a query string. ``retry_after`` is in seconds, and set if a retry may succeed.
+    token, a signature or a query string. ``retry_after`` is in seconds, and set if a retry may succeed. ``identity`` is
+    that of the token, as far as it is known; the validator sets it.
     """
 
     def __init__(self, reason: Reason, cause: str, *, retry_after: int | None = None) -> None:
@@ -41,6 +43,7 @@ class Rejected(AuthzError):  # noqa: N818 - it reads as what happened to the req
         self.reason = reason
         self.cause = cause
         self.retry_after = retry_after
+        self.identity: Identity | UnverifiedIdentity | None = None
 
 
 class ProofRejected(Rejected):
@@ -91,6 +94,7 @@ class StartFailed(AuthzError):  # noqa: N818 - as Rejected
 
 _MAX_SHOWN = 60  # characters of a configured value: enough to find it in the file
 _MAX_QUOTED = 120  # characters of a foreign name that a cause may quote: enough for any issuer in use
+_MAX_LISTED = 3  # foreign names that a cause may quote of a list
 
 
 def shown(value: object, limit: int = _MAX_SHOWN) -> str:
@@ -103,6 +107,12 @@ def quoted(name: object) -> str:
     """A foreign name as a cause quotes it: shortened, with everything but printable ASCII escaped."""
     text = ascii(name)
     return text if len(text) <= _MAX_QUOTED else text[:_MAX_QUOTED] + "..."
+
+
+def quoted_list(names: Sequence[object]) -> str:
+    """Foreign names as a cause quotes them: the first three, and how many more there are."""
+    more = [f"and {len(names) - _MAX_LISTED} more"] if len(names) > _MAX_LISTED else []
+    return f"[{', '.join([*map(quoted, names[:_MAX_LISTED]), *more])}]"
 
 
 def printable(text: str) -> str:

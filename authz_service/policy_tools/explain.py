@@ -390,7 +390,9 @@ def _is_missing(credential: CredentialHeader, headers: Mapping[str, str], max_to
 def _evaluate(condition: Condition, claims: Claims, request: RequestParts, now: float) -> None:
     cause = condition.evaluate(claims, request, now)
     if cause is not None:
-        requirement = "" if condition.requirement in cause else f"; required: {condition.requirement}"
+        requirement = (
+            "" if condition.requirement in cause or "; required: " in cause else f"; required: {condition.requirement}"
+        )
         raise Rejected(condition.reason, f"{cause}{requirement}{_token_scopes(condition, claims)}")
 
 

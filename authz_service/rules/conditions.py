@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from authz_service.core.claim_path import NotAnObjectError
 from authz_service.core.confirmation import IGNORED
-from authz_service.core.errors import Rejected, quoted
+from authz_service.core.errors import Rejected, quoted, quoted_list
 from authz_service.core.members import SCOPE_TOKEN, numeric_date
 from authz_service.core.patterns import CAPTURE
 from authz_service.core.reasons import Reason
@@ -122,14 +122,20 @@ def issuer_is_one_of(labels: Iterable[str]) -> Condition:
 def audience_is_accepted(audiences: Mapping[str, frozenset[str]]) -> Condition:
     """One of the token's audiences is accepted for its issuer."""
     nothing: frozenset[str] = frozenset()
+    required = {issuer: _one_of_quoted(sorted(accepted)) for issuer, accepted in audiences.items()}
 
     def evaluate(claims: Claims, _request: RequestParts, _now: float) -> str | None:
         if not audiences.get(claims.issuer, nothing).isdisjoint(claims.audiences):
             return None
-        return f"the token's audiences are {quoted(sorted(claims.audiences))}"
+        got = quoted_list(sorted(claims.audiences))
+        return f"the token's audiences are {got}; required: {required.get(claims.issuer, 'another issuer')}"
 
     every = sorted(nothing.union(*audiences.values()))
     return Condition("audience", Reason.WRONG_AUDIENCE, one_of(every), evaluate)
+
+
+def _one_of_quoted(names: Sequence[str]) -> str:
+    return quoted(names[0]) if len(names) == 1 else f"one of {quoted_list(names)}"
 
 
 def client_is_one_of(clients: Iterable[str]) -> Condition:

@@ -124,6 +124,7 @@ class Rule:
             retry_after=rejected.retry_after,
             claims=claims,
             mode=self.mode,
+            identity=rejected.identity,
         )
 
     def possible_reasons(self) -> Iterable[Reason]:

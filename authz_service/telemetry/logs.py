@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from authz_service.core.claims import UnverifiedIdentity
 from authz_service.core.decision import decision_label
 from authz_service.core.paths import without_secrets, without_userinfo
 from authz_service.core.reasons import DENIALS
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _OWN = "authz"  # the parent of all our loggers
 _MAX_CLIENT_STRING = 256  # characters of a string from a client: enough to recognize it, too few to fill a disk
+_MAX_UNVERIFIED = 128  # of a string from a token whose signature was not verified
 _MAX_STRING = 1024  # characters of any string: longer than any cause or configuration problem
 _MAX_ITEMS = 100  # of a list
 _MAX_FRAMES_STRING = 4096  # characters of an exception's frames, which no client can influence
@@ -135,9 +137,19 @@ def _decision_fields(attributes: Attributes, decision: Decision) -> dict[str, ob
     }
     if (request_id := attributes.headers.get("x-request-id")) is not None:
         from_client["request_id"] = request_id
-    if (claims := decision.claims) is not None:
-        from_client |= {"issuer": claims.issuer, "subject": claims.subject, "client_id": claims.client_id}
-    return members | {name: _truncated(string, _MAX_CLIENT_STRING) for name, string in from_client.items()}
+    unverified = {}
+    match decision.claims or decision.identity:
+        case None:
+            pass
+        case UnverifiedIdentity(issuer, kid):
+            unverified = {"unverified_issuer": issuer, "unverified_kid": kid}
+        case verified:
+            from_client |= {"issuer": verified.issuer, "subject": verified.subject, "client_id": verified.client_id}
+    return (
+        members
+        | {name: _truncated(string, _MAX_CLIENT_STRING) for name, string in from_client.items()}
+        | {name: _truncated(each, _MAX_UNVERIFIED) for name, each in unverified.items() if isinstance(each, str)}
+    )
 
 
 def _truncated(string: str, max_length: int) -> str:

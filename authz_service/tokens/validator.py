@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from authz_service.core.claims import ValidatedToken
+from authz_service.core.claims import UnverifiedIdentity, ValidatedToken
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.reasons import Reason
 from authz_service.keys.cache import NoKey
@@ -26,6 +26,7 @@ from authz_service.tokens.jwt.cache import CachedJwt, JwtCache, digest_of
 from authz_service.tokens.jwt.claims import (
     REQUIREMENTS,
     REQUIREMENTS_BEFORE_INTROSPECTION,
+    identity_of,
     valid_until,
     validate_claims,
 )
@@ -59,6 +60,7 @@ class NeedKeys:
     """The token cannot be verified before these keys were fetched again."""
 
     keys: KeyCache
+    identity: UnverifiedIdentity
 
     @property
     def what(self) -> str:
@@ -142,7 +144,7 @@ class SignatureVerifier:
     def _without_key(why: NoKey, token: Jws, issuer: TrustedIssuer, now: float) -> NeedKeys:
         match why:
             case NoKey.FETCH:
-                return NeedKeys(issuer.keys)
+                return NeedKeys(issuer.keys, _unverified(token))
             case NoKey.ABSENT:
                 raise Rejected(
                     Reason.UNKNOWN_KEY,
@@ -174,7 +176,7 @@ class Validator(SignatureVerifier):
         ``accepted`` names the issuers that an opaque token may come from, None for all.
 
         Raises:
-            Rejected: with the reason why the token is not accepted.
+            Rejected: with the reason why the token is not accepted, and its identity as far as that is known.
         """
         digest = digest_of(token)
         cached = self._cache.get(digest, now)
@@ -187,14 +189,22 @@ class Validator(SignatureVerifier):
         if attempt.fetch_keys:  # a later attempt for the same request is not a second miss
             self._metrics.record_token_cache_miss()
         parsed = jws.parse(token)
-        issuer = self.issuer_of(parsed)
-        key = self.verify(parsed, issuer, now, attempt)
+        try:
+            issuer = self.issuer_of(parsed)
+            key = self.verify(parsed, issuer, now, attempt)
+        except Rejected as rejected:
+            rejected.identity = _unverified(parsed)
+            raise
         if isinstance(key, NeedKeys):
             return key
-        requirements = self.requirements_of(issuer)
-        claims = validate_claims(
-            issuer.settings, parsed.header, parsed.unverified_claims, now, requirements, kid=key.kid
-        )
+        verified = parsed.unverified_claims
+        try:
+            claims = validate_claims(
+                issuer.settings, parsed.header, verified, now, self.requirements_of(issuer), kid=key.kid
+            )
+        except Rejected as rejected:
+            rejected.identity = identity_of(issuer.settings, verified)
+            raise
         validated = ValidatedToken(claims)
         self._put(digest, validated, issuer, key, now)
         return self._if_active(token, digest, validated, now, attempt)
@@ -220,7 +230,11 @@ class Validator(SignatureVerifier):
         server = self._servers.for_jwts_of(validated.claims.issuer)
         if server is None:
             return validated
-        return query(token, digest, (server,), now, attempt, validated.claims)
+        try:
+            return query(token, digest, (server,), now, attempt, validated.claims)
+        except Rejected as rejected:
+            rejected.identity = validated.claims.identity
+            raise
 
     def requirements_of(self, issuer: TrustedIssuer) -> Requirements:
         """What the claims of the issuer's JWTs must meet, before introspection if it adds to them."""
@@ -229,3 +243,7 @@ class Validator(SignatureVerifier):
     def must_be_active(self, issuer: str) -> bool:
         """Whether verified JWTs of the issuer with this name also have to be active at its introspection server."""
         return self._servers.for_jwts_of(issuer) is not None
+
+
+def _unverified(token: Jws) -> UnverifiedIdentity:
+    return UnverifiedIdentity(token.unverified_claims.get("iss"), token.kid)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from authz_service.core.attributes import Attributes
-from authz_service.core.claims import Claims
+from authz_service.core.claims import Claims, Identity, UnverifiedIdentity
 from authz_service.core.decision import Allow, Answer, Decision, Deny
 from authz_service.core.reasons import DENIALS, Reason
 from authz_service.telemetry.logs import DecisionLog, RateLimitedLog, configure, fields
@@ -401,6 +401,27 @@ def test_a_denial_has_its_status_and_its_cause_too() -> None:
     line = decision_line(DENIED)
     assert (line["decision"], line["status"], line["cause"]) == ("deny", 401, "it expired 12 s ago")
     assert not {"issuer", "subject", "client_id", "request_id"} & line.keys()
+
+
+def test_a_denial_of_a_verified_token_names_issuer_subject_and_client() -> None:
+    line = decision_line(Deny(Reason.EXPIRED, "read", identity=Identity("main", "u1", "app")))
+    assert (line["issuer"], line["subject"], line["client_id"]) == ("main", "u1", "app")
+    assert not line.keys() & {"unverified_issuer", "unverified_kid"}
+
+
+def test_what_an_unverified_token_claims_is_marked_as_such_and_truncated() -> None:
+    line = decision_line(
+        Deny(Reason.UNKNOWN_KEY, "read", identity=UnverifiedIdentity("https://x/" + "y" * 200, "k" * 200))
+    )
+    assert line["unverified_issuer"] == "https://x/" + "y" * 118 + "..."
+    assert line["unverified_kid"] == "k" * 128 + "..."
+    assert not line.keys() & {"issuer", "subject", "client_id"}
+
+
+@pytest.mark.parametrize("issuer", [None, 7, ["https://x/"], {"a": 1}])
+def test_an_unverified_issuer_that_is_not_a_string_and_an_absent_kid_are_left_out(issuer: object) -> None:
+    line = decision_line(Deny(Reason.UNKNOWN_ISSUER, "read", identity=UnverifiedIdentity(issuer, None)))
+    assert not line.keys() & {"unverified_issuer", "unverified_kid"}
 
 
 def test_an_answer_is_logged_without_its_document() -> None:

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
+from authz_service.core.claims import UnverifiedIdentity
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from authz_service.keys.trials import EXHAUSTED, MAX_BUDGET, REFILL
@@ -272,7 +273,9 @@ def test_a_key_without_kid_verifies_tokens_with_any_kid(kid: str | None) -> None
 def test_a_token_that_no_key_without_kid_verifies_may_be_signed_by_a_new_key(kid: str | None) -> None:
     trust = without_kid(ES, RS)
     token = STRANGER.sign(claims(), {"kid": kid})
-    assert trust.validator.validate(token, NOW, None, FIRST) == NeedKeys(trust.issuers[0].keys)
+    assert trust.validator.validate(token, NOW, None, FIRST) == NeedKeys(
+        trust.issuers[0].keys, UnverifiedIdentity(ISSUER, kid)
+    )
     trust.publish(STRANGER.jwk(kid=None))
     trust.refresh()
     assert trust.reason(token) == "ok"
@@ -293,7 +296,7 @@ def test_a_kid_that_no_key_has_is_unknown_where_other_keys_have_one() -> None:
 def test_an_unknown_kid_needs_the_keys_of_the_issuer_in_iss() -> None:
     local = LocalValidator()
     need = local.validator.validate(STRANGER.sign(claims()), NOW, None, FIRST)
-    assert need == NeedKeys(local.issuers[0].keys)
+    assert need == NeedKeys(local.issuers[0].keys, UnverifiedIdentity(ISSUER, "stranger"))
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,8 @@ class IntrospectionCache:
         self._discard(digest)
         if isinstance(response.outcome, tuple):
             self._proven.discard(digest)
-            size = footprint(response.outcome)
+            reason, cause, identity = response.outcome
+            size = footprint((reason, cause, *(identity or ())))
         else:
             self._proven.put(digest, None, _PROVEN_BYTES)
             size = response.outcome.claims.footprint()

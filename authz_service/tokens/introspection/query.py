@@ -20,7 +20,7 @@ from authz_service.tokens.introspection.response import IntrospectionResponse, I
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from authz_service.core.claims import Claims, ValidatedToken
+    from authz_service.core.claims import Claims, Identity, ValidatedToken
     from authz_service.tokens.attempt import Attempt
     from authz_service.tokens.introspection.introspector import IntrospectionRequest, Introspector
 
@@ -46,6 +46,11 @@ class NeedIntrospection:
     def what(self) -> str:
         """What is being waited for, for the log."""
         return f"introspection at {self.servers[min(len(self.results), len(self.servers) - 1)].issuer.label}"
+
+    @property
+    def identity(self) -> Identity | None:
+        """The identity of the token, if its signature was verified."""
+        return None if self.verified is None else self.verified.identity
 
     async def ready(self) -> None:
         """Query the servers up to the first active response. Never raises for a failed request."""

@@ -12,20 +12,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from authz_service.core.claims import ValidatedToken
+from authz_service.core.claims import Identity, ValidatedToken
 from authz_service.core.confirmation import IGNORED
 from authz_service.core.errors import Rejected
 from authz_service.core.members import numeric_date, optional_str
 from authz_service.core.reasons import Reason
-from authz_service.tokens.jwt.claims import valid_until, validate_claims
+from authz_service.tokens.jwt.claims import identity_of, valid_until, validate_claims
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from authz_service.config.model import IntrospectionSettings, Issuer
     from authz_service.core.claims import Claims
+
+
+Refusal: TypeAlias = tuple[Reason, str, Identity | None]  # reason, cause, and the identity in an active response
 
 
 class VerifiedJwt(NamedTuple):
@@ -40,7 +43,7 @@ class IntrospectionResponse:
     """A response, validated: the token, or why it is rejected."""
 
     active: bool  # as the server responded; an active token may be rejected all the same
-    outcome: ValidatedToken | tuple[Reason, str]
+    outcome: ValidatedToken | Refusal
     since: float  # seconds since the epoch: when it was received
     until: float  # when it leaves the cache
 
@@ -51,7 +54,10 @@ class IntrospectionResponse:
             Rejected: if it is rejected.
         """
         if isinstance(self.outcome, tuple):
-            raise Rejected(*self.outcome)
+            reason, cause, identity = self.outcome
+            rejected = Rejected(reason, cause)
+            rejected.identity = identity
+            raise rejected
         return self.outcome
 
 
@@ -71,15 +77,16 @@ def validate_response(
 ) -> IntrospectionResponse:
     """Validate a response body. ``verified`` is None for an opaque token."""
     active = body.get("active") is True
+    outcome: Refusal
     body = _present_members(issuer, settings, body)
     try:
         if active and verified is None:
             return _validate_opaque(issuer, settings, body, now)
         if active and verified is not None:
             return _validate_verified(issuer, settings, body, verified, now)
-        outcome = Reason.INACTIVE, f"{issuer.label}: active is not true in the introspection response"
+        outcome = Reason.INACTIVE, f"{issuer.label}: active is not true in the introspection response", None
     except Rejected as rejected:
-        outcome = rejected.reason, rejected.cause
+        outcome = rejected.reason, rejected.cause, identity_of(issuer, body)
     return IntrospectionResponse(active, outcome, since=now, until=now + settings.negative_cache_ttl)
 
 

@@ -10,8 +10,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from authz_service.core.claim_path import parse_claim_path
-from authz_service.core.claims import Claims
+from authz_service.core.claim_path import NotAnObjectError, parse_claim_path
+from authz_service.core.claims import Claims, Identity
 from authz_service.core.confirmation import IGNORED, confirmation_of
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.members import SCOPE_TOKEN, numeric_date, optional_str, optional_str_at, strings
@@ -34,6 +34,7 @@ _STRINGS = ("sub", "jti", "client_id", "azp")
 _NUMERIC_DATES = ("exp", "nbf", "iat")
 _SUB, _AUD = parse_claim_path("sub"), parse_claim_path("aud")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_MAX_IDENTIFIER = 256  # characters that are kept of a refused token's subject and client
 
 
 def validate_claims(
@@ -66,6 +67,22 @@ def validate_claims(
         kid=kid,
         confirmation=_confirmation(issuer, raw) if "cnf" in raw else None,
     )
+
+
+def identity_of(issuer: Issuer, raw: Mapping[str, Any]) -> Identity:
+    """The identity in verified claims that may be invalid: long strings are shortened, other values are left out."""
+    client_id = next(filter(None, (_identifier(raw, path) for path in issuer.client_claims)), "")
+    return Identity(issuer.label, _identifier(raw, _SUB), client_id)
+
+
+def _identifier(raw: Mapping[str, Any], path: ClaimPath) -> str:
+    try:
+        value = path.find(raw, "")
+    except NotAnObjectError:
+        return ""
+    if not isinstance(value, str) or _CONTROL.search(value):
+        return ""
+    return value if len(value) <= _MAX_IDENTIFIER else f"{value[:_MAX_IDENTIFIER]}..."
 
 
 def valid_until(issuer: Issuer, claims: Claims) -> float:

@@ -19,6 +19,7 @@ from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
 from authz_service._pb.base_pb2 import HeaderValueOption
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.core.attributes import Attributes
+from authz_service.core.claims import UnverifiedIdentity
 from authz_service.core.decision import Allow, Answer, Decision, Deny, decision_label, deny_without_rule
 from authz_service.core.errors import Rejected
 from authz_service.core.headers import combined
@@ -242,7 +243,10 @@ def _set_value(target: Value, value: Any) -> None:
 
 
 def _set_metadata(response: CheckResponse, decision: Decision, decision_id: str) -> None:
-    """Dynamic metadata for Envoy's access log, rate limits and other filters. Every response has the same members."""
+    """Dynamic metadata for Envoy's access log, rate limits and other filters. Every response has the same members.
+
+    Nothing unverified is among them: a filter could take it for the truth.
+    """
     fields = response.dynamic_metadata.fields
     fields["decision_id"].string_value = decision_id
     fields["decision"].string_value = decision_label(decision)
@@ -250,9 +254,11 @@ def _set_metadata(response: CheckResponse, decision: Decision, decision_id: str)
     fields["rule"].string_value = decision.rule
     fields["mode"].string_value = decision.mode
     claims = decision.claims
-    fields["issuer"].string_value = claims.issuer if claims else ""
-    fields["subject"].string_value = claims.subject if claims else ""
-    fields["client_id"].string_value = claims.client_id if claims else ""
+    identity = claims or decision.identity
+    verified = None if isinstance(identity, UnverifiedIdentity) else identity
+    fields["issuer"].string_value = verified.issuer if verified else ""
+    fields["subject"].string_value = verified.subject if verified else ""
+    fields["client_id"].string_value = verified.client_id if verified else ""
     scopes = fields["scopes"].list_value
     scopes.SetInParent()
     if claims and claims.scope:

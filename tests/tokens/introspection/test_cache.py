@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from authz_service.core.bounded import BoundedMap, Bounds
-from authz_service.core.claims import Claims, ValidatedToken
+from authz_service.core.claims import Claims, Identity, ValidatedToken
 from authz_service.core.reasons import Reason
 from authz_service.tokens.introspection.cache import IntrospectionCache
-from authz_service.tokens.introspection.response import IntrospectionResponse, VerifiedJwt, validate_response
+from authz_service.tokens.introspection.response import IntrospectionResponse, Refusal, VerifiedJwt, validate_response
 from support.fake_introspection import issuer_with
 
 TOKEN = ValidatedToken(Claims("main", "u", "c", frozenset(), frozenset(), "", {}))
-REJECTED = (Reason.INACTIVE, "a cause")
+REJECTED: Refusal = (Reason.INACTIVE, "a cause", Identity("main", "u1", "app"))
 
 
 def contents(cache: IntrospectionCache) -> list[list[Any]]:
@@ -91,7 +91,7 @@ def token(text: str = "", scope: str = "") -> ValidatedToken:
     return ValidatedToken(Claims("main", "u", "c", frozenset(), frozenset(scope.split()), scope, {"text": text}))
 
 
-def response_with(outcome: ValidatedToken | tuple[Reason, str], until: float = 9.0) -> IntrospectionResponse:
+def response_with(outcome: ValidatedToken | Refusal, until: float = 9.0) -> IntrospectionResponse:
     return IntrospectionResponse(active=not isinstance(outcome, tuple), outcome=outcome, since=0.0, until=until)
 
 

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz_service.authorizer import Pending
+from authz_service.core.claims import Identity
 from authz_service.core.decision import Allow, Deny
 from authz_service.tokens.jwt import jws
-from support.fake_introspection import FakeClient, IntrospectingAuthorizer, active_response, failure
+from support.fake_introspection import INACTIVE, FakeClient, IntrospectingAuthorizer, active_response, failure
 from support.signing import Signer, base64url
 from support.trust import ISSUER, NOW, OTHER, OTHER_RS, RS, STRANGER, claims, good
 
@@ -333,6 +334,18 @@ def test_a_verified_jwt_that_is_not_confirmed_is_rejected(answer: Any, reason: s
     client.response_to_all = answer
     service = always(client)
     assert [service.reason_of(good()) for _ in range(2)] == [reason] * 2
+
+
+@pytest.mark.parametrize("answer", [INACTIVE, active_response(sub="u2"), failure()])
+def test_a_denial_of_a_verified_jwt_that_is_not_confirmed_names_whose_it_is(answer: Any) -> None:
+    client = FakeClient()
+    client.response_to_all = answer
+    service = always(client)
+    pending = service.begin("/", good())
+    assert isinstance(pending, Pending)
+    asyncio.run(pending.ready())
+    decisions = service.authorizer.too_late(pending), service.authorizer.finish(pending, NOW)
+    assert [each.identity for each in decisions] == [Identity("main", "u1", "app")] * 2
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz_service.core.claims import Identity
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from authz_service.tokens.introspection.response import (
@@ -407,3 +408,18 @@ def test_any_response_is_claims_or_a_reason(*, changes: dict[str, Any], is_jwt: 
         assert isinstance(response.outcome, tuple)
         assert response.outcome[0] in Reason
         assert response.until == NOW + 10
+
+
+def identity_in(response: IntrospectionResponse) -> object:
+    with pytest.raises(Rejected) as raised:
+        response.token()
+    return raised.value.identity
+
+
+def test_a_refused_response_about_an_active_token_keeps_its_identity() -> None:
+    assert identity_in(validated(active_response(exp=1))) == Identity("main", "u1", "app")
+    assert identity_in(validated(active_response(token_type="refresh"))) == Identity("main", "u1", "app")
+
+
+def test_an_inactive_token_has_no_identity_whatever_the_response_contains() -> None:
+    assert identity_in(validated(active_response() | INACTIVE)) is None

@@ -17,7 +17,7 @@ from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.core import paths
 from authz_service.core.attributes import Attributes
 from authz_service.core.claim_path import parse_claim_path
-from authz_service.core.claims import Claims
+from authz_service.core.claims import Claims, Identity, UnverifiedIdentity
 from authz_service.core.decision import METADATA_MEMBERS, Allow, Decision, Deny
 from authz_service.core.decision import Answer as Answered
 from authz_service.core.errors import Rejected
@@ -278,6 +278,20 @@ def test_the_metadata_describe_decision_rule_and_token() -> None:
 def test_the_metadata_have_the_same_members_without_a_token(decision: Allow | Deny) -> None:
     metadata = encoded(decision).metadata
     assert (metadata["issuer"], metadata["subject"], metadata["client_id"], metadata["scopes"]) == ("", "", "", [])
+
+
+def test_the_metadata_of_a_denial_name_whom_a_verified_token_is_about() -> None:
+    metadata = encoded(Deny(Reason.EXPIRED, "r", identity=Identity("main", "alice", "app"))).metadata
+    assert (metadata["issuer"], metadata["subject"], metadata["client_id"]) == ("main", "alice", "app")
+    assert metadata["scopes"] == []
+
+
+def test_nothing_unverified_is_in_a_response() -> None:
+    denied = Deny(Reason.UNKNOWN_ISSUER, "r", identity=UnverifiedIdentity("https://evil.example/", "their-kid"))
+    assert encoded(denied).metadata == encoded(replace(denied, identity=None)).metadata
+    response = codec.encode_response(denied, "0" * 16)
+    assert b"evil" not in response
+    assert b"their-kid" not in response
 
 
 METADATA = UpstreamMetadata({"tenant": parse_claim_path("tenant"), "more": parse_claim_path("more")})
