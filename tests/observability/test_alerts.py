@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import authz_service
 from authz_service.core.reasons import Reason
 from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
 from generate import CHART
@@ -63,6 +66,20 @@ def test_every_alert_has_a_severity_and_a_runbook(alert: str) -> None:
 
 def test_every_runbook_belongs_to_an_alert() -> None:
     assert re.findall(r"^## (Authz\w+)$", RUNBOOKS, re.MULTILINE) == list(RULES)
+
+
+def test_every_log_event_in_the_runbooks_exists() -> None:
+    named = re.findall(r"\b(?:[Ee]vents?|log line) `([^`]+)`", " ".join(RUNBOOKS.split()))
+    assert len(named) > 10
+    assert [each for each in named if each not in string_constants()] == []
+
+
+@cache
+def string_constants() -> frozenset[str]:
+    """The string literals of the program."""
+    modules = [ast.parse(file.read_bytes()) for file in Path(authz_service.__file__).parent.rglob("*.py")]
+    literals = [node for module in modules for node in ast.walk(module) if isinstance(node, ast.Constant)]
+    return frozenset(each.value for each in literals if isinstance(each.value, str))
 
 
 @pytest.mark.parametrize("alert", RULES)
