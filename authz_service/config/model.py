@@ -56,8 +56,11 @@ from authz_service.config.values import (
     TokenType,
     UpstreamHeader,
     Url,
+    as_list,
+    is_scope,
 )
 from authz_service.core.credential import AUTHORIZATION, BEARER
+from authz_service.core.errors import shown
 from authz_service.core.issuer_template import parse_issuer_template
 from authz_service.core.mcp import NAMED_METHODS, McpCondition
 from authz_service.core.patterns import CAPTURE, EVERY_PATH
@@ -581,6 +584,9 @@ def _scopes(value: object) -> object:
     empty = value in ([], {}) or (isinstance(value, dict) and [] in value.values())
     if empty:
         raise ValueError("is empty, so any token would do: write at least one scope, or remove it")
+    if isinstance(value, str):
+        text = f"must be a list, not the string {shown(value)}: write {as_list(value, is_scope)}"
+        raise ValueError(text)  # noqa: TRY004 - pydantic reports ValueError only
     return {"all": value} if isinstance(value, (list, tuple)) else value
 
 

@@ -9,6 +9,7 @@ written.
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _MAX_PORT = 65535
 _MAX_SOCKET_PATH = 107  # sun_path of unix(7) is 108 bytes, the last of them zero
 _MAX_QUOTED_PATH = 300  # characters
+_MAX_LISTED = 120  # characters of a string that a message shows as a list
 _PATTERN_CHARACTER = re.compile("[{}*]")
 _CAPTURE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NEVER_MATCHED = {
@@ -116,6 +118,19 @@ _NEVER_ACCESS_TOKENS = {
 EMPTY = "is empty: write a value, or remove it"
 
 
+def as_list(text: str, is_accepted: Callable[[str], bool]) -> str:
+    """A string that stands in place of a list, as the list that was probably meant.
+
+    ``is_accepted`` tells whether a string can be an item. Commas separate items, and so do spaces if no item can have
+    one.
+    """
+    if len(text) > _MAX_LISTED:
+        return "a list, in brackets, [ ]"
+    by_comma = [part.strip() for part in text.split(",") if part.strip()]
+    candidates = (by_comma, text.replace(",", " ").split(), [text])
+    return json.dumps(next((each for each in candidates if each and all(map(is_accepted, each))), [text]))
+
+
 def _shown_path(path: Path) -> str:
     return shown(str(path), _MAX_QUOTED_PATH)
 
@@ -135,12 +150,17 @@ def _printable(value: str) -> str:
 
 
 def _scope(value: str) -> str:
-    if not SCOPE_TOKEN.fullmatch(value):
+    if not is_scope(value):
         raise ValueError(
             f"{shown(value)} is not a scope: write printable ASCII without space, quote and backslash, and several "
             "scopes as a list"
         )
     return value
+
+
+def is_scope(value: str) -> bool:
+    """Whether it can be one scope."""
+    return SCOPE_TOKEN.fullmatch(value) is not None
 
 
 def _required_scope(value: str) -> str:
@@ -419,13 +439,18 @@ def _tenants(value: object) -> object:
     if value == []:
         raise ValueError("is empty, so no token would do: write any, or a list of tenants")
     if isinstance(value, str):
-        text = f"{shown(value)} is not a list: write any, or a list of tenants in brackets, [ ]"
+        text = f"must be any or a list, not the string {shown(value)}: write {as_list(value, is_tenant)}"
         raise ValueError(text)  # noqa: TRY004 - pydantic reports ValueError only
     return value
 
 
+def is_tenant(value: str) -> bool:
+    """Whether it can be the value of a template's ``{name}``."""
+    return TENANT.fullmatch(value) is not None
+
+
 def _tenant(value: str) -> str:
-    if not TENANT.fullmatch(value):
+    if not is_tenant(value):
         raise ValueError(
             f"{shown(value)} is not a tenant: write up to 128 letters, digits and . _ ~ -, with a letter or digit first"
         )
@@ -435,7 +460,8 @@ def _tenant(value: str) -> str:
 def _grpc_address(value: str, info: ValidationInfo) -> str:
     if value.startswith("unix:"):
         return f"unix:{_socket_path(value.removeprefix('unix:'), info.context)}"
-    return _tcp_address(value)
+    _require_address(value, "127.0.0.1:9191, [::1]:9191, or unix:/path/to.sock")
+    return value
 
 
 def _socket_path(value: str, folder: Path | None) -> Path:
@@ -450,8 +476,15 @@ def _socket_path(value: str, folder: Path | None) -> Path:
 
 
 def _tcp_address(value: str) -> str:
-    host_port(value)
+    _require_address(value, "127.0.0.1:9192, or [::1]:9192")
     return value
+
+
+def _require_address(value: str, examples: str) -> None:
+    try:
+        host_port(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, such as {examples}") from None
 
 
 def host_port(address: str) -> tuple[str, int]:
@@ -462,7 +495,7 @@ def host_port(address: str) -> tuple[str, int]:
     """
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_.-]+)):([0-9]{1,5})", address)
     if not match or int(match[3]) > _MAX_PORT or (match[1] and not _is_v6(match[1])):
-        raise ValueError(f"{shown(address)} is not an address: write host:port or [v6]:port")
+        raise ValueError(f"{shown(address)} is not an address: write host:port")
     return match[1] or match[2], int(match[3])
 
 

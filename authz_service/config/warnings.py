@@ -20,7 +20,8 @@ from authz_service.config.rule_order import (
 )
 from authz_service.config.strictness import Strictness
 from authz_service.config.values import https_or_loopback
-from authz_service.core.patterns import EVERY_PATH
+from authz_service.core.errors import shown
+from authz_service.core.patterns import EVERY_PATH, foreign_syntax
 from authz_service.core.scope_hierarchy import ScopeHierarchy
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     )
     from authz_service.core.claim_path import ClaimPath
 
+_METADATA_NAMES = frozenset({"openid-configuration", "oauth-authorization-server"})
 _CLAIM_LISTS = ("audience_claims", "scope_claims", "client_claims")
 _URL_START = ("https://", "http://")
 _RULE_DEPTH = len(("rules", 0))
@@ -62,6 +64,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
         yield from _any_tenant(("rules", place), rule, settings.issuers)
         yield from _public_everywhere(("rules", place), rule)
         yield from _shadow(("rules", place), rule)
+        yield from _foreign_patterns(("rules", place, "match", "paths"), rule)
         for where, part in rule.require.places(("rules", place, "require")):
             for path in part.claims or {}:
                 yield from _url_as_path((*where, "claims", path.text), path)
@@ -70,6 +73,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
     for name, path in settings.upstream.metadata.items():
         yield from _url_as_path(("upstream", "metadata", name), path)
     for place, issuer in enumerate(settings.issuers):
+        yield from _address_of_metadata(("issuers", place, "issuer"), issuer)
         yield from _long_outage(("issuers", place, "keys", "outage_tolerance"), issuer)
         yield from _allowed_http(("issuers", place, "keys", "allow_http"), issuer)
         yield from _ignored_confirmation(("issuers", place, "confirmation"), issuer)
@@ -151,6 +155,12 @@ def _shadow(where: Where, rule: RuleSettings) -> Iterator[Problem]:
         yield Problem((*where, "mode"), text)
 
 
+def _foreign_patterns(where: Where, rule: RuleSettings) -> Iterator[Problem]:
+    for number, pattern in enumerate(rule.match.paths or ()):
+        if hint := foreign_syntax(pattern.text):
+            yield Problem((*where, number), f"{shown(pattern.text)} {hint}")
+
+
 def _url_as_path(where: Where, path: ClaimPath) -> Iterator[Problem]:
     """A claim whose name is a URL has dots, and a path would look for one claim within another."""
     first, *rest = path.names
@@ -158,6 +168,15 @@ def _url_as_path(where: Where, path: ClaimPath) -> Iterator[Problem]:
         escaped = path.text.replace("\\.", ".").replace(".", "\\.")
         text = f"leads to the member {'.'.join(rest)} of the claim {first}: write {escaped} for the claim of that name"
         yield Problem(where, text)
+
+
+def _address_of_metadata(where: Where, issuer: Issuer) -> Iterator[Problem]:
+    """Discovery appends this path to the issuer, or, for RFC 8414, puts it before the issuer's own path."""
+    root, mark, rest = issuer.issuer.partition("/.well-known/")
+    name, slash, path = rest.partition("/")
+    if mark and name in _METADATA_NAMES:
+        text = "is the address of metadata, and no token has it as iss: write the issuer in that document, such as "
+        yield Problem(where, f"{text}{shown(root + slash + path)}")
 
 
 def _long_outage(where: Where, issuer: Issuer) -> Iterator[Problem]:

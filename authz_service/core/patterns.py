@@ -29,6 +29,12 @@ CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 PARAMETERS = ";"  # separates a segment from its parameters
 _NEVER_IN_A_PATH = re.compile("[\x00-\x20\x7f-\x9f\\\\#?%]")
 
+# Anchors, classes, repetitions, alternatives and groups, as far as they are unlikely in a path.
+_REGULAR_EXPRESSION = re.compile(
+    r"^\^ | \$$ | \\[./dsw] | \.[*+] | \([^()/]*\| | \(\? | \[\^ | \[[^]/]*-[^]/]*\] | [])][*+?{]", re.VERBOSE
+)
+_FRAMEWORK_PARAMETER = re.compile(r"/:([A-Za-z_]\w*)(?=/|$)|/<(?:\w+:)?([A-Za-z_]\w*)>(?=/|$)")
+
 # A registered name or an address as Envoy passes it on: with an optional port and an optional trailing dot.
 _HOST = re.compile(r"((?:[a-z0-9_-]+\.)*[a-z0-9_-]+|\[[0-9a-f:.]+\])\.?(?::[0-9]{0,5})?")
 _HOST_NAME = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]+|\[[0-9a-f:.]+\]")
@@ -159,12 +165,35 @@ def _folded_literal(literal: str) -> str:
     return Folded(literal.casefold()) if has_case(literal) else literal
 
 
+def foreign_syntax(text: str) -> str | None:
+    """What a path pattern looks like, with the remedy, if it is in another language; None if not."""
+    if _REGULAR_EXPRESSION.search(text):
+        return (
+            "looks like a regular expression, whose characters are literal here: write {name} for one segment, a final "
+            "/** for any number of them, and each alternative as a path of its own"
+        )
+    parameter = _FRAMEWORK_PARAMETER.search(text)
+    if parameter is not None:
+        name = parameter[1] or parameter[2]
+        return f"has {parameter[0][1:]}, which is literal here: write {{{name}}} for exactly one segment"
+    return None
+
+
 def parse_path_pattern(text: str) -> PathPattern:
     """Parse a path pattern of the configuration.
 
     Raises:
         ValueError: with what is wrong and what would be right.
     """
+    try:
+        return _parsed(text)
+    except ValueError:
+        if _REGULAR_EXPRESSION.search(text):
+            raise ValueError(f"{shown(text)} {foreign_syntax(text)}") from None
+        raise
+
+
+def _parsed(text: str) -> PathPattern:
     if not text.startswith("/"):
         raise ValueError(f"{shown(text)} must start with /")
     is_prefix = text.endswith("/**")

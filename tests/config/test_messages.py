@@ -133,6 +133,138 @@ def test_an_unknown_key_is_compared_with_the_keys_of_its_section() -> None:
     ]
 
 
+ISSUER = {"issuer": "https://a.example", "audiences": ["api"]}
+RULE = {"name": "r"}
+
+
+def messages_about(**sections: Any) -> list[str]:
+    return messages_of(Settings, {"issuers": [ISSUER], "rules": [RULE]} | sections)
+
+
+@pytest.mark.parametrize(
+    ("sections", "hint"),
+    [
+        ({"jwks_uri": "https://a.example/k"}, "jwks_uri belongs in issuers[].keys"),
+        ({"issuers": [ISSUER | {"jwks_uri": "https://a.example/k"}]}, "jwks_uri belongs in issuers[].keys"),
+        (
+            {"issuers": [ISSUER | {"client_secret_file": "s"}]},
+            "client_secret_file belongs in issuers[].introspection or",
+        ),
+        ({"rules": [RULE | {"scopes": ["a"]}]}, "scopes belongs in rules[].require"),
+        ({"rules": [RULE | {"require": {"jwks_uri": "x"}}]}, "jwks_uri belongs in issuers[].keys"),
+        ({"rules": [RULE | {"match": {"contains": "x"}}]}, "contains belongs in rules[].require.claims.*"),
+        ({"rules": [RULE | {"header": "x"}]}, "header belongs in rules[].credential"),
+        ({"rules": [RULE | {"rules": []}]}, "rules belongs in the top level"),
+        ({"rules": [RULE | {"require": {"claim": {"a": 1}}}]}, "did you mean claims?"),
+        ({"rules": [RULE | {"paths": ["/"]}]}, "paths belongs in rules[].match, or did you mean match?"),
+        ({"level": "debug"}, "level belongs in logging"),
+        ({"issuer": "https://a.example"}, "issuer belongs in issuers[]"),
+    ],
+)
+def test_a_misplaced_key_is_reported_with_the_section_where_it_belongs(sections: dict[str, Any], hint: str) -> None:
+    (message,) = messages_about(**sections)
+    assert message.removeprefix("is not a key here: ").startswith(hint)
+
+
+def sections_of(kind: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every key of the model with the place of its section, as messages name it."""
+    for part in _flat(kind):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            for name, field in part.model_fields.items():
+                key = field.alias or name
+                yield key, place
+                yield from sections_of(field, f"{place}.{key}".removeprefix("."))
+        elif get_origin(part) is tuple:
+            yield from sections_of(get_args(part)[0], f"{place}[]")
+        elif get_origin(part) is dict:
+            yield from sections_of(get_args(part)[1], f"{place}.*")
+
+
+@pytest.mark.parametrize(
+    "key", sorted({key for key, place in sections_of(Settings) if place} - Settings.model_fields.keys())
+)
+def test_every_key_that_is_misplaced_at_the_top_level_is_reported_with_a_section_that_has_it(key: str) -> None:
+    (message,) = messages_about(**{key: "x"})
+    places = message.removeprefix(f"is not a key here: {key} belongs in ").split(" or ")
+    assert places
+    assert {(key, place) for place in places} <= set(sections_of(Settings))
+
+
+@pytest.mark.parametrize(
+    ("require", "written"),
+    [
+        ({"scopes": "a b"}, '["a", "b"]'),
+        ({"scopes": "a"}, '["a"]'),
+        ({"scopes": {"all": "a  b"}}, '["a", "b"]'),
+        ({"scopes": {"any": "a, b,"}}, '["a", "b"]'),
+        ({"audiences": "https://a.example https://b.example"}, '["https://a.example https://b.example"]'),
+        ({"audiences": "https://a.example, https://b.example"}, '["https://a.example", "https://b.example"]'),
+        ({"clients": "my app"}, '["my app"]'),
+        ({"claims": {"c": {"in": "x"}}}, '["x"]'),
+        ({"acr_values": "gold silver"}, '["gold", "silver"]'),
+        ({"scopes": " "}, '[" "]'),
+        ({"clients": "x" * 121}, "a list, in brackets, [ ]"),
+    ],
+)
+def test_a_string_in_place_of_a_list_is_shown_as_the_list(require: dict[str, Any], written: str) -> None:
+    (message,) = messages_about(rules=[RULE | {"require": require}])
+    assert message.startswith("must be a list, not the string ")
+    assert message.endswith(f": write {written}")
+
+
+def lists_of(kind: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The place of every key whose value is a list."""
+    for part in _flat(kind):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            for name, field in part.model_fields.items():
+                yield from lists_of(field, (*where, field.alias or name))
+        elif get_origin(part) is tuple:
+            yield where
+            yield from lists_of(get_args(part)[0], (*where, 0))
+        elif get_origin(part) is dict:
+            yield from lists_of(get_args(part)[1], (*where, "name"))
+
+
+@pytest.mark.parametrize("where", [where for where in lists_of(Settings) if len(where) > 1], ids=str)
+def test_every_key_for_a_list_asks_for_one_where_a_string_is_written(where: tuple[Any, ...]) -> None:
+    value: Any = "x"
+    for part in reversed(where):
+        value = [value] if part == 0 else {part: value}
+    messages = messages_of(Settings, value)
+    assert any(" a list, not the string 'x': write [\"x\"]" in message for message in messages), messages
+
+
+@pytest.mark.parametrize("rules", [{"name": "r"}, {}])
+def test_a_section_in_place_of_a_list_of_sections_is_reported_with_the_missing_dash(rules: dict[str, str]) -> None:
+    assert messages_about(rules=rules) == [
+        "must be a list, not a mapping: write a dash before its first key, and indent the others alike"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "server: {grpc_address: 9191}",
+            "'9191' is not an address: write host:port, such as 127.0.0.1:9191, [::1]:9191, or unix:/path/to.sock",
+        ),
+        (
+            "server: {admin_address: 9192}",
+            "'9192' is not an address: write host:port, such as 127.0.0.1:9192, or [::1]:9192",
+        ),
+        ("rules: [{name: 7}]", 'must be a string, not the number 7: write it in quotes, "7"'),
+        ("rules: [{name: yes}]", 'must be a string, not yes (read as true): write it in quotes, "yes"'),
+        ("rules: [{name: a, match: {methods: 7}}]", 'must be a list, not the number 7: write ["7"]'),
+        ("rules: [{name: a, match: {paths: 7}}]", "must be a list, not the number 7: write [7]"),
+    ],
+)
+def test_quotes_are_advised_only_where_they_make_the_value_valid(text: str, message: str) -> None:
+    parsed = document.parse(text.encode())
+    with pytest.raises(ValidationError) as refusal:
+        Settings.model_validate(parsed.value)
+    assert message in [problem.text for problem in problems(refusal.value, parsed)]
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [("mian", "did you mean main?"), ("MAIN", "write one of main, other"), ("x", "write one of main, other")],

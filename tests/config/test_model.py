@@ -136,7 +136,7 @@ WRONG = [
         values.TcpAddress,
         ["", "9191", ":9191", "127.0.0.1", "a:65536", "a:x", "a:-1", "::1:80", "[::1]", "[:::]:1", "[a]:1", "a b:1",
          "unix:/x", "a:1\n"],
-        "is not an address: write host:port or [v6]:port",
+        "is not an address: write host:port, such as 127.0.0.1:9192",
     ),
 ]  # fmt: skip
 

@@ -471,3 +471,62 @@ def test_origins_without_that_of_a_resource_cause_a_warning(
     named = [{"resource": resource} for resource in resources]
     found = warned({"require": {"audiences": resources or ["api"]}}, dpop={"origins": origins}, resources=named)
     assert [each for each in found if each.startswith("dpop")] == expected
+
+
+IS_METADATA = "is the address of metadata, and no token has it as iss: write the issuer in that document, such as"
+
+
+@pytest.mark.parametrize(
+    ("issuer", "right"),
+    [
+        ("https://a.example/.well-known/openid-configuration", "https://a.example"),
+        ("https://a.example/realms/x/.well-known/openid-configuration", "https://a.example/realms/x"),
+        ("https://a.example/.well-known/oauth-authorization-server", "https://a.example"),
+        ("https://a.example/.well-known/oauth-authorization-server/x/y", "https://a.example/x/y"),
+        ("https://a.example/.well-known/other", None),
+        ("https://a.example/openid-configuration", None),
+    ],
+)
+def test_an_address_of_metadata_as_issuer_causes_a_warning_with_the_issuer(issuer: str, right: str | None) -> None:
+    expected = [] if right is None else [f"issuers[0].issuer: {IS_METADATA} {right!r}"]
+    assert warned(issuers=[MAIN | {"issuer": issuer}]) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/v1/(a|b)", "looks like a regular expression, whose characters are literal here: write {name} for one"),
+        ("/v1/[0-9]+", "looks like a regular expression"),
+        ("/v1/[^x]", "looks like a regular expression"),
+        ("/v1/.+/x", "looks like a regular expression"),
+        ("/v1/(ab)+", "looks like a regular expression"),
+        ("/v1/x$", "looks like a regular expression"),
+        ("/v1/:id", "has :id, which is literal here: write {id} for exactly one segment"),
+        ("/v1/<id>/x", "has <id>, which is literal here: write {id} for exactly one segment"),
+        ("/v1/<int:id>", "has <int:id>, which is literal here: write {id} for exactly one segment"),
+    ],
+)
+def test_a_path_in_another_language_causes_a_warning_with_the_remedy(path: str, hint: str) -> None:
+    (warning,) = warned(match(path))
+    assert warning.startswith(f"rules[0].match.paths[0]: {path!r} {hint}")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "/v1/{id}:purge",
+            "/v1/items/**",
+            "/$metadata",
+            "/Users(1)",
+            "/Items('x')",
+            "/a+b",
+            "/v1.2/a.b",
+            "/a:b",
+            "/~x",
+        ),
+        *("/a[0]", "/@scope/name", "/a|b", "/2026-11-28", "/_a-b", "/x,y;z=1", "/caf\u00e9", "/:", "/:1", "/a<b>"),
+    ],
+)
+def test_an_unusual_literal_path_causes_no_warning(path: str) -> None:
+    assert warned(match(path)) == []
