@@ -37,14 +37,14 @@ _MIN_USE, _MAX_USE = 1.0, 3600.0  # seconds for which a token is used, whatever 
 _MARGIN = 10.0  # seconds before a token expires, for the request that it is used in
 _READ_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED})  # whose bodies are read
 _CHECK_CLIENT = "check security_events.client_id and its secret or key"
-_ALLOW_GRANT = "allow the client credentials grant for security_events.client_id at the provider"
+_CHECK_GRANT = f"{_CHECK_CLIENT}, and that the client may use the client credentials grant"
 _ERRORS = {  # RFC 6749 section 5.2, and what to do
     "invalid_client": _CHECK_CLIENT,
-    "invalid_grant": _ALLOW_GRANT,
+    "invalid_grant": _CHECK_GRANT,
     "invalid_request": "check security_events.token_endpoint",
     "invalid_scope": "check security_events.scopes",
-    "unauthorized_client": _ALLOW_GRANT,
-    "unsupported_grant_type": _ALLOW_GRANT,
+    "unauthorized_client": _CHECK_GRANT,
+    "unsupported_grant_type": _CHECK_GRANT,
 }
 
 
