@@ -190,6 +190,10 @@ class Realm:
         """End all sessions of a user."""
         await self._admin("POST", f"/{self._name}/users/{(await self._user(user))['id']}/logout")
 
+    async def sign_out_everyone(self) -> None:
+        """End all sessions of the realm. Tokens issued until then, also the receiver's, are invalid for Keycloak."""
+        await self._admin("POST", f"/{self._name}/logout-all")
+
     async def disable(self, user: str) -> None:
         """Disable a user's account."""
         account = await self._user(user)
@@ -199,6 +203,14 @@ class Realm:
         """Transmit the event that sessions of the subject were revoked."""
         event = {"eventType": "CaepSessionRevoked", "sub_id": subject, "event": {}}
         await self._admin("POST", f"/{self._name}/ssf/clients/{RECEIVER}/events/emit", event)
+
+    async def verify_stream(self) -> None:
+        """Transmit a verification event."""
+        await self._admin("POST", f"/{self._name}/ssf/clients/{RECEIVER}/stream/verify")
+
+    async def set_stream_status(self, status: str) -> None:
+        """Pause, disable, or enable the stream of events."""
+        await self._admin("POST", f"/{self._name}/ssf/clients/{RECEIVER}/stream/status", {"status": status})
 
     async def undelivered_events(self) -> Mapping[str, Any]:
         """How many events the receiver has not acknowledged, by their status."""
