@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from authz_service.runtime.preflight import Loaded
     from authz_service.runtime.reload import Changes
     from authz_service.runtime.worker_channel import Worker
+    from authz_service.tokens.revocation.receiver import EventReceiver
     from authz_service.transport.addresses import SharedAddress
 
 # Seconds for which another thread that computes, such as one that renders the metrics, may hold up the event loop.
@@ -120,27 +121,35 @@ class App:
             return ["shutting down"]
         if self._ready:
             return []
-        return _without_keys(self._key_caches(required=True))
+        unrestored = [each.issuer.label for each in self._receivers() if not each.restored.is_set()]
+        return [
+            *(f"saved security events of issuer {label}" for label in unrestored),
+            *_without_keys(self._key_caches(required=True)),
+        ]
 
     def also_missing(self) -> Sequence[str]:
         """What is missing although this sidecar is ready without it."""
         return _without_keys(self._key_caches(required=False))
+
+    def _receivers(self) -> list[EventReceiver]:
+        return [issuer.events for issuer in self.active.issuers if issuer.events is not None]
 
     def _key_caches(self, *, required: bool) -> list[KeyCache]:
         """The key caches of the issuers that are required for readiness, or of the others."""
         return [issuer.keys for issuer in self.active.issuers if issuer.settings.required_for_readiness is required]
 
     async def start(self) -> None:
-        """Listen, and start to fetch keys.
+        """Start to fetch keys, and listen once the saved security events take effect.
 
         Raises:
             StartFailed: when an address cannot be used.
         """
         if self._worker is None:
             await self.admin.start()
-        await self.server.start()
         self._pool.start(self.active.issuers)
         self._pool.start_receivers()
+        await asyncio.gather(*(receiver.restored.wait() for receiver in self._receivers()))
+        await self.server.start()
         self._await_readiness()
         self.metrics.record_active_config(time.time())
         if self._worker is None:

@@ -8,6 +8,7 @@ import json
 import logging
 import signal
 import socket
+import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from transport.wire import Answer, check_request, read, signed
 from authz_service.config.load import load
 from authz_service.core.errors import StartFailed
 from authz_service.runtime.application import App
+from authz_service.tokens.revocation.event_file import EventFile
 from authz_service.transport.grpc_methods import SERVICE
 from support.http_provider import Provider
 from support.key_source import jwks
@@ -329,6 +331,37 @@ async def test_it_can_be_closed_at_any_time_and_twice(folder: SidecarFolder) -> 
     await app.close()
     await app.close()
     assert len(asyncio.all_tasks()) == 1
+
+
+# Security events.
+
+
+async def test_it_listens_once_the_saved_security_events_were_read_and_names_them_until_then(
+    folder: SidecarFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration = json.loads(folder.write().read_text())
+    (folder.path / "token").write_text("t0ken\n")
+    configuration["issuers"][0]["security_events"] = {
+        "poll_endpoint": f"http://127.0.0.1:{free_port()}/poll",  # nobody listens
+        "audience": "https://receiver.example",
+        "bearer_token_file": "token",
+        "snapshot_file": "events.json",
+    }
+    folder.config.write_text(json.dumps(configuration))
+    may_read, read_events = threading.Event(), EventFile.read
+    monkeypatch.setattr(EventFile, "read", lambda file: may_read.wait(HANG_TIMEOUT) and read_events(file))
+    app = App(load(folder.config))
+    starting = asyncio.create_task(app.start())
+    await wait_until(app.active.issuers[0].keys.first_keys.is_set)
+    assert app.missing() == ["saved security events of issuer main"]
+    assert not starting.done()
+    assert not (folder.path / "authz.sock").exists()
+    may_read.set()
+    await starting
+    async with connected(folder.address) as channel:
+        assert (await decide(channel, good())).reason == "ok"
+    await wait_until(lambda: not app.missing())
+    await app.close()
 
 
 # Introspection.
