@@ -144,11 +144,11 @@ class EventFile:
         damaged = 0
         for line in lines:
             revocation = None if self._in_long_line else self._parse(line)
-            self._in_long_line = False
-            if revocation is None:
-                damaged += line != b""
-            else:
+            if revocation is not None:
                 found.append(revocation)
+            elif line or self._in_long_line:
+                damaged += 1
+            self._in_long_line = False
         self._lines += len(lines)
         self._offset += sum(map(len, lines)) + len(lines)
         if not lines and len(data) == _CHUNK:
@@ -207,8 +207,9 @@ class EventFile:
             self._replace(store)
         else:
             self._append(new)
-        self._must_replace = False
-        self.saved_at = self._clock()
+        now = self._clock()
+        os.utime(self._path, (now, now))
+        self._must_replace, self.saved_at = False, now
 
     def require_replacement(self) -> None:
         """Let the next call of ``save`` save everything, since the file may lack what the store has."""
@@ -224,7 +225,6 @@ class EventFile:
                 if size == self._offset:  # else the rest is yet to be read
                     self._offset += added
                     self._lines += len(new)
-            os.utime(file.fileno())
 
     def _replace(self, store: EventStore) -> None:
         with contextlib.suppress(FileNotFoundError), own_files.open_own(self._path) as file:
