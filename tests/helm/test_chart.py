@@ -349,6 +349,52 @@ def test_gateway_mounts_the_certificate_into_envoy_only() -> None:
     assert (port["name"], port["port"]) == ("https", 443)
 
 
+EVENTS: dict[str, Any] = {
+    "issuer": "https://idp.example.com/",
+    "audiences": ["api"],
+    "security_events": {
+        "poll_endpoint": "https://idp.example.com/poll",
+        "audience": "api",
+        "client_id": "authz",
+        "client_secret_file": "/etc/authz-secrets/events/secret",
+        "snapshot_file": "/var/lib/authz-service/events.json",
+    },
+}
+RECEIVING: dict[str, Any] = {
+    "config": {"issuers": [EVENTS]},
+    "secrets": [{"name": "events", "secretName": "authz-events"}],
+}
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_pods_share_the_folder_of_security_events_by_an_existing_claim(name: str) -> None:
+    found = manifests(name, RECEIVING | {"stateVolume": {"existingClaim": "authz-state"}})
+    assert [problem for each in found for problem in problems(each)] == []
+    pod = pods(found)[0]
+    (volume,) = (each for each in pod["spec"]["volumes"] if each["name"] == "authz-state")
+    assert volume == {"name": "authz-state", "persistentVolumeClaim": {"claimName": "authz-state"}}
+    mounts = {each["name"]: each["mountPath"] for each in container(pod)["volumeMounts"]}
+    assert mounts["authz-state"] == "/var/lib/authz-service"
+
+
+@pytest.mark.parametrize(("entries", "size"), [({}, "408Mi"), ({"max_entries": 1}, "20Mi")])
+def test_one_pod_may_have_a_volume_of_its_own_with_room_for_its_security_events(
+    entries: dict[str, int], size: str
+) -> None:
+    one_pod = {"replicas": 1, "autoscaling": {"enabled": False}, "podDisruptionBudget": {"enabled": False}}
+    issuer = EVENTS | {"security_events": EVENTS["security_events"] | entries}
+    pod = pods(manifests("service", RECEIVING | one_pod | {"config": {"issuers": [issuer]}}))[0]
+    (volume,) = (each for each in pod["spec"]["volumes"] if each["name"] == "authz-state")
+    assert volume["emptyDir"] == {"sizeLimit": size}
+
+
+@pytest.mark.parametrize("user", [65532, None])
+def test_a_new_pod_does_not_make_the_files_of_a_shared_volume_writable_for_its_group(user: int | None) -> None:
+    pod = pods(manifests("service", {"user": user}))[0]
+    assert pod["spec"]["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+    assert pod["spec"]["securityContext"].get("fsGroup") == user
+
+
 def test_secrets_are_mounted_from_existing_secrets_only() -> None:
     found = manifests("service", EVERYWHERE)
     assert not [each for each in found if each["kind"] == "Secret"]
@@ -427,6 +473,10 @@ OPAQUE = {
         ("service", {"config": {"issuers": [OPAQUE] * 2, "token_cache": {"max_bytes": "43MiB"}}}, "need about 257Mi"),
         ("service", {"resources": {"limits": {"memory": "159Mi"}}}, "need about 160Mi"),
         ("service", {"service": {"type": "LoadBalancer"}}, "can probe tokens and read the metrics"),
+        ("service", RECEIVING | {"stateVolume": {"existingClaim": "a"}}, "98Mi for security events) need about 258Mi"),
+        ("sidecar", RECEIVING, "share out the events"),
+        ("service", RECEIVING | {"replicas": 1, "autoscaling": {"enabled": False},
+                                 "podDisruptionBudget": {"enabled": False}}, "forgets the security events"),
     ],
 )  # fmt: skip
 def test_the_notes_warn_about_valid_but_dangerous_values(name: str, changes: dict[str, Any], warning: str) -> None:

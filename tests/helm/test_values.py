@@ -138,8 +138,20 @@ def test_client_certificates_or_allow_any_client_are_enough_for_a_service(
 
 
 LOOPBACK = "127.0.0.1:9191"
+PLAIN = {"issuer": "https://idp.example.com/", "audiences": ["a"]}
 SNAPSHOT = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"snapshot_file": "keys.json"}}
 BOUND = {"name": "bound", "match": {"paths": ["/**"]}, "require": {"proof": "mtls"}}
+STATE = "/var/lib/authz-service/e.json"
+
+
+def receiving(file: str | None, **values: object) -> dict[str, Any]:
+    """An issuer with security events and this snapshot_file."""
+    polled = {"poll_endpoint": "https://idp.example.com/poll", "audience": "a", "bearer_token_file": "/token"}
+    events = polled if file is None else polled | {"snapshot_file": file}
+    return {"config": {"issuers": [{"issuer": "https://idp.example.com/", "security_events": events}]}} | values
+
+
+ONE_POD = {"replicas": 1, "autoscaling": {"enabled": False}, "podDisruptionBudget": {"enabled": False}}
 SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca_file": "/etc/authz-secrets/ca/ca.crt"}}
 
 
@@ -158,6 +170,14 @@ SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca
         ("service", {"config": {"issuers": []}}, "add the issuers whose access tokens are accepted"),
         ("service", {"config": {"rules": []}}, "without a rule every request is denied"),
         ("service", {"config": {"issuers": [SNAPSHOT]}}, "set it to /var/lib/authz-service/keys.json"),
+        ("service", receiving(None), "each of 12 pods would get some of the events only: set it to /var"),
+        ("service", receiving(STATE), "set stateVolume.existingClaim to a PersistentVolumeClaim with ReadWriteMany"),
+        ("service", receiving(STATE, autoscaling={"enabled": False}), "each of 3 pods would get some"),
+        ("gateway", receiving(STATE), "or run one pod (replicas: 1, without autoscaling)"),
+        ("service", receiving(None, stateVolume={"existingClaim": "a"}), "security_events has no snapshot_file"),
+        ("service", receiving("/data/e.json", **ONE_POD), "set it to /var/lib/authz-service/e.json"),
+        ("sidecar", receiving("e.json"), "set it to /var/lib/authz-service/e.json"),
+        ("service", {"stateVolume": {"existingClaim": "a"}, "config": {"issuers": [PLAIN]}}, "uses no file in /var"),
         ("service", {"config": {"issuers": [SECRET]}}, "add secrets: [{name: ca, secretName: the-secret}]"),
         ("service", {"secrets": [{"name": "a", "secretName": "b"}] * 2}, "each name is a folder, so rename one"),
         ("service", server(shutdown_delay="1m"), "set it to at least 75"),
@@ -204,6 +224,19 @@ def test_a_contradiction_is_rejected_with_the_remedy(name: str, changes: dict[st
     with pytest.raises(helm.HelmRenderError) as error:
         manifests(name, changes)
     assert remedy in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("service", receiving(STATE, stateVolume={"existingClaim": "a"})),
+        ("service", receiving(STATE, **ONE_POD)),
+        ("service", receiving(None, **ONE_POD)),
+        ("sidecar", receiving(STATE)),  # the application's chart has the number of pods
+    ],
+)
+def test_pods_that_share_their_security_events_or_are_alone_are_rendered(name: str, changes: dict[str, Any]) -> None:
+    assert manifests(name, changes)
 
 
 def test_all_contradictions_are_reported_at_once() -> None:

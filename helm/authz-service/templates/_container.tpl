@@ -20,8 +20,10 @@ runAsNonRoot: true
 runAsUser: {{ int . }}
 runAsGroup: {{ int . }}
 fsGroup: {{ int . }}
-fsGroupChangePolicy: OnRootMismatch
 {{- end }}
+{{- /* Always, the default, would make the files of a persistent volume writable for the group at each start of a pod, and
+       authz-service trusts no such file. */}}
+fsGroupChangePolicy: OnRootMismatch
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}
@@ -132,8 +134,13 @@ grpc:
 {{- end }}
 {{- if include "authz-service.usesStateFolder" . }}
 - name: authz-state
+  {{- with .Values.stateVolume.existingClaim }}
+  persistentVolumeClaim:
+    claimName: {{ . }}
+  {{- else }}
   emptyDir:
-    sizeLimit: 16Mi
+    sizeLimit: {{ add 16 (mul 4 (include "authz-service.eventMebibytes" .)) }}Mi
+  {{- end }}
 {{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}

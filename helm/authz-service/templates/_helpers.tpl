@@ -145,6 +145,17 @@ authz-service/sidecar: {{ include "authz-service.fullname" . }}
 {{- divf (mulf $number (get (dict "B" 1.0 "KiB" 1024.0 "MiB" 1048576.0 "GiB" 1073741824.0) $unit)) 1048576.0 | ceil | int64 -}}
 {{- end -}}
 
+{{/* MiB that the revocations by security events of all issuers take at most. */}}
+{{- define "authz-service.eventMebibytes" -}}
+{{- $entries := 0 -}}
+{{- range .Values.config.issuers -}}
+{{- if .security_events -}}
+{{- $entries = add $entries (int64 (.security_events.max_entries | default 100000)) -}}
+{{- end -}}
+{{- end -}}
+{{- divf $entries 1024.0 | ceil | int64 -}}
+{{- end -}}
+
 {{/* MiB of memory that the container needs with full caches: for each process, plus the supervisor with several workers. */}}
 {{- define "authz-service.requiredMebibytes" -}}
 {{- $workers := int ((.Values.config.server).workers | default 1) -}}
@@ -155,7 +166,8 @@ authz-service/sidecar: {{ include "authz-service.fullname" . }}
 {{- $caches = add1 $caches -}}
 {{- end -}}
 {{- end -}}
-{{- add (mul $workers (add 128 (mul $cache $caches))) (ternary 64 0 (gt $workers 1)) -}}
+{{- $events := include "authz-service.eventMebibytes" . | int64 -}}
+{{- add (mul $workers (add 128 (mul $cache $caches) $events)) (ternary 64 0 (gt $workers 1)) -}}
 {{- end -}}
 
 {{- define "authz-service.configuration" -}}

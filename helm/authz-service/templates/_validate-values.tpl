@@ -7,6 +7,7 @@ problems are reported at once.
   (include "authz-service.validateValues.config" . | fromYamlArray)
   (include "authz-service.validateValues.addresses" . | fromYamlArray)
   (include "authz-service.validateValues.files" . | fromYamlArray)
+  (include "authz-service.validateValues.state" . | fromYamlArray)
   (include "authz-service.validateValues.scaling" . | fromYamlArray)
   (include "authz-service.validateValues.shape" . | fromYamlArray)
   (include "authz-service.validateValues.clients" . | fromYamlArray)
@@ -84,12 +85,32 @@ problems are reported at once.
 - "the configuration uses a file in {{ $path }}/, but secrets has no entry named {{ $name }}: add secrets: [{name: {{ $name }}, secretName: the-secret}]"
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* The files that authz-service itself writes. Security events are delivered once, so all pods must share theirs. */}}
+{{- define "authz-service.validateValues.state" -}}
+{{- $replicas := int (ternary .Values.autoscaling.maxReplicas .Values.replicas .Values.autoscaling.enabled) }}
+{{- $several := and (ne .Values.shape "sidecar") (gt $replicas 1) }}
+{{- $shared := .Values.stateVolume.existingClaim }}
 {{- range .Values.config.issuers }}
 {{- with (.keys).snapshot_file }}
 {{- if not (hasPrefix "/" .) }}
 - "config.issuers: snapshot_file {{ . }} is relative to the configuration's folder, which is read-only: set it to /var/lib/authz-service/{{ base . }}"
 {{- end }}
 {{- end }}
+{{- if .security_events }}
+{{- $file := .security_events.snapshot_file | default "" }}
+{{- if and $file (not (hasPrefix "/var/lib/authz-service/" $file)) }}
+- "config.issuers: security_events.snapshot_file is {{ $file }}, which is not on the volume for such files: set it to /var/lib/authz-service/{{ base $file }}"
+{{- else if and $several (not $file) }}
+- "config.issuers: security_events has no snapshot_file, so each of {{ $replicas }} pods would get some of the events only: set it to /var/lib/authz-service/events.json, and stateVolume.existingClaim to a PersistentVolumeClaim with ReadWriteMany"
+{{- else if and $several (not $shared) }}
+- "config.issuers: security_events.snapshot_file is on a volume of each pod, so each of {{ $replicas }} pods would get some of the events only: set stateVolume.existingClaim to a PersistentVolumeClaim with ReadWriteMany, or run one pod (replicas: 1, without autoscaling)"
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and $shared (not (include "authz-service.usesStateFolder" .)) }}
+- "stateVolume.existingClaim is {{ $shared }}, but the configuration uses no file in /var/lib/authz-service/: set a snapshot_file there, or remove it"
 {{- end }}
 {{- end -}}
 
