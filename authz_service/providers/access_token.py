@@ -1,6 +1,7 @@
 """The access token with which this client calls an API of a provider: requested (RFC 6749 section 4.4), or from a file.
 
-Owns when a token is requested and how long it is used. Who may see it, and what a refusal means, is the caller's.
+Owns when a token is requested and how long it is used. The caller sends it to one address only, and discards it when
+it is refused.
 
 Invariants:
 - Concurrent callers share one request, which is sent once, follows no redirect, and reads at most ``MAX_RESPONSE``
@@ -144,8 +145,9 @@ class ClientCredentialsToken:
             response = await self._client.post(url, body, headers, MAX_RESPONSE, _READ_STATUSES)
         if response.status != HTTPStatus.OK:
             raise self._failure(redact(url), response)
-        members = _members_of(redact(url), response)
-        self._token = _token_of(members)
+        what = f"the token response from {redact(url)}"
+        members = _members_of(response, what)
+        self._token = _token_of(members, what)
         self._use_until = sent_at + _seconds_of_use(members.get("expires_in"))
         return self._token
 
@@ -162,22 +164,20 @@ class ClientCredentialsToken:
         return FetchFailed(cause, retry_after=response.retry_after(self._clock()))
 
 
-def _members_of(url: str, response: HttpResponse) -> dict[str, Any]:
+def _members_of(response: HttpResponse, what: str) -> dict[str, Any]:
     if response.content_type != "application/json":
         raise FetchFailed(
-            f"{url} responded with a content type other than application/json: check security_events.token_endpoint"
+            f"{what} has a content type other than application/json: check security_events.token_endpoint"
         )
-    return json_object.parse(response.body, f"the token response from {url}")
+    return json_object.parse(response.body, what)
 
 
-def _token_of(members: dict[str, Any]) -> str:
+def _token_of(members: dict[str, Any], what: str) -> str:
     kind, token = members.get("token_type"), members.get("access_token")
     if not isinstance(kind, str) or kind.lower() != "bearer":
-        raise FetchFailed(
-            "the token response has a token_type other than Bearer: register the client for bearer tokens"
-        )
+        raise FetchFailed(f"{what} has a token_type other than Bearer: register the client for bearer tokens")
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-        raise FetchFailed("the token response has no access_token of 1 to 16384 visible ASCII characters")
+        raise FetchFailed(f"{what} has no access_token of 1 to 16384 visible ASCII characters")
     return token
 
 

@@ -1,6 +1,6 @@
 """Polls the security events of one transmitter over HTTP (RFC 8936 section 2).
 
-Owns the request and what its response means. What the SETs in it are worth, and when to poll again, is the caller's.
+Owns the request and the form of its response. The caller verifies the SETs in it, and decides when to poll again.
 
 Invariants:
 - A request is sent once, or twice if the access token has become invalid; it follows no redirect, and at most
@@ -44,7 +44,7 @@ _CHECK_ENDPOINT = "check security_events.poll_endpoint"
 class PollResponse(NamedTuple):
     """What a poll delivered."""
 
-    sets: Mapping[str, str]  # SETs by jti, neither verified; "" for what is not a string, and so not a SET
+    sets: Mapping[str, str]  # by the jti to acknowledge, unverified; "" in place of a value that is not a string
     more_available: bool
 
 
