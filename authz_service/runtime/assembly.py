@@ -228,6 +228,8 @@ def proxy_of(issuer: Issuer) -> str | None:
     addresses = [issuer.keys.address(issuer.issuer)] if issuer.has_keys and issuer.keys.file is None else []
     if introspection is not None:
         addresses.append(introspection.endpoint or issuer.keys.metadata_address(issuer.issuer))
+    if issuer.security_events is not None:
+        addresses.append(issuer.security_events.poll_endpoint)
     proxies = Proxies(issuer.keys.proxy, os.environ)
     with contextlib.suppress(FetchFailed):  # the first request reports it
         for address in addresses:

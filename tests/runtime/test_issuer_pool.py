@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from authz_service.keys.cache import NoKey
 from authz_service.runtime import issuer_pool
 from authz_service.runtime import reload as reload_module
+from authz_service.runtime.assembly import proxy_of
 from support.configured_app import ConfigFolder, decide, introspected_issuer, issuer, reload, sample, token
 from support.http_provider import Provider
 from support.key_source import jwk, jwks, private_key
@@ -90,6 +91,22 @@ async def test_the_proxy_of_an_issuer_is_logged_once_without_credentials(
         await reload(app, config.load(issuer(leeway="1s"), behind))
         lines = logged("requests to the provider go through a proxy")
         assert [(line["issuer"], line["proxy"]) for line in lines] == [("behind", "http://127.0.0.1:9")]
+
+
+@pytest.mark.parametrize("via", ["introspection", "security_events"])
+def test_a_proxy_for_one_endpoint_of_an_issuer_is_that_of_the_issuer(
+    config: ConfigFolder, monkeypatch: pytest.MonkeyPatch, via: str
+) -> None:
+    (config.folder / "secret").write_text("secret")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    client = {"client_id": "api", "client_secret_file": "secret"}
+    endpoints: dict[str, dict[str, Any]] = {
+        "introspection": {"endpoint": "https://idp.example/introspect"} | client,
+        "security_events": {"poll_endpoint": "https://idp.example/poll", "audience": "me"} | client,
+    }
+    assert proxy_of(config.load(issuer()).settings.issuers[0]) is None
+    behind = issuer("main", **{via: endpoints[via]})
+    assert proxy_of(config.load(behind).settings.issuers[0]) == "http://127.0.0.1:9"
 
 
 async def test_the_gauges_of_a_removed_issuer_disappear_and_its_counters_stay(config: ConfigFolder) -> None:

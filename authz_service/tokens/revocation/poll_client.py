@@ -67,14 +67,13 @@ class PollClient:
         self._settings = settings
         self._timeout = issuer.keys.timeout
         self._clock = clock
-        discovers = settings.token_endpoint is None and settings.auth_method != "bearer_token"
         self._client = ProviderClient(
             issuer.keys,
             accept="application/json",
             max_connections=_MAX_CONNECTIONS,
             resources=resources,
             keepalive_timeout=POST_KEEPALIVE_TIMEOUT,
-            address=issuer.keys.metadata_address(issuer.issuer) if discovers else None,
+            address=issuer.keys.metadata_address(issuer.issuer) if settings.discovers_token_endpoint else None,
         )
         self._token = _access_token_of(issuer, settings, self._client, clock, timer)
         self._max_sets = MAX_SETS
