@@ -129,6 +129,11 @@ class TcpConnection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     @property
+    def peername(self) -> object:
+        """The peer's address, as the system has it."""
+        return self._transport.get_extra_info("peername")
+
+    @property
     def is_idle(self) -> bool:
         """Whether the connection is open and no data is waiting for ``receive``."""
         return not self._readable.is_set() and not self._transport.is_closing()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from authz_service._pb.external_auth_pb2 import CheckResponse
+from authz_service.telemetry.metrics import Metrics
 from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.ext_authz.codec import encode_response
 from authz_service.transport.grpcio_server import GrpcioServer
@@ -38,7 +39,9 @@ def _encode_denial(denial: Deny) -> bytes:
 async def _serve(transport: str, address: str, up: Path) -> None:
     server: AsyncioServer | GrpcioServer
     if transport == "asyncio":
-        server = AsyncioServer(address, None, _empty, lambda: 1 << 20, refuse=_encode_denial)
+        server = AsyncioServer(
+            address, None, _empty, lambda: 1 << 20, refuse=_encode_denial, metrics=Metrics(transport=transport)
+        )
     else:
         server = GrpcioServer(address, None, _empty_async, refuse=_encode_denial)
     await server.start()

@@ -14,6 +14,7 @@ import h11
 
 from authz_service.core.errors import BadMessage
 from authz_service.http1 import HeadBuffer
+from authz_service.telemetry.connection_log import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +49,7 @@ class AdminConnection:
         self._idle_timeout = HEADER_TIMEOUT  # until the next request begins
         self._send_body = True
         self.is_open = True  # for another request
+        self.is_grpc = False  # whether the request is a gRPC client's
         self.has_request = False  # a request was received and its response is not sent yet
 
     async def receive_request(self) -> h11.Request:
@@ -79,6 +81,7 @@ class AdminConnection:
     def _parse(self, head: bytes) -> h11.Request:
         self._h11.receive_data(head)
         request = self._h11.next_event()
+        self.is_grpc = isinstance(request, h11.Request) and _is_grpc(request)
         if not isinstance(request, h11.Request) or request.http_version not in {b"1.1", b"1.0"}:
             raise BadMessage("is not HTTP/1.1")
         self._send_body = request.method != b"HEAD"
@@ -126,6 +129,16 @@ class AdminConnection:
             while await self._connection.receive():
                 pass
 
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        return address_of(self._connection.peername)[1]
+
     def abort(self) -> None:
         """Close the connection at once."""
         self._connection.abort()
+
+
+def _is_grpc(request: h11.Request) -> bool:
+    """Whether it begins HTTP/2's preface, or is a gRPC call over HTTP/1.1."""
+    return request.method == b"PRI" or (b"content-type", b"application/grpc") in list(request.headers)

@@ -21,6 +21,7 @@ import h11
 
 from authz_service.admin.connection import AdminConnection, AdminResponse
 from authz_service.admin.rendering import MetricsRenderer
+from authz_service.core.connection_failure import ConnectionFailure
 from authz_service.core.errors import BadMessage, StartFailed
 from authz_service.core.headers import combined
 from authz_service.http1 import TcpConnection, TurnBudget
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from authz_service.admin.rendering import Exposed
+    from authz_service.telemetry.connection_log import FailureLog
 
 MAX_CONNECTIONS: Final = 64
 STOP_TIMEOUT: Final = 1.0  # seconds for responses that are in progress when the server stops
@@ -60,16 +62,18 @@ class AdminServer:
         missing: Callable[[], Sequence[str]],
         also_missing: Callable[[], Sequence[str]] = _nothing,
         refresh: Callable[[str], Awaitable[None]] = _nothing_to_refresh,
+        failures: FailureLog,
     ) -> None:
         """``address`` is host and port; port 0 is any free port.
 
-        ``refresh`` updates what is reported next: ``metrics`` or ``missing``.
+        ``refresh`` updates what is reported next: ``metrics`` or ``missing``. ``failures`` records gRPC clients.
         """
         self._host, self._configured_port = address
         self._renderer = MetricsRenderer(metrics, refresh)
         self._missing = missing
         self._also_missing = also_missing
         self._refresh = refresh
+        self._failures = failures
         self._server: asyncio.Server | None = None
         self._stopping = False
         self._turn_budget = TurnBudget()
@@ -141,10 +145,14 @@ class AdminServer:
         try:
             request = await connection.receive_request()
         except BadMessage as error:
+            if connection.is_grpc:
+                self._failures.failed(ConnectionFailure.GRPC, "HTTP/2 on the admin port", connection.peer)
             too_large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             return _problem(too_large if error.too_large else HTTPStatus.BAD_REQUEST)
         except h11.RemoteProtocolError as error:
             return _problem(error.error_status_hint)
+        if connection.is_grpc:
+            self._failures.failed(ConnectionFailure.GRPC, "gRPC over HTTP/1.1 on the admin port", connection.peer)
         try:
             return await self._respond(request)
         except Exception:

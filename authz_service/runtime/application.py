@@ -24,12 +24,13 @@ from authz_service.runtime.reload import Reloader
 from authz_service.runtime.revocation_file import RevocationFile
 from authz_service.telemetry import logs
 from authz_service.telemetry.background_log_stream import BackgroundLogStream
+from authz_service.telemetry.connection_log import FailureLog
 from authz_service.telemetry.event_loop_delay import observe_delay
 from authz_service.telemetry.logs import fields
 from authz_service.telemetry.metrics import Metrics
 from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.ext_authz.servicer import Servicer
-from authz_service.transport.grpcio_server import GrpcioServer
+from authz_service.transport.grpcio_server import GrpcioServer, open_connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,10 +95,12 @@ class App:
             metrics=self.metrics,
             missing=self.missing,
             also_missing=self.also_missing,
+            failures=FailureLog(lambda _: self.metrics.record_grpc_on_admin_port()),
         )
 
     def _server_of(self, server: Server, shared: SharedAddress | None) -> GrpcioServer | AsyncioServer:
         if server.transport == "grpcio":
+            self.metrics.watch_connections(open_connections)
             return GrpcioServer(
                 server.grpc_address, server.tls, self.servicer.check, shared, refuse=self.servicer.refuse
             )
@@ -108,6 +111,7 @@ class App:
             lambda: self.active.max_request_bytes,
             shared,
             refuse=self.servicer.refuse,
+            metrics=self.metrics,
         )
 
     @property

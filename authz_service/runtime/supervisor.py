@@ -25,6 +25,7 @@ from authz_service.runtime.background_tasks import cancel_all
 from authz_service.runtime.worker_channel import Worker, start_worker
 from authz_service.telemetry import logs
 from authz_service.telemetry.background_log_stream import BackgroundLogStream
+from authz_service.telemetry.connection_log import FailureLog
 from authz_service.telemetry.logs import fields
 from authz_service.telemetry.merged_metrics import MergedMetrics
 from authz_service.telemetry.metrics import SupervisorMetrics
@@ -91,6 +92,7 @@ class Supervisor:
             missing=self._missing,
             also_missing=self._also_missing,
             refresh=self._refresh,
+            failures=FailureLog(lambda _: self._own.record_grpc_on_admin_port()),
         )
 
     async def run(self) -> None:

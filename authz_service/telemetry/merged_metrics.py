@@ -22,6 +22,7 @@ Merge: TypeAlias = Callable[[Iterable[float]], float]
 
 GAUGES: Mapping[str, Merge] = {
     "authz_checks_in_flight": sum,
+    "authz_transport_connections": sum,
     "authz_dpop_replay_cache_entries": sum,
     "authz_revocations": max,
     "authz_revocations_file_refused": max,
@@ -83,10 +84,10 @@ def totals(families: Iterable[Metric]) -> list[Metric]:
 
 def merged(processes: Iterable[Iterable[Metric]]) -> list[Metric]:
     """The families of several processes as those of one."""
-    parts: dict[str, list[Metric]] = {}
+    parts: dict[tuple[str, str], list[Metric]] = {}  # by name and type: a gauge and a counter may have one name
     for families in processes:
         for family in families:
-            parts.setdefault(family.name, []).append(family)
+            parts.setdefault((family.name, family.type), []).append(family)
     return [_merged(each) for each in parts.values()]
 
 

@@ -22,19 +22,19 @@ from prometheus_client import (
     Gauge,
     GCCollector,
     Histogram,
+    Metric,
     PlatformCollector,
     ProcessCollector,
 )
 from prometheus_client.exposition import choose_encoder
 
 from authz_service import __version__
+from authz_service.core.connection_failure import ConnectionFailure
 from authz_service.core.decision import NO_RULE_NAME
 from authz_service.core.reasons import ALLOWANCES, ANSWERS, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from prometheus_client import Metric
 
     from authz_service.core.decision import Decision, Mode
 
@@ -51,6 +51,8 @@ SecurityEventType = Literal[
     "refused",
 ]
 RefusalReason = Literal["full", "open"]
+# accepted: until its HTTP/2 preface; empty: closed by the peer without an octet; refused: there was no room for it.
+ConnectionResult = Literal["accepted", "empty", "failed", "refused"]
 _BREAKER_STATES = ("closed", "open", "half_open")
 
 # Seconds. Narrow where decisions are (a cached token, a verified signature), with a bound at Envoy's default timeout
@@ -97,6 +99,20 @@ class _Families:
             registry=registry,
         )
         self.checks_in_flight = Gauge("authz_checks_in_flight", "Requests that are not decided yet.", registry=registry)
+        self.transport_connections = Gauge(
+            "authz_transport_connections",
+            "Open connections to server.grpc_address, including those within a TLS handshake.",
+            registry=registry,
+        )
+        self.transport_connections_total = Counter(
+            "authz_transport_connections_total",
+            "Connections by how they began. accepted: HTTP/2 was established; empty: the client closed it without a "
+            "byte, as TCP health checks do; failed: neither; refused: too many connections.",
+            ("result",),
+            registry=None,
+        )
+        registry.register(_Nameless(self.transport_connections_total))
+        self.transport_failures = _transport_failures(registry)
         self.upstream_headers_omitted = Counter(
             "authz_upstream_headers_omitted_total",
             "Identity headers that an allowed request went without because the token's claim cannot be a header.",
@@ -312,6 +328,15 @@ class _Families:
         self.of_security_events = (self.security_events_age,)
 
 
+def _transport_failures(registry: CollectorRegistry) -> Counter:
+    return Counter(
+        "authz_transport_failures_total",
+        "Connections that failed, by reason: before HTTP/2 was established, or later.",
+        ("reason",),
+        registry=registry,
+    )
+
+
 class Metrics:
     """The metrics of one running service. Methods belong to the event loop's thread unless they say otherwise."""
 
@@ -323,6 +348,10 @@ class Metrics:
         families.build_info.labels(__version__, platform.python_version(), transport).set(1)
         self.record_token_cache_hit: Callable[[], None] = families.token_cache_lookups.labels("hit").inc
         self.record_token_cache_miss: Callable[[], None] = families.token_cache_lookups.labels("miss").inc
+        # Of the admin server, which runs beside every transport.
+        self.record_grpc_on_admin_port: Callable[[], None] = families.transport_failures.labels(
+            ConnectionFailure.GRPC
+        ).inc
         self.record_proof_eviction: Callable[[], None] = families.dpop_replay_cache_evictions.inc
         self._proofs: dict[str, Callable[[], None]] = {
             result: families.dpop_proofs.labels(result).inc for result in DPOP_RESULTS
@@ -359,6 +388,16 @@ class Metrics:
         )
         self._counting[reason, rule, mode] = counting
         return counting
+
+    # Connections.
+
+    def watch_connections(self, connections: Callable[[], float]) -> None:
+        """Report the open connections each time the metrics are read."""
+        self._families.transport_connections.set_function(connections)
+
+    def transport(self) -> TransportMetrics:
+        """The metrics of a transport that observes its connections, with all counters at 0."""
+        return TransportMetrics(self._families)
 
     # Identity headers.
 
@@ -475,12 +514,16 @@ class SupervisorMetrics:
         self.record_worker_restart: Callable[[], None] = Counter(
             "authz_worker_restarts_total", "Workers that ended unexpectedly and were replaced.", registry=self.registry
         ).inc
+        self.record_grpc_on_admin_port: Callable[[], None] = (
+            _transport_failures(self.registry).labels(ConnectionFailure.GRPC).inc
+        )
 
 
 def exposition_of(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """A registry's metrics and their content type, for an Accept header."""
     encode, content_type = _encoder(accept)
-    return encode(registry), content_type
+    is_text = content_type.startswith("text/")
+    return encode(registry if is_text else _DistinctFamilies(registry)), content_type
 
 
 def content_type_of(accept: str) -> str:
@@ -491,6 +534,24 @@ def content_type_of(accept: str) -> str:
 def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
     known = _KNOWN_VERSIONS.issuperset(_VERSION.findall(accept))
     return choose_encoder(accept if known else "")
+
+
+class TransportMetrics:
+    """How connections begin, and why they fail."""
+
+    def __init__(self, families: _Families) -> None:
+        self._connections = {
+            result: families.transport_connections_total.labels(result) for result in get_args(ConnectionResult)
+        }
+        self._failures = {reason: families.transport_failures.labels(reason) for reason in ConnectionFailure}
+
+    def record_connection(self, result: ConnectionResult) -> None:
+        """Record how a connection began."""
+        self._connections[result].inc()
+
+    def record_failure(self, reason: ConnectionFailure) -> None:
+        """Record that a connection failed."""
+        self._failures[reason].inc()
 
 
 class IssuerMetrics:
@@ -632,6 +693,36 @@ class SecurityEventMetrics:
     def record_evictions(self, count: int) -> None:
         """Record revocations that were evicted before their time was over."""
         self._evicted.inc(count)
+
+
+class _Nameless:
+    """A metric whose family has the name of another one, which a registry would refuse; their samples differ."""
+
+    def __init__(self, metric: Counter) -> None:
+        self.collect = metric.collect
+
+
+class _DistinctFamilies(CollectorRegistry):
+    """A registry's families under distinct names, as OpenMetrics requires.
+
+    There, a counter's family is its name without ``_total``. Where a gauge has that name, the counter's type is left
+    out; its samples are the same.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._registry = registry
+
+    def collect(self) -> Iterable[Metric]:
+        families = list(self._registry.collect())
+        gauges = {family.name for family in families if family.type == "gauge"}
+        for family in families:
+            if family.type == "counter" and family.name in gauges:
+                untyped = Metric(f"{family.name}_total", family.documentation, "unknown")
+                untyped.samples = family.samples
+                yield untyped
+            else:
+                yield family
 
 
 class _Registry(CollectorRegistry):

@@ -7,51 +7,41 @@ memory.
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
-from authz_service.telemetry.logs import RateLimitedLog, fields
-from authz_service.transport.http2.connection import CloseReason, Http2Connection
+from authz_service.core.connection_failure import ConnectionFailure
+from authz_service.telemetry.connection_log import address_of
+from authz_service.transport.http2.connection import Http2Connection
 from authz_service.transport.http2.memory import Share
 
 if TYPE_CHECKING:
+    from authz_service.telemetry.connection_log import ConnectionLog
     from authz_service.transport.grpc_methods import GrpcMethods
     from authz_service.transport.peers import Peers
+    from authz_service.transport.tls.listener import Handshake
 
 # Octets. Beyond it nothing is read from the peer, and the buffer is counted in its share of memory.
 MAX_WRITE_BUFFER: Final = 32 << 10
 CLOSE_TIMEOUT: Final = 5  # ticks, for the peer to read what was written before the close
-_LOG_INTERVAL: Final = 10.0  # seconds between two warnings with the same reason
-
-
-class CloseLog:
-    """Logs why connections are closed: at most one warning per reason and interval."""
-
-    def __init__(self) -> None:
-        self._logger = logging.getLogger("authz.transport")
-        self._warnings = RateLimitedLog(self._logger, time.monotonic, _LOG_INTERVAL)
-
-    def closed(self, reason: CloseReason, cause: str, peer: str) -> None:
-        """We closed a connection."""
-        if reason == CloseReason.DRAINED:
-            self._logger.debug("connection closed", extra=fields(reason=reason, cause=cause, peer=peer))
-        else:
-            self._warnings.warning(reason, "connection closed", reason=reason, cause=cause, peer=peer)
 
 
 class PeerProtocol(asyncio.Protocol):
     """The protocol of one connection."""
 
-    def __init__(self, methods: GrpcMethods, peers: Peers, log: CloseLog) -> None:
+    def __init__(
+        self, methods: GrpcMethods, peers: Peers, log: ConnectionLog, handshake: Handshake | None = None
+    ) -> None:
+        """``handshake`` is the one of TLS, whose place the connection takes."""
         self._methods = methods
         self._peers = peers
         self._log = log
+        self._handshake = handshake
         self._share = Share(peers.memory)
         self._transport = asyncio.Transport()  # until connection_made
-        self._connection = Http2Connection(methods, self._share, self._on_close, self._on_pause)
+        self._connection = Http2Connection(methods, self._share, self._on_open, self._on_close, self._on_pause)
         self.data_received = self._connection.receive  # type: ignore[method-assign] # saves a call
         self._buffered = 0  # octets, while the write buffer is too large; then nothing is read
+        self._counted = False  # how it began
         self.closing = False  # draining or closed
         self.closed_ticks = 0  # since it was closed
         self.host = self._address = ""
@@ -62,19 +52,24 @@ class PeerProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start HTTP/2, if there is room for the connection."""
         self._transport = cast("asyncio.Transport", transport)
-        self.host, self._address = _address_of(transport.get_extra_info("peername"))
+        self.host, self._address = address_of(transport.get_extra_info("peername"))
+        if self._handshake is not None:
+            self._handshake.end()
         if self._methods.stopped:  # during the TLS handshake
             self._transport.abort()
         elif self._peers.admit(self):
             self._transport.set_write_buffer_limits(high=MAX_WRITE_BUFFER)
             self._connection.start(self._transport.write)
         else:
-            self._log.closed(CloseReason.DISPLACED, "too many connections, and all are busy", self._address)
+            self._counted = True
+            self._log.refused(self._address)
             self._transport.abort()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Cancel every stream."""
         self._peers.discard(self)
+        if not self._counted:
+            self._count_beginning()
         self._connection.lost()
         if not self.lost.done():
             self.lost.set_result(None)
@@ -98,14 +93,37 @@ class PeerProtocol(asyncio.Protocol):
         self._transport.pause_reading()
         asyncio.get_running_loop().call_soon(self._resume)
 
-    def _on_close(self, reason: CloseReason, cause: str) -> None:
+    def _on_open(self) -> None:
+        self._counted = True
+        self._log.accepted()
+
+    def _on_close(self, reason: ConnectionFailure | None, cause: str) -> None:
         """Write nothing more. The peer closes after it has read everything; else ``tick`` aborts."""
         self.closing = True
-        self._log.closed(reason, cause, self._address)
+        if reason is None:
+            self._log.drained(self._address)
+        else:
+            self._failed(reason, cause)
         if self._transport.can_write_eof():
             self._transport.write_eof()  # not close: with unread data, that would discard what was written
         else:
             self._transport.close()
+
+    def _failed(self, failure: ConnectionFailure, cause: str) -> None:
+        if self._counted:
+            self._log.failed(failure, cause, self._address)
+        else:
+            self._counted = True
+            self._log.not_accepted(failure, cause, self._address)
+
+    def _count_beginning(self) -> None:
+        """It ended before the HTTP/2 preface."""
+        if self._connection.has_begun and not self.closing:
+            cause = "the peer closed the connection within the HTTP/2 connection preface"
+            self._failed(ConnectionFailure.UNFINISHED, cause)
+        else:
+            self._counted = True
+            self._log.empty()
 
     def _resume(self) -> None:
         if not self._buffered:
@@ -120,7 +138,7 @@ class PeerProtocol(asyncio.Protocol):
         self._buffered += more
         if not has_room:
             cause = "the peer does not read, and the memory for its responses is used up"
-            self._log.closed(CloseReason.FLOOD, cause, self._address)
+            self._failed(ConnectionFailure.FLOOD, cause)
             self.abort()
 
     # The server's requests.
@@ -154,21 +172,13 @@ class PeerProtocol(asyncio.Protocol):
         """Make room for another connection. An idle one still answers the requests that are on their way."""
         cause = "too many connections, and most of them from this host"
         if self.idle:
-            self._log.closed(CloseReason.DISPLACED, cause, self._address)
+            self._failed(ConnectionFailure.TOO_MANY, cause)
             self.drain()
         else:
-            self._connection.close(CloseReason.DISPLACED, cause)
+            self._connection.close(ConnectionFailure.TOO_MANY, cause)
 
     def abort(self) -> None:
         """Close immediately, and discard what was not written."""
         self._peers.discard(self)
         self._connection.lost()  # so that nothing writes to it
         self._transport.abort()
-
-
-def _address_of(peername: Any) -> tuple[str, str]:
-    """The host of a peer, and its address for the log; a unix socket has neither."""
-    if not isinstance(peername, tuple):
-        return "", "unix"
-    host, port, *_ = peername
-    return str(host), f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from authz_service.core.errors import StartFailed
+from authz_service.telemetry.connection_log import ConnectionLog
 from authz_service.transport.addresses import BACKLOG, exclusive_bind, listening_sockets, shared_sockets, unlink_socket
-from authz_service.transport.asyncio_protocol import CloseLog, PeerProtocol
+from authz_service.transport.asyncio_protocol import PeerProtocol
 from authz_service.transport.grpc_methods import GrpcMethods
 from authz_service.transport.peers import Peers, connection_limit
 from authz_service.transport.tls.contexts import ReloadingContext, openssl_certificate_files
+from authz_service.transport.tls.listener import TlsListener
 
 if TYPE_CHECKING:
     import socket
@@ -23,12 +26,12 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Tls
     from authz_service.core.decision import Deny
+    from authz_service.telemetry.metrics import Metrics
     from authz_service.transport.addresses import SharedAddress
     from authz_service.transport.grpc_methods import Check
     from authz_service.transport.tls.certificates import CertificateFiles
 
 TICK_INTERVAL: Final = 1.0  # seconds
-_HANDSHAKE_TIMEOUT: Final = 10.0  # seconds, of TLS
 _ABORT_TIMEOUT: Final = 1.0  # seconds, for the event loop to clean up what was aborted
 
 
@@ -44,6 +47,7 @@ class AsyncioServer:
         shared: SharedAddress | None = None,
         *,
         refuse: Callable[[Deny], bytes],
+        metrics: Metrics,
     ) -> None:
         """``address`` is ``host:port``, ``[v6]:port`` or ``unix:/path``.
 
@@ -59,9 +63,10 @@ class AsyncioServer:
         self._certificates = openssl_certificate_files(tls) if tls else None
         self._context = ReloadingContext(self._certificates) if self._certificates else None
         self._methods = GrpcMethods(check, refuse, max_message_bytes)
-        self._log = CloseLog()
-        self._servers: list[asyncio.Server] = []
-        self._peers = Peers(connection_limit())
+        self._log = ConnectionLog(metrics.transport())
+        self._servers: list[asyncio.Server | TlsListener] = []
+        self._peers = peers = Peers(connection_limit())
+        metrics.watch_connections(lambda: len(peers))
         self._ticking: asyncio.TimerHandle | None = None
         self.port = 0
 
@@ -90,13 +95,18 @@ class AsyncioServer:
         with exclusive_bind(self._address):
             return listening_sockets(self._address)
 
-    async def _serve(self, listening: socket.socket) -> asyncio.Server:
-        loop, context = asyncio.get_running_loop(), self._context
+    async def _serve(self, listening: socket.socket) -> asyncio.Server | TlsListener:
+        new_protocol = partial(PeerProtocol, self._methods, self._peers, self._log)
+        if self._context is not None:
+            listener = TlsListener(listening, self._context, self._peers, self._log, new_protocol)
+            listener.start()
+            return listener
+        loop = asyncio.get_running_loop()
         serve = loop.create_unix_server if self._is_unix else loop.create_server
-        options: dict[str, Any] = {"ssl_handshake_timeout": _HANDSHAKE_TIMEOUT if context else None}
+        options: dict[str, Any] = {}
         if self._is_unix and sys.version_info >= (3, 13):
             options["cleanup_socket"] = False  # we unlink the file, or the processes that share the socket do
-        return await serve(self._protocol, sock=listening, backlog=BACKLOG, ssl=context, **options)
+        return await serve(new_protocol, sock=listening, backlog=BACKLOG, **options)
 
     async def set_serving(self, *, serving: bool) -> None:
         """Change the health status."""
@@ -121,9 +131,6 @@ class AsyncioServer:
         await _wait(self._methods.tasks, _ABORT_TIMEOUT)
         self._ticking.cancel()
         self._ticking = None
-
-    def _protocol(self) -> PeerProtocol:
-        return PeerProtocol(self._methods, self._peers, self._log)
 
     def _tick(self) -> None:
         self._ticking = asyncio.get_running_loop().call_later(TICK_INTERVAL, self._tick)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from authz_service.transport.http2.memory import MAX_CONNECTIONS, Memory
 
 if TYPE_CHECKING:
-    from authz_service.transport.asyncio_protocol import PeerProtocol
+    import asyncio
 
 _MAX_CLOSING: Final = 64  # connections beyond the limit that may still finish
 _RESERVED_FILES: Final = 128  # file descriptors for everything else
@@ -28,7 +28,36 @@ def connection_limit() -> int:
     return max(1, min(MAX_CONNECTIONS, files - _RESERVED_FILES))
 
 
-class Peers(set["PeerProtocol"]):
+class Peer(Protocol):
+    """One connection, or the TLS handshake before it."""
+
+    host: str
+    closing: bool  # draining or closed
+    closed_ticks: int  # since it was closed
+    lost: asyncio.Future[None]  # done once nothing is left of it
+
+    @property
+    def idle(self) -> bool:
+        """Whether no stream is open."""
+
+    @property
+    def silent(self) -> int:
+        """For how many ticks nothing was received."""
+
+    def tick(self) -> None:
+        """A second has passed."""
+
+    def drain(self) -> None:
+        """Accept no new streams, and close after the last response."""
+
+    def displace(self) -> None:
+        """Make room for another connection."""
+
+    def abort(self) -> None:
+        """Close immediately."""
+
+
+class Peers(set[Peer]):
     """The connections, and the memory that they share."""
 
     def __init__(self, limit: int) -> None:
@@ -36,7 +65,7 @@ class Peers(set["PeerProtocol"]):
         self._limit = limit
         self.memory = Memory()
 
-    def admit(self, newcomer: PeerProtocol) -> bool:
+    def admit(self, newcomer: Peer) -> bool:
         """Add a connection, if there is or can be room for it.
 
         The host with the most connections gives one up, so a host that opens many cannot exclude one that opens few.
@@ -58,7 +87,7 @@ class Peers(set["PeerProtocol"]):
             max(closing, key=attrgetter("closed_ticks")).abort()
 
     @staticmethod
-    def _displace_one(staying: list[PeerProtocol], newcomer: PeerProtocol) -> bool:
+    def _displace_one(staying: list[Peer], newcomer: Peer) -> bool:
         hosts = Counter(peer.host for peer in (*staying, newcomer))
         most = max(hosts.values())
         candidates = [peer for peer in staying if hosts[peer.host] == most]

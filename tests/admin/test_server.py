@@ -13,10 +13,13 @@ import pytest
 
 from authz_service.admin.server import AdminServer
 from authz_service.core.errors import StartFailed
+from authz_service.telemetry.connection_log import FailureLog
 from authz_service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+
+NO_FAILURES = FailureLog(lambda _: None)
 
 
 def nothing_missing() -> tuple[str, ...]:
@@ -28,7 +31,7 @@ async def serving(
     missing: Callable[[], Sequence[str]] = nothing_missing, metrics: Metrics | None = None
 ) -> AsyncIterator[aiohttp.ClientSession]:
     metrics = metrics or Metrics(transport="grpcio")
-    server = AdminServer(address=("127.0.0.1", 0), metrics=metrics, missing=missing)
+    server = AdminServer(address=("127.0.0.1", 0), metrics=metrics, missing=missing, failures=NO_FAILURES)
     await server.start()
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as session:
@@ -146,21 +149,30 @@ async def test_connections_are_kept_alive_for_the_next_scrape() -> None:
 async def test_an_address_in_use_is_an_error_that_names_the_key_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as occupied:
         port = occupied.getsockname()[1]
-        server = AdminServer(address=("127.0.0.1", port), metrics=Metrics(transport="grpcio"), missing=nothing_missing)
+        server = AdminServer(
+            address=("127.0.0.1", port),
+            metrics=Metrics(transport="grpcio"),
+            missing=nothing_missing,
+            failures=NO_FAILURES,
+        )
         with pytest.raises(StartFailed, match=rf"cannot listen on 127\.0\.0\.1 port {port}: .*admin_address"):
             await server.start()
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "a..b", "no-such-host.invalid"])
 async def test_an_address_of_another_machine_or_of_none_is_an_error(host: str) -> None:
-    server = AdminServer(address=(host, 0), metrics=Metrics(transport="grpcio"), missing=nothing_missing)
+    server = AdminServer(
+        address=(host, 0), metrics=Metrics(transport="grpcio"), missing=nothing_missing, failures=NO_FAILURES
+    )
     with pytest.raises(StartFailed, match="admin_address"):
         await server.start()
     await server.stop()
 
 
 async def test_after_stop_the_port_is_free_and_stopping_again_is_harmless() -> None:
-    server = AdminServer(address=("127.0.0.1", 0), metrics=Metrics(transport="grpcio"), missing=nothing_missing)
+    server = AdminServer(
+        address=("127.0.0.1", 0), metrics=Metrics(transport="grpcio"), missing=nothing_missing, failures=NO_FAILURES
+    )
     await server.stop()
     assert server.port == 0
     await server.start()
@@ -168,14 +180,18 @@ async def test_after_stop_the_port_is_free_and_stopping_again_is_harmless() -> N
     assert port > 0
     await server.stop()
     await server.stop()
-    again = AdminServer(address=("127.0.0.1", port), metrics=Metrics(transport="grpcio"), missing=nothing_missing)
+    again = AdminServer(
+        address=("127.0.0.1", port), metrics=Metrics(transport="grpcio"), missing=nothing_missing, failures=NO_FAILURES
+    )
     await again.start()
     assert again.port == port
     await again.stop()
 
 
 async def test_an_idle_connection_does_not_delay_stopping() -> None:
-    server = AdminServer(address=("127.0.0.1", 0), metrics=Metrics(transport="grpcio"), missing=nothing_missing)
+    server = AdminServer(
+        address=("127.0.0.1", 0), metrics=Metrics(transport="grpcio"), missing=nothing_missing, failures=NO_FAILURES
+    )
     await server.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     async with asyncio.timeout(5):

@@ -26,6 +26,7 @@ _QUESTIONS = [
     "Are proofs of possession valid?",
     "Are revoked tokens refused?",
     "Do the caches work?",
+    "Do connections fail?",
     "Is it saturated?",
     "How is it configured?",
 ]

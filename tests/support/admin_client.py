@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from authz_service.admin.server import AdminServer
+from authz_service.telemetry.connection_log import FailureLog
 from authz_service.telemetry.metrics import Metrics
 from support.sidecar_process import HANG_TIMEOUT
 
@@ -65,7 +66,10 @@ class RunningServer:
 @asynccontextmanager
 async def serving(metrics: Any = None) -> AsyncIterator[RunningServer]:
     server = AdminServer(
-        address=("127.0.0.1", 0), metrics=metrics or Metrics(transport="grpcio"), missing=lambda: ["keys"]
+        address=("127.0.0.1", 0),
+        metrics=metrics or Metrics(transport="grpcio"),
+        missing=lambda: ["keys"],
+        failures=FailureLog(lambda _: None),
     )
     await server.start()
     running = RunningServer(server)

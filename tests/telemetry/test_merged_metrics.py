@@ -31,6 +31,7 @@ def values(families: Iterable[Metric]) -> dict[tuple[str, str], float]:
 
 def worker_metrics() -> Metrics:
     metrics = Metrics(transport="asyncio")
+    metrics.transport()
     metrics.issuer("main")
     metrics.introspection("main")
     return metrics
@@ -49,9 +50,9 @@ def gauge(name: str, value: float) -> list[Metric]:
 
 def test_the_table_has_an_entry_for_each_existing_gauge_and_no_other() -> None:
     both = worker_metrics(), SupervisorMetrics()
-    kinds = {family.name: family.type for each in both for family in each.registry.collect()}
-    assert GAUGES.keys() == {name for name, kind in kinds.items() if kind == "gauge"}
-    assert set(kinds.values()) == {"gauge", "counter", "histogram"}
+    kinds = {(family.name, family.type) for each in both for family in each.registry.collect()}
+    assert GAUGES.keys() == {name for name, kind in kinds if kind == "gauge"}
+    assert {kind for _, kind in kinds} == {"gauge", "counter", "histogram"}
 
 
 @pytest.mark.parametrize(
@@ -158,6 +159,19 @@ def test_a_worker_that_ends_during_a_rendering_is_counted_once() -> None:
         assert sum(each.value for each in samples if each.name == "authz_checks_total") == 1
 
 
+def test_the_connections_of_all_workers_are_added_up() -> None:
+    together = MergedMetrics(SupervisorMetrics().registry)
+    for worker in (1, 2):
+        metrics = worker_metrics()
+        metrics.watch_connections(lambda: 4)
+        metrics.transport().record_connection("accepted")
+        together.update(worker, received_from(metrics))
+    for accept in ("", "application/openmetrics-text;version=1.0.0"):
+        lines = together.exposition(accept)[0].decode().splitlines()
+        assert "authz_transport_connections 8.0" in lines
+        assert 'authz_transport_connections_total{result="accepted"} 2.0' in lines
+
+
 def test_the_merged_exposition_has_the_formats_of_a_single_process() -> None:
     together = MergedMetrics(SupervisorMetrics().registry)
     together.update(1, received_from(worker_metrics()))
@@ -165,8 +179,8 @@ def test_the_merged_exposition_has_the_formats_of_a_single_process() -> None:
         body, kind = together.exposition(accept)
         assert kind == worker_metrics().exposition(accept)[1]
         read = parse_openmetrics if accept else text_string_to_metric_families
-        names = [family.name for family in read(body.decode())]
-        assert {"authz_worker_restarts", "authz_checks", "authz_checks_in_flight"} <= set(names)
+        names = [(family.name, family.type) for family in read(body.decode())]
+        assert {"authz_worker_restarts", "authz_checks", "authz_checks_in_flight"} <= {name for name, _ in names}
         assert len(names) == len(set(names))
 
 

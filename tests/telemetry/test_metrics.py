@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from authz_service import __version__
 from authz_service.core.claims import Claims
+from authz_service.core.connection_failure import REMEDIES, ConnectionFailure
 from authz_service.core.decision import INTERNAL_ERROR, Allow, Deny
 from authz_service.core.reasons import ALLOWANCES, Reason
 from authz_service.telemetry.metrics import Metrics
@@ -27,6 +28,9 @@ CONTRACT = {
     "authz_checks_total": ("counter", {"decision", "reason", "rule", "mode"}),
     "authz_check_duration_seconds": ("histogram", {"decision"}),
     "authz_checks_in_flight": ("gauge", set()),
+    "authz_transport_connections": ("gauge", set()),
+    "authz_transport_connections_total": ("counter", {"result"}),
+    "authz_transport_failures_total": ("counter", {"reason"}),
     "authz_upstream_headers_omitted_total": ("counter", {"header"}),
     "authz_dpop_proofs_total": ("counter", {"result"}),
     "authz_dpop_replay_cache_evictions_total": ("counter", set()),
@@ -91,22 +95,41 @@ def shape(families: Iterable[Metric]) -> dict[str, tuple[str, set[str]]]:
     }
 
 
+def test_connections_are_counted_by_result_and_failures_by_reason(metrics: Metrics) -> None:
+    transport = metrics.transport()
+    metrics.watch_connections(lambda: 3)
+    transport.record_connection("accepted")
+    transport.record_failure(ConnectionFailure.HTTP1)
+    for accept, parse in (("", parse_text), (OPENMETRICS, parse_openmetrics)):
+        samples = [each for family in parse(read(metrics, accept)) for each in family.samples]
+        counted = {(s.name, *s.labels.values()) for s in samples if "_transport_" in s.name and s.value}
+        assert counted == {
+            ("authz_transport_connections",),
+            ("authz_transport_connections_total", "accepted"),
+            ("authz_transport_failures_total", "http1"),
+        }
+
+
 @pytest.mark.parametrize(("accept", "parse"), [("", parse_text), (OPENMETRICS, parse_openmetrics)])
 def test_every_metric_is_there_from_the_start_with_its_type_and_labels(
     metrics: Metrics, accept: str, parse: Callable[[str], Iterable[Metric]]
 ) -> None:
+    metrics.transport()
     metrics.issuer("main")
     metrics.introspection("main")
     metrics.security_events("main")
     metrics.watch_revocations("file", lambda: 0)
     metrics.declare_upstream_headers(["x-auth-subject"])
-    assert shape(parse(read(metrics, accept))) == CONTRACT
+    # In OpenMetrics, a counter's family would have the name of the gauge.
+    untyped = {"authz_transport_connections_total": ("unknown", {"result"})} if accept else {}
+    assert shape(parse(read(metrics, accept))) == CONTRACT | untyped
 
 
 @pytest.mark.parametrize(("accept", "parse"), [("", parse_text), (OPENMETRICS, parse_openmetrics)])
 def test_every_known_series_starts_at_zero(
     metrics: Metrics, accept: str, parse: Callable[[str], Iterable[Metric]]
 ) -> None:
+    metrics.transport()
     metrics.issuer("main")
     metrics.introspection("main")
     metrics.security_events("main")
@@ -119,6 +142,10 @@ def test_every_known_series_starts_at_zero(
         "not_modified",
         "failure",
     }
+    failures = {s.labels["reason"] for s in samples if s.name == "authz_transport_failures_total"}
+    assert failures == set(ConnectionFailure) == set(REMEDIES)
+    results = {s.labels["result"] for s in samples if s.name == "authz_transport_connections_total"}
+    assert results == {"accepted", "empty", "failed", "refused"}
 
 
 def test_the_metrics_of_process_and_interpreter_are_there(metrics: Metrics) -> None:

@@ -10,11 +10,12 @@ import pytest_asyncio
 import uvloop
 
 from authz_service.transport import asyncio_server
-from authz_service.transport.asyncio_server import AsyncioServer
-from transport.socket_client import Checks, connections, refuse
+from transport.socket_client import Checks, asyncio_server_of, connections
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from authz_service.transport.asyncio_server import AsyncioServer
 
 _ON_BOTH = {
     "test_servers.py",
@@ -40,7 +41,7 @@ def checks() -> Checks:
 @pytest_asyncio.fixture
 async def server(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncioServer]:
     monkeypatch.setattr(asyncio_server, "TICK_INTERVAL", 3600.0)
-    server = AsyncioServer("127.0.0.1:0", None, checks.check, lambda: 1 << 20, refuse=refuse)
+    server = asyncio_server_of(checks)
     await server.start()
     await server.set_serving(serving=True)
     yield server

@@ -7,6 +7,8 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Any
 
+from authz_service.telemetry.metrics import Metrics
+from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.ext_authz.codec import encode_response
 from authz_service.transport.grpc_methods import SERVICE
 from authz_service.transport.http2 import frames
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from authz_service.config.model import Tls
     from authz_service.core.decision import Deny
-    from authz_service.transport.asyncio_server import AsyncioServer
 
 HANG_GUARD = 30.0  # seconds: no test waits for it
 ANSWER = b"a" * 2000  # as long as usual
@@ -55,6 +57,14 @@ class Checks:
 def refuse(denial: Deny) -> bytes:
     """Encodes the denial of a call that does not reach the check."""
     return encode_response(denial, "-")
+
+
+def asyncio_server_of(
+    checks: Checks, address: str = "127.0.0.1:0", tls: Tls | None = None, metrics: Metrics | None = None
+) -> AsyncioServer:
+    """A server that calls these checks."""
+    metrics = metrics or Metrics(transport="asyncio")
+    return AsyncioServer(address, tls, checks.check, lambda: 1 << 20, refuse=refuse, metrics=metrics)
 
 
 class SocketClient(ClientHalf):
@@ -165,8 +175,8 @@ async def flooding_client(server: AsyncioServer, calls: int) -> AsyncIterator[So
         yield client
 
 
-def closed_connections(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    """The log lines about closed connections."""
+def failed_connections(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """The log lines about failed connections."""
     records = [record for record in caplog.records if record.name == "authz.transport"]
-    assert {(record.levelname, record.getMessage()) for record in records} <= {("WARNING", "connection closed")}
+    assert {(record.levelname, record.getMessage()) for record in records} <= {("WARNING", "connection failed")}
     return [record.fields for record in records]  # type: ignore[attr-defined] # ours

@@ -7,9 +7,9 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
+from authz_service.core.connection_failure import ConnectionFailure
 from authz_service.transport import asyncio_protocol
 from authz_service.transport.http2 import frames
-from authz_service.transport.http2.connection import CloseReason
 from authz_service.transport.http2.frames import MAX_WINDOW
 from authz_service.transport.http2.timeouts import KEEPALIVE_IDLE, KEEPALIVE_TIMEOUT, PREFACE_TIMEOUT
 from transport.socket_client import (
@@ -20,8 +20,8 @@ from transport.socket_client import (
     Checks,
     SocketClient,
     client_of,
-    closed_connections,
     connections,
+    failed_connections,
     flooding_client,
     pass_seconds,
     paused_client,
@@ -58,7 +58,7 @@ async def test_a_peer_that_never_reads_is_disconnected(server: AsyncioServer, ca
         pass_seconds(server, KEEPALIVE_IDLE + KEEPALIVE_TIMEOUT)
         assert not caplog.records
         pass_seconds(server, 1)
-        (record,) = closed_connections(caplog)
+        (record,) = failed_connections(caplog)
         assert (record["reason"], record["cause"]) == ("idle", "the peer does not read")
         assert record["peer"].startswith("127.0.0.1:")
         pass_seconds(server, asyncio_protocol.CLOSE_TIMEOUT + 1)  # the GOAWAY is not read either
@@ -81,7 +81,7 @@ async def test_the_memory_for_peers_that_do_not_read_is_limited(
             async with client_of(server) as other:
                 await other.call(other.check())
         await until(lambda: 0 < len(connections(server)) < 4)
-    assert {each["cause"] for each in closed_connections(caplog)} == {
+    assert {each["cause"] for each in failed_connections(caplog)} == {
         "the peer does not read, and the memory for its responses is used up"
     }
     await until(lambda: not connections(server))
@@ -90,7 +90,7 @@ async def test_the_memory_for_peers_that_do_not_read_is_limited(
 
 async def test_a_closed_connection_gives_the_peer_time_to_read_the_goaway(server: AsyncioServer) -> None:
     async with flooding_client(server, CALLS) as client:
-        connections(server)[0]._connection.close(CloseReason.FLOOD, "a test")
+        connections(server)[0]._connection.close(ConnectionFailure.FLOOD, "a test")
         pass_seconds(server, asyncio_protocol.CLOSE_TIMEOUT)
         client.writer.transport.resume_reading()  # type: ignore[attr-defined] # a read transport
         await client.until_closed()
@@ -136,8 +136,11 @@ async def test_a_peer_that_does_not_speak_http2_is_logged_once_per_interval(
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
         await reader.read()
         writer.close()
-    (record,) = closed_connections(caplog)
-    assert (record["reason"], record["cause"]) == ("not_http2", "the HTTP/2 connection preface is missing")
+    (record,) = failed_connections(caplog)
+    assert (record["reason"], record["cause"]) == (
+        "http1",
+        "HTTP/1.1 instead of the HTTP/2 connection preface",
+    )
     assert record["peer"].startswith("127.0.0.1:")
 
 

@@ -19,7 +19,6 @@ from cryptography.x509.oid import NameOID
 
 from authz_service.core.errors import StartFailed
 from authz_service.transport import asyncio_server
-from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.http2 import frames
 from authz_service.transport.http2.timeouts import DRAIN_TIMEOUT
 from transport.pki import TlsFiles
@@ -29,15 +28,17 @@ from transport.socket_client import (
     STREAMS,
     Checks,
     SocketClient,
+    asyncio_server_of,
     connections,
     flooding_client,
     pass_seconds,
-    refuse,
     until,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from authz_service.transport.asyncio_server import AsyncioServer
 
 
 async def test_stopping_answers_every_request_up_to_the_last_stream_of_the_goaway(
@@ -70,7 +71,7 @@ async def test_a_tls_handshake_that_ends_after_the_stop_leads_to_no_connection(
     monkeypatch.setattr(asyncio_server, "TICK_INTERVAL", 3600.0)
     authority = trustme.CA()
     files = TlsFiles(tmp_path, authority.issue_cert("localhost"))
-    server = AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20, refuse=refuse)
+    server = asyncio_server_of(checks, tls=files.settings)
     await server.start()
     with socket.create_connection(("127.0.0.1", server.port)) as early:
         assert await asyncio.to_thread(first_octet_over_tls, early, authority)
@@ -105,9 +106,9 @@ async def test_a_key_that_openssl_rejects_prevents_the_start_and_is_not_reloaded
     good, weak = authority.issue_cert("localhost"), WeakPair()
     files = TlsFiles(tmp_path, weak)  # type: ignore[arg-type] # it has the same attributes
     with pytest.raises(StartFailed, match="OpenSSL rejects the certificates"):
-        AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20, refuse=refuse)
+        asyncio_server_of(checks, tls=files.settings)
     files.write(good)
-    server = AsyncioServer("127.0.0.1:0", files.settings, checks.check, lambda: 1 << 20, refuse=refuse)
+    server = asyncio_server_of(checks, tls=files.settings)
     await server.start()
     files.write(weak)  # type: ignore[arg-type] # as above
     with socket.create_connection(("127.0.0.1", server.port)) as later:
@@ -132,7 +133,7 @@ class WeakPair:
 @pytest.mark.parametrize("way", ["tcp", "unix"])
 async def test_connections_wait_while_the_server_is_busy(way: str, checks: Checks, tmp_path: Path) -> None:
     address = "127.0.0.1:0" if way == "tcp" else f"unix:{tmp_path}/s"
-    server = AsyncioServer(address, None, checks.check, lambda: 1 << 20, refuse=refuse)
+    server = asyncio_server_of(checks, address)
     await server.start()
     with contextlib.ExitStack() as stack:
         for _ in range(500):  # it cannot accept them meanwhile

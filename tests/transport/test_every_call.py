@@ -54,7 +54,14 @@ class Served:
         if transport == "grpcio":
             self.server = GrpcioServer("127.0.0.1:0", None, servicer.check, refuse=servicer.refuse)
         else:
-            self.server = AsyncioServer("127.0.0.1:0", None, servicer.answer, lambda: LIMIT, refuse=servicer.refuse)
+            self.server = AsyncioServer(
+                "127.0.0.1:0",
+                None,
+                servicer.answer,
+                lambda: LIMIT,
+                refuse=servicer.refuse,
+                metrics=self.metrics,
+            )
 
     def counted(self, reason: str) -> float | None:
         labels = {"decision": "deny", "reason": reason, "rule": "-", "mode": "enforce"}

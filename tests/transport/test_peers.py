@@ -18,8 +18,8 @@ from transport.socket_client import (
     Checks,
     client_of,
     clients_of,
-    closed_connections,
     connections,
+    failed_connections,
     pass_seconds,
     until,
 )
@@ -116,7 +116,7 @@ def from_another_host(server: AsyncioServer) -> socket.socket:
 
 
 def displaced(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    return [each for each in closed_connections(caplog) if each["reason"] == "displaced"]
+    return [each for each in failed_connections(caplog) if each["reason"] == "too_many_connections"]
 
 
 async def connect_and_stay(server: AsyncioServer) -> None:

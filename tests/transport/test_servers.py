@@ -55,7 +55,7 @@ def on_grpcio(address: str, tls: Tls | None, check: Check) -> Server:
 
 
 def on_asyncio(address: str, tls: Tls | None, check: Check) -> Server:
-    return AsyncioServer(address, tls, check, lambda: 1 << 20, refuse=refuse)
+    return AsyncioServer(address, tls, check, lambda: 1 << 20, refuse=refuse, metrics=Metrics(transport="asyncio"))
 
 
 def refuse(denial: Deny) -> bytes:

@@ -8,9 +8,9 @@ There is no clock: ``tick`` is called once per second.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from authz_service.core.connection_failure import ConnectionFailure
 from authz_service.transport.http2 import frames, settings
 from authz_service.transport.http2.flow_control import FlowControl
 from authz_service.transport.http2.frames import (
@@ -24,6 +24,7 @@ from authz_service.transport.http2.frames import (
     Http2StreamError,
 )
 from authz_service.transport.http2.limits import Limits
+from authz_service.transport.http2.preface import NotHttp2Error
 from authz_service.transport.http2.request import RequestReader
 from authz_service.transport.http2.response import ResponseWriter
 from authz_service.transport.http2.service import CONNECTION_CLOSED
@@ -41,18 +42,6 @@ DRAIN_PING: Final = b"drain..."
 _UNKNOWN = frames.CONTINUATION + 1  # the index of the handler for every other type
 
 
-class CloseReason(StrEnum):
-    """Why we close a connection."""
-
-    DRAINED = "drained"
-    NOT_HTTP2 = "not_http2"
-    PROTOCOL_ERROR = "protocol_error"
-    FLOOD = "flood"  # it exceeded the limits on its work or memory
-    UNFINISHED = "unfinished"  # it sent a part of the preface, of a frame or of a field block, and no more
-    IDLE = "idle"  # it does not acknowledge PINGs, or does not read
-    DISPLACED = "displaced"  # by another one, because there are too many
-
-
 class Http2Connection:
     """The server's side of one connection."""
 
@@ -60,14 +49,18 @@ class Http2Connection:
         self,
         service: Service,
         share: Share,
-        on_close: Callable[[CloseReason, str], None],
+        on_open: Callable[[], None],
+        on_close: Callable[[ConnectionFailure | None, str], None],
         on_pause: Callable[[], None],
     ) -> None:
-        """``on_close`` is called once, with the reason and the cause, when nothing more is to be read or written.
+        """``on_open`` is called once, when the client's preface has arrived.
 
-        ``on_pause`` is called when other connections should have their turn; then call ``resume``.
+        ``on_close`` is called once, when nothing more is to be read or written, with the reason and the cause; without
+        a reason, the connection was drained. ``on_pause`` is called when other connections should have their turn; then
+        call ``resume``.
         """
         self._share = share
+        self._on_open = on_open
         self._on_close = on_close
         self._on_pause = on_pause
         self._buffer = b""  # received, not handled yet
@@ -112,7 +105,7 @@ class Http2Connection:
         try:
             self._handle(self._buffer + data if self._buffer else data)
         except Http2ConnectionError as error:
-            self._close(error.code, self._reason_for(error), str(error))
+            self._close(error.code, _reason_for(error), str(error))
         finally:
             writer.corked = False
         writer.flush()
@@ -168,10 +161,11 @@ class Http2Connection:
         if self._preface_received:
             return 0
         if not PREFACE.startswith(data[: len(PREFACE)]):
-            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "the HTTP/2 connection preface is missing")
+            raise NotHttp2Error(data)
         if len(data) < len(PREFACE):
             return 0
         self._preface_received = True
+        self._on_open()
         return len(PREFACE)
 
     def _require_order(self, kind: int, stream_id: int) -> None:
@@ -239,10 +233,10 @@ class Http2Connection:
         self._limits.tick()
         if not writing and self._is_overdue():
             cause = "the preface, a frame or a field block was not completed in time"
-            self._close(ErrorCode.PROTOCOL_ERROR, CloseReason.UNFINISHED, cause)
+            self._close(ErrorCode.PROTOCOL_ERROR, ConnectionFailure.UNFINISHED, cause)
         elif timers.keepalive_expired:
             cause = "the peer does not read" if writing else "the keepalive PING was not acknowledged"
-            self._close(ErrorCode.NO_ERROR, CloseReason.IDLE, cause)
+            self._close(ErrorCode.NO_ERROR, ConnectionFailure.IDLE, cause)
         else:
             if timers.keepalive_due and not writing:
                 timers.ping_pending = True
@@ -259,6 +253,11 @@ class Http2Connection:
         if not self._settings_received:
             since = 0
         return since is not None and self._timers.now - since > PREFACE_TIMEOUT
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was received."""
+        return self._preface_received or bool(self._buffer)
 
     @property
     def idle(self) -> bool:
@@ -291,7 +290,7 @@ class Http2Connection:
                 self._streams.cancel(stream)
         self._share.close()
 
-    def close(self, reason: CloseReason, cause: str) -> None:
+    def close(self, reason: ConnectionFailure, cause: str) -> None:
         """Receive nothing more, deny what has no response yet, and close."""
         if not self.closed:
             self._close(ErrorCode.ENHANCE_YOUR_CALM, reason, cause)
@@ -308,9 +307,9 @@ class Http2Connection:
         if self._streams.max_stream_id != NO_LAST_STREAM and not self._streams.open and not self.closed:
             self.closed = self.paused = True
             self._writer.write_out()
-            self._on_close(CloseReason.DRAINED, "drained")
+            self._on_close(None, "drained")
 
-    def _close(self, code: ErrorCode, reason: CloseReason, cause: str) -> None:
+    def _close(self, code: ErrorCode, reason: ConnectionFailure, cause: str) -> None:
         self.closed = self.paused = True
         streams = self._streams
         for stream in list(streams.open.values()):
@@ -320,10 +319,12 @@ class Http2Connection:
         self._share.close()
         self._on_close(reason, cause)
 
-    def _reason_for(self, error: Http2ConnectionError) -> CloseReason:
-        if not self._preface_received:
-            return CloseReason.NOT_HTTP2
-        return CloseReason.FLOOD if error.code == ErrorCode.ENHANCE_YOUR_CALM else CloseReason.PROTOCOL_ERROR
+
+def _reason_for(error: Http2ConnectionError) -> ConnectionFailure:
+    if isinstance(error, NotHttp2Error):
+        return error.failure
+    is_flood = error.code == ErrorCode.ENHANCE_YOUR_CALM
+    return ConnectionFailure.FLOOD if is_flood else ConnectionFailure.PROTOCOL_ERROR
 
 
 def _push_promise(_flags: int, _stream_id: int, _payload: bytes) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import hpack
 
 from authz_service.transport.http2 import frames
-from authz_service.transport.http2.connection import CloseReason, Http2Connection
+from authz_service.transport.http2.connection import Http2Connection
 from authz_service.transport.http2.memory import Memory, Share
 
 if TYPE_CHECKING:
+    from authz_service.core.connection_failure import ConnectionFailure
     from authz_service.transport.http2.service import Unserved
     from authz_service.transport.http2.stream import Stream
 
@@ -148,7 +149,8 @@ class Client(ClientHalf):
         super().__init__()
         self.service = service or EchoService()
         self.memory = memory or Memory()
-        self.closed: list[tuple[CloseReason, str]] = []
+        self.closed: list[tuple[ConnectionFailure | None, str]] = []
+        self.opened = 0
         self.writes = self.pauses = 0
         self.connect()
         self.connection.receive(frames.PREFACE + frames.settings(settings or {}))
@@ -156,13 +158,16 @@ class Client(ClientHalf):
     def connect(self) -> None:
         """Start a new connection."""
         self.share = Share(self.memory)
-        self.connection = Http2Connection(self.service, self.share, self._on_close, self._on_pause)
+        self.connection = Http2Connection(self.service, self.share, self._on_open, self._on_close, self._on_pause)
         self.connection.start(self._on_write)
 
     def _on_pause(self) -> None:
         self.pauses += 1
 
-    def _on_close(self, reason: CloseReason, cause: str) -> None:
+    def _on_open(self) -> None:
+        self.opened += 1
+
+    def _on_close(self, reason: ConnectionFailure | None, cause: str) -> None:
         self.closed.append((reason, cause))
 
     def _on_write(self, data: bytes) -> None:

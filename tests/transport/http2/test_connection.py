@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from authz_service.core.connection_failure import ConnectionFailure
 from authz_service.transport.http2 import frames, limits, timeouts
-from authz_service.transport.http2.connection import CloseReason
 from authz_service.transport.http2.frames import ErrorCode
 from authz_service.transport.http2.service import (
     CONNECTION_CLOSED,
@@ -27,7 +27,31 @@ def test_the_preface_may_arrive_octet_by_octet_and_anything_else_closes_the_conn
         for octet in octets:
             client.send(bytes((octet,)))
         assert client.connection.closed is over
-    assert client.closed == [(CloseReason.NOT_HTTP2, "the HTTP/2 connection preface is missing")] * 2
+    assert client.closed == [
+        (ConnectionFailure.NOT_HTTP2, "the HTTP/2 connection preface is missing"),
+        (ConnectionFailure.TLS, "TLS instead of the HTTP/2 connection preface"),
+    ]
+    assert client.opened == 2  # the client's own, and the one octet by octet
+
+
+@pytest.mark.parametrize(
+    ("octets", "failure"),
+    [
+        (b"POST /envoy.service.auth.v3.Authorization/Check HTTP/1.1\r\n", ConnectionFailure.HTTP1),
+        (b"OPTIONS * HTTP/1.1\r\n\r\n", ConnectionFailure.HTTP1),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", ConnectionFailure.TLS),
+        (b"\x16\x02\x01", ConnectionFailure.NOT_HTTP2),
+        (b"PRI * HTTP/3.0\r\n\r\nSM\r\n\r\n", ConnectionFailure.NOT_HTTP2),
+        (b"get / http/1.1\r\n\r\n", ConnectionFailure.NOT_HTTP2),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", ConnectionFailure.NOT_HTTP2),
+        (b"\0", ConnectionFailure.NOT_HTTP2),
+    ],
+)
+def test_what_a_client_speaks_instead_of_http2_is_recognized(octets: bytes, failure: ConnectionFailure) -> None:
+    client = Client()
+    client.connect()
+    client.send(octets)
+    assert [reason for reason, _ in client.closed] == [failure]
 
 
 def test_the_first_frame_must_be_settings() -> None:
@@ -214,14 +238,14 @@ def test_an_idle_peer_is_pinged_and_disconnected_without_an_acknowledgment() -> 
         client.connection.tick()
     assert not client.connection.closed
     client.connection.tick()
-    assert client.closed == [(CloseReason.IDLE, "the keepalive PING was not acknowledged")]
+    assert client.closed == [(ConnectionFailure.IDLE, "the keepalive PING was not acknowledged")]
 
 
 def test_a_peer_that_does_not_read_is_disconnected() -> None:
     client = Client()
     for _ in range(timeouts.KEEPALIVE_IDLE + timeouts.KEEPALIVE_TIMEOUT + 1):
         client.connection.tick(writing=True)
-    assert client.closed == [(CloseReason.IDLE, "the peer does not read")]
+    assert client.closed == [(ConnectionFailure.IDLE, "the peer does not read")]
     assert not any(kind == frames.PING for kind, *_ in client.frames)
 
 
@@ -237,7 +261,7 @@ def test_an_incomplete_preface_frame_or_field_block_times_out(begun: bytes | str
     assert not client.connection.closed
     client.connection.tick()
     assert client.closed == [
-        (CloseReason.UNFINISHED, "the preface, a frame or a field block was not completed in time")
+        (ConnectionFailure.UNFINISHED, "the preface, a frame or a field block was not completed in time")
     ]
 
 
@@ -268,7 +292,7 @@ def test_draining_is_announced_then_new_streams_are_ignored_and_the_last_respons
     client.service.streams[0].answer(b"a")
     assert not client.connection.closed
     client.service.streams[1].answer(b"b")
-    assert client.closed == [(CloseReason.DRAINED, "drained")]
+    assert client.closed == [(None, "drained")]
     assert [client.responses[stream_id].status for stream_id in (1, 3)] == [OK, OK]
 
 
@@ -277,7 +301,7 @@ def test_draining_does_not_wait_for_a_ping_acknowledgment_without_limit() -> Non
     client.connection.drain()
     for _ in range(timeouts.DRAIN_TIMEOUT + 1):
         client.connection.tick()
-    assert client.closed == [(CloseReason.DRAINED, "drained")]
+    assert client.closed == [(None, "drained")]
 
 
 def test_a_connection_error_after_the_final_goaway_does_not_raise_its_last_stream() -> None:
@@ -295,4 +319,4 @@ def test_a_connection_that_has_used_all_stream_identifiers_can_be_drained() -> N
     client.send(client.request(stream_id=(1 << 31) - 1))
     client.connection.drain()
     client.send(frames.frame(frames.PING, ACK, 0, b"drain..."))
-    assert client.closed == [(CloseReason.DRAINED, "drained")]
+    assert client.closed == [(None, "drained")]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from authz_service.core.connection_failure import ConnectionFailure
 from authz_service.transport.http2 import compression, frames, limits
-from authz_service.transport.http2.connection import CloseReason
 from authz_service.transport.http2.frames import ErrorCode
 from transport.http2.client import CHECK, DENIED, HEAD, Client, EchoService, data, field_block_frames, framed
 
@@ -38,7 +38,7 @@ def test_too_many_stream_errors_close_the_connection() -> None:
             break
         client.send(client.request(), frames.window_update(client.next_stream - 2, 0))
     assert client.error_code == ErrorCode.ENHANCE_YOUR_CALM
-    assert client.closed[0][0] == CloseReason.FLOOD
+    assert client.closed[0][0] == ConnectionFailure.FLOOD
 
 
 ODD = [("tracestate", " "), ("tracestate", "a=b "), ("X-A", "b"), ("connection", "close"), ("te", "gzip"), (":x", "y")]

@@ -217,7 +217,7 @@ TestWellBehavedClient = WellBehavedClient.TestCase
 def connection_after(octets: bytes, cuts: list[int]) -> tuple[Http2Connection, EchoService, bytes]:
     """A connection that received these octets in these pieces, its service, and what it sent."""
     service, sent = EchoService(), bytearray()
-    connection = Http2Connection(service, Share(Memory()), lambda *_: None, lambda: None)
+    connection = Http2Connection(service, Share(Memory()), lambda: None, lambda *_: None, lambda: None)
     connection.start(sent.extend)
     at = 0
     for cut in cuts:

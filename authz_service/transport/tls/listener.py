@@ -1,0 +1,215 @@
+"""Accepts connections and makes the TLS handshake with each, so that a handshake that fails can be counted and logged.
+
+The event loop's own servers report a failed handshake to nobody.
+
+Invariants: a handshake counts against the limit on connections from the moment it is accepted. Nothing is allocated for
+TLS before the peer has sent an octet that looks like TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from authz_service.core.connection_failure import ConnectionFailure
+from authz_service.telemetry.connection_log import address_of
+from authz_service.transport.addresses import BACKLOG
+from authz_service.transport.http2.preface import LONGEST, is_tls, spoken_in
+from authz_service.transport.http2.timeouts import PREFACE_TIMEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from authz_service.telemetry.connection_log import ConnectionLog
+    from authz_service.transport.peers import Peers
+
+    NewProtocol = Callable[["Handshake"], asyncio.Protocol]
+
+_MAX_ACCEPTS: Final = 64  # in one turn of the event loop
+_RETRY_DELAY: Final = 1.0  # seconds, when the system has no resources for another connection
+_OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+# The alerts by which a client refuses our certificate, as OpenSSL names them.
+_REFUSALS: Final = (
+    *("ALERT_BAD_CERTIFICATE", "ALERT_UNSUPPORTED_CERTIFICATE", "ALERT_CERTIFICATE_REVOKED"),
+    *("ALERT_CERTIFICATE_EXPIRED", "ALERT_CERTIFICATE_UNKNOWN", "ALERT_UNKNOWN_CA"),
+)
+
+
+class TlsListener:
+    """Serves TLS on a listening socket."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        context: ssl.SSLContext,
+        peers: Peers,
+        log: ConnectionLog,
+        new_protocol: NewProtocol,
+    ) -> None:
+        self._socket = listening
+        self._context = context
+        self._peers = peers
+        self._log = log
+        self._new_protocol = new_protocol
+        self._loop = asyncio.get_running_loop()
+        self._retry: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Listen."""
+        self._socket.settimeout(0)
+        self._socket.listen(BACKLOG)
+        self._loop.add_reader(self._socket, self._accept)
+
+    def close(self) -> None:
+        """Accept no more connections."""
+        if self._retry is not None:
+            self._retry.cancel()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+
+    def _accept(self) -> None:
+        for _ in range(_MAX_ACCEPTS):
+            try:
+                connected, peername = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _OUT_OF_RESOURCES:
+                    raise
+                self._log.cannot_accept(error)
+                self._loop.remove_reader(self._socket)
+                self._retry = self._loop.call_later(_RETRY_DELAY, self._loop.add_reader, self._socket, self._accept)
+                return
+            connected.settimeout(0)
+            self._begin(Handshake(connected, peername, self._context, self._peers, self._log, self._new_protocol))
+
+    def _begin(self, handshake: Handshake) -> None:
+        if self._peers.admit(handshake):
+            handshake.start()
+        else:
+            handshake.refuse()
+
+
+class Handshake:
+    """A connection until TLS is established, as one of the ``Peers``; then its protocol takes its place."""
+
+    def __init__(
+        self,
+        connected: socket.socket,
+        peername: object,
+        context: ssl.SSLContext,
+        peers: Peers,
+        log: ConnectionLog,
+        new_protocol: NewProtocol,
+    ) -> None:
+        self._socket = connected
+        self._context = context
+        self._peers = peers
+        self._log = log
+        self._new_protocol = new_protocol
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._is_transport = False  # whether a transport owns the socket
+        self.host, self._address = address_of(peername)
+        self.idle = True
+        self.silent = 0  # ticks, since it was accepted
+        self.closing = False
+        self.closed_ticks = 0
+        self.lost: asyncio.Future[None] = self._loop.create_future()
+
+    def start(self) -> None:
+        """Wait for the first octets."""
+        self._loop.add_reader(self._socket, self._first_octets)
+
+    def refuse(self) -> None:
+        """There is no room for it."""
+        self._log.refused(self._address)
+        self._socket.close()
+
+    def end(self) -> None:
+        """TLS is established."""
+        self._peers.discard(self)
+
+    def _first_octets(self) -> None:
+        try:
+            octets = self._socket.recv(LONGEST, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            octets = b""
+        if is_tls(octets):
+            self._loop.remove_reader(self._socket)
+            self._task = self._loop.create_task(self._establish())
+            self._task.add_done_callback(self._release)
+            return
+        if octets:
+            cause = f"{spoken_in(octets)} without TLS"
+            self._log.not_accepted(ConnectionFailure.PLAINTEXT, cause, self._address)
+        else:
+            self._log.empty()
+        self.abort()
+
+    async def _establish(self) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._protocol, self._socket, ssl=self._context)
+        except ssl.SSLError as error:
+            self._log.not_accepted(*_failure_of(error), self._address)
+        except OSError:
+            cause = "the peer closed the connection during the handshake"
+            self._log.not_accepted(ConnectionFailure.TLS_HANDSHAKE, cause, self._address)
+
+    def _protocol(self) -> asyncio.Protocol:
+        self._is_transport = True
+        return self._new_protocol(self)
+
+    def _release(self, _task: asyncio.Task[None] | None = None) -> None:
+        if not self._is_transport:
+            self._socket.close()
+        self._peers.discard(self)
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    # The server's requests.
+
+    def tick(self) -> None:
+        """A second has passed."""
+        self.silent += 1
+        if self.silent > PREFACE_TIMEOUT and not self.closing:
+            cause = "nothing was received in time" if self._task is None else "the handshake was not completed in time"
+            self._log.not_accepted(ConnectionFailure.UNFINISHED, cause, self._address)
+            self.abort()
+
+    def drain(self) -> None:
+        """It has no streams."""
+        self.abort()
+
+    def displace(self) -> None:
+        """Make room for another connection."""
+        cause = "too many connections, and most of them from this host"
+        self._log.not_accepted(ConnectionFailure.TOO_MANY, cause, self._address)
+        self.abort()
+
+    def abort(self) -> None:
+        """Close immediately."""
+        self.closing = True
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._loop.remove_reader(self._socket)
+            self._release()
+
+
+def _failure_of(error: ssl.SSLError) -> tuple[ConnectionFailure, str]:
+    """Why OpenSSL failed, in its own closed list of words."""
+    reason = error.reason or "TLS error"
+    words = reason.lower().replace("_", " ")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConnectionFailure.UNTRUSTED_CLIENT_CERTIFICATE, error.verify_message
+    if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return ConnectionFailure.NO_CLIENT_CERTIFICATE, words
+    if reason.endswith(_REFUSALS):
+        return ConnectionFailure.SERVER_CERTIFICATE_REFUSED, words
+    return ConnectionFailure.TLS_HANDSHAKE, words
