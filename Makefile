@@ -74,8 +74,9 @@ fuzz: $(VENV)/dev ## fuzz every target for FUZZ_SECONDS=600; TARGET=token fuzzes
 bench: $(VENV)/dev ## measure a decision, the transports, and both behind Envoy; WRITE=1 updates docs/performance.md
 	@$(BIN)/python -m bench.bench $(if $(WRITE),--write)
 
-soak: $(VENV)/dev ## send a million requests through Envoy while rules and keys change; requires h2load
+soak: $(VENV)/dev ## send a million requests through Envoy while rules, keys and revocations change; requires h2load
 	@$(BIN)/python -m bench.soak
+	@PYTHONPATH=tests $(BIN)/python -m bench.soak_revocations
 
 clean: ## delete the virtual environments and all caches
 	@rm -rf $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/*/node_modules tests/observability/.prometheus tests/end_to_end/.keycloak tests/.go tests/fuzz/.found
