@@ -13,13 +13,13 @@ import heapq
 from sys import getsizeof
 from typing import TYPE_CHECKING, Final
 
-from authz_service.tokens.revocation.revocations import Revocations
+from authz_service.tokens.revocation.revocations import Revocations, TokenParts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from authz_service.core.claims import Claims
-    from authz_service.tokens.revocation.revocations import Revocation, TokenParts
+    from authz_service.tokens.revocation.revocations import Revocation
 
 ENTRY_BYTES: Final = 1024
 _OBJECTS = 500  # bytes of an entry beside its strings: tuples, a float, their places in the index and the heap
@@ -35,7 +35,8 @@ class EventStore:
         self._max_entries = max_entries
         self._index = Revocations()
         self._bytes = 0
-        self._by_time: list[tuple[float, TokenParts]] = []  # a heap, with outdated items
+        # A heap, with outdated items. Plain tuples of values cost the collector of cycles nothing.
+        self._by_time: list[tuple[float, tuple[str, ...]]] = []
 
     def __len__(self) -> int:
         return len(self._index)
@@ -59,11 +60,11 @@ class EventStore:
         elif known.issued_before >= revocation.issued_before:
             return 0
         self._index.add(revocation)
-        heapq.heappush(self._by_time, (revocation.issued_before, revocation.parts))
+        heapq.heappush(self._by_time, (revocation.issued_before, tuple(revocation.parts)))
         self.expire(now)
         evicted = self._evict()
         if len(self._by_time) > 2 * len(self._index) + _SLACK:
-            self._by_time = [(each.issued_before, each.parts) for each in self._index]
+            self._by_time = [(each.issued_before, tuple(each.parts)) for each in self._index]
             heapq.heapify(self._by_time)
         return evicted
 
@@ -81,7 +82,8 @@ class EventStore:
 
     def _remove_first(self) -> bool:
         """Remove the first item of the heap; returns whether it was a revocation, not an outdated item."""
-        issued_before, parts = heapq.heappop(self._by_time)
+        issued_before, values = heapq.heappop(self._by_time)
+        parts = TokenParts(*values)
         current = self._index.get(parts)
         if current is None or current.issued_before != issued_before:
             return False

@@ -11,21 +11,22 @@ Invariants:
 
 from __future__ import annotations
 
-import itertools
 import math
+from operator import itemgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from authz_service.core.claims import Claims
     from authz_service.tokens.revocation.event_store import EventStore
 
-_Values = tuple[str, ...]
+_Shape: TypeAlias = tuple[int, ...]  # which parts are named, by their places
+_Key: TypeAlias = str | tuple[str, ...]  # their values; of a single one, the string
 
 
 class TokenParts(NamedTuple):
@@ -47,11 +48,21 @@ class Revocation(NamedTuple):
     origin: str = ""  # where it is written, or the type of the event: for the log and for explain
 
 
+class _SameShape(NamedTuple):
+    """The revocations that name the same parts."""
+
+    key_of: Callable[[TokenParts], _Key]  # the values of those parts
+    has_issuer: bool
+    entries: dict[
+        _Key, tuple[float, str]
+    ]  # time and origin: plain tuples of values cost the collector of cycles nothing
+
+
 class Revocations:
     """A set of revocations."""
 
     def __init__(self, revocations: Iterable[Revocation] = ()) -> None:
-        self._by_shape: dict[_Values, dict[_Values, Revocation]] = {}  # by the names of the parts, then by their values
+        self._by_shape: dict[_Shape, _SameShape] = {}
         self._count = 0
         for each in revocations:
             self.add(each)
@@ -60,30 +71,36 @@ class Revocations:
         return self._count
 
     def __iter__(self) -> Iterator[Revocation]:
-        return itertools.chain.from_iterable(same_shape.values() for same_shape in self._by_shape.values())
+        for shape, (_, _, entries) in self._by_shape.items():
+            for key, entry in entries.items():
+                yield Revocation(_parts(shape, key), *entry)
 
     def get(self, parts: TokenParts) -> Revocation | None:
         """The revocation of these parts."""
-        shape, values = _key(parts)
-        return self._by_shape.get(shape, {}).get(values)
+        same_shape = self._by_shape.get(_shape_of(parts))
+        entry = None if same_shape is None else same_shape.entries.get(same_shape.key_of(parts))
+        return None if entry is None else Revocation(parts, *entry)
 
     def add(self, revocation: Revocation) -> None:
         """Add a revocation."""
-        shape, values = _key(revocation.parts)
-        same_shape = self._by_shape.setdefault(shape, {})
-        known = same_shape.get(values)
+        shape = _shape_of(revocation.parts)
+        same_shape = self._by_shape.get(shape)
+        if same_shape is None:
+            same_shape = self._by_shape[shape] = _SameShape(_getter(shape), 0 in shape, {})
+        key = same_shape.key_of(revocation.parts)
+        known = same_shape.entries.get(key)
         if known is None:
             self._count += 1
-        if known is None or known.issued_before < revocation.issued_before:
-            same_shape[values] = revocation
+        if known is None or known[0] < revocation.issued_before:
+            same_shape.entries[key] = (revocation.issued_before, revocation.origin)
 
     def discard(self, parts: TokenParts) -> None:
         """Remove the revocation of these parts, if there is one."""
-        shape, values = _key(parts)
-        same_shape = self._by_shape.get(shape, {})
-        if same_shape.pop(values, None) is not None:
+        shape = _shape_of(parts)
+        same_shape = self._by_shape.get(shape)
+        if same_shape is not None and same_shape.entries.pop(same_shape.key_of(parts), None) is not None:
             self._count -= 1
-            if not same_shape:
+            if not same_shape.entries:
                 del self._by_shape[shape]
 
     def find(self, claims: Claims) -> Revocation | None:
@@ -91,31 +108,32 @@ class Revocations:
         if not self._by_shape:
             return None
         raw = claims.raw
-        own = TokenParts(
-            issuer=claims.issuer,
-            subject=claims.subject,
-            client=claims.client_id,
-            session=_string(raw.get("sid")),
-            jti=_string(raw.get("jti")),
-            kid=claims.kid or "",
-        )
-        iss = _string(raw.get("iss"))  # a tenant of a template is named by it
-        return self._find(own, raw.get("iat")) or (
-            self._find(own._replace(issuer=iss), raw.get("iat")) if iss else None
-        )
-
-    def _find(self, own: TokenParts, issued_at: object) -> Revocation | None:
-        for shape, revocations in self._by_shape.items():
-            found = revocations.get(tuple(getattr(own, name) for name in shape))
-            if found is not None and not (isinstance(issued_at, (int, float)) and issued_at >= found.issued_before):
-                return found
+        sid, jti, iss, issued_at = raw.get("sid"), raw.get("jti"), raw.get("iss"), raw.get("iat")
+        own = TokenParts(claims.issuer, claims.subject, claims.client_id, _string(sid), _string(jti), claims.kid or "")
+        until = issued_at if isinstance(issued_at, (int, float)) else -math.inf
+        for shape, (key_of, has_issuer, entries) in self._by_shape.items():
+            found = entries.get(key_of(own))
+            if found is not None and until < found[0]:
+                return Revocation(_parts(shape, key_of(own)), *found)
+            if has_issuer and isinstance(iss, str) and iss:  # a tenant of a template is named by it
+                key = key_of(own._replace(issuer=iss))
+                found = entries.get(key)
+                if found is not None and until < found[0]:
+                    return Revocation(_parts(shape, key), *found)
         return None
 
 
-def _key(parts: TokenParts) -> tuple[_Values, _Values]:
-    """The names of the parts that are not empty, and their values."""
-    shape = tuple(name for name, value in zip(TokenParts._fields, parts, strict=True) if value)
-    return shape, tuple(filter(None, parts))
+def _shape_of(parts: TokenParts) -> _Shape:
+    return tuple(place for place, value in enumerate(parts) if value)
+
+
+def _getter(shape: _Shape) -> Callable[[TokenParts], _Key]:
+    return itemgetter(*shape) if shape else lambda _parts: ()
+
+
+def _parts(shape: _Shape, key: _Key) -> TokenParts:
+    values = (key,) if isinstance(key, str) else key
+    return TokenParts(**{TokenParts._fields[place]: value for place, value in zip(shape, values, strict=True)})
 
 
 def _string(value: object) -> str:

@@ -90,11 +90,11 @@ def _matches(revocation: Revocation, token: TokenParts, iat: float | None) -> bo
     return all(wanted == own for wanted, own in named) and (iat is None or iat < revocation.issued_before)
 
 
-@given(st.lists(st.builds(Revocation, _PARTS, _TIME), max_size=8), _PARTS, st.sampled_from([None, 1.0, 2.0]))
+@given(st.lists(st.builds(Revocation, _PARTS, _TIME), max_size=8), _PARTS, _VALUE, st.sampled_from([None, 1.0, 2.0]))
 def test_the_index_finds_what_a_walk_over_all_finds(
-    revocations: list[Revocation], token: TokenParts, iat: float | None
+    revocations: list[Revocation], token: TokenParts, iss: str, iat: float | None
 ) -> None:
-    raw: dict[str, Any] = {"sid": token.session, "jti": token.jti, "iss": "x"} | ({} if iat is None else {"iat": iat})
+    raw: dict[str, Any] = {"sid": token.session, "jti": token.jti, "iss": iss} | ({} if iat is None else {"iat": iat})
     own = Claims(
         issuer=token.issuer,
         subject=token.subject,
@@ -105,5 +105,19 @@ def test_the_index_finds_what_a_walk_over_all_finds(
         raw=raw,
         kid=token.kid or None,
     )
-    found = Revocations(revocations).find(own)
-    assert (found is not None) == any(_matches(each, token, iat) for each in revocations)
+    index = Revocations(revocations)
+    found = index.find(own)
+    matching = [
+        each for each in revocations for name in (token.issuer, iss) if _matches(each, token._replace(issuer=name), iat)
+    ]
+    assert (found is not None) == bool(matching)
+    assert found is None or found in matching
+    latest = {each.parts: each.issued_before for each in sorted(revocations, key=lambda each: each.issued_before)}
+    assert {each.parts: each.issued_before for each in index} == latest
+    assert len(index) == len(latest)
+    for parts, issued_before in latest.items():
+        assert index.get(parts) in revocations
+        assert index.get(parts)[1] == issued_before  # type: ignore[index]
+        index.discard(parts)
+        assert index.get(parts) is None
+    assert list(index) == []
