@@ -33,7 +33,7 @@ from pydantic_core import CoreSchema, core_schema
 from authz_service.config.files import open_regular
 from authz_service.core.claim_path import ClaimPath, parse_claim_path
 from authz_service.core.credential import BEARER, DPOP
-from authz_service.core.decision import METADATA_MEMBERS
+from authz_service.core.decision import CORRELATION_MEMBERS, METADATA_MEMBERS
 from authz_service.core.errors import Rejected, shown
 from authz_service.core.issuer_template import TENANT, parse_issuer_template
 from authz_service.core.members import SCOPE_TOKEN
@@ -250,8 +250,8 @@ def _http_header(value: str) -> str:
 def _metadata_name(value: str) -> str:
     if not _METADATA_NAME.fullmatch(value):
         raise ValueError(f"{shown(value)} is not a name of metadata: write up to 128 letters, digits and _ . -")
-    if value in METADATA_MEMBERS:
-        raise ValueError(f"{shown(value)} is in the metadata of every decision already: choose another name")
+    if value in METADATA_MEMBERS | CORRELATION_MEMBERS:
+        raise ValueError(f"{shown(value)} is in the metadata of decisions already: choose another name")
     return value
 
 

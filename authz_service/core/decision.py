@@ -23,6 +23,9 @@ METADATA_MEMBERS = frozenset(
     {"decision_id", "decision", "reason", "rule", "mode", "issuer", "subject", "client_id", "scopes"}
 )
 
+# Those of a decision about a request that has these ids.
+CORRELATION_MEMBERS = frozenset({"request_id", "trace_id", "span_id"})
+
 Mode = Literal["enforce", "shadow"]
 
 

@@ -8,7 +8,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from authz_service.core.decision import METADATA_MEMBERS, Allow, Answer, Deny, decision_label, outcome_label
+from authz_service.core.decision import (
+    CORRELATION_MEMBERS,
+    METADATA_MEMBERS,
+    Allow,
+    Answer,
+    Deny,
+    decision_label,
+    outcome_label,
+)
 from authz_service.core.errors import printable
 from authz_service.core.paths import without_secrets, without_userinfo
 from authz_service.core.reasons import DENIALS
@@ -78,7 +86,7 @@ def _response(explanation: Explanation, attributes: Attributes, color: Color) ->
     for name in part.get("headers_to_remove", ()):
         yield color("dim", printable(f"{'':<11} removed: {name}"))
     for name, value in response["dynamic_metadata"].items():
-        if name not in METADATA_MEMBERS:
+        if name not in METADATA_MEMBERS | CORRELATION_MEMBERS:
             yield printable(f"{'':<11} metadata {name}: {json.dumps(value)}")
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from authz_service.core.attributes import Attributes
+    from authz_service.core.correlation import Correlation
     from authz_service.core.decision import Decision
 
 _OWN = "authz"  # the parent of all our loggers
@@ -111,16 +112,18 @@ class DecisionLog:
         self._labels = self._LABELS[which]
         self._logger = logging.getLogger(f"{_OWN}.decision")
 
-    def write(self, attributes: Attributes, decision: Decision, decision_id: str, seconds: float) -> None:
+    def write(
+        self, attributes: Attributes, decision: Decision, decision_id: str, correlation: Correlation, seconds: float
+    ) -> None:
         """Log a decision and its duration, if decisions of its kind are to be logged."""
         if decision_label(decision) in self._labels and self._logger.isEnabledFor(logging.INFO):
-            members = _decision_fields(attributes, decision)
+            members = _decision_fields(attributes, decision, correlation)
             self._logger.info(
                 "decision", extra=fields(decision_id=decision_id, **members, duration_us=round(seconds * 1e6))
             )
 
 
-def _decision_fields(attributes: Attributes, decision: Decision) -> dict[str, object]:
+def _decision_fields(attributes: Attributes, decision: Decision, correlation: Correlation) -> dict[str, object]:
     label = decision_label(decision)
     members: dict[str, object] = {
         "decision": label,
@@ -135,8 +138,10 @@ def _decision_fields(attributes: Attributes, decision: Decision) -> dict[str, ob
         "host": without_userinfo(attributes.host),
         "path": without_secrets(attributes.path),
     }
-    if (request_id := attributes.headers.get("x-request-id")) is not None:
-        from_client["request_id"] = request_id
+    if correlation.request_id:
+        from_client["request_id"] = correlation.request_id
+    if correlation.trace_id:
+        from_client |= {"trace_id": correlation.trace_id, "span_id": correlation.span_id}
     unverified = {}
     match decision.claims or decision.identity:
         case None:

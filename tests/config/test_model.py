@@ -21,7 +21,7 @@ from authz_service.config.model import (
     UpstreamSettings,
 )
 from authz_service.config.values import host_port, https_or_loopback
-from authz_service.core.decision import METADATA_MEMBERS
+from authz_service.core.decision import CORRELATION_MEMBERS, METADATA_MEMBERS
 
 ISSUER = {"issuer": "https://idp.example.com/", "audiences": ["api"]}
 
@@ -306,9 +306,9 @@ def test_a_credential_that_cannot_hold_a_token_is_refused(written: object, probl
     assert problem in refuses(CredentialSettings, written)
 
 
-@pytest.mark.parametrize("name", sorted(METADATA_MEMBERS))
+@pytest.mark.parametrize("name", sorted(METADATA_MEMBERS | CORRELATION_MEMBERS))
 def test_a_fixed_member_of_the_metadata_cannot_be_replaced(name: str) -> None:
-    assert "is in the metadata of every decision already" in refuses(UpstreamSettings, {"metadata": {name: "sub"}})
+    assert "is in the metadata of decisions already" in refuses(UpstreamSettings, {"metadata": {name: "sub"}})
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "é", "a" * 129])

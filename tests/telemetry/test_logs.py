@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from authz_service.core.attributes import Attributes
 from authz_service.core.claims import Claims, Identity, UnverifiedIdentity
+from authz_service.core.correlation import NO_CORRELATION, correlation_of
 from authz_service.core.decision import Allow, Answer, Decision, Deny
 from authz_service.core.reasons import DENIALS, Reason
 from authz_service.telemetry.logs import DecisionLog, RateLimitedLog, configure, fields
@@ -196,7 +197,7 @@ def test_a_token_is_redacted_in_any_context(before: str, after: str) -> None:
     logger.info("event", extra=fields(text=text))
     denied = Deny(Reason.MALFORMED_TOKEN, cause=text, claims=claims(text, text))
     sent = attributes(method=text, host=text, path=f"/{text}", headers={"x-request-id": text, "cookie": text})
-    DecisionLog("all").write(sent, denied, "id", 0.001)
+    DecisionLog("all").write(sent, denied, "id", correlation_of(sent.headers), 0.001)
     assert secrets_in(stream) == []
     assert len(lines(stream)) == 2
 
@@ -339,7 +340,7 @@ def test_a_broken_stream_loses_the_line_and_nothing_else(capfd: pytest.CaptureFi
     for stream in (BrokenStream(), closed):
         configure("info", "json", stream)
         logger.error("event")
-        DecisionLog("all").write(attributes(), Deny(Reason.NO_RULE), "id", 0.001)
+        DecisionLog("all").write(attributes(), Deny(Reason.NO_RULE), "id", NO_CORRELATION, 0.001)
     assert capfd.readouterr() == ("", "")
 
 
@@ -350,7 +351,9 @@ def decision_lines(
     decision: Decision, sent: Attributes | None = None, which: Literal["none", "denied", "all"] = "all"
 ) -> list[dict[str, Any]]:
     stream = written(level="info")
-    DecisionLog(which).write(sent or attributes(), decision, "decision-1", 0.0012345)
+    DecisionLog(which).write(
+        sent := sent or attributes(), decision, "decision-1", correlation_of(sent.headers), 0.0012345
+    )
     return lines(stream)
 
 
@@ -424,6 +427,15 @@ def test_an_unverified_issuer_that_is_not_a_string_and_an_absent_kid_are_left_ou
     assert not line.keys() & {"unverified_issuer", "unverified_kid"}
 
 
+def test_a_decision_has_the_ids_of_its_request() -> None:
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    headers = {"x-request-id": "r1", "traceparent": f"00-{trace}-{span}-00"}
+    line = decision_line(DENIED, attributes(headers=headers))
+    assert (line["request_id"], line["trace_id"], line["span_id"]) == ("r1", trace, span)
+    malformed = decision_line(DENIED, attributes(headers={"x-request-id": "a b", "traceparent": trace}))
+    assert not malformed.keys() & {"request_id", "trace_id", "span_id"}
+
+
 def test_an_answer_is_logged_without_its_document() -> None:
     line = decision_line(ANSWERED)
     assert (line["decision"], line["reason"], line["rule"]) == ("answer", "resource_metadata", "-")
@@ -451,9 +463,9 @@ def test_no_header_except_the_request_id_is_written() -> None:
 
 def test_strings_from_clients_are_truncated() -> None:
     long = "x" * 10_000
-    sent = attributes(method=long, host=long, path=long, headers={"x-request-id": long})
+    sent = attributes(method=long, host=long, path=long)
     line = decision_line(Allow(Reason.OK, "read", claims(long, long)), sent)
-    for name in ("method", "host", "path", "request_id", "subject", "client_id"):
+    for name in ("method", "host", "path", "subject", "client_id"):
         assert line[name] == "x" * 256 + "..."
 
 
@@ -467,7 +479,7 @@ def test_no_string_makes_a_line_long(format_: str, long: str) -> None:
     logger.info(long)
     logger.info("event", extra=fields(kid=long, kids=[long] * 3, nested={"a": long}, **{long: 1}))
     logging.getLogger("aiohttp.server").warning("trouble with %s", long)
-    DecisionLog("all").write(attributes(), Deny(Reason.UNKNOWN_KEY, cause=long), "id", 0.001)
+    DecisionLog("all").write(attributes(), Deny(Reason.UNKNOWN_KEY, cause=long), "id", NO_CORRELATION, 0.001)
     assert [len(line) < 100_000 for line in stream.getvalue().splitlines()] == [True] * 4
     assert "..." in stream.getvalue()
 
@@ -508,7 +520,7 @@ def test_any_request_gives_exactly_one_line(
 ) -> None:
     sent = Attributes(method, host, path, {"x-request-id": request_id})
     line = decision_line(Deny(Reason.ID_TOKEN, "read", claims=claims(subject, client_id)), sent)
-    assert {"method", "host", "path", "request_id", "subject", "client_id", "duration_us"} <= line.keys()
+    assert {"method", "host", "path", "subject", "client_id", "duration_us"} <= line.keys()
 
 
 # Warnings that clients can cause.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +21,7 @@ from authz_service._pb.base_pb2 import HeaderValueOption
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.core.attributes import Attributes
 from authz_service.core.claims import UnverifiedIdentity
+from authz_service.core.correlation import NO_CORRELATION, Correlation, correlation_of
 from authz_service.core.decision import Allow, Answer, Decision, Deny, decision_label, deny_without_rule
 from authz_service.core.errors import Rejected
 from authz_service.core.headers import combined
@@ -121,8 +123,14 @@ def encode_response(
     decision_id: str,
     attributes: Attributes = NO_ATTRIBUTES,
     metadata: UpstreamMetadata = NO_METADATA,
+    correlation: Correlation = NO_CORRELATION,
 ) -> bytes:
     """Encode the CheckResponse of a decision about a request. ``decision_id`` ties it to the log."""
+    response = _encode_or_reuse(decision, decision_id, attributes, metadata)
+    return response if correlation is NO_CORRELATION else response + _encode_correlation(correlation)
+
+
+def _encode_or_reuse(decision: Decision, decision_id: str, attributes: Attributes, metadata: UpstreamMetadata) -> bytes:
     if isinstance(decision, Allow) and decision.cached is not None and len(decision_id) == len(_ID_PLACEHOLDER):
         parts = decision.cached.attached
         if parts is None:
@@ -136,7 +144,8 @@ def response_as_json(
     decision: Decision, decision_id: str, attributes: Attributes, metadata: UpstreamMetadata
 ) -> dict[str, Any]:
     """The CheckResponse that Envoy would get, as protobuf's JSON mapping writes it."""
-    response = CheckResponse.FromString(encode_response(decision, decision_id, attributes, metadata))
+    correlation = correlation_of(attributes.headers)
+    response = CheckResponse.FromString(encode_response(decision, decision_id, attributes, metadata, correlation))
     return MessageToDict(response, preserving_proto_field_name=True)
 
 
@@ -146,6 +155,31 @@ def _split_at_id(response: bytes) -> tuple[bytes, ...]:
     if not found or _ID_FIELD in after:
         return ()
     return before + _ID_FIELD.removesuffix(_ID_PLACEHOLDER.encode()), after
+
+
+def _encode_correlation(correlation: Correlation) -> bytes:
+    """The dynamic metadata that differ for each request, as octets to append to an encoded response.
+
+    A reader of protobuf merges the two occurrences of a message field, so an encoded response can be reused.
+    """
+    request_id, trace_id, span_id, _ = correlation
+    before_request_id, before_trace_id, before_span_id = _around_ids(len(request_id), len(trace_id), len(span_id))
+    octets = before_request_id + request_id.encode()
+    return octets + before_trace_id + trace_id.encode() + before_span_id + span_id.encode() if trace_id else octets
+
+
+@cache
+def _around_ids(*lengths: int) -> tuple[bytes, ...]:
+    """The octets before each id, for ids of these lengths; there are few: only one id has different lengths."""
+    names = ("request_id", "trace_id", "span_id")
+    fields = {name: Value(string_value="0" * length) for name, length in zip(names, lengths, strict=True) if length}
+    whole = CheckResponse(dynamic_metadata=Struct(fields=fields)).SerializeToString()
+    entries = [
+        Struct(fields={name: fields[name]}).SerializeToString()[:-length] if length else b""
+        for name, length in zip(names, lengths, strict=True)
+    ]
+    head = whole[: len(whole) - sum(map(len, entries)) - sum(lengths)]
+    return head + entries[0], *entries[1:]
 
 
 def _encode(decision: Decision, decision_id: str, attributes: Attributes, metadata: UpstreamMetadata) -> bytes:

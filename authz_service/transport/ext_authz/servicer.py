@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from authz_service.authorizer import Pending
 from authz_service.core.attributes import Attributes
+from authz_service.core.correlation import correlation_of
 from authz_service.core.decision import INTERNAL_ERROR, Decision, Deny
 from authz_service.core.errors import Rejected
 from authz_service.transport.ext_authz import codec
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from authz_service.authorizer import Authorizer
+    from authz_service.core.correlation import Correlation
     from authz_service.runtime.assembly import ActiveConfig
     from authz_service.telemetry.metrics import Metrics
 
@@ -112,15 +114,22 @@ class Servicer:
 
     def _respond(self, attributes: Attributes, decision: Decision, config: ActiveConfig, started: float) -> bytes:
         decision_id = f"{random.getrandbits(64):016x}"
-        response = codec.encode_response(decision, decision_id, attributes, config.metadata)
-        self._record(attributes, decision, decision_id, config, started)
+        correlation = correlation_of(attributes.headers)
+        response = codec.encode_response(decision, decision_id, attributes, config.metadata, correlation)
+        self._record(attributes, decision, decision_id, correlation, config, started)
         return response
 
     def _record(
-        self, attributes: Attributes, decision: Decision, decision_id: str, config: ActiveConfig, started: float
+        self,
+        attributes: Attributes,
+        decision: Decision,
+        decision_id: str,
+        correlation: Correlation,
+        config: ActiveConfig,
+        started: float,
     ) -> None:
         seconds = self._timer() - started
-        config.decision_log.write(attributes, decision, decision_id, seconds)
+        config.decision_log.write(attributes, decision, decision_id, correlation, seconds)
         self._metrics.record_decision(decision, seconds)
 
     def _last_resort(self, error: Exception, attributes: Attributes, config: ActiveConfig, started: float) -> bytes:
@@ -130,7 +139,8 @@ class Servicer:
             if codec.is_grpc(attributes):
                 response = _LAST_RESORT_TO_GRPC
             self._logger.error("decision failed", exc_info=error)
-            self._record(attributes, INTERNAL_ERROR, _LAST_RESORT_ID, config, started)
+            correlation = correlation_of(attributes.headers)
+            self._record(attributes, INTERNAL_ERROR, _LAST_RESORT_ID, correlation, config, started)
         except Exception:  # noqa: BLE001, S110 - logging itself failed, and the caller must get a denial all the same
             pass
         return response

@@ -18,6 +18,7 @@ from authz_service.core import paths
 from authz_service.core.attributes import Attributes
 from authz_service.core.claim_path import parse_claim_path
 from authz_service.core.claims import Claims, Identity, UnverifiedIdentity
+from authz_service.core.correlation import MAX_REQUEST_ID, Correlation
 from authz_service.core.decision import METADATA_MEMBERS, Allow, Decision, Deny
 from authz_service.core.decision import Answer as Answered
 from authz_service.core.errors import Rejected
@@ -284,6 +285,23 @@ def test_the_metadata_of_a_denial_name_whom_a_verified_token_is_about() -> None:
     metadata = encoded(Deny(Reason.EXPIRED, "r", identity=Identity("main", "alice", "app"))).metadata
     assert (metadata["issuer"], metadata["subject"], metadata["client_id"]) == ("main", "alice", "app")
     assert metadata["scopes"] == []
+
+
+@pytest.mark.parametrize("request_id", ["", "r", "r" * 36, "r" * MAX_REQUEST_ID])
+@pytest.mark.parametrize("ids", [("", ""), ("a" * 32, "b" * 16)])
+def test_the_ids_of_the_request_are_merged_into_the_metadata_also_of_a_cached_response(
+    request_id: str, ids: tuple[str, str]
+) -> None:
+    correlation = Correlation(request_id, *ids)
+    expected = {name: value for name, value in correlation._asdict().items() if isinstance(value, str) and value}
+    cached = Allow(Reason.OK, "r", CLAIMS, cached=ResponseCache().add("r", (), ()))
+    for decision in (Deny(Reason.NO_RULE), Allow(Reason.OK, "r", CLAIMS), cached, cached):
+        plain = CheckResponse.FromString(codec.encode_response(decision, "0" * 16))
+        merged = CheckResponse.FromString(codec.encode_response(decision, "0" * 16, correlation=correlation))
+        metadata = MessageToDict(merged.dynamic_metadata)
+        assert metadata == MessageToDict(plain.dynamic_metadata) | expected
+        merged.dynamic_metadata.CopyFrom(plain.dynamic_metadata)
+        assert merged == plain
 
 
 def test_nothing_unverified_is_in_a_response() -> None:
