@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 _CHECK: Final = f"/{SERVICE}/Check".encode()
 HEALTH_SERVICE: Final = "grpc.health.v1.Health"
+READINESS: Final = ("", SERVICE)  # the names under which health reports whether calls are served
+LIVENESS: Final = "liveness"  # and the name that is SERVING as long as the process lives
 _SHUTTING_DOWN = "shutting down"
 _INVALID_MESSAGE = "the message cannot be parsed"
 _OK = 200
@@ -47,7 +49,7 @@ class GrpcMethods:
         self._refuse = refuse
         self._max_message_bytes = max_message_bytes
         self._serving = False
-        self._watchers: dict[Stream, bool] = {}  # and whether the service that they watch exists
+        self._watchers: dict[Stream, bool] = {}  # and whether they watch readiness
         self.tasks: set[asyncio.Task[bytes]] = set()
         self.stopped = False
         self._logger = logging.getLogger("authz.transport")
@@ -138,8 +140,8 @@ class GrpcMethods:
         """Change the status, and send it to those who watch."""
         changed, self._serving = serving != self._serving, serving
         if changed:
-            for stream in [stream for stream, known in self._watchers.items() if known]:
-                stream.send(self._status(known=True))
+            for stream in [stream for stream, readiness in self._watchers.items() if readiness]:
+                stream.send(_encoded(self._status("")))
 
     def stop(self) -> None:
         """End every watch."""
@@ -149,34 +151,39 @@ class GrpcMethods:
         self._watchers.clear()
 
     def _serve_health(self, stream: Stream, message: bytes) -> None:
-        known = self._is_known(stream, message)
-        if known:
-            stream.answer(self._status(known=True))
-        elif known is not None:
+        if (service := _service_in(stream, message)) is None:
+            return
+        status = self._status(service)
+        if status == HealthCheckResponse.SERVICE_UNKNOWN:
             stream.refuse(Status.NOT_FOUND, "unknown service")
+        else:
+            stream.answer(_encoded(status))
 
     def _serve_watch(self, stream: Stream, message: bytes) -> None:
-        known = self._is_known(stream, message)
-        if known is None:
+        if (service := _service_in(stream, message)) is None:
             return
-        stream.send(self._status(known=known))
+        stream.send(_encoded(self._status(service)))
         if self.stopped:
             stream.refuse(Status.UNAVAILABLE, _SHUTTING_DOWN)
         else:
-            self._watchers[stream] = known
+            self._watchers[stream] = service in READINESS
             stream.on_cancel = partial(self._watchers.pop, stream)
 
-    @staticmethod
-    def _is_known(stream: Stream, message: bytes) -> bool | None:
-        """Whether the request names a service that exists; None if it is invalid, and was refused."""
-        try:
-            return HealthCheckRequest.FromString(message).service in {"", SERVICE}
-        except DecodeError:
-            stream.refuse(Status.INTERNAL, _INVALID_MESSAGE)
-            return None
+    def _status(self, service: str) -> int:
+        if service in READINESS and not self._serving:
+            return HealthCheckResponse.NOT_SERVING
+        is_known = service in READINESS or service == LIVENESS
+        return HealthCheckResponse.SERVING if is_known else HealthCheckResponse.SERVICE_UNKNOWN
 
-    def _status(self, *, known: bool) -> bytes:
-        if not known:
-            return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN).SerializeToString()
-        serving = HealthCheckResponse.SERVING if self._serving else HealthCheckResponse.NOT_SERVING
-        return HealthCheckResponse(status=serving).SerializeToString()
+
+def _service_in(stream: Stream, message: bytes) -> str | None:
+    """The service whose health is requested; None if the message is invalid, and was refused."""
+    try:
+        return HealthCheckRequest.FromString(message).service
+    except DecodeError:
+        stream.refuse(Status.INTERNAL, _INVALID_MESSAGE)
+        return None
+
+
+def _encoded(status: int) -> bytes:
+    return HealthCheckResponse(status=status).SerializeToString()

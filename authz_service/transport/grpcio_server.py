@@ -24,7 +24,7 @@ from authz_service.core.decision import INTERNAL_ERROR
 from authz_service.core.errors import StartFailed
 from authz_service.transport.addresses import exclusive_bind
 from authz_service.transport.ext_authz import codec
-from authz_service.transport.grpc_methods import HEALTH_SERVICE, SERVICE
+from authz_service.transport.grpc_methods import HEALTH_SERVICE, LIVENESS, READINESS, SERVICE
 from authz_service.transport.http2.compression import MAX_HEADER_LIST
 from authz_service.transport.http2.fields import OVERHEAD
 from authz_service.transport.http2.service import HEADERS_TOO_LONG, NOT_ONE_MESSAGE
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     AsyncCheck = Callable[[bytes, float | None], Awaitable[bytes]]
 
-_HEALTH_SERVICES = ("", SERVICE)  # the names under which health can be queried
 # Larger than any request that Envoy can send and max_request_bytes can allow; beyond it, grpcio refuses the call.
 _MAX_MESSAGE_BYTES = 256 << 20
 _MAX_METADATA_BYTES = 16 << 20  # larger than the 8 MiB of headers that Envoy can be configured to accept
@@ -124,6 +123,7 @@ class GrpcioServer:
         add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
         await self.set_serving(serving=False)
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         try:
             with contextlib.nullcontext() if self._shared else exclusive_bind(self._address):
                 self.port = self._bind(server)
@@ -135,7 +135,7 @@ class GrpcioServer:
     async def set_serving(self, *, serving: bool) -> None:
         """Change the health status."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in _HEALTH_SERVICES:
+        for service in READINESS:
             await self._health.set(service, status)
 
     async def stop(self, grace: float) -> None:

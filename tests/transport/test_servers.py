@@ -416,6 +416,33 @@ async def test_health_follows_set_serving_for_the_server_and_the_service() -> No
                 assert (await health.Check(health_pb2.HealthCheckRequest(service=service))).status == status
 
 
+async def test_liveness_is_serving_whatever_set_serving_says() -> None:
+    async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="liveness"))
+        assert (await watch.read()).status == SERVING
+        pending = asyncio.ensure_future(watch.read())
+        for serving in (False, True, False):
+            await server.set_serving(serving=serving)
+            assert (await health.Check(health_pb2.HealthCheckRequest(service="liveness"))).status == SERVING
+        assert not pending.done()
+        watch.cancel()
+        await asyncio.wait({pending})
+
+
+async def test_a_watch_of_an_unknown_service_learns_that_it_is_unknown_and_stays_open() -> None:
+    async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="another"))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        pending = asyncio.ensure_future(watch.read())
+        await server.set_serving(serving=True)
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == SERVING
+        assert not pending.done()
+        watch.cancel()
+        await asyncio.wait({pending})
+
+
 async def test_health_of_an_unknown_service_is_not_found() -> None:
     async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
