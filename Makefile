@@ -15,7 +15,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
   --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-newest test-oldest lint format lock proto chart fuzz bench soak clean
+.PHONY: help demo check test test-newest test-oldest lint format lock proto chart schema fuzz bench soak clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -67,6 +67,10 @@ proto: $(VENV)/dev ## generate authz_service/_pb from proto/
 
 chart: $(VENV)/dev ## generate the chart's schema and the rendered examples
 	@$(BIN)/python helm/generate.py
+
+schema: $(VENV)/dev ## generate docs/schema/, the JSON Schemas of the configuration and of policy test cases
+	@$(BIN)/authz-service schema >docs/schema/config.json
+	@$(BIN)/authz-service schema --cases >docs/schema/cases.json
 
 fuzz: $(VENV)/dev ## fuzz every target for FUZZ_SECONDS=600; TARGET=token fuzzes one
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(TARGET)

@@ -19,30 +19,46 @@ from authz_service import __version__
 from authz_service.core.errors import ConfigError, StartFailed, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import TextIO
 
     from authz_service.config.model import Settings
     from authz_service.core.attributes import Attributes
     from authz_service.policy_tools.cases import Case
     from authz_service.policy_tools.run_cases import CaseRunner, Outcome
 
+_PROGRAM = "authz-service"
+# As shells report a program that a signal has ended: 128 and the number of SIGPIPE, or SIGINT.
+_PIPE_CLOSED = 141
+_INTERRUPTED = 130
 _MAX_TOKEN_FILE = 1 << 20  # characters: far beyond max_token_bytes, so that explain can show that denial
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 for success, 1 for failure, 2 for wrong usage."""
-    options = _parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # its encoding may lack some characters
             stream.reconfigure(errors="backslashreplace")
     try:
-        status: int = options.command(options)
-        sys.stdout.flush()
+        try:
+            status = _run(argv)
+        finally:  # also if the parser exits after printing its help
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as head, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python would flush into it at exit
-        return 2
+        for stream in (sys.stdout, sys.stderr):  # else Python would flush into it at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return _PIPE_CLOSED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    options = _parser().parse_args(argv)
+    try:
+        status: int = options.command(options)
     except ConfigError as error:
-        print("\n".join(error.problems), file=sys.stderr)
+        _print_problems(error.problems, sys.stderr)
         return 1
     except StartFailed as error:
         print(f"authz-service: {error}", file=sys.stderr)
@@ -50,24 +66,64 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+def _print_problems(problems: Iterable[str], stream: TextIO) -> None:
+    """Problems or warnings of files."""
+    from authz_service.terminal import Color
+
+    color = Color(stream)
+    for problem in problems:
+        print(color.problem(problem), file=stream)
+
+
 def _parser() -> argparse.ArgumentParser:
+    return _parsers()[0]
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser, and those of the commands."""
     parser = argparse.ArgumentParser(
-        prog="authz-service", description="Token authorization for Envoy: access tokens in, allow or deny out."
+        prog=_PROGRAM, description="Token authorization for Envoy: access tokens in, allow or deny out."
     )
     parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print version, Python and transport")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="run the sidecar until SIGTERM or SIGINT")
-    serve.add_argument("--config", type=Path, required=True, metavar="FILE")
+    def add(name: str, command: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        added.set_defaults(command=command)
+        return added
+
+    serve = add("serve", _serve, "run the sidecar until SIGTERM or SIGINT, then drain")
+    serve.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration file")
     serve.add_argument("--worker", help=argparse.SUPPRESS)  # for the supervisor, which starts workers
-    serve.set_defaults(command=_serve)
 
-    check = commands.add_parser("check-config", help="validate a configuration file and print every problem")
-    check.add_argument("config", type=Path, metavar="FILE")
-    check.set_defaults(command=_check_config)
+    check = add("check-config", _check_config, "validate a configuration file and print every problem, and warnings")
+    check.add_argument("config", type=Path, metavar="FILE", help="the configuration file")
 
-    explain = commands.add_parser("explain", help="decide one request and print the reason, step by step")
-    explain.add_argument("--config", type=Path, required=True, metavar="FILE")
+    _add_explain(add("explain", _explain, "decide one request and print every step"))
+
+    test = add("test", _test, "run policy test cases against a configuration, offline")
+    test.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration file")
+    test.add_argument("--junit", type=Path, metavar="FILE", help="also write a JUnit XML report")
+    test.add_argument("cases", type=Path, nargs="+", metavar="CASES.yaml", help="files with cases")
+
+    schema = add("schema", _schema, "print the JSON Schema of the configuration file, for editors")
+    schema.add_argument("--cases", action="store_true", help="print that of files with policy test cases")
+
+    healthcheck = add("healthcheck", _healthcheck, "query the health service of the running sidecar")
+    healthcheck.add_argument("--config", type=Path, metavar="FILE", help="the sidecar's configuration file")
+
+    demo = add("demo", _demo, "run Envoy, the sidecar and an identity provider on this machine")
+    demo.add_argument("--once", action="store_true", help="send the sample requests and exit")
+
+    completion = add("completion", _completion, "print a script for the completion of commands and options in a shell")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell that evaluates it")
+
+    add("version", _version, "print version, Python and transport")
+    return parser, dict(commands.choices)
+
+
+def _add_explain(explain: argparse.ArgumentParser) -> None:
+    explain.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration file")
     explain.add_argument("--method", default="GET", metavar="METHOD", help="default: GET")
     explain.add_argument("--url", required=True, metavar="URL", help="https://host/path, used literally")
     explain.add_argument(
@@ -85,28 +141,9 @@ def _parser() -> argparse.ArgumentParser:
         "--policy", default="", metavar="NAME", help="value of the route's context extension authz_policy"
     )
     explain.add_argument("--json", action="store_true", help="print JSON")
-    explain.set_defaults(command=_explain)
-
-    test = commands.add_parser("test", help="run policy test cases against a configuration, offline")
-    test.add_argument("--config", type=Path, required=True, metavar="FILE")
-    test.add_argument("--junit", type=Path, metavar="FILE", help="also write a JUnit XML report")
-    test.add_argument("cases", type=Path, nargs="+", metavar="CASES.yaml")
-    test.set_defaults(command=_test)
-
-    schema = commands.add_parser("schema", help="print the JSON Schema of the configuration file")
-    schema.set_defaults(command=_schema)
-
-    healthcheck = commands.add_parser("healthcheck", help="query the health service of the running sidecar")
-    healthcheck.add_argument("--config", type=Path, metavar="FILE", help="the sidecar's configuration file")
-    healthcheck.set_defaults(command=_healthcheck)
-
-    demo = commands.add_parser("demo", help="run Envoy, the sidecar and an identity provider on this machine")
-    demo.add_argument("--once", action="store_true", help="send the sample requests and exit")
-    demo.set_defaults(command=_demo)
-
-    version = commands.add_parser("version", help="print version, Python and transport")
-    version.set_defaults(command=_version)
-    return parser
+    explain.add_argument(
+        "--exit-zero", action="store_true", help="exit with status 0 for a denial as well, such as for kubectl exec"
+    )
 
 
 class _PrintVersion(argparse.Action):
@@ -125,32 +162,32 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _check_config(options: argparse.Namespace) -> int:
     from authz_service.runtime import preflight
+    from authz_service.terminal import Color
 
     try:
         loaded = preflight.read(options.config)
     except ConfigError as error:
-        print("\n".join(error.problems))
+        _print_problems(error.problems, sys.stdout)
         return 1
-    for warning in loaded.warnings:
-        print(warning)
-    print(printable(f"{options.config}: valid"))
+    _print_problems(loaded.warnings, sys.stdout)
+    print(printable(f"{options.config}: ") + Color(sys.stdout)("good", "valid"))
     return 0
 
 
 def _explain(options: argparse.Namespace) -> int:
-    """Returns 0 if the request is allowed, 1 if it is denied, 2 if it could not be decided."""
+    """Returns 0 if the request is allowed, 1 if it is denied (0 with --exit-zero), 2 if it could not be decided."""
     from authz_service.config.load import load
     from authz_service.core.decision import Deny
     from authz_service.policy_tools import explanation
     from authz_service.policy_tools.explain import UNDECIDED, explain
     from authz_service.telemetry import logs
-    from authz_service.terminal import Color
+    from authz_service.terminal import Color, width_of
 
     try:
         settings = load(options.config)
         attributes = _attributes(options, settings)
     except ConfigError as error:
-        print("\n".join(error.problems), file=sys.stderr)
+        _print_problems(error.problems, sys.stderr)
         return 2
     except ValueError as error:
         print(f"authz-service: {error}", file=sys.stderr)
@@ -164,10 +201,10 @@ def _explain(options: argparse.Namespace) -> int:
     if options.json:
         print(explanation.as_json(explained, attributes))
     else:
-        print(explanation.as_text(explained, attributes, Color(sys.stdout)))
+        print(explanation.as_text(explained, attributes, Color(sys.stdout), width_of(sys.stdout)))
     if explained.decision.reason in UNDECIDED:
         return 2
-    return 1 if isinstance(explained.decision, Deny) else 0
+    return 1 if isinstance(explained.decision, Deny) and not options.exit_zero else 0
 
 
 def _attributes(options: argparse.Namespace, settings: Settings) -> Attributes:
@@ -189,15 +226,17 @@ def _attributes(options: argparse.Namespace, settings: Settings) -> Attributes:
 
 
 def _token(file: str) -> str:
+    if file == "-" and sys.stdin.isatty():
+        print("Paste the token, then press Enter and Ctrl-D.", file=sys.stderr)
     try:
         with contextlib.nullcontext(sys.stdin) if file == "-" else Path(file).open(encoding="utf-8") as opened:
             text = opened.read(_MAX_TOKEN_FILE + 1)
     except UnicodeDecodeError:  # its message would quote the token
-        raise ValueError("the token is not UTF-8") from None
+        raise ValueError(printable(f"--token-file {file}: the token is not UTF-8")) from None
     except OSError as error:
         raise ValueError(printable(f"--token-file {file}: cannot be read: {error.strerror}")) from None
     if len(text) > _MAX_TOKEN_FILE:
-        raise ValueError(f"the token file is longer than {_MAX_TOKEN_FILE} characters")
+        raise ValueError(printable(f"--token-file {file}: is longer than {_MAX_TOKEN_FILE} characters"))
     return text
 
 
@@ -213,6 +252,7 @@ def _test(options: argparse.Namespace) -> int:
     from authz_service.config.load import load
     from authz_service.policy_tools import cases, junit
     from authz_service.policy_tools.run_cases import CaseRunner
+    from authz_service.terminal import Color
 
     unreadable: list[str] = []
     outcomes: dict[str, list[Outcome]] = {}
@@ -220,7 +260,7 @@ def _test(options: argparse.Namespace) -> int:
         settings = load(options.config, look_at_files=False)  # a pipeline has no secrets, and needs none
         runner = CaseRunner(settings)
     except ConfigError as error:
-        print("\n".join(error.problems), file=sys.stderr)
+        _print_problems(error.problems, sys.stderr)
         return 2
     for file in options.cases:
         try:
@@ -234,9 +274,9 @@ def _test(options: argparse.Namespace) -> int:
             unreadable.append(printable(f"{options.junit}: cannot be written: {error.strerror}"))
     every = [outcome for of_file in outcomes.values() for outcome in of_file]
     failed = sum(not outcome.passed for outcome in every)
-    print(f"{len(every) - failed} passed, {failed} failed")
+    print(Color(sys.stdout)("bad" if failed else "good", f"{len(every) - failed} passed, {failed} failed"))
     if unreadable:
-        print("\n".join(unreadable), file=sys.stderr)
+        _print_problems(unreadable, sys.stderr)
         return 2
     return 1 if failed else 0
 
@@ -255,10 +295,21 @@ def _run_cases(runner: CaseRunner, cases: Iterable[Case]) -> list[Outcome]:
     return outcomes
 
 
-def _schema(_options: argparse.Namespace) -> int:
-    from authz_service.config.schema import schema
+def _schema(options: argparse.Namespace) -> int:
+    if options.cases:
+        from authz_service.policy_tools.cases import schema
+    else:
+        from authz_service.config.schema import schema
 
     print(json.dumps(schema(), indent=2))
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    from authz_service.completion import script
+
+    parser, commands = _parsers()
+    print(script(_PROGRAM, parser, commands, options.shell), end="")
     return 0
 
 

@@ -41,7 +41,7 @@ def values_schema() -> str:
     configuration = schema()
     own = {name: section for name, section in values["$defs"].items() if name[0].islower()}
     values["$defs"] = own | configuration.pop("$defs")
-    for key in ("$schema", "required"):
+    for key in ("$schema", "$id", "required"):
         del configuration[key]
     for key in ("issuers", "rules"):
         del configuration["properties"][key]["minItems"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import pty
+import signal
 import socket
 import subprocess
 import sys
@@ -53,13 +55,52 @@ rules:
 # Printing.
 
 
-def test_a_closed_pipe_causes_no_traceback() -> None:
+def into_a_closed_pipe(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the program with a standard output that nobody reads."""
     reading_end, writing_end = os.pipe()
     os.close(reading_end)
-    command = [sys.executable, "-m", "authz_service", "schema"]
+    command = [sys.executable, "-m", "authz_service", *arguments]
     with open(writing_end, "wb") as closed:  # noqa: PTH123 - of a descriptor
-        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, timeout=HANG_TIMEOUT, check=False)
-    assert (done.returncode, done.stderr) == (2, b"")
+        return subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, timeout=HANG_TIMEOUT, check=False)
+
+
+def test_a_command_whose_output_nobody_reads_ends_quietly_as_if_by_sigpipe(tmp_path: Path) -> None:
+    config, bad, cases = str(write(tmp_path)), tmp_path / "bad.yaml", tmp_path / "cases.yaml"
+    bad.write_text(BAD)
+    cases.write_text(CASES)
+    for arguments in (
+        *(["schema"], ["schema", "--cases"], ["version"], ["--version"]),
+        *(["check-config", config], ["check-config", str(bad)], ["test", "--config", config, str(cases)]),
+        *(["explain", "--config", config, "--url", "https://a.example/"], ["healthcheck", "--config", config]),
+        *(["explain", "--config", config, "--url", "https://a.example/", "--json"], ["completion", "bash"]),
+    ):
+        done = into_a_closed_pipe(*arguments)
+        assert (arguments, done.returncode, done.stderr) == (arguments, 141, b"")
+    for arguments in (["--help"], ["explain", "--help"]):  # argparse itself ignores that nobody reads
+        assert into_a_closed_pipe(*arguments).stderr == b""
+
+
+def test_problems_on_a_standard_error_that_nobody_reads_end_quietly(tmp_path: Path) -> None:
+    reading_end, writing_end = os.pipe()
+    os.close(reading_end)
+    command = [sys.executable, "-m", "authz_service", "serve", "--config", str(tmp_path / "none.yaml")]
+    with open(writing_end, "wb") as closed:  # noqa: PTH123 - of a descriptor
+        done = subprocess.run(command, stdout=closed, stderr=closed, timeout=HANG_TIMEOUT, check=False)
+    assert done.returncode == 141
+
+
+def test_a_command_that_is_interrupted_ends_quietly(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "authz_service", "explain", "--config", str(write(tmp_path))]
+    command += ["--url", "https://a.example/", "--token-file", "-"]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"Paste the token, then press Enter and Ctrl-D.\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=HANG_TIMEOUT)
+    for descriptor in (ours, theirs):
+        os.close(descriptor)
+    assert (process.returncode, out, err) == (130, b"", b"")
 
 
 VERSION = f"authz-service {__version__}, Python {platform.python_version()}, transport asyncio\n"
@@ -112,7 +153,17 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert exited.value.code == 0
     out = capsys.readouterr().out
-    for command in ("serve", "check-config", "schema", "healthcheck", "demo", "version"):
+    for command in (
+        "serve",
+        "check-config",
+        "explain",
+        "test",
+        "schema",
+        "healthcheck",
+        "demo",
+        "completion",
+        "version",
+    ):
         assert command in out
 
 
@@ -139,12 +190,34 @@ def packages(modules: set[str]) -> set[str]:
     return {module.partition(".")[0] for module in modules}
 
 
-@pytest.mark.parametrize("command", ["version", "--version", "schema"])
+@pytest.mark.parametrize("command", ["version", "--version", "schema", "completion bash", "--help"])
 def test_a_command_that_only_prints_loads_nothing_but_the_configuration(command: str) -> None:
-    loaded = loaded_by(command)
+    loaded = loaded_by(*command.split())
     assert not packages(loaded) & {
         *("grpc", "google", "prometheus_client", "h11", "uvloop", "aiohttp", "jwt", "asyncio", "ssl"),
         *("transport", "admin", "runtime", "demo", "authorizer", "tokens", "rules", "keys", "providers", "telemetry"),
+    }
+
+
+@pytest.mark.parametrize("command", ["version", "completion zsh", "--help", "schema"])
+def test_a_command_loads_the_configuration_model_only_if_it_prints_it(command: str) -> None:
+    loaded = packages(loaded_by(*command.split()))
+    assert ("pydantic" in loaded) == (command in {"schema", "version"})
+    assert "completion" in loaded or command != "completion zsh"
+
+
+def test_the_schema_of_cases_loads_no_server() -> None:
+    loaded = packages(loaded_by("schema", "--cases"))
+    assert not loaded & {
+        "grpc",
+        "google",
+        "prometheus_client",
+        "h11",
+        "aiohttp",
+        "jwt",
+        "transport",
+        "admin",
+        "runtime",
     }
 
 

@@ -74,14 +74,19 @@ def load_as(section: type[_Part], path: Path, look_over: Callable[[_Part], Itera
     return part
 
 
-def load_with_warnings(path: Path, try_out: TryOut) -> tuple[Settings, tuple[str, ...]]:
+def load_with_warnings(
+    path: Path, try_out: TryOut, more_warnings: TryOut = lambda _settings: ()
+) -> tuple[Settings, tuple[str, ...]]:
     """As ``load``, with warnings: ``FILE:LINE: warning: path.to.key: what may happen``.
+
+    ``more_warnings`` finds those that do not follow from the settings alone.
 
     Raises:
         ConfigError: as ``load``.
     """
     settings, document = _load(path, try_out, path.parent)
-    return settings, tuple(_lines(path, document, warnings(settings), "warning: "))
+    found = [*warnings(settings), *more_warnings(settings)]
+    return settings, tuple(_lines(path, document, found, "warning: "))
 
 
 def server_of(path: Path) -> Server:

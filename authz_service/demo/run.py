@@ -26,12 +26,14 @@ from authz_service.demo.introspection import API_SECRET
 from authz_service.demo.samples import HOST, METADATA_PATH, SECRET_FILE, Sample, configuration, samples
 from authz_service.demo.sidecar import Sidecar
 from authz_service.demo.upstream import Upstream
-from authz_service.terminal import Color
+from authz_service.terminal import Color, clipped, progress, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _OK = 200
+_TITLE, _REQUEST, _STATUS, _REASON = 28, 44, 8, 23  # columns of the table, after one for the mark
+_MIN_REQUEST, _MIN_CHALLENGE = 24, 12
 KEY_FILE = "client-key.pem"  # for the printed commands
 
 
@@ -111,14 +113,15 @@ async def _run_until_signal(*, once: bool) -> int:
 async def _demo(*, once: bool) -> int:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="authz-demo-")))
-        provider = await stack.enter_async_context(IdentityProvider())
-        upstream = await stack.enter_async_context(Upstream())
-        socket, config = folder / "authz.sock", folder / "config.yaml"
-        config.write_text(configuration(provider.issuer, AUDIENCE, str(socket)))
-        (folder / SECRET_FILE).write_text(API_SECRET)
-        (folder / KEY_FILE).write_bytes(DpopKey().pem())
-        sidecar = await stack.enter_async_context(Sidecar(config, folder / "sidecar.log"))
-        envoy = await stack.enter_async_context(Envoy(Bootstrap(f"unix:{socket}", upstream.port), folder))
+        with progress(sys.stderr, "Starting an identity provider, an API, the sidecar and Envoy ..."):
+            provider = await stack.enter_async_context(IdentityProvider())
+            upstream = await stack.enter_async_context(Upstream())
+            socket, config = folder / "authz.sock", folder / "config.yaml"
+            config.write_text(configuration(provider.issuer, AUDIENCE, str(socket)))
+            (folder / SECRET_FILE).write_text(API_SECRET)
+            (folder / KEY_FILE).write_bytes(DpopKey().pem())
+            sidecar = await stack.enter_async_context(Sidecar(config, folder / "sidecar.log"))
+            envoy = await stack.enter_async_context(Envoy(Bootstrap(f"unix:{socket}", upstream.port), folder))
         unexpected = await _send_all(envoy.port, samples(provider))
         if not once:
             _print_commands(provider, envoy, sidecar, folder)
@@ -130,24 +133,38 @@ async def _demo(*, once: bool) -> int:
 async def _send_all(port: int, requests: list[Sample]) -> int:
     """Send the samples and print the table; returns the number of unexpected results."""
     color = Color(sys.stdout)
-    print(f"  {'sample':28}{'request':44}{'status':8}{'reason':23}challenge")
+    requests_width, challenges_width = _widths(width_of(sys.stdout))
+    heading = f"  {'sample':{_TITLE}}{'request':{requests_width}}{'status':{_STATUS}}{'reason':{_REASON}}"
+    print(f"{heading}{clipped('challenge', challenges_width)}".rstrip())
     unexpected = 0
     async with aiohttp.ClientSession() as session:
         for sample in requests:
             result = await send(session, port, sample)
             is_expected = result.is_expected(sample)
             unexpected += not is_expected
-            status = color("good" if result.status == _OK else "bad", f"{result.status:<8}")
+            status = color("good" if result.status == _OK else "bad", f"{result.status:<{_STATUS}}")
             mark = color("good", "✓") if is_expected else color("bad", "✗")
-            request = f"{sample.method} {sample.path}"
-            challenge = color("dim", _short(result.challenge))
-            print(f"{mark} {sample.title:28}{request:44}{status}{result.reason:23}{challenge}")
+            request = clipped(f"{sample.method} {sample.path}", requests_width - 1)
+            challenge = color("dim", clipped(_short(result.challenge), challenges_width))
+            print(
+                f"{mark} {sample.title:{_TITLE}}{request:{requests_width}}{status}{result.reason:{_REASON}}{challenge}"
+            )
             if not is_expected:
                 print(
                     f"    expected {sample.status} {sample.reason}, challenge {sample.error}, {dict(sample.upstream)}"
                 )
     print(f"\n{len(requests) - unexpected} as expected, {unexpected} not")
     return unexpected
+
+
+def _widths(columns: int | None) -> tuple[int, int]:
+    """The columns for requests and for challenges. On a narrow terminal, requests are cut, then challenges left out."""
+    if columns is None:
+        return _REQUEST, sys.maxsize
+    spare = columns - 2 - _TITLE - _STATUS - _REASON
+    requests = max(_MIN_REQUEST, min(_REQUEST, spare - _MIN_CHALLENGE))
+    challenges = spare - requests
+    return requests, challenges if challenges >= _MIN_CHALLENGE else 0
 
 
 def _short(challenge: str) -> str:

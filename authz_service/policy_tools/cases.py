@@ -8,12 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictStr,
+    WithJsonSchema,
+    model_validator,
+)
 
 from authz_service.config.document import Problem
 from authz_service.config.load import load_as
 from authz_service.config.messages import nearest
 from authz_service.config.model import Section
+from authz_service.config.schema import schema_of
 from authz_service.config.values import Name, Printable, Some
 from authz_service.core.decision import NO_RULE_NAME
 from authz_service.core.reasons import Reason
@@ -43,7 +53,12 @@ class CaseRequest(Section):
 class CaseToken(BaseModel):
     """A token that is signed for one case. Every other key is a claim; null removes a default claim."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(
+        extra="allow",
+        strict=True,
+        frozen=True,
+        json_schema_extra={"anyOf": [{"required": ["issuer"]}, {"required": ["raw"]}]},
+    )
 
     issuer: Name = Field("", validate_default=False, description="Name of the configured issuer that signs the token.")
     header: dict[StrictStr, Any] = Field({}, description="Members of the JOSE header to change; null removes one.")
@@ -73,10 +88,14 @@ def _raw_token(value: object) -> object:
 class Expect(Section):
     """The expected decision. A key that is left out is not compared."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
     decision: Literal["allow", "deny", "answer"] | None = Field(None, description="The decision that Envoy gets.")
     rule: StrictStr | None = Field(None, description="The rule that decides; - for none.")
     status: int | None = Field(None, description="HTTP status of a denial or an answer.")
-    reason: StrictStr | None = Field(None, description="The reason of the decision.")
+    reason: Annotated[StrictStr, WithJsonSchema({"type": "string", "enum": [*map(str, Reason)]})] | None = Field(
+        None, description="The reason of the decision."
+    )
     mode: Literal["enforce", "shadow"] | None = Field(None, description="The mode of the rule.")
     challenge: StrictStr | None = Field(
         None,
@@ -101,8 +120,8 @@ class Case(Section):
 
     name: Printable = Field(description="Unique in the file.")
     request: CaseRequest = Field(description="The request to decide.")
-    token: Annotated[CaseToken, BeforeValidator(_raw_token)] | None = Field(
-        None, description="Default: no token is sent."
+    token: Annotated[CaseToken, BeforeValidator(_raw_token, json_schema_input_type=str | CaseToken)] | None = Field(
+        None, description="The token to sign, or a string to send unchanged. Default: no token is sent."
     )
     proof: Literal["dpop", "mtls", "none", "stolen"] = Field(
         "none",
@@ -118,6 +137,11 @@ class Cases(Section):
     """A file of cases."""
 
     cases: Some[Case] = Field(description="The cases, in the order in which they run.")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a file of cases."""
+    return schema_of(Cases, "cases", "Policy test cases of authz-service")
 
 
 def read(file: Path, settings: Settings) -> tuple[Case, ...]:

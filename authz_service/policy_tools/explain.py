@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from authz_service.authorizer import Pending
+from authz_service.config.messages import closest
 from authz_service.config.resources import WELL_KNOWN
 from authz_service.core import connection_header
 from authz_service.core.bounded import NO_CACHE
@@ -25,6 +26,7 @@ from authz_service.core.reasons import Reason
 from authz_service.core.upstream_metadata import UpstreamMetadata
 from authz_service.policy_tools.proof_findings import findings
 from authz_service.providers.client import ClientResources
+from authz_service.providers.discovery import difference
 from authz_service.rules import mismatch
 from authz_service.rules.conditions import AnyOf
 from authz_service.rules.policy import no_rule
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
     from authz_service.tokens.jwt.jws import Jws
 
 _Result = TypeVar("_Result")
+_MAX_LISTED_ISSUERS = 10
+_MAX_COMPARED = 300  # characters of an unknown issuer
 # Reasons that deny a request for now: the same request may be allowed later.
 UNDECIDED = frozenset(
     {
@@ -323,7 +327,8 @@ class _Steps:
             self._record("token", "form", "opaque: validated by introspection", passed=True)
             return self._take("token", "introspection", introspect, _introspection)
         token = self._take("token", "form", lambda: jws.parse(text), _form)
-        issuer = self._take("token", "issuer", lambda: validator.issuer_of(token), lambda issuer: issuer.settings.label)
+        find = partial(self._issuer_of, token)
+        issuer = self._take("token", "issuer", find, lambda issuer: issuer.settings.label)
         try:
             key = self._take("token", "signature", lambda: self._verify(token, issuer), _by_key)
         except Rejected:
@@ -337,6 +342,16 @@ class _Steps:
         if validator.must_be_active(claims.issuer):
             return self._take("token", "introspection", introspect, _introspection)
         return claims
+
+    def _issuer_of(self, token: Jws) -> TrustedIssuer:
+        """As the validator, with the configured issuers in the cause, which is shown to the operator only."""
+        try:
+            return self._authorizer.validator.issuer_of(token)
+        except Rejected as rejected:
+            if rejected.reason is not Reason.UNKNOWN_ISSUER:
+                raise
+            configured = _configured(self._settings.issuers, token.unverified_claims.get("iss"))
+            raise Rejected(rejected.reason, f"{rejected.cause}; {configured}") from None
 
     def _record_refused_keys(self, issuer: TrustedIssuer) -> None:
         key_set = issuer.keys.current(self._now)
@@ -411,6 +426,16 @@ def _header_names(headers: TokenHeaders) -> str:
 
 def _form(token: Jws) -> str:
     return f"a JWT: alg {quoted(token.algorithm)}, kid {quoted(token.kid)}, typ {quoted(token.header.get('typ'))}"
+
+
+def _configured(issuers: Sequence[model.Issuer], iss: object) -> str:
+    """The configured issuers, with the one that is most like ``iss``."""
+    known = {issuer.issuer: f"{issuer.issuer} ({issuer.label})" for issuer in issuers}
+    listed = ", ".join([*known.values()][:_MAX_LISTED_ISSUERS])
+    more = f", and {len(known) - _MAX_LISTED_ISSUERS} more" if len(known) > _MAX_LISTED_ISSUERS else ""
+    nearest = closest(iss[:_MAX_COMPARED], known) if isinstance(iss, str) else None
+    hint = "" if nearest is None else f"; the nearest is {nearest} ({difference(str(iss), nearest)})"
+    return f"configured: {listed}{more}{hint}"
 
 
 def _by_key(key: Key) -> str:

@@ -20,6 +20,7 @@ from authz_service.core.decision import (
 from authz_service.core.errors import printable
 from authz_service.core.paths import without_secrets, without_userinfo
 from authz_service.core.reasons import DENIALS
+from authz_service.terminal import wrapped
 from authz_service.transport.ext_authz import codec
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from authz_service.terminal import Color
 
 _ID = "explained"  # in place of a decision id
+_RESPONSE_INDENT = 15  # of the second line of a header: further than the header itself
 _MARKS = {True: ("good", "\u2713"), False: ("bad", "\u2717"), None: ("dim", "\u00b7")}
 
 
@@ -50,22 +52,31 @@ def as_json(explanation: Explanation, attributes: Attributes) -> str:
     return json.dumps(members, indent=2)
 
 
-def as_text(explanation: Explanation, attributes: Attributes, color: Color) -> str:
-    """Lines of text: the request, one line per step, the response."""
+def as_text(explanation: Explanation, attributes: Attributes, color: Color, columns: int | None = None) -> str:
+    """Lines of text: the request, one line per step, the response. ``columns`` is the width of the terminal, if any."""
     host = _ascii(without_userinfo(attributes.host))
     lines = [color("strong", f"{_ascii(attributes.method)} {host}{_path(attributes)}")]
     width = max(len(step.name) for step in explanation.steps)
     part = ""
     for step in explanation.steps:
-        lines.append(f"  {step.part if step.part != part else '':<9} {_line(step, width, color)}")
+        start = f"  {step.part if step.part != part else '':<9} "
+        lines += _lines(start, step, width, color, columns)
         part = step.part
-    return "\n".join([*lines, *_response(explanation, attributes, color)])
+    for line in _response(explanation, attributes, color):
+        lines += wrapped(line, _RESPONSE_INDENT, columns)
+    return "\n".join(lines)
 
 
-def _line(step: Step, width: int, color: Color) -> str:
+def _lines(start: str, step: Step, width: int, color: Color, columns: int | None) -> Iterator[str]:
+    """The lines of one step. The color of a step that did not pass is that of all its text."""
     kind, mark = _MARKS[step.passed]
     text = printable(f"{mark} {step.name:<{width}}  {step.detail}".rstrip())
-    return color(kind, text) if step.passed is not True else f"{color(kind, mark)}{text[1:]}"
+    indent = len(start) + len(mark) + 1 + width + 2
+    first, *more = wrapped(start + text, indent, columns)
+    colored = color(kind, mark) + first[len(start) + 1 :] if step.passed else color(kind, first[len(start) :])
+    yield start + colored
+    for line in more:
+        yield line if step.passed else f"{line[:indent]}{color(kind, line[indent:])}"
 
 
 def _response(explanation: Explanation, attributes: Attributes, color: Color) -> Iterator[str]:

@@ -98,17 +98,17 @@ def _issuer_mismatch(seen: object, configured: str, source: str) -> str:
     )
     if not isinstance(seen, str):
         return f"{mismatch}; set the issuer to the one that this provider puts into its tokens"
-    difference = _difference(seen, configured)
+    kind = difference(seen, configured)
     published = quoted(seen)[1:-1]
-    if difference == "trailing slash":
+    if kind == "trailing slash":
         return f"{mismatch} (trailing slash); set the issuer to {published}"
     return (
-        f"{mismatch} ({difference}); set the issuer to the one that this provider puts into its tokens, or correct the "
+        f"{mismatch} ({kind}); set the issuer to the one that this provider puts into its tokens, or correct the "
         f"provider's own base URL, if it should not be {published}"
     )
 
 
-def _difference(seen: str, configured: str) -> str:
+def difference(seen: str, configured: str) -> str:
     """How two issuers differ, in words: only the first of several differences that is easily overlooked."""
     if seen.rstrip("/") == configured.rstrip("/"):
         return "trailing slash"

@@ -7,12 +7,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
+from authz_service.cli import main
 from authz_service.config.model import Section
 from authz_service.config.schema import schema
+from authz_service.policy_tools import cases
 
+ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = Path(__file__).parent / "examples"
 SCHEMA = schema()
 
@@ -75,10 +79,84 @@ def test_every_section_refuses_unknown_keys() -> None:
     assert all(part["additionalProperties"] is False for part in (SCHEMA, *SCHEMA["$defs"].values()))
 
 
-def test_every_section_and_every_key_is_described() -> None:
-    for part in (SCHEMA, *SCHEMA["$defs"].values()):
+@pytest.mark.parametrize("whole", [SCHEMA, cases.schema()], ids=["config", "cases"])
+def test_every_section_and_every_key_has_a_title_and_a_description(whole: dict[str, Any]) -> None:
+    for part in (whole, *whole["$defs"].values()):
         assert part["description"]
-        assert all({**resolved(key), **key}["description"] for key in part["properties"].values())
+        assert part["title"]
+        for name, key in part["properties"].items():
+            assert key["description"], name
+            assert key["title"].rpartition(".")[2] == name
+
+
+def test_the_title_of_a_key_is_its_place_in_the_file() -> None:
+    assert SCHEMA["properties"]["server"]["title"] == "server"
+    assert section("Keys")["properties"]["jwks_uri"]["title"] == "issuers[].keys.jwks_uri"
+    assert section("Alternative")["properties"]["scopes"]["title"] == "rules[].require.any_of[].scopes"
+    assert section("ClaimCondition")["properties"]["in"]["title"] == "rules[].require.claims.*.in"
+
+
+@pytest.mark.parametrize(("name", "written"), [("config", SCHEMA), ("cases", cases.schema())])
+def test_the_committed_schemas_are_those_of_the_program(name: str, written: dict[str, Any]) -> None:
+    committed = (ROOT / "docs" / "schema" / f"{name}.json").read_text()
+    assert committed == json.dumps(written, indent=2) + "\n", "run make schema, and commit what it writes"
+    assert written["$id"] == f"urn:authz-service:schema:{name}"
+    jsonschema.Draft202012Validator.check_schema(written)
+
+
+VALIDATORS = {
+    "config": jsonschema.Draft202012Validator(SCHEMA),
+    "cases": jsonschema.Draft202012Validator(cases.schema()),
+}
+YAML_EXAMPLES = sorted((ROOT / "examples").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("file", YAML_EXAMPLES, ids=[f"{file.parent.name}/{file.name}" for file in YAML_EXAMPLES])
+def test_every_example_names_its_schema_for_editors_and_is_valid_by_it(file: Path) -> None:
+    text = file.read_text()
+    mark, _, path = text.partition("\n")[0].partition("=")
+    assert mark == "# yaml-language-server: $schema"
+    assert (file.parent / path).resolve() == ROOT / "docs" / "schema" / f"{file.stem}.json"
+    assert list(VALIDATORS[file.stem].iter_errors(yaml.safe_load(text))) == []
+
+
+URL = "https://a.example/"
+MISTAKES: dict[str, list[tuple[str, Any]]] = {
+    "config": [
+        ("issuers", []),
+        ("isuers", []),
+        ("server", {"grpc_address": 9191}),
+        ("server", {"workers": 0}),
+        ("rules", [{"name": "a", "require": {"scopes": "a b"}}]),
+        ("rules", [{"name": "a", "match": {"paths": "/"}}]),
+        ("logging", {"level": "loud"}),
+        ("token_cache", {"max_ttl": 5}),
+    ],
+    "cases": [
+        ("cases", []),
+        ("case", []),
+        ("cases", [{"name": "a", "request": {"url": URL}}]),
+        ("cases", [{"name": "a", "request": {"url": URL}, "expect": {}}]),
+        ("cases", [{"name": "a", "request": {"url": URL}, "expect": {"reason": "no_reason"}}]),
+        ("cases", [{"name": "a", "request": {"url": URL}, "expect": {"decison": "deny"}}]),
+        ("cases", [{"name": "a", "request": {"url": URL}, "expect": {"status": "401"}}]),
+        ("cases", [{"name": "a", "request": {}, "expect": {"decision": "deny"}}]),
+        ("cases", [{"name": "a", "request": {"url": URL}, "token": {"sub": "x"}, "expect": {"rule": "-"}}]),
+        ("cases", [{"name": "a", "request": {"url": URL}, "proof": "x", "expect": {"status": 1}}]),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"), [(kind, key, value) for kind, mistakes in MISTAKES.items() for key, value in mistakes]
+)
+def test_schema_and_program_refuse_the_same_mistakes(kind: str, key: str, value: Any, tmp_path: Path) -> None:
+    folder = ROOT / "examples" / "mcp"
+    content = yaml.safe_load((folder / f"{kind}.yaml").read_text()) | {key: value}
+    assert not VALIDATORS[kind].is_valid(content)
+    (tmp_path / f"{kind}.yaml").write_text(json.dumps(content))
+    files = {"config": folder / "config.yaml", "cases": folder / "cases.yaml"} | {kind: tmp_path / f"{kind}.yaml"}
+    assert main(["test", "--config", str(files["config"]), str(files["cases"])]) == 2
 
 
 @pytest.mark.parametrize(

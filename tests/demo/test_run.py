@@ -90,6 +90,32 @@ async def test_color_is_for_terminals_without_no_color(
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal == "yes")
     monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm")
     async with Upstream() as upstream:
         await _send_all(upstream.port, [_NO_SIDECAR])
     assert ("\033[" in capsys.readouterr().out) == (colored == "yes")
+
+
+@pytest.mark.parametrize(
+    ("columns", "request_", "challenge"),
+    [("200", 44, True), ("118", 44, True), ("105", 32, True), ("80", 24, False)],
+)
+async def test_on_a_narrow_terminal_no_row_is_wider_than_it(
+    columns: str,
+    request_: int,
+    challenge: bool,  # noqa: FBT001 - a table's column
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", columns)
+    long = Sample("no sidecar", "/a-very-long-path-of-a-sample-that-does-not-fit", 200, "")
+    async with Upstream() as upstream:
+        await _send_all(upstream.port, [long])
+    heading, row, *_ = capsys.readouterr().out.splitlines()
+    assert len(heading) <= int(columns)
+    assert len(row) <= int(columns) + 5  # spaces after the last column
+    assert heading.index("status") - heading.index("request") == request_
+    assert ("challenge" in heading) == challenge
+    assert row[30 + request_ - 2 : 30 + request_] == "… "

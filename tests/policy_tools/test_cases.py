@@ -360,6 +360,7 @@ def test_on_a_terminal_lines_are_colored(place: Place, monkeypatch: pytest.Monke
             return True
 
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stdout", terminal := Terminal())
     assert place.run(place.cases(GOOD, BAD)) == 1
     assert "\x1b[32mpass\x1b[0m case 0" in terminal.getvalue()

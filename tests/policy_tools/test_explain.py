@@ -462,6 +462,29 @@ def test_user_and_password_of_a_url_are_never_printed(
             assert "s3cret" not in output.out + output.err
 
 
+def test_with_exit_zero_a_denial_is_a_success_and_no_decision_is_not(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(config, "--url", "https://api.example/pay", "--exit-zero") == 0
+    assert "deny with 401, missing_token" in capsys.readouterr().out
+    (tmp_path / "token").write_text(fresh())
+    (tmp_path / "jwks.json").write_text("{}")
+    url = ["--url", "https://api.example/hello", "--token-file", str(tmp_path / "token")]
+    assert run(config, *url, "--exit-zero") == 2
+
+
+def test_a_person_who_is_to_paste_the_token_is_told_so(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal(fresh()))
+    assert run(config, "--url", "https://api.example/hello", "--token-file", "-") == 0
+    assert capsys.readouterr().err == "Paste the token, then press Enter and Ctrl-D.\n"
+
+
 def test_the_token_can_be_read_from_standard_input(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -541,7 +564,11 @@ def test_an_ascii_terminal_is_supported(config: Path) -> None:
         (["--url", "https:///pay"], "the URL must be absolute"),
         (["--url", "https://a/", "--token-file", "/none"], "--token-file /none: cannot be read: No such file"),
         (["--url", "https://a/", "--token-file", "/"], "--token-file /: cannot be read: Is a directory"),
-        (["--url", "https://a/", "--token-file", "/dev/zero"], "the token file is longer than 1048576 characters"),
+        (["--url", "https://a/", "--token-file", "/dev/zero"], "--token-file /dev/zero: is longer than 1048576 "),
+        (
+            ["--url", "https://a/", "--token-file", sys.executable],
+            f"--token-file {sys.executable}: the token is not UTF",
+        ),
         (["--url", "https://a/", "--header", "secret-credential"], "a header must be written 'Name: value'"),
         (["--url", "https://a/", "--header", ": secret-credential"], "a header must be written 'Name: value'"),
     ],
@@ -582,16 +609,40 @@ def test_a_url_is_taken_literally(url: str, host: str, path: str) -> None:
     assert (attributes.host, attributes.path) == (host, path)
 
 
-def test_color_is_only_for_terminals_without_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+def test_on_a_terminal_long_lines_are_wrapped_at_the_column_of_the_details() -> None:
+    result = steps_of("/t/acme", good(tenant="acme"))
+    attributes = attributes_of("GET", "https://api.example/t/acme", [])
+    plain = explanation.as_text(result, attributes, Color(io.StringIO()))
+    text = explanation.as_text(result, attributes, Color(io.StringIO()), columns=60)
+    lines = text.splitlines()
+    assert max(map(len, plain.splitlines())) > 100
+    assert all(len(line) <= 60 or " " not in line[35:] for line in lines)
+    start = next(index for index, line in enumerate(lines) if "insufficient_scope: " in line)
+    column = lines[start].index("insufficient_scope")
+    assert lines[start + 1][:column].isspace()
+    assert lines[start + 1][column] != " "
+    assert " ".join(text.split()) == " ".join(plain.split())
 
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    assert Color(Terminal())("bad", "x") == "\x1b[31mx\x1b[0m"
-    assert Color(io.StringIO())("bad", "x") == "x"
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert Color(Terminal())("bad", "x") == "x"
+
+@pytest.mark.parametrize(
+    ("iss", "nearest"),
+    [
+        ("https://idp.example", "; the nearest is https://idp.example/ (trailing slash)"),
+        ("http://idp.example/", "; the nearest is https://idp.example/ (http instead of https)"),
+        ("https://idp.example/realms/a", "; the nearest is https://idp.example/ (path)"),
+        ("x", ""),
+        (7, ""),
+    ],
+)
+def test_for_an_unknown_issuer_the_configured_ones_and_the_nearest_are_named(iss: object, nearest: str) -> None:
+    result = steps_of("/pay", RS.sign(claims(iss=iss)))
+    step = result.steps[-1]
+    assert step.detail == (
+        f"unknown_issuer: iss is {iss!r}, which is not a configured issuer; "
+        f"configured: {ISSUER} (main), {OTHER} (other){nearest}"
+    )
+    answer = json.loads(explanation.as_json(result, attributes_of("GET", "https://api.example/pay", [])))["answer"]
+    assert ISSUER not in json.dumps(answer)
 
 
 # Tokens that are introspected.

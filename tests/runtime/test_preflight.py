@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from authz_service.config import files
 from authz_service.config.load import load_with_warnings
@@ -14,6 +19,8 @@ from authz_service.runtime import preflight
 from support.configured_app import issuer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.configured_app import ConfigFolder
 
 
@@ -120,3 +127,55 @@ def test_every_byte_of_a_key_of_nonces_counts_as_random_bytes_may_end_in_a_newli
     for key in (b"a" * 32, b"a" * 31 + b"\n", b"a" * 30 + b"\r\n", b"a" * 32 + b"\n"):
         (config.folder / "nonce.key").write_bytes(key)
         assert read_nonce_key(config.folder / "nonce.key") == key
+
+
+NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
+
+
+def write_certificate(folder: Path, begin: timedelta, end: timedelta) -> dict[str, str]:
+    """A self-signed certificate that is valid between these times from now, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), NOW + begin, NOW + end)
+    (folder / "tls.crt").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    unencrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "tls.key").write_bytes(unencrypted)
+    return {"certificate_file": "tls.crt", "key_file": "tls.key"}
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "warning"),
+    [
+        (-100 * DAY, -DAY, "expired at "),
+        (-DAY, 20 * DAY, "expires at "),
+        (-80 * DAY, 10 * DAY, "expires at "),
+        (-60 * DAY, 30 * DAY, ""),
+        (-DAY, 4 * DAY, "expires at "),
+        (-0.5 * DAY, 0.5 * DAY, ""),
+        (-0.9 * DAY, 0.1 * DAY, "expires at "),
+        (DAY, 90 * DAY, "is not valid before "),
+    ],
+)
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_a_certificate_that_is_not_valid_now_or_soon_causes_a_warning(
+    side: str, begin: timedelta, end: timedelta, warning: str, config: ConfigFolder
+) -> None:
+    pair = write_certificate(config.folder, begin, end)
+    if side == "server":
+        loaded, key = config.load(server={"tls": pair}), "server.tls.certificate_file"
+    else:
+        keys = {f"client_{name}": file for name, file in pair.items()}
+        loaded = config.load(issuer(keys={"jwks_uri": "https://idp.example/keys"} | keys))
+        key = "issuers[0].keys.client_certificate_file"
+    found = [line for line in loaded.warnings if f": warning: {key}: {warning}" in line]
+    assert len(found) == (1 if warning else 0)
+    assert len(loaded.warnings) == len(found)
+
+
+def test_a_certificate_that_is_replaced_by_an_unusable_one_after_the_check_causes_no_error(
+    config: ConfigFolder,
+) -> None:
+    loaded = config.load(server={"tls": write_certificate(config.folder, -DAY, 90 * DAY)})
+    (config.folder / "tls.crt").write_text("")
+    assert list(preflight.warn(loaded.settings, NOW.timestamp())) == []

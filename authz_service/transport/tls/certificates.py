@@ -38,6 +38,12 @@ class Validity(NamedTuple):
     not_before: float
     not_after: float
 
+    @classmethod
+    def of(cls, chain: Iterable[Certificate]) -> Validity:
+        """That of these certificates, of which there is at least one."""
+        begins, ends = zip(*((each.not_valid_before_utc, each.not_valid_after_utc) for each in chain), strict=True)
+        return cls(max(begins).timestamp(), min(ends).timestamp())
+
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
@@ -156,10 +162,7 @@ def _validate_supported(chain: bytes, key: bytes, client_ca: bytes | None) -> Va
         raise ValueError("key_file does not belong to the first certificate in certificate_file")
     if client_ca is not None:
         _parse(client_ca, "client_ca_file")
-    return Validity(
-        max(each.not_valid_before_utc.timestamp() for each in certificates),
-        min(each.not_valid_after_utc.timestamp() for each in certificates),
-    )
+    return Validity.of(certificates)
 
 
 def _parse(pem: bytes, file: str) -> list[Certificate]:
