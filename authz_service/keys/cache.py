@@ -20,12 +20,12 @@ import asyncio
 import logging
 import math
 import random
-from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from authz_service.core import backoff
 from authz_service.core.errors import FetchFailed
+from authz_service.core.utc import utc
 from authz_service.keys.absent_kids import AbsentKids
 from authz_service.keys.schedule import FetchSchedule
 from authz_service.keys.snapshot import Snapshot
@@ -303,9 +303,9 @@ class KeyCache:
         extra = fields(
             issuer=self.issuer,
             state=state.name.lower(),
-            fetched=_timestamp(self._fetched_at),
-            stale_since=_timestamp(self._fresh_until),
-            usable_until=_timestamp(self._usable_until),
+            fetched=utc(self._fetched_at, "never"),
+            stale_since=utc(self._fresh_until, "never"),
+            usable_until=utc(self._usable_until, "never"),
         )
         self._logger.log(level, state.value, extra=extra)
 
@@ -325,7 +325,7 @@ class KeyCache:
         now, lifetime = self._clock(), self._settings.refresh_interval
         usable_until = snapshot.at + lifetime + self._settings.outage_tolerance
         if not snapshot.at <= now < usable_until:
-            cause = f"its keys are usable from {_timestamp(snapshot.at)} until {_timestamp(usable_until)}, not now"
+            cause = f"its keys are usable from {utc(snapshot.at, 'never')} until {utc(usable_until, 'never')}, not now"
             self._logger.warning("snapshot refused", extra=fields(issuer=self.issuer, cause=cause))
             return
         self._set_validity(snapshot.at, lifetime)
@@ -343,11 +343,3 @@ class KeyCache:
             self._logger.warning("snapshot not written", extra=fields(issuer=self.issuer, cause=error.strerror))
         else:
             self._saved_at = snapshot.at
-
-
-def _timestamp(at: float) -> str:
-    """A time in ISO 8601 for the log; ``never`` for one that no calendar has."""
-    try:
-        return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
-    except (OverflowError, ValueError):
-        return "never"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from authz_service.authorizer import Pending
@@ -24,7 +24,9 @@ from authz_service.core.cors import is_preflight
 from authz_service.core.errors import Rejected, quoted
 from authz_service.core.reasons import Reason
 from authz_service.core.upstream_metadata import UpstreamMetadata
+from authz_service.core.utc import utc
 from authz_service.policy_tools.proof_findings import findings
+from authz_service.policy_tools.saved_events import read_saved_events
 from authz_service.providers.client import ClientResources
 from authz_service.providers.discovery import difference
 from authz_service.rules import mismatch
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from authz_service.core.upstream import TokenHeaders
     from authz_service.keys.jwk import Key
     from authz_service.keys.source import KeySource
+    from authz_service.policy_tools.saved_events import SavedEvents
     from authz_service.rules.conditions import Condition
     from authz_service.rules.operators import RequestParts
     from authz_service.rules.policy import Rule
@@ -111,9 +114,13 @@ async def _explain(settings: model.Settings, attributes: Attributes) -> Explanat
         _trusted(issuer, source, metrics, resources) for issuer, source in zip(settings.issuers, sources, strict=True)
     ]
     proof_state = ProofState.of(settings, metrics, None, time.time())
-    authorizer = authorizer_of(
-        settings, issuers, JwtCache(NO_CACHE, 0.0), metrics, proof_state, revocation_list_of(settings, {})
-    )
+    events = {
+        issuer.label: read_saved_events(issuer, issuer.security_events, time.time())
+        for issuer in settings.issuers
+        if issuer.security_events is not None
+    }
+    revocations = revocation_list_of(settings, {label: each.store for label, each in events.items()})
+    authorizer = authorizer_of(settings, issuers, JwtCache(NO_CACHE, 0.0), metrics, proof_state, revocations)
     try:
         now = time.time()
         attempt = LAST
@@ -122,7 +129,7 @@ async def _explain(settings: model.Settings, attributes: Attributes) -> Explanat
             await decision.ready()
             now, attempt = time.time(), decision.last_attempt
             decision = authorizer.finish(decision, now)
-        return explained(settings, authorizer, attributes, decision, now, attempt)
+        return explained(settings, authorizer, attributes, decision, now, attempt, events)
     finally:
         for issuer in issuers:
             if issuer.introspector is not None:
@@ -155,12 +162,14 @@ def explained(
     decision: Decision,
     now: float,
     attempt: Attempt = LAST,
+    events: Mapping[str, SavedEvents] = MappingProxyType({}),
 ) -> Explanation:
     """The steps to a decision that was made at ``now``, in seconds since the epoch, with the keys that are cached.
 
-    ``attempt`` is the last one, with the introspection results that were fetched for it.
+    ``attempt`` is the last one, with the introspection results that were fetched for it. ``events`` are the
+    security events that were read, by their issuer's label.
     """
-    steps = _Steps(settings, authorizer, attributes, now, attempt)
+    steps = _Steps(settings, authorizer, attributes, now, attempt, events)
     reason = steps.repeat_decision()
     if reason is not decision.reason:
         raise AssertionError(f"the steps end in {reason}, and the decision is {decision.reason}")
@@ -175,7 +184,13 @@ class _Steps:
     """Repeats a decision and records its steps."""
 
     def __init__(
-        self, settings: model.Settings, authorizer: Authorizer, attributes: Attributes, now: float, attempt: Attempt
+        self,
+        settings: model.Settings,
+        authorizer: Authorizer,
+        attributes: Attributes,
+        now: float,
+        attempt: Attempt,
+        events: Mapping[str, SavedEvents],
     ) -> None:
         self.recorded: list[Step] = []
         self._settings = settings
@@ -183,6 +198,7 @@ class _Steps:
         self._attributes = attributes
         self._now = now
         self._attempt = attempt
+        self._events = events
 
     def repeat_decision(self) -> Reason:
         """Call what the authorizer calls, in the same order; returns the reason of the last step."""
@@ -264,8 +280,7 @@ class _Steps:
             "token", "credential", lambda: rule.credential.token_of(headers, max_bytes), _found_in(rule)
         )
         claims = self._validate(token, rule)
-        if (revocations := self._authorizer.revocations).any:
-            self._take("token", "revocations", lambda: revocations.require_none(claims), _no_revocation)
+        self._require_no_revocation(claims)
         if claims.confirmation is not None or dpop:
             self._record_findings(token, claims)
             self._take("token", "proof", lambda: self._verify_proof(token, claims, dpop=dpop), partial(_proof, claims))
@@ -281,6 +296,12 @@ class _Steps:
             missing = [f"{name} is absent or left out" for name in members if name not in values]
             self._record("upstream", "metadata", "; ".join((", ".join(values) or "none", *missing)), passed=True)
         return Reason.OK
+
+    def _require_no_revocation(self, claims: Claims) -> None:
+        revocations, events = self._authorizer.revocations, self._events.get(claims.issuer)
+        if revocations.any or events is not None:
+            detail = "not revoked" if events is None else events.when_none
+            self._take("token", "revocations", lambda: revocations.require_none(claims), lambda _: detail)
 
     def _record_findings(self, text: str, claims: Claims) -> None:
         """Record each part of a proof; one that does not hold is a remark, since the verifier decides."""
@@ -382,10 +403,6 @@ def _found_in(rule: Rule) -> Callable[[tuple[str, bool]], str]:
     return detail
 
 
-def _no_revocation(_none: None) -> str:
-    return "not revoked"
-
-
 def _proof(claims: Claims, _headers: object) -> str:
     confirmation = claims.confirmation or IGNORED
     if confirmation == IGNORED:
@@ -449,10 +466,7 @@ def _times_of(token: Jws) -> Callable[[object], str]:
 
 
 def _date(value: Any) -> str:
-    try:
-        return datetime.fromtimestamp(value, UTC).isoformat(timespec="seconds")
-    except (TypeError, ValueError, OverflowError, OSError):
-        return quoted(value)
+    return utc(value, quoted(value)) if isinstance(value, (int, float)) else quoted(value)
 
 
 def _introspection(claims: Claims) -> str:

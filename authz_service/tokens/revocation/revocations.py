@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
+from authz_service.core.utc import utc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -182,4 +183,5 @@ class RevocationList:
         events = self._events.get(claims.issuer)
         revocation = None if events is None else events.find(claims)
         if revocation is not None:
-            raise Rejected(Reason.REVOKED, f"revoked by a {revocation.origin} event of {claims.issuer}")
+            at = utc(revocation.issued_before, "an unknown time")
+            raise Rejected(Reason.REVOKED, f"revoked by an event of {claims.issuer}: {revocation.origin} at {at}")

@@ -1,0 +1,49 @@
+"""Reads the security events that a sidecar saved, for ``explain``: without the file's lock, and never to write it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from authz_service.core.utc import utc
+from authz_service.tokens.revocation.event_file import EventFile
+from authz_service.tokens.revocation.event_store import EventStore
+
+if TYPE_CHECKING:
+    from authz_service.config.model import Issuer, SecurityEventsSettings
+
+
+class SavedEvents(NamedTuple):
+    """What a sidecar saved of one issuer's events."""
+
+    store: EventStore  # empty if the file cannot be read
+    when_none: str  # what a token is that none of these events revokes
+
+
+def read_saved_events(issuer: Issuer, settings: SecurityEventsSettings, now: float) -> SavedEvents:
+    """The revocations of an issuer's events that count at ``now``, in seconds since the epoch."""
+    store = EventStore(settings.keep, settings.max_entries)
+    if settings.snapshot_file is None:
+        return SavedEvents(store, _unknown("without a snapshot_file they are not saved"))
+    file = EventFile(settings.snapshot_file, issuer.issuer, lambda: now)
+    damaged, more = 0, True
+    try:
+        while more:
+            revocations, bad, more = file.read()
+            for each in revocations:
+                store.add(each, now)
+            damaged += bad
+    except OSError as error:
+        return SavedEvents(store, _unknown(f"the snapshot_file {_cause_of(error)}"))
+    if file.saved_at is None:
+        return SavedEvents(store, _unknown("the snapshot_file does not exist"))
+    ignored = f"; damaged lines: {damaged}" if damaged else ""
+    saved_at = utc(file.saved_at, "an unknown time")
+    return SavedEvents(store, f"not revoked, by the security events until {saved_at}{ignored}")
+
+
+def _unknown(why: str) -> str:
+    return f"not revoked, except perhaps by security events, which are not available here: {why}"
+
+
+def _cause_of(error: OSError) -> str:
+    return str(error) if error.errno is None else f"cannot be read: {error.strerror}"
