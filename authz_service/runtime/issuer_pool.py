@@ -69,6 +69,7 @@ class IssuerPool:
         self._identities: dict[KeyCache, _KeysIdentity] = {}
         self._gauges: dict[_Part, IssuerMetrics | IntrospectionMetrics | SecurityEventMetrics] = {}
         self._tasks: dict[_Part, asyncio.Task[None]] = {}
+        self._ending: list[asyncio.Task[None]] = []  # of receivers
 
     def issuers_of(self, settings: Settings) -> tuple[TrustedIssuer, ...]:
         """The issuers of these settings, with the parts that are active where nothing changed. Nothing is started."""
@@ -143,13 +144,10 @@ class IssuerPool:
                 self._tasks[part] = self._background.start(part.run(), _task_name(part))
 
     def start_receivers(self) -> None:
-        """Start to receive the security events of the active configuration."""
-        self._start_receivers_after(())
-
-    def _start_receivers_after(self, predecessors: Collection[asyncio.Task[None]]) -> None:
+        """Start to receive the security events of the active configuration, after all receivers that are ending."""
         for receiver in (each.events for each in self._issuers() if each.events is not None):
             if receiver not in self._tasks:
-                work = _run_after(predecessors, receiver)
+                work = _run_after(tuple(self._ending), receiver)
                 self._tasks[receiver] = self._background.start(work, _task_name(receiver))
 
     async def discard(self) -> None:
@@ -166,12 +164,15 @@ class IssuerPool:
         for part in in_use:
             self._gauges[part].expose()
         unused = self._remove_unused(in_use)
-        if previous is not None:
-            ending = [task for part, task in unused.items() if isinstance(part, EventReceiver)]
-            for task in ending:
+        if previous is None:
+            return
+        self._ending = [task for task in self._ending if not task.done()]
+        for part, task in unused.items():
+            if isinstance(part, EventReceiver):
                 task.cancel()
-            self._start_receivers_after(ending)
-        if unused and previous is not None:
+                self._ending.append(task)
+        self.start_receivers()
+        if unused:
             asyncio.get_running_loop().call_later(previous.check_deadline, self._retire, unused)
 
     def _remove_unused(self, in_use: Container[_Part]) -> dict[_Part, asyncio.Task[None]]:
@@ -183,8 +184,9 @@ class IssuerPool:
         return {part: self._tasks.pop(part) for part in unused if part in self._tasks}
 
     def _retire(self, unused: Mapping[_Part, asyncio.Task[None]]) -> None:
-        for task in unused.values():
-            task.cancel()
+        for part, task in unused.items():
+            if not isinstance(part, EventReceiver):  # which is canceled already, and may be about to close its file
+                task.cancel()
         labels = set(map(_label_of, unused))
         for label in labels - {issuer.settings.label for issuer in self._issuers()}:
             self._metrics.remove_issuer_gauges(label)
