@@ -766,6 +766,79 @@ def poll_response() -> Seeds:
     }
 
 
+def event_file() -> Seeds:
+    header = _json({"version": 1, "issuer": MAIN, "id": "0123"}) + b"\n"
+    line = b'{"subject":"u1","issued_before":1800000000.5,"type":"session-revoked"}\n'
+    made = {
+        "lines": line + line.replace(b"u1", b"u2") + line.replace(b"000.5", b"001"),
+        "session": b'{"session":"s","issuer":"https://idp.example/t1","issued_before":1,"type":"account-purged"}\n',
+        "each-part": b'{"issuer":"a","subject":"b","client":"c","session":"d","jti":"e","kid":"f","issued_before":0}\n',
+        "other-type": line.replace(b"session-revoked", b"a-later-one"),
+        "escapes": line.replace(b"u1", b"\\u00e9\\ud83d\\ude00\\n\\u0000"),
+        "incomplete": line + line[:30],
+        "without-end": line[:-1],
+        "crashed": line[:30] + b"\n" + line,
+        "joined": line[:-1] + line,
+        "no-parts": b'{"issued_before":1,"type":"session-revoked"}\n{"client":"c","issued_before":1}\n',
+        "unknown-part": b'{"subject":"u","device":"d","issued_before":1}\n',
+        "times": b"".join(line.replace(b"1800000000.5", time) for time in (b"1e308", b"-1", b"NaN", b"true", b"1e999")),
+        "twice": b'{"subject":"a","subject":"b","issued_before":1}\n',
+        "surrogate": line.replace(b"u1", b"\\ud800"),
+        "deep": b'{"subject":"a","issued_before":1,"type":' + b"[" * 31 + b"]" * 31 + b"}\n",
+        "blank": b"\n\r\n" + line,
+        "empty": b"",
+    }
+    headers = {
+        "of-another": header.replace(MAIN.encode(), OTHER.encode()) + line,
+        "later-version": header.replace(b": 1", b": 2") + line,
+        "half-a-header": header[:-1],
+        "no-header": line,
+        "nothing": b"",
+        "keys": _json({"issuer": MAIN, "at": float(NOW), "keys": []}),
+    }
+    return {name: header + lines for name, lines in made.items()} | headers
+
+
+def security_event() -> Seeds:
+    caep, risc = (f"https://schemas.openid.net/secevent/{name}/event-type/" for name in ("caep", "risc"))
+    ssf = "https://schemas.openid.net/secevent/ssf/event-type/"
+    user, session = {"format": "iss_sub", "iss": MAIN, "sub": "u1"}, {"format": "opaque", "id": "s1"}
+    own = {"iss": MAIN, "aud": "https://receiver.example", "iat": NOW, "jti": "j1", "sub_id": user}
+    revoked = {f"{caep}session-revoked": {"event_timestamp": NOW - 60, "initiating_entity": "admin"}}
+    made: dict[str, Any] = {
+        "session": {"sub_id": {"format": "complex", "user": user, "session": session}},
+        "keycloak": {"sub_id": {"user": {"format": "email", "email": "u@a.example"}, "session": session}},
+        "all-sessions": {"sub_id": {"user": user, "session": {"format": "opaque", "id": "ALL"}}},
+        "tenant": {"sub_id": {"format": "complex", "user": user, "tenant": {"format": "opaque", "id": "t"}}},
+        "aliases": {"sub_id": {"format": "aliases", "identifiers": [user, session, {"format": "did", "url": "x"}]}},
+        "disabled": {"events": {f"{risc}account-disabled": {"reason": "hijacking"}}},
+        "several": {"events": {f"{risc}account-purged": {}, f"{risc}sessions-revoked": {}, "urn:x": None}},
+        "draft": {"sub_id": None, "events": {f"{caep}session-revoked": {"subject": {"user": user}}}},
+        "verification": {"sub_id": session, "events": {f"{ssf}verification": {"state": "x"}}},
+        "stopped": {"sub_id": session, "events": {f"{ssf}stream-updated": {"status": "paused"}}},
+        "stopped-nested": {"events": {f"{ssf}stream-updated": {"status": {"status": "disabled"}}}},
+        "audiences": {"aud": ["x", "https://receiver.example"]},
+        "another-audience": {"aud": "x"},
+        "another-issuer": {"iss": OTHER},
+        "stranger": {"iss": "https://evil.example/"},
+        "email": {"sub_id": {"format": "email", "email": "u@a.example"}},
+        "of-another": {"sub_id": user | {"iss": OTHER}},
+        "no-events": {"events": {}},
+        "many-events": {"events": {str(number): {} for number in range(17)}},
+        "milliseconds": {"events": {f"{caep}session-revoked": {"event_timestamp": NOW * 1000}}},
+        "future": {"iat": NOW + 60},
+        "no-jti": {"jti": ""},
+    }
+    typ = b"secevent+jwt\n"
+    seeds = {
+        name: typ + _json({member: value for member, value in (own | {"events": revoked} | each).items() if value})
+        for name, each in made.items()
+    }
+    plain = _json(own | {"events": revoked})
+    return seeds | {"full-type": b"application/secevent+JWT\n" + plain, "access-token": b"at+jwt\n" + plain,
+                    "duplicate": typ + plain[:-1] + b',"iss":"x"}', "cut": typ + plain[:-5]}  # fmt: skip
+
+
 SEEDS = {
     "path": path,
     "header_blocks": header_blocks,
@@ -782,6 +855,8 @@ SEEDS = {
     "poll_response": poll_response,
     "requirements": requirements,
     "snapshot": snapshot,
+    "event_file": event_file,
+    "security_event": security_event,
     "configuration": configuration,
     "cases": cases,
     "revocations": revocations,
