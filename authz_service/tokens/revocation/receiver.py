@@ -111,6 +111,7 @@ class EventReceiver:
         try:
             while True:
                 pause = await self._turn()
+                self.restored.set()  # even if that failed unexpectedly
                 await asyncio.sleep(pause)
         finally:
             if self._file is not None:

@@ -368,6 +368,18 @@ async def test_a_fault_of_our_own_is_logged_and_ends_nothing(logs: Logs) -> None
 
 
 @in_virtual_time
+async def test_a_fault_in_reading_the_file_does_not_hold_up_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_file: EventFile) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(EventFile, "read", fail)
+    async with Scenario(tmp_path).running() as receiver:
+        await receiver.restored.wait()
+
+
+@in_virtual_time
 async def test_an_outage_and_its_end_are_logged_once_each(logs: Logs) -> None:
     scenario = Scenario()
     async with scenario.running():
