@@ -23,6 +23,7 @@ _ON_BOTH = {
     "test_asyncio_protocol.py",
     "test_grpc_methods.py",
     "test_peers.py",
+    "test_listener.py",
 }
 
 
