@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         ResourceSettings,
         RuleSettings,
         SecurityEventsSettings,
+        Server,
         Settings,
     )
     from authz_service.core.claim_path import ClaimPath
@@ -82,6 +83,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
         for key in _CLAIM_LISTS:
             for number, path in enumerate(getattr(issuer, key)):
                 yield from _url_as_path(("issuers", place, key, number), path)
+    yield from _short_grace(("server", "shutdown_grace"), settings.server)
     yield from _proofs(("dpop",), settings.dpop_or_default, settings.server.workers)
     yield from _missing_origins(("dpop", "origins"), settings.dpop_or_default, settings.resources)
     yield from _forwarded_certificate(("mtls", "certificate"), settings.mtls)
@@ -110,6 +112,15 @@ def _shared_audiences(where: Where, issuers: Sequence[str]) -> Iterator[Problem]
         text = f"accepts tokens for any audience of {listed(issuers)}, including tokens made for another API: "
         name = "require.audiences" if len(where) == _RULE_DEPTH else "audiences"
         yield Problem(where, f"{text}name this API's audience in {name}")
+
+
+def _short_grace(where: Where, server: Server) -> Iterator[Problem]:
+    if server.shutdown_grace < server.check_deadline:
+        yield Problem(
+            where,
+            "is shorter than server.check_deadline: on shutdown, a call that waits for keys or introspection is "
+            "aborted without a response: make it at least as long",
+        )
 
 
 def _any_tenant(where: Where, rule: RuleSettings, issuers: Sequence[Issuer]) -> Iterator[Problem]:

@@ -181,6 +181,22 @@ def test_public_access_to_every_path_causes_a_warning(rule: dict[str, Any], expe
     assert warned(rule | {"access": "public"}) == expected
 
 
+@pytest.mark.parametrize(
+    ("server", "count"),
+    [
+        ({}, 0),
+        ({"shutdown_grace": "1s"}, 0),
+        ({"shutdown_grace": "999ms"}, 1),
+        ({"shutdown_grace": "0s"}, 1),
+        ({"check_deadline": "15s"}, 1),
+    ],
+)
+def test_a_shutdown_that_does_not_wait_for_a_slow_check_causes_a_warning(server: dict[str, Any], count: int) -> None:
+    found = warned({}, server=server)
+    assert len(found) == count
+    assert all(each.startswith("server.shutdown_grace: is shorter than server.check_deadline") for each in found)
+
+
 def test_shadow_mode_causes_a_warning() -> None:
     assert [each.partition(":")[0] for each in warned({"mode": "shadow"})] == ["rules[0].mode"]
 
