@@ -8,7 +8,8 @@ Invariants:
   only regular files are read.
 * A file is opened by name at each read and compared by content. Kubernetes updates a mounted file by swapping a
   symbolic link above it, editors rename over it: neither changes the file that was opened before, and modification
-  times are not reliable in either case.
+  times are not reliable in either case. Only what is asked for at every TLS handshake is not read again while its
+  ``signature_of`` stays the same.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_CONFIG_BYTES = 1 << 20  # the most that a Kubernetes ConfigMap holds
 MAX_SECRET_BYTES = 1 << 16  # an RSA key of 16384 bits takes 13 KiB
+_SETTLED = 5_000_000_000  # nanoseconds: more than any file system's clock is coarse
 
 
 class FileTooLargeError(OSError):
@@ -61,6 +64,21 @@ def version_of(path: Path, max_bytes: int) -> FileVersion:
     too_large = len(content) > max_bytes
     problem = FileTooLargeError(errno.EFBIG, f"larger than {max_bytes} bytes") if too_large else None
     return FileVersion(_digest(content), content, problem)
+
+
+def signature_of(path: Path) -> tuple[int, ...] | None:
+    """What differs once the file behind the name is another one, or has been changed since.
+
+    None if that cannot be told: the file does not exist, or was changed so recently that another change might bear the
+    same time.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116 - half the time of Path.stat
+    except OSError:
+        return None
+    if abs(time.time_ns() - found.st_ctime_ns) < _SETTLED:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def read(path: Path, max_bytes: int) -> bytes:

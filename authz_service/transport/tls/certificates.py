@@ -68,6 +68,7 @@ class CertificateFiles:
         self._require_usable = require_usable
         self._logger = logging.getLogger("authz.tls")
         self._lock = threading.Lock()
+        self._signatures = self._current_signatures()  # before the read, so that a later change is noticed
         versions = self._versions()
         self._digests = _digests(versions)  # of the last read, whether it was accepted or refused
         try:
@@ -96,6 +97,10 @@ class CertificateFiles:
             return self._current.validity
 
     def _refresh(self) -> None:
+        signatures = self._current_signatures()
+        if None not in signatures and signatures == self._signatures:
+            return
+        self._signatures = signatures
         versions = self._versions()
         digests = _digests(versions)
         if digests == self._digests:
@@ -113,6 +118,9 @@ class CertificateFiles:
     def _files(self) -> tuple[Path, ...]:
         tls = self._tls
         return (tls.certificate_file, tls.key_file, *((tls.client_ca_file,) if tls.client_ca_file else ()))
+
+    def _current_signatures(self) -> list[tuple[int, ...] | None]:
+        return [files.signature_of(file) for file in self._files()]
 
     def _versions(self) -> list[FileVersion]:
         return [files.version_of(file, _MAX_BYTES) for file in self._files()]

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from authz_service.config import files as config_files
 from authz_service.config.model import Tls
 from authz_service.core.errors import StartFailed
 from authz_service.transport.tls.certificates import CertificateFiles
@@ -27,6 +29,8 @@ from transport.pki import TlsFiles
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from authz_service.config.files import FileVersion
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +135,36 @@ def test_unchanged_files_are_not_reported(files: TlsFiles) -> None:
     certificates = CertificateFiles(files.settings)
     assert certificates.changed() is None
     assert certificates.changed() is None
+
+
+def test_files_are_not_read_again_until_they_change_unless_they_have_just_changed(
+    files: TlsFiles, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+    version_of = config_files.version_of
+
+    def counting(path: Path, max_bytes: int) -> FileVersion:
+        reads.append(path)
+        return version_of(path, max_bytes)
+
+    monkeypatch.setattr(config_files, "version_of", counting)
+    source = CertificateFiles(files.settings)
+    for _ in range(2):  # they have just been written: another change could have the same time
+        reads.clear()
+        assert source.changed() is None
+        assert len(reads) == 3
+    later = time.time_ns() + 60_000_000_000
+    monkeypatch.setattr(config_files, "time", SimpleNamespace(time_ns=lambda: later))
+    assert source.changed() is None
+    reads.clear()
+    assert source.changed() is None
+    assert reads == []
+    time.sleep(0.05)  # longer than a tick of the file system's clock
+    renewed = authority.issue_cert("b.example")
+    files.write(renewed)
+    changed = source.changed()
+    assert changed is not None
+    assert changed.key == renewed.private_key_pem.bytes()
 
 
 def test_a_usable_change_is_reported_once(files: TlsFiles, authority: trustme.CA) -> None:
