@@ -166,8 +166,8 @@ class Keys(Section):
     )
     client_certificate_file: File | None = Field(
         None,
-        description="Certificate chain for mutual TLS with the provider, introspection included, PEM; read again when "
-        "it changes. Requires client_key_file.",
+        description="Certificate chain for mutual TLS with the provider, introspection and security events included, "
+        "PEM; read again when it changes. Requires client_key_file.",
     )
     client_key_file: File | None = Field(
         None, description="Private key of the client certificate, PEM, without a password; read again when it changes."
@@ -186,9 +186,9 @@ class Keys(Section):
     )
     proxy: ProxySetting = Field(
         "environment",
-        description="The proxy for requests to the provider, introspection included. environment: as the variables "
-        "HTTPS_PROXY, HTTP_PROXY and NO_PROXY say. none: no proxy. Or its URL, such as http://proxy:3128. Requests to "
-        "this machine use none.",
+        description="The proxy for requests to the provider, introspection and security events included. environment: "
+        "as the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY say. none: no proxy. Or its URL, such as "
+        "http://proxy:3128. Requests to this machine use none.",
     )
     timeout: PositiveDuration = Field(as_written("2s"), description="Maximum duration of one fetch.")
     refresh_interval: PositiveDuration = Field(
