@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import time
 from contextlib import AsyncExitStack
@@ -26,6 +28,7 @@ from support.dashboard import QUERIES, Query, choices
 from support.envoy_bootstrap import VariedBootstrap
 from support.prometheus import Prometheus, running_prometheus
 from support.sidecar_process import SidecarProcess
+from support.transmitter import Transmitter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,6 +38,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ALERTS = CHART / "alerts" / "authz-service.yaml"
 CHECKS, UNDECIDED = 'sum(authz_checks_total{job="authz-service"})', "sum(envoy_http_ext_authz_failure_mode_allowed)"
+FAILED = "sum(authz_transport_failures_total)"
+EVENTS = 'sum(authz_security_events_total{type="session-revoked"})'
 CHANGED = 'sum(authz_config_reloads_total{job="authz-service"})'
 
 
@@ -50,12 +55,6 @@ def settings(provider: IdentityProvider, folder: Path) -> dict[str, Any]:
     """The configuration of the demo, with frequent fetches, a shadow rule, and an issuer that rejects our secret."""
     found: dict[str, Any] = yaml.safe_load(configuration(provider.issuer, AUDIENCE, str(folder / "authz.sock")))
     found["issuers"][0]["keys"] = {"refresh_interval": "1s", "min_refresh_interval": "1s"}
-    found["issuers"][0]["security_events"] = {
-        "poll_endpoint": f"{provider.issuer}/poll",
-        "audience": AUDIENCE,
-        "bearer_token_file": SECRET_FILE,
-        "snapshot_file": "events",
-    }
     partner = {"client_id": API_ID, "client_secret_file": "wrong-secret", "endpoint": f"{provider.issuer}/introspect"}
     found["issuers"].append(
         {
@@ -99,7 +98,13 @@ async def observed(prometheus_programs: Path, tmp_path_factory: pytest.TempPathF
         provider = await stack.enter_async_context(IdentityProvider())
         upstream = await stack.enter_async_context(Upstream())
         config = plain / "config.yaml"
-        config.write_text(yaml.safe_dump(first := settings(provider, plain)))
+        transmitter = await stack.enter_async_context(Transmitter())
+        first = settings(provider, plain)
+        events = transmitter.security_events(folder, interval="100ms", snapshot_file="events")
+        first["issuers"].append(
+            {"issuer": transmitter.issuer, "name": "staff", "audiences": [AUDIENCE], "security_events": events}
+        )
+        config.write_text(yaml.safe_dump(first))
         sidecar = await stack.enter_async_context(SidecarProcess(config, plain / "log"))
         # Another instance without traffic, with a certificate and two workers.
         (tls / "config.yaml").write_text(yaml.safe_dump(settings(provider, tls) | {"server": secure(tls)}))
@@ -124,12 +129,25 @@ async def observed(prometheus_programs: Path, tmp_path_factory: pytest.TempPathF
                 outcome = await send(session, envoy.port, sample)
                 assert (outcome.status, outcome.reason) == (sample.status, sample.reason), sample.title
                 sent += 1
+            await transmitter.revoke_session("u1", f"s{changes}")
+            await connect_without_tls(other.records("listening")[0]["grpc_port"])
             await send(session, fail_open.port, Sample("without a decision", "/v1/appointments/7", 200, ""))
             config.write_text(yaml.safe_dump(first | {"logging": {"level": ["info", "debug"][changes % 2]}}))
             await prometheus.wait_for(CHECKS, sent)
             await prometheus.wait_for(UNDECIDED, changes)
             await prometheus.wait_for(CHANGED, changes)
+            await prometheus.wait_for(EVENTS, changes)
+            await prometheus.wait_for(FAILED, changes)
         yield Observed(prometheus, start)
+
+
+async def connect_without_tls(port: int) -> None:
+    """Be a client that a server with TLS counts as a failed connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\n\r\n")
+    with contextlib.suppress(ConnectionError):
+        await reader.read()
+    writer.close()
 
 
 def secure(folder: Path) -> dict[str, Any]:
