@@ -22,7 +22,7 @@ from authz_service.cli import main
 from authz_service.transport.grpc_methods import SERVICE
 from support.http_provider import Provider
 from support.key_source import jwks
-from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until
+from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until, workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -105,11 +105,6 @@ def good() -> bytes:
 def pid_of(sidecar: SidecarProcess) -> int:
     assert sidecar.process is not None
     return sidecar.process.pid
-
-
-def workers(supervisor: int) -> list[int]:
-    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text()
-    return sorted(map(int, children.split()))
 
 
 def sockets(process: int) -> set[str]:

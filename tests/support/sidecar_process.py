@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -13,7 +14,6 @@ from authz_service.demo.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 HANG_TIMEOUT = 30.0  # seconds; only a test that hangs takes this long
 _PROGRAM = (sys.executable, "-m", "authz_service")
@@ -52,6 +52,12 @@ class SidecarProcess(Sidecar):
         _, exposition = await self.get("/metrics")
         samples = [each for family in text_string_to_metric_families(exposition) for each in family.samples]
         return [each.value for each in samples if each.name == name and labels.items() <= each.labels.items()]
+
+
+def workers(supervisor: int) -> list[int]:
+    """The processes of its workers."""
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text()
+    return sorted(map(int, children.split()))
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:

@@ -74,7 +74,7 @@ class ReceiverLog:
         """These events take effect and are saved."""
         revocations = sum(len(each.revocations) for each in events)
         if events:
-            counts = dict(Counter(each.type for each in events))
+            counts = [f"{count} {kind}" for kind, count in Counter(each.type for each in events).items()]
             self._log(logging.INFO, "security events applied", events=counts, revocations=revocations)
         for event in events:
             if event.status in {"paused", "disabled"}:
