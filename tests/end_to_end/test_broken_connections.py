@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import subprocess
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -198,6 +199,17 @@ async def test_without_a_mistake_nothing_fails(tmp_path: Path) -> None:
             assert await running.metric("authz_transport_connections_total", result="accepted") == [1]
         assert sum(await running.metric("authz_transport_failures_total")) == 0
         assert running.records("connection failed") == []
+
+
+async def test_grpcio_shows_its_connections_and_claims_nothing_about_failures(tmp_path: Path) -> None:
+    async with sidecar(tmp_path, transport="grpcio", workers=2) as running:
+        async with envoy_calling(port_of(running), tmp_path) as envoy:
+            assert await status_of(envoy) == 200
+            assert await running.metric("authz_transport_connections") == [1]
+        with socket.create_connection(("127.0.0.1", port_of(running))) as client:
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert await running.metric("authz_transport_connections_total") == []
+        assert await running.metric("authz_transport_failures_total") == [0]  # on the admin port
 
 
 @pytest.mark.parametrize("workers", [1, 2])
