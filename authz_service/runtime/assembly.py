@@ -296,14 +296,14 @@ def event_receiver_of(
     issuer: Issuer,
     settings: SecurityEventsSettings,
     keys: KeyCache,
-    store: EventStore | None,
+    previous: EventReceiver | None,
     metrics: SecurityEventMetrics,
     *,
     clock: Callable[[], float],
     timer: Callable[[], float],
     resources: ClientResources,
 ) -> EventReceiver:
-    """The receiver of the issuer's security events, which continues ``store``. Clocks: see ``introspector_of``."""
+    """The receiver of the issuer's security events, which continues ``previous``. Clocks: see ``introspector_of``."""
     snapshot = settings.snapshot_file
     return EventReceiver(
         issuer,
@@ -311,7 +311,7 @@ def event_receiver_of(
         keys,
         PollClient(issuer, settings, clock=clock, timer=timer, resources=resources),
         None if snapshot is None else EventFile(snapshot, issuer.issuer, clock),
-        store=store,
+        previous=previous,
         metrics=metrics,
         logger=logging.getLogger("authz.events"),
         clock=clock,

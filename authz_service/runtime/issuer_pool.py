@@ -128,7 +128,7 @@ class IssuerPool:
             issuer,
             issuer.security_events,
             keys,
-            next((each.store for each in previous if each is not None), None),
+            next((each for each in previous if each is not None), None),
             metrics,
             clock=time.time,
             timer=time.monotonic,

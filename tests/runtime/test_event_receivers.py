@@ -13,7 +13,7 @@ from authz_service.core.errors import ConfigError
 from authz_service.tokens.revocation.event_file import EventFile
 from support.configured_app import ConfigFolder, decide, issuer, reload, sample
 from support.sidecar_process import wait_until
-from support.transmitter import POLL, Transmitter
+from support.transmitter import POLL, Transmitter, respond
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -109,6 +109,18 @@ async def test_a_changed_issuer_has_a_new_receiver_with_the_events_of_the_previo
             assert await is_revoked(app, transmitter, f"later-{number}")
         assert transmitter.most_polling == 1
         assert not await is_revoked(app, transmitter, "other")
+
+
+async def test_a_reload_does_not_hide_how_long_no_events_arrived(
+    config: ConfigFolder, transmitter: CountingTransmitter
+) -> None:
+    transmitter.fault = respond(status=503)
+    async with config.serving(config.load(transmitter.configured(config))) as app:
+        await transmitter.polled()
+        age = sample(app.metrics, AGE, issuer="main")
+        assert age is not None
+        await reload(app, config.load(transmitter.configured(config, leeway="1s")))
+        assert (sample(app.metrics, AGE, issuer="main") or 0) >= age
 
 
 async def test_smaller_limits_apply_to_the_events_that_were_received_before(

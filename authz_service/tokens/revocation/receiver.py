@@ -72,19 +72,19 @@ class EventReceiver:
         client: EventClient,
         file: EventFile | None,
         *,
-        store: EventStore | None,
+        previous: EventReceiver | None,
         metrics: SecurityEventMetrics,
         logger: logging.Logger,
         clock: Callable[[], float],
         timer: Callable[[], float],
     ) -> None:
-        """``store`` has the events of earlier configurations; None at the start.
+        """``previous`` is the receiver of the previous configuration, whose events and age this one takes over.
 
         ``clock`` gives seconds since the epoch, ``timer`` seconds of a monotonic clock.
         """
         self.issuer = issuer
         self.settings = settings
-        self.store = EventStore(settings.keep, settings.max_entries) if store is None else store
+        self.store: EventStore = EventStore(settings.keep, settings.max_entries) if previous is None else previous.store
         self.restored = asyncio.Event()  # set once the file was read, or could not be, or if there is none
         self._client = client
         self._file = file
@@ -98,7 +98,8 @@ class EventReceiver:
         self._may_wait = False  # the last poll succeeded: the transmitter is reachable
         self._failures = 0  # in a row
         self._may_save = False  # the file is locked by this process, and all of it was read
-        self._succeeded_at = timer()  # the last poll whose events all take effect and are saved, or the start
+        # When the last poll was whose events all take effect and are saved, or the start.
+        self._succeeded_at: float = timer() if previous is None else previous._succeeded_at  # noqa: SLF001 - same class
         metrics.watch(lambda: timer() - self._succeeded_at)
 
     async def run(self) -> None:

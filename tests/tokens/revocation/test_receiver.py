@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from authz_service.tokens.revocation.event_store import EventStore
     from authz_service.tokens.revocation.event_token import RefusedSetError
 
 RECEIVER = "https://receiver.example"
@@ -153,7 +152,7 @@ class Scenario:
     def clock() -> float:
         return NOW + asyncio.get_running_loop().time()
 
-    def receiver(self, store: EventStore | None = None, metrics: Metrics | None = None) -> EventReceiver:
+    def receiver(self, previous: EventReceiver | None = None, metrics: Metrics | None = None) -> EventReceiver:
         assert self.issuer.security_events is not None
         return EventReceiver(
             self.issuer,
@@ -161,7 +160,7 @@ class Scenario:
             self.keys,
             self.transmitter,
             None if self.file is None else EventFile(self.file, ISSUER, self.clock),
-            store=store,
+            previous=previous,
             metrics=(metrics or self.metrics).security_events("main"),
             logger=logging.getLogger("authz.events"),
             clock=self.clock,
@@ -692,7 +691,7 @@ async def test_a_receiver_of_a_new_configuration_saves_the_events_of_the_old_one
     async with scenario.running() as first:
         await asyncio.sleep(1)
     scenario.file = tmp_path / "another.json"
-    async with scenario.running(scenario.receiver(store=first.store)) as second:
+    async with scenario.running(scenario.receiver(first)) as second:
         await asyncio.sleep(1)
         assert second.store is first.store
         assert scenario.saved() == {"u1"}
@@ -702,7 +701,7 @@ async def test_a_receiver_of_a_new_configuration_saves_the_events_of_the_old_one
 async def test_an_empty_store_is_continued_too() -> None:
     scenario = Scenario()
     first = scenario.receiver()
-    assert scenario.receiver(store=first.store).store is first.store
+    assert scenario.receiver(first).store is first.store
 
 
 async def test_a_cancellation_waits_for_the_end_of_a_write_and_then_releases_the_lock(
