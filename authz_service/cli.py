@@ -115,6 +115,8 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     demo = add("demo", _demo, "run Envoy, the sidecar and an identity provider on this machine")
     demo.add_argument("--once", action="store_true", help="send the sample requests and exit")
 
+    _add_init(add("init", _init, "write a commented configuration for an issuer, from the metadata that it publishes"))
+
     completion = add("completion", _completion, "print a script for the completion of commands and options in a shell")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell that evaluates it")
 
@@ -144,6 +146,19 @@ def _add_explain(explain: argparse.ArgumentParser) -> None:
     explain.add_argument(
         "--exit-zero", action="store_true", help="exit with status 0 for a denial as well, such as for kubectl exec"
     )
+
+
+def _add_init(init: argparse.ArgumentParser) -> None:
+    init.add_argument("--issuer", required=True, metavar="URL", help="the issuer (iss) of the access tokens")
+    init.add_argument(
+        "--audience",
+        metavar="AUDIENCE",
+        help="the audience (aud) of the access tokens for your API; default: ask for it",
+    )
+    init.add_argument("--output", type=Path, metavar="FILE", help="the file to write; default: standard output")
+    init.add_argument("--force", action="store_true", help="overwrite the file if it exists")
+    init.add_argument("--ca-file", type=Path, metavar="FILE", help="trust anchors for the issuer's certificate, PEM")
+    init.add_argument("--allow-http", action="store_true", help="allow plain http to another host")
 
 
 class _PrintVersion(argparse.Action):
@@ -302,6 +317,20 @@ def _schema(options: argparse.Namespace) -> int:
         from authz_service.config.schema import schema
 
     print(json.dumps(schema(), indent=2))
+    return 0
+
+
+def _init(options: argparse.Namespace) -> int:
+    from authz_service.initial_config.command import run
+
+    run(
+        options.issuer,
+        options.audience,
+        options.output,
+        options.ca_file,
+        force=options.force,
+        allow_http=options.allow_http,
+    )
     return 0
 
 

@@ -115,6 +115,7 @@ _NEVER_ACCESS_TOKENS = {
     "openid4vci-proof+jwt": "a proof of possession",
     "token-introspection+jwt": "an introspection response",
 }
+PLACEHOLDER_AUDIENCE = "the-audience-of-your-api"  # by `authz-service init`, for the user to replace
 EMPTY = "is empty: write a value, or remove it"
 
 

@@ -19,7 +19,7 @@ from authz_service.config.rule_order import (
     verbs_of_items,
 )
 from authz_service.config.strictness import Strictness
-from authz_service.config.values import https_or_loopback
+from authz_service.config.values import PLACEHOLDER_AUDIENCE, https_or_loopback
 from authz_service.core.errors import shown
 from authz_service.core.patterns import EVERY_PATH, foreign_syntax
 from authz_service.core.scope_hierarchy import ScopeHierarchy
@@ -75,6 +75,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
         yield from _url_as_path(("upstream", "metadata", name), path)
     for place, issuer in enumerate(settings.issuers):
         yield from _address_of_metadata(("issuers", place, "issuer"), issuer)
+        yield from _placeholder(("issuers", place, "audiences"), issuer)
         yield from _long_outage(("issuers", place, "keys", "outage_tolerance"), issuer)
         yield from _allowed_http(("issuers", place, "keys", "allow_http"), issuer)
         yield from _ignored_confirmation(("issuers", place, "confirmation"), issuer)
@@ -188,6 +189,12 @@ def _address_of_metadata(where: Where, issuer: Issuer) -> Iterator[Problem]:
     if mark and name in _METADATA_NAMES:
         text = "is the address of metadata, and no token has it as iss: write the issuer in that document, such as "
         yield Problem(where, f"{text}{shown(root + slash + path)}")
+
+
+def _placeholder(where: Where, issuer: Issuer) -> Iterator[Problem]:
+    if PLACEHOLDER_AUDIENCE in issuer.audiences:
+        text = "is the placeholder of authz-service init: write the aud of the access tokens for this API"
+        yield Problem((*where, issuer.audiences.index(PLACEHOLDER_AUDIENCE)), text)
 
 
 def _long_outage(where: Where, issuer: Issuer) -> Iterator[Problem]:

@@ -45,11 +45,23 @@ class Discovery:
         Raises:
             FetchFailed: if there is none. The message names each URL that was tried, and what came from it.
         """
+        return (await self._search(name, mutual_tls=mutual_tls))[0]
+
+    async def document(self) -> dict[str, Any]:
+        """The first usable metadata document with a ``jwks_uri``.
+
+        Raises:
+            FetchFailed: as ``endpoint``.
+        """
+        return (await self._search("jwks_uri", mutual_tls=False))[1]
+
+    async def _search(self, name: str, *, mutual_tls: bool) -> tuple[str, dict[str, Any]]:
+        """The endpoint, and the document that has it."""
         tried: list[str] = []
         configured = self._settings.metadata_url
         for url in metadata_urls(self._issuer) if configured is None else (configured,):
             try:
-                return await self._endpoint(name, url, mutual_tls=mutual_tls)
+                return await self._fetch(name, url, mutual_tls=mutual_tls)
             except NoDocument as failure:
                 tried.append(str(failure))
             except asyncio.CancelledError as cancelled:
@@ -60,7 +72,7 @@ class Discovery:
                 raise FetchFailed("; ".join([*tried, str(failure)]), retry_after=failure.retry_after) from None
         raise FetchFailed(f"no metadata: {'; '.join(tried)}; {_remedy(name, configured)}")
 
-    async def _endpoint(self, name: str, url: str, *, mutual_tls: bool) -> str:
+    async def _fetch(self, name: str, url: str, *, mutual_tls: bool) -> tuple[str, dict[str, Any]]:
         response = await self._client.get(url, self._settings.max_bytes)
         metadata, source = _metadata_of(response.body, redact(url)), redact(url)
         aliases = metadata.get("mtls_endpoint_aliases") if mutual_tls else None
@@ -77,7 +89,7 @@ class Discovery:
                 f"the metadata at {source} has a {name} without TLS, {redact(endpoint)}, although it uses https "
                 "itself; set keys.allow_http: true to accept it"
             )
-        return endpoint
+        return endpoint, metadata
 
 
 def _remedy(name: str, configured: str | None) -> str:

@@ -12,7 +12,8 @@ import jwt
 import pytest
 import pytest_asyncio
 
-from support.keycloak import API_SECRET, Realm
+from support.initial_config import assert_init_writes_a_configuration_for
+from support.keycloak import API, API_SECRET, Realm
 from support.keycloak_mesh import ADMIN, REPORTS, Mesh, introspection, running
 from support.keycloak_server import Server, keycloak
 
@@ -38,6 +39,12 @@ def server() -> Iterator[Server]:
 async def realm(server: Server) -> AsyncIterator[Realm]:
     async with Realm(server) as realm:
         yield realm
+
+
+async def test_init_writes_a_configuration_that_decides_as_it_should(realm: Realm, tmp_path: Path) -> None:
+    tokens = await realm.tokens("web", "ann")
+    good, bad = tokens["access_token"], tokens["id_token"]
+    await assert_init_writes_a_configuration_for(realm.issuer, API, tmp_path, good=good, bad=bad)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

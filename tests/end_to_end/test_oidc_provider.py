@@ -18,6 +18,7 @@ import pytest
 import pytest_asyncio
 
 from support import oidc_provider as support
+from support.initial_config import assert_init_writes_a_configuration_for
 from support.oidc_provider import ALGORITHMS, API, OTHER_API, READ, WRITE, Mesh, OidcProvider
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ async def running(folder: Path, provider: OidcProvider, *, profile: str = "any",
     configuration = _CONFIG.format(issuer=provider.issuer, audiences=audiences, profile=profile, keys=keys)
     async with support.running(folder, provider, configuration) as mesh:
         yield mesh
+
+
+async def test_init_writes_a_configuration_that_decides_as_it_should(provider: OidcProvider, tmp_path: Path) -> None:
+    await assert_init_writes_a_configuration_for(
+        provider.issuer, API, tmp_path, good=await provider.access_token(), bad=(await provider.login())["id_token"]
+    )
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

@@ -1,0 +1,86 @@
+"""The command ``authz-service init``: validate the arguments, read what the issuer publishes, write the file.
+
+It asks for the audience at a terminal only, and overwrites a file only if told to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from authz_service.config.model import Keys
+from authz_service.config.values import Audience, File, Url
+from authz_service.core.errors import FetchFailed, StartFailed, printable
+from authz_service.initial_config import published
+from authz_service.initial_config.text import configuration
+from authz_service.terminal import progress
+
+
+def run(
+    issuer: str, audience: str | None, output: Path | None, ca_file: Path | None, *, force: bool, allow_http: bool
+) -> None:
+    """Write a configuration for the issuer to a file, or to standard output.
+
+    Raises:
+        StartFailed: with what is wrong with an argument, the issuer or the file.
+    """
+    _require_valid("--issuer", Url, issuer)
+    if audience is not None:
+        _require_valid("--audience", Audience, audience)
+    if output is not None and output.exists() and not force:
+        raise StartFailed(printable(f"{output} exists already: choose another file, or overwrite it with --force"))
+    if ca_file is not None:
+        _require_valid("--ca-file", File, str(ca_file.absolute()))
+    keys = Keys.model_validate({"ca_file": ca_file and str(ca_file.absolute()), "allow_http": allow_http})
+    try:
+        with progress(sys.stderr, f"Reading the metadata of {printable(issuer)} ..."):
+            found = asyncio.run(published.read(issuer, keys))
+    except FetchFailed as failure:
+        raise StartFailed(printable(_with_options(str(failure)))) from None
+    if found.problem:
+        print(printable(f"warning: {found.problem}"), file=sys.stderr)
+    if audience is None and sys.stdin.isatty() and sys.stderr.isatty():
+        audience = _ask_for_audience()
+    text = configuration(found, keys, audience)
+    if output is None:
+        print(text, end="")
+    else:
+        _write(output, text, overwrite=force)
+
+
+def _ask_for_audience() -> str | None:
+    """The audience that the user enters; None if it is left for later."""
+    print(
+        "Audience (aud) of the access tokens for your API; Enter to add it later: ", end="", file=sys.stderr, flush=True
+    )
+    audience = sys.stdin.readline().strip()
+    if not audience:
+        return None
+    _require_valid("the audience", Audience, audience)
+    return audience
+
+
+def _with_options(message: str) -> str:
+    """A message about the provider, with this command's options in place of the configuration's keys."""
+    return message.replace("set keys.allow_http: true", "add --allow-http").replace("keys.ca_file", "--ca-file")
+
+
+def _require_valid(name: str, kind: Any, value: str) -> None:
+    try:
+        TypeAdapter(kind).validate_python(value, context=Path())  # with a context, a file must exist
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0].get("ctx", {}).get("error")
+        raise StartFailed(printable(f"{name}: {reason}")) from None
+
+
+def _write(file: Path, text: str, *, overwrite: bool) -> None:
+    try:
+        with file.open("w" if overwrite else "x", encoding="utf-8") as opened:
+            opened.write(text)
+    except OSError as error:
+        raise StartFailed(printable(f"{file} cannot be written: {error.strerror}")) from None
+    print(printable(f"wrote {file}; now run: authz-service check-config {file}"), file=sys.stderr)
