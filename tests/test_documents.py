@@ -60,6 +60,7 @@ def test_the_defaults_in_the_readme_are_the_defaults(tmp_path: Path) -> None:
         "audiences",
         "keys",
         "snapshot_file",
+        "decisions_file",
         "introspection",
         "client_secret_file",
         "security_events",

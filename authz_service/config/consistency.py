@@ -42,6 +42,7 @@ def problems(draft: Draft) -> Iterator[Problem]:
     yield from _shared_socket(draft)
     yield from _same_headers(draft)
     yield from _unused_nonce_key(draft)
+    yield from _one_place_for_decisions(draft)
     yield from _same_issuers(draft)
     yield from _overlapping_templates(draft)
     yield from _same_labels(draft)
@@ -102,6 +103,19 @@ def _unused_nonce_key(draft: Draft) -> Iterator[Problem]:
     if draft.dpop.nonce != "required":
         text = "has no effect without nonce: required: add that, or remove this line"
         yield Problem(("dpop", "nonce_key_file"), text)
+
+
+def _one_place_for_decisions(draft: Draft) -> Iterator[Problem]:
+    logging, file, socket = draft.logging, ("logging", "decisions_file"), ("logging", "decisions_socket")
+    if logging is None or not draft.has(file, socket):
+        return
+    if logging.decisions_file is not None and logging.decisions_socket is not None:
+        yield Problem(socket, "decisions go to decisions_file already: remove one of the two")
+    elif logging.decisions == "none" and draft.has(("logging", "decisions")):
+        for where, value in ((file, logging.decisions_file), (socket, logging.decisions_socket)):
+            if value is not None:
+                text = "has no effect with decisions: none: write decisions: denied or all, or remove this line"
+                yield Problem(where, text)
 
 
 def _same_issuers(draft: Draft) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from authz_service.config.document import Where
-    from authz_service.config.model import DpopSettings, Issuer, ResourceSettings, RuleSettings, Server
+    from authz_service.config.model import DpopSettings, Issuer, Logging, ResourceSettings, RuleSettings, Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Draft:
     scope_implies: Mapping[str, Sequence[str]]
     dpop: DpopSettings | None
     resources: Mapping[int, ResourceSettings]
+    logging: Logging | None
     unread: frozenset[Where]  # keys in the file that could not be read; the draft has their defaults
 
     def has(self, *places: Where) -> bool:

@@ -14,7 +14,16 @@ from authz_service.config import consistency, files, messages
 from authz_service.config.document import TOO_LARGE, Document, Problem, Unreadable, Where, parse, rendered
 from authz_service.config.draft import Draft
 from authz_service.config.files import MAX_CONFIG_BYTES, FileTooLargeError
-from authz_service.config.model import DpopSettings, Issuer, ResourceSettings, RuleSettings, Section, Server, Settings
+from authz_service.config.model import (
+    DpopSettings,
+    Issuer,
+    Logging,
+    ResourceSettings,
+    RuleSettings,
+    Section,
+    Server,
+    Settings,
+)
 from authz_service.config.warnings import warnings
 from authz_service.core.errors import ConfigError, printable
 
@@ -167,6 +176,7 @@ def _whole(settings: Settings, value: Mapping[str, Any]) -> Draft:
         scope_implies=settings.scope_implies,
         dpop=settings.dpop,
         resources=dict(enumerate(settings.resources)),
+        logging=settings.logging,
         unread=frozenset(),
     )
 
@@ -203,6 +213,7 @@ def _draft(value: Mapping[str, Any], folder: Path | None, problems: Iterable[Pro
         scope_implies=_scope_implies(value),
         dpop=_part(DpopSettings, value.get("dpop"), ("dpop",), unread, folder),
         resources=parts(ResourceSettings, "resources"),
+        logging=_part(Logging, value.get("logging"), ("logging",), unread, folder),
         unread=unread,
     )
 

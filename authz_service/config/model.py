@@ -44,6 +44,7 @@ from authz_service.config.values import (
     Printable,
     ProviderHeaders,
     ProxySetting,
+    ReaderSocket,
     RequiredClaimPath,
     RequiredClaims,
     ResourceId,
@@ -1004,7 +1005,7 @@ class TokenCache(Section):
 
 
 class Logging(Section):
-    """What is logged to standard error."""
+    """What is logged, and where decisions are."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level that is logged.")
     format: Literal["json", "text"] = Field(
@@ -1012,6 +1013,16 @@ class Logging(Section):
     )
     decisions: Literal["none", "denied", "all"] = Field(
         "denied", description="Which decisions to log, one line each, without tokens and query strings."
+    )
+    decisions_file: OrAbsent[OwnFile] = Field(
+        None,
+        description="File to which decisions are logged instead of standard error, at every level. It is created with "
+        "mode 0640, and opened again after a rotation. Its folder must exist and be writable. Workers share it.",
+    )
+    decisions_socket: OrAbsent[ReaderSocket] = Field(
+        None,
+        description="Unix socket to which decisions are logged instead of standard error, at every level: a datagram "
+        "for each line, or a stream if the reader accepts connections. While there is no reader, lines are lost.",
     )
 
 
@@ -1058,7 +1069,7 @@ class Settings(Section):
         "effect within two seconds, on cached tokens too.",
     )
     token_cache: TokenCache = Field(default_factory=TokenCache, description="The cache of validated tokens.")
-    logging: Logging = Field(default_factory=Logging, description="What is logged to standard error.")
+    logging: Logging = Field(default_factory=Logging, description="What is logged.")
 
     @property
     def reloaded_files(self) -> tuple[Path, ...]:

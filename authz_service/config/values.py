@@ -535,6 +535,12 @@ def _own_file(value: object, info: ValidationInfo) -> Path:
     return file
 
 
+def _reader_socket(value: object, info: ValidationInfo) -> Path:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("must be the path of a unix socket")
+    return _socket_path(value, info.context)
+
+
 def _require_readable(file: Path) -> None:
     try:
         with open_regular(file):
@@ -632,4 +638,5 @@ GrpcAddress = Annotated[StrictStr, AfterValidator(_grpc_address)]
 TcpAddress = Annotated[StrictStr, AfterValidator(_tcp_address)]
 File = Annotated[Path, BeforeValidator(_file, json_schema_input_type=StrictStr)]
 OwnFile = Annotated[Path, BeforeValidator(_own_file, json_schema_input_type=StrictStr)]
+ReaderSocket = Annotated[Path, BeforeValidator(_reader_socket, json_schema_input_type=StrictStr)]
 RequiredClaims = Annotated[Many[Printable], AfterValidator(_with_exp)]

@@ -25,6 +25,7 @@ from authz_service.runtime.revocation_file import RevocationFile
 from authz_service.telemetry import logs
 from authz_service.telemetry.background_log_stream import BackgroundLogStream
 from authz_service.telemetry.connection_log import FailureLog
+from authz_service.telemetry.decision_output import DecisionOutput
 from authz_service.telemetry.event_loop_delay import observe_delay
 from authz_service.telemetry.logs import fields
 from authz_service.telemetry.metrics import Metrics
@@ -264,15 +265,20 @@ def run(file: Path, loaded: Loaded, worker: Worker | None = None) -> None:
         StartFailed: when it cannot listen.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    with BackgroundLogStream(sys.stderr) as stream, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with (
+        BackgroundLogStream(sys.stderr) as stream,
+        DecisionOutput() as decisions,
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
+        number = worker.number if worker else None
 
         def configure_logs(settings: Logging) -> None:
-            logs.configure(settings.level, settings.format, stream, worker.number if worker else None)
+            logs.configure(settings.level, settings.format, stream, number, decisions.stream_for(settings))
 
         configure_logs(loaded.settings.logging)
         if worker is None:  # else the supervisor has logged them
             reload.log_warnings(loaded.warnings)
-        runner.run(_run(file, loaded, configure_logs, worker))
+        runner.run(_run(file, loaded, configure_logs, decisions, worker))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -285,8 +291,15 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _run(file: Path, loaded: Loaded, configure_logs: Callable[[Logging], None], worker: Worker | None) -> None:
+async def _run(
+    file: Path,
+    loaded: Loaded,
+    configure_logs: Callable[[Logging], None],
+    decisions: DecisionOutput,
+    worker: Worker | None,
+) -> None:
     app = App(loaded.settings, configure_logs, worker)
+    decisions.count_with(app.metrics.record_lost_decision_lines)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from authz_service.core.decision import Decision
 
 _OWN = "authz"  # the parent of all our loggers
+_DECISIONS = f"{_OWN}.decision"
 _MAX_CLIENT_STRING = 256  # characters of a string from a client: enough to recognize it, too few to fill a disk
 _MAX_UNVERIFIED = 128  # of a string from a token whose signature was not verified
 _MAX_STRING = 1024  # characters of any string: longer than any cause or configuration problem
@@ -64,21 +65,42 @@ def fields(**members: object) -> dict[str, object]:
     return {"fields": members}
 
 
-def configure(level: str, format_: str, stream: Writable, worker: int | None = None) -> None:
+def configure(
+    level: str, format_: str, stream: Writable, worker: int | None = None, decisions: Writable | None = None
+) -> None:
     """Write our records of this level and above, and the libraries' warnings and errors, to ``stream``.
 
-    ``format_`` is ``json`` or ``text``. If ``worker`` is given, each line has that number. Another call replaces the
-    effect of the previous one.
+    ``format_`` is ``json`` or ``text``. If ``worker`` is given, each line has that number. If ``decisions`` is given,
+    the decision log goes there, whatever the level is. Another call replaces the effect of the previous one.
     """
-    handler = _Handler(stream)
-    handler.setFormatter(_LineFormatter(_FORMATS[format_], {} if worker is None else {"worker": worker}))
-    for name, min_level in ((_OWN, level.upper()), (None, logging.WARNING)):  # None is the root logger
-        logger = logging.getLogger(name)
-        for previous in [other for other in logger.handlers if isinstance(other, _Handler)]:
-            logger.removeHandler(previous)
-        logger.addHandler(handler)
-        logger.setLevel(min_level)
+    formatter = _LineFormatter(_FORMATS[format_], {} if worker is None else {"worker": worker})
+    handler = _handler(stream, formatter)
+    _send(_OWN, handler, level.upper())
+    _send(None, handler, logging.WARNING)  # the root logger
+    _send(
+        _DECISIONS,
+        None if decisions is None else _handler(decisions, formatter),
+        logging.NOTSET if decisions is None else logging.INFO,
+    )
     logging.getLogger(_OWN).propagate = False
+    logging.getLogger(_DECISIONS).propagate = decisions is None
+
+
+def _handler(stream: Writable, formatter: logging.Formatter) -> _Handler:
+    handler = _Handler(stream)
+    handler.setFormatter(formatter)
+    return handler
+
+
+def _send(name: str | None, handler: _Handler | None, min_level: str | int) -> None:
+    """Send the records of a logger to this handler alone; to those of its parents if it is None."""
+    logger = logging.getLogger(name)
+    previous = [other for other in logger.handlers if isinstance(other, _Handler)]
+    if handler is not None:
+        logger.addHandler(handler)
+    for other in previous:
+        logger.removeHandler(other)
+    logger.setLevel(min_level)
 
 
 class RateLimitedLog:
@@ -110,7 +132,7 @@ class DecisionLog:
 
     def __init__(self, which: Literal["none", "denied", "all"]) -> None:
         self._labels = self._LABELS[which]
-        self._logger = logging.getLogger(f"{_OWN}.decision")
+        self._logger = logging.getLogger(_DECISIONS)
 
     def write(
         self, attributes: Attributes, decision: Decision, decision_id: str, correlation: Correlation, seconds: float

@@ -113,6 +113,11 @@ class _Families:
         )
         registry.register(_Nameless(self.transport_connections_total))
         self.transport_failures = _transport_failures(registry)
+        self.decision_log_lines_lost = Counter(
+            "authz_decision_log_lines_lost_total",
+            "Lines for logging.decisions_file or decisions_socket that could not be written, or not fast enough.",
+            registry=registry,
+        )
         self.upstream_headers_omitted = Counter(
             "authz_upstream_headers_omitted_total",
             "Identity headers that an allowed request went without because the token's claim cannot be a header.",
@@ -414,6 +419,10 @@ class Metrics:
     def record_dpop_proof(self, result: str) -> None:
         """Record that a proof was verified, with one of ``DPOP_RESULTS``."""
         self._proofs[result]()
+
+    def record_lost_decision_lines(self, count: int) -> None:
+        """Record lines of the decision log that were lost. May be called from any thread."""
+        self._families.decision_log_lines_lost.inc(count)
 
     # Caches, issuers, configuration and process.
 

@@ -341,6 +341,19 @@ WRONG = {
         text(more="dpop: {nonce_key_file: secret}"),
         ["3: dpop.nonce_key_file: has no effect without nonce: required: add that, or remove this line"],
     ),
+    "two places for decisions": (
+        text(more="logging: {decisions_file: a.log, decisions_socket: a.sock}"),
+        ["3: logging.decisions_socket: decisions go to decisions_file already: remove one of the two"],
+    ),
+    "a place for no decisions": (
+        text(more="logging: {decisions: none, decisions_socket: a.sock}"),
+        [
+            (
+                "3: logging.decisions_socket: has no effect with decisions: none: write decisions: denied or all, "
+                "or remove this line"
+            )
+        ],
+    ),
     "a wrong operator does not hide other problems of its rule": (
         text(rules="{name: a, match: {paths: [/x]}, require: {scopes: ['{t}'], claims: {c: {present: false}}}}"),
         [

@@ -64,7 +64,7 @@ def test_the_complete_example_has_every_key_or_a_reason_to_omit_it(loads: Loads)
         "dpop": (written.dpop_or_default, set()),
         "mtls": (written.mtls, set()),
         "token_cache": (written.token_cache, set()),
-        "logging": (written.logging, set()),
+        "logging": (written.logging, {"decisions_file", "decisions_socket"}),
         "settings": (written, {"revocations_file"}),
     }
     for section, left_out in sections.values():
@@ -262,7 +262,8 @@ rules:
 
 def test_a_quoted_merge_key_is_an_ordinary_unknown_key(refuses: Refuses) -> None:
     (problem,) = refuses(MINIMAL + "logging: {'<<': {level: info}}\n")
-    assert problem == "config.yaml:5: logging['<<']: is not a key here: write one of level, format, decisions"
+    names = "level, format, decisions, decisions_file, decisions_socket"
+    assert problem == f"config.yaml:5: logging['<<']: is not a key here: write one of {names}"
 
 
 @pytest.mark.parametrize(
