@@ -241,9 +241,7 @@ class Transmitter(Provider):
 
     async def _serve_poll(self, request: web.Request) -> web.StreamResponse:
         if self.fault is not None:
-            self.polls.append(await request.json())
-            async with self._changed:
-                self._changed.notify_all()
+            await self._record(await request.json())
             return await self.fault(request)
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         grant = self.grants.get(token)
@@ -256,18 +254,25 @@ class Transmitter(Provider):
         body = await request.json()
         if not _is_poll(body) or bool(body.get("setErrs")) != ("Content-Language" in request.headers):
             return web.json_response({"err": "invalid_request"}, status=400)
-        self.polls.append(body)
+        await self._record(body)
         return web.json_response(await self._respond(body))
+
+    async def _record(self, body: dict[str, Any]) -> None:
+        self.polls.append(body)
+        async with self._changed:
+            self._changed.notify_all()
 
     async def _respond(self, body: dict[str, Any]) -> dict[str, Any]:
         if self.floods:
             return {"sets": dict(self._flood()), "moreAvailable": True}
         async with self._changed:
             for jti in body.get("ack", ()):
-                if self.sets.pop(jti, None) is not None:
+                if jti in self.sets:
+                    del self.sets[jti]
                     self.acknowledged.append(jti)
             for jti, why in body.get("setErrs", {}).items():
-                if self.sets.pop(jti, None) is not None:
+                if jti in self.sets:
+                    del self.sets[jti]
                     self.refused[jti] = Refusal(**why)
             self._changed.notify_all()
             if self.waits and not body.get("returnImmediately") and body.get("maxEvents") != 0:
@@ -278,9 +283,10 @@ class Transmitter(Provider):
             return {"sets": sets, "moreAvailable": len(sets) < len(self.sets)}
 
     def _flood(self) -> list[tuple[str, str]]:
-        """New events that concern nobody: more than were requested, as many as fit into a megabyte."""
-        text = self.set_of(SESSION_REVOKED, self.user("nobody"))
-        return [(secrets.token_urlsafe(12), text) for _ in range(1_000_000 // (len(text) + 24))]
+        """New events: more than were requested, as many as fit into a megabyte. The first sixty differ."""
+        texts = [self.set_of(SESSION_REVOKED, self.user(f"nobody-{secrets.token_hex(4)}")) for _ in range(60)]
+        texts += texts[-1:] * (1_000_000 // (len(texts[0]) + 24) - len(texts))
+        return [(secrets.token_urlsafe(12), text) for text in texts]
 
 
 def _is_poll(body: Any) -> bool:
