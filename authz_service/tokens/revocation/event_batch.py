@@ -38,8 +38,13 @@ class Batch:
     errors: dict[str, RefusedSetError] = field(default_factory=dict)
     events: list[SecurityEvent] = field(default_factory=list)  # of those that were not handled before
     refusals: list[RefusedSetError] = field(default_factory=list)  # the same
+    accepted: list[bytes] = field(default_factory=list)  # digests, for ``BatchVerifier.remember``
     waiting: int = 0  # SETs that wait for keys
-    new: dict[bytes, RefusedSetError | None] = field(default_factory=dict)  # for ``BatchVerifier.remember``
+
+    @property
+    def has_news(self) -> bool:
+        """Whether any SET was handled for the first time."""
+        return bool(self.accepted or self.refusals)
 
 
 class BatchVerifier:
@@ -60,32 +65,29 @@ class BatchVerifier:
         batch, arrived = Batch(), self._clock()
         for jti, text in sets.items():
             digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-            if digest in self._handled:
-                refusal = self._handled[digest]
-            else:
-                refusal = await self._add(text, digest, arrived, batch)
+            if digest not in self._handled and digest not in batch.accepted:
+                await self._add(text, digest, arrived, batch)
+            refusal = self._handled.get(digest)
             if refusal is not None:
                 batch.errors[jti] = refusal
-            elif digest in self._handled or digest in batch.new:
+            elif digest in self._handled or digest in batch.accepted:
                 batch.acks.append(jti)
             await asyncio.sleep(0)
         return batch
 
-    async def _add(self, text: str, digest: bytes, arrived: float, batch: Batch) -> RefusedSetError | None:
-        """Verify a SET and add its events; returns why it is refused."""
+    async def _add(self, text: str, digest: bytes, arrived: float, batch: Batch) -> None:
         try:
             verified = await self._verify(text, arrived)
         except RefusedSetError as error:
             refusal = RefusedSetError(error.code, str(error))  # without the frames that hold the SET
-            batch.new[digest] = refusal
             batch.refusals.append(refusal)
-            return refusal
+            self._remember(digest, refusal)
+            return
         if verified is None:
             batch.waiting += 1
-            return None
-        batch.new[digest] = None
+            return
+        batch.accepted.append(digest)
         batch.events += verified.events
-        return None
 
     async def _verify(self, text: str, arrived: float) -> VerifiedSet | None:
         """A SET with the keys that are known, or that can be fetched; None if it has to wait for them."""
@@ -114,6 +116,10 @@ class BatchVerifier:
 
     def remember(self, batch: Batch) -> None:
         """The events of a batch take effect and are saved: none of its SETs needs to be verified again."""
-        self._handled |= batch.new
+        for digest in batch.accepted:
+            self._remember(digest, None)
+
+    def _remember(self, digest: bytes, refusal: RefusedSetError | None) -> None:
+        self._handled[digest] = refusal
         while len(self._handled) > _MAX_HANDLED:
             del self._handled[next(iter(self._handled))]

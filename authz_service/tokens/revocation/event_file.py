@@ -73,7 +73,7 @@ class EventFile:
         self._lines = 0  # that were read
         self._in_long_line = False  # what comes next is the rest of a line that is too long
         self._must_replace = False  # the file may lack revocations that count
-        self.saved_at: float | None = None  # when the file was saved last, by its modification time
+        self.saved_at: float | None = None  # when it last was complete, by its modification time
 
     # The lock.
 
@@ -196,8 +196,14 @@ class EventFile:
 
     # Writing, by the holder of the lock.
 
-    def save(self, new: Sequence[Revocation], store: EventStore) -> None:
+    def lacks(self, store: EventStore) -> bool:
+        """Whether the file may lack some of the store, which is then to be saved."""
+        return self._must_replace or (not self._header and len(store) > 0)
+
+    def save(self, new: Sequence[Revocation], store: EventStore, *, complete: bool = True) -> None:
         """Save what the store has, of which only ``new`` was added since the last call. It must not change meanwhile.
+
+        ``complete``: there are no further events at the transmitter, as far as its last response says.
 
         Raises:
             OSError: if that failed. The next call then saves everything.
@@ -207,9 +213,10 @@ class EventFile:
             self._replace(store)
         else:
             self._append(new)
-        now = self._clock()
-        os.utime(self._path, (now, now))
-        self._must_replace, self.saved_at = False, now
+        if complete or self.saved_at is None:
+            self.saved_at = self._clock()
+        os.utime(self._path, (self.saved_at, self.saved_at))
+        self._must_replace = False
 
     def require_replacement(self) -> None:
         """Let the next call of ``save`` save everything, since the file may lack what the store has."""

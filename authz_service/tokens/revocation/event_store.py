@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 ENTRY_BYTES: Final = 1024
 _OBJECTS = 500  # bytes of an entry beside its strings: tuples, a float, their places in the index and the heap
-_SLACK = 64  # outdated items of the heap before it is built again
 
 
 class EventStore:
@@ -35,7 +34,8 @@ class EventStore:
         self._max_entries = max_entries
         self._index = Revocations()
         self._bytes = 0
-        # A heap, with outdated items. Plain tuples of values cost the collector of cycles nothing.
+        # A heap with one item for each revocation, whose time may be an earlier one, until ``_remove_first`` sees it.
+        # Plain tuples of values cost the collector of cycles nothing.
         self._by_time: list[tuple[float, tuple[str, ...]]] = []
 
     def __len__(self) -> int:
@@ -45,57 +45,64 @@ class EventStore:
         """All revocations. Nothing may be added or removed during the iteration."""
         return iter(self._index)
 
-    def set_limits(self, keep: float, max_entries: int) -> int:
-        """Change the limits; returns how many revocations were evicted before they expired."""
+    def set_limits(self, keep: float, max_entries: int) -> None:
+        """Change the limits. What exceeds them is removed by ``trim``."""
         self._keep, self._max_entries = keep, max_entries
-        return self._evict()
 
     def add(self, revocation: Revocation, now: float) -> int:
         """Add a revocation; returns how many were evicted before they expired."""
         known = self._index.get(revocation.parts)
-        if revocation.issued_before + self._keep <= now:
+        if self._has_expired(revocation.issued_before, now):
             return 0
         if known is None:
-            self._bytes += _size(revocation)
-        elif known.issued_before >= revocation.issued_before:
-            return 0
+            self._bytes += _size(revocation.parts)
+            heapq.heappush(self._by_time, (revocation.issued_before, tuple(revocation.parts)))
         self._index.add(revocation)
-        heapq.heappush(self._by_time, (revocation.issued_before, tuple(revocation.parts)))
-        self.expire(now)
-        evicted = self._evict()
-        if len(self._by_time) > 2 * len(self._index) + _SLACK:
-            self._by_time = [(each.issued_before, tuple(each.parts)) for each in self._index]
-            heapq.heapify(self._by_time)
-        return evicted
-
-    def expire(self, now: float) -> None:
-        """Remove what no token can need any more."""
-        while self._by_time and self._by_time[0][0] + self._keep <= now:
-            self._remove_first()
-
-    def _evict(self) -> int:
         evicted = 0
-        max_bytes = self._max_entries * ENTRY_BYTES
-        while len(self._index) > self._max_entries or (self._bytes > max_bytes and len(self._index) > 1):
-            evicted += self._remove_first()
+        while self._exceeds_limits():
+            evicted += self._remove_first(now)
         return evicted
 
-    def _remove_first(self) -> bool:
-        """Remove the first item of the heap; returns whether it was a revocation, not an outdated item."""
-        issued_before, values = heapq.heappop(self._by_time)
+    def needs_trim(self, now: float) -> bool:
+        """Whether a revocation has expired, or there are too many."""
+        return self._exceeds_limits() or (bool(self._by_time) and self._has_expired(self._by_time[0][0], now))
+
+    def trim(self, now: float, steps: int) -> int:
+        """Remove what has expired or is too much, in at most so many steps; returns how many had not expired."""
+        evicted = 0
+        while steps > 0 and self.needs_trim(now):
+            evicted += self._remove_first(now)
+            steps -= 1
+        return evicted
+
+    def _exceeds_limits(self) -> bool:
+        count = len(self._index)
+        return count > self._max_entries or (self._bytes > self._max_entries * ENTRY_BYTES and count > 1)
+
+    def _has_expired(self, issued_before: float, now: float) -> bool:
+        return issued_before + self._keep <= now
+
+    def _remove_first(self, now: float) -> bool:
+        """Remove the revocation with the earliest time; returns whether it had not expired.
+
+        If it has a later time by now, it is not the first, and stays.
+        """
+        issued_before, values = self._by_time[0]
         parts = TokenParts(*values)
-        current = self._index.get(parts)
-        if current is None or current.issued_before != issued_before:
+        latest = self._index.get(parts)
+        if latest is not None and latest.issued_before > issued_before:
+            heapq.heapreplace(self._by_time, (latest.issued_before, values))
             return False
+        heapq.heappop(self._by_time)
         self._index.discard(parts)
-        self._bytes -= _size(current)
-        return True
+        self._bytes -= _size(parts)
+        return not self._has_expired(issued_before, now)
 
     def find(self, claims: Claims) -> Revocation | None:
         """What revokes a token with these claims, if anything does."""
         return self._index.find(claims)
 
 
-def _size(revocation: Revocation) -> int:
-    """Bytes of memory, by the parts alone: the origin is one of few strings, and a later time takes as much."""
-    return _OBJECTS + sum(getsizeof(part) for part in revocation.parts if part)
+def _size(parts: TokenParts) -> int:
+    """Bytes of memory of a revocation of these parts."""
+    return _OBJECTS + sum(getsizeof(part) for part in parts if part)

@@ -43,7 +43,7 @@ _FOLLOW_INTERVAL: Final = 0.5  # seconds
 _MORE_INTERVAL: Final = 0.1  # seconds, while more events are available
 _MAX_BACKOFF: Final = 60.0  # seconds
 _MAX_RETRY_AFTER: Final = 300.0  # seconds: a transmitter cannot silence its events for longer by that header
-_ADDS_PER_TURN: Final = 50  # of the event loop
+_STEPS_PER_TURN: Final = 50  # of the event loop
 _POLL = "polling security events failed"
 _LOCK = "the snapshot of security events cannot be locked; events take effect, but are not acknowledged"
 _READ = "the snapshot of security events cannot be read"
@@ -104,7 +104,7 @@ class EventReceiver:
 
     async def run(self) -> None:
         """Receive events until canceled."""
-        self._metrics.record_evictions(self.store.set_limits(self.settings.keep, self.settings.max_entries))
+        self.store.set_limits(self.settings.keep, self.settings.max_entries)
         if self._file is None:
             self.restored.set()
         elif len(self.store):
@@ -122,7 +122,7 @@ class EventReceiver:
     async def _turn(self) -> float:
         """Poll, or read what is new in the file; returns how many seconds to wait then."""
         try:
-            self.store.expire(self._clock())
+            await self._trim()
             if self._file is not None and not await self._leads(self._file):
                 return _FOLLOW_INTERVAL
             return await self._poll()
@@ -147,6 +147,8 @@ class EventReceiver:
         try:
             await self._read(file)
             self._log.log_end(_READ)
+            if self._may_save and file.lacks(self.store):
+                await self._save((), complete=False)
         except OSError as error:
             self._may_save = False
             self._log.log_trouble(_READ, "the snapshot of security events is read again", _cause_of(error))
@@ -162,18 +164,25 @@ class EventReceiver:
         more = True
         while more:
             read, bad, more = await _in_thread(file.read)
-            for start in range(0, len(read), _ADDS_PER_TURN):
-                self._add(read[start : start + _ADDS_PER_TURN])
-                await asyncio.sleep(0)
+            await self._add(read)
             revocations += len(read)
             damaged += bad
         self._log.log_read(revocations, damaged)
 
-    def _add(self, revocations: Sequence[Revocation]) -> None:
-        now = self._clock()
-        self._metrics.record_evictions(sum(self.store.add(each, now) for each in revocations))
+    async def _add(self, revocations: Sequence[Revocation]) -> None:
+        """Let revocations take effect."""
+        for start in range(0, len(revocations), _STEPS_PER_TURN):
+            now, some = self._clock(), revocations[start : start + _STEPS_PER_TURN]
+            self._metrics.record_evictions(sum(self.store.add(each, now) for each in some))
+            await asyncio.sleep(0)
 
-    async def _save(self, new: Sequence[Revocation]) -> bool:
+    async def _trim(self) -> None:
+        """Remove what has expired, or what exceeds lower limits."""
+        while self.store.needs_trim(now := self._clock()):
+            self._metrics.record_evictions(self.store.trim(now, _STEPS_PER_TURN))
+            await asyncio.sleep(0)
+
+    async def _save(self, new: Sequence[Revocation], *, complete: bool) -> bool:
         """Save these revocations, which are in the store; returns whether that succeeded."""
         if self._file is None:
             return True
@@ -181,7 +190,7 @@ class EventReceiver:
             self._file.require_replacement()
             return False
         try:
-            await _in_thread(self._file.save, new, self.store)
+            await _in_thread(self._file.save, new, self.store, complete=complete)
         except OSError as error:
             self._log.log_trouble(_SAVE, "the snapshot of security events is written again", _cause_of(error))
             return False
@@ -207,23 +216,23 @@ class EventReceiver:
             return self._after_failure()
         self._failures = 0
         self._may_wait = True
-        return _MORE_INTERVAL if response.more_available and batch.new else self.settings.interval
+        return _MORE_INTERVAL if response.more_available and batch.has_news else self.settings.interval
 
     async def _apply(self, batch: Batch) -> bool:
         """Let events take effect and save them; returns whether they are saved."""
-        revocations = [revocation for event in batch.events for revocation in event.revocations]
-        self._add(revocations)
         self._errors = batch.errors
-        if not await self._save(revocations):
+        for _ in batch.refusals:
+            self._metrics.record_event("refused")
+        self._log.log_refusals(batch.refusals)
+        revocations = [revocation for event in batch.events for revocation in event.revocations]
+        await self._add(revocations)
+        if not await self._save(revocations, complete=not batch.waiting):
             return False
         self._acks = batch.acks
         self._verifier.remember(batch)
         for event in batch.events:
             self._metrics.record_event(event.type)
-        for _ in batch.refusals:
-            self._metrics.record_event("refused")
         self._log.log_events(batch.events)
-        self._log.log_refusals(batch.refusals)
         if batch.waiting:
             self._log.log_trouble(_KEYS, "security events no longer wait for keys", f"{batch.waiting} of them")
         else:

@@ -32,18 +32,22 @@ def finds(store: EventStore, subject: str, issued_at: float = NOW - 60) -> bool:
     return store.find(own) is not None
 
 
+def trim(store: EventStore, now: float) -> int:
+    return store.trim(now, 10_000)
+
+
 def test_a_revocation_counts_for_keep_and_a_later_one_prolongs_it() -> None:
     store = EventStore(KEEP, 10)
     store.add(of("a"), NOW)
     store.add(of("b"), NOW)
     store.add(of("b", NOW + 100), NOW + 100)
     store.add(of("b", NOW + 50), NOW + 100)  # delivered late
-    store.expire(NOW + KEEP - 1)
+    trim(store, NOW + KEEP - 1)
     assert finds(store, "a")
-    store.expire(NOW + KEEP)
+    trim(store, NOW + KEEP)
     assert not finds(store, "a")
     assert finds(store, "b", NOW + 99)
-    store.expire(NOW + KEEP + 100)
+    trim(store, NOW + KEEP + 100)
     assert len(store) == 0
 
 
@@ -64,18 +68,20 @@ def test_a_transmitter_that_repeats_a_subject_uses_no_memory() -> None:
     for second in range(10_000):
         assert store.add(of("a", NOW + second / 10), NOW) == 0
     assert len(store) == 1
-    assert len(store._by_time) < 100
+    assert len(store._by_time) == 1
 
 
 def test_lower_limits_evict_and_a_longer_keep_prolongs_what_is_left() -> None:
     store = EventStore(KEEP, 10)
     for name, age in (("a", 10), ("b", 30), ("c", 20)):
         store.add(of(name, NOW - age), NOW)
-    assert store.set_limits(2 * KEEP, 2) == 1
+    store.set_limits(2 * KEEP, 2)
+    assert trim(store, NOW) == 1
+    assert not store.needs_trim(NOW)
     assert [finds(store, name) for name in "abc"] == [True, False, True]
-    store.expire(NOW + KEEP)
+    trim(store, NOW + KEEP)
     assert len(store) == 2
-    store.expire(NOW + 2 * KEEP)
+    trim(store, NOW + 2 * KEEP)
     assert len(store) == 0
 
 
@@ -92,12 +98,32 @@ def test_long_identifiers_are_evicted_by_their_bytes_and_one_always_counts() -> 
     assert finds(single, long)
 
 
+def test_what_expires_at_once_is_removed_in_steps() -> None:
+    store = EventStore(KEEP, 1000)
+    for number in range(1000):
+        store.add(of(str(number)), NOW)
+    later = NOW + KEEP
+    assert store.needs_trim(later)
+    assert not store.needs_trim(later - 1)
+    for left in range(900, -1, -100):
+        assert store.trim(later, 100) == 0
+        assert len(store) == left
+
+
+def test_what_has_expired_makes_place_without_being_counted_as_evicted() -> None:
+    store = EventStore(KEEP, 2)
+    store.add(of("a", NOW - KEEP + 1), NOW)
+    store.add(of("b"), NOW)
+    assert store.add(of("c"), NOW + 1) == 0
+    assert [finds(store, name) for name in "abc"] == [False, True, True]
+
+
 def test_the_bytes_are_those_of_what_is_left() -> None:
     store = EventStore(KEEP, 100)
     for number in range(300):
         store.add(of(f"u{number % 150}", NOW + number), NOW)
-    assert store._bytes == sum(map(_size, store))
-    store.expire(NOW + KEEP + 1000)
+    assert store._bytes == sum(_size(each.parts) for each in store)
+    trim(store, NOW + KEEP + 1000)
     assert store._bytes == 0
 
 
@@ -117,6 +143,20 @@ def test_a_revocation_takes_no_more_memory_than_is_counted() -> None:
 _EVENTS = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(-20, 20), st.integers(0, 20)), max_size=30)
 
 
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(-5, 5)), max_size=40), st.integers(1, 5))
+def test_a_bounded_store_keeps_those_with_the_most_time_left(events: list[tuple[str, int]], limit: int) -> None:
+    store, plain = EventStore(1000.0, limit), dict[str, int]()
+    for subject, offset in events:
+        evicted = store.add(of(subject, NOW + offset), NOW)
+        plain[subject] = max(offset, plain.get(subject, offset))
+        if len(plain) > limit:
+            first = min(plain.values())
+            (gone,) = plain.keys() - {each.parts.subject for each in store}
+            assert plain.pop(gone) == first
+            assert evicted == 1
+    assert {each.parts.subject: each.issued_before - NOW for each in store} == plain
+
+
 @given(_EVENTS)
 def test_it_agrees_with_a_plain_list_of_the_events(events: list[tuple[str, int, int]]) -> None:
     store, plain = EventStore(10.0, 100), list[Revocation]()
@@ -125,7 +165,7 @@ def test_it_agrees_with_a_plain_list_of_the_events(events: list[tuple[str, int, 
         now += passed
         store.add(of(subject, NOW + offset), now)
         plain.append(of(subject, NOW + offset))
-        store.expire(now)
+        trim(store, now)
         latest = {each.parts: each for each in sorted(plain, key=lambda each: each.issued_before)}
         counting = {each.parts.subject for each in latest.values() if each.issued_before + 10.0 > now}
         assert {name for name in "abcd" if finds(store, name, NOW - 30)} == counting

@@ -26,6 +26,7 @@ from authz_service.tokens.revocation import events
 from authz_service.tokens.revocation.event_file import EventFile
 from authz_service.tokens.revocation.poll_client import MAX_SETS, PollResponse
 from authz_service.tokens.revocation.receiver import EventReceiver
+from authz_service.tokens.revocation.revocations import Revocation, TokenParts
 from support.configured_app import sample
 from support.key_source import FakeSource
 from support.signing import Signer
@@ -468,6 +469,23 @@ async def test_a_full_store_evicts_and_counts_it() -> None:
 
 
 @in_virtual_time
+async def test_lower_limits_take_effect_although_no_event_comes() -> None:
+    scenario = Scenario(max_entries=3)
+    previous = scenario.receiver()
+    previous.store.set_limits(3600, 1000)
+    for number in range(1000):
+        previous.store.add(Revocation(TokenParts(subject=f"u{number}"), NOW + number, "session-revoked"), NOW)
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    before = loop.turns
+    async with scenario.running(scenario.receiver(previous)) as receiver:
+        await asyncio.sleep(1)
+        assert {each.parts.subject for each in receiver.store} == {"u997", "u998", "u999"}
+        assert loop.turns - before > 1000 / 50
+    assert scenario.sample("revocations_evicted_total") == 997
+
+
+@in_virtual_time
 async def test_events_expire_although_none_is_added(tmp_path: Path) -> None:
     scenario = Scenario(tmp_path, keep="5m")
     scenario.transmitter.emit("u1")
@@ -568,14 +586,14 @@ async def test_what_cannot_be_saved_takes_effect_and_is_not_acknowledged_until_i
             assert revokes(receiver, "u1")
             assert scenario.transmitter.acknowledged == []
             assert scenario.transmitter.refused == {"bad": "invalid_request"}
-            assert scenario.counted() == {}
+            assert scenario.counted() == {"refused": 1}
             assert scenario.sample("security_events_age_seconds") >= 100  # type: ignore[operator]
             assert len(scenario.transmitter.polls) < 7
             patched.undo()
             await asyncio.sleep(150)
             assert scenario.transmitter.acknowledged == ["u1"]
     assert scenario.saved() == {"u1"}
-    assert scenario.counted() == {"session-revoked": 1}
+    assert scenario.counted() == {"session-revoked": 1, "refused": 1}
     (trouble,) = logs.fields(
         "the snapshot of security events cannot be written; events take effect, but are not acknowledged"
     )
@@ -668,6 +686,35 @@ async def test_a_follower_reports_how_long_ago_the_events_were_polled(tmp_path: 
 
 
 @in_virtual_time
+async def test_the_age_of_a_follower_grows_too_while_events_wait_for_keys(tmp_path: Path) -> None:
+    scenario = Scenario(tmp_path)
+    own = Metrics(transport="grpcio")
+    await scenario.keys.refresh()
+    async with scenario.running():
+        await asyncio.sleep(1)
+        scenario.source.published = None
+        scenario.transmitter.emit("u1", signer=NEW_KEY)
+        scenario.transmitter.emit("u2")
+        async with scenario.running(scenario.receiver(metrics=own)) as follower:
+            await asyncio.sleep(300)
+            assert revokes(follower, "u2")
+            assert sample(own, "authz_security_events_age_seconds", issuer="main") > 290  # type: ignore[operator]
+
+
+@in_virtual_time
+async def test_a_file_that_vanishes_while_the_transmitter_is_unreachable_is_written_again(tmp_path: Path) -> None:
+    scenario = Scenario(tmp_path)
+    scenario.transmitter.emit("u1")
+    async with scenario.running():
+        await asyncio.sleep(10)
+        scenario.transmitter.failure = NO_ANSWER
+        scenario.file.unlink()  # type: ignore[union-attr]
+        await asyncio.sleep(150)
+        assert scenario.saved() == {"u1"}
+        assert scenario.sample("security_events_age_seconds") > 149  # type: ignore[operator]
+
+
+@in_virtual_time
 async def test_after_a_restart_the_events_and_their_age_are_those_of_the_file(tmp_path: Path) -> None:
     scenario = Scenario(tmp_path)
     scenario.transmitter.emit("u1")
@@ -691,6 +738,7 @@ async def test_a_receiver_of_a_new_configuration_saves_the_events_of_the_old_one
     async with scenario.running() as first:
         await asyncio.sleep(1)
     scenario.file = tmp_path / "another.json"
+    scenario.transmitter.failure = NO_ANSWER
     async with scenario.running(scenario.receiver(first)) as second:
         await asyncio.sleep(1)
         assert second.store is first.store
