@@ -23,6 +23,7 @@ from authz_service.transport.grpc_methods import SERVICE
 from support.http_provider import Provider
 from support.key_source import jwks
 from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until, workers
+from support.transmitter import Transmitter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -203,6 +204,52 @@ async def test_every_worker_applies_a_mounted_list_of_revocations_and_keeps_it_w
         assert {await service.once(data) for _ in range(16)} == {"one ok"}
         assert await sidecar.metric("authz_revocations_file_refused") == [0]
         assert not sidecar.records("background task failed")
+
+
+async def test_one_worker_polls_security_events_for_all_and_another_one_goes_on_when_it_is_killed(
+    tmp_path: Path,
+) -> None:
+    service = Service(tmp_path)
+    async with Transmitter() as transmitter:
+        transmitter.waits = False
+        events = transmitter.security_events(tmp_path, interval="50ms", snapshot_file="events.json")
+        issuer = {"issuer": transmitter.issuer, "name": "main", "audiences": ["api"], "security_events": events}
+        service.write("one", parts={"issuers": [issuer]})
+        before = int(time.time()) - 100
+        tokens = {sid: transmitter.access_token(sid=sid, iat=before) for sid in ("s1", "s2", "s3")}
+
+        async def answers(sid: str) -> set[str]:
+            return {await service.once(check_request(token=tokens[sid])) for _ in range(16)}
+
+        async def require_revoked(sid: str) -> None:
+            async with asyncio.timeout(HANG_TIMEOUT):
+                while await answers(sid) != {"one revoked"}:  # noqa: ASYNC110 - another process changes it
+                    await asyncio.sleep(0.05)
+
+        async with service.running() as sidecar:
+            supervisor = pid_of(sidecar)
+            assert await answers("s1") == {"one ok"}
+            await transmitter.revoke_session("u1", "s1")
+            await require_revoked("s1")
+            (poller,) = [pid for pid in workers(supervisor) if has_open(pid, tmp_path / "events.json.lock")]
+            os.kill(poller, signal.SIGKILL)
+            await transmitter.revoke_session("u1", "s2")
+            await wait_until(lambda: len(workers(supervisor)) == 2 and poller not in workers(supervisor))
+            await sidecar.ready()
+            assert await answers("s1") == {"one revoked"}  # of the new worker as well
+            await require_revoked("s2")
+            assert await answers("s3") == {"one ok"}
+            assert await sidecar.metric("authz_revocations", source="events") == [2]
+            assert len(transmitter.acknowledged) == 2
+            assert not sidecar.records("background task failed")
+
+
+def has_open(process: int, file: Path) -> bool:
+    found = False
+    for each in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found |= each.readlink() == file
+    return found
 
 
 async def test_under_load_a_killed_worker_affects_only_its_own_connections(service: Service) -> None:
