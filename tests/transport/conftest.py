@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 
+from authz_service.telemetry.metrics import Metrics
 from authz_service.transport import asyncio_server
 from transport.socket_client import Checks, asyncio_server_of, connections
 
@@ -39,10 +40,15 @@ def checks() -> Checks:
     return Checks()
 
 
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(transport="asyncio")
+
+
 @pytest_asyncio.fixture
-async def server(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncioServer]:
+async def server(checks: Checks, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncioServer]:
     monkeypatch.setattr(asyncio_server, "TICK_INTERVAL", 3600.0)
-    server = asyncio_server_of(checks)
+    server = asyncio_server_of(checks, metrics=metrics)
     await server.start()
     await server.set_serving(serving=True)
     yield server

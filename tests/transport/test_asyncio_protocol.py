@@ -7,6 +7,8 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
+import pytest
+
 from authz_service.core.connection_failure import ConnectionFailure
 from authz_service.transport import asyncio_protocol
 from authz_service.transport.http2 import frames
@@ -29,8 +31,7 @@ from transport.socket_client import (
 )
 
 if TYPE_CHECKING:
-    import pytest
-
+    from authz_service.telemetry.metrics import Metrics
     from authz_service.transport.asyncio_server import AsyncioServer
 
 MAX_AT_ONCE = 2 << 20  # octets of the responses to all requests in one read of the event loop, which is 256 KiB
@@ -142,6 +143,65 @@ async def test_a_peer_that_does_not_speak_http2_is_logged_once_per_interval(
         "HTTP/1.1 instead of the HTTP/2 connection preface",
     )
     assert record["peer"].startswith("127.0.0.1:")
+
+
+def counted(metrics: Metrics, name: str) -> dict[str, float]:
+    """The series of a counter by its only label, without those at 0."""
+    samples = [each for family in metrics.registry.collect() for each in family.samples if each.name == name]
+    return {label: each.value for each in samples for label in each.labels.values() if each.value}
+
+
+async def connect_and_leave(server: AsyncioServer, octets: bytes, *, close: bool) -> None:
+    """A client that sends these octets, and then closes or stays silent."""
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    await until(lambda: len(connections(server)) == 1)
+    writer.write(octets)
+    await asyncio.sleep(0.05)  # so that they are read; otherwise the test tests less
+    if close:
+        writer.close()
+    else:
+        pass_seconds(server, KEEPALIVE_IDLE + KEEPALIVE_TIMEOUT + 1)
+    await until(lambda: not connections(server) or connections(server)[0].closing)
+    writer.close()
+    await until(lambda: not connections(server))
+
+
+@pytest.mark.parametrize(
+    ("octets", "close", "result", "failures"),
+    [
+        (b"", True, "empty", {}),
+        (b"", False, "failed", {"unfinished": 1}),
+        (frames.PREFACE[:5], True, "failed", {"unfinished": 1}),
+        (frames.PREFACE[:5], False, "failed", {"unfinished": 1}),
+        (b"GET / HTTP/1.1\r\n\r\n", True, "failed", {"http1": 1}),
+        (b"\x16\x03\x01", True, "failed", {"tls_on_plaintext_port": 1}),
+        (frames.PREFACE, True, "accepted", {}),
+        (frames.PREFACE, False, "accepted", {"unfinished": 1}),
+        (frames.PREFACE + frames.settings({}), True, "accepted", {}),
+        (frames.PREFACE + frames.settings({}), False, "accepted", {"idle": 1}),
+        (frames.PREFACE + frames.frame(frames.PING, 0, 0, b"8 octets"), True, "accepted", {"protocol_error": 1}),
+        (frames.PREFACE + frames.settings({}) * 3000, True, "accepted", {"flood": 1}),
+    ],
+)
+async def test_each_connection_is_counted_once_and_each_failure_by_its_reason(
+    server: AsyncioServer, metrics: Metrics, octets: bytes, result: str, failures: dict[str, float], *, close: bool
+) -> None:
+    await connect_and_leave(server, octets, close=close)
+    assert counted(metrics, "authz_transport_connections_total") == {result: 1}
+    assert counted(metrics, "authz_transport_failures_total") == failures
+
+
+async def test_a_connection_that_is_drained_is_no_failure(
+    server: AsyncioServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with client_of(server) as client:
+        await client.call(client.check())
+        stopping = asyncio.create_task(server.stop(1))
+        await client.until(lambda: bool(client.pings()))
+        client.send(frames.frame(frames.PING, frames.ACK, 0, client.pings()[-1]))
+        await client.until_closed()
+        await stopping
+    assert not failed_connections(caplog)
 
 
 async def test_many_requests_at_once_do_not_delay_other_connections(server: AsyncioServer, checks: Checks) -> None:

@@ -1,1 +1,5 @@
-"""TLS of the server: ``certificates`` reads and validates the files, ``contexts`` makes OpenSSL contexts of them."""
+"""TLS of the server.
+
+``certificates`` reads and validates the files, ``contexts`` makes OpenSSL contexts of them, and ``listener`` accepts
+connections and makes the handshake with each.
+"""

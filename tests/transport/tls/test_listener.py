@@ -43,11 +43,11 @@ LIMIT = 3
 class Served:
     """A server with TLS, and its metrics."""
 
-    def __init__(self, checks: Checks, folder: Path, *, mutual: bool = False) -> None:
+    def __init__(self, checks: Checks, folder: Path, address: str = "127.0.0.1:0") -> None:
         self.authority = trustme.CA()
-        files = TlsFiles(folder, self.authority.issue_cert("localhost"), self.authority if mutual else None)
+        files = TlsFiles(folder, self.authority.issue_cert("localhost"))
         self.metrics = Metrics(transport="asyncio")
-        self.server = asyncio_server_of(checks, tls=files.settings, metrics=self.metrics)
+        self.server = asyncio_server_of(checks, address, tls=files.settings, metrics=self.metrics)
 
     def counted(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(f"authz_transport_{name}", labels)
@@ -248,6 +248,24 @@ async def test_stopping_ends_handshakes(served: Served) -> None:
         assert not connections(served.server)
         for each in (silent, half):
             await closed(each)
+
+
+async def test_tls_over_a_unix_socket(checks: Checks, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    served = Served(checks, tmp_path, address=f"unix:{tmp_path}/s")
+    await served.server.start()
+    context = ssl.create_default_context()
+    served.authority.configure_trust(context)
+    reader, writer = await asyncio.open_unix_connection(f"{tmp_path}/s", ssl=context, server_hostname="localhost")
+    client = SocketClient(reader, writer)
+    client.send(frames.PREFACE, frames.settings({}))
+    await client.call(client.check())
+    with socket.socket(socket.AF_UNIX) as plain:
+        plain.connect(f"{tmp_path}/s")
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        await until(lambda: served.results == {"accepted": 1, "failed": 1})
+    writer.transport.abort()
+    await served.server.stop(HANG_GUARD)
+    assert [line["peer"] for line in failed_connections(caplog)] == ["unix"]
 
 
 async def test_without_resources_for_another_connection_it_accepts_again_later(
