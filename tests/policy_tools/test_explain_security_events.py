@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from authz_service.cli import main
+from authz_service.core.reasons import DENIALS, Reason
 from authz_service.tokens.revocation.event_file import EventFile
 from authz_service.tokens.revocation.event_store import EventStore
 from authz_service.tokens.revocation.revocations import Revocation, TokenParts
@@ -18,8 +21,8 @@ from support.trust import ISSUER, OTHER, RS, claims, jwks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+PAGE = (Path(__file__).parents[2] / "docs" / "revocation.md").read_text()
 NOW = int(time.time())
 EVENTS: dict[str, Any] = {
     "poll_endpoint": "https://idp.example/poll",
@@ -70,6 +73,8 @@ def test_the_event_that_revokes_the_token_is_named_with_its_type_issuer_and_time
     save(tmp_path, of_subject("u1", NOW - 60))
     at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(NOW - 60))
     assert explain() == f"revoked: revoked by an event of main: session-revoked at {at}"
+    assert re.search(r"revocations +revoked: revoked by an event of keycloak: session-revoked at \d", PAGE)
+    assert f'error_description="{DENIALS[Reason.REVOKED].detail}"' in PAGE
 
 
 @pytest.mark.parametrize(("subject", "ago"), [("u2", 60), ("u1", 3700), ("u1", 120)])
