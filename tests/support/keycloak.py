@@ -169,18 +169,25 @@ class Realm:
         key["config"]["enabled"] = ["false"]
         await self._admin("PUT", f"/{self._name}/components/{key['id']}", key)
 
-    async def transmit_events(self, audience: str) -> str:
-        """Let the client RECEIVER poll the security events of all users; returns the endpoint."""
+    async def transmit_events(self, audience: str, key: Mapping[str, Any] | None = None) -> str:
+        """Let the client RECEIVER poll the security events of all users; returns the endpoint.
+
+        With ``key``, a public JWK, it authenticates by private_key_jwt.
+        """
         realm = await self._get("")
         await self._admin("PUT", f"/{self._name}", {"attributes": realm["attributes"] | {_TRANSMITTER: "true"}})
-        client = {
+        attributes = {"ssf.enabled": "true", "ssf.defaultSubjects": "ALL", "ssf.streamAudience": audience}
+        client: dict[str, Any] = {
             "clientId": RECEIVER,
             "secret": RECEIVER_SECRET,
             "standardFlowEnabled": False,
             "serviceAccountsEnabled": True,
             "optionalClientScopes": ["ssf.read"],
-            "attributes": {"ssf.enabled": "true", "ssf.defaultSubjects": "ALL", "ssf.streamAudience": audience},
+            "attributes": attributes,
         }
+        if key is not None:
+            client["clientAuthenticatorType"] = "client-jwt"
+            attributes |= {"use.jwks.string": "true", "jwks.string": json.dumps({"keys": [dict(key)]})}
         await self._admin("POST", f"/{self._name}/clients", client)
         stream = {"delivery": {"method": "urn:ietf:rfc:8936"}, "events_requested": ["CaepSessionRevoked"]}
         created = await self._admin("POST", f"/{self._name}/ssf/clients/{RECEIVER}/stream", stream)
