@@ -65,10 +65,10 @@ lock: $(VENV)/dev ## update requirements/ to the newest versions that pyproject.
 proto: $(VENV)/dev ## generate authz_service/_pb from proto/
 	@$(BIN)/python proto/generate.py
 
-chart: $(VENV)/dev ## generate the chart's schema and the rendered examples
+chart: schema ## generate docs/schema/, the chart's schema and the rendered examples
 	@$(BIN)/python helm/generate.py
 
-schema: $(VENV)/dev ## generate docs/schema/, the JSON Schemas of the configuration and of policy test cases
+schema: $(VENV)/dev ## generate docs/schema/: the JSON Schemas of the configuration and of policy test cases
 	@$(BIN)/authz-service schema >docs/schema/config.json
 	@$(BIN)/authz-service schema --cases >docs/schema/cases.json
 

@@ -117,7 +117,9 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
 
     _add_init(add("init", _init, "write a commented configuration for an issuer, from the metadata that it publishes"))
 
-    completion = add("completion", _completion, "print a script for the completion of commands and options in a shell")
+    completion = add(
+        "completion", _completion, "print a script for the completion of commands and options in bash, zsh or fish"
+    )
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell that evaluates it")
 
     add("version", _version, "print version, Python and transport")

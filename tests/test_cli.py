@@ -10,9 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 
 from authz_service import __version__
 from authz_service.cli import main
@@ -346,6 +348,16 @@ def test_serving_on_a_unix_socket_in_use_exits_with_1_and_does_not_touch_it(tmp_
         assert "another process serves it" in done.stderr
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(tmp_path / "s"))
+
+
+async def test_serving_with_an_expired_certificate_logs_a_warning(tmp_path: Path) -> None:
+    certificate = trustme.CA().issue_cert("localhost", not_after=datetime(2021, 1, 1, tzinfo=UTC))
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
+    certificate.private_key_pem.write_to_path(tmp_path / "tls.key")
+    file = write(tmp_path, tls={"certificate_file": "tls.crt", "key_file": "tls.key"})
+    async with SidecarProcess(file, tmp_path / "log") as sidecar:
+        (warning,) = sidecar.records("configuration warning")
+    assert f"{file}:1: warning: server.tls.certificate_file: expired at 2021-01-01T00:00:00+00:00" in warning["warning"]
 
 
 # healthcheck.

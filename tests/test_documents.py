@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 import yaml
 
-from authz_service.cli import _parser, main
+from authz_service.cli import _parser, _parsers, main
 from authz_service.config.load import load
 from authz_service.config.model import IntrospectionSettings, Issuer, Section, SecurityEventsSettings, Settings
 from authz_service.core.reasons import Reason
@@ -147,6 +147,17 @@ def test_the_readme_documents_exactly_the_existing_metrics() -> None:
 
 def _names(family: Any) -> set[str]:
     return {f"{family.name}_total"} if family.type == "counter" else {family.name}
+
+
+def test_readme_and_help_describe_the_commands_in_the_same_words() -> None:
+    def plain(text: str) -> str:
+        return re.sub(r"(?:(ie)|)s\b", lambda match: "y" if match[1] else "", text.lower())
+
+    table = README.partition("| command | does | exit status |")[2].partition("\n\n")[0]
+    rows = dict(re.findall(r"^\| `([a-z-]+)[^|]*\| ([^|]+) \|", table, re.MULTILINE))
+    for name, parser in _parsers()[1].items():
+        summary = re.split("[,.]", parser.description or "")[0]
+        assert plain(rows[name]).startswith(plain(summary)), name
 
 
 def test_the_readme_documents_exactly_the_existing_commands(monkeypatch: pytest.MonkeyPatch) -> None:
