@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from authz_service.core.bounded import BoundedMap, Bounds
 from authz_service.core.errors import Rejected
 from authz_service.tokens.attempt import FIRST, LAST
 from authz_service.tokens.revocation.event_token import RefusedSetError, SetVerifier, VerifiedSet
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from authz_service.tokens.attempt import Attempt
     from authz_service.tokens.revocation.events import SecurityEvent
 
-_MAX_HANDLED: Final = 1000  # SETs; the oldest is evicted first
+_REMEMBERED: Final = Bounds(1000, 1000)  # SETs, by their digests
 
 
 @dataclass(slots=True)
@@ -58,34 +59,36 @@ class BatchVerifier:
         self._cooldown = issuer.keys.unknown_kid_cooldown
         self._clock = clock
         self._refreshed_at = -math.inf
-        self._handled: dict[bytes, RefusedSetError | None] = {}  # by digest; None: acknowledged
+        self._applied: BoundedMap[bytes, bytes] = BoundedMap(_REMEMBERED)
+        self._refused: BoundedMap[bytes, RefusedSetError] = BoundedMap(_REMEMBERED)  # with their jti
 
     async def verify(self, sets: Mapping[str, str]) -> Batch:
         """Verify SETs, which are by the ``jti`` under which they were delivered."""
         batch, arrived = Batch(), self._clock()
         for jti, text in sets.items():
-            digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-            if digest not in self._handled and digest not in batch.accepted:
-                await self._add(text, digest, arrived, batch)
-            refusal = self._handled.get(digest)
-            if refusal is not None:
-                batch.errors[jti] = refusal
-            elif digest in self._handled or digest in batch.accepted:
+            digest = _digest_of(text)
+            if digest in self._applied:
                 batch.acks.append(jti)
+            elif (refusal := self._refused.get(_digest_of(jti, text))) is not None:
+                batch.errors[jti] = refusal
+            else:
+                await self._add(jti, text, digest, arrived, batch)
             await asyncio.sleep(0)
         return batch
 
-    async def _add(self, text: str, digest: bytes, arrived: float, batch: Batch) -> None:
+    async def _add(self, jti: str, text: str, digest: bytes, arrived: float, batch: Batch) -> None:
         try:
             verified = await self._verify(text, arrived)
         except RefusedSetError as error:
             refusal = RefusedSetError(error.code, str(error))  # without the frames that hold the SET
+            self._refused.put(_digest_of(jti, text), refusal, 1)
+            batch.errors[jti] = refusal
             batch.refusals.append(refusal)
-            self._remember(digest, refusal)
             return
         if verified is None:
             batch.waiting += 1
             return
+        batch.acks.append(jti)
         batch.accepted.append(digest)
         batch.events += verified.events
 
@@ -117,9 +120,8 @@ class BatchVerifier:
     def remember(self, batch: Batch) -> None:
         """The events of a batch take effect and are saved: none of its SETs needs to be verified again."""
         for digest in batch.accepted:
-            self._remember(digest, None)
+            self._applied.put(digest, digest, 1)
 
-    def _remember(self, digest: bytes, refusal: RefusedSetError | None) -> None:
-        self._handled[digest] = refusal
-        while len(self._handled) > _MAX_HANDLED:
-            del self._handled[next(iter(self._handled))]
+
+def _digest_of(*texts: str) -> bytes:
+    return hashlib.sha256(" ".join(texts).encode("utf-8", "surrogatepass")).digest()

@@ -63,8 +63,8 @@ class EventFile:
 
     def __init__(self, path: Path, issuer: str, clock: Callable[[], float]) -> None:
         """``issuer`` is its identifier; ``clock`` gives seconds since the epoch."""
-        self._path = path
-        self._lock_path = path.with_name(f"{path.name}.lock")
+        self.path = path
+        self.lock_path = path.with_name(f"{path.name}.lock")
         self._issuer = issuer
         self._clock = clock
         self._lock: int | None = None  # the descriptor while the lock is held
@@ -89,7 +89,7 @@ class EventFile:
             return True
         self.unlock()
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(self._lock_path, flags, 0o600)
+        descriptor = os.open(self.lock_path, flags, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -104,7 +104,7 @@ class EventFile:
     def _lock_was_removed(self, descriptor: int) -> bool:
         """Whether another process could hold a lock of that name, since the file was removed or replaced."""
         try:
-            return not os.path.samestat(os.fstat(descriptor), os.stat(self._lock_path))  # noqa: PTH116 - as os.fstat
+            return not os.path.samestat(os.fstat(descriptor), os.stat(self.lock_path))  # noqa: PTH116 - as os.fstat
         except FileNotFoundError:
             return True
 
@@ -123,7 +123,7 @@ class EventFile:
             OSError: if the file cannot be read. UnusableFileError or UntrustedFileError if it must not be.
         """
         try:
-            with own_files.open_own(self._path) as file:
+            with own_files.open_own(self.path) as file:
                 return self._read(file)
         except FileNotFoundError:
             self._restart(b"")
@@ -215,7 +215,7 @@ class EventFile:
             self._append(new)
         if complete or self.saved_at is None:
             self.saved_at = self._clock()
-        os.utime(self._path, (self.saved_at, self.saved_at))
+        os.utime(self.path, (self.saved_at, self.saved_at))
         self._must_replace = False
 
     def require_replacement(self) -> None:
@@ -223,7 +223,7 @@ class EventFile:
         self._must_replace = True
 
     def _append(self, new: Sequence[Revocation]) -> None:
-        with own_files.open_own(self._path, append=True) as file:
+        with own_files.open_own(self.path, append=True) as file:
             size = os.fstat(file.fileno()).st_size
             if self._header_of(file) != self._header or size < self._offset:
                 raise UnusableFileError("was replaced by another process")
@@ -234,7 +234,7 @@ class EventFile:
                     self._lines += len(new)
 
     def _replace(self, store: EventStore) -> None:
-        with contextlib.suppress(FileNotFoundError), own_files.open_own(self._path) as file:
+        with contextlib.suppress(FileNotFoundError), own_files.open_own(self.path) as file:
             self._header_of(file)  # raises if it must not be replaced
         header = json.dumps({"version": VERSION, "issuer": self._issuer, "id": secrets.token_hex(8)}).encode() + b"\n"
         size = 0
@@ -245,7 +245,7 @@ class EventFile:
                 size += len(line)
                 yield line
 
-        own_files.replace(self._path, content())
+        own_files.replace(self.path, content())
         self._header, self._offset, self._lines = header, size, len(store)
 
 

@@ -21,7 +21,8 @@ from authz_service.core.errors import FetchFailed
 from authz_service.telemetry.logs import fields
 from authz_service.tokens.revocation.event_batch import BatchVerifier
 from authz_service.tokens.revocation.event_store import EventStore
-from authz_service.tokens.revocation.receiver_log import ReceiverLog
+from authz_service.tokens.revocation.poll_client import MAX_SETS
+from authz_service.tokens.revocation.receiver_log import ReceiverLog, Trouble
 
 if TYPE_CHECKING:
     import logging
@@ -43,12 +44,8 @@ _FOLLOW_INTERVAL: Final = 0.5  # seconds
 _MORE_INTERVAL: Final = 0.1  # seconds, while more events are available
 _MAX_BACKOFF: Final = 60.0  # seconds
 _MAX_RETRY_AFTER: Final = 300.0  # seconds: a transmitter cannot silence its events for longer by that header
+_NO_WAIT_TIME: Final = 600.0  # seconds without waiting for events, after a poll that waited failed
 _STEPS_PER_TURN: Final = 50  # of the event loop
-_POLL = "polling security events failed"
-_LOCK = "the snapshot of security events cannot be locked; events take effect, but are not acknowledged"
-_READ = "the snapshot of security events cannot be read"
-_SAVE = "the snapshot of security events cannot be written; events take effect, but are not acknowledged"
-_KEYS = "security events wait for the issuer's keys"
 
 
 class EventClient(Protocol):
@@ -95,7 +92,8 @@ class EventReceiver:
 
         self._acks: Sequence[str] = ()  # to deliver with the next poll
         self._errors: Mapping[str, RefusedSetError] = {}
-        self._may_wait = False  # the last poll succeeded: the transmitter is reachable
+        self._is_reachable = False  # the last poll succeeded
+        self._waits_from = timer()  # then a poll may wait for events
         self._failures = 0  # in a row
         self._may_save = False  # the file is locked by this process, and all of it was read
         # When the last poll was whose events all take effect and are saved, or the start.
@@ -139,19 +137,18 @@ class EventReceiver:
         """Read what is new in the file; returns whether it is for this process to poll."""
         try:
             self._may_save = leads = await _in_thread(file.lock)
-            self._log.log_end(_LOCK)
+            self._log.log_end(Trouble.LOCK)
         except OSError as error:
             self._may_save, leads = False, True
-            cause = f"{error.strerror}: its folder must exist, be writable and support flock"
-            self._log.log_trouble(_LOCK, "the snapshot of security events is locked", cause)
+            self._log.log_file_trouble(Trouble.LOCK, file.lock_path, error)
         try:
             await self._read(file)
-            self._log.log_end(_READ)
+            self._log.log_end(Trouble.READ)
             if self._may_save and file.lacks(self.store):
                 await self._save((), complete=False)
         except OSError as error:
             self._may_save = False
-            self._log.log_trouble(_READ, "the snapshot of security events is read again", _cause_of(error))
+            self._log.log_file_trouble(Trouble.READ, file.path, error)
         if file.saved_at is not None and not (leads and self.restored.is_set()):
             self._succeeded_at = self._timer() - max(0.0, self._clock() - file.saved_at)
         self.restored.set()
@@ -192,31 +189,35 @@ class EventReceiver:
         try:
             await _in_thread(self._file.save, new, self.store, complete=complete)
         except OSError as error:
-            self._log.log_trouble(_SAVE, "the snapshot of security events is written again", _cause_of(error))
+            self._log.log_file_trouble(Trouble.SAVE, self._file.path, error)
             return False
-        self._log.log_end(_SAVE)
+        self._log.log_end(Trouble.SAVE)
         return True
 
     # Polling.
 
     async def _poll(self) -> float:
         """Poll once; returns how many seconds to wait before the next poll."""
-        waits = self._may_wait
+        waits = self._is_reachable and self._timer() >= self._waits_from
         try:
             response = await self._client.poll(self._acks, self._errors, wait=waits)
         except FetchFailed as failure:
+            if waits:
+                self._waits_from = self._timer() + _NO_WAIT_TIME
             delay = self._after_failure(failure.retry_after)
             if not waits or self._failures > 1:  # a transmitter that only waits longer than we do works
-                self._log.log_trouble(_POLL, "security events are polled again", str(failure))
+                self._log.log_trouble(Trouble.POLL, str(failure))
             return delay
         self._acks, self._errors = (), {}
-        self._log.log_end(_POLL)
+        self._log.log_end(Trouble.POLL)
         batch = await self._verifier.verify(response.sets)
         if not await self._apply(batch):
             return self._after_failure()
         self._failures = 0
-        self._may_wait = True
-        return _MORE_INTERVAL if response.more_available and batch.has_news else self.settings.interval
+        self._is_reachable = True
+        # A full response is followed at once, since ``moreAvailable`` is optional.
+        has_more = response.more_available or len(response.sets) >= MAX_SETS
+        return _MORE_INTERVAL if has_more and batch.has_news else self.settings.interval
 
     async def _apply(self, batch: Batch) -> bool:
         """Let events take effect and save them; returns whether they are saved."""
@@ -234,25 +235,20 @@ class EventReceiver:
             self._metrics.record_event(event.type)
         self._log.log_events(batch.events)
         if batch.waiting:
-            self._log.log_trouble(_KEYS, "security events no longer wait for keys", f"{batch.waiting} of them")
+            self._log.log_trouble(Trouble.KEYS, f"{batch.waiting} of them")
         else:
-            self._log.log_end(_KEYS)
+            self._log.log_end(Trouble.KEYS)
             self._succeeded_at = self._timer()
         return True
 
     def _after_failure(self, retry_after: float = 0.0) -> float:
         """How many seconds to wait after another failure."""
         self._failures += 1
-        self._may_wait = False
+        self._is_reachable = False
         initial = self.settings.interval
         delay = backoff.exponential(self._failures, initial=initial, maximum=max(initial, _MAX_BACKOFF))
         delay = backoff.with_jitter(delay, random.random())  # noqa: S311 - spreads load
         return max(delay, min(retry_after, _MAX_RETRY_AFTER))
-
-
-def _cause_of(error: OSError) -> str:
-    """What to log about an error of the file."""
-    return f"the file {error}" if error.errno is None else str(error.strerror)
 
 
 async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

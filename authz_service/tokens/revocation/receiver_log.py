@@ -6,20 +6,49 @@ SET is logged but the types of its events, and nothing of one that is refused bu
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 from collections import Counter
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from authz_service.telemetry.logs import fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from authz_service.tokens.revocation.event_token import RefusedSetError
     from authz_service.tokens.revocation.events import SecurityEvent
 
 _REPEAT_INTERVAL: Final = 60.0  # seconds
+_REMEDIES: Final = {
+    errno.ENOSPC: "free space on its volume",
+    errno.EDQUOT: "free space on its volume",
+    errno.EROFS: "mount its volume writable",
+    errno.EACCES: "this user must be able to read and write it, and to create files in its folder",
+    errno.EPERM: "this user must be able to read and write it, and to create files in its folder",
+    errno.ENOENT: "its folder must exist",
+    errno.ENOLCK: "its volume must support flock",
+    errno.ENOTSUP: "its volume must support flock",
+}
+
+
+class Trouble(Enum):
+    """What may fail, by the events that are logged when it begins and when it ends."""
+
+    POLL = "polling security events failed", "security events are polled again"
+    LOCK = (
+        "the snapshot of security events cannot be locked; events take effect, but are not acknowledged",
+        "the snapshot of security events is locked",
+    )
+    READ = "the snapshot of security events cannot be read", "the snapshot of security events is read again"
+    SAVE = (
+        "the snapshot of security events cannot be written; events take effect, but are not acknowledged",
+        "the snapshot of security events is written again",
+    )
+    KEYS = "security events wait for the issuer's keys", "security events no longer wait for keys"
 
 
 class ReceiverLog:
@@ -30,31 +59,38 @@ class ReceiverLog:
         self._logger = logger
         self._issuer = issuer
         self._timer = timer
-        self._logged_at: dict[str, float] = {}  # by trouble or cause, of which there are few
-        self._troubles: dict[str, tuple[str, str]] = {}  # as logged last, until they end
+        self._logged_at: dict[object, float] = {}  # by trouble, or cause of a refusal, of which there are few
+        self._causes: dict[Trouble, str] = {}  # of the troubles that were logged, until they end
         self._leads: bool | None = None
 
     def _log(self, level: int, event: str, **members: Any) -> None:
         self._logger.log(level, event, extra=fields(issuer=self._issuer, **members))
 
-    def _is_due(self, what: str) -> bool:
+    def _is_due(self, what: object) -> bool:
         now = self._timer()
         if now - self._logged_at.get(what, -math.inf) < _REPEAT_INTERVAL:
             return False
         self._logged_at[what] = now
         return True
 
-    def log_trouble(self, event: str, end: str, cause: str) -> None:
-        """Something fails, and is tried again. ``end`` is what to log once it works."""
-        if self._troubles.get(event) != (end, cause) and self._is_due(event):
-            self._troubles[event] = end, cause
+    def log_trouble(self, trouble: Trouble, cause: str) -> None:
+        """Something fails, and will be tried again."""
+        if self._causes.get(trouble) != cause and self._is_due(trouble):
+            self._causes[trouble] = cause
+            event, _ = trouble.value
             self._log(logging.WARNING, event, cause=cause)
 
-    def log_end(self, event: str) -> None:
-        """What fails with this event works."""
-        if event in self._troubles:
-            end, _cause = self._troubles.pop(event)
-            self._log(logging.INFO, end)
+    def log_file_trouble(self, trouble: Trouble, file: Path, error: OSError) -> None:
+        """The same, of the file."""
+        cause = str(error) if error.errno is None else f"has an error ({error.strerror})"
+        remedy = _REMEDIES.get(error.errno or 0)
+        self.log_trouble(trouble, f"{file} {cause}" + (f": {remedy}" if remedy else ""))
+
+    def log_end(self, trouble: Trouble) -> None:
+        """What failed works."""
+        if self._causes.pop(trouble, None) is not None:
+            _, event = trouble.value
+            self._log(logging.INFO, event)
 
     def log_role(self, *, leads: bool) -> None:
         """This process polls, or follows the one that does."""

@@ -88,6 +88,7 @@ class FakeTransmitter:
         self.failure: BaseException | None = None
         self.fails_once: list[BaseException] = []
         self.redelivers = False
+        self.says_more = True
         self.max_wait = 25.0
         self.hangs_while_waiting = False
         self.closed = False
@@ -113,7 +114,7 @@ class FakeTransmitter:
             await self._wait()
         await asyncio.sleep(0.01)
         first = dict(list(self.sets.items())[:MAX_SETS])
-        return PollResponse(first, self.redelivers or len(self.sets) > MAX_SETS)
+        return PollResponse(first, self.redelivers or (self.says_more and len(self.sets) > MAX_SETS))
 
     async def _wait(self) -> None:
         if self.hangs_while_waiting:
@@ -271,14 +272,14 @@ async def test_the_first_poll_returns_at_once_and_later_ones_wait_for_events() -
 @in_virtual_time
 async def test_many_events_are_received_in_quick_succession_and_one_is_verified_per_turn_of_the_loop() -> None:
     scenario = Scenario()
-    scenario.transmitter.emit(*map(str, range(4 * MAX_SETS)))
+    scenario.transmitter.emit(*map(str, range(4 * MAX_SETS - 1)))
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
     async with scenario.running() as receiver:
         await asyncio.sleep(1)
-        assert len(receiver.store) == 4 * MAX_SETS
+        assert len(receiver.store) == 4 * MAX_SETS - 1
     assert [round(each.at, 1) for each in scenario.transmitter.polls] == [0, 0.1, 0.2, 0.3]
-    assert loop.turns > 4 * MAX_SETS
+    assert loop.turns >= 4 * MAX_SETS
 
 
 @in_virtual_time
@@ -339,6 +340,17 @@ async def test_a_transmitter_that_waits_for_longer_than_a_poll_is_reachable(logs
         await asyncio.sleep(42)
         assert revokes(receiver, "u1")
     assert logs("WARNING") == []
+    assert sum(each.wait for each in scenario.transmitter.polls) == 2  # it is tried again every ten minutes
+
+
+@in_virtual_time
+async def test_a_full_response_that_does_not_say_so_is_followed_by_another() -> None:
+    scenario = Scenario()
+    scenario.transmitter.says_more = False
+    scenario.transmitter.emit(*map(str, range(2 * MAX_SETS)))
+    async with scenario.running() as receiver:
+        await asyncio.sleep(1)
+        assert len(receiver.store) == 2 * MAX_SETS
 
 
 @in_virtual_time
@@ -597,7 +609,7 @@ async def test_what_cannot_be_saved_takes_effect_and_is_not_acknowledged_until_i
     (trouble,) = logs.fields(
         "the snapshot of security events cannot be written; events take effect, but are not acknowledged"
     )
-    assert trouble["cause"] == "No space left on device"
+    assert trouble["cause"] == f"{scenario.file} has an error (No space left on device): free space on its volume"
     assert "the snapshot of security events is written again" in logs()
 
 
@@ -617,7 +629,10 @@ async def test_a_file_that_must_not_be_read_is_left_alone_and_events_take_effect
         assert revokes(receiver, "u1")
         assert scenario.transmitter.acknowledged == []
         assert scenario.file.read_text() == content
-        assert len(logs("WARNING")) == 1
+        (warning,) = logs("WARNING")
+        (trouble,) = logs.fields(warning)
+        assert trouble["cause"].startswith(f"{scenario.file} ")
+        assert trouble["cause"].endswith((": set mode 0600", ": set another snapshot_file, or remove it"))
         scenario.file.unlink()
         await asyncio.sleep(100)
         assert scenario.transmitter.acknowledged == ["u1"]
@@ -641,6 +656,8 @@ async def test_without_a_folder_for_the_file_events_take_effect_and_are_not_ackn
     assert logs("WARNING") == [
         "the snapshot of security events cannot be locked; events take effect, but are not acknowledged"
     ]
+    (trouble,) = logs.fields(logs("WARNING")[0])
+    assert trouble["cause"].endswith("events.json.lock has an error (No such file or directory): its folder must exist")
 
 
 @in_virtual_time
