@@ -7,15 +7,20 @@ ALPN. On Linux, keys reach OpenSSL without being written to a disk.
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any, Self
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from authz_service.config import files
 from authz_service.transport.tls.certificates import CertificateFiles
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from authz_service.config.model import Tls
     from authz_service.transport.tls.certificates import Certificates
 
+# How the handshake that the current task begins sends its alert.
+send_alert: ContextVar[Callable[[bytes], object]] = ContextVar("send_alert")
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: the strong ones that RFC 9113 appendix A does not prohibit
 
 
@@ -44,11 +49,29 @@ class ReloadingContext(ssl.SSLContext):
         self._files = certificate_files
         self._current = _server_context(certificate_files.current)
 
-    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *arguments: Any, **named: Any) -> _SslObject:
         """Begin a handshake. Both asyncio and uvloop call this for each connection."""
         if (changed := self._files.changed()) is not None:
             self._current = _server_context(changed)
-        return self._current.wrap_bio(*arguments, **named)
+        made = cast("_SslObject", self._current.wrap_bio(incoming, outgoing, *arguments, **named))
+        made.outgoing, made.send = outgoing, send_alert.get()
+        return made
+
+
+class _SslObject(ssl.SSLObject):
+    """Sends the alert of a failed handshake, which both event loops discard."""
+
+    outgoing: ssl.MemoryBIO
+    send: Callable[[bytes], object]
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError:
+            self.send(self.outgoing.read())
+            raise
 
 
 def _server_context(certificates: Certificates) -> ssl.SSLContext:
@@ -58,6 +81,7 @@ def _server_context(certificates: Certificates) -> ssl.SSLContext:
         ValueError: if OpenSSL rejects them.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = _SslObject
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_ciphers(_CIPHERS)

@@ -9,6 +9,7 @@ TLS before the peer has sent an octet that looks like TLS.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 import ssl
@@ -19,6 +20,7 @@ from authz_service.telemetry.connection_log import address_of
 from authz_service.transport.addresses import BACKLOG
 from authz_service.transport.http2.preface import LONGEST, is_tls, spoken_in
 from authz_service.transport.http2.timeouts import PREFACE_TIMEOUT
+from authz_service.transport.tls.contexts import send_alert
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,7 +154,12 @@ class Handshake:
             self._log.empty()
         self.abort()
 
+    def _send_alert(self, alert: bytes) -> None:
+        with contextlib.suppress(OSError):  # the peer has left
+            self._socket.send(alert)
+
     async def _establish(self) -> None:
+        send_alert.set(self._send_alert)
         try:
             await self._loop.connect_accepted_socket(self._protocol, self._socket, ssl=self._context)
         except ssl.SSLError as error:

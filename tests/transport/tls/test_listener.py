@@ -184,6 +184,16 @@ async def test_a_handshake_that_is_not_completed_in_time_is_closed(
     assert served.results == {"failed": 1}
 
 
+async def test_the_client_of_a_failed_handshake_receives_an_alert(served: Served) -> None:
+    context = ssl.create_default_context()
+    served.authority.configure_trust(context)
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("AES128-GCM-SHA256")
+    with pytest.raises(ssl.SSLError) as raised:
+        await asyncio.open_connection(sock=served.connect(), ssl=context, server_hostname="localhost")
+    assert raised.value.reason == "SSLV3_ALERT_HANDSHAKE_FAILURE"
+
+
 async def test_a_peer_that_leaves_within_the_handshake_is_a_failure(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
