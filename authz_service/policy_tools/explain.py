@@ -232,15 +232,21 @@ class _Steps:
         self.recorded.append(Step(part, name, passed, detail))
 
     def _take(
-        self, part: str, name: str, work: Callable[[], _Result], detail: Callable[[_Result], str] = _no_detail
+        self,
+        part: str,
+        name: str,
+        work: Callable[[], _Result],
+        detail: Callable[[_Result], str] = _no_detail,
+        *,
+        conclusive: bool = True,
     ) -> _Result:
-        """Do one step and record its result. A rejection is recorded and raised again."""
+        """Do one step and record its result, as a remark unless it is conclusive. A rejection is raised again."""
         try:
             result = work()
         except Rejected as rejected:
             self._record(part, name, f"{rejected.reason}: {rejected.cause}", passed=False)
             raise
-        self._record(part, name, detail(result), passed=True)
+        self._record(part, name, detail(result), passed=conclusive or None)
         return result
 
     def _record_resource(self, path: Sequence[str]) -> None:
@@ -301,7 +307,10 @@ class _Steps:
         revocations, events = self._authorizer.revocations, self._events.get(claims.issuer)
         if revocations.any or events is not None:
             detail = "not revoked" if events is None else events.when_none
-            self._take("token", "revocations", lambda: revocations.require_none(claims), lambda _: detail)
+            self._take(
+                *("token", "revocations", lambda: revocations.require_none(claims), lambda _: detail),
+                conclusive=events is None or events.available,
+            )
 
     def _record_findings(self, text: str, claims: Claims) -> None:
         """Record each part of a proof; one that does not hold is a remark, since the verifier decides."""

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class SavedEvents(NamedTuple):
     """What a sidecar saved of one issuer's events."""
 
-    store: EventStore  # empty if the file cannot be read
+    store: EventStore
+    available: bool  # whether the file was read
     when_none: str  # what a token is that none of these events revokes
 
 
@@ -23,7 +24,7 @@ def read_saved_events(issuer: Issuer, settings: SecurityEventsSettings, now: flo
     """The revocations of an issuer's events that count at ``now``, in seconds since the epoch."""
     store = EventStore(settings.keep, settings.max_entries)
     if settings.snapshot_file is None:
-        return SavedEvents(store, _unknown("without a snapshot_file they are not saved"))
+        return _unavailable(store, "without a snapshot_file they are not saved")
     file = EventFile(settings.snapshot_file, issuer.issuer, lambda: now)
     damaged, more = 0, True
     try:
@@ -33,16 +34,18 @@ def read_saved_events(issuer: Issuer, settings: SecurityEventsSettings, now: flo
                 store.add(each, now)
             damaged += bad
     except OSError as error:
-        return SavedEvents(store, _unknown(f"the snapshot_file {_cause_of(error)}"))
+        return _unavailable(store, f"the snapshot_file {_cause_of(error)}")
     if file.saved_at is None:
-        return SavedEvents(store, _unknown("the snapshot_file does not exist"))
+        return _unavailable(store, "the snapshot_file does not exist")
     ignored = f"; damaged lines: {damaged}" if damaged else ""
     saved_at = utc(file.saved_at, "an unknown time")
-    return SavedEvents(store, f"not revoked, by the security events until {saved_at}{ignored}")
+    when_none = f"not revoked, by the security events until {saved_at}{ignored}"
+    return SavedEvents(store, available=True, when_none=when_none)
 
 
-def _unknown(why: str) -> str:
-    return f"not revoked, except perhaps by security events, which are not available here: {why}"
+def _unavailable(store: EventStore, why: str) -> SavedEvents:
+    when_none = f"not revoked, except perhaps by security events, which are not available here: {why}"
+    return SavedEvents(store, available=False, when_none=when_none)
 
 
 def _cause_of(error: OSError) -> str:

@@ -35,7 +35,7 @@ EVENTS: dict[str, Any] = {
 
 @pytest.fixture
 def explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Explains a request with a token of ``subject``, and returns the step about revocations."""
+    """Explains a request with a token of ``subject``, and returns the mark and detail of the step about revocations."""
 
     def step(subject: str = "u1", **changes: Any) -> str:
         (tmp_path / "jwks.json").write_bytes(jwks(RS.jwk()))
@@ -48,7 +48,8 @@ def explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
         command = ["explain", "--config", str(tmp_path / "config.yaml"), "--url", "https://api.example/x"]
         main([*command, "--token-file", str(tmp_path / "token")])
         (line,) = [line for line in capsys.readouterr().out.splitlines() if " revocations " in line]
-        return line.partition(" revocations ")[2].strip()
+        mark, _, detail = line.partition(" revocations ")
+        return f"{mark[-1]} {detail.strip()}"
 
     return step
 
@@ -72,7 +73,7 @@ def test_the_event_that_revokes_the_token_is_named_with_its_type_issuer_and_time
 ) -> None:
     save(tmp_path, of_subject("u1", NOW - 60))
     at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(NOW - 60))
-    assert explain() == f"revoked: revoked by an event of main: session-revoked at {at}"
+    assert explain() == f"✗ revoked: revoked by an event of main: session-revoked at {at}"
     assert re.search(r"revocations +revoked: revoked by an event of keycloak: session-revoked at \d", PAGE)
     assert f'error_description="{DENIALS[Reason.REVOKED].detail}"' in PAGE
 
@@ -82,11 +83,11 @@ def test_a_token_that_no_saved_event_revokes_is_explained_with_their_age(
     tmp_path: Path, explain: Callable[..., str], subject: str, ago: int
 ) -> None:
     save(tmp_path, of_subject(subject, NOW - ago))
-    assert explain() == "not revoked, by the security events until 2023-11-14T22:13:20+00:00"
+    assert explain() == "✓ not revoked, by the security events until 2023-11-14T22:13:20+00:00"
 
 
 def test_where_the_events_are_not_available_the_step_says_so(tmp_path: Path, explain: Callable[..., str]) -> None:
-    unavailable = "not revoked, except perhaps by security events, which are not available here: "
+    unavailable = "· not revoked, except perhaps by security events, which are not available here: "
     assert explain(snapshot_file=None) == unavailable + "without a snapshot_file they are not saved"
     assert explain() == unavailable + "the snapshot_file does not exist"
     assert not (tmp_path / "events.lock").exists()
@@ -108,7 +109,7 @@ def test_the_file_is_read_beside_its_writer_and_left_as_it_is(tmp_path: Path, ex
     before = file.read_bytes(), file.stat().st_mtime_ns
     with (tmp_path / "events.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert explain().startswith("revoked: ")
+        assert explain().startswith("✗ revoked: ")
         assert explain("u2").endswith("; damaged lines: 1")
     assert (file.read_bytes(), file.stat().st_mtime_ns) == before
     (tmp_path / "events.lock").unlink()
@@ -120,7 +121,7 @@ def test_policy_cases_ignore_security_events(
     tmp_path: Path, explain: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(tmp_path, of_subject("u1", NOW + 60))
-    assert explain().startswith("revoked: ")
+    assert explain().startswith("✗ revoked: ")
     case = {
         "name": "allowed",
         "request": {"url": "https://api.example/x"},
