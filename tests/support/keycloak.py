@@ -193,9 +193,13 @@ class Realm:
         created = await self._admin("POST", f"/{self._name}/ssf/clients/{RECEIVER}/stream", stream)
         return str(json.loads(created)["delivery"]["endpoint_url"])
 
+    async def user_id(self, user: str) -> str:
+        """The ``sub`` of a user's tokens."""
+        return str((await self._user(user))["id"])
+
     async def sign_out(self, user: str) -> None:
         """End all sessions of a user."""
-        await self._admin("POST", f"/{self._name}/users/{(await self._user(user))['id']}/logout")
+        await self._admin("POST", f"/{self._name}/users/{await self.user_id(user)}/logout")
 
     async def sign_out_everyone(self) -> None:
         """End all sessions of the realm. Tokens issued until then, also the receiver's, are invalid for Keycloak."""

@@ -84,6 +84,15 @@ def keycloak(promise: str) -> Iterator[Server]:
         yield server
 
 
+def run_kcadm(server: Server, commands: str, folder: Path) -> str:
+    """Run shell commands that call ``kcadm.sh`` as the administrator; returns what they print."""
+    script = f"""set -eu
+        kcadm.sh() {{ bash "{_HOME}/bin/kcadm.sh" "$@" --config kcadm.config; }}
+        kcadm.sh config credentials --server {server.url} --realm master --client {_ADMIN} --secret {server.secret}
+        {commands}"""
+    return _run(["bash", "-c", script], _BUILD_TIMEOUT, folder)
+
+
 class OwnKeycloak:
     """A Keycloak that stops and starts again at the same address, with the data that it keeps in ``folder``."""
 
@@ -233,17 +242,19 @@ def _kc(*arguments: str) -> list[str]:
     return ["bash", str(_HOME / "bin" / "kc.sh"), *arguments]
 
 
-def _run(command: list[str], timeout: float) -> None:
+def _run(command: list[str], timeout: float, folder: Path | None = None) -> str:
     done = subprocess.run(
         command,
         check=False,
         capture_output=True,
         text=True,
         timeout=timeout,
+        cwd=folder,
         env=_environment(),
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def _environment() -> dict[str, str]:
