@@ -100,7 +100,7 @@ def _rules(published: Published) -> Iterator[str]:
     yield "  - name: api"
     yield '    match: {paths: ["/**"]}'
     if own:
-        yield "    # Scopes that the issuer announces:"
+        yield "    # Scopes that the issuer announces, of which a rule should require those for your API:"
         yield from (f"    #   {_comment(each)}" for each in own[:_MAX_SCOPES])
         if len(own) > _MAX_SCOPES:
             yield f"    #   and {len(own) - _MAX_SCOPES} more"

@@ -39,10 +39,10 @@ RESTART_ONLY: Final = ("grpc_address", "admin_address", "transport", "workers", 
 
 _DAY = 86400.0  # seconds
 # When a certificate expires soon: about when the alert AuthzCertificateExpires says so, and later than cert-manager and
-# ACME clients renew by default, so that a warning means that a renewal is missing. Certificates for a few days are made
-# by machines, shortly before the old one expires: for those, a fifth of the lifetime.
+# ACME clients renew one for 90 days, so that a warning means that a renewal is missing. Certificates for a day or less
+# are replaced by machines all the time, so for those it is a fifth of the lifetime, as in the alert.
 _SOON = 21 * _DAY
-_SHORT_LIFETIME = 3 * _DAY
+_SHORT_LIFETIME = _DAY
 _SHORT_LIFETIME_FRACTION = 0.2
 
 

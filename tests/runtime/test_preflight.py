@@ -152,6 +152,7 @@ def write_certificate(folder: Path, begin: timedelta, end: timedelta) -> dict[st
         (-80 * DAY, 10 * DAY, "expires at "),
         (-60 * DAY, 30 * DAY, ""),
         (-DAY, 4 * DAY, "expires at "),
+        (-0.1 * DAY, DAY, "expires at "),
         (-0.5 * DAY, 0.5 * DAY, ""),
         (-0.9 * DAY, 0.1 * DAY, "expires at "),
         (DAY, 90 * DAY, "is not valid before "),
