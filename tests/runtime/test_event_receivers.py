@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from authz_service.runtime.application import App
-    from authz_service.tokens.revocation.event_store import EventStore
     from authz_service.tokens.revocation.receiver import EventReceiver
     from authz_service.tokens.revocation.revocations import Revocation
 
@@ -200,11 +199,11 @@ async def test_a_receiver_starts_when_its_predecessor_has_ended_however_long_tha
     saving, release = threading.Event(), threading.Event()
     save = EventFile.save
 
-    def save_slowly(file: EventFile, new: Sequence[Revocation], store: EventStore) -> None:
+    def save_slowly(file: EventFile, new: Sequence[Revocation], *arguments: Any, **options: Any) -> None:
         if new:
             saving.set()
             release.wait()
-        save(file, new, store)
+        save(file, new, *arguments, **options)
 
     monkeypatch.setattr(EventFile, "save", save_slowly)
     snapshot = {"snapshot_file": "events.json"}
