@@ -25,7 +25,7 @@ def read_saved_events(issuer: Issuer, settings: SecurityEventsSettings, now: flo
     store = EventStore(settings.keep, settings.max_entries)
     if settings.snapshot_file is None:
         return _unavailable(store, "without a snapshot_file they are not saved")
-    file = EventFile(settings.snapshot_file, issuer.issuer, lambda: now)
+    file = EventFile(settings.snapshot_file, issuer.issuer)
     damaged, more = 0, True
     try:
         while more:
@@ -35,11 +35,11 @@ def read_saved_events(issuer: Issuer, settings: SecurityEventsSettings, now: flo
             damaged += bad
     except OSError as error:
         return _unavailable(store, f"the snapshot_file {_cause_of(error)}")
-    if file.saved_at is None:
+    if file.complete_at is None:
         return _unavailable(store, "the snapshot_file does not exist")
     ignored = f"; damaged lines: {damaged}" if damaged else ""
-    saved_at = utc(file.saved_at, "an unknown time")
-    when_none = f"not revoked, by the security events until {saved_at}{ignored}"
+    complete_at = utc(file.complete_at, "an unknown time")
+    when_none = f"not revoked, by the security events until {complete_at}{ignored}"
     return SavedEvents(store, available=True, when_none=when_none)
 
 

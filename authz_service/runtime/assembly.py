@@ -310,7 +310,7 @@ def event_receiver_of(
         settings,
         keys,
         PollClient(issuer, settings, clock=clock, timer=timer, resources=resources),
-        None if snapshot is None else EventFile(snapshot, issuer.issuer, clock),
+        None if snapshot is None else EventFile(snapshot, issuer.issuer),
         previous=previous,
         metrics=metrics,
         logger=logging.getLogger("authz.events"),

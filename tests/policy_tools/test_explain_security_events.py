@@ -59,7 +59,7 @@ def save(folder: Path, *revocations: Revocation, issuer: str = ISSUER) -> Path:
     store = EventStore(3600.0, 100)
     for each in revocations:
         store.add(each, float(NOW))
-    EventFile(folder / "events", issuer, lambda: float(NOW)).save(revocations, store)
+    EventFile(folder / "events", issuer).save(revocations, store, NOW)
     os.utime(folder / "events", (1_700_000_000, 1_700_000_000))
     return folder / "events"
 

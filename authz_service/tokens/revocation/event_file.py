@@ -31,7 +31,7 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from authz_service.tokens.revocation.event_store import EventStore
@@ -61,19 +61,18 @@ class Lines(NamedTuple):
 class EventFile:
     """The ``snapshot_file`` of one issuer's events. Blocks for file I/O: call it outside the event loop's thread."""
 
-    def __init__(self, path: Path, issuer: str, clock: Callable[[], float]) -> None:
-        """``issuer`` is its identifier; ``clock`` gives seconds since the epoch."""
+    def __init__(self, path: Path, issuer: str) -> None:
+        """``issuer`` is its identifier."""
         self.path = path
         self.lock_path = path.with_name(f"{path.name}.lock")
         self._issuer = issuer
-        self._clock = clock
         self._lock: int | None = None  # the descriptor while the lock is held
         self._header = b""  # of the file that was read last; empty: there was none
         self._offset = 0  # in bytes, of what was not read yet
         self._lines = 0  # that were read
         self._in_long_line = False  # what comes next is the rest of a line that is too long
         self._must_replace = False  # the file may lack revocations that count
-        self.saved_at: float | None = None  # when it last was complete, by its modification time
+        self.complete_at: float | None = None  # when it had all events of the transmitter: its modification time
 
     # The lock.
 
@@ -134,7 +133,7 @@ class EventFile:
         header = self._header_of(file)
         if header != self._header or status.st_size < self._offset:
             self._restart(header)
-        self.saved_at = status.st_mtime
+        self.complete_at = status.st_mtime
         if status.st_size == self._offset:
             return Lines()
         file.seek(self._offset)
@@ -200,10 +199,10 @@ class EventFile:
         """Whether the file may lack some of the store, which is then to be saved."""
         return self._must_replace or (not self._header and len(store) > 0)
 
-    def save(self, new: Sequence[Revocation], store: EventStore, *, complete: bool = True) -> None:
+    def save(self, new: Sequence[Revocation], store: EventStore, complete_at: float) -> None:
         """Save what the store has, of which only ``new`` was added since the last call. It must not change meanwhile.
 
-        ``complete``: there are no further events at the transmitter, as far as its last response says.
+        ``complete_at`` is when the store had all events of the transmitter, in seconds since the epoch.
 
         Raises:
             OSError: if that failed. The next call then saves everything.
@@ -213,10 +212,8 @@ class EventFile:
             self._replace(store)
         else:
             self._append(new)
-        if complete or self.saved_at is None:
-            self.saved_at = self._clock()
-        os.utime(self.path, (self.saved_at, self.saved_at))
-        self._must_replace = False
+        os.utime(self.path, (complete_at, complete_at))
+        self._must_replace, self.complete_at = False, complete_at
 
     def require_replacement(self) -> None:
         """Let the next call of ``save`` save everything, since the file may lack what the store has."""

@@ -97,8 +97,13 @@ class EventReceiver:
         self._failures = 0  # in a row
         self._may_save = False  # the file is locked by this process, and all of it was read
         # When the last poll was whose events all take effect and are saved, or the start.
-        self._succeeded_at: float = timer() if previous is None else previous._succeeded_at  # noqa: SLF001 - same class
-        metrics.watch(lambda: timer() - self._succeeded_at)
+        self._complete_at: float = timer() if previous is None else previous._complete_at  # noqa: SLF001 - same class
+        metrics.watch(lambda: self._age)
+
+    @property
+    def _age(self) -> float:
+        """Seconds since all events took effect and were saved."""
+        return self._timer() - self._complete_at
 
     async def run(self) -> None:
         """Receive events until canceled."""
@@ -144,14 +149,14 @@ class EventReceiver:
         try:
             await self._read(file)
             self._log.log_end(Trouble.READ)
-            if self._may_save and file.lacks(self.store):
-                await self._save((), complete=False)
         except OSError as error:
             self._may_save = False
             self._log.log_file_trouble(Trouble.READ, file.path, error)
-        if file.saved_at is not None and not (leads and self.restored.is_set()):
-            self._succeeded_at = self._timer() - max(0.0, self._clock() - file.saved_at)
+        if file.complete_at is not None and not (leads and self.restored.is_set()):
+            self._complete_at = self._timer() - max(0.0, self._clock() - file.complete_at)
         self.restored.set()
+        if self._may_save and file.lacks(self.store):
+            await self._save((), self._age)
         self._log.log_role(leads=leads)
         return leads
 
@@ -179,15 +184,18 @@ class EventReceiver:
             self._metrics.record_evictions(self.store.trim(now, _STEPS_PER_TURN))
             await asyncio.sleep(0)
 
-    async def _save(self, new: Sequence[Revocation], *, complete: bool) -> bool:
-        """Save these revocations, which are in the store; returns whether that succeeded."""
+    async def _save(self, new: Sequence[Revocation], age: float) -> bool:
+        """Save these revocations, which are in the store; returns whether that succeeded.
+
+        ``age`` is how many seconds ago the store had all events.
+        """
         if self._file is None:
             return True
         if not self._may_save:
             self._file.require_replacement()
             return False
         try:
-            await _in_thread(self._file.save, new, self.store, complete=complete)
+            await _in_thread(self._file.save, new, self.store, self._clock() - age)
         except OSError as error:
             self._log.log_file_trouble(Trouble.SAVE, self._file.path, error)
             return False
@@ -227,8 +235,10 @@ class EventReceiver:
         self._log.log_refusals(batch.refusals)
         revocations = [revocation for event in batch.events for revocation in event.revocations]
         await self._add(revocations)
-        if not await self._save(revocations, complete=not batch.waiting):
+        age = self._age if batch.waiting else 0.0
+        if not await self._save(revocations, age):
             return False
+        self._complete_at = self._timer() - age
         self._acks = batch.acks
         self._verifier.remember(batch)
         for event in batch.events:
@@ -238,7 +248,6 @@ class EventReceiver:
             self._log.log_trouble(Trouble.KEYS, f"{batch.waiting} of them")
         else:
             self._log.log_end(Trouble.KEYS)
-            self._succeeded_at = self._timer()
         return True
 
     def _after_failure(self, retry_after: float = 0.0) -> float:

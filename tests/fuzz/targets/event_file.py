@@ -18,7 +18,7 @@ from authz_service.tokens.revocation.event_file import EventFile, UnusableFileEr
 from authz_service.tokens.revocation.event_store import EventStore
 from authz_service.tokens.revocation.revocations import Revocation, TokenParts
 from fuzz import files
-from fuzz.issuers import MAIN
+from fuzz.issuers import MAIN, NOW
 from fuzz.sidecar import now
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run(data: bytes) -> str:
 
 
 def _read(path: Path) -> tuple[list[Revocation], int]:
-    file = EventFile(path, MAIN, now)
+    file = EventFile(path, MAIN)
     lines = file.read()
     assert not lines.more
     assert file.read().revocations in ([], ())
@@ -94,7 +94,7 @@ def _depth(value: Any) -> int:
 def _require_same_as_it_grows(data: bytes, start: int, revocations: list[Revocation]) -> None:
     path = files.written("growing.json", data[:start])
     path.chmod(0o600)
-    file, found = EventFile(path, MAIN, now), list[Revocation]()
+    file, found = EventFile(path, MAIN), list[Revocation]()
     for end in (start, start + (len(data) - start) // 2, len(data)):
         path.write_bytes(data[:end])
         found += file.read().revocations
@@ -103,11 +103,11 @@ def _require_same_as_it_grows(data: bytes, start: int, revocations: list[Revocat
 
 def _require_saved(path: Path, revocations: list[Revocation]) -> None:
     store = EventStore(1e19, 1000)
-    file = EventFile(path, MAIN, now)
+    file = EventFile(path, MAIN)
     file.read()
     for each in (*revocations, _NEW):
         store.add(each, now())
-    file.save([_NEW], store)
+    file.save([_NEW], store, NOW)
     again, _ = _read(path)
     latest = {each.parts: each.issued_before for each in sorted(again, key=lambda each: each.issued_before)}
     assert all(latest[each.parts] >= each.issued_before for each in store)

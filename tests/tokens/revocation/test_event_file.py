@@ -39,7 +39,7 @@ class Process:
     """What one process has: the file and its store."""
 
     def __init__(self, path: Path, issuer: str = ISSUER) -> None:
-        self.file = EventFile(path, issuer, lambda: float(NOW))
+        self.file = EventFile(path, issuer)
         self.store = EventStore(KEEP, 100_000)
         self.damaged = 0
 
@@ -59,7 +59,7 @@ class Process:
         new = [of(each) for each in subjects]
         for each in new:
             self.store.add(each, NOW)
-        self.file.save(new, self.store)
+        self.file.save(new, self.store, NOW)
 
     @property
     def subjects(self) -> set[str]:
@@ -91,7 +91,7 @@ def test_what_is_saved_is_read_back_exactly(path: Path) -> None:
     for saved in (revocations[:1], revocations[1:]):
         for each in saved:
             first.store.add(each, NOW)
-        first.file.save(saved, first.store)
+        first.file.save(saved, first.store, NOW)
     assert Process(path).file.read().revocations == revocations
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -128,7 +128,7 @@ def test_the_file_is_replaced_once_most_lines_are_outdated(path: Path, monkeypat
     for number in range(3000):
         later = of("0", NOW + number)
         first.store.add(later, NOW)
-        first.file.save([later], first.store)
+        first.file.save([later], first.store, NOW)
         sizes.append(path.stat().st_size)
     lines = event_file._SLACK + 2 * 100
     assert max(sizes) < (lines + 2) * 80
@@ -144,15 +144,15 @@ def leader_after(previous: Process, path: Path) -> Process:
 def test_the_time_of_the_last_save_is_known_to_others(path: Path) -> None:
     first, follower = leader(path), Process(path)
     first.save()
-    assert first.file.saved_at == NOW
+    assert first.file.complete_at == NOW
     follower.read()
-    assert follower.file.saved_at == NOW
+    assert follower.file.complete_at == NOW
 
 
 def test_without_a_file_there_is_nothing_to_read(path: Path) -> None:
     process = Process(path)
     assert process.read() == set()
-    assert process.file.saved_at is None
+    assert process.file.complete_at is None
 
 
 def test_an_empty_file_is_filled(path: Path) -> None:
@@ -402,9 +402,9 @@ def test_one_of_several_has_the_lock_until_it_releases_it(path: Path) -> None:
 
 def test_the_lock_of_a_process_that_was_killed_is_free(path: Path) -> None:
     code = (
-        "import sys, time, pathlib\n"
+        "import sys, pathlib\n"
         "from authz_service.tokens.revocation.event_file import EventFile\n"
-        "file = EventFile(pathlib.Path(sys.argv[1]), 'x', time.time)\n"
+        "file = EventFile(pathlib.Path(sys.argv[1]), 'x')\n"
         "print(file.lock(), flush=True)\n"
         "sys.stdin.read()\n"
     )

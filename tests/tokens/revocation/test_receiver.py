@@ -161,7 +161,7 @@ class Scenario:
             self.issuer.security_events,
             self.keys,
             self.transmitter,
-            None if self.file is None else EventFile(self.file, ISSUER, self.clock),
+            None if self.file is None else EventFile(self.file, ISSUER),
             previous=previous,
             metrics=(metrics or self.metrics).security_events("main"),
             logger=logging.getLogger("authz.events"),
@@ -760,6 +760,8 @@ async def test_a_receiver_of_a_new_configuration_saves_the_events_of_the_old_one
         await asyncio.sleep(1)
         assert second.store is first.store
         assert scenario.saved() == {"u1"}
+        await asyncio.sleep(100)
+        assert scenario.sample("security_events_age_seconds") > 100  # type: ignore[operator]
 
 
 @in_virtual_time
@@ -789,7 +791,7 @@ async def test_a_cancellation_waits_for_the_end_of_a_write_and_then_releases_the
     for _ in range(3):
         task.cancel()
         assert await asyncio.wait([task], timeout=0.02) == (set(), {task})
-    another = EventFile(scenario.file, ISSUER, scenario.clock)  # type: ignore[arg-type]
+    another = EventFile(scenario.file, ISSUER)  # type: ignore[arg-type]
     assert not another.lock()
     may_end.set()
     await asyncio.wait([task])
