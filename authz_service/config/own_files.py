@@ -9,6 +9,7 @@ Invariants:
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tempfile
 from contextlib import contextmanager
@@ -61,6 +62,18 @@ def replace(path: Path, content: Iterable[bytes]) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     _synchronize_folder(path.parent)
+
+
+def remove_temporary_files(path: Path) -> None:
+    """Remove what a process left that was killed while it replaced this file. No process may be replacing it now.
+
+    Raises:
+        OSError: if the folder cannot be read, or a file in it not be removed.
+    """
+    left = re.compile(re.escape(f".{path.name}.") + "[a-z0-9_]{8}")  # as mkstemp names them
+    for each in path.parent.iterdir():
+        if left.fullmatch(each.name):
+            each.unlink(missing_ok=True)
 
 
 def _synchronize_folder(folder: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,3 +90,20 @@ def test_without_append_nothing_can_be_written(path: Path) -> None:
     with own_files.open_own(path) as file:
         assert file.read() == b"old"
         assert not file.writable()
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(path: Path) -> None:
+    code = (
+        "import os, pathlib, signal, sys\n"
+        "from authz_service.config import own_files\n"
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "own_files.replace(pathlib.Path(sys.argv[1]), [b'new'])\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == -signal.SIGKILL
+    others = [path.with_name(name) for name in (".own.swp", ".another.abcdefgh", "own.abcdefgh", ".own.abcdefgh.x")]
+    for each in others:
+        each.touch()
+    assert len(list(path.parent.iterdir())) == len(others) + 2
+    own_files.remove_temporary_files(path)
+    assert set(path.parent.iterdir()) == {path, *others}
+    assert path.read_bytes() == b"old"

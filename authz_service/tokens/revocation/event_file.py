@@ -91,6 +91,7 @@ class EventFile:
         descriptor = os.open(self.lock_path, flags, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            own_files.remove_temporary_files(self.path)
         except BlockingIOError:
             os.close(descriptor)
             return False

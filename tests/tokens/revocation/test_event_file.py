@@ -426,6 +426,13 @@ def test_a_lock_file_that_was_removed_is_not_a_lock_anymore(path: Path) -> None:
     assert not first.file.lock()
 
 
+def test_what_a_killed_writer_left_is_removed_with_the_lock(path: Path) -> None:
+    left = path.with_name(".events.json.0a_b3xyz")
+    left.touch()
+    assert Process(path).file.lock()
+    assert not left.exists()
+
+
 def test_a_symbolic_link_is_not_followed_to_lock_another_file(path: Path) -> None:
     (path.parent / "events.json.lock").symlink_to(path.parent / "other")
     with pytest.raises(OSError, match="symbolic link"):
