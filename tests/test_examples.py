@@ -187,5 +187,5 @@ def test_readme_and_examples_show_every_key(
         ),
         *("DpopSettings", "MtlsSettings", "ResourceSettings", "McpMatch"),
         *("CredentialSettings", "HeaderSettings", "UpstreamSettings", "TokenCache", "Logging", "IntrospectionSettings"),
-        "SecurityEventsSettings",
+        *("SecurityEventsSettings", "TracingSettings"),
     }

@@ -1,4 +1,4 @@
-"""The wire messages of Envoy's ext_authz v3, generated from ``proto/`` by ``make proto``.
+"""The wire messages of Envoy's ext_authz v3 and of OTLP traces, generated from ``proto/`` by ``make proto``.
 
-Law: nothing here but this docstring is written by hand. Only ``authz_service.transport`` imports it.
+Invariants: nothing here but this docstring is written by hand. Only ``authz_service.transport`` imports it.
 """

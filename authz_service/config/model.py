@@ -23,6 +23,7 @@ from authz_service.config.values import (
     Audience,
     CaptureName,
     ClaimPathField,
+    CollectorUrl,
     ComparedHeader,
     CredentialHeaderName,
     File,
@@ -1026,6 +1027,17 @@ class Logging(Section):
     )
 
 
+class TracingSettings(Section):
+    """The collector of traces."""
+
+    otlp_endpoint: CollectorUrl = Field(
+        "http://127.0.0.1:4318",
+        description="Base URL of an OpenTelemetry collector that takes OTLP over HTTP; /v1/traces is added. Spans hold "
+        "nothing secret, so plain http is accepted.",
+    )
+    service_name: Printable = Field("authz-service", description="service.name of the spans.")
+
+
 class Settings(Section):
     """The configuration of authz-service."""
 
@@ -1070,6 +1082,11 @@ class Settings(Section):
     )
     token_cache: TokenCache = Field(default_factory=TokenCache, description="The cache of validated tokens.")
     logging: Logging = Field(default_factory=Logging, description="What is logged.")
+    tracing: OrAbsent[TracingSettings] = Field(
+        None,
+        description="Export of spans to an OpenTelemetry collector, for requests whose traceparent header is sampled. "
+        "Default: none.",
+    )
 
     @property
     def reloaded_files(self) -> tuple[Path, ...]:

@@ -360,6 +360,12 @@ def _url(value: str) -> str:
     return value
 
 
+def _collector_url(value: str) -> str:
+    if "?" in _url(value):
+        raise ValueError(f"{shown(value)} has a query: write the base URL alone, such as http://collector:4318")
+    return value
+
+
 def _origin(value: str) -> str:
     if not _ORIGIN.fullmatch(value) or not _has_host(value):
         raise ValueError(f"{shown(value)} is not an origin: write https://host, or https://host:port, without a path")
@@ -620,6 +626,7 @@ UpstreamHeader = Annotated[StrictStr, AfterValidator(_upstream_header)]
 HostPatternField = Annotated[HostPattern, _ParsedWith(parse_host_pattern)]
 PathPatternField = Annotated[PathPattern, _ParsedWith(parse_path_pattern)]
 Url = Annotated[StrictStr, AfterValidator(_url)]
+CollectorUrl = Annotated[StrictStr, AfterValidator(_collector_url)]
 ProviderHeaders = Annotated[
     dict[
         Annotated[StrictStr, AfterValidator(_provider_header)],

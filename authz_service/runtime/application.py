@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 from authz_service.admin.server import AdminServer
 from authz_service.config.values import host_port
+from authz_service.providers.client import ClientResources
 from authz_service.runtime import preflight, reload, worker_channel
 from authz_service.runtime.assembly import assemble, declare_series
 from authz_service.runtime.background_tasks import BackgroundTasks
 from authz_service.runtime.issuer_pool import IssuerPool
 from authz_service.runtime.reload import Reloader
 from authz_service.runtime.revocation_file import RevocationFile
+from authz_service.runtime.tracing import Tracing
 from authz_service.telemetry import logs
 from authz_service.telemetry.background_log_stream import BackgroundLogStream
 from authz_service.telemetry.connection_log import FailureLog
@@ -76,7 +78,9 @@ class App:
         self._readiness: asyncio.Task[None] | None = None
         self._background = BackgroundTasks()
         self.metrics = Metrics(transport=self._listening.transport)
-        self._pool = IssuerPool(self.metrics, self._background)
+        resources = ClientResources()
+        self._pool = IssuerPool(self.metrics, self._background, resources)
+        self._tracing = Tracing(self.metrics, self._background, resources, clock=time.time, timer=time.monotonic)
         config = assemble(settings, self._pool.issuers_of(settings), self.metrics, now=time.time())
         declare_series(config, self.metrics)
         self._pool.activate(config)
@@ -151,6 +155,7 @@ class App:
         """
         if self._worker is None:
             await self.admin.start()
+        self._tracing.apply(self.active.settings.tracing)
         self._pool.start(self.active.issuers)
         self._pool.start_receivers()
         await asyncio.gather(*(receiver.restored.wait() for receiver in self._receivers()))
@@ -189,6 +194,7 @@ class App:
         _logger.info("stopping", extra=fields(delay_s=server.shutdown_delay))
         await asyncio.sleep(server.shutdown_delay)
         await self.server.stop(server.shutdown_grace)
+        await self._tracing.flush()
         _logger.info("stopped")
 
     async def close(self) -> None:
@@ -210,6 +216,7 @@ class App:
 
     def _swap(self, config: ActiveConfig) -> None:
         self._pool.activate(config)
+        self._tracing.apply(config.settings.tracing)
         self.servicer.active = config
         if not self._ready:
             self._await_readiness()

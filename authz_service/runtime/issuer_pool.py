@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from authz_service.config import files
 from authz_service.keys.cache import KeyCache
-from authz_service.providers.client import ClientResources
 from authz_service.runtime.assembly import (
     bounds_of,
     event_receiver_of,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Issuer, Keys, Settings
     from authz_service.core.bounded import Bounds
+    from authz_service.providers.client import ClientResources
     from authz_service.runtime.assembly import ActiveConfig
     from authz_service.runtime.background_tasks import BackgroundTasks
     from authz_service.telemetry.metrics import IntrospectionMetrics, IssuerMetrics, Metrics, SecurityEventMetrics
@@ -61,10 +61,11 @@ class _KeysIdentity(NamedTuple):
 class IssuerPool:
     """Provides each configuration with its issuers. All methods belong to the event loop's thread."""
 
-    def __init__(self, metrics: Metrics, background: BackgroundTasks) -> None:
+    def __init__(self, metrics: Metrics, background: BackgroundTasks, resources: ClientResources) -> None:
+        """``resources`` is shared by the clients of the process."""
         self._metrics = metrics
         self._background = background
-        self._resources = ClientResources()
+        self._resources = resources
         self._active: ActiveConfig | None = None
         self._identities: dict[KeyCache, _KeysIdentity] = {}
         self._gauges: dict[_Part, IssuerMetrics | IntrospectionMetrics | SecurityEventMetrics] = {}

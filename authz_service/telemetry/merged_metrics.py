@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any, TypeAlias
 
 from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.samples import Exemplar, Sample
 
 from authz_service.telemetry.metrics import exposition_of
 
@@ -59,10 +60,15 @@ def encode(registry: CollectorRegistry) -> str:
     """The current metrics of a registry as JSON on one line. May be called from any thread."""
     return json.dumps(
         [
-            [family.name, family.documentation, family.type, [each[:3] for each in family.samples]]
+            [family.name, family.documentation, family.type, [_encoded(each) for each in family.samples]]
             for family in registry.collect()
         ]
     )
+
+
+def _encoded(sample: Sample) -> tuple[object, ...]:
+    """Name, labels and value of a sample, and its exemplar if it has one."""
+    return sample[:3] if sample.exemplar is None else (*sample[:3], sample.exemplar)
 
 
 def decode(parsed: Iterable[tuple[str, str, str, Any]]) -> list[Metric]:
@@ -70,10 +76,10 @@ def decode(parsed: Iterable[tuple[str, str, str, Any]]) -> list[Metric]:
     return [_family(*parts) for parts in parsed]
 
 
-def _family(name: str, documentation: str, kind: str, samples: Iterable[tuple[str, dict[str, str], float]]) -> Metric:
+def _family(name: str, documentation: str, kind: str, samples: Iterable[Sequence[Any]]) -> Metric:
     family = Metric(name, documentation, kind)
-    for sample in samples:
-        family.add_sample(*sample)
+    for sample_name, labels, value, *exemplar in samples:
+        family.add_sample(sample_name, labels, value, exemplar=Exemplar(*exemplar[0]) if exemplar else None)
     return family
 
 
@@ -94,12 +100,21 @@ def merged(processes: Iterable[Iterable[Metric]]) -> list[Metric]:
 def _merged(parts: list[Metric]) -> Metric:
     first = parts[0]
     merge = _exact_sum if first.type in _TOTALS else GAUGES.get(first.name, max)  # max for gauges of a newer library
-    values: dict[tuple[str, tuple[tuple[str, str], ...]], list[float]] = {}
+    same: dict[tuple[str, tuple[tuple[str, str], ...]], list[Sample]] = {}
     for family in parts:
         for sample in family.samples:
-            values.setdefault((sample.name, tuple(sample.labels.items())), []).append(sample.value)
-    samples = ((name, dict(labels), merge(each)) for (name, labels), each in values.items())
+            same.setdefault((sample.name, tuple(sample.labels.items())), []).append(sample)
+    samples = (
+        (name, dict(labels), merge(each.value for each in every), *_newest_exemplar(every))
+        for (name, labels), every in same.items()
+    )
     return _family(first.name, first.documentation, first.type, samples)
+
+
+def _newest_exemplar(samples: Iterable[Sample]) -> list[Exemplar]:
+    """The newest exemplar of these samples, if they have any."""
+    found = [sample.exemplar for sample in samples if sample.exemplar is not None]
+    return sorted(found, key=lambda exemplar: exemplar.timestamp or 0.0)[-1:]
 
 
 def _exact_sum(values: Iterable[float]) -> Any:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import platform
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -30,13 +30,24 @@ from prometheus_client.exposition import choose_encoder
 
 from authz_service import __version__
 from authz_service.core.connection_failure import ConnectionFailure
+from authz_service.core.correlation import NO_CORRELATION
 from authz_service.core.decision import NO_RULE_NAME
 from authz_service.core.reasons import ALLOWANCES, ANSWERS, Reason
+from authz_service.telemetry.spans import SpanResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from authz_service.core.correlation import Correlation
     from authz_service.core.decision import Decision, Mode
+    from authz_service.telemetry.spans import SpanRecorder, Wait
+
+    class Observe(Protocol):
+        """``Histogram.observe``."""
+
+        def __call__(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+            """Observe a value, with the trace that it belongs to."""
+
 
 FetchResult = Literal["success", "not_modified", "failure"]
 IntrospectionResult = Literal["active", "inactive", "failure"]
@@ -314,12 +325,20 @@ class _Families:
             buckets=_DELAY_BUCKETS,
             registry=registry,
         )
+        self.trace_spans = Counter(
+            "authz_trace_spans_total",
+            "Spans of traces: exported, failed (the collector did not take them), or dropped because too many waited.",
+            ("result",),
+            registry=registry,
+        )
         self.build_info = Gauge(
             "authz_build_info",
             "Always 1; the labels describe the running version.",
             ("version", "python", "transport"),
             registry=registry,
         )
+
+        self.spans: SpanRecorder | None = None  # None without tracing
 
         # Gauges of parts that a reload may remove.
         self.of_keys = (
@@ -361,10 +380,12 @@ class Metrics:
         self._proofs: dict[str, Callable[[], None]] = {
             result: families.dpop_proofs.labels(result).inc for result in DPOP_RESULTS
         }
+        for span_result in get_args(SpanResult):
+            families.trace_spans.labels(span_result)
         self._reload_succeeded: Callable[[], None] = families.config_reloads.labels("success").inc
         self._reload_failed: Callable[[], None] = families.config_reloads.labels("failure").inc
         # The methods of counter and histogram to call for a decision.
-        self._counting: dict[tuple[Reason, str, str], tuple[Callable[[], None], Callable[[float], None]]] = {}
+        self._counting: dict[tuple[Reason, str, str], tuple[Callable[[], None], Observe]] = {}
         self.declare_rules([(NO_RULE_NAME, "enforce", _WITHOUT_RULE)])
 
     # Decisions.
@@ -376,16 +397,30 @@ class Metrics:
                 if (reason, rule, mode) not in self._counting:
                     self._declare(reason, rule, mode)
 
-    def record_decision(self, decision: Decision, seconds: float) -> None:
-        """Record a decision and its duration. Called for every request, so it only looks up prepared methods."""
+    def record_decision(
+        self,
+        decision: Decision,
+        seconds: float,
+        correlation: Correlation = NO_CORRELATION,
+        wait: Wait | None = None,
+    ) -> None:
+        """Record a decision, its duration and what it waited for.
+
+        Called for every request, so it only looks up prepared methods, unless the caller records a trace.
+        """
         try:
             increase, observe = self._counting[decision.reason, decision.rule, decision.mode]
         except KeyError:
             increase, observe = self._declare(decision.reason, decision.rule, decision.mode)
         increase()
-        observe(seconds)
+        if not correlation.sampled:
+            observe(seconds)
+            return
+        observe(seconds, {"trace_id": correlation.trace_id})
+        if self._families.spans is not None:
+            self._families.spans.record_check(correlation, decision, seconds, wait)
 
-    def _declare(self, reason: Reason, rule: str, mode: str) -> tuple[Callable[[], None], Callable[[float], None]]:
+    def _declare(self, reason: Reason, rule: str, mode: str) -> tuple[Callable[[], None], Observe]:
         decision = "allow" if reason in ALLOWANCES else "answer" if reason in ANSWERS else "deny"
         counting = (
             self._families.checks.labels(decision, reason, rule, mode).inc,
@@ -403,6 +438,21 @@ class Metrics:
     def transport(self) -> TransportMetrics:
         """The metrics of a transport that observes its connections, with all counters at 0."""
         return TransportMetrics(self._families)
+
+    # Traces.
+
+    @property
+    def traced(self) -> bool:
+        """Whether spans are recorded."""
+        return self._families.spans is not None
+
+    def trace_with(self, recorder: SpanRecorder | None) -> None:
+        """Record spans with this recorder from now on; with none of them if it is None."""
+        self._families.spans = recorder
+
+    def record_spans(self, result: SpanResult, count: int) -> None:
+        """Record what became of spans."""
+        self._families.trace_spans.labels(result).inc(count)
 
     # Identity headers.
 
@@ -603,6 +653,8 @@ class IssuerMetrics:
         """Record an attempt to fetch the keys, and its duration."""
         self._fetches[result].inc()
         self._duration.observe(seconds)
+        if self._families.spans is not None:
+            self._families.spans.record_root("key fetch", seconds, self._name, result)
 
     def record_key_count(self, count: int) -> None:
         """Record the number of usable keys in the key set."""
@@ -694,6 +746,11 @@ class SecurityEventMetrics:
         """Let the issuer's gauges report the values of this object."""
         self._exposed = True
         self._families.security_events_age.labels(self._name).set_function(self._age)
+
+    def record_poll(self, seconds: float, *, success: bool) -> None:
+        """Record a poll and its duration."""
+        if self._families.spans is not None:
+            self._families.spans.record_root("event poll", seconds, self._name, "success" if success else "failure")
 
     def record_event(self, kind: SecurityEventType) -> None:
         """Record an event that was received, or a SET that was refused."""

@@ -65,7 +65,12 @@ class NeedKeys:
     @property
     def what(self) -> str:
         """What is being waited for, for the log."""
-        return f"keys of {self.keys.issuer}"
+        return f"keys of {self.issuer}"
+
+    @property
+    def issuer(self) -> str:
+        """The name of the issuer whose keys are fetched."""
+        return self.keys.issuer
 
     async def ready(self) -> None:
         """Wait for the fetch. Never raises for a failed one."""

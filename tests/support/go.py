@@ -6,6 +6,7 @@ Go verifies its downloads against the public checksum database.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import subprocess
 import tempfile
@@ -32,12 +33,25 @@ def built(module: str, promise: str) -> str:
     return str(target)
 
 
-def _build(go: str, module: str, target: Path) -> None:
+def built_from(source: Path, promise: str) -> str:
+    """As ``built``, for a program of ours in a folder with its locked modules."""
+    digest = hashlib.sha256(b"".join(each.read_bytes() for each in sorted(source.iterdir()))).hexdigest()[:16]
+    target = _FOLDER / f"{source.name}-{digest}"
+    go = program("go", promise)
+    _FOLDER.mkdir(exist_ok=True)
+    with (_FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            _build(go, ".", target, source)
+    return str(target)
+
+
+def _build(go: str, module: str, target: Path, source: Path | None = None) -> None:
     with tempfile.TemporaryDirectory(dir=_FOLDER) as folder:
         environment = os.environ | {"GOBIN": folder, "GOFLAGS": "-modcacherw"}
         command = [go, "install", module]
         done = subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=_BUILD_TIMEOUT, env=environment
+            command, check=False, capture_output=True, text=True, timeout=_BUILD_TIMEOUT, env=environment, cwd=source
         )
         assert done.returncode == 0, done.stdout + done.stderr
         (binary,) = Path(folder).iterdir()

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from authz_service.core.correlation import Correlation
 from authz_service.core.decision import Deny
 from authz_service.core.reasons import Reason
 from authz_service.telemetry.merged_metrics import GAUGES, MergedMetrics, decode, encode, merged, totals
@@ -78,6 +79,26 @@ def test_decoding_restores_what_was_encoded() -> None:
     after = [family for family in received_from(metrics) if family.name.startswith("authz_")]
     assert before == after
     assert all("\n" not in encode(each.registry) for each in (metrics, SupervisorMetrics()))  # one line per reply
+
+
+def test_the_newest_exemplar_of_several_workers_is_kept_and_survives_its_worker() -> None:
+    first, second = worker_metrics(), worker_metrics()
+    for metrics, trace_id in ((first, "a" * 32), (second, "b" * 32)):
+        metrics.record_decision(DENIED, 0.0123, Correlation("", trace_id, "c" * 16, sampled=True))
+        metrics.record_decision(DENIED, 2.0, Correlation("", trace_id, "c" * 16, sampled=False))
+    service = MergedMetrics(SupervisorMetrics().registry)
+    service.update(1, received_from(first))
+    service.update(2, received_from(second))
+    for _ in range(2):
+        exposition, _type = service.exposition("application/openmetrics-text; version=1.0.0")
+        parsed: Iterable[Metric] = parse_openmetrics(exposition.decode())  # type: ignore[no-untyped-call]
+        samples = [each for family in parsed for each in family.samples]
+        found = [each for each in samples if each.exemplar is not None]
+        assert [(each.labels["le"], each.value) for each in found] == [("0.05", 2.0)]
+        assert found[0].exemplar is not None
+        assert found[0].exemplar.labels == {"trace_id": "b" * 32}
+        service.remove(2)
+        service.update(2, [])
 
 
 def test_counters_and_histograms_are_summed_series_by_series() -> None:

@@ -32,6 +32,7 @@ CONTRACT = {
     "authz_transport_connections_total": ("counter", {"result"}),
     "authz_transport_failures_total": ("counter", {"reason"}),
     "authz_decision_log_lines_lost_total": ("counter", set()),
+    "authz_trace_spans_total": ("counter", {"result"}),
     "authz_upstream_headers_omitted_total": ("counter", {"header"}),
     "authz_dpop_proofs_total": ("counter", {"result"}),
     "authz_dpop_replay_cache_evictions_total": ("counter", set()),

@@ -45,7 +45,12 @@ class NeedIntrospection:
     @property
     def what(self) -> str:
         """What is being waited for, for the log."""
-        return f"introspection at {self.servers[min(len(self.results), len(self.servers) - 1)].issuer.label}"
+        return f"introspection at {self.issuer}"
+
+    @property
+    def issuer(self) -> str:
+        """The name of the issuer whose server is queried now, or was last."""
+        return self.servers[min(len(self.results), len(self.servers) - 1)].issuer.label
 
     @property
     def identity(self) -> Identity | None:

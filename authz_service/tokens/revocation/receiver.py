@@ -206,16 +206,19 @@ class EventReceiver:
 
     async def _poll(self) -> float:
         """Poll once; returns how many seconds to wait before the next poll."""
-        waits = self._is_reachable and self._timer() >= self._waits_from
+        started = self._timer()
+        waits = self._is_reachable and started >= self._waits_from
         try:
             response = await self._client.poll(self._acks, self._errors, wait=waits)
         except FetchFailed as failure:
+            self._metrics.record_poll(self._timer() - started, success=False)
             if waits:
                 self._waits_from = self._timer() + _NO_WAIT_TIME
             delay = self._after_failure(failure.retry_after)
             if not waits or self._failures > 1:  # a transmitter that only waits longer than we do works
                 self._log.log_trouble(Trouble.POLL, str(failure))
             return delay
+        self._metrics.record_poll(self._timer() - started, success=True)
         self._acks, self._errors = (), {}
         self._log.log_end(Trouble.POLL)
         batch = await self._verifier.verify(response.sets)

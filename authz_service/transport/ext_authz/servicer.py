@@ -17,6 +17,8 @@ from authz_service.core.attributes import Attributes
 from authz_service.core.correlation import correlation_of
 from authz_service.core.decision import INTERNAL_ERROR, Decision, Deny
 from authz_service.core.errors import Rejected
+from authz_service.telemetry.spans import Wait
+from authz_service.tokens.validator import NeedKeys
 from authz_service.transport.ext_authz import codec
 from authz_service.transport.ext_authz.codec import NO_ATTRIBUTES
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from authz_service.core.correlation import Correlation
     from authz_service.runtime.assembly import ActiveConfig
     from authz_service.telemetry.metrics import Metrics
+    from authz_service.telemetry.spans import SpanName
 
 # The part of the caller's deadline that is left for the response to arrive; the minimum is enough to answer a burst.
 _MARGIN = 0.1
@@ -92,8 +95,10 @@ class Servicer:
     ) -> bytes:
         self._metrics.in_flight += 1
         try:
+            waiting = self._timer()
             decision = await self._await_decision(pending, config.authorizer, budget)
-            return self._respond(attributes, decision, config, started)
+            wait = self._wait(pending, started, waiting) if self._metrics.traced else None
+            return self._respond(attributes, decision, config, started, wait)
         except Exception as error:  # noqa: BLE001 - as above
             return self._last_resort(error, attributes, config, started)
         finally:
@@ -112,11 +117,22 @@ class Servicer:
             return authorizer.too_late(pending)
         return authorizer.finish(pending, self._clock())
 
-    def _respond(self, attributes: Attributes, decision: Decision, config: ActiveConfig, started: float) -> bytes:
+    def _wait(self, pending: Pending, started: float, waiting: float) -> Wait:
+        name: SpanName = "key fetch" if isinstance(pending.need, NeedKeys) else "introspection"
+        return Wait(name, pending.need.issuer, waiting - started, self._timer() - waiting)
+
+    def _respond(
+        self,
+        attributes: Attributes,
+        decision: Decision,
+        config: ActiveConfig,
+        started: float,
+        wait: Wait | None = None,
+    ) -> bytes:
         decision_id = f"{random.getrandbits(64):016x}"
         correlation = correlation_of(attributes.headers)
         response = codec.encode_response(decision, decision_id, attributes, config.metadata, correlation)
-        self._record(attributes, decision, decision_id, correlation, config, started)
+        self._record(attributes, decision, decision_id, correlation, config, started, wait)
         return response
 
     def _record(
@@ -127,10 +143,11 @@ class Servicer:
         correlation: Correlation,
         config: ActiveConfig,
         started: float,
+        wait: Wait | None = None,
     ) -> None:
         seconds = self._timer() - started
         config.decision_log.write(attributes, decision, decision_id, correlation, seconds)
-        self._metrics.record_decision(decision, seconds)
+        self._metrics.record_decision(decision, seconds, correlation, wait)
 
     def _last_resort(self, error: Exception, attributes: Attributes, config: ActiveConfig, started: float) -> bytes:
         """Deny, and log why."""
