@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from authz_service.config.document import Problem, rendered
 from authz_service.config.issuer_consistency import problems_of_issuer
-from authz_service.config.messages import nearest
+from authz_service.config.key_hints import nearest
 from authz_service.config.resources import ResourceLocation, can_be_listed
 from authz_service.core import mcp
 from authz_service.core.credential import CredentialHeader

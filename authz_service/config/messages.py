@@ -7,15 +7,16 @@ place are used; what would be right comes from our own model.
 
 from __future__ import annotations
 
-import difflib
 import json
-from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from authz_service.config.declarations import INDEX, flattened, inside, is_section
+from authz_service.config.declarations import declared as declared_at
 from authz_service.config.document import Problem
+from authz_service.config.key_hints import right_key
 from authz_service.config.model import Settings
 from authz_service.config.values import EMPTY, as_list
 from authz_service.core.errors import shown
@@ -23,6 +24,7 @@ from authz_service.core.errors import shown
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from pydantic import BaseModel
     from pydantic_core import ErrorDetails
 
     from authz_service.config.document import Document, Where
@@ -44,9 +46,6 @@ _MESSAGES = {
     "tuple_type": "must be a list, not {found}",
     "value_error": "{error}",
 }
-_INDEX = 0  # of an item: all items of a list are declared alike
-_ANY_KEY = "*"  # of a mapping with keys of the user's own
-_MAX_PLACES = 3  # that a hint names
 _FALLBACK = "{value} is not accepted: see this key in `authz-service schema`"
 
 
@@ -62,18 +61,6 @@ def problems(error: ValidationError, document: Document, root: type[BaseModel] =
             yield Problem(where, _message(details, where, document, root))
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint for a name that is not one of ``names``: the closest of them, or all."""
-    names = tuple(names)
-    close = closest(name, names)
-    return f"did you mean {close}?" if close else f"write one of {', '.join(names)}"
-
-
-def closest(name: str, names: Iterable[str]) -> str | None:
-    """The name that is most like another one, if any is."""
-    return next(iter(difflib.get_close_matches(name, tuple(names), n=1)), None)
-
-
 def _follows(details: ErrorDetails) -> bool:
     # pydantic reports a list whose items are all refused as empty, too.
     return details["type"] == "too_short" and len(details["input"]) > 0
@@ -81,14 +68,14 @@ def _follows(details: ErrorDetails) -> bool:
 
 def _message(details: ErrorDetails, where: Where, document: Document, root: type[BaseModel]) -> str:
     if details["type"] == "extra_forbidden":
-        return f"is not a key here: {_right_key(details['loc'], root)}"
+        return f"is not a key here: {right_key(details['loc'], root)}"
     if details["input"] is None and details["type"] != "value_error":
         return EMPTY
     written = document.written.get(where, "")
-    declared = _declared(details["loc"], root)
+    declared = declared_at(details["loc"], root)
     if details["type"] == "string_type" and written and (refusal := _refusal(declared, written)):
         return refusal  # quotes alone would not make it valid
-    expected = _flattened(declared)
+    expected = flattened(declared)
     return _MESSAGES.get(details["type"], _FALLBACK).format(
         choices=_choices(expected),
         error=details.get("ctx", {}).get("error"),
@@ -112,12 +99,12 @@ def _found(details: ErrorDetails, written: str, declared: Sequence[Any]) -> str:
     if error in {"bool_type", "int_type"} and isinstance(value, str):
         return f"{found}: write it without quotes" if _is_literal_of(value, error) else found
     if error == "tuple_type":
-        items = tuple(inner for kind in _flattened(declared) for inner in _inside(kind, _INDEX))
+        items = tuple(inner for kind in flattened(declared) for inner in inside(kind, INDEX))
         if isinstance(value, str):
             return f"{found}: write {as_list(value, lambda item: not _refusal(items, item))}"
         if isinstance(value, (bool, int, float)):
             return f"{found}: write {json.dumps([written]) if not _refusal(items, written) else f'[{written}]'}"
-        if isinstance(value, dict) and any(map(_is_section, _flattened(items))):
+        if isinstance(value, dict) and any(map(is_section, flattened(items))):
             return f"{found}: write a dash before its first key, and indent the others alike"
     return found
 
@@ -144,7 +131,8 @@ def _is_literal_of(text: str, error: str) -> bool:
 def _kind(value: Any, written: str) -> str:
     match value:
         case bool():
-            return f"{written} (read as {'true' if value else 'false'})"
+            read = str(value).lower()
+            return read if written == read else f"{written} (read as {read})"
         case int() | float():
             return f"the number {shown(value)}"
         case str():
@@ -153,106 +141,6 @@ def _kind(value: Any, written: str) -> str:
             return "a list"
         case _:
             return "a mapping"
-
-
-def _right_key(where: Where, root: type[BaseModel]) -> str:
-    """A hint for an unknown key: where it belongs, the key here that is most like it, or all keys here."""
-    section, name = where[:-1], str(where[-1])
-    keys = tuple(key for kind in _flattened(_declared(section, root)) for key, _ in _fields(kind))
-    close, places = closest(name, keys), _places(name, section, root)
-    beside = [place for place in places if place.where[:1] == section[:1]]
-    if close and section:  # another part of the file has a key of this name by chance
-        places = beside
-    if places:
-        belongs = f"{name} belongs in {' or '.join(map(str, (beside or places)[:_MAX_PLACES]))}"
-        return f"{belongs}, or did you mean {close}?" if close and section else belongs
-    return f"did you mean {close}?" if close else f"write one of {', '.join(keys)}"
-
-
-class _Place(NamedTuple):
-    """A section, by the keys that lead to it."""
-
-    where: Where
-
-    def __str__(self) -> str:
-        parts = ("[]" if part == _INDEX else f".{part}" for part in self.where)
-        return "".join(parts).removeprefix(".") or "the top level"
-
-
-def _places(name: str, near: Where, root: type[BaseModel]) -> list[_Place]:
-    """The sections that have a key of this name, those first that share most of their place with ``near``.
-
-    A section within another one of them is left out.
-    """
-    known = tuple(_INDEX if isinstance(part, int) else part for part in near)
-    found: list[_Place] = []
-    for where in sorted(_sections_with(name, root), key=lambda where: (-_shared(where, known), len(where))):
-        if not any(where[: len(each.where)] == each.where for each in found):
-            found.append(_Place(where))
-    return found
-
-
-def _shared(one: Where, other: Where) -> int:
-    """The number of leading parts that two places share."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a not in {b, _ANY_KEY}), min(len(one), len(other)))
-
-
-def _sections_with(name: str, kind: Any, where: Where = ()) -> Iterator[Where]:
-    """The places of all sections that have a key of this name."""
-    for part in _flat(kind):
-        if any(key == name for key, _ in _fields(part)):
-            yield where
-        for key, inner in _fields(part):
-            yield from _sections_with(name, inner, (*where, key))
-        if get_origin(part) is tuple:
-            yield from _sections_with(name, get_args(part)[0], (*where, _INDEX))
-        elif get_origin(part) is dict:
-            yield from _sections_with(name, get_args(part)[1], (*where, _ANY_KEY))
-
-
-def _fields(kind: Any) -> Iterator[tuple[str, FieldInfo]]:
-    """The keys of a section with their declarations; none of anything else."""
-    if _is_section(kind):
-        yield from ((field.alias or name, field) for name, field in kind.model_fields.items())
-
-
-def _declared(where: Where, root: type[BaseModel]) -> tuple[Any, ...]:
-    """The declarations at a place: fields of sections, or types of items."""
-    declared: tuple[Any, ...] = (root,)
-    for part in where:
-        declared = tuple(inner for kind in _flattened(declared) for inner in _inside(kind, part))
-    return declared
-
-
-def _flattened(declared: Iterable[Any]) -> tuple[Any, ...]:
-    """What declarations accept: the alternative types and their metadata."""
-    return tuple(kind for each in declared for kind in _flat(each))
-
-
-def _inside(kind: Any, part: str | int) -> Iterator[Any]:
-    """What the model expects under a key, or at an index of a list."""
-    if _is_section(kind):
-        yield from (field for name, field in _fields(kind) if part == name)
-    elif get_origin(kind) is tuple:
-        yield get_args(kind)[0]
-    elif get_origin(kind) is dict:
-        yield get_args(kind)[1]
-
-
-def _flat(kind: Any) -> Iterator[Any]:
-    if isinstance(kind, FieldInfo):
-        yield from _flat(kind.annotation)
-        yield from kind.metadata
-    elif get_origin(kind) in {Annotated, Union, UnionType}:
-        for part in get_args(kind):
-            yield from _flat(part)
-    else:
-        yield kind
-
-
-def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _choices(expected: Iterable[Any]) -> str:

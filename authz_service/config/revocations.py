@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from authz_service.config.document import Problem
+from authz_service.config.key_hints import nearest
 from authz_service.config.load import load_as
-from authz_service.config.messages import nearest
 from authz_service.config.model import Section
 from authz_service.config.values import Many, OrAbsent
 

@@ -20,8 +20,8 @@ from pydantic import (
 )
 
 from authz_service.config.document import Problem
+from authz_service.config.key_hints import nearest
 from authz_service.config.load import load_as
-from authz_service.config.messages import nearest
 from authz_service.config.model import Section
 from authz_service.config.schema import schema_of
 from authz_service.config.values import Name, Printable, Some

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from authz_service.authorizer import Pending
-from authz_service.config.messages import closest
+from authz_service.config.key_hints import closest
 from authz_service.config.resources import WELL_KNOWN
 from authz_service.core import connection_header
 from authz_service.core.bounded import NO_CACHE

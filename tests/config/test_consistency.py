@@ -357,7 +357,7 @@ WRONG = {
     "a wrong operator does not hide other problems of its rule": (
         text(rules="{name: a, match: {paths: [/x]}, require: {scopes: ['{t}'], claims: {c: {present: false}}}}"),
         [
-            "2: rules[0].require.claims.c.present: false (read as false) is not accepted: write true",
+            "2: rules[0].require.claims.c.present: false is not accepted: write true",
             (
                 "2: rules[0].require.scopes: '{t}' uses {t} of the path, but '/x' does not capture it: "
                 "no name is captured by all paths of the rule"

@@ -10,7 +10,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from authz_service.config import document
-from authz_service.config.messages import _MESSAGES, _flat, nearest, problems
+from authz_service.config.declarations import flat
+from authz_service.config.key_hints import nearest
+from authz_service.config.messages import _MESSAGES, problems
 from authz_service.config.model import RuleSettings, Settings
 from authz_service.config.values import Many, OrAbsent
 from authz_service.core.claim_path import ClaimPath
@@ -69,7 +71,7 @@ def test_each_bound_of_the_configuration_has_a_message() -> None:
 
 def types(kind: Any) -> Iterator[Any]:
     """All the types that a model is made of."""
-    for part in _flat(kind):
+    for part in flat(kind):
         if isinstance(part, type) and issubclass(part, BaseModel):
             yield BaseModel
             inner: tuple[Any, ...] = tuple(part.model_fields.values())
@@ -156,7 +158,14 @@ def messages_about(**sections: Any) -> list[str]:
         ({"rules": [RULE | {"header": "x"}]}, "header belongs in rules[].credential"),
         ({"rules": [RULE | {"rules": []}]}, "rules belongs in the top level"),
         ({"rules": [RULE | {"require": {"claim": {"a": 1}}}]}, "did you mean claims?"),
-        ({"rules": [RULE | {"paths": ["/"]}]}, "paths belongs in rules[].match, or did you mean match?"),
+        ({"rules": [RULE | {"paths": ["/"]}]}, "paths belongs in rules[].match"),
+        (
+            {"issuers": [ISSUER | {"audience": "a"}]},
+            "did you mean audiences? (audience belongs in issuers[]",
+        ),
+        ({"issuers": [ISSUER | {"jwks_url": "a"}]}, "did you mean jwks_uri? (jwks_uri belongs in issuers[].keys)"),
+        ({"rules": [RULE | {"match": {"prefix": "x"}}]}, "prefix belongs in rules[].require.claims.*"),
+        ({"rules": [RULE | {"match": {"roles": "x"}}]}, "write one of hosts, methods, paths, headers, mcp"),
         ({"level": "debug"}, "level belongs in logging"),
         ({"issuer": "https://a.example"}, "issuer belongs in issuers[]"),
     ],
@@ -168,7 +177,7 @@ def test_a_misplaced_key_is_reported_with_the_section_where_it_belongs(sections:
 
 def sections_of(kind: Any, place: str = "") -> Iterator[tuple[str, str]]:
     """Every key of the model with the place of its section, as messages name it."""
-    for part in _flat(kind):
+    for part in flat(kind):
         if isinstance(part, type) and issubclass(part, BaseModel):
             for name, field in part.model_fields.items():
                 key = field.alias or name
@@ -214,7 +223,7 @@ def test_a_string_in_place_of_a_list_is_shown_as_the_list(require: dict[str, Any
 
 def lists_of(kind: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The place of every key whose value is a list."""
-    for part in _flat(kind):
+    for part in flat(kind):
         if isinstance(part, type) and issubclass(part, BaseModel):
             for name, field in part.model_fields.items():
                 yield from lists_of(field, (*where, field.alias or name))
