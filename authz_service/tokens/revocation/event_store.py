@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import heapq
+import itertools
 from sys import getsizeof
 from typing import TYPE_CHECKING, Final
 
@@ -35,8 +36,10 @@ class EventStore:
         self._index = Revocations()
         self._bytes = 0
         # A heap with one item for each revocation, whose time may be an earlier one, until ``_remove_first`` sees it.
-        # Plain tuples of values cost the collector of cycles nothing.
-        self._by_time: list[tuple[float, tuple[str, ...]]] = []
+        # Of equal times, the one that was added first is the first. Plain tuples of values cost the collector of
+        # cycles nothing.
+        self._by_time: list[tuple[float, int, tuple[str, ...]]] = []
+        self._numbers = itertools.count()
 
     def __len__(self) -> int:
         return len(self._index)
@@ -56,12 +59,16 @@ class EventStore:
             return 0
         if known is None:
             self._bytes += _size(revocation.parts)
-            heapq.heappush(self._by_time, (revocation.issued_before, tuple(revocation.parts)))
+            self._push(revocation)
         self._index.add(revocation)
         evicted = 0
         while self._exceeds_limits():
             evicted += self._remove_first(now)
         return evicted
+
+    def _push(self, revocation: Revocation) -> None:
+        item = revocation.issued_before, next(self._numbers), tuple(revocation.parts)
+        heapq.heappush(self._by_time, item)
 
     def needs_trim(self, now: float) -> bool:
         """Whether a revocation has expired, or there are too many."""
@@ -87,13 +94,12 @@ class EventStore:
 
         If it has a later time by now, it is not the first, and stays.
         """
-        issued_before, values = self._by_time[0]
+        issued_before, _, values = heapq.heappop(self._by_time)
         parts = TokenParts(*values)
         latest = self._index.get(parts)
         if latest is not None and latest.issued_before > issued_before:
-            heapq.heapreplace(self._by_time, (latest.issued_before, values))
+            self._push(latest)
             return False
-        heapq.heappop(self._by_time)
         self._index.discard(parts)
         self._bytes -= _size(parts)
         return not self._has_expired(issued_before, now)

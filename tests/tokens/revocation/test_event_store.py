@@ -63,6 +63,18 @@ def test_a_full_store_evicts_what_expires_first_and_counts_it() -> None:
     assert [finds(store, name) for name in "abc"] == [True, False, True]
 
 
+def test_of_events_in_the_same_second_a_full_store_evicts_the_first_and_keeps_the_last() -> None:
+    session = Revocation(TokenParts(session="s"), NOW, "an event")
+    store = EventStore(KEEP, 3)
+    for each in (of("z"), of("a"), session, of("z", NOW + 1)):
+        store.add(each, NOW)
+    assert store.add(of("b"), NOW) == 1  # evicts "a"
+    assert {each.parts for each in store} == {of("z").parts, session.parts, of("b").parts}
+    other = session._replace(parts=TokenParts(session="s2"))
+    assert store.add(other, NOW) == 1
+    assert {each.parts for each in store} == {of("z").parts, of("b").parts, other.parts}
+
+
 def test_a_transmitter_that_repeats_a_subject_uses_no_memory() -> None:
     store = EventStore(KEEP, 10)
     for second in range(10_000):
