@@ -218,6 +218,7 @@ def _task_name(part: _Part) -> str:
 async def _run_after(predecessors: Collection[asyncio.Task[None]], receiver: EventReceiver) -> None:
     if predecessors:
         await asyncio.wait(predecessors)
+    del predecessors  # whose exceptions hold their receivers
     await receiver.run()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -227,6 +229,23 @@ async def test_a_receiver_starts_when_its_predecessor_has_ended_however_long_tha
         await transmitter.until(lambda: jti in transmitter.acknowledged)
         assert first.cancelled()
         assert await is_revoked(app, transmitter, "s1")
+
+
+async def test_a_replaced_receiver_leaves_the_memory(config: ConfigFolder, transmitter: CountingTransmitter) -> None:
+    async with config.serving(config.load(transmitter.configured(config), server=QUICK)) as app:
+        receivers = []
+        for number in range(5):
+            receivers.append(weakref.ref(receiver_of(app)))
+            await transmitter.polled()
+            transmitter.polls.clear()
+            await reload(app, config.load(transmitter.configured(config, leeway=f"{number}s"), server=QUICK))
+        await transmitter.polled()
+        await wait_until(lambda: in_memory(receivers[1:-1]) == 0)  # not what was frozen at the start
+
+
+def in_memory(receivers: Sequence[weakref.ref[EventReceiver]]) -> int:
+    gc.collect()
+    return sum(each() is not None for each in receivers)
 
 
 async def test_no_receiver_is_left_when_the_service_has_ended(
