@@ -5,7 +5,8 @@ follow the file. Without a snapshot file, each process polls.
 
 Invariants:
 - An event is acknowledged once it takes effect and is saved. What cannot be saved takes effect, and is delivered again.
-- No event is processed before the acknowledgments of earlier ones were delivered.
+- No event is processed before the acknowledgments of earlier ones were delivered, or given up: then the transmitter
+  delivers those events again, and they change nothing.
 - ``run`` ends by cancellation only, and not before a write to the file has ended.
 """
 
@@ -45,6 +46,7 @@ _MORE_INTERVAL: Final = 0.1  # seconds, while more events are available
 _MAX_BACKOFF: Final = 60.0  # seconds
 _MAX_RETRY_AFTER: Final = 300.0  # seconds: a transmitter cannot silence its events for longer by that header
 _NO_WAIT_TIME: Final = 600.0  # seconds without waiting for events, after a poll that waited failed
+_MAX_ACK_ATTEMPTS: Final = 3
 _STEPS_PER_TURN: Final = 50  # of the event loop
 
 
@@ -215,6 +217,8 @@ class EventReceiver:
             if waits:
                 self._waits_from = self._timer() + _NO_WAIT_TIME
             delay = self._after_failure(failure.retry_after)
+            if self._failures >= _MAX_ACK_ATTEMPTS:  # perhaps because of them
+                self._acks, self._errors = (), {}
             if not waits or self._failures > 1:  # a transmitter that only waits longer than we do works
                 self._log.log_trouble(Trouble.POLL, str(failure))
             return delay

@@ -89,6 +89,7 @@ class FakeTransmitter:
         self.fails_once: list[BaseException] = []
         self.redelivers = False
         self.says_more = True
+        self.rejects_acks = False
         self.max_wait = 25.0
         self.hangs_while_waiting = False
         self.closed = False
@@ -105,6 +106,8 @@ class FakeTransmitter:
             raise self.fails_once.pop()
         if self.failure is not None:
             raise self.failure
+        if acks and self.rejects_acks:
+            raise NO_ANSWER
         self.acknowledged += acks
         self.refused |= self.polls[-1].errors
         if not self.redelivers:
@@ -320,10 +323,25 @@ async def test_acknowledgments_that_were_not_delivered_are_sent_again_before_any
         scenario.transmitter.failure = None
         await asyncio.sleep(120)
     undelivered = [each[1:3] for each in scenario.transmitter.polls[1:] if each.acks]
-    assert len(undelivered) > 3
-    assert set(map(str, undelivered)) == {str((("u1",), {"bad": "invalid_audience"}))}
+    assert undelivered == [(("u1",), {"bad": "invalid_audience"})] * 4
     assert scenario.transmitter.acknowledged == ["u1"]
     assert scenario.transmitter.refused == {"bad": "invalid_audience"}
+    assert scenario.counted() == {"session-revoked": 1, "refused": 1}
+
+
+@in_virtual_time
+async def test_a_transmitter_that_rejects_every_acknowledgment_stops_nothing() -> None:
+    scenario = Scenario()
+    scenario.transmitter.rejects_acks = True
+    async with scenario.running() as receiver:
+        for each in ("u1", "u2", "u3"):
+            scenario.transmitter.emit(each)
+            await asyncio.sleep(120)
+            assert revokes(receiver, each)
+        age = scenario.sample("security_events_age_seconds")
+        assert age is not None
+        assert age < 120
+    assert scenario.counted() == {"session-revoked": 3}
 
 
 @in_virtual_time
