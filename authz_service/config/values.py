@@ -361,8 +361,8 @@ def _url(value: str) -> str:
 
 
 def _collector_url(value: str) -> str:
-    if "?" in _url(value):
-        raise ValueError(f"{shown(value)} has a query: write the base URL alone, such as http://collector:4318")
+    if not _URL.fullmatch(value) or not _has_host(value) or set("?#@") & set(value):
+        raise ValueError(f"{shown(value)} is not a base URL: write one such as http://collector:4318, without a query")
     return value
 
 

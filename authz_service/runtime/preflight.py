@@ -6,6 +6,7 @@ imported.
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from authz_service.config.document import Problem
 from authz_service.config.load import load_with_warnings
 from authz_service.config.nonce_key import read_nonce_key
 from authz_service.config.revocations import read_revocations
-from authz_service.core.errors import ConfigError, FetchFailed, StartFailed
+from authz_service.core.errors import ConfigError, FetchFailed, StartFailed, printable
 from authz_service.keys.file_source import FileSource
 from authz_service.providers import trust_anchors
 from authz_service.providers.bearer_token import BearerToken
@@ -69,6 +70,7 @@ def check(settings: Settings) -> Iterator[Problem]:
     """The problems of certificates, trust anchors, key set files, revocations and credentials."""
     yield from _check_tls(settings.server)
     yield from _check_revocations(settings)
+    yield from _check_decisions_file(settings)
     if settings.dpop is not None and settings.dpop.nonce_key_file is not None:
         try:
             read_nonce_key(settings.dpop.nonce_key_file)
@@ -89,6 +91,18 @@ def _check_revocations(settings: Settings) -> Iterator[Problem]:
         except ConfigError as error:
             for problem in error.problems:
                 yield Problem(("revocations_file",), problem)
+
+
+def _check_decisions_file(settings: Settings) -> Iterator[Problem]:
+    file = settings.logging.decisions_file
+    if file is None:
+        return
+    written = file if file.exists() else file.parent
+    if not os.access(written, os.W_OK):
+        text = (
+            f"{printable(str(written))} is not writable for this user: change its owner or mode, or write another path"
+        )
+        yield Problem(("logging", "decisions_file"), text)
 
 
 def _check_tls(server: Server) -> Iterator[Problem]:

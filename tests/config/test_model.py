@@ -18,6 +18,7 @@ from authz_service.config.model import (
     Scopes,
     Section,
     Server,
+    TracingSettings,
     UpstreamSettings,
 )
 from authz_service.config.values import host_port, https_or_loopback
@@ -419,3 +420,17 @@ def test_a_provider_header_has_a_printable_value(value: str) -> None:
 
 def test_a_provider_header_is_named_once() -> None:
     assert "names a header twice" in refuses(values.ProviderHeaders, {"x-a": "1", "X-A": "2"})
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["collector:4318", "", "grpc://collector:4317", "http://", "http://u:p@collector", "http://c/?a", "http://c/#a"],
+)
+def test_a_collector_is_named_by_a_base_url(endpoint: str) -> None:
+    assert "is not a base URL: write one such as http://collector:4318" in refuses(
+        TracingSettings, {"otlp_endpoint": endpoint}
+    )
+
+
+def test_a_collector_may_be_reached_by_plain_http() -> None:
+    assert TracingSettings.model_validate({"otlp_endpoint": "http://collector.monitoring:4318"}).service_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -180,3 +181,19 @@ def test_a_certificate_that_is_replaced_by_an_unusable_one_after_the_check_cause
     loaded = config.load(server={"tls": write_certificate(config.folder, -DAY, 90 * DAY)})
     (config.folder / "tls.crt").write_text("")
     assert list(preflight.warn(loaded.settings, NOW.timestamp())) == []
+
+
+def test_a_file_for_decisions_that_cannot_be_written_is_a_problem(
+    config: ConfigFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decisions = config.file.parent / "decisions.log"
+    logged = {"logging": {"decisions_file": "decisions.log"}}
+    assert config.load(issuer(), **logged).settings.logging.decisions_file == decisions
+    assert not decisions.exists()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as for another user, or on a read-only file system
+    for unwritable in (decisions.parent, decisions):
+        with pytest.raises(ConfigError) as rejected:
+            config.load(issuer(), **logged)
+        (problem,) = rejected.value.problems
+        assert f"logging.decisions_file: {unwritable} is not writable for this user" in problem
+        decisions.touch()
