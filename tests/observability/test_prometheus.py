@@ -39,6 +39,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ALERTS = CHART / "alerts" / "authz-service.yaml"
 CHECKS, UNDECIDED = 'sum(authz_checks_total{job="authz-service"})', "sum(envoy_http_ext_authz_failure_mode_allowed)"
 FAILED = "sum(authz_transport_failures_total)"
+TRACE = "0af7651916cd43dd8448eb211c80319c"
 EVENTS = 'sum(authz_security_events_total{type="session-revoked"})'
 CHANGED = 'sum(authz_config_reloads_total{job="authz-service"})'
 
@@ -85,6 +86,7 @@ def mixed(provider: IdentityProvider) -> list[Sample]:
     return [
         *samples(provider),
         *(Sample("opaque token again", "/v1/appointments/7", 200, "ok", opaque) for _ in range(2)),
+        Sample("traced", "/v1/appointments/7", 200, "ok", good, headers={"traceparent": f"00-{TRACE}-{'b' * 16}-01"}),
         Sample("in shadow", "/v1/trial", 200, "insufficient_scope", good),
         Sample("revoked", "/v1/appointments/7", 401, "revoked", provider.access_token(sub="thief")),
         Sample("of a partner", "/v1/partners", 503, "introspection_unavailable", provider.opaque_token()),
@@ -182,6 +184,11 @@ async def test_every_query_of_the_dashboard_returns_data(
 async def test_a_query_returns_nothing_of_another_namespace(observed: Observed, query: Query) -> None:
     expr = query.substituted(**choices(namespace="other"))
     assert await observed.prometheus.query(expr) == []
+
+
+async def test_an_exemplar_names_the_trace_of_a_sampled_request(observed: Observed) -> None:
+    found = await observed.prometheus.exemplars("authz_check_duration_seconds_bucket", observed.start)
+    assert {"trace_id": TRACE} in found
 
 
 async def test_the_variables_list_existing_values(observed: Observed) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import shutil
 import subprocess
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,11 @@ class Prometheus:
         result: list[dict[str, Any]] = found["result"]
         return result
 
+    async def exemplars(self, expr: str, start: float) -> list[dict[str, str]]:
+        """The labels of all exemplars of an expression since a time."""
+        found = await self._get("query_exemplars", query=expr, start=str(start), end=str(time.time()))
+        return [each["labels"] for series in found for each in series["exemplars"]]
+
     async def value(self, expr: str) -> float:
         """The single value of an expression; 0 without one."""
         found = await self.query(expr)
@@ -134,7 +140,8 @@ async def running_prometheus(
         )
     )
     command = [str(programs / "prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder}/prometheus"]
-    process = await child_process.start("Prometheus", [*command, "--web.listen-address=127.0.0.1:0"], log)
+    options = ["--web.listen-address=127.0.0.1:0", "--enable-feature=exemplar-storage"]
+    process = await child_process.start("Prometheus", [*command, *options], log)
     try:
         async with (
             child_process.stop_unless_ready("Prometheus", process, log, _START_TIMEOUT),
