@@ -106,15 +106,20 @@ def _subjects(subject: object, issuer: str) -> tuple[TokenParts, ...]:
         identifiers = subject.get("identifiers")
         if not isinstance(identifiers, list) or not 1 <= len(identifiers) <= _MAX_ALIASES:
             raise UnusableEventError(f"identifiers is not a list of 1 to {_MAX_ALIASES} subjects")
-        named = [each for each in identifiers if isinstance(each, dict) and _is_simple(each.get("format"))]
+        named = [each for each in identifiers if _is_own_and_simple(each, issuer)]
         if not named:
-            raise UnusableEventError("no alias has a format that is supported")
+            raise UnusableEventError("no alias is of this issuer and has a format that is supported")
         return tuple(_subject(each, issuer) for each in named)
     return (_subject(subject, issuer),)
 
 
-def _is_simple(format_: object) -> bool:
-    return isinstance(format_, str) and format_ in {"iss_sub", "opaque"}
+def _is_own_and_simple(subject: object, issuer: str) -> bool:
+    match subject:
+        case {"format": "iss_sub", "iss": iss}:
+            return bool(iss == issuer)
+        case {"format": "iss_sub" | "opaque"}:
+            return True
+    return False
 
 
 def _subject(subject: object, issuer: str) -> TokenParts:

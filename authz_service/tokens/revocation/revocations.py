@@ -111,7 +111,8 @@ class Revocations:
         raw = claims.raw
         sid, jti, iss, issued_at = raw.get("sid"), raw.get("jti"), raw.get("iss"), raw.get("iat")
         own = TokenParts(claims.issuer, claims.subject, claims.client_id, _string(sid), _string(jti), claims.kid or "")
-        until = issued_at if isinstance(issued_at, (int, float)) else -math.inf
+        # In whole seconds, since the times of events are.
+        until = issued_at // 1 if isinstance(issued_at, (int, float)) else -math.inf
         for shape, (key_of, has_issuer, entries) in self._by_shape.items():
             found = entries.get(key_of(own))
             if found is not None and until < found[0]:

@@ -30,7 +30,7 @@ STREAM = {"format": "opaque", "id": "c534ae00-13c7-4f18-addb-554a0df36be5"}
 ALL_SESSIONS = {"format": "opaque", "id": "ALL"}
 
 
-def claims_of(subject: str, issued_at: int) -> Claims:
+def claims_of(subject: str, issued_at: float) -> Claims:
     return Claims(
         issuer="main",
         subject=subject,
@@ -69,6 +69,10 @@ def events(subject: Any, kind: str = SESSION_REVOKED, **payload: Any) -> tuple[S
             },
             [TokenParts(subject="u1"), TokenParts(subject="u2")],
         ),
+        (
+            {"format": "aliases", "identifiers": [USER | {"iss": "https://another.example", "sub": "u3"}, USER]},
+            [TokenParts(subject="u1")],
+        ),
     ],
 )
 @pytest.mark.parametrize("kind", [SESSION_REVOKED, ACCOUNT_DISABLED, ACCOUNT_PURGED, SESSIONS_REVOKED])
@@ -105,6 +109,8 @@ def test_each_format_of_a_subject_names_a_user_or_a_session(
         {"format": ["iss_sub"]},
         {"format": "aliases", "identifiers": []},
         {"format": "aliases", "identifiers": [{"format": ["iss_sub"]}]},
+        {"format": "aliases", "identifiers": [{"format": "iss_sub", "sub": "u1"}, USER]},
+        {"format": "aliases", "identifiers": [USER | {"iss": "https://another.example"}]},
         {"format": "aliases", "identifiers": [USER] * 17},
         {"format": "aliases", "identifiers": [{"format": "email", "email": "u@a.example"}]},
         {"format": "aliases", "identifiers": [{"format": "aliases", "identifiers": [USER]}]},
@@ -131,7 +137,7 @@ def test_tokens_issued_up_to_the_events_time_are_revoked_and_those_of_a_later_lo
 ) -> None:
     (event,) = events(USER, **payload)
     revocations = Revocations(event.revocations)
-    for issued_at, revoked in ((last - 1, True), (last, True), (last + 1, False)):
+    for issued_at, revoked in ((last - 1, True), (last, True), (last + 0.9, True), (last + 1, False)):
         assert (revocations.find(claims_of("u1", issued_at)) is not None) == revoked
     assert revocations.find(claims_of("u2", last)) is None
 
