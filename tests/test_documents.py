@@ -283,7 +283,7 @@ def test_every_metric_in_the_page_on_revocation_exists() -> None:
 def test_every_check_of_a_security_event_has_existing_tests() -> None:
     section = REVOCATION.partition("\n## What is verified of a SET\n")[2]
     _, _, *rows = [line for line in section.splitlines() if line.startswith("|")]
-    assert len(rows) == 7
+    assert len(rows) == 8
     for row in rows:
         named = re.findall(r"`(tests/[^`]+)`", row.rpartition(" | ")[2])
         assert named, row

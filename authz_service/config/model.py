@@ -355,8 +355,8 @@ class SecurityEventsSettings(Section):
     )
     keep: PositiveDuration = Field(
         as_written("24h"),
-        description="How long an event revokes tokens: at least the longest lifetime of the issuer's access tokens, plus "
-        "leeway.",
+        description="How long an event revokes tokens: at least the longest lifetime of the issuer's access tokens, "
+        "plus leeway.",
     )
     max_entries: int = Field(
         100_000,

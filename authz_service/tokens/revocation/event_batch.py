@@ -40,7 +40,7 @@ class Batch:
     events: list[SecurityEvent] = field(default_factory=list)  # of those that were not handled before
     refusals: list[RefusedSetError] = field(default_factory=list)  # the same
     accepted: list[bytes] = field(default_factory=list)  # digests, for ``BatchVerifier.remember``
-    waiting: int = 0  # SETs that wait for keys
+    waiting: int = 0  # SETs that wait for keys, or for their time
 
     @property
     def has_news(self) -> bool:
@@ -93,7 +93,7 @@ class BatchVerifier:
         batch.events += verified.events
 
     async def _verify(self, text: str, arrived: float) -> VerifiedSet | None:
-        """A SET with the keys that are known, or that can be fetched; None if it has to wait for them."""
+        """A SET with the keys that are known, or that can be fetched; None if it has to wait."""
         verified = self._attempt(text, FIRST, arrived)
         if verified is None:
             await self._refresh_keys()
@@ -107,7 +107,7 @@ class BatchVerifier:
             if refusal.code == "invalid_key" and self._keys.fetched_at < arrived:
                 return None
             raise
-        except Rejected:  # the keys are unavailable
+        except Rejected:  # the keys are unavailable, or the clock here is slow
             return None
         return verified if isinstance(verified, VerifiedSet) else None
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16_384
 MAX_JTI = 512  # characters
+_MAX_WAIT = 300.0  # seconds for which a SET waits for its ``iat``, if the clock here is slow
 _TYPES = frozenset({"secevent+jwt", "application/secevent+jwt"})
 # RFC 8935 section 2.4, for the ``setErrs`` of RFC 8936. Every other reason is invalid_request.
 _CODES = {
@@ -64,7 +65,7 @@ class SetVerifier:
 
         Raises:
             RefusedSetError: if it will never be accepted.
-            Rejected: ``keys_unavailable``, if it may be accepted later.
+            Rejected: ``keys_unavailable`` or ``not_yet_valid``, if it may be accepted later.
         """
         if len(text) > MAX_BYTES:
             raise RefusedSetError("invalid_request", f"more than {MAX_BYTES} characters")
@@ -81,7 +82,7 @@ class SetVerifier:
         except UnusableEventError as error:
             raise RefusedSetError("invalid_request", str(error)) from None
         except Rejected as rejected:
-            if rejected.reason is Reason.KEYS_UNAVAILABLE:
+            if rejected.reason in {Reason.KEYS_UNAVAILABLE, Reason.NOT_YET_VALID}:
                 raise
             raise RefusedSetError(_CODES.get(rejected.reason, "invalid_request"), rejected.reason.value) from None
 
@@ -101,8 +102,11 @@ class SetVerifier:
         if "iat" not in claims:
             raise RefusedSetError("invalid_request", "iat is missing")
         issued_at = float(numeric_date(claims, "iat", now))
-        if now < issued_at - self._issuer.settings.leeway:
+        ahead = issued_at - self._issuer.settings.leeway - now
+        if ahead > _MAX_WAIT:
             raise RefusedSetError("invalid_request", "iat is in the future")
+        if ahead > 0:
+            raise Rejected(Reason.NOT_YET_VALID, "iat is in the future")
         iss = claims["iss"]
         tenant = "" if self._issuer.settings.template is None else iss
         return VerifiedSet(jti, issued_at, events_of(claims, iss, tenant))

@@ -252,9 +252,9 @@ class EventReceiver:
             self._metrics.record_event(event.type)
         self._log.log_events(batch.events)
         if batch.waiting:
-            self._log.log_trouble(Trouble.KEYS, f"{batch.waiting} of them")
+            self._log.log_trouble(Trouble.WAIT, f"{batch.waiting} of them")
         else:
-            self._log.log_end(Trouble.KEYS)
+            self._log.log_end(Trouble.WAIT)
         return True
 
     def _after_failure(self, retry_after: float = 0.0) -> float:

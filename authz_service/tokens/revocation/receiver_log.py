@@ -48,7 +48,7 @@ class Trouble(Enum):
         "the snapshot of security events cannot be written; events take effect, but are not acknowledged",
         "the snapshot of security events is written again",
     )
-    KEYS = "security events wait for the issuer's keys", "security events no longer wait for keys"
+    WAIT = "security events wait for keys, or for the time of their iat", "security events no longer wait"
 
 
 class ReceiverLog:

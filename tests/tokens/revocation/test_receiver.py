@@ -565,9 +565,23 @@ async def test_a_set_waits_while_the_keys_are_unavailable_and_others_do_not_wait
         assert scenario.transmitter.acknowledged == ["u2", "u1"]
         assert scenario.sample("security_events_age_seconds") < 60  # type: ignore[operator]
     assert [each for each in logs() if "wait" in each] == [
-        "security events wait for the issuer's keys",
-        "security events no longer wait for keys",
+        "security events wait for keys, or for the time of their iat",
+        "security events no longer wait",
     ]
+
+
+@in_virtual_time
+async def test_a_clock_that_is_slow_loses_no_event() -> None:
+    scenario = Scenario()
+    scenario.transmitter.emit("u1", iat=scenario.clock() + 200)
+    async with scenario.running() as receiver:
+        await asyncio.sleep(100)
+        assert scenario.transmitter.acknowledged == []
+        assert scenario.transmitter.refused == {}
+        assert not revokes(receiver, "u1")
+        await asyncio.sleep(100)
+        assert scenario.transmitter.acknowledged == ["u1"]
+        assert revokes(receiver, "u1")
 
 
 @in_virtual_time
