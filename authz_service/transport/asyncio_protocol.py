@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from authz_service.telemetry.connection_log import ConnectionLog
     from authz_service.transport.grpc_methods import GrpcMethods
     from authz_service.transport.peers import Peers
-    from authz_service.transport.tls.listener import Handshake
 
 # Octets. Beyond it nothing is read from the peer, and the buffer is counted in its share of memory.
 MAX_WRITE_BUFFER: Final = 32 << 10
@@ -28,14 +27,10 @@ CLOSE_TIMEOUT: Final = 5  # ticks, for the peer to read what was written before 
 class PeerProtocol(asyncio.Protocol):
     """The protocol of one connection."""
 
-    def __init__(
-        self, methods: GrpcMethods, peers: Peers, log: ConnectionLog, handshake: Handshake | None = None
-    ) -> None:
-        """``handshake`` is the one of TLS, whose place the connection takes."""
+    def __init__(self, methods: GrpcMethods, peers: Peers, log: ConnectionLog) -> None:
         self._methods = methods
         self._peers = peers
         self._log = log
-        self._handshake = handshake
         self._share = Share(peers.memory)
         self._transport = asyncio.Transport()  # until connection_made
         self._connection = Http2Connection(methods, self._share, self._on_open, self._on_close, self._on_pause)
@@ -53,8 +48,6 @@ class PeerProtocol(asyncio.Protocol):
         """Start HTTP/2, if there is room for the connection."""
         self._transport = cast("asyncio.Transport", transport)
         self.host, self._address = address_of(transport.get_extra_info("peername"))
-        if self._handshake is not None:
-            self._handshake.end()
         if self._methods.stopped:  # during the TLS handshake
             self._transport.abort()
         elif self._peers.admit(self):

@@ -283,12 +283,17 @@ class Http2Connection:
             self._writer.flush()
 
     def lost(self) -> None:
-        """The transport is gone: cancel every stream."""
+        """The transport is gone: cancel every stream, and call and write to nothing any more.
+
+        References to the transport's side would be cycles, and keep the memory of TLS until the garbage collector runs.
+        """
         if not self.closed:
             self.closed = self.paused = True
             for stream in list(self._streams.open.values()):
                 self._streams.cancel(stream)
         self._share.close()
+        self._on_open = self._on_close = self._on_pause = _nothing
+        self._writer.stop()
 
     def close(self, reason: ConnectionFailure, cause: str) -> None:
         """Receive nothing more, deny what has no response yet, and close."""
@@ -325,6 +330,10 @@ def _reason_for(error: Http2ConnectionError) -> ConnectionFailure:
         return error.failure
     is_flood = error.code == ErrorCode.ENHANCE_YOUR_CALM
     return ConnectionFailure.FLOOD if is_flood else ConnectionFailure.PROTOCOL_ERROR
+
+
+def _nothing(*_: object) -> None:
+    """What is called once the transport is gone."""
 
 
 def _push_promise(_flags: int, _stream_id: int, _payload: bytes) -> None:

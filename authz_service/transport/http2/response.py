@@ -67,6 +67,10 @@ class ResponseWriter:
         """Write to this from now on."""
         self._write = write
 
+    def stop(self) -> None:
+        """Write to nothing from now on."""
+        self._write = _discard
+
     def flush(self) -> None:
         """Write the frames, unless more are about to follow."""
         if self._out and not self.corked:

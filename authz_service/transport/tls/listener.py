@@ -3,7 +3,7 @@
 The event loop's own servers report a failed handshake to nobody.
 
 Invariants: a handshake counts against the limit on connections from the moment it is accepted. Nothing is allocated for
-TLS before the peer has sent an octet that looks like TLS.
+TLS before the peer has sent an octet that looks like TLS, and nothing for HTTP/2 before TLS is established.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import contextlib
 import errno
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
 
 from authz_service.core.connection_failure import ConnectionFailure
 from authz_service.telemetry.connection_log import address_of
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from authz_service.telemetry.connection_log import ConnectionLog
     from authz_service.transport.peers import Peers
 
-    NewProtocol = Callable[["Handshake"], asyncio.Protocol]
+    NewProtocol = Callable[[], asyncio.Protocol]
 
-_MAX_ACCEPTS: Final = 64  # in one turn of the event loop
+_MAX_ACCEPTS: Final = 16  # in one turn of the event loop: finding one that makes room takes a fraction of a millisecond
 _RETRY_DELAY: Final = 1.0  # seconds, when the system has no resources for another connection
 _OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # The alerts by which a client refuses our certificate, as OpenSSL names them.
@@ -95,8 +96,8 @@ class TlsListener:
             handshake.refuse()
 
 
-class Handshake:
-    """A connection until TLS is established, as one of the ``Peers``; then its protocol takes its place."""
+class Handshake(asyncio.Protocol):
+    """A connection until TLS is established, as one of the ``Peers``; then another protocol takes its place."""
 
     def __init__(
         self,
@@ -131,9 +132,12 @@ class Handshake:
         self._log.refused(self._address)
         self._socket.close()
 
-    def end(self) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """TLS is established."""
         self._peers.discard(self)
+        protocol = self._new_protocol()
+        cast("asyncio.Transport", transport).set_protocol(protocol)
+        protocol.connection_made(transport)
 
     def _first_octets(self) -> None:
         try:
@@ -154,23 +158,19 @@ class Handshake:
             self._log.empty()
         self.abort()
 
-    def _send_alert(self, alert: bytes) -> None:
-        with contextlib.suppress(OSError):  # the peer has left
-            self._socket.send(alert)
-
     async def _establish(self) -> None:
-        send_alert.set(self._send_alert)
+        send_alert.set(partial(_send, self._socket))
         try:
-            await self._loop.connect_accepted_socket(self._protocol, self._socket, ssl=self._context)
+            await self._loop.connect_accepted_socket(self._as_protocol, self._socket, ssl=self._context)
         except ssl.SSLError as error:
             self._log.not_accepted(*_failure_of(error), self._address)
         except OSError:
             cause = "the peer closed the connection during the handshake"
             self._log.not_accepted(ConnectionFailure.TLS_HANDSHAKE, cause, self._address)
 
-    def _protocol(self) -> asyncio.Protocol:
+    def _as_protocol(self) -> asyncio.Protocol:
         self._is_transport = True
-        return self._new_protocol(self)
+        return self
 
     def _release(self, _task: asyncio.Task[None] | None = None) -> None:
         if not self._is_transport:
@@ -207,6 +207,11 @@ class Handshake:
         else:
             self._loop.remove_reader(self._socket)
             self._release()
+
+
+def _send(connected: socket.socket, alert: bytes) -> None:
+    with contextlib.suppress(OSError):  # the peer has left
+        connected.send(alert)
 
 
 def _failure_of(error: ssl.SSLError) -> tuple[ConnectionFailure, str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import socket
 import ssl
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +19,7 @@ import trustme
 from authz_service.core.connection_failure import REMEDIES, ConnectionFailure
 from authz_service.telemetry.metrics import Metrics
 from authz_service.transport import asyncio_server, peers
+from authz_service.transport.asyncio_protocol import PeerProtocol
 from authz_service.transport.http2 import frames
 from authz_service.transport.http2.timeouts import PREFACE_TIMEOUT
 from authz_service.transport.tls import listener
@@ -246,6 +249,29 @@ async def test_a_storm_of_failures_logs_one_line_and_keeps_nothing(
     assert served.counted("failures_total", reason="plaintext_on_tls_port") == 100
     assert not connections(served.server)
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_nothing_of_a_lost_connection_waits_for_the_garbage_collector(
+    served: Served, checks: Checks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What TLS has allocated for it is large, and invisible to the collector."""
+    made: list[weakref.ref[PeerProtocol]] = []
+    connection_made = PeerProtocol.connection_made
+
+    def remember(protocol: PeerProtocol, transport: asyncio.BaseTransport) -> None:
+        made.append(weakref.ref(protocol))
+        connection_made(protocol, transport)
+
+    monkeypatch.setattr(PeerProtocol, "connection_made", remember)
+    gc.disable()
+    try:
+        async with served.client() as client:
+            await client.call(client.check())
+        await until(lambda: not connections(served.server))
+        await until(lambda: made[0]() is None)
+    finally:
+        gc.enable()
+    assert checks.count == len(made) == 1
 
 
 async def test_stopping_ends_handshakes(served: Served) -> None:
