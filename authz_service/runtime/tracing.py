@@ -66,6 +66,7 @@ class SpanExporter:
         )
         self._warnings = RateLimitedLog(logging.getLogger("authz.tracing"), timer, _REPORT_INTERVAL)
         self._failures = 0  # in a row
+        self._sending = asyncio.Lock()
 
     async def run(self) -> None:
         """Export until canceled."""
@@ -78,10 +79,12 @@ class SpanExporter:
             await self._client.close()
 
     async def flush(self) -> None:
-        """Export what waits, as far as that is quickly done."""
+        """Export what waits, and what is being sent, as far as that is quickly done."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_TIMEOUT):
                 while self._recorder and not self._failures and await self._export_batch():
+                    pass
+                async with self._sending:
                     pass
 
     def _pause(self) -> float:
@@ -91,7 +94,8 @@ class SpanExporter:
         """Send the oldest spans; returns whether the collector took the request."""
         spans = self._recorder.take(_BATCH)
         try:
-            rejected, cause = await self._send(spans)
+            async with self._sending:
+                rejected, cause = await self._send(spans)
         except FetchFailed as failure:
             self._failures += 1
             self._record_failed(len(spans), str(failure))
