@@ -234,6 +234,7 @@ async def test_a_receiver_starts_when_its_predecessor_has_ended_however_long_tha
 
 async def test_a_replaced_receiver_leaves_the_memory(config: ConfigFolder, transmitter: CountingTransmitter) -> None:
     async with config.serving(config.load(transmitter.configured(config), server=QUICK)) as app:
+        await wait_until(lambda: app._ready)  # and what exists is frozen
         receivers = []
         for number in range(5):
             receivers.append(weakref.ref(receiver_of(app)))
@@ -241,7 +242,7 @@ async def test_a_replaced_receiver_leaves_the_memory(config: ConfigFolder, trans
             transmitter.polls.clear()
             await reload(app, config.load(transmitter.configured(config, leeway=f"{number}s"), server=QUICK))
         await transmitter.polled()
-        await wait_until(lambda: in_memory(receivers[1:-1]) == 0)  # not what was frozen at the start
+        await wait_until(lambda: in_memory(receivers[1:-1]) == 0)  # without the one that was frozen
 
 
 def in_memory(receivers: Sequence[weakref.ref[EventReceiver]]) -> int:

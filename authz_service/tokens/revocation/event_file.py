@@ -84,21 +84,23 @@ class EventFile:
         """
         if sys.platform == "win32":  # no other process shares the file
             return True
-        if self._lock is not None and not self._lock_was_removed(self._lock):
-            return True
-        self.unlock()
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(self.lock_path, flags, 0o600)
+        if self._lock is not None and self._lock_was_removed(self._lock):
+            self.unlock()
+        is_new = self._lock is None
+        if self._lock is None:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            self._lock = os.open(self.lock_path, flags, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            own_files.remove_temporary_files(self.path)
+            # Also if it is held: a network file system may have lost it meanwhile.
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_new:
+                own_files.remove_temporary_files(self.path)
         except BlockingIOError:
-            os.close(descriptor)
+            self.unlock()
             return False
         except BaseException:
-            os.close(descriptor)
+            self.unlock()
             raise
-        self._lock = descriptor
         return True
 
     def _lock_was_removed(self, descriptor: int) -> bool:
@@ -209,6 +211,8 @@ class EventFile:
             OSError: if that failed. The next call then saves everything.
         """
         must_replace, self._must_replace = self._must_replace, True
+        if not self.lock():  # it may have been lost while a poll waited
+            raise UnusableFileError("was locked by another process meanwhile")
         if must_replace or not self._header or self._lines + len(new) > 2 * len(store) + _SLACK:
             self._replace(store)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import json
 import os
@@ -424,6 +425,32 @@ def test_a_lock_file_that_was_removed_is_not_a_lock_anymore(path: Path) -> None:
     (path.parent / "events.json.lock").unlink()
     assert second.file.lock()
     assert not first.file.lock()
+
+
+def test_a_lock_that_the_file_system_has_lost_is_not_a_lock_anymore(path: Path) -> None:
+    first, second = leader(path), Process(path)
+    assert first.file._lock is not None
+    fcntl.flock(first.file._lock, fcntl.LOCK_UN)  # as NFS does after an interruption
+    assert second.file.lock()
+    assert not first.file.lock()
+    second.file.unlock()
+    assert first.file.lock()
+
+
+def test_who_has_lost_the_lock_writes_nothing(path: Path) -> None:
+    first, second = leader(path), Process(path)
+    first.save("a")
+    first.file.lock_path.unlink()
+    assert second.file.lock()
+    with pytest.raises(UnusableFileError, match="locked by another process"):
+        first.save("b")
+    assert second.read() == {"a"}
+    second.save("c")
+    second.file.unlock()
+    assert first.file.lock()
+    first.read()
+    first.save("d")
+    assert Process(path).read() == {"a", "b", "c", "d"}
 
 
 def test_what_a_killed_writer_left_is_removed_with_the_lock(path: Path) -> None:
