@@ -86,6 +86,7 @@ class App:
         self._pool.activate(config)
         self.servicer = Servicer(config, metrics=self.metrics, clock=time.time, timer=time.perf_counter)
         self.server = self._server_of(self._listening, worker.shared if worker else None)
+        self.metrics.watch_readiness(lambda: not self.missing())
         self.metrics.watch_token_cache(
             entries=lambda: len(self.active.token_cache), size=lambda: self.active.token_cache.used_bytes
         )

@@ -44,6 +44,7 @@ GAUGES: Mapping[str, Merge] = {
     "authz_config_last_reload_success_timestamp_seconds": min,
     "authz_tls_certificate_not_before_timestamp_seconds": max,
     "authz_tls_certificate_not_after_timestamp_seconds": min,
+    "authz_ready": min,
     "authz_build_info": max,
     # From the library. File descriptors are limited per process, so the process nearest to its limit matters.
     "process_virtual_memory_bytes": sum,

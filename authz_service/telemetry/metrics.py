@@ -331,6 +331,7 @@ class _Families:
             ("result",),
             registry=registry,
         )
+        self.ready = Gauge("authz_ready", "1 while /readyz answers 200, else 0.", registry=registry)
         self.build_info = Gauge(
             "authz_build_info",
             "Always 1; the labels describe the running version.",
@@ -475,6 +476,10 @@ class Metrics:
         self._families.decision_log_lines_lost.inc(count)
 
     # Caches, issuers, configuration and process.
+
+    def watch_readiness(self, ready: Callable[[], bool]) -> None:
+        """Report readiness each time the metrics are read."""
+        self._families.ready.set_function(ready)
 
     def watch_token_cache(self, *, entries: Callable[[], int], size: Callable[[], int]) -> None:
         """Report the token cache's values each time the metrics are read; ``size`` is in bytes."""

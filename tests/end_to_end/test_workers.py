@@ -135,6 +135,7 @@ async def test_connections_are_distributed_and_the_metrics_count_every_call(serv
         assert await total(sidecar, "authz_checks_total") == calls
         assert await total(sidecar, "authz_check_duration_seconds_count") == calls
         assert await total(sidecar, "authz_build_info", transport=str(service.server["transport"])) == 1
+        assert await total(sidecar, "authz_ready") == 1
         assert await total(sidecar, "authz_jwks_fetches_total", result="success") == 2  # one per worker
         assert await total(sidecar, "authz_worker_restarts_total") == 0
         assert await total(sidecar, "process_resident_memory_bytes") > max(resident(pid) for pid in pids)

@@ -425,12 +425,40 @@ def alerts(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def test_the_alerts_and_the_dashboard_come_from_their_files() -> None:
     found = manifests("service")
-    groups = yaml.safe_load((CHART / "alerts" / "authz-service.yaml").read_text())["groups"]
+    text = (CHART / "alerts" / "authz-service.yaml").read_text()
+    # The chart adds its job and namespace. tests/observability/test_alerts.py changes the objectives.
+    absent = 'or absent(authz_build_info{job="authz-service", namespace="authz"})'
+    groups = yaml.safe_load(text.replace("or on () absent(authz_build_info)", absent))["groups"]
     assert one(found, "PrometheusRule")["spec"]["groups"] == groups
     dashboard = one(found, "ConfigMap", f"{NAME}-dashboard")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     written = json.loads((CHART / "dashboards" / "authz-service.json").read_text())
     assert json.loads(dashboard["data"]["authz-service.json"]) == written
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "absent"),
+    [
+        ("gateway", {}, 'or absent(authz_build_info{job="authz-service", namespace="authz"})'),
+        ("service", {"nameOverride": "tokens"}, 'or absent(authz_build_info{job="tokens", namespace="authz"})'),
+        # The job is the name of the application.
+        ("sidecar", {}, 'or absent(authz_build_info{namespace="authz"})'),
+        ("service", {"monitoring": {"serviceMonitor": {"enabled": False}}}, "or on () absent(authz_build_info)"),
+    ],
+)
+def test_an_absent_release_is_known_by_the_labels_of_its_monitor(
+    name: str, changes: dict[str, Any], absent: str
+) -> None:
+    found = manifests(name, merged({"monitoring": {"prometheusRule": {"enabled": True}}}, changes))
+    (rules,) = (each["spec"]["groups"] for each in found if each["kind"] == "PrometheusRule")
+    (rule,) = (each for group in rules for each in group["rules"] if each.get("alert") == "AuthzAbsent")
+    assert rule["expr"].splitlines()[-1] == absent
+
+
+def test_alerts_link_to_the_configured_page() -> None:
+    changes = {"monitoring": {"prometheusRule": {"runbookUrl": "https://wiki.example/authz"}}}
+    for name, rule in alerts(manifests("service", changes)).items():
+        assert rule["annotations"]["runbook_url"] == f"https://wiki.example/authz#{name.lower()}"
 
 
 def test_alerts_can_be_labeled_and_disabled() -> None:

@@ -30,6 +30,18 @@ def server(**settings: object) -> dict[str, Any]:
         ({"replica": 3}, "at ''"),
         ({"image": {"tagg": "1"}}, "/image"),
         ({"monitoring": {"podMonitor": {"enable": True}}}, "/monitoring/podMonitor"),
+        (
+            {"monitoring": {"prometheusRule": {"runbookUrl": "docs/runbooks.md"}}},
+            "/monitoring/prometheusRule/runbookUrl",
+        ),
+        (
+            {"monitoring": {"prometheusRule": {"slo": {"availability": 100}}}},
+            "/monitoring/prometheusRule/slo/availability",
+        ),
+        (
+            {"monitoring": {"prometheusRule": {"slo": {"latencyThreshold": "60ms"}}}},
+            "/prometheusRule/slo/latencyThreshold",
+        ),
         ({"gateway": {"envoy": {"checktimeout": "1s"}}}, "/gateway/envoy"),
         ({"config": {"isuers": []}}, "/config"),
         (server(grpc_adress="0.0.0.0:1"), "/config/server"),

@@ -31,7 +31,7 @@ from support.sidecar_process import SidecarProcess
 from support.transmitter import Transmitter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -41,15 +41,21 @@ CHECKS, UNDECIDED = 'sum(authz_checks_total{job="authz-service"})', "sum(envoy_h
 FAILED = "sum(authz_transport_failures_total)"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 EVENTS = 'sum(authz_security_events_total{type="session-revoked"})'
+_WINDOW_TIMEOUT = 90.0  # the window of an hour is added up at full minutes
 CHANGED = 'sum(authz_config_reloads_total{job="authz-service"})'
 
 
 @dataclass(frozen=True)
 class Observed:
-    """A Prometheus with mixed traffic, and the start of that traffic."""
+    """A Prometheus with mixed traffic, the start of that traffic, and the instance that decides it.
+
+    ``fail`` sends requests that the instance cannot decide.
+    """
 
     prometheus: Prometheus
     start: float
+    instance: str
+    fail: Callable[[int], Awaitable[None]]
 
 
 def settings(provider: IdentityProvider, folder: Path) -> dict[str, Any]:
@@ -89,8 +95,12 @@ def mixed(provider: IdentityProvider) -> list[Sample]:
         Sample("traced", "/v1/appointments/7", 200, "ok", good, headers={"traceparent": f"00-{TRACE}-{'b' * 16}-01"}),
         Sample("in shadow", "/v1/trial", 200, "insufficient_scope", good),
         Sample("revoked", "/v1/appointments/7", 401, "revoked", provider.access_token(sub="thief")),
-        Sample("of a partner", "/v1/partners", 503, "introspection_unavailable", provider.opaque_token()),
+        undecided(provider),
     ]
+
+
+def undecided(provider: IdentityProvider) -> Sample:
+    return Sample("of a partner", "/v1/partners", 503, "introspection_unavailable", provider.opaque_token())
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -140,7 +150,14 @@ async def observed(prometheus_programs: Path, tmp_path_factory: pytest.TempPathF
             await prometheus.wait_for(CHANGED, changes)
             await prometheus.wait_for(EVENTS, changes)
             await prometheus.wait_for(FAILED, changes)
-        yield Observed(prometheus, start)
+        # Windows are added up at full minutes.
+        await prometheus.wait_for('count(authz:burn_rate{window="1h"} > 0)', 1, within=_WINDOW_TIMEOUT)
+
+        async def fail(count: int) -> None:
+            for _ in range(count):
+                await send(session, envoy.port, undecided(provider))
+
+        yield Observed(prometheus, start, sidecar.admin_url.removeprefix("http://"), fail)
 
 
 async def connect_without_tls(port: int) -> None:
@@ -199,17 +216,32 @@ async def test_the_variables_list_existing_values(observed: Observed) -> None:
 
 async def test_every_alert_is_evaluated_over_existing_series(observed: Observed) -> None:
     rules = await observed.prometheus.evaluated_rules()
-    assert {rule["name"]: rule.get("lastError", "") for rule in rules} == dict.fromkeys(alert_names(), "")
-    names = await observed.prometheus.label_values("__name__", '{job=~".+"}')
+    assert {rule["name"]: rule.get("lastError", "") for rule in rules} == dict.fromkeys(rule_names(), "")
+    names = await observed.prometheus.label_values("__name__", '{__name__=~".+"}')
     for rule in rules:
-        used = set(re.findall(r"\b(?:authz|envoy)_\w+", rule["query"]))
+        used = set(re.findall(r"\b(?:authz|envoy)[_:][\w:]+", rule["query"]))
         assert used <= set(names), rule["name"]
 
 
-def alert_names() -> list[str]:
+def rule_names() -> list[str]:
     groups = yaml.safe_load(ALERTS.read_text())["groups"]
-    return [rule["alert"] for group in groups for rule in group["rules"]]
+    return [rule.get("alert") or rule["record"] for group in groups for rule in group["rules"]]
 
 
 async def test_requests_without_a_decision_are_alerted_at_once(observed: Observed) -> None:
     await observed.prometheus.wait_for('count(ALERTS{alertname="AuthzLetsThroughUnasked", alertstate="firing"})', 1)
+
+
+async def test_nothing_is_absent_while_it_is_scraped(observed: Observed) -> None:
+    assert await observed.prometheus.alerts("AuthzAbsent") == []
+
+
+async def test_a_few_failures_alert_nobody_and_more_do_with_the_instance(observed: Observed) -> None:
+    burning = 'max(authz:burn_rate{slo="availability", window="1h"}) > 14.4'
+    assert await observed.prometheus.value(burning) > 0
+    assert await observed.prometheus.alerts("AuthzDecisionsFail") == []
+    await observed.fail(20)
+    firing = 'count(ALERTS{alertname="AuthzDecisionsFail", alertstate="firing"})'
+    await observed.prometheus.wait_for(firing, 1, within=_WINDOW_TIMEOUT)
+    (alert,) = await observed.prometheus.alerts("AuthzDecisionsFail")
+    assert alert["annotations"]["summary"] == f"shop/authz-service cannot decide requests: {observed.instance}"

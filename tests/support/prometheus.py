@@ -107,9 +107,14 @@ class Prometheus:
                     return rules
                 await asyncio.sleep(_POLL_INTERVAL)
 
-    async def wait_for(self, expr: str, minimum: float) -> None:
+    async def alerts(self, name: str) -> list[dict[str, Any]]:
+        """The pending and firing alerts of this name."""
+        found = (await self._get("alerts"))["alerts"]
+        return [each for each in found if each["labels"]["alertname"] == name]
+
+    async def wait_for(self, expr: str, minimum: float, within: float = _START_TIMEOUT) -> None:
         """Wait until an expression reaches this value."""
-        async with asyncio.timeout(_START_TIMEOUT):
+        async with asyncio.timeout(within):
             while await self.value(expr) < minimum:  # noqa: ASYNC110 - no event to wait for
                 await asyncio.sleep(_POLL_INTERVAL)
 

@@ -68,6 +68,7 @@ CONTRACT = {
     "authz_tls_certificate_not_before_timestamp_seconds": ("gauge", set()),
     "authz_tls_certificate_not_after_timestamp_seconds": ("gauge", set()),
     "authz_event_loop_delay_seconds": ("histogram", set()),
+    "authz_ready": ("gauge", set()),
     "authz_build_info": ("gauge", {"version", "python", "transport"}),
 }
 
