@@ -240,7 +240,7 @@ async def test_a_few_failures_alert_nobody_and_more_do_with_the_instance(observe
     burning = 'max(authz:burn_rate{slo="availability", window="1h"}) > 14.4'
     assert await observed.prometheus.value(burning) > 0
     assert await observed.prometheus.alerts("AuthzDecisionsFail") == []
-    await observed.fail(20)
+    await observed.fail(100)
     firing = 'count(ALERTS{alertname="AuthzDecisionsFail", alertstate="firing"})'
     await observed.prometheus.wait_for(firing, 1, within=_WINDOW_TIMEOUT)
     (alert,) = await observed.prometheus.alerts("AuthzDecisionsFail")
