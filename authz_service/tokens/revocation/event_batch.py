@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 from authz_service.core.bounded import BoundedMap, Bounds
 from authz_service.core.errors import Rejected
 from authz_service.tokens.attempt import FIRST, LAST
-from authz_service.tokens.revocation.event_token import RefusedSetError, SetVerifier, VerifiedSet
-from authz_service.tokens.validator import SignatureVerifier, TrustedIssuer
+from authz_service.tokens.revocation.event_token import RefusedSetError, SetVerifier
+from authz_service.tokens.validator import NeedKeys, SignatureVerifier, TrustedIssuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -78,38 +78,38 @@ class BatchVerifier:
 
     async def _add(self, jti: str, text: str, digest: bytes, arrived: float, batch: Batch) -> None:
         try:
-            verified = await self._verify(text, arrived)
+            events = await self._verify(text, arrived)
         except RefusedSetError as error:
             refusal = RefusedSetError(error.code, str(error))  # without the frames that hold the SET
             self._refused.put(_digest_of(jti, text), refusal, 1)
             batch.errors[jti] = refusal
             batch.refusals.append(refusal)
             return
-        if verified is None:
+        if events is None:
             batch.waiting += 1
             return
         batch.acks.append(jti)
         batch.accepted.append(digest)
-        batch.events += verified.events
+        batch.events += events
 
-    async def _verify(self, text: str, arrived: float) -> VerifiedSet | None:
-        """A SET with the keys that are known, or that can be fetched; None if it has to wait."""
-        verified = self._attempt(text, FIRST, arrived)
-        if verified is None:
+    async def _verify(self, text: str, arrived: float) -> tuple[SecurityEvent, ...] | None:
+        """The events of a SET, with the keys that are known or can be fetched; None if it has to wait."""
+        events = self._attempt(text, FIRST, arrived)
+        if events is None:
             await self._refresh_keys()
-            verified = self._attempt(text, LAST, arrived)
-        return verified
+            events = self._attempt(text, LAST, arrived)
+        return events
 
-    def _attempt(self, text: str, attempt: Attempt, arrived: float) -> VerifiedSet | None:
+    def _attempt(self, text: str, attempt: Attempt, arrived: float) -> tuple[SecurityEvent, ...] | None:
         try:
-            verified = self._verifier.verify(text, self._clock(), attempt)
+            events = self._verifier.verify(text, self._clock(), attempt)
         except RefusedSetError as refusal:
             if refusal.code == "invalid_key" and self._keys.fetched_at < arrived:
                 return None
             raise
         except Rejected:  # the keys are unavailable, or the clock here is slow
             return None
-        return verified if isinstance(verified, VerifiedSet) else None
+        return None if isinstance(events, NeedKeys) else events
 
     async def _refresh_keys(self) -> None:
         now = self._clock()

@@ -9,7 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from authz_service.core.errors import Rejected
 from authz_service.core.members import numeric_date
@@ -43,14 +43,6 @@ class RefusedSetError(Exception):
         self.code = code
 
 
-class VerifiedSet(NamedTuple):
-    """A SET of the configured issuer."""
-
-    jti: str
-    issued_at: float
-    events: tuple[SecurityEvent, ...]
-
-
 class SetVerifier:
     """Verifies the SETs of one issuer for one audience."""
 
@@ -60,8 +52,8 @@ class SetVerifier:
         self._issuer = issuer
         self._audience = audience
 
-    def verify(self, text: str, now: float, attempt: Attempt) -> VerifiedSet | NeedKeys:
-        """The SET, or the keys that have to be fetched to verify it.
+    def verify(self, text: str, now: float, attempt: Attempt) -> tuple[SecurityEvent, ...] | NeedKeys:
+        """The events of the SET, or the keys that have to be fetched to verify it.
 
         Raises:
             RefusedSetError: if it will never be accepted.
@@ -91,8 +83,8 @@ class SetVerifier:
         if not isinstance(typ, str) or typ.lower() not in _TYPES:
             raise RefusedSetError("invalid_request", "typ is not secevent+jwt")
 
-    def _accept(self, claims: dict[str, Any], now: float) -> VerifiedSet:
-        """The content of a SET whose signature was verified."""
+    def _accept(self, claims: dict[str, Any], now: float) -> tuple[SecurityEvent, ...]:
+        """The events of a SET whose signature was verified."""
         audiences = claims.get("aud")
         if audiences != self._audience and not (isinstance(audiences, list) and self._audience in audiences):
             raise RefusedSetError("invalid_audience", "aud is not that of this receiver")
@@ -109,4 +101,4 @@ class SetVerifier:
             raise Rejected(Reason.NOT_YET_VALID, "iat is in the future")
         iss = claims["iss"]
         tenant = "" if self._issuer.settings.template is None else iss
-        return VerifiedSet(jti, issued_at, events_of(claims, iss, tenant))
+        return events_of(claims, iss, tenant)

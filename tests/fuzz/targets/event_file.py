@@ -108,6 +108,7 @@ def _require_saved(path: Path, revocations: list[Revocation]) -> None:
     for each in (*revocations, _NEW):
         store.add(each, now())
     file.save([_NEW], store, NOW)
+    file.unlock()
     again, _ = _read(path)
     latest = {each.parts: each.issued_before for each in sorted(again, key=lambda each: each.issued_before)}
     assert all(latest[each.parts] >= each.issued_before for each in store)

@@ -3,6 +3,7 @@
 The first line is the ``typ`` of a SET, the rest are its claims, which a known key signs.
 
 * A refused SET has a code of RFC 8935, and a cause that is the same whatever the SET contains.
+* One that waits is of the near future.
 * Of an accepted one, issuer, audience, type and time are as required, and every event is counted once.
 * A revocation names a user or a session that the SET names, and no tokens that were issued after it.
 """
@@ -14,13 +15,15 @@ import json
 import re
 from typing import Any
 
+from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from authz_service.tokens.attempt import LAST
-from authz_service.tokens.revocation.event_token import RefusedSetError, SetVerifier, VerifiedSet
+from authz_service.tokens.revocation.event_token import RefusedSetError, SetVerifier
+from authz_service.tokens.validator import NeedKeys
 from fuzz.issuers import LEEWAY, MAIN, NOW, SIGNERS
 from fuzz.sidecar import now, sidecar
 
-OUTCOMES = {"revokes", "no effect", "invalid_request", "invalid_issuer", "invalid_audience"}
+OUTCOMES = {"revokes", "no effect", "waits", "invalid_request", "invalid_issuer", "invalid_audience"}
 MAX_BYTES = 4096
 RECEIVER = "https://receiver.example"
 _CODES = {"invalid_request", "invalid_issuer", "invalid_audience", "invalid_key", "authentication_failed"}
@@ -44,15 +47,19 @@ def run(data: bytes) -> str:
         assert refusal.code in _CODES
         assert _CAUSE.fullmatch(str(refusal)) or str(refusal) in {each.value for each in Reason}
         return refusal.code
-    assert isinstance(verified, VerifiedSet)
+    except Rejected as rejected:
+        assert rejected.reason is Reason.NOT_YET_VALID
+        assert NOW + LEEWAY < json.loads(payload)["iat"] <= NOW + LEEWAY + 300
+        return "waits"
+    assert not isinstance(verified, NeedKeys)
     assert typ.decode("latin-1").lower() in _TYPES
     claims: dict[str, Any] = json.loads(payload)
     assert claims["iss"] == MAIN
     assert claims["aud"] == RECEIVER or RECEIVER in claims["aud"]
-    assert verified.jti == claims["jti"]
-    assert verified.issued_at == claims["iat"] <= NOW + LEEWAY
-    assert len(verified.events) == len(claims["events"])
-    revocations = [revocation for event in verified.events for revocation in event.revocations]
+    assert claims["jti"]
+    assert claims["iat"] <= NOW + LEEWAY
+    assert len(verified) == len(claims["events"])
+    revocations = [revocation for event in verified for revocation in event.revocations]
     strings = set(_strings(claims))
     for parts, issued_before, origin in revocations:
         assert bool(parts.subject) != bool(parts.session)
