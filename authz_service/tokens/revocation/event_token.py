@@ -1,6 +1,6 @@
 """Verifies security event tokens (SET, RFC 8417), as strictly as access tokens.
 
-No I/O: ``verify`` returns what has to be fetched first. Whether a ``jti`` was processed before is the caller's to know.
+No I/O: ``verify`` returns what has to be fetched first. Whether a SET was processed before is the caller's to know.
 
 Invariants:
 - Only the configured issuer's keys verify a SET, and its ``typ`` must be ``secevent+jwt``, which no other token has.
