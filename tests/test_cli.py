@@ -316,6 +316,18 @@ def test_invalid_certificates_are_a_problem(tmp_path: Path, capsys: pytest.Captu
     assert f"{file}:1: server.tls" in capsys.readouterr().out
 
 
+def test_without_files_only_those_that_the_configuration_names_are_not_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, tls={"certificate_file": "/etc/authz-tls/tls.crt", "key_file": "/etc/authz-tls/tls.key"})
+    (tmp_path / "jwks.json").unlink()
+    assert main(["check-config", "--without-files", str(file)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{file}: valid"
+    file.write_text(BAD)
+    assert main(["check-config", "--without-files", str(file)]) == 1
+    assert capsys.readouterr().out.splitlines()[0].startswith(f"{file}:4: issuers[0].keys.timeout: ")
+
+
 # serve.
 
 

@@ -84,7 +84,11 @@ def load_as(section: type[_Part], path: Path, look_over: Callable[[_Part], Itera
 
 
 def load_with_warnings(
-    path: Path, try_out: TryOut, more_warnings: TryOut = lambda _settings: ()
+    path: Path,
+    try_out: TryOut,
+    more_warnings: TryOut = lambda _settings: (),
+    *,
+    look_at_files: bool = True,
 ) -> tuple[Settings, tuple[str, ...]]:
     """As ``load``, with warnings: ``FILE:LINE: warning: path.to.key: what may happen``.
 
@@ -93,7 +97,7 @@ def load_with_warnings(
     Raises:
         ConfigError: as ``load``.
     """
-    settings, document = _load(path, try_out, path.parent)
+    settings, document = _load(path, try_out, path.parent if look_at_files else None)
     found = [*warnings(settings), *more_warnings(settings)]
     return settings, tuple(_lines(path, document, found, "warning: "))
 
