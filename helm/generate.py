@@ -1,4 +1,4 @@
-"""Generates the configuration's part of the chart's schema, and a rendered example of each shape.
+"""Generates the chart's schema as far as it follows from others, its table of values, and an example of each shape.
 
 The output depends only on committed files, so a test can check that it is up to date. Helm's own engine renders the
 examples, without a cluster.
@@ -9,6 +9,7 @@ examples, without a cluster.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -29,12 +30,13 @@ def files() -> dict[Path, str]:
     """Every generated file and its content."""
     rendered = {HELM / "examples" / f"{shape}.yaml": example(shape) for shape in SHAPES}
     rendered[HELM / "examples" / "sidecar.yaml"] = application()
-    return {CHART / "values.schema.json": values_schema(), **rendered}
+    return {CHART / "values.schema.json": values_schema(), CHART / "README.md": readme(), **rendered}
 
 
 def values_schema() -> str:
     """The chart's schema with the configuration's schema in it, so that Helm rejects a misspelled key.
 
+    The descriptions are the comments of values.yaml. Those of values that are not in it are in the schema itself.
     Nothing in the configuration is required here, because the chart's own error messages name a remedy.
     """
     values = json.loads((CHART / "values.schema.json").read_text())
@@ -46,7 +48,61 @@ def values_schema() -> str:
     for key in ("issuers", "rules"):
         del configuration["properties"][key]["minItems"]
     values["properties"]["config"] = configuration
+    for path, description in descriptions().items():
+        member(values, path)["description"] = description
     return json.dumps(values, indent=2) + "\n"
+
+
+def member(schema: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    """The schema of a value."""
+    for key in path:
+        schema = schema["properties"][key]
+    return schema
+
+
+def descriptions() -> dict[tuple[str, ...], str]:
+    """The comment directly above a key of values.yaml, for every key that has one."""
+    found: dict[tuple[str, ...], str] = {}
+    comment: list[str] = []
+    path: list[str] = []
+    for line in (CHART / "values.yaml").read_text().splitlines():
+        if text := re.fullmatch(r" *# ?(.*)", line):
+            comment.append(text[1])
+            continue
+        if key := re.match(r"( *)([A-Za-z]+):", line):
+            path = [*path[: len(key[1]) // 2], key[2]]
+            if comment:
+                found[tuple(path)] = " ".join(comment)
+        comment = []
+    return found
+
+
+def readme() -> str:
+    """The README of the chart: its text as it is, and the table of values after the heading."""
+    text = (CHART / "README.md").read_text()
+    before, heading, _ = text.partition("## Values\n")
+    return f"{before}{heading}\n{table_of_values()}"
+
+
+def table_of_values() -> str:
+    """Every value with its default and description; sections have a line of their own without a default."""
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    described = descriptions()
+    rows = ["| value | default | description |", "|---|---|---|"]
+    for path, description in described.items():
+        default: Any = defaults
+        for key in path:
+            default = default[key]
+        is_section = any(other[: len(path)] == path and other != path for other in described)
+        shown = "" if is_section else f"`{_as_flow(default)}`"
+        rows.append(f"| `{'.'.join(path)}` | {shown} | {description.replace('|', chr(92) + '|')} |")
+    return "\n".join(rows) + "\n"
+
+
+def _as_flow(value: Any) -> str:
+    """A default in one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...").replace("''", '""')
 
 
 def example(shape: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import helm_python as helm
@@ -37,13 +38,42 @@ EVERYTHING: dict[str, Any] = {
     "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
     "extraVolumes": [{"name": "ca", "configMap": {"name": "company-ca"}}],
     "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/company-ca", "readOnly": True}],
+    "lifecycle": {"preStop": {"exec": {"command": ["python", "-c", "import time; time.sleep(5)"]}}},
+    "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-further"}}],
     "monitoring": {"prometheusRule": {"enabled": True}, "dashboard": {"enabled": True}},
+}
+FURTHER: dict[str, Any] = {
+    "name": "further",
+    "image": "further:1",
+    "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {"memory": "1Mi"}},
 }
 EVERYWHERE = EVERYTHING | {
     "serviceAccount": {"annotations": {"note": "x"}},
-    "service": {"annotations": {"note": "x"}},
+    "service": {
+        "annotations": {"note": "x"},
+        "labels": {"team": "edge"},
+        "ipFamilyPolicy": "SingleStack",
+        "ipFamilies": ["IPv4"],
+    },
+    "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": 1}},
+    "revisionHistoryLimit": 3,
+    "deploymentAnnotations": {"reloader.stakater.com/auto": "true"},
+    "dnsPolicy": "None",
+    "dnsConfig": {
+        "nameservers": ["10.0.0.10"],
+        "searches": ["svc.cluster.local"],
+        "options": [{"name": "ndots", "value": "2"}],
+    },
+    "hostAliases": [{"ip": "10.1.2.3", "hostnames": ["idp.example.com"]}],
+    "extraContainers": [FURTHER],
+    "extraInitContainers": [FURTHER | {"name": "first"}],
+    "podDisruptionBudget": {"minAvailable": "50%"},
     "autoscaling": {"enabled": True, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 600}}},
-    "networkPolicy": {"enabled": True, "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
+    "networkPolicy": {
+        "enabled": True,
+        "egressPorts": [443],
+        "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
+    },
 }
 
 
@@ -61,8 +91,7 @@ def test_every_object_of_every_shape_is_valid(name: str, changes: dict[str, Any]
 def test_lint_finds_nothing(name: str, version: str, capfd: pytest.CaptureFixture[str]) -> None:
     values = merged(shape(name), {"sidecar": {"native": version != "v1.25.0"}})
     report = helm.lint(CHART, values, strict=True, kube_version=version)
-    # The message of severity 1 recommends an icon.
-    assert [message for message in report["messages"] if message["severity"] > 1] == []
+    assert report["messages"] == []
     assert "the values are contradictory or incomplete" not in capfd.readouterr().err  # lint only prints it
 
 
@@ -299,12 +328,133 @@ def test_readiness_uses_grpc_if_the_kubelet_can_and_http_otherwise() -> None:
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_an_unavailable_provider_restarts_no_container_for_ten_minutes(name: str) -> None:
+def test_an_unavailable_provider_restarts_no_container_before_helm_stops_waiting(name: str) -> None:
     (pod, _) = pods(manifests(name))
     startup, liveness = container(pod)["startupProbe"], container(pod)["livenessProbe"]
     assert startup["exec"]["command"] == ["authz-service", "healthcheck", "--config", "/etc/authz-service/config.yaml"]
-    assert startup["periodSeconds"] * startup["failureThreshold"] >= 600
+    assert 240 < startup["periodSeconds"] * startup["failureThreshold"] < 300  # as with --wait, without --timeout
     assert liveness["httpGet"]["path"] == "/healthz"
+
+
+@pytest.mark.parametrize(("written", "rendered"), [(None, "5s"), ("0s", "0s"), ("9s", "9s")])
+def test_with_shape_service_a_pod_that_stops_keeps_serving_until_no_proxy_calls_it(
+    written: str | None, rendered: str
+) -> None:
+    found = manifests("service", {"config": {"server": {"shutdown_delay": written}}})
+    server = yaml.safe_load(one(found, "ConfigMap")["data"]["config.yaml"])["server"]
+    assert server == shape("service")["config"]["server"] | {"shutdown_delay": rendered}
+
+
+@pytest.mark.parametrize("name", ["gateway", "sidecar"])
+def test_other_shapes_have_no_delay_by_default(name: str) -> None:
+    server = yaml.safe_load(one(manifests(name), "ConfigMap")["data"]["config.yaml"])["server"]
+    assert server == shape(name)["config"]["server"]
+
+
+def test_lifecycle_replaces_the_hooks_of_authz_service_only() -> None:
+    hooks = {"preStop": {"sleep": {"seconds": 9}}}
+    (pod, _) = pods(manifests("gateway", {"sidecar": {"native": False}, "lifecycle": hooks}))
+    assert container(pod)["lifecycle"] == hooks
+    assert container(pod, "envoy")["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+
+
+def test_the_further_settings_of_the_deployment_are_those_of_the_values() -> None:
+    deployment = one(manifests("service", EVERYWHERE), "Deployment")
+    assert deployment["metadata"]["annotations"] == EVERYWHERE["deploymentAnnotations"]
+    assert {key: deployment["spec"][key] for key in ("strategy", "revisionHistoryLimit")} == {
+        key: EVERYWHERE[key] for key in ("strategy", "revisionHistoryLimit")
+    }
+    spec = deployment["spec"]["template"]["spec"]
+    for key in ("dnsPolicy", "dnsConfig", "hostAliases"):
+        assert spec[key] == EVERYWHERE[key]
+    assert [each["name"] for each in spec["containers"]] == ["authz-service", "further"]
+    assert [each["name"] for each in spec["initContainers"]] == ["first"]
+
+
+def test_further_init_containers_run_before_authz_service() -> None:
+    (pod, _) = pods(manifests("gateway", {"extraInitContainers": [FURTHER]}))
+    assert [each["name"] for each in pod["spec"]["initContainers"]] == ["further", "authz-service"]
+
+
+def test_a_rollout_replaces_no_pod_before_its_successor_is_ready() -> None:
+    assert one(manifests("service"), "Deployment")["spec"]["strategy"] == {
+        "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}
+    }
+    recreate = one(manifests("service", {"strategy": {"type": "Recreate"}}), "Deployment")
+    assert recreate["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_the_service_has_its_labels_and_ip_families() -> None:
+    dual = {"labels": {"team": "edge"}, "ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"]}
+    found = one(manifests("service", {"service": dual, "config": {"server": {"grpc_address": "[::]:9191"}}}), "Service")
+    assert problems(found) == []
+    assert found["metadata"]["labels"]["team"] == "edge"
+    assert (found["spec"]["ipFamilyPolicy"], found["spec"]["ipFamilies"]) == ("RequireDualStack", ["IPv6", "IPv4"])
+    assert not {"ipFamilyPolicy", "ipFamilies"} & set(one(manifests("service"), "Service")["spec"])
+
+
+@pytest.mark.parametrize(
+    ("budget", "rendered"),
+    [
+        ({}, {"maxUnavailable": 1}),
+        ({"maxUnavailable": "25%"}, {"maxUnavailable": "25%"}),
+        ({"minAvailable": 2}, {"minAvailable": 2}),
+        ({"minAvailable": 0}, {"minAvailable": 0}),
+    ],
+)
+def test_a_disruption_budget_has_one_limit(budget: dict[str, Any], rendered: dict[str, Any]) -> None:
+    spec = one(manifests("service", {"podDisruptionBudget": budget}), "PodDisruptionBudget")["spec"]
+    assert {key: spec[key] for key in ("maxUnavailable", "minAvailable") if key in spec} == rendered
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-further"}},
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{ .Release.Name }}-further\n",
+    ],
+)
+def test_further_objects_are_templates(further: Any) -> None:
+    assert one(manifests("sidecar", {"extraObjects": [further]}), "ConfigMap", "authz-further")
+
+
+SCRAPE: dict[str, Any] = {
+    "scrapeTimeout": "10s",
+    "relabelings": [{"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}],
+    "metricRelabelings": [{"sourceLabels": ["__name__"], "regex": "python_.*", "action": "drop"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "endpoints"),
+    [("service", "ServiceMonitor", "endpoints"), ("gateway", "PodMonitor", "podMetricsEndpoints")],
+)
+def test_every_endpoint_is_scraped_as_the_values_say(name: str, kind: str, endpoints: str) -> None:
+    changes = {"monitoring": {kind[0].lower() + kind[1:]: SCRAPE}}
+    monitor = one(manifests(name, changes), kind)
+    assert problems(monitor) == []
+    for endpoint in monitor["spec"][endpoints]:
+        assert {key: endpoint[key] for key in SCRAPE} == SCRAPE
+    for endpoint in one(manifests(name), kind)["spec"][endpoints]:
+        assert set(endpoint) == {"port", "path", "interval"}
+
+
+OTHERS: dict[str, Any] = {"existingConfigMap": "shop-config", "config": {"issuers": None, "rules": None}}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_an_existing_config_map_replaces_the_charts(name: str) -> None:
+    found = manifests(name, OTHERS)
+    assert [problem for each in found for problem in problems(each)] == []
+    assert NAME not in {each["metadata"]["name"] for each in found if each["kind"] == "ConfigMap"}
+    job = one(found, "Job", f"{NAME}-check")["spec"]["template"]
+    assert [each["configMap"]["name"] for each in job["spec"]["volumes"]] == ["shop-config"]
+    if name in PODS:
+        pod = one(found, "Deployment")["spec"]["template"]
+        (volume,) = [each for each in pod["spec"]["volumes"] if each["name"] == "authz-config"]
+        assert volume["configMap"] == {"name": "shop-config"}
+        assert "checksum/authz-config" not in pod["metadata"].get("annotations", {})
+        assert "/var/lib/authz-service" in {each["mountPath"] for each in container(pod)["volumeMounts"]}
 
 
 def checksum(name: str, changes: dict[str, Any]) -> str | None:
@@ -518,7 +668,41 @@ def test_the_notes_do_not_warn_about_a_sufficient_or_absent_memory_limit(limits:
     assert "resources.limits.memory" not in text
 
 
-def test_every_file_in_the_notes_exists() -> None:
+def test_the_notes_lead_to_pages_that_exist_and_in_a_release_to_their_addresses(tmp_path: Path) -> None:
+    copy = shutil.copytree(CHART, tmp_path / "authz-service")
+    definition = copy / "Chart.yaml"
+    definition.write_text(definition.read_text().replace("OWNER/REPOSITORY", "acme/authz"))
     for name in SHAPES:
-        for file in re.findall(r"\b(?:docs|helm)/[\w/.-]+\w", notes(name)):
-            assert (CHART.parent.parent / file).exists(), file
+        pages = re.findall(r"\S*\b(?:docs|helm)/[\w/.-]+\w", notes(name))
+        assert all((CHART.parent.parent / page).exists() for page in pages), pages
+        released = render(copy, shape(name))["authz-service/templates/NOTES.txt"]
+        addresses = [f"https://github.com/acme/authz/blob/v{__version__}/{page}" for page in pages]
+        assert re.findall(r"\S*\b(?:docs|helm)/[\w/.-]+\w", released) == addresses
+    assert "docs/mesh/istio.md" in notes("service")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("gateway", {}, "egress to port 8000 of its pods, not to\nport 80 of its Service"),
+        ("service", {"service": {"port": 443}}, "egress to port 9191 of its pods, not to\nport 443 of its Service"),
+        ("service", {}, "egress to port 9191 of its pods.\n"),
+        ("gateway", {"networkPolicy": {"egressPorts": [443, 5432]}}, "only to port 443, 5432, 53 (DNS). If"),
+        (
+            "gateway",
+            {"networkPolicy": {"egressPorts": [], "extraEgress": [{}]}},
+            "only to port 53 (DNS) and to\nthe peers in extra",
+        ),
+        ("gateway", OTHERS, "so\nmust be `upstream` and `mtls`"),
+        ("service", OTHERS, "set its server.shutdown_delay, such as to 5s"),
+    ],
+)
+def test_the_notes_say_what_policies_and_an_existing_config_map_require(
+    name: str, changes: dict[str, Any], expected: str
+) -> None:
+    assert expected in notes(name, changes)
+
+
+def test_by_default_the_application_of_a_gateway_can_connect_anywhere() -> None:
+    assert one(manifests("gateway"), "NetworkPolicy")["spec"]["policyTypes"] == ["Ingress"]
+    assert "applies to your application" not in notes("gateway")

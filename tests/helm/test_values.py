@@ -28,6 +28,18 @@ def server(**settings: object) -> dict[str, Any]:
     ("changes", "place"),
     [
         ({"replica": 3}, "at ''"),
+        ({"extraObject": []}, "at ''"),
+        ({"strategy": {"rollingupdate": {}}}, "/strategy"),
+        ({"dnsConfig": {"nameserver": ["10.0.0.10"]}}, "/dnsConfig"),
+        ({"hostAliases": [{"ip": "10.1.2.3", "hostname": ["a"]}]}, "/hostAliases/0"),
+        ({"lifecycle": {"prestop": {}}}, "/lifecycle"),
+        ({"extraContainers": [{"name": "a"}]}, "/extraContainers/0"),
+        ({"service": {"ipFamilyPolicy": "DualStack"}}, "/service/ipFamilyPolicy"),
+        ({"service": {"ipFamilies": ["IPV4"]}}, "/service/ipFamilies/0"),
+        ({"podDisruptionBudget": {"minAvailable": "half"}}, "/podDisruptionBudget/minAvailable"),
+        ({"monitoring": {"podMonitor": {"scrapeTimeout": "10"}}}, "/monitoring/podMonitor/scrapeTimeout"),
+        ({"existingConfigMap": "A b"}, "/existingConfigMap"),
+        ({"checkConfig": {"enable": False}}, "/checkConfig"),
         ({"image": {"tagg": "1"}}, "/image"),
         ({"monitoring": {"podMonitor": {"enable": True}}}, "/monitoring/podMonitor"),
         (
@@ -67,7 +79,8 @@ def test_the_schema_rejects_an_unknown_or_malformed_value_with_its_path(changes:
 KUBERNETES = frozenset({
     "global", "behavior", "extraEgress", "env", "envFrom", "volumeMounts", "startupProbe", "readinessProbe",
     "livenessProbe", "securityContext", "affinity", "tolerations", "extraEnv", "extraVolumes", "extraVolumeMounts",
-    "limits", "requests", "claims", "podSelector", "namespaceSelector", "ipBlock",
+    "limits", "requests", "claims", "podSelector", "namespaceSelector", "ipBlock", "relabelings", "metricRelabelings",
+    "preStop", "postStart", "options", "extraContainers", "extraInitContainers", "extraObjects",
 })  # fmt: skip
 
 
@@ -103,6 +116,8 @@ def test_values_yaml_lists_every_value() -> None:
         place
         for place in undocumented(DEFAULTS, SCHEMA, "")
         if not place.startswith(("config.", "probes.", "resources.", "gateway.envoy.resources."))
+        # Kubernetes' own keys, whose defaults are empty.
+        and not place.startswith(("strategy.", "lifecycle.", "dnsConfig."))
     ]
     assert missing == ["global", "enabled"]  # Helm's own `global`; `enabled` belongs to the parent chart
 
@@ -199,6 +214,24 @@ SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca
         ("service", {"autoscaling": {"maxReplicas": 2}}, "raise it"),
         ("service", {"resources": {"requests": {"cpu": None}}}, "set it, such as 100m"),
         ("service", {"podDisruptionBudget": {"maxUnavailable": 0}}, "set it to 1"),
+        ("service", {"podDisruptionBudget": {"maxUnavailable": 1, "minAvailable": 1}}, "are both set: keep one"),
+        ("service", {"podDisruptionBudget": {"minAvailable": 3}}, "is 3 of 3 pods, which blocks draining every node"),
+        ("service", {"podDisruptionBudget": {"minAvailable": "100%"}}, "which blocks draining every node"),
+        ("service", {"existingConfigMap": "mine"}, "config.issuers and config.rules have no effect"),
+        ("service", {"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}}, "remove strategy.rolling"),
+        ("service", {"dnsPolicy": "None"}, "requires dnsConfig.nameservers"),
+        ("service", {"extraContainers": [{"name": "authz-service", "image": "a"}]}, "has one already: rename it"),
+        ("gateway", {"extraInitContainers": [{"name": "envoy", "image": "a"}]}, "has one already: rename it"),
+        ("sidecar", {"extraContainers": [{"name": "a", "image": "a"}]}, "set it in the application's chart"),
+        ("sidecar", {"strategy": {"type": "Recreate"}}, "set it in the application's chart"),
+        ("service", {"service": {"ipFamilyPolicy": "PreferDualStack"}}, "set it to [::]:9191, which listens on both"),
+        ("service", {"service": {"ipFamilies": ["IPv6"]}}, "set it to [::]:9191, which listens on both"),
+        ("gateway", {"service": {"ipFamilies": ["IPv6"]}}, "gateway.envoy.address is 0.0.0.0, which is IPv4 only"),
+        ("service", server(grpc_address="[::]:9191") | {"service": {"ipFamilyPolicy": "SingleStack",
+                                                                    "ipFamilies": ["IPv4", "IPv6"]}},
+         "has two families: keep one"),
+        ("service", {"monitoring": {"serviceMonitor": {"scrapeTimeout": "1m"}}}, "Prometheus rejects a timeout"),
+        ("service", server(shutdown_delay=None, shutdown_grace="26s"), "add up to 31 s: set it to at least 36"),
         ("service", {"podDisruptionBudget": {"maxUnavailable": "0%"}}, "set it to 1"),
         ("service", {"service": {"headless": True, "port": 443}}, "remove service.port and service.type, or headless"),
         ("service", {"service": {"headless": True, "type": "NodePort"}}, "remove service.port and service.type"),

@@ -57,7 +57,10 @@ livenessProbe:
     path: /healthz
     port: authz-metrics
   {{- toYaml .Values.probes.liveness | nindent 2 }}
-{{- if and (eq .Values.shape "gateway") (not .Values.sidecar.native) }}
+{{- if .Values.lifecycle }}
+lifecycle:
+  {{- toYaml .Values.lifecycle | nindent 2 }}
+{{- else if and (eq .Values.shape "gateway") (not .Values.sidecar.native) }}
 {{- include "authz-service.preStop" . }}
 {{- end }}
 resources:
@@ -115,7 +118,7 @@ grpc:
 {{- define "authz-service.volumes" -}}
 - name: authz-config
   configMap:
-    name: {{ include "authz-service.fullname" . }}
+    name: {{ include "authz-service.configMapName" . }}
 {{- if include "authz-service.isUnix" . }}
 - name: authz-socket
   emptyDir:
@@ -134,9 +137,11 @@ grpc:
 {{- end }}
 {{- if include "authz-service.usesStateFolder" . }}
 - name: authz-state
-  {{- with .Values.stateVolume.existingClaim }}
+  {{- if .Values.stateVolume.existingClaim }}
   persistentVolumeClaim:
-    claimName: {{ . }}
+    claimName: {{ .Values.stateVolume.existingClaim }}
+  {{- else if .Values.existingConfigMap }}
+  emptyDir: {}
   {{- else }}
   emptyDir:
     sizeLimit: {{ add 16 (mul 4 (include "authz-service.eventMebibytes" .)) }}Mi

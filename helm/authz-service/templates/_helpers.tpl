@@ -42,6 +42,12 @@ app.kubernetes.io/name: {{ include "authz-service.name" . | trunc 58 | trimSuffi
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* Labels of the pod that checks the configuration, which no Service or policy selects either. */}}
+{{- define "authz-service.checkSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "authz-service.name" . | trunc 57 | trimSuffix "-" }}-check
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
 {{/* The label that selects an application's pod with the sidecar in it; its name labels are the application's. */}}
 {{- define "authz-service.sidecarLabels" -}}
 authz-service/sidecar: {{ include "authz-service.fullname" . }}
@@ -121,7 +127,11 @@ authz-service/sidecar: {{ include "authz-service.fullname" . }}
 {{- end -}}
 
 {{- define "authz-service.usesStateFolder" -}}
+{{- if .Values.existingConfigMap -}}
+true
+{{- else -}}
 {{- include "authz-service.usesFolder" (dict "folder" "/var/lib/authz-service/" "config" .Values.config) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* A duration such as 250ms, 1.5s, 5m or 1h as whole seconds, rounded up. */}}
@@ -170,12 +180,41 @@ authz-service/sidecar: {{ include "authz-service.fullname" . }}
 {{- add (mul $workers (add 128 (mul $cache $caches) $events)) (ternary 64 0 (gt $workers 1)) -}}
 {{- end -}}
 
+{{/* server.shutdown_delay. With shape service, proxies in other pods call a terminating pod until they learn of it. */}}
+{{- define "authz-service.shutdownDelay" -}}
+{{- (.Values.config.server).shutdown_delay | default (ternary "5s" "0s" (eq .Values.shape "service")) -}}
+{{- end -}}
+
+{{/* The configuration as in the values, with the chart's one default. */}}
 {{- define "authz-service.configuration" -}}
-{{ toYaml .Values.config }}
+{{- $config := deepCopy .Values.config -}}
+{{- if eq .Values.shape "service" -}}
+{{- $_ := set $config "server" (merge (dict "shutdown_delay" (include "authz-service.shutdownDelay" .)) ($config.server | default dict)) -}}
+{{- end -}}
+{{ toYaml $config }}
+{{- end -}}
+
+{{/* The ConfigMap that the pods mount. */}}
+{{- define "authz-service.configMapName" -}}
+{{- .Values.existingConfigMap | default (include "authz-service.fullname" .) -}}
+{{- end -}}
+
+{{/* A page of the documentation: its address, or its path in a copy of the repository, whose address only a release sets. */}}
+{{- define "authz-service.page" -}}
+{{- if contains "OWNER/REPOSITORY" .chart.Home -}}
+{{ .path }}
+{{- else -}}
+{{ printf "%s/blob/v%s/%s" .chart.Home .chart.AppVersion .path }}
+{{- end -}}
 {{- end -}}
 
 {{- define "authz-service.configChecksum" -}}
 {{- include "authz-service.configuration" . | sha256sum -}}
+{{- end -}}
+
+{{/* The pods' port for clients. */}}
+{{- define "authz-service.podPort" -}}
+{{- eq .Values.shape "gateway" | ternary (toString .Values.gateway.envoy.port) (include "authz-service.grpcPort" .) -}}
 {{- end -}}
 
 {{- define "authz-service.servicePort" -}}
@@ -186,6 +225,25 @@ authz-service/sidecar: {{ include "authz-service.fullname" . }}
 {{- else -}}
 {{- include "authz-service.grpcPort" . -}}
 {{- end -}}
+{{- end -}}
+
+{{/* podDisruptionBudget.maxUnavailable, which may be 0. */}}
+{{- define "authz-service.maxUnavailable" -}}
+{{- kindIs "invalid" .Values.podDisruptionBudget.maxUnavailable | ternary 1 .Values.podDisruptionBudget.maxUnavailable -}}
+{{- end -}}
+
+{{/* How a PodMonitor or ServiceMonitor scrapes, beside port and path. */}}
+{{- define "authz-service.scrape" -}}
+interval: {{ .interval }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- range $key := list "relabelings" "metricRelabelings" }}
+{{- with get $ $key }}
+{{ $key }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* NetworkPolicy. */}}

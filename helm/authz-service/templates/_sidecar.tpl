@@ -112,7 +112,7 @@ empty, so that the same lines work for a native sidecar and for a plain containe
 {{/* The pod's annotations, in every shape. */}}
 {{- define "authz-service.podAnnotations" -}}
 {{- $annotations := dict -}}
-{{- if .Values.rolloutOnConfigChange -}}
+{{- if and .Values.rolloutOnConfigChange (not .Values.existingConfigMap) -}}
 {{- $_ := set $annotations "checksum/authz-config" (include "authz-service.configChecksum" .) -}}
 {{- end -}}
 {{- if eq .Values.shape "gateway" -}}

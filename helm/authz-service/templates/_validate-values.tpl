@@ -20,14 +20,20 @@ problems are reported at once.
 {{- end -}}
 
 {{- define "authz-service.validateValues.config" -}}
+{{- if .Values.existingConfigMap }}
+{{- if or .Values.config.issuers .Values.config.rules }}
+- "existingConfigMap is {{ .Values.existingConfigMap }}, so config.issuers and config.rules have no effect: remove them, or existingConfigMap"
+{{- end }}
+{{- else }}
 {{- if not .Values.config.issuers }}
-- "config.issuers is missing: add the issuers whose access tokens are accepted, such as config: {issuers: [{issuer: https://idp.example.com/, audiences: [https://api.example.com/]}]}; or start from a file in helm/authz-service/values/"
+- "config.issuers is missing: add the issuers whose access tokens are accepted, such as config: {issuers: [{issuer: https://idp.example.com/, audiences: [https://api.example.com/]}]}; or start from a file in the chart's folder values/"
 {{- end }}
 {{- if not .Values.config.rules }}
 - "config.rules is missing, and without a rule every request is denied: add rules, such as config: {rules: [{name: all, match: {paths: [\"/v1/**\"]}}]}"
 {{- end }}
+{{- end }}
 {{- $drain := ternary (int .Values.gateway.envoy.drainSeconds) 0 (eq .Values.shape "gateway") }}
-{{- $grace := add $drain (include "authz-service.seconds" ((.Values.config.server).shutdown_delay | default "0s")) (include "authz-service.seconds" ((.Values.config.server).shutdown_grace | default "10s")) }}
+{{- $grace := add $drain (include "authz-service.seconds" (include "authz-service.shutdownDelay" .)) (include "authz-service.seconds" ((.Values.config.server).shutdown_grace | default "10s")) }}
 {{- if gt (int $grace) (int .Values.terminationGracePeriodSeconds) }}
 - "terminationGracePeriodSeconds is {{ .Values.terminationGracePeriodSeconds }}, but {{ if $drain }}gateway.envoy.drainSeconds, {{ end }}config.server.shutdown_delay and shutdown_grace add up to {{ $grace }} s: set it to at least {{ add $grace 5 }}"
 {{- end }}
@@ -127,8 +133,17 @@ problems are reported at once.
 {{- end }}
 {{- end }}
 {{- $replicas := ternary .Values.autoscaling.minReplicas .Values.replicas .Values.autoscaling.enabled }}
-{{- if and (ne .Values.shape "sidecar") .Values.podDisruptionBudget.enabled (has (toString .Values.podDisruptionBudget.maxUnavailable) (list "0" "0%")) }}
-- "podDisruptionBudget.maxUnavailable is {{ .Values.podDisruptionBudget.maxUnavailable }}: which blocks draining every node: set it to 1"
+{{- if and (ne .Values.shape "sidecar") .Values.podDisruptionBudget.enabled }}
+{{- $minimum := .Values.podDisruptionBudget.minAvailable }}
+{{- if kindIs "invalid" $minimum }}
+{{- if has (include "authz-service.maxUnavailable" .) (list "0" "0%") }}
+- "podDisruptionBudget.maxUnavailable is {{ .Values.podDisruptionBudget.maxUnavailable }}, which blocks draining every node: set it to 1"
+{{- end }}
+{{- else if not (kindIs "invalid" .Values.podDisruptionBudget.maxUnavailable) }}
+- "podDisruptionBudget.minAvailable and maxUnavailable are both set: keep one"
+{{- else if or (eq (toString $minimum) "100%") (and (not (kindIs "string" $minimum)) (ge (int $minimum) (int $replicas))) }}
+- "podDisruptionBudget.minAvailable is {{ $minimum }} of {{ $replicas }} pods, which blocks draining every node: set it to less, or maxUnavailable to 1 instead"
+{{- end }}
 {{- end }}
 {{- if and (eq .Values.shape "service") .Values.podDisruptionBudget.enabled (lt (int $replicas) 2) }}
 - "podDisruptionBudget.enabled has no effect with {{ $replicas }} replica, because the only pod may be evicted: set replicas (or autoscaling.minReplicas) to 2, or podDisruptionBudget.enabled to false"
@@ -141,6 +156,26 @@ problems are reported at once.
 {{- end }}
 {{- if and (eq .Values.shape "sidecar") (include "authz-service.hasNetworkPolicy" .) }}
 - "networkPolicy.enabled is not supported with shape sidecar, because a policy for the application's pod would close the application's ports: remove it, and include authz-service.sidecar.metricsIngress in the policy of the application's chart"
+{{- end }}
+{{- if eq .Values.shape "sidecar" }}
+{{- range $key := list "strategy" "deploymentAnnotations" "dnsConfig" "dnsPolicy" "hostAliases" "extraContainers" "extraInitContainers" }}
+{{- if get $.Values $key }}
+- "{{ $key }} is set, but with shape sidecar the pod belongs to the application: remove it, and set it in the application's chart"
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $names := list "authz-service" "envoy" "application" }}
+{{- range concat .Values.extraInitContainers .Values.extraContainers }}
+{{- if has .name $names }}
+- "extraContainers or extraInitContainers has a container named {{ .name }}, but the pod has one already: rename it"
+{{- end }}
+{{- $names = append $names .name }}
+{{- end }}
+{{- if and (eq (.Values.strategy.type | default "") "Recreate") .Values.strategy.rollingUpdate }}
+- "strategy.type is Recreate, which has no rollingUpdate: remove strategy.rollingUpdate"
+{{- end }}
+{{- if and (eq .Values.dnsPolicy "None") (not .Values.dnsConfig.nameservers) }}
+- "dnsPolicy is None, which requires dnsConfig.nameservers: add them, or remove dnsPolicy"
 {{- end }}
 {{- if eq .Values.shape "gateway" }}
 {{- if not .Values.gateway.application.image }}
@@ -185,6 +220,17 @@ problems are reported at once.
 {{- end -}}
 
 {{- define "authz-service.validateValues.service" -}}
+{{- if and (ne .Values.shape "sidecar") (or (has .Values.service.ipFamilyPolicy (list "PreferDualStack" "RequireDualStack")) (has "IPv6" .Values.service.ipFamilies)) }}
+{{- if and (eq .Values.shape "service") (regexMatch "^[0-9.]+:" (include "authz-service.grpcAddress" .)) }}
+- "service.ipFamilyPolicy or ipFamilies wants IPv6, but config.server.grpc_address is {{ include "authz-service.grpcAddress" . }}, which is IPv4 only: set it to [::]:{{ include "authz-service.grpcPort" . }}, which listens on both"
+{{- end }}
+{{- if and (eq .Values.shape "gateway") (ne .Values.gateway.envoy.address "::") }}
+- "service.ipFamilyPolicy or ipFamilies wants IPv6, but gateway.envoy.address is {{ .Values.gateway.envoy.address }}, which is IPv4 only: set it to \"::\", which listens on both"
+{{- end }}
+{{- end }}
+{{- if and (eq (.Values.service.ipFamilyPolicy | default "") "SingleStack") (gt (len .Values.service.ipFamilies) 1) }}
+- "service.ipFamilyPolicy is SingleStack, but service.ipFamilies has two families: keep one, or set PreferDualStack"
+{{- end }}
 {{- if and .Values.service.headless (or (ne .Values.shape "service") (ne .Values.service.type "ClusterIP") .Values.service.port) }}
 - "service.headless requires shape service, type ClusterIP and the port of config.server.grpc_address, because clients connect directly to the pods: remove service.port and service.type, or headless"
 {{- end }}
@@ -195,8 +241,16 @@ problems are reported at once.
 {{- if and (or .podMonitor.enabled .serviceMonitor.enabled) (include "authz-service.hasNetworkPolicy" $) (not $.Values.networkPolicy.metrics) }}
 - "monitoring.{{ ternary "podMonitor" "serviceMonitor" .podMonitor.enabled }}.enabled, but networkPolicy.metrics allows no peer: add Prometheus there, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]"
 {{- end }}
+{{- range $name, $monitor := dict "podMonitor" .podMonitor "serviceMonitor" .serviceMonitor }}
+{{- if and $monitor.enabled $monitor.scrapeTimeout }}
+{{- $one := "^[0-9.]+(ms|s|m|h)$" }}
+{{- if and (regexMatch $one $monitor.scrapeTimeout) (regexMatch $one $monitor.interval) (gt (include "authz-service.seconds" $monitor.scrapeTimeout | int) (include "authz-service.seconds" $monitor.interval | int)) }}
+- "monitoring.{{ $name }}.scrapeTimeout is {{ $monitor.scrapeTimeout }}, but interval is {{ $monitor.interval }}, and Prometheus rejects a timeout that is longer: lower it, or raise interval"
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if and .podMonitor.enabled .serviceMonitor.enabled }}
-- "monitoring.podMonitor and monitoring.serviceMonitor are both enabled: so Prometheus would count every sample twice: keep one"
+- "monitoring.podMonitor and monitoring.serviceMonitor are both enabled, so Prometheus would count every sample twice: keep one"
 {{- end }}
 {{- if and .serviceMonitor.enabled (ne $.Values.shape "service") }}
 - "monitoring.serviceMonitor is enabled, but with shape {{ $.Values.shape }} no Service has the metrics port: enable monitoring.podMonitor instead"
