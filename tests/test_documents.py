@@ -33,7 +33,7 @@ VALUES = [block for block in BLOCKS if block.startswith("shape:")]  # of the cha
 CONFIGURATIONS = [block for block in BLOCKS if "issuers:" in block and block not in VALUES]
 DOCUMENTS = [
     *("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "UPGRADING.md"),
-    *("helm/README.md", ".github/pull_request_template.md"),
+    *("helm/README.md", "helm/authz-service/README.md", ".github/pull_request_template.md"),
 ]
 GUIDES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
-from support.chart import NAME, containers, manifests, one
+from generate import CHART, render
+from support.chart import NAME, containers, in_order, manifests, one
 from support.manifests import problems
 
 if TYPE_CHECKING:
@@ -19,13 +22,13 @@ CHECK = f"{NAME}-check"
 FOLDER = "/etc/authz-service"
 
 
-def check(found: list[dict[str, Any]], folder: Path) -> subprocess.CompletedProcess[str]:
+def check(found: list[dict[str, Any]], folder: Path, name: str = CHECK) -> subprocess.CompletedProcess[str]:
     """Run the Job's command with its ConfigMap, on a machine without the files that the configuration names."""
-    spec = one(found, "Job", CHECK)["spec"]["template"]["spec"]
+    spec = one(found, "Job", name)["spec"]["template"]["spec"]
     (container,), (volume,) = spec["containers"], spec["volumes"]
     assert [(each["name"], each["mountPath"]) for each in container["volumeMounts"]] == [(volume["name"], FOLDER)]
-    for name, text in one(found, "ConfigMap", volume["configMap"]["name"])["data"].items():
-        (folder / name).write_text(text)
+    for file, text in one(found, "ConfigMap", volume["configMap"]["name"])["data"].items():
+        (folder / file).write_text(text)
     assert container["command"] == ["authz-service"]
     arguments = [each.replace(FOLDER, str(folder)) for each in container["args"]]
     command = [sys.executable, "-m", "authz_service", *arguments]
@@ -47,6 +50,16 @@ def test_an_invalid_configuration_fails_with_its_line(tmp_path: Path) -> None:
     assert "config.yaml:" in done.stdout
     assert "rules[0].match.paths[0]: " in done.stdout
     assert "rules[1].name: " in done.stdout
+
+
+def test_the_readme_shows_what_the_job_prints(tmp_path: Path) -> None:
+    readme = (CHART / "README.md").read_text()
+    (text,) = re.findall(r"```yaml\n(shape: .*?)```", readme, re.DOTALL)
+    values = yaml.safe_load(text)
+    values["config"]["rules"][0]["require"]["issuers"] = ["mian"]
+    found = in_order(render(CHART, values, name="shop"))
+    done = check(found, tmp_path, "shop-authz-service-check")
+    assert f"shop-authz-service-check --namespace shop\n{done.stdout.replace(str(tmp_path), FOLDER)}```" in readme
 
 
 @pytest.mark.parametrize("name", SHAPES)
