@@ -91,6 +91,7 @@ class EventReceiver:
         self._metrics = metrics
         self._logger, self._log = logger, ReceiverLog(logger, issuer.label, timer)
         self._clock, self._timer = clock, timer
+        self._timer_epoch: float = clock() - timer() if previous is None else previous._timer_epoch  # noqa: SLF001 - same class
 
         self._acks: Sequence[str] = ()  # to deliver with the next poll
         self._errors: Mapping[str, RefusedSetError] = {}
@@ -101,6 +102,11 @@ class EventReceiver:
         # When the last poll was whose events all take effect and are saved, or the start.
         self._complete_at: float = timer() if previous is None else previous._complete_at  # noqa: SLF001 - same class
         metrics.watch(lambda: self._age)
+
+    @property
+    def _now(self) -> float:
+        """The time for expiry, in seconds since the epoch: a clock that is set forward by mistake expires nothing."""
+        return min(self._clock(), self._timer_epoch + self._timer())
 
     @property
     def _age(self) -> float:
@@ -176,13 +182,13 @@ class EventReceiver:
     async def _add(self, revocations: Sequence[Revocation]) -> None:
         """Let revocations take effect."""
         for start in range(0, len(revocations), _STEPS_PER_TURN):
-            now, some = self._clock(), revocations[start : start + _STEPS_PER_TURN]
+            now, some = self._now, revocations[start : start + _STEPS_PER_TURN]
             self._metrics.record_evictions(sum(self.store.add(each, now) for each in some))
             await asyncio.sleep(0)
 
     async def _trim(self) -> None:
         """Remove what has expired, or what exceeds lower limits."""
-        while self.store.needs_trim(now := self._clock()):
+        while self.store.needs_trim(now := self._now):
             self._metrics.record_evictions(self.store.trim(now, _STEPS_PER_TURN))
             await asyncio.sleep(0)
 

@@ -527,6 +527,25 @@ async def test_events_expire_although_none_is_added(tmp_path: Path) -> None:
         assert len(receiver.store) == len(follower.store) == 0
 
 
+@in_virtual_time
+async def test_a_clock_that_is_set_forward_for_a_while_expires_nothing() -> None:
+    scenario = Scenario(keep="5m")
+    ahead = 0.0
+    scenario.clock = lambda: Scenario.clock() + ahead  # type: ignore[method-assign]
+    scenario.transmitter.emit("u1", "u2")
+    async with scenario.running() as receiver:
+        await asyncio.sleep(60)
+    async with scenario.running(scenario.receiver(receiver)) as receiver:
+        ahead = 7200.0  # local time in place of UTC
+        await asyncio.sleep(60)
+    async with scenario.running(scenario.receiver(receiver)) as receiver:
+        await asyncio.sleep(60)
+        ahead = 0.0
+        assert revokes(receiver, "u1")
+        await asyncio.sleep(180)
+        assert len(receiver.store) == 0
+
+
 # Keys.
 
 
