@@ -17,6 +17,7 @@ from authz_service.transport.addresses import BACKLOG, exclusive_bind, listening
 from authz_service.transport.asyncio_protocol import PeerProtocol
 from authz_service.transport.grpc_methods import GrpcMethods
 from authz_service.transport.peers import Peers, connection_limit
+from authz_service.transport.tls.allocator import trim_function
 from authz_service.transport.tls.contexts import ReloadingContext, openssl_certificate_files
 from authz_service.transport.tls.listener import TlsListener
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from authz_service.transport.tls.certificates import CertificateFiles
 
 TICK_INTERVAL: Final = 1.0  # seconds
+_TRIM_AFTER: Final = 256  # connections with TLS, which leave up to 80 MB with the allocator
 _ABORT_TIMEOUT: Final = 1.0  # seconds, for the event loop to clean up what was aborted
 
 
@@ -66,6 +68,7 @@ class AsyncioServer:
         self._log = ConnectionLog(metrics.transport())
         self._servers: list[asyncio.Server | TlsListener] = []
         self._peers = peers = Peers(connection_limit())
+        self._trim = trim_function() if tls else None
         metrics.watch_connections(lambda: len(peers))
         self._ticking: asyncio.TimerHandle | None = None
         self.port = 0
@@ -136,6 +139,9 @@ class AsyncioServer:
         self._ticking = asyncio.get_running_loop().call_later(TICK_INTERVAL, self._tick)
         for peer in list(self._peers):
             peer.tick()
+        if self._trim is not None and self._peers.left >= _TRIM_AFTER:
+            self._peers.left = 0
+            self._trim(0)
 
 
 async def _wait(futures: Iterable[asyncio.Future[Any]], timeout: float) -> None:  # noqa: ASYNC109 - not an error

@@ -64,6 +64,7 @@ class Peers(set[Peer]):
         super().__init__()
         self._limit = limit
         self.memory = Memory()
+        self.left = 0  # connections and handshakes that have been removed, until the caller resets it
 
     def admit(self, newcomer: Peer) -> bool:
         """Add a connection, if there is or can be room for it.
@@ -79,6 +80,12 @@ class Peers(set[Peer]):
                 return False
         self.add(newcomer)
         return True
+
+    def discard(self, peer: object) -> None:
+        """Remove a connection, if it has not been removed."""
+        if peer in self:
+            super().discard(peer)
+            self.left += 1
 
     def _abort_oldest_closing(self) -> None:
         """Connections that were displaced must not add up."""

@@ -3,7 +3,8 @@
 The event loop's own servers report a failed handshake to nobody.
 
 Invariants: a handshake counts against the limit on connections from the moment it is accepted. Nothing is allocated for
-TLS before the peer has sent an octet that looks like TLS, and nothing for HTTP/2 before TLS is established.
+TLS before the peer has sent an octet that looks like TLS, and nothing for HTTP/2 before TLS is established. One host
+has few handshakes at the same time: they need the most memory, and no certificate.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import errno
 import socket
 import ssl
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, cast
 
 from authz_service.core.connection_failure import ConnectionFailure
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     NewProtocol = Callable[[], asyncio.Protocol]
 
 _MAX_ACCEPTS: Final = 16  # in one turn of the event loop: finding one that makes room takes a fraction of a millisecond
+_MAX_HANDSHAKES: Final = 256  # of one host: many proxies may share its address, and each reserves 330 kB
 _RETRY_DELAY: Final = 1.0  # seconds, when the system has no resources for another connection
 _OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # The alerts by which a client refuses our certificate, as OpenSSL names them.
@@ -53,10 +56,10 @@ class TlsListener:
         new_protocol: NewProtocol,
     ) -> None:
         self._socket = listening
-        self._context = context
         self._peers = peers
         self._log = log
-        self._new_protocol = new_protocol
+        begun: set[Handshake] = set()
+        self._new_handshake = partial(Handshake, context, peers, begun, log, new_protocol)
         self._loop = asyncio.get_running_loop()
         self._retry: asyncio.TimerHandle | None = None
 
@@ -87,13 +90,11 @@ class TlsListener:
                 self._retry = self._loop.call_later(_RETRY_DELAY, self._loop.add_reader, self._socket, self._accept)
                 return
             connected.settimeout(0)
-            self._begin(Handshake(connected, peername, self._context, self._peers, self._log, self._new_protocol))
-
-    def _begin(self, handshake: Handshake) -> None:
-        if self._peers.admit(handshake):
-            handshake.start()
-        else:
-            handshake.refuse()
+            handshake = self._new_handshake(connected, peername)
+            if self._peers.admit(handshake):
+                handshake.start()
+            else:
+                handshake.refuse()
 
 
 class Handshake(asyncio.Protocol):
@@ -101,16 +102,19 @@ class Handshake(asyncio.Protocol):
 
     def __init__(
         self,
-        connected: socket.socket,
-        peername: object,
         context: ssl.SSLContext,
         peers: Peers,
+        begun: set[Handshake],
         log: ConnectionLog,
         new_protocol: NewProtocol,
+        connected: socket.socket,
+        peername: object,
     ) -> None:
+        """``begun`` are the handshakes for which TLS has allocated memory."""
         self._socket = connected
         self._context = context
         self._peers = peers
+        self._begun = begun
         self._log = log
         self._new_protocol = new_protocol
         self._loop = asyncio.get_running_loop()
@@ -134,7 +138,7 @@ class Handshake(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """TLS is established."""
-        self._peers.discard(self)
+        self._leave()
         protocol = self._new_protocol()
         cast("asyncio.Transport", transport).set_protocol(protocol)
         protocol.connection_made(transport)
@@ -147,9 +151,7 @@ class Handshake(asyncio.Protocol):
         except OSError:
             octets = b""
         if is_tls(octets):
-            self._loop.remove_reader(self._socket)
-            self._task = self._loop.create_task(self._establish())
-            self._task.add_done_callback(self._release)
+            self._begin()
             return
         if octets:
             cause = f"{spoken_in(octets)} without TLS"
@@ -157,6 +159,15 @@ class Handshake(asyncio.Protocol):
         else:
             self._log.empty()
         self.abort()
+
+    def _begin(self) -> None:
+        same_host = [each for each in self._begun if each.host == self.host and not each.closing]
+        if len(same_host) >= _MAX_HANDSHAKES:
+            max(same_host, key=attrgetter("silent")).make_room("too many handshakes of this host at the same time")
+        self._begun.add(self)
+        self._loop.remove_reader(self._socket)
+        self._task = self._loop.create_task(self._establish())
+        self._task.add_done_callback(self._release)
 
     async def _establish(self) -> None:
         send_alert.set(partial(_send, self._socket))
@@ -175,9 +186,18 @@ class Handshake(asyncio.Protocol):
     def _release(self, _task: asyncio.Task[None] | None = None) -> None:
         if not self._is_transport:
             self._socket.close()
-        self._peers.discard(self)
+        self._leave()
         if not self.lost.done():
             self.lost.set_result(None)
+
+    def _leave(self) -> None:
+        self._peers.discard(self)
+        self._begun.discard(self)
+
+    def make_room(self, cause: str) -> None:
+        """Close, for another connection."""
+        self._log.not_accepted(ConnectionFailure.TOO_MANY, cause, self._address)
+        self.abort()
 
     # The server's requests.
 
@@ -195,9 +215,7 @@ class Handshake(asyncio.Protocol):
 
     def displace(self) -> None:
         """Make room for another connection."""
-        cause = "too many connections, and most of them from this host"
-        self._log.not_accepted(ConnectionFailure.TOO_MANY, cause, self._address)
-        self.abort()
+        self.make_room("too many connections, and most of them from this host")
 
     def abort(self) -> None:
         """Close immediately."""

@@ -23,6 +23,7 @@ from authz_service.transport.asyncio_protocol import PeerProtocol
 from authz_service.transport.http2 import frames
 from authz_service.transport.http2.timeouts import PREFACE_TIMEOUT
 from authz_service.transport.tls import listener
+from authz_service.transport.tls.allocator import trim_function
 from transport.pki import TlsFiles
 from transport.socket_client import (
     HANG_GUARD,
@@ -236,6 +237,51 @@ async def test_half_handshakes_count_against_the_limit(served: Served) -> None:
             assert len(connections(served.server)) <= LIMIT + 1
         async with served.client() as whole:
             await whole.call(whole.check())
+
+
+async def test_a_host_has_few_handshakes_at_the_same_time_and_excludes_no_other_and_not_itself(
+    checks: Checks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has memory of TLS, which a client without a certificate must not exhaust."""
+    monkeypatch.setattr(listener, "_MAX_HANDSHAKES", LIMIT)
+    served = Served(checks, tmp_path)
+    await served.server.start()
+    with contextlib.ExitStack() as stack:
+        for _ in range(10 * LIMIT):
+            stack.enter_context(served.connect()).send(CLIENT_HELLO)
+        await until(lambda: served.counted("failures_total", reason="too_many_connections") == 9 * LIMIT)
+        await until(lambda: served.counted("connections") == LIMIT)
+        silent = [stack.enter_context(served.connect()) for _ in range(5 * LIMIT)]
+        stack.enter_context(served.connect("127.0.0.3")).send(CLIENT_HELLO)
+        async with served.client("127.0.0.2") as other, served.client() as same:
+            for each in (other, same):
+                await each.call(each.check())
+            await until(lambda: served.counted("connections") == len(silent) + LIMIT - 1 + 3)
+    await served.server.stop(0)
+    assert checks.count == 2
+
+
+async def test_memory_that_many_connections_have_left_is_returned_to_the_system(
+    checks: Checks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trims: list[int] = []
+    monkeypatch.setattr(asyncio_server, "_TRIM_AFTER", LIMIT)
+    monkeypatch.setattr(asyncio_server, "TICK_INTERVAL", 0.01)
+    monkeypatch.setattr(asyncio_server, "trim_function", lambda: trims.append)
+    served = Served(checks, tmp_path)
+    await served.server.start()
+    for number in range(2 * LIMIT):
+        client = served.connect()
+        client.send(b"GET / HTTP/1.1\r\n\r\n")
+        await closed(client)
+        await until(lambda number=number: len(trims) == (number + 1) // LIMIT)  # type: ignore[misc]
+    await served.server.stop(0)
+
+
+def test_the_c_library_returns_memory() -> None:
+    trim = trim_function()
+    assert trim is not None
+    assert trim(0) in {0, 1}  # whether there was something to return
 
 
 async def test_a_storm_of_failures_logs_one_line_and_keeps_nothing(
