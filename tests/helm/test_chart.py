@@ -576,14 +576,15 @@ def alerts(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def test_the_alerts_and_the_dashboard_come_from_their_files() -> None:
     found = manifests("service")
     text = (CHART / "alerts" / "authz-service.yaml").read_text()
-    # The chart adds its job and namespace. tests/observability/test_alerts.py changes the objectives.
+    # The chart adds its job and namespace, and its version to links. tests/observability/test_alerts.py changes the objectives.
     absent = 'or absent(authz_build_info{job="authz-service", namespace="authz"})'
+    text = text.replace("/blob/main/", f"/blob/v{__version__}/")
     groups = yaml.safe_load(text.replace("or on () absent(authz_build_info)", absent))["groups"]
     assert one(found, "PrometheusRule")["spec"]["groups"] == groups
     dashboard = one(found, "ConfigMap", f"{NAME}-dashboard")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
-    written = json.loads((CHART / "dashboards" / "authz-service.json").read_text())
-    assert json.loads(dashboard["data"]["authz-service.json"]) == written
+    written = (CHART / "dashboards" / "authz-service.json").read_text().replace("/blob/main/", f"/blob/v{__version__}/")
+    assert json.loads(dashboard["data"]["authz-service.json"]) == json.loads(written)
 
 
 @pytest.mark.parametrize(
@@ -605,10 +606,13 @@ def test_an_absent_release_is_known_by_the_labels_of_its_monitor(
     assert rule["expr"].splitlines()[-1] == absent
 
 
-def test_alerts_link_to_the_configured_page() -> None:
-    changes = {"monitoring": {"prometheusRule": {"runbookUrl": "https://wiki.example/authz"}}}
-    for name, rule in alerts(manifests("service", changes)).items():
+def test_alerts_and_dashboard_link_to_the_configured_page() -> None:
+    found = manifests("service", {"monitoring": {"prometheusRule": {"runbookUrl": "https://wiki.example/authz"}}})
+    for name, rule in alerts(found).items():
         assert rule["annotations"]["runbook_url"] == f"https://wiki.example/authz#{name.lower()}"
+    dashboard = one(found, "ConfigMap", f"{NAME}-dashboard")["data"]["authz-service.json"]
+    assert '"https://wiki.example/authz"' in dashboard
+    assert "runbooks.md" not in dashboard
 
 
 def test_alerts_can_be_labeled_and_disabled() -> None:

@@ -26,7 +26,7 @@ RECORDED: dict[str, str] = {
     f"{rule['record']} {rule.get('labels', '')}": rule["expr"] for rule in _ALL if "record" in rule
 }
 EXPRESSIONS = RECORDED | {name: rule["expr"] for name, rule in RULES.items()}
-RUNBOOK_URL = "https://authz-service.example/docs/runbooks.md"
+RUNBOOK_URL = "https://github.com/OWNER/REPOSITORY/blob/main/docs/runbooks.md"
 RUNBOOKS = (CHART.parent.parent / "docs" / "runbooks.md").read_text()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -14,19 +15,28 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from authz_service.core.reasons import Reason
 from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
-from support.dashboard import DASHBOARD, FILE, PANELS, QUERIES, VARIABLES, Query
+from generate import CHART
+from support.dashboard import DASHBOARD, FILE, PANELS, QUERIES, ROWS, VARIABLES, Query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client import CollectorRegistry, Metric
 
 # What the Prometheus data source keeps in an annotation and in a variable: the schema of a dashboard does not know it.
 _DATA_SOURCE_OWN = {"step", "tagKeys", "textFormat", "titleFormat", "useValueForTime", "definition"}
 _QUESTIONS = [
     "Is it working?",
     "Which requests are denied, and why?",
+    "Which instances are there, and are they alike?",
+    "Do connections fail?",
     "Are the keys fresh?",
     "Is introspection healthy?",
+    "How long do decisions take, and what does Envoy see?",
+    "Are there signs of an attack, or of a wrong client?",
     "Are proofs of possession valid?",
     "Are revoked tokens refused?",
     "Do the caches work?",
-    "Do connections fail?",
     "Is it saturated?",
     "How is it configured?",
 ]
@@ -62,14 +72,19 @@ def test_the_file_is_formatted_as_json_dumps_does() -> None:
     assert FILE.read_text() == json.dumps(DASHBOARD, indent=2, ensure_ascii=False) + "\n"
 
 
-def test_its_rows_are_an_operators_questions_in_order() -> None:
-    assert [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"] == _QUESTIONS
+def test_its_rows_are_an_operators_questions_in_order_and_those_for_details_are_collapsed() -> None:
+    assert [row["title"] for row in ROWS] == _QUESTIONS
+    assert [row["title"] for row in ROWS if not row["collapsed"]] == _QUESTIONS[:3]
     tops = [panel["gridPos"]["y"] for panel in DASHBOARD["panels"]]
     assert tops == sorted(tops)
+    for row in ROWS:
+        assert bool(row["panels"]) == row["collapsed"]
+        assert all(panel["gridPos"]["y"] > row["gridPos"]["y"] for panel in row["panels"])
 
 
-def test_no_panel_overlaps_another() -> None:
-    for one, other in combinations([panel["gridPos"] for panel in DASHBOARD["panels"]], 2):
+@pytest.mark.parametrize("panels", [DASHBOARD["panels"], *(row["panels"] for row in ROWS if row["collapsed"])])
+def test_no_panel_overlaps_another(panels: list[dict[str, Any]]) -> None:
+    for one, other in combinations([panel["gridPos"] for panel in panels], 2):
         beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
         above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
         assert beside or above
@@ -78,7 +93,7 @@ def test_no_panel_overlaps_another() -> None:
 
 def test_ids_and_titles_are_unique() -> None:
     for name in ("id", "title"):
-        values = [panel[name] for panel in DASHBOARD["panels"]]
+        values = [panel[name] for panel in [*ROWS, *PANELS]]
         assert len(set(values)) == len(values)
 
 
@@ -91,19 +106,40 @@ def test_every_panel_has_a_description_a_source_and_a_unit(panel: dict[str, Any]
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=str)
-def test_every_series_is_selected_by_namespace_and_ours_by_job(query: Query) -> None:
-    for name, selector in re.findall(r"\b((?:authz|envoy|process)_\w+)\{(.*?)\}", query.expr):
-        assert 'namespace=~"$namespace"' in selector
-        assert 'job=~"$job"' in selector or name.startswith("envoy_")
-    assert len(re.findall(r"\b(?:authz|envoy|process)_\w+", query.expr)) == len(
-        re.findall(r"\b(?:authz|envoy|process)_\w+\{", query.expr)
-    )
+def test_every_series_is_selected_by_each_variable_whose_label_it_has(query: Query) -> None:
+    labels = {
+        each.name: {label for sample in each.samples for label in sample.labels}
+        for registry in (Metrics(transport="grpcio").registry, SupervisorMetrics().registry)
+        for each in with_series(registry)
+    }
+    for name, selector in re.findall(_SERIES + r"\{(.*?)\}", query.expr):
+        selected = set(re.findall(r'(\w+)=~"\$\1"', selector))
+        family = re.sub(r"_(total|bucket|count|sum)$", "", name)
+        expected = {"namespace", "job", "instance"} | ({"issuer", "rule"} & labels.get(family, set()))
+        if name.startswith(("envoy_", "ALERTS")):
+            expected = {"namespace"}
+        if name.startswith("authz:"):
+            expected = {"namespace", "job"}
+        assert selected == expected, name
+    assert len(re.findall(_SERIES, query.expr)) == len(re.findall(_SERIES + r"\{", query.expr))
+
+
+_SERIES = r"\b((?:authz|envoy|process)[_:][\w:]+|ALERTS\b)"
+
+
+def with_series(registry: CollectorRegistry) -> Iterator[Metric]:
+    """The families of a registry, each with its labels even before it has a value."""
+    for collector in registry._collector_to_names:
+        for family in collector.collect():
+            names = getattr(collector, "_labelnames", ())
+            family.add_sample(family.name, dict.fromkeys(names, ""), 0)
+            yield family
 
 
 def test_it_shows_every_metric_of_ours_and_queries_no_other() -> None:
     registries = Metrics(transport="grpcio").registry, SupervisorMetrics().registry
     ours = {family.name for each in registries for family in each.collect() if family.name.startswith("authz_")}
-    queried = {name for each in QUERIES for name in re.findall(r"\b[a-z]+_\w+(?=\{)", each.expr)}
+    queried = {name for each in QUERIES for name in re.findall(r"(?<![\w:])[a-z]+_\w+(?=\{)", each.expr)}
     queried = {re.sub(r"_(bucket|count|sum)$", "", name) for name in queried}
     shown = {name.removesuffix("_total") for name in queried if name.startswith("authz_")}
     # Others show these: _age_seconds, _breaker_open, and the remaining lifetime of the certificate.
@@ -116,14 +152,60 @@ def test_it_shows_every_metric_of_ours_and_queries_no_other() -> None:
     assert {name for name in queried if not name.startswith("authz_")} == _ENVOY | _PROCESS
 
 
+def test_recorded_series_exist() -> None:
+    rules = (CHART / "alerts" / "authz-service.yaml").read_text()
+    queried = {name for each in QUERIES for name in re.findall(r"\bauthz:[\w:]+", each.expr)}
+    assert queried
+    assert all(f"- record: {name}\n" in rules for name in queried)
+
+
 @pytest.mark.parametrize("query", QUERIES, ids=str)
 def test_every_reason_in_a_query_exists(query: Query) -> None:
     reasons = [reason for group in re.findall(r'reason[!=~]+"(.*?)"', query.expr) for reason in group.split("|")]
     assert set(reasons) <= {reason.value for reason in Reason}
 
 
-def test_the_variables_are_data_source_job_and_namespace() -> None:
-    assert list(VARIABLES) == ["datasource", "job", "namespace"]
-    assert VARIABLES["datasource"]["type"] == "datasource"
+def test_the_variables_select_sources_and_labels() -> None:
+    assert list(VARIABLES) == ["datasource", "job", "namespace", "instance", "issuer", "rule", "logs"]
+    assert {name for name, each in VARIABLES.items() if each["type"] == "datasource"} == {"datasource", "logs"}
     # Outside of Kubernetes there is no namespace label, and "all" must include such series.
     assert VARIABLES["namespace"]["allValue"] == ".*"
+
+
+def test_every_panel_in_the_runbooks_exists() -> None:
+    runbooks = " ".join((CHART.parent.parent / "docs" / "runbooks.md").read_text().split())
+    named = set(re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", runbooks)) - {"Target health"}  # a page of Prometheus
+    assert len(named) > 15
+    assert named <= {panel["title"] for panel in PANELS}
+
+
+def links() -> list[dict[str, Any]]:
+    """The links of the dashboard, of panels, and of values in panels."""
+    found = [*DASHBOARD["links"]]
+    for panel in PANELS:
+        found += panel.get("links", []) + panel["fieldConfig"]["defaults"].get("links", [])
+        properties = [each for override in panel["fieldConfig"]["overrides"] for each in override["properties"]]
+        found += [link for each in properties if each["id"] == "links" for link in each["value"]]
+    return found
+
+
+def test_it_links_to_runbooks_to_explore_and_to_logs() -> None:
+    assert [link["title"] for link in DASHBOARD["links"]] == ["Runbooks", "Explore", "Denials in the log"]
+    assert all(link["targetBlank"] for link in links())
+
+
+@pytest.mark.parametrize("link", links(), ids=lambda link: link["title"])
+def test_a_link_leads_to_an_existing_runbook_or_to_a_query_in_explore(link: dict[str, Any]) -> None:
+    if not link["url"].startswith("/explore?"):
+        page, _, alert = link["url"].partition("#")
+        assert page == "https://github.com/OWNER/REPOSITORY/blob/main/docs/runbooks.md"
+        runbooks = (CHART.parent.parent / "docs" / "runbooks.md").read_text()
+        assert not alert or re.search(rf"^## {alert}$", runbooks, re.MULTILINE | re.IGNORECASE)
+        return
+    parameters = dict(parse_qsl(urlsplit(link["url"]).query))
+    (pane,) = json.loads(parameters["panes"]).values()
+    assert parameters["schemaVersion"] == "1"
+    assert pane["datasource"] in {"${datasource}", "${logs}"}
+    assert pane["range"] == {"from": "${__from}", "to": "${__to}"}
+    used = set(re.findall(r"\$\{(\w+)[:}]", json.dumps(pane)))
+    assert used <= {*VARIABLES, "__from", "__to"} | {"__field"}

@@ -24,7 +24,7 @@ from authz_service.demo.run import send
 from authz_service.demo.samples import SECRET_FILE, Sample, configuration, samples
 from authz_service.demo.upstream import Upstream
 from generate import CHART
-from support.dashboard import QUERIES, Query, choices
+from support.dashboard import QUERIES, VARIABLES, Query, choices
 from support.envoy_bootstrap import VariedBootstrap
 from support.prometheus import Prometheus, running_prometheus
 from support.sidecar_process import SidecarProcess
@@ -47,14 +47,10 @@ CHANGED = 'sum(authz_config_reloads_total{job="authz-service"})'
 
 @dataclass(frozen=True)
 class Observed:
-    """A Prometheus with mixed traffic, the start of that traffic, and the instance that decides it.
-
-    ``fail`` sends requests that the instance cannot decide.
-    """
+    """A Prometheus with mixed traffic, and the start of that traffic. ``fail`` sends requests that fail."""
 
     prometheus: Prometheus
     start: float
-    instance: str
     fail: Callable[[int], Awaitable[None]]
 
 
@@ -157,7 +153,7 @@ async def observed(prometheus_programs: Path, tmp_path_factory: pytest.TempPathF
             for _ in range(count):
                 await send(session, envoy.port, undecided(provider))
 
-        yield Observed(prometheus, start, sidecar.admin_url.removeprefix("http://"), fail)
+        yield Observed(prometheus, start, fail)
 
 
 async def connect_without_tls(port: int) -> None:
@@ -209,9 +205,18 @@ async def test_an_exemplar_names_the_trace_of_a_sampled_request(observed: Observ
 
 
 async def test_the_variables_list_existing_values(observed: Observed) -> None:
-    assert await observed.prometheus.label_values("job", "authz_build_info") == ["authz-service"]
-    selector = 'authz_build_info{job=~"authz-service"}'
-    assert await observed.prometheus.label_values("namespace", selector) == ["shop"]
+    found = {}
+    for name, variable in VARIABLES.items():
+        if variable["type"] == "query":
+            ((selector, label),) = re.findall(r"^label_values\((.*), (\w+)\)$", variable["query"]["query"])
+            query = Query(name, selector).substituted(**choices())
+            found[name] = await observed.prometheus.label_values(label, query)
+    assert found.pop("job") == ["authz-service"]
+    assert found.pop("namespace") == ["shop"]
+    assert len(found.pop("instance")) == 2
+    assert found.pop("issuer") == ["demo", "partner", "staff"]
+    assert {"-", "trial"} < set(found.pop("rule"))
+    assert found == {}
 
 
 async def test_every_alert_is_evaluated_over_existing_series(observed: Observed) -> None:
@@ -236,7 +241,7 @@ async def test_nothing_is_absent_while_it_is_scraped(observed: Observed) -> None
     assert await observed.prometheus.alerts("AuthzAbsent") == []
 
 
-async def test_a_few_failures_alert_nobody_and_more_do_with_the_instance(observed: Observed) -> None:
+async def test_a_few_failures_alert_nobody_and_more_do_with_the_pod(observed: Observed) -> None:
     burning = 'max(authz:burn_rate{slo="availability", window="1h"}) > 14.4'
     assert await observed.prometheus.value(burning) > 0
     assert await observed.prometheus.alerts("AuthzDecisionsFail") == []
@@ -244,4 +249,4 @@ async def test_a_few_failures_alert_nobody_and_more_do_with_the_instance(observe
     firing = 'count(ALERTS{alertname="AuthzDecisionsFail", alertstate="firing"})'
     await observed.prometheus.wait_for(firing, 1, within=_WINDOW_TIMEOUT)
     (alert,) = await observed.prometheus.alerts("AuthzDecisionsFail")
-    assert alert["annotations"]["summary"] == f"shop/authz-service cannot decide requests: {observed.instance}"
+    assert alert["annotations"]["summary"] == "shop/authz-service cannot decide requests: authz-service-0"

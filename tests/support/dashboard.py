@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
 
 FILE = CHART / "dashboards" / "authz-service.json"
 DASHBOARD: dict[str, Any] = json.loads(FILE.read_text())
-PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+ROWS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] == "row"]
+# A collapsed row contains its panels.
+PANELS: list[dict[str, Any]] = [
+    panel for each in DASHBOARD["panels"] for panel in each.get("panels", [each]) or [] if panel["type"] != "row"
+]
 VARIABLES: dict[str, dict[str, Any]] = {each["name"]: each for each in DASHBOARD["templating"]["list"]}
 
 
@@ -33,7 +38,7 @@ class Query:
         """The expression with Grafana's variables replaced."""
         expr = self.expr
         for name, value in {"__rate_interval": "30s", "__range": "5m", **variables}.items():
-            expr = expr.replace(f"${name}", value)
+            expr = re.sub(rf"\${name}\b", value, expr)
         assert "$" not in expr, expr
         return expr
 
@@ -53,4 +58,4 @@ QUERIES = list(_queries())
 
 def choices(**chosen: str) -> dict[str, str]:
     """The values of the variables in a query: the chosen value, or all."""
-    return {name: chosen.get(name) or VARIABLES[name]["allValue"] for name in ("job", "namespace")}
+    return {name: chosen.get(name) or each["allValue"] for name, each in VARIABLES.items() if each["type"] == "query"}

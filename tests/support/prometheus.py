@@ -129,7 +129,7 @@ class Prometheus:
 async def running_prometheus(
     folder: Path, programs: Path, jobs: Mapping[str, list[str]], rules: Path
 ) -> AsyncIterator[Prometheus]:
-    """A Prometheus that scrapes the URLs of these jobs, all with the namespace ``shop``."""
+    """A Prometheus that scrapes the URLs of these jobs, all with the namespace ``shop`` and a pod of their own."""
     config, log = folder / "prometheus.yaml", folder / "prometheus.log"
     config.write_text(
         yaml.safe_dump(
@@ -166,7 +166,7 @@ async def running_prometheus(
 
 def _scrape(name: str, job: str, url: str) -> dict[str, Any]:
     target, _, path = url.removeprefix("http://").partition("/")
-    labels = {"job": job, "namespace": "shop"}
+    labels = {"job": job, "namespace": "shop", "pod": name}
     return {"job_name": name, "metrics_path": f"/{path}", "static_configs": [{"targets": [target], "labels": labels}]}
 
 
