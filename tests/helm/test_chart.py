@@ -576,15 +576,16 @@ def alerts(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def test_the_alerts_and_the_dashboard_come_from_their_files() -> None:
     found = manifests("service")
     text = (CHART / "alerts" / "authz-service.yaml").read_text()
-    # The chart adds its job and namespace, and its version to links. tests/observability/test_alerts.py changes the objectives.
+    # The chart adds its job and namespace, and its version to links. test_alerts.py changes the objectives.
     absent = 'or absent(authz_build_info{job="authz-service", namespace="authz"})'
     text = text.replace("/blob/main/", f"/blob/v{__version__}/")
     groups = yaml.safe_load(text.replace("or on () absent(authz_build_info)", absent))["groups"]
     assert one(found, "PrometheusRule")["spec"]["groups"] == groups
     dashboard = one(found, "ConfigMap", f"{NAME}-dashboard")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
-    written = (CHART / "dashboards" / "authz-service.json").read_text().replace("/blob/main/", f"/blob/v{__version__}/")
-    assert json.loads(dashboard["data"]["authz-service.json"]) == json.loads(written)
+    written = (CHART / "dashboards" / "authz-service.json").read_text()
+    of_version = written.replace("/blob/main/", f"/blob/v{__version__}/")
+    assert json.loads(dashboard["data"]["authz-service.json"]) == json.loads(of_version)
 
 
 @pytest.mark.parametrize(
