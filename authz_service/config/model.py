@@ -355,8 +355,8 @@ class SecurityEventsSettings(Section):
     )
     keep: PositiveDuration = Field(
         as_written("24h"),
-        description="How long an event revokes tokens: at least the longest lifetime of the issuer's access tokens, "
-        "plus leeway.",
+        description="How long an event revokes tokens: at least the longest lifetime of the issuer's access tokens. "
+        "leeway is added to it.",
     )
     max_entries: int = Field(
         100_000,
@@ -499,6 +499,11 @@ class Issuer(Section):
     def key_uses(self) -> frozenset[str]:
         """The values of ``use`` in a JWK that the issuer's keys may have."""
         return frozenset({"sig", "jwt-svid"} if "jwt-svid" in self.accepted_types else {"sig"})
+
+    @property
+    def event_lifetime(self) -> float:
+        """Seconds for which a security event counts: as long as a token issued before it may be accepted."""
+        return 0.0 if self.security_events is None else self.security_events.keep + self.leeway
 
     @property
     def has_keys(self) -> bool:

@@ -244,8 +244,8 @@ def _security_events(where: Where, issuer: Issuer, events: SecurityEventsSetting
     if issuer.max_token_age is None and events.keep < _USUAL_LIFETIME:
         text = "is shorter than an hour, and many access tokens live longer: write at least the longest lifetime of a "
         yield Problem((*where, "keep"), f"{text}token, or a revoked one is accepted again before it expires")
-    elif issuer.max_token_age is not None and events.keep < (age := issuer.max_token_age + issuer.leeway):
-        text = f"is shorter than max_token_age with leeway ({age:g}s), so a revoked token may be accepted again: write "
+    elif issuer.max_token_age is not None and events.keep < (age := issuer.max_token_age):
+        text = f"is shorter than max_token_age ({age:g}s), so a revoked token may be accepted again: write "
         yield Problem((*where, "keep"), f"{text}at least {age:g}s")
     if events.interval > _LONG_INTERVAL:
         text = "is longer than 5 minutes, and a revoked token may be accepted for as long: write at most 5m"

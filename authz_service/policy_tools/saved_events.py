@@ -22,7 +22,7 @@ class SavedEvents(NamedTuple):
 
 def read_saved_events(issuer: Issuer, settings: SecurityEventsSettings, now: float) -> SavedEvents:
     """The revocations of an issuer's events that count at ``now``, in seconds since the epoch."""
-    store = EventStore(settings.keep, settings.max_entries)
+    store = EventStore(issuer.event_lifetime, settings.max_entries)
     if settings.snapshot_file is None:
         return _unavailable(store, "without a snapshot_file they are not saved")
     file = EventFile(settings.snapshot_file, issuer.issuer)

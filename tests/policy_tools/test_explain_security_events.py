@@ -59,7 +59,9 @@ def save(folder: Path, *revocations: Revocation, issuer: str = ISSUER) -> Path:
     store = EventStore(3600.0, 100)
     for each in revocations:
         store.add(each, float(NOW))
-    EventFile(folder / "events", issuer).save(revocations, store, NOW)
+    file = EventFile(folder / "events", issuer)
+    file.save(revocations, store, NOW)
+    file.unlock()
     os.utime(folder / "events", (1_700_000_000, 1_700_000_000))
     return folder / "events"
 
@@ -108,7 +110,7 @@ def test_the_file_is_read_beside_its_writer_and_left_as_it_is(tmp_path: Path, ex
         writer.write(b'damaged\n{"subject": "u2", "issued_bef')  # the writer is at work
     before = file.read_bytes(), file.stat().st_mtime_ns
     with (tmp_path / "events.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert explain().startswith("✗ revoked: ")
         assert explain("u2").endswith("; damaged lines: 1")
     assert (file.read_bytes(), file.stat().st_mtime_ns) == before

@@ -83,7 +83,9 @@ class EventReceiver:
         """
         self.issuer = issuer
         self.settings = settings
-        self.store: EventStore = EventStore(settings.keep, settings.max_entries) if previous is None else previous.store
+        self.store: EventStore = (
+            EventStore(issuer.event_lifetime, settings.max_entries) if previous is None else previous.store
+        )
         self.restored = asyncio.Event()  # set once the file was read, or could not be, or if there is none
         self._client = client
         self._file = file
@@ -115,7 +117,7 @@ class EventReceiver:
 
     async def run(self) -> None:
         """Receive events until canceled."""
-        self.store.set_limits(self.settings.keep, self.settings.max_entries)
+        self.store.set_limits(self.issuer.event_lifetime, self.settings.max_entries)
         if self._file is None:
             self.restored.set()
         elif len(self.store):

@@ -516,12 +516,12 @@ async def test_lower_limits_take_effect_although_no_event_comes() -> None:
 
 
 @in_virtual_time
-async def test_events_expire_although_none_is_added(tmp_path: Path) -> None:
+async def test_events_count_for_keep_and_leeway_and_expire_although_none_is_added(tmp_path: Path) -> None:
     scenario = Scenario(tmp_path, keep="5m")
     scenario.transmitter.emit("u1")
     follower = scenario.receiver(metrics=Metrics(transport="grpcio"))
     async with scenario.running() as receiver, scenario.running(follower):
-        await asyncio.sleep(290)
+        await asyncio.sleep(300 + 20)  # the leeway is 30 seconds
         assert len(receiver.store) == len(follower.store) == 1
         await asyncio.sleep(50)
         assert len(receiver.store) == len(follower.store) == 0
