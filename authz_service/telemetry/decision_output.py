@@ -61,7 +61,10 @@ class RotatedFile:
             if (found.st_dev, found.st_ino) == self._identity:
                 return
         self.close()
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        # Opening a FIFO without a reader would block for good, and report no lost line.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        self._descriptor = os.open(self._path, flags, _MODE)
+        os.set_blocking(self._descriptor, True)
         opened = os.fstat(self._descriptor)
         self._identity = opened.st_dev, opened.st_ino
 

@@ -61,6 +61,20 @@ def test_after_copytruncate_lines_start_at_the_beginning(tmp_path: Path) -> None
     assert path.read_bytes() == b"two\n"
 
 
+def test_a_fifo_without_a_reader_loses_lines_and_blocks_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.fifo"
+    os.mkfifo(path)
+    file = RotatedFile(path)
+    with pytest.raises(OSError, match="No such device or address"):
+        file.write("one\n")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    file.write("two\n")
+    assert os.read(reader, 100) == b"two\n"
+    os.close(reader)
+    with pytest.raises(BrokenPipeError):
+        file.write("three\n")
+
+
 def test_several_writers_share_a_file_without_mixing_lines(tmp_path: Path) -> None:
     path = tmp_path / "decisions.log"
     lines = {letter * 5000 for letter in "abcd"}
