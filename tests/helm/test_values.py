@@ -9,8 +9,9 @@ import helm_python as helm
 import pytest
 import yaml
 
-from generate import CHART, render
-from support.chart import manifests, merged, shape
+from generate import CHART, descriptions, render
+from support.chart import container, in_order, manifests, merged, pods, shape
+from support.manifests import problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -223,6 +224,8 @@ SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca
         ("service", {"extraContainers": [{"name": "authz-service", "image": "a"}]}, "has one already: rename it"),
         ("gateway", {"extraInitContainers": [{"name": "envoy", "image": "a"}]}, "has one already: rename it"),
         ("sidecar", {"extraContainers": [{"name": "a", "image": "a"}]}, "set it in the application's chart"),
+        ("sidecar", {"networkPolicy": {"clients": []}}, "so nothing would be restricted: remove it"),
+        ("sidecar", {"networkPolicy": {"egressPorts": [443]}}, "so nothing would be restricted: remove it"),
         ("sidecar", {"strategy": {"type": "Recreate"}}, "set it in the application's chart"),
         ("service", {"service": {"ipFamilyPolicy": "PreferDualStack"}}, "set it to [::]:9191, which listens on both"),
         ("service", {"service": {"ipFamilies": ["IPv6"]}}, "set it to [::]:9191, which listens on both"),
@@ -282,6 +285,36 @@ def test_a_contradiction_is_rejected_with_the_remedy(name: str, changes: dict[st
 )
 def test_pods_that_share_their_security_events_or_are_alone_are_rendered(name: str, changes: dict[str, Any]) -> None:
     assert manifests(name, changes)
+
+
+@pytest.mark.parametrize("name", ["service", "gateway", "sidecar"])
+def test_a_value_that_is_removed_is_rejected_by_name_or_not_needed(name: str) -> None:
+    sections = {path[:-1] for path in descriptions() if len(path) > 1}
+    for path in descriptions():
+        values = with_null(shape(name), path)
+        try:
+            found = in_order(render(CHART, values))
+        except helm.HelmRenderError as error:
+            text = str(error)
+            assert f"the values lack {'.'.join(path)}" in text or "or incomplete:\n" in text, path
+        else:
+            assert path not in sections, path
+            assert [problem for each in found for problem in problems(each)] == [], path
+
+
+def with_null(values: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    section = values
+    for key in path[:-1]:
+        section = section.setdefault(key, {})
+    section[path[-1]] = None
+    return values
+
+
+def test_null_omits_a_probe() -> None:
+    pod = pods(manifests("service"))[0]
+    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container(pod))
+    pod = pods(in_order(render(CHART, with_null(shape("service"), ("probes", "startup")))))[0]
+    assert "startupProbe" not in container(pod)
 
 
 def test_all_contradictions_are_reported_at_once() -> None:

@@ -45,18 +45,24 @@ ports:
   {{- end }}
   - name: authz-metrics
     containerPort: {{ include "authz-service.adminPort" . }}
+{{- with .Values.probes.startup }}
 startupProbe:
   exec:
     command: [authz-service, healthcheck, --config, /etc/authz-service/config.yaml]
-  {{- toYaml .Values.probes.startup | nindent 2 }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.probes.readiness }}
 readinessProbe:
-  {{- include "authz-service.readinessProbe" . | nindent 2 }}
-  {{- toYaml .Values.probes.readiness | nindent 2 }}
+  {{- include "authz-service.readinessProbe" $ | nindent 2 }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.probes.liveness }}
 livenessProbe:
   httpGet:
     path: /healthz
     port: authz-metrics
-  {{- toYaml .Values.probes.liveness | nindent 2 }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- if .Values.lifecycle }}
 lifecycle:
   {{- toYaml .Values.lifecycle | nindent 2 }}

@@ -80,7 +80,7 @@ imagePullPolicy: {{ $application.pullPolicy }}
 {{- end }}
 {{- include "authz-service.preStop" . }}
 securityContext:
-  {{- mergeOverwrite (include "authz-service.containerSecurityContext" . | fromYaml) $application.securityContext | toYaml | nindent 2 }}
+  {{- mergeOverwrite (include "authz-service.containerSecurityContext" . | fromYaml) ($application.securityContext | default dict) | toYaml | nindent 2 }}
 {{- end -}}
 
 {{/* Envoy's bootstrap. A request passes limits and path normalization, then authz-service, then the application. */}}

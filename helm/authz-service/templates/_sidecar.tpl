@@ -118,7 +118,7 @@ empty, so that the same lines work for a native sidecar and for a plain containe
 {{- if eq .Values.shape "gateway" -}}
 {{- $_ := set $annotations "checksum/envoy-config" (include "authz-service.envoy.bootstrap" . | sha256sum) -}}
 {{- end -}}
-{{- with mergeOverwrite $annotations (deepCopy .Values.podAnnotations) -}}
+{{- with mergeOverwrite $annotations (deepCopy (.Values.podAnnotations | default dict)) -}}
 {{ toYaml . }}
 {{- end -}}
 {{- end -}}

@@ -3,6 +3,7 @@ Contradictions between values, which the schema cannot detect. Each message name
 problems are reported at once.
 */}}
 {{- define "authz-service.validateValues" -}}
+{{- include "authz-service.validateValues.present" . -}}
 {{- $problems := concat
   (include "authz-service.validateValues.config" . | fromYamlArray)
   (include "authz-service.validateValues.addresses" . | fromYamlArray)
@@ -16,6 +17,28 @@ problems are reported at once.
 -}}
 {{- if $problems -}}
 {{- fail (printf "\n\nauthz-service: the values are contradictory or incomplete:\n\n  * %s\n" (join "\n  * " $problems)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Sections, and values without which no template can be rendered. `null` removes a value, and `--reuse-values` omits those
+     that are new in a version of the chart. */}}
+{{- define "authz-service.validateValues.present" -}}
+{{- $missing := list -}}
+{{- range $path := list "image" "config" "checkConfig" "stateVolume" "tls" "tls.certificate" "tls.certificate.enabled" "autoscaling" "autoscaling.enabled" "podDisruptionBudget" "podDisruptionBudget.enabled" "probes" "serviceAccount" "serviceAccount.create" "service" "networkPolicy" "monitoring" "monitoring.podMonitor" "monitoring.serviceMonitor" "monitoring.prometheusRule" "monitoring.prometheusRule.slo" "monitoring.prometheusRule.slo.latencyThreshold" "monitoring.dashboard" "sidecar" "gateway" "gateway.application" "gateway.envoy" "gateway.envoy.port" "gateway.envoy.statsPort" "test" -}}
+{{- $section := $.Values -}}
+{{- range splitList "." $path -}}
+{{- if $section -}}
+{{- if not (hasKey $section .) -}}
+{{- $missing = append $missing $path -}}
+{{- $section = dict -}}
+{{- else if kindIs "map" (get $section .) -}}
+{{- $section = get $section . -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if $missing -}}
+{{- fail (printf "\n\nauthz-service: the values lack %s: remove `null` there; or, after `helm upgrade --reuse-values`, which omits what is new in this version of the chart, pass your values files, or use --reset-then-reuse-values\n" (join ", " $missing)) -}}
 {{- end -}}
 {{- end -}}
 
@@ -66,7 +89,7 @@ problems are reported at once.
 {{- if and .Values.tls.existingSecret .Values.tls.certificate.enabled }}
 - "tls.existingSecret and tls.certificate.enabled are both set: keep one; a Certificate writes its own Secret"
 {{- end }}
-{{- if and .Values.tls.certificate.enabled (not .Values.tls.certificate.issuerRef.name) }}
+{{- if and .Values.tls.certificate.enabled (not (.Values.tls.certificate.issuerRef).name) }}
 - "tls.certificate.enabled requires tls.certificate.issuerRef: set the issuer that signs it, such as {name: my-issuer, kind: ClusterIssuer}"
 {{- end }}
 {{- if eq .Values.shape "gateway" }}
@@ -154,27 +177,30 @@ problems are reported at once.
 {{- if and (ne .Values.shape "service") .Values.sidecar.native (semverCompare "<1.29.0-0" .Capabilities.KubeVersion.Version) }}
 - "sidecar.native requires Kubernetes 1.29, but this is {{ .Capabilities.KubeVersion.Version }}: set sidecar.native to false"
 {{- end }}
+{{- if and (eq .Values.shape "sidecar") (or (kindIs "slice" .Values.networkPolicy.clients) (kindIs "slice" .Values.networkPolicy.egressPorts)) }}
+- "networkPolicy.clients or egressPorts is set, but with shape sidecar the chart renders no NetworkPolicy, so nothing would be restricted: remove it, and write the policy in the application's chart"
+{{- end }}
 {{- if and (eq .Values.shape "sidecar") (include "authz-service.hasNetworkPolicy" .) }}
 - "networkPolicy.enabled is not supported with shape sidecar, because a policy for the application's pod would close the application's ports: remove it, and include authz-service.sidecar.metricsIngress in the policy of the application's chart"
 {{- end }}
 {{- if eq .Values.shape "sidecar" }}
-{{- range $key := list "strategy" "deploymentAnnotations" "dnsConfig" "dnsPolicy" "hostAliases" "extraContainers" "extraInitContainers" }}
+{{- range $key := list "strategy" "revisionHistoryLimit" "deploymentAnnotations" "affinity" "dnsConfig" "dnsPolicy" "hostAliases" "extraContainers" "extraInitContainers" }}
 {{- if get $.Values $key }}
 - "{{ $key }} is set, but with shape sidecar the pod belongs to the application: remove it, and set it in the application's chart"
 {{- end }}
 {{- end }}
 {{- end }}
 {{- $names := list "authz-service" "envoy" "application" }}
-{{- range concat .Values.extraInitContainers .Values.extraContainers }}
+{{- range concat (.Values.extraInitContainers | default list) (.Values.extraContainers | default list) }}
 {{- if has .name $names }}
 - "extraContainers or extraInitContainers has a container named {{ .name }}, but the pod has one already: rename it"
 {{- end }}
 {{- $names = append $names .name }}
 {{- end }}
-{{- if and (eq (.Values.strategy.type | default "") "Recreate") .Values.strategy.rollingUpdate }}
+{{- if and (eq ((.Values.strategy).type | default "") "Recreate") (.Values.strategy).rollingUpdate }}
 - "strategy.type is Recreate, which has no rollingUpdate: remove strategy.rollingUpdate"
 {{- end }}
-{{- if and (eq .Values.dnsPolicy "None") (not .Values.dnsConfig.nameservers) }}
+{{- if and (eq .Values.dnsPolicy "None") (not (.Values.dnsConfig).nameservers) }}
 - "dnsPolicy is None, which requires dnsConfig.nameservers: add them, or remove dnsPolicy"
 {{- end }}
 {{- if eq .Values.shape "gateway" }}
@@ -220,7 +246,7 @@ problems are reported at once.
 {{- end -}}
 
 {{- define "authz-service.validateValues.service" -}}
-{{- if and (ne .Values.shape "sidecar") (or (has .Values.service.ipFamilyPolicy (list "PreferDualStack" "RequireDualStack")) (has "IPv6" .Values.service.ipFamilies)) }}
+{{- if and (ne .Values.shape "sidecar") (or (has .Values.service.ipFamilyPolicy (list "PreferDualStack" "RequireDualStack")) (has "IPv6" (.Values.service.ipFamilies | default list))) }}
 {{- if and (eq .Values.shape "service") (regexMatch "^[0-9.]+:" (include "authz-service.grpcAddress" .)) }}
 - "service.ipFamilyPolicy or ipFamilies wants IPv6, but config.server.grpc_address is {{ include "authz-service.grpcAddress" . }}, which is IPv4 only: set it to [::]:{{ include "authz-service.grpcPort" . }}, which listens on both"
 {{- end }}
@@ -228,7 +254,7 @@ problems are reported at once.
 - "service.ipFamilyPolicy or ipFamilies wants IPv6, but gateway.envoy.address is {{ .Values.gateway.envoy.address }}, which is IPv4 only: set it to \"::\", which listens on both"
 {{- end }}
 {{- end }}
-{{- if and (eq (.Values.service.ipFamilyPolicy | default "") "SingleStack") (gt (len .Values.service.ipFamilies) 1) }}
+{{- if and (eq (.Values.service.ipFamilyPolicy | default "") "SingleStack") (gt (len (.Values.service.ipFamilies | default list)) 1) }}
 - "service.ipFamilyPolicy is SingleStack, but service.ipFamilies has two families: keep one, or set PreferDualStack"
 {{- end }}
 {{- if and .Values.service.headless (or (ne .Values.shape "service") (ne .Values.service.type "ClusterIP") .Values.service.port) }}
