@@ -1,6 +1,6 @@
 """The command ``authz-service init``: validate the arguments, read what the issuer publishes, write the file.
 
-It asks for the audience at a terminal only, and overwrites a file only if told to.
+It prompts for the audience at a terminal only, and overwrites a file only with --force.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def run(
     if found.problem:
         print(printable(f"warning: {found.problem}"), file=sys.stderr)
     if audience is None and sys.stdin.isatty() and sys.stderr.isatty():
-        audience = _ask_for_audience()
+        audience = _prompt_for_audience()
     text = configuration(found, keys, audience)
     if output is None:
         print(text, end="")
@@ -52,7 +52,7 @@ def run(
         _write(output, text, overwrite=force)
 
 
-def _ask_for_audience() -> str | None:
+def _prompt_for_audience() -> str | None:
     """The audience that the user enters; None if it is left for later."""
     print(
         "Audience (aud) of the access tokens for your API; Enter to add it later: ", end="", file=sys.stderr, flush=True

@@ -1,7 +1,7 @@
 """What an issuer publishes about itself: its metadata, key set, and transmitter of security events.
 
-Fetched by the client and within the limits of the running sidecar. Everything here is foreign: a value that is not what
-its standard says counts as missing.
+Fetched by the client and within the limits of the running sidecar. Everything here is foreign: a value that its
+standard does not allow counts as missing.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ async def read(issuer: str, keys: Keys) -> Published:
 
 
 async def _metadata(issuer: str, keys: Keys, client: ProviderClient) -> tuple[str, dict[str, Any]]:
-    """The metadata, and the issuer as it says: exactly this one, or with another end."""
+    """The metadata, and the issuer that it names: this one, or this one with or without the slash at its end."""
     try:
         return issuer, await Discovery(issuer, keys, client).document()
     except FetchFailed as failure:

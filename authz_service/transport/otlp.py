@@ -1,4 +1,4 @@
-"""Spans to the bytes of an OTLP request, and what the collector says about them."""
+"""Spans to the bytes of an OTLP request, and what the collector's response reports."""
 
 from __future__ import annotations
 

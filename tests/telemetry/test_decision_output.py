@@ -250,7 +250,7 @@ def test_a_full_disk_loses_lines_that_are_counted_and_reported_once(output: Deci
 
 
 def test_a_disk_that_stalls_delays_nobody(output: DecisionOutput, tmp_path: Path) -> None:
-    """A pipe that nobody reads blocks its writer as a disk can."""
+    """A pipe without a reader blocks its writer as a disk can."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     end = os.open(path, os.O_RDWR | os.O_NONBLOCK)

@@ -1,6 +1,6 @@
 """Accepts connections and makes the TLS handshake with each, so that a handshake that fails can be counted and logged.
 
-The event loop's own servers report a failed handshake to nobody.
+The event loop's own servers do not report a failed handshake.
 
 Invariants: a handshake counts against the limit on connections from the moment it is accepted. Nothing is allocated for
 TLS before the peer has sent an octet that looks like TLS, and nothing for HTTP/2 before TLS is established. One host
@@ -132,7 +132,7 @@ class Handshake(asyncio.Protocol):
         self._loop.add_reader(self._socket, self._first_octets)
 
     def refuse(self) -> None:
-        """There is no room for it."""
+        """Close it, because there is no room."""
         self._log.refused(self._address)
         self._socket.close()
 
@@ -210,7 +210,7 @@ class Handshake(asyncio.Protocol):
             self.abort()
 
     def drain(self) -> None:
-        """It has no streams."""
+        """Close: it has no streams yet."""
         self.abort()
 
     def displace(self) -> None:
