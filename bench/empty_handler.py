@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 _EMPTY = CheckResponse().SerializeToString()
 
 
-def _empty(_data: bytes, _time_remaining: float | None) -> bytes:
+def _empty(_data: bytes, _time_remaining: float | None, _traceparent: str) -> bytes:
     return _EMPTY
 
 
-async def _empty_async(_data: bytes, _time_remaining: float | None) -> bytes:
+async def _empty_async(_data: bytes, _time_remaining: float | None, _traceparent: str) -> bytes:
     return _EMPTY
 
 

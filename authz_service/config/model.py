@@ -1090,8 +1090,7 @@ class Settings(Section):
     logging: Logging = Field(default_factory=Logging, description="What is logged.")
     tracing: OrAbsent[TracingSettings] = Field(
         None,
-        description="Export of spans to an OpenTelemetry collector, for requests whose traceparent header is sampled. "
-        "Default: none.",
+        description="Export of spans to an OpenTelemetry collector, for requests in sampled traces. Default: none.",
     )
 
     @property

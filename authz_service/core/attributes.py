@@ -20,3 +20,4 @@ class Attributes(NamedTuple):
     headers: Mapping[str, str]
     policy: str = ""  # the rule that Envoy's configuration names for the route, if any
     certificate: str = ""  # the client certificate as Envoy sends it: URL-encoded PEM, from include_peer_certificate
+    traceparent: str = ""  # of the call itself, by an Envoy that traces

@@ -24,7 +24,7 @@ class Correlation(NamedTuple):
     """The ids of one request; "" for each that it does not have."""
 
     request_id: str = ""  # x-request-id
-    trace_id: str = ""  # traceparent: has always a span id beside it
+    trace_id: str = ""  # traceparent: always has a span id beside it
     span_id: str = ""  # of the caller's span
     sampled: bool = False  # the caller records this trace
 
@@ -32,12 +32,19 @@ class Correlation(NamedTuple):
 NO_CORRELATION = Correlation()
 
 
-def correlation_of(headers: Mapping[str, str]) -> Correlation:
-    """The ids in the headers of a request."""
-    request_id, traceparent = headers.get("x-request-id", ""), headers.get("traceparent")
+def correlation_of(headers: Mapping[str, str], traceparent: str = "") -> Correlation:
+    """The ids in the headers of a request.
+
+    A well-formed ``traceparent`` of the call about the request takes precedence: the calling Envoy's span is nearer
+    than that of its client, and exists also where the trace begins at that Envoy.
+    """
+    request_id = headers.get("x-request-id", "")
     if request_id and not _REQUEST_ID.fullmatch(request_id):
         request_id = ""
-    parsed = None if traceparent is None else _TRACEPARENT.match(traceparent)
+    parsed = _TRACEPARENT.match(traceparent) if traceparent else None
+    if parsed is None:
+        sent = headers.get("traceparent")
+        parsed = None if sent is None else _TRACEPARENT.match(sent)
     if parsed is None:
         return Correlation(request_id) if request_id else NO_CORRELATION
     trace_id, span_id, flags = parsed.groups()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from authz_service.transport.http2.stream import Stream
 
     # The CheckResponse, or what returns it later.
-    Check = Callable[[bytes, float | None], bytes | Coroutine[None, None, bytes]]
+    Check = Callable[[bytes, float | None, str], bytes | Coroutine[None, None, bytes]]
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 _CHECK: Final = f"/{SERVICE}/Check".encode()
@@ -98,7 +98,7 @@ class GrpcMethods:
     # Check.
 
     def _serve_check(self, stream: Stream, message: bytes) -> None:
-        response = self._check(message, stream.headers.timeout)
+        response = self._check(message, stream.headers.timeout, stream.headers.traceparent)
         if isinstance(response, bytes):
             stream.answer(response)
         else:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from authz_service.transport.addresses import SharedAddress
     from authz_service.transport.tls.certificates import Certificates
 
-    AsyncCheck = Callable[[bytes, float | None], Awaitable[bytes]]
+    AsyncCheck = Callable[[bytes, float | None, str], Awaitable[bytes]]
 
 # Larger than any request that Envoy can send and max_request_bytes can allow; beyond it, grpcio refuses the call.
 _MAX_MESSAGE_BYTES = 256 << 20
@@ -156,7 +156,7 @@ class GrpcioServer:
                 return self._refuse(codec.deny_malformed(NOT_ONE_MESSAGE.cause))
             if _header_list_size(context) > MAX_HEADER_LIST:
                 return self._refuse(codec.deny_malformed(HEADERS_TOO_LONG.cause))
-            return await self._check(data, context.time_remaining())
+            return await self._check(data, context.time_remaining(), _traceparent(context))
         except Exception:
             self._logger.exception("serving failed")
             return self._refuse(INTERNAL_ERROR)
@@ -176,6 +176,11 @@ async def _only_message(messages: AsyncIterator[bytes]) -> bytes | None:
 def _header_list_size(context: grpc.aio.ServicerContext[bytes, bytes]) -> int:
     """As RFC 9113 section 6.5.2 defines it."""
     return sum(len(name) + len(value) + OVERHEAD for name, value in context.invocation_metadata() or ())
+
+
+def _traceparent(context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
+    """The caller's span; empty if there is none. Of repeated ones, grpcio may keep one."""
+    return next((str(value) for name, value in context.invocation_metadata() or () if name == "traceparent"), "")
 
 
 def _credentials(files: CertificateFiles) -> grpc.ServerCredentials:

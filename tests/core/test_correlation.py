@@ -12,6 +12,28 @@ from authz_service.core.correlation import MAX_REQUEST_ID, NO_CORRELATION, Corre
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 GOOD = f"00-{TRACE}-{SPAN}-01"
+MALFORMED = (  # among them the cases of the W3C's validation suite
+    "",
+    f"{GOOD}-what-the-future-will-not-be-like",
+    f"{GOOD}\n",
+    f" {GOOD}",
+    f"{GOOD},{GOOD}",
+    GOOD.upper(),
+    GOOD[:-1],
+    GOOD[:-3],
+    f"ff-{TRACE}-{SPAN}-01",
+    f"cc-{TRACE}-{SPAN}-01.what",
+    f"cc-{TRACE}-{SPAN}-01\n",
+    f"0-{TRACE}-{SPAN}-01",
+    f".0-{TRACE}-{SPAN}-01",
+    f"00-{'0' * 32}-{SPAN}-01",
+    f"00-{TRACE}-{'0' * 16}-01",
+    f"00-{TRACE[:-1]}-{SPAN}-01",
+    f"00-{TRACE[:-1]}.-{SPAN}-01",
+    f"00-{TRACE}-{SPAN[:-1]}-01",
+    f"00-{TRACE}-{SPAN}-.0",
+    f"00-{TRACE}-{SPAN}-\uff10\uff11",
+)
 
 
 @pytest.mark.parametrize(
@@ -29,32 +51,16 @@ def test_the_ids_and_the_flag_of_a_traceparent_are_read(traceparent: str, sample
     assert correlation_of({"traceparent": traceparent}) == Correlation("", TRACE, SPAN, sampled)
 
 
-# Among them the cases of the W3C's validation suite.
-@pytest.mark.parametrize(
-    "traceparent",
-    [
-        "",
-        f"{GOOD}-what-the-future-will-not-be-like",
-        f"{GOOD}\n",
-        f" {GOOD}",
-        f"{GOOD},{GOOD}",
-        GOOD.upper(),
-        GOOD[:-1],
-        GOOD[:-3],
-        f"ff-{TRACE}-{SPAN}-01",
-        f"cc-{TRACE}-{SPAN}-01.what",
-        f"cc-{TRACE}-{SPAN}-01\n",
-        f"0-{TRACE}-{SPAN}-01",
-        f".0-{TRACE}-{SPAN}-01",
-        f"00-{'0' * 32}-{SPAN}-01",
-        f"00-{TRACE}-{'0' * 16}-01",
-        f"00-{TRACE[:-1]}-{SPAN}-01",
-        f"00-{TRACE[:-1]}.-{SPAN}-01",
-        f"00-{TRACE}-{SPAN[:-1]}-01",
-        f"00-{TRACE}-{SPAN}-.0",
-        f"00-{TRACE}-{SPAN}-\uff10\uff11",
-    ],
-)
+@pytest.mark.parametrize("traceparent", MALFORMED)
+def test_the_span_of_the_caller_precedes_that_of_its_client_unless_it_is_malformed(traceparent: str) -> None:
+    callers = f"00-{TRACE[::-1]}-{SPAN[::-1]}-00"
+    assert correlation_of({"traceparent": GOOD}, callers) == Correlation("", TRACE[::-1], SPAN[::-1])
+    assert correlation_of({}, callers) == Correlation("", TRACE[::-1], SPAN[::-1])
+    assert correlation_of({"traceparent": GOOD}, traceparent) == correlation_of({"traceparent": GOOD})
+    assert correlation_of({}, traceparent) is NO_CORRELATION
+
+
+@pytest.mark.parametrize("traceparent", MALFORMED)
 def test_a_malformed_traceparent_counts_as_absent(traceparent: str) -> None:
     assert correlation_of({"traceparent": traceparent}) is NO_CORRELATION
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -34,13 +34,18 @@ class LoggingBootstrap(VariedBootstrap):
     """An Envoy that keeps the caller's request id and logs the dynamic metadata of each request."""
 
     access_log: str = ""
+    traces: bool = False
 
     def document(self) -> dict[str, Any]:
         document = super().document()
         manager = connection_manager(document)
         manager["generate_request_id"] = False
         metadata = {name: f"%DYNAMIC_METADATA(envoy.filters.http.ext_authz:{name})%" for name in MEMBERS}
-        log_format = {"json_format": metadata | {"path": "%REQ(:PATH)%"}}
+        log_format = {"json_format": metadata | {"path": "%REQ(:PATH)%", "envoys_trace": "%TRACE_ID%"}}
+        if self.traces:
+            manager["tracing"] = {
+                "provider": {"name": "envoy.tracers.opentelemetry", "typed_config": self._collector()}
+            }
         manager["access_log"] = [
             {
                 "name": "envoy.access_loggers.file",
@@ -52,6 +57,14 @@ class LoggingBootstrap(VariedBootstrap):
             }
         ]
         return document
+
+    def _collector(self) -> dict[str, Any]:
+        """The upstream, which accepts whatever it gets: the spans that Envoy sends are not looked at."""
+        uri = {"uri": f"http://127.0.0.1:{self.upstream_port}/v1/traces", "cluster": "upstream", "timeout": "1s"}
+        return {
+            "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+            "http_service": {"http_uri": uri},
+        }
 
 
 class Logs:
@@ -126,3 +139,20 @@ async def test_malformed_ids_are_absent_from_both_logs(logs: Logs) -> None:
     ours, envoys = await logs.lines_of("/v1/appointments/malformed", logs.mesh.provider.access_token(), **bad)
     assert not ours.keys() & EXPECTED.keys()
     assert [envoys[name] for name in EXPECTED] == [None] * 3
+
+
+@pytest.mark.parametrize("sent", [{}, {"traceparent": IDS["traceparent"]}], ids=["begun by Envoy", "of the client"])
+async def test_the_trace_of_an_envoy_that_traces_is_in_both_logs(
+    logs: Logs, tmp_path: Path, sent: dict[str, str]
+) -> None:
+    path = f"/v1/appointments/traced{len(sent)}"
+    bootstrap = logs.mesh.bootstrap
+    assert isinstance(bootstrap, LoggingBootstrap)
+    logs.mesh.bootstrap = replace(bootstrap, traces=True, access_log=str(tmp_path / "access.log"))
+    async with logs.mesh.envoy() as envoy:
+        traced = Logs(logs.mesh, envoy, tmp_path / "access.log")
+        ours, envoys = await traced.lines_of(path, logs.mesh.provider.expired_token(), **sent)
+    logs.mesh.bootstrap = bootstrap
+    assert ours["trace_id"] == envoys["trace_id"] == envoys["envoys_trace"]
+    assert ours["span_id"] == envoys["span_id"] != SPAN  # of Envoy's call, not of the client's
+    assert not sent or ours["trace_id"] == TRACE

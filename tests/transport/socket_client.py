@@ -38,7 +38,7 @@ class Checks:
         self.in_progress = 0
         self.waiting = False
 
-    def check(self, _data: bytes, _time_remaining: float | None) -> Any:
+    def check(self, _data: bytes, _time_remaining: float | None, _traceparent: str) -> Any:
         self.count += 1
         return self._wait_forever() if self.waiting else ANSWER
 

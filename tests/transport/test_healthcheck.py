@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def never(_data: bytes, _time_remaining: float | None) -> bytes:
+async def never(_data: bytes, _time_remaining: float | None, _traceparent: str) -> bytes:
     raise AssertionError("a probe must not call Check")
 
 

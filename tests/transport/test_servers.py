@@ -42,9 +42,10 @@ if TYPE_CHECKING:
     from authz_service.config.model import Tls
     from authz_service.core.decision import Deny
 
-    Check = Callable[[bytes, float | None], Coroutine[None, None, bytes]]
+    Check = Callable[[bytes, float | None, str], Coroutine[None, None, bytes]]
     Server = GrpcioServer | AsyncioServer
 
+SPAN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 HANG_GUARD = 30.0  # seconds: no test waits for it
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -76,7 +77,7 @@ def new_server(address: str, tls: Tls | None = None, check: Check | None = None)
     return SERVER["server"](address, tls, check or echo)
 
 
-async def echo(data: bytes, _time_remaining: float | None) -> bytes:
+async def echo(data: bytes, _time_remaining: float | None, _traceparent: str) -> bytes:
     return b"answer to " + data
 
 
@@ -210,7 +211,7 @@ async def test_a_server_can_be_stopped_at_any_time_and_twice() -> None:
 async def test_the_check_gets_the_deadline_of_the_caller_if_there_is_one() -> None:
     remaining: list[float | None] = []
 
-    async def check(_data: bytes, time_remaining: float | None) -> bytes:
+    async def check(_data: bytes, time_remaining: float | None, _traceparent: str) -> bytes:
         remaining.append(time_remaining)
         return b""
 
@@ -224,7 +225,7 @@ async def test_the_check_gets_the_deadline_of_the_caller_if_there_is_one() -> No
 
 
 async def test_concurrent_calls_each_get_their_own_response() -> None:
-    async def check(data: bytes, _time_remaining: float | None) -> bytes:
+    async def check(data: bytes, _time_remaining: float | None, _traceparent: str) -> bytes:
         await asyncio.sleep(0)
         return data
 
@@ -365,7 +366,7 @@ class Slow:
         self.started = asyncio.Event()
         self.release = asyncio.Event()
 
-    async def check(self, data: bytes, _time_remaining: float | None) -> bytes:
+    async def check(self, data: bytes, _time_remaining: float | None, _traceparent: str) -> bytes:
         self.started.set()
         await self.release.wait()
         return b"answer to " + data
@@ -492,11 +493,31 @@ async def test_an_exception_in_one_call_does_not_affect_others(monkeypatch: pyte
         assert await in_flight == b"answer to x"
 
 
+@pytest.mark.parametrize(
+    ("sent", "passed"),
+    [
+        ([SPAN], SPAN),
+        ([], ""),
+        (["x" * 200], "x" * 200),  # whoever reads it validates it
+    ],
+)
+async def test_the_span_of_the_call_reaches_the_check(sent: list[str], passed: str) -> None:
+    async def check(_data: bytes, _time_remaining: float | None, traceparent: str) -> bytes:
+        return f"[{traceparent}]".encode()
+
+    async with running(check=check) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        calling: Any = channel.unary_unary(f"/{SERVICE}/Check")
+        for _ in range(2):
+            metadata = [("traceparent", each) for each in sent]
+            assert await calling(b"x", metadata=metadata, timeout=HANG_GUARD) == f"[{passed}]".encode()
+        assert await calling(b"x", timeout=HANG_GUARD) == b"[]"
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_a_check_that_raises_is_an_explicit_denial_of_that_call_only(at_once: bool) -> None:  # noqa: FBT001 - two ways to fail
-    async def check(data: bytes, time_remaining: float | None) -> bytes:
+    async def check(data: bytes, time_remaining: float | None, _traceparent: str) -> bytes:
         if data == b"good":
-            return await echo(data, time_remaining)
+            return await echo(data, time_remaining, "")
         await asyncio.sleep(0 if at_once else 0.01)
         raise RuntimeError
 

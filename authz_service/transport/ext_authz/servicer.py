@@ -55,15 +55,18 @@ class Servicer:
         self._timer = timer
         self._logger = logging.getLogger("authz.check")
 
-    async def check(self, data: bytes, time_remaining: float | None) -> bytes:
+    async def check(self, data: bytes, time_remaining: float | None, traceparent: str = "") -> bytes:
         """As ``answer``, for a transport that always awaits."""
-        answer = self.answer(data, time_remaining)
+        answer = self.answer(data, time_remaining, traceparent)
         return answer if isinstance(answer, bytes) else await answer
 
-    def answer(self, data: bytes, time_remaining: float | None) -> bytes | Coroutine[None, None, bytes]:
+    def answer(
+        self, data: bytes, time_remaining: float | None, traceparent: str = ""
+    ) -> bytes | Coroutine[None, None, bytes]:
         """The bytes of the CheckResponse to a CheckRequest, or a coroutine for them if the network is needed.
 
-        ``time_remaining`` is the caller's, in seconds, if it set a deadline.
+        ``time_remaining`` is the caller's, in seconds, if it set a deadline. ``traceparent`` is that of the call: the
+        span of an Envoy that traces. If the trace begins at this Envoy, the request's own headers lack it.
         """
         started = self._timer()
         config = self.active  # a call keeps the configuration under which it began
@@ -71,6 +74,8 @@ class Servicer:
         attributes = NO_ATTRIBUTES
         try:
             attributes = _decode(data, config.max_request_bytes)
+            if traceparent and attributes is not NO_ATTRIBUTES:
+                attributes = attributes._replace(traceparent=traceparent)
             decision = self._begin(attributes, config)
             if isinstance(decision, Pending):
                 budget = _budget(time_remaining, config.check_deadline)
@@ -130,7 +135,7 @@ class Servicer:
         wait: Wait | None = None,
     ) -> bytes:
         decision_id = f"{random.getrandbits(64):016x}"
-        correlation = correlation_of(attributes.headers)
+        correlation = correlation_of(attributes.headers, attributes.traceparent)
         response = codec.encode_response(decision, decision_id, attributes, config.metadata, correlation)
         self._record(attributes, decision, decision_id, correlation, config, started, wait)
         return response
@@ -156,7 +161,7 @@ class Servicer:
             if codec.is_grpc(attributes):
                 response = _LAST_RESORT_TO_GRPC
             self._logger.error("decision failed", exc_info=error)
-            correlation = correlation_of(attributes.headers)
+            correlation = correlation_of(attributes.headers, attributes.traceparent)
             self._record(attributes, INTERNAL_ERROR, _LAST_RESORT_ID, correlation, config, started)
         except Exception:  # noqa: BLE001, S110 - logging itself failed, and the caller must get a denial all the same
             pass

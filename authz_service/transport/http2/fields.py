@@ -18,6 +18,7 @@ GRPC_TIMEOUT: Final = b"grpc-timeout"
 METHOD: Final = b":method"
 PATH: Final = b":path"
 SCHEME: Final = b":scheme"
+TRACEPARENT: Final = b"traceparent"  # not in USED: whatever its value is, the request is served
 PSEUDO: Final = frozenset({METHOD, PATH, SCHEME, b":authority"})
 USED: Final = PSEUDO | {CONTENT_LENGTH, CONTENT_TYPE, GRPC_ENCODING, GRPC_TIMEOUT}  # the names whose values matter
 OVERHEAD: Final = 32  # octets for which a field counts in addition to its own (RFC 7541 section 4.1)

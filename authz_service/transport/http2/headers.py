@@ -7,7 +7,7 @@ the table changes, so it is recognized by its octets; others are recognized by t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from authz_service.transport.http2.compression import Decoder, FieldBlock
@@ -20,6 +20,7 @@ from authz_service.transport.http2.fields import (
     PATH,
     PSEUDO,
     SCHEME,
+    TRACEPARENT,
     USED,
     Field,
 )
@@ -46,6 +47,7 @@ class RequestHeaders:
     encoding: bytes  # of compressed messages
     content_length: int | None
     error: str = ""  # why the request cannot be served; it holds nothing that the peer sent
+    traceparent: str = ""  # of the caller's span, as it was sent; empty if there is none, or more than one
     malformed: bool = False  # as RFC 9113 section 8.1.1 defines it: the stream is reset after the response
 
 
@@ -81,12 +83,14 @@ class HeadersReader:
 
     def headers_of(self, block: FieldBlock) -> RequestHeaders:
         """The headers of a request, from a finished field block."""
-        used = _used_fields(block)
+        used, traceparents = _used_fields(block)
         headers = self._by_fields.get(used)
         if headers is None:
             headers = _headers_from(used)
             if sum(field.octets for field in used) <= _MAX_CACHED_OCTETS:
                 _cache(self._by_fields, used, headers)
+        if len(traceparents) == 1 and (value := traceparents[0].value):  # another one in each request of a trace
+            return replace(headers, traceparent=value.decode("latin-1"))
         return headers
 
     def _read_new(self, octets: bytes) -> RequestHeaders:
@@ -103,8 +107,10 @@ def _cache(results: dict[Any, RequestHeaders], key: object, headers: RequestHead
     results[key] = headers
 
 
-def _used_fields(block: FieldBlock) -> tuple[Field, ...]:
+def _used_fields(block: FieldBlock) -> tuple[tuple[Field, ...], list[Field]]:
+    """The used fields with markers, and those of the trace."""
     used: list[Field] = []
+    traceparents: list[Field] = []
     regular = late = False
     for field in block.fields:
         if not field.pseudo:
@@ -113,11 +119,13 @@ def _used_fields(block: FieldBlock) -> tuple[Field, ...]:
             late = True
         if field.used:
             used.append(field)
+        elif field.name == TRACEPARENT:
+            traceparents.append(field)
     if late:
         used.append(_LATE)
     if block.too_long:
         used.append(_TOO_LONG)
-    return tuple(used)
+    return tuple(used), traceparents
 
 
 def _headers_from(used: tuple[Field, ...]) -> RequestHeaders:

@@ -129,3 +129,10 @@ def test_a_header_list_is_used_up_to_its_maximum_length() -> None:
     assert reader.read(literals(*HEAD, *GRPC, *[each] * 10)).error == "a header list that is too long"
     longer = reader.read(literals(*[each] * 10, *HEAD, *GRPC))  # cut before the path
     assert (longer.error, longer.malformed, longer.path) == ("a header list that is too long", False, b"")
+
+
+def test_the_span_of_the_caller_is_read_and_refuses_nothing() -> None:
+    reader = HeadersReader()
+    for sent, read in ((("a",), "a"), (("b",), "b"), ((), ""), (("a", "b"), ""), (("",), ""), (("x" * 9000,), "")):
+        found = reader.read(literals(*HEAD, *GRPC, *(("traceparent", each) for each in sent)))
+        assert (found.traceparent, found.error, found.malformed) == (read, "", False)

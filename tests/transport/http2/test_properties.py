@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def decode_with_hpack(decoder: hpack.Decoder, block: bytes) -> RequestHeaders | 
         return "connection"
     decoded = FieldBlock(Decoder())
     decoded.fields = [Field(*field) for field in fields]
-    return _headers_from(_used_fields(decoded))
+    used, traceparents = _used_fields(decoded)
+    sent = traceparents[0].value if len(traceparents) == 1 else b""
+    return replace(_headers_from(used), traceparent=(sent or b"").decode("latin-1"))
 
 
 def read_block(reader: HeadersReader, block: bytes) -> RequestHeaders | str:
