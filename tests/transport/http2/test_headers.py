@@ -72,8 +72,11 @@ def test_a_malformed_request_still_changes_the_table() -> None:
 def test_blocks_that_differ_in_unused_fields_share_one_result() -> None:
     """A tracing proxy changes the table with each request."""
     encoder, reader = hpack.Encoder(), HeadersReader()
-    results = [reader.read(encoder.encode([*HEAD, *GRPC, ("traceparent", str(number))])) for number in range(300)]
+    results = [reader.read(encoder.encode([*HEAD, *GRPC, ("tracestate", str(number))])) for number in range(300)]
     assert len(set(map(id, results[1:]))) == 1
+    traced = [reader.read(encoder.encode([*HEAD, *GRPC, ("traceparent", str(number))])) for number in range(300)]
+    assert [each.traceparent for each in traced] == [str(number) for number in range(300)]
+    assert len(reader._by_fields) == 1
     assert reader.read(encoder.encode([*HEAD, *GRPC, ("grpc-timeout", "7S"), ("traceparent", "1")])).timeout == 7
 
 
