@@ -139,6 +139,7 @@ async def test_an_introspection_is_a_child_and_the_first_fetch_of_keys_a_trace_o
     await wait_until(lambda: len(collected.spans(trace)) == 2)
     check, child = sorted(collected.spans(trace))
     assert (child.name, child.parent, child.attributes) == ("introspection", check.span_id, {"authz.issuer": "demo"})
+    await wait_until(lambda: len([span for span in collected.spans("") if span.name == "key fetch"]) >= 2)
     fetches = [span for span in collected.spans("") if span.name == "key fetch"]
     assert [(span.parent, span.attributes["authz.result"]) for span in fetches] == [("", "success")] * 2  # one a worker
 
