@@ -69,7 +69,7 @@ def version_of(path: Path, max_bytes: int) -> FileVersion:
 def signature_of(path: Path) -> tuple[int, ...] | None:
     """What differs once the file behind the name is another one, or has been changed since.
 
-    None if that cannot be told: the file does not exist, or was changed so recently that another change might bear the
+    None if that is unknown: the file does not exist, or was changed so recently that another change might bear the
     same time.
     """
     try:

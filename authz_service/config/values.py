@@ -122,7 +122,7 @@ EMPTY = "is empty: write a value, or remove it"
 def as_list(text: str, is_accepted: Callable[[str], bool]) -> str:
     """A string that stands in place of a list, as the list that was probably meant.
 
-    ``is_accepted`` tells whether a string can be an item. Commas separate items, and so do spaces if no item can have
+    ``is_accepted`` returns whether a string can be an item. Commas separate items, and so do spaces if no item can have
     one.
     """
     if len(text) > _MAX_LISTED:

@@ -55,7 +55,7 @@ class Claims:
 
     @property
     def identity(self) -> Identity:
-        """The part that tells whose token it is."""
+        """The part that identifies whose token it is."""
         return Identity(self.issuer, self.subject, self.client_id)
 
     def footprint(self) -> int:
