@@ -379,7 +379,7 @@ def test_the_healthcheck_fails_with_a_message_where_no_sidecar_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["healthcheck", "--config", str(write(tmp_path))]) == 1
-    assert capsys.readouterr().out == f"unix:{tmp_path / 's'} does not answer (UNAVAILABLE)\n"
+    assert capsys.readouterr().out == f"unix:{tmp_path / 's'} does not answer: No such file or directory\n"
 
 
 @pytest.mark.parametrize("server", ["{grpc_adress: 127.0.0.1:1}", "7", "{grpc_address: nowhere}"])
@@ -399,7 +399,7 @@ def test_the_healthcheck_ignores_mistakes_elsewhere_in_the_file(
     file = tmp_path / "config.yaml"
     file.write_text(f"server: {{grpc_address: 'unix:{tmp_path / 's'}'}}\n{BAD}")
     assert main(["healthcheck", "--config", str(file)]) == 1
-    assert capsys.readouterr().out == f"unix:{tmp_path / 's'} does not answer (UNAVAILABLE)\n"
+    assert capsys.readouterr().out == f"unix:{tmp_path / 's'} does not answer: No such file or directory\n"
 
 
 async def test_the_healthcheck_succeeds_while_the_sidecar_serves(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ _MERGE = f"{_TAG}merge"
 _STRING_TAGS = frozenset({"str", "timestamp", "value"})  # a date and a lone = remain strings
 TOO_LARGE = f"is larger than {MAX_CONFIG_BYTES >> 20} MiB, the maximum size of a configuration"
 _TOO_DEEP = f"is nested deeper than {_MAX_DEPTH} levels"
-_EMPTY = "is empty: it needs at least issuers and rules"
+EMPTY = "is empty: it needs at least issuers and rules"
 _TOO_MANY_VALUES = f"has more than {_MAX_VALUES} values once its aliases are followed: write fewer"
 
 
@@ -111,7 +111,7 @@ def parse(data: bytes) -> Document:
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise _syntax(error, text) from None
     if root.value == "":
-        raise Unreadable(1, _EMPTY)  # its mark is after the last line
+        raise Unreadable(1, EMPTY)  # its mark is after the last line
     if not isinstance(root, yaml.MappingNode):
         raise Unreadable(_line(root), "must be a mapping: lines of the form `key: value`")
     return _Reader().document(root)
@@ -154,7 +154,7 @@ class _Composer:
         """The root of the one document."""
         next(self._events)  # the start of the stream
         if isinstance(next(self._events), yaml.StreamEndEvent):
-            raise Unreadable(1, _EMPTY)
+            raise Unreadable(1, EMPTY)
         root = self._node(next(self._events), _MAX_DEPTH)
         next(self._events)  # the end of the document
         event = next(self._events)

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from authz_service.config.document import Where
 
 _MAX_PLACES = 3  # that a hint names
+# Names of claims, and common words, for keys that have other names.
+_SYNONYMS = {
+    "sub": "subject", "user": "subject", "username": "subject", "sid": "session", "iss": "issuer",
+    "iat": "issued_before", "azp": "client", "client_id": "client", "prefix": "paths", "domains": "hosts",
+    "port": "grpc_address", "cert": "certificate_file", "key": "key_file", "ca": "client_ca_file",
+}  # fmt: skip
 _ALIKE, _VERY_ALIKE = 0.6, 0.8  # difflib's ratio: a guess; a spelling mistake
 
 
@@ -34,7 +40,11 @@ def right_key(where: Where, root: type[BaseModel]) -> str:
     """A hint for an unknown key: a key here that is spelled alike, the sections where it belongs, or all keys here."""
     section, name = where[:-1], str(where[-1])
     keys = tuple(key for kind in flattened(declared(section, root)) for key, _ in fields(kind))
+    if (meant := _SYNONYMS.get(name)) in keys:
+        return f"did you mean {meant}?"
     misspelled, close = closest(name, keys, _VERY_ALIKE), closest(name, keys)
+    if section and misspelled == f"{name}s":
+        return f"did you mean {misspelled}?"
     places = _places(name, section, root)
     beside = [place for place in places if place[:1] == section[:1]]
     if close and section:  # another part of the file has a key of this name by chance
@@ -44,9 +54,8 @@ def right_key(where: Where, root: type[BaseModel]) -> str:
         if misspelled and section:
             return f"did you mean {misspelled}? ({belongs})"
         return belongs
-    if close:
-        return f"did you mean {close}?"
-    return _misspelled_elsewhere(name, section, root) or f"write one of {', '.join(keys)}"
+    elsewhere = None if misspelled else _misspelled_elsewhere(name, section, root)
+    return elsewhere or (f"did you mean {close}?" if close else f"write one of {', '.join(keys)}")
 
 
 def _places(name: str, near: Where, root: type[BaseModel]) -> list[Where]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from authz_service.config import consistency, files, messages
-from authz_service.config.document import TOO_LARGE, Document, Problem, Unreadable, Where, parse, rendered
+from authz_service.config.document import EMPTY, TOO_LARGE, Document, Problem, Unreadable, Where, parse, rendered
 from authz_service.config.draft import Draft
 from authz_service.config.files import MAX_CONFIG_BYTES, FileTooLargeError
 from authz_service.config.model import (
@@ -72,7 +72,7 @@ def load_as(section: type[_Part], path: Path, look_over: Callable[[_Part], Itera
     Raises:
         ConfigError: as ``load``.
     """
-    document = _parsed(path)
+    document = _parsed(path, f"is empty: it needs at least {' and '.join(section.model_fields)} ([] for none)")
     try:
         part = section.model_validate(document.value)
     except ValidationError as error:
@@ -125,11 +125,14 @@ def _load(path: Path, try_out: TryOut, folder: Path | None) -> tuple[Settings, D
     return settings, document
 
 
-def _parsed(path: Path) -> Document:
+def _parsed(path: Path, empty: str = EMPTY) -> Document:
     try:
         return parse(_read(path))
     except Unreadable as unreadable:
-        raise ConfigError([_located(path, unreadable.problem)]) from None
+        problem = unreadable.problem
+        raise ConfigError(
+            [_located(path, problem._replace(text=empty) if problem.text == EMPTY else problem)]
+        ) from None
 
 
 def _lines(path: Path, document: Document, problems: Iterable[Problem], kind: str = "") -> list[str]:

@@ -70,7 +70,7 @@ def _message(details: ErrorDetails, where: Where, document: Document, root: type
     if details["type"] == "extra_forbidden":
         return f"is not a key here: {right_key(details['loc'], root)}"
     if details["input"] is None and details["type"] != "value_error":
-        return EMPTY
+        return EMPTY if root is Settings or len(details["loc"]) > 1 else "is empty: write [] for none"
     written = document.written.get(where, "")
     declared = declared_at(details["loc"], root)
     if details["type"] == "string_type" and written and (refusal := _refusal(declared, written)):

@@ -5,6 +5,7 @@ It opens one connection and makes one call.
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from authz_service.config.model import Server
 
 _TIMEOUT = 2.0  # seconds: less than the timeout of any sensible probe
+_UNIX = "unix:"
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - nothing is bound to it here
 
 
@@ -37,9 +39,34 @@ def is_serving(server: Server) -> tuple[bool, str]:
         try:
             response = _check(channel)(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT)
         except grpc.RpcError as error:
-            return False, f"{address} does not answer ({error.code().name})"
+            why = "no response in time" if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else _why(address, server)
+            return False, f"{address} does not answer: {why}"
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
     return response.status == health_pb2.HealthCheckResponse.SERVING, f"{address} is {status}"
+
+
+def _why(address: str, server: Server) -> str:
+    """Why the call failed: whether something listens there at all, which grpcio does not say in stable words."""
+    try:
+        _connect(address).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    spoken = "with this server.tls" if server.tls else "without TLS"
+    return f"it accepts connections, but no gRPC {spoken}: is this the configuration of the running sidecar?"
+
+
+def _connect(address: str) -> socket.socket:
+    if not address.startswith(_UNIX):
+        host, _, port = address.rpartition(":")
+        return socket.create_connection((host.strip("[]"), int(port)), _TIMEOUT)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(_TIMEOUT)
+        connection.connect(address.removeprefix(_UNIX))
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 def _check(channel: grpc.Channel) -> grpc.UnaryUnaryMultiCallable[Any, Any]:

@@ -14,6 +14,7 @@ from authz_service.config.declarations import flat
 from authz_service.config.key_hints import nearest
 from authz_service.config.messages import _MESSAGES, problems
 from authz_service.config.model import RuleSettings, Settings
+from authz_service.config.revocations import RevocationsFile
 from authz_service.config.values import Many, OrAbsent
 from authz_service.core.claim_path import ClaimPath
 from authz_service.core.patterns import HostPattern, PathPattern
@@ -159,12 +160,12 @@ def messages_about(**sections: Any) -> list[str]:
         ({"rules": [RULE | {"rules": []}]}, "rules belongs in the top level"),
         ({"rules": [RULE | {"require": {"claim": {"a": 1}}}]}, "did you mean claims?"),
         ({"rules": [RULE | {"paths": ["/"]}]}, "paths belongs in rules[].match"),
-        (
-            {"issuers": [ISSUER | {"audience": "a"}]},
-            "did you mean audiences? (audience belongs in issuers[]",
-        ),
+        ({"issuers": [ISSUER | {"audience": "a"}]}, "did you mean audiences?"),
+        ({"rules": [RULE | {"path": "/"}]}, "did you mean paths? (paths belongs in rules[].match)"),
+        ({"rules": [RULE | {"method": "GET"}]}, "did you mean methods? (methods belongs in rules[].match)"),
+        ({"server": {"port": 9191}}, "did you mean grpc_address?"),
         ({"issuers": [ISSUER | {"jwks_url": "a"}]}, "did you mean jwks_uri? (jwks_uri belongs in issuers[].keys)"),
-        ({"rules": [RULE | {"match": {"prefix": "x"}}]}, "prefix belongs in rules[].require.claims.*"),
+        ({"rules": [RULE | {"match": {"prefix": "x"}}]}, "did you mean paths?"),
         ({"rules": [RULE | {"match": {"roles": "x"}}]}, "write one of hosts, methods, paths, headers, mcp"),
         ({"level": "debug"}, "level belongs in logging"),
         ({"issuer": "https://a.example"}, "issuer belongs in issuers[]"),
@@ -280,3 +281,15 @@ def test_quotes_are_advised_only_where_they_make_the_value_valid(text: str, mess
 )
 def test_a_hint_has_the_closest_name_or_all_names(name: str, hint: str) -> None:
     assert nearest(name, ["main", "other"]) == hint
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("sub", "subject"), ("user", "subject"), ("sid", "session"), ("iss", "issuer"), ("client_id", "client")],
+)
+def test_a_revocation_with_the_name_of_a_claim_is_told_the_name_of_the_part(key: str, meant: str) -> None:
+    assert messages_of(RevocationsFile, {"revocations": [{key: "x"}]}) == [f"is not a key here: did you mean {meant}?"]
+
+
+def test_an_empty_list_in_a_file_of_its_own_is_written_in_brackets() -> None:
+    assert messages_of(RevocationsFile, {"revocations": None}) == ["is empty: write [] for none"]

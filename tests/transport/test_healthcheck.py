@@ -81,7 +81,7 @@ async def test_a_sidecar_that_is_not_ready_or_draining_is_not_serving(tmp_path: 
 
 async def test_an_address_without_a_listener_is_not_serving(tmp_path: Path) -> None:
     address = f"unix:{tmp_path / 's'}"
-    assert await probe(address) == (False, f"{address} does not answer (UNAVAILABLE)")
+    assert await probe(address) == (False, f"{address} does not answer: No such file or directory")
 
 
 async def test_a_server_that_accepts_and_never_answers_is_not_serving(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,19 @@ async def test_a_server_that_accepts_and_never_answers_is_not_serving(monkeypatc
     with socket.create_server(("127.0.0.1", 0)) as silent:
         serving, message = await probe(f"127.0.0.1:{silent.getsockname()[1]}")
     assert not serving
-    assert "does not answer" in message
+    assert message.endswith(" does not answer: no response in time")
+
+
+async def test_a_port_or_socket_that_nobody_serves_has_the_cause_of_the_system(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert await probe(f"127.0.0.1:{port}") == (False, f"127.0.0.1:{port} does not answer: Connection refused")
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(tmp_path / "s"))
+    assert await probe(f"unix:{tmp_path / 's'}") == (
+        False,
+        f"unix:{tmp_path / 's'} does not answer: Connection refused",
+    )
 
 
 # TLS.
@@ -131,7 +143,15 @@ async def test_a_server_with_another_certificate_is_not_serving(authority: trust
     async with running(address, other):
         serving, message = await probe(address, files)
     assert not serving
-    assert "does not answer" in message
+    assert "does not answer: it accepts connections, but no gRPC with this server.tls: " in message
+
+
+async def test_a_sidecar_with_tls_that_is_queried_without_is_not_serving(authority: trustme.CA, tmp_path: Path) -> None:
+    address = f"unix:{tmp_path / 's'}"
+    async with running(address, TlsFiles(tmp_path, authority.issue_cert("a.example"))):
+        serving, message = await probe(address)
+    assert not serving
+    assert "does not answer: it accepts connections, but no gRPC without TLS: " in message
 
 
 @pytest.mark.parametrize("damage", ["absent", "empty", "no certificate"])

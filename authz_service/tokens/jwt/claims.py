@@ -34,6 +34,7 @@ _STRINGS = ("sub", "jti", "client_id", "azp")
 _NUMERIC_DATES = ("exp", "nbf", "iat")
 _SUB, _AUD = parse_claim_path("sub"), parse_claim_path("aud")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_LONG = 1e9  # seconds; a time that is farther away was hardly meant
 _MAX_IDENTIFIER = 256  # characters that are kept of a refused token's subject and client
 
 
@@ -141,15 +142,22 @@ def _require_present(raw: Mapping[str, Any], names: Iterable[str]) -> None:
 
 def _require_times(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], now: float) -> None:
     """Validate by RFC 7519 sections 4.1.4 to 4.1.6; at ``exp`` itself a token is not valid any more."""
-    if now >= numeric_date(raw, "exp", now) + issuer.leeway:
-        raise Rejected(Reason.EXPIRED, f"exp has passed (leeway {issuer.leeway:g} s)")
+    exp = numeric_date(raw, "exp", now)
+    if now >= exp + issuer.leeway:
+        raise Rejected(Reason.EXPIRED, f"exp has passed, {_seconds(now - exp)} ago (leeway {issuer.leeway:g} s)")
     for name in ("nbf", "iat"):
-        if now < numeric_date(raw, name, now) - issuer.leeway:
-            raise Rejected(Reason.NOT_YET_VALID, f"{name} is in the future (leeway {issuer.leeway:g} s)")
+        time = numeric_date(raw, name, now)
+        if now < time - issuer.leeway:
+            cause = f"{name} is in the future, in {_seconds(time - now)} (leeway {issuer.leeway:g} s)"
+            raise Rejected(Reason.NOT_YET_VALID, cause)
     max_age = issuer.max_token_age
     if max_age is not None and now >= numeric_date(raw, "iat", now) + max_age + issuer.leeway:
         cause = f"iat is longer ago than max_token_age, {max_age:g} s (leeway {issuer.leeway:g} s)"
         raise Rejected(Reason.TOO_OLD, cause)
+
+
+def _seconds(interval: float) -> str:
+    return f"{interval:.0f} s" if interval < _LONG else "years"  # such as milliseconds in place of seconds
 
 
 def _require_confirmation(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _now: float) -> None:

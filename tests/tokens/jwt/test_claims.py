@@ -277,3 +277,18 @@ def test_the_label_of_a_template_is_its_name_and_its_claims_have_the_iss_of_the_
 
 def test_without_a_template_tid_is_a_claim_like_any_other() -> None:
     assert reason({}, tid="x") == "ok"
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"exp": NOW - 3600}, "exp has passed, 3600 s ago (leeway 30 s)"),
+        ({"exp": -(10**300)}, "exp has passed, years ago (leeway 30 s)"),
+        ({"nbf": NOW + 45}, "nbf is in the future, in 45 s (leeway 30 s)"),
+        ({"iat": NOW * 1000}, "iat is in the future, in years (leeway 30 s)"),  # milliseconds
+    ],
+)
+def test_the_cause_tells_an_old_token_from_a_wrong_clock(changes: dict[str, Any], cause: str) -> None:
+    with pytest.raises(Rejected) as rejected:
+        validate_claims(issuer(), {"typ": "JWT"}, claims(**changes), NOW)
+    assert rejected.value.cause == cause
