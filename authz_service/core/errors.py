@@ -5,10 +5,10 @@
     AuthzError
     |-- Rejected      a request or its token is refused (authorizer, core, policy_tools, rules, tokens, transport)
     |   `-- ProofRejected   its sender did not prove what the token is bound to (tokens)
-    |-- FetchFailed   an identity provider gave nothing usable: network, status, content (keys, providers, tokens)
+    |-- FetchFailed   a provider, or a collector of traces, gave nothing usable (keys, providers, runtime, tokens)
     |-- BadMessage    an HTTP/1.1 message is malformed or too large (admin, http1, providers)
     |-- ConfigError   the configuration, or a file of test cases, is refused (config)
-    `-- StartFailed   a process cannot start: address in use, bad certificate (admin, demo, runtime, transport)
+    `-- StartFailed   a process cannot start: an address, a file (admin, demo, initial_config, runtime, transport)
 
 In parentheses: the packages that raise it. Code that decides a request refuses it by ``Rejected`` alone; any other
 exception there is a defect and becomes an ``internal_error`` denial. Exceptions by which a module signals something to
@@ -58,7 +58,7 @@ class ProofRejected(Rejected):
 
 
 class FetchFailed(AuthzError):  # noqa: N818 - as Rejected
-    """An identity provider, or a file in its place, gave nothing usable.
+    """An identity provider, a file in its place, or a collector of traces, gave nothing usable.
 
     The message says why; it contains no token, secret or query string. ``retry_after`` is in seconds, if the provider
     sent one.
