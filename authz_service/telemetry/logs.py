@@ -15,6 +15,7 @@ import logging
 import math
 import re
 import traceback
+from collections import Counter
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -103,24 +104,39 @@ def _send(name: str | None, handler: _Handler | None, min_level: str | int) -> N
     logger.setLevel(min_level)
 
 
+class RateLimit:
+    """Limits what is logged to one event of each kind per interval. Kinds are from a closed list."""
+
+    def __init__(self, timer: Callable[[], float], interval: float) -> None:
+        """``timer`` gives seconds of a monotonic clock, and ``interval`` is in seconds."""
+        self._timer = timer
+        self._interval = interval
+        self._logged_at: dict[object, float] = {}
+
+    def is_due(self, kind: object) -> bool:
+        """Whether an event of this kind is to be logged now; if so, the next one is due after the interval."""
+        now = self._timer()
+        if now - self._logged_at.get(kind, -math.inf) < self._interval:
+            return False
+        self._logged_at[kind] = now
+        return True
+
+
 class RateLimitedLog:
     """Warnings that clients can cause: at most one of each kind per interval, with the number of suppressed ones."""
 
     def __init__(self, logger: logging.Logger, timer: Callable[[], float], interval: float) -> None:
         """``timer`` gives seconds of a monotonic clock, and ``interval`` is in seconds."""
         self._logger = logger
-        self._timer = timer
-        self._interval = interval
-        self._kinds: dict[str, tuple[float, int]] = {}  # when the last one was logged, and how many were not since
+        self._limit = RateLimit(timer, interval)
+        self._suppressed: Counter[str] = Counter()  # by kind, since the last one was logged
 
     def warning(self, kind: str, event: str, /, **members: object) -> None:
         """Log the warning unless another one of its kind was logged recently. ``kind`` is from a closed list."""
-        now = self._timer()
-        logged_at, suppressed = self._kinds.get(kind, (-math.inf, 0))
-        if now - logged_at < self._interval:
-            self._kinds[kind] = logged_at, suppressed + 1
+        if not self._limit.is_due(kind):
+            self._suppressed[kind] += 1
             return
-        self._kinds[kind] = now, 0
+        suppressed = self._suppressed.pop(kind, 0)
         more = {"suppressed": suppressed} if suppressed else {}
         self._logger.warning(event, extra=fields(**members, **more))
 

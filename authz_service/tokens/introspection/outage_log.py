@@ -5,10 +5,9 @@ Owns what is logged and how often: callers can provoke some failures, so each ki
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from authz_service.telemetry.logs import fields
+from authz_service.telemetry.logs import RateLimit, fields
 from authz_service.tokens.introspection.breaker import BreakerState
 from authz_service.tokens.introspection.client import ClientRefused, Forbidden
 
@@ -31,7 +30,7 @@ class OutageLog:
         self._logger = logger
         self._issuer = issuer
         self._timer = timer
-        self._logged_at: dict[str, float] = {}  # by kind, of which there are a handful
+        self._limit = RateLimit(timer, _REPEAT_INTERVAL)
         self._is_open = False  # as logged
         self._has_recovered = True
         self._responses = 0  # in a row, since the last failure
@@ -53,7 +52,7 @@ class OutageLog:
         self._log_failure(ClientRefused(str(failure)) if isinstance(failure, Forbidden) else failure)
 
     def _log_failure(self, failure: FetchFailed) -> None:
-        if not self._is_due(type(failure).__name__):
+        if not self._limit.is_due(type(failure).__name__):
             return
         self._has_recovered = False
         extra = fields(issuer=self._issuer, cause=str(failure))
@@ -68,7 +67,7 @@ class OutageLog:
 
     def log_healthy_probe(self) -> None:
         """A probe got a response although requests about callers' tokens failed."""
-        if self._is_due("healthy probe"):
+        if self._limit.is_due("healthy probe"):
             extra = fields(issuer=self._issuer)
             self._logger.warning(
                 "introspection fails for some tokens only; the server responds to a probe", extra=extra
@@ -78,7 +77,7 @@ class OutageLog:
         """The circuit breaker may have opened or closed."""
         now = self._timer()
         is_open = breaker.state(now) is not BreakerState.CLOSED
-        if is_open and not self._is_open and self._is_due("open"):
+        if is_open and not self._is_open and self._limit.is_due("open"):
             self._is_open = True
             extra = fields(issuer=self._issuer, breaker=BreakerState.OPEN, retry_in_s=round(breaker.wait(now), 3))
             self._logger.warning("introspection paused: the circuit breaker is open", extra=extra)
@@ -86,10 +85,3 @@ class OutageLog:
             self._is_open = False
             extra = fields(issuer=self._issuer, breaker=BreakerState.CLOSED)
             self._logger.info("introspection resumed: the circuit breaker is closed", extra=extra)
-
-    def _is_due(self, kind: str) -> bool:
-        now = self._timer()
-        if now - self._logged_at.get(kind, -math.inf) < _REPEAT_INTERVAL:
-            return False
-        self._logged_at[kind] = now
-        return True

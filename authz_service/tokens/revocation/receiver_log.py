@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 from collections import Counter
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from authz_service.telemetry.logs import fields
+from authz_service.telemetry.logs import RateLimit, fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,24 +57,16 @@ class ReceiverLog:
         """``issuer`` is its name, ``timer`` gives seconds of a monotonic clock."""
         self._logger = logger
         self._issuer = issuer
-        self._timer = timer
-        self._logged_at: dict[object, float] = {}  # by trouble, or cause of a refusal, of which there are few
+        self._limit = RateLimit(timer, _REPEAT_INTERVAL)
         self._causes: dict[Trouble, str] = {}  # of the troubles that were logged, until they end
         self._leads: bool | None = None
 
     def _log(self, level: int, event: str, **members: Any) -> None:
         self._logger.log(level, event, extra=fields(issuer=self._issuer, **members))
 
-    def _is_due(self, what: object) -> bool:
-        now = self._timer()
-        if now - self._logged_at.get(what, -math.inf) < _REPEAT_INTERVAL:
-            return False
-        self._logged_at[what] = now
-        return True
-
     def log_trouble(self, trouble: Trouble, cause: str) -> None:
         """Something fails, and will be tried again."""
-        if self._causes.get(trouble) != cause and self._is_due(trouble):
+        if self._causes.get(trouble) != cause and self._limit.is_due(trouble):
             self._causes[trouble] = cause
             event, _ = trouble.value
             self._log(logging.WARNING, event, cause=cause)
@@ -124,5 +115,5 @@ class ReceiverLog:
     def log_refusals(self, refusals: Sequence[RefusedSetError]) -> None:
         """These SETs will never be accepted."""
         for cause, count in Counter(map(str, refusals)).items():
-            if self._is_due(f"refused: {cause}"):
+            if self._limit.is_due(f"refused: {cause}"):
                 self._log(logging.WARNING, "security event tokens refused", cause=cause, count=count)
