@@ -1,4 +1,4 @@
-"""A SET revokes what its issuer named in it, or is refused with a text in which nothing of it occurs.
+"""A SET revokes what its issuer named in it, or is refused with a cause that quotes nothing of it.
 
 The first line is the ``typ`` of a SET, the rest are its claims, which a known key signs.
 

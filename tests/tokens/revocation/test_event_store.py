@@ -7,10 +7,10 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz_service.core.claims import Claims
 from authz_service.tokens.revocation.event_store import ENTRY_BYTES, EventStore, _size
 from authz_service.tokens.revocation.revocations import Revocation, TokenParts
-from support.trust import ISSUER, NOW
+from support.trust import NOW
+from tokens.revocation.claims import claims_of
 
 KEEP = 3600.0
 
@@ -20,16 +20,7 @@ def of(subject: str, before: float = NOW) -> Revocation:
 
 
 def finds(store: EventStore, subject: str, issued_at: float = NOW - 60) -> bool:
-    own = Claims(
-        issuer="main",
-        subject=subject,
-        client_id="app",
-        audiences=frozenset(),
-        scopes=frozenset(),
-        scope="",
-        raw={"iss": ISSUER, "iat": issued_at},
-    )
-    return store.find(own) is not None
+    return store.find(claims_of(subject, issued_at)) is not None
 
 
 def trim(store: EventStore, now: float) -> int:

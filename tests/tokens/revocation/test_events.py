@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz_service.core.claims import Claims
 from authz_service.tokens.revocation.events import (
     ACCOUNT_DISABLED,
     ACCOUNT_PURGED,
@@ -23,23 +22,12 @@ from authz_service.tokens.revocation.events import (
 )
 from authz_service.tokens.revocation.revocations import Revocations, TokenParts
 from support.trust import ISSUER, NOW
+from tokens.revocation.claims import claims_of
 
 USER = {"format": "iss_sub", "iss": ISSUER, "sub": "u1"}
 SESSION = {"format": "opaque", "id": "s1"}
 STREAM = {"format": "opaque", "id": "c534ae00-13c7-4f18-addb-554a0df36be5"}
 ALL_SESSIONS = {"format": "opaque", "id": "ALL"}
-
-
-def claims_of(subject: str, issued_at: float) -> Claims:
-    return Claims(
-        issuer="main",
-        subject=subject,
-        client_id="app",
-        audiences=frozenset(),
-        scopes=frozenset(),
-        scope="",
-        raw={"iss": ISSUER, "iat": issued_at},
-    )
 
 
 def events(subject: Any, kind: str = SESSION_REVOKED, **payload: Any) -> tuple[SecurityEvent, ...]:

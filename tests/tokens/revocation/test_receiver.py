@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
 from authz_service.config.model import Issuer
-from authz_service.core.claims import Claims
 from authz_service.core.errors import FetchFailed
 from authz_service.keys.cache import KeyCache
 from authz_service.telemetry.metrics import Metrics
@@ -32,6 +31,7 @@ from support.key_source import FakeSource
 from support.signing import Signer
 from support.trust import ISSUER, NOW, RS, jwks
 from support.virtual_time import VirtualTimeLoop, in_virtual_time
+from tokens.revocation.claims import claims_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -206,16 +206,7 @@ class Scenario:
 
 
 def revokes(receiver: EventReceiver, subject: str) -> bool:
-    own = Claims(
-        issuer="main",
-        subject=subject,
-        client_id="app",
-        audiences=frozenset(),
-        scopes=frozenset(),
-        scope="",
-        raw={"iss": ISSUER, "iat": NOW},
-    )
-    return receiver.store.find(own) is not None
+    return receiver.store.find(claims_of(subject, NOW)) is not None
 
 
 class Logs:
