@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MIN_BYTES = 32  # as many as the output of HMAC-SHA256: RFC 2104 section 3
-_KEY = "dpop.nonce_key_file: "
+PROBLEM_AT = "dpop.nonce_key_file: "  # how each problem begins
 
 
 def read_nonce_key(file: Path) -> bytes:
@@ -23,8 +23,8 @@ def read_nonce_key(file: Path) -> bytes:
     try:
         key = files.read(file, files.MAX_SECRET_BYTES)
     except OSError as error:
-        raise ConfigError([f"{_KEY}cannot be read: {error.strerror}"]) from None
+        raise ConfigError([f"{PROBLEM_AT}cannot be read: {error.strerror}"]) from None
     if len(key) < MIN_BYTES:
         problem = f"has {len(key)} bytes, expected {MIN_BYTES} or more: make one with openssl rand -base64 48"
-        raise ConfigError([f"{_KEY}{problem}"])
+        raise ConfigError([f"{PROBLEM_AT}{problem}"])
     return key

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cryptography.x509 import load_pem_x509_certificates
@@ -17,9 +16,10 @@ from cryptography.x509 import load_pem_x509_certificates
 from authz_service.config import files
 from authz_service.config.document import Problem
 from authz_service.config.load import load_with_warnings
-from authz_service.config.nonce_key import read_nonce_key
+from authz_service.config.nonce_key import PROBLEM_AT, read_nonce_key
 from authz_service.config.revocations import read_revocations
 from authz_service.core.errors import ConfigError, FetchFailed, StartFailed, printable
+from authz_service.core.utc import utc
 from authz_service.keys.file_source import FileSource
 from authz_service.providers import trust_anchors
 from authz_service.providers.bearer_token import BearerToken
@@ -75,7 +75,7 @@ def check(settings: Settings) -> Iterator[Problem]:
         try:
             read_nonce_key(settings.dpop.nonce_key_file)
         except ConfigError as error:
-            yield Problem(("dpop", "nonce_key_file"), str(error).removeprefix("dpop.nonce_key_file: "))
+            yield Problem(("dpop", "nonce_key_file"), str(error).removeprefix(PROBLEM_AT))
     for place, issuer in enumerate(settings.issuers):
         yield from _check_keys(issuer, ("issuers", place, "keys"))
         if issuer.introspection is not None:
@@ -158,7 +158,7 @@ def warn(settings: Settings, now: float) -> Iterator[Problem]:
 
 
 def _warn_of_validity(where: Where, validity: Validity, now: float) -> Iterator[Problem]:
-    begin, end = (datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds") for time in validity)
+    begin, end = (utc(time, "an unknown time") for time in validity)
     lifetime, left = validity.not_after - validity.not_before, validity.not_after - now
     soon = _SOON if lifetime > _SHORT_LIFETIME else _SHORT_LIFETIME_FRACTION * lifetime
     if now < validity.not_before:
