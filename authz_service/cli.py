@@ -200,10 +200,10 @@ def _warnings(file: Path, *, look_at_files: bool) -> tuple[str, ...]:
     if look_at_files:
         from authz_service.runtime import preflight
 
-        return preflight.read(file).warnings
-    from authz_service.config.load import load_with_warnings
+        return preflight.warnings_of(preflight.read(file))
+    from authz_service.config.warnings import load_with_warnings
 
-    return load_with_warnings(file, lambda _settings: (), look_at_files=False)[1]
+    return load_with_warnings(file, look_at_files=False)[1]
 
 
 def _explain(options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ import trustme
 from authz_service import __version__
 from authz_service.cli import main
 from support.key_source import jwks
-from support.sidecar_process import SidecarProcess
+from support.sidecar_process import SidecarProcess, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -368,8 +368,20 @@ async def test_serving_with_an_expired_certificate_logs_a_warning(tmp_path: Path
     certificate.private_key_pem.write_to_path(tmp_path / "tls.key")
     file = write(tmp_path, tls={"certificate_file": "tls.crt", "key_file": "tls.key"})
     async with SidecarProcess(file, tmp_path / "log") as sidecar:
+        await wait_until(lambda: sidecar.records("configuration warning") != [])
         (warning,) = sidecar.records("configuration warning")
     assert f"{file}:1: warning: server.tls.certificate_file: expired at 2021-01-01T00:00:00+00:00" in warning["warning"]
+
+
+async def test_one_of_several_workers_logs_the_warnings_for_all(tmp_path: Path) -> None:
+    file = write(tmp_path, workers=2)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rules": [{"name": "a", "mode": "shadow"}]}))
+    async with SidecarProcess(file, tmp_path / "log") as sidecar:
+        await wait_until(lambda: len(sidecar.records("ready")) == 2)
+        await wait_until(lambda: sidecar.records("configuration warning") != [])
+    (warning,) = sidecar.records("configuration warning")
+    assert "rules[0].mode: denies nothing" in warning["warning"]
+    assert warning["worker"] == 1
 
 
 # healthcheck.

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz_service.authorizer import Pending
-from authz_service.config.load import load_with_warnings
+from authz_service.config.warnings import load_with_warnings
 from authz_service.core.attributes import Attributes
 from authz_service.core.claim_path import parse_claim_path
 from authz_service.core.cors import is_preflight
@@ -381,7 +381,7 @@ def test_each_pattern_of_a_configuration_is_parsed_once_between_loading_and_serv
 
     sys.setprofile(count)
     try:
-        settings, warnings = load_with_warnings(file, lambda _settings: ())
+        settings, warnings = load_with_warnings(file)
         Policy(settings.rules, settings.issuers)
         mismatch.of(settings.rules[0], Attributes("GET", "a.org", "/x", {}), ("x",))
     finally:

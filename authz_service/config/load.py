@@ -24,7 +24,6 @@ from authz_service.config.model import (
     Server,
     Settings,
 )
-from authz_service.config.warnings import warnings
 from authz_service.core.errors import ConfigError, printable
 
 if TYPE_CHECKING:
@@ -61,7 +60,24 @@ def load(path: Path, try_out: TryOut = lambda _settings: (), *, look_at_files: b
     Raises:
         ConfigError: with every problem, sorted by line, each as ``FILE:LINE: path.to.key: what is wrong``.
     """
-    return _load(path, try_out, path.parent if look_at_files else None)[0]
+    return load_with_source(path, try_out, look_at_files=look_at_files)[0]
+
+
+def load_with_source(
+    path: Path, try_out: TryOut = lambda _settings: (), *, look_at_files: bool = True
+) -> tuple[Settings, bytes]:
+    """As ``load``, with the content of the file, in which ``warnings`` finds the lines of its findings.
+
+    Raises:
+        ConfigError: as ``load``.
+    """
+    source, document = _parsed(path)
+    settings, problems = _validate(document, path.parent if look_at_files else None)
+    if settings is not None and not problems:
+        problems = list(try_out(settings))
+    if problems or settings is None:
+        raise ConfigError(lines(path, document, problems))
+    return settings, source
 
 
 def load_as(section: type[_Part], path: Path, look_over: Callable[[_Part], Iterable[Problem]]) -> _Part:
@@ -72,34 +88,15 @@ def load_as(section: type[_Part], path: Path, look_over: Callable[[_Part], Itera
     Raises:
         ConfigError: as ``load``.
     """
-    document = _parsed(path, f"is empty: it needs at least {' and '.join(section.model_fields)} ([] for none)")
+    _, document = _parsed(path, f"is empty: it needs at least {' and '.join(section.model_fields)} ([] for none)")
     try:
         part = section.model_validate(document.value)
     except ValidationError as error:
         found = [*document.problems, *messages.problems(error, document, section)]
-        raise ConfigError(_lines(path, document, found)) from None
+        raise ConfigError(lines(path, document, found)) from None
     if problems := [*document.problems, *look_over(part)]:
-        raise ConfigError(_lines(path, document, problems))
+        raise ConfigError(lines(path, document, problems))
     return part
-
-
-def load_with_warnings(
-    path: Path,
-    try_out: TryOut,
-    more_warnings: TryOut = lambda _settings: (),
-    *,
-    look_at_files: bool = True,
-) -> tuple[Settings, tuple[str, ...]]:
-    """As ``load``, with warnings: ``FILE:LINE: warning: path.to.key: what may happen``.
-
-    ``more_warnings`` finds those that do not follow from the settings alone.
-
-    Raises:
-        ConfigError: as ``load``.
-    """
-    settings, document = _load(path, try_out, path.parent if look_at_files else None)
-    found = [*warnings(settings), *more_warnings(settings)]
-    return settings, tuple(_lines(path, document, found, "warning: "))
 
 
 def server_of(path: Path) -> Server:
@@ -108,26 +105,17 @@ def server_of(path: Path) -> Server:
     Raises:
         ConfigError: when that section cannot be read.
     """
-    document = _parsed(path)
+    _, document = _parsed(path)
     problems = [problem for problem in _validate(document, path.parent)[1] if problem.where[:1] == ("server",)]
     if problems:
-        raise ConfigError(_lines(path, document, problems))
+        raise ConfigError(lines(path, document, problems))
     return Server.model_validate(document.value.get("server", {}), context=path.parent)
 
 
-def _load(path: Path, try_out: TryOut, folder: Path | None) -> tuple[Settings, Document]:
-    document = _parsed(path)
-    settings, problems = _validate(document, folder)
-    if settings is not None and not problems:
-        problems = list(try_out(settings))
-    if problems or settings is None:
-        raise ConfigError(_lines(path, document, problems))
-    return settings, document
-
-
-def _parsed(path: Path, empty: str = EMPTY) -> Document:
+def _parsed(path: Path, empty: str = EMPTY) -> tuple[bytes, Document]:
     try:
-        return parse(_read(path))
+        source = _read(path)
+        return source, parse(source)
     except Unreadable as unreadable:
         problem = unreadable.problem
         raise ConfigError(
@@ -135,7 +123,7 @@ def _parsed(path: Path, empty: str = EMPTY) -> Document:
         ) from None
 
 
-def _lines(path: Path, document: Document, problems: Iterable[Problem], kind: str = "") -> list[str]:
+def lines(path: Path, document: Document, problems: Iterable[Problem], kind: str = "") -> list[str]:
     """The problems in the order of the file."""
     located = [problem._replace(line=problem.line or document.line(problem.where)) for problem in problems]
     return [_located(path, problem, kind) for problem in sorted(located, key=lambda each: each.line)]

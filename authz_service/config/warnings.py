@@ -1,6 +1,7 @@
 """Warnings about settings that are valid but dangerous.
 
-A warning refuses nothing. It points at the key, and says what may happen and what to write instead.
+A warning refuses nothing. It points at the key, and says what may happen and what to write instead. A sidecar finds
+them only after it listens, since comparing many rules takes time.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from authz_service.config.document import Problem
+from authz_service.config.document import Problem, parse
+from authz_service.config.load import lines, load_with_source
 from authz_service.config.resource_warnings import resource_warnings
 from authz_service.config.rule_order import (
     bypasses,
@@ -25,7 +27,8 @@ from authz_service.core.patterns import EVERY_PATH, foreign_syntax
 from authz_service.core.scope_hierarchy import ScopeHierarchy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from authz_service.config.document import Where
     from authz_service.config.model import (
@@ -50,6 +53,26 @@ _LONG_PROOF_AGE = 300.0  # seconds
 _DAY = 86_400.0  # seconds; an operator notices an outage within a day
 _USUAL_LIFETIME = 3600.0  # seconds: that of access tokens by default at many providers
 _LONG_INTERVAL = 300.0  # seconds
+
+
+def load_with_warnings(path: Path, *, look_at_files: bool = True) -> tuple[Settings, tuple[str, ...]]:
+    """The settings of a configuration file, with the warnings that follow from them alone.
+
+    Raises:
+        ConfigError: as ``load``.
+    """
+    settings, source = load_with_source(path, look_at_files=look_at_files)
+    return settings, located_warnings(path, source, settings)
+
+
+def located_warnings(path: Path, source: bytes, settings: Settings, more: Iterable[Problem] = ()) -> tuple[str, ...]:
+    """Each warning as ``FILE:LINE: warning: path.to.key: what may happen``, in the order of the file.
+
+    ``source`` is the content of the file when the settings were read; ``more`` are warnings that do not follow from
+    the settings alone.
+    """
+    found = [*warnings(settings), *more]
+    return tuple(lines(path, parse(source), found, "warning: ")) if found else ()
 
 
 def warnings(settings: Settings) -> Iterator[Problem]:

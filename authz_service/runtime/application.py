@@ -236,6 +236,7 @@ class App:
 
     def keep_reloading(self, reloader: Reloader) -> asyncio.Task[None]:
         """Apply changes of the configuration file until the returned task is canceled."""
+        self._background.start(reloader.warnings.run(), "warnings")
         return self._background.start(reloader.run(), "reload")
 
     def serve_supervisor(self, worker: Worker, reloader: Reloader, stop: Callable[[], None]) -> None:
@@ -284,8 +285,6 @@ def run(file: Path, loaded: Loaded, worker: Worker | None = None) -> None:
             logs.configure(settings.level, settings.format, stream, number, decisions.stream_for(settings))
 
         configure_logs(loaded.settings.logging)
-        if worker is None:  # else the supervisor has logged them
-            reload.log_warnings(loaded.warnings)
         runner.run(_run(file, loaded, configure_logs, decisions, worker))
 
 
@@ -317,6 +316,8 @@ async def _run(
     try:
         await app.start()
         reloading = app.keep_reloading(reloader)
+        if worker is None or worker.number == 1:  # one worker logs them for all
+            reloader.warnings.submit(loaded)
         if worker is not None:
             app.serve_supervisor(worker, reloader, stop.set)
         await stop.wait()

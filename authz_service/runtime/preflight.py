@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
-
-from cryptography.x509 import load_pem_x509_certificates
 
 from authz_service.config import files
 from authz_service.config.document import Problem
-from authz_service.config.load import load_with_warnings
+from authz_service.config.load import load_with_source
 from authz_service.config.nonce_key import PROBLEM_AT, read_nonce_key
 from authz_service.config.revocations import read_revocations
 from authz_service.core.errors import ConfigError, FetchFailed, StartFailed, printable
-from authz_service.core.utc import utc
 from authz_service.keys.file_source import FileSource
 from authz_service.providers import trust_anchors
 from authz_service.providers.bearer_token import BearerToken
 from authz_service.providers.client_authentication import problem_of
 from authz_service.providers.client_certificate import ClientCertificate
-from authz_service.transport.tls.certificates import CertificateFiles, Validity
+from authz_service.transport.tls.certificates import CertificateFiles
 from authz_service.transport.tls.contexts import openssl_certificate_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from authz_service.config.document import Where
@@ -38,20 +34,12 @@ if TYPE_CHECKING:
 RESTART_ONLY: Final = ("grpc_address", "admin_address", "transport", "workers", "tls")  # keys of server
 
 
-_DAY = 86400.0  # seconds
-# When a certificate expires soon: about when the alert AuthzCertificateExpires says so, and later than cert-manager and
-# ACME clients renew one for 90 days, so that a warning means that a renewal is missing. Certificates for a day or less
-# are replaced by machines all the time, so for those it is a fifth of the lifetime, as in the alert.
-_SOON = 21 * _DAY
-_SHORT_LIFETIME = _DAY
-_SHORT_LIFETIME_FRACTION = 0.2
-
-
 class Loaded(NamedTuple):
     """A valid configuration."""
 
+    file: Path
     settings: Settings
-    warnings: tuple[str, ...]
+    source: bytes  # the content of the file, in which the lines of warnings are found
     digests: Mapping[Path, bytes]  # of the files that a reload reads again, from before they were read
 
 
@@ -62,8 +50,21 @@ def read(file: Path) -> Loaded:
         ConfigError: with every problem.
     """
     before = files.digests_of([file])  # a change while the file is read must be seen as one
-    settings, warnings = load_with_warnings(file, check, lambda settings: warn(settings, time.time()))
-    return Loaded(settings, warnings, before | files.digests_of(settings.reloaded_files))
+    settings, source = load_with_source(file, check)
+    return Loaded(file, settings, source, before | files.digests_of(settings.reloaded_files))
+
+
+def warnings_of(loaded: Loaded) -> tuple[str, ...]:
+    """The warnings about a configuration, each with its line. May be called from any thread, and takes a while."""
+    from authz_service.config.warnings import located_warnings
+
+    found: Iterable[Problem] = ()
+    clients = (issuer.keys.client_certificate_file for issuer in loaded.settings.issuers)
+    if loaded.settings.server.tls is not None or any(clients):
+        from authz_service.runtime.certificate_warnings import certificate_warnings
+
+        found = certificate_warnings(loaded.settings, time.time())
+    return located_warnings(loaded.file, loaded.source, loaded.settings, found)
 
 
 def check(settings: Settings) -> Iterator[Problem]:
@@ -140,34 +141,3 @@ def _check_credential(client: IntrospectionSettings | SecurityEventsSettings, wh
     if (problem := problem_of(client)) is not None:
         key = client.credential_key or "auth_method"
         yield Problem((*where, key), problem)
-
-
-def warn(settings: Settings, now: float) -> Iterator[Problem]:
-    """Warnings about certificates that ``check`` accepts. ``now`` is in seconds since the epoch."""
-    with suppress(StartFailed):  # replaced since, and checked again when the server uses it
-        if settings.server.tls is not None:
-            validity = CertificateFiles(settings.server.tls).current.validity
-            yield from _warn_of_validity(("server", "tls", "certificate_file"), validity, now)
-    for place, issuer in enumerate(settings.issuers):
-        keys = issuer.keys
-        with suppress(FetchFailed):  # as above
-            if keys.client_certificate_file is not None and keys.client_key_file is not None:
-                pair = ClientCertificate(keys.client_certificate_file, keys.client_key_file, lambda: 0.0).current()
-                validity = Validity.of(load_pem_x509_certificates(pair.chain))
-                yield from _warn_of_validity(("issuers", place, "keys", "client_certificate_file"), validity, now)
-
-
-def _warn_of_validity(where: Where, validity: Validity, now: float) -> Iterator[Problem]:
-    begin, end = (utc(time, "an unknown time") for time in validity)
-    lifetime, left = validity.not_after - validity.not_before, validity.not_after - now
-    soon = _SOON if lifetime > _SHORT_LIFETIME else _SHORT_LIFETIME_FRACTION * lifetime
-    if now < validity.not_before:
-        yield Problem(where, f"is not valid before {begin}, and the other side refuses it until then: check the clocks")
-    elif left <= 0:
-        yield Problem(
-            where, f"expired at {end}, and the other side refuses it: renew it; the new file is read without a restart"
-        )
-    elif left < soon:
-        days, hours = divmod(int(left) // 3600, 24)
-        text = f"expires at {end}, in {days} days and {hours} hours: renew it; the new file is read without a restart"
-        yield Problem(where, text)

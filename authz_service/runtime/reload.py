@@ -7,6 +7,7 @@ Invariants:
 * One reload at a time, beside the event loop as far as possible: decisions continue meanwhile.
 * A file is read once two looks in a row agree, so that a file that is being written is not read half.
 * Digests are taken before the files are read, at the start as well: a change in between is seen as a change.
+* Warnings delay nothing: they are found once the configuration is active, and dropped if it was replaced meanwhile.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from authz_service.config import files
 from authz_service.core.errors import ConfigError
 from authz_service.runtime.assembly import assemble, declare_series
 from authz_service.runtime.issuer_pool import wait_for_keys
-from authz_service.runtime.preflight import RESTART_ONLY
+from authz_service.runtime.preflight import RESTART_ONLY, warnings_of
 from authz_service.telemetry.logs import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from authz_service.config.model import Logging, Server, Settings
@@ -104,10 +105,52 @@ def _changes(old: Settings, new: Settings, unchanged: set[str]) -> Changes:
     )
 
 
-def log_warnings(warnings: Sequence[str]) -> None:
-    """Log the warnings about a valid configuration."""
-    for warning in warnings:
-        _logger.warning("configuration warning", extra=fields(warning=warning))
+class _FrequentThreadSwitches:
+    """While threads read, compile and compare, let the event loop run ten times as often as Python would."""
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._usual = 0.0  # seconds
+
+    def __enter__(self) -> None:
+        if not self._users:
+            self._usual = sys.getswitchinterval()
+            sys.setswitchinterval(self._usual / 10)
+        self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._users -= 1
+        if not self._users:
+            sys.setswitchinterval(self._usual)
+
+
+class WarningLog:
+    """Logs the warnings of the active configuration."""
+
+    def __init__(self, active: Loaded, switches: _FrequentThreadSwitches) -> None:
+        self._active = active
+        self._switches = switches
+        self._submitted = asyncio.Event()
+
+    def submit(self, active: Loaded) -> None:
+        """Log the warnings of the configuration that is active now, and those of no earlier one anymore."""
+        self._active = active
+        self._submitted.set()
+
+    async def run(self) -> None:
+        """Find the warnings in a thread, those of one configuration at a time, until canceled."""
+        while True:
+            await self._submitted.wait()
+            self._submitted.clear()
+            loaded = self._active
+            try:
+                with self._switches:
+                    warnings = await asyncio.to_thread(warnings_of, loaded)
+            except Exception:  # a bug, which must not end the warnings about later configurations
+                _logger.exception("finding the warnings failed unexpectedly")
+                continue
+            for warning in warnings if loaded is self._active else ():
+                _logger.warning("configuration warning", extra=fields(warning=warning))
 
 
 class Reloader:
@@ -134,6 +177,8 @@ class Reloader:
         self._listening = listening
         self._metrics = metrics
         self._clock = clock
+        self._switches = _FrequentThreadSwitches()
+        self.warnings = WarningLog(loaded, self._switches)
         self._named = loaded.settings.reloaded_files
         self._requested = asyncio.Event()
         self._tried = loaded.digests  # of the files at the last attempt
@@ -176,7 +221,7 @@ class Reloader:
     async def _reload(self, *, requested: bool) -> None:
         self._tried = await self._digests()  # before the files are read: a later change is seen as a change
         try:
-            with _frequent_thread_switches():
+            with self._switches:
                 loaded = await asyncio.to_thread(self._load, self._file)
                 named = loaded.settings.reloaded_files
                 changes = await self._apply(loaded)
@@ -195,7 +240,7 @@ class Reloader:
 
     def _log_applied(self, loaded: Loaded, changes: Changes) -> None:
         _logger.info("configuration applied", extra=fields(**changes._asdict()))
-        log_warnings(loaded.warnings)
+        self.warnings.submit(loaded)
         new, old = loaded.settings.server, self._listening
         pending = [f"server.{key}" for key in RESTART_ONLY if getattr(new, key) != getattr(old, key)]
         if pending:
@@ -208,14 +253,3 @@ class Reloader:
         self._problems = problems
         self._metrics.record_reload(success=False, at=self._clock())
         _logger.error("configuration rejected; the previous one stays active", extra=fields(problems=list(problems)))
-
-
-@contextlib.contextmanager
-def _frequent_thread_switches() -> Iterator[None]:
-    """While a thread reads and compiles, let the event loop run ten times as often as Python would."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(usual / 10)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual)

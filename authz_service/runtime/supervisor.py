@@ -20,7 +20,7 @@ from authz_service.admin.server import AdminServer
 from authz_service.config.values import host_port
 from authz_service.core import backoff
 from authz_service.core.errors import StartFailed
-from authz_service.runtime import application, preflight, reload
+from authz_service.runtime import application, preflight
 from authz_service.runtime.background_tasks import cancel_all
 from authz_service.runtime.worker_channel import Worker, start_worker
 from authz_service.telemetry import logs
@@ -62,7 +62,6 @@ def run(file: Path, worker: str | None = None) -> None:
         settings = loaded.settings.logging
         with BackgroundLogStream(sys.stderr) as stream, asyncio.Runner() as runner:
             logs.configure(settings.level, settings.format, stream)
-            reload.log_warnings(loaded.warnings)
             runner.run(Supervisor(file, loaded.settings).run())
 
 

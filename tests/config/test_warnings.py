@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from authz_service.cli import main
 from authz_service.config.document import rendered
-from authz_service.config.load import load_with_warnings
 from authz_service.config.model import Issuer, Settings
-from authz_service.config.warnings import warnings
+from authz_service.config.warnings import load_with_warnings, warnings
 from authz_service.core.attributes import Attributes
 from authz_service.rules.policy import Policy
 
@@ -326,7 +325,7 @@ def test_check_config_prints_warnings_with_lines_before_the_result(
     assert hidden == f"{file}:5: warning: rules[1]: is never reached, since rule a decides {HIDDEN}"
     assert shadow.startswith(f"{file}:6: warning: rules[1].mode: denies nothing")
     assert valid == f"{file}: valid"
-    assert load_with_warnings(file, lambda _: ())[1] == (hidden, shadow)
+    assert load_with_warnings(file)[1] == (hidden, shadow)
 
 
 @pytest.mark.parametrize("key", ["scope_claims", "client_claims", "audience_claims"])
@@ -389,7 +388,7 @@ def test_a_claim_for_the_upstream_named_after_a_url_needs_its_dots_escaped(tmp_p
     file = tmp_path / "config.yaml"
     settings = {"headers": {"x-role": "https://a.example/role"}, "metadata": {"role": "https://a.example/role"}}
     file.write_text(json.dumps({"issuers": [MAIN], "rules": [{"name": "a"}], "upstream": settings}))
-    header, metadata = load_with_warnings(file, lambda _: ())[1]
+    header, metadata = load_with_warnings(file)[1]
     assert "upstream.headers.x-role: leads to the member example/role of the claim https://a: " in header
     assert "upstream.metadata.role: leads to the member example/role of the claim https://a: " in metadata
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from authz_service import __version__
-from authz_service.config.load import load_with_warnings
+from authz_service.config.warnings import load_with_warnings
 from generate import CHART, files, render
 from support.chart import NAME, container, containers, in_order, manifests, merged, notes, one, pods, shape
 from support.manifests import NEWEST, problems
@@ -117,7 +117,7 @@ def test_the_configuration_is_unchanged_and_valid(name: str, tmp_path: Path) -> 
     for folder in ("/etc/authz-tls", "/var/lib/authz-service", "/run/authz"):
         text = text.replace(folder, str(tmp_path))
     (tmp_path / "config.yaml").write_text(text)
-    settings, warnings = load_with_warnings(tmp_path / "config.yaml", lambda _settings: ())
+    settings, warnings = load_with_warnings(tmp_path / "config.yaml")
     assert settings.rules
     assert warnings == ()
 

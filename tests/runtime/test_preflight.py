@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from authz_service.config import files
-from authz_service.config.load import load_with_warnings
+from authz_service.config.load import load_with_source
 from authz_service.config.nonce_key import read_nonce_key
 from authz_service.core.errors import ConfigError
 from authz_service.runtime import preflight
+from authz_service.runtime.certificate_warnings import certificate_warnings
 from support.configured_app import issuer
 
 if TYPE_CHECKING:
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
 
 def test_a_change_while_the_file_is_read_is_detected(config: ConfigFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def change_after_reading(*arguments: Any) -> Any:
-        result = load_with_warnings(*arguments)
+        result = load_with_source(*arguments)
         config.file.write_text("something else")
         return result
 
     config.load()
-    monkeypatch.setattr(preflight, "load_with_warnings", change_after_reading)
+    monkeypatch.setattr(preflight, "load_with_source", change_after_reading)
     assert preflight.read(config.file).digests != files.digests_of([config.file])
 
 
@@ -170,9 +171,10 @@ def test_a_certificate_that_is_not_valid_now_or_soon_causes_a_warning(
         keys = {f"client_{name}": file for name, file in pair.items()}
         loaded = config.load(issuer(keys={"jwks_uri": "https://idp.example/keys"} | keys))
         key = "issuers[0].keys.client_certificate_file"
-    found = [line for line in loaded.warnings if f": warning: {key}: {warning}" in line]
+    warnings = preflight.warnings_of(loaded)
+    found = [line for line in warnings if f": warning: {key}: {warning}" in line]
     assert len(found) == (1 if warning else 0)
-    assert len(loaded.warnings) == len(found)
+    assert len(warnings) == len(found)
 
 
 def test_a_certificate_that_is_replaced_by_an_unusable_one_after_the_check_causes_no_error(
@@ -180,7 +182,7 @@ def test_a_certificate_that_is_replaced_by_an_unusable_one_after_the_check_cause
 ) -> None:
     loaded = config.load(server={"tls": write_certificate(config.folder, -DAY, 90 * DAY)})
     (config.folder / "tls.crt").write_text("")
-    assert list(preflight.warn(loaded.settings, NOW.timestamp())) == []
+    assert list(certificate_warnings(loaded.settings, NOW.timestamp())) == []
 
 
 def test_a_file_for_decisions_that_cannot_be_written_is_a_problem(
