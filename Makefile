@@ -75,8 +75,8 @@ schema: $(VENV)/dev ## generate docs/schema/: the JSON Schemas of the configurat
 fuzz: $(VENV)/dev ## fuzz every target for FUZZ_SECONDS=600; TARGET=token fuzzes one
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(TARGET)
 
-bench: $(VENV)/dev ## measure a decision, the transports, and both behind Envoy; WRITE=1 updates docs/performance.md
-	@$(BIN)/python -m bench.bench $(if $(WRITE),--write)
+bench: $(VENV)/dev ## measure decisions, transports, growth, starts and memory; WRITE=1 updates docs/performance.md, BEFORE=COMMIT compares
+	@$(BIN)/python -m bench.bench $(if $(WRITE),--write) $(if $(BEFORE),--before $(BEFORE))
 
 soak: $(VENV)/dev ## send a million requests through Envoy while rules, keys and revocations change; requires h2load
 	@$(BIN)/python -m bench.soak

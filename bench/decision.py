@@ -7,10 +7,13 @@ import json
 import os
 import time
 import tracemalloc
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from jwt.algorithms import RSAAlgorithm
+from jwt.utils import base64url_decode, raw_to_der_signature
 
 from authz_service._pb.external_auth_pb2 import CheckResponse
 from authz_service.config.load import load
@@ -80,9 +83,11 @@ def decision_alone(subject: Subject) -> None:
                 app.active.token_cache.clear()
                 decide(data)
 
+            cached = timed(lambda data=data: decide(data), CALLS // 4)  # type: ignore[misc]
+            first_seen, signature = timed(uncached, CALLS // 20), timed(verifying(subject, name), CALLS // 20)
             print(
-                f"  {name}  token cached {timed(lambda data=data: decide(data), CALLS // 4):6.1f} µs"  # type: ignore[misc]
-                f"   not cached {timed(uncached, CALLS // 20):6.1f} µs"
+                f"  {name}  token cached {cached:6.1f} µs   not cached {first_seen:6.1f} µs,"
+                f" of which OpenSSL verifies the signature in {signature:5.1f} µs"
             )
 
         await opaque_beside_jwt(app, decide, requests["RS256"])
@@ -95,6 +100,15 @@ def decision_alone(subject: Subject) -> None:
 
     asyncio.run(measure())
     measure_rule_matching()
+
+
+def verifying(subject: Subject, algorithm: str) -> Callable[[], object]:
+    """A call that verifies the signature of a token, and nothing else."""
+    signing_input, _, encoded = subject.token(algorithm).rpartition(".")
+    signature, signed, key = base64url_decode(encoded), signing_input.encode(), subject.keys[algorithm].public_key()
+    if algorithm == "RS256":
+        return partial(key.verify, signature, signed, padding.PKCS1v15(), hashes.SHA256())
+    return partial(key.verify, raw_to_der_signature(signature, key.curve), signed, ec.ECDSA(hashes.SHA256()))
 
 
 async def opaque_beside_jwt(app: App, decide: Callable[[bytes], bytes], request: bytes) -> None:

@@ -80,14 +80,16 @@ def h2load(pids: Sequence[int], url: str, calls: int, in_flight: int, folder: Pa
     )
 
 
-def started(command: list[str], ready: Callable[[], bool]) -> tuple[subprocess.Popen[bytes], float]:
+def started(
+    command: list[str], ready: Callable[[], bool], environment: Mapping[str, str] | None = None
+) -> tuple[subprocess.Popen[bytes], float]:
     """Start a process; returns it with the seconds until it was ready."""
     begun = time.perf_counter()
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
     while not ready():
         if process.poll() is not None or time.perf_counter() - begun > _START_TIMEOUT:
             raise AssertionError(f"{command} did not become ready")
-        time.sleep(0.005)
+        time.sleep(0.002)
     return process, time.perf_counter() - begun
 
 

@@ -17,6 +17,9 @@ from bench.load import Load, median
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bench.footprint import Memory, Time
+    from bench.growth import Growth
+
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
 CHART = DOCUMENT.with_suffix(".svg")
 _HEAD = "| | in flight | requests/s (range) | p50 ms | p99 ms | CPU µs per request | context switches per request |"
@@ -53,28 +56,20 @@ class Row:
         )
 
 
-@dataclass(frozen=True)
-class Footprint:
-    """The start time and memory of a sidecar with 200 rules."""
-
-    transport: str
-    ready: float  # seconds after its start
-    at_start: float  # megabytes
-    after_load: float
-
-    def __str__(self) -> str:
-        took = f"memory {self.at_start:.0f} MB, {self.after_load:.0f} MB after the load"
-        return f"  {self.transport}: ready {self.ready:.2f} s after start, {took}"
-
-    def markdown(self) -> str:
-        """A row of the table."""
-        return f"| {self.transport} | {self.ready:.2f} | {self.at_start:.0f} | {self.after_load:.0f} |"
-
-
-def footprint_table(footprints: Sequence[Footprint]) -> str:
+def times_table(times: Sequence[Time]) -> str:
     """A Markdown table."""
-    head = "| | ready, s after start | memory, MB | after the load, MB |\n|---|---|---|---|"
-    return "\n".join([head, *(each.markdown() for each in footprints)])
+    return "\n".join(["| | ms | times the first |", "|---|---|---|", *(each.markdown() for each in times)])
+
+
+def memory_table(memories: Sequence[Memory]) -> str:
+    """A Markdown table."""
+    head = "| | resident, MiB | of it anonymous, MiB |\n|---|---|---|"
+    return "\n".join([head, *(each.markdown() for each in memories)])
+
+
+def growth_table(rows: Sequence[Growth]) -> str:
+    """A Markdown table."""
+    return "\n".join(["| | few | many | ratio |", "|---|---|---|---|", *(each.markdown() for each in rows)])
 
 
 def table(rows: Sequence[Row]) -> str:

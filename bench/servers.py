@@ -11,39 +11,53 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.decision import CALLS, ROUNDS
-from bench.load import SERVER_CORE, Load, alternating, h2load, memory, on_core, started
-from bench.report import Footprint, Row
+from bench.load import SERVER_CORE, Load, alternating, h2load, on_core, started
+from bench.report import Row
 from bench.subject import ADMIN_PORTS, ASYNCIO, EMPTY_PORTS, GRPC_PORTS, GRPCIO, Subject, check_request
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 HERE = Path(__file__).parent
 PYTHON = (sys.executable, "-X", "frozen_modules=on")
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
+GRPC_HEADERS = ("-H", "content-type: application/grpc", "-H", "te: trailers")
 IN_FLIGHT = (1, 16, 64)
 _OK = 200
 
 
 def is_ready(transport: str) -> bool:
+    """Whether the sidecar with this transport is ready."""
+    return responds(ADMIN_PORTS[transport])
+
+
+def responds(admin_port: int) -> bool:
     """Whether /readyz is 200."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{ADMIN_PORTS[transport]}/readyz", timeout=1) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/readyz", timeout=1) as response:
             return bool(response.status == _OK)
     except OSError:  # includes the errors of urllib
         return False
 
 
 @contextmanager
-def running(command: list[str], ready: Callable[[], bool]) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+def running(
+    command: list[str], ready: Callable[[], bool], environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
     """A running process, with the seconds until it was ready."""
-    process, after = started(command, ready)
+    process, after = started(command, ready, environment)
     try:
         yield process, after
     finally:
         process.terminate()
         process.wait()
+
+
+def framed(file: Path, message: bytes) -> Path:
+    """Write a gRPC message to a file, as h2load sends it."""
+    file.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
+    return file
 
 
 def sidecar(subject: Subject, transport: str) -> list[str]:
@@ -52,38 +66,29 @@ def sidecar(subject: Subject, transport: str) -> list[str]:
     return on_core(SERVER_CORE, *PYTHON, "-m", "authz_service", "serve", "--config", config)
 
 
-def transports(subject: Subject) -> tuple[list[Row], list[Footprint]]:
-    """Print and return the results, and the footprint of a sidecar."""
+def transports(subject: Subject) -> list[Row]:
+    """Print and return the results."""
     print(f"Direct calls with h2load, one core each (median of {ROUNDS} alternating runs of {CALLS} calls)")
-    request = check_request(subject.token())
-    body = subject.folder / "body"
-    body.write_bytes(b"\0" + len(request).to_bytes(4, "big") + request)
+    body = framed(subject.folder / "body", check_request(subject.token()))
     rows: list[Row] = []
     with ExitStack() as stack:
         processes: dict[str, tuple[int, int]] = {}
-        at_ready: dict[str, tuple[int, float, float]] = {}  # pid, seconds until ready, megabytes then
         for transport in (GRPCIO, ASYNCIO):
             up = subject.folder / f"{transport}-is-listening"
             empty = [*PYTHON, str(HERE / "empty_handler.py"), transport, str(EMPTY_PORTS[transport]), str(up)]
             process, _ = stack.enter_context(running(on_core(SERVER_CORE, *empty), up.exists))
             processes[f"{transport}, empty handler"] = (process.pid, EMPTY_PORTS[transport])
-            process, after = stack.enter_context(running(sidecar(subject, transport), partial(is_ready, transport)))
+            process, _ = stack.enter_context(running(sidecar(subject, transport), partial(is_ready, transport)))
             processes[f"{transport}, full Check"] = (process.pid, GRPC_PORTS[transport])
-            at_ready[transport] = (process.pid, after, memory(process.pid))
 
         def measure(pid: int, port: int, in_flight: int) -> Load:
-            headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
             calls = CALLS if in_flight > 1 else CALLS // 4
             url = f"http://127.0.0.1:{port}{CHECK}"
-            return h2load([pid], url, calls, in_flight, subject.folder, "-d", str(body), *headers)
+            return h2load([pid], url, calls, in_flight, subject.folder, "-d", str(body), *GRPC_HEADERS)
 
         for in_flight in IN_FLIGHT:
             measures = {name: partial(measure, *at, in_flight) for name, at in processes.items()}
             for name, loads in alternating(measures, ROUNDS).items():
                 rows.append(Row(name, in_flight, loads))
                 print(rows[-1])
-        footprints = [
-            Footprint(name, after, at_start, memory(pid)) for name, (pid, after, at_start) in at_ready.items()
-        ]
-    print(*footprints, sep="\n")
-    return rows, footprints
+    return rows

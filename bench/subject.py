@@ -65,16 +65,20 @@ def token(algorithm: str, key: Any, kid: str = "", **more: Any) -> str:
     return jwt.encode(claims() | more, key, algorithm=algorithm, headers={"kid": kid or algorithm, "typ": "at+jwt"})
 
 
-def check_request(token: str, proof: str | None = None) -> bytes:
-    """The CheckRequest that Envoy sends for a browser's GET, with a bearer token, or a DPoP token and its proof."""
+def check_request(token: str, proof: str | None = None, path: str = PATH) -> bytes:
+    """The CheckRequest that Envoy sends for a browser's GET, with a bearer token, or a DPoP token and its proof.
+
+    An empty token means none.
+    """
     request = CheckRequest()
     http = request.attributes.request.http
-    http.method, http.host, http.path = "GET", HOST, PATH
+    http.method, http.host, http.path = "GET", HOST, path
     http.scheme, http.protocol, http.id = "https", "HTTP/2", "1234567890"
     names = ("accept", "accept-encoding", "accept-language", "user-agent", "x-request-id", "x-forwarded-for")
     for name in (*names, "x-forwarded-proto", ":path", ":method", ":authority", ":scheme"):
         http.headers[name] = f"a value of usual length for {name}"
-    http.headers["authorization"] = f"Bearer {token}" if proof is None else f"DPoP {token}"
+    if token:
+        http.headers["authorization"] = f"Bearer {token}" if proof is None else f"DPoP {token}"
     if proof is not None:
         http.headers["dpop"] = proof
     return request.SerializeToString()
