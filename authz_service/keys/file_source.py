@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from authz_service.config import files
 from authz_service.config.files import FileTooLargeError
 from authz_service.core.errors import FetchFailed
-from authz_service.keys import keyset, pem
+from authz_service.keys import keyset
 from authz_service.keys.jwk import SIGNATURE_USE
 from authz_service.keys.source import Fetched
 
@@ -70,6 +70,8 @@ class FileSource:
         except OSError as error:
             raise FetchFailed(f"{key} cannot be read: {error.strerror}") from None
         if settings.jwks_file is None:
+            from authz_service.keys import pem
+
             return pem.parse(content, settings.max_keys)
         if content.lstrip().startswith(b"-----BEGIN "):
             raise FetchFailed("jwks_file is PEM, expected a JSON Web Key Set: write pem_file instead")

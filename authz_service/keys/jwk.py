@@ -4,7 +4,8 @@ Owns which keys are accepted, and for which algorithms: only public keys for asy
 algorithms that its type, curve, ``use``, ``key_ops`` and ``alg`` allow. A member that is null counts as absent, and so
 does an empty ``use``, ``alg`` or ``key_ops``: serializers write absent members so.
 
-PyJWT parses a key's numbers, but ignores ``use`` and ``key_ops`` and merely warns about short keys.
+A key's numbers are base64url. Padding and the characters of plain base64 are accepted, which some providers write, and
+zeros in front of a number; any other deviation makes the key unusable.
 """
 
 from __future__ import annotations
@@ -14,13 +15,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, SECP521R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-from jwt.utils import base64url_decode
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 
 from authz_service.core import base64url, ml_dsa
 from authz_service.core.errors import quoted
@@ -33,8 +31,9 @@ _MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
 _MAX_RSA_BITS = 16384  # OpenSSL's limit
 _USUAL_BITS = 4096
 _MAX_EXPONENT_BITS = 32  # nearly all are 65537; an exponent as long as the key makes verifying 80 times as slow
+_MIN_EXPONENT = 3
 
-# The members that the parser gets, by type: those of a thumbprint, in its order (RFC 7638 section 3.2, RFC 8037 section
+# The members that identify a key, by type: those of a thumbprint, in its order (RFC 7638 section 3.2, RFC 8037 section
 # 2, RFC 9964 section 6).
 _KEY_MEMBERS = {
     "RSA": ("e", "kty", "n"),
@@ -43,7 +42,13 @@ _KEY_MEMBERS = {
     "AKP": ("alg", "kty", "pub"),
 }
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
-_OCTETS = {"P-256": 32, "P-384": 48, "P-521": 66, "Ed25519": 32, "Ed448": 57}
+_CURVES = {"P-256": SECP256R1(), "P-384": SECP384R1(), "P-521": SECP521R1()}
+_CURVE_NAMES = {curve.name: name for name, curve in _CURVES.items()}
+_OCTETS = {"P-256": 32, "P-384": 48, "P-521": 66}  # of a coordinate
+_EDWARDS: Mapping[str, tuple[Any, int]] = {  # with the octets of a key
+    "Ed25519": (Ed25519PublicKey, 32),
+    "Ed448": (Ed448PublicKey, 57),
+}
 
 SIGNATURE_USE: Final = frozenset({"sig"})
 
@@ -58,9 +63,9 @@ class Key:
 
     kid: str | None
     algorithms: frozenset[str]
-    fingerprint: bytes  # SHA-256 of its SubjectPublicKeyInfo in DER: of its type and numbers
+    fingerprint: bytes  # SHA-256 of its type and numbers, however they were written
     material: Any  # a public key of cryptography
-    jwk: Mapping[str, Any]  # enough to parse it again
+    jwk: Mapping[str, Any]  # enough to parse it again; its numbers have one form
 
     @property
     def identity(self) -> tuple[str | None, bytes]:
@@ -96,8 +101,9 @@ def parse(entry: Any, uses: Collection[str] = SIGNATURE_USE) -> Key:
     if len(numbers) < len(names):
         raise UnusableKey(f"it lacks one of {', '.join(names)}, or has one that is not a string")
     material = _PARSERS[numbers["kty"]](numbers)
+    canonical = members_of(material)
     usage = {name: members[name] for name in ("kid", "alg") if name in members} | {"use": members.get("use") or "sig"}
-    return Key(kid, algorithms, _fingerprint(material), material, numbers | usage)
+    return Key(kid, algorithms, thumbprint(canonical), material, canonical | usage)
 
 
 def thumbprint(members: Mapping[str, Any]) -> bytes:
@@ -126,20 +132,25 @@ def members_of(material: Any) -> dict[str, Any]:
         UnusableKey: if it has none.
     """
     if isinstance(material, RSAPublicKey):
-        members = RSAAlgorithm.to_jwk(material, as_dict=True)
-    elif isinstance(material, EllipticCurvePublicKey):
-        try:
-            members = ECAlgorithm.to_jwk(material, as_dict=True)
-        except Exception:  # noqa: BLE001 - PyJWT's for a curve that has no name in JOSE
-            raise UnusableKey(f"its curve is {material.curve.name}, not P-256, P-384 or P-521") from None
-    elif isinstance(material, (Ed25519PublicKey, Ed448PublicKey)):
-        members = OKPAlgorithm.to_jwk(material, as_dict=True)
-    else:
-        names = (name for name, each in ml_dsa.SUPPORTED.items() if isinstance(material, each.key_type))
-        if (name := next(names, None)) is None:
-            raise UnusableKey(f"its type is {type(material).__name__}, not RSA, EC, Ed25519, Ed448 or ML-DSA")
-        members = {"kty": "AKP", "alg": name, "pub": base64url.encode(material.public_bytes_raw())}
-    return {name: value for name, value in members.items() if name != "key_ops"}
+        rsa = material.public_numbers()
+        return {"kty": "RSA", "n": _encoded(rsa.n), "e": _encoded(rsa.e)}
+    if isinstance(material, EllipticCurvePublicKey):
+        curve = _CURVE_NAMES.get(material.curve.name)
+        if curve is None:
+            raise UnusableKey(f"its curve is {material.curve.name}, not P-256, P-384 or P-521")
+        point, octets = material.public_numbers(), _OCTETS[curve]
+        return {"kty": "EC", "crv": curve, "x": _encoded(point.x, octets), "y": _encoded(point.y, octets)}
+    for curve, (key_type, _) in _EDWARDS.items():
+        if isinstance(material, key_type):
+            return {"kty": "OKP", "crv": curve, "x": base64url.encode(material.public_bytes_raw())}
+    for name, each in ml_dsa.SUPPORTED.items():
+        if isinstance(material, each.key_type):
+            return {"kty": "AKP", "alg": name, "pub": base64url.encode(material.public_bytes_raw())}
+    raise UnusableKey(f"its type is {type(material).__name__}, not RSA, EC, Ed25519, Ed448 or ML-DSA")
+
+
+def _encoded(number: int, octets: int | None = None) -> str:
+    return base64url.encode(number.to_bytes(octets or (number.bit_length() + 7) // 8, "big"))
 
 
 def _require_public_signature_key(members: Mapping[str, Any], uses: Collection[str]) -> None:
@@ -174,44 +185,48 @@ def _supported_algorithms(members: Mapping[str, Any]) -> frozenset[str]:
     return supported if kty == "OKP" else frozenset({algorithm})
 
 
-def _rsa(numbers: dict[str, str]) -> Any:
-    material = _parsed_by(RSAAlgorithm.from_jwk, numbers, "n and e are not an RSA key")
-    if not isinstance(material, RSAPublicKey):
-        raise UnusableKey("n and e are not an RSA key")
-    if not _MIN_RSA_BITS <= material.key_size <= _MAX_RSA_BITS:
-        raise UnusableKey(f"it is an RSA key of {material.key_size} bits, not of {_MIN_RSA_BITS} to {_MAX_RSA_BITS}")
-    if material.public_numbers().e.bit_length() > _MAX_EXPONENT_BITS:
+def _rsa(numbers: Mapping[str, str]) -> Any:
+    n, e = (int.from_bytes(_decoded(name, numbers[name]), "big") for name in ("n", "e"))
+    if not _MIN_RSA_BITS <= n.bit_length() <= _MAX_RSA_BITS:
+        raise UnusableKey(f"it is an RSA key of {n.bit_length()} bits, not of {_MIN_RSA_BITS} to {_MAX_RSA_BITS}")
+    if e.bit_length() > _MAX_EXPONENT_BITS:
         raise UnusableKey(f"it is an RSA key with an exponent of more than {_MAX_EXPONENT_BITS} bits")
-    return material
+    problem = "n and e are not an RSA key"
+    if e < _MIN_EXPONENT or not e & n & 1:  # both are odd
+        raise UnusableKey(problem)
+    return _made_by(RSAPublicNumbers(e, n).public_key, problem)
 
 
-def _ec(numbers: dict[str, str]) -> Any:
+def _ec(numbers: Mapping[str, str]) -> Any:
     """Coordinates with missing or additional zero octets in front are accepted: the point must be on the curve."""
     curve = numbers["crv"]
+    point = b"\4"  # uncompressed
     for name in ("x", "y"):
         octets = _decoded(name, numbers[name])
         number = octets.lstrip(b"\0")
         if not octets or len(number) > _OCTETS[curve]:
             raise UnusableKey(f"{name} has {len(octets)} octets, and {curve} has {_OCTETS[curve]}")
-        numbers[name] = base64url.encode(number.rjust(_OCTETS[curve], b"\0"))
-    return _parsed_by(ECAlgorithm.from_jwk, numbers, f"x and y are not a point on {curve}")
+        point += number.rjust(_OCTETS[curve], b"\0")
+    problem = f"x and y are not a point on {curve}"
+    return _made_by(lambda: EllipticCurvePublicKey.from_encoded_point(_CURVES[curve], point), problem)
 
 
-def _okp(numbers: dict[str, str]) -> Any:
+def _okp(numbers: Mapping[str, str]) -> Any:
     curve = numbers["crv"]
-    _require_length("x", _decoded("x", numbers["x"]), curve, _OCTETS[curve])
-    return _parsed_by(OKPAlgorithm.from_jwk, numbers, f"x is not a key on {curve}")
+    key_type, length = _EDWARDS[curve]
+    octets = _decoded("x", numbers["x"])
+    _require_length("x", octets, curve, length)
+    return _made_by(lambda: key_type.from_public_bytes(octets), f"x is not a key on {curve}")
 
 
-def _akp(numbers: dict[str, str]) -> Any:
+def _akp(numbers: Mapping[str, str]) -> Any:
     algorithm, octets = numbers["alg"], _decoded("pub", numbers["pub"])
-    _require_length("pub", octets, algorithm, ml_dsa.SUPPORTED[algorithm].octets)
-    return _parsed_by(
-        ml_dsa.SUPPORTED[algorithm].key_type.from_public_bytes, octets, f"pub is not a key of {algorithm}"
-    )
+    parameters = ml_dsa.SUPPORTED[algorithm]
+    _require_length("pub", octets, algorithm, parameters.octets)
+    return _made_by(lambda: parameters.key_type.from_public_bytes(octets), f"pub is not a key of {algorithm}")
 
 
-_PARSERS: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {"RSA": _rsa, "EC": _ec, "OKP": _okp, "AKP": _akp}
+_PARSERS: Final[dict[str, Callable[[Mapping[str, str]], Any]]] = {"RSA": _rsa, "EC": _ec, "OKP": _okp, "AKP": _akp}
 
 
 def _require_length(name: str, octets: bytes, what: str, length: int) -> None:
@@ -221,18 +236,13 @@ def _require_length(name: str, octets: bytes, what: str, length: int) -> None:
 
 def _decoded(name: str, value: str) -> bytes:
     try:
-        return base64url_decode(value)
+        return base64url.decode(value.rstrip("=").replace("+", "-").replace("/", "_"))
     except ValueError:
         raise UnusableKey(f"{name} is not base64url") from None
 
 
-def _parsed_by(parser: Callable[[Any], Any], numbers: Any, problem: str) -> Any:
+def _made_by(constructor: Callable[[], Any], problem: str) -> Any:
     try:
-        return parser(dict(numbers) if isinstance(numbers, dict) else numbers)
-    except Exception:  # noqa: BLE001 - PyJWT and cryptography raise many types for a malformed key
+        return constructor()
+    except Exception:  # noqa: BLE001 - cryptography raises several types for a malformed key
         raise UnusableKey(problem) from None
-
-
-def _fingerprint(material: Any) -> bytes:
-    """Independent of how the JWK is written, since a key has one DER form."""
-    return hashlib.sha256(material.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()

@@ -12,7 +12,6 @@ import re
 from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from authz_service.core.errors import FetchFailed, quoted
@@ -95,6 +94,8 @@ def _material(block: _PemBlock) -> Any:
         raise UnusableKey(f"it is {quoted(block.label.decode('latin-1'))}, not a public key or a certificate")
     try:
         if block.label in _CERTIFICATES:
+            from cryptography import x509
+
             return x509.load_pem_x509_certificate(block.pem).public_key()
         return load_pem_public_key(block.pem)
     except Exception:  # noqa: BLE001 - cryptography raises many types for malformed content
