@@ -1,4 +1,4 @@
-"""The protobuf declarations: the code is generated from ``proto/``, and names, numbers and types are Envoy's own.
+"""The protobuf declarations: the code is generated from ``proto/``; names, numbers and types are Envoy's and gRPC's.
 
 Envoy's descriptors come from another process and are compared as data, because they cannot be loaded next to ours.
 """
@@ -22,6 +22,8 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
     FileDescriptorSet,
 )
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from authz_service import _pb
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
@@ -109,6 +111,9 @@ ALLOWANCE: dict[str, Any] = {
 }
 
 
+SERVICES = Path(_pb.__path__[0]) / "services.binpb"
+
+
 def official(verb: str, stdin: bytes = b"") -> bytes:
     """The output of Envoy's own classes."""
     return subprocess.run([sys.executable, OFFICIAL, verb], input=stdin, capture_output=True, check=True).stdout
@@ -174,10 +179,11 @@ def ours() -> dict[str, tuple[object, ...]]:
 
 @pytest.mark.locked
 def test_the_committed_code_is_generated_from_the_declaration(tmp_path: Path) -> None:
+    (tmp_path / "authz_service/_pb").mkdir(parents=True)
     subprocess.run([sys.executable, ROOT / "proto/generate.py", tmp_path], check=True)
 
-    def generated(root: Path) -> dict[str, str]:
-        return {path.name: path.read_text("utf-8") for path in (root / "authz_service/_pb").glob("*_pb2.py*")}
+    def generated(root: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (root / "authz_service/_pb").glob("*pb*")}
 
     assert generated(ROOT) == generated(tmp_path), "run `make proto`"
 
@@ -188,6 +194,29 @@ def test_our_declarations_match_envoys(ours: dict[str, tuple[object, ...]]) -> N
     # The real collector reads the others: tests/end_to_end/test_traces.py.
     of_envoy = {name: shape for name, shape in ours.items() if not name.startswith("opentelemetry.")}
     assert of_envoy == {name: envoys.get(name) for name in of_envoy}
+
+
+def test_the_services_that_reflection_describes_match_envoys_and_grpcs() -> None:
+    described = shapes(FileDescriptorSet.FromString(SERVICES.read_bytes()).file)
+    envoys = shapes(FileDescriptorSet.FromString(official("descriptors")).file)
+    grpcs = FileDescriptorSet()
+    for module in (health_pb2, reflection_pb2):
+        module.DESCRIPTOR.CopyToProto(grpcs.file.add())
+    expected = envoys | shapes(grpcs.file)
+    for name, shape in shapes(grpcs.file).items():  # v1 has the messages of v1alpha
+        renamed = json.dumps((name, shape)).replace("grpc.reflection.v1alpha.", "grpc.reflection.v1.")
+        name_of_v1, shape_of_v1 = json.loads(renamed)
+        expected.setdefault(name_of_v1, tuple(shape_of_v1))
+
+    ours = {name: shape for name, shape in described.items() if not name.startswith("google.protobuf.")}
+    assert ours == {name: expected.get(name) for name in ours}
+    assert {name for name in ours if name.startswith("/")} == {
+        "/envoy.service.auth.v3.Authorization/Check",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    }
 
 
 def test_the_service_is_the_one_envoy_calls(ours: dict[str, tuple[object, ...]]) -> None:

@@ -67,7 +67,7 @@ def sources(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_has_only_the_program_with_types_and_license(wheel: Path) -> None:
     package = {path for path in (ROOT / "authz_service").rglob("*") if path.suffix in {".py", ".pyi"}}
-    package.add(ROOT / "authz_service" / "py.typed")
+    package |= {ROOT / "authz_service" / "py.typed", ROOT / "authz_service" / "_pb" / "services.binpb"}
     assert not [path for path in package if path.name.startswith(("test_", "conftest"))]
     described = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
     with zipfile.ZipFile(wheel) as archive:

@@ -12,14 +12,13 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from google.protobuf.message import DecodeError
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from grpc_reflection.v1alpha import reflection
-from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
-
 from authz_service.core.decision import INTERNAL_ERROR
+from authz_service.transport import health
 from authz_service.transport.ext_authz import codec
+from authz_service.transport.health import ServingStatus
 from authz_service.transport.http2.grpc_framing import Status
+from authz_service.transport.protobuf_wire import InvalidMessageError
+from authz_service.transport.services import REFLECTION_SERVICES, SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -27,17 +26,13 @@ if TYPE_CHECKING:
     from authz_service.core.decision import Deny
     from authz_service.transport.http2.service import Unserved
     from authz_service.transport.http2.stream import Stream
+    from authz_service.transport.reflection import Reflection
 
     # The CheckResponse, or what returns it later.
     Check = Callable[[bytes, float | None, str], bytes | Coroutine[None, None, bytes]]
 
-SERVICE: Final = "envoy.service.auth.v3.Authorization"
 _CHECK: Final = f"/{SERVICE}/Check".encode()
-HEALTH_SERVICE: Final = "grpc.health.v1.Health"
-READINESS: Final = ("", SERVICE)  # the names under which health reports whether calls are served
-LIVENESS: Final = "liveness"  # and the name that is SERVING as long as the process lives
 _SHUTTING_DOWN = "shutting down"
-_INVALID_MESSAGE = "the message cannot be parsed"
 _OK = 200
 
 
@@ -53,14 +48,13 @@ class GrpcMethods:
         self.tasks: set[asyncio.Task[bytes]] = set()
         self.stopped = False
         self._logger = logging.getLogger("authz.transport")
-        self._reflection = reflection.ReflectionServicer((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME))
-        reflection_path = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo".encode()
-        self.streaming_paths = frozenset({reflection_path})
+        self._reflection: Reflection | None = None  # until the first call
+        self.streaming_paths = frozenset(f"/{name}/ServerReflectionInfo".encode() for name in REFLECTION_SERVICES)
         self._methods: dict[bytes, Callable[[Stream, bytes], None]] = {
-            reflection_path: self._serve_reflection,
+            **dict.fromkeys(self.streaming_paths, self._serve_reflection),
             _CHECK: self._serve_check,
-            f"/{HEALTH_SERVICE}/Check".encode(): self._serve_health,
-            f"/{HEALTH_SERVICE}/Watch".encode(): self._serve_watch,
+            health.CHECK_PATH: self._serve_health,
+            health.WATCH_PATH: self._serve_watch,
         }
 
     @property
@@ -79,6 +73,8 @@ class GrpcMethods:
         else:
             try:
                 method(stream, message)
+            except InvalidMessageError as error:  # of health and reflection
+                stream.refuse(Status.INTERNAL, str(error))
             except Exception as error:  # noqa: BLE001 - it must not close the connection, which other calls share
                 self._fail(stream, error)
 
@@ -122,13 +118,11 @@ class GrpcMethods:
     # Reflection.
 
     def _serve_reflection(self, stream: Stream, message: bytes) -> None:
-        try:
-            request = ServerReflectionRequest.FromString(message)
-        except DecodeError:
-            stream.refuse(Status.INTERNAL, _INVALID_MESSAGE)
-            return
-        responses = self._reflection.ServerReflectionInfo(iter((request,)), None)  # type: ignore[arg-type] # not used
-        response = next(responses).SerializeToString()
+        if self._reflection is None:
+            from authz_service.transport.reflection import Reflection
+
+            self._reflection = Reflection()
+        response = self._reflection.answer(message)
         if stream.remote_closed:
             stream.answer(response)
         else:
@@ -141,7 +135,7 @@ class GrpcMethods:
         changed, self._serving = serving != self._serving, serving
         if changed:
             for stream in [stream for stream, readiness in self._watchers.items() if readiness]:
-                stream.send(_encoded(self._status("")))
+                stream.send(health.response(self._status("")))
 
     def stop(self) -> None:
         """End every watch."""
@@ -151,39 +145,20 @@ class GrpcMethods:
         self._watchers.clear()
 
     def _serve_health(self, stream: Stream, message: bytes) -> None:
-        if (service := _service_in(stream, message)) is None:
-            return
-        status = self._status(service)
-        if status == HealthCheckResponse.SERVICE_UNKNOWN:
+        status = self._status(health.service_in(message))
+        if status is ServingStatus.SERVICE_UNKNOWN:
             stream.refuse(Status.NOT_FOUND, "unknown service")
         else:
-            stream.answer(_encoded(status))
+            stream.answer(health.response(status))
 
     def _serve_watch(self, stream: Stream, message: bytes) -> None:
-        if (service := _service_in(stream, message)) is None:
-            return
-        stream.send(_encoded(self._status(service)))
+        service = health.service_in(message)
+        stream.send(health.response(self._status(service)))
         if self.stopped:
             stream.refuse(Status.UNAVAILABLE, _SHUTTING_DOWN)
         else:
-            self._watchers[stream] = service in READINESS
+            self._watchers[stream] = service in health.READINESS
             stream.on_cancel = partial(self._watchers.pop, stream)
 
-    def _status(self, service: str) -> int:
-        if service in READINESS and not self._serving:
-            return HealthCheckResponse.NOT_SERVING
-        is_known = service in READINESS or service == LIVENESS
-        return HealthCheckResponse.SERVING if is_known else HealthCheckResponse.SERVICE_UNKNOWN
-
-
-def _service_in(stream: Stream, message: bytes) -> str | None:
-    """The service whose health is requested; None if the message is invalid, and was refused."""
-    try:
-        return HealthCheckRequest.FromString(message).service
-    except DecodeError:
-        stream.refuse(Status.INTERNAL, _INVALID_MESSAGE)
-        return None
-
-
-def _encoded(status: int) -> bytes:
-    return HealthCheckResponse(status=status).SerializeToString()
+    def _status(self, service: str) -> ServingStatus:
+        return health.status_of(service, serving=self._serving)

@@ -7,6 +7,7 @@ calls that grpcio refuses itself ("Two transports").
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -15,23 +16,23 @@ from typing import TYPE_CHECKING
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # channelz; the stubs lack it
-from grpc_health.v1 import health_pb2
-from grpc_health.v1._async import HealthServicer
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from grpc_reflection.v1alpha import reflection
 
 from authz_service.core.decision import INTERNAL_ERROR
 from authz_service.core.errors import StartFailed
+from authz_service.transport import health
 from authz_service.transport.addresses import exclusive_bind
 from authz_service.transport.ext_authz import codec
-from authz_service.transport.grpc_methods import HEALTH_SERVICE, LIVENESS, READINESS, SERVICE
+from authz_service.transport.health import ServingStatus
 from authz_service.transport.http2.compression import MAX_HEADER_LIST
 from authz_service.transport.http2.fields import OVERHEAD
 from authz_service.transport.http2.service import HEADERS_TOO_LONG, NOT_ONE_MESSAGE
+from authz_service.transport.protobuf_wire import InvalidMessageError
+from authz_service.transport.reflection import Reflection
+from authz_service.transport.services import HEALTH_SERVICE, REFLECTION_SERVICES, SERVICE
 from authz_service.transport.tls.certificates import CertificateFiles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from authz_service.config.model import Tls
     from authz_service.core.decision import Deny
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from authz_service.transport.tls.certificates import Certificates
 
     AsyncCheck = Callable[[bytes, float | None, str], Awaitable[bytes]]
+    _Context = grpc.aio.ServicerContext[bytes, bytes]
 
 # Larger than any request that Envoy can send and max_request_bytes can allow; beyond it, grpcio refuses the call.
 _MAX_MESSAGE_BYTES = 256 << 20
@@ -101,7 +103,7 @@ class GrpcioServer:
         self._certificates = CertificateFiles(tls) if tls else None
         self._check = check
         self._refuse = refuse
-        self._health = HealthServicer()
+        self._health = _Health()
         self._server: grpc.aio.Server | None = None
         self._logger = logging.getLogger("authz.transport")
         self.port = 0
@@ -119,11 +121,7 @@ class GrpcioServer:
         """
         # Unless they were started together, a second server on the port is an error, not a share of the traffic.
         server = grpc.aio.server(options=(*_OPTIONS, ("grpc.so_reuseport", int(self._shared))))
-        server.add_generic_rpc_handlers((self._handler(),))
-        add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
-        await self.set_serving(serving=False)
-        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        server.add_generic_rpc_handlers((self._handler(), self._health.handler(), *_reflection_handlers()))
         try:
             with contextlib.nullcontext() if self._shared else exclusive_bind(self._address):
                 self.port = self._bind(server)
@@ -134,13 +132,12 @@ class GrpcioServer:
 
     async def set_serving(self, *, serving: bool) -> None:
         """Change the health status."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in READINESS:
-            await self._health.set(service, status)
+        self._health.set_serving(serving=serving)
 
     async def stop(self, grace: float) -> None:
         """Accept no new calls, and give those in flight ``grace`` seconds."""
         if self._server is not None:
+            self._health.stop()
             await self._server.stop(grace)
             self._server = None
 
@@ -149,7 +146,7 @@ class GrpcioServer:
         method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_unary_rpc_method_handler(self._serve)
         return grpc.method_handlers_generic_handler(SERVICE, {"Check": method})
 
-    async def _serve(self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def _serve(self, messages: AsyncIterator[bytes], context: _Context) -> bytes:
         try:
             data = await _only_message(messages)
             if data is None:
@@ -167,18 +164,87 @@ class GrpcioServer:
         return server.add_secure_port(self._address, _credentials(self._certificates))
 
 
+class _Health:
+    """The health service."""
+
+    def __init__(self) -> None:
+        self._serving = False
+        self._stopped = False
+        self._changed = asyncio.Event()  # another one after each change
+
+    def set_serving(self, *, serving: bool) -> None:
+        """Change the status, and send it to those who watch."""
+        self._serving = serving
+        self._wake()
+
+    def stop(self) -> None:
+        """End every watch."""
+        self._stopped = True
+        self._wake()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What grpcio calls."""
+        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            "Check": grpc.unary_unary_rpc_method_handler(self._check),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._watch),
+        }
+        return grpc.method_handlers_generic_handler(HEALTH_SERVICE, methods)
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _check(self, request: bytes, context: _Context) -> bytes:
+        status = await self._status(request, context)
+        if status is ServingStatus.SERVICE_UNKNOWN:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+        return health.response(status)
+
+    async def _watch(self, request: bytes, context: _Context) -> AsyncIterator[bytes]:
+        sent = None
+        while not self._stopped:
+            changed, status = self._changed, await self._status(request, context)
+            if status is not sent:
+                yield health.response(status)
+            sent = status
+            await changed.wait()
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "shutting down")
+
+    async def _status(self, request: bytes, context: _Context) -> ServingStatus:
+        try:
+            return health.status_of(health.service_in(request), serving=self._serving)
+        except InvalidMessageError as error:
+            await context.abort(grpc.StatusCode.INTERNAL, str(error))
+            raise
+
+
+def _reflection_handlers() -> Iterator[grpc.GenericRpcHandler]:
+    reflection = Reflection()
+
+    async def serve(requests: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
+        async for request in requests:
+            try:
+                yield reflection.answer(request)
+            except InvalidMessageError as error:
+                await context.abort(grpc.StatusCode.INTERNAL, str(error))
+
+    method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(serve)
+    for name in REFLECTION_SERVICES:
+        yield grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
+
+
 async def _only_message(messages: AsyncIterator[bytes]) -> bytes | None:
     """The message, if there is exactly one."""
     message = await anext(messages, None)
     return message if await anext(messages, None) is None else None
 
 
-def _header_list_size(context: grpc.aio.ServicerContext[bytes, bytes]) -> int:
+def _header_list_size(context: _Context) -> int:
     """As RFC 9113 section 6.5.2 defines it."""
     return sum(len(name) + len(value) + OVERHEAD for name, value in context.invocation_metadata() or ())
 
 
-def _traceparent(context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
+def _traceparent(context: _Context) -> str:
     """The caller's span; empty if there is none. Of repeated ones, grpcio may keep one."""
     return next((str(value) for name, value in context.invocation_metadata() or () if name == "traceparent"), "")
 

@@ -10,7 +10,7 @@ import grpc
 import trustme
 from transport.wire import AUDIENCE, check_request, read
 
-from authz_service.transport.grpc_methods import SERVICE
+from authz_service.transport.services import SERVICE
 from support.envoy import loopback, running_envoy
 from support.http_provider import Provider
 from support.key_source import jwks

@@ -17,7 +17,7 @@ import grpc
 import pytest
 from transport.wire import AUDIENCE, ISSUER, check_request, read, signed
 
-from authz_service.transport.grpc_methods import SERVICE
+from authz_service.transport.services import SERVICE
 from support.key_source import jwks
 from support.raw_provider import RawProvider, send_endless
 from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until

@@ -21,7 +21,7 @@ from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from authz_service.demo.run import send
 from authz_service.demo.samples import Sample
 from authz_service.demo.upstream import Upstream
-from authz_service.transport.grpc_methods import SERVICE
+from authz_service.transport.services import SERVICE
 from support.envoy_bootstrap import VariedBootstrap
 from support.key_source import jwks
 from support.mesh import TRANSPORTS, Mesh, running

@@ -19,7 +19,7 @@ import pytest
 from transport.wire import AUDIENCE, ISSUER, check_request, read, signed
 
 from authz_service.cli import main
-from authz_service.transport.grpc_methods import SERVICE
+from authz_service.transport.services import SERVICE
 from support.http_provider import Provider
 from support.key_source import jwks
 from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until, workers

@@ -25,7 +25,7 @@ from authz_service.config.load import load
 from authz_service.core.errors import StartFailed
 from authz_service.runtime.application import App
 from authz_service.tokens.revocation.event_file import EventFile
-from authz_service.transport.grpc_methods import SERVICE
+from authz_service.transport.services import SERVICE
 from support.http_provider import Provider
 from support.key_source import jwks
 from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until

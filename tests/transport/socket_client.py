@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from authz_service.telemetry.metrics import Metrics
 from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.ext_authz.codec import encode_response
-from authz_service.transport.grpc_methods import SERVICE
 from authz_service.transport.http2 import frames
 from authz_service.transport.http2.frames import MAX_WINDOW
+from authz_service.transport.services import SERVICE
 from transport.http2.client import GRPC, ClientHalf, data, framed
 
 if TYPE_CHECKING:

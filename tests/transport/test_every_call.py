@@ -19,8 +19,8 @@ from authz_service.telemetry.logs import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.ext_authz.servicer import Servicer
-from authz_service.transport.grpc_methods import SERVICE
 from authz_service.transport.grpcio_server import GrpcioServer
+from authz_service.transport.services import SERVICE
 from support.active import active_config
 from support.h2_client import Response, connected
 from transport.http2.client import framed

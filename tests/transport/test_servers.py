@@ -15,9 +15,9 @@ import pytest
 import trustme
 from cryptography import x509
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import _async as aio_reflection
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from authz_service.authorizer import Pending
 from authz_service.core.decision import Allow
@@ -27,9 +27,10 @@ from authz_service.telemetry.metrics import Metrics
 from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.ext_authz.codec import encode_response
 from authz_service.transport.ext_authz.servicer import Servicer
-from authz_service.transport.grpc_methods import SERVICE
 from authz_service.transport.grpcio_server import GrpcioServer
 from authz_service.transport.http2.frames import PREFACE, settings
+from authz_service.transport.reflection import Reflection
+from authz_service.transport.services import SERVICE
 from support.active import active_config
 from support.missing import not_proved
 from transport.pki import TlsFiles
@@ -464,31 +465,88 @@ async def test_a_health_watch_receives_each_change(service: str) -> None:
         watch.cancel()
 
 
-async def test_reflection_describes_services_and_messages() -> None:
+REFLECTION = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
+
+
+def reflecting(channel: grpc.aio.Channel, service: str, *requests: dict[str, str]) -> Any:
+    """A call of reflection; v1 has the messages of v1alpha."""
+    calling: Any = channel.stream_stream(
+        f"/{service}/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    request: Any = reflection_pb2.ServerReflectionRequest
+    return calling(iter([request(**each) for each in requests]))
+
+
+@pytest.mark.parametrize("version", REFLECTION)
+async def test_reflection_describes_services_and_messages(version: str) -> None:
     async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
-        reflection_request: Any = reflection_pb2.ServerReflectionRequest
-        requests = [reflection_request(list_services=""), reflection_request(file_containing_symbol=SERVICE)]
-        responses = [response async for response in stub.ServerReflectionInfo(iter(requests))]
-        services = {service.name for service in responses[0].list_services_response.service}
-        assert services == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+        asked = (
+            {"list_services": ""},
+            {"file_containing_symbol": SERVICE},
+            {"file_containing_symbol": "another.Service"},
+        )
+        listed, described, unknown = [response async for response in reflecting(channel, version, *asked)]
+        services = [service.name for service in listed.list_services_response.service]
+        assert services == [SERVICE, "grpc.health.v1.Health", *REFLECTION]
         files = [
-            FileDescriptorProto.FromString(file) for file in responses[1].file_descriptor_response.file_descriptor_proto
+            FileDescriptorProto.FromString(file) for file in described.file_descriptor_response.file_descriptor_proto
         ]
         assert "authz_service/_pb/external_auth.proto" in [file.name for file in files]
+        assert unknown.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+        assert described.original_request.file_containing_symbol == SERVICE
+
+
+async def test_a_client_without_declarations_finds_all_that_it_needs_to_call_every_service() -> None:
+    async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        for service in (SERVICE, "grpc.health.v1.Health", *REFLECTION):
+            pool = DescriptorPool()
+            (response,) = [
+                each async for each in reflecting(channel, REFLECTION[0], {"file_containing_symbol": service})
+            ]
+            for file in reversed(response.file_descriptor_response.file_descriptor_proto):
+                pool.AddSerializedFile(file)
+            assert pool.FindServiceByName(service).methods
+
+
+@pytest.mark.parametrize("message", [b"\xff", b"\x0a\x01\xff", b"\x0a\x05liv", b"\x0a\x80\x40" + b"a" * (1 << 13)])
+@pytest.mark.parametrize("method", ["grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch"])
+async def test_a_message_that_is_invalid_or_too_long_is_refused_and_other_calls_continue(
+    method: str, message: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        calling: Any = channel.unary_unary(f"/{method}")
+        assert await status_of(calling(message, timeout=HANG_GUARD)) is grpc.StatusCode.INTERNAL
+        assert await call(channel, b"x") == b"answer to x"
+    assert not caplog.records, "a client could fill the log"
+
+
+@pytest.mark.parametrize("message", [b"\xff", b"\x3a\x01\xff", b"\x3a\x80\x40" + b"a" * (1 << 13)])
+async def test_a_request_for_reflection_that_is_invalid_or_too_long_is_refused(message: bytes) -> None:
+    async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        calling: Any = channel.stream_unary(f"/{REFLECTION[0]}/ServerReflectionInfo")
+        assert await status_of(calling(iter([message]), timeout=HANG_GUARD)) is grpc.StatusCode.INTERNAL
+        assert await call(channel, b"x") == b"answer to x"
+
+
+async def test_stopping_ends_health_watches() -> None:
+    async with running() as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == NOT_SERVING
+        await server.stop(HANG_GUARD)
+        assert await status_of(watch.read()) is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_an_exception_in_one_call_does_not_affect_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reflection.ReflectionServicer, "ServerReflectionInfo", lambda *_: 1 / 0)
-    monkeypatch.setattr(aio_reflection.ReflectionServicer, "ServerReflectionInfo", lambda *_: 1 / 0)
+    monkeypatch.setattr(Reflection, "answer", lambda *_: 1 / 0)
     slow = Slow()
     async with running(check=slow.check) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         in_flight = asyncio.create_task(call(channel, b"x"))
         await slow.started.wait()
-        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
-        reflection_request: Any = reflection_pb2.ServerReflectionRequest
         with pytest.raises(grpc.aio.AioRpcError):
-            _ = [response async for response in stub.ServerReflectionInfo(iter([reflection_request(list_services="")]))]
+            _ = [response async for response in reflecting(channel, REFLECTION[0], {"list_services": ""})]
         slow.release.set()
         assert await in_flight == b"answer to x"
 

@@ -19,6 +19,7 @@ class Status(IntEnum):
     """The gRPC status codes in use."""
 
     OK = 0
+    INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
     RESOURCE_EXHAUSTED = 8
