@@ -4,25 +4,24 @@ Accepts what has exactly one reading, with JSON's types: strings, numbers as JSO
 and mappings with string keys. A value that two versions of YAML read differently is a problem, not a guess. Anchors,
 aliases and merge keys (``<<``) are followed; the size of the result is bounded while it grows.
 
-Size, control characters and depth are checked before the parser runs, and ``syntax`` explains what is not YAML, since
-the limits and messages of a parser change with its version. The parser delivers events, not its tree, which libyaml
-composes recursively.
+Size and control characters are checked before the parser runs. The parser delivers events, not its tree, which libyaml
+composes recursively, and reads no further once they exceed the maximum depth. Where it stops, ``layout`` and ``syntax``
+explain why, since the limits and messages of a parser change with its version.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 from yaml.resolver import Resolver
 
-from authz_service.config import layout, syntax
 from authz_service.config.files import MAX_CONFIG_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 Where = tuple[str | int, ...]  # the keys and list indexes that lead to a value
 
@@ -30,14 +29,16 @@ _MAX_DEPTH = 32  # levels; the settings themselves nest eight deep
 _MAX_VALUES = 100_000  # after aliases are followed; a file of the maximum size rarely has more
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's where the wheel has it: ten times faster
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # YAML 1.1 section 5.1
-_SURROGATE = re.compile("[\ud800-\udfff]")  # libyaml rejects them, pure PyYAML accepts them as escapes
+# YAML 1.1 section 5.1. Surrogates are not UTF-8, and compiling a class with characters beyond 255 takes a millisecond.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]|\ufffe|\uffff")
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(\.[0-9]+)?")
 _BOOLEANS = yaml.SafeLoader.bool_values
 _PLAIN_KEY = re.compile(r"[\w-]{1,60}", re.ASCII)
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
-_STRING_TAGS = frozenset({"str", "timestamp", "value"})  # a date and a lone = remain strings
+_STRING = f"{_TAG}str"
+_STRING_TAGS = frozenset({_STRING, f"{_TAG}timestamp", f"{_TAG}value"})  # a date and a lone = remain strings
+_RESOLVERS = Resolver.yaml_implicit_resolvers  # by first character
 TOO_LARGE = f"is larger than {MAX_CONFIG_BYTES >> 20} MiB, the maximum size of a configuration"
 _TOO_DEEP = f"is nested deeper than {_MAX_DEPTH} levels"
 EMPTY = "is empty: it needs at least issuers and rules"
@@ -60,14 +61,31 @@ class Unreadable(Exception):  # noqa: N818 - it reads as a property of the file
         self.problem = Problem((), text, line)
 
 
-@dataclass(frozen=True, slots=True)
 class Document:
     """A mapping of plain values, with the line of each."""
 
-    value: dict[str, Any]
-    problems: tuple[Problem, ...]  # duplicate keys, keys that are not strings, values with an unknown tag
-    lines: dict[Where, int]
-    written: dict[Where, str]  # scalars, as written
+    def __init__(self, root: _Mapping) -> None:
+        """Convert a tree of nodes.
+
+        Raises:
+            Unreadable: if it has too many values.
+        """
+        reader = _Reader()
+        self.value: dict[str, Any] = reader.document(root)
+        self.problems = tuple(reader.problems)  # duplicate keys, keys that are not strings, values with an unknown tag
+        self._root = root
+
+    @cached_property
+    def _nodes(self) -> Mapping[Where, _Located]:
+        """What is at each place. Only a file with problems or warnings needs it."""
+        nodes: dict[Where, _Located] = {}
+        _Reader(nodes).document(self._root)
+        return nodes
+
+    def written(self, where: Where) -> str:
+        """A scalar, as written; empty if there is none at a place."""
+        node = self._nodes.get(where)
+        return node.node.text if node is not None and isinstance(node.node, _Scalar) else ""
 
     def place(self, where: Where) -> Where:
         """The place in the file. A missing key keeps its name; keys that validation added are left out.
@@ -76,15 +94,15 @@ class Document:
         """
         place: Where = ()
         for part in where[:-1]:
-            if (*place, part) in self.lines:
+            if (*place, part) in self._nodes:
                 place = (*place, part)
         return (*place, *where[-1:])
 
     def line(self, where: Where) -> int:
         """The line of a place, or of the nearest one around it."""
-        while where and where not in self.lines:
+        while where not in self._nodes:
             where = where[:-1]
-        return self.lines[where]
+        return self._nodes[where].line
 
 
 def rendered(where: Where) -> str:
@@ -103,18 +121,15 @@ def parse(data: bytes) -> Document:
         Unreadable: if they are not one YAML mapping within the limits.
     """
     text = _decoded(data)
-    too_deep = layout.scan(text, max_levels=_MAX_DEPTH).too_deep
-    if too_deep is not None:
-        raise Unreadable(layout.line_of(text, too_deep), _TOO_DEEP)
     try:
         root = _Composer(text).document()
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise _syntax(error, text) from None
-    if root.value == "":
-        raise Unreadable(1, EMPTY)  # its mark is after the last line
-    if not isinstance(root, yaml.MappingNode):
-        raise Unreadable(_line(root), "must be a mapping: lines of the form `key: value`")
-    return _Reader().document(root)
+    except (Unreadable, yaml.YAMLError, ValueError, OverflowError) as error:
+        raise _explained(error, text) from None
+    if isinstance(root, _Mapping):
+        return Document(root)
+    if isinstance(root, _Scalar) and not root.text:
+        raise Unreadable(1, EMPTY)  # its line is after the last one
+    raise Unreadable(root.line, "must be a mapping: lines of the form `key: value`")
 
 
 def _decoded(data: bytes) -> str:
@@ -123,23 +138,65 @@ def _decoded(data: bytes) -> str:
     try:
         text = data.decode("utf-8-sig", "strict")
     except UnicodeDecodeError as error:
-        line = layout.line_of(data[: error.start].decode(), error.start)
+        line = _line_of(data[: error.start].decode(), error.start)
         raise Unreadable(line, "is not UTF-8: save the file in this encoding") from None
     unprintable = _UNPRINTABLE.search(text)
     if unprintable:
-        line = layout.line_of(text, unprintable.start())
+        line = _line_of(text, unprintable.start())
         raise Unreadable(line, f"contains the control character U+{ord(unprintable[0]):04X}: remove it")
     return text
 
 
-def _syntax(error: Exception, text: str) -> Unreadable:
+def _line_of(text: str, place: int) -> int:
+    from authz_service.config import layout
+
+    return layout.line_of(text, place)
+
+
+def _explained(error: Exception, text: str) -> Unreadable:
+    """The problem of a text at which a parser or the composer stopped."""
+    from authz_service.config import layout, syntax
+
+    too_deep = layout.scan(text, max_levels=_MAX_DEPTH).too_deep
+    if too_deep is not None:
+        return Unreadable(layout.line_of(text, too_deep), _TOO_DEEP)
+    if isinstance(error, Unreadable):
+        return error
     mark = getattr(error, "problem_mark", None)  # pure PyYAML has none for numbers that are too large
     line, found = syntax.fault(text, mark.index if mark else 0)
     return Unreadable(line, f"is not YAML: {found}")
 
 
-def _line(node: yaml.Node) -> int:
-    return int(node.start_mark.line) + 1
+class _Scalar(NamedTuple):
+    text: str
+    tag: str  # resolved
+    line: int
+
+
+class _Sequence(NamedTuple):
+    items: list[_Node]
+    tag: str
+    line: int
+
+
+class _Mapping(NamedTuple):
+    members: list[tuple[_Node, _Node]]
+    tag: str
+    line: int
+
+
+_Node = _Scalar | _Sequence | _Mapping
+
+
+class _Located(NamedTuple):
+    """A node with the line of its place, which is that of its key if it is the value of one."""
+
+    node: _Node
+    line: int
+
+
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
 
 
 class _Composer:
@@ -147,10 +204,10 @@ class _Composer:
 
     def __init__(self, text: str) -> None:
         self._events: Iterator[Any] = iter(yaml.parse(text, Loader=_PARSER))
-        self._anchors: dict[str, yaml.Node] = {}
+        self._anchors: dict[str, _Node] = {}
         self._merged = 0
 
-    def document(self) -> yaml.Node:
+    def document(self) -> _Node:
         """The root of the one document."""
         next(self._events)  # the start of the stream
         if isinstance(next(self._events), yaml.StreamEndEvent):
@@ -162,59 +219,68 @@ class _Composer:
             raise Unreadable(_line(event), "a second document begins here: write one, without another ---")
         return root
 
-    def _node(self, event: Any, levels: int) -> yaml.Node:
+    def _node(self, event: Any, levels: int) -> _Node:
         if not levels:
             raise Unreadable(_line(event), _TOO_DEEP)
-        if isinstance(event, yaml.AliasEvent):
-            return self._anchored(event)
-        node: yaml.Node
+        node: _Node
         if isinstance(event, yaml.ScalarEvent):
-            node = yaml.ScalarNode(_tag(event), event.value, _mark(event))
-            if _SURROGATE.search(event.value):
-                raise Unreadable(_line(node), f"is not YAML: {syntax.UNKNOWN_ESCAPE}")
+            node = _Scalar(event.value, _tag(event), _line(event))
+            if not node.text.isascii() and _has_surrogate(node.text):
+                from authz_service.config.syntax import UNKNOWN_ESCAPE
+
+                raise Unreadable(node.line, f"is not YAML: {UNKNOWN_ESCAPE}")
+        elif isinstance(event, yaml.MappingStartEvent):
+            node = _Mapping(self._members(levels), event.tag or f"{_TAG}map", _line(event))
         elif isinstance(event, yaml.SequenceStartEvent):
-            node = yaml.SequenceNode(event.tag or f"{_TAG}seq", list(self._items(levels)), _mark(event))
+            node = _Sequence(list(self._items(levels)), event.tag or f"{_TAG}seq", _line(event))
         else:
-            node = yaml.MappingNode(event.tag or f"{_TAG}map", self._members(levels), _mark(event))
+            return self._anchored(event)
         if event.anchor:
             self._anchors[event.anchor] = node
         return node
 
-    def _items(self, levels: int) -> Iterator[yaml.Node]:
+    def _items(self, levels: int) -> Iterator[_Node]:
         while not isinstance(event := next(self._events), yaml.CollectionEndEvent):
             yield self._node(event, levels - 1)
 
-    def _anchored(self, event: Any) -> yaml.Node:
+    def _anchored(self, alias: Any) -> _Node:
         # An anchor exists once its node is complete, so that no node can contain itself.
-        if event.anchor not in self._anchors:
-            raise Unreadable(_line(event), f"the alias *{event.anchor[:60]} has no complete anchor above it")
-        return self._anchors[event.anchor]
+        if alias.anchor not in self._anchors:
+            raise Unreadable(_line(alias), f"the alias *{alias.anchor[:60]} has no complete anchor above it")
+        return self._anchors[alias.anchor]
 
-    def _members(self, levels: int) -> list[tuple[yaml.Node, yaml.Node]]:
+    def _members(self, levels: int) -> list[tuple[_Node, _Node]]:
         """The members of a mapping: its own, then those of its merge keys that it does not override."""
         items = self._items(levels)
         written = [(key, next(items)) for key in items]
+        if all(key.tag != _MERGE for key, _ in written):
+            return written
         own = [member for member in written if member[0].tag != _MERGE]
-        names = {key.value for key, _ in own if isinstance(key, yaml.ScalarNode)}
+        names = {key.text for key, _ in own if isinstance(key, _Scalar)}
         for merge, sources in written:
             for key, value in self._sources(sources) if merge.tag == _MERGE else ():
-                if isinstance(key, yaml.ScalarNode) and key.value not in names:
-                    names.add(key.value)
+                if isinstance(key, _Scalar) and key.text not in names:
+                    names.add(key.text)
                     own.append((key, value))
         return own
 
-    def _sources(self, node: yaml.Node) -> Iterator[tuple[yaml.Node, yaml.Node]]:
-        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-            if not isinstance(source, yaml.MappingNode):
-                raise Unreadable(_line(node), "<< merges mappings only: write <<: *anchor")
-            self._merged += 1 + len(source.value)
+    def _sources(self, node: _Node) -> Iterator[tuple[_Node, _Node]]:
+        for source in node.items if isinstance(node, _Sequence) else [node]:
+            if not isinstance(source, _Mapping):
+                raise Unreadable(node.line, "<< merges mappings only: write <<: *anchor")
+            self._merged += 1 + len(source.members)
             if self._merged > _MAX_VALUES:
-                raise Unreadable(_line(node), _TOO_MANY_VALUES)
-            yield from source.value
+                raise Unreadable(node.line, _TOO_MANY_VALUES)
+            yield from source.members
 
 
-def _mark(event: Any) -> Any:
-    return event.start_mark
+def _has_surrogate(text: str) -> bool:
+    """Whether there is half of a pair, which libyaml rejects and pure PyYAML accepts as an escape."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _tag(event: Any) -> str:
@@ -222,60 +288,65 @@ def _tag(event: Any) -> str:
     if event.tag:
         return str(event.tag)
     if event.implicit[0]:
-        for tag, looks in Resolver.yaml_implicit_resolvers.get(event.value[:1], ()):
+        for tag, looks in _RESOLVERS.get(event.value[:1], ()):
             if looks.match(event.value):
                 return str(tag)
-    return f"{_TAG}str"
+    return _STRING
 
 
 class _Reader:
     """Converts nodes to plain values."""
 
-    def __init__(self) -> None:
-        self._problems: list[Problem] = []
-        self._lines: dict[Where, int] = {}
-        self._written: dict[Where, str] = {}
+    def __init__(self, nodes: dict[Where, _Located] | None = None) -> None:
+        """``nodes`` is filled with the node at each place."""
+        self.problems: list[Problem] = []
+        self._nodes = nodes
+        self._where: list[str | int] = []  # the current place
         self._values = 0
 
-    def document(self, root: yaml.MappingNode) -> Document:
+    def document(self, root: _Mapping) -> dict[str, Any]:
         """Convert the whole tree."""
-        self._lines[()] = _line(root)
-        value = self._mapping(root, ())
-        return Document(value, tuple(self._problems), self._lines, self._written)
+        if self._nodes is not None:
+            self._nodes[()] = _Located(root, root.line)
+        return self._mapping(root)
 
-    def _value(self, node: yaml.Node, where: Where, line: int) -> Any:
+    def _value(self, part: str | int, node: _Node, line: int) -> Any:
+        """Convert the node at a key or an index of the current place."""
         self._values += 1
+        where = self._where
+        where.append(part)
         if self._values > _MAX_VALUES or len(where) > _MAX_DEPTH:
             raise Unreadable(line, _TOO_MANY_VALUES)
-        self._lines[where] = line
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, where)
-        if isinstance(node, yaml.SequenceNode):
-            self._require_tag(node, where, "seq")
-            return [self._value(item, (*where, place), _line(item)) for place, item in enumerate(node.value)]
-        self._written[where] = node.value
-        return self._scalar(node, where)
+        if self._nodes is not None:
+            self._nodes[tuple(where)] = _Located(node, line)
+        value: Any
+        if isinstance(node, _Scalar):
+            value = node.text if node.tag == _STRING else self._scalar(node)
+        elif isinstance(node, _Mapping):
+            value = self._mapping(node)
+        else:
+            self._require_tag(node, "seq")
+            value = [self._value(index, item, item.line) for index, item in enumerate(node.items)]
+        where.pop()
+        return value
 
-    def _mapping(self, node: yaml.Node, where: Where) -> dict[str, Any]:
-        self._require_tag(node, where, "map")
+    def _mapping(self, node: _Mapping) -> dict[str, Any]:
+        self._require_tag(node, "map")
         first: dict[str, int] = {}
         mapping = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag.removeprefix(_TAG) not in _STRING_TAGS:
-                self._add_key_problem(key, where)
-            elif key.value in first:
-                self._add(key, (*where, key.value), f"is written twice, first on line {first[key.value]}: remove one")
+        for key, value in node.members:
+            if not isinstance(key, _Scalar) or key.tag not in _STRING_TAGS:
+                name = key.text if isinstance(key, _Scalar) else "?"
+                self._add(key, "the key must be a string: write it in quotes", name)
+            elif key.text in first:
+                self._add(key, f"is written twice, first on line {first[key.text]}: remove one", key.text)
             else:
-                first[key.value] = _line(key)
-                mapping[key.value] = self._value(value, (*where, key.value), _line(key))
+                first[key.text] = key.line
+                mapping[key.text] = self._value(key.text, value, key.line)
         return mapping
 
-    def _add_key_problem(self, key: yaml.Node, where: Where) -> None:
-        name = key.value if isinstance(key, yaml.ScalarNode) else "?"
-        self._add(key, (*where, name), "the key must be a string: write it in quotes")
-
-    def _scalar(self, node: yaml.Node, where: Where) -> Any:
-        text: str = node.value
+    def _scalar(self, node: _Scalar) -> Any:
+        text = node.text
         match node.tag.removeprefix(_TAG):
             case "null":
                 return None
@@ -284,16 +355,15 @@ class _Reader:
             case "int" | "float" if number := _JSON_NUMBER.fullmatch(text):
                 return float(text) if number[1] else int(text)
             case "int" | "float":
-                self._add(
-                    node, where, "is a number that YAML versions read differently: write it in decimal, or in quotes"
-                )
-            case tag if tag not in _STRING_TAGS and tag != "merge":
-                self._require_tag(node, where, "str")
+                self._add(node, "is a number that YAML versions read differently: write it in decimal, or in quotes")
+            case _ if node.tag not in _STRING_TAGS and node.tag != _MERGE:
+                self._require_tag(node, "str")
         return text
 
-    def _require_tag(self, node: yaml.Node, where: Where, tag: str) -> None:
+    def _require_tag(self, node: _Node, tag: str) -> None:
         if node.tag != _TAG + tag:
-            self._add(node, where, f"has the tag {node.tag[:60]!r}, which has no meaning here: remove it")
+            self._add(node, f"has the tag {node.tag[:60]!r}, which has no meaning here: remove it")
 
-    def _add(self, node: yaml.Node, where: Where, text: str) -> None:
-        self._problems.append(Problem(where, text, _line(node)))
+    def _add(self, node: _Node, text: str, *key: str) -> None:
+        """Add a problem at the current place, or at a key of it."""
+        self.problems.append(Problem((*self._where, *key), text, node.line))

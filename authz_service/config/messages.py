@@ -71,7 +71,7 @@ def _message(details: ErrorDetails, where: Where, document: Document, root: type
         return f"is not a key here: {right_key(details['loc'], root)}"
     if details["input"] is None and details["type"] != "value_error":
         return EMPTY if root is Settings or len(details["loc"]) > 1 else "is empty: write [] for none"
-    written = document.written.get(where, "")
+    written = document.written(where)
     declared = declared_at(details["loc"], root)
     if details["type"] == "string_type" and written and (refusal := _refusal(declared, written)):
         return refusal  # quotes alone would not make it valid

@@ -1,4 +1,4 @@
-"""The scan before parsing agrees with the parsers about nesting, and takes linear time."""
+"""The scan agrees with the parsers about nesting, and takes linear time; no parser reads what nests too deeply."""
 
 from __future__ import annotations
 
@@ -121,13 +121,28 @@ def test_lines_are_counted_as_yaml_breaks_them(line_break: str) -> None:
     assert (line_of(text, 1), line_of(text, len(text))) == (1, 3)
 
 
-# Before the parser.
+# What a parser reads.
+
+
+@pytest.fixture
+def guarded() -> Iterator[None]:
+    """Ends a test that would otherwise run for hours."""
+
+    def hangs(*_: object) -> NoReturn:
+        raise TimeoutError("more than linear")
+
+    before = signal.signal(signal.SIGVTALRM, hangs)
+    signal.setitimer(signal.ITIMER_VIRTUAL, HANG_GUARD)
+    yield
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    signal.signal(signal.SIGVTALRM, before)
 
 
 def unreachable(*_arguments: object, **_options: object) -> NoReturn:
     raise AssertionError("a parser was called")
 
 
+@pytest.mark.parametrize("parser", PARSERS)
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -145,13 +160,23 @@ def unreachable(*_arguments: object, **_options: object) -> NoReturn:
         ("- " * 500_000, 1),
     ],
 )
-def test_text_that_nests_too_deeply_never_reaches_a_parser(
-    monkeypatch: pytest.MonkeyPatch, text: str, line: int
+@pytest.mark.usefixtures("guarded")
+def test_a_parser_reads_no_further_than_the_maximum_depth(
+    monkeypatch: pytest.MonkeyPatch, text: str, line: int, parser: str
 ) -> None:
-    monkeypatch.setattr(yaml, "parse", unreachable)
+    events: list[object] = []
+    real = yaml.parse
+    monkeypatch.setattr(document, "_PARSER", PARSERS[parser])
+    monkeypatch.setattr(yaml, "parse", lambda *given, **options: map(recorded, real(*given, **options)))
+
+    def recorded(event: object) -> object:
+        events.append(event)
+        return event
+
     with pytest.raises(document.Unreadable) as refusal:
         document.parse(text.encode())
     assert refusal.value.problem == document.Problem((), DEEP, line)
+    assert len(events) <= 2 + 3 * MAX_LEVELS + 1  # begin of stream and document; at most a key and two collections each
 
 
 @pytest.mark.parametrize("data", [b"a: 1\nb: \xff\n", b"a: 1\nb: \x07\n", b"#" * ((1 << 20) + 1)])
@@ -190,20 +215,6 @@ def test_levels_without_a_bracket_or_column_are_bounded_too(monkeypatch: pytest.
 
 
 # In linear time.
-
-
-@pytest.fixture
-def guarded() -> Iterator[None]:
-    """Ends a test that would otherwise run for hours."""
-
-    def hangs(*_: object) -> NoReturn:
-        raise TimeoutError("more than linear")
-
-    before = signal.signal(signal.SIGVTALRM, hangs)
-    signal.setitimer(signal.ITIMER_VIRTUAL, HANG_GUARD)
-    yield
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    signal.signal(signal.SIGVTALRM, before)
 
 
 @pytest.mark.parametrize(

@@ -428,9 +428,10 @@ def test_a_missing_file_is_one_problem(tmp_path: Path) -> None:
 def test_pure_pyyaml_and_libyaml_read_the_same(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def read() -> Any:
         try:
-            return document.parse(text.encode())
+            parsed = document.parse(text.encode())
         except document.Unreadable as unreadable:
             return unreadable.problem
+        return parsed.value, parsed.problems, parsed._nodes
 
     monkeypatch.setattr(document, "_PARSER", PARSERS["libyaml"])
     fast = read()
