@@ -4,6 +4,7 @@ There are no sockets, clocks and event loops in here: octets come in, octets and
 imports only those above it.
 
 frames        the layout of frames, their numbers, connection errors and stream errors
+static_table  the static table of HPACK
 huffman       the Huffman code of string literals
 fields        one field line, and whether a request may contain it
 compression   HPACK: decoding and encoding of field blocks

@@ -1,9 +1,8 @@
 """HPACK (RFC 7541): decoding the field blocks of requests, and encoding those of responses.
 
 Invariants: field blocks are decoded in the order of their arrival, each once, because each may change the dynamic table
-(section 2.2). The time for one grows linearly with its octets; ``hpack``'s own decoder copies the rest of a block for
-each literal and took more than two minutes for 4 MB of short ones. ``hpack`` provides the static table and the Huffman
-code.
+(section 2.2). The time for one grows linearly with its octets; the decoder of the library ``hpack`` copies the rest of
+a block for each literal and took more than two minutes for 4 MB of short ones.
 
 A tracing proxy sends new fields with every request, and so changes the table every time. Therefore the fields that a
 block refers to are looked up, not created again, and repeated literals are recognized by their octets. Some of those
@@ -17,18 +16,17 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from hpack.table import HeaderTable
-
 from authz_service.transport.http2 import huffman
 from authz_service.transport.http2.fields import USED, Field
 from authz_service.transport.http2.frames import ErrorCode, Http2ConnectionError
+from authz_service.transport.http2.static_table import STATIC_TABLE
 
 # A longer header list (RFC 9113 section 6.5.2) makes a request unserved, and no more octets of Huffman code are decoded
 # for one. Envoy sends a few hundred octets, plus what it copies from the client: at most 60 KiB by default.
 MAX_HEADER_LIST: Final = 96 << 10
 MAX_EXCESS_FIELDS: Final = 1024  # beyond that length: they are decoded only for their effect on the table
 _MAX_RESIZES: Final = 64  # of the table, at the beginning of a block: a sender needs two
-_STATIC: Final = (None, *(Field(name, value) for name, value in HeaderTable.STATIC_TABLE))
+_STATIC: Final = (None, *(Field(name, value) for name, value in STATIC_TABLE))
 _MAX_TABLE: Final = 4096  # octets of the dynamic table: the default, which our settings do not change
 # A longer string is never decoded: even with the longest codes it exceeds any entry of the table.
 MAX_STRING: Final = _MAX_TABLE * huffman.MAX_CODE // 8

@@ -10,6 +10,7 @@ import pytest
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.huffman_table import decode_huffman
+from hpack.table import HeaderTable
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from authz_service.transport.http2.compression import (
 )
 from authz_service.transport.http2.fields import OVERHEAD, USED
 from authz_service.transport.http2.frames import ErrorCode, Http2ConnectionError
+from authz_service.transport.http2.static_table import STATIC_TABLE
 from transport.http2.client import GRPC, HEAD, dynamic_table
 
 Fields = list[tuple[bytes, bytes]]
@@ -58,6 +60,18 @@ def decode_with_hpack(decoder: hpack.Decoder, block: bytes) -> Fields | ErrorCod
         return [(bytes(name), bytes(value)) for name, value in decoder.decode(block, raw=True)]
     except hpack.HPACKError:
         return ErrorCode.COMPRESSION_ERROR
+
+
+# The tables of the RFC.
+
+
+def test_the_static_table_is_that_of_hpack() -> None:
+    assert STATIC_TABLE == HeaderTable.STATIC_TABLE
+
+
+def test_the_huffman_code_is_that_of_hpack() -> None:
+    codes = zip(REQUEST_CODES, REQUEST_CODES_LENGTH, strict=True)
+    assert {1 << size | code: symbol for symbol, (code, size) in enumerate(codes)} == huffman._SYMBOLS
 
 
 # The examples of the RFC.
