@@ -22,7 +22,7 @@ from authz_service.core.patterns import CAPTURE, overlap
 from authz_service.core.scope_hierarchy import ScopeHierarchy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from authz_service.config.document import Where
     from authz_service.config.draft import Draft
@@ -53,14 +53,18 @@ def problems(draft: Draft) -> Iterator[Problem]:
     yield from _same_policies(draft)
     for place, issuer in draft.issuers.items():
         yield from problems_of_issuer(draft, ("issuers", place), issuer)
+    credentials = {rule.credential.header: place for place, rule in draft.rules.items()}
+    labels = [issuer.label for issuer in draft.issuers.values()]
+    known_labels = labels if _labels_are_known(draft) else None
+    hierarchy = ScopeHierarchy(draft.scope_implies)
     for place, rule in draft.rules.items():
         yield from _public_ignores_tokens(draft, ("rules", place), rule)
-        yield from _used_credentials(draft, ("rules", place), rule)
-        yield from _unknown_issuers(draft, ("rules", place), rule)
+        yield from _used_credentials(draft, ("rules", place), rule, credentials)
+        yield from _unknown_issuers(("rules", place), rule, known_labels)
         yield from _missing_audiences(draft, ("rules", place), rule)
         yield from _unprovable(draft, ("rules", place), rule)
-        yield from _unusable_alternatives(draft, ("rules", place, "require"), rule.require)
-        yield from _impossible_scopes(draft, ("rules", place, "require"), rule.require)
+        yield from _unusable_alternatives(draft, ("rules", place, "require"), rule.require, labels)
+        yield from _impossible_scopes(("rules", place, "require"), rule.require, hierarchy)
         yield from _policy_or_match(draft, ("rules", place), rule)
         yield from _encoded_slash(draft, ("rules", place), rule)
         yield from _captures(draft, ("rules", place), rule)
@@ -302,9 +306,13 @@ def _public_ignores_tokens(draft: Draft, where: Where, rule: RuleSettings) -> It
             yield Problem((*where, key), text)
 
 
-def _used_credentials(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
-    """A header that holds a token selects no rule, which happens before tokens are read, and equals no claim."""
-    credentials = {other.credential.header: place for place, other in draft.rules.items()}
+def _used_credentials(
+    draft: Draft, where: Where, rule: RuleSettings, credentials: Mapping[str, int]
+) -> Iterator[Problem]:
+    """A header that holds a token selects no rule, which happens before tokens are read, and equals no claim.
+
+    ``credentials`` has a rule for each header that holds a token.
+    """
     for name, key, use in _used_headers(where, rule):
         if name in credentials and draft.has(("rules", credentials[name], "credential"), key):
             yield Problem(key, f"is the credential of rules[{credentials[name]}], which {use}: remove it")
@@ -323,10 +331,10 @@ def _used_headers(where: Where, rule: RuleSettings) -> Iterator[tuple[str, Where
                 yield condition.header, (*place, "claims", path.text, operator), "cannot be compared with a claim"
 
 
-def _unknown_issuers(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
-    if not _labels_are_known(draft):
+def _unknown_issuers(where: Where, rule: RuleSettings, labels: Sequence[str] | None) -> Iterator[Problem]:
+    """``labels`` are those of all issuers; None if some could not be read."""
+    if labels is None:
         return
-    labels = [issuer.label for issuer in draft.issuers.values()]
     for place, part in rule.require.places((*where, "require")):
         for number, name in enumerate(part.issuers or ()):
             if name not in labels:
@@ -334,13 +342,13 @@ def _unknown_issuers(draft: Draft, where: Where, rule: RuleSettings) -> Iterator
                 yield Problem((*place, "issuers", number), text)
 
 
-def _unusable_alternatives(draft: Draft, where: Where, require: Require) -> Iterator[Problem]:
+def _unusable_alternatives(draft: Draft, where: Where, require: Require, labels: Sequence[str]) -> Iterator[Problem]:
+    """``labels`` are those of the issuers that could be read."""
     if not draft.has((*where, "issuers")):
         return
-    labels = {issuer.label for issuer in draft.issuers.values()}
     for place, part in require.places(where):
         names = set(part.issuers or ())
-        if names and names <= labels and not any(map(require.allows_issuer, names)):
+        if names and names.issubset(labels) and not any(map(require.allows_issuer, names)):
             accepted = ", ".join(require.issuers or ())
             text = f"has none of the rule's issuers ({accepted}), so the alternative never holds: add one, or remove it"
             yield Problem((*place, "issuers"), text)
@@ -348,11 +356,11 @@ def _unusable_alternatives(draft: Draft, where: Where, require: Require) -> Iter
 
 def _unprovable(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
     """Proofs that no request can have: where the rule reads its token, or because no token counts as bound."""
-    credential = CredentialHeader(rule.credential.header, rule.credential.scheme)
-    refuses_dpop = draft.has((*where, "credential")) and not credential.accepts_dpop
     for place, part in rule.require.places((*where, "require")):
         if part.proof is None or rule.access == "public":
             continue
+        credential = CredentialHeader(rule.credential.header, rule.credential.scheme)
+        refuses_dpop = draft.has((*where, "credential")) and not credential.accepts_dpop
         effect = "no token can pass" if part is rule.require else "the alternative never holds"
         if part.proof == "dpop" and refuses_dpop:
             text = f"the rule's token is in {credential}, where the scheme DPoP is not accepted, so {effect}: "
@@ -399,8 +407,7 @@ def _missing_audiences(draft: Draft, where: Where, rule: RuleSettings) -> Iterat
                 yield Problem((*key, "audiences"), text)
 
 
-def _impossible_scopes(draft: Draft, where: Where, require: Require) -> Iterator[Problem]:
-    hierarchy = ScopeHierarchy(draft.scope_implies)
+def _impossible_scopes(where: Where, require: Require, hierarchy: ScopeHierarchy) -> Iterator[Problem]:
     for place, part in require.places(where):
         outer = () if part is require else require.scopes.none
         yield from _contradictory_scopes((*place, "scopes"), part.scopes, outer, hierarchy)

@@ -483,7 +483,7 @@ class Issuer(Section):
         template = parse_issuer_template(self.issuer)
         return None if template is None else template._replace(tenants=frozenset(self.tenants) or None)
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The name in metrics, logs and rules."""
         return self.name or urlsplit(self.issuer).hostname or self.issuer
@@ -789,8 +789,8 @@ class Require(Alternative):
     def accepted_issuers(self) -> frozenset[str] | None:
         """Names of the issuers whose tokens can meet the requirements; None: any issuer's."""
         own = None if self.issuers is None else frozenset(self.issuers)
-        alternatives = [each.issuers for each in self.any_of or (Alternative(),)]
-        if None in alternatives:
+        alternatives = [each.issuers for each in self.any_of or ()]
+        if not alternatives or None in alternatives:
             return own
         named = frozenset(name for names in alternatives for name in names or ())
         return named if own is None else named & own

@@ -10,6 +10,7 @@ two credentials is malformed.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 from authz_service.core.errors import Rejected
@@ -29,6 +30,22 @@ _DPOP = DPOP.lower()
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
+# The rules of a configuration share few schemes, so the caches are small.
+
+
+@cache
+def _plain_of(scheme: str | None) -> re.Pattern[str]:
+    """A plain token after the scheme as clients write it."""
+    either = "" if scheme is None else f"[{scheme[0].upper()}{scheme[0].lower()}]{re.escape(scheme[1:])} "
+    return re.compile(either + _PLAIN)
+
+
+@cache
+def _joined(schemes: tuple[str, ...]) -> re.Pattern[str]:
+    """A credential of one of these schemes after a comma: two headers joined into one."""
+    return re.compile(rf",\s*(?:{'|'.join(map(re.escape, schemes))})(?:\s|,|\Z)", re.IGNORECASE)
+
+
 class CredentialHeader:
     """The header that holds the token, and the scheme before the token, if there is one."""
 
@@ -36,14 +53,10 @@ class CredentialHeader:
         """``name`` is in lower case. Without a ``scheme``, the whole value is the token."""
         self.name = name
         self.scheme = scheme
-        either = "" if scheme is None else f"[{scheme[0].upper()}{scheme[0].lower()}]{re.escape(scheme[1:])} "
-        self._plain = re.compile(either + _PLAIN)
         self._plain_is_dpop = scheme is not None and scheme.lower() == _DPOP
-        schemes = () if scheme is None else (scheme.lower(), _DPOP) if scheme == BEARER else (scheme.lower(),)
-        self._schemes = frozenset(schemes)
+        self._schemes = () if scheme is None else (scheme.lower(), _DPOP) if scheme == BEARER else (scheme.lower(),)
         self.accepts_dpop = _DPOP in self._schemes
-        # A credential of such a scheme after a comma: two headers joined into one.
-        self._joined = re.compile(rf",\s*(?:{'|'.join(map(re.escape, schemes))})(?:\s|,|\Z)", re.IGNORECASE)
+        self._plain = _plain_of(scheme)
         self._spellings = "-" in cgi_name(name)  # whether another name has the same cgi_name
 
     def __str__(self) -> str:
@@ -89,7 +102,7 @@ class CredentialHeader:
         scheme, _, token = value.partition(" ")
         scheme = scheme.lower()
         if scheme not in self._schemes:
-            if not scheme or scheme.partition(",")[0] in self._schemes or self._joined.search(value):
+            if not scheme or scheme.partition(",")[0] in self._schemes or _joined(self._schemes).search(value):
                 raise self._malformed("no scheme, or two credentials joined by a comma")
             raise Rejected(Reason.MISSING_TOKEN, f"the scheme of the {self.name.title()} header is not {self.scheme}")
         return scheme, token.lstrip(" ")
