@@ -42,13 +42,13 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _DOTS = frozenset({".", ".."})
 
 
-_QUERY = re.compile("[?#]")
 _USERINFO = re.compile("//[^/]*@")  # in a target that is a whole URL
 
 
 def without_secrets(target: str) -> str:
     """A request target for output: without query and fragment, and without user and password of a URL."""
-    return _USERINFO.sub("//", _QUERY.split(target, maxsplit=1)[0])
+    path = target.partition("?")[0].partition("#")[0]
+    return _USERINFO.sub("//", path) if "@" in path else path
 
 
 def without_userinfo(host: str) -> str:

@@ -33,7 +33,7 @@ from authz_service.providers.client_authentication import authentication_of
 from authz_service.providers.proxy import Proxies
 from authz_service.rules.policy import DpopOffer, Policy
 from authz_service.rules.resources import Resources
-from authz_service.telemetry.logs import DecisionLog
+from authz_service.telemetry.decision_log import DecisionLog
 from authz_service.tokens.introspection.http_client import HttpIntrospectionClient
 from authz_service.tokens.introspection.introspector import Introspector
 from authz_service.tokens.jwt.cache import JwtCache

@@ -1,17 +1,17 @@
 """A stream for log lines that never blocks its writer.
 
-A thread writes the lines, in order. A slow reader of standard error (a full pipe, a slow disk) would otherwise block
-the event loop, and with it every decision. Lines beyond a bounded backlog are lost; how many is reported.
+A thread writes the lines, in order and several at once. A slow reader of standard error (a full pipe, a slow disk)
+would otherwise block the event loop, and with it every decision. Lines beyond a bounded backlog are lost; how many is
+reported.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import queue
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from authz_service.telemetry.logs import fields
 
@@ -25,7 +25,22 @@ if TYPE_CHECKING:
 
 _MAX_LINES = 10_000
 _MAX_CHARACTERS = 8 << 20  # equal to bytes: each line is ASCII, and can be 25 KB long
+# Characters of lines that are written at once. A pipe takes so many as a whole (PIPE_BUF of Linux), so the lines of
+# workers that share one do not mix. A longer line is written alone.
+_MAX_WRITE = 4096
+# Seconds for which the first line waits for others. Without it the thread would compete with the event loop for the
+# interpreter after each line.
+_DELAY: Final = 0.01
 _EXIT_TIMEOUT = 2.0  # seconds at the end to write the backlog
+
+
+class PartlyWritten(OSError):  # noqa: N818 - an OSError, which reads as one
+    """Some lines were written, and those after them were not."""
+
+    def __init__(self, code: int, message: str, lines: int) -> None:
+        """``lines`` were written completely."""
+        super().__init__(code, message)
+        self.lines = lines
 
 
 class BackgroundLogStream(io.TextIOBase):
@@ -42,15 +57,18 @@ class BackgroundLogStream(io.TextIOBase):
     ) -> None:
         """``report`` and at the end ``close`` are called in the thread.
 
-        Without ``report``, losses are logged, once the stream accepts lines again.
+        ``stream`` gets one or several lines at once. Without ``report``, losses are logged, once the stream accepts
+        lines again.
         """
         self._stream = stream
-        self._lines: queue.Queue[str | None] = queue.Queue(max_lines)
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._max_lines = max_lines
         self._free_characters = max_characters
         self._lock = threading.Lock()
         self._lost = 0
         self._report = report
         self._close = close
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
 
     def __enter__(self) -> Self:
@@ -60,23 +78,24 @@ class BackgroundLogStream(io.TextIOBase):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(queue.Full):
-            self._lines.put(None, timeout=_EXIT_TIMEOUT)
+        self.finish()
         self._thread.join(_EXIT_TIMEOUT)
 
     def finish(self) -> None:
         """Let the thread end once it has written the backlog; nothing may be written afterwards. Does not wait."""
-        threading.Thread(target=self._lines.put, args=(None,), name="log", daemon=True).start()
+        self._ending.set()
+        self._lines.put(None)
 
     def write(self, line: str) -> int:
         """Queue a line; it is lost if the backlog is full."""
+        length = len(line)
         with self._lock:
-            if len(line) > self._free_characters or self._lines.full():
+            if length > self._free_characters or self._lines.qsize() >= self._max_lines:
                 self._lost += 1
             else:
-                self._free_characters -= len(line)
-                self._lines.put_nowait(line)
-        return len(line)
+                self._free_characters -= length
+                self._lines.put(line)
+        return length
 
     def _write_all(self) -> None:
         try:
@@ -85,19 +104,44 @@ class BackgroundLogStream(io.TextIOBase):
             self._close()
 
     def _write_until_the_end(self) -> None:
-        while (line := self._lines.get()) is not None:
+        lines: list[str] = []
+        length = 0
+        while True:
+            line = self._next(wait=not lines)
+            if lines and (not line or length + len(line) > _MAX_WRITE):
+                self._write_at_once(lines)
+                lines, length = [], 0
+            if line is None:
+                return
+            if line:
+                lines.append(line)
+                length += len(line)
+
+    def _next(self, *, wait: bool) -> str | None:
+        """The next line, None at the end, or "" if none waits to be written."""
+        try:
+            line = self._lines.get(block=wait)
+        except queue.Empty:
+            return ""
+        if wait:
+            self._ending.wait(_DELAY)
+        if line is not None:
             with self._lock:
                 self._free_characters += len(line)
-            try:
-                self._stream.write(line)
-                self._stream.flush()
-            except (OSError, ValueError) as error:  # closed or broken
-                with self._lock:
-                    self._lost += 1
-                if self._report is not None:
-                    self._report(self._taken(), error)
-            else:
-                self._report_lost()
+        return line
+
+    def _write_at_once(self, lines: list[str]) -> None:
+        try:
+            self._stream.write("".join(lines))
+            self._stream.flush()
+        except (OSError, ValueError) as error:  # closed or broken
+            written = error.lines if isinstance(error, PartlyWritten) else 0
+            with self._lock:
+                self._lost += len(lines) - written
+            if self._report is not None:
+                self._report(self._taken(), error)
+        else:
+            self._report_lost()
 
     def _report_lost(self) -> None:
         if self._lost and (lost := self._taken()):

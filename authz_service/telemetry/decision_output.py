@@ -3,7 +3,8 @@
 Invariants:
 
 * Neither a slow or full disk nor a slow or missing reader delays a decision: a thread writes, from a bounded backlog.
-* A line is written as a whole, by one system call. Lines that could not be are counted and reported in the log.
+* A line is written as a whole, by one system call, which may write several. Lines that could not be written are counted
+  and reported in the log.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from authz_service.telemetry.background_log_stream import BackgroundLogStream
+from authz_service.telemetry.background_log_stream import BackgroundLogStream, PartlyWritten
 from authz_service.telemetry.logs import RateLimitedLog
 
 if TYPE_CHECKING:
@@ -42,18 +43,20 @@ class RotatedFile:
         self._identity = (0, 0)
         self._torn = False  # the file ends with a part of a line
 
-    def write(self, line: str) -> None:
-        """Append a line.
+    def write(self, lines: str) -> None:
+        """Append lines.
 
         Raises:
-            OSError: if the file cannot be opened, or not be written completely.
+            OSError: if the file cannot be opened or written; ``PartlyWritten`` if it has no space for all lines.
         """
         self._open_if_rotated()
-        octets = (f"\n{line}" if self._torn else line).encode()
-        written = os.write(self._descriptor, octets)
-        self._torn = written < len(octets)
-        if self._torn:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        before = b"\n" if self._torn else b""
+        octets = before + lines.encode()
+        written = octets[: os.write(self._descriptor, octets)]
+        self._torn = written.rpartition(b"\n")[2] != b"" or (self._torn and not written)
+        if len(written) < len(octets):
+            complete = written.removeprefix(before).count(b"\n")
+            raise PartlyWritten(errno.ENOSPC, os.strerror(errno.ENOSPC), complete)
 
     def _open_if_rotated(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -86,19 +89,25 @@ class ReaderSocket:
         self._socket: socket.socket | None = None
         self._next_attempt = 0.0  # seconds of the monotonic clock
 
-    def write(self, line: str) -> None:
-        """Send a line.
+    def write(self, lines: str) -> None:
+        """Send lines.
 
         Raises:
-            OSError: if there is no reader, or it does not accept the line in time.
+            OSError: if there is no reader, or it does not accept the lines in time; ``PartlyWritten`` if it accepted
+                some of them.
         """
         connected = self._connected()
-        try:
-            connected.sendall(line.encode())
-        except OSError:  # the reader may have got a part of the line, so a stream cannot go on
-            self.close()
-            self._next_attempt = time.monotonic() + _RECONNECT_INTERVAL
-            raise
+        octets = lines.encode()
+        units = octets.splitlines(keepends=True) if connected.type == socket.SOCK_DGRAM else [octets]
+        for sent, unit in enumerate(units):
+            try:
+                connected.sendall(unit)
+            except OSError as error:  # the reader may have got a part of a line, so a stream cannot go on
+                self.close()
+                self._next_attempt = time.monotonic() + _RECONNECT_INTERVAL
+                if sent == 0:
+                    raise
+                raise PartlyWritten(error.errno or errno.EIO, error.strerror or str(error), sent) from error
 
     def _connected(self) -> socket.socket:
         if self._socket is None:

@@ -16,7 +16,7 @@ from authz_service.policy_tools.explain import explained
 from authz_service.policy_tools.explanation import as_json
 from authz_service.runtime.assembly import assemble, key_cache_of
 from authz_service.telemetry import logs
-from authz_service.telemetry.logs import DecisionLog
+from authz_service.telemetry.decision_log import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.validator import TrustedIssuer
 from authz_service.transport.ext_authz.servicer import Servicer
@@ -131,11 +131,13 @@ def logged() -> Iterator[io.StringIO]:
     """The lines that are logged meanwhile, in the program's own format."""
     loggers = [logging.getLogger("authz"), logging.getLogger()]
     before = [(list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    decisions = logs.decision_output()
     lines = io.StringIO()
     logs.configure("info", "json", lines)
     try:
         yield lines
     finally:
+        logs._decisions = decisions
         for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
             logger.handlers[:] = handlers
             logger.setLevel(level)

@@ -7,7 +7,7 @@ from typing import Any
 
 from authz_service.config.model import Settings
 from authz_service.runtime.assembly import ActiveConfig, assemble
-from authz_service.telemetry.logs import DecisionLog
+from authz_service.telemetry.decision_log import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 
 SETTINGS = Settings.model_validate(

@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from authz_service.config.model import Logging
+from authz_service.core.attributes import Attributes
+from authz_service.core.correlation import NO_CORRELATION
+from authz_service.core.decision import Deny
+from authz_service.core.reasons import Reason
 from authz_service.telemetry import logs
+from authz_service.telemetry.background_log_stream import PartlyWritten
+from authz_service.telemetry.decision_log import DecisionLog
 from authz_service.telemetry.decision_output import DecisionOutput, ReaderSocket, RotatedFile
-from authz_service.telemetry.logs import fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,6 +112,23 @@ def test_a_full_disk_is_an_error_and_a_line_cut_short_is_ended_before_the_next(
     assert (tmp_path / "decisions.log").read_text() == "fir\nsecond\n"
 
 
+def test_several_lines_are_one_write_and_those_that_a_full_disk_took_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, write = RotatedFile(tmp_path / "decisions.log"), os.write
+    file.write("one\ntwo\n")
+    for taken, complete in ((0, 0), (3, 0), (6, 0), (12, 2), (0, 0), (1, 0), (0, 0), (1, 0), (7, 1)):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", lambda descriptor, data, taken=taken: write(descriptor, data[:taken]))
+            with pytest.raises(PartlyWritten, match="No space") as raised:
+                file.write("alpha\nbeta\ngamma\n")
+        assert raised.value.lines == complete
+    file.write("end\n")
+    assert (tmp_path / "decisions.log").read_text().split("\n") == [
+        *("one", "two", "alp", "alpha", "alpha", "beta", "a", "alpha", "b", "end", "")
+    ]
+
+
 # The socket.
 
 
@@ -132,6 +154,23 @@ def test_each_line_is_a_datagram(place: Path) -> None:
         assert reader.recv(1 << 16) == b"one\n"
         assert len(reader.recv(1 << 16)) == 25_001
         sender.close()
+
+
+def test_each_of_several_lines_is_a_datagram_and_those_that_arrived_are_counted(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authz_service.telemetry.decision_output._SEND_TIMEOUT", 0.01)
+    with listening(socket.SOCK_DGRAM, place) as reader:
+        sender = ReaderSocket(place)
+        sender.write("one\ntwo\n")
+        assert [reader.recv(100) for _ in range(2)] == [b"one\n", b"two\n"]
+        with pytest.raises(PartlyWritten) as raised:
+            sender.write("line\n" * 10_000)  # more than the socket holds
+        for _ in range(raised.value.lines):
+            assert reader.recv(100) == b"line\n"
+        reader.setblocking(False)  # noqa: FBT003 - the socket's interface
+        with pytest.raises(BlockingIOError):
+            reader.recv(100)
 
 
 def test_a_reader_that_accepts_connections_gets_a_stream(place: Path) -> None:
@@ -198,8 +237,8 @@ def configured(output: DecisionOutput, level: str = "info", **settings: Any) -> 
     return discarded
 
 
-def log(event: str) -> None:
-    logging.getLogger("authz.decision").info(event, extra=fields(rule="r"))
+def log(path: str) -> None:
+    DecisionLog("all").write(Attributes("GET", "h", path, {}), Deny(Reason.NO_RULE), "id", NO_CORRELATION, 0.001)
 
 
 def wait_for(condition: Any) -> None:

@@ -28,7 +28,7 @@ from authz_service.core.reasons import Reason
 from authz_service.keys.cache import KeyCache
 from authz_service.runtime.assembly import ProofState, authorizer_of
 from authz_service.telemetry import logs
-from authz_service.telemetry.logs import DecisionLog
+from authz_service.telemetry.decision_log import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.jwt.cache import JwtCache
 from authz_service.tokens.revocation.revocations import RevocationList
@@ -568,14 +568,12 @@ async def test_no_token_and_no_query_is_ever_logged(log: io.StringIO) -> None:
     ],
 )
 async def test_a_denial_by_the_transport_is_logged_and_counted_like_any_other(
-    denial: Deny, status: int, reason: str, caplog: pytest.LogCaptureFixture
+    denial: Deny, status: int, reason: str, log: io.StringIO
 ) -> None:
-    caplog.set_level(logging.INFO, "authz.decision")
     servicer = servicer_over(FakeAuthorizer(ALLOW), metrics=(metrics := Metrics(transport="any")))
     answer = read(servicer.refuse(denial))
     assert (answer.http_status, answer.reason) == (status, reason)
-    (record,) = caplog.records
-    logged = record.fields  # type: ignore[attr-defined] # ours
+    (logged,) = lines(log)
     assert (logged["decision_id"], logged["reason"], logged["cause"]) == (
         answer.metadata["decision_id"],
         reason,
