@@ -9,14 +9,14 @@ import argparse
 import contextlib
 import io
 import json
-import os
 import platform
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from authz_service import __version__
-from authz_service.core.errors import ConfigError, StartFailed, printable
+from authz_service.core.errors import ConfigError, printable
+from authz_service.exit_status import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from authz_service.policy_tools.run_cases import CaseRunner, Outcome
 
 _PROGRAM = "authz-service"
-# As shells report a program that a signal has ended: 128 and the number of SIGPIPE, or SIGINT.
-_PIPE_CLOSED = 141
-_INTERRUPTED = 130
 _MAX_TOKEN_FILE = 1 << 20  # characters: far beyond max_token_bytes, so that explain can show that denial
 
 
@@ -39,18 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # its encoding may lack some characters
             stream.reconfigure(errors="backslashreplace")
-    try:
-        try:
-            status = _run(argv)
-        finally:  # also if the parser exits after printing its help
-            sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as head, has closed the pipe
-        for stream in (sys.stdout, sys.stderr):  # else Python would flush into it at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return _PIPE_CLOSED
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    return status
+    return status_of(lambda: _run(argv))
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -59,9 +45,6 @@ def _run(argv: Sequence[str] | None) -> int:
         status: int = options.command(options)
     except ConfigError as error:
         _print_problems(error.problems, sys.stderr)
-        return 1
-    except StartFailed as error:
-        print(f"authz-service: {error}", file=sys.stderr)
         return 1
     return status
 
@@ -176,9 +159,9 @@ class _PrintVersion(argparse.Action):
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from authz_service.runtime import supervisor
+    from authz_service.runtime.start import run
 
-    supervisor.run(options.config, options.worker)
+    run(options.config, options.worker)
     return 0
 
 

@@ -1,19 +1,14 @@
 """HTTP/1.1 below the parser, for the provider client and the admin server: peers whose bytes may be hostile.
 
-Owns how much is read in one turn of the event loop, how large a header section may be, which bytes it may hold, and how
-much of a turn's time the reading may take. It does not parse messages.
-
-The bounds protect the parser: h11's regular expressions take time quadratic in the length of some malformed lines.
+Owns how much is read in one turn of the event loop, and how much of a turn's time the reading may take. It does not
+parse messages; ``core.http1_head`` bounds them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from typing import TYPE_CHECKING, Final, Self, cast
-
-from authz_service.core.errors import BadMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,57 +16,6 @@ if TYPE_CHECKING:
 
 MAX_TURN_TIME: Final = 0.001  # seconds of one turn of the event loop, after which no further step begins
 MAX_READ: Final = 8192  # bytes read from one connection in one turn of the event loop
-_END_OF_HEAD = re.compile(rb"\n\r?\n")
-_END_OVERLAP = 2  # bytes of _END_OF_HEAD that may have come with the previous read
-# A recipient must not accept a bare CR (RFC 9112 section 2.2), and may reject folded lines (RFC 9112 section 5.2) and
-# control characters (RFC 9110 section 5.5).
-_FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\n[ \t]")
-
-
-class HeadBuffer:
-    """Collects bytes until they hold a whole head: start line, header fields and the empty line after them."""
-
-    def __init__(self, max_bytes: int, max_lines: int) -> None:
-        self._max_bytes = max_bytes
-        self._max_lines = max_lines
-        self._data = bytearray()
-        self._searched = 0  # bytes that hold no end of a head
-
-    def __bool__(self) -> bool:
-        return bool(self._data)
-
-    def feed(self, data: bytes) -> None:
-        """Append what the peer sent."""
-        self._data += data
-
-    def take(self) -> bytes | None:
-        """Remove and return the first head; None while it is incomplete.
-
-        Raises:
-            BadMessage: if it is too large or holds forbidden bytes.
-        """
-        end = _END_OF_HEAD.search(self._data, self._searched)
-        size = end.end() if end else len(self._data)
-        if size > self._max_bytes:
-            raise BadMessage(f"has a header section of more than {self._max_bytes} bytes", too_large=True)
-        if end is None:
-            self._searched = max(0, size - _END_OVERLAP)
-            return None
-        head = bytes(self._data[:size])
-        del self._data[:size]
-        self._searched = 0
-        if head.count(b"\n") > self._max_lines:
-            raise BadMessage(f"has a header section of more than {self._max_lines} lines", too_large=True)
-        if _FORBIDDEN.search(head):
-            raise BadMessage("has control characters or a folded line in its header section")
-        return head
-
-    def take_remaining(self) -> bytes:
-        """Remove and return what follows the heads that were taken."""
-        remaining = bytes(self._data)
-        self._data.clear()
-        self._searched = 0
-        return remaining
 
 
 class TcpConnection(asyncio.BufferedProtocol):

@@ -8,32 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING
 
+from authz_service.admin.pages import pause_after
 from authz_service.single_flight import SingleFlight
 from authz_service.telemetry.metrics import content_type_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-_MAX_SHARE: Final = 0.1  # of the time: rendering is expensive, so scrapes in a loop must wait
-_MAX_PAUSE: Final = 1.0  # seconds between two renderings
-
-
-class Exposed(Protocol):
-    """The metrics of one process or of several."""
-
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """All metrics and their content type, for an Accept header. Called from any thread."""
+    from authz_service.admin.pages import Exposed
 
 
 class MetricsRenderer:
     """Renders metrics in the formats that clients request."""
 
-    def __init__(self, metrics: Exposed, refresh: Callable[[str], Awaitable[None]]) -> None:
-        """``refresh`` is called with ``metrics`` before each rendering."""
+    def __init__(self, metrics: Exposed) -> None:
         self._metrics = metrics
-        self._refresh = refresh
         self._turn = asyncio.Lock()
         self._pause_until = 0.0
         self._renderings: SingleFlight[tuple[bytes, str]] = SingleFlight()  # by content type
@@ -52,11 +41,10 @@ class MetricsRenderer:
             self._renderings.detach(content_type)
             started = time.monotonic()
             try:
-                await self._refresh("metrics")
                 return await asyncio.to_thread(self._metrics.exposition, accept)
             finally:
                 ended = time.monotonic()
-                self._pause_until = ended + min((ended - started) * (1 / _MAX_SHARE - 1), _MAX_PAUSE)
+                self._pause_until = ended + pause_after(ended - started)
 
     async def close(self) -> None:
         """Cancel all renderings."""

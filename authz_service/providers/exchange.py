@@ -15,7 +15,8 @@ import h11
 
 from authz_service.core.errors import BadMessage
 from authz_service.core.headers import combined
-from authz_service.http1 import MAX_READ, HeadBuffer
+from authz_service.core.http1_head import HeadBuffer
+from authz_service.http1 import MAX_READ
 from authz_service.providers.content import ContentDecoder
 
 if TYPE_CHECKING:

@@ -1,6 +1,10 @@
 """The running service.
 
-``application`` is the composition root: it starts, drains and closes one process. ``preflight`` reads and checks the
-configuration, ``issuer_pool`` provides its issuers, ``assembly`` builds the deciding parts, ``reload`` applies changes.
-``supervisor`` runs several worker processes, over ``worker_channel``; ``background_tasks`` run beside the decisions.
+``start`` reads the configuration and decides which process this becomes. ``application`` is the composition root: it
+starts, drains and closes one sidecar. ``preflight`` reads and checks the configuration, ``issuer_pool`` provides its
+issuers, ``assembly`` builds the deciding parts, ``reload`` applies changes, and ``background_tasks`` run beside the
+decisions.
+
+``supervisor`` is a program of its own that runs several worker processes, each through a ``worker_process``, whose
+other end is a ``worker_channel``. ``handover`` has what these programs pass to each other.
 """

@@ -15,12 +15,14 @@ import time
 from typing import TYPE_CHECKING
 
 from authz_service.admin.server import AdminServer
+from authz_service.config.model import Server
 from authz_service.config.values import host_port
 from authz_service.providers.client import ClientResources
 from authz_service.runtime import preflight, reload, worker_channel
 from authz_service.runtime.assembly import assemble, declare_series
 from authz_service.runtime.background_tasks import BackgroundTasks
 from authz_service.runtime.issuer_pool import IssuerPool
+from authz_service.runtime.listening import log_listening
 from authz_service.runtime.reload import Reloader
 from authz_service.runtime.revocation_file import RevocationFile
 from authz_service.runtime.tracing import Tracing
@@ -39,12 +41,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from authz_service.config.model import Logging, Server, Settings
+    from authz_service.config.model import Logging, Settings
     from authz_service.keys.cache import KeyCache
     from authz_service.runtime.assembly import ActiveConfig
+    from authz_service.runtime.handover import Worker
     from authz_service.runtime.preflight import Loaded
     from authz_service.runtime.reload import Changes
-    from authz_service.runtime.worker_channel import Worker
     from authz_service.tokens.revocation.receiver import EventReceiver
     from authz_service.transport.addresses import SharedAddress
 
@@ -72,7 +74,8 @@ class App:
         """
         self._configure_logs = configure_logs
         self._worker = worker
-        self._listening = worker.server if worker else settings.server  # the settings that a reload cannot change
+        # The settings that a reload cannot change.
+        self._listening = Server.model_validate(worker.server) if worker else settings.server
         self._stopping = False
         self._ready = False
         self._readiness: asyncio.Task[None] | None = None
@@ -164,7 +167,9 @@ class App:
         self._await_readiness()
         self.metrics.record_active_config(time.time())
         if self._worker is None:
-            log_listening(self._listening, self.server.port, self.admin.port)
+            log_listening(
+                self._listening.grpc_address, self.server.port, self._listening.admin_address, self.admin.port
+            )
         self._background.start(self._revocation_file.run(), "revocations")
         self._background.start(observe_delay(self.metrics.observe_loop_delay, time.perf_counter), "event loop delay")
 
@@ -253,18 +258,6 @@ class App:
 
 def _without_keys(caches: Sequence[KeyCache]) -> Sequence[str]:
     return [f"keys of issuer {keys.issuer}" for keys in caches if not keys.first_keys.is_set()]
-
-
-def log_listening(server: Server, grpc_port: int, admin_port: int, **more: object) -> None:
-    """Log the addresses, with the real port where port 0 was configured."""
-    addresses = fields(
-        grpc_address=server.grpc_address,
-        grpc_port=grpc_port,
-        admin_address=server.admin_address,
-        admin_port=admin_port,
-        **more,
-    )
-    _logger.info("listening", extra=addresses)
 
 
 def run(file: Path, loaded: Loaded, worker: Worker | None = None) -> None:

@@ -14,7 +14,6 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from authz_service.config.values import host_port
 from authz_service.core.errors import StartFailed
 
 if TYPE_CHECKING:
@@ -138,6 +137,12 @@ def _identity(file: Path) -> tuple[int, int, int] | None:
     return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
+def _host_port(address: str) -> tuple[str, int]:
+    """The host, without brackets, and the port of an address; the configuration has validated its form."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def _bind_all(address: str, *, shared: bool = False, listening: bool = True) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
@@ -145,7 +150,7 @@ def _bind_all(address: str, *, shared: bool = False, listening: bool = True) -> 
             unlink_socket(address)  # left by a process that has ended; see exclusive_bind
             sockets.append(_bind(socket.AF_UNIX, address.removeprefix(_UNIX), shared=False, listening=listening))
             return sockets
-        host, port = host_port(address)
+        host, port = _host_port(address)
         not_local: OSError | None = None
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, *_, sockaddr in dict.fromkeys(found):  # a resolver may repeat itself
@@ -185,7 +190,7 @@ def _bind(family: int, sockaddr: Any, *, shared: bool, listening: bool) -> socke
 def _require_free_port(address: str) -> None:
     """A name may resolve to several addresses, and grpcio is satisfied if it can bind one of them."""
     with contextlib.suppress(socket.gaierror):  # a name that does not resolve cannot be bound either
-        for family, kind, _, _, sockaddr in socket.getaddrinfo(*host_port(address), type=socket.SOCK_STREAM):
+        for family, kind, _, _, sockaddr in socket.getaddrinfo(*_host_port(address), type=socket.SOCK_STREAM):
             if _in_use(family, kind, sockaddr):
                 raise StartFailed(f"cannot listen on {address}: in use")
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 from typing import Any
 
 import pytest
 
-from authz_service.admin import connection
-from authz_service.admin.connection import MAX_HEAD_BYTES, AdminConnection
-from authz_service.admin.server import MAX_CONNECTIONS
+from authz_service.admin import limits
+from authz_service.admin.exchange import MAX_HEAD_BYTES, AdminExchange
+from authz_service.admin.limits import MAX_CONNECTIONS
 from authz_service.http1 import TurnBudget
 from support.admin_client import HEALTH, SCRAPE, serving
 from support.raw_provider import SlowStepTimer
-from support.sidecar_process import wait_until
+from support.sidecar_process import HANG_TIMEOUT, wait_until
 
 # Requests that never arrive or never end.
 
@@ -24,7 +25,7 @@ from support.sidecar_process import wait_until
 async def test_a_request_that_is_never_complete_closes_its_connection(
     data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "HEADER_TIMEOUT", 0.05)
+    monkeypatch.setattr(limits, "HEADER_TIMEOUT", 0.05)
     async with serving() as running:
         client = await running.connect()
         client.send(data)
@@ -32,7 +33,7 @@ async def test_a_request_that_is_never_complete_closes_its_connection(
 
 
 async def test_a_request_that_arrives_byte_by_byte_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "HEADER_TIMEOUT", 0.1)
+    monkeypatch.setattr(limits, "HEADER_TIMEOUT", 0.1)
     async with serving() as running:
         client = await running.connect()
 
@@ -47,7 +48,7 @@ async def test_a_request_that_arrives_byte_by_byte_closes_its_connection(monkeyp
 
 
 async def test_a_connection_is_kept_alive_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "KEEPALIVE_TIMEOUT", 0.05)
+    monkeypatch.setattr(limits, "KEEPALIVE_TIMEOUT", 0.05)
     async with serving() as running:
         client = await running.connect()
         assert await client.request(HEALTH) == 200
@@ -56,7 +57,7 @@ async def test_a_connection_is_kept_alive_for_a_limited_time(monkeypatch: pytest
 
 
 async def test_a_response_that_the_client_does_not_read_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "SEND_TIMEOUT", 0.05)
+    monkeypatch.setattr(limits, "SEND_TIMEOUT", 0.05)
 
     class Large:
         def exposition(self, accept: str) -> tuple[bytes, str]:
@@ -146,7 +147,7 @@ async def test_a_body_is_not_read_and_closes_the_connection_after_the_response()
 
 
 async def test_an_endless_body_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "LINGER_TIMEOUT", 0.05)
+    monkeypatch.setattr(limits, "LINGER_TIMEOUT", 0.05)
     async with serving() as running:
         client = await running.connect()
         client.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -168,9 +169,10 @@ async def test_an_endless_body_closes_the_connection(monkeypatch: pytest.MonkeyP
 # Unusual requests.
 
 
+@pytest.mark.parametrize("server", ["event loop"], indirect=True)
 async def test_many_pipelined_requests_do_not_occupy_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed = [0]  # requests between two turns of a task that only counts turns
-    parse = AdminConnection._parse
+    parse = AdminExchange.parse
 
     def record(each: Any, head: bytes) -> Any:
         parsed[-1] += 1
@@ -181,7 +183,7 @@ async def test_many_pipelined_requests_do_not_occupy_the_event_loop(monkeypatch:
             await asyncio.sleep(0)
             parsed.append(0)
 
-    monkeypatch.setattr(AdminConnection, "_parse", record)
+    monkeypatch.setattr(AdminExchange, "parse", record)
     async with serving() as running:
         running.server._turn_budget = TurnBudget(SlowStepTimer())
         clients = [await running.connect() for _ in range(20)]
@@ -236,3 +238,23 @@ async def test_a_client_that_half_closes_its_connection_is_answered() -> None:
         client.send(HEALTH)
         client.writer.write_eof()
         assert (await client.response())[0] == 200
+
+
+@pytest.mark.parametrize("server", ["threads"], indirect=True)
+async def test_connections_that_wait_for_metrics_free_their_threads_when_they_are_closed_for_newer_ones() -> None:
+    class Never:
+        may_end = threading.Event()
+
+        def exposition(self, accept: str) -> tuple[bytes, str]:
+            assert self.may_end.wait(HANG_TIMEOUT)
+            return b"", "text/plain"
+
+    def waiting() -> int:
+        return sum(each.name == "admin connection" for each in threading.enumerate())
+
+    async with serving(Never()) as running:
+        for _ in range(3 * MAX_CONNECTIONS):
+            (await running.connect()).send(SCRAPE)
+        assert await (await running.connect()).request(HEALTH) == 200
+        await wait_until(lambda: waiting() <= MAX_CONNECTIONS + 2)
+        Never.may_end.set()

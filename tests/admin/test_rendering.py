@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING
 
-from authz_service.admin import server
+import pytest
+
+from authz_service.admin import limits
 from authz_service.admin.rendering import MetricsRenderer
 from authz_service.telemetry.metrics import Metrics
 from support.admin_client import OPENMETRICS, SCRAPE, serving
 from support.sidecar_process import HANG_TIMEOUT, wait_until
 from support.virtual_time import in_virtual_time
-
-if TYPE_CHECKING:
-    import pytest
 
 
 class SlowMetrics:
@@ -110,7 +108,7 @@ async def test_stopping_waits_for_a_response_in_progress() -> None:
 
 
 async def test_stopping_waits_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "STOP_TIMEOUT", 0.01)
+    monkeypatch.setattr(limits, "STOP_TIMEOUT", 0.01)
     slow = SlowMetrics()
     async with serving(slow) as running:
         client = await running.connect()
@@ -122,6 +120,7 @@ async def test_stopping_waits_for_a_limited_time(monkeypatch: pytest.MonkeyPatch
         assert await client.read_to_end() == b""
 
 
+@pytest.mark.parametrize("server", ["event loop"], indirect=True)
 @in_virtual_time
 async def test_scrapes_in_a_loop_render_for_a_tenth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
@@ -132,12 +131,9 @@ async def test_scrapes_in_a_loop_render_for_a_tenth_of_the_time(monkeypatch: pyt
         await asyncio.sleep(0.02)
         return b"", ""
 
-    async def nothing_to_refresh(_what: str) -> None:
-        pass
-
     monkeypatch.setattr(asyncio, "to_thread", render)
     monkeypatch.setattr(time, "monotonic", loop.time)
-    renderer = MetricsRenderer(Metrics(transport="grpcio"), nothing_to_refresh)
+    renderer = MetricsRenderer(Metrics(transport="grpcio"))
 
     async def scrape() -> None:
         while loop.time() < 20.0:
@@ -148,19 +144,18 @@ async def test_scrapes_in_a_loop_render_for_a_tenth_of_the_time(monkeypatch: pyt
     await renderer.close()
 
 
+@pytest.mark.parametrize("server", ["event loop"], indirect=True)
 @in_virtual_time
 async def test_the_pause_between_renderings_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
 
-    async def unresponsive(_what: str) -> None:
-        await asyncio.sleep(5.0)  # a worker that does not reply
-
     async def render(_exposition: object, _accept: str) -> tuple[bytes, str]:
+        await asyncio.sleep(5.0)
         return b"", ""
 
     monkeypatch.setattr(asyncio, "to_thread", render)
     monkeypatch.setattr(time, "monotonic", loop.time)
-    renderer = MetricsRenderer(Metrics(transport="grpcio"), unresponsive)
+    renderer = MetricsRenderer(Metrics(transport="grpcio"))
     await renderer.render("")
     await renderer.render("")
     assert loop.time() == 11.0

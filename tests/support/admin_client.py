@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from authz_service.admin import pages
 from authz_service.admin.server import AdminServer
+from authz_service.admin.threaded_server import ThreadedAdminServer
 from authz_service.telemetry.connection_log import FailureLog
 from authz_service.telemetry.metrics import Metrics
 from support.sidecar_process import HANG_TIMEOUT
@@ -17,6 +20,35 @@ if TYPE_CHECKING:
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
 OPENMETRICS = b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: application/openmetrics-text\r\n\r\n"
+
+
+class ThreadedServer:
+    """The supervisor's admin server, with the interface of a sidecar's."""
+
+    def __init__(self, *, address: tuple[str, int], metrics: Any, missing: Any, failures: FailureLog) -> None:
+        self._server = ThreadedAdminServer(
+            address=address,
+            metrics=metrics,
+            missing=missing,
+            also_missing=pages.none,
+            refresh=lambda _what, _abandoned: None,
+            failures=failures,
+            changed=threading.Condition(),
+        )
+
+    async def start(self) -> None:
+        self._server.start()
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._server.stop)
+
+    @property
+    def port(self) -> int:
+        return self._server.port
+
+    @property
+    def _connections(self) -> Any:
+        return dict(self._server._connections)
 
 
 class RawClient:

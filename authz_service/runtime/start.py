@@ -1,0 +1,54 @@
+"""Starts to serve: reads the configuration, and serves in this process, or replaces it with the supervisor.
+
+A supervisor in a process of its own image keeps nothing of what reading a configuration takes.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NoReturn
+
+from authz_service.config.values import host_port
+from authz_service.core.errors import StartFailed
+from authz_service.runtime import preflight
+from authz_service.runtime.handover import Supervision, Worker, command_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from authz_service.config.model import Settings
+
+
+def run(file: Path, worker: str | None = None) -> None:
+    """Serve by a configuration file until SIGTERM or SIGINT, with as many processes as it configures.
+
+    ``worker`` is the encoded ``Worker`` where a supervisor started this process.
+
+    Raises:
+        ConfigError: when the configuration is rejected.
+        StartFailed: when it cannot listen.
+    """
+    loaded = preflight.read(file)
+    if worker is None and loaded.settings.server.workers > 1:
+        _become_supervisor(file, loaded.settings)
+    from authz_service.runtime import application
+
+    application.run(file, loaded, None if worker is None else Worker.decode(worker))
+
+
+def _become_supervisor(file: Path, settings: Settings) -> NoReturn:
+    server = settings.server
+    supervision = Supervision(
+        str(file),
+        server.workers,
+        server.grpc_address,
+        host_port(server.admin_address),
+        settings.logging.level,
+        settings.logging.format,
+        server.model_dump(mode="json", include=set(preflight.RESTART_ONLY), exclude_none=True),
+    )
+    command = command_of("authz_service.runtime.supervisor", supervision.encode())
+    try:
+        os.execv(command[0], command)  # noqa: S606 - our own program, without a shell
+    except OSError as error:
+        raise StartFailed(f"the supervisor cannot be started: {error.strerror}") from None
