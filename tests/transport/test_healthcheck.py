@@ -4,25 +4,67 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from authz_service.config.model import Server
+from authz_service.telemetry.metrics import Metrics
 from authz_service.transport import healthcheck
+from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.grpcio_server import GrpcioServer
 from authz_service.transport.healthcheck import is_serving
+from authz_service.transport.http2 import frames
+from authz_service.transport.http2.compression import encode
+from authz_service.transport.http2.grpc_framing import RESPONSE, prefixed, trailers
+from authz_service.transport.http2.grpc_framing import Status as Code
 from transport.pki import TlsFiles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
+
+    from authz_service.config.model import Tls
+
+    Sends = Callable[[socket.socket], object]
+
+SERVING = b"\x08\x01"
 
 
 async def never(_data: bytes, _time_remaining: float | None, _traceparent: str) -> bytes:
     raise AssertionError("a probe must not call Check")
+
+
+def on_grpcio(address: str, tls: Tls | None) -> GrpcioServer | AsyncioServer:
+    return GrpcioServer(address, tls, never, refuse=lambda _denial: b"")
+
+
+def on_asyncio(address: str, tls: Tls | None) -> GrpcioServer | AsyncioServer:
+    metrics = Metrics(transport="asyncio")
+    return AsyncioServer(address, tls, never, lambda: 1 << 20, refuse=lambda _denial: b"", metrics=metrics)
+
+
+NEW_SERVER: dict[str, Callable[[str, Tls | None], GrpcioServer | AsyncioServer]] = {}
+
+
+@pytest.fixture(params=[on_grpcio, on_asyncio], autouse=True)
+def transport(request: pytest.FixtureRequest) -> None:
+    """Each test runs with both servers."""
+    NEW_SERVER["server"] = request.param
 
 
 def server_settings(address: str, files: TlsFiles | None = None) -> Server:
@@ -30,8 +72,10 @@ def server_settings(address: str, files: TlsFiles | None = None) -> Server:
 
 
 @contextlib.asynccontextmanager
-async def running(address: str, files: TlsFiles | None = None, *, serving: bool = True) -> AsyncIterator[GrpcioServer]:
-    server = GrpcioServer(address, files.settings if files else None, never, refuse=lambda _denial: b"")
+async def running(
+    address: str, files: TlsFiles | None = None, *, serving: bool = True
+) -> AsyncIterator[GrpcioServer | AsyncioServer]:
+    server = NEW_SERVER["server"](address, files.settings if files else None)
     await server.start()
     await server.set_serving(serving=serving)
     try:
@@ -128,8 +172,8 @@ async def test_a_sidecar_with_tls_is_found_whatever_name_its_certificate_has(
 
 
 async def test_a_sidecar_with_a_certificate_of_an_intermediate_authority_is_found(tmp_path: Path) -> None:
-    authority = trustme.CA().create_child_ca()
-    files = TlsFiles(tmp_path, authority.issue_cert("a.example"), authority)
+    root = trustme.CA()
+    files = TlsFiles(tmp_path, root.create_child_ca().issue_cert("a.example"), root)
     address = f"unix:{tmp_path / 's'}"
     async with running(address, files):
         assert (await probe(address, files))[0]
@@ -172,10 +216,225 @@ async def test_unreadable_certificates_are_a_failure_with_the_reason(
     assert message.startswith(address)
 
 
-async def test_a_certificate_without_a_name_is_a_failure_with_the_reason(authority: trustme.CA, tmp_path: Path) -> None:
-    files = TlsFiles(tmp_path, authority.issue_cert("a.example"))
+async def test_a_sidecar_whose_certificate_has_no_name_is_found(tmp_path: Path) -> None:
+    files = TlsFiles(tmp_path, trustme.CA().issue_cert("a.example"))
     nameless = trustme.CA()
     files.certificate.write_bytes(nameless.cert_pem.bytes())
-    serving, message = await probe(f"unix:{tmp_path / 's'}", files)
+    files.key.write_bytes(nameless.private_key_pem.bytes())
+    address = f"unix:{tmp_path / 's'}"
+    async with running(address, files):
+        assert (await probe(address, files))[0]
+
+
+async def test_a_certificate_that_is_too_large_or_no_regular_file_is_a_failure_with_the_reason(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    files = TlsFiles(tmp_path, authority.issue_cert("a.example"))
+    files.certificate.write_bytes(files.certificate.read_bytes() + b"#" * (1 << 20))
+    serving, message = await probe("127.0.0.1:1", files)
+    assert (serving, message.partition(f"{files.certificate} ")[2]) == (
+        False,
+        "cannot be read: larger than 1048576 bytes",
+    )
+    files.certificate.unlink()
+    os.mkfifo(files.certificate)
+    serving, message = await probe("127.0.0.1:1", files)
+    assert (serving, message.partition(f"{files.certificate} ")[2]) == (False, "cannot be read: not a regular file")
+
+
+async def test_an_encrypted_key_is_a_failure_and_no_question(authority: trustme.CA, tmp_path: Path) -> None:
+    files = TlsFiles(tmp_path, authority.issue_cert("a.example"), authority)
+    key = load_pem_private_key(files.key.read_bytes(), None)
+    secret = BestAvailableEncryption(b"secret")
+    files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, secret))
+    assert await probe("127.0.0.1:1", files) == (
+        False,
+        "127.0.0.1:1 cannot be queried: server.tls.key_file holds no key of the certificate",
+    )
+
+
+@pytest.mark.parametrize(("name", "found"), [("a.example", True), ("b.example", False)])
+async def test_another_certificate_of_the_files_authority_is_accepted_only_for_the_same_name(
+    tmp_path: Path, name: str, *, found: bool
+) -> None:
+    """A server that refuses a half-written pair keeps the previous one."""
+    authority = trustme.CA().create_child_ca()
+    (tmp_path / "served").mkdir()
+    served = TlsFiles(tmp_path / "served", authority.issue_cert(name))
+    renewed = TlsFiles(tmp_path, authority.issue_cert("a.example"))
+    address = f"unix:{tmp_path / 's'}"
+    async with running(address, served):
+        assert (await probe(address, renewed))[0] is found
+
+
+async def test_an_expired_certificate_is_not_serving(authority: trustme.CA, tmp_path: Path) -> None:
+    expired = authority.issue_cert("a.example", not_after=datetime(2020, 1, 1, tzinfo=UTC))
+    files = TlsFiles(tmp_path, expired)
+    address = f"unix:{tmp_path / 's'}"
+    async with running(address, files):
+        serving, message = await probe(address, files)
     assert not serving
-    assert message.endswith(" cannot be queried: server.tls.certificate_file holds no certificate with a name")
+    assert "no gRPC with this server.tls" in message
+
+
+# Servers that are not the sidecar.
+
+
+SETTINGS = frames.settings({})
+HEADERS = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, RESPONSE)
+MESSAGE = frames.frame(frames.DATA, 0, 1, prefixed(SERVING))
+TRAILERS = frames.frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, 1, trailers(Code.OK))
+
+
+@contextlib.contextmanager
+def peer(behaves: Sends, address: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[str]:
+    """The address of a server that behaves so with one connection, and closes it."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = listening.accept()
+            with connection:
+                connection.settimeout(30.0)
+                behaves(connection)
+
+    with socket.create_server(address) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def sending(*octets: bytes) -> Sends:
+    """Sends it, and reads until the client closes."""
+
+    def behave(connection: socket.socket) -> None:
+        connection.sendall(b"".join(octets))
+        while connection.recv(1 << 16):
+            pass
+
+    return behave
+
+
+def dripping(octets: bytes) -> Sends:
+    """Sends one octet after the other."""
+
+    def behave(connection: socket.socket) -> None:
+        for octet in octets:
+            connection.sendall(bytes((octet,)))
+            time.sleep(0.001)
+
+    return behave
+
+
+def flooding(octets: bytes) -> Sends:
+    """Sends it without end."""
+
+    def behave(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(octets)
+
+    return behave
+
+
+async def test_a_response_in_pieces_is_read() -> None:
+    with peer(dripping(SETTINGS + HEADERS + MESSAGE + TRAILERS)) as address:
+        assert await probe(address) == (True, f"{address} is SERVING")
+
+
+@pytest.mark.parametrize(
+    "behaves",
+    [
+        lambda connection: connection.recv(1),
+        lambda connection: None,
+        sending(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n"),
+        lambda connection: connection.sendall(b"\x15\x03\x03\0\x02\x02\x46"),  # an alert of TLS
+        sending(b"\xff" * 100),
+        sending(bytes(100)),
+        sending(HEADERS + MESSAGE + TRAILERS),
+        sending(SETTINGS, HEADERS, TRAILERS),
+        sending(SETTINGS, HEADERS, MESSAGE, MESSAGE, TRAILERS),
+        sending(SETTINGS, frames.goaway(0, frames.ErrorCode.NO_ERROR)),
+        sending(SETTINGS, frames.rst_stream(1, frames.ErrorCode.REFUSED_STREAM)),
+        flooding(SETTINGS),
+        flooding(bytes(1 << 16)),
+        flooding(SETTINGS + frames.frame(frames.PING, 0, 0, bytes(8))),
+    ],
+)
+async def test_a_server_that_speaks_something_else_is_not_serving(behaves: Sends) -> None:
+    with peer(behaves) as address:
+        serving, message = await probe(address)
+    assert not serving
+    assert message.endswith(
+        " does not answer: it accepts connections, but no gRPC without TLS: "
+        "is this the configuration of the running sidecar?"
+    )
+
+
+@pytest.mark.parametrize(
+    "behaves",
+    [
+        sending(),
+        sending(SETTINGS),
+        sending(SETTINGS, HEADERS, MESSAGE),
+        dripping(SETTINGS * 10_000),
+    ],
+)
+async def test_a_server_that_never_ends_its_response_is_not_serving(
+    behaves: Sends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(healthcheck, "_TIMEOUT", 0.1)
+    with peer(behaves) as address:
+        assert await probe(address) == (False, f"{address} does not answer: no response in time")
+
+
+@pytest.mark.parametrize("octets", [b"", b"\x16\x03\x03\x40\0" + bytes(100)])
+async def test_a_server_that_never_ends_its_handshake_is_not_serving(
+    authority: trustme.CA, octets: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(healthcheck, "_TIMEOUT", 0.1)
+    files = TlsFiles(tmp_path, authority.issue_cert("a.example"))
+    with peer(sending(octets) if octets else sending()) as address:
+        serving, message = await probe(address, files)
+    assert not serving
+    assert message.startswith(f"{address} does not answer: ")
+
+
+async def test_a_sidecar_without_tls_that_is_queried_with_it_is_not_serving(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    files = TlsFiles(tmp_path, authority.issue_cert("a.example"))
+    address = f"unix:{tmp_path / 's'}"
+    async with running(address):
+        serving, message = await probe(address, files)
+    assert not serving
+    assert "does not answer: it accepts connections, but no gRPC with this server.tls: " in message
+
+
+async def test_a_server_without_the_health_service_is_not_serving() -> None:
+    unimplemented = RESPONSE + encode((b"grpc-status", b"12"))
+    ended = frames.frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, 1, unimplemented)
+    with peer(sending(SETTINGS, ended)) as address:
+        assert await probe(address) == (False, f"{address} does not answer: gRPC status 12")
+
+
+async def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    async with running("127.0.0.1:0") as server:
+        found = [(socket.AF_INET, 0, 0, "", ("127.0.0.1", each)) for each in (port, server.port)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        assert await probe("a.example:1") == (True, "a.example:1 is SERVING")
+
+
+async def test_a_name_without_an_address_has_the_cause_of_the_system() -> None:
+    serving, message = await probe("name.invalid:1")
+    assert not serving
+    assert message.startswith("name.invalid:1 does not answer: ")
+
+
+def test_the_probe_imports_no_event_loop_and_no_library() -> None:
+    code = "import sys; from authz_service.transport import healthcheck; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
+    packages = {module.partition(".")[0] for module in loaded}
+    assert not packages & {"asyncio", "ssl", "grpc", "google", "cryptography", "hpack", "pydantic", "yaml", "urllib"}

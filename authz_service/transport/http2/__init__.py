@@ -1,4 +1,4 @@
-"""HTTP/2 (RFC 9113) as far as a gRPC server with short unary calls needs it.
+"""HTTP/2 (RFC 9113) as far as a gRPC server with short unary calls, and a probe of it, need it.
 
 There are no sockets, clocks and event loops in here: octets come in, octets and messages go out. At run time, a module
 imports only those above it.
@@ -20,4 +20,6 @@ stream        one stream, and the streams of a connection
 response      sending responses
 request       receiving requests
 connection    the preface, frame dispatch, keepalive, draining and closing
+
+client        the other side, for one call: it uses frames, compression and grpc_framing
 """

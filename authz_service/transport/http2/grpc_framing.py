@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from enum import IntEnum
 from typing import Final
-from urllib.parse import quote
 
 from authz_service.transport.http2 import frames
 from authz_service.transport.http2.compression import encode
@@ -42,8 +41,12 @@ def trailers(status: Status, message: str = "") -> bytes:
     """The field block of a response's trailers. gRPC requires a percent-encoded message."""
     fields = [(b"grpc-status", b"%d" % status)]
     if message:
-        fields.append((b"grpc-message", quote(message, safe=" !#$&'()*+,/:;=?@[]").encode()))
+        fields.append((b"grpc-message", b"".join(map(_percent_encoded, message.encode()))))
     return encode(*fields)
+
+
+def _percent_encoded(octet: int) -> bytes:
+    return bytes((octet,)) if ord(" ") <= octet <= ord("~") and octet != ord("%") else b"%%%02X" % octet
 
 
 def http_response(status: int) -> bytes:
