@@ -6,12 +6,8 @@ Each command imports what it needs when it runs, so that a check, a probe or a s
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
-import json
-import platform
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from authz_service import __version__
@@ -20,6 +16,7 @@ from authz_service.exit_status import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
     from typing import TextIO
 
     from authz_service.config.model import Settings
@@ -28,6 +25,7 @@ if TYPE_CHECKING:
     from authz_service.policy_tools.run_cases import CaseRunner, Outcome
 
 _PROGRAM = "authz-service"
+_DEFAULT_TRANSPORT = "asyncio"  # of server.transport, whose model takes longer to load than everything else here
 _MAX_TOKEN_FILE = 1 << 20  # characters: far beyond max_token_bytes, so that explain can show that denial
 
 
@@ -76,11 +74,11 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         return added
 
     serve = add("serve", _serve, "run the sidecar until SIGTERM or SIGINT, then drain")
-    serve.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration file")
+    serve.add_argument("--config", type=_path, required=True, metavar="FILE", help="the configuration file")
     serve.add_argument("--worker", help=argparse.SUPPRESS)  # for the supervisor, which starts workers
 
     check = add("check-config", _check_config, "validate a configuration file and print every problem, and warnings")
-    check.add_argument("config", type=Path, metavar="FILE", help="the configuration file")
+    check.add_argument("config", type=_path, metavar="FILE", help="the configuration file")
     check.add_argument(
         "--without-files",
         action="store_true",
@@ -90,15 +88,15 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     _add_explain(add("explain", _explain, "decide one request and print every step"))
 
     test = add("test", _test, "run policy test cases against a configuration, offline")
-    test.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration file")
-    test.add_argument("--junit", type=Path, metavar="FILE", help="also write a JUnit XML report")
-    test.add_argument("cases", type=Path, nargs="+", metavar="CASES.yaml", help="files with cases")
+    test.add_argument("--config", type=_path, required=True, metavar="FILE", help="the configuration file")
+    test.add_argument("--junit", type=_path, metavar="FILE", help="also write a JUnit XML report")
+    test.add_argument("cases", type=_path, nargs="+", metavar="CASES.yaml", help="files with cases")
 
     schema = add("schema", _schema, "print the JSON Schema of the configuration file, for editors")
     schema.add_argument("--cases", action="store_true", help="print that of files with policy test cases")
 
     healthcheck = add("healthcheck", _healthcheck, "query the health service of the running sidecar")
-    healthcheck.add_argument("--config", type=Path, metavar="FILE", help="the sidecar's configuration file")
+    healthcheck.add_argument("--config", type=_path, metavar="FILE", help="the sidecar's configuration file")
 
     demo = add("demo", _demo, "run Envoy, the sidecar and an identity provider on this machine")
     demo.add_argument("--once", action="store_true", help="send the sample requests and exit")
@@ -115,7 +113,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
 
 
 def _add_explain(explain: argparse.ArgumentParser) -> None:
-    explain.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration file")
+    explain.add_argument("--config", type=_path, required=True, metavar="FILE", help="the configuration file")
     explain.add_argument("--method", default="GET", metavar="METHOD", help="default: GET")
     explain.add_argument("--url", required=True, metavar="URL", help="https://host/path, used literally")
     explain.add_argument(
@@ -127,7 +125,7 @@ def _add_explain(explain: argparse.ArgumentParser) -> None:
         help="file with the access token; - for standard input. With a DPoP header, its scheme is DPoP",
     )
     explain.add_argument(
-        "--client-certificate", type=Path, metavar="FILE", help="the client's certificate, PEM, for tokens bound to it"
+        "--client-certificate", type=_path, metavar="FILE", help="the client's certificate, PEM, for tokens bound to it"
     )
     explain.add_argument(
         "--policy", default="", metavar="NAME", help="value of the route's context extension authz_policy"
@@ -145,10 +143,16 @@ def _add_init(init: argparse.ArgumentParser) -> None:
         metavar="AUDIENCE",
         help="the audience (aud) of the access tokens for your API; default: ask for it",
     )
-    init.add_argument("--output", type=Path, metavar="FILE", help="the file to write; default: standard output")
+    init.add_argument("--output", type=_path, metavar="FILE", help="the file to write; default: standard output")
     init.add_argument("--force", action="store_true", help="overwrite the file if it exists")
-    init.add_argument("--ca-file", type=Path, metavar="FILE", help="trust anchors for the issuer's certificate, PEM")
+    init.add_argument("--ca-file", type=_path, metavar="FILE", help="trust anchors for the issuer's certificate, PEM")
     init.add_argument("--allow-http", action="store_true", help="allow plain http to another host")
+
+
+def _path(argument: str) -> Path:
+    from pathlib import Path
+
+    return Path(argument)
 
 
 class _PrintVersion(argparse.Action):
@@ -241,10 +245,13 @@ def _attributes(options: argparse.Namespace, settings: Settings) -> Attributes:
 
 
 def _token(file: str) -> str:
+    from contextlib import nullcontext
+    from pathlib import Path
+
     if file == "-" and sys.stdin.isatty():
         print("Paste the token, then press Enter and Ctrl-D.", file=sys.stderr)
     try:
-        with contextlib.nullcontext(sys.stdin) if file == "-" else Path(file).open(encoding="utf-8") as opened:
+        with nullcontext(sys.stdin) if file == "-" else Path(file).open(encoding="utf-8") as opened:
             text = opened.read(_MAX_TOKEN_FILE + 1)
     except UnicodeDecodeError:  # its message would quote the token
         raise ValueError(printable(f"--token-file {file}: the token is not UTF-8")) from None
@@ -311,6 +318,8 @@ def _run_cases(runner: CaseRunner, cases: Iterable[Case]) -> list[Outcome]:
 
 
 def _schema(options: argparse.Namespace) -> int:
+    import json
+
     if options.cases:
         from authz_service.policy_tools.cases import schema
     else:
@@ -365,7 +374,6 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _version(_options: argparse.Namespace) -> int:
-    from authz_service.config.model import Server
-
-    print(f"authz-service {__version__}, Python {platform.python_version()}, transport {Server().transport}")
+    python = sys.version.partition(" ")[0]
+    print(f"authz-service {__version__}, Python {python}, transport {_DEFAULT_TRANSPORT}")
     return 0

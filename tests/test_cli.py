@@ -18,6 +18,7 @@ import trustme
 
 from authz_service import __version__
 from authz_service.cli import main
+from authz_service.config.model import Server
 from support.key_source import jwks
 from support.sidecar_process import SidecarProcess, wait_until
 
@@ -106,6 +107,10 @@ def test_a_command_that_is_interrupted_ends_quietly(tmp_path: Path) -> None:
 
 
 VERSION = f"authz-service {__version__}, Python {platform.python_version()}, transport asyncio\n"
+
+
+def test_the_transport_of_the_version_is_the_default() -> None:
+    assert VERSION.endswith(f"transport {Server().transport}\n")
 
 
 def test_version_prints_version_python_and_transport(capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,11 +206,18 @@ def test_a_command_that_only_prints_loads_nothing_but_the_configuration(command:
     }
 
 
-@pytest.mark.parametrize("command", ["version", "completion zsh", "--help", "schema"])
+@pytest.mark.parametrize("command", ["version", "--version", "completion zsh", "--help", "schema"])
 def test_a_command_loads_the_configuration_model_only_if_it_prints_it(command: str) -> None:
-    loaded = packages(loaded_by(*command.split()))
-    assert ("pydantic" in loaded) == (command in {"schema", "version"})
+    loaded = loaded_by(*command.split())
+    assert ("config.model" in loaded) == (command == "schema")
     assert "completion" in loaded or command != "completion zsh"
+
+
+@pytest.mark.parametrize("command", ["version", "--version"])
+def test_printing_the_version_takes_little_more_than_starting_python(command: str) -> None:
+    loaded = packages(loaded_by(command))
+    assert not loaded & {"dataclasses", "inspect", "json", "pathlib", "platform"}
+    assert not loaded & {"config", "terminal", "completion"}
 
 
 def test_the_schema_of_cases_loads_no_server() -> None:
