@@ -6,6 +6,7 @@ All are frozen values. Only ``Allow`` reaches the upstream.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from authz_service.core.challenge import challenge
@@ -107,12 +108,15 @@ def outcome_label(decision: Decision) -> DecisionLabel:
 
 def deny_without_rule(reason: Reason, cause: str) -> Deny:
     """The denial of a request for which no rule was looked up. Its challenge has the realm ``api``."""
+    return Deny(reason, cause=cause, challenges=_challenges_without_rule(reason))
+
+
+@cache
+def _challenges_without_rule(reason: Reason) -> tuple[str, ...]:
     denial = DENIALS[reason]
     if not denial.challenged:
-        return Deny(reason, cause=cause)
-    return Deny(
-        reason, cause=cause, challenges=(challenge(BEARER, "api", error=denial.error, description=denial.detail),)
-    )
+        return ()
+    return (challenge(BEARER, "api", error=denial.error, description=denial.detail),)
 
 
 # The denial of last resort, for when the decision itself failed.

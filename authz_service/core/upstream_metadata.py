@@ -33,6 +33,9 @@ class UpstreamMetadata:
         """``members`` maps the name of a member to its claim."""
         self._members = tuple(members.items())
 
+    def __bool__(self) -> bool:
+        return bool(self._members)
+
     def for_token(self, claims: Claims) -> dict[str, Any]:
         """The JSON values of the members, without those that the token lacks or that cannot be sent."""
         values = {}

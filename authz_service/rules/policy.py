@@ -185,6 +185,9 @@ class _Challenge:
         self._algorithms = dpop.algorithms or None
         self._max_age = None if part.max_auth_age is None else str(int(part.max_auth_age))
         self._acr_values = None if part.acr_values is None else " ".join(part.acr_values)
+        self._captures = any(each.captured for each in scopes)
+        # Challenges that do not depend on the request, by what selects them: a bounded number for each configuration.
+        self._prepared: dict[tuple[Reason, str, str | None], str] = {}
 
     def for_rejection(
         self, rejected: Rejected, captures: Captures, *, dpop: bool, metadata_url: str | None
@@ -197,9 +200,18 @@ class _Challenge:
             schemes = (rejected.scheme,)
         elif dpop and DPOP not in schemes:
             schemes = (*schemes, DPOP)
-        return tuple(self._of_scheme(scheme, rejected.reason, captures, metadata_url) for scheme in schemes)
+        return tuple([self._of_scheme(scheme, rejected.reason, captures, metadata_url) for scheme in schemes])
 
     def _of_scheme(self, scheme: str, reason: Reason, captures: Captures, metadata_url: str | None) -> str:
+        if self._captures:
+            return self._make(reason, scheme, metadata_url, captures)
+        key = reason, scheme, metadata_url
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            prepared = self._prepared[key] = self._make(*key, captures)
+        return prepared
+
+    def _make(self, reason: Reason, scheme: str, metadata_url: str | None, captures: Captures) -> str:
         denial = DENIALS[reason]
         step_up = reason in _STEP_UP
         is_bearer = scheme == BEARER

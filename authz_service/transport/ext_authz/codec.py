@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cache
+from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +20,7 @@ from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
 from authz_service._pb.base_pb2 import HeaderValueOption
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.core.attributes import Attributes
-from authz_service.core.claims import UnverifiedIdentity
+from authz_service.core.claims import Identity, UnverifiedIdentity
 from authz_service.core.correlation import NO_CORRELATION, Correlation, correlation_of
 from authz_service.core.decision import Allow, Answer, Decision, Deny, decision_label, deny_without_rule
 from authz_service.core.errors import Rejected
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from authz_service._pb.attribute_context_pb2 import AttributeContext
     from authz_service._pb.base_pb2 import HeaderValue
     from authz_service._pb.http_status_pb2 import StatusCode
+    from authz_service.core.decision import Mode
     from authz_service.core.upstream_metadata import UpstreamMetadata
 
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
@@ -45,10 +46,14 @@ _GRPC = re.compile(r"application/grpc(?:[+;].*)?")
 _PROBLEM_TYPE = "urn:authz-service:denial:"
 _MAX_EXACT = 2**53
 _RETRY_AFTER_OVERLOAD = 1  # seconds
+_NO_IDENTITY = Identity("", "", "")
 NO_ATTRIBUTES = Attributes("", "", "", {})  # of a request that cannot be read
-# Responses to one token under one rule differ in the decision id alone, a field of the dynamic metadata.
+# Responses to one token under one rule, and equal denials, differ in the decision id alone, a field of the dynamic
+# metadata.
 _ID_PLACEHOLDER = "0123456789abcdef"
 _ID_FIELD = Struct(fields={"decision_id": Value(string_value=_ID_PLACEHOLDER)}).SerializeToString()
+_MAX_DENIALS = 512  # encoded ones that are kept
+_MAX_KEPT = 1024  # characters of challenges and identity in one of them; a token may have more in its subject alone
 
 
 def _problem(reason: Reason, denial: Denial) -> str:
@@ -131,13 +136,56 @@ def encode_response(
 
 
 def _encode_or_reuse(decision: Decision, decision_id: str, attributes: Attributes, metadata: UpstreamMetadata) -> bytes:
-    if isinstance(decision, Allow) and decision.cached is not None and len(decision_id) == len(_ID_PLACEHOLDER):
-        parts = decision.cached.attached
-        if parts is None:
-            parts = decision.cached.attach(_split_at_id(_encode(decision, _ID_PLACEHOLDER, attributes, metadata)))
-        if parts:
-            return decision_id.encode().join(parts)
-    return _encode(decision, decision_id, attributes, metadata)
+    parts: tuple[bytes, ...] | None = ()
+    if len(decision_id) == len(_ID_PLACEHOLDER):
+        if isinstance(decision, Deny):
+            parts = _parts_of_denial(decision, attributes, metadata)
+        elif isinstance(decision, Allow) and decision.cached is not None:
+            parts = decision.cached.attached
+            if parts is None:
+                parts = decision.cached.attach(_split_at_id(_encode(decision, _ID_PLACEHOLDER, attributes, metadata)))
+    return decision_id.encode().join(parts) if parts else _encode(decision, decision_id, attributes, metadata)
+
+
+def _parts_of_denial(deny: Deny, attributes: Attributes, metadata: UpstreamMetadata) -> tuple[bytes, ...]:
+    """The bytes before and after the decision id; empty if they are not kept."""
+    claims = deny.claims
+    if deny.response_headers or (claims is not None and metadata):
+        return ()
+    identity, scope = _identity_of(deny)
+    if sum(map(len, (*identity, scope, *deny.challenges))) > _MAX_KEPT:
+        return ()
+    return _kept_denial(
+        *(deny.reason, deny.rule, deny.mode, deny.challenges, deny.retry_after),
+        *(identity, scope, is_grpc(attributes)),
+    )
+
+
+@lru_cache(_MAX_DENIALS)
+def _kept_denial(
+    reason: Reason,
+    rule: str,
+    mode: Mode,
+    challenges: tuple[str, ...],
+    retry_after: int | None,
+    identity: Identity,
+    scope: str,
+    to_grpc: bool,  # noqa: FBT001 - all arguments are the key
+) -> tuple[bytes, ...]:
+    """The bytes of a denial before and after the decision id. The arguments are all that they depend on."""
+    deny = Deny(reason, rule, challenges=challenges, retry_after=retry_after, mode=mode)
+    response = CheckResponse()
+    _set_deny(response, deny, to_grpc=to_grpc)
+    _set_metadata(response, deny, _ID_PLACEHOLDER, identity, scope)
+    return _split_at_id(response.SerializeToString())
+
+
+def _identity_of(decision: Decision) -> tuple[Identity, str]:
+    """Whose token it was, if that was verified, and its scopes if it was valid."""
+    if decision.claims is not None:
+        return decision.claims.identity, decision.claims.scope
+    identity = decision.identity
+    return _NO_IDENTITY if identity is None or isinstance(identity, UnverifiedIdentity) else identity, ""
 
 
 def response_as_json(
@@ -191,7 +239,7 @@ def _encode(decision: Decision, decision_id: str, attributes: Attributes, metada
             _set_deny(response, decision, to_grpc=is_grpc(attributes))
         case Answer():
             _set_answer(response, decision)
-    _set_metadata(response, decision, decision_id)
+    _set_metadata(response, decision, decision_id, *_identity_of(decision))
     if decision.claims is not None:
         for name, value in metadata.for_token(decision.claims).items():
             _set_value(response.dynamic_metadata.fields[name], value)
@@ -276,7 +324,9 @@ def _set_value(target: Value, value: Any) -> None:
             raise TypeError("not a JSON value")
 
 
-def _set_metadata(response: CheckResponse, decision: Decision, decision_id: str) -> None:
+def _set_metadata(
+    response: CheckResponse, decision: Decision, decision_id: str, identity: Identity, scope: str
+) -> None:
     """Dynamic metadata for Envoy's access log, rate limits and other filters. Every response has the same members.
 
     Nothing unverified is among them: a filter could take it for the truth.
@@ -287,14 +337,11 @@ def _set_metadata(response: CheckResponse, decision: Decision, decision_id: str)
     fields["reason"].string_value = decision.reason
     fields["rule"].string_value = decision.rule
     fields["mode"].string_value = decision.mode
-    claims = decision.claims
-    identity = claims or decision.identity
-    verified = None if isinstance(identity, UnverifiedIdentity) else identity
-    fields["issuer"].string_value = verified.issuer if verified else ""
-    fields["subject"].string_value = verified.subject if verified else ""
-    fields["client_id"].string_value = verified.client_id if verified else ""
+    fields["issuer"].string_value = identity.issuer
+    fields["subject"].string_value = identity.subject
+    fields["client_id"].string_value = identity.client_id
     scopes = fields["scopes"].list_value
     scopes.SetInParent()
-    if claims and claims.scope:
-        for scope in claims.scope.split(" "):
-            scopes.values.add().string_value = scope
+    if scope:
+        for each in scope.split(" "):
+            scopes.values.add().string_value = each

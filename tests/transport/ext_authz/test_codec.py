@@ -382,3 +382,49 @@ def test_a_cached_response_equals_one_that_is_encoded_again(subject: str, mode: 
     for decision_id in ("0123456789abcdef", "fedcba9876543210", "-", "0000000000000000"):
         expected = CheckResponse.FromString(codec.encode_response(allow, decision_id))
         assert CheckResponse.FromString(codec.encode_response(cached, decision_id)) == expected
+
+
+NAMES = st.sampled_from(["", "a", "bob", "0123456789abcdef", "\u00e9", "x" * 2000])
+IDENTITIES = st.builds(Identity, NAMES, NAMES, NAMES) | st.builds(UnverifiedIdentity, NAMES, st.none())
+DENIALS_OF_REQUESTS = st.builds(
+    Deny,
+    st.sampled_from([Reason.MISSING_TOKEN, Reason.EXPIRED, Reason.NO_RULE, Reason.KEYS_UNAVAILABLE]),
+    st.sampled_from(["-", "r", "s"]),
+    st.sampled_from(["a cause", ""]),
+    st.lists(st.sampled_from(["Bearer a", "DPoP b", "Bearer " + "x" * 2000]), max_size=2).map(tuple),
+    st.none() | st.integers(0, 3),
+    st.none()
+    | st.builds(replace, st.just(CLAIMS), issuer=NAMES, subject=NAMES, scope=NAMES, raw=st.just({"tenant": "acme"})),
+    st.sampled_from(["enforce", "shadow"]),
+    st.sampled_from([(), (("dpop-nonce", "1"),)]),
+    st.none() | IDENTITIES,
+)
+
+
+@given(denials=st.lists(DENIALS_OF_REQUESTS, max_size=10), to_grpc=st.booleans(), with_metadata=st.booleans())
+def test_a_denial_equals_one_that_is_encoded_again_whichever_denials_preceded_it(
+    denials: list[Deny],
+    *,
+    to_grpc: bool,
+    with_metadata: bool,
+) -> None:
+    request = Attributes("GET", "", "", {"content-type": "application/grpc"} if to_grpc else {})
+    metadata = METADATA if with_metadata else UpstreamMetadata({})
+    for number, deny in enumerate(denials * 2):
+        octets = codec.encode_response(deny, f"{number:016x}", request, metadata)
+        expected = codec._encode(deny, f"{number:016x}", request, metadata)
+        assert CheckResponse.FromString(octets) == CheckResponse.FromString(expected)
+
+
+def test_the_denials_that_are_kept_are_bounded_in_number_and_size() -> None:
+    codec._kept_denial.cache_clear()
+    for number in range(1000):
+        codec.encode_response(Deny(Reason.EXPIRED, identity=Identity("main", f"{number}", "")), "0" * 16)
+    assert codec._kept_denial.cache_info().currsize == 512
+    misses = codec._kept_denial.cache_info().misses
+    for large in (
+        Deny(Reason.EXPIRED, identity=Identity("", "x" * 1025, "")),
+        Deny(Reason.EXPIRED, "", "", ("x" * 1025,)),
+    ):
+        codec.encode_response(large, "0" * 16)
+    assert codec._kept_denial.cache_info().misses == misses
