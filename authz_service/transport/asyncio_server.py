@@ -17,9 +17,6 @@ from authz_service.transport.addresses import BACKLOG, exclusive_bind, listening
 from authz_service.transport.asyncio_protocol import PeerProtocol
 from authz_service.transport.grpc_methods import GrpcMethods
 from authz_service.transport.peers import Peers, connection_limit
-from authz_service.transport.tls.allocator import trim_function
-from authz_service.transport.tls.contexts import ReloadingContext, openssl_certificate_files
-from authz_service.transport.tls.listener import TlsListener
 
 if TYPE_CHECKING:
     import socket
@@ -31,9 +28,10 @@ if TYPE_CHECKING:
     from authz_service.transport.addresses import SharedAddress
     from authz_service.transport.grpc_methods import Check
     from authz_service.transport.tls.certificates import CertificateFiles
+    from authz_service.transport.tls.listener import TlsListener
+    from authz_service.transport.tls.server import TlsServer
 
 TICK_INTERVAL: Final = 1.0  # seconds
-_TRIM_AFTER: Final = 256  # connections with TLS, which leave up to 80 MB with the allocator
 _ABORT_TIMEOUT: Final = 1.0  # seconds, for the event loop to clean up what was aborted
 
 
@@ -62,13 +60,11 @@ class AsyncioServer:
         self._address = address
         self._is_unix = address.startswith("unix:")
         self._shared = shared
-        self._certificates = openssl_certificate_files(tls) if tls else None
-        self._context = ReloadingContext(self._certificates) if self._certificates else None
+        self._tls = _tls_server(tls) if tls else None
         self._methods = GrpcMethods(check, refuse, max_message_bytes)
         self._log = ConnectionLog(metrics.transport())
         self._servers: list[asyncio.Server | TlsListener] = []
         self._peers = peers = Peers(connection_limit())
-        self._trim = trim_function() if tls else None
         metrics.watch_connections(lambda: len(peers))
         self._ticking: asyncio.TimerHandle | None = None
         self.port = 0
@@ -76,7 +72,7 @@ class AsyncioServer:
     @property
     def certificates(self) -> CertificateFiles | None:
         """The certificates of TLS, if it is configured."""
-        return self._certificates
+        return None if self._tls is None else self._tls.certificates
 
     async def start(self) -> None:
         """Listen; health is NOT_SERVING until ``set_serving``.
@@ -100,10 +96,8 @@ class AsyncioServer:
 
     async def _serve(self, listening: socket.socket) -> asyncio.Server | TlsListener:
         new_protocol = partial(PeerProtocol, self._methods, self._peers, self._log)
-        if self._context is not None:
-            listener = TlsListener(listening, self._context, self._peers, self._log, new_protocol)
-            listener.start()
-            return listener
+        if self._tls is not None:
+            return self._tls.listen(listening, self._peers, self._log, new_protocol)
         loop = asyncio.get_running_loop()
         serve = loop.create_unix_server if self._is_unix else loop.create_server
         options: dict[str, Any] = {}
@@ -139,9 +133,14 @@ class AsyncioServer:
         self._ticking = asyncio.get_running_loop().call_later(TICK_INTERVAL, self._tick)
         for peer in list(self._peers):
             peer.tick()
-        if self._trim is not None and self._peers.left >= _TRIM_AFTER:
-            self._peers.left = 0
-            self._trim(0)
+        if self._tls is not None:
+            self._tls.tick(self._peers)
+
+
+def _tls_server(tls: Tls) -> TlsServer:
+    from authz_service.transport.tls.server import TlsServer
+
+    return TlsServer(tls)
 
 
 async def _wait(futures: Iterable[asyncio.Future[Any]], timeout: float) -> None:  # noqa: ASYNC109 - not an error

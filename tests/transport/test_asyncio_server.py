@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -143,3 +145,10 @@ async def test_connections_wait_while_the_server_is_busy(way: str, checks: Check
         await until(lambda: len(connections(server)) == 500)
     await until(lambda: not connections(server))
     await server.stop(0)
+
+
+def test_the_server_imports_tls_reflection_and_grpc_only_for_those_who_use_them() -> None:
+    code = "import sys; from authz_service.transport import asyncio_server; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
+    assert not {module.partition(".")[0] for module in loaded} & {"grpc", "hpack", "cryptography", "jwt", "h11", "yaml"}
+    assert not {f"authz_service.transport.{name}" for name in ("tls", "reflection", "healthcheck")} & set(loaded)

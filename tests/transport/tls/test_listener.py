@@ -23,6 +23,7 @@ from authz_service.transport.asyncio_protocol import PeerProtocol
 from authz_service.transport.http2 import frames
 from authz_service.transport.http2.timeouts import PREFACE_TIMEOUT
 from authz_service.transport.tls import listener
+from authz_service.transport.tls import server as tls_server
 from authz_service.transport.tls.allocator import trim_function
 from transport.pki import TlsFiles
 from transport.socket_client import (
@@ -265,9 +266,9 @@ async def test_memory_that_many_connections_have_left_is_returned_to_the_system(
     checks: Checks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trims: list[int] = []
-    monkeypatch.setattr(asyncio_server, "_TRIM_AFTER", LIMIT)
+    monkeypatch.setattr(tls_server, "_TRIM_AFTER", LIMIT)
     monkeypatch.setattr(asyncio_server, "TICK_INTERVAL", 0.01)
-    monkeypatch.setattr(asyncio_server, "trim_function", lambda: trims.append)
+    monkeypatch.setattr(tls_server, "trim_function", lambda: trims.append)
     served = Served(checks, tmp_path)
     await served.server.start()
     for number in range(2 * LIMIT):
