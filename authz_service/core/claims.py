@@ -39,8 +39,7 @@ class UnverifiedIdentity(NamedTuple):
     kid: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(NamedTuple):
     """An access token's claims, by the names of the configuration."""
 
     issuer: str  # the issuer's name in the configuration, not its URL

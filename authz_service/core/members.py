@@ -51,23 +51,25 @@ def optional_str_at(members: Mapping[str, Any], path: ClaimPath) -> str:
     return value
 
 
-def strings(members: Mapping[str, Any], paths: Iterable[ClaimPath]) -> Iterable[str]:
+def strings(members: Mapping[str, Any], paths: Iterable[ClaimPath]) -> list[str]:
     """The strings in several members, each of which is a string or a list of strings.
 
     Raises:
         Rejected: ``invalid_claim`` for anything else.
     """
+    found: list[str] = []
     for path in paths:
         value = _find(members, path, ())
         if isinstance(value, str):
-            yield value
+            found.append(value)
         elif not isinstance(value, (list, tuple)):
             raise _of_wrong_type(path.text, value, "a string or a list of strings")
         else:
             for item in value:
                 if not isinstance(item, str):
                     raise _of_wrong_type(f"{path}[]", item, "a string")
-                yield item
+            found += value
+    return found
 
 
 def _find(members: Mapping[str, Any], path: ClaimPath, absent: object) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 _MAX_DIGITS = 40  # more than any count, time or identifier in use
 _MAX_DEPTH = 32  # levels; known providers' tokens and key sets have at most 6
+_WHITE_SPACE = " \t\n\r"
 
 
 def loads(data: bytes) -> Any:
@@ -22,14 +23,19 @@ def loads(data: bytes) -> Any:
             than 40 digits, a lone surrogate, or nests deeper than 32 levels. The message quotes nothing of the text.
     """
     try:
-        value = _DECODER.decode(data.decode("utf-8", "strict"))
+        text = data.decode("utf-8", "strict").strip(_WHITE_SPACE)
+        value, end = _DECODER.raw_decode(text)
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None
     except json.JSONDecodeError:
         raise ValueError("not JSON") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    _inspect(value)
+    if end != len(text):
+        raise ValueError("not JSON")
+    # Strict UTF-8 has no surrogates, only an escape does; and there is at most one level more than opening brackets.
+    if "\\u" in text or text.count("{") + text.count("[") >= _MAX_DEPTH:
+        _inspect(value)
     return value
 
 

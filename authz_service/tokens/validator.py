@@ -188,12 +188,13 @@ class Validator(SignatureVerifier):
         if cached is not None:
             self._metrics.record_token_cache_hit()
             return self._if_active(token, digest, cached.token, now, attempt)
-        servers = self.servers_for_opaque(token, accepted)
-        if servers:
+        parsed = _parsed(token)
+        if isinstance(parsed, Rejected) and (servers := self.servers_for_opaque(token, accepted)):
             return query(token, digest, servers, now, attempt)
         if attempt.fetch_keys:  # a later attempt for the same request is not a second miss
             self._metrics.record_token_cache_miss()
-        parsed = jws.parse(token)
+        if isinstance(parsed, Rejected):
+            raise parsed
         try:
             issuer = self.issuer_of(parsed)
             key = self.verify(parsed, issuer, now, attempt)
@@ -248,6 +249,14 @@ class Validator(SignatureVerifier):
     def must_be_active(self, issuer: str) -> bool:
         """Whether verified JWTs of the issuer with this name also have to be active at its introspection server."""
         return self._servers.for_jwts_of(issuer) is not None
+
+
+def _parsed(token: str) -> Jws | Rejected:
+    """The parsed token, or why it is none: an opaque one, perhaps."""
+    try:
+        return jws.parse(token)
+    except Rejected as rejected:
+        return rejected
 
 
 def _unverified(token: Jws) -> UnverifiedIdentity:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import string
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +26,33 @@ def test_only_the_canonical_encoding_decodes(text: str) -> None:
     except ValueError:
         return
     assert base64url.encode(data) == text
+
+
+@given(st.text(alphabet="AQgwE048B-_", min_size=1, max_size=9))
+def test_a_string_decodes_exactly_if_the_library_encodes_its_octets_to_it(text: str) -> None:
+    """``urlsafe_b64decode`` guesses: it ignores other characters and bits of no octet."""
+    try:
+        octets = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        expected = octets if base64.urlsafe_b64encode(octets).rstrip(b"=") == text.encode() else None
+    except ValueError:
+        expected = None
+    try:
+        found = base64url.decode(text)
+    except ValueError:
+        found = None
+    assert found == expected
+
+
+@pytest.mark.parametrize("octet", [*range(128), "\u00e9", "\u0100", "\ud800"])
+@pytest.mark.parametrize("place", range(5))
+def test_a_character_outside_the_alphabet_is_refused_anywhere(octet: int | str, place: int) -> None:
+    character = chr(octet) if isinstance(octet, int) else octet
+    text = "QUJDRA"[:place] + character + "QUJDRA"[place:] + "A"
+    if character in string.ascii_letters + string.digits + "-_":
+        assert base64url.encode(base64url.decode(text)) == text
+    else:
+        with pytest.raises(ValueError, match=r"^not base64url$"):
+            base64url.decode(text)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def validate_claims(
     return Claims(
         issuer=issuer.label,
         subject=_without_control(raw, _SUB),
-        client_id=next(filter(None, (_without_control(raw, path) for path in issuer.client_claims)), ""),
+        client_id=_client_id(issuer, raw),
         audiences=frozenset(strings(raw, issuer.audience_claims)),
         scopes=scopes,
         scope=" ".join(sorted(scopes)),
@@ -68,6 +68,14 @@ def validate_claims(
         kid=kid,
         confirmation=_confirmation(issuer, raw) if "cnf" in raw else None,
     )
+
+
+def _client_id(issuer: Issuer, raw: Mapping[str, Any]) -> str:
+    """The first client claim that is not empty."""
+    for path in issuer.client_claims:
+        if value := _without_control(raw, path):
+            return value
+    return ""
 
 
 def identity_of(issuer: Issuer, raw: Mapping[str, Any]) -> Identity:
@@ -116,8 +124,7 @@ def _require_types(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _no
         optional_str_at(raw, path)
     for name in _NUMERIC_DATES:
         numeric_date(raw, name, 0.0)
-    for _ in strings(raw, (_AUD, *issuer.audience_claims, *issuer.scope_claims)):
-        pass
+    strings(raw, (_AUD, *issuer.audience_claims, *issuer.scope_claims))
 
 
 def _require_claims(issuer: Issuer, header: _Header, raw: Mapping[str, Any], _now: float) -> None:
@@ -187,18 +194,20 @@ def _confirmation(issuer: Issuer, raw: Mapping[str, Any]) -> Confirmation | None
 def _without_control(raw: Mapping[str, Any], path: ClaimPath) -> str:
     """A claim that goes into headers, metadata and access logs, which a control character could split."""
     value = optional_str_at(raw, path)
-    if _CONTROL.search(value):
+    if not value.isprintable() and _CONTROL.search(value):
         raise Rejected(Reason.INVALID_CLAIM, f"claim {path} contains a control character")
     return value
 
 
-def _scopes(raw: Mapping[str, Any], paths: Iterable[ClaimPath]) -> Iterable[str]:
+def _scopes(raw: Mapping[str, Any], paths: Iterable[ClaimPath]) -> list[str]:
     """The scopes in several claims of validated types: the items of a list, or a string split at spaces only.
 
     What is not a scope-token is omitted: no rule can require it, and one that contains a space would turn into two on
     its way to the upstream.
     """
+    scopes: list[str] = []
     for path in paths:
         value = path.find(raw, ())
         items = value.split(" ") if isinstance(value, str) else value
-        yield from filter(SCOPE_TOKEN.fullmatch, items)
+        scopes += filter(SCOPE_TOKEN.fullmatch, items)
+    return scopes

@@ -28,6 +28,7 @@ _JWE_PARTS = 5
 _EXTENSIONS = ("crit", "b64")
 # Header members of a JWE (RFC 7516 section 4.1, RFC 7518 sections 4.6 to 4.8): to another reader it may be one.
 _JWE_MEMBERS = ("enc", "zip", "epk", "apu", "apv", "iv", "tag", "p2s", "p2c")
+_REFUSED_MEMBERS = frozenset((*_EXTENSIONS, *_JWE_MEMBERS))
 _LENIENT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str, strict=False)
 
 
@@ -68,14 +69,10 @@ def parse(token: str) -> Jws:
     """
     encoded_header, encoded_claims, encoded_signature = parts_of(token)
     header = header_of(encoded_header)
-    return Jws(
-        algorithm=header["alg"],
-        kid=header.get("kid"),
-        header=header,
-        unverified_claims=claims_of(encoded_claims),
-        signing_input=f"{encoded_header}.{encoded_claims}".encode("ascii"),
-        signature=signature_of(encoded_signature),
-    )
+    claims = claims_of(encoded_claims)
+    signature = signature_of(encoded_signature)
+    signing_input = token[: -len(encoded_signature) - 1].encode("ascii")
+    return Jws(header["alg"], header.get("kid"), header, claims, signing_input, signature)
 
 
 def parts_of(token: str, reason: Reason = Reason.MALFORMED_TOKEN) -> list[str]:
@@ -95,12 +92,8 @@ def parts_of(token: str, reason: Reason = Reason.MALFORMED_TOKEN) -> list[str]:
 def header_of(encoded: str, reason: Reason = Reason.MALFORMED_TOKEN) -> dict[str, Any]:
     """The header in the first part. Its ``alg``, and ``kid`` if it has one, are strings."""
     header = _json_object(encoded, "header", reason)
-    for name in _EXTENSIONS:
-        if name in header:
-            raise Rejected(reason, f"{name} in the header is not supported")
-    for name in _JWE_MEMBERS:
-        if name in header:
-            raise Rejected(reason, f"{name} in the header, as in an encrypted token (JWE)")
+    if not _REFUSED_MEMBERS.isdisjoint(header):
+        raise Rejected(reason, _refused_member(header))
     if not isinstance(header.get("alg"), str) or not isinstance(header.get("kid", ""), str):
         raise Rejected(reason, "alg or kid in the header is not a string")
     return header
@@ -113,7 +106,10 @@ def claims_of(encoded: str, reason: Reason = Reason.MALFORMED_TOKEN) -> dict[str
 
 def signature_of(encoded: str, reason: Reason = Reason.MALFORMED_TOKEN) -> bytes:
     """The signature in the third part."""
-    return _decode(encoded, "signature", reason)
+    try:
+        return base64url.decode(encoded)
+    except ValueError as error:
+        raise Rejected(reason, f"the signature: {error}") from None
 
 
 def verifying_key(token: Jws, keys: Sequence[Key], trials: KeyTrials, now: float) -> Key | Exhausted | None:
@@ -121,18 +117,19 @@ def verifying_key(token: Jws, keys: Sequence[Key], trials: KeyTrials, now: float
     return trials.verifying_key(keys, token.algorithm, token.signing_input, token.signature, now)
 
 
+def _refused_member(header: dict[str, Any]) -> str:
+    for name in _EXTENSIONS:
+        if name in header:
+            return f"{name} in the header is not supported"
+    name = next(name for name in _JWE_MEMBERS if name in header)
+    return f"{name} in the header, as in an encrypted token (JWE)"
+
+
 def _json_object(part: str, what: str, reason: Reason) -> dict[str, Any]:
     try:
-        value = strict_json.loads(_decode(part, what, reason))
+        value = strict_json.loads(base64url.decode(part))
     except ValueError as error:
         raise Rejected(reason, f"the {what}: {error}") from None
     if not isinstance(value, dict):
         raise Rejected(reason, f"the {what}: not a JSON object")
     return value
-
-
-def _decode(part: str, what: str, reason: Reason) -> bytes:
-    try:
-        return base64url.decode(part)
-    except ValueError as error:
-        raise Rejected(reason, f"the {what}: {error}") from None

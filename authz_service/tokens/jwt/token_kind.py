@@ -36,13 +36,13 @@ def require_access_token(issuer: Issuer, header: Mapping[str, Any] | None, raw: 
         Rejected: ``wrong_token_type`` or ``id_token``; ``invalid_claim`` if a claim for the kind is not a string.
     """
     is_at_jwt = header is not None and _require_type(issuer, header)
-    kinds = {name: _kind(raw, name) for name in _KIND_CLAIMS}
+    kinds = {name: _kind(raw, name) for name in _KIND_CLAIMS if name in raw}
     for name, kind in kinds.items():
         if kind in _ID:
             raise Rejected(Reason.ID_TOKEN, f"claim {name} marks an ID token, expected an access token")
         if kind in _REFRESH:
             raise Rejected(Reason.WRONG_TOKEN_TYPE, f"claim {name} marks a refresh token, expected an access token")
-    if kinds["typ"] in _OTHER_KINDS or "events" in raw:
+    if kinds.get("typ") in _OTHER_KINDS or "events" in raw:
         cause = "claim typ or events marks a refresh or logout token, expected an access token"
         raise Rejected(Reason.WRONG_TOKEN_TYPE, cause)
     for marker in issuer.id_token_markers:
@@ -55,7 +55,7 @@ def require_access_token(issuer: Issuer, header: Mapping[str, Any] | None, raw: 
 
 
 def _kind(raw: Mapping[str, Any], name: str) -> str:
-    """A claim's value in lower case; empty if it is absent.
+    """A claim's value in lower case.
 
     ``type`` is not a claim of OAuth: Flask-JWT-Extended uses it for the kind, and others for anything of any type.
     """

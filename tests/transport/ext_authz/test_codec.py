@@ -323,12 +323,12 @@ def metadata_of(decision: Allow | Deny) -> dict[str, Any]:
 @pytest.mark.parametrize("decision", [Allow(Reason.OK, "r"), Deny(Reason.CLAIM_MISMATCH, "r")])
 def test_the_metadata_of_a_valid_token_carry_the_configured_claims(decision: Allow | Deny) -> None:
     more = {"a": [1, 1.5, True, None, "x"], "b": {}, "c": [], "d": 2**53, "e": 2**53 + 1, "f": -(10**30)}
-    described = replace(decision, claims=replace(CLAIMS, raw={"tenant": "acme", "more": more}))
+    described = replace(decision, claims=CLAIMS._replace(raw={"tenant": "acme", "more": more}))
     metadata = metadata_of(described)
     assert metadata.keys() == METADATA_MEMBERS | {"tenant", "more"}
     assert metadata["tenant"] == "acme"
     assert metadata["more"] == more | {"e": "9007199254740993", "f": "-1000000000000000000000000000000"}
-    assert metadata_of(replace(decision, claims=replace(CLAIMS, raw={}))).keys() == METADATA_MEMBERS
+    assert metadata_of(replace(decision, claims=CLAIMS._replace(raw={}))).keys() == METADATA_MEMBERS
     assert metadata_of(replace(decision, claims=None)).keys() == METADATA_MEMBERS
 
 
@@ -336,12 +336,12 @@ def test_the_deepest_metadata_can_be_read_by_protobuf() -> None:
     value: Any = "x"
     for _ in range(MAX_DEPTH - 1):
         value = {"a": value}
-    assert metadata_of(Allow(Reason.OK, "r", replace(CLAIMS, raw={"more": value})))["more"] == value
+    assert metadata_of(Allow(Reason.OK, "r", CLAIMS._replace(raw={"more": value})))["more"] == value
 
 
 @pytest.mark.parametrize("tenant", ["acme", {"decision_id": "0123456789abcdef"}])
 def test_a_cached_response_has_the_configured_metadata(tenant: object) -> None:
-    claims = replace(CLAIMS, raw={"tenant": tenant})
+    claims = CLAIMS._replace(raw={"tenant": tenant})
     cached = Allow(Reason.OK, "r", claims, cached=ResponseCache().add("r", (), ()))
     for decision_id in ("0" * 16, "f" * 16):
         response = CheckResponse.FromString(codec.encode_response(cached, decision_id, metadata=METADATA))
@@ -377,7 +377,7 @@ def test_metadata_are_strings_and_a_list_of_strings() -> None:
 )
 @pytest.mark.parametrize("mode", ["enforce", "shadow"])
 def test_a_cached_response_equals_one_that_is_encoded_again(subject: str, mode: Literal["enforce", "shadow"]) -> None:
-    allow = Allow(Reason.OK, "r", replace(CLAIMS, subject=subject), (("x-auth-subject", subject),), ("cookie",), mode)
+    allow = Allow(Reason.OK, "r", CLAIMS._replace(subject=subject), (("x-auth-subject", subject),), ("cookie",), mode)
     cached = replace(allow, cached=ResponseCache().add("r", allow.headers, allow.remove))
     for decision_id in ("0123456789abcdef", "fedcba9876543210", "-", "0000000000000000"):
         expected = CheckResponse.FromString(codec.encode_response(allow, decision_id))
