@@ -393,8 +393,7 @@ DENIALS_OF_REQUESTS = st.builds(
     st.sampled_from(["a cause", ""]),
     st.lists(st.sampled_from(["Bearer a", "DPoP b", "Bearer " + "x" * 2000]), max_size=2).map(tuple),
     st.none() | st.integers(0, 3),
-    st.none()
-    | st.builds(replace, st.just(CLAIMS), issuer=NAMES, subject=NAMES, scope=NAMES, raw=st.just({"tenant": "acme"})),
+    st.none() | st.builds(CLAIMS._replace, issuer=NAMES, subject=NAMES, scope=NAMES, raw=st.just({"tenant": "acme"})),
     st.sampled_from(["enforce", "shadow"]),
     st.sampled_from([(), (("dpop-nonce", "1"),)]),
     st.none() | IDENTITIES,
