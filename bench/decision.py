@@ -152,7 +152,7 @@ def policy_of(count: int) -> Policy:
     """A policy with this number of rules, with exact and wildcard hosts, and path patterns."""
     hosts = ("api.bench", "*.bench", "admin.example.org", "*.example.com")
     rules = [
-        RuleSettings.model_validate(
+        RuleSettings.read(
             {
                 "name": f"rule-{number}",
                 "match": {
@@ -168,7 +168,7 @@ def policy_of(count: int) -> Policy:
         )
         for number in range(count)
     ]
-    return Policy(rules, [Issuer.model_validate({"issuer": ISSUER, "audiences": ["api"]})])
+    return Policy(rules, [Issuer.read({"issuer": ISSUER, "audiences": ["api"]})])
 
 
 def measure_rule_matching() -> None:

@@ -17,8 +17,10 @@ import pytest
 import yaml
 
 from authz_service.cli import _parser, _parsers, main
+from authz_service.config.kinds import walk
 from authz_service.config.load import load
-from authz_service.config.model import IntrospectionSettings, Issuer, Section, SecurityEventsSettings, Settings
+from authz_service.config.model import IntrospectionSettings, Issuer, SecurityEventsSettings, Settings
+from authz_service.config.sections import Section, SectionKind
 from authz_service.core.reasons import Reason
 from authz_service.telemetry.metrics import Metrics, SecurityEventType, SupervisorMetrics
 from support.signing import Signer
@@ -82,22 +84,14 @@ def test_the_defaults_in_the_readme_are_the_defaults(tmp_path: Path) -> None:
         settings.server, issuer, issuer.keys, issuer.introspection, issuer.security_events, settings.upstream,
         settings.token_cache, settings.logging,
     ):  # fmt: skip
-        defaults = type(section).model_validate(required.get(type(section), {}))
-        assert section.model_dump(exclude=examples) == defaults.model_dump(exclude=examples)
+        defaults = type(section).read(required.get(type(section), {}))
+        defaults_of = dict(defaults.members())
+        assert {name for name, value in section.members() if value != defaults_of[name]} <= examples
 
 
 def keys(section: type[Section]) -> Iterator[str]:
-    for name, field in section.model_fields.items():
-        yield field.alias or name
-        for kind in _sections(field.annotation):
-            yield from keys(kind)
-
-
-def _sections(annotation: Any) -> Iterator[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _sections(argument)
+    sections = (kind.section for _, kind in walk(SectionKind(section)) if isinstance(kind, SectionKind))
+    return (name for each in sections for name in each.declared)
 
 
 @pytest.mark.parametrize("key", sorted(set(keys(Settings))))

@@ -20,9 +20,9 @@ from authz_service.config.model import (
     Match,
     Require,
     RuleSettings,
-    Section,
     Settings,
 )
+from authz_service.config.sections import Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,8 +113,8 @@ def sections(part: object) -> Iterator[Section]:
     """A part of the settings, and all within it."""
     if isinstance(part, Section):
         yield part
-        for name in type(part).model_fields:
-            yield from sections(getattr(part, name))
+        for _, value in part.members():
+            yield from sections(value)
     elif isinstance(part, (tuple, list)):
         for item in part:
             yield from sections(item)
@@ -124,13 +124,11 @@ def sections(part: object) -> Iterator[Section]:
 
 
 def written(settings: list[Settings]) -> set[str]:
-    return {
-        f"{type(part).__name__}.{key}" for each in settings for part in sections(each) for key in part.model_fields_set
-    }
+    return {f"{type(part).__name__}.{key}" for each in settings for part in sections(each) for key in part.written}
 
 
 def all_of(*kinds: type[Section]) -> set[str]:
-    return {f"{kind.__name__}.{key}" for kind in kinds for key in kind.model_fields}
+    return {f"{kind.__name__}.{key}" for kind in kinds for key in kind.declared}
 
 
 def test_the_examples_show_every_key_of_a_rule() -> None:

@@ -78,7 +78,7 @@ def _same_address(draft: Draft) -> Iterator[Problem]:
     if server is None or not draft.has(("server", "grpc_address"), ("server", "admin_address")):
         return
     if server.grpc_address.lower() == server.admin_address.lower() and not server.admin_address.endswith(":0"):
-        key = "admin_address" if "admin_address" in server.model_fields_set else "grpc_address"
+        key = "admin_address" if "admin_address" in server.written else "grpc_address"
         yield Problem(("server", key), "grpc_address and admin_address are the same: give each its own port")
 
 
@@ -235,7 +235,7 @@ def _same_policies(draft: Draft) -> Iterator[Problem]:
 
 
 def _policy_or_match(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
-    matched = "match" in rule.model_fields_set or (*where, "match") in draft.unread
+    matched = "match" in rule.written or (*where, "match") in draft.unread
     if rule.policy is not None and matched:
         text = (
             "cannot be combined with match, since either the route's policy or the request selects a rule: keep "
@@ -300,7 +300,7 @@ def _two_places(name: str, patterns: Sequence[PathPattern]) -> tuple[PathPattern
 
 def _public_ignores_tokens(draft: Draft, where: Where, rule: RuleSettings) -> Iterator[Problem]:
     for key in ("require", "credential"):
-        given = key in rule.model_fields_set or (*where, key) in draft.unread
+        given = key in rule.written or (*where, key) in draft.unread
         if rule.access == "public" and given:
             text = "has no effect with access: public, which ignores tokens: remove one of the two"
             yield Problem((*where, key), text)

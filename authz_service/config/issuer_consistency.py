@@ -64,7 +64,7 @@ def _form_of_issuer(draft: Draft, where: Where, issuer: Issuer) -> Iterator[Prob
 def _sources(draft: Draft, issuer_at: Where, issuer: Issuer) -> Iterator[Problem]:
     # A source that could not be read still counts as one. Discovery is one by default only if no other is set.
     keys, where = issuer.keys, (*issuer_at, "keys")
-    written = {name for name in _SOURCES if name in keys.model_fields_set and getattr(keys, name)}
+    written = {name for name in _SOURCES if name in keys.written and getattr(keys, name)}
     given = [name for name in _SOURCES if name in written or (*where, name) in draft.unread]
     if len(given) > 1:
         yield Problem((*where, given[1]), f"{' and '.join(given)} are both set: keep exactly one source of keys")
@@ -81,7 +81,7 @@ def _intervals(draft: Draft, where: Where, keys: Keys) -> Iterator[Problem]:
     for shorter, longer in itertools.pairwise(_INTERVALS):
         least, most = getattr(keys, shorter), getattr(keys, longer)
         if least > most and draft.has((*where, shorter), (*where, longer)):
-            key = shorter if shorter in keys.model_fields_set else longer
+            key = shorter if shorter in keys.written else longer
             yield Problem((*where, key), f"{shorter} ({least:g}s) must not be longer than {longer} ({most:g}s)")
 
 
@@ -202,7 +202,7 @@ def _endpoint(where: Where, issuer: Issuer, endpoint: str | None) -> Iterator[Pr
         if not keys.discovery:  # for which the same problem is reported already
             what = "is not a URL" if issuer.template is None else "is a template"
             yield Problem(where, f"is required if the issuer {what}: add it")
-    elif endpoint is None and not keys.discovery and "discovery" in keys.model_fields_set:
+    elif endpoint is None and not keys.discovery and "discovery" in keys.written:
         yield Problem(where, "is required if keys.discovery is false, since there is no metadata to find it in: add it")
     elif endpoint is None and not (keys.jwks_uri or keys.file):
         return  # found where the keys are found, for which the same problem is reported already

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from authz_service.config.declarations import ANY_KEY, INDEX, declared, fields, flattened, sections
+from authz_service.config.kinds import ANY_KEY, INDEX, walk
+from authz_service.config.sections import SectionKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from pydantic import BaseModel
-
-    from authz_service.config.document import Where
+    from authz_service.config.kinds import Where
+    from authz_service.config.sections import Section
 
 _MAX_PLACES = 3  # that a hint names
 # Names of claims, and common words, for keys that have other names.
@@ -36,10 +36,12 @@ def closest(name: str, names: Iterable[str], cutoff: float = _ALIKE) -> str | No
     return next(iter(difflib.get_close_matches(name, tuple(names), n=1, cutoff=cutoff)), None)
 
 
-def right_key(where: Where, root: type[BaseModel]) -> str:
-    """A hint for an unknown key: a key here that is spelled alike, the sections where it belongs, or all keys here."""
-    section, name = where[:-1], str(where[-1])
-    keys = tuple(key for kind in flattened(declared(section, root)) for key, _ in fields(kind))
+def right_key(where: Where, around: type[Section], root: type[Section]) -> str:
+    """A hint for an unknown key: a key here that is spelled alike, the sections where it belongs, or all keys here.
+
+    ``around`` is the section that has the key, ``root`` that of the whole file.
+    """
+    section, name, keys = where[:-1], str(where[-1]), tuple(around.declared)
     if (meant := _SYNONYMS.get(name)) in keys:
         return f"did you mean {meant}?"
     misspelled, close = closest(name, keys, _VERY_ALIKE), closest(name, keys)
@@ -58,16 +60,16 @@ def right_key(where: Where, root: type[BaseModel]) -> str:
     return elsewhere or (f"did you mean {close}?" if close else f"write one of {', '.join(keys)}")
 
 
-def _places(name: str, near: Where, root: type[BaseModel]) -> list[Where]:
+def _places(name: str, near: Where, root: type[Section]) -> list[Where]:
     """The sections that have a key of this name, those first that share most of their place with ``near``.
 
     A section that occurs in several places, and one within another one of them, are listed once.
     """
     known = tuple(INDEX if isinstance(part, int) else part for part in near)
-    kinds: dict[type[BaseModel], Where] = {}
-    for where, kind in sections(root):
+    kinds: dict[type[Section], Where] = {}
+    for where, kind in _sections(root):
         kinds.setdefault(kind, where)
-    having = [where for kind, where in kinds.items() if any(key == name for key, _ in fields(kind))]
+    having = [where for kind, where in kinds.items() if name in kind.declared]
     found: list[Where] = []
     for where in sorted(having, key=lambda where: (-_shared(where, known), len(where))):
         if not any(where[: len(each)] == each for each in found):
@@ -75,13 +77,18 @@ def _places(name: str, near: Where, root: type[BaseModel]) -> list[Where]:
     return found
 
 
-def _misspelled_elsewhere(name: str, near: Where, root: type[BaseModel]) -> str | None:
+def _misspelled_elsewhere(name: str, near: Where, root: type[Section]) -> str | None:
     """A hint for a key that is both misspelled and in the wrong section of its part of the file."""
-    own = [kind for where, kind in sections(root) if where[:1] == near[:1]]
-    close = closest(name, (key for kind in own for key, _ in fields(kind)), _VERY_ALIKE)
+    own = [kind for where, kind in _sections(root) if where[:1] == near[:1]]
+    close = closest(name, (key for kind in own for key in kind.declared), _VERY_ALIKE)
     return (
         None if close is None else f"did you mean {close}? ({close} belongs in {_shown(_places(close, near, root)[0])})"
     )
+
+
+def _sections(root: type[Section]) -> Iterator[tuple[Where, type[Section]]]:
+    """Every section with its place, outer ones first."""
+    return ((where, kind.section) for where, kind in walk(SectionKind(root)) if isinstance(kind, SectionKind))
 
 
 def _shared(one: Where, other: Where) -> int:

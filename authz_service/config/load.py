@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
 from authz_service.config import consistency, files, messages
 from authz_service.config.document import EMPTY, TOO_LARGE, Document, Problem, Unreadable, Where, parse, rendered
 from authz_service.config.draft import Draft
 from authz_service.config.files import MAX_CONFIG_BYTES, FileTooLargeError
+from authz_service.config.kinds import Invalid, Many, Members
 from authz_service.config.model import (
     DpopSettings,
     Issuer,
     Logging,
     ResourceSettings,
     RuleSettings,
-    Section,
     Server,
     Settings,
 )
+from authz_service.config.sections import Section
+from authz_service.config.values import STRING
 from authz_service.core.errors import ConfigError, printable
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _REQUIRED: tuple[Where, ...] = (
     ("security_events", "poll_endpoint"),
     ("security_events", "audience"),
 )
-_SCOPE_IMPLIES: TypeAdapter[dict[str, list[str]]] = TypeAdapter(dict[str, list[str]])
+_SCOPE_IMPLIES = Members(STRING, Many(STRING))
 _Part = TypeVar("_Part", bound=Section)
 TryOut: TypeAlias = "Callable[[Settings], Iterable[Problem]]"
 
@@ -88,11 +88,11 @@ def load_as(section: type[_Part], path: Path, look_over: Callable[[_Part], Itera
     Raises:
         ConfigError: as ``load``.
     """
-    _, document = _parsed(path, f"is empty: it needs at least {' and '.join(section.model_fields)} ([] for none)")
+    _, document = _parsed(path, f"is empty: it needs at least {' and '.join(section.declared)} ([] for none)")
     try:
-        part = section.model_validate(document.value)
-    except ValidationError as error:
-        found = [*document.problems, *messages.problems(error, document, section)]
+        part = section.read(document.value)
+    except Invalid as invalid:
+        found = [*document.problems, *messages.problems(invalid, document, section)]
         raise ConfigError(lines(path, document, found)) from None
     if problems := [*document.problems, *look_over(part)]:
         raise ConfigError(lines(path, document, problems))
@@ -109,7 +109,7 @@ def server_of(path: Path) -> Server:
     problems = [problem for problem in _validate(document, path.parent)[1] if problem.where[:1] == ("server",)]
     if problems:
         raise ConfigError(lines(path, document, problems))
-    return Server.model_validate(document.value.get("server", {}), context=path.parent)
+    return Server.read(document.value.get("server", {}), path.parent)
 
 
 def _parsed(path: Path, empty: str = EMPTY) -> tuple[bytes, Document]:
@@ -150,9 +150,9 @@ def _validate(document: Document, folder: Path | None) -> tuple[Settings | None,
     problems = list(document.problems)
     settings = None
     try:
-        settings = Settings.model_validate(document.value, context=folder)
-    except ValidationError as error:
-        problems += messages.problems(error, document)
+        settings = Settings.read(document.value, folder)
+    except Invalid as invalid:
+        problems += messages.problems(invalid, document)
     if settings is None or problems:
         draft = _draft(document.value, folder, problems)
     else:
@@ -185,8 +185,8 @@ def _upstream_headers(value: Mapping[str, Any]) -> Collection[str]:
 def _scope_implies(value: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
     """The part of scope_implies that could be read."""
     try:
-        return _SCOPE_IMPLIES.validate_python(value.get("scope_implies", {}))
-    except ValidationError:
+        return _SCOPE_IMPLIES.read(value.get("scope_implies", {}))
+    except Invalid:
         return {}
 
 
@@ -234,8 +234,8 @@ def _part(
     if not isinstance(value, dict):
         return None
     try:
-        return section.model_validate(_STAND_INS.get(section, {}) | _without(value, where, unread), context=folder)
-    except ValidationError:  # although the faulty keys are left out: a file that vanished meanwhile
+        return section.read(_STAND_INS.get(section, {}) | _without(value, where, unread), folder)
+    except Invalid:  # although the faulty keys are left out: a file that vanished meanwhile
         return None
 
 

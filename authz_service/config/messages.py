@@ -1,134 +1,99 @@
-"""Turns pydantic's findings into messages of our own.
+"""The messages about findings: on one line, what is wrong and what would be right.
 
-Owns every message about a single key that its value's validator does not raise. A message says on one line what is
-wrong and what would be right, and never points to another project's pages. Of pydantic's findings only the type and the
-place are used; what would be right comes from our own model.
+Owns every message about a single key that its value's own check does not raise.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
-
-from authz_service.config.declarations import INDEX, flattened, inside, is_section
-from authz_service.config.declarations import declared as declared_at
 from authz_service.config.document import Problem
 from authz_service.config.key_hints import right_key
+from authz_service.config.kinds import Flag, Many, OneOf, Text, Whole, walk
 from authz_service.config.model import Settings
+from authz_service.config.sections import SectionKind
 from authz_service.config.values import EMPTY, as_list
 from authz_service.core.errors import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from pydantic import BaseModel
-    from pydantic_core import ErrorDetails
-
-    from authz_service.config.document import Document, Where
-
-_KEY_MARK = "[key]"  # pydantic's mark for a mapping's key, as opposed to the value under it
-
-# By pydantic's error type: all types that the model can raise.
-_MESSAGES = {
-    "bool_type": "must be true or false, not {found}",
-    "dict_type": "must be a mapping, lines of the form `key: value`, not {found}",
-    "greater_than_equal": "must be at least {least}",
-    "int_type": "must be a whole number, not {found}",
-    "less_than_equal": "must be at most {most}",
-    "literal_error": "{value} is not accepted: write {choices}",
-    "missing": "is required: add it",
-    "model_type": "must be a mapping, lines of the form `key: value`, not {found}",
-    "string_type": "must be a string, not {found}",
-    "too_short": "is empty: give at least one",
-    "tuple_type": "must be a list, not {found}",
-    "value_error": "{error}",
-}
-_FALLBACK = "{value} is not accepted: see this key in `authz-service schema`"
+    from authz_service.config.document import Document
+    from authz_service.config.kinds import Finding, Invalid, Kind
+    from authz_service.config.sections import Section
 
 
-def problems(error: ValidationError, document: Document, root: type[BaseModel] = Settings) -> Iterator[Problem]:
-    """One problem for each of pydantic's findings, except those that merely follow from another one.
+def problems(invalid: Invalid, document: Document, root: type[Section] = Settings) -> Iterator[Problem]:
+    """One problem for each finding, except at places that have one already.
 
-    ``root`` is the section that the document as a whole was validated as.
+    ``root`` is the section that the document as a whole was read as.
     """
     known = {problem.where for problem in document.problems}
-    for details in error.errors(include_url=False):
-        where = document.place(tuple(part for part in details["loc"] if part != _KEY_MARK))
-        if where not in known and not _follows(details):
-            yield Problem(where, _message(details, where, document, root))
+    for finding in invalid.findings:
+        if finding.where not in known:
+            yield Problem(finding.where, _message(finding, document.written(finding.where), root))
 
 
-def _follows(details: ErrorDetails) -> bool:
-    # pydantic reports a list whose items are all refused as empty, too.
-    return details["type"] == "too_short" and len(details["input"]) > 0
+def _message(finding: Finding, written: str, root: type[Section]) -> str:  # noqa: PLR0911 - a case for each fault
+    value = finding.value
+    match finding.fault, finding.kind:
+        case "unknown key", SectionKind(section=section):
+            return f"is not a key here: {right_key(finding.where, section, root)}"
+        case "missing key", _:
+            return "is required: add it"
+        case "empty", _:
+            return EMPTY if root is Settings or len(finding.where) > 1 else "is empty: write [] for none"
+        case "wrong type", Text() as kind if written and (refusal := _refusal(kind, written)):
+            return refusal  # quotes alone would not make it valid
+        case "wrong type", kind:
+            return f"must be {kind.noun}, not {_found(value, kind, written)}"
+        case "not a choice", OneOf(choices=choices):
+            found = shown(value) if isinstance(value, str) else _described(value, written)
+            return f"{found} is not accepted: write {_either(choices)}"
+        case "too small", Whole(least=least):
+            return f"must be at least {least}"
+        case "too large", Whole(most=most):
+            return f"must be at most {most}"
+        case "no members", _:
+            return "is empty: give at least one"
+        case _:
+            return finding.text
 
 
-def _message(details: ErrorDetails, where: Where, document: Document, root: type[BaseModel]) -> str:
-    if details["type"] == "extra_forbidden":
-        return f"is not a key here: {right_key(details['loc'], root)}"
-    if details["input"] is None and details["type"] != "value_error":
-        return EMPTY if root is Settings or len(details["loc"]) > 1 else "is empty: write [] for none"
-    written = document.written(where)
-    declared = declared_at(details["loc"], root)
-    if details["type"] == "string_type" and written and (refusal := _refusal(declared, written)):
-        return refusal  # quotes alone would not make it valid
-    expected = flattened(declared)
-    return _MESSAGES.get(details["type"], _FALLBACK).format(
-        choices=_choices(expected),
-        error=details.get("ctx", {}).get("error"),
-        found=_found(details, written, declared),
-        least=_bound(expected, "ge"),
-        most=_bound(expected, "le"),
-        value=_value(details["input"], written),
-    )
-
-
-def _value(value: Any, written: str) -> str:
-    return shown(value) if isinstance(value, str) else _kind(value, written)
-
-
-def _found(details: ErrorDetails, written: str, declared: Sequence[Any]) -> str:
+def _found(value: Any, kind: Kind[Any], written: str) -> str:  # noqa: PLR0911 - a case for each remedy
     """What is there instead of the expected type, with the remedy if it is one of quotes, brackets or dashes."""
-    value, error = details["input"], details["type"]
-    found = _kind(value, written)
-    if error == "string_type" and isinstance(value, (bool, int, float)):
-        return f'{found}: write it in quotes, "{written}"'
-    if error in {"bool_type", "int_type"} and isinstance(value, str):
-        return f"{found}: write it without quotes" if _is_literal_of(value, error) else found
-    if error == "tuple_type":
-        items = tuple(inner for kind in flattened(declared) for inner in inside(kind, INDEX))
-        if isinstance(value, str):
-            return f"{found}: write {as_list(value, lambda item: not _refusal(items, item))}"
-        if isinstance(value, (bool, int, float)):
-            return f"{found}: write {json.dumps([written]) if not _refusal(items, written) else f'[{written}]'}"
-        if isinstance(value, dict) and any(map(is_section, flattened(items))):
+    found = _described(value, written)
+    match kind:
+        case Text() if isinstance(value, (bool, int, float)):
+            return f'{found}: write it in quotes, "{written}"'
+        case Flag() if value in ("true", "false"):
+            return f"{found}: write it without quotes"
+        case Whole() if isinstance(value, str) and value.isdecimal():
+            return f"{found}: write it without quotes"
+        case Many(item=item) if isinstance(value, str):
+            return f"{found}: write {as_list(value, item.accepts)}"
+        case Many(item=item) if isinstance(value, (bool, int, float)):
+            return f"{found}: write {json.dumps([written]) if item.accepts(written) else f'[{written}]'}"
+        case Many(item=item) if isinstance(value, dict) and _has_section(item):
             return f"{found}: write a dash before its first key, and indent the others alike"
     return found
 
 
-def _refusal(declared: Sequence[Any], value: str) -> str:
-    """Why a string is refused at a place with these declarations; empty if it is accepted."""
-    for each in declared:
-        kind: Any = each
-        if isinstance(each, FieldInfo):
-            kind = Annotated[each.annotation, *each.metadata] if each.metadata else each.annotation
-        try:
-            TypeAdapter(kind).validate_python(value)
-        except ValidationError as error:
-            details = error.errors(include_url=False)[0]
-            return str(details.get("ctx", {}).get("error") or details["msg"])
+def _has_section(item: Kind[Any]) -> bool:
+    return any(isinstance(kind, SectionKind) for where, kind in walk(item) if not where)
+
+
+def _refusal(kind: Text[Any], value: str) -> str:
+    """Why a string is refused; empty if it is accepted."""
+    try:
+        kind.read(value)
+    except ValueError as error:
+        return str(error)
     return ""
 
 
-def _is_literal_of(text: str, error: str) -> bool:
-    """Whether a string would be a value of the expected type without its quotes."""
-    return text.isdecimal() if error == "int_type" else text in {"true", "false"}
-
-
-def _kind(value: Any, written: str) -> str:
+def _described(value: Any, written: str) -> str:
     match value:
         case bool():
             read = str(value).lower()
@@ -143,12 +108,7 @@ def _kind(value: Any, written: str) -> str:
             return "a mapping"
 
 
-def _choices(expected: Iterable[Any]) -> str:
-    """The values of a literal, as written in YAML."""
-    values = [value for kind in expected if get_origin(kind) is Literal for value in get_args(kind)]
-    written = [str(value).lower() if isinstance(value, bool) else shown(value) for value in values]
+def _either(choices: Sequence[Any]) -> str:
+    """The values that are accepted, as written in YAML."""
+    written = [str(value).lower() if isinstance(value, bool) else shown(value) for value in choices]
     return " or ".join(filter(None, (", ".join(written[:-1]), *written[-1:])))
-
-
-def _bound(expected: Iterable[Any], side: Literal["ge", "le"]) -> int | None:
-    return next((getattr(part, side) for part in expected if hasattr(part, side)), None)

@@ -3,66 +3,69 @@
 Owns what concerns one key; ``consistency`` owns what concerns several keys, where a finding can point at its key. The
 descriptions become the JSON Schema, which users read in their editors and in the chart's schema.
 
-Invariants: settings are frozen. No value is coerced from another type, and no unknown key is accepted. A key that may
-be left out may not be left empty instead, so that an accidental empty value never means "everything" or "off".
+``sections`` describes how a key is declared, and ``values`` has the kinds of values.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
-
-from authz_service.config.units import Duration, Leeway, PositiveDuration, Size, as_written, list_as_written
+from authz_service.config.kinds import Flag, Many, Members, OneOf, Prepared, Whole, some
+from authz_service.config.sections import (
+    Key,
+    Section,
+    SectionKind,
+    ShortSection,
+    key,
+    nested,
+    nullable,
+    optional,
+    required,
+)
+from authz_service.config.units import DURATION, LEEWAY, POSITIVE_DURATION, SIZE
 from authz_service.config.values import (
-    AcrValue,
-    Affix,
-    Algorithm,
-    Audience,
-    CaptureName,
-    ClaimPathField,
-    CollectorUrl,
-    ComparedHeader,
-    CredentialHeaderName,
-    File,
-    GrpcAddress,
-    HeaderValue,
-    HostPatternField,
-    HttpHeader,
-    IssuerId,
-    Many,
-    McpPattern,
-    MetadataName,
-    Method,
-    Name,
-    OrAbsent,
-    Origin,
-    OwnFile,
-    PathPatternField,
-    PlainScope,
-    Printable,
-    ProviderHeaders,
-    ProxySetting,
-    ReaderSocket,
-    RequiredClaimPath,
-    RequiredClaims,
-    ResourceId,
-    Scalar,
-    Scheme,
-    Scope,
-    Some,
-    TcpAddress,
-    Tenants,
-    TokenType,
-    UpstreamHeader,
-    Url,
-    as_list,
-    is_scope,
+    ACR_VALUE,
+    AFFIX,
+    ALGORITHM,
+    AUDIENCE,
+    CAPTURE_NAME,
+    CLAIM_PATH,
+    COLLECTOR_URL,
+    COMPARED_HEADER,
+    CREDENTIAL_HEADER,
+    FILE,
+    GRPC_ADDRESS,
+    HEADER_VALUE,
+    HOST_PATTERN,
+    HTTP_HEADER,
+    ISSUER_ID,
+    MCP_PATTERN,
+    METADATA_NAME,
+    METHOD,
+    NAME,
+    ORIGIN,
+    OWN_FILE,
+    PATH_PATTERN,
+    PLAIN_SCOPE,
+    PRINTABLE,
+    PROVIDER_HEADERS,
+    PROXY,
+    READER_SOCKET,
+    REQUIRED_CLAIM_PATH,
+    REQUIRED_CLAIMS,
+    RESOURCE_ID,
+    SCALAR,
+    SCHEME,
+    SCOPE,
+    TCP_ADDRESS,
+    TENANTS,
+    TOKEN_TYPE,
+    UPSTREAM_HEADER,
+    URL,
 )
 from authz_service.core.credential import AUTHORIZATION, BEARER
-from authz_service.core.errors import shown
 from authz_service.core.issuer_template import parse_issuer_template
 from authz_service.core.mcp import NAMED_METHODS, McpCondition
 from authz_service.core.patterns import CAPTURE, EVERY_PATH
@@ -75,19 +78,33 @@ if TYPE_CHECKING:
     from authz_service.core.patterns import PathPattern
 
 
-class Section(BaseModel):
-    """A section of the configuration file: no unknown keys, no coercion, frozen."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+Transport: TypeAlias = Literal["grpcio", "asyncio"]
+AuthMethod: TypeAlias = Literal[
+    "client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth", "bearer_token"
+]
+Exp: TypeAlias = Literal["required", "optional"]
+Profile: TypeAlias = Literal["any", "rfc9068"]
+ConfirmationMode: TypeAlias = Literal["verify", "ignore"]
+Proof: TypeAlias = Literal["any", "dpop", "mtls"]
+Access: TypeAlias = Literal["token", "optional", "public"]
+Encoding: TypeAlias = Literal["csv", "json", "base64url-json"]
+CertificateSource: TypeAlias = Literal["peer", "xfcc"]
+Level: TypeAlias = Literal["debug", "info", "warning", "error"]
+LogFormat: TypeAlias = Literal["json", "text"]
+LoggedDecisions: TypeAlias = Literal["none", "denied", "all"]
+CorsPreflight: TypeAlias = Literal["deny", "allow"]
+IntrospectionMode: TypeAlias = Literal["opaque", "always"]
+RuleMode: TypeAlias = Literal["enforce", "shadow"]
+Nonce: TypeAlias = Literal["off", "required"]
 
 
 class Tls(Section):
     """TLS for the gRPC server. Changed files take effect for new connections, without a restart."""
 
-    certificate_file: File = Field(description="The server's certificate chain, PEM.")
-    key_file: File = Field(description="The private key of the certificate, PEM, without a password.")
-    client_ca_file: OrAbsent[File] = Field(
-        None,
+    certificate_file = required(FILE, description="The server's certificate chain, PEM.")
+    key_file = required(FILE, description="The private key of the certificate, PEM, without a password.")
+    client_ca_file = optional(
+        FILE,
         description="Trust anchors for client certificates, PEM. If set, clients must present a certificate (mutual "
         "TLS). Default: no client certificate is requested.",
     )
@@ -96,41 +113,45 @@ class Tls(Section):
 class Server(Section):
     """Where and how the sidecar listens."""
 
-    grpc_address: GrpcAddress = Field(
-        "127.0.0.1:9191",
+    grpc_address = key(
+        GRPC_ADDRESS,
+        default="127.0.0.1:9191",
         description="Address of the gRPC server that Envoy calls: host:port, [v6]:port, or unix:/path/to.sock (created "
         "with mode 0660).",
     )
-    admin_address: TcpAddress = Field(
-        "127.0.0.1:9192", description="Address of the HTTP server for /metrics, /healthz and /readyz."
+    admin_address = key(
+        TCP_ADDRESS,
+        default="127.0.0.1:9192",
+        description="Address of the HTTP server for /metrics, /healthz and /readyz.",
     )
-    transport: Literal["grpcio", "asyncio"] = Field(
-        "asyncio", description="The gRPC server: asyncio is this project's own HTTP/2 server, grpcio is Google's."
+    transport: Key[Transport] = key(
+        OneOf(Transport),
+        default="asyncio",
+        description="The gRPC server: asyncio is this project's own HTTP/2 server, grpcio is Google's.",
     )
-    workers: int = Field(
-        1,
-        ge=1,
-        le=256,
+    workers = key(
+        Whole(least=1, most=256),
+        default=1,
         description="Number of processes that share grpc_address; each uses one core. 1: no additional processes.",
     )
-    tls: OrAbsent[Tls] = Field(None, description="TLS for the gRPC server. Default: plaintext.")
-    check_deadline: PositiveDuration = Field(
-        as_written("1s"),
+    tls = optional(SectionKind(Tls), description="TLS for the gRPC server. Default: plaintext.")
+    check_deadline = key(
+        POSITIVE_DURATION,
+        default="1s",
         description="Maximum duration of one Check; after it, the request is denied with 503. If the caller's own "
         "deadline (grpc-timeout) less a tenth is shorter, that applies instead, but at least 50 ms.",
     )
-    shutdown_delay: Duration = Field(
-        as_written("0s"),
+    shutdown_delay = key(
+        DURATION,
+        default="0s",
         description="On shutdown, report not ready but keep serving for this long, so that the mesh stops sending.",
     )
-    shutdown_grace: Duration = Field(
-        as_written("10s"), description="After shutdown_delay, wait this long for requests in flight to finish."
+    shutdown_grace = key(
+        DURATION, default="10s", description="After shutdown_delay, wait this long for requests in flight to finish."
     )
-    max_request_bytes: Size = Field(
-        as_written("1MiB"), description="Maximum size of a CheckRequest; a larger one is denied."
-    )
-    max_token_bytes: Size = Field(
-        as_written("16KiB"), description="Maximum size of a token; a larger one is denied as malformed_request."
+    max_request_bytes = key(SIZE, default="1MiB", description="Maximum size of a CheckRequest; a larger one is denied.")
+    max_token_bytes = key(
+        SIZE, default="16KiB", description="Maximum size of a token; a larger one is denied as malformed_request."
     )
 
 
@@ -140,89 +161,96 @@ _NAMED_SOURCES = frozenset({"jwks_uri", "jwks_file", "pem_file"})
 class Keys(Section):
     """Where an issuer's public keys come from, and how they are cached. Set at most one source."""
 
-    discovery: bool = Field(
+    discovery = key(
+        Flag(),
         default=True,
         description="Find the key set through the issuer's OpenID configuration or OAuth authorization server metadata "
         "(RFC 8414). Off by default if jwks_uri, jwks_file or pem_file is set. If you turn it off and set none of "
         "them, the issuer's tokens are accepted through introspection only.",
     )
-    jwks_uri: OrAbsent[Url] = Field(None, description="URL of the key set. Replaces discovery.")
-    jwks_file: OrAbsent[File] = Field(
-        None, description="File with the key set, read again when it changes. Replaces discovery."
-    )
-    pem_file: OrAbsent[File] = Field(
-        None,
+    jwks_uri = optional(URL, description="URL of the key set. Replaces discovery.")
+    jwks_file = optional(FILE, description="File with the key set, read again when it changes. Replaces discovery.")
+    pem_file = optional(
+        FILE,
         description="File with one or more public keys or certificates in PEM, read again when it changes. Of a "
         "certificate, only the public key counts. Replaces discovery.",
     )
-    metadata_url: Url | None = Field(
-        None,
+    metadata_url = nullable(
+        URL,
         description="Where discovery requests the metadata, if it is not below the issuer, for example inside a "
         "cluster. The issuer in it must still be the configured one.",
     )
-    bearer_token_file: File | None = Field(
-        None,
+    bearer_token_file = nullable(
+        FILE,
         description="File with a token that is sent with requests for metadata and keys, such as to Kubernetes' API "
         "server; read again when it changes. It is sent only to the origin of the configured address (jwks_uri, "
         "metadata_url or issuer), and never along a redirect.",
     )
-    client_certificate_file: File | None = Field(
-        None,
+    client_certificate_file = nullable(
+        FILE,
         description="Certificate chain for mutual TLS with the provider, introspection and security events included, "
         "PEM; read again when it changes. Requires client_key_file.",
     )
-    client_key_file: File | None = Field(
-        None, description="Private key of the client certificate, PEM, without a password; read again when it changes."
+    client_key_file = nullable(
+        FILE, description="Private key of the client certificate, PEM, without a password; read again when it changes."
     )
-    headers: ProviderHeaders = Field(
-        {},
+    headers = key(
+        PROVIDER_HEADERS,
+        default={},
         description="Further headers of requests to the provider. Not for secrets: they are sent to every address that "
         "its metadata names.",
     )
-    ca_file: File | None = Field(
-        None, description="Trust anchors for the provider's certificate in addition to the system's, PEM."
+    ca_file = nullable(
+        FILE, description="Trust anchors for the provider's certificate in addition to the system's, PEM."
     )
-    allow_http: bool = Field(
+    allow_http = key(
+        Flag(),
         default=False,
         description="Allow plain http to other hosts. false: only https, or http to a loopback address.",
     )
-    proxy: ProxySetting = Field(
-        "environment",
+    proxy = key(
+        PROXY,
+        default="environment",
         description="The proxy for requests to the provider, introspection and security events included. environment: "
         "as the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY say. none: no proxy. Or its URL, such as "
         "http://proxy:3128. Requests to this machine use none.",
     )
-    timeout: PositiveDuration = Field(as_written("2s"), description="Maximum duration of one fetch.")
-    refresh_interval: PositiveDuration = Field(
-        as_written("5m"),
+    timeout = key(POSITIVE_DURATION, default="2s", description="Maximum duration of one fetch.")
+    refresh_interval = key(
+        POSITIVE_DURATION,
+        default="5m",
         description="Time between two fetches of the key set, unless the response's Cache-Control changes it.",
     )
-    min_refresh_interval: PositiveDuration = Field(
-        as_written("30s"), description="Lower bound for the interval that Cache-Control sets."
+    min_refresh_interval = key(
+        POSITIVE_DURATION, default="30s", description="Lower bound for the interval that Cache-Control sets."
     )
-    max_refresh_interval: PositiveDuration = Field(
-        as_written("1h"), description="Upper bound for the interval that Cache-Control sets."
+    max_refresh_interval = key(
+        POSITIVE_DURATION, default="1h", description="Upper bound for the interval that Cache-Control sets."
     )
-    unknown_kid_cooldown: PositiveDuration = Field(
-        as_written("30s"),
+    unknown_kid_cooldown = key(
+        POSITIVE_DURATION,
+        default="30s",
         description="Tokens with an unknown key id cause at most one additional fetch within this time, whatever the "
         "traffic.",
     )
-    outage_tolerance: Duration = Field(
-        as_written("24h"),
+    outage_tolerance = key(
+        DURATION,
+        default="24h",
         description="How long the last good keys are used while the provider is unreachable. A key that the provider "
         "withdraws during an outage stays trusted for as long.",
     )
-    snapshot_file: OrAbsent[OwnFile] = Field(
-        None,
+    snapshot_file = optional(
+        OWN_FILE,
         description="File in which to save the last good keys, so that a restart during an outage still has keys. Its "
         "folder must exist and be writable; give each issuer its own file. Default: keys are not saved.",
     )
-    max_bytes: Size = Field(
-        as_written("512KiB"), description="Maximum size of a key set or metadata document; a larger one is rejected."
+    max_bytes = key(
+        SIZE, default="512KiB", description="Maximum size of a key set or metadata document; a larger one is rejected."
     )
-    max_keys: int = Field(
-        100, ge=1, description="Maximum number of keys in a key set; a set with more is rejected as a whole."
+    max_keys = key(
+        Whole(least=1),
+        default=100,
+        description="Maximum number of keys in a key set; a set with more is rejected as a whole.",
     )
 
     def metadata_address(self, issuer: str) -> str:
@@ -238,14 +266,10 @@ class Keys(Section):
         """The file with the keys; None if they are fetched."""
         return self.jwks_file or self.pem_file
 
-    @model_validator(mode="wrap")
     @classmethod
-    def _named_source_replaces_discovery(cls, value: Any, read: ModelWrapValidatorHandler[Keys]) -> Keys:
-        replaced = isinstance(value, dict) and "discovery" not in value and not value.keys().isdisjoint(_NAMED_SOURCES)
-        keys = read({"discovery": False, **value} if replaced else value)
-        if replaced:
-            keys.model_fields_set.discard("discovery")  # it is not in the file
-        return keys
+    def implied(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """A named source replaces discovery."""
+        return {} if "discovery" in value or value.keys().isdisjoint(_NAMED_SOURCES) else {"discovery": False}
 
 
 CREDENTIAL_KEYS = {
@@ -257,32 +281,26 @@ CREDENTIAL_KEYS = {
 }
 
 
-class IntrospectionSettings(Section):
+class IntrospectionSettings(Section, title="Introspection"):
     """Validation of access tokens at the issuer's introspection endpoint (RFC 7662)."""
 
-    model_config = ConfigDict(title="Introspection")
-
-    endpoint: Url | None = Field(
-        None, description="URL of the introspection endpoint. null: taken from the issuer's metadata."
+    endpoint = nullable(URL, description="URL of the introspection endpoint. null: taken from the issuer's metadata.")
+    client_id = required(PRINTABLE, description="Client id of your API's own registration at the issuer.")
+    client_secret_file = optional(
+        FILE, description="File with the client secret, read again when it changes. One newline at its end is ignored."
     )
-    client_id: Printable = Field(description="Client id of your API's own registration at the issuer.")
-    client_secret_file: OrAbsent[File] = Field(
-        None,
-        description="File with the client secret, read again when it changes. One newline at its end is ignored.",
-    )
-    private_key_file: OrAbsent[File] = Field(
-        None,
+    private_key_file = optional(
+        FILE,
         description="File with the client's private key for private_key_jwt, PEM or JWK, read again when it changes.",
     )
-    bearer_token_file: OrAbsent[File] = Field(
-        None,
+    bearer_token_file = optional(
+        FILE,
         description="File with an access token for the endpoint (RFC 7662 section 2.1), for bearer_token, read again "
         "when it changes.",
     )
-    auth_method: Literal[
-        "client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth", "bearer_token"
-    ] = Field(
-        "client_secret_basic",
+    auth_method: Key[AuthMethod] = key(
+        OneOf(AuthMethod),
+        default="client_secret_basic",
         description="How the client authenticates to the endpoint. tls_client_auth: with keys.client_certificate_file "
         "(RFC 8705).",
     )
@@ -292,81 +310,83 @@ class IntrospectionSettings(Section):
         """The key that names the file with the credential for ``auth_method``; None if it is the certificate."""
         return CREDENTIAL_KEYS[self.auth_method]
 
-    exp: Literal["required", "optional"] = Field(
-        "required",
+    exp: Key[Exp] = key(
+        OneOf(Exp),
+        default="required",
         description="optional: accept a response for an opaque token without exp, or with an exp of 0; it is cached "
         "for cache_ttl. JWTs always need exp.",
     )
-    mode: Literal["opaque", "always"] = Field(
-        "opaque",
+    mode: Key[IntrospectionMode] = key(
+        OneOf(IntrospectionMode),
+        default="opaque",
         description="opaque: introspect only tokens that are not JWTs. always: introspect verified JWTs as well, so "
         "that revoking them takes effect. Claims that only the response has are added to the JWT's.",
     )
-    timeout: PositiveDuration = Field(as_written("1s"), description="Maximum duration of one request.")
-    cache_ttl: Duration = Field(
-        as_written("30s"), description="How long the response for an active token is cached, but never past its exp."
+    timeout = key(POSITIVE_DURATION, default="1s", description="Maximum duration of one request.")
+    cache_ttl = key(
+        DURATION,
+        default="30s",
+        description="How long the response for an active token is cached, but never past its exp.",
     )
-    negative_cache_ttl: Duration = Field(
-        as_written("10s"), description="How long the response for an inactive or unacceptable token is cached."
+    negative_cache_ttl = key(
+        DURATION, default="10s", description="How long the response for an inactive or unacceptable token is cached."
     )
-    max_concurrent: int = Field(
-        64,
-        ge=1,
+    max_concurrent = key(
+        Whole(least=1),
+        default=64,
         description="Maximum number of requests at a time. As many more may wait; beyond that, requests are denied "
         "with 503.",
     )
 
 
-class SecurityEventsSettings(Section):
+class SecurityEventsSettings(Section, title="SecurityEvents"):
     """Security events of an issuer (OpenID Shared Signals 1.0), which revoke tokens that have not expired."""
 
-    model_config = ConfigDict(title="SecurityEvents")
-
-    poll_endpoint: Url = Field(description="URL of the transmitter's poll endpoint (RFC 8936).")
-    audience: Audience = Field(description="Audience (aud) that an event must have; any other event is refused.")
-    client_id: Printable = Field(
-        "",
-        validate_default=False,
+    poll_endpoint = required(URL, description="URL of the transmitter's poll endpoint (RFC 8936).")
+    audience = required(AUDIENCE, description="Audience (aud) that an event must have; any other event is refused.")
+    client_id = optional(
+        PRINTABLE,
+        if_absent="",
         description="Client id for the access token, which is requested at the issuer's token endpoint (client "
         "credentials grant). Required with client_secret_file and with private_key_file.",
     )
-    client_secret_file: OrAbsent[File] = Field(
-        None,
+    client_secret_file = optional(
+        FILE,
         description="File with the client secret for client_secret_basic, read again when it changes. One newline at "
         "its end is ignored. Set exactly one of client_secret_file, private_key_file and bearer_token_file.",
     )
-    private_key_file: OrAbsent[File] = Field(
-        None,
+    private_key_file = optional(
+        FILE,
         description="File with the client's private key for private_key_jwt, PEM or JWK, read again when it changes.",
     )
-    bearer_token_file: OrAbsent[File] = Field(
-        None,
-        description="File with the access token itself, read again when it changes. No token is requested then.",
+    bearer_token_file = optional(
+        FILE, description="File with the access token itself, read again when it changes. No token is requested then."
     )
-    token_endpoint: Url | None = Field(
-        None, description="URL of the token endpoint. null: taken from the issuer's metadata."
+    token_endpoint = nullable(URL, description="URL of the token endpoint. null: taken from the issuer's metadata.")
+    scopes = key(
+        Many(PLAIN_SCOPE),
+        default=[],
+        description="Scopes to request for the access token, such as ssf.read and ssf.manage. Default: none.",
     )
-    scopes: Many[PlainScope] = Field(
-        (), description="Scopes to request for the access token, such as ssf.read and ssf.manage. Default: none."
-    )
-    interval: PositiveDuration = Field(
-        as_written("5s"),
+    interval = key(
+        POSITIVE_DURATION,
+        default="5s",
         description="Pause between two polls. A poll itself waits up to 30s for an event if the transmitter does.",
     )
-    keep: PositiveDuration = Field(
-        as_written("24h"),
+    keep = key(
+        POSITIVE_DURATION,
+        default="24h",
         description="How long an event revokes tokens: at least the longest lifetime of the issuer's access tokens. "
         "leeway is added to it.",
     )
-    max_entries: int = Field(
-        100_000,
-        ge=1,
-        le=1_000_000,
+    max_entries = key(
+        Whole(least=1, most=1_000_000),
+        default=100_000,
         description="Maximum number of revocations from events, of 1 KiB each at most on average. Beyond it, those "
         "with the least time left are evicted.",
     )
-    snapshot_file: OrAbsent[OwnFile] = Field(
-        None,
+    snapshot_file = optional(
+        OWN_FILE,
         description="File in which to save what the events revoke, so that it outlives a restart. Processes with the "
         "same file share one stream of events: one polls, the others follow the file. Its folder must exist and be "
         "writable; give each issuer its own file. Default: nothing is saved, and each process polls for itself.",
@@ -393,86 +413,98 @@ class SecurityEventsSettings(Section):
 class Issuer(Section):
     """An issuer whose access tokens are accepted."""
 
-    issuer: IssuerId = Field(
+    issuer = required(
+        ISSUER_ID,
         description="The issuer's identifier. Must equal `iss` and the metadata's issuer exactly, including a trailing "
         "slash. One {name} as a whole path segment (https://login.example.com/{tenantid}/v2.0) accepts the issuers of "
-        "all tenants, which share their keys."
+        "all tenants, which share their keys.",
     )
-    name: Name = Field(
-        "", validate_default=False, description="Label in metrics, logs and rules. Default: the host of issuer."
+    name = optional(NAME, if_absent="", description="Label in metrics, logs and rules. Default: the host of issuer.")
+    audiences = key(
+        Many(AUDIENCE),
+        default=[],
+        description="A token must name at least one of these. Required unless every rule sets its own.",
     )
-    audiences: Many[Audience] = Field(
-        (), description="A token must name at least one of these. Required unless every rule sets its own."
-    )
-    algorithms: Some[Algorithm] = Field(
-        ("RS256", "PS256", "ES256", "EdDSA", "Ed25519", "Ed448"),
+    algorithms = key(
+        some(ALGORITHM),
+        default=["RS256", "PS256", "ES256", "EdDSA", "Ed25519", "Ed448"],
         description="Accepted signature algorithms. Tokens signed with any other are denied. Ed25519 and Ed448 are the "
         "current names of EdDSA (RFC 9864); each name must be listed.",
     )
-    access_token_profile: Literal["any", "rfc9068"] = Field(
-        "any",
+    access_token_profile: Key[Profile] = key(
+        OneOf(Profile),
+        default="any",
         description="rfc9068: require the type at+jwt and the claims that RFC 9068 requires. any: do not.",
     )
-    token_types: Some[TokenType] = Field(
-        ("at+jwt", "JWT"),
+    token_types = key(
+        some(TOKEN_TYPE),
+        default=["at+jwt", "JWT"],
         description="Accepted values of typ in the token's header, in any case, with or without application/ (except "
         "that JWT does not include application/jwt). A token without typ counts as JWT. jwt-svid: also accept keys "
         "that are published for JWT-SVIDs (SPIFFE).",
     )
-    leeway: Leeway = Field(
-        as_written("30s"), description="Tolerated clock difference for exp, nbf, iat and auth_time; at most 1h."
+    leeway = key(
+        LEEWAY, default="30s", description="Tolerated clock difference for exp, nbf, iat and auth_time; at most 1h."
     )
-    max_token_age: PositiveDuration | None = Field(
-        None, description="Deny a token issued (iat) longer ago than this as too_old. null: no limit besides exp."
+    max_token_age = nullable(
+        POSITIVE_DURATION,
+        description="Deny a token issued (iat) longer ago than this as too_old. null: no limit besides exp.",
     )
-    required_claims: RequiredClaims = Field(
-        ("exp",), description="Claims that a token must have. The list must include exp."
+    required_claims = key(
+        REQUIRED_CLAIMS, default=["exp"], description="Claims that a token must have. The list must include exp."
     )
-    audience_claims: Some[ClaimPathField] = Field(
-        list_as_written("aud"),
+    audience_claims = key(
+        some(CLAIM_PATH),
+        default=["aud"],
         description="Paths of the claims that hold audiences; their values are combined. For Cognito's access tokens: "
         "[client_id].",
     )
-    allow_client_audience: bool = Field(
+    allow_client_audience = key(
+        Flag(),
         default=False,
         description="Accept tokens whose audience is their client. Set to true where the client and the API share one "
         "registration.",
     )
-    id_token_markers: Many[Printable] = Field(
-        ("nonce", "at_hash", "c_hash", "s_hash"),
+    id_token_markers = key(
+        Many(PRINTABLE),
+        default=["nonce", "at_hash", "c_hash", "s_hash"],
         description="Claims that identify an ID token; a token with any of them is denied as id_token.",
     )
-    scope_claims: Many[ClaimPathField] = Field(
-        list_as_written("scope", "scp"),
+    scope_claims = key(
+        Many(CLAIM_PATH),
+        default=["scope", "scp"],
         description="Paths of the claims that hold scopes, as a space-separated string or a list; their values are "
         "combined. A path is dotted (realm_access.roles); write \\. for a dot in a name.",
     )
-    client_claims: Many[ClaimPathField] = Field(
-        list_as_written("client_id", "azp", "cid", "appid"),
+    client_claims = key(
+        Many(CLAIM_PATH),
+        default=["client_id", "azp", "cid", "appid"],
         description="Paths of the claims that hold the client; the first one present counts.",
     )
-    tenants: Tenants = Field(
-        as_written("any"),
+    tenants = key(
+        TENANTS,
+        default="any",
         description="Only with a {name} in issuer: the values that it may have. any: all of them.",
     )
-    required_for_readiness: bool = Field(
+    required_for_readiness = key(
+        Flag(),
         default=True,
         description="false: report ready even before the issuer's keys were fetched, so that an unreachable issuer "
         "does not keep pods from serving the others. Its own tokens are denied with 503 until then.",
     )
-    confirmation: Literal["verify", "ignore"] = Field(
-        "verify",
+    confirmation: Key[ConfirmationMode] = key(
+        OneOf(ConfirmationMode),
+        default="verify",
         description="verify: accept a token that is bound to its sender (cnf) only with proof of its key (DPoP) or its "
         "client certificate. ignore: accept it as a bearer token, from anyone who has stolen it as well.",
     )
-    keys: Keys = Field(
-        default_factory=Keys, description="Where the issuer's public keys come from, and how they are cached."
+    keys = nested(Keys, description="Where the issuer's public keys come from, and how they are cached.")
+    introspection = optional(
+        SectionKind(IntrospectionSettings),
+        description="Validation of tokens at the issuer (RFC 7662). Default: opaque tokens are denied.",
     )
-    introspection: OrAbsent[IntrospectionSettings] = Field(
-        None, description="Validation of tokens at the issuer (RFC 7662). Default: opaque tokens are denied."
-    )
-    security_events: OrAbsent[SecurityEventsSettings] = Field(
-        None,
+    security_events = optional(
+        SectionKind(SecurityEventsSettings),
         description="Events by which the issuer revokes tokens within seconds: of ended sessions, and of disabled and "
         "deleted accounts (OpenID Shared Signals). Default: none are received.",
     )
@@ -514,22 +546,21 @@ class Issuer(Section):
 class McpMatch(Section):
     """MCP messages, by the headers of protocol revision 2026-07-28 and later. Set methods, names, or both."""
 
-    methods: OrAbsent[Some[McpPattern]] = Field(
-        None,
+    methods = optional(
+        some(MCP_PATTERN),
         description="Values of Mcp-Method, such as tools/call. A * at the end stands for any further characters. "
         "Default: tools/call, resources/read and prompts/get, the methods with a name.",
     )
-    names: OrAbsent[Some[McpPattern]] = Field(
-        None,
+    names = optional(
+        some(MCP_PATTERN),
         description="Values of Mcp-Name: the name of a tool or prompt, or the URI of a resource. A * at the end stands "
         "for any further characters. Requests with these methods and without Mcp-Name are denied.",
     )
 
-    @model_validator(mode="after")
-    def _not_empty(self) -> McpMatch:
+    def check(self) -> None:
+        """A condition that every message meets has no place here."""
         if self.methods is None and self.names is None:
             raise ValueError("needs methods or names: for every message of a new revision, write methods: ['*']")
-        return self
 
     @cached_property
     def condition(self) -> McpCondition:
@@ -540,32 +571,35 @@ class McpMatch(Section):
 class Match(Section):
     """The requests that a rule applies to. All parts must match; a part that is left out matches any request."""
 
-    hosts: OrAbsent[Some[HostPatternField]] = Field(
-        None, description="Hosts, without port, in any case. *.example.org matches any name below example.org."
+    hosts = optional(
+        some(HOST_PATTERN),
+        description="Hosts, without port, in any case. *.example.org matches any name below example.org.",
     )
-    methods: OrAbsent[Some[Method]] = Field(None, description="HTTP methods, in upper case.")
-    paths: OrAbsent[Some[PathPatternField]] = Field(
-        None,
+    methods = optional(some(METHOD), description="HTTP methods, in upper case.")
+    paths = optional(
+        some(PATH_PATTERN),
         description="Path patterns: literal segments, {name} for exactly one non-empty segment, {name}:purge for one "
         "that ends in :purge, and a final /** for any number of further segments, including none.",
     )
-    headers: OrAbsent[Annotated[dict[HttpHeader, HeaderValue], Field(min_length=1)]] = Field(
-        None,
+    headers = optional(
+        Members(HTTP_HEADER, HEADER_VALUE, may_be_empty=False),
         description="Header names with their values; spaces and tabs around a value are ignored. If the header is sent "
         "more than once or with a comma, the request matches neither this rule nor any later one.",
     )
-    mcp: OrAbsent[McpMatch] = Field(
-        None,
+    mcp = optional(
+        SectionKind(McpMatch),
         description="MCP messages. The rule applies only if MCP-Protocol-Version is 2026-07-28 or later; then a header "
         "that it compares and that is missing, repeated or not decodable is denied as malformed_request. The headers "
         "are compared, not the body: a server that does not compare the two itself can be called with false headers.",
     )
-    case_insensitive: bool = Field(
+    case_insensitive = key(
+        Flag(),
         default=False,
         description="Match the literals of paths in any case. Set to true if the upstream ignores case.",
     )
 
-    encoded_slash: bool = Field(
+    encoded_slash = key(
+        Flag(),
         default=False,
         description="Let each {name} of paths match a segment with encoded slashes (%2F): /npm/{name} matches "
         "/npm/@scope%2Fname. Set to true if the upstream takes them as part of the segment. Without it, such a path "
@@ -582,69 +616,67 @@ class Match(Section):
 class Scopes(Section):
     """The scopes that a token must have."""
 
-    all: Many[Scope] = Field((), description="The token must have all of these.")
-    any: Many[Scope] = Field((), description="The token must have at least one of these.")
-    none: Many[Scope] = Field((), description="The token must have none of these.")
+    all = key(Many(SCOPE), default=[], description="The token must have all of these.")
+    any = key(Many(SCOPE), default=[], description="The token must have at least one of these.")
+    none = key(Many(SCOPE), default=[], description="The token must have none of these.")
 
 
-def _scopes(value: object) -> object:
-    """A plain list is short for ``all``. An empty one is an error: to require no scope, leave the key out."""
-    empty = value in ([], {}) or (isinstance(value, dict) and [] in value.values())
-    if empty:
+def _not_empty(value: Any) -> None:
+    """An empty list is an error: to require no scope, leave the key out."""
+    if value in ([], {}) or (isinstance(value, dict) and [] in value.values()):
         raise ValueError("is empty, so any token would do: write at least one scope, or remove it")
-    if isinstance(value, str):
-        text = f"must be a list, not the string {shown(value)}: write {as_list(value, is_scope)}"
-        raise ValueError(text)  # noqa: TRY004 - pydantic reports ValueError only
-    return {"all": value} if isinstance(value, (list, tuple)) else value
 
 
-class ClaimCondition(Section):
+class ClaimCondition(Section, title="Condition"):
     """A condition on one claim. Set exactly one operator."""
 
-    model_config = ConfigDict(title="Condition")
-
-    equals: OrAbsent[Scalar] = Field(None, description="The claim equals this value, and has the same JSON type.")
-    in_: OrAbsent[Some[Scalar]] = Field(None, alias="in", description="The claim equals one of these values.")
-    contains: OrAbsent[Scalar] = Field(
-        None, description="The claim is a list that contains this value, or this string itself."
+    equals = optional(SCALAR, description="The claim equals this value, and has the same JSON type.")
+    in_ = optional(some(SCALAR), name="in", description="The claim equals one of these values.")
+    contains = optional(SCALAR, description="The claim is a list that contains this value, or this string itself.")
+    contains_any = optional(
+        some(SCALAR),
+        description="The claim is a list that contains at least one of these values, or one of these strings.",
     )
-    contains_any: OrAbsent[Some[Scalar]] = Field(
-        None, description="The claim is a list that contains at least one of these values, or one of these strings."
+    contains_all = optional(
+        some(SCALAR),
+        description="The claim is a list that contains all of these values. A string counts as a list of one.",
     )
-    contains_all: OrAbsent[Some[Scalar]] = Field(
-        None, description="The claim is a list that contains all of these values. A string counts as a list of one."
+    prefix = optional(
+        AFFIX, description="The claim is a string that starts with this one, or a list with such a string."
     )
-    prefix: OrAbsent[Affix] = Field(
-        None, description="The claim is a string that starts with this one, or a list with such a string."
+    suffix = optional(AFFIX, description="The claim is a string that ends with this one, or a list with such a string.")
+    present: Key[Literal[True] | None] = optional(
+        OneOf(Literal[True]), description="The claim is present and not null."
     )
-    suffix: OrAbsent[Affix] = Field(
-        None, description="The claim is a string that ends with this one, or a list with such a string."
-    )
-    present: OrAbsent[Literal[True]] = Field(None, description="The claim is present and not null.")
-    absent: OrAbsent[Literal[True]] = Field(None, description="The claim is absent or null.")
-    equals_path: OrAbsent[CaptureName] = Field(
-        None,
+    absent: Key[Literal[True] | None] = optional(OneOf(Literal[True]), description="The claim is absent or null.")
+    equals_path = optional(
+        CAPTURE_NAME,
         description="The claim equals the segment that this {name} of the path matched: a string, or a whole number in "
         "decimal.",
     )
-    contains_path: OrAbsent[CaptureName] = Field(
-        None, description="As equals_path, or the claim is a list that contains such a value."
+    contains_path = optional(
+        CAPTURE_NAME, description="As equals_path, or the claim is a list that contains such a value."
     )
-    equals_header: OrAbsent[ComparedHeader] = Field(
-        None,
+    equals_header = optional(
+        COMPARED_HEADER,
         description="The claim equals the value of this request header: a string, or a whole number in decimal. Spaces "
         "and tabs around the value are ignored. A header that is missing, empty, repeated or joined with a comma meets "
         "nothing.",
     )
-    contains_header: OrAbsent[ComparedHeader] = Field(
-        None, description="As equals_header, or the claim is a list that contains such a value."
+    contains_header = optional(
+        COMPARED_HEADER, description="As equals_header, or the claim is a list that contains such a value."
     )
 
-    @model_validator(mode="after")
-    def _one_operator(self) -> ClaimCondition:
-        if len(self.model_fields_set) != 1:
+    def check(self) -> None:
+        """There is exactly one operator."""
+        if len(self.written) != 1:
             raise ValueError(f"needs exactly one of {', '.join(OPERATORS)}")
-        return self
+
+    @property
+    def operator(self) -> tuple[str, Any]:
+        """The name of the operator, and the value that it is written with."""
+        (name,) = self.written
+        return name, getattr(self, self.declared[name].attribute)
 
     @property
     def capture(self) -> str | None:
@@ -657,61 +689,53 @@ class ClaimCondition(Section):
         return self.equals_header or self.contains_header
 
 
-OPERATORS = tuple(field.alias or name for name, field in ClaimCondition.model_fields.items())
+OPERATORS = tuple(ClaimCondition.declared)
 
 
-def _condition(value: object) -> object:
-    """A plain value is short for ``equals``."""
+def _one_value(value: Any) -> None:
     if value is None:
         raise ValueError("is empty: write a value, or {present: true}, or {absent: true}")
     if isinstance(value, list):
-        raise ValueError(  # noqa: TRY004 - pydantic reports ValueError only
+        raise ValueError(  # noqa: TRY004 - as all kinds raise
             "is a list: write {in: [...]} for one of these values, or {contains_any: [...]} for a claim that is a list"
         )
-    return value if isinstance(value, dict) else {"equals": value}
 
 
 class Alternative(Section):
     """Requirements of which all must hold."""
 
-    issuers: OrAbsent[Some[Name]] = Field(
-        None, description="Names of the issuers that are accepted. Default: all configured issuers."
+    issuers = optional(
+        some(NAME), description="Names of the issuers that are accepted. Default: all configured issuers."
     )
-    audiences: OrAbsent[Some[Audience]] = Field(
-        None, description="The token must name at least one of these. Replaces the issuer's audiences."
+    audiences = optional(
+        some(AUDIENCE), description="The token must name at least one of these. Replaces the issuer's audiences."
     )
-    scopes: Annotated[Scopes, BeforeValidator(_scopes, json_schema_input_type=Many[Scope] | Scopes)] = Field(
-        default_factory=Scopes,
+    scopes = nested(
+        Scopes,
+        kind=ShortSection(Scopes, "all", _not_empty),
         description="Scopes that the token must have. A list means all of them; or write {all: [...], any: [...], "
         "none: [...]}. A {name} in a scope stands for the segment that it matched in the path.",
     )
-    clients: OrAbsent[Some[Printable]] = Field(None, description="The token's client must be one of these.")
-    claims: OrAbsent[
-        Annotated[
-            dict[
-                RequiredClaimPath,
-                Annotated[ClaimCondition, BeforeValidator(_condition, json_schema_input_type=Scalar | ClaimCondition)],
-            ],
-            Field(min_length=1),
-        ]
-    ] = Field(
-        None,
+    clients = optional(some(PRINTABLE), description="The token's client must be one of these.")
+    claims = optional(
+        Members(REQUIRED_CLAIM_PATH, ShortSection(ClaimCondition, "equals", _one_value), may_be_empty=False),
         description="Claim paths with their conditions, all of which must hold. A path is dotted (realm_access.roles); "
         "write \\. for a dot in a name. A condition is a value that the claim must equal, or one operator such as "
         "{contains: admin}.",
     )
-    proof: OrAbsent[Literal["any", "dpop", "mtls"]] = Field(
-        None,
+    proof: Key[Proof | None] = optional(
+        OneOf(Proof),
         description="The token must be bound to its sender, who must prove it: by DPoP (RFC 9449), by its client "
         "certificate (mtls, RFC 8705), or by any of them. Default: a bearer token will do.",
     )
-    max_auth_age: OrAbsent[PositiveDuration] = Field(
-        None,
+    max_auth_age = optional(
+        POSITIVE_DURATION,
         description="Maximum time since the user authenticated (auth_time). After it, a challenge requests a new login "
         "(RFC 9470).",
     )
-    acr_values: OrAbsent[Some[AcrValue]] = Field(
-        None, description="The token's acr must be one of these; otherwise a challenge requests them (RFC 9470)."
+    acr_values = optional(
+        some(ACR_VALUE),
+        description="The token's acr must be one of these; otherwise a challenge requests them (RFC 9470).",
     )
 
     def used_captures(self) -> frozenset[str]:
@@ -727,26 +751,22 @@ class Alternative(Section):
         return self.issuers is None or label in self.issuers
 
 
-class CredentialSettings(Section):
+class CredentialSettings(Section, title="Credential"):
     """Where the requests of a rule have their token. It is read from no other place."""
 
-    model_config = ConfigDict(title="Credential")
-
-    header: CredentialHeaderName = Field("authorization", description="The header that holds the token.")
-    scheme: OrAbsent[Scheme] = Field(
-        None,
+    header = key(CREDENTIAL_HEADER, default="authorization", description="The header that holds the token.")
+    scheme = optional(
+        SCHEME,
         description="The scheme before the token, in any case. Default: Bearer in authorization; in any other header, "
         "the whole value is the token.",
     )
 
-    @model_validator(mode="before")
     @classmethod
-    def _bearer_in_authorization(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or "scheme" in value:
-            return value
+    def implied(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Bearer is the scheme in authorization."""
         header = value.get("header", AUTHORIZATION)
         in_authorization = isinstance(header, str) and header.lower() == AUTHORIZATION
-        return {**value, "scheme": BEARER} if in_authorization else value
+        return {"scheme": BEARER} if in_authorization and "scheme" not in value else {}
 
 
 def _alternative(value: object) -> object:
@@ -758,10 +778,8 @@ def _alternative(value: object) -> object:
 class Require(Alternative):
     """What a token must meet in addition to being valid. All parts must hold."""
 
-    any_of: OrAbsent[
-        Some[Annotated[Alternative, BeforeValidator(_alternative, json_schema_input_type=Alternative)]]
-    ] = Field(
-        None,
+    any_of = optional(
+        some(Prepared(SectionKind(Alternative), _alternative)),
         description="Alternatives, of which at least one must hold in addition to the other requirements. Each has the "
         "keys of require without any_of. They are evaluated in order; if none holds, the denial has the reason and the "
         "challenge of the last one. The audiences of an alternative replace the issuer's, but not those of the rule.",
@@ -796,54 +814,50 @@ class Require(Alternative):
         return named if own is None else named & own
 
 
-class RuleSettings(Section):
+class RuleSettings(Section, title="Rule"):
     """A rule: the requests that it decides, and what it requires of them. The first rule that matches decides."""
 
-    model_config = ConfigDict(title="Rule")
-
-    name: Name = Field(description="Unique name of the rule, a label in metrics and logs.")
-    match: Match = Field(default_factory=Match, description="The requests that the rule decides. Default: all.")
-    policy: OrAbsent[Name] = Field(
-        None,
+    name = required(NAME, description="Unique name of the rule, a label in metrics and logs.")
+    match = nested(Match, description="The requests that the rule decides. Default: all.")
+    policy = optional(
+        NAME,
         description="Set instead of match: the rule decides the requests for which Envoy's context_extensions contain "
         "{authz_policy: NAME}.",
     )
-    access: Literal["token", "optional", "public"] = Field(
-        "token",
+    access: Key[Access] = key(
+        OneOf(Access),
+        default="token",
         description="token: require a valid token. optional: allow requests without a token, but deny invalid ones. "
         "public: allow all requests and ignore tokens.",
     )
-    require: Require = Field(default_factory=Require, description="What the token must meet. Default: being valid.")
-    credential: CredentialSettings = Field(
-        default_factory=CredentialSettings,
-        description="Where the token is. Default: in authorization, with the scheme Bearer.",
+    require = nested(Require, description="What the token must meet. Default: being valid.")
+    credential = nested(
+        CredentialSettings, description="Where the token is. Default: in authorization, with the scheme Bearer."
     )
-    mode: Literal["enforce", "shadow"] = Field(
-        "enforce",
+    mode: Key[RuleMode] = key(
+        OneOf(RuleMode),
+        default="enforce",
         description="enforce: apply the decision. shadow: log and count the decision, but let every request through.",
     )
 
 
-class HeaderSettings(Section):
+class HeaderSettings(Section, title="Header"):
     """The claim that an identity header carries, and how it is encoded."""
 
-    model_config = ConfigDict(title="Header")
-
-    claim: ClaimPathField = Field(
-        description="Path of the claim, dotted; write \\. for a dot in a name. * is the whole claim set."
+    claim = required(
+        CLAIM_PATH, description="Path of the claim, dotted; write \\. for a dot in a name. * is the whole claim set."
     )
-    encoding: OrAbsent[Literal["csv", "json", "base64url-json"]] = Field(
-        None,
+    encoding: Key[Encoding | None] = optional(
+        OneOf(Encoding),
         description="csv: the items of a list, joined by commas. json: JSON in ASCII. base64url-json: the same, "
         "encoded as base64url without padding. Default: csv for a list, and the value itself for a string, number or "
         "boolean.",
     )
 
-    @model_validator(mode="after")
-    def _claim_set_as_json(self) -> HeaderSettings:
+    def check(self) -> None:
+        """The whole claim set has no other encoding than JSON."""
         if self.claim.text == "*" and self.encoding not in {"json", "base64url-json"}:
             raise ValueError("* is the whole claim set: add encoding: json or encoding: base64url-json")
-        return self
 
 
 def _nonce(value: object) -> object:
@@ -855,135 +869,122 @@ def _nonce(value: object) -> object:
     return value
 
 
-def _header(value: object) -> object:
-    """A plain string is short for ``claim``."""
-    if value is None or isinstance(value, dict):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("must be the path of a claim, or {claim: path, encoding: json}")  # noqa: TRY004 - as above
-    return {"claim": value}
+def _path_or_mapping(value: Any) -> None:
+    if value is not None and not isinstance(value, (str, dict)):
+        raise ValueError("must be the path of a claim, or {claim: path, encoding: json}")
 
 
-class UpstreamSettings(Section):
+class UpstreamSettings(Section, title="Upstream"):
     """What the protected service receives."""
 
-    model_config = ConfigDict(title="Upstream")
-
-    headers: dict[
-        UpstreamHeader,
-        Annotated[HeaderSettings, BeforeValidator(_header, json_schema_input_type=str | HeaderSettings)],
-    ] = Field(
-        as_written(
-            {
-                "x-auth-subject": "sub",
-                "x-auth-issuer": "iss",
-                "x-auth-client": "client_id",
-                "x-auth-scopes": "scope",
-            }
-        ),
+    headers = key(
+        Members(UPSTREAM_HEADER, ShortSection(HeaderSettings, "claim", _path_or_mapping)),
+        default={
+            "x-auth-subject": "sub",
+            "x-auth-issuer": "iss",
+            "x-auth-client": "client_id",
+            "x-auth-scopes": "scope",
+        },
         description="Header names with the path of the claim that each carries, or {claim: path, encoding: ...}. The "
         "headers are removed from every client request, under every rule. client_id is the token's client; scope is "
         "its scopes of all scope_claims, sorted. A value that cannot be encoded or has more than 8000 bytes is left "
         "out and counted in authz_upstream_headers_omitted_total.",
     )
-    metadata: dict[MetadataName, ClaimPathField] = Field(
-        {},
+    metadata = key(
+        Members(METADATA_NAME, CLAIM_PATH),
+        default={},
         description="Further members of the dynamic metadata of a decision: their names with the path of the claim "
         "that each carries, as its JSON value. A value that has more than 8 KiB or 8 levels, or contains a control "
         "character, is left out.",
     )
-    forward_authorization: bool = Field(
+    forward_authorization = key(
+        Flag(),
         default=True,
         description="Forward the Authorization header and every rule's credential header. false: remove all of them "
         "from every upstream request.",
     )
 
 
-class DpopSettings(Section):
+class DpopSettings(Section, title="Dpop"):
     """Verification of DPoP proofs (RFC 9449)."""
 
-    model_config = ConfigDict(title="Dpop")
-
-    algorithms: Some[Algorithm] = Field(
-        ("ES256", "ES384", "EdDSA", "Ed25519", "PS256", "RS256"),
+    algorithms = key(
+        some(ALGORITHM),
+        default=["ES256", "ES384", "EdDSA", "Ed25519", "PS256", "RS256"],
         description="Accepted signature algorithms of proofs; challenges name them.",
     )
-    max_age: PositiveDuration = Field(
-        as_written("60s"),
+    max_age = key(
+        POSITIVE_DURATION,
+        default="60s",
         description="Maximum age of a proof, by its iat. An iat in the future is tolerated by the leeway of the "
         "token's issuer.",
     )
-    nonce: Annotated[
-        Literal["off", "required"],
-        BeforeValidator(_nonce, json_schema_input_type=Literal["off", "required"] | bool),
-    ] = Field(
-        "off",
+    nonce: Key[Nonce] = key(
+        Prepared(OneOf(Nonce), _nonce, written=(OneOf(Nonce), Flag())),
+        default="off",
         description="required: a proof must have a current nonce of this service, so that none can be made in advance, "
         "or be replayed at another replica after it expired.",
     )
-    nonce_key_file: File | None = Field(
-        None,
+    nonce_key_file = nullable(
+        FILE,
         description="File with the key of the nonces, 32 bytes or more, the same for all replicas and workers. When it "
         "changes, nonces of the previous key are accepted until they expire. null: each process generates its own.",
     )
-    nonce_lifetime: PositiveDuration = Field(as_written("5m"), description="How long a nonce is accepted.")
-    replay_cache_entries: int = Field(
-        100_000,
-        ge=1,
+    nonce_lifetime = key(POSITIVE_DURATION, default="5m", description="How long a nonce is accepted.")
+    replay_cache_entries = key(
+        Whole(least=1),
+        default=100_000,
         description="Maximum number of proofs that each process remembers to refuse them a second time. When full, the "
         "oldest is evicted and counted in authz_dpop_replay_cache_evictions_total.",
     )
-    origins: Many[Origin] = Field(
-        (),
+    origins = key(
+        Many(ORIGIN),
+        default=[],
         description="Origins of this API as clients see them, such as https://api.example.com, which the htu of proofs "
         "must start with. Default: https:// and the request's host; http:// for a loopback host.",
     )
 
 
-class MtlsSettings(Section):
+class MtlsSettings(Section, title="Mtls"):
     """Where the client certificate of a request is found, for certificate-bound tokens (RFC 8705)."""
 
-    model_config = ConfigDict(title="Mtls")
-
-    certificate: Literal["peer", "xfcc"] = Field(
-        "peer",
+    certificate: Key[CertificateSource] = key(
+        OneOf(CertificateSource),
+        default="peer",
         description="peer: the certificate of Envoy's own connection, which include_peer_certificate sends. xfcc: the "
         "header x-forwarded-client-cert, which a proxy in front must set, or sanitize.",
     )
-    xfcc_hops: int = Field(
-        1,
-        ge=1,
-        le=16,
+    xfcc_hops = key(
+        Whole(least=1, most=16),
+        default=1,
         description="Which element of x-forwarded-client-cert is the client's, counted from the right: 1 is the one "
         "that the nearest proxy added.",
     )
 
 
-class ResourceSettings(Section):
+class ResourceSettings(Section, title="Resource"):
     """A protected resource whose metadata the sidecar publishes (RFC 9728)."""
 
-    model_config = ConfigDict(title="Resource")
-
-    resource: ResourceId = Field(
+    resource = required(
+        RESOURCE_ID,
         description="The resource's identifier, an https URL. Requests with this host, and at or under this path, "
         "belong to the resource; of several, to the one with the longest path. Challenges of their denials name the "
-        "address of its metadata."
+        "address of its metadata.",
     )
-    name: OrAbsent[Printable] = Field(None, description="Name for people (resource_name). Default: none.")
-    issuers: OrAbsent[Some[Name]] = Field(
-        None,
+    name = optional(PRINTABLE, description="Name for people (resource_name). Default: none.")
+    issuers = optional(
+        some(NAME),
         description="Names of the issuers that the metadata lists (authorization_servers). Default: all whose "
         "identifier is a URL.",
     )
-    scopes: OrAbsent[Many[PlainScope]] = Field(
-        None,
+    scopes = optional(
+        Many(PLAIN_SCOPE),
         description="The scopes that the metadata lists (scopes_supported); [] for none. Default: those that the rules "
         "for this host and path require.",
     )
-    documentation: OrAbsent[Url] = Field(
-        None, description="URL of a page for developers (resource_documentation). Default: none."
-    )
-    mcp: bool = Field(
+    documentation = optional(URL, description="URL of a page for developers (resource_documentation). Default: none.")
+    mcp = key(
+        Flag(),
         default=False,
         description="The resource is a server of the Model Context Protocol, of revision 2026-07-28 or later if a rule "
         "for it has match.mcp: check-config warns about what its authorization specification forbids.",
@@ -993,19 +994,21 @@ class ResourceSettings(Section):
 class TokenCache(Section):
     """The cache of validated tokens, which saves verifying a signature again."""
 
-    max_entries: int = Field(
-        10000,
-        ge=0,
+    max_entries = key(
+        Whole(least=0),
+        default=10000,
         description="Maximum number of tokens; the oldest are evicted. 0 turns the cache off. Applies to the cached "
         "responses of each introspection endpoint as well.",
     )
-    max_bytes: Size = Field(
-        as_written("32MiB"),
+    max_bytes = key(
+        SIZE,
+        default="32MiB",
         description="Maximum memory for cached tokens, whose claims take several times the token's length as Python "
         "objects. Applies to the cached responses of each introspection endpoint as well.",
     )
-    max_ttl: Duration = Field(
-        as_written("5m"),
+    max_ttl = key(
+        DURATION,
+        default="5m",
         description="How long a token is cached, but never past its exp. A token is evicted at once when its key "
         "leaves the key set.",
     )
@@ -1014,20 +1017,22 @@ class TokenCache(Section):
 class Logging(Section):
     """What is logged, and where decisions are."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level that is logged.")
-    format: Literal["json", "text"] = Field(
-        "json", description="json: one JSON object per line. text: lines for people."
+    level: Key[Level] = key(OneOf(Level), default="info", description="The lowest level that is logged.")
+    format: Key[LogFormat] = key(
+        OneOf(LogFormat), default="json", description="json: one JSON object per line. text: lines for people."
     )
-    decisions: Literal["none", "denied", "all"] = Field(
-        "denied", description="Which decisions to log, one line each, without tokens and query strings."
+    decisions: Key[LoggedDecisions] = key(
+        OneOf(LoggedDecisions),
+        default="denied",
+        description="Which decisions to log, one line each, without tokens and query strings.",
     )
-    decisions_file: OrAbsent[OwnFile] = Field(
-        None,
+    decisions_file = optional(
+        OWN_FILE,
         description="File to which decisions are logged instead of standard error, at every level. It is created with "
         "mode 0640, and opened again after a rotation. Its folder must exist and be writable. Workers share it.",
     )
-    decisions_socket: OrAbsent[ReaderSocket] = Field(
-        None,
+    decisions_socket = optional(
+        READER_SOCKET,
         description="Unix socket to which decisions are logged instead of standard error, at every level: a datagram "
         "for each line, or a stream if the reader accepts connections. While there is no reader, lines are lost.",
     )
@@ -1036,60 +1041,62 @@ class Logging(Section):
 class TracingSettings(Section):
     """The collector of traces."""
 
-    otlp_endpoint: CollectorUrl = Field(
-        "http://127.0.0.1:4318",
+    otlp_endpoint = key(
+        COLLECTOR_URL,
+        default="http://127.0.0.1:4318",
         description="Base URL of an OpenTelemetry collector that takes OTLP over HTTP; /v1/traces is added. Spans hold "
         "nothing secret, so plain http is accepted.",
     )
-    service_name: Printable = Field("authz-service", description="service.name of the spans.")
+    service_name = key(PRINTABLE, default="authz-service", description="service.name of the spans.")
 
 
 class Settings(Section):
     """The configuration of authz-service."""
 
-    server: Server = Field(default_factory=Server, description="Where and how the sidecar listens.")
-    issuers: Some[Issuer] = Field(description="The issuers whose access tokens are accepted.")
-    rules: Some[RuleSettings] = Field(
+    server = nested(Server, description="Where and how the sidecar listens.")
+    issuers = required(some(SectionKind(Issuer)), description="The issuers whose access tokens are accepted.")
+    rules = required(
+        some(SectionKind(RuleSettings)),
         description="The rules, in order: the first one that matches a request decides it. A request that matches none "
-        "is denied."
+        "is denied.",
     )
-    cors_preflight: Literal["deny", "allow"] = Field(
-        "deny",
+    cors_preflight: Key[CorsPreflight] = key(
+        OneOf(CorsPreflight),
+        default="deny",
         description="allow: let CORS preflight requests (OPTIONS with Origin and Access-Control-Request-Method) "
         "through without a token if any rule is for their host and path. deny: treat them as any other request.",
     )
-    upstream: UpstreamSettings = Field(
-        default_factory=UpstreamSettings, description="What the protected service receives."
-    )
-    scope_implies: dict[PlainScope, Some[PlainScope]] = Field(
-        {},
+    upstream = nested(UpstreamSettings, description="What the protected service receives.")
+    scope_implies = key(
+        Members(PLAIN_SCOPE, some(PLAIN_SCOPE)),
+        default={},
         description="Scopes with those that they imply, transitively: a token with the first meets a rule that "
         "requires one of the others, and is denied by a rule that forbids one. Headers and metadata have the token's "
         "own scopes.",
     )
-    dpop: OrAbsent[DpopSettings] = Field(
-        None,
+    dpop = optional(
+        SectionKind(DpopSettings),
         description="Verification of DPoP proofs (RFC 9449). Tokens that are bound to a key require a proof with or "
         "without this section; with it, challenges offer DPoP beside Bearer.",
     )
-    mtls: MtlsSettings = Field(
-        default_factory=MtlsSettings,
-        description="Where client certificates are found, for certificate-bound tokens (RFC 8705).",
+    mtls = nested(
+        MtlsSettings, description="Where client certificates are found, for certificate-bound tokens (RFC 8705)."
     )
-    resources: Many[ResourceSettings] = Field(
-        (),
+    resources = key(
+        Many(SectionKind(ResourceSettings)),
+        default=[],
         description="Protected resources whose metadata (RFC 9728) the sidecar answers itself, without a token, at "
         "/.well-known/oauth-protected-resource followed by the resource's path.",
     )
-    revocations_file: OrAbsent[File] = Field(
-        None,
+    revocations_file = optional(
+        FILE,
         description="File with revocations: tokens that are refused although they have not expired. A change takes "
         "effect within two seconds, on cached tokens too.",
     )
-    token_cache: TokenCache = Field(default_factory=TokenCache, description="The cache of validated tokens.")
-    logging: Logging = Field(default_factory=Logging, description="What is logged.")
-    tracing: OrAbsent[TracingSettings] = Field(
-        None,
+    token_cache = nested(TokenCache, description="The cache of validated tokens.")
+    logging = nested(Logging, description="What is logged.")
+    tracing = optional(
+        SectionKind(TracingSettings),
         description="Export of spans to an OpenTelemetry collector, for requests in sampled traces. Default: none.",
     )
 

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from typing import TYPE_CHECKING, Any
 
 from authz_service.config.document import Problem
 from authz_service.config.key_hints import nearest
+from authz_service.config.kinds import Kind, Many, Text
 from authz_service.config.load import load_as
-from authz_service.config.model import Section
-from authz_service.config.values import Many, OrAbsent
+from authz_service.config.sections import Section, SectionKind, optional, required
+from authz_service.config.values import EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,55 +22,64 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Issuer
 
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_TIME = r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)"
 _HOW = "write a time with its zone, such as 2026-01-31T12:00:00Z, or seconds since the epoch"
 # Of 2001 and 2286. A number outside is a year or has milliseconds, and would revoke nothing or everything.
 _EARLIEST, _LATEST = 1e9, 1e10
 
 
-def _time(value: Any) -> float:
+def _some_text(value: str) -> str:
+    if not value:
+        raise ValueError(EMPTY)
+    return value
+
+
+class _Time(Kind[float]):
     """Seconds since the epoch: an RFC 3339 time, or a number as in a token."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        seconds = value
-    elif isinstance(value, str) and _TIME.fullmatch(value):
-        try:
-            seconds = datetime.fromisoformat(value.upper()).timestamp()
-        except (ValueError, OverflowError):
-            raise ValueError(f"is not a time that exists: {_HOW}") from None
-    else:
-        raise ValueError(f"is not a time: {_HOW}")
-    if not _EARLIEST <= seconds < _LATEST:
-        raise ValueError(f"is not a time between 2001 and 2286: {_HOW}")
-    return float(seconds)
+
+    def read(self, value: Any, folder: Path | None = None) -> float:  # noqa: ARG002 - the interface
+        """The seconds."""
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            seconds = value
+        elif isinstance(value, str) and re.fullmatch(_TIME, value, re.ASCII):
+            try:
+                seconds = datetime.fromisoformat(value.upper()).timestamp()
+            except (ValueError, OverflowError):
+                raise ValueError(f"is not a time that exists: {_HOW}") from None
+        else:
+            raise ValueError(f"is not a time: {_HOW}")
+        if not _EARLIEST <= seconds < _LATEST:
+            raise ValueError(f"is not a time between 2001 and 2286: {_HOW}")
+        return float(seconds)
 
 
-_Value = Annotated[str, StringConstraints(strict=True, min_length=1)]
+_VALUE = Text(_some_text)
 
 
 class RevocationEntry(Section):
     """Revokes the tokens that have all of its parts."""
 
-    issuer: OrAbsent[_Value] = Field(None, description="Name or identifier of the issuer; of a tenant, its identifier.")
-    subject: OrAbsent[_Value] = Field(None, description="The token's sub.")
-    client: OrAbsent[_Value] = Field(None, description="The token's client.")
-    session: OrAbsent[_Value] = Field(None, description="The token's sid.")
-    jti: OrAbsent[_Value] = Field(None, description="The token's jti.")
-    kid: OrAbsent[_Value] = Field(None, description="The kid of the key that verifies the token.")
-    issued_before: OrAbsent[Annotated[float, BeforeValidator(_time, json_schema_input_type=str | float)]] = Field(
-        None, description="Only tokens issued (iat) before this time. Default: whenever they were issued."
+    issuer = optional(_VALUE, description="Name or identifier of the issuer; of a tenant, its identifier.")
+    subject = optional(_VALUE, description="The token's sub.")
+    client = optional(_VALUE, description="The token's client.")
+    session = optional(_VALUE, description="The token's sid.")
+    jti = optional(_VALUE, description="The token's jti.")
+    kid = optional(_VALUE, description="The kid of the key that verifies the token.")
+    issued_before = optional(
+        _Time(),
+        description="Only tokens issued (iat) before this time. Default: whenever they were issued.",
     )
 
-    @model_validator(mode="after")
-    def _not_empty(self) -> RevocationEntry:
-        if not self.model_fields_set:
+    def check(self) -> None:
+        """An entry without any part would revoke every token."""
+        if not self.written:
             raise ValueError("is empty, which would revoke every token: write at least one part")
-        return self
 
 
 class RevocationsFile(Section):
     """A file of revocations."""
 
-    revocations: Many[RevocationEntry] = Field(description="The revocations; [] for none.")
+    revocations = required(Many(SectionKind(RevocationEntry)), description="The revocations; [] for none.")
 
 
 def read_revocations(file: Path, issuers: Sequence[Issuer]) -> tuple[RevocationEntry, ...]:
@@ -83,7 +91,7 @@ def read_revocations(file: Path, issuers: Sequence[Issuer]) -> tuple[RevocationE
     entries = load_as(RevocationsFile, file, lambda content: _unknown_issuers(content, issuers)).revocations
     labels = {issuer.issuer: issuer.label for issuer in issuers}
     return tuple(
-        entry if entry.issuer is None else entry.model_copy(update={"issuer": labels.get(entry.issuer, entry.issuer)})
+        entry if entry.issuer is None else entry.with_values(issuer=labels.get(entry.issuer, entry.issuer))
         for entry in entries
     )
 

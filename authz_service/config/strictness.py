@@ -111,9 +111,9 @@ def _claims_within(ours: Way, theirs: Alternative) -> bool:
 
 
 def _others_within(ours: Way, theirs: Alternative) -> bool:
-    for name, field in Alternative.model_fields.items():
+    for name, default in Alternative.defaults().items():
         wanted = getattr(theirs, name)
-        if name in _COMPARED or wanted == field.get_default(call_default_factory=True):
+        if name in _COMPARED or wanted == default:
             continue
         as_strict = _AS_STRICT.get(name, _equal)
         if not any(value is not None and as_strict(value, wanted) for value in (getattr(part, name) for part in ours)):
@@ -184,8 +184,7 @@ _NO_KEYS: _Keys = frozenset()
 
 def _key(condition: ClaimCondition) -> tuple[str, object]:
     """The condition, by JSON values: two that are equal to Python may differ, such as 1 and true."""
-    (name,) = condition.model_fields_set
-    value = getattr(condition, name)
+    name, value = condition.operator
     return name, tuple(map(scalar_key, value)) if isinstance(value, tuple) else scalar_key(value)
 
 

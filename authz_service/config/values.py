@@ -1,9 +1,8 @@
 """The types of single values: names, scopes, URLs, addresses, files, patterns.
 
 A value is validated without regard to other keys. The message of a ``ValueError`` says what is wrong and what would be
-right, and quotes no more of the value than is needed to find it. If the configuration file's folder is passed as
-validation ``context``, file paths become relative to it and the files must exist; without a context, paths are kept as
-written.
+right, and quotes no more of the value than is needed to find it. Regular expressions are compiled when a value needs
+them.
 """
 
 from __future__ import annotations
@@ -12,25 +11,12 @@ import ipaddress
 import json
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    PlainValidator,
-    Strict,
-    StrictStr,
-    ValidationInfo,
-)
-from pydantic_core import CoreSchema, core_schema
-
 from authz_service.config.files import open_regular
+from authz_service.config.kinds import Checked, Kind, Many, Members, OneOf, Prepared, Scalar, Text, TextInFolder, some
 from authz_service.core.claim_path import ClaimPath, parse_claim_path
 from authz_service.core.credential import BEARER, DPOP
 from authz_service.core.decision import CORRELATION_MEMBERS, METADATA_MEMBERS
@@ -40,8 +26,6 @@ from authz_service.core.members import SCOPE_TOKEN
 from authz_service.core.paths import split
 from authz_service.core.patterns import (
     CAPTURE,
-    HostPattern,
-    PathPattern,
     normalize_host,
     parse_host_pattern,
     parse_path_pattern,
@@ -50,19 +34,19 @@ from authz_service.core.patterns import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
-_OTHER_ISSUER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.~:/@+-]{0,255}")
-_URL = re.compile(r"https?://[!-~]+")
-_PROXY_URL = re.compile(r"https?://[^/?#@\s]+/?")
-_ORIGIN = re.compile(r"https?://[^/?#@\\\x00-\x20\x7f-\U0010ffff]+")
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 section 5.6.2
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}"
+_OTHER_ISSUER = r"[A-Za-z0-9][A-Za-z0-9_.~:/@+-]{0,255}"
+_URL = r"https?://[!-~]+"
+_PROXY_URL = r"https?://[^/?#@\s]+/?"
+_ORIGIN = r"https?://[^/?#@\\\x00-\x20\x7f-\U0010ffff]+"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _MAX_PORT = 65535
 _MAX_SOCKET_PATH = 107  # sun_path of unix(7) is 108 bytes, the last of them zero
 _MAX_QUOTED_PATH = 300  # characters
 _MAX_LISTED = 120  # characters of a string that a message shows as a list
-_PATTERN_CHARACTER = re.compile("[{}*]")
-_CAPTURE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PATTERN_CHARACTER = "[{}*]"
+_CAPTURE_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _NEVER_MATCHED = {
     "authorization": "it is the credential, which a rule cannot match: remove it",
     "proxy-authorization": "it is the credential, which a rule cannot match: remove it",
@@ -82,8 +66,8 @@ _NEVER_SENT = {
     **dict.fromkeys(("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"), _FRAMING),
     **dict.fromkeys(("transfer-encoding", "expect", "range", "accept", "accept-encoding"), _FRAMING),
 }
-_SECRET = re.compile("secret|token|passw|api-?key|credential|signature")
-_FIELD_VALUE = re.compile(r"[!-~](?:[ -~\t]*[!-~])?")
+_SECRET = "secret|token|passw|api-?key|credential|signature"
+_FIELD_VALUE = r"[!-~](?:[ -~\t]*[!-~])?"
 _NEVER_UPSTREAM = frozenset(
     {
         *("host", "authorization", "connection", "content-length", "transfer-encoding"),
@@ -91,12 +75,10 @@ _NEVER_UPSTREAM = frozenset(
     }
 )
 _NO_CREDENTIAL = _NEVER_UPSTREAM | {"cookie"}
-_METADATA_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_METADATA_NAME = r"[A-Za-z0-9_.-]{1,128}"
+_SCHEME = r"[A-Za-z][A-Za-z0-9_-]*"
 _KNOWN_SCHEMES = {scheme.lower(): scheme for scheme in (BEARER, DPOP)}  # written in any case
-_MEDIA_TYPE = re.compile(
-    r"(?:application/)?[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}", re.ASCII | re.IGNORECASE
-)  # RFC 6838 section 4.2
+_MEDIA_TYPE = r"(?ai)(?:application/)?[a-z0-9][a-z0-9!#$&^_.+-]{0,126}"  # RFC 6838 section 4.2
 _NEVER_ACCESS_TOKENS = {
     "dpop+jwt": "a DPoP proof",
     "id+jwt": "an ID token",
@@ -117,6 +99,8 @@ _NEVER_ACCESS_TOKENS = {
 }
 PLACEHOLDER_AUDIENCE = "the-audience-of-your-api"  # by `authz-service init`, for the user to replace
 EMPTY = "is empty: write a value, or remove it"
+_NO_FILE = "must be the path of a file"
+_NO_SOCKET = "must be the path of a unix socket"
 
 
 def as_list(text: str, is_accepted: Callable[[str], bool]) -> str:
@@ -137,7 +121,7 @@ def _shown_path(path: Path) -> str:
 
 
 def _name(value: str) -> str:
-    if not _NAME.fullmatch(value):
+    if not re.fullmatch(_NAME, value):
         raise ValueError(
             f"{shown(value)} is not a name: write up to 128 letters, digits and _ . : / -, with a letter or digit first"
         )
@@ -180,7 +164,7 @@ def _plain_scope(value: str) -> str:
 
 
 def _method(value: str) -> str:
-    if not _TOKEN.fullmatch(value) or "*" in value:
+    if not re.fullmatch(_TOKEN, value) or "*" in value:
         raise ValueError(f"{shown(value)} is not a method: write one such as GET, or remove methods to match any")
     if value != value.upper():
         raise ValueError(f"{shown(value)} is not a method: methods are case-sensitive, write {shown(value.upper())}")
@@ -209,7 +193,7 @@ def _supported(value: str) -> str:
 
 
 def _token_type(value: str) -> str:
-    if not _MEDIA_TYPE.fullmatch(value):
+    if not re.fullmatch(_MEDIA_TYPE, value):
         raise ValueError(
             f"{shown(value)} is not a type of a token: write the typ of its header, such as JWT, or application/at+jwt"
         )
@@ -227,7 +211,7 @@ def _with_exp(value: tuple[str, ...]) -> tuple[str, ...]:
 
 def _header_name(value: str, *, example: str) -> str:
     """The name in lower case."""
-    if not _TOKEN.fullmatch(value):
+    if not re.fullmatch(_TOKEN, value):
         raise ValueError(f"{shown(value)} is not a header name: write one such as {example}")
     return value.lower()
 
@@ -249,7 +233,7 @@ def _http_header(value: str) -> str:
 
 
 def _metadata_name(value: str) -> str:
-    if not _METADATA_NAME.fullmatch(value):
+    if not re.fullmatch(_METADATA_NAME, value):
         raise ValueError(f"{shown(value)} is not a name of metadata: write up to 128 letters, digits and _ . -")
     if value in METADATA_MEMBERS | CORRELATION_MEMBERS:
         raise ValueError(f"{shown(value)} is in the metadata of decisions already: choose another name")
@@ -266,7 +250,7 @@ def _credential_header(value: str) -> str:
 
 
 def _scheme(value: str) -> str:
-    if not _SCHEME.fullmatch(value):
+    if not re.fullmatch(_SCHEME, value):
         raise ValueError(f"{shown(value)} is not an authentication scheme: write one such as Bearer")
     return _KNOWN_SCHEMES.get(value.lower(), value)
 
@@ -284,7 +268,8 @@ def _affix(value: str) -> str:
     return value
 
 
-def _required_claim_path(path: ClaimPath) -> ClaimPath:
+def _required_claim_path(value: str) -> ClaimPath:
+    path = parse_claim_path(value)
     if path.names[:2] == ("act", "act"):
         raise ValueError(
             f"{shown(path.text)} leads to a prior actor, and only the outermost one may decide (RFC 8693 section 4.1): "
@@ -303,13 +288,13 @@ def _provider_header(value: str) -> str:
     name = _header_name(value, example="x-tenant")
     if name in _NEVER_SENT or name.startswith(("if-", "content-", "sec-")):
         raise ValueError(f"{shown(value)} cannot be set here: {_NEVER_SENT.get(name, _FRAMING)}")
-    if _SECRET.search(name):
+    if re.search(_SECRET, name):
         raise ValueError(f"{shown(value)} looks like a secret, and those are read from files only")
     return name
 
 
 def _provider_header_value(value: str) -> str:
-    if not _FIELD_VALUE.fullmatch(value):
+    if not re.fullmatch(_FIELD_VALUE, value):
         raise ValueError("must be printable ASCII without spaces around it")
     return value
 
@@ -337,23 +322,15 @@ def _acr_value(value: str) -> str:
 
 
 def _capture_name(value: str) -> str:
-    if not _CAPTURE_NAME.fullmatch(value):
+    if not re.fullmatch(_CAPTURE_NAME, value):
         raise ValueError(f"{shown(value)} is not the name of a capture: write tenant for the {{tenant}} of the path")
-    return value
-
-
-def _scalar(value: object) -> object:
-    if value is None or value == "":
-        raise ValueError(EMPTY)
-    if not isinstance(value, (str, int, float)):
-        raise ValueError("must be a string, a number, true or false")  # noqa: TRY004 - pydantic reports ValueError only
     return value
 
 
 def _url(value: str) -> str:
     if "@" in value.partition("//")[2].partition("/")[0]:
         raise ValueError("must be a URL without user and password")
-    if not _URL.fullmatch(value) or not _has_host(value):
+    if not re.fullmatch(_URL, value) or not _has_host(value):
         raise ValueError(f"{shown(value)} is not a URL: write https://host/path, or http for a host on this machine")
     if "#" in value:
         raise ValueError(f"{shown(value)} has a fragment: remove it")
@@ -361,13 +338,13 @@ def _url(value: str) -> str:
 
 
 def _collector_url(value: str) -> str:
-    if not _URL.fullmatch(value) or not _has_host(value) or set("?#@") & set(value):
+    if not re.fullmatch(_URL, value) or not _has_host(value) or set("?#@") & set(value):
         raise ValueError(f"{shown(value)} is not a base URL: write one such as http://collector:4318, without a query")
     return value
 
 
 def _origin(value: str) -> str:
-    if not _ORIGIN.fullmatch(value) or not _has_host(value):
+    if not re.fullmatch(_ORIGIN, value) or not _has_host(value):
         raise ValueError(f"{shown(value)} is not an origin: write https://host, or https://host:port, without a path")
     return value
 
@@ -380,7 +357,7 @@ def _resource(value: str) -> str:
         raise ValueError(f"{shown(value)} has a query, which does not distinguish requests: remove it")
     if not normalize_host(urlsplit(value).netloc):  # empty for the Host header of such a request, too
         raise ValueError(f"{shown(value)} has a host that no request can have: write a host name or an address")
-    if (pattern := _PATTERN_CHARACTER.search(value)) is not None:
+    if (pattern := re.search(_PATTERN_CHARACTER, value)) is not None:
         raise ValueError(
             f"{shown(value)} has {pattern[0]} in its path, where nothing stands for other characters: write the one "
             "address that clients use; requests under it belong to it as well"
@@ -399,7 +376,7 @@ def _proxy(value: str) -> str:
         raise ValueError(
             "must be a URL without user and password: put them into HTTPS_PROXY and HTTP_PROXY, and write environment"
         )
-    if not _PROXY_URL.fullmatch(value) or not _has_host(value):
+    if not re.fullmatch(_PROXY_URL, value) or not _has_host(value):
         raise ValueError(f"{shown(value)} is not a proxy: write environment, none, or a URL such as http://proxy:3128")
     return value.rstrip("/")
 
@@ -416,7 +393,7 @@ def _issuer(value: str) -> str:
     """A URL, a template of one, or an identifier that is not a URL, which needs a source of keys besides discovery."""
     template = parse_issuer_template(value)
     url = value if template is None else template.filled("x")
-    if not is_url(value) and _OTHER_ISSUER.fullmatch(value):
+    if not is_url(value) and re.fullmatch(_OTHER_ISSUER, value):
         return value
     if "?" in _url(url):
         raise ValueError("must be a URL without a query (RFC 8414 section 2)")
@@ -430,7 +407,7 @@ def is_url(issuer: str) -> bool:
 
 def is_name(value: str) -> bool:
     """Whether a rule can name it."""
-    return _NAME.fullmatch(value) is not None
+    return re.fullmatch(_NAME, value) is not None
 
 
 def _audience(value: str) -> str:
@@ -446,8 +423,7 @@ def _tenants(value: object) -> object:
     if value == []:
         raise ValueError("is empty, so no token would do: write any, or a list of tenants")
     if isinstance(value, str):
-        text = f"must be any or a list, not the string {shown(value)}: write {as_list(value, is_tenant)}"
-        raise ValueError(text)  # noqa: TRY004 - pydantic reports ValueError only
+        raise ValueError(f"must be any or a list, not the string {shown(value)}: write {as_list(value, is_tenant)}")  # noqa: TRY004 - as kinds raise
     return value
 
 
@@ -464,9 +440,9 @@ def _tenant(value: str) -> str:
     return value
 
 
-def _grpc_address(value: str, info: ValidationInfo) -> str:
+def _grpc_address(value: str, folder: Path | None) -> str:
     if value.startswith("unix:"):
-        return f"unix:{_socket_path(value.removeprefix('unix:'), info.context)}"
+        return f"unix:{_socket_path(value.removeprefix('unix:'), folder)}"
     _require_address(value, "127.0.0.1:9191, [::1]:9191, or unix:/path/to.sock")
     return value
 
@@ -520,31 +496,32 @@ def _is_v6(text: str) -> bool:
     return True
 
 
-def _file(value: object, info: ValidationInfo) -> Path:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("must be the path of a file")
-    if info.context is None:
-        return Path(value)
-    file = Path(info.context, value)
-    _require_readable(file)
+def _file(value: str, folder: Path | None) -> Path:
+    file = _path(value, folder)
+    if folder is not None:
+        _require_readable(file)
     return file
 
 
-def _own_file(value: object, info: ValidationInfo) -> Path:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("must be the path of a file")
-    file = Path(info.context or "", value)
-    if info.context is not None and not os.path.isdir(file.parent):  # noqa: PTH112 - as for the socket
+def _own_file(value: str, folder: Path | None) -> Path:
+    file = _path(value, folder)
+    if folder is not None and not os.path.isdir(file.parent):  # noqa: PTH112 - as for the socket
         raise ValueError(f"the file's folder {_shown_path(file.parent)} does not exist: create it first")
-    if info.context is not None and os.path.exists(file) and not os.path.isfile(file):  # noqa: PTH110, PTH113
+    if folder is not None and os.path.exists(file) and not os.path.isfile(file):  # noqa: PTH110, PTH113
         raise ValueError(f"{_shown_path(file)} exists and is not a regular file: write the path of a file")
     return file
 
 
-def _reader_socket(value: object, info: ValidationInfo) -> Path:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("must be the path of a unix socket")
-    return _socket_path(value, info.context)
+def _path(value: str, folder: Path | None) -> Path:
+    if not value or "\0" in value:
+        raise ValueError(_NO_FILE)
+    return Path(folder or "", value)
+
+
+def _reader_socket(value: str, folder: Path | None) -> Path:
+    if not value or "\0" in value:
+        raise ValueError(_NO_SOCKET)
+    return _socket_path(value, folder)
 
 
 def _require_readable(file: Path) -> None:
@@ -555,95 +532,48 @@ def _require_readable(file: Path) -> None:
         raise ValueError(f"{_shown_path(file)} cannot be read: {error.strerror}") from None
 
 
-def _not_null(value: object) -> object:
-    if value is None:
-        raise ValueError(EMPTY)
-    return value
-
-
-class _NeverNull:
-    """Marks a key that may be left out but not set to null."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(_not_null, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        written = [branch for branch in handler(schema)["anyOf"] if branch != {"type": "null"}]
-        return dict(written[0]) if len(written) == 1 else {"anyOf": written}
-
-
-@dataclass(frozen=True, slots=True)
-class _ParsedWith:
-    """Marks a value that is written as a string and stored parsed. Its JSON Schema is that of the string."""
-
-    parse: Callable[[str], object]
-
-    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(
-            self.parse,
-            core_schema.str_schema(strict=True),
-            serialization=core_schema.to_string_ser_schema(when_used="always"),
-        )
-
-
-Item = TypeVar("Item")
-# A YAML list, stored as a tuple, so that settings are deeply frozen.
-Many = Annotated[tuple[Item, ...], Strict(strict=False)]
-Some = Annotated[tuple[Item, ...], Strict(strict=False), Field(min_length=1)]
-# None means that the key is left out; it cannot be written. The default is not validated.
-OrAbsent = Annotated[Item | None, _NeverNull(), Field(validate_default=False)]
-
-Name = Annotated[StrictStr, AfterValidator(_name)]
-Printable = Annotated[StrictStr, AfterValidator(_printable)]
-Scope = Annotated[StrictStr, AfterValidator(_required_scope)]
-PlainScope = Annotated[StrictStr, AfterValidator(_plain_scope)]
-Method = Annotated[StrictStr, AfterValidator(_method)]
-Algorithm = Annotated[
-    Literal[
-        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
-        "EdDSA", "Ed25519", "Ed448", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87",
-    ],
-    AfterValidator(_supported),
-    BeforeValidator(_asymmetric),
+Algorithm: TypeAlias = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
+    "EdDSA", "Ed25519", "Ed448", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87",
 ]  # fmt: skip
-TokenType = Annotated[StrictStr, AfterValidator(_token_type)]
-AcrValue = Annotated[
-    StrictStr, AfterValidator(_acr_value)
-]  # acr_values is a list separated by spaces, in a quoted-string (RFC 9470 section 3)
-HttpHeader = Annotated[StrictStr, AfterValidator(_http_header)]
-MetadataName = Annotated[StrictStr, AfterValidator(_metadata_name)]
-CredentialHeaderName = Annotated[StrictStr, AfterValidator(_credential_header)]
-Scheme = Annotated[StrictStr, AfterValidator(_scheme)]
-McpPattern = Annotated[StrictStr, AfterValidator(_mcp_pattern)]
-HeaderValue = Annotated[StrictStr, AfterValidator(_header_value)]
-ClaimPathField = Annotated[ClaimPath, _ParsedWith(parse_claim_path)]
-RequiredClaimPath = Annotated[ClaimPathField, AfterValidator(_required_claim_path)]
-ComparedHeader = Annotated[StrictStr, AfterValidator(_compared_header)]
-Affix = Annotated[StrictStr, AfterValidator(_affix)]
-CaptureName = Annotated[StrictStr, AfterValidator(_capture_name)]
-Scalar = Annotated[str | int | float | bool, PlainValidator(_scalar, json_schema_input_type=str | int | float | bool)]
-UpstreamHeader = Annotated[StrictStr, AfterValidator(_upstream_header)]
-HostPatternField = Annotated[HostPattern, _ParsedWith(parse_host_pattern)]
-PathPatternField = Annotated[PathPattern, _ParsedWith(parse_path_pattern)]
-Url = Annotated[StrictStr, AfterValidator(_url)]
-CollectorUrl = Annotated[StrictStr, AfterValidator(_collector_url)]
-ProviderHeaders = Annotated[
-    dict[
-        Annotated[StrictStr, AfterValidator(_provider_header)],
-        Annotated[StrictStr, AfterValidator(_provider_header_value)],
-    ],
-    BeforeValidator(_provider_headers),
-]
-Origin = Annotated[StrictStr, AfterValidator(_origin)]
-ResourceId = Annotated[StrictStr, AfterValidator(_resource)]
-ProxySetting = Annotated[StrictStr, AfterValidator(_proxy)]
-IssuerId = Annotated[StrictStr, AfterValidator(_issuer)]
-Audience = Annotated[StrictStr, AfterValidator(_audience)]
-_Tenant = Annotated[StrictStr, AfterValidator(_tenant)]
-Tenants = Annotated[Many[_Tenant], BeforeValidator(_tenants, json_schema_input_type=Literal["any"] | Some[_Tenant])]
-GrpcAddress = Annotated[StrictStr, AfterValidator(_grpc_address)]
-TcpAddress = Annotated[StrictStr, AfterValidator(_tcp_address)]
-File = Annotated[Path, BeforeValidator(_file, json_schema_input_type=StrictStr)]
-OwnFile = Annotated[Path, BeforeValidator(_own_file, json_schema_input_type=StrictStr)]
-ReaderSocket = Annotated[Path, BeforeValidator(_reader_socket, json_schema_input_type=StrictStr)]
-RequiredClaims = Annotated[Many[Printable], AfterValidator(_with_exp)]
+
+STRING = Text(str)
+NAME = Text(_name)
+PRINTABLE = Text(_printable)
+SCOPE = Text(_required_scope)
+PLAIN_SCOPE = Text(_plain_scope)
+METHOD = Text(_method)
+ALGORITHM: Kind[str] = Checked(Prepared(OneOf(Algorithm), _asymmetric), _supported)
+TOKEN_TYPE = Text(_token_type)
+ACR_VALUE = Text(_acr_value)  # acr_values is a list separated by spaces, in a quoted-string (RFC 9470 section 3)
+HTTP_HEADER = Text(_http_header)
+METADATA_NAME = Text(_metadata_name)
+CREDENTIAL_HEADER = Text(_credential_header)
+SCHEME = Text(_scheme)
+MCP_PATTERN = Text(_mcp_pattern)
+HEADER_VALUE = Text(_header_value)
+CLAIM_PATH = Text(parse_claim_path)
+REQUIRED_CLAIM_PATH = Text(_required_claim_path)
+COMPARED_HEADER = Text(_compared_header)
+AFFIX = Text(_affix)
+CAPTURE_NAME = Text(_capture_name)
+UPSTREAM_HEADER = Text(_upstream_header)
+HOST_PATTERN = Text(parse_host_pattern)
+PATH_PATTERN = Text(parse_path_pattern)
+URL = Text(_url)
+COLLECTOR_URL = Text(_collector_url)
+PROVIDER_HEADERS = Prepared(Members(Text(_provider_header), Text(_provider_header_value)), _provider_headers)
+ORIGIN = Text(_origin)
+RESOURCE_ID = Text(_resource)
+PROXY = Text(_proxy)
+ISSUER_ID = Text(_issuer)
+AUDIENCE = Text(_audience)
+_TENANT = Text(_tenant)
+TENANTS = Prepared(Many(_TENANT), _tenants, written=(OneOf(Literal["any"]), some(_TENANT)))
+GRPC_ADDRESS = TextInFolder(_grpc_address)
+TCP_ADDRESS = Text(_tcp_address)
+FILE = TextInFolder(_file, otherwise=_NO_FILE)
+OWN_FILE = TextInFolder(_own_file, otherwise=_NO_FILE)
+READER_SOCKET = TextInFolder(_reader_socket, otherwise=_NO_SOCKET)
+REQUIRED_CLAIMS = Checked(Many(PRINTABLE), _with_exp)
+SCALAR = Scalar()

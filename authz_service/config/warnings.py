@@ -171,7 +171,7 @@ def _requires_more(part: Alternative) -> bool:
     claims = any(not condition.absent for condition in (part.claims or {}).values())
     if claims or part.scopes.all or part.scopes.any:
         return True
-    return not part.model_fields_set <= {"issuers", "audiences", "any_of", "claims", "scopes", "proof"}
+    return not part.written <= {"issuers", "audiences", "any_of", "claims", "scopes", "proof"}
 
 
 def _public_everywhere(where: Where, rule: RuleSettings) -> Iterator[Problem]:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from authz_service.config.model import Keys
-from authz_service.config.values import Audience, File, Url
+from authz_service.config.values import AUDIENCE, FILE, URL
 from authz_service.core.errors import FetchFailed, StartFailed, printable
 from authz_service.initial_config import published
 from authz_service.initial_config.text import configuration
 from authz_service.terminal import progress
+
+if TYPE_CHECKING:
+    from authz_service.config.kinds import Kind
 
 
 def run(
@@ -28,14 +29,14 @@ def run(
     Raises:
         StartFailed: with what is wrong with an argument, the issuer or the file.
     """
-    _require_valid("--issuer", Url, issuer)
+    _require_valid("--issuer", URL, issuer)
     if audience is not None:
-        _require_valid("--audience", Audience, audience)
+        _require_valid("--audience", AUDIENCE, audience)
     if output is not None and output.exists() and not force:
         raise StartFailed(printable(f"{output} exists already: choose another file, or overwrite it with --force"))
     if ca_file is not None:
-        _require_valid("--ca-file", File, str(ca_file.absolute()))
-    keys = Keys.model_validate({"ca_file": ca_file and str(ca_file.absolute()), "allow_http": allow_http})
+        _require_valid("--ca-file", FILE, str(ca_file.absolute()))
+    keys = Keys.read({"ca_file": ca_file and str(ca_file.absolute()), "allow_http": allow_http})
     try:
         with progress(sys.stderr, f"Reading the metadata of {printable(issuer)} ..."):
             found = asyncio.run(published.read(issuer, keys))
@@ -60,7 +61,7 @@ def _prompt_for_audience() -> str | None:
     audience = sys.stdin.readline().strip()
     if not audience:
         return None
-    _require_valid("the audience", Audience, audience)
+    _require_valid("the audience", AUDIENCE, audience)
     return audience
 
 
@@ -69,12 +70,11 @@ def _with_options(message: str) -> str:
     return message.replace("set keys.allow_http: true", "add --allow-http").replace("keys.ca_file", "--ca-file")
 
 
-def _require_valid(name: str, kind: Any, value: str) -> None:
+def _require_valid(name: str, kind: Kind[Any], value: str) -> None:
     try:
-        TypeAdapter(kind).validate_python(value, context=Path())  # with a context, a file must exist
-    except ValidationError as error:
-        reason = error.errors(include_url=False)[0].get("ctx", {}).get("error")
-        raise StartFailed(printable(f"{name}: {reason}")) from None
+        kind.read(value, Path())  # with a folder, a file must exist
+    except ValueError as error:
+        raise StartFailed(printable(f"{name}: {error}")) from None
 
 
 def _write(file: Path, text: str, *, overwrite: bool) -> None:

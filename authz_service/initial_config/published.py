@@ -11,10 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 from urllib.parse import urlsplit
 
-from pydantic import TypeAdapter, ValidationError
-
 from authz_service.config.model import CREDENTIAL_KEYS
-from authz_service.config.values import Algorithm, is_scope
+from authz_service.config.values import ALGORITHM, Algorithm, is_scope
 from authz_service.core.errors import FetchFailed
 from authz_service.providers import json_object
 from authz_service.providers.client import ProviderClient
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from authz_service.config.model import Keys
 
 _METADATA_PATH = re.compile(r"/\.well-known/(?:openid-configuration|oauth-authorization-server)(?=/|$)")
-_ALGORITHMS: tuple[str, ...] = get_args(get_args(Algorithm)[0])
+_ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
 _CURVES = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512", "Ed25519": "EdDSA", "Ed448": "EdDSA"}
 _POLL = "urn:ietf:rfc:8936"
 _MAX_ITEMS = 1000  # of a list in metadata
@@ -134,17 +132,9 @@ def _strings(value: object) -> list[str]:
 
 
 def _supported(names: Iterable[str]) -> tuple[str, ...]:
-    """Those of the algorithms that this installation supports, in our order."""
+    """Those of the algorithms that this installation supports, which may lack ML-DSA, in our order."""
     found = set(names)
-    return tuple(each for each in _ALGORITHMS if each in found and _is_accepted(each))
-
-
-def _is_accepted(algorithm: str) -> bool:
-    try:
-        TypeAdapter(Algorithm).validate_python(algorithm)
-    except ValidationError:  # ML-DSA without a library for it
-        return False
-    return True
+    return tuple(each for each in _ALGORITHMS if each in found and ALGORITHM.accepts(each))
 
 
 def _auth_method(supported: object) -> str:

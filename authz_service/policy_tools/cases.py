@@ -6,25 +6,16 @@ line. Only the claims of a token are arbitrary.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictStr,
-    WithJsonSchema,
-    model_validator,
-)
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from authz_service.config.document import Problem
 from authz_service.config.key_hints import nearest
+from authz_service.config.kinds import Anything, Members, Nullable, OneOf, Text, Whole, some
 from authz_service.config.load import load_as
-from authz_service.config.model import Section
+from authz_service.config.model import RuleMode
 from authz_service.config.schema import schema_of
-from authz_service.config.values import Name, Printable, Some
+from authz_service.config.sections import Key, Section, SectionKind, ShortSection, key, nullable, optional, required
+from authz_service.config.values import NAME, PRINTABLE, STRING
 from authz_service.core.decision import NO_RULE_NAME
 from authz_service.core.reasons import Reason
 from authz_service.policy_tools.request import attributes_of
@@ -36,6 +27,11 @@ if TYPE_CHECKING:
     from authz_service.config.model import Settings
 
 
+Signer: TypeAlias = Literal["issuer", "stranger"]
+CaseProof: TypeAlias = Literal["dpop", "mtls", "none", "stolen"]
+Outcome: TypeAlias = Literal["allow", "deny", "answer"]
+
+
 def _absolute_url(value: str) -> str:
     attributes_of("", value, ())
     return value
@@ -44,99 +40,90 @@ def _absolute_url(value: str) -> str:
 class CaseRequest(Section):
     """A request as Envoy would send it for a decision. It is taken literally."""
 
-    method: StrictStr = Field("GET", description="As sent; not converted to upper case.")
-    url: Annotated[StrictStr, AfterValidator(_absolute_url)] = Field(description="https://host/path, taken literally.")
-    headers: dict[StrictStr, StrictStr] = Field({}, description="As sent.")
-    policy: StrictStr = Field("", description="The authz_policy of the route's context_extensions.")
+    method = key(STRING, default="GET", description="As sent; not converted to upper case.")
+    url = required(Text(_absolute_url), description="https://host/path, taken literally.")
+    headers = key(Members(STRING, STRING), default={}, description="As sent.")
+    policy = key(STRING, default="", description="The authz_policy of the route's context_extensions.")
 
 
-class CaseToken(BaseModel):
+class CaseToken(Section, has_other_keys=True, keywords={"anyOf": [{"required": ["issuer"]}, {"required": ["raw"]}]}):
     """A token that is signed for one case. Every other key is a claim; null removes a default claim."""
 
-    model_config = ConfigDict(
-        extra="allow",
-        strict=True,
-        frozen=True,
-        json_schema_extra={"anyOf": [{"required": ["issuer"]}, {"required": ["raw"]}]},
+    issuer = optional(NAME, if_absent="", description="Name of the configured issuer that signs the token.")
+    header = key(
+        Members(STRING, Anything()),
+        default={},
+        description="Members of the JOSE header to change; null removes one.",
     )
-
-    issuer: Name = Field("", validate_default=False, description="Name of the configured issuer that signs the token.")
-    header: dict[StrictStr, Any] = Field({}, description="Members of the JOSE header to change; null removes one.")
-    signed_by: Literal["issuer", "stranger"] = Field(
-        "issuer",
+    signed_by: Key[Signer] = key(
+        OneOf(Signer),
+        default="issuer",
         description="stranger: signed with a key that the issuer does not publish, under the kid of one it does.",
     )
-    raw: StrictStr | None = Field(None, description="A token to send unchanged, instead of signing one.")
+    raw = nullable(STRING, description="A token to send unchanged, instead of signing one.")
 
-    @model_validator(mode="after")
-    def _issuer_or_raw(self) -> CaseToken:
+    def check(self) -> None:
+        """A token that is not raw is signed by an issuer."""
         if self.raw is None and not self.issuer:
             raise ValueError("needs an issuer: write the name of a configured issuer")
-        return self
 
     @property
     def claims(self) -> dict[str, Any]:
         """The claims of the case, with null for those to remove."""
-        return dict(self.model_extra or {})
+        return dict(self.others)
 
 
-def _raw_token(value: object) -> object:
-    """A plain string is a token to send unchanged."""
-    return {"raw": value} if isinstance(value, str) else value
-
-
-class Expect(Section):
+class Expect(Section, keywords={"minProperties": 1}):
     """The expected decision. A key that is left out is not compared."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
-
-    decision: Literal["allow", "deny", "answer"] | None = Field(None, description="The decision that Envoy gets.")
-    rule: StrictStr | None = Field(None, description="The rule that decides; - for none.")
-    status: int | None = Field(None, description="HTTP status of a denial or an answer.")
-    reason: Annotated[StrictStr, WithJsonSchema({"type": "string", "enum": [*map(str, Reason)]})] | None = Field(
-        None, description="The reason of the decision."
-    )
-    mode: Literal["enforce", "shadow"] | None = Field(None, description="The mode of the rule.")
-    challenge: StrictStr | None = Field(
-        None,
+    decision: Key[Outcome | None] = nullable(OneOf(Outcome), description="The decision that Envoy gets.")
+    rule = nullable(STRING, description="The rule that decides; - for none.")
+    status = nullable(Whole(), description="HTTP status of a denial or an answer.")
+    reason = nullable(Text(str, keywords={"enum": [*map(str, Reason)]}), description="The reason of the decision.")
+    mode: Key[RuleMode | None] = nullable(OneOf(RuleMode), description="The mode of the rule.")
+    challenge = nullable(
+        STRING,
         description="The whole WWW-Authenticate header, or several joined by a comma and a space; null: none is sent.",
     )
-    upstream: dict[StrictStr, StrictStr | None] | None = Field(
-        None, description="Identity headers that the upstream receives; null: it does not receive this one."
+    upstream = nullable(
+        Members(STRING, Nullable(STRING)),
+        description="Identity headers that the upstream receives; null: it does not receive this one.",
     )
-    metadata: dict[StrictStr, Any] | None = Field(
-        None, description="Members of upstream.metadata, as JSON values; null: the member is not there."
+    metadata = nullable(
+        Members(STRING, Anything()),
+        description="Members of upstream.metadata, as JSON values; null: the member is not there.",
     )
 
-    @model_validator(mode="after")
-    def _not_empty(self) -> Expect:
-        if not self.model_fields_set:
+    def check(self) -> None:
+        """Without any key, every decision would be expected."""
+        if not self.written:
             raise ValueError("expects nothing: write at least a decision")
-        return self
 
 
 class Case(Section):
     """One request and the expected decision."""
 
-    name: Printable = Field(description="Unique in the file.")
-    request: CaseRequest = Field(description="The request to decide.")
-    token: Annotated[CaseToken, BeforeValidator(_raw_token, json_schema_input_type=str | CaseToken)] | None = Field(
-        None, description="The token to sign, or a string to send unchanged. Default: no token is sent."
+    name = required(PRINTABLE, description="Unique in the file.")
+    request = required(SectionKind(CaseRequest), description="The request to decide.")
+    token = nullable(
+        ShortSection(CaseToken, "raw"),
+        description="The token to sign, or a string to send unchanged. Default: no token is sent.",
     )
-    proof: Literal["dpop", "mtls", "none", "stolen"] = Field(
-        "none",
+    proof: Key[CaseProof] = key(
+        OneOf(CaseProof),
+        default="none",
         description="What the sender proves. dpop, mtls: the token is bound to a key or a certificate of the run, and "
         "sent with a DPoP proof or with the certificate. stolen: it is bound, and sent by another client, with its own "
         "certificate if the rule requires mtls, else with a proof by its own key. none: no proof; a cnf that the case "
         "gives its token stays unproven.",
     )
-    expect: Expect = Field(description="The expected decision.")
+    expect = required(SectionKind(Expect), description="The expected decision.")
 
 
 class Cases(Section):
     """A file of cases."""
 
-    cases: Some[Case] = Field(description="The cases, in the order in which they run.")
+    cases = required(some(SectionKind(Case)), description="The cases, in the order in which they run.")
 
 
 def schema() -> dict[str, Any]:

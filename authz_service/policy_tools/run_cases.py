@@ -115,8 +115,8 @@ class CaseRunner:
 
 def _without_nonce_key_file(settings: Settings) -> Settings:
     """A pipeline does not have the key of the nonces, and needs no other process to accept them."""
-    dpop = settings.dpop_or_default.model_copy(update={"nonce_key_file": None})
-    return settings.model_copy(update={"dpop": dpop})
+    dpop = settings.dpop_or_default.with_values(nonce_key_file=None)
+    return settings.with_values(dpop=dpop)
 
 
 def _requires_certificate(rule: RuleSettings) -> bool:
@@ -132,8 +132,8 @@ def _differences(expect: Expect, decision: Decision, metadata: Mapping[str, Any]
     """For each difference, a line with ``-`` (expected) and one with ``+`` (actual); at the end, the cause."""
     found = _found(decision) | {"metadata": metadata}
     differ = False
-    for key in sorted(expect.model_fields_set, key=list(type(expect).model_fields).index):
-        for name, expected, actual in _compared(key, getattr(expect, key), found[key]):
+    for key, wanted in expect.members():
+        for name, expected, actual in _compared(key, wanted, found[key]) if key in expect.written else ():
             if expected != actual:
                 differ = True
                 yield printable(f"- {name}: {_shown(expected)}")

@@ -32,8 +32,8 @@ NO_PARTS = RequestParts({}, {})
 
 def operator_of(condition: model.ClaimCondition) -> tuple[str, Holds]:
     """The operator of a condition, in words and as a function."""
-    (name,) = condition.model_fields_set
-    return _OPERATORS[name](getattr(condition, name))
+    name, value = condition.operator
+    return _OPERATORS[name](value)
 
 
 def _equals(value: Any) -> tuple[str, Holds]:
@@ -148,7 +148,7 @@ def one_of(values: Iterable[object]) -> str:
 
 _OPERATORS: Mapping[str, Callable[[Any], tuple[str, Holds]]] = {  # by field of ClaimCondition
     "equals": _equals,
-    "in_": _in,
+    "in": _in,
     "contains": _contains,
     "contains_any": _contains_any,
     "contains_all": _contains_all,

@@ -85,7 +85,7 @@ def _document(
         members["dpop_signing_alg_values_supported"] = list(settings.dpop_or_default.algorithms)
     if proofs and {*proofs, *_required_proofs(named)} == {"dpop"}:  # a route may select any of these for this path
         members["dpop_bound_access_tokens_required"] = True
-    if "mtls" in settings.model_fields_set or "mtls" in proofs:
+    if "mtls" in settings.written or "mtls" in proofs:
         members["tls_client_certificate_bound_access_tokens"] = True
     return {name: value for name, value in members.items() if value is not None}
 

@@ -75,7 +75,7 @@ class App:
         self._configure_logs = configure_logs
         self._worker = worker
         # The settings that a reload cannot change.
-        self._listening = Server.model_validate(worker.server) if worker else settings.server
+        self._listening = Server.read(worker.server) if worker else settings.server
         self._stopping = False
         self._ready = False
         self._readiness: asyncio.Task[None] | None = None

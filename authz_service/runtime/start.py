@@ -6,16 +6,16 @@ A supervisor in a process of its own image keeps nothing of what reading a confi
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from authz_service.config.sections import Section
 from authz_service.config.values import host_port
 from authz_service.core.errors import StartFailed
 from authz_service.runtime import preflight
 from authz_service.runtime.handover import Supervision, Worker, command_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from authz_service.config.model import Settings
 
 
@@ -45,10 +45,21 @@ def _become_supervisor(file: Path, settings: Settings) -> NoReturn:
         host_port(server.admin_address),
         settings.logging.level,
         settings.logging.format,
-        server.model_dump(mode="json", include=set(preflight.RESTART_ONLY), exclude_none=True),
+        {key: value for key, value in _written(server).items() if key in preflight.RESTART_ONLY},
     )
     command = command_of("authz_service.runtime.supervisor", supervision.encode())
     try:
         os.execv(command[0], command)  # noqa: S606 - our own program, without a shell
     except OSError as error:
         raise StartFailed(f"the supervisor cannot be started: {error.strerror}") from None
+
+
+def _written(section: Section) -> dict[str, Any]:
+    """The keys that have a value, with paths as a file has them."""
+    return {key: _plain(value) for key, value in section.members() if value is not None}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Section):
+        return _written(value)
+    return str(value) if isinstance(value, Path) else value

@@ -491,7 +491,7 @@ WRONG = {
         text(rules="{name: a, require: {scopes: {all: [b], none: [c]}}}", more="scope_implies: {b: [c]}\nx: 1"),
         [
             "2: rules[0].require.scopes.none[0]: c is implied by b, which is in all, so no token can pass: remove one",
-            f"4: x: is not a key here: write one of {', '.join(Settings.model_fields)}",
+            f"4: x: is not a key here: write one of {', '.join(Settings.declared)}",
         ],
     ),
     "scopes of an alternative that the rule forbids": (

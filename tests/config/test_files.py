@@ -63,7 +63,7 @@ def test_key_sets_snapshots_secrets_and_reloads_refuse_what_is_not_a_regular_fil
     path = tmp_path / "file"
     become(path)
     for read in (
-        FileSource(path, Keys.model_validate({"jwks_file": str(path), "max_bytes": "10B"})).read,
+        FileSource(path, Keys.read({"jwks_file": str(path), "max_bytes": "10B"})).read,
         SnapshotFile(path, issuer="https://idp.example", max_bytes=10, max_keys=1).load,
         SecretFile(path, lambda: 0.0).read,
     ):
@@ -152,5 +152,5 @@ def test_a_reload_follows_the_trust_anchors_and_leaves_key_sets_to_their_source(
     issuers = [
         {"issuer": f"https://{place}.example/", "audiences": ["a"], "keys": each} for place, each in enumerate(keys)
     ]
-    settings = Settings.model_validate({"issuers": issuers, "rules": [{"name": "r"}]})
+    settings = Settings.read({"issuers": issuers, "rules": [{"name": "r"}]})
     assert [str(file) for file in settings.reloaded_files] == ["a.pem"]

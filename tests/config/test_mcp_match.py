@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from authz_service.config.model import McpMatch
 
@@ -14,22 +13,22 @@ from authz_service.config.model import McpMatch
     ("written", "problem"),
     [
         ({}, "needs methods or names"),
-        ({"methods": []}, "at least 1"),
+        ({"methods": []}, "no members"),
         ({"methods": None}, "methods"),
         ({"methods": [""]}, "is empty"),
         ({"names": ["a*b"]}, "not at its end"),
         ({"names": ["**"]}, "not at its end"),
-        ({"names": [1]}, "string"),
+        ({"names": [1]}, "wrong type"),
         ({"tools": ["a"]}, "tools"),
     ],
 )
 def test_a_condition_that_cannot_be_meant_is_an_error(written: dict[str, Any], problem: str) -> None:
-    with pytest.raises(ValidationError, match=problem):
-        McpMatch.model_validate(written)
+    with pytest.raises(ValueError, match=problem):
+        McpMatch.read(written)
 
 
 def test_names_alone_are_those_of_the_methods_with_a_name() -> None:
-    assert McpMatch.model_validate({"names": ["get_*"]}).condition == (
+    assert McpMatch.read({"names": ["get_*"]}).condition == (
         ("tools/call", "resources/read", "prompts/get"),
         ("get_*",),
     )

@@ -1,115 +1,72 @@
-"""Messages for pydantic's findings, and hints for unknown names."""
+"""Messages for findings, and hints for unknown names."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from authz_service.config import document
-from authz_service.config.declarations import flat
 from authz_service.config.key_hints import nearest
-from authz_service.config.messages import _MESSAGES, problems
+from authz_service.config.kinds import (
+    ANY_KEY,
+    INDEX,
+    Finding,
+    Flag,
+    Invalid,
+    Kind,
+    Many,
+    Members,
+    OneOf,
+    Where,
+    Whole,
+    findings_of,
+    some,
+    walk,
+)
+from authz_service.config.messages import problems
 from authz_service.config.model import RuleSettings, Settings
 from authz_service.config.revocations import RevocationsFile
-from authz_service.config.values import Many, OrAbsent
-from authz_service.core.claim_path import ClaimPath
-from authz_service.core.patterns import HostPattern, PathPattern
+from authz_service.config.sections import Key, Section, SectionKind, key, optional
+from authz_service.config.values import SCALAR, STRING
 from authz_service.policy_tools.cases import Cases
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 EMPTY = document.parse(b"a: 1")
-# pydantic's error types for a value of the wrong type. Validators of our own parse numbers and paths given as strings.
-TYPES: dict[Any, set[str]] = {
-    BaseModel: {"model_type", "missing", "extra_forbidden"},
-    bool: {"bool_type"},
-    dict: {"dict_type"},
-    int: {"int_type"},
-    str: {"string_type"},
-    tuple: {"tuple_type"},
-    Literal: {"literal_error"},
-    Any: set(),
-    NoneType: set(),
-    Path: set(),
-    ClaimPath: {"string_type"},
-    HostPattern: {"string_type"},
-    PathPattern: {"string_type"},
-    float: set(),
-}
-# Keywords for bounds in JSON Schema, with pydantic's error type for a value beyond the bound.
-BOUNDS = {
-    "minimum": "greater_than_equal",
-    "maximum": "less_than_equal",
-    "exclusiveMinimum": "greater_than",
-    "exclusiveMaximum": "less_than",
-    "multipleOf": "multiple_of",
-    "minItems": "too_short",
-    "maxItems": "too_long",
-    "minProperties": "too_short",
-    "maxProperties": "too_long",
-    "minLength": "string_too_short",
-    "maxLength": "string_too_long",
-}
+KINDS = [kind for root in (Settings, Cases, RevocationsFile) for _, kind in walk(SectionKind(root))]
 
 
-def words(schema: object) -> set[str]:
-    """All the keys in a schema, at whatever depth."""
-    if isinstance(schema, dict):
-        return {*schema, *(word for part in schema.values() for word in words(part))}
-    return {word for part in schema for word in words(part)} if isinstance(schema, list) else set()
-
-
-def test_each_bound_of_the_configuration_has_a_message() -> None:
-    bounds = BOUNDS.keys() & words(Settings.model_json_schema())
-    assert bounds >= {"minimum", "maximum", "minItems"}
-    assert {BOUNDS[bound] for bound in bounds} <= _MESSAGES.keys()
-
-
-def types(kind: Any) -> Iterator[Any]:
-    """All the types that a model is made of."""
-    for part in flat(kind):
-        if isinstance(part, type) and issubclass(part, BaseModel):
-            yield BaseModel
-            inner: tuple[Any, ...] = tuple(part.model_fields.values())
-        else:
-            yield from (each for each in (get_origin(part), part) if each in (Any, Literal) or isinstance(each, type))
-            inner = () if get_origin(part) is Literal else get_args(part)
-        for each in inner:
-            yield from types(each)
-
-
-def test_each_type_of_the_configuration_has_a_message() -> None:
-    raised = set().union(*(TYPES[kind] for root in (Settings, Cases) for kind in types(root)))
-    assert raised == set().union(*TYPES.values())
-    assert raised - {"extra_forbidden"} <= _MESSAGES.keys()  # its message is made of the names of the keys
+def findings_in(kind: Kind[Any], value: object) -> list[Finding]:
+    try:
+        kind.read(value)
+    except ValueError as error:
+        return findings_of(error, kind, value)
+    return []
 
 
 def messages_of(kind: Any, value: object) -> list[str]:
-    with pytest.raises(ValidationError) as refusal:
-        TypeAdapter(kind).validate_python(value)
-    return [problem.text for problem in problems(refusal.value, EMPTY, kind)]
+    root = kind if isinstance(kind, type) else Settings
+    reader = SectionKind(kind) if isinstance(kind, type) else kind
+    return [problem.text for problem in problems(Invalid(findings_in(reader, value)), EMPTY, root)]
 
 
-def test_an_unforeseen_finding_has_a_message_without_pydantics_words() -> None:
-    class Unusual(BaseModel):
-        key: bytes
+@pytest.mark.parametrize("value", [None, True, 0, -1, 10**9, 1.5, "", "x y", [], [None], {}, {"": None}], ids=repr)
+def test_each_finding_of_each_kind_of_value_has_a_message(value: object) -> None:
+    for kind in KINDS:
+        messages = messages_of(kind, value)
+        assert bool(messages) is not kind.accepts(value)
+        for message in messages:
+            assert message.isprintable()
+            assert "None" not in message
 
-    assert messages_of(Unusual, {"key": 1}) == ["the number 1 is not accepted: see this key in `authz-service schema`"]
 
-
-class Sample(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    level: OrAbsent[Literal["low", "high", 3]] = None
-    on: Literal[True] = True
-    listed: Many[Literal["a", "b"]] = ()
-    named: dict[str, Annotated[int, Field(ge=-1, le=1)]] = {}
-    count: int | None = Field(None, ge=2, le=4, alias="many")
+class Sample(Section):
+    level: Key[Any] = optional(OneOf(Literal["low", "high", 3]), description="")
+    on = key(OneOf(Literal[True]), default=True, description="")
+    listed = key(Many(OneOf(Literal["a", "b"])), default=[], description="")
+    named = key(Members(STRING, Whole(-1, 1)), default={}, description="")
+    count = optional(Whole(2, 4), name="many", description="")
+    flag = key(Flag(), default=False, description="")
+    texts = optional(some(SCALAR), description="")
 
 
 @pytest.mark.parametrize(
@@ -122,9 +79,17 @@ class Sample(BaseModel):
         ({"named": {"on": -2}}, "must be at least -1"),
         ({"many": 1}, "must be at least 2"),
         ({"many": 5}, "must be at most 4"),
+        ({"many": "3"}, "must be a whole number, not the string '3': write it without quotes"),
+        ({"many": "x"}, "must be a whole number, not the string 'x'"),
+        ({"flag": "true"}, "must be true or false, not the string 'true': write it without quotes"),
+        ({"flag": "on"}, "must be true or false, not the string 'on'"),
+        ({"texts": [{}]}, "must be a string, a number, true or false, not a mapping"),
+        ({"texts": [""]}, "is empty: write a value, or remove it"),
+        ({"texts": []}, "is empty: give at least one"),
+        ({"named": []}, "must be a mapping, lines of the form `key: value`, not a list"),
     ],
 )
-def test_the_remedy_comes_from_the_model(value: dict[str, object], problem: str) -> None:
+def test_the_remedy_comes_from_the_declaration(value: dict[str, object], problem: str) -> None:
     assert messages_of(Sample, value) == [problem]
 
 
@@ -176,28 +141,26 @@ def test_a_misplaced_key_is_reported_with_the_section_where_it_belongs(sections:
     assert message.removeprefix("is not a key here: ").startswith(hint)
 
 
-def sections_of(kind: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Every key of the model with the place of its section, as messages name it."""
-    for part in flat(kind):
-        if isinstance(part, type) and issubclass(part, BaseModel):
-            for name, field in part.model_fields.items():
-                key = field.alias or name
-                yield key, place
-                yield from sections_of(field, f"{place}.{key}".removeprefix("."))
-        elif get_origin(part) is tuple:
-            yield from sections_of(get_args(part)[0], f"{place}[]")
-        elif get_origin(part) is dict:
-            yield from sections_of(get_args(part)[1], f"{place}.*")
+def rendered(where: Where) -> str:
+    parts = ("[]" if part == INDEX else f".{part}" for part in where)
+    return "".join(parts).removeprefix(".")
 
 
-@pytest.mark.parametrize(
-    "key", sorted({key for key, place in sections_of(Settings) if place} - Settings.model_fields.keys())
-)
+# Every key with the place of its section, as messages name it.
+KEYS = {
+    (name, rendered(where))
+    for where, kind in walk(SectionKind(Settings))
+    if isinstance(kind, SectionKind)
+    for name in kind.section.declared
+}
+
+
+@pytest.mark.parametrize("key", sorted({key for key, place in KEYS if place} - Settings.declared.keys()))
 def test_every_key_that_is_misplaced_at_the_top_level_is_reported_with_a_section_that_has_it(key: str) -> None:
     (message,) = messages_about(**{key: "x"})
     places = message.removeprefix(f"is not a key here: {key} belongs in ").split(" or ")
     assert places
-    assert {(key, place) for place in places} <= set(sections_of(Settings))
+    assert {(key, place) for place in places} <= KEYS
 
 
 @pytest.mark.parametrize(
@@ -222,20 +185,14 @@ def test_a_string_in_place_of_a_list_is_shown_as_the_list(require: dict[str, Any
     assert message.endswith(f": write {written}")
 
 
-def lists_of(kind: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The place of every key whose value is a list."""
-    for part in flat(kind):
-        if isinstance(part, type) and issubclass(part, BaseModel):
-            for name, field in part.model_fields.items():
-                yield from lists_of(field, (*where, field.alias or name))
-        elif get_origin(part) is tuple:
-            yield where
-            yield from lists_of(get_args(part)[0], (*where, 0))
-        elif get_origin(part) is dict:
-            yield from lists_of(get_args(part)[1], (*where, "name"))
+LISTS = [
+    tuple("name" if part == ANY_KEY else part for part in where)
+    for where, kind in walk(SectionKind(Settings))
+    if isinstance(kind, Many)
+]
 
 
-@pytest.mark.parametrize("where", [where for where in lists_of(Settings) if len(where) > 1], ids=str)
+@pytest.mark.parametrize("where", [where for where in LISTS if len(where) > 1], ids=str)
 def test_every_key_for_a_list_asks_for_one_where_a_string_is_written(where: tuple[Any, ...]) -> None:
     value: Any = "x"
     for part in reversed(where):
@@ -270,8 +227,8 @@ def test_a_section_in_place_of_a_list_of_sections_is_reported_with_the_missing_d
 )
 def test_quotes_are_advised_only_where_they_make_the_value_valid(text: str, message: str) -> None:
     parsed = document.parse(text.encode())
-    with pytest.raises(ValidationError) as refusal:
-        Settings.model_validate(parsed.value)
+    with pytest.raises(Invalid) as refusal:
+        Settings.read(parsed.value)
     assert message in [problem.text for problem in problems(refusal.value, parsed)]
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
 
 from authz_service.config import values
+from authz_service.config.kinds import Finding, findings_of
 from authz_service.config.model import (
     CredentialSettings,
     Issuer,
@@ -16,11 +16,11 @@ from authz_service.config.model import (
     Match,
     Require,
     Scopes,
-    Section,
     Server,
     TracingSettings,
     UpstreamSettings,
 )
+from authz_service.config.sections import Section
 from authz_service.config.values import host_port, https_or_loopback
 from authz_service.core.decision import CORRELATION_MEMBERS, METADATA_MEMBERS
 
@@ -28,40 +28,46 @@ ISSUER = {"issuer": "https://idp.example.com/", "audiences": ["api"]}
 
 
 def accepts(kind: Any, value: object) -> Any:
-    return TypeAdapter(kind).validate_python(value)
+    return kind.read(value)
+
+
+def findings(kind: Any, value: object) -> list[Finding]:
+    try:
+        kind.read(value)
+    except ValueError as error:
+        return findings_of(error, kind, value)
+    return []
 
 
 def refuses(kind: Any, value: object) -> str:
-    with pytest.raises(ValidationError) as refusal:
-        TypeAdapter(kind).validate_python(value)
-    (error,) = refusal.value.errors()
-    assert error["type"] == "value_error"
-    return str(error["ctx"]["error"])
+    (finding,) = findings(kind, value)
+    assert finding.fault == "refused"
+    return finding.text
 
 
 GOOD = [
-    (values.Name, ["main", "9", "read:appointments", "a/b.c-d_e", "x" * 128, "idp.example.com"]),
-    (values.Printable, ["https://api.example.com/", "an api", "é", "api://x?y#z"]),
-    (values.Scope, ["read:appointments", "https://x/y", "a!#$%&'()*+,-./[]^_`|~", "read:{tenant}", "{a}:{b}"]),
-    (values.AcrValue, ["urn:mfa", "0", "{x"]),
-    (values.HttpHeader, ["x-api-version", "cookie", "x_y"]),
-    (values.ComparedHeader, ["x-scope-orgid", "x_y"]),
-    (values.Affix, ["@corp.example", " ", "system:serviceaccount:shop:"]),
-    (values.RequiredClaimPath, ["act", "act.sub", "act.x.act", r"act\.act", "a.act.act", "actor.act"]),
-    (values.ClaimPathField, ["a", "a.b", r"https://x\.example/roles", "cognito:groups"]),
-    (values.CaptureName, ["tenant", "_1"]),
-    (values.Method, ["GET", "M-SEARCH", "PROPFIND"]),
-    (values.Algorithm, ["RS256", "PS512", "ES384", "EdDSA"]),
-    (values.HostPatternField, ["api.example.com", "*.example.org", "[::1]", "localhost"]),
-    (values.PathPatternField, ["/", "/v1/{id}", "/v1/**", "/**", "/café"]),
-    (values.Url, ["https://a", "https://a/b?c=d", "http://[::1]:8080/", "https://a:1/"]),
-    (values.IssuerId, ["https://idp.example.com", "https://idp.example.com/tenant/v2.0"]),
-    (values.IssuerId, ["https://a/{t}", "https://a/{tenant_id}/v2.0", "http://a:8080/x/{t}/"]),
-    (values.IssuerId, ["kubernetes/serviceaccount", "urn:example:idp", "accounts.google.com", "sa@project.example"]),
-    (values.Audience, ["https://api.example.com/", "an api", "é", "api://x?y#z"]),
-    (values.ProxySetting, ["environment", "none", "http://proxy:3128", "https://[::1]", "http://10.0.0.1"]),
-    (values.TcpAddress, ["127.0.0.1:9191", "[::1]:9191", "localhost:0", "0.0.0.0:65535"]),
-    (values.GrpcAddress, ["127.0.0.1:9191", "unix:/run/authz.sock", "unix:authz.sock"]),
+    (values.NAME, ["main", "9", "read:appointments", "a/b.c-d_e", "x" * 128, "idp.example.com"]),
+    (values.PRINTABLE, ["https://api.example.com/", "an api", "é", "api://x?y#z"]),
+    (values.SCOPE, ["read:appointments", "https://x/y", "a!#$%&'()*+,-./[]^_`|~", "read:{tenant}", "{a}:{b}"]),
+    (values.ACR_VALUE, ["urn:mfa", "0", "{x"]),
+    (values.HTTP_HEADER, ["x-api-version", "cookie", "x_y"]),
+    (values.COMPARED_HEADER, ["x-scope-orgid", "x_y"]),
+    (values.AFFIX, ["@corp.example", " ", "system:serviceaccount:shop:"]),
+    (values.REQUIRED_CLAIM_PATH, ["act", "act.sub", "act.x.act", r"act\.act", "a.act.act", "actor.act"]),
+    (values.CLAIM_PATH, ["a", "a.b", r"https://x\.example/roles", "cognito:groups"]),
+    (values.CAPTURE_NAME, ["tenant", "_1"]),
+    (values.METHOD, ["GET", "M-SEARCH", "PROPFIND"]),
+    (values.ALGORITHM, ["RS256", "PS512", "ES384", "EdDSA"]),
+    (values.HOST_PATTERN, ["api.example.com", "*.example.org", "[::1]", "localhost"]),
+    (values.PATH_PATTERN, ["/", "/v1/{id}", "/v1/**", "/**", "/café"]),
+    (values.URL, ["https://a", "https://a/b?c=d", "http://[::1]:8080/", "https://a:1/"]),
+    (values.ISSUER_ID, ["https://idp.example.com", "https://idp.example.com/tenant/v2.0"]),
+    (values.ISSUER_ID, ["https://a/{t}", "https://a/{tenant_id}/v2.0", "http://a:8080/x/{t}/"]),
+    (values.ISSUER_ID, ["kubernetes/serviceaccount", "urn:example:idp", "accounts.google.com", "sa@project.example"]),
+    (values.AUDIENCE, ["https://api.example.com/", "an api", "é", "api://x?y#z"]),
+    (values.PROXY, ["environment", "none", "http://proxy:3128", "https://[::1]", "http://10.0.0.1"]),
+    (values.TCP_ADDRESS, ["127.0.0.1:9191", "[::1]:9191", "localhost:0", "0.0.0.0:65535"]),
+    (values.GRPC_ADDRESS, ["127.0.0.1:9191", "unix:/run/authz.sock", "unix:authz.sock"]),
 ]
 
 
@@ -71,70 +77,70 @@ def test_a_good_value_is_accepted_as_written(kind: Any, value: str) -> None:
 
 
 WRONG = [
-    (values.ComparedHeader, ["", "a b", ":path", "x:y"], "is not a header name: write one such as x-tenant"),
-    (values.ComparedHeader, ["Authorization", "proxy-authorization", "cookie", "DPoP"], "it carries a credential"),
-    (values.ComparedHeader, ["Host"], "write match.hosts instead"),
-    (values.Affix, [""], "is empty, so any string would do"),
-    (values.RequiredClaimPath, ["act.act", "act.act.sub", "act.act.act.sub"], "only the outermost one may decide"),
-    (values.Name, ["", "-", "a b", "é", "x" * 129, "_a", "a\n"], "is not a name: write up to 128 letters"),
-    (values.Printable, ["", " a", "a ", "a\nb", "\x7f", "\u200b"], "must be a printable, non-empty string"),
-    (values.Scope, ["", "a b", 'a"b', "a\\b", "é", "a\n"], "is not a scope: write printable ASCII"),
-    (values.Scope, ["a{b", "}", "{9}", "{}", "{a}}"], "write {name} for a capture of the path"),
+    (values.COMPARED_HEADER, ["", "a b", ":path", "x:y"], "is not a header name: write one such as x-tenant"),
+    (values.COMPARED_HEADER, ["Authorization", "proxy-authorization", "cookie", "DPoP"], "it carries a credential"),
+    (values.COMPARED_HEADER, ["Host"], "write match.hosts instead"),
+    (values.AFFIX, [""], "is empty, so any string would do"),
+    (values.REQUIRED_CLAIM_PATH, ["act.act", "act.act.sub", "act.act.act.sub"], "only the outermost one may decide"),
+    (values.NAME, ["", "-", "a b", "é", "x" * 129, "_a", "a\n"], "is not a name: write up to 128 letters"),
+    (values.PRINTABLE, ["", " a", "a ", "a\nb", "\x7f", "\u200b"], "must be a printable, non-empty string"),
+    (values.SCOPE, ["", "a b", 'a"b', "a\\b", "é", "a\n"], "is not a scope: write printable ASCII"),
+    (values.SCOPE, ["a{b", "}", "{9}", "{}", "{a}}"], "write {name} for a capture of the path"),
     (
-        values.ProxySetting,
+        values.PROXY,
         [*("", "Environment", "proxy:3128", "socks5://proxy"), *("http://", "http://a/b", "http://a:x", "http://a b")],
         "is not a proxy: write environment, none, or a URL such as http://proxy:3128",
     ),
-    (values.ProxySetting, ["http://user:s3cret@proxy"], "must be a URL without user and password: put"),
-    (values.AcrValue, ["", "a b", 'a"b'], "is not an acr value: write printable ASCII"),
-    (values.HttpHeader, ["", "a b", ":path", "x:y"], "is not a header name: write one such as x-api-version"),
-    (values.HeaderValue, ["1,2", "1, 2", ","], "has a comma, and a header value with one never matches"),
-    (values.HeaderValue, ["", " 1", "1 ", "\t1", "1\n"], "must be a printable, non-empty string"),
-    (values.HttpHeader, ["Authorization", "proxy-authorization"], "which a rule cannot match: remove it"),
-    (values.HttpHeader, ["Host"], "write match.hosts"),
-    (values.ClaimPathField, ["", "a..b", ".a", "a."], "is not a path to a claim: write names separated by single dots"),
-    (values.CaptureName, ["", "{tenant}", "9"], "is not the name of a capture: write tenant for"),
-    (values.Method, ["", "GET ", "GET,HEAD", "*"], "is not a method: write one such as GET"),
-    (values.Method, ["get", "Get"], "methods are case-sensitive, write 'GET'"),
-    (values.Algorithm, ["HS256", "HS512", "hs256", "none", "None"], "only asymmetric signatures are"),
-    (values.HostPatternField, ["", "*", "https://a", "a:80", "a/b", "*.*.a", "a.*.b"], "is not a host"),
-    (values.PathPatternField, ["", "v1"], "must start with /"),
-    (values.PathPatternField, ["/v1/*", "/**/v1"], "only in a final /**"),
+    (values.PROXY, ["http://user:s3cret@proxy"], "must be a URL without user and password: put"),
+    (values.ACR_VALUE, ["", "a b", 'a"b'], "is not an acr value: write printable ASCII"),
+    (values.HTTP_HEADER, ["", "a b", ":path", "x:y"], "is not a header name: write one such as x-api-version"),
+    (values.HEADER_VALUE, ["1,2", "1, 2", ","], "has a comma, and a header value with one never matches"),
+    (values.HEADER_VALUE, ["", " 1", "1 ", "\t1", "1\n"], "must be a printable, non-empty string"),
+    (values.HTTP_HEADER, ["Authorization", "proxy-authorization"], "which a rule cannot match: remove it"),
+    (values.HTTP_HEADER, ["Host"], "write match.hosts"),
+    (values.CLAIM_PATH, ["", "a..b", ".a", "a."], "is not a path to a claim: write names separated by single dots"),
+    (values.CAPTURE_NAME, ["", "{tenant}", "9"], "is not the name of a capture: write tenant for"),
+    (values.METHOD, ["", "GET ", "GET,HEAD", "*"], "is not a method: write one such as GET"),
+    (values.METHOD, ["get", "Get"], "methods are case-sensitive, write 'GET'"),
+    (values.ALGORITHM, ["HS256", "HS512", "hs256", "none", "None"], "only asymmetric signatures are"),
+    (values.HOST_PATTERN, ["", "*", "https://a", "a:80", "a/b", "*.*.a", "a.*.b"], "is not a host"),
+    (values.PATH_PATTERN, ["", "v1"], "must start with /"),
+    (values.PATH_PATTERN, ["/v1/*", "/**/v1"], "only in a final /**"),
     (
-        values.Url,
+        values.URL,
         ["", "idp.example.com", "ftp://a", "HTTPS://a", "https://", "https:///a", "https://a b", "https://a\nb",
          "https://é", "https://[::1", "https://a:x/", "https://a:0/", "https://a:99999/", "//a"],
         "is not a URL: write https://host/path",
     ),
-    (values.Url, ["https://me@a/", "https://me:secret@a/", "https://@a"], "must be a URL without user and password"),
-    (values.Url, ["https://a#", "https://a/b#c"], "has a fragment: remove it"),
-    (values.IssuerId, ["https://a?", "https://a/?b=c"], "must be a URL without a query"),
+    (values.URL, ["https://me@a/", "https://me:secret@a/", "https://@a"], "must be a URL without user and password"),
+    (values.URL, ["https://a#", "https://a/b#c"], "has a fragment: remove it"),
+    (values.ISSUER_ID, ["https://a?", "https://a/?b=c"], "must be a URL without a query"),
     (
-        values.IssuerId,
+        values.ISSUER_ID,
         ["", "https://", "HTTPS://a", "https:/a", "http:a", "a b", "é", "//a", "/a", "a\n", "[::1]", "https://a b/{t}",
          "x" * 257],
         "is not a URL: write https://host/path",
     ),
-    (values.IssuerId, ["https://me@a/", "https://me:x@a/{t}"], "must be a URL without user and password"),
+    (values.ISSUER_ID, ["https://me@a/", "https://me:x@a/{t}"], "must be a URL without user and password"),
     (
-        values.IssuerId,
+        values.ISSUER_ID,
         ["https://{t}", "https://{t}/a", "https://{t}.a/b", "https://a/x{t}", "https://a/{t}?b=c", "https://a/{t}x", "https://a/{t}/{u}",
          "https://a/{t", "https://a/t}", "https://a/{}", "https://a/{9}", "https://a/{t.u}", "https://a/{{t}}",
          "https://a/*", "*", "{t}", "a/{t}", "https://a/{t}/*", "https://*.a/", "urn:{t}"],
         "has a brace or a *, which can only be one whole segment of the path: write one {name}",
     ),
-    (values.Audience, ["*", "https://*.example/", "{aud}", "a{", "}"], "which an audience cannot have"),
-    (values.Audience, ["", " a"], "must be a printable, non-empty string"),
+    (values.AUDIENCE, ["*", "https://*.example/", "{aud}", "a{", "}"], "which an audience cannot have"),
+    (values.AUDIENCE, ["", " a"], "must be a printable, non-empty string"),
     (
-        values.TokenType,
+        values.TOKEN_TYPE,
         ["", " ", "a b", "*", "JWT ", "text/jwt", "application/", "application/application/jwt", "a" * 128, "\u0130"],
         "is not a type of a token: write the typ of its header, such as JWT, or application/at+jwt",
     ),
-    (values.TokenType, ["dpop+jwt", "application/DPoP+JWT"], "is the type of a DPoP proof, never of an access token"),
-    (values.TokenType, ["logout+jwt"], "is the type of a logout token, never of an access token: remove it"),
-    (values.TokenType, ["secevent+jwt", "token-introspection+jwt", "id_token", "rt+jwt"], "never of an access token"),
+    (values.TOKEN_TYPE, ["dpop+jwt", "application/DPoP+JWT"], "is the type of a DPoP proof, never of an access token"),
+    (values.TOKEN_TYPE, ["logout+jwt"], "is the type of a logout token, never of an access token: remove it"),
+    (values.TOKEN_TYPE, ["secevent+jwt", "token-introspection+jwt", "id_token", "rt+jwt"], "never of an access token"),
     (
-        values.TcpAddress,
+        values.TCP_ADDRESS,
         ["", "9191", ":9191", "127.0.0.1", "a:65536", "a:x", "a:-1", "::1:80", "[::1]", "[:::]:1", "[a]:1", "a b:1",
          "unix:/x", "a:1\n"],
         "is not an address: write host:port, such as 127.0.0.1:9192",
@@ -173,54 +179,49 @@ def test_the_type_of_jwt_svids_also_accepts_the_keys_for_them() -> None:
 
 @pytest.mark.parametrize("name", ["RS1", "ES256K", "rs256", ""])
 def test_only_known_algorithms_are_accepted(name: str) -> None:
-    with pytest.raises(ValidationError) as refusal:
-        accepts(values.Algorithm, name)
-    assert [error["type"] for error in refusal.value.errors()] == ["literal_error"]
+    assert [each.fault for each in findings(values.ALGORITHM, name)] == ["not a choice"]
 
 
 @pytest.mark.parametrize(
-    "section",
+    ("section", "key"),
     [
-        lambda: accepts(Match, {"hosts": None}),
-        lambda: accepts(Match, {"methods": None}),
-        lambda: accepts(Match, {"paths": None}),
-        lambda: accepts(Require, {"issuers": None}),
-        lambda: accepts(Require, {"audiences": None}),
-        lambda: accepts(Require, {"clients": None}),
-        lambda: accepts(Server, {"tls": None}),
-        lambda: accepts(Keys, {"jwks_uri": None}),
-        lambda: accepts(Keys, {"jwks_file": None}),
+        (CredentialSettings, "scheme"),
+        (Match, "hosts"),
+        (Match, "methods"),
+        (Match, "paths"),
+        (Require, "issuers"),
+        (Require, "audiences"),
+        (Require, "clients"),
+        (Server, "tls"),
+        (Keys, "jwks_uri"),
+        (Keys, "jwks_file"),
     ],
 )
-def test_an_optional_key_may_not_be_empty_since_that_could_mean_everything(section: Any) -> None:
-    with pytest.raises(ValidationError, match="is empty: write a value, or remove it"):
-        section()
+def test_an_optional_key_may_not_be_empty_since_that_could_mean_everything(section: type[Section], key: str) -> None:
+    assert [(each.where, each.fault) for each in findings(section, {key: None})] == [((key,), "empty")]
 
 
 @pytest.mark.parametrize(
-    "section",
+    ("section", "value"),
     [
-        lambda: accepts(Match, {"hosts": []}),
-        lambda: accepts(Match, {"methods": []}),
-        lambda: accepts(Match, {"paths": []}),
-        lambda: accepts(Require, {"issuers": []}),
-        lambda: accepts(Require, {"audiences": []}),
-        lambda: accepts(Require, {"clients": []}),
-        lambda: accepts(Issuer, {**ISSUER, "algorithms": []}),
-        lambda: accepts(Issuer, {**ISSUER, "audience_claims": []}),
+        (Match, {"hosts": []}),
+        (Match, {"methods": []}),
+        (Match, {"paths": []}),
+        (Require, {"issuers": []}),
+        (Require, {"audiences": []}),
+        (Require, {"clients": []}),
+        (Issuer, {**ISSUER, "algorithms": []}),
+        (Issuer, {**ISSUER, "audience_claims": []}),
     ],
 )
-def test_an_empty_list_is_refused_where_nothing_could_match_it(section: Any) -> None:
-    with pytest.raises(ValidationError) as refusal:
-        section()
-    assert [error["type"] for error in refusal.value.errors()] == ["too_short"]
+def test_an_empty_list_is_refused_where_nothing_could_match_it(section: type[Section], value: object) -> None:
+    assert [each.fault for each in findings(section, value)] == ["no members"]
 
 
 def test_settings_cannot_be_changed() -> None:
     server = Server()
-    with pytest.raises(ValidationError) as refusal:
-        server.transport = "grpcio"  # type: ignore[misc]
-    assert [error["type"] for error in refusal.value.errors()] == ["frozen_instance"]
+    with pytest.raises(AttributeError, match="transport cannot be changed: settings are frozen"):
+        server.transport = "grpcio"  # type: ignore[assignment]
 
 
 def test_a_plain_list_of_scopes_means_all_of_them() -> None:
@@ -242,8 +243,8 @@ def test_empty_scopes_are_refused_since_any_token_would_do(scopes: object) -> No
     ],
 )
 def test_a_claim_condition_has_exactly_one_operator_with_a_value_of_its_type(condition: object) -> None:
-    with pytest.raises(ValidationError):
-        Require.model_validate({"claims": {"x": condition}})
+    with pytest.raises(ValueError, match=r"^claims.x"):
+        Require.read({"claims": {"x": condition}})
 
 
 def test_a_leeway_that_would_disable_expiry_is_refused() -> None:
@@ -300,7 +301,6 @@ def test_only_authorization_has_a_scheme_by_default(written: object, header: str
         ({"header": ":path"}, "is not a header name"),
         ({"scheme": ""}, "is not an authentication scheme"),
         ({"scheme": "Bearer "}, "is not an authentication scheme"),
-        ({"scheme": None}, "is empty"),
     ],
 )
 def test_a_credential_that_cannot_hold_a_token_is_refused(written: object, problem: str) -> None:
@@ -384,16 +384,18 @@ def test_only_https_or_loopback_is_protected(url: str, protected: bool) -> None:
     assert https_or_loopback(url) is protected
 
 
-@pytest.mark.parametrize("section", Section.__subclasses__())
+@pytest.mark.parametrize(
+    "section", [each for each in Section.__subclasses__() if each.__module__.startswith("authz_service")]
+)
 def test_every_section_and_every_key_has_a_description(section: type[Section]) -> None:
     assert section.__doc__
-    for name, field in section.model_fields.items():
-        assert (field.description or "").endswith("."), name
+    for name, key in section.declared.items():
+        assert key.description.endswith("."), name
 
 
 @pytest.mark.parametrize("name", ["X-Tenant", "user-agent", "cf-access-client-id", "x_y", "accept-language"])
 def test_a_provider_header_may_have_any_name_without_a_meaning_for_the_client(name: str) -> None:
-    assert accepts(values.ProviderHeaders, {name: "a, b (c)"}) == {name.lower(): "a, b (c)"}
+    assert accepts(values.PROVIDER_HEADERS, {name: "a, b (c)"}) == {name.lower(): "a, b (c)"}
 
 
 @pytest.mark.parametrize(
@@ -410,16 +412,16 @@ def test_a_provider_header_may_have_any_name_without_a_meaning_for_the_client(na
     ],
 )
 def test_a_provider_header_is_neither_a_secret_nor_set_by_the_client(name: str, why: str) -> None:
-    assert why in refuses(values.ProviderHeaders, {name: "a"})
+    assert why in refuses(values.PROVIDER_HEADERS, {name: "a"})
 
 
 @pytest.mark.parametrize("value", ["", " a", "a ", "a\r\nb: c", "a\x00", "é", "\t"])
 def test_a_provider_header_has_a_printable_value(value: str) -> None:
-    assert "must be printable ASCII" in refuses(values.ProviderHeaders, {"x-a": value})
+    assert "must be printable ASCII" in refuses(values.PROVIDER_HEADERS, {"x-a": value})
 
 
 def test_a_provider_header_is_named_once() -> None:
-    assert "names a header twice" in refuses(values.ProviderHeaders, {"x-a": "1", "X-A": "2"})
+    assert "names a header twice" in refuses(values.PROVIDER_HEADERS, {"x-a": "1", "X-A": "2"})
 
 
 @pytest.mark.parametrize(
@@ -433,4 +435,4 @@ def test_a_collector_is_named_by_a_base_url(endpoint: str) -> None:
 
 
 def test_a_collector_may_be_reached_by_plain_http() -> None:
-    assert TracingSettings.model_validate({"otlp_endpoint": "http://collector.monitoring:4318"}).service_name
+    assert TracingSettings.read({"otlp_endpoint": "http://collector.monitoring:4318"}).service_name

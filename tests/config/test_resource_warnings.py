@@ -46,7 +46,7 @@ def warned(
 ) -> list[str]:
     named = [{"name": f"r{place}"} | each for place, each in enumerate(rules)]
     written = {"issuers": issuers or [MAIN], "rules": named, "resources": resources or [{"resource": MCP}]}
-    found = resource_warnings(Settings.model_validate(written | more))
+    found = resource_warnings(Settings.read(written | more))
     return [f"{rendered(problem.where)}: {problem.text}" for problem in found]
 
 
@@ -257,7 +257,7 @@ _MATCHES = st.fixed_dictionaries(
 def test_no_rule_that_decides_a_request_to_a_resource_is_overlooked(matches: list[dict[str, Any]]) -> None:
     resources = [{"resource": each} for each in ("https://x.org", "https://x.org/a", "https://y.org/a/c")]
     rules = [{"name": f"r{place}", "match": each} for place, each in enumerate(matches)]
-    settings = Settings.model_validate({"issuers": [MAIN], "rules": rules, "resources": resources})
+    settings = Settings.read({"issuers": [MAIN], "rules": rules, "resources": resources})
     locations = [ResourceLocation.of(each.resource) for each in settings.resources]
     known = {
         location.metadata_url: {

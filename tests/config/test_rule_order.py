@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from authz_service.core.patterns import PathPattern
 
 ISSUERS = [
-    Issuer.model_validate({"issuer": "https://a.example/", "name": "a", "audiences": ["api", "other"]}),
-    Issuer.model_validate({"issuer": "https://b.example/", "name": "b", "audiences": ["api"]}),
+    Issuer.read({"issuer": "https://a.example/", "name": "a", "audiences": ["api", "other"]}),
+    Issuer.read({"issuer": "https://b.example/", "name": "b", "audiences": ["api"]}),
 ]
 STRICTNESS = Strictness(ISSUERS)
 ADMIN = {"require": {"scopes": ["admin"]}}
@@ -37,9 +37,7 @@ def rule(name: str, *paths: str, **parts: Any) -> RuleSettings:
         for key in ("hosts", "methods", "headers", "case_insensitive", "encoded_slash", "mcp")
         if key in parts
     }
-    return RuleSettings.model_validate(
-        {"name": name, "match": match | ({"paths": list(paths)} if paths else {})} | parts
-    )
+    return RuleSettings.read({"name": name, "match": match | ({"paths": list(paths)} if paths else {})} | parts)
 
 
 def found(*rules: RuleSettings) -> list[str]:
@@ -129,7 +127,7 @@ CASE, SLASH = "ignores case", "ignores a trailing slash"
             ],
             [],
         ),
-        ([RuleSettings.model_validate({"name": "s", "policy": "p"} | ADMIN), rule("l", "/**")], []),
+        ([RuleSettings.read({"name": "s", "policy": "p"} | ADMIN), rule("l", "/**")], []),
         ([rule("s", "/", **ADMIN), rule("l", "/{x}")], []),
     ],
 )
@@ -176,7 +174,7 @@ def test_a_verb_that_a_laxer_rule_of_the_item_partly_decides_is_reported() -> No
         ([rule("i", "/v1/items/7:purge"), rule("v", VERB, **ADMIN)], False),  # written out
         ([rule("i", "/v1/items/{id}b:purge"), rule("v", VERB, **ADMIN)], False),
         ([rule("i", "/v1/items/{id}:other"), rule("v", VERB, **ADMIN)], False),
-        ([rule("i", ITEM, methods=["GET"]), RuleSettings.model_validate({"name": "v", "policy": "p"})], False),
+        ([rule("i", ITEM, methods=["GET"]), RuleSettings.read({"name": "v", "policy": "p"})], False),
     ],
 )
 def test_a_verb_is_reported_if_a_laxer_rule_before_it_takes_any_suffix(
@@ -348,7 +346,7 @@ def _is_literal_beside(pattern: PathPattern, other: PathPattern) -> bool:
 @settings(max_examples=300)
 @given(st.lists(_RULES, min_size=1, max_size=4))
 def test_every_rule_that_a_path_bypasses_is_reported(parts: list[dict[str, Any]]) -> None:
-    rules = [RuleSettings.model_validate({"name": f"r{place}"} | part) for place, part in enumerate(parts)]
+    rules = [RuleSettings.read({"name": f"r{place}"} | part) for place, part in enumerate(parts)]
     policy = Policy(rules, ISSUERS)
     chosen = {path: policy.choose(Attributes("GET", "a", "", {}), path) for path in {*_PATHS, *dict(_PAIRS).values()}}
     bypassed: set[int] = set()

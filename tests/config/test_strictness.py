@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ISSUERS = [
-    Issuer.model_validate({"issuer": "https://a.example/", "name": "a", "audiences": ["api", "other"]}),
-    Issuer.model_validate({"issuer": "https://b.example/", "name": "b", "audiences": ["api"]}),
+    Issuer.read({"issuer": "https://a.example/", "name": "a", "audiences": ["api", "other"]}),
+    Issuer.read({"issuer": "https://b.example/", "name": "b", "audiences": ["api"]}),
 ]
 IMPLIES = {"admin": ["write"], "write": ["read"]}
 STRICTNESS = Strictness(ISSUERS, ScopeHierarchy(IMPLIES))
@@ -30,7 +30,7 @@ REQUEST = RequestParts({"p": "a"}, {"h": "ab"})
 
 
 def condition(written: Any) -> ClaimCondition:
-    require = Require.model_validate({"claims": {"x": written}})
+    require = Require.read({"claims": {"x": written}})
     assert require.claims is not None
     return next(iter(require.claims.values()))
 
@@ -117,7 +117,7 @@ def test_a_condition_implies_another_if_that_is_plain_from_both(ours: Any, their
 
 def rule(require: dict[str, Any], paths: Sequence[str] = ()) -> RuleSettings:
     match = {"match": {"paths": list(paths)}} if paths else {}
-    return RuleSettings.model_validate({"name": "r"} | match | ({"require": require} if require else {}))
+    return RuleSettings.read({"name": "r"} | match | ({"require": require} if require else {}))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ MAIN = {"issuer": "https://a.example/", "name": "main", "audiences": ["api"]}
 def warned(*rules: dict[str, Any], issuers: list[dict[str, Any]] | None = None, **sections: Any) -> list[str]:
     named = [{"name": f"r{place}"} | rule for place, rule in enumerate(rules)]
     parts = {"issuers": issuers or [MAIN], "rules": named or [{"name": "r"}]} | sections
-    found = warnings(Settings.model_validate(parts))
+    found = warnings(Settings.read(parts))
     return [f"{rendered(problem.where)}: {problem.text}" for problem in found]
 
 
@@ -122,9 +122,9 @@ _MATCHES = st.fixed_dictionaries(
 @given(st.lists(_MATCHES, min_size=1, max_size=6))
 def test_a_rule_reported_as_unreachable_decides_no_request(matches: list[dict[str, Any]]) -> None:
     parts = {"issuers": [MAIN], "rules": [{"name": f"r{place}", "match": each} for place, each in enumerate(matches)]}
-    configured = Settings.model_validate(parts)
+    configured = Settings.read(parts)
     hidden = {each.where[1] for each in warnings(configured) if "never reached, since" in each.text}
-    policy = Policy(configured.rules, [Issuer.model_validate(MAIN)])
+    policy = Policy(configured.rules, [Issuer.read(MAIN)])
     for path in _PATHS:
         for host in ("x.org", "y.org", "z.org", "com"):
             for method in ("GET", "PUT", "DELETE"):

@@ -87,7 +87,7 @@ class Files:
         """``server.tls``."""
         certificate = self.authority.issue_cert("localhost")
         files = TlsFiles(self.folder, certificate, self.authority if mutual else None)
-        return files.settings.model_dump(mode="json", exclude_none=True)
+        return files.written
 
 
 @asynccontextmanager

@@ -50,9 +50,7 @@ async def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     authority.cert_pem.write_to_path(folder / "authority.crt")
     server: dict[str, Any] = {"grpc_address": "127.0.0.1:0", "admin_address": "127.0.0.1:0", "transport": "asyncio"}
     if request.param == "tls":
-        server["tls"] = TlsFiles(folder, authority.issue_cert("127.0.0.1")).settings.model_dump(
-            mode="json", exclude_none=True
-        )
+        server["tls"] = TlsFiles(folder, authority.issue_cert("127.0.0.1")).written
     (folder / "jwks.json").write_text(json.dumps({"keys": [Signer("ES256", "k").jwk()]}))
     issuer = {"issuer": "https://idp.example/", "audiences": ["api"], "keys": {"jwks_file": "jwks.json"}}
     rule = {"name": "public", "match": {"paths": ["/"]}, "access": "public"}

@@ -107,7 +107,7 @@ class Polls:
             "keys": {"timeout": TIMEOUT},
             "security_events": {name: value for name, value in changed if value is not None},
         }
-        issuer = Issuer.model_validate(settings)
+        issuer = Issuer.read(settings)
         assert issuer.security_events is not None
         self._made.append(PollClient(issuer, issuer.security_events, clock=time.time, timer=time.monotonic))
         return self._made[-1]

@@ -79,7 +79,7 @@ def now() -> float:
 
 @functools.cache
 def settings() -> Settings:
-    return Settings.model_validate(CONFIGURATION)
+    return Settings.read(CONFIGURATION)
 
 
 class Sidecar:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def source_of(path: Path, max_bytes: int = 4096) -> FileSource:
-    return FileSource(path, Keys.model_validate({"jwks_file": str(path), "max_bytes": f"{max_bytes}B", "max_keys": 10}))
+    return FileSource(path, Keys.read({"jwks_file": str(path), "max_bytes": f"{max_bytes}B", "max_keys": 10}))
 
 
 async def kids(source: FileSource) -> list[str | None] | None:
@@ -89,7 +89,7 @@ async def test_a_file_is_read_up_to_the_maximum_size(tmp_path: Path) -> None:
 
 
 def pem_source_of(path: Path) -> FileSource:
-    return FileSource(path, Keys.model_validate({"pem_file": str(path), "max_bytes": "4KiB", "max_keys": 2}))
+    return FileSource(path, Keys.read({"pem_file": str(path), "max_bytes": "4KiB", "max_keys": 2}))
 
 
 def public_key(kid: str) -> bytes:
@@ -132,5 +132,5 @@ async def test_a_key_for_jwt_svids_is_used_where_that_use_is_accepted(tmp_path: 
     file.write_text(json.dumps({"keys": [jwk("a") | {"use": "jwt-svid"}]}))
     with pytest.raises(FetchFailed, match="its use is 'jwt-svid', not 'sig'"):
         await kids(source_of(file))
-    settings = Keys.model_validate({"jwks_file": str(file)})
+    settings = Keys.read({"jwks_file": str(file)})
     assert await kids(FileSource(file, settings, frozenset({"sig", "jwt-svid"}))) == ["a"]

@@ -38,7 +38,7 @@ async def provider() -> AsyncIterator[Provider]:
 
 async def fetched(issuer: str, **keys: Any) -> list[str | None]:
     """The kids that a new source fetches."""
-    source = HttpSource(issuer, Keys.model_validate(keys))
+    source = HttpSource(issuer, Keys.read(keys))
     try:
         key_set = (await source.fetch(have_keys=False)).key_set
     finally:
@@ -502,7 +502,7 @@ async def test_a_name_that_cannot_be_resolved_fails_with_a_reason(uri: str) -> N
 
 
 async def test_a_source_works_again_after_a_failure(provider: Provider) -> None:
-    source = HttpSource("https://issuer.example", Keys.model_validate({"jwks_uri": f"{provider.origin}/keys"}))
+    source = HttpSource("https://issuer.example", Keys.read({"jwks_uri": f"{provider.origin}/keys"}))
 
     async def reset(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
@@ -522,7 +522,7 @@ async def test_cookies_and_the_proxy_of_the_environment_are_ignored(
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     uri = f"{provider.origin.replace('127.0.0.1', 'localhost')}/keys"  # cookies are not stored for IP addresses
-    source = HttpSource("https://issuer.example", Keys.model_validate({"jwks_uri": uri}))
+    source = HttpSource("https://issuer.example", Keys.read({"jwks_uri": uri}))
     provider.serve("/keys", jwks("a"), headers={"Set-Cookie": "a=b"})
     await source.fetch(have_keys=False)
     await source.fetch(have_keys=False)
@@ -536,7 +536,7 @@ async def test_cookies_and_the_proxy_of_the_environment_are_ignored(
 @pytest.mark.parametrize("status", [429, 503])
 async def test_a_failure_holds_the_providers_retry_after(provider: Provider, status: int) -> None:
     provider.serve("/keys", b"", status=status, headers={"Retry-After": "120"})
-    source = HttpSource("https://issuer.example", Keys.model_validate({"jwks_uri": f"{provider.origin}/keys"}))
+    source = HttpSource("https://issuer.example", Keys.read({"jwks_uri": f"{provider.origin}/keys"}))
     with pytest.raises(FetchFailed) as failed:
         await source.fetch(have_keys=True)
     await source.close()
@@ -563,7 +563,7 @@ async def test_the_second_fetch_is_a_conditional_request(
         return web.Response(body=jwks("a"), headers={header: value})
 
     provider.handlers["/keys"] = handle
-    source = HttpSource("https://issuer.example", Keys.model_validate({"jwks_uri": f"{provider.origin}/keys"}))
+    source = HttpSource("https://issuer.example", Keys.read({"jwks_uri": f"{provider.origin}/keys"}))
     first = await source.fetch(have_keys=True)
     second = await source.fetch(have_keys=True)
     without_keys = await source.fetch(have_keys=False)
@@ -576,7 +576,7 @@ async def test_the_second_fetch_is_a_conditional_request(
 
 async def test_a_validator_that_the_provider_no_longer_sends_is_not_sent_again(provider: Provider) -> None:
     provider.serve("/keys", jwks("a"), headers={"ETag": '"1"'})
-    source = HttpSource("https://issuer.example", Keys.model_validate({"jwks_uri": f"{provider.origin}/keys"}))
+    source = HttpSource("https://issuer.example", Keys.read({"jwks_uri": f"{provider.origin}/keys"}))
     await source.fetch(have_keys=False)
     provider.serve("/keys", jwks("b"))
     await source.fetch(have_keys=True)
@@ -653,7 +653,7 @@ async def test_an_unreadable_ca_file_fails_the_fetch_and_a_later_one_may_succeed
     async with Provider(context_of(authority.issue_cert("127.0.0.1"))) as provider:
         provider.serve("/keys", jwks("a"))
         settings = {"jwks_uri": f"{provider.origin}/keys", "ca_file": str(file)}
-        source = HttpSource("https://issuer.example", Keys.model_validate(settings))
+        source = HttpSource("https://issuer.example", Keys.read(settings))
         with pytest.raises(FetchFailed, match=r"keys\.ca_file (cannot be read|holds no certificate)"):
             await source.fetch(have_keys=False)
         authority.cert_pem.write_to_path(file)
@@ -663,7 +663,7 @@ async def test_an_unreadable_ca_file_fails_the_fetch_and_a_later_one_may_succeed
 
 # Lifetimes.
 
-SETTINGS = Keys.model_validate(
+SETTINGS = Keys.read(
     {"refresh_interval": "5m", "min_refresh_interval": "30s", "max_refresh_interval": "1h", "jwks_uri": "https://a/"}
 )
 
@@ -728,7 +728,7 @@ async def test_cache_control_may_come_in_several_header_lines(provider: Provider
         return response
 
     provider.handlers["/keys"] = handle
-    source = HttpSource("https://issuer.example", Keys.model_validate({"jwks_uri": f"{provider.origin}/keys"}))
+    source = HttpSource("https://issuer.example", Keys.read({"jwks_uri": f"{provider.origin}/keys"}))
     lifetime = (await source.fetch(have_keys=False)).lifetime
     await source.close()
     assert lifetime == 600

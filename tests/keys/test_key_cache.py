@@ -39,7 +39,7 @@ class Scenario:
         self._metrics = Metrics(transport="grpcio")
         self.cache = KeyCache(
             self.source,
-            Keys.model_validate({"jwks_uri": "https://issuer.example/keys"} | keys),
+            Keys.read({"jwks_uri": "https://issuer.example/keys"} | keys),
             issuer="main",
             metrics=self._metrics.issuer("main"),
             logger=logging.getLogger("keys-under-test"),

@@ -56,7 +56,7 @@ class FilePublisher:
     def __init__(self, folder: Path) -> None:
         self._file = folder / "jwks.json"
         settings = {"jwks_file": str(self._file), "max_bytes": f"{MAX_BYTES}B", "max_keys": MAX_KEYS}
-        self.source = FileSource(self._file, Keys.model_validate(settings))
+        self.source = FileSource(self._file, Keys.read(settings))
 
     def publish(self, document: bytes) -> None:
         self._file.write_bytes(document)
@@ -69,7 +69,7 @@ class HttpPublisher:
     def __init__(self, provider: Provider, *, etag: bool) -> None:
         self._provider = provider
         self._etag = etag
-        settings = Keys.model_validate(
+        settings = Keys.read(
             {"jwks_uri": f"{provider.origin}/jwks", "max_bytes": f"{MAX_BYTES}B", "max_keys": MAX_KEYS}
         )
         self.source = HttpSource("https://issuer.example", settings)

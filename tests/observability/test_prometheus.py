@@ -167,12 +167,12 @@ async def connect_without_tls(port: int) -> None:
 
 def secure(folder: Path) -> dict[str, Any]:
     """A server with a certificate and several workers."""
-    files = TlsFiles(folder, trustme.CA().issue_cert("localhost")).settings
+    files = TlsFiles(folder, trustme.CA().issue_cert("localhost"))
     return {
         "grpc_address": "127.0.0.1:0",
         "admin_address": "127.0.0.1:0",
         "workers": 2,
-        "tls": files.model_dump(mode="json", exclude_none=True),
+        "tls": files.written,
     }
 
 

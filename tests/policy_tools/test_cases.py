@@ -45,8 +45,8 @@ def configuration(**changes: Any) -> dict[str, Any]:
 
 def differences(case: dict[str, Any], **changes: Any) -> tuple[str, ...]:
     """What is not as the case expects."""
-    runner = CaseRunner(Settings.model_validate(configuration(**changes)))
-    (only,) = Cases.model_validate({"cases": [{"name": "case"} | case]}).cases
+    runner = CaseRunner(Settings.read(configuration(**changes)))
+    (only,) = Cases.read({"cases": [{"name": "case"} | case]}).cases
     return runner.run(only).differences
 
 
@@ -60,7 +60,7 @@ def token(issuer: str = "main", **others: Any) -> dict[str, Any]:
 
 def test_a_case_can_expect_the_metadata_of_a_resource() -> None:
     resources = [{"resource": "https://api.example/pay"}, {"resource": "https://api.example/watched"}]
-    runner = CaseRunner(Settings.model_validate(configuration() | {"resources": resources}))
+    runner = CaseRunner(Settings.read(configuration() | {"resources": resources}))
     path = "/.well-known/oauth-protected-resource"
     answer = {"decision": "answer", "status": 200, "reason": "resource_metadata", "rule": "-", "mode": "enforce"}
     url = f"https://api.example{path}/pay"
@@ -73,9 +73,9 @@ def test_a_case_can_expect_the_metadata_of_a_resource() -> None:
         {"request": request(), "expect": {"challenge": f'Bearer realm="api", resource_metadata="{url}"'}},
         {"request": request("/watched"), "expect": {"decision": "allow", "reason": "missing_token"}},
     ]
-    named = Cases.model_validate({"cases": [{"name": str(place)} | case for place, case in enumerate(cases)]})
+    named = Cases.read({"cases": [{"name": str(place)} | case for place, case in enumerate(cases)]})
     assert [runner.run(case).differences for case in named.cases] == [()] * len(cases)
-    (wrong,) = Cases.model_validate({"cases": [{"name": "wrong"} | cases[0] | {"expect": {"decision": "deny"}}]}).cases
+    (wrong,) = Cases.read({"cases": [{"name": "wrong"} | cases[0] | {"expect": {"decision": "deny"}}]}).cases
     assert runner.run(wrong).differences == ("- decision: deny", "+ decision: answer")
 
 
@@ -196,8 +196,8 @@ def test_the_default_audience_may_come_from_the_first_rule_that_accepts_the_issu
     ]
     parts = configuration() | {"rules": rules}
     del parts["issuers"][0]["audiences"]
-    runner = CaseRunner(Settings.model_validate(parts))
-    (case,) = Cases.model_validate(
+    runner = CaseRunner(Settings.read(parts))
+    (case,) = Cases.read(
         {"cases": [{"name": "b", "request": request("/b"), "token": token(), "expect": {"reason": "ok"}}]}
     ).cases
     assert runner.run(case).passed
@@ -351,7 +351,7 @@ def test_no_case_runs_with_an_invalid_configuration(place: Place, capsys: pytest
 def test_every_reason_can_be_expected() -> None:
     for reason in Reason:
         parts = {"name": "a", "request": request(), "expect": {"reason": str(reason)}}
-        assert Cases.model_validate({"cases": [parts]}).cases[0].expect.reason == reason
+        assert Cases.read({"cases": [parts]}).cases[0].expect.reason == reason
 
 
 def test_on_a_terminal_lines_are_colored(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ PROOFS = ("dpop", "mtls", "none", "stolen")
 def runner(issuer: dict[str, Any] | None = None, **sections: Any) -> CaseRunner:
     main_issuer = {"issuer": ISSUER, "name": "main", "audiences": ["api"]}
     parts = {"issuers": [main_issuer | (issuer or {})], "rules": RULES} | sections
-    return CaseRunner(Settings.model_validate(parts))
+    return CaseRunner(Settings.read(parts))
 
 
 def case(path: str, proof: str | None, reason: str, **others: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def case(path: str, proof: str | None, reason: str, **others: Any) -> dict[str, 
 
 def differences(run: CaseRunner, *cases: dict[str, Any]) -> list[str]:
     named = [each | {"name": f"{place}"} for place, each in enumerate(cases)]
-    return [line for each in Cases.model_validate({"cases": named}).cases for line in run.run(each).differences]
+    return [line for each in Cases.read({"cases": named}).cases for line in run.run(each).differences]
 
 
 RUNNER = runner()

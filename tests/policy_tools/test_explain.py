@@ -74,7 +74,7 @@ RULES: list[dict[str, Any]] = [
         },
     },
 ]
-SETTINGS = Settings.model_validate(
+SETTINGS = Settings.read(
     {
         "issuers": [
             {"issuer": ISSUER, "name": "main", "audiences": ["api"], "max_token_age": "1h"},
@@ -697,7 +697,7 @@ async def test_introspection_is_explained(
         }
         keys = {"jwks_file": str(tmp_path / "jwks.json")}
         issuer = {"issuer": ISSUER, "name": "main", "audiences": ["api"], "keys": keys, "introspection": introspection}
-        configured = Settings.model_validate({"issuers": [issuer], "rules": [{"name": "any"}]})
+        configured = Settings.read({"issuers": [issuer], "rules": [{"name": "any"}]})
         attributes = attributes_of("GET", "https://api.example/", [("Authorization", f"Bearer {token}")], "")
         explanation_of = await asyncio.to_thread(explain_live, configured, attributes)
         assert provider.count("/introspect") == bool(result) - (reason == "malformed_token")

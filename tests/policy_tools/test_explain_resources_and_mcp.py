@@ -168,7 +168,7 @@ def test_each_decision_is_explained_and_names_the_metadata_where_it_must(
 ) -> None:
     named = [rule["policy"] for rule in rules if "policy" in rule]
     assume(len(named) == len(set(named)))
-    written = Settings.model_validate(
+    written = Settings.read(
         {
             "issuers": ISSUERS,
             "rules": [rule | {"name": f"r{place}"} for place, rule in enumerate(rules)],

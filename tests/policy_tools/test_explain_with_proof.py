@@ -48,7 +48,7 @@ def explain(attributes: Attributes, rule: dict[str, Any] | None = None, **sectio
         {"issuer": ISSUER, "name": "main", "audiences": ["api"]},
         {"issuer": OTHER, "name": "other", "audiences": ["api"]},
     ]
-    settings = Settings.model_validate({"issuers": issuers, "rules": [{"name": "all"} | (rule or {})]} | sections)
+    settings = Settings.read({"issuers": issuers, "rules": [{"name": "all"} | (rule or {})]} | sections)
     state = ProofState.of(settings, TRUST.metrics, None, float(NOW))
     authorizer = authorizer_of(settings, TRUST.issuers, JwtCache(NO_CACHE, 0.0), TRUST.metrics, state, RevocationList())
     attributes = with_token(attributes, TOKEN, authorizer.policy)
@@ -175,7 +175,7 @@ def test_a_required_nonce_is_explained_and_a_fresh_one_is_in_the_answer() -> Non
 def test_a_nonce_that_is_due_is_shown_with_an_allowance(tmp_path: Path) -> None:
     (tmp_path / "nonce.key").write_bytes(bytes(32))
     dpop = {"nonce": "required", "nonce_key_file": str(tmp_path / "nonce.key"), "nonce_lifetime": "60s"}
-    settings = Settings.model_validate(
+    settings = Settings.read(
         {"issuers": [{"issuer": ISSUER, "audiences": ["a"]}], "rules": [{"name": "r"}], "dpop": dpop}
     )
     nonce = ProofState.of(settings, TRUST.metrics, None, float(NOW)).nonces.issue(NOW - 40.0)

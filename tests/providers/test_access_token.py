@@ -59,7 +59,7 @@ class Client:
             "client_secret_file": str(self._secret),
         }
         keys = {"timeout": "200ms"}
-        issuer = Issuer.model_validate(
+        issuer = Issuer.read(
             {"issuer": self.provider.origin, "audiences": ["api"], "keys": keys, "security_events": events}
         )
         assert issuer.security_events is not None

@@ -60,7 +60,7 @@ async def client(tmp_path: Path) -> AsyncIterator[ProviderClient]:
 def client_of(folder: Path, resources: ClientResources | None = None, max_connections: int = 64) -> ProviderClient:
     authority = folder / "ca.pem"
     AUTHORITY.cert_pem.write_to_path(authority)
-    settings = Keys.model_validate({"ca_file": str(authority)})
+    settings = Keys.read({"ca_file": str(authority)})
     return ProviderClient(settings, accept="*/*", max_connections=max_connections, resources=resources)
 
 

@@ -51,7 +51,7 @@ def token_file(tmp_path: Path) -> Path:
 
 
 async def fetch(issuer: str, **keys: Any) -> None:
-    source = HttpSource(issuer, Keys.model_validate(keys))
+    source = HttpSource(issuer, Keys.read(keys))
     try:
         await source.fetch(have_keys=False)
     finally:
@@ -236,7 +236,7 @@ async def test_the_certificate_is_presented_and_a_renewed_one_too(certificates: 
         uri = f"{provider.origin}/keys"
         certificates.issue("one.example")
         await fetch("https://i", jwks_uri=uri, **certificates.settings)
-        source = HttpSource("https://i", Keys.model_validate({"jwks_uri": uri} | certificates.settings))
+        source = HttpSource("https://i", Keys.read({"jwks_uri": uri} | certificates.settings))
         await source.fetch(have_keys=False)
         await source.close()
         certificates.issue("two.example")

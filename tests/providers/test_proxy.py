@@ -59,7 +59,7 @@ async def clients(tmp_path: Path, environment: Callable[..., None]) -> AsyncIter
     made: list[ProviderClient] = []
 
     def client(**settings: Any) -> ProviderClient:
-        keys = Keys.model_validate({"ca_file": str(tmp_path / "ca.pem"), "allow_http": True} | settings)
+        keys = Keys.read({"ca_file": str(tmp_path / "ca.pem"), "allow_http": True} | settings)
         made.append(ProviderClient(keys, accept="*/*", max_connections=4))
         return made[-1]
 

@@ -22,14 +22,14 @@ from support import plain_rules
 
 AUDIENCES = {"people": ["api"], "workloads": ["api", "w-api"]}
 ISSUERS = [
-    Issuer.model_validate({"issuer": f"https://{name}.example/", "name": name, "audiences": audiences})
+    Issuer.read({"issuer": f"https://{name}.example/", "name": name, "audiences": audiences})
     for name, audiences in AUDIENCES.items()
 ]
 
 
 def rule(scope_implies: dict[str, list[str]] | None = None, /, **require: Any) -> Rule:
     written = {"name": "r", "match": {"paths": ["/{id}/{tenant}"]}} | ({"require": require} if require else {})
-    return Rule(RuleSettings.model_validate(written), ISSUERS, ScopeHierarchy(scope_implies or {}))
+    return Rule(RuleSettings.read(written), ISSUERS, ScopeHierarchy(scope_implies or {}))
 
 
 def claims(

@@ -35,7 +35,7 @@ def claims(*, scopes: str = "", **members: Any) -> Claims:
 
 def condition_of(text: Any) -> model.ClaimCondition:
     """The condition as the configuration writes it."""
-    require = model.Require.model_validate({"claims": {"x": text}})
+    require = model.Require.read({"claims": {"x": text}})
     assert require.claims is not None
     return require.claims[X]
 
@@ -114,9 +114,7 @@ ONE_OF_EACH: list[Any] = [
 
 
 def test_there_is_one_of_each_operator() -> None:
-    assert {next(iter(condition_of(text).model_fields_set)) for text in ONE_OF_EACH} == set(
-        model.ClaimCondition.model_fields
-    )
+    assert {condition_of(text).operator[0] for text in ONE_OF_EACH} == set(model.OPERATORS)
 
 
 @pytest.mark.parametrize("text", ONE_OF_EACH)
@@ -167,7 +165,7 @@ def test_a_cause_does_not_contain_the_value_of_a_header() -> None:
 
 
 def scopes(text: Any) -> RequiredScopes:
-    return RequiredScopes(model.Require.model_validate({"scopes": text}).scopes)
+    return RequiredScopes(model.Require.read({"scopes": text}).scopes)
 
 
 def evaluate_scopes(text: Any, granted: str, captures: dict[str, str]) -> str | None:

@@ -18,14 +18,14 @@ from authz_service.rules.policy import Policy, no_rule
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ISSUERS = [Issuer.model_validate({"issuer": "https://a.example/", "name": "a", "audiences": ["api"]})]
+ISSUERS = [Issuer.read({"issuer": "https://a.example/", "name": "a", "audiences": ["api"]})]
 
 
 def rule(name: str, *paths: str, slashes: bool = False, policy: str = "", **match: Any) -> RuleSettings:
     if policy:
-        return RuleSettings.model_validate({"name": name, "policy": policy})
+        return RuleSettings.read({"name": name, "policy": policy})
     match |= {"paths": list(paths)} if paths else {}
-    return RuleSettings.model_validate({"name": name, "match": match | ({"encoded_slash": True} if slashes else {})})
+    return RuleSettings.read({"name": name, "match": match | ({"encoded_slash": True} if slashes else {})})
 
 
 def chosen(rules: Sequence[RuleSettings], target: str, policy: str = "", **headers: str) -> str:
@@ -115,7 +115,7 @@ def test_a_text_that_conditions_use_is_the_same_in_both_readings(
     require: dict[str, Any], paths: list[str], target: str, expected: str
 ) -> None:
     parts = {"name": "r", "match": {"paths": paths, "encoded_slash": True}, "require": require}
-    settings_ = RuleSettings.model_validate(parts)
+    settings_ = RuleSettings.read(parts)
     assert chosen([settings_], target) == expected
     attributes, path = Attributes("GET", "a.org", target, {}), Policy([settings_], ISSUERS).split(target)
     assert (mismatch.of(settings_, attributes, path) is None) == (expected == "r")
@@ -157,7 +157,7 @@ def test_a_preflight_needs_a_rule_that_may_decide_the_path() -> None:
 
 
 def test_a_capture_holds_the_decoded_text() -> None:
-    gitlab = RuleSettings.model_validate(
+    gitlab = RuleSettings.read(
         {
             "name": "gitlab",
             "match": {"paths": ["/projects/{id}:{}".replace("{}", "archive")], "encoded_slash": True},
@@ -239,7 +239,7 @@ def test_no_rule_is_skipped_in_either_reading_and_the_reasons_agree(
         return
     # A receiver that decodes first finds the same rule, or one that is later or does not exist.
     plain = Policy(
-        [each.model_copy(update={"match": each.match.model_copy(update={"encoded_slash": False})}) for each in rules],
+        [each.with_values(match=each.match.with_values(encoded_slash=False)) for each in rules],
         ISSUERS,
     )
     decoded = plain.choose(attributes, path.decoded)

@@ -111,7 +111,7 @@ _PARTS = st.lists(st.sampled_from(["a", "b", "c", "B", "a:v", "{x}", "{y}", "{z}
 _PATTERNS = st.builds("".join, st.tuples(_PARTS.map(lambda parts: "".join(f"/{part}" for part in parts)),
                                          st.sampled_from(["", "/", "/**", "/a;b"])))  # fmt: skip
 _MATCHES = st.builds(
-    lambda *values: Match.model_validate(
+    lambda *values: Match.read(
         {
             key: value
             for key, value in zip(
@@ -174,7 +174,7 @@ def test_the_tree_chooses_what_a_walk_over_the_list_chooses(
 
 
 def match(*paths: str, **others: list[str] | dict[str, str] | bool) -> Match:
-    return Match.model_validate({"paths": list(paths)} | others)
+    return Match.read({"paths": list(paths)} | others)
 
 
 @pytest.mark.parametrize(

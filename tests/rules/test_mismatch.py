@@ -14,11 +14,11 @@ from authz_service.core.errors import Rejected
 from authz_service.rules import mismatch
 from authz_service.rules.policy import Policy
 
-ISSUERS = [Issuer.model_validate({"issuer": "https://a.example/", "name": "a", "audiences": ["api"]})]
+ISSUERS = [Issuer.read({"issuer": "https://a.example/", "name": "a", "audiences": ["api"]})]
 
 
 def rule(name: str = "r", **settings_: Any) -> RuleSettings:
-    return RuleSettings.model_validate({"name": name} | settings_)
+    return RuleSettings.read({"name": name} | settings_)
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,14 @@ from authz_service.rules.operators import NO_PARTS, RequestParts
 from authz_service.rules.policy import Rule
 
 ISSUERS = [
-    Issuer.model_validate({"issuer": "https://a.example/", "name": "a", "audiences": ["api"]}),
-    Issuer.model_validate({"issuer": "https://b.example/", "name": "b", "audiences": ["b-api", "other"]}),
+    Issuer.read({"issuer": "https://a.example/", "name": "a", "audiences": ["api"]}),
+    Issuer.read({"issuer": "https://b.example/", "name": "b", "audiences": ["b-api", "other"]}),
 ]
 
 
 def rule(access: str = "token", **require: Any) -> Rule:
     settings = {"name": "r", "access": access} | ({"require": require} if require else {})
-    return Rule(RuleSettings.model_validate(settings), ISSUERS)
+    return Rule(RuleSettings.read(settings), ISSUERS)
 
 
 def claims(issuer: str = "a", audiences: str = "api", scopes: str = "", client: str = "app", **members: Any) -> Claims:
@@ -130,8 +130,8 @@ def test_the_realm_is_the_required_audience() -> None:
 
 
 def test_without_any_audience_the_realm_is_the_rule() -> None:
-    nameless = [Issuer.model_validate({"issuer": "https://a.example/", "name": "a"})]
-    rule_ = Rule(RuleSettings.model_validate({"name": "r"}), nameless)
+    nameless = [Issuer.read({"issuer": "https://a.example/", "name": "a"})]
+    rule_ = Rule(RuleSettings.read({"name": "r"}), nameless)
     assert challenge(rule_, Reason.MISSING_TOKEN) == 'Bearer realm="r"'
     assert reason(rule_) == "wrong_audience"  # without a configured audience, none is accepted
 
@@ -212,7 +212,7 @@ def test_a_step_up_challenge_has_max_age_and_acr_values(why: Reason) -> None:
 def test_a_challenge_names_the_scope_for_this_path_unless_no_token_could_hold_it() -> None:
     paths = {"paths": ["/{tenant}/x"]}
     settings = {"name": "r", "match": paths, "require": {"scopes": ["read:{tenant}", "b"]}}
-    rule_ = Rule(RuleSettings.model_validate(settings), ISSUERS)
+    rule_ = Rule(RuleSettings.read(settings), ISSUERS)
     for segment, scope in (("acme", "read:acme b"), ('a"b', "b"), ("a b", "b"), ("é", "b")):
         request = rule_.parts_of({}, [segment, "x"])
         denied = rule_.deny(Rejected(Reason.INSUFFICIENT_SCOPE, "cause"), request)
@@ -222,7 +222,7 @@ def test_a_challenge_names_the_scope_for_this_path_unless_no_token_could_hold_it
 def test_captures_come_from_the_first_pattern_that_matches() -> None:
     paths = ["/v1/{tenant}", "/v2/{x}/{tenant}", "/v3/{tenant}/**"]
     settings = {"name": "r", "match": {"paths": paths}, "require": {"claims": {"t": {"equals_path": "tenant"}}}}
-    rule_ = Rule(RuleSettings.model_validate(settings), ISSUERS)
+    rule_ = Rule(RuleSettings.read(settings), ISSUERS)
     assert rule_.parts_of({}, ["v1", "a"]).captures == {"tenant": "a"}
     assert rule_.parts_of({}, ["v2", "b", "a"]).captures == {"x": "b", "tenant": "a"}
     assert rule_.parts_of({}, ["v3", "a", "b", "c"]).captures == {"tenant": "a"}

@@ -455,8 +455,8 @@ async def test_the_metrics_have_every_rule_and_issuer_from_the_start(folder: Sid
 
 async def test_with_tls_the_metrics_have_the_expiry_of_the_certificate(folder: SidecarFolder) -> None:
     expires = datetime(2030, 1, 1, tzinfo=UTC)
-    tls = TlsFiles(folder.path, trustme.CA().issue_cert("a.example", not_after=expires)).settings
-    app = App(load(folder.write(tls=tls.model_dump(mode="json", exclude_none=True))))
+    tls = TlsFiles(folder.path, trustme.CA().issue_cert("a.example", not_after=expires))
+    app = App(load(folder.write(tls=tls.written)))
     reported = app.metrics.registry.get_sample_value("authz_tls_certificate_not_after_timestamp_seconds")
     assert reported == expires.timestamp()
 

@@ -25,7 +25,7 @@ def test_decisions_without_a_rule_that_the_configuration_makes_possible(
 ) -> None:
     configuration = {"issuers": [{"issuer": ISSUER, "name": "main", "audiences": ["api"]}], "rules": [{"name": "r"}]}
     found = []
-    for settings in map(Settings.model_validate, (configuration, configuration | changes)):
+    for settings in map(Settings.read, (configuration, configuration | changes)):
         metrics = Metrics(transport="asyncio")
         declare_series(assemble(settings, LocalValidator().issuers, metrics, now=NOW), metrics)
         everywhere = labels | {"rule": "-", "mode": "enforce"}

@@ -67,7 +67,7 @@ class Watched:
         self.tried: list[str] = []
         self.error: Exception | None = None
         parts = {"issuers": [{"issuer": ISSUER, "audiences": ["a"]}], "rules": [{"name": "r"}]}
-        self.loaded = Loaded(file, Settings.model_validate(parts), b"", files.digests_of([file]))
+        self.loaded = Loaded(file, Settings.read(parts), b"", files.digests_of([file]))
         self.reloader = Reloader(
             file,
             self.loaded,
@@ -198,7 +198,7 @@ async def test_a_file_is_watched_once_the_configuration_names_it(watched: Watche
     keys = {"keys": {"ca_file": str(anchors)}}
     parts = {"issuers": [{"issuer": ISSUER, "audiences": ["a"]} | keys], "rules": [{"name": "r"}]}
     async with watched.running():
-        watched.loaded = Loaded(watched.file, Settings.model_validate(parts), b"", {})
+        watched.loaded = Loaded(watched.file, Settings.read(parts), b"", {})
         watched.file.write_text("second")
         await wait_until(lambda: watched.applied == ["second"])
         await asyncio.sleep(0.1)

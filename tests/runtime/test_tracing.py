@@ -48,7 +48,7 @@ class Traced:
         self.tracing = Tracing(self.metrics, background, ClientResources(), clock=time.time, timer=time.monotonic)
 
     def apply(self, endpoint: str) -> None:
-        self.tracing.apply(TracingSettings.model_validate({"otlp_endpoint": endpoint}))
+        self.tracing.apply(TracingSettings.read({"otlp_endpoint": endpoint}))
 
     def check(self, decision: Decision = ALLOWED, correlation: Correlation = SAMPLED, wait: Wait | None = None) -> None:
         self.metrics.record_decision(decision, 0.002, correlation, wait)

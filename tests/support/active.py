@@ -10,7 +10,7 @@ from authz_service.runtime.assembly import ActiveConfig, assemble
 from authz_service.telemetry.decision_log import DecisionLog
 from authz_service.telemetry.metrics import Metrics
 
-SETTINGS = Settings.model_validate(
+SETTINGS = Settings.read(
     {"issuers": [{"issuer": "https://issuer.example", "audiences": ["api"]}], "rules": [{"name": "everything"}]}
 )
 

@@ -39,7 +39,7 @@ SECRETS = {"client_id": "my-api", "client_secret_file": "secret"}
 def issuer_with(introspection: dict[str, Any] | None = None, **settings: Any) -> Issuer:
     """An issuer's settings with introspection."""
     own = {"issuer": ISSUER, "name": "main", "audiences": ["api"], "introspection": SECRETS | (introspection or {})}
-    return Issuer.model_validate(own | settings)
+    return Issuer.read(own | settings)
 
 
 def active_response(**changes: Any) -> dict[str, Any]:

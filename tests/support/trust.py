@@ -70,7 +70,7 @@ class LocalValidator:
         self.refresh()
 
     def _trusted(self, url: str, name: str, settings: dict[str, Any]) -> TrustedIssuer:
-        issuer = Issuer.model_validate({"issuer": url, "name": name, "audiences": ["api"]} | settings)
+        issuer = Issuer.read({"issuer": url, "name": name, "audiences": ["api"]} | settings)
         self.sources[url].lifetime = 3600.0
         keys = KeyCache(
             self.sources[url],
@@ -128,11 +128,11 @@ class LocalAuthorizer(LocalValidator):
         super().__init__(**settings)
         algorithms = " ".join((dpop or DpopSettings()).algorithms)
         self.policy = Policy(
-            [RuleSettings.model_validate(rule) for rule in rules],
+            [RuleSettings.read(rule) for rule in rules],
             [each.settings for each in self.issuers],
             dpop=DpopOffer(algorithms, beside_bearer=dpop is not None),
         )
-        everything = Settings.model_validate(
+        everything = Settings.read(
             {
                 "issuers": [each.settings for each in self.issuers],
                 "rules": rules,

@@ -232,7 +232,7 @@ class _Discarded:
 def configured(output: DecisionOutput, level: str = "info", **settings: Any) -> _Discarded:
     """The log other than decisions."""
     discarded = _Discarded()
-    parsed = Logging.model_validate({"level": level} | {name: str(value) for name, value in settings.items()})
+    parsed = Logging.read({"level": level} | {name: str(value) for name, value in settings.items()})
     logs.configure(level, "json", discarded, None, output.stream_for(parsed))
     return discarded
 
@@ -264,10 +264,10 @@ def test_a_changed_place_is_used_at_once_and_the_old_one_gets_what_was_for_it(
 ) -> None:
     one, two = tmp_path / "one.log", tmp_path / "two.log"
     configured(output, decisions_file=one)
-    first = output.stream_for(Logging.model_validate({"decisions_file": str(one)}))
+    first = output.stream_for(Logging.read({"decisions_file": str(one)}))
     log("first")
     configured(output, decisions_file=two)
-    assert output.stream_for(Logging.model_validate({"decisions_file": str(two)})) is not first
+    assert output.stream_for(Logging.read({"decisions_file": str(two)})) is not first
     log("second")
     wait_for(lambda: two.exists() and '"second"' in two.read_text())
     wait_for(lambda: '"first"' in one.read_text())

@@ -34,8 +34,13 @@ class TlsFiles:
         certificate.private_key_pem.write_to_path(self.key)
 
     @property
-    def settings(self) -> Tls:
+    def written(self) -> dict[str, str]:
+        """``server.tls`` as a configuration has it."""
         files = {"certificate_file": str(self.certificate), "key_file": str(self.key)}
         if self.client_ca.exists():
             files["client_ca_file"] = str(self.client_ca)
-        return Tls.model_validate(files)
+        return files
+
+    @property
+    def settings(self) -> Tls:
+        return Tls.read(self.written)

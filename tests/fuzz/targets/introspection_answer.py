@@ -39,9 +39,7 @@ def _issuer() -> tuple[Issuer, IntrospectionSettings, VerifiedJwt]:
         "cache_ttl": "30s",
         "negative_cache_ttl": "10s",
     }
-    issuer = Issuer.model_validate(
-        {"issuer": MAIN, "name": "main", "audiences": [AUDIENCE], "introspection": introspection}
-    )
+    issuer = Issuer.read({"issuer": MAIN, "name": "main", "audiences": [AUDIENCE], "introspection": introspection})
     assert issuer.introspection is not None
     header = {"alg": "EdDSA", "typ": "at+jwt"}
     return issuer, issuer.introspection, VerifiedJwt(header, validate_claims(issuer, header, claims(), NOW))

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pydantic import TypeAdapter
-
+from authz_service.config.kinds import Many, Members
 from authz_service.config.model import Issuer, Require, RuleSettings
 from authz_service.config.strictness import Strictness
+from authz_service.config.values import STRING
 from authz_service.core.claims import Claims
 from authz_service.core.confirmation import confirmation_of
 from authz_service.core.errors import Rejected
@@ -27,13 +27,13 @@ OUTCOMES = {"admitted", "refused", "rejected"}
 MAX_BYTES = 2048
 AUDIENCES = {"people": ["a"], "workloads": ["a", "b"]}
 ISSUERS = [
-    Issuer.model_validate({"issuer": f"https://{name}.example/", "name": name, "audiences": audiences})
+    Issuer.read({"issuer": f"https://{name}.example/", "name": name, "audiences": audiences})
     for name, audiences in AUDIENCES.items()
 ]
-_NAMES: TypeAdapter[list[str]] = TypeAdapter(list[str])
-_HEADERS: TypeAdapter[list[tuple[str, str]]] = TypeAdapter(list[tuple[str, str]])
-_BY_NAME: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
-_IMPLIES: TypeAdapter[dict[str, list[str]]] = TypeAdapter(dict[str, list[str]])
+_NAMES = Many(STRING)
+_HEADERS = Many(Many(STRING))
+_BY_NAME = Members(STRING, STRING)
+_IMPLIES = Members(STRING, Many(STRING))
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+")
 
 
@@ -43,9 +43,9 @@ def run(data: bytes) -> str:
         if not isinstance(read, dict):
             return "rejected"
         settings, other = (_rule(read.get(name, {})) for name in ("require", "other"))
-        implies = _IMPLIES.validate_python(read.get("scope_implies", {}))
-        captures = _BY_NAME.validate_python(read.get("captures", {}))
-        headers = _HEADERS.validate_python(read.get("headers", []))
+        implies = _IMPLIES.read(read.get("scope_implies", {}))
+        captures = _BY_NAME.read(read.get("captures", {}))
+        headers = [(name, value) for name, value in _HEADERS.read(read.get("headers", []))]
         token = _token(read)
         confirmation_of(token.claims)
     except (ValueError, TypeError, Rejected):
@@ -68,7 +68,7 @@ def run(data: bytes) -> str:
 
 
 def _rule(require: Any) -> RuleSettings:
-    read = Require.model_validate(require)
+    read = Require.read(require)
     if any(part.max_auth_age is not None for part in read.parts()):
         raise ValueError("the plain meaning has no clock")
     return RuleSettings(name="r", require=read)
@@ -78,8 +78,8 @@ def _token(read: dict[str, Any]) -> plain_rules.Token:
     claims, issuer, client = read.get("claims", {}), read.get("issuer", 0), read.get("client", "")
     if not isinstance(claims, dict) or not isinstance(issuer, int) or not isinstance(client, str):
         raise TypeError
-    audiences = _NAMES.validate_python(read.get("audiences", ["a"]))
-    scopes = _NAMES.validate_python(read.get("scopes", []))
+    audiences = _NAMES.read(read.get("audiences", ["a"]))
+    scopes = _NAMES.read(read.get("scopes", []))
     return plain_rules.Token(list(AUDIENCES)[issuer % len(AUDIENCES)], client, set(audiences), set(scopes), claims)
 
 

@@ -17,7 +17,7 @@ from support.trust import ISSUER, NOW, RS, LocalValidator, claims
 
 
 def issuer(**settings: Any) -> Issuer:
-    return Issuer.model_validate({"issuer": ISSUER, "name": "main", "audiences": ["api"]} | settings)
+    return Issuer.read({"issuer": ISSUER, "name": "main", "audiences": ["api"]} | settings)
 
 
 def reason(settings: dict[str, Any], now: float = NOW, **changes: Any) -> str:

@@ -227,7 +227,7 @@ def test_a_client_that_used_dpop_gets_a_dpop_challenge_for_any_error_of_its_toke
 
 
 def nonces(**settings: Any) -> LocalAuthorizer:
-    return service(dpop=DpopSettings.model_validate({"nonce": "required", "nonce_lifetime": "5m"} | settings))
+    return service(dpop=DpopSettings.read({"nonce": "required", "nonce_lifetime": "5m"} | settings))
 
 
 def _nonce(decision: Decision) -> str | None:
@@ -297,7 +297,7 @@ def test_a_proof_for_another_api_is_refused_where_origins_or_hosts_are_configure
 def test_used_proofs_outlive_a_reload_that_makes_older_proofs_acceptable() -> None:
     def settings(max_age: str) -> Settings:
         issuers, rules = [{"issuer": "https://idp.example", "audiences": ["a"]}], [{"name": "r"}]
-        return Settings.model_validate({"issuers": issuers, "rules": rules, "dpop": {"max_age": max_age}})
+        return Settings.read({"issuers": issuers, "rules": rules, "dpop": {"max_age": max_age}})
 
     metrics, key = Metrics(transport="asyncio"), bytes(32)
     before = ProofState.of(settings("10s"), metrics, None, NOW)

@@ -45,7 +45,7 @@ class Clients:
         **security_events: Any,
     ) -> PollClient:
         settings = self.transmitter.security_events(self._folder, key=key, **security_events)
-        issuer = Issuer.model_validate(
+        issuer = Issuer.read(
             {
                 "issuer": self.transmitter.issuer,
                 "audiences": ["api"],

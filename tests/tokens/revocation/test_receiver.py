@@ -140,7 +140,7 @@ class Scenario:
         self.source = FakeSource(jwks(RS.jwk()), lifetime=1e6)
         self.file = None if folder is None else folder / "events.json"
         own = {"poll_endpoint": f"{ISSUER}poll", "audience": RECEIVER, "bearer_token_file": "token", "interval": "5s"}
-        self.issuer = Issuer.model_validate(
+        self.issuer = Issuer.read(
             {"issuer": ISSUER, "name": "main", "audiences": ["api"], "security_events": own | security_events}
         )
         self.metrics = Metrics(transport="grpcio")

@@ -57,7 +57,7 @@ class Sidecar:
             "issuers": [{"issuer": ISSUER, "name": "main", "audiences": [AUDIENCE]}],
             "rules": [{"name": "everything"}],
         }
-        self.settings = Settings.model_validate(parts | configuration)
+        self.settings = Settings.read(parts | configuration)
         self.metrics = Metrics(transport="grpcio")
         issuer = self.settings.issuers[0]
         self.keys = KeyCache(

@@ -231,7 +231,7 @@ def test_a_mounted_secret_is_reloaded_when_kubernetes_swaps_the_link_above_it(
     for name in ("tls.crt", "tls.key"):
         (tmp_path / name).symlink_to(f"..data/{name}")
     link = {"certificate_file": str(tmp_path / "tls.crt"), "key_file": str(tmp_path / "tls.key")}
-    certificates = CertificateFiles(Tls.model_validate(link))
+    certificates = CertificateFiles(Tls.read(link))
     (tmp_path / "..tmp").symlink_to("..2")
     (tmp_path / "..tmp").rename(tmp_path / "..data")
     changed = certificates.changed()
