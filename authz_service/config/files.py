@@ -18,7 +18,6 @@ import errno
 import hashlib
 import os
 import stat
-import tempfile
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -130,6 +129,8 @@ def in_memory(data: bytes) -> Iterator[str]:
     if hasattr(os, "memfd_create"):
         descriptor, path = os.memfd_create("certificate"), None
     else:
+        import tempfile
+
         descriptor, path = tempfile.mkstemp()
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -51,6 +50,8 @@ def replace(path: Path, content: Iterable[bytes]) -> None:
     Raises:
         OSError: if it cannot be written. The old file is unchanged, unless only its folder could not be synchronized.
     """
+    import tempfile
+
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
     try:
         with os.fdopen(handle, "wb") as file:
