@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from authz_service.core import connection_header
@@ -95,41 +95,12 @@ class Authorizer:
         self._record_omitted = record_omitted
         self._allow_preflight = allow_preflight
 
-    def begin(self, attributes: Attributes, now: float) -> Decision | Pending:
+    def begin(self, attributes: Attributes, now: float, attempt: Attempt = FIRST) -> Decision | Pending:
         """Decide, or return what has to be awaited first. ``now`` is in seconds since the epoch."""
-        return self._decide(attributes, now, FIRST)
-
-    def need_after_keys(self, pending: Pending, keys: KeyCache) -> NeedIntrospection | None:
-        """The introspection that a decision needs after these keys were fetched, if the token verifies with them."""
-        if not self.validator.must_be_active(keys.issuer):
-            return None
-        try:
-            found = self.validator.validate(pending.token, pending.began, pending.rule.issuers, AFTER_KEYS)
-        except Rejected:
-            return None  # ``finish`` rejects it again, and reports it
-        return found if isinstance(found, NeedIntrospection) else None
-
-    def finish(self, pending: Pending, now: float) -> Decision:
-        """Decide with what is known now, whether or not the missing part was fetched."""
-        decision = self._decide(pending.attributes, now, pending.last_attempt)
-        if isinstance(decision, Pending):
-            raise AssertionError("the last attempt has something left to fetch")  # noqa: TRY004 - a fault, not a wrong type
-        return decision
-
-    def too_late(self, pending: Pending) -> Decision:
-        """The decision if the missing part did not arrive before the deadline."""
-        rejected = Rejected(
-            Reason.DEADLINE_EXCEEDED,
-            f"{pending.need.what} did not finish before the deadline",
-            retry_after=_RETRY_AFTER_DEADLINE,
-        )
-        rejected.identity = pending.need.identity
-        return self._deny_unless_shadow(pending.rule, pending.attributes, pending.rule.deny(rejected))
-
-    def _decide(self, attributes: Attributes, now: float, attempt: Attempt) -> Decision | Pending:
         try:
             path = self.policy.split(attributes.path)
-            connection_header.validate(attributes.headers)
+            if "connection" in attributes.headers:
+                connection_header.validate(attributes.headers)
             if self._has_resources and (answer := self.resources.answer(attributes, path)) is not None:
                 return answer
             if self._allow_preflight and self._is_preflight(attributes, path):
@@ -143,6 +114,33 @@ class Authorizer:
         if rule.access == "public":
             return self._allow_without_token(Reason.PUBLIC, rule, attributes)
         return self._decide_by_token(rule, attributes, path, now, attempt)
+
+    def need_after_keys(self, pending: Pending, keys: KeyCache) -> NeedIntrospection | None:
+        """The introspection that a decision needs after these keys were fetched, if the token verifies with them."""
+        if not self.validator.must_be_active(keys.issuer):
+            return None
+        try:
+            found = self.validator.validate(pending.token, pending.began, pending.rule.issuers, AFTER_KEYS)
+        except Rejected:
+            return None  # ``finish`` rejects it again, and reports it
+        return found if isinstance(found, NeedIntrospection) else None
+
+    def finish(self, pending: Pending, now: float) -> Decision:
+        """Decide with what is known now, whether or not the missing part was fetched."""
+        decision = self.begin(pending.attributes, now, pending.last_attempt)
+        if isinstance(decision, Pending):
+            raise AssertionError("the last attempt has something left to fetch")  # noqa: TRY004 - a fault, not a wrong type
+        return decision
+
+    def too_late(self, pending: Pending) -> Decision:
+        """The decision if the missing part did not arrive before the deadline."""
+        rejected = Rejected(
+            Reason.DEADLINE_EXCEEDED,
+            f"{pending.need.what} did not finish before the deadline",
+            retry_after=_RETRY_AFTER_DEADLINE,
+        )
+        rejected.identity = pending.need.identity
+        return self._deny_unless_shadow(pending.rule, pending.attributes, pending.rule.deny(rejected))
 
     def _is_preflight(self, attributes: Attributes, path: Sequence[str]) -> bool:
         return is_preflight(attributes, self.policy.credentials) and self.policy.has_rule_for(attributes, path)
@@ -166,14 +164,14 @@ class Authorizer:
                 nonce_headers = self.proofs.verify(found, token, attributes, now, dpop=dpop)
             rule.evaluate(claims, request, now)
             allow = self._allow(rule, found, attributes)
-            return replace(allow, response_headers=nonce_headers, cached=None) if nonce_headers else allow
+            return allow._replace(response_headers=nonce_headers, cached=None) if nonce_headers else allow
         except Rejected as rejected:
             if rejected.reason is Reason.MISSING_TOKEN and rule.access == "optional":
                 return self._allow_without_token(Reason.ANONYMOUS, rule, attributes)
             metadata_url = self.resources.metadata_url(attributes.host, path) if self._has_resources else None
             deny = rule.deny(rejected, request, claims, dpop=dpop, metadata_url=metadata_url)
             if nonce_headers := nonce_headers or self.proofs.nonce_headers(deny.challenges, now):
-                deny = replace(deny, response_headers=nonce_headers)
+                deny = deny._replace(response_headers=nonce_headers)
             return self._deny_unless_shadow(rule, attributes, deny)
 
     def _allow(self, rule: Rule, token: ValidatedToken, attributes: Attributes) -> Allow:
@@ -182,7 +180,7 @@ class Authorizer:
         cached = token.responses.get(rule) or self._prepare(rule, token)
         if cached.omitted:
             self._record_omitted(cached.omitted)
-        if spoofed := self.upstream.spoofed(attributes.headers):
+        if spoofed := self.upstream.spoofed(attributes.headers, plain=attributes.plain_names):
             return Allow(Reason.OK, rule.name, claims, cached.overwrite, cached.remove + spoofed, rule.mode)
         return Allow(Reason.OK, rule.name, claims, cached.overwrite, cached.remove, rule.mode, cached=cached)
 

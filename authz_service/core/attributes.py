@@ -21,3 +21,4 @@ class Attributes(NamedTuple):
     policy: str = ""  # the rule that Envoy's configuration names for the route, if any
     certificate: str = ""  # the client certificate as Envoy sends it: URL-encoded PEM, from include_peer_certificate
     traceparent: str = ""  # of the call itself, by an Envoy that traces
+    plain_names: bool = False  # whether the names of the headers are known to be plain (``headers.are_plain``)

@@ -5,9 +5,8 @@ All are frozen values. Only ``Allow`` reaches the upstream.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from authz_service.core.challenge import challenge
 from authz_service.core.credential import BEARER
@@ -30,8 +29,7 @@ CORRELATION_MEMBERS = frozenset({"request_id", "trace_id", "span_id"})
 Mode = Literal["enforce", "shadow"]
 
 
-@dataclass(frozen=True, slots=True)
-class Allow:
+class Allow(NamedTuple):
     """Let the request through, with ``headers`` overwritten and ``remove`` removed on the way to the upstream.
 
     If a rule in shadow mode would have denied it, ``reason``, ``cause`` and ``identity`` are those of the denial.
@@ -46,11 +44,10 @@ class Allow:
     cause: str = ""
     response_headers: tuple[tuple[str, str], ...] = ()  # for the client's response
     identity: Identity | UnverifiedIdentity | None = None
-    cached: CachedResponse | None = field(default=None, compare=False, repr=False)  # with exactly these headers
+    cached: CachedResponse | None = None  # with exactly these headers
 
 
-@dataclass(frozen=True, slots=True)
-class Deny:
+class Deny(NamedTuple):
     """Turn the request away.
 
     ``challenges`` are the values of WWW-Authenticate, one for each scheme. ``response_headers`` are further ones.
@@ -69,8 +66,7 @@ class Deny:
     identity: Identity | UnverifiedIdentity | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """Answer the request with a public document. The upstream does not get it."""
 
     reason: Reason

@@ -7,6 +7,7 @@ compares it must not continue as if it had not been sent.
 from __future__ import annotations
 
 import re
+import string
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
 # section 4.1.18).
 _REPLACED = "!#$%&'*+._`|~^"
 _REPLACEMENTS = str.maketrans(dict.fromkeys(_REPLACED, "-"))
-REPLACEABLE = re.compile(f"[{re.escape(_REPLACED)}]")
 _WHITESPACE = " \t"  # OWS of RFC 9110 section 5.6.3
 # Several values, bytes that are not UTF-8, and controls, which some receivers drop and at which others cut the value.
 _AMBIGUOUS = re.compile("[,\ufffd\x00-\x08\x0a-\x1f\x7f-\x9f]")
+
+
+# The octets of header names as Envoy sends nearly all of them.
+_PLAIN = f"{string.ascii_lowercase}{string.digits}-:".encode()
 
 
 class AmbiguousHeaderError(Exception):
@@ -44,6 +48,12 @@ def combined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
 def cgi_name(name: str) -> str:
     """A header name as servers that follow CGI read it: ``x_api_version`` becomes ``x-api-version``."""
     return name.translate(_REPLACEMENTS)
+
+
+def are_plain(names: Iterable[str]) -> bool:
+    """Whether header names lack capitals and what CGI replaces: none of them is another spelling of such a name."""
+    joined = "".join(names)
+    return joined.isascii() and not joined.encode().translate(None, _PLAIN)
 
 
 @cache

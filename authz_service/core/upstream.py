@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authz_service.core.claim_path import NotAnObjectError
 from authz_service.core.header_value import UnencodableError, encode
-from authz_service.core.headers import REPLACEABLE, cgi_name
+from authz_service.core.headers import are_plain, cgi_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,7 +44,7 @@ class UpstreamHeaders:
         self._names = frozenset((*headers, *self._always_removed))
         self._cgi_names = frozenset(map(cgi_name, self._names))
         self._lengths = frozenset(map(len, self._names))
-        self._plain = not REPLACEABLE.search("".join(self._names))  # then only a name that CGI changes spoofs one
+        self._plain = are_plain(self._names)  # then no plain name spoofs one
         self._all_removed = self._always_removed + tuple(headers)
 
     def for_token(self, claims: Claims) -> TokenHeaders:
@@ -70,9 +70,12 @@ class UpstreamHeaders:
         """The headers to remove on a request that passes without a token."""
         return self._all_removed + self.spoofed(sent)
 
-    def spoofed(self, sent: Mapping[str, str]) -> tuple[str, ...]:
-        """Headers such as ``x_auth_subject``, which servers that follow CGI read as ``x-auth-subject``."""
-        if self._plain and not REPLACEABLE.search("".join(sent)):
+    def spoofed(self, sent: Mapping[str, str], *, plain: bool = False) -> tuple[str, ...]:
+        """Headers such as ``x_auth_subject``, which servers that follow CGI read as ``x-auth-subject``.
+
+        ``plain``: the names are known to be (``headers.are_plain``).
+        """
+        if self._plain and (plain or are_plain(sent)):
             return ()
         return tuple(
             name

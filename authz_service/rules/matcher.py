@@ -146,24 +146,28 @@ class _Node:
     def find(self, method: str | None, path: Sequence[str], sent: _ComparedHeaders, best: int) -> int:
         """The earliest rule that matches or has an ambiguous header; ``best`` if none is earlier than that."""
         parameters = PARAMETERS in path[-1]
+        length = len(path)
         pending: list[tuple[_Node, int]] = [(self, 0)]
         while pending:
-            node, depth = pending.pop()
-            if node.earliest >= best:
-                continue
-            if node.prefixes and not parameters:
-                best = _earliest(node.prefixes, method, sent, best)
-            if depth == len(path):
-                best = _earliest(node.exact, method, sent, best)
-                continue
-            segment = path[depth]
-            if node.capture is not None and segment and not (parameters and PARAMETERS in segment):
-                pending.append((node.capture, depth + 1))
-            if node.inexact is not None:
-                pending += [(child, depth + 1) for child in node.inexact.matching(segment)]
-            literal = node.literals.get(segment)
-            if literal is not None:
-                pending.append((literal, depth + 1))
+            following, depth = pending.pop()
+            node: _Node | None = following
+            while node is not None and node.earliest < best:  # down one branch; others wait
+                if node.prefixes and not parameters:
+                    best = _earliest(node.prefixes, method, sent, best)
+                if depth == length:
+                    best = _earliest(node.exact, method, sent, best)
+                    break
+                segment = path[depth]
+                depth += 1
+                child, capture = node.literals.get(segment), node.capture
+                if capture is not None and segment and not (parameters and PARAMETERS in segment):
+                    if child is None:
+                        child = capture
+                    else:
+                        pending.append((capture, depth))
+                if node.inexact is not None:
+                    pending += [(inexact, depth) for inexact in node.inexact.matching(segment)]
+                node = child
         return best
 
 
@@ -204,8 +208,8 @@ def _add(ends: Ends, method: str | None, headers: Headers, rule: int) -> None:
 
 
 def _earliest(ends: Ends, method: str | None, sent: _ComparedHeaders, best: int) -> int:
-    for rules in (ends.get(method, ()), ends.get(_ANY, ())):
-        for rule, conditions in rules:
+    for rules in (ends.get(method), ends.get(_ANY)):
+        for rule, conditions in rules or ():
             if rule >= best:
                 break
             if not conditions or sent.may_match(conditions):
@@ -276,12 +280,14 @@ class Matcher:
     def _find(
         self, host: str, method: str | None, path: Sequence[str], sent: _ComparedHeaders, best: int
     ) -> int | None:
-        best = self._any_host.find(method, path, sent, best)
+        if self._any_host.earliest < best:
+            best = self._any_host.find(method, path, sent, best)
         if not (self._exact or self._wildcards):
             return best
-        host = normalize_host(host)
-        if not host:
-            return None
+        if self._wildcards or host not in self._exact:  # the hosts of rules are normalized
+            host = normalize_host(host)
+            if not host:
+                return None
         node = self._exact.get(host)
         if node is not None:
             best = node.find(method, path, sent, best)

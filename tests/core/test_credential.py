@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz_service.core.credential import CredentialHeader
+from authz_service.core.credential import CredentialHeader, _is_plain
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 
@@ -47,6 +48,11 @@ def test_dpop_is_accepted_where_bearer_is_and_only_there(scheme: str) -> None:
 
 def test_the_characters_of_a_token_are_not_validated() -> None:
     assert bearer_token("Bearer !\u00e9=~", MAX) == "!\u00e9=~"
+
+
+@given(st.text("aZ9-._~+/=,; \t\x00é", max_size=8))
+def test_a_plain_token_has_the_form_of_rfc_6750(token: str) -> None:
+    assert _is_plain(token) == (re.fullmatch("[A-Za-z0-9._~+/-]+=*", token) is not None)
 
 
 def test_a_token_may_have_max_bytes_and_not_one_more() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz_service.core.headers import AmbiguousHeaderError, cgi_name, combined, value_of
+from authz_service.core.headers import AmbiguousHeaderError, are_plain, cgi_name, combined, value_of
 
 
 def test_repeated_fields_are_combined_in_order_whatever_their_case() -> None:
@@ -111,3 +111,11 @@ def test_a_value_comes_from_the_one_field_of_its_name(sent: dict[str, str], name
     if value is not None:
         assert sent[name].strip(" \t") == value == value.strip()
         assert "," not in value
+
+
+@given(st.lists(st.text("xyX-_.a:0é~", max_size=3), unique=True))
+def test_plain_names_are_spelled_in_one_way(names: list[str]) -> None:
+    if are_plain(names):
+        assert [cgi_name(name.lower()) for name in names] == names
+    else:
+        assert any(name.lower() != name or cgi_name(name) != name or not name.isascii() for name in names)

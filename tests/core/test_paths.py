@@ -175,6 +175,12 @@ def test_every_segment_encoded_once_is_accepted_and_decoded(segments: list[str],
     assert paths.split(encoded) == tuple(segments)
 
 
+@given(st.lists(st.sampled_from([*_PIECES, "-", ":"]), max_size=8).map("".join))
+def test_a_plain_path_is_read_as_any_other(path: str) -> None:
+    if paths._is_plain(path):
+        assert paths.split(path) == paths._split_with_care(path)
+
+
 @given(st.text(max_size=20).map(lambda text: "/" + text), st.text(max_size=10))
 def test_the_query_changes_nothing(path: str, query: str) -> None:
     def outcome(target: str) -> tuple[str, ...] | Reason:

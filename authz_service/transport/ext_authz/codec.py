@@ -24,14 +24,13 @@ from authz_service.core.claims import Identity, UnverifiedIdentity
 from authz_service.core.correlation import NO_CORRELATION, Correlation, correlation_of
 from authz_service.core.decision import Allow, Answer, Decision, Deny, decision_label, deny_without_rule
 from authz_service.core.errors import Rejected
-from authz_service.core.headers import combined
+from authz_service.core.headers import are_plain, combined
 from authz_service.core.reasons import DENIALS, Denial, Reason, RpcCode
 from authz_service.core.upstream_metadata import NO_METADATA
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
-    from authz_service._pb.attribute_context_pb2 import AttributeContext
     from authz_service._pb.base_pb2 import HeaderValue
     from authz_service._pb.http_status_pb2 import StatusCode
     from authz_service.core.decision import Mode
@@ -83,8 +82,10 @@ def deny_overloaded(cause: str) -> Deny:
 NOT_A_CHECK_REQUEST = deny_malformed("not a CheckRequest, or larger than max_request_bytes")
 
 
-def decode_request(data: bytes) -> Attributes:
-    """Decode a CheckRequest.
+def decode_request(data: bytes, traceparent: str = "") -> Attributes:
+    """Decode a CheckRequest. ``traceparent`` is that of the call.
+
+    The headers may be those of the message, which they keep alive, and whose values are decoded when they are read.
 
     Raises:
         Rejected: ``malformed_request``, if the bytes are not a CheckRequest.
@@ -99,7 +100,12 @@ def decode_request(data: bytes) -> Attributes:
     raw = http.header_map.headers if http.HasField("header_map") else ()
     path = _raw_path(raw) if raw else ""
     certificate = attributes.source.certificate
-    return Attributes(http.method, http.host, path or http.path, _headers(http, raw), policy, certificate)
+    headers: Mapping[str, str] = http.headers
+    plain = are_plain(headers)
+    if raw or not plain:
+        headers = _combined(headers, raw)
+        plain = are_plain(headers)
+    return Attributes(http.method, http.host, path or http.path, headers, policy, certificate, traceparent, plain)
 
 
 def _raw_path(raw: Collection[HeaderValue]) -> str:
@@ -107,14 +113,11 @@ def _raw_path(raw: Collection[HeaderValue]) -> str:
     return next((each.raw_value.decode("latin-1") for each in raw if each.key == ":path" and each.raw_value), "")
 
 
-def _headers(http: AttributeContext.HttpRequest, raw: Collection[HeaderValue]) -> dict[str, str]:
+def _combined(headers: Mapping[str, str], raw: Collection[HeaderValue]) -> dict[str, str]:
     """Every header, from both fields in which Envoy sends them (``encode_raw_headers`` selects one).
 
     The values of a repeated name, in whatever case, are combined: two credentials are seen as two.
     """
-    headers = dict(http.headers)
-    if not raw and "".join(headers).islower():  # as Envoy sends them
-        return headers
     return combined([*headers.items(), *((each.key, each.value or _decoded(each.raw_value)) for each in raw)])
 
 

@@ -73,11 +73,12 @@ class Servicer:
         self._metrics.in_flight += 1
         attributes = NO_ATTRIBUTES
         try:
-            attributes = _decode(data, config.max_request_bytes)
-            if traceparent and attributes is not NO_ATTRIBUTES:
-                attributes = attributes._replace(traceparent=traceparent)
-            decision = self._begin(attributes, config)
+            attributes = _decode(data, config.max_request_bytes, traceparent)
+            if attributes is NO_ATTRIBUTES:
+                return self._respond(attributes, codec.NOT_A_CHECK_REQUEST, config, started)
+            decision = config.authorizer.begin(attributes, self._clock())
             if isinstance(decision, Pending):
+                attributes = decision.attributes = _without_message(attributes)
                 budget = _budget(time_remaining, config.check_deadline)
                 return self._finish(decision, budget, attributes, config, started)
             return self._respond(attributes, decision, config, started)
@@ -108,11 +109,6 @@ class Servicer:
             return self._last_resort(error, attributes, config, started)
         finally:
             self._metrics.in_flight -= 1
-
-    def _begin(self, attributes: Attributes, config: ActiveConfig) -> Decision | Pending:
-        if attributes is NO_ATTRIBUTES:
-            return codec.NOT_A_CHECK_REQUEST
-        return config.authorizer.begin(attributes, self._clock())
 
     async def _await_decision(self, pending: Pending, authorizer: Authorizer, budget: float) -> Decision:
         try:
@@ -168,14 +164,19 @@ class Servicer:
         return response
 
 
-def _decode(data: bytes, max_request_bytes: int) -> Attributes:
+def _decode(data: bytes, max_request_bytes: int, traceparent: str) -> Attributes:
     """The attributes of a CheckRequest; ``NO_ATTRIBUTES`` if the bytes are not one, or too many."""
     if len(data) > max_request_bytes:
         return NO_ATTRIBUTES
     try:
-        return codec.decode_request(data)
+        return codec.decode_request(data, traceparent)
     except Rejected:
         return NO_ATTRIBUTES
+
+
+def _without_message(attributes: Attributes) -> Attributes:
+    """The attributes of a call that waits: they do not keep the message alive, which may contain a body."""
+    return attributes._replace(headers=dict(attributes.headers))
 
 
 def _budget(time_remaining: float | None, check_deadline: float) -> float:

@@ -9,7 +9,6 @@ import hmac
 import io
 import json
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jwt
@@ -527,6 +526,16 @@ async def test_only_a_cancelled_call_ends_without_a_response() -> None:
     assert metrics.in_flight == 0
 
 
+@in_virtual_time
+async def test_a_waiting_call_keeps_its_headers_and_not_its_message() -> None:
+    pending = FakePending()
+    waiting = servicer_over(FakeAuthorizer(pending, ALLOW)).answer(check_request(headers={"x-a": "b"}), None)
+    assert type(pending.attributes.headers) is dict
+    assert pending.attributes.headers["x-a"] == "b"
+    assert not isinstance(waiting, bytes)
+    assert read(await waiting).reason == "ok"
+
+
 # Logs and metrics.
 
 
@@ -564,7 +573,7 @@ async def test_no_token_and_no_query_is_ever_logged(log: io.StringIO) -> None:
     [
         (codec.deny_malformed("a cause"), 400, "malformed_request"),
         (codec.deny_overloaded("a cause"), 503, "deadline_exceeded"),
-        (replace(INTERNAL_ERROR, cause="a cause"), 500, "internal_error"),
+        (INTERNAL_ERROR._replace(cause="a cause"), 500, "internal_error"),
     ],
 )
 async def test_a_denial_by_the_transport_is_logged_and_counted_like_any_other(
