@@ -14,6 +14,7 @@ from authz_service.core.attributes import Attributes
 from authz_service.core.claims import Identity, UnverifiedIdentity
 from authz_service.core.decision import Allow, Decision, Deny
 from authz_service.core.reasons import ALLOWANCES, DENIALS, Reason
+from support.samples import sample_value
 from support.signing import Signer
 from support.trust import ISSUER, NOW, OTHER, OTHER_RS, RS, LocalAuthorizer, claims, good
 
@@ -283,7 +284,7 @@ def test_each_request_without_a_header_that_its_token_cannot_fill_is_counted() -
 
     def omitted(header: str) -> float | None:
         name = "authz_upstream_headers_omitted_total"
-        return deciding.metrics.registry.get_sample_value(name, {"header": header})
+        return sample_value(deciding.metrics, name, {"header": header})
 
     for token, path in ((good(tenant=[""]), "/v1/7"), (good(tenant="acme"), "/v1/7"), (good(tenant=[""]), "/none")):
         deciding.decide(path, token)
@@ -354,7 +355,7 @@ def test_an_unknown_key_waits_for_one_fetch_and_is_decided_by_its_result(
     decision = asyncio.run(scenario())
     assert (decision.reason, decision.rule) == (reason, "read")
     lookups = {
-        result: service.metrics.registry.get_sample_value("authz_token_cache_lookups_total", {"result": result})
+        result: sample_value(service.metrics, "authz_token_cache_lookups_total", {"result": result})
         for result in ("hit", "miss")
     }
     assert lookups == {"hit": 0, "miss": 1}  # one request is one lookup

@@ -22,7 +22,10 @@ from authz_service.config.load import load
 from authz_service.config.model import IntrospectionSettings, Issuer, SecurityEventsSettings, Settings
 from authz_service.config.sections import Section, SectionKind
 from authz_service.core.reasons import Reason
-from authz_service.telemetry.metrics import Metrics, SecurityEventType, SupervisorMetrics
+from authz_service.telemetry.issuer_metrics import SecurityEventType
+from authz_service.telemetry.metrics import Metrics
+from authz_service.telemetry.supervisor_metrics import SupervisorMetrics
+from support.samples import collected
 from support.signing import Signer
 
 if TYPE_CHECKING:
@@ -134,7 +137,7 @@ def test_the_readme_documents_exactly_the_existing_metrics() -> None:
     metrics.issuer("main")
     metrics.introspection("main")
     metrics.security_events("main")
-    families = [*metrics.registry.collect(), *SupervisorMetrics().registry.collect()]
+    families = collected(metrics.registry, SupervisorMetrics().registry)
     existing = {name for family in families for name in _names(family) if name.startswith("authz_")}
     assert set(re.findall(r"`(authz_[a-z_]+)`", README)) == existing
 

@@ -13,7 +13,7 @@ from authz_service.core.errors import BadMessage
 from authz_service.core.headers import combined
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import h11
 
@@ -38,8 +38,8 @@ _MAX_PAUSE: Final = 1.0  # seconds between two renderings
 class Exposed(Protocol):
     """The metrics of one process or of several."""
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """All metrics and their content type, for an Accept header. Called from any thread."""
+    def exposition(self, *, openmetrics: bool) -> Iterator[str]:
+        """All metrics, in pieces that take little time each."""
 
 
 def none() -> Sequence[str]:

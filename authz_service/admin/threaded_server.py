@@ -26,13 +26,14 @@ from authz_service.admin.listeners import listening_sockets
 from authz_service.admin.pages import Page
 from authz_service.core.errors import BadMessage
 from authz_service.telemetry.connection_log import address_of
-from authz_service.telemetry.metrics import content_type_of
+from authz_service.telemetry.exposition import format_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from authz_service.admin.pages import Exposed
     from authz_service.telemetry.connection_log import FailureLog
+    from authz_service.telemetry.exposition import Format
 
 _MAX_READ: Final = 8192  # bytes
 _ACCEPT_RETRY: Final = 1.0  # seconds, when the system has no descriptor or thread for another connection
@@ -300,36 +301,37 @@ class _Renderer:
         self._changed = changed
         self._turn = threading.Lock()
         self._pause_until = 0.0
-        self._next: dict[str, _Rendering] = {}  # those that have not begun, by content type
+        self._next: dict[Format, _Rendering] = {}  # those that have not begun
 
     def render(self, accept: str, abandoned: Callable[[], bool]) -> tuple[bytes, str]:
         """The metrics and their content type, for an Accept header."""
-        content_type = content_type_of(accept)
+        chosen = format_of(accept)
         with self._changed:
-            rendering = self._next.get(content_type)
+            rendering = self._next.get(chosen)
             is_first = rendering is None
             if rendering is None:
-                rendering = self._next[content_type] = _Rendering()
+                rendering = self._next[chosen] = _Rendering()
         if is_first:
-            self._run(rendering, accept, content_type)
+            self._run(rendering, chosen)
         with self._changed:
             self._changed.wait_for(lambda: rendering.is_done or abandoned())
         if not rendering.is_done:
             raise AbandonedError
         if rendering.result is None:
             raise RuntimeError("another request's rendering of the metrics failed")
-        return rendering.result
+        return rendering.result, chosen.content_type
 
-    def _run(self, rendering: _Rendering, accept: str, content_type: str) -> None:
+    def _run(self, rendering: _Rendering, chosen: Format) -> None:
         try:
             with self._turn:
                 time.sleep(max(self._pause_until - time.monotonic(), 0.0))
                 with self._changed:
-                    del self._next[content_type]
+                    del self._next[chosen]
                 started = time.monotonic()
                 try:
                     self._refresh()
-                    rendering.result = self._metrics.exposition(accept)
+                    pieces = self._metrics.exposition(openmetrics=chosen.openmetrics)
+                    rendering.result = b"".join(piece.encode() for piece in pieces)
                 finally:
                     ended = time.monotonic()
                     self._pause_until = ended + pages.pause_after(ended - started)
@@ -344,4 +346,4 @@ class _Rendering:
 
     def __init__(self) -> None:
         self.is_done = False
-        self.result: tuple[bytes, str] | None = None  # None once done if it failed
+        self.result: bytes | None = None  # None once done if it failed

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from authz_service.keys.keyset import KeySet
     from authz_service.keys.snapshot import SnapshotFile
     from authz_service.keys.source import Fetched, KeySource
-    from authz_service.telemetry.metrics import IssuerMetrics
+    from authz_service.telemetry.issuer_metrics import IssuerMetrics
 
 _REFRESH_AHEAD = (0.6, 0.9)  # of the lifetime: leaves time for retries, and spreads many issuers' refreshes
 _FIRST_BACKOFF = 1.0  # seconds

@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from authz_service.config.model import IntrospectionSettings, Issuer, SecurityEventsSettings, Settings
     from authz_service.keys.source import KeySource
     from authz_service.providers.client import ClientResources
-    from authz_service.telemetry.metrics import IntrospectionMetrics, IssuerMetrics, Metrics, SecurityEventMetrics
+    from authz_service.telemetry.issuer_metrics import IntrospectionMetrics, IssuerMetrics, SecurityEventMetrics
+    from authz_service.telemetry.metrics import Metrics
     from authz_service.tokens.revocation.event_store import EventStore
     from authz_service.tokens.validator import TrustedIssuer
 

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from authz_service.providers.client import ClientResources
     from authz_service.runtime.assembly import ActiveConfig
     from authz_service.runtime.background_tasks import BackgroundTasks
-    from authz_service.telemetry.metrics import IntrospectionMetrics, IssuerMetrics, Metrics, SecurityEventMetrics
+    from authz_service.telemetry.issuer_metrics import IntrospectionMetrics, IssuerMetrics, SecurityEventMetrics
+    from authz_service.telemetry.metrics import Metrics
 
 _Part: TypeAlias = KeyCache | Introspector | EventReceiver
 

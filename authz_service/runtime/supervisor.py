@@ -31,7 +31,7 @@ from authz_service.telemetry.background_log_stream import BackgroundLogStream
 from authz_service.telemetry.connection_log import FailureLog
 from authz_service.telemetry.logs import fields
 from authz_service.telemetry.merged_metrics import MergedMetrics
-from authz_service.telemetry.metrics import SupervisorMetrics
+from authz_service.telemetry.supervisor_metrics import SupervisorMetrics
 from authz_service.transport.addresses import ReservedAddress
 
 if TYPE_CHECKING:

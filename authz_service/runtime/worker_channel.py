@@ -15,6 +15,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from authz_service.telemetry import merged_metrics
+from authz_service.telemetry.slices import in_slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,17 +42,17 @@ async def serve_requests(
                 reload()
                 continue
             if request == "metrics":
-                reply = f'{{"metrics": {await _encoded_metrics(metrics)}}}'
+                reply = b'{"metrics": %b}' % await _encoded_metrics(metrics)
             else:
-                reply = json.dumps({"missing": list(missing()), "also_missing": list(also_missing())})
-            writer.write(f"{reply}\n".encode())
+                reply = json.dumps({"missing": list(missing()), "also_missing": list(also_missing())}).encode()
+            writer.write(reply + b"\n")
             await writer.drain()
 
 
-async def _encoded_metrics(metrics: Metrics) -> str:
+async def _encoded_metrics(metrics: Metrics) -> bytes:
     try:
-        return await asyncio.to_thread(merged_metrics.encode, metrics.registry)
+        return await in_slices(merged_metrics.encode(metrics.registry.collect()))
     except Exception:
         # Unreadable metrics are no reason to stop deciding; the supervisor keeps the previous ones.
         _logger.exception("metrics could not be collected; the supervisor keeps the previous ones")
-        return "null"
+        return b"null"

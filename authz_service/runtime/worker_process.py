@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable, Iterator
 
-    from prometheus_client import Metric
-
+    from authz_service.telemetry.instruments import Samples
     from authz_service.transport.addresses import SharedAddress
 
 _REPLY_TIMEOUT = 5.0  # seconds; after that the previous reply is used
@@ -59,7 +58,7 @@ class WorkerProcess:
 
     def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket, changed: threading.Condition) -> None:
         """``changed`` is notified of each reply, and of the end of the channel."""
-        self.metrics: list[Metric] = []
+        self.metrics: list[Samples] = []
         self.missing: list[str] = []
         self.also_missing: list[str] = []
         self.serves = False  # set by the first reply: a worker replies only once it serves

@@ -16,7 +16,7 @@ from authz_service.telemetry.logs import RateLimitedLog, fields
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from authz_service.telemetry.metrics import TransportMetrics
+    from authz_service.telemetry.connection_metrics import TransportMetrics
 
 _INTERVAL: Final = 10.0  # seconds between two warnings with the same reason
 

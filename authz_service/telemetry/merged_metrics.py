@@ -1,4 +1,4 @@
-"""Merges the metrics of several processes that serve as one.
+"""Merges the metrics of several processes that serve as one. Imports little: the supervisor decides nothing.
 
 Invariants:
 
@@ -10,18 +10,18 @@ Invariants:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from fractions import Fraction
-from typing import Any, TypeAlias
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.samples import Exemplar, Sample
+from authz_service.telemetry.exposition import exposition
+from authz_service.telemetry.instruments import SERIES_PER_PART, Exemplar, Samples
 
-from authz_service.telemetry.metrics import exposition_of
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-Merge: TypeAlias = Callable[[Iterable[float]], float]
+    from authz_service.telemetry.instruments import Collector, Kind
 
-GAUGES: Mapping[str, Merge] = {
+GAUGES: Mapping[str, Callable[[Iterable[float]], float]] = {
     "authz_checks_in_flight": sum,
     "authz_transport_connections": sum,
     "authz_dpop_replay_cache_entries": sum,
@@ -46,7 +46,7 @@ GAUGES: Mapping[str, Merge] = {
     "authz_tls_certificate_not_after_timestamp_seconds": min,
     "authz_ready": min,
     "authz_build_info": max,
-    # From the library. File descriptors are limited per process, so the process nearest to its limit matters.
+    # File descriptors are limited per process, so the process nearest to its limit matters.
     "process_virtual_memory_bytes": sum,
     "process_resident_memory_bytes": sum,
     "process_start_time_seconds": min,
@@ -54,114 +54,128 @@ GAUGES: Mapping[str, Merge] = {
     "process_max_fds": min,
     "python_info": max,
 }
-_TOTALS = frozenset({"counter", "histogram"})
+_TOTALS: Final = frozenset({"counter", "histogram"})
+# Totals are summed as integers, in this fraction of one. The sum of floats depends on their order, so a total could
+# become slightly smaller after a worker's end. Prometheus would take that for a restart and count all of it again.
+_FRACTION: Final = 1 << 80
 
 
-def encode(registry: CollectorRegistry) -> str:
-    """The current metrics of a registry as JSON on one line. May be called from any thread."""
-    return json.dumps(
-        [
-            [family.name, family.documentation, family.type, [_encoded(each) for each in family.samples]]
-            for family in registry.collect()
-        ]
-    )
+def encode(collected: Iterable[Samples]) -> Iterator[str]:
+    """These samples as JSON on one line, in pieces that take little time each."""
+    separator = "["
+    for samples in collected:
+        yield separator + json.dumps(samples)
+        separator = ","
+    yield "]" if separator == "," else "[]"
 
 
-def _encoded(sample: Sample) -> tuple[object, ...]:
-    """Name, labels and value of a sample, and its exemplar if it has one."""
-    return sample[:3] if sample.exemplar is None else (*sample[:3], sample.exemplar)
+def decode(parsed: Iterable[tuple[str, str, Kind, dict[str, float], dict[str, Any]]]) -> list[Samples]:
+    """The samples that ``encode`` wrote, from the parsed JSON."""
+    return [
+        Samples(family, description, kind, values, {name: Exemplar(*each) for name, each in exemplars.items()})
+        for family, description, kind, values, exemplars in parsed
+    ]
 
 
-def decode(parsed: Iterable[tuple[str, str, str, Any]]) -> list[Metric]:
-    """The metrics that ``encode`` wrote, from the parsed JSON."""
-    return [_family(*parts) for parts in parsed]
+class _Family:
+    """The merged samples of one family. Totals are in ``_FRACTION``."""
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+        self.values: dict[str, float] = {}
+        self.exemplars: dict[str, Exemplar] = {}
 
 
-def _family(name: str, documentation: str, kind: str, samples: Iterable[Sequence[Any]]) -> Metric:
-    family = Metric(name, documentation, kind)
-    for sample_name, labels, value, *exemplar in samples:
-        family.add_sample(sample_name, labels, value, exemplar=Exemplar(*exemplar[0]) if exemplar else None)
-    return family
+class Merged:
+    """The samples of several processes as those of one."""
+
+    def __init__(self) -> None:
+        self._families: dict[tuple[str, Kind], _Family] = {}
+
+    def add(self, samples: Samples) -> None:
+        """Add samples of a process."""
+        family = self._family(samples.family, samples.kind, samples.description)
+        values = family.values
+        if samples.kind in _TOTALS:
+            for name, value in samples.values.items():
+                values[name] = values.get(name, 0) + int(value * _FRACTION)
+        else:
+            merge = GAUGES.get(samples.family, max)  # max for gauges of a newer version
+            for name, value in samples.values.items():
+                values[name] = merge((values[name], value)) if name in values else value
+        _add_exemplars(family.exemplars, samples.exemplars)
+
+    def add_totals(self, process: Iterable[Samples]) -> None:
+        """Add those samples that outlive their process: of counters and histograms."""
+        for samples in process:
+            if samples.kind in _TOTALS:
+                self.add(samples)
+
+    def add_merged(self, other: Merged) -> None:
+        """Add totals that are merged already."""
+        for (name, kind), merged in other._families.items():
+            family = self._family(name, kind, merged.description)
+            for sample, value in merged.values.items():
+                family.values[sample] = family.values.get(sample, 0) + value
+            _add_exemplars(family.exemplars, merged.exemplars)
+
+    def _family(self, name: str, kind: Kind, description: str) -> _Family:
+        return self._families.setdefault((name, kind), _Family(description))
+
+    def collect(self) -> Iterator[Samples]:
+        """The merged samples, in parts."""
+        for (name, kind), family in self._families.items():
+            divisor = _FRACTION if kind in _TOTALS else 1
+            remaining = iter(family.values.items())
+            for _ in range(0, len(family.values) or 1, SERIES_PER_PART):
+                values = {sample: value / divisor for sample, value in islice(remaining, SERIES_PER_PART)}
+                exemplars = {each: family.exemplars[each] for each in values.keys() & family.exemplars.keys()}
+                yield Samples(name, family.description, kind, values, exemplars)
 
 
-def totals(families: Iterable[Metric]) -> list[Metric]:
-    """The families that outlive their process: counters and histograms."""
-    return [family for family in families if family.type in _TOTALS]
-
-
-def merged(processes: Iterable[Iterable[Metric]]) -> list[Metric]:
-    """The families of several processes as those of one."""
-    parts: dict[tuple[str, str], list[Metric]] = {}  # by name and type: a gauge and a counter may have one name
-    for families in processes:
-        for family in families:
-            parts.setdefault((family.name, family.type), []).append(family)
-    return [_merged(each) for each in parts.values()]
-
-
-def _merged(parts: list[Metric]) -> Metric:
-    first = parts[0]
-    merge = _exact_sum if first.type in _TOTALS else GAUGES.get(first.name, max)  # max for gauges of a newer library
-    same: dict[tuple[str, tuple[tuple[str, str], ...]], list[Sample]] = {}
-    for family in parts:
-        for sample in family.samples:
-            same.setdefault((sample.name, tuple(sample.labels.items())), []).append(sample)
-    samples = (
-        (name, dict(labels), merge(each.value for each in every), *_newest_exemplar(every))
-        for (name, labels), every in same.items()
-    )
-    return _family(first.name, first.documentation, first.type, samples)
-
-
-def _newest_exemplar(samples: Iterable[Sample]) -> list[Exemplar]:
-    """The newest exemplar of these samples, if they have any."""
-    found = [sample.exemplar for sample in samples if sample.exemplar is not None]
-    return sorted(found, key=lambda exemplar: exemplar.timestamp or 0.0)[-1:]
-
-
-def _exact_sum(values: Iterable[float]) -> Any:
-    """Sum without rounding, which depends on the order and could make a total slightly smaller after a worker's end.
-
-    Prometheus would take that for a restart and count the whole total as an increase.
-    """
-    return sum(map(Fraction, values), Fraction())
+def _add_exemplars(known: dict[str, Exemplar], added: dict[str, Exemplar]) -> None:
+    """Keep the newest exemplar of each sample."""
+    for sample, exemplar in added.items():
+        if sample not in known or known[sample].timestamp <= exemplar.timestamp:
+            known[sample] = exemplar
 
 
 class MergedMetrics:
     """The metrics of the supervisor and its workers, as those of one service.
 
-    ``update`` and ``remove`` belong to the event loop's thread.
+    One thread at a time may call ``update`` and ``remove``, any thread ``exposition``.
     """
 
-    def __init__(self, own: CollectorRegistry) -> None:
-        """``own`` is the supervisor's registry."""
+    def __init__(self, own: Collector) -> None:
+        """``own`` collects the supervisor's metrics."""
         self._own = own
-        # The latest metrics of each running worker, and the totals of ended ones. Replaced as a whole: a rendering in
-        # another thread counts a worker that ends meanwhile exactly once.
-        self._workers: tuple[Mapping[int, Sequence[Metric]], Sequence[Metric]] = ({}, ())
+        # The latest metrics of each running worker, and the totals of ended ones. Replaced as a whole: an exposition
+        # counts a worker that ends meanwhile exactly once.
+        self._workers: tuple[Mapping[int, Sequence[Samples]], Merged] = ({}, Merged())
 
-    def update(self, worker: int, families: Sequence[Metric]) -> None:
+    def update(self, worker: int, latest: Sequence[Samples]) -> None:
         """Store the latest metrics of the worker with this number."""
         running, ended = self._workers
-        self._workers = ({**running, worker: families}, ended)
+        self._workers = ({**running, worker: latest}, ended)
 
     def remove(self, worker: int) -> None:
         """Keep only the totals of the worker with this number, which has ended."""
         running, ended = self._workers
-        others = {number: families for number, families in running.items() if number != worker}
-        self._workers = (others, merged([ended, totals(running.get(worker, ()))]))
+        totals = Merged()
+        totals.add_merged(ended)
+        totals.add_totals(running.get(worker, ()))
+        self._workers = ({number: latest for number, latest in running.items() if number != worker}, totals)
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """All metrics and their content type, for an Accept header. May be called from any thread."""
+    def exposition(self, *, openmetrics: bool) -> Iterator[str]:
+        """All metrics, in pieces that take little time each."""
         running, ended = self._workers
-        return exposition_of(_Collected(merged([self._own.collect(), *running.values(), ended])), accept)
+        return self._exposition(running.values(), ended, openmetrics=openmetrics)
 
-
-class _Collected(CollectorRegistry):
-    """A registry of families that are collected already."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        super().__init__()
-        self._families = families
-
-    def collect(self) -> Any:
-        return self._families
+    def _exposition(self, running: Iterable[Iterable[Samples]], ended: Merged, *, openmetrics: bool) -> Iterator[str]:
+        merged = Merged()
+        for process in (self._own.collect(), *running):
+            for samples in process:
+                merged.add(samples)
+                yield ""
+        merged.add_merged(ended)
+        yield from exposition(merged.collect(), openmetrics=openmetrics)

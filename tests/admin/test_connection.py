@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +17,9 @@ from authz_service.http1 import TurnBudget
 from support.admin_client import HEALTH, SCRAPE, serving
 from support.raw_provider import SlowStepTimer
 from support.sidecar_process import HANG_TIMEOUT, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Requests that never arrive or never end.
 
@@ -60,8 +63,8 @@ async def test_a_response_that_the_client_does_not_read_closes_its_connection(mo
     monkeypatch.setattr(limits, "SEND_TIMEOUT", 0.05)
 
     class Large:
-        def exposition(self, accept: str) -> tuple[bytes, str]:
-            return b"x" * 50_000_000, "text/plain"
+        def exposition(self, *, openmetrics: bool) -> Iterator[str]:
+            yield "x" * 50_000_000
 
     async with serving(Large()) as running:
         client = await running.connect()
@@ -245,9 +248,9 @@ async def test_connections_that_wait_for_metrics_free_their_threads_when_they_ar
     class Never:
         may_end = threading.Event()
 
-        def exposition(self, accept: str) -> tuple[bytes, str]:
+        def exposition(self, *, openmetrics: bool) -> Iterator[str]:
             assert self.may_end.wait(HANG_TIMEOUT)
-            return b"", "text/plain"
+            yield ""
 
     def waiting() -> int:
         return sum(each.name == "admin connection" for each in threading.enumerate())

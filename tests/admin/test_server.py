@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,10 @@ from authz_service.admin.server import AdminServer
 from authz_service.core.errors import StartFailed
 from authz_service.telemetry.connection_log import FailureLog
 from authz_service.telemetry.metrics import Metrics
+from support.sidecar_process import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 NO_FAILURES = FailureLog(lambda _: None)
 
@@ -79,20 +80,23 @@ async def test_an_unusual_accept_header_gets_a_response() -> None:
 
 async def test_a_scrape_does_not_block_the_event_loop() -> None:
     class Slow(Metrics):
-        rendering, may_end = threading.Event(), threading.Event()
+        rendering = may_end = False
 
-        def exposition(self, accept: str) -> tuple[bytes, str]:
-            self.rendering.set()
-            assert self.may_end.wait(10)
-            return super().exposition(accept)
+        def exposition(self, *, openmetrics: bool) -> Iterator[str]:
+            self.rendering = True
+            while not self.may_end:
+                time.sleep(0.001)
+                yield ""
+            yield from super().exposition(openmetrics=openmetrics)
 
-    async with serving(metrics=Slow(transport="grpcio")) as session:
+    slow = Slow(transport="grpcio")
+    async with serving(metrics=slow) as session:
         scrape = asyncio.create_task(session.get("/metrics"))
-        assert await asyncio.to_thread(Slow.rendering.wait, 10)
+        await wait_until(lambda: slow.rendering)
         async with session.get("/healthz") as response:
             assert response.status == 200
         assert not scrape.done()
-        Slow.may_end.set()
+        slow.may_end = True
         async with await scrape as response:
             assert response.status == 200
 

@@ -19,6 +19,7 @@ from authz_service.keys.cache import KeyCache, KeyState, NoKey
 from authz_service.keys.snapshot import SnapshotFile
 from authz_service.telemetry.metrics import Metrics
 from support.key_source import FakeSource, jwk, jwks
+from support.samples import sample_value
 from support.virtual_time import in_virtual_time
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Scenario:
         self.source.published = None
 
     def metric(self, name: str, **labels: str) -> float | None:
-        return self._metrics.registry.get_sample_value(f"authz_jwks_{name}", {"issuer": "main"} | labels)
+        return sample_value(self._metrics, f"authz_jwks_{name}", {"issuer": "main"} | labels)
 
 
 async def run_ready_tasks() -> None:

@@ -14,9 +14,11 @@ import yaml
 
 import authz_service
 from authz_service.core.reasons import Reason
-from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
+from authz_service.telemetry.metrics import Metrics
+from authz_service.telemetry.supervisor_metrics import SupervisorMetrics
 from generate import CHART
 from support.chart import manifests, one
+from support.samples import collected
 
 ALERTS = CHART / "alerts" / "authz-service.yaml"
 CASES = Path(__file__).parent / "alerts.yaml"
@@ -111,7 +113,7 @@ def string_constants() -> frozenset[str]:
 @pytest.mark.parametrize("name", EXPRESSIONS)
 def test_a_rule_queries_existing_metrics_and_reasons(name: str) -> None:
     expr = EXPRESSIONS[name]
-    families = [*Metrics(transport="grpcio").registry.collect(), *SupervisorMetrics().registry.collect()]
+    families = collected(Metrics(transport="grpcio").registry, SupervisorMetrics().registry)
     ours = {f"{family.name}{'_total' * (family.type == 'counter')}" for family in families}
     queried = {re.sub(r"_(bucket|count)$", "", name) for name in re.findall(r"\bauthz_\w+", expr)}
     assert queried <= ours
@@ -127,7 +129,7 @@ def test_a_rule_aggregates_by_job_and_namespace(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
 def test_the_threshold_of_the_latency_objective_is_a_bucket(name: str) -> None:
-    samples = [each for family in Metrics(transport="grpcio").registry.collect() for each in family.samples]
+    samples = [each for family in collected(Metrics(transport="grpcio").registry) for each in family.samples]
     buckets = {each.labels["le"] for each in samples if each.name == "authz_check_duration_seconds_bucket"}
     assert set(re.findall(r'le="(.*?)"', EXPRESSIONS[name])) <= buckets
 

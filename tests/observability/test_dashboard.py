@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -14,14 +14,11 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from authz_service.core.reasons import Reason
-from authz_service.telemetry.metrics import Metrics, SupervisorMetrics
+from authz_service.telemetry.metrics import Metrics
+from authz_service.telemetry.supervisor_metrics import SupervisorMetrics
 from generate import CHART
 from support.dashboard import DASHBOARD, FILE, PANELS, QUERIES, ROWS, VARIABLES, Query
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from prometheus_client import CollectorRegistry, Metric
+from support.samples import collected, with_every_series
 
 # What the Prometheus data source keeps in an annotation and in a variable: the schema of a dashboard does not know it.
 _DATA_SOURCE_OWN = {"step", "tagKeys", "textFormat", "titleFormat", "useValueForTime", "definition"}
@@ -109,8 +106,7 @@ def test_every_panel_has_a_description_a_source_and_a_unit(panel: dict[str, Any]
 def test_every_series_is_selected_by_each_variable_whose_label_it_has(query: Query) -> None:
     labels = {
         each.name: {label for sample in each.samples for label in sample.labels}
-        for registry in (Metrics(transport="grpcio").registry, SupervisorMetrics().registry)
-        for each in with_series(registry)
+        for each in collected(with_every_series().registry, SupervisorMetrics().registry)
     }
     for name, selector in re.findall(_SERIES + r"\{(.*?)\}", query.expr):
         selected = set(re.findall(r'(\w+)=~"\$\1"', selector))
@@ -127,18 +123,9 @@ def test_every_series_is_selected_by_each_variable_whose_label_it_has(query: Que
 _SERIES = r"\b((?:authz|envoy|process)[_:][\w:]+|ALERTS\b)"
 
 
-def with_series(registry: CollectorRegistry) -> Iterator[Metric]:
-    """The families of a registry, each with its labels even before it has a value."""
-    for collector in registry._collector_to_names:
-        for family in collector.collect():
-            names = getattr(collector, "_labelnames", ())
-            family.add_sample(family.name, dict.fromkeys(names, ""), 0)
-            yield family
-
-
 def test_it_shows_every_metric_of_ours_and_queries_no_other() -> None:
     registries = Metrics(transport="grpcio").registry, SupervisorMetrics().registry
-    ours = {family.name for each in registries for family in each.collect() if family.name.startswith("authz_")}
+    ours = {family.name for family in collected(*registries) if family.name.startswith("authz_")}
     queried = {name for each in QUERIES for name in re.findall(r"(?<![\w:])[a-z]+_\w+(?=\{)", each.expr)}
     queried = {re.sub(r"_(bucket|count|sum)$", "", name) for name in queried}
     shown = {name.removesuffix("_total") for name in queried if name.startswith("authz_")}

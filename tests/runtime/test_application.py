@@ -28,6 +28,7 @@ from authz_service.tokens.revocation.event_file import EventFile
 from authz_service.transport.services import SERVICE
 from support.http_provider import Provider
 from support.key_source import jwks
+from support.samples import sample_value, text_of
 from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until
 
 if TYPE_CHECKING:
@@ -441,7 +442,7 @@ async def test_closing_ends_all_introspection_calls(folder: SidecarFolder) -> No
 
 async def test_the_metrics_have_every_rule_and_issuer_from_the_start(folder: SidecarFolder) -> None:
     app = App(load(folder.write()))
-    exposition, _ = app.metrics.exposition("")
+    exposition = text_of(app.metrics)
     for series in (
         'authz_checks_total{decision="allow",mode="enforce",reason="ok",rule="everything"} 0.0',
         'authz_checks_total{decision="deny",mode="enforce",reason="no_rule",rule="-"} 0.0',
@@ -450,19 +451,19 @@ async def test_the_metrics_have_every_rule_and_issuer_from_the_start(folder: Sid
         "authz_token_cache_entries 0.0",
         "authz_dpop_replay_cache_entries 0.0",
     ):
-        assert series in exposition.decode()
+        assert series in exposition
 
 
 async def test_with_tls_the_metrics_have_the_expiry_of_the_certificate(folder: SidecarFolder) -> None:
     expires = datetime(2030, 1, 1, tzinfo=UTC)
     tls = TlsFiles(folder.path, trustme.CA().issue_cert("a.example", not_after=expires))
     app = App(load(folder.write(tls=tls.written)))
-    reported = app.metrics.registry.get_sample_value("authz_tls_certificate_not_after_timestamp_seconds")
+    reported = sample_value(app.metrics, "authz_tls_certificate_not_after_timestamp_seconds")
     assert reported == expires.timestamp()
 
 
 async def test_the_delay_of_the_event_loop_is_measured(folder: SidecarFolder) -> None:
     app = App(load(folder.write()))
     await app.start()
-    await wait_until(lambda: bool(app.metrics.registry.get_sample_value("authz_event_loop_delay_seconds_count")))
+    await wait_until(lambda: bool(sample_value(app.metrics, "authz_event_loop_delay_seconds_count")))
     await app.close()

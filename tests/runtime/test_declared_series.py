@@ -9,6 +9,7 @@ import pytest
 from authz_service.config.model import Settings
 from authz_service.runtime.assembly import assemble, declare_series
 from authz_service.telemetry.metrics import Metrics
+from support.samples import sample_value
 from support.trust import ISSUER, NOW, LocalValidator
 
 
@@ -29,5 +30,5 @@ def test_decisions_without_a_rule_that_the_configuration_makes_possible(
         metrics = Metrics(transport="asyncio")
         declare_series(assemble(settings, LocalValidator().issuers, metrics, now=NOW), metrics)
         everywhere = labels | {"rule": "-", "mode": "enforce"}
-        found.append(metrics.registry.get_sample_value("authz_checks_total", everywhere))
+        found.append(sample_value(metrics, "authz_checks_total", everywhere))
     assert found == [None, 0]

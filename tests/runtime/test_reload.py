@@ -34,6 +34,7 @@ from support.configured_app import (
 from support.dpop import DpopKey
 from support.http_provider import Provider
 from support.key_source import jwks
+from support.samples import collected
 from support.sidecar_process import wait_until
 
 if TYPE_CHECKING:
@@ -441,7 +442,7 @@ def our_tasks() -> set[asyncio.Task[Any]]:
 
 def state_of(app: App) -> dict[str, object]:
     """Everything that a failed reload must leave as it was."""
-    families = [family for family in app.metrics.registry.collect() if family.name.startswith("authz_")]
+    families = [family for family in collected(app.metrics.registry) if family.name.startswith("authz_")]
     gauges = {
         (each.name, *each.labels.items()): each.value
         for family in families

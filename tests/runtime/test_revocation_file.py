@@ -14,6 +14,7 @@ from authz_service.runtime import revocation_file
 from authz_service.tokens.revocation.file import revocations_in
 from support.configured_app import decide, introspected_issuer, issuer, reload, token
 from support.http_provider import Provider
+from support.samples import sample_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,11 +37,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def entries(app: App) -> float | None:
-    return app.metrics.registry.get_sample_value("authz_revocations", {"source": "file"})
+    return sample_value(app.metrics, "authz_revocations", {"source": "file"})
 
 
 def refused(app: App) -> float | None:
-    return app.metrics.registry.get_sample_value("authz_revocations_file_refused")
+    return sample_value(app.metrics, "authz_revocations_file_refused")
 
 
 async def test_a_change_revokes_a_cached_token_and_a_broken_file_keeps_it_revoked(config: ConfigFolder) -> None:

@@ -21,6 +21,7 @@ from authz_service.runtime.tracing import Tracing, traces_url
 from authz_service.telemetry.metrics import Metrics
 from authz_service.telemetry.spans import MAX_WAITING, Wait
 from support.otlp_collector import Collector, collector
+from support.samples import sample_value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -54,7 +55,7 @@ class Traced:
         self.metrics.record_decision(decision, 0.002, correlation, wait)
 
     def count(self, result: str) -> float:
-        return self.metrics.registry.get_sample_value("authz_trace_spans_total", {"result": result}) or 0.0
+        return sample_value(self.metrics, "authz_trace_spans_total", {"result": result}) or 0.0
 
 
 @asynccontextmanager

@@ -66,8 +66,12 @@ async def test_a_worker_replies_with_its_current_metrics_and_what_is_missing() -
         supervisor.missing = supervisor.also_missing = []
         supervisor.metrics.in_flight = 7
         assert await supervisor.reply_to("missing") == {"missing": [], "also_missing": []}
-        families = {family.name: family for family in decode((await supervisor.reply_to("metrics"))["metrics"])}
-        assert families["authz_checks_in_flight"].samples[0].value == 7
+        values = {
+            name: value
+            for each in decode((await supervisor.reply_to("metrics"))["metrics"])
+            for name, value in each.values.items()
+        }
+        assert values["authz_checks_in_flight"] == 7
 
 
 async def test_a_reload_has_no_reply() -> None:

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client.parser import text_string_to_metric_families
 from transport.wire import Answer, check_request, read, signed
 
 from authz_service.runtime import preflight
 from authz_service.runtime.application import App
 from support.key_source import jwks
+from support.samples import collected
 from support.sidecar_process import wait_until
 
 if TYPE_CHECKING:
@@ -101,6 +101,5 @@ async def reload(app: App, loaded: Loaded) -> None:
 
 def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
     """The value of the first sample with this name and at least these labels."""
-    text = metrics.exposition("")[0].decode()
-    samples = (each for family in text_string_to_metric_families(text) for each in family.samples)
+    samples = (each for family in collected(metrics.registry) for each in family.samples)
     return next((each.value for each in samples if each.name == name and labels.items() <= each.labels.items()), None)

@@ -12,6 +12,7 @@ from authz_service.config.load import load
 from authz_service.demo.identity_provider import AUDIENCE
 from authz_service.demo.introspection import API_ID, API_SECRET
 from authz_service.runtime.application import App
+from support.samples import sample_value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -67,7 +68,7 @@ class IntrospectingApp:
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of a metric of the issuer."""
-        value = self.app.metrics.registry.get_sample_value(name, {"issuer": "main"} | labels)
+        value = sample_value(self.app.metrics, name, {"issuer": "main"} | labels)
         assert value is not None
         return value
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import platform
-from email.message import Message
 from typing import TYPE_CHECKING
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from authz_service import __version__
 from authz_service.core.claims import Claims
@@ -16,13 +13,12 @@ from authz_service.core.connection_failure import REMEDIES, ConnectionFailure
 from authz_service.core.decision import INTERNAL_ERROR, Allow, Deny
 from authz_service.core.reasons import ALLOWANCES, Reason
 from authz_service.telemetry.metrics import Metrics
+from support.samples import collected, families, sample_value, text_of, with_every_series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from prometheus_client import Metric
-
-OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2"
 
 CONTRACT = {
     "authz_checks_total": ("counter", {"decision", "reason", "rule", "mode"}),
@@ -78,12 +74,8 @@ def metrics() -> Metrics:
     return Metrics(transport="grpcio")
 
 
-def read(metrics: Metrics, accept: str = "") -> str:
-    return metrics.exposition(accept)[0].decode()
-
-
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
-    return metrics.registry.get_sample_value(name, labels)
+    return sample_value(metrics, name, labels)
 
 
 def shape(families: Iterable[Metric]) -> dict[str, tuple[str, set[str]]]:
@@ -103,8 +95,9 @@ def test_connections_are_counted_by_result_and_failures_by_reason(metrics: Metri
     metrics.watch_connections(lambda: 3)
     transport.record_connection("accepted")
     transport.record_failure(ConnectionFailure.HTTP1)
-    for accept, parse in (("", parse_text), (OPENMETRICS, parse_openmetrics)):
-        samples = [each for family in parse(read(metrics, accept)) for each in family.samples]
+    for openmetrics in (False, True):
+        read = families(text_of(metrics, openmetrics=openmetrics), openmetrics=openmetrics)
+        samples = [each for family in read for each in family.samples]
         counted = {(s.name, *s.labels.values()) for s in samples if "_transport_" in s.name and s.value}
         assert counted == {
             ("authz_transport_connections",),
@@ -113,32 +106,20 @@ def test_connections_are_counted_by_result_and_failures_by_reason(metrics: Metri
         }
 
 
-@pytest.mark.parametrize(("accept", "parse"), [("", parse_text), (OPENMETRICS, parse_openmetrics)])
-def test_every_metric_is_there_from_the_start_with_its_type_and_labels(
-    metrics: Metrics, accept: str, parse: Callable[[str], Iterable[Metric]]
-) -> None:
-    metrics.transport()
-    metrics.issuer("main")
-    metrics.introspection("main")
-    metrics.security_events("main")
-    metrics.watch_revocations("file", lambda: 0)
-    metrics.declare_upstream_headers(["x-auth-subject"])
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_every_metric_is_there_from_the_start_with_its_type_and_labels(*, openmetrics: bool) -> None:
     # In OpenMetrics, a counter's family would have the name of the gauge.
-    untyped = {"authz_transport_connections_total": ("unknown", {"result"})} if accept else {}
-    assert shape(parse(read(metrics, accept))) == CONTRACT | untyped
+    untyped = {"authz_transport_connections_total": ("unknown", {"result"})} if openmetrics else {}
+    read = families(text_of(with_every_series(), openmetrics=openmetrics), openmetrics=openmetrics)
+    assert shape(read) == CONTRACT | untyped
 
 
-@pytest.mark.parametrize(("accept", "parse"), [("", parse_text), (OPENMETRICS, parse_openmetrics)])
-def test_every_known_series_starts_at_zero(
-    metrics: Metrics, accept: str, parse: Callable[[str], Iterable[Metric]]
-) -> None:
-    metrics.transport()
-    metrics.issuer("main")
-    metrics.introspection("main")
-    metrics.security_events("main")
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_every_known_series_starts_at_zero(*, openmetrics: bool) -> None:
+    metrics = with_every_series()
     metrics.declare_rules([("read", "enforce", Reason)])
-    metrics.declare_upstream_headers(["x-auth-subject"])
-    samples = [s for f in parse(read(metrics, accept)) if f.name.startswith("authz_") for s in f.samples]
+    read = families(text_of(metrics, openmetrics=openmetrics), openmetrics=openmetrics)
+    samples = [s for f in read if f.name.startswith("authz_") for s in f.samples]
     assert {s.name for s in samples if s.value != 0} == {"authz_build_info"}
     assert {s.labels["result"] for s in samples if s.name == "authz_jwks_fetches_total"} == {
         "success",
@@ -152,14 +133,13 @@ def test_every_known_series_starts_at_zero(
 
 
 def test_the_metrics_of_process_and_interpreter_are_there(metrics: Metrics) -> None:
-    samples = {sample.name for family in parse_text(read(metrics)) for sample in family.samples}
+    samples = {sample.name for family in collected(metrics.registry) for sample in family.samples}
     assert {"process_cpu_seconds_total", "python_info", "python_gc_collections_total"} <= samples
 
 
-@pytest.mark.parametrize("accept", ["", OPENMETRICS])
-def test_there_are_no_created_series(metrics: Metrics, accept: str) -> None:
-    metrics.issuer("main")
-    assert "_created" not in read(metrics, accept)
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_there_are_no_created_series(*, openmetrics: bool) -> None:
+    assert "_created" not in text_of(with_every_series(), openmetrics=openmetrics)
 
 
 def test_two_services_in_one_process_do_not_share_numbers(metrics: Metrics) -> None:
@@ -219,7 +199,7 @@ def test_nothing_that_a_client_sends_becomes_a_label(metrics: Metrics) -> None:
     metrics.record_decision(Allow(Reason.OK, "read", claims, ((sent, sent),), (sent,)), 0.001)
     metrics.record_decision(Deny(Reason.WRONG_AUDIENCE, "read", cause=sent, challenges=(sent,), claims=claims), 0.001)
     metrics.issuer("main").record_unknown_kid()
-    assert sent not in read(metrics)
+    assert sent not in text_of(metrics)
 
 
 def test_requests_in_flight_are_read_at_each_scrape(metrics: Metrics) -> None:
@@ -338,50 +318,3 @@ def test_delays_of_the_event_loop_are_observed(metrics: Metrics) -> None:
 def test_the_build_is_described_by_labels(metrics: Metrics) -> None:
     labels = {"version": __version__, "python": platform.python_version(), "transport": "grpcio"}
     assert value(metrics, "authz_build_info", **labels) == 1
-
-
-def test_any_label_value_leaves_the_exposition_parseable(metrics: Metrics) -> None:
-    name = 'https://idp.example.com/"quoted"\\and\nbroken'
-    metrics.issuer(name).record_key_count(2)
-    for accept, parse in (("", parse_text), (OPENMETRICS, parse_openmetrics)):
-        [keys] = [family for family in parse(read(metrics, accept)) if family.name == "authz_jwks_keys"]
-        assert [(sample.labels, sample.value) for sample in keys.samples] == [({"issuer": name}, 2)]
-
-
-def format_of(content_type: str) -> tuple[str, str, str]:
-    """The media type, version and charset of an exposition format."""
-    header = Message()
-    header["Content-Type"] = content_type
-    return header.get_content_type(), str(header.get_param("version")), str(header.get_param("charset"))
-
-
-@pytest.mark.parametrize(
-    "accept",
-    [
-        "",
-        "*/*",
-        "text/plain",
-        "text/plain;version=0.0.4",
-        "application/json",
-        "application/openmetrics-text;version=0.0.1",
-    ],
-)
-def test_without_a_request_for_openmetrics_the_format_is_prometheus_text(metrics: Metrics, accept: str) -> None:
-    body, content_type = metrics.exposition(accept)
-    assert format_of(content_type) == ("text/plain", "0.0.4", "utf-8")
-    assert not body.endswith(b"# EOF\n")
-
-
-def test_openmetrics_is_available_on_request(metrics: Metrics) -> None:
-    body, content_type = metrics.exposition(OPENMETRICS)
-    assert format_of(content_type) == ("application/openmetrics-text", "1.0.0", "utf-8")
-    assert body.endswith(b"# EOF\n")
-
-
-@pytest.mark.parametrize("kind", ["text/plain", "application/openmetrics-text"])
-@pytest.mark.parametrize("version", ["x", "1.x", "2.\udcff", "9.9.9", '"1.0.0"', "1.0.0\t", "", "=", "1" * 5000])
-def test_an_unknown_version_is_neither_promised_nor_an_error(metrics: Metrics, kind: str, version: str) -> None:
-    _, content_type = metrics.exposition(f"{kind};version={version};q=1")
-    versions = {"text/plain": ("0.0.4", "1.0.0"), "application/openmetrics-text": ("1.0.0",)}
-    promised_kind, promised, _ = format_of(content_type)
-    assert promised in versions[promised_kind]

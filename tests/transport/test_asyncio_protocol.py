@@ -14,6 +14,7 @@ from authz_service.transport import asyncio_protocol
 from authz_service.transport.http2 import frames
 from authz_service.transport.http2.frames import MAX_WINDOW
 from authz_service.transport.http2.timeouts import KEEPALIVE_IDLE, KEEPALIVE_TIMEOUT, PREFACE_TIMEOUT
+from support.samples import collected
 from transport.socket_client import (
     ANSWER,
     CALLS,
@@ -147,7 +148,7 @@ async def test_a_peer_that_does_not_speak_http2_is_logged_once_per_interval(
 
 def counted(metrics: Metrics, name: str) -> dict[str, float]:
     """The series of a counter by its only label, without those at 0."""
-    samples = [each for family in metrics.registry.collect() for each in family.samples if each.name == name]
+    samples = [each for family in collected(metrics.registry) for each in family.samples if each.name == name]
     return {label: each.value for each in samples for label in each.labels.values() if each.value}
 
 

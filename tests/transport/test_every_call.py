@@ -23,6 +23,7 @@ from authz_service.transport.services import SERVICE
 from support.active import active_config
 from support.h2_client import Response, connected
 from support.log_lines import lines, written
+from support.samples import sample_value
 from transport.http2.client import framed
 from transport.http2.test_every_call import FIELDS
 from transport.wire import EPOCH, Answer, check_request, read
@@ -65,7 +66,7 @@ class Served:
 
     def counted(self, reason: str) -> float | None:
         labels = {"decision": "deny", "reason": reason, "rule": "-", "mode": "enforce"}
-        return self.metrics.registry.get_sample_value("authz_checks_total", labels)
+        return sample_value(self.metrics, "authz_checks_total", labels)
 
 
 @contextlib.asynccontextmanager

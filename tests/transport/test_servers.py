@@ -33,6 +33,7 @@ from authz_service.transport.reflection import Reflection
 from authz_service.transport.services import SERVICE
 from support.active import active_config
 from support.missing import not_proved
+from support.samples import sample_value
 from transport.pki import TlsFiles
 from transport.wire import EPOCH, check_request, padding, read
 
@@ -280,7 +281,7 @@ class BlockedServicer:
 
     async def until_in_flight(self, count: int) -> None:
         async with asyncio.timeout(HANG_GUARD):
-            while self.metrics.registry.get_sample_value("authz_checks_in_flight") != count:  # noqa: ASYNC110 - there is no event for it
+            while sample_value(self.metrics, "authz_checks_in_flight") != count:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.01)
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from authz_service.config.model import IntrospectionSettings, Issuer
     from authz_service.core.bounded import Bounds
     from authz_service.core.claims import Claims
-    from authz_service.telemetry.metrics import IntrospectionMetrics, RefusalReason
+    from authz_service.telemetry.issuer_metrics import IntrospectionMetrics, RefusalReason
     from authz_service.tokens.introspection.client import IntrospectionClient
 
 IntrospectionRequest = SharedTask[IntrospectionResult]

@@ -20,7 +20,7 @@ from authz_service.tokens.revocation.revocations import Revocation, TokenParts
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from authz_service.telemetry.metrics import SecurityEventType
+    from authz_service.telemetry.issuer_metrics import SecurityEventType
 
 SESSION_REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 ACCOUNT_DISABLED = "https://schemas.openid.net/secevent/risc/event-type/account-disabled"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Issuer, SecurityEventsSettings
     from authz_service.keys.cache import KeyCache
-    from authz_service.telemetry.metrics import SecurityEventMetrics
+    from authz_service.telemetry.issuer_metrics import SecurityEventMetrics
     from authz_service.tokens.revocation.event_batch import Batch
     from authz_service.tokens.revocation.event_file import EventFile
     from authz_service.tokens.revocation.event_token import RefusedSetError

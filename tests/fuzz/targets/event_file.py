@@ -13,7 +13,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from authz_service.telemetry.metrics import SecurityEventType
+from authz_service.telemetry.issuer_metrics import SecurityEventType
 from authz_service.tokens.revocation.event_file import EventFile, UnusableFileError
 from authz_service.tokens.revocation.event_store import EventStore
 from authz_service.tokens.revocation.revocations import Revocation, TokenParts

@@ -34,6 +34,7 @@ from support.fake_introspection import (
     issuer_with,
     loop_time,
 )
+from support.samples import sample_value
 from support.trust import claims, good
 from support.virtual_time import in_virtual_time
 
@@ -596,7 +597,7 @@ async def test_each_request_is_counted_by_its_result() -> None:
         cached(introspector, token)
 
     def value(name: str, **labels: str) -> float | None:
-        return metrics.registry.get_sample_value(name, {"issuer": "main"} | labels)
+        return sample_value(metrics, name, {"issuer": "main"} | labels)
 
     results = {
         result: value("authz_introspections_total", result=result) for result in ("active", "inactive", "failure")
@@ -617,17 +618,17 @@ async def test_requests_in_flight_and_the_breaker_state_are_metrics() -> None:
 
     def states() -> list[float | None]:
         labels = [{"issuer": "main", "state": state} for state in ("closed", "open", "half_open")]
-        seen = [metrics.registry.get_sample_value("authz_introspection_breaker_state", each) for each in labels]
-        return [*seen, metrics.registry.get_sample_value("authz_introspection_breaker_open", {"issuer": "main"})]
+        seen = [sample_value(metrics, "authz_introspection_breaker_state", each) for each in labels]
+        return [*seen, sample_value(metrics, "authz_introspection_breaker_open", {"issuer": "main"})]
 
     assert states() == [1, 0, 0, 0]
     client.hold()
     waiting = asyncio.create_task(introspect(introspector, "a"))
     await settle()
-    assert metrics.registry.get_sample_value("authz_introspections_in_flight", {"issuer": "main"}) == 1
+    assert sample_value(metrics, "authz_introspections_in_flight", {"issuer": "main"}) == 1
     client.release()
     await waiting
-    assert metrics.registry.get_sample_value("authz_introspections_in_flight", {"issuer": "main"}) == 0
+    assert sample_value(metrics, "authz_introspections_in_flight", {"issuer": "main"}) == 0
     await fail(introspector, client)
     assert states() == [0, 1, 0, 1]
     await asyncio.sleep(1.2)

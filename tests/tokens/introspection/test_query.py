@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from authz_service.core.claims import Identity
 from authz_service.core.decision import Allow, Deny
 from authz_service.tokens.jwt import jws
 from support.fake_introspection import INACTIVE, FakeClient, IntrospectingAuthorizer, active_response, failure
+from support.samples import sample_value
 from support.signing import Signer, base64url
 from support.trust import ISSUER, NOW, OTHER, OTHER_RS, RS, STRANGER, claims, good
 
@@ -453,7 +455,7 @@ def test_the_metrics_of_the_jwt_cache_count_no_opaque_tokens() -> None:
     service, _ = main_only()
     for token in ("good", "good", "bad", good()):
         service.reason_of(token)
-    looked_up = service.metrics.registry.get_sample_value
+    looked_up = partial(sample_value, service.metrics)
     assert looked_up("authz_token_cache_lookups_total", {"result": "miss"}) == 1
     own = {
         result: looked_up("authz_introspection_cache_lookups_total", {"issuer": "main", "result": result})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from authz_service.core.decision import Allow, Answer, Decision, Deny
 from authz_service.runtime.assembly import ProofState
 from authz_service.telemetry.metrics import Metrics
 from support.dpop import DpopKey
+from support.samples import sample_value
 from support.signing import base64url
 from support.trust import NOW, PUBLISHED, STRANGER, LocalAuthorizer, good
 
@@ -313,7 +315,7 @@ def test_used_proofs_outlive_a_reload_that_makes_older_proofs_acceptable() -> No
 
 def _proofs(to: LocalAuthorizer) -> dict[str, float]:
     results = ("valid", "invalid_proof", "replayed_proof", "nonce_required")
-    read = to.metrics.registry.get_sample_value
+    read = partial(sample_value, to.metrics)
     return {result: read("authz_dpop_proofs_total", {"result": result}) or 0.0 for result in results}
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import generate_latest
 
 from authz_service.config.model import Issuer
 from authz_service.core.errors import FetchFailed
@@ -28,6 +27,7 @@ from authz_service.tokens.revocation.receiver import EventReceiver
 from authz_service.tokens.revocation.revocations import Revocation, TokenParts
 from support.configured_app import sample
 from support.key_source import FakeSource
+from support.samples import text_of
 from support.signing import Signer
 from support.trust import ISSUER, NOW, RS, jwks
 from support.virtual_time import VirtualTimeLoop, in_virtual_time
@@ -188,7 +188,7 @@ class Scenario:
 
     def counted(self) -> dict[str, float]:
         """The events that were counted, by type."""
-        text = generate_latest(self.metrics.registry).decode()
+        text = text_of(self.metrics)
         lines = [line for line in text.splitlines() if line.startswith("authz_security_events_total")]
         counts = {line.partition('type="')[2].partition('"')[0]: float(line.rpartition(" ")[2]) for line in lines}
         return {kind: count for kind, count in counts.items() if count}

@@ -25,6 +25,7 @@ from authz_service.transport.http2.timeouts import PREFACE_TIMEOUT
 from authz_service.transport.tls import listener
 from authz_service.transport.tls import server as tls_server
 from authz_service.transport.tls.allocator import trim_function
+from support.samples import sample_value
 from transport.pki import TlsFiles
 from transport.socket_client import (
     HANG_GUARD,
@@ -55,7 +56,7 @@ class Served:
         self.server = asyncio_server_of(checks, address, tls=files.settings, metrics=self.metrics)
 
     def counted(self, name: str, **labels: str) -> float | None:
-        return self.metrics.registry.get_sample_value(f"authz_transport_{name}", labels)
+        return sample_value(self.metrics, f"authz_transport_{name}", labels)
 
     @property
     def results(self) -> dict[str, float]:
