@@ -118,9 +118,16 @@ class BoundedMap(Generic[K, V]):
         return self._heavy if key in self._heavy.sizes else self._light
 
     def _evict(self) -> None:
-        while self._light.bytes + self._heavy.bytes > self._max_bytes:
-            from_heavy = self._heavy.bytes > self._max_bytes // 2 or not self._light.sizes
-            self.discard(next(iter((self._heavy if from_heavy else self._light).sizes)))
+        while self.used_bytes > self._max_bytes:
+            self._evict_one()
+
+    def _evict_one(self) -> None:
+        from_heavy = self._heavy_take_too_much or not self._light.sizes
+        self.discard(next(iter((self._heavy if from_heavy else self._light).sizes)))
+
+    @property
+    def _heavy_take_too_much(self) -> bool:
+        return self._heavy.bytes > self._max_bytes // 2
 
 
 class Account:

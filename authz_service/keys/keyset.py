@@ -35,6 +35,12 @@ class KeySet:
     def __contains__(self, key: Key) -> bool:
         return key.identity in self._identities
 
+    def with_identity(self, identity: tuple[str | None, bytes]) -> Key | None:
+        """The key with this identity, if the set still has it."""
+        if identity not in self._identities:
+            return None
+        return next(key for key in self.keys if key.identity == identity)
+
     @property
     def has_kids(self) -> bool:
         """Whether a ``kid`` selects among the keys: not if no key has one."""

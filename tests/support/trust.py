@@ -21,7 +21,7 @@ from authz_service.rules.resources import Resources
 from authz_service.runtime.assembly import ProofState, proof_verifier_of
 from authz_service.telemetry.metrics import Metrics
 from authz_service.tokens.attempt import LAST
-from authz_service.tokens.jwt.cache import JwtCache
+from authz_service.tokens.jwt.cache import MAX_RECENT, JwtCache
 from authz_service.tokens.revocation.revocations import RevocationList
 from authz_service.tokens.validator import TrustedIssuer, Validator
 from support.key_source import FakeSource
@@ -59,10 +59,12 @@ def good(**changes: Any) -> str:
 class LocalValidator:
     """A validator that trusts two issuers; ``settings`` are for the first."""
 
-    def __init__(self, *, max_entries: int = 100, max_bytes: int = 1 << 20, **settings: Any) -> None:
+    def __init__(
+        self, *, max_entries: int = 100, max_bytes: int = 1 << 20, max_recent: int = MAX_RECENT, **settings: Any
+    ) -> None:
         self.metrics = Metrics(transport="grpcio")
         self.bounds = Bounds(max_entries, max_bytes)
-        self.cache = JwtCache(self.bounds, 300.0)
+        self.cache = JwtCache(self.bounds, 300.0, max_recent)
         other_keys = (OTHER_RS.jwk(), Signer("RS256", "rs2").jwk(kid="rs"))
         self.sources = {ISSUER: FakeSource(jwks(*PUBLISHED)), OTHER: FakeSource(jwks(*other_keys))}
         self.issuers = [self._trusted(ISSUER, "main", settings), self._trusted(OTHER, "other", {})]

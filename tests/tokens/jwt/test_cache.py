@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any, cast
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from authz_service.core.bounded import Bounds
 from authz_service.core.claims import Claims, ValidatedToken
+from authz_service.core.confirmation import Confirmation
 from authz_service.core.decision import Allow
 from authz_service.keys.jwk import Key
 from authz_service.keys.keyset import KeySet
@@ -37,10 +39,10 @@ class FakeKeys:
 class StateMachine(RuleBasedStateMachine):
     """An entry is found only while it is valid, and its key is in the key set."""
 
-    @initialize(max_entries=st.integers(0, 4), max_ttl=st.sampled_from([0.0, 5.0, 50.0]))
-    def begin(self, max_entries: int, max_ttl: float) -> None:
+    @initialize(max_entries=st.integers(0, 4), max_ttl=st.sampled_from([0.0, 5.0, 50.0]), max_recent=st.integers(1, 4))
+    def begin(self, max_entries: int, max_ttl: float, max_recent: int) -> None:
         self.max_entries, self.max_ttl = max_entries, max_ttl
-        self.cache = JwtCache(Bounds(max_entries, 1 << 20), max_ttl)
+        self.cache = JwtCache(Bounds(max_entries, 1 << 20), max_ttl, max_recent)
         self.keys = FakeKeys()
         self.now = 100.0
         self.entries: dict[bytes, tuple[CachedJwt, float, Key]] = {}  # with its expiry and its key
@@ -60,6 +62,7 @@ class StateMachine(RuleBasedStateMachine):
             self.order = [*(each for each in self.order if each != digest), digest]
         assert (digest in self.cache._entries) == is_cached  # what would never be found is not kept
         assert self.cache.get(digest, self.now) is (entry if is_cached else None)
+        self.require_bounds()
 
     @rule(token=st.integers(0, 7))
     def get(self, token: int) -> None:
@@ -69,11 +72,14 @@ class StateMachine(RuleBasedStateMachine):
             assert digest not in self.cache._entries
             return
         entry, until, key = self.entries[digest]
-        assert found is entry
+        assert found.token == entry.token
+        assert found.key == key
+        assert found.until == until
+        assert self.cache.get(digest, self.now) is found
         assert self.now < until
         assert self.keys.key_set is not None
         assert key in self.keys.key_set
-        assert digest in self.order[-self.max_entries :]
+        assert digest in self.order
 
     @rule(seconds=st.integers(-1, 20))
     def wait(self, seconds: int) -> None:
@@ -89,8 +95,11 @@ class StateMachine(RuleBasedStateMachine):
         self.order.clear()
 
     @invariant()
-    def is_bounded(self) -> None:
+    def require_bounds(self) -> None:
         assert len(self.cache) <= self.max_entries
+        assert len(set(self.cache._entries)) == len(self.cache)
+        assert self.cache.used_bytes >= 0
+        assert (self.cache.used_bytes > 0) == (len(self.cache) > 0)
 
 
 TestStateMachine = StateMachine.TestCase
@@ -138,6 +147,120 @@ def test_the_cache_holds_digests_and_no_token_and_no_signature() -> None:
 
 def test_two_tokens_never_share_an_entry() -> None:
     assert len({digest_of(token) for token in ("", "a", "A", "a ", "a.b", "a.b.", "\ud800", "\udfff")}) == 8
+
+
+# Older tokens.
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=3), below, max_size=3),
+    max_leaves=8,
+)
+_DIGESTS = st.none() | st.binary(min_size=32, max_size=32)
+
+
+@given(
+    raw=st.dictionaries(st.text(max_size=5), _JSON, max_size=4),
+    names=st.frozensets(st.text(max_size=5), max_size=3),
+    confirmation=st.none() | st.builds(Confirmation, _DIGESTS, _DIGESTS),
+    kid=st.none() | st.text(max_size=5),
+)
+def test_an_older_token_has_the_claims_and_the_key_that_it_was_cached_with(
+    raw: dict[str, Any], names: frozenset[str], confirmation: Confirmation | None, kid: str | None
+) -> None:
+    claims = Claims("main", "u", "c", names, names, " ".join(sorted(names)), raw, confirmation, kid)
+    keys, cache = FakeKeys(), JwtCache(Bounds(3, 1 << 20), 300.0, max_recent=1)
+    assert keys.key_set is not None
+    for number, key in enumerate(KEYS):
+        token = ValidatedToken(claims._replace(subject=str(number)))
+        cache.put(bytes([number]), CachedJwt(token, NOW + 50, cast("KeyCache", keys), key, keys.key_set), NOW)
+    for number, key in enumerate(KEYS):
+        found = cache.get(bytes([number]), NOW)
+        assert found is not None
+        assert found.token.claims == claims._replace(subject=str(number))
+        assert [type(value) for value in found.token.claims] == [type(value) for value in claims]
+        assert (found.key, found.key_set, found.until) == (key, keys.key_set, NOW + 50)
+        assert len(cache) == 3
+
+
+def older(count: int = 50, max_recent: int = 10, **options: Any) -> tuple[LocalValidator, list[str]]:
+    """A cache of this many tokens, most of which are octets."""
+    local = LocalValidator(max_recent=max_recent, **options)
+    tokens = [good(sub=f"u{number}", note="x" * 100) for number in range(count)]
+    for token in tokens:
+        local.claims(token)
+    return local, tokens
+
+
+def is_cached(local: LocalValidator, token: str, now: float = NOW) -> bool:
+    """Looks without changing the cache's recent tokens."""
+    return digest_of(token) in local.cache._entries
+
+
+def test_older_tokens_are_found_and_become_recent_again() -> None:
+    local, tokens = older()
+    assert len(local.cache) == 50
+    for token in tokens:
+        first = local.claims(token)
+        assert first.subject == f"u{tokens.index(token)}"
+        assert local.claims(token) is first
+    assert len(local.cache) == 50
+
+
+def test_no_older_token_is_an_object_that_the_garbage_collector_visits() -> None:
+    local, _ = older(max_recent=1)
+    gc.collect()
+    packed = local.cache._entries.packed
+    assert len(packed) == 49
+    assert not any(gc.is_tracked(each) for pair in packed.items() for each in pair)
+
+
+def test_older_tokens_take_less_memory_and_are_evicted_before_recent_ones() -> None:
+    tokens, sizes = 200, []
+    for max_recent in (tokens, 1):
+        local, _ = older(tokens, max_recent, max_entries=tokens)
+        sizes.append(local.cache.used_bytes)
+    assert sizes[1] < sizes[0] / 2
+    bounded, made = older(tokens, max_bytes=sizes[1], max_entries=tokens)
+    assert bounded.cache.used_bytes <= sizes[1]
+    kept = [is_cached(bounded, token) for token in made]
+    assert kept == sorted(kept)
+    assert not kept[0]
+    assert all(kept[-10:])
+
+
+def test_an_older_token_is_not_found_once_it_has_expired_or_its_key_is_gone() -> None:
+    local, tokens = older()
+    entry = local.cache.get(digest_of(tokens[-1]), NOW)
+    assert entry is not None
+    assert local.cache.get(digest_of(tokens[0]), entry.until) is None
+    assert not is_cached(local, tokens[0])
+    keys, cache = FakeKeys(), JwtCache(Bounds(3, 1 << 20), 300.0, max_recent=1)
+    assert keys.key_set is not None
+    for number, key in enumerate(KEYS):
+        token = ValidatedToken(CLAIMS)
+        cache.put(bytes([number]), CachedJwt(token, NOW + 50, cast("KeyCache", keys), key, keys.key_set), NOW)
+    keys.key_set = KeySet((KEYS[1], KEYS[2]))
+    assert cache.get(bytes([0]), NOW) is None
+    assert cache.get(bytes([1]), NOW) is not None
+    keys.key_set = None
+    assert cache.get(bytes([2]), NOW) is None
+
+
+def test_a_copy_has_the_older_tokens_too_and_those_of_other_issuers_not() -> None:
+    local, tokens = older()
+    copy, none = (JwtCache(local.bounds, 300.0, max_recent=10) for _ in range(2))
+    copy.copy_from(local.cache, {"main"}, NOW)
+    none.copy_from(local.cache, {"other"}, NOW)
+    assert len(copy) == 50
+    assert len(none) == 0
+    found = copy.get(digest_of(tokens[0]), NOW)
+    assert found is not None
+    assert found.token.claims == local.claims(tokens[0])
+    shorter = JwtCache(local.bounds, 10.0, max_recent=10)
+    shorter.copy_from(local.cache, {"main"}, NOW)
+    assert shorter.get(digest_of(tokens[0]), NOW + 9) is not None
+    assert shorter.get(digest_of(tokens[0]), NOW + 10) is None
 
 
 # Bytes.
