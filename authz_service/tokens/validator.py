@@ -30,6 +30,7 @@ from authz_service.tokens.jwt.claims import (
     valid_until,
     validate_claims,
 )
+from authz_service.tokens.jwt.invalid import VerifiedJwt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from authz_service.tokens.attempt import Attempt
     from authz_service.tokens.introspection.introspector import Introspector
     from authz_service.tokens.jwt.claims import Requirements
+    from authz_service.tokens.jwt.invalid import InvalidJwt
     from authz_service.tokens.jwt.jws import Jws
     from authz_service.tokens.revocation.receiver import EventReceiver
 
@@ -188,11 +190,15 @@ class Validator(SignatureVerifier):
         if cached is not None:
             self._metrics.record_token_cache_hit()
             return self._if_active(token, digest, cached.token, now, attempt)
+        invalid = self._cache.invalid.get(digest, now)
+        if invalid is not None:
+            self._record_miss(attempt)
+            _require_again(invalid, now)
+            return self._validated(token, digest, invalid.jwt, now, attempt)
         parsed = _parsed(token)
         if isinstance(parsed, Rejected) and (servers := self.servers_for_opaque(token, accepted)):
             return query(token, digest, servers, now, attempt)
-        if attempt.fetch_keys:  # a later attempt for the same request is not a second miss
-            self._metrics.record_token_cache_miss()
+        self._record_miss(attempt)
         if isinstance(parsed, Rejected):
             raise parsed
         try:
@@ -203,13 +209,23 @@ class Validator(SignatureVerifier):
             raise
         if isinstance(key, NeedKeys):
             return key
-        verified = parsed.unverified_claims
+        jwt = VerifiedJwt(issuer, key, parsed.header, parsed.unverified_claims)
+        return self._validated(token, digest, jwt, now, attempt)
+
+    def _record_miss(self, attempt: Attempt) -> None:
+        if attempt.fetch_keys:  # a later attempt for the same request is not a second miss
+            self._metrics.record_token_cache_miss()
+
+    def _validated(
+        self, token: str, digest: bytes, jwt: VerifiedJwt, now: float, attempt: Attempt
+    ) -> ValidatedToken | NeedIntrospection:
+        issuer, key, header, unvalidated = jwt
+        requirements = self.requirements_of(issuer)
         try:
-            claims = validate_claims(
-                issuer.settings, parsed.header, verified, now, self.requirements_of(issuer), kid=key.kid
-            )
+            claims = validate_claims(issuer.settings, header, unvalidated, now, requirements, kid=key.kid)
         except Rejected as rejected:
-            rejected.identity = identity_of(issuer.settings, verified)
+            rejected.identity = identity_of(issuer.settings, unvalidated)
+            self._cache.invalid.put(digest, jwt, requirements, now)
             raise
         validated = ValidatedToken(claims)
         self._put(digest, validated, issuer, key, now)
@@ -249,6 +265,17 @@ class Validator(SignatureVerifier):
     def must_be_active(self, issuer: str) -> bool:
         """Whether verified JWTs of the issuer with this name also have to be active at its introspection server."""
         return self._servers.for_jwts_of(issuer) is not None
+
+
+def _require_again(invalid: InvalidJwt, now: float) -> None:
+    """Reject a token that was rejected before, unless its claims may have become valid."""
+    issuer, _, header, claims = invalid.jwt
+    try:
+        for _, require in invalid.repeated:
+            require(issuer.settings, header, claims, now)
+    except Rejected as rejected:
+        rejected.identity = invalid.identity
+        raise
 
 
 def _parsed(token: str) -> Jws | Rejected:

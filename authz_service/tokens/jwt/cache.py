@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from authz_service.core.bounded import BoundedMap
 from authz_service.core.claims import Claims, ValidatedToken
 from authz_service.core.confirmation import Confirmation
+from authz_service.tokens.jwt.invalid import InvalidJwts
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -154,6 +155,7 @@ class JwtCache:
         self._max_ttl = max_ttl
         self._entries = _Entries(bounds, max_recent)
         self._keys: dict[str, KeyCache] = {}  # by the issuer's name
+        self.invalid = InvalidJwts(bounds, max_ttl)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -184,6 +186,7 @@ class JwtCache:
     def clear(self) -> None:
         """Evict everything."""
         self._entries.clear()
+        self.invalid.clear()
 
     def get(self, digest: bytes, now: float) -> CachedJwt | None:
         """The entry, unless it has expired or its key has left the key set."""

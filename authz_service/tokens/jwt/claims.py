@@ -70,6 +70,25 @@ def validate_claims(
     )
 
 
+def requirements_to_repeat(
+    issuer: Issuer, header: _Header, raw: Mapping[str, Any], now: float, requirements: Requirements
+) -> Requirements:
+    """Those that decide whether invalid claims are refused again, and why, at a later time.
+
+    They are the first one that is not met and, before it, the one that depends on the time. None if all are met.
+    """
+    before: Requirements = ()
+    for each in requirements:
+        _, require = each
+        try:
+            require(issuer, header, raw, now)
+        except Rejected:
+            return (*before, each)
+        if require is _require_times:
+            before = (each,)
+    return ()
+
+
 def _client_id(issuer: Issuer, raw: Mapping[str, Any]) -> str:
     """The first client claim that is not empty."""
     for path in issuer.client_claims:
