@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import hpack
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, mldsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from grpc_reflection.v1alpha.reflection_pb2 import ExtensionRequest, ServerReflectionRequest
 from tokens.proof.test_certificate import RFC_8705
 from transport.http2.client import ClientHalf, data, framed
 from transport.wire import check_request
@@ -27,6 +29,7 @@ from transport.wire import check_request
 from authz_service._pb.external_auth_pb2 import CheckRequest
 from authz_service.tokens.proof.nonce import Nonces
 from authz_service.transport.http2 import frames
+from authz_service.transport.http2.grpc_framing import RESPONSE, Status, trailers
 from fuzz import target
 from fuzz.issuers import (
     AUDIENCE,
@@ -104,6 +107,61 @@ def path() -> Seeds:
             "controls": "/a%00%0d%0a\t\x7f%C2%85",
             "raw": "/caf\xe9 \\ #",
             "absolute": "http://a/b",
+        }.items()
+    }
+
+
+def service_request() -> Seeds:
+    """Clients' requests, and what a reader of the wire format would try."""
+    extension: Any = ExtensionRequest(containing_type="envoy.service.auth.v3.CheckRequest", extension_number=1)
+    reflected: dict[str, dict[str, Any]] = {
+        "list": {"list_services": "*"},
+        "service": {"host": "authz", "file_containing_symbol": "envoy.service.auth.v3.Authorization"},
+        "file": {"file_by_filename": "google/protobuf/struct.proto"},
+        "numbers": {"all_extension_numbers_of_type": "google.protobuf.Struct"},
+        "extension": {"file_containing_extension": extension},
+        "unknown": {"file_containing_symbol": "a.B"},
+        "nothing": {},
+    }
+    return {name: ServerReflectionRequest(**members).SerializeToString() for name, members in reflected.items()} | {
+        "liveness": b"\x0a\x08liveness",
+        "repeated": b"\x0a\x01a\x0a\x01b",
+        "unknown-fields": b"\x0d1234\x09" + b"12345678" + b"\x98\x06\x80\x80\x01\x0a\x01a",
+        "not-utf8": b"\x0a\x01\xff",
+        "cut": b"\x0a\x05liv",
+        "group": b"\x13\x14",
+        "long-number": b"\x10" + b"\xff" * 9 + b"\x01",
+        "too-long": b"\x0a\x80\x40" + b"a" * (1 << 12),
+    }
+
+
+def health_response() -> Seeds:
+    """Responses, and what may be around them."""
+    settings = frames.settings({frames.SETTINGS_MAX_CONCURRENT_STREAMS: 1})
+    head = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, RESPONSE)
+    success = frames.frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, 1, trailers(Status.OK))
+    refused = RESPONSE + trailers(Status.UNIMPLEMENTED)
+    huffman = hpack.Encoder().encode([(b":status", b"200"), (b"content-type", b"application/grpc"), (b"a", b"b" * 9)])
+
+    def message(status: bytes) -> bytes:
+        return data(1, framed(status), 0)
+
+    return {
+        name: b"\x09" + octets
+        for name, octets in {
+            "serving": settings + head + message(b"\x08\x01") + success,
+            "not-serving": settings + head + message(b"\x08\x02") + success,
+            "unknown": settings + head + message(b"\x08\x09") + success,
+            "huffman": settings + frames.frame(frames.HEADERS, 4, 1, huffman) + message(b"\x08\x01") + success,
+            "unimplemented": settings + frames.frame(frames.HEADERS, 5, 1, refused),
+            "continued": settings
+            + frames.frame(frames.HEADERS, 0, 1, RESPONSE[:2])
+            + frames.frame(frames.CONTINUATION, 4, 1, RESPONSE[2:]),
+            "draining": settings + frames.goaway(frames.MAX_STREAM_ID, frames.ErrorCode.NO_ERROR) + head,
+            "refused": settings + frames.goaway(0, frames.ErrorCode.ENHANCE_YOUR_CALM),
+            "reset": settings + frames.rst_stream(1, frames.ErrorCode.CANCEL),
+            "http1": b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n",
+            "tls": b"\x15\x03\x03\x00\x02\x02\x46",
         }.items()
     }
 
@@ -842,6 +900,8 @@ def security_event() -> Seeds:
 SEEDS = {
     "path": path,
     "header_blocks": header_blocks,
+    "health_response": health_response,
+    "service_request": service_request,
     "frames": frames_,
     "call_head": call_head,
     "check_request": check_request_,
