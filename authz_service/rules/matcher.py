@@ -147,10 +147,10 @@ class _Node:
         """The earliest rule that matches or has an ambiguous header; ``best`` if none is earlier than that."""
         parameters = PARAMETERS in path[-1]
         length = len(path)
-        pending: list[tuple[_Node, int]] = [(self, 0)]
-        while pending:
-            following, depth = pending.pop()
-            node: _Node | None = following
+        pending: list[tuple[_Node, int]] = []
+        node: _Node | None = self
+        depth = 0
+        while True:
             while node is not None and node.earliest < best:  # down one branch; others wait
                 if node.prefixes and not parameters:
                     best = _earliest(node.prefixes, method, sent, best)
@@ -168,7 +168,9 @@ class _Node:
                 if node.inexact is not None:
                     pending += [(inexact, depth) for inexact in node.inexact.matching(segment)]
                 node = child
-        return best
+            if not pending:
+                return best
+            node, depth = pending.pop()
 
 
 class _Inexact:

@@ -26,12 +26,15 @@ from authz_service.transport.http2.static_table import STATIC_TABLE
 MAX_HEADER_LIST: Final = 96 << 10
 MAX_EXCESS_FIELDS: Final = 1024  # beyond that length: they are decoded only for their effect on the table
 _MAX_RESIZES: Final = 64  # of the table, at the beginning of a block: a sender needs two
-_STATIC: Final = (None, *(Field(name, value) for name, value in STATIC_TABLE))
+_STATIC: Final = (Field(b"", b""), *(Field(name, value) for name, value in STATIC_TABLE))  # index 0 is not used
+_STATIC_SIZE: Final = len(_STATIC)
 _MAX_TABLE: Final = 4096  # octets of the dynamic table: the default, which our settings do not change
 # A longer string is never decoded: even with the longest codes it exceeds any entry of the table.
 MAX_STRING: Final = _MAX_TABLE * huffman.MAX_CODE // 8
 _INDEXED, _INCREMENTAL, _RESIZE = 0x80, 0x40, 0x20
 _INDEX, _NAME_INCREMENTAL, _NAME, _SIZE, _LENGTH = 0x7F, 0x3F, 0x0F, 0x1F, 0x7F  # masks of an integer's prefix
+_DYNAMIC: Final = _INDEXED + _STATIC_SIZE  # the first octet of the newest entry's index, if the index is in one octet
+_LONG_INDEX: Final = _INDEXED | _INDEX  # the first octet of an index that takes several
 _HUFFMAN, _MORE = 0x80, 0x80
 _SHIFTS: Final = (0, 7, 14, 21, 28)  # of the octets behind an integer's prefix; no integer needs more than 32 bits
 _MAX_LITERALS = 32  # that are cached
@@ -44,7 +47,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self.changes = 0  # of the dynamic table: between two of them, the same octets have the same meaning
-        self._entries: deque[Field] = deque()  # the newest is the last
+        self.entries: deque[Field] = deque()  # of the dynamic table; the newest is the last
         self._octets = 0
         self._max_octets = _MAX_TABLE
         self.literals: dict[bytes, Field] = {}  # those that do not refer to the dynamic table
@@ -66,13 +69,11 @@ class Decoder:
         Raises:
             Http2ConnectionError: when there is none.
         """
-        try:
-            field = _STATIC[index] if index < len(_STATIC) else self._entries[len(_STATIC) - index - 1]
-        except IndexError:
-            field = None
-        if field is None:
-            raise _invalid_block()
-        return field
+        if 0 < index < _STATIC_SIZE:
+            return _STATIC[index]
+        if 0 <= index - _STATIC_SIZE < len(self.entries):
+            return self.entries[_STATIC_SIZE - 1 - index]
+        raise _invalid_block()
 
     # The dynamic table (section 4).
 
@@ -80,10 +81,10 @@ class Decoder:
         """Add an entry. One that is too long to be decoded is larger than the table, and so empties it."""
         self.changes += 1
         if field.value is None:
-            self._entries.clear()
+            self.entries.clear()
             self._octets = 0
             return
-        self._entries.append(field)
+        self.entries.append(field)
         self._octets += field.octets
         self._evict()
 
@@ -101,7 +102,7 @@ class Decoder:
 
     def _evict(self) -> None:
         while self._octets > self._max_octets:
-            self._octets -= self._entries.popleft().octets
+            self._octets -= self.entries.popleft().octets
 
 
 class FieldBlock:
@@ -133,27 +134,28 @@ class FieldBlock:
         Raises:
             Http2ConnectionError: as ``Decoder.decode``.
         """
-        if self._skip:
-            fragment, self._skip = fragment[self._skip :], max(self._skip - len(fragment), 0)
-        block = self._tail + fragment if self._tail else fragment
-        self._tail = b""
+        block = self._begun(fragment)
         decoder, fields, octets = self._decoder, self.fields, self.octets
+        entries = decoder.entries
+        indexed = _DYNAMIC + len(entries)  # the first octet with an index that is not in the table
         at, start, end = 0, 0, len(block)
         try:
             while at < end:
-                start, first = at, block[at]
-                if first >= _INDEXED:
+                first = block[at]
+                if _DYNAMIC <= first < indexed and first != _LONG_INDEX:  # nearly every field
+                    field = entries[_DYNAMIC - 1 - first]
+                    at += 1
+                elif first >= _INDEXED:
+                    start = at
                     index, at = _integer(block, at, _INDEX)
                     field = decoder.entry(index)
-                elif first >= _INCREMENTAL:
-                    field, at = self._literal(block, at, _NAME_INCREMENTAL)
-                    decoder.add(field)
-                elif first >= _RESIZE:
-                    size, at = _integer(block, at, _SIZE)
-                    self._resize(size, after_field=octets > 0)
-                    continue
                 else:
-                    field, at = self._literal(block, at, _NAME)
+                    start = at
+                    literal, at = self._not_indexed(block, at, after_field=octets > 0)
+                    indexed = _DYNAMIC + len(entries)
+                    if literal is None:
+                        continue
+                    field = literal
                 octets += field.octets
                 if octets > MAX_HEADER_LIST:
                     self._count_excess()
@@ -162,6 +164,27 @@ class FieldBlock:
         except IndexError:  # the fragment ends within a field
             self._tail = block[start:]
         self.octets = octets
+
+    def _begun(self, fragment: bytes) -> bytes:
+        """The fragment behind the buffered octets, without those that are skipped."""
+        if self._skip:
+            fragment, self._skip = fragment[self._skip :], max(self._skip - len(fragment), 0)
+        block = self._tail + fragment if self._tail else fragment
+        self._tail = b""
+        return block
+
+    def _not_indexed(self, block: bytes, at: int, *, after_field: bool) -> tuple[Field | None, int]:
+        """A literal field line, or no field but a new size of the table, and where it ends."""
+        first = block[at]
+        if first >= _INCREMENTAL:
+            field, at = self._literal(block, at, _NAME_INCREMENTAL)
+            self._decoder.add(field)
+            return field, at
+        if first < _RESIZE:
+            return self._literal(block, at, _NAME)
+        size, at = _integer(block, at, _SIZE)
+        self._resize(size, after_field=after_field)
+        return None, at
 
     def end(self) -> None:
         """The block is complete.
@@ -190,21 +213,27 @@ class FieldBlock:
         """A literal field line (section 6.2) and where it ends."""
         index, at = _integer(block, start, prefix)
         value_start = at if index else _end_of_name(block, at)
-        size, value_at = _integer(block, value_start, _LENGTH)
+        is_huffman, size, value_at = block[value_start] & _HUFFMAN, block[value_start] & _LENGTH, value_start + 1
+        if size == _LENGTH:
+            size, value_at = _integer(block, value_start, _LENGTH)
         end = value_at + size
         if end > len(block):
             if size <= MAX_STRING:
                 raise IndexError
             self._skip, end = end - len(block), len(block)
         literals = self._decoder.literals
-        octets = block[start:end] if index < len(_STATIC) and end - start <= _SHORT else b""
-        if (cached := literals.get(octets)) is not None:
+        octets = block[start:end] if index < _STATIC_SIZE and end - start <= _SHORT else b""
+        if octets and (cached := literals.get(octets)) is not None:
             return cached, end
         same_name = self._decoder.entry(index) if index else None
-        name = self._string(block, at) if same_name is None else same_name.name
+        name = self._name(block, at) if same_name is None else same_name.name
         needed = prefix == _NAME_INCREMENTAL or name in USED
         max_size = MAX_STRING if needed else min(_SHORT, self._huffman_left)
-        value = self._string(block, value_start) if size <= max_size else None
+        value = None
+        if size <= max_size:
+            value = block[value_at:end]
+            if is_huffman:
+                value = self._decoded(value)
         field = Field(name, value, size, same_name)
         if octets and value is not None:
             if len(literals) >= _MAX_LITERALS:
@@ -212,13 +241,14 @@ class FieldBlock:
             literals[octets] = field
         return field, end
 
-    def _string(self, block: bytes, at: int) -> bytes:
+    def _name(self, block: bytes, at: int) -> bytes:
         """The string literal that begins here (section 5.2)."""
         size, start = _integer(block, at, _LENGTH)
         octets = block[start : start + size]
-        if block[at] < _HUFFMAN:
-            return octets
-        self._huffman_left -= size
+        return self._decoded(octets) if block[at] >= _HUFFMAN else octets
+
+    def _decoded(self, octets: bytes) -> bytes:
+        self._huffman_left -= len(octets)
         if self._huffman_left < 0:
             raise Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "a field block has too much Huffman code")
         try:

@@ -7,7 +7,7 @@ the table changes, so it is recognized by its octets; others are recognized by t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from authz_service.transport.http2.compression import Decoder, FieldBlock
@@ -37,9 +37,9 @@ _LATE: Final = Field(b"late", None)  # a pseudo-header field follows a regular o
 _TOO_LONG: Final = Field(b"too-long", None)  # the header list was cut
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestHeaders:
-    """What the header section of a request means."""
+    """What the header section of a request means. Results are cached, so nothing changes one."""
 
     path: bytes  # empty if there is none, or if it is ambiguous
     http_status: int  # 200, or the status that refuses a request which is not gRPC
@@ -49,6 +49,19 @@ class RequestHeaders:
     error: str = ""  # why the request cannot be served; it holds nothing that the peer sent
     traceparent: str = ""  # of the caller's span, as it was sent; empty if there is none, or more than one
     malformed: bool = False  # as RFC 9113 section 8.1.1 defines it: the stream is reset after the response
+
+    def with_traceparent(self, traceparent: str) -> RequestHeaders:
+        """The same with the caller's span."""
+        return RequestHeaders(
+            self.path,
+            self.http_status,
+            self.timeout,
+            self.encoding,
+            self.content_length,
+            self.error,
+            traceparent,
+            self.malformed,
+        )
 
 
 class HeadersReader:
@@ -90,7 +103,7 @@ class HeadersReader:
             if sum(field.octets for field in used) <= _MAX_CACHED_OCTETS:
                 _cache(self._by_fields, used, headers)
         if len(traceparents) == 1 and (value := traceparents[0].value):  # another one in each request of a trace
-            return replace(headers, traceparent=value.decode("latin-1"))
+            return headers.with_traceparent(value.decode("latin-1"))
         return headers
 
     def _read_new(self, octets: bytes) -> RequestHeaders:
@@ -113,14 +126,15 @@ def _used_fields(block: FieldBlock) -> tuple[tuple[Field, ...], list[Field]]:
     traceparents: list[Field] = []
     regular = late = False
     for field in block.fields:
-        if not field.pseudo:
-            regular = True
-        elif regular:
-            late = True
-        if field.used:
+        if field.pseudo:
+            late = late or regular
             used.append(field)
-        elif field.name == TRACEPARENT:
-            traceparents.append(field)
+        else:
+            regular = True
+            if field.used:
+                used.append(field)
+            elif field.name == TRACEPARENT:
+                traceparents.append(field)
     if late:
         used.append(_LATE)
     if block.too_long:

@@ -207,7 +207,7 @@ def test_blocks_are_decoded_or_rejected_as_by_hpack(
         assert are_equal(decode(decoder, *fragments(data, sent[-1])), expected)
         if expected == ErrorCode.COMPRESSION_ERROR:
             return
-        entries = [(field.name, field.value) for field in reversed(decoder._entries)]
+        entries = [(field.name, field.value) for field in reversed(decoder.entries)]
         assert entries == dynamic_table(reference)
         assert decoder._octets == sum(len(name) + len(value) + OVERHEAD for name, value in dynamic_table(reference))
 
@@ -361,7 +361,7 @@ def test_a_string_that_is_too_long_for_the_table_is_not_buffered(step: int, size
     block.end()
     assert [field.name for field in block.fields] == [b"x-before", b"tracestate", b"x-after"]
     decode_with_hpack(reference, octets)
-    assert [(each.name, each.value) for each in reversed(decoder._entries)] == list(
+    assert [(each.name, each.value) for each in reversed(decoder.entries)] == list(
         reference.header_table.dynamic_entries
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ def decode_with_hpack(decoder: hpack.Decoder, block: bytes) -> RequestHeaders | 
     decoded.fields = [Field(*field) for field in fields]
     used, traceparents = _used_fields(decoded)
     sent = traceparents[0].value if len(traceparents) == 1 else b""
-    return replace(_headers_from(used), traceparent=(sent or b"").decode("latin-1"))
+    return _headers_from(used).with_traceparent((sent or b"").decode("latin-1"))
 
 
 def read_block(reader: HeadersReader, block: bytes) -> RequestHeaders | str:
