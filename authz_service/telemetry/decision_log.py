@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from authz_service.core.claims import UnverifiedIdentity
+from authz_service.core.correlation import NO_CORRELATION
 from authz_service.core.decision import decision_label
 from authz_service.core.paths import without_secrets, without_userinfo
 from authz_service.core.reasons import DENIALS
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from authz_service.core.attributes import Attributes
+    from authz_service.core.claims import Claims, Identity
     from authz_service.core.correlation import Correlation
     from authz_service.core.decision import Decision
     from authz_service.core.reasons import Reason
@@ -59,11 +61,12 @@ class _Lines:
         format_ = output.format
         self._string = format_.string
         self._time = f"{format_.before_first}{format_.string('time')}{format_.after_name}"
-        self._method, self._host, self._path = map(format_.start_of, ("method", "host", "path"))
-        self._request_id, self._trace_id, self._span_id = map(format_.start_of, ("request_id", "trace_id", "span_id"))
-        self._identity = tuple(map(format_.start_of, ("issuer", "subject", "client_id")))
-        self._unverified = tuple(map(format_.start_of, ("unverified_issuer", "unverified_kid")))
-        self._duration = format_.start_of("duration_us")
+        start_of = format_.start_of
+        self._method, self._host, self._path = start_of("method"), start_of("host"), start_of("path")
+        self._request_id, self._trace_id, self._span_id = map(start_of, ("request_id", "trace_id", "span_id"))
+        self._issuer, self._subject, self._client_id = map(start_of, ("issuer", "subject", "client_id"))
+        self._unverified_issuer, self._unverified_kid = map(start_of, ("unverified_issuer", "unverified_kid"))
+        self._duration = start_of("duration_us")
         self._end = f"{format_.after_last}\n"
         self._prepared: dict[tuple[str, Reason, str, str], tuple[str, str]] = {}
 
@@ -83,20 +86,45 @@ class _Lines:
         method = truncated(attributes.method, _MAX_CLIENT_STRING)
         host = truncated(without_userinfo(attributes.host), _MAX_CLIENT_STRING)
         path = truncated(without_secrets(attributes.path), _MAX_CLIENT_STRING)
-        request_id, trace_id, span_id, _ = correlation
-        starts, identity = self._identity_of(decision)
-        clean = is_clean("\n".join((cause, method, host, path, request_id, *identity)))
-        string = self._string if clean else self._string_of_cleaned
-        ids = f"{self._request_id}{string(request_id)}" if request_id else ""
-        if trace_id:
-            ids = f"{ids}{self._trace_id}{string(trace_id)}{self._span_id}{string(span_id)}"
-        for start, each in zip(starts, identity, strict=True):
-            ids = f"{ids}{start}{string(each)}"
+        string = self._string if is_clean(f"{cause}\n{method}\n{host}\n{path}") else self._string_of_cleaned
         return (
-            f"{self._time}{string(timestamp(time.time()))}{after_time}{string(decision_id)}{after_id}"
+            f"{self._time}{self._string(timestamp(time.time()))}{after_time}{self._string(decision_id)}{after_id}"
             f"{string(cause) if label == 'deny' else ''}{self._method}{string(method)}{self._host}{string(host)}"
-            f"{self._path}{string(path)}{ids}{self._duration}{round(seconds * 1e6)}{self._end}"
+            f"{self._path}{string(path)}"
+            f"{'' if correlation is NO_CORRELATION else self._ids(correlation)}"
+            f"{self._identity(decision.claims or decision.identity)}"
+            f"{self._duration}{round(seconds * 1e6)}{self._end}"
         )
+
+    def _ids(self, correlation: Correlation) -> str:
+        request_id, trace_id, span_id, _ = correlation
+        ids = ""
+        if request_id:
+            string = self._string if is_clean(request_id) else self._string_of_cleaned
+            ids = f"{self._request_id}{string(request_id)}"
+        if trace_id:  # hexadecimal, as is span_id
+            ids = f"{ids}{self._trace_id}{self._string(trace_id)}{self._span_id}{self._string(span_id)}"
+        return ids
+
+    def _identity(self, known: Claims | Identity | UnverifiedIdentity | None) -> str:
+        """Whose token it was."""
+        if known is None:
+            return ""
+        if isinstance(known, UnverifiedIdentity):
+            members = (self._unverified_issuer, known.issuer), (self._unverified_kid, known.kid)
+            strings = [
+                f"{start}{self._string_of_cleaned(truncated(each, _MAX_UNVERIFIED))}"
+                for start, each in members
+                if isinstance(each, str)
+            ]
+            return "".join(strings)
+        issuer, subject, client_id = (
+            truncated(known.issuer, _MAX_CLIENT_STRING),
+            truncated(known.subject, _MAX_CLIENT_STRING),
+            truncated(known.client_id, _MAX_CLIENT_STRING),
+        )
+        string = self._string if is_clean(f"{issuer}\n{subject}\n{client_id}") else self._string_of_cleaned
+        return f"{self._issuer}{string(issuer)}{self._subject}{string(subject)}{self._client_id}{string(client_id)}"
 
     def _prepare(self, label: str, reason: Reason, rule: str, mode: str) -> tuple[str, str]:
         """What the lines with these members have after the time and after the decision id."""
@@ -114,21 +142,6 @@ class _Lines:
         )
         self._prepared[label, reason, rule, mode] = prepared
         return prepared
-
-    def _identity_of(self, decision: Decision) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Whose token it was: the starts of the members, and their strings."""
-        known = decision.claims or decision.identity
-        if known is None:
-            return (), ()
-        if not isinstance(known, UnverifiedIdentity):
-            strings = known.issuer, known.subject, known.client_id
-            return self._identity, tuple([truncated(each, _MAX_CLIENT_STRING) for each in strings])
-        members = [
-            (start, truncated(each, _MAX_UNVERIFIED))
-            for start, each in zip(self._unverified, known, strict=True)
-            if isinstance(each, str)
-        ]
-        return tuple(start for start, _ in members), tuple(each for _, each in members)
 
     def _string_of_cleaned(self, string: str) -> str:
         return self._string(cleaned(string))
