@@ -9,8 +9,6 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, NamedTuple
 
-from cryptography.x509 import load_pem_x509_certificates
-
 from authz_service.config import files
 from authz_service.core.errors import FetchFailed
 
@@ -96,6 +94,8 @@ def _content(name: str, path: Path) -> bytes:
 
 
 def _require_usable(pair: Pair) -> None:
+    from cryptography.x509 import load_pem_x509_certificates
+
     try:
         load_pem_x509_certificates(pair.chain)
     except ValueError:

@@ -8,7 +8,6 @@ chunk header; and everything by ``advance``, which does one small step.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 import h11
@@ -81,6 +80,8 @@ def parse_retry_after(value: str, now: float) -> float:
     """Retry-After in seconds (RFC 9110 section 10.2.3); 0 if it is malformed or in the past."""
     if value.isascii() and value.isdigit():
         return float(value[:9])
+    from email.utils import parsedate_to_datetime
+
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, OverflowError):  # not a date, or one that no calendar has

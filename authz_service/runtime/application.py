@@ -18,14 +18,13 @@ from authz_service.admin.server import AdminServer
 from authz_service.config.model import Server
 from authz_service.config.values import host_port
 from authz_service.providers.client import ClientResources
-from authz_service.runtime import preflight, reload, worker_channel
+from authz_service.runtime import preflight, reload
 from authz_service.runtime.assembly import assemble, declare_series
 from authz_service.runtime.background_tasks import BackgroundTasks
 from authz_service.runtime.issuer_pool import IssuerPool
 from authz_service.runtime.listening import log_listening
 from authz_service.runtime.reload import Reloader
 from authz_service.runtime.revocation_file import RevocationFile
-from authz_service.runtime.tracing import Tracing
 from authz_service.telemetry import logs
 from authz_service.telemetry.background_log_stream import BackgroundLogStream
 from authz_service.telemetry.connection_log import FailureLog
@@ -35,20 +34,21 @@ from authz_service.telemetry.logs import fields
 from authz_service.telemetry.metrics import Metrics
 from authz_service.transport.asyncio_server import AsyncioServer
 from authz_service.transport.ext_authz.servicer import Servicer
-from authz_service.transport.grpcio_server import GrpcioServer, open_connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from authz_service.config.model import Logging, Settings
+    from authz_service.config.model import Logging, Settings, TracingSettings
     from authz_service.keys.cache import KeyCache
     from authz_service.runtime.assembly import ActiveConfig
     from authz_service.runtime.handover import Worker
     from authz_service.runtime.preflight import Loaded
     from authz_service.runtime.reload import Changes
+    from authz_service.runtime.tracing import Tracing
     from authz_service.tokens.revocation.receiver import EventReceiver
     from authz_service.transport.addresses import SharedAddress
+    from authz_service.transport.grpcio_server import GrpcioServer
 
 # Seconds for which another thread that computes, such as one that renders the metrics, may hold up the event loop.
 _SWITCH_INTERVAL = 0.0005
@@ -83,7 +83,8 @@ class App:
         self.metrics = Metrics(transport=self._listening.transport)
         resources = ClientResources()
         self._pool = IssuerPool(self.metrics, self._background, resources)
-        self._tracing = Tracing(self.metrics, self._background, resources, clock=time.time, timer=time.monotonic)
+        self._resources = resources
+        self._tracing: Tracing | None = None  # once a configuration uses it
         config = assemble(settings, self._pool.issuers_of(settings), self.metrics, now=time.time())
         declare_series(config, self.metrics)
         self._pool.activate(config)
@@ -109,6 +110,8 @@ class App:
 
     def _server_of(self, server: Server, shared: SharedAddress | None) -> GrpcioServer | AsyncioServer:
         if server.transport == "grpcio":
+            from authz_service.transport.grpcio_server import GrpcioServer, open_connections
+
             self.metrics.watch_connections(open_connections)
             return GrpcioServer(
                 server.grpc_address, server.tls, self.servicer.check, shared, refuse=self.servicer.refuse
@@ -159,7 +162,7 @@ class App:
         """
         if self._worker is None:
             await self.admin.start()
-        self._tracing.apply(self.active.settings.tracing)
+        self._trace(self.active.settings.tracing)
         self._pool.start(self.active.issuers)
         self._pool.start_receivers()
         await asyncio.gather(*(receiver.restored.wait() for receiver in self._receivers()))
@@ -200,7 +203,8 @@ class App:
         _logger.info("stopping", extra=fields(delay_s=server.shutdown_delay))
         await asyncio.sleep(server.shutdown_delay)
         await self.server.stop(server.shutdown_grace)
-        await self._tracing.flush()
+        if self._tracing is not None:
+            await self._tracing.flush()
         _logger.info("stopped")
 
     async def close(self) -> None:
@@ -222,10 +226,20 @@ class App:
 
     def _swap(self, config: ActiveConfig) -> None:
         self._pool.activate(config)
-        self._tracing.apply(config.settings.tracing)
+        self._trace(config.settings.tracing)
         self.servicer.active = config
         if not self._ready:
             self._await_readiness()
+
+    def _trace(self, settings: TracingSettings | None) -> None:
+        if settings is not None and self._tracing is None:
+            from authz_service.runtime.tracing import Tracing
+
+            self._tracing = Tracing(
+                self.metrics, self._background, self._resources, clock=time.time, timer=time.monotonic
+            )
+        if self._tracing is not None:
+            self._tracing.apply(settings)
 
     def reloader(self, file: Path, loaded: Loaded) -> Reloader:
         """A reloader that applies changes of this file; ``loaded`` is its content at the start."""
@@ -246,7 +260,9 @@ class App:
 
     def serve_supervisor(self, worker: Worker, reloader: Reloader, stop: Callable[[], None]) -> None:
         """Reply to the supervisor's requests; ``stop`` is called once the supervisor has ended."""
-        serving = worker_channel.serve_requests(
+        from authz_service.runtime.worker_channel import serve_requests
+
+        serving = serve_requests(
             worker.channel,
             metrics=self.metrics,
             missing=self.missing,
@@ -285,7 +301,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """The event loop of uvloop, which is not available on Windows."""
     if sys.platform == "win32":
         return None
-    import uvloop  # noqa: PLC0415 - absent on Windows
+    import uvloop
 
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory

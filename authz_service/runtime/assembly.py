@@ -1,7 +1,7 @@
 """Builds, from settings, everything that decides requests.
 
 Nothing is started here. The sidecar, ``explain`` and ``test`` get the same parts and differ only in where keys come
-from; clocks and metrics are passed in.
+from; clocks and metrics are passed in. What a configuration does not use is not imported.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from authz_service.authorizer import Authorizer
@@ -24,18 +25,13 @@ from authz_service.core.reasons import Reason
 from authz_service.core.upstream import HeaderSource, UpstreamHeaders
 from authz_service.core.upstream_metadata import UpstreamMetadata
 from authz_service.keys.cache import KeyCache
-from authz_service.keys.file_source import FileSource
-from authz_service.keys.http_source import HttpSource
 from authz_service.keys.snapshot import SnapshotFile
 from authz_service.keys.source import NoSource
 from authz_service.providers import urls
-from authz_service.providers.client_authentication import authentication_of
 from authz_service.providers.proxy import Proxies
 from authz_service.rules.policy import DpopOffer, Policy
 from authz_service.rules.resources import Resources
 from authz_service.telemetry.decision_log import DecisionLog
-from authz_service.tokens.introspection.http_client import HttpIntrospectionClient
-from authz_service.tokens.introspection.introspector import Introspector
 from authz_service.tokens.jwt.cache import JwtCache
 from authz_service.tokens.proof.certificate import ClientCertificates
 from authz_service.tokens.proof.dpop import DpopVerifier
@@ -43,10 +39,6 @@ from authz_service.tokens.proof.nonce import Nonces
 from authz_service.tokens.proof.replay import ReplayCache
 from authz_service.tokens.proof.target import Targets
 from authz_service.tokens.proof.verifier import ProofVerifier
-from authz_service.tokens.revocation.event_file import EventFile
-from authz_service.tokens.revocation.file import revocations_in
-from authz_service.tokens.revocation.poll_client import PollClient
-from authz_service.tokens.revocation.receiver import EventReceiver
 from authz_service.tokens.revocation.revocations import RevocationList
 from authz_service.tokens.validator import Validator
 
@@ -58,8 +50,19 @@ if TYPE_CHECKING:
     from authz_service.providers.client import ClientResources
     from authz_service.telemetry.issuer_metrics import IntrospectionMetrics, IssuerMetrics, SecurityEventMetrics
     from authz_service.telemetry.metrics import Metrics
+    from authz_service.tokens.introspection.introspector import Introspector
     from authz_service.tokens.revocation.event_store import EventStore
+    from authz_service.tokens.revocation.receiver import EventReceiver
     from authz_service.tokens.validator import TrustedIssuer
+
+# The modules of features; the functions that build these import them as well.
+_INTROSPECTION = (
+    "providers.client_authentication",
+    "tokens.introspection.http_client",
+    "tokens.introspection.introspector",
+)
+_SECURITY_EVENTS = ("tokens.revocation.event_file", "tokens.revocation.poll_client", "tokens.revocation.receiver")
+_TRACING = ("runtime.tracing", "transport.otlp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,8 @@ def revocation_list_of(settings: Settings, events: Mapping[str, EventStore]) -> 
     file = settings.revocations_file
     if file is None:
         return RevocationList(events=events)
+    from authz_service.tokens.revocation.file import revocations_in
+
     digest = files.digests_of([file])[file]  # before the file is read: a later change is seen as one
     return RevocationList(revocations_in(file, settings.issuers), digest, events)
 
@@ -210,6 +215,21 @@ def declare_series(config: ActiveConfig, metrics: Metrics) -> None:
         metrics.declare_rules([(NO_RULE_NAME, "enforce", [Reason.PREFLIGHT])])
 
 
+def import_features(settings: Settings) -> None:
+    """Import what these settings use. May be called from any thread, and takes a while.
+
+    A reload calls it before it builds anything, so that the event loop does not wait for imports.
+    """
+    used = {
+        _INTROSPECTION: any(issuer.introspection is not None for issuer in settings.issuers),
+        _SECURITY_EVENTS: any(issuer.security_events is not None for issuer in settings.issuers),
+        _TRACING: settings.tracing is not None,
+    }
+    for modules, is_used in used.items():
+        for module in modules if is_used else ():
+            import_module(f"authz_service.{module}")
+
+
 def bounds_of(settings: Settings) -> Bounds:
     """The bounds of the token cache, which are also those of each introspector's cache."""
     return Bounds(settings.token_cache.max_entries, settings.token_cache.max_bytes)
@@ -219,8 +239,14 @@ def source_of(issuer: Issuer, resources: ClientResources) -> KeySource:
     """The source of the issuer's keys."""
     keys = issuer.keys
     if keys.file is not None:
+        from authz_service.keys.file_source import FileSource
+
         return FileSource(keys.file, keys, issuer.key_uses)
-    return HttpSource(issuer.issuer, keys, resources, issuer.key_uses) if issuer.has_keys else NoSource()
+    if not issuer.has_keys:
+        return NoSource()
+    from authz_service.keys.http_source import HttpSource
+
+    return HttpSource(issuer.issuer, keys, resources, issuer.key_uses)
 
 
 def proxy_of(issuer: Issuer) -> str | None:
@@ -280,6 +306,10 @@ def introspector_of(
 
     ``clock`` gives seconds since the epoch, ``timer`` seconds of a monotonic clock; ``cache_bounds`` limits the cache.
     """
+    from authz_service.providers.client_authentication import authentication_of
+    from authz_service.tokens.introspection.http_client import HttpIntrospectionClient
+    from authz_service.tokens.introspection.introspector import Introspector
+
     authentication = authentication_of(settings, issuer.issuer, clock=clock, timer=timer)
     return Introspector(
         issuer,
@@ -305,6 +335,10 @@ def event_receiver_of(
     resources: ClientResources,
 ) -> EventReceiver:
     """The receiver of the issuer's security events, which continues ``previous``. Clocks: see ``introspector_of``."""
+    from authz_service.tokens.revocation.event_file import EventFile
+    from authz_service.tokens.revocation.poll_client import PollClient
+    from authz_service.tokens.revocation.receiver import EventReceiver
+
     snapshot = settings.snapshot_file
     return EventReceiver(
         issuer,

@@ -12,10 +12,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from authz_service.config import files
-from authz_service.keys.cache import KeyCache
 from authz_service.runtime.assembly import (
     bounds_of,
     event_receiver_of,
@@ -26,26 +25,41 @@ from authz_service.runtime.assembly import (
 )
 from authz_service.runtime.background_tasks import cancel_all
 from authz_service.telemetry.logs import fields
-from authz_service.tokens.introspection.introspector import Introspector
-from authz_service.tokens.revocation.receiver import EventReceiver
 from authz_service.tokens.validator import TrustedIssuer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from authz_service.config.model import Issuer, Keys, Settings
     from authz_service.core.bounded import Bounds
+    from authz_service.keys.cache import KeyCache
     from authz_service.providers.client import ClientResources
     from authz_service.runtime.assembly import ActiveConfig
     from authz_service.runtime.background_tasks import BackgroundTasks
     from authz_service.telemetry.issuer_metrics import IntrospectionMetrics, IssuerMetrics, SecurityEventMetrics
     from authz_service.telemetry.metrics import Metrics
-
-_Part: TypeAlias = KeyCache | Introspector | EventReceiver
+    from authz_service.tokens.introspection.introspector import Introspector
+    from authz_service.tokens.revocation.receiver import EventReceiver
 
 _FIRST_RETRY = 2.0  # seconds: a key cache tries again one second after its first failure
 
 _logger = logging.getLogger("authz.app")
+
+
+class _Part(NamedTuple):
+    """A part of an issuer that works in a task."""
+
+    kind: Literal["keys of", "introspection at", "security events of"]
+    label: str  # the issuer's
+    worker: KeyCache | Introspector | EventReceiver
+
+    @property
+    def is_receiver(self) -> bool:
+        return self.kind == "security events of"
+
+    @property
+    def task_name(self) -> str:
+        return f"{self.kind} {self.label}"
 
 
 class _KeysIdentity(NamedTuple):
@@ -101,7 +115,7 @@ class IssuerPool:
         metrics = self._metrics.issuer(issuer.label, exposed=False)
         keys = key_cache_of(issuer, source_of(issuer, self._resources), metrics, time.time)
         self._identities[keys] = identity
-        self._gauges[keys] = metrics
+        self._gauges[_Part("keys of", issuer.label, keys)] = metrics
         return keys
 
     def _introspector(self, issuer: Issuer, keys: KeyCache, bounds: Bounds) -> Introspector | None:
@@ -118,7 +132,7 @@ class IssuerPool:
             cache_bounds=bounds,
             resources=self._resources,
         )
-        self._gauges[introspector] = metrics
+        self._gauges[_Part("introspection at", issuer.label, introspector)] = metrics
         return introspector
 
     def _event_receiver(self, issuer: Issuer, keys: KeyCache) -> EventReceiver | None:
@@ -136,21 +150,21 @@ class IssuerPool:
             timer=time.monotonic,
             resources=self._resources,
         )
-        self._gauges[receiver] = metrics
+        self._gauges[_Part("security events of", issuer.label, receiver)] = metrics
         return receiver
 
     def start(self, issuers: Iterable[TrustedIssuer]) -> None:
         """Start to fetch the keys of new issuers, and to prepare for introspection."""
         for part in _parts(issuers):
-            if part not in self._tasks and not isinstance(part, EventReceiver):
-                self._tasks[part] = self._background.start(part.run(), _task_name(part))
+            if part not in self._tasks and not part.is_receiver:
+                self._tasks[part] = self._background.start(part.worker.run(), part.task_name)
 
     def start_receivers(self) -> None:
         """Start to receive the security events of the active configuration, after all receivers that are ending."""
-        for receiver in (each.events for each in self._issuers() if each.events is not None):
-            if receiver not in self._tasks:
-                work = _run_after(tuple(self._ending), receiver)
-                self._tasks[receiver] = self._background.start(work, _task_name(receiver))
+        for part in _parts(self._issuers()):
+            if part.is_receiver and part not in self._tasks:
+                work = _run_after(tuple(self._ending), part)
+                self._tasks[part] = self._background.start(work, part.task_name)
 
     async def discard(self) -> None:
         """Stop all parts that the active configuration does not use, at once."""
@@ -170,26 +184,27 @@ class IssuerPool:
             return
         self._ending = [task for task in self._ending if not task.done()]
         for part, task in unused.items():
-            if isinstance(part, EventReceiver):
+            if part.is_receiver:
                 task.cancel()
                 self._ending.append(task)
         self.start_receivers()
         if unused:
             asyncio.get_running_loop().call_later(previous.check_deadline, self._retire, unused)
 
-    def _remove_unused(self, in_use: Container[_Part]) -> dict[_Part, asyncio.Task[None]]:
+    def _remove_unused(self, in_use: Collection[_Part]) -> dict[_Part, asyncio.Task[None]]:
         """Remove all other parts from this pool; returns those that were started."""
         unused = [part for part in self._gauges if part not in in_use]
         for part in unused:
             del self._gauges[part]
-        self._identities = {keys: identity for keys, identity in self._identities.items() if keys in in_use}
+        key_caches = {part.worker for part in in_use}
+        self._identities = {keys: identity for keys, identity in self._identities.items() if keys in key_caches}
         return {part: self._tasks.pop(part) for part in unused if part in self._tasks}
 
     def _retire(self, unused: Mapping[_Part, asyncio.Task[None]]) -> None:
         for part, task in unused.items():
-            if not isinstance(part, EventReceiver):  # which is canceled already, and may be about to close its file
+            if not part.is_receiver:  # which is canceled already, and may be about to close its file
                 task.cancel()
-        labels = set(map(_label_of, unused))
+        labels = {part.label for part in unused}
         for label in labels - {issuer.settings.label for issuer in self._issuers()}:
             self._metrics.remove_issuer_gauges(label)
         for label in labels - {each.settings.label for each in self._issuers() if each.introspector is not None}:
@@ -200,27 +215,19 @@ class IssuerPool:
 
 def _parts(issuers: Iterable[TrustedIssuer]) -> Iterator[_Part]:
     for issuer in issuers:
-        yield issuer.keys
+        label = issuer.settings.label
+        yield _Part("keys of", label, issuer.keys)
         if issuer.introspector is not None:
-            yield issuer.introspector
+            yield _Part("introspection at", label, issuer.introspector)
         if issuer.events is not None:
-            yield issuer.events
+            yield _Part("security events of", label, issuer.events)
 
 
-def _label_of(part: _Part) -> str:
-    return part.issuer if isinstance(part, KeyCache) else part.issuer.label
-
-
-def _task_name(part: _Part) -> str:
-    kind = {KeyCache: "keys of", Introspector: "introspection at", EventReceiver: "security events of"}[type(part)]
-    return f"{kind} {_label_of(part)}"
-
-
-async def _run_after(predecessors: Collection[asyncio.Task[None]], receiver: EventReceiver) -> None:
+async def _run_after(predecessors: Collection[asyncio.Task[None]], part: _Part) -> None:
     if predecessors:
         await asyncio.wait(predecessors)
     del predecessors  # whose exceptions hold their receivers
-    await receiver.run()
+    await part.worker.run()
 
 
 def _identity_of(issuer: Issuer) -> _KeysIdentity:

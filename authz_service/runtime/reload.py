@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from authz_service.config import files
 from authz_service.core.errors import ConfigError
-from authz_service.runtime.assembly import assemble, declare_series
+from authz_service.runtime.assembly import assemble, declare_series, import_features
 from authz_service.runtime.issuer_pool import wait_for_keys
 from authz_service.runtime.preflight import RESTART_ONLY, warnings_of
 from authz_service.telemetry.logs import fields
@@ -60,6 +60,7 @@ async def apply_config(
     """
     settings = loaded.settings
     try:
+        await asyncio.to_thread(import_features, settings)
         issuers = pool.issuers_of(settings)
         pool.start(issuers)
         await wait_for_keys(issuers)

@@ -20,6 +20,7 @@ from authz_service.providers.client import POST_KEEPALIVE_TIMEOUT, ProviderClien
 from authz_service.providers.errors import fetch_timeout
 from authz_service.telemetry.logs import RateLimitedLog
 from authz_service.telemetry.spans import SpanRecorder
+from authz_service.transport import otlp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,8 +114,6 @@ class SpanExporter:
         Raises:
             FetchFailed: if the collector did not accept the request.
         """
-        from authz_service.transport import otlp  # noqa: PLC0415 - for those who configure tracing
-
         body = otlp.encode(spans, self._service_name)
         async with fetch_timeout(_TIMEOUT):
             response = await self._client.post(self._url, body, _HEADERS, _MAX_RESPONSE, {HTTPStatus.OK})
