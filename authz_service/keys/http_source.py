@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from authz_service.config.model import Keys
-    from authz_service.providers.client import ClientResources
+    from authz_service.providers.client_resources import ClientResources
     from authz_service.providers.exchange import Headers
 
 _MAX_CONNECTIONS: Final = 2  # metadata and key set may be at different origins

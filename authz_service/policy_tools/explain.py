@@ -27,7 +27,7 @@ from authz_service.core.upstream_metadata import UpstreamMetadata
 from authz_service.core.utc import utc
 from authz_service.policy_tools.proof_findings import findings
 from authz_service.policy_tools.saved_events import read_saved_events
-from authz_service.providers.client import ClientResources
+from authz_service.providers.client_resources import ClientResources
 from authz_service.providers.discovery import difference
 from authz_service.rules import mismatch
 from authz_service.rules.conditions import AnyOf

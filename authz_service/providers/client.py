@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from authz_service import __version__
 from authz_service.config.values import https_or_loopback
 from authz_service.core.errors import FetchFailed
-from authz_service.http1 import TurnBudget
 from authz_service.providers import urls
 from authz_service.providers.bearer_token import BearerToken
+from authz_service.providers.client_resources import ClientResources
 from authz_service.providers.connector import Connector
 from authz_service.providers.errors import FOREIGN_ERRORS, PROXY_CREDENTIALS, NoDocument, fetch_failed
 from authz_service.providers.exchange import Exchange, HttpRequest, HttpResponse
 from authz_service.providers.idle_connections import IdleConnections
-from authz_service.providers.trust_anchors import TrustAnchors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -41,14 +39,6 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TEMPORARY_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 _CASE = {"user-agent": "User-Agent"}  # a configured one replaces our own
 _FETCH_BODY_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.NOT_MODIFIED})
-
-
-@dataclass(frozen=True, slots=True)
-class ClientResources:
-    """What all clients of a process share, so that many providers cost little more than one."""
-
-    turn_budget: TurnBudget = field(default_factory=TurnBudget)
-    trust_anchors: TrustAnchors = field(default_factory=TrustAnchors)  # the system's
 
 
 class _Bearer(NamedTuple):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from authz_service.admin.server import AdminServer
 from authz_service.config.model import Server
 from authz_service.config.values import host_port
-from authz_service.providers.client import ClientResources
+from authz_service.providers.client_resources import ClientResources
 from authz_service.runtime import preflight, reload
 from authz_service.runtime.assembly import assemble, declare_series
 from authz_service.runtime.background_tasks import BackgroundTasks

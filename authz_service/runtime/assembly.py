@@ -27,8 +27,6 @@ from authz_service.core.upstream_metadata import UpstreamMetadata
 from authz_service.keys.cache import KeyCache
 from authz_service.keys.snapshot import SnapshotFile
 from authz_service.keys.source import NoSource
-from authz_service.providers import urls
-from authz_service.providers.proxy import Proxies
 from authz_service.rules.policy import DpopOffer, Policy
 from authz_service.rules.resources import Resources
 from authz_service.telemetry.decision_log import DecisionLog
@@ -47,7 +45,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import IntrospectionSettings, Issuer, SecurityEventsSettings, Settings
     from authz_service.keys.source import KeySource
-    from authz_service.providers.client import ClientResources
+    from authz_service.providers.client_resources import ClientResources
     from authz_service.telemetry.issuer_metrics import IntrospectionMetrics, IssuerMetrics, SecurityEventMetrics
     from authz_service.telemetry.metrics import Metrics
     from authz_service.tokens.introspection.introspector import Introspector
@@ -257,6 +255,11 @@ def proxy_of(issuer: Issuer) -> str | None:
         addresses.append(introspection.endpoint or issuer.keys.metadata_address(issuer.issuer))
     if issuer.security_events is not None:
         addresses.append(issuer.security_events.poll_endpoint)
+    if not addresses:
+        return None
+    from authz_service.providers import urls
+    from authz_service.providers.proxy import Proxies
+
     proxies = Proxies(issuer.keys.proxy, os.environ)
     with contextlib.suppress(FetchFailed):  # the first request reports it
         for address in addresses:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from authz_service.config.model import Issuer, Keys, Settings
     from authz_service.core.bounded import Bounds
     from authz_service.keys.cache import KeyCache
-    from authz_service.providers.client import ClientResources
+    from authz_service.providers.client_resources import ClientResources
     from authz_service.runtime.assembly import ActiveConfig
     from authz_service.runtime.background_tasks import BackgroundTasks
     from authz_service.telemetry.issuer_metrics import IntrospectionMetrics, IssuerMetrics, SecurityEventMetrics

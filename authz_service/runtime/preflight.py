@@ -1,7 +1,7 @@
 """Reads the configuration and checks the files that it names, as far as that is possible without starting.
 
-``check-config``, the start and each reload run the same checks. Nothing here listens or connects, and no server is
-imported.
+``check-config``, the start and each reload run the same checks. Nothing here listens or connects, no server is
+imported, and nothing that reads a kind of file which the configuration does not name.
 """
 
 from __future__ import annotations
@@ -14,15 +14,7 @@ from authz_service.config import files
 from authz_service.config.document import Problem
 from authz_service.config.load import load_with_source
 from authz_service.config.nonce_key import PROBLEM_AT, read_nonce_key
-from authz_service.config.revocations import read_revocations
 from authz_service.core.errors import ConfigError, FetchFailed, StartFailed, printable
-from authz_service.keys.file_source import FileSource
-from authz_service.providers import trust_anchors
-from authz_service.providers.bearer_token import BearerToken
-from authz_service.providers.client_authentication import problem_of
-from authz_service.providers.client_certificate import ClientCertificate
-from authz_service.transport.tls.certificates import CertificateFiles
-from authz_service.transport.tls.contexts import openssl_certificate_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -87,6 +79,8 @@ def check(settings: Settings) -> Iterator[Problem]:
 
 def _check_revocations(settings: Settings) -> Iterator[Problem]:
     if settings.revocations_file is not None:
+        from authz_service.config.revocations import read_revocations
+
         try:
             read_revocations(settings.revocations_file, settings.issuers)
         except ConfigError as error:
@@ -109,6 +103,9 @@ def _check_decisions_file(settings: Settings) -> Iterator[Problem]:
 def _check_tls(server: Server) -> Iterator[Problem]:
     if server.tls is None:
         return
+    from authz_service.transport.tls.certificates import CertificateFiles
+    from authz_service.transport.tls.contexts import openssl_certificate_files
+
     read_files = CertificateFiles if server.transport == "grpcio" else openssl_certificate_files
     try:
         read_files(server.tls)
@@ -119,18 +116,27 @@ def _check_tls(server: Server) -> Iterator[Problem]:
 def _check_keys(issuer: Issuer, where: Where) -> Iterator[Problem]:
     keys = issuer.keys
     if keys.file is not None:
+        from authz_service.keys.file_source import FileSource
+
         try:
             FileSource(keys.file, keys, issuer.key_uses).read()
         except FetchFailed as failure:
             yield Problem((*where, "pem_file" if keys.jwks_file is None else "jwks_file"), str(failure))
-    if keys.ca_file is not None and (problem := trust_anchors.problem_of(keys.ca_file)) is not None:
-        yield Problem((*where, "ca_file"), problem.removeprefix("keys.ca_file "))
+    if keys.ca_file is not None:
+        from authz_service.providers import trust_anchors
+
+        if (problem := trust_anchors.problem_of(keys.ca_file)) is not None:
+            yield Problem((*where, "ca_file"), problem.removeprefix("keys.ca_file "))
     if keys.bearer_token_file is not None:
+        from authz_service.providers.bearer_token import BearerToken
+
         try:
             BearerToken(keys.bearer_token_file, lambda: 0.0).authorization()
         except FetchFailed as failure:
             yield Problem((*where, "bearer_token_file"), str(failure))
     if keys.client_certificate_file is not None and keys.client_key_file is not None:
+        from authz_service.providers.client_certificate import ClientCertificate
+
         try:
             ClientCertificate(keys.client_certificate_file, keys.client_key_file, lambda: 0.0).current()
         except FetchFailed as failure:
@@ -138,6 +144,8 @@ def _check_keys(issuer: Issuer, where: Where) -> Iterator[Problem]:
 
 
 def _check_credential(client: IntrospectionSettings | SecurityEventsSettings, where: Where) -> Iterator[Problem]:
+    from authz_service.providers.client_authentication import problem_of
+
     if (problem := problem_of(client)) is not None:
         key = client.credential_key or "auth_method"
         yield Problem((*where, key), problem)

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 from authz_service.config import files
 from authz_service.core.errors import ConfigError
 from authz_service.telemetry.logs import fields
-from authz_service.tokens.revocation.file import revocations_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from authz_service.config.model import Issuer
     from authz_service.runtime.assembly import ActiveConfig
     from authz_service.telemetry.metrics import Metrics
+    from authz_service.tokens.revocation.revocations import Revocations
 
 _LOOK_INTERVAL = 0.5  # seconds
 _SETTLE_TIME = 0.2  # seconds in which a file that is being written would change again
@@ -61,7 +62,7 @@ class RevocationFile:
 
     async def _apply(self, file: Path, config: ActiveConfig, digest: bytes) -> None:
         try:
-            revocations = await asyncio.to_thread(revocations_in, file, config.settings.issuers)
+            revocations = await asyncio.to_thread(_revocations_in, file, config.settings.issuers)
         except ConfigError as error:
             self._reject(error.problems, digest)
             return
@@ -89,3 +90,9 @@ class RevocationFile:
 
 async def _digest_of(file: Path) -> bytes:
     return (await asyncio.to_thread(files.digests_of, [file]))[file]
+
+
+def _revocations_in(file: Path, issuers: Sequence[Issuer]) -> Revocations:
+    from authz_service.tokens.revocation.file import revocations_in
+
+    return revocations_in(file, issuers)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from authz_service.config.model import TracingSettings
-    from authz_service.providers.client import ClientResources
+    from authz_service.providers.client_resources import ClientResources
     from authz_service.runtime.background_tasks import BackgroundTasks
     from authz_service.telemetry.metrics import Metrics
     from authz_service.telemetry.spans import Span

@@ -15,7 +15,8 @@ import trustme
 from authz_service.config.model import Keys
 from authz_service.core.errors import FetchFailed
 from authz_service.http1 import MAX_READ, TcpConnection, TurnBudget
-from authz_service.providers.client import ClientResources, ProviderClient
+from authz_service.providers.client import ProviderClient
+from authz_service.providers.client_resources import ClientResources
 from authz_service.providers.exchange import MAX_HEAD_BYTES
 from support.raw_provider import (
     EMPTY_OBJECT,

@@ -63,6 +63,12 @@ class CountingTransmitter(Transmitter):
         return issuer(issuer=self.issuer, keys={"discovery": True}, security_events=received, **settings)
 
 
+def task_of(app: App, receiver: EventReceiver) -> asyncio.Task[None]:
+    """The task of a receiver."""
+    (task,) = [task for part, task in app._pool._tasks.items() if part.worker is receiver]
+    return task
+
+
 def receiver_of(app: App) -> EventReceiver:
     (receiver,) = [each.events for each in app.active.issuers if each.events is not None]
     return receiver
@@ -82,11 +88,11 @@ async def test_an_unchanged_issuer_keeps_its_receiver(config: ConfigFolder, tran
     async with config.serving(config.load(same)) as app:
         await transmitter.polled()
         receiver = receiver_of(app)
-        task = app._pool._tasks[receiver]
+        task = task_of(app, receiver)
         for parts in ({"rules": [{"name": "new"}]}, {"token_cache": {"max_entries": 5}}):
             await reload(app, config.load(issuer("other"), same, **parts))
             assert receiver_of(app) is receiver
-            assert app._pool._tasks[receiver] is task
+            assert task_of(app, receiver) is task
         jti = await transmitter.revoke_session("u1", "s1")
         await transmitter.until(lambda: jti in transmitter.acknowledged)
         assert await is_revoked(app, transmitter, "s1")
@@ -163,7 +169,7 @@ async def test_a_receiver_that_is_removed_ends_and_only_its_counters_remain(
     async with config.serving(config.load(configured, issuer("other"), server=QUICK)) as app:
         jti = await transmitter.revoke_session("u1", "s1")
         await transmitter.until(lambda: jti in transmitter.acknowledged)
-        task = app._pool._tasks[receiver_of(app)]
+        task = task_of(app, receiver_of(app))
         without = {key: value for key, value in configured.items() if key != "security_events"}
         await reload(app, config.load(*([without] if issuer_remains else []), issuer("other"), server=QUICK))
         await asyncio.wait([task])
@@ -214,9 +220,9 @@ async def test_a_receiver_starts_when_its_predecessor_has_ended_however_long_tha
         try:
             jti = await transmitter.revoke_session("u1", "s1")
             await wait_until(saving.is_set)
-            first = app._pool._tasks[receiver_of(app)]
+            first = task_of(app, receiver_of(app))
             await reload(app, config.load(transmitter.configured(config, snapshot, leeway="1s"), server=QUICK))
-            second = app._pool._tasks[receiver_of(app)]
+            second = task_of(app, receiver_of(app))
             await reload(app, config.load(transmitter.configured(config, snapshot, leeway="2s"), server=QUICK))
             await asyncio.wait([second])
             polls = len(transmitter.polls)

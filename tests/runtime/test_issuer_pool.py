@@ -143,7 +143,7 @@ async def test_issuers_that_are_removed_in_quick_succession_all_end(config: Conf
         names = {"keys of first", "keys of second"}
         await wait_until(lambda: names.isdisjoint(task.get_name() for task in asyncio.all_tasks()))
         assert [sample(app.metrics, "authz_jwks_stale", issuer=gone) for gone in ("first", "second")] == [None, None]
-        assert list(app._pool._tasks) == [keys]
+        assert [part.worker for part in app._pool._tasks] == [keys]
         assert logged("background task failed") == []
 
 
@@ -203,7 +203,7 @@ async def test_an_issuer_without_introspection_anymore_leaves_no_gauges_and_no_t
             for gauge in ("introspections_in_flight", "introspection_breaker_state", "introspection_cache_entries"):
                 assert sample(app.metrics, f"authz_{gauge}", issuer="main") is None
             assert sample(app.metrics, "authz_jwks_keys", issuer="main") == 1
-            assert list(app._pool._tasks) == [keys]
+            assert [part.worker for part in app._pool._tasks] == [keys]
 
 
 async def test_gauges_report_the_active_key_cache_while_another_one_is_prepared(config: ConfigFolder) -> None:

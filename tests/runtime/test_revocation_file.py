@@ -175,7 +175,7 @@ async def test_decisions_continue_while_a_long_file_is_read(
         assert decided.wait(20)  # an event loop that waits for this would never set it
         return revocations_in(*parts)
 
-    monkeypatch.setattr(revocation_file, "revocations_in", slow)
+    monkeypatch.setattr(revocation_file, "_revocations_in", slow)
     (config.folder / NAME).write_text(NONE)
     async with config.serving(config.load(revocations_file=NAME)) as app:
         many = "".join(f"  - {{session: s{number}}}\n" for number in range(30_000))
@@ -210,7 +210,7 @@ async def test_a_file_that_meets_a_bug_is_refused_and_the_next_one_is_read(
             raise RecursionError
 
         with monkeypatch.context() as patched:
-            patched.setattr(revocation_file, "revocations_in", failing)
+            patched.setattr(revocation_file, "_revocations_in", failing)
             (config.folder / NAME).write_text(BOB)
             await until(lambda: refused(app) == 1)
         assert logged(REFUSED)[0]["problems"] == ["unexpected RecursionError"]

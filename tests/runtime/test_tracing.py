@@ -14,7 +14,7 @@ from authz_service.core.claims import Claims
 from authz_service.core.correlation import Correlation
 from authz_service.core.decision import Allow, Decision, Deny
 from authz_service.core.reasons import Reason
-from authz_service.providers.client import ClientResources
+from authz_service.providers.client_resources import ClientResources
 from authz_service.runtime import tracing
 from authz_service.runtime.background_tasks import BackgroundTasks
 from authz_service.runtime.tracing import Tracing, traces_url

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import IntrospectionSettings, Issuer
     from authz_service.keys.cache import KeyCache
-    from authz_service.providers.client import ClientResources
     from authz_service.providers.client_authentication import ClientAuthentication
+    from authz_service.providers.client_resources import ClientResources
     from authz_service.providers.exchange import HttpResponse
 
 MAX_RESPONSE = 1 << 16  # bytes; the largest known response has 4 KiB, and a signed one is a third longer

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.model import Issuer, SecurityEventsSettings
     from authz_service.providers.access_token import AccessToken
-    from authz_service.providers.client import ClientResources
+    from authz_service.providers.client_resources import ClientResources
     from authz_service.providers.exchange import HttpResponse
     from authz_service.tokens.revocation.event_token import RefusedSetError
 
