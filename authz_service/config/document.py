@@ -87,17 +87,6 @@ class Document:
         node = self._nodes.get(where)
         return node.node.text if node is not None and isinstance(node.node, _Scalar) else ""
 
-    def place(self, where: Where) -> Where:
-        """The place in the file. A missing key keeps its name; keys that validation added are left out.
-
-        ``scopes: [a]`` is validated as ``scopes: {all: [a]}``: the place of ``scopes.all[0]`` is ``scopes[0]``.
-        """
-        place: Where = ()
-        for part in where[:-1]:
-            if (*place, part) in self._nodes:
-                place = (*place, part)
-        return (*place, *where[-1:])
-
     def line(self, where: Where) -> int:
         """The line of a place, or of the nearest one around it."""
         while where not in self._nodes:

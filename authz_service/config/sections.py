@@ -165,7 +165,8 @@ class Section:
         values = cls.defaults().copy()
         others: dict[str, Any] = {}
         findings: list[Finding] = []
-        for name, written in (value | cls.implied(value)).items():
+        implied = cls.implied(value)
+        for name, written in ({**value, **implied} if implied else value).items():
             declared = cls.declared.get(name)
             if declared is not None:
                 if written is None and declared.refuses_null:
@@ -213,7 +214,8 @@ class Section:
     @classmethod
     def _of(cls, values: dict[str, Any], written: frozenset[str], others: Mapping[str, Any]) -> Self:
         self = object.__new__(cls)
-        vars(self).update(values, written=written, others=others)
+        values["written"], values["others"] = written, others
+        object.__setattr__(self, "__dict__", values)
         return self
 
     def __setattr__(self, name: str, value: object) -> None:
