@@ -14,6 +14,7 @@ import string
 from functools import cache
 from typing import TYPE_CHECKING
 
+from authz_service.core import octets
 from authz_service.core.errors import Rejected
 from authz_service.core.headers import cgi_name, sent_under_another_spelling
 from authz_service.core.reasons import Reason
@@ -25,8 +26,8 @@ AUTHORIZATION = "authorization"
 BEARER = "Bearer"
 DPOP = "DPoP"
 
-# The octets of nearly every token, before padding (b64token of RFC 6750 section 2.1). It has only one reading.
-_PLAIN = f"{string.ascii_letters}{string.digits}-._~+/".encode()
+# Nearly every token has these characters, before padding (b64token of RFC 6750 section 2.1), and only one reading.
+_PLAIN = octets.only(f"{string.ascii_letters}{string.digits}-._~+/")
 _DPOP = DPOP.lower()
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 
@@ -39,7 +40,7 @@ def _joined(schemes: tuple[str, ...]) -> re.Pattern[str]:
 
 def _is_plain(token: str) -> bool:
     unpadded = token.rstrip("=")
-    return unpadded != "" and unpadded.isascii() and not unpadded.encode().translate(None, _PLAIN)
+    return unpadded.isascii() and (encoded := unpadded.encode()) != b"" and encoded.translate(_PLAIN) == encoded
 
 
 class CredentialHeader:

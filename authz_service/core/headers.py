@@ -11,6 +11,8 @@ import string
 from functools import cache
 from typing import TYPE_CHECKING
 
+from authz_service.core import octets
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -23,8 +25,8 @@ _WHITESPACE = " \t"  # OWS of RFC 9110 section 5.6.3
 _AMBIGUOUS = re.compile("[,\ufffd\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
-# The octets of header names as Envoy sends nearly all of them.
-_PLAIN = f"{string.ascii_lowercase}{string.digits}-:".encode()
+# The characters of header names as Envoy sends nearly all of them.
+_PLAIN = octets.only(f"{string.ascii_lowercase}{string.digits}-:")
 
 
 class AmbiguousHeaderError(Exception):
@@ -53,7 +55,7 @@ def cgi_name(name: str) -> str:
 def are_plain(names: Iterable[str]) -> bool:
     """Whether header names lack capitals and what CGI replaces: none of them is another spelling of such a name."""
     joined = "".join(names)
-    return joined.isascii() and not joined.encode().translate(None, _PLAIN)
+    return joined.isascii() and (encoded := joined.encode()).translate(_PLAIN) == encoded
 
 
 @cache

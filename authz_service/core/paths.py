@@ -23,11 +23,12 @@ import string
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from authz_service.core import octets
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 
-# The octets of nearly every path: those that need no decoding (RFC 3986 section 3.3, without escapes and parameters).
-_PLAIN = f"{string.ascii_letters}{string.digits}-._~!$&'()*+,=:@/".encode()
+# Nearly every path has these characters, which need no decoding (RFC 3986 section 3.3, without parameters).
+_PLAIN = octets.only(f"{string.ascii_letters}{string.digits}-._~!$&'()*+,=:@/")
 
 # Characters. RFC 9110 section 4.1 recommends that every party support 8000; beyond, some truncate or refuse.
 MAX_PATH: Final = 8192
@@ -84,7 +85,7 @@ def _is_plain(path: str) -> bool:
         and "/." not in path
         and "//" not in path
         and path.isascii()
-        and not path.encode().translate(None, _PLAIN)
+        and (encoded := path.encode()).translate(_PLAIN) == encoded
     )
 
 

@@ -21,7 +21,7 @@ from authz_service.core.errors import printable
 from authz_service.core.paths import without_secrets, without_userinfo
 from authz_service.core.reasons import DENIALS
 from authz_service.terminal import wrapped
-from authz_service.transport.ext_authz import codec
+from authz_service.transport.ext_authz.as_json import response_as_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ def as_json(explanation: Explanation, attributes: Attributes) -> str:
         "mode": decision.mode,
         "cause": decision.cause,
         "steps": [step._asdict() for step in explanation.steps],
-        "answer": codec.response_as_json(decision, _ID, attributes, explanation.metadata),
+        "answer": response_as_json(decision, _ID, attributes, explanation.metadata),
     }
     return json.dumps(members, indent=2)
 
@@ -81,7 +81,7 @@ def _lines(start: str, step: Step, width: int, color: Color, columns: int | None
 
 def _response(explanation: Explanation, attributes: Attributes, color: Color) -> Iterator[str]:
     decision = explanation.decision
-    response = codec.response_as_json(decision, _ID, attributes, explanation.metadata)
+    response = response_as_json(decision, _ID, attributes, explanation.metadata)
     is_allowed = isinstance(decision, Allow)
     shadow = ", which shadow mode does not enforce" if is_allowed and decision_label(decision) == "deny" else ""
     is_denied = isinstance(decision, Deny)

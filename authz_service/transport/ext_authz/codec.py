@@ -8,12 +8,10 @@ so that no reader has to infer the decision. Header values are overwritten, neve
 from __future__ import annotations
 
 import json
-import re
 from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
 
@@ -21,7 +19,7 @@ from authz_service._pb.base_pb2 import HeaderValueOption
 from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz_service.core.attributes import Attributes
 from authz_service.core.claims import Identity, UnverifiedIdentity
-from authz_service.core.correlation import NO_CORRELATION, Correlation, correlation_of
+from authz_service.core.correlation import NO_CORRELATION, Correlation
 from authz_service.core.decision import Allow, Answer, Decision, Deny, decision_label, deny_without_rule
 from authz_service.core.errors import Rejected
 from authz_service.core.headers import are_plain, combined
@@ -39,9 +37,10 @@ if TYPE_CHECKING:
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _APPEND = HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
 _POLICY = "authz_policy"  # the context extension by which a route names its rule
-# The content types for which Envoy turns a denial into trailers, and one with a parameter (gRPC over HTTP/2, section
-# Requests); not application/grpc-web, whose clients get an HTTP response.
-_GRPC = re.compile(r"application/grpc(?:[+;].*)?")
+_GRPC = "application/grpc"
+# How the content types for which Envoy turns a denial into trailers go on, and one with a parameter (gRPC over HTTP/2,
+# section Requests); not application/grpc-web, whose clients get an HTTP response.
+_GRPC_CONTINUED = ("application/grpc+", "application/grpc;")
 _PROBLEM_TYPE = "urn:authz-service:denial:"
 _MAX_EXACT = 2**53
 _RETRY_AFTER_OVERLOAD = 1  # seconds
@@ -191,15 +190,6 @@ def _identity_of(decision: Decision) -> tuple[Identity, str]:
     return _NO_IDENTITY if identity is None or isinstance(identity, UnverifiedIdentity) else identity, ""
 
 
-def response_as_json(
-    decision: Decision, decision_id: str, attributes: Attributes, metadata: UpstreamMetadata
-) -> dict[str, Any]:
-    """The CheckResponse that Envoy would get, as protobuf's JSON mapping writes it."""
-    correlation = correlation_of(attributes.headers)
-    response = CheckResponse.FromString(encode_response(decision, decision_id, attributes, metadata, correlation))
-    return MessageToDict(response, preserving_proto_field_name=True)
-
-
 def _split_at_id(response: bytes) -> tuple[bytes, ...]:
     """The bytes before and after the decision id; empty if a claim looks like it, so that its place is ambiguous."""
     before, found, after = response.partition(_ID_FIELD)
@@ -279,7 +269,8 @@ def _add_headers(options: Any, headers: Iterable[tuple[str, str]]) -> None:
 
 def is_grpc(attributes: Attributes) -> bool:
     """Whether the request is a gRPC call."""
-    return _GRPC.fullmatch(attributes.headers.get("content-type", "")) is not None
+    content_type = attributes.headers.get("content-type", "")
+    return content_type == _GRPC or content_type.startswith(_GRPC_CONTINUED)
 
 
 def _set_deny(response: CheckResponse, deny: Deny, *, to_grpc: bool) -> None:
