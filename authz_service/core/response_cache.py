@@ -13,6 +13,8 @@ from authz_service.core.bounded import Account
 from authz_service.core.footprint import footprint
 
 if TYPE_CHECKING:
+    from collections.abc import ItemsView
+
     from authz_service.core.bounded import BoundedMap, K
 
 MAX_RULES = 8  # rules that one token is used for
@@ -37,6 +39,11 @@ class CachedResponse:
         self.omitted = omitted  # the removed headers whose claim cannot be sent
         self.attached: tuple[bytes, ...] | None = None  # None until a transport attached something
         self._account = account
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """Strings and octets, from which ``ResponseCache.restore`` makes it again."""
+        return self.overwrite, self.remove, self.omitted, self.attached
 
     def attach(self, parts: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """Attach what a transport encoded from this response, for it to reuse."""
@@ -65,6 +72,17 @@ class ResponseCache:
     def charge_to(self, entries: BoundedMap[K, Any], key: K) -> None:
         """Charge what is added from now on to the entry with this key, which holds the token."""
         self._account.bind(entries, key)
+
+    def items(self) -> ItemsView[object, CachedResponse]:
+        """The rules and their responses."""
+        return self._responses.items()
+
+    def restore(self, rule: object, values: tuple[Any, ...], charged: int) -> None:
+        """Add a response by the ``values`` that it had in another object of the same token, charged already."""
+        overwrite, remove, omitted, attached = values
+        response = self._responses[rule] = CachedResponse(overwrite, remove, omitted, self._account)
+        response.attached = attached
+        self._account.charged = charged
 
     def get(self, rule: object) -> CachedResponse | None:
         """The response of a rule, if there is one."""

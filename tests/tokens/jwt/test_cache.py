@@ -15,6 +15,7 @@ from authz_service.core.confirmation import Confirmation
 from authz_service.core.decision import Allow
 from authz_service.keys.jwk import Key
 from authz_service.keys.keyset import KeySet
+from authz_service.tokens.jwt import cache as cache_module
 from authz_service.tokens.jwt.cache import CachedJwt, JwtCache, digest_of
 from authz_service.transport.ext_authz.codec import encode_response
 from support.trust import NOW, LocalAuthorizer, LocalValidator, good
@@ -75,7 +76,7 @@ class StateMachine(RuleBasedStateMachine):
         assert found.token == entry.token
         assert found.key == key
         assert found.until == until
-        assert self.cache.get(digest, self.now) is found
+        assert self.cache.get(digest, self.now) == found
         assert self.now < until
         assert self.keys.key_set is not None
         assert key in self.keys.key_set
@@ -197,14 +198,24 @@ def is_cached(local: LocalValidator, token: str, now: float = NOW) -> bool:
     return digest_of(token) in local.cache._entries
 
 
-def test_older_tokens_are_found_and_become_recent_again() -> None:
+def test_older_tokens_are_found_and_become_recent_when_they_are_seen_often() -> None:
     local, tokens = older()
-    assert len(local.cache) == 50
-    for token in tokens:
+    for number, token in enumerate(tokens):
         first = local.claims(token)
-        assert first.subject == f"u{tokens.index(token)}"
-        assert local.claims(token) is first
+        assert first.subject == f"u{number}"
+        for _ in range(cache_module.RENEWED):
+            assert local.claims(token) == first
+        assert not is_packed(local, token)
+        assert local.claims(token) is local.claims(token)
     assert len(local.cache) == 50
+
+
+def test_a_rotation_of_older_tokens_makes_few_of_them_recent() -> None:
+    local, tokens = older()
+    recent = [token for token in tokens if not is_packed(local, token)]
+    for token in tokens[:8]:
+        local.claims(token)
+    assert sum(is_packed(local, token) for token in recent) == 1
 
 
 def test_no_older_token_is_an_object_that_the_garbage_collector_visits() -> None:
@@ -261,6 +272,44 @@ def test_a_copy_has_the_older_tokens_too_and_those_of_other_issuers_not() -> Non
     shorter.copy_from(local.cache, {"main"}, NOW)
     assert shorter.get(digest_of(tokens[0]), NOW + 9) is not None
     assert shorter.get(digest_of(tokens[0]), NOW + 10) is None
+
+
+def test_an_older_token_keeps_the_responses_of_its_rules_and_their_charge() -> None:
+    local = local_authorizer(max_recent=1)
+    first, second = good(sub="first"), good(sub="second")
+    sent = {}
+    for path in (0, 1):
+        growth_by(local, first, path)
+        sent[path] = encode_response(local.decide(f"/{path}", first), ID)
+    charged, used = local.validated(first).responses.charged, local.cache.used_bytes
+    assert charged > 0
+    growth_by(local, second)
+    assert is_packed(local, first)
+    for _ in range(cache_module.RENEWED):
+        assert local.validated(first).responses.charged == charged
+        assert len(local.validated(first).responses) == 2
+    assert not is_packed(local, first)
+    for path, response in sent.items():
+        assert growth_by(local, first, path) == 0
+        assert encode_response(local.decide(f"/{path}", first), ID) == response
+    local.cache._entries.discard(digest_of(second))
+    assert local.cache.used_bytes == used
+
+
+def test_a_copy_has_no_responses_of_the_rules_of_the_other_cache() -> None:
+    local = local_authorizer(max_recent=1)
+    first, second = good(sub="first"), good(sub="second")
+    growth_by(local, first)
+    growth_by(local, second)
+    copy = JwtCache(local.bounds, 300.0, max_recent=1)
+    copy.copy_from(local.cache, {"main"}, NOW)
+    found = copy.get(digest_of(first), NOW)
+    assert found is not None
+    assert (len(found.token.responses), found.token.responses.charged) == (0, 0)
+
+
+def is_packed(local: LocalValidator, token: str) -> bool:
+    return digest_of(token) in local.cache._entries.packed
 
 
 # Bytes.
