@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -43,63 +44,75 @@ def service() -> LocalAuthorizer:
     return new()
 
 
-@pytest.mark.parametrize(
-    ("path", "token", "method", "rule", "reason"),
-    [
-        ("/v1/7", good(), "GET", "read", "ok"),
-        ("/v1/7?x=//", good(), "GET", "read", "ok"),
-        ("/v1/%37", good(), "GET", "read", "ok"),
-        ("/v1/7", None, "GET", "read", "missing_token"),
-        ("/v1/7", None, "POST", "write", "missing_token"),
-        ("/v1/7", good(), "POST", "write", "insufficient_scope"),
-        ("/v1/7", good(), "PUT", "-", "no_rule"),
-        ("/v1/7", good(), "get", "-", "no_rule"),
-        ("/v1/7", good(), "", "-", "no_rule"),
-        ("/v1/7/", good(), "GET", "-", "no_rule"),
-        ("/V1/7", good(), "GET", "-", "no_rule"),
-        ("/v1/%2e%2e", good(), "GET", "-", "ambiguous_path"),
-        ("/public/%2e%2e/v1", None, "GET", "-", "ambiguous_path"),
-        ("/public/..;/v1/7", good(), "GET", "-", "ambiguous_path"),
-        ("", good(), "GET", "-", "ambiguous_path"),
-        ("*", None, "OPTIONS", "-", "ambiguous_path"),
-        ("/v1/7", good(exp=NOW - 60), "GET", "read", "expired"),
-        ("/v1/7", good(aud="other"), "GET", "read", "wrong_audience"),
-        ("/v1/7", good(nonce="x"), "GET", "read", "id_token"),
-        ("/v1/7", good(iss="https://evil.example/"), "GET", "read", "unknown_issuer"),
-        ("/v1/7", OTHER_RS.sign(claims(iss=OTHER)), "GET", "read", "ok"),
-        ("/v1/7", "x" * 16_384, "GET", "read", "malformed_token"),
-        ("/v1/7", "x" * 16_385, "GET", "read", "malformed_request"),
-        ("/v1/7", "", "GET", "read", "malformed_request"),
-        ("/v1/7", good(sub="a\nb"), "GET", "read", "invalid_claim"),
-        ("/v1/7", good(tenant={"a": 1}), "GET", "read", "ok"),
-        ("/hello", None, "GET", "greeting", "anonymous"),
-        ("/hello", good(), "GET", "greeting", "ok"),
-        ("/hello", good(exp=NOW - 60), "GET", "greeting", "expired"),
-        ("/hello", good(aud="other"), "GET", "greeting", "wrong_audience"),
-        ("/hello", "a,b", "GET", "greeting", "malformed_request"),
-        ("/hello", "rubbish", "GET", "greeting", "malformed_token"),
-        ("/fussy", None, "GET", "fussy", "anonymous"),
-        ("/fussy", good(), "GET", "fussy", "insufficient_scope"),
-        ("/public/x", None, "GET", "public", "public"),
-        ("/public", None, "DELETE", "public", "public"),
-        ("/public/x", "rubbish", "GET", "public", "public"),
-        ("/public/x", good(exp=1), "GET", "public", "public"),
-        ("/h", good(), "GET", "host", "client_not_allowed"),
-        ("/h", good(client_id="web"), "GET", "host", "ok"),
-        ("/t", good(), "GET", "theirs", "issuer_not_allowed"),
-        ("/t", OTHER_RS.sign(claims(iss=OTHER)), "GET", "theirs", "ok"),
-        ("/a", good(), "GET", "other-audience", "wrong_audience"),
-        ("/a", good(aud=["that"]), "GET", "other-audience", "ok"),
-        ("/none", None, "GET", "-", "no_rule"),
-        ("/none", good(), "GET", "-", "no_rule"),
-    ],
-)
+DECIDED: list[tuple[str, str | None, str, str, str]] = [
+    ("/v1/7", good(), "GET", "read", "ok"),
+    ("/v1/7?x=//", good(), "GET", "read", "ok"),
+    ("/v1/%37", good(), "GET", "read", "ok"),
+    ("/v1/7", None, "GET", "read", "missing_token"),
+    ("/v1/7", None, "POST", "write", "missing_token"),
+    ("/v1/7", good(), "POST", "write", "insufficient_scope"),
+    ("/v1/7", good(), "PUT", "-", "no_rule"),
+    ("/v1/7", good(), "get", "-", "no_rule"),
+    ("/v1/7", good(), "", "-", "no_rule"),
+    ("/v1/7/", good(), "GET", "-", "no_rule"),
+    ("/V1/7", good(), "GET", "-", "no_rule"),
+    ("/v1/%2e%2e", good(), "GET", "-", "ambiguous_path"),
+    ("/public/%2e%2e/v1", None, "GET", "-", "ambiguous_path"),
+    ("/public/..;/v1/7", good(), "GET", "-", "ambiguous_path"),
+    ("", good(), "GET", "-", "ambiguous_path"),
+    ("*", None, "OPTIONS", "-", "ambiguous_path"),
+    ("/v1/7", good(exp=NOW - 60), "GET", "read", "expired"),
+    ("/v1/7", good(aud="other"), "GET", "read", "wrong_audience"),
+    ("/v1/7", good(nonce="x"), "GET", "read", "id_token"),
+    ("/v1/7", good(iss="https://evil.example/"), "GET", "read", "unknown_issuer"),
+    ("/v1/7", OTHER_RS.sign(claims(iss=OTHER)), "GET", "read", "ok"),
+    ("/v1/7", "x" * 16_384, "GET", "read", "malformed_token"),
+    ("/v1/7", "x" * 16_385, "GET", "read", "malformed_request"),
+    ("/v1/7", "", "GET", "read", "malformed_request"),
+    ("/v1/7", good(sub="a\nb"), "GET", "read", "invalid_claim"),
+    ("/v1/7", good(tenant={"a": 1}), "GET", "read", "ok"),
+    ("/hello", None, "GET", "greeting", "anonymous"),
+    ("/hello", good(), "GET", "greeting", "ok"),
+    ("/hello", good(exp=NOW - 60), "GET", "greeting", "expired"),
+    ("/hello", good(aud="other"), "GET", "greeting", "wrong_audience"),
+    ("/hello", "a,b", "GET", "greeting", "malformed_request"),
+    ("/hello", "rubbish", "GET", "greeting", "malformed_token"),
+    ("/fussy", None, "GET", "fussy", "anonymous"),
+    ("/fussy", good(), "GET", "fussy", "insufficient_scope"),
+    ("/public/x", None, "GET", "public", "public"),
+    ("/public", None, "DELETE", "public", "public"),
+    ("/public/x", "rubbish", "GET", "public", "public"),
+    ("/public/x", good(exp=1), "GET", "public", "public"),
+    ("/h", good(), "GET", "host", "client_not_allowed"),
+    ("/h", good(client_id="web"), "GET", "host", "ok"),
+    ("/t", good(), "GET", "theirs", "issuer_not_allowed"),
+    ("/t", OTHER_RS.sign(claims(iss=OTHER)), "GET", "theirs", "ok"),
+    ("/a", good(), "GET", "other-audience", "wrong_audience"),
+    ("/a", good(aud=["that"]), "GET", "other-audience", "ok"),
+    ("/none", None, "GET", "-", "no_rule"),
+    ("/none", good(), "GET", "-", "no_rule"),
+]
+
+
+@pytest.mark.parametrize(("path", "token", "method", "rule", "reason"), DECIDED)
 def test_a_request_is_decided_by_its_rule_with_its_reason(
     service: LocalAuthorizer, path: str, token: str | None, method: str, rule: str, reason: str
 ) -> None:
     decision = service.decide(path, token, method=method)
     assert (decision.rule, decision.reason) == (rule, reason)
     assert isinstance(decision, Allow) == (decision.reason in ALLOWANCES)
+
+
+def test_a_decision_leaves_nothing_to_the_collector_of_cycles(service: LocalAuthorizer) -> None:
+    """A client could otherwise make it run as often as it likes."""
+    gc.collect()
+    gc.disable()
+    try:
+        for path, token, method, _, _ in DECIDED:
+            service.decide(path, token, method=method)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_another_scheme_counts_as_no_token(service: LocalAuthorizer) -> None:

@@ -195,12 +195,14 @@ class Validator(SignatureVerifier):
             self._record_miss(attempt)
             _require_again(invalid, now)
             return self._validated(token, digest, invalid.jwt, now, attempt)
-        parsed = _parsed(token)
-        if isinstance(parsed, Rejected) and (servers := self.servers_for_opaque(token, accepted)):
-            return query(token, digest, servers, now, attempt)
+        try:
+            parsed = jws.parse(token)
+        except Rejected:
+            if servers := self.servers_for_opaque(token, accepted):
+                return query(token, digest, servers, now, attempt)
+            self._record_miss(attempt)
+            raise
         self._record_miss(attempt)
-        if isinstance(parsed, Rejected):
-            raise parsed
         try:
             issuer = self.issuer_of(parsed)
             key = self.verify(parsed, issuer, now, attempt)
@@ -276,14 +278,6 @@ def _require_again(invalid: InvalidJwt, now: float) -> None:
     except Rejected as rejected:
         rejected.identity = invalid.identity
         raise
-
-
-def _parsed(token: str) -> Jws | Rejected:
-    """The parsed token, or why it is none: an opaque one, perhaps."""
-    try:
-        return jws.parse(token)
-    except Rejected as rejected:
-        return rejected
 
 
 def _unverified(token: Jws) -> UnverifiedIdentity:
