@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from authz_service.config.document import Where
     from authz_service.config.model import Issuer, ResourceSettings, RuleSettings, Settings
+    from authz_service.config.rule_order import OrderedRules
     from authz_service.core.patterns import PathPattern
 
 _OFFLINE_ACCESS = "offline_access"  # requests a refresh token (OpenID Connect Core section 11), and permits nothing
@@ -41,15 +42,13 @@ class _Resource(NamedTuple):
         return [(number, rule) for number, rule in self.rules if rule.access != "public"]
 
 
-def resource_warnings(settings: Settings) -> Iterator[Problem]:
+def resource_warnings(settings: Settings, ordered: OrderedRules) -> Iterator[Problem]:
     """All warnings about resources."""
     locations = [ResourceLocation.of(resource.resource) for resource in settings.resources]
     named = [rule for rule in settings.rules if rule.policy is not None and rule.access != "public"]
     for place, (written, location) in enumerate(zip(settings.resources, locations, strict=True)):
         under = nested(location, locations)
-        rules = list(
-            deciding(HostPattern(location.host, is_wildcard=False), location.everything, under, settings.rules)
-        )
+        rules = list(deciding(HostPattern(location.host, is_wildcard=False), location.everything, under, ordered))
         resource = _Resource(("resources", place), written, location, under, rules)
         if not rules and not named:
             yield from _unserved(resource, settings.rules)
@@ -61,7 +60,7 @@ def resource_warnings(settings: Settings) -> Iterator[Problem]:
         yield from _unlisted_scopes(resource, settings.rules, named)
         if written.mcp:
             yield from _offline_access(resource)
-            yield from _without_token(resource, settings.rules)
+            yield from _without_token(resource, ordered)
     yield from _forwarded_token(settings)
     yield from _trusted_headers(settings, locations)
 
@@ -190,9 +189,9 @@ def _offline_access(resource: _Resource) -> Iterator[Problem]:
                 yield Problem((*place, "scopes"), text)
 
 
-def _without_token(resource: _Resource, rules: Sequence[RuleSettings]) -> Iterator[Problem]:
+def _without_token(resource: _Resource, ordered: OrderedRules) -> Iterator[Problem]:
     host = HostPattern(resource.location.host, is_wildcard=False)
-    for number, rule in deciding(host, resource.location.itself, (), rules):
+    for number, rule in deciding(host, resource.location.itself, (), ordered):
         only_preflights = rule.match.methods is not None and {*rule.match.methods} <= {"OPTIONS"}
         if rule.access != "token" and not only_preflights:
             text = (

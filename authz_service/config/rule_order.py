@@ -6,9 +6,11 @@ refuses nothing.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from authz_service.config.document import Problem
+from authz_service.config.match_sets import MatchSets
 from authz_service.core.patterns import (
     PARAMETERS,
     Folded,
@@ -24,10 +26,10 @@ from authz_service.core.patterns import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from authz_service.config.document import Where
-    from authz_service.config.model import Match, McpMatch, RuleSettings
+    from authz_service.config.model import RuleSettings
     from authz_service.config.strictness import Strictness
     from authz_service.core.patterns import HostPattern, Segment
 
@@ -53,8 +55,8 @@ class _Entry(NamedTuple):
     """One path of a rule, for all its hosts and methods."""
 
     rule: int
-    match: Match
     path: PathPattern
+    open_at: int  # a bit for the index of each segment that is not one literal in one case, and for those of its /**
 
 
 class _PathTree:
@@ -65,9 +67,11 @@ class _PathTree:
         self.suffixes: list[SuffixedCapture] = []  # those of the children's keys
         self.entries: list[_Entry] = []  # paths that end here, with or without /**
 
-    def add(self, number: int, rule: RuleSettings) -> None:
-        """Add the paths of a rule, unless only a policy selects it."""
-        for path in () if rule.policy else rule.match.path_patterns:
+    def add(self, number: int, rule: RuleSettings, apart_from: Collection[int] = ()) -> None:
+        """Add the paths of a rule, apart from those with these indexes, unless only a policy selects it."""
+        for index, path in enumerate(() if rule.policy else rule.match.path_patterns):
+            if index in apart_from:
+                continue
             node = self
             for segment in map(_lower, path.segments):
                 if segment not in node.children:
@@ -75,20 +79,22 @@ class _PathTree:
                     if isinstance(segment, SuffixedCapture):
                         node.suffixes.append(segment)
                 node = node.children[segment]
-            node.entries.append(_Entry(number, rule.match, path))
+            node.entries.append(_Entry(number, path, _open_at(path)))
 
-    def near(self, path: PathPattern, *, partly: bool = False) -> list[_Entry]:
-        """The entries that may match all paths that ``path`` matches, or, with ``partly``, some of them.
+    def near(self, path: PathPattern, rules: int, *, partly: bool = False) -> list[_Entry]:
+        """The entries of these rules that may match all paths that ``path`` matches, or, with ``partly``, some of them.
 
         The case of literals does not count: a path and its folded form are near the same entries.
         """
         found: list[_Entry] = []
         level = [self]
         for segment in map(_lower, path.segments):
-            found += (entry for node in level for entry in node.entries if entry.path.is_prefix)
+            found += (
+                entry for node in level for entry in node.entries if entry.path.is_prefix and rules >> entry.rule & 1
+            )
             level = [child for node in level for child in node.below(segment, partly=partly)]
         while level:
-            found += (entry for node in level for entry in node.entries)
+            found += (entry for node in level for entry in node.entries if rules >> entry.rule & 1)
             if not path.is_prefix:
                 break
             level = [child for node in level for child in node.at(node.children if partly else (None, ""))]
@@ -96,15 +102,22 @@ class _PathTree:
 
     def below(self, segment: Segment, *, partly: bool) -> Iterable[_PathTree]:
         """The children that may match all that a segment of a pattern matches, or, with ``partly``, some of it."""
-        if segment is None and partly:
-            return self.children.values()
-        all_keys = isinstance(segment, SuffixedCapture) and partly
-        keys = self.children if all_keys else {segment, None, *self.suffixes}
-        return self.at(key for key in keys if _may_match(key, segment))
+        if segment is None:
+            return self.children.values() if partly else self.at((None,))
+        if isinstance(segment, str):
+            return self.at((segment, None, *(key for key in self.suffixes if key.overlaps_literal(segment))))
+        suffix = segment.suffix
+        keys = [key for key in self.suffixes if suffix.endswith(key.suffix)]
+        if partly:
+            keys += [key for key in self.suffixes if len(key.suffix) > len(suffix) and key.suffix.endswith(suffix)]
+            literals = (key for key in self.children if isinstance(key, str) and segment.overlaps_literal(key))
+            return self.at((None, *keys, *literals))
+        return self.at((None, *keys))
 
-    def at(self, keys: Iterable[Segment]) -> Iterable[_PathTree]:
+    def at(self, keys: Iterable[Segment]) -> list[_PathTree]:
         """The children with these keys, where there are any."""
-        return [self.children[key] for key in keys if key in self.children]
+        children = self.children
+        return [children[key] for key in keys if key in children]
 
 
 def _lower(segment: Segment) -> Segment:
@@ -113,13 +126,12 @@ def _lower(segment: Segment) -> Segment:
     return segment and segment.casefold()
 
 
-def _may_match(key: Segment, segment: Segment) -> bool:
-    """Whether a segment of a pattern matches some of what another one matches; both are in lower case."""
-    if key is None or key == segment:
-        return True
-    if isinstance(key, SuffixedCapture):
-        return key.overlaps(segment) if isinstance(segment, SuffixedCapture) else key.overlaps_literal(segment or "")
-    return isinstance(segment, SuffixedCapture) and segment.overlaps_literal(key)
+def _open_at(path: PathPattern) -> int:
+    found = -1 << len(path.segments)
+    for index, segment in enumerate(path.segments):
+        if not isinstance(segment, str) or isinstance(segment, Folded):
+            found |= 1 << index
+    return found
 
 
 def _places(rule: RuleSettings) -> Iterator[_Place]:
@@ -129,60 +141,63 @@ def _places(rule: RuleSettings) -> Iterator[_Place]:
                 yield _Place(host, method, path, number)
 
 
-def _applies(match: Match, place: _Place, rule: RuleSettings) -> bool:
-    """Whether a rule with this ``match`` applies to every request that ``rule`` applies to at a place, paths aside."""
-    methods, headers = match.methods, match.headers or {}
-    return (
-        (methods is None or place.method in methods)
-        and headers.items() <= (rule.match.headers or {}).items()
-        and _mcp_includes(match.mcp, rule.match.mcp)
-        and any(_host_includes(host, place.host) for host in match.hosts or (None,))
-    )
-
-
-def _may_apply(match: Match, place: _Place, rule: RuleSettings) -> bool:
-    """Whether a rule with this ``match`` applies to some request that ``rule`` applies to at a place, paths aside."""
-    methods, theirs, ours = match.methods, match.headers or {}, rule.match.headers or {}
-    return (
-        (methods is None or place.method is None or place.method in methods)
-        and all(theirs.get(name, value) == value for name, value in ours.items())
-        and (match.mcp is None or rule.match.mcp is None or match.mcp.condition.overlaps(rule.match.mcp.condition))
-        and any(_host_includes(host, place.host) or _host_includes(place.host, host) for host in match.hosts or (None,))
-    )
-
-
-def _mcp_includes(one: McpMatch | None, other: McpMatch | None) -> bool:
-    return one is None or (other is not None and one.condition.includes(other.condition))
-
-
-def _host_includes(one: HostPattern | None, other: HostPattern | None) -> bool:
+def _host_includes(one: HostPattern | None, other: HostPattern) -> bool:
     """Whether ``one`` matches every host that ``other`` matches; None matches any host."""
-    return one is None or (other is not None and one.includes(other))
+    return one is None or one.includes(other)
+
+
+class OrderedRules:
+    """Rules in file order, with what several comparisons need of them."""
+
+    def __init__(self, rules: Sequence[RuleSettings]) -> None:
+        self.rules = rules
+        self._sets = MatchSets(rules)
+
+    @cached_property
+    def tree(self) -> _PathTree:
+        """The paths of all rules."""
+        tree = _PathTree()
+        for number, rule in enumerate(self.rules):
+            tree.add(number, rule)
+        return tree
+
+    @cached_property
+    def hiding(self) -> list[dict[int, set[int] | None]]:
+        """For each path of each rule, the earlier rules that together decide all of it; None where they do not."""
+        earlier, found = _PathTree(), []
+        for number, rule in enumerate(self.rules):
+            found.append(hiding := self._hiding(rule, earlier))
+            earlier.add(number, rule, apart_from=[path for path, numbers in hiding.items() if numbers is not None])
+        return found
+
+    def _hiding(self, rule: RuleSettings, earlier: _PathTree) -> dict[int, set[int] | None]:
+        hiding: dict[int, set[int] | None] = {}
+        for place in _places(rule):
+            known = hiding.get(place.number, set())
+            entries = [] if known is None else earlier.near(place.path, self.including(place, rule))
+            covered = None if known is None else covering(place.path, [entry.path for entry in entries])
+            if covered is None or known is None:
+                hiding[place.number] = None
+            else:
+                hiding[place.number] = known | {entries[index].rule for index in covered}
+        return hiding
+
+    def including(self, place: _Place, rule: RuleSettings) -> int:
+        """The rules that apply to every request that ``rule`` applies to at a place, paths aside."""
+        return self._sets.including(place.host, place.method, rule.match)
+
+    def overlapping(self, place: _Place, rule: RuleSettings) -> int:
+        """The rules that apply to some request that ``rule`` applies to at a place, paths aside."""
+        return self._sets.overlapping(place.host, place.method, rule.match)
 
 
 # Rules that no request reaches.
 
 
-def unreachable(rules: Sequence[RuleSettings]) -> Iterator[Problem]:
+def unreachable(ordered: OrderedRules) -> Iterator[Problem]:
     """Rules, or paths of rules, that earlier rules hide."""
-    earlier = _PathTree()
-    for number, rule in enumerate(rules):
-        yield from _unreachable(("rules", number), rules, _hiding(rule, earlier))
-        earlier.add(number, rule)
-
-
-def _hiding(rule: RuleSettings, earlier: _PathTree) -> dict[int, set[int] | None]:
-    """For each path of the rule, the earlier rules that together decide all of it; None where they do not."""
-    hiding: dict[int, set[int] | None] = {}
-    for place in _places(rule):
-        entries = [entry for entry in earlier.near(place.path) if _applies(entry.match, place, rule)]
-        covered = covering(place.path, [entry.path for entry in entries])
-        known = hiding.get(place.number, set())
-        if covered is None or known is None:
-            hiding[place.number] = None
-        else:
-            hiding[place.number] = known | {entries[index].rule for index in covered}
-    return hiding
+    for number, hiding in enumerate(ordered.hiding):
+        yield from _unreachable(("rules", number), ordered.rules, hiding)
 
 
 def _unreachable(
@@ -208,42 +223,44 @@ def _deciders(rules: Sequence[RuleSettings], numbers: set[int]) -> str:
 
 
 def deciding(
-    host: HostPattern, within: PathPattern, apart_from: Sequence[PathPattern], rules: Sequence[RuleSettings]
+    host: HostPattern, within: PathPattern, apart_from: Sequence[PathPattern], ordered: OrderedRules
 ) -> Iterator[tuple[int, RuleSettings]]:
     """The rules that decide some requests for a path within one pattern, but apart from others; with their indexes.
 
     ``within`` has literal segments only. Rules that only a policy selects are left out.
     """
     earlier = _PathTree()
-    for number, rule in enumerate(rules):
+    for number, rule in enumerate(ordered.rules):
         if rule.policy or not any(_host_includes(each, host) for each in rule.match.hosts or (None,)):
             continue
         shared = [path for path in rule.match.path_patterns if overlap(within, path)]
         places = [
             _Place(host, method, common(within, path), 0) for path in shared for method in rule.match.methods or (None,)
         ]
-        if not all(_is_decided(place, rule, earlier, apart_from) for place in places):
+        if not all(_is_decided(place, rule, ordered, earlier, apart_from) for place in places):
             yield number, rule
         earlier.add(number, rule)
 
 
-def _is_decided(place: _Place, rule: RuleSettings, earlier: _PathTree, apart_from: Sequence[PathPattern]) -> bool:
-    before = (entry.path for entry in earlier.near(place.path) if _applies(entry.match, place, rule))
+def _is_decided(
+    place: _Place, rule: RuleSettings, ordered: OrderedRules, earlier: _PathTree, apart_from: Sequence[PathPattern]
+) -> bool:
+    before = (entry.path for entry in earlier.near(place.path, ordered.including(place, rule)))
     return covering(place.path, [*apart_from, *before]) is not None
 
 
 # MCP messages of older revisions, which no rule with match.mcp decides.
 
 
-def older_mcp_revisions(rules: Sequence[RuleSettings], strictness: Strictness) -> Iterator[Problem]:
+def older_mcp_revisions(ordered: OrderedRules, strictness: Strictness) -> Iterator[Problem]:
     """Rules with ``match.mcp`` whose messages a later, laxer rule decides if the client names an older revision."""
     later = _PathTree()
-    for number, rule in reversed(list(enumerate(rules))):
+    for number, rule in reversed(list(enumerate(ordered.rules))):
         if rule.match.mcp is None:
             later.add(number, rule)
             continue
         places = _places(rule) if rule.access == "token" else ()
-        laxer = (_first_laxer(place, rule, rules, strictness, later) for place in places)
+        laxer = (_first_laxer(place, rule, ordered, strictness, later) for place in places)
         if (name := next(filter(None, laxer), None)) is not None:
             text = (
                 f"rule {name} decides these messages if MCP-Protocol-Version is missing or older than 2026-07-28, and "
@@ -254,14 +271,15 @@ def older_mcp_revisions(rules: Sequence[RuleSettings], strictness: Strictness) -
 
 
 def _first_laxer(
-    place: _Place, rule: RuleSettings, rules: Sequence[RuleSettings], strictness: Strictness, later: _PathTree
+    place: _Place, rule: RuleSettings, ordered: OrderedRules, strictness: Strictness, later: _PathTree
 ) -> str | None:
     """The name of the first later rule that requires less, up to one that decides the whole path."""
-    for entry in later.near(place.path, partly=True):
-        if _may_apply(entry.match, place, rule) and overlap(entry.path, place.path):
+    rules, including = ordered.rules, ordered.including(place, rule)
+    for entry in later.near(place.path, ordered.overlapping(place, rule), partly=True):
+        if overlap(entry.path, place.path):
             if not strictness.requires_as_much(rules[entry.rule], rule):
                 return rules[entry.rule].name
-            if _applies(entry.match, place, rule) and covering(place.path, [entry.path]) is not None:
+            if including >> entry.rule & 1 and covering(place.path, [entry.path]) is not None:
                 return None
     return None
 
@@ -269,19 +287,20 @@ def _first_laxer(
 # Custom verbs, such as /v1/items/{id}:purge, that the rule of the item decides.
 
 
-def verbs_of_items(rules: Sequence[RuleSettings], strictness: Strictness) -> Iterator[Problem]:
+def verbs_of_items(ordered: OrderedRules, strictness: Strictness) -> Iterator[Problem]:
     """Paths with a suffix of which an earlier, laxer rule decides some requests, because its ``{id}`` takes any."""
+    rules = ordered.rules
     earlier = _PathTree()
     for number, rule in enumerate(rules):
-        places = [] if rule.policy else [place for place in _places(rule) if place.path.has_suffixes]
-        hiding = _hiding(rule, earlier) if places else {}
+        is_strict = rule.access == "token" and not rule.policy
         reported: set[tuple[int, int]] = set()
-        for place in places if rule.access == "token" else ():
-            for entry in earlier.near(place.path, partly=True) if hiding[place.number] is None else ():
+        for place in _places(rule) if is_strict and any(path.has_suffixes for path in rule.match.path_patterns) else ():
+            if not place.path.has_suffixes or ordered.hiding[number][place.number] is not None:
+                continue
+            for entry in earlier.near(place.path, ordered.overlapping(place, rule), partly=True):
                 if (
                     (place.number, entry.rule) not in reported
                     and _takes_any_suffix(entry.path, place.path)
-                    and _may_apply(entry.match, place, rule)
                     and overlap(entry.path, place.path)
                     and not strictness.requires_as_much(rules[entry.rule], rule)
                 ):
@@ -306,14 +325,12 @@ def _takes_any_suffix(path: PathPattern, verb: PathPattern) -> bool:
 # Encoded slashes. Rules before one with encoded_slash are never bypassed: see ``rules.encoded_slashes``.
 
 
-def decoded_slashes(rules: Sequence[RuleSettings], strictness: Strictness) -> Iterator[Problem]:
+def decoded_slashes(ordered: OrderedRules, strictness: Strictness) -> Iterator[Problem]:
     """Rules with ``encoded_slash`` whose paths, once decoded, are those of a stricter rule after them or any before."""
-    slashed = [number for number, rule in enumerate(rules) if rule.match.encoded_slash]
-    every = _PathTree()
-    for number, rule in enumerate(rules if slashed else ()):
-        every.add(number, rule)
-    for number in slashed:
-        stricter = (_stricter_once_decoded(place, number, rules, strictness, every) for place in _places(rules[number]))
+    for number, rule in enumerate(ordered.rules):
+        if not rule.match.encoded_slash:
+            continue
+        stricter = (_stricter_once_decoded(place, number, ordered, strictness) for place in _places(rule))
         if (name := next(filter(None, stricter), None)) is not None:
             text = (
                 f"an upstream that decodes %2F treats some of these paths as those of rule {name}, which comes later "
@@ -321,7 +338,7 @@ def decoded_slashes(rules: Sequence[RuleSettings], strictness: Strictness) -> It
                 "here"
             )
             yield Problem(("rules", number, "match", "encoded_slash"), text)
-        denying = (_denies_once_decoded(place, number, rules, every) for place in _places(rules[number]))
+        denying = (_denies_once_decoded(place, number, ordered) for place in _places(rule))
         if (name := next(filter(None, denying), None)) is not None:
             text = (
                 f"has no effect for some of these paths, since rule {name} comes first and matches them once %2F is "
@@ -330,37 +347,36 @@ def decoded_slashes(rules: Sequence[RuleSettings], strictness: Strictness) -> It
             yield Problem(("rules", number, "match", "encoded_slash"), text)
 
 
-def _denies_once_decoded(place: _Place, number: int, rules: Sequence[RuleSettings], every: _PathTree) -> str | None:
+def _denies_once_decoded(place: _Place, number: int, ordered: OrderedRules) -> str | None:
     """The first rule before one with ``encoded_slash`` that matches all paths with one slash in some ``{name}``."""
-    path = place.path
+    path, rules = place.path, ordered.rules
+    including = ordered.including(place, rules[number])
     for index in path.captures.values():
         decoded = path._replace(segments=(*path.segments[:index], None, *path.segments[index:]))
-        for entry in every.near(decoded):
+        for entry in ordered.tree.near(decoded, including):
             if entry.rule >= number:
                 break
             is_hidden = covering(path, [entry.path]) is not None  # which is a warning of ``unreachable``
-            if _applies(entry.match, place, rules[number]) and not is_hidden and covering(decoded, [entry.path]):
+            if not is_hidden and covering(decoded, [entry.path]):
                 return rules[entry.rule].name
     return None
 
 
-def _stricter_once_decoded(
-    place: _Place, number: int, rules: Sequence[RuleSettings], strictness: Strictness, every: _PathTree
-) -> str | None:
+def _stricter_once_decoded(place: _Place, number: int, ordered: OrderedRules, strictness: Strictness) -> str | None:
     """The first rule that decides a decoded path and requires more than the rule of the encoded one."""
     first = min(place.path.captures.values(), default=None)
     if first is None:
         return None
+    rules, including = ordered.rules, ordered.including(place, ordered.rules[number])
     decoded = place.path._replace(segments=(*place.path.segments[:first], None), is_prefix=True)
-    for entry in every.near(decoded, partly=True):
+    for entry in ordered.tree.near(decoded, ordered.overlapping(place, rules[number]), partly=True):
         if (
             entry.rule > number
-            and _may_apply(entry.match, place, rules[number])
             and decodes_into(place.path, entry.path)
             and not strictness.requires_as_much(rules[number], rules[entry.rule])
         ):
             return rules[entry.rule].name
-        if _applies(entry.match, place, rules[number]) and covering(decoded, [entry.path]) is not None:
+        if entry.path.is_prefix and including >> entry.rule & 1 and covering(decoded, [entry.path]) is not None:
             return None  # it decides all of them, and is no stricter, or comes first and denies them
     return None
 
@@ -378,19 +394,14 @@ class _Variant(NamedTuple):
     remedy: str
 
 
-def bypasses(rules: Sequence[RuleSettings], strictness: Strictness) -> Iterator[Problem]:
+def bypasses(ordered: OrderedRules, strictness: Strictness) -> Iterator[Problem]:
     """Paths of a rule, another spelling of which a ``{name}`` or ``/**`` of a laxer rule matches."""
-    every, earlier = _PathTree(), _PathTree()
-    for number, rule in enumerate(rules):
-        every.add(number, rule)
-    for number, rule in enumerate(rules):
+    for number, rule in enumerate(ordered.rules):
         reported: set[tuple[str, str]] = set()
-        hiding = _hiding(rule, earlier)
-        earlier.add(number, rule)
         for place in () if rule.policy or rule.access != "token" else _places(rule):
-            if hiding[place.number] is not None:  # a warning of ``unreachable``
+            if ordered.hiding[number][place.number] is not None:  # a warning of ``unreachable``
                 continue
-            for variant, laxer in _laxer_rules(place, number, rules, strictness, every):
+            for variant, laxer in _laxer_rules(place, number, ordered, strictness):
                 if (laxer, variant.reader) in reported:
                     continue
                 reported.add((laxer, variant.reader))
@@ -402,15 +413,16 @@ def bypasses(rules: Sequence[RuleSettings], strictness: Strictness) -> Iterator[
 
 
 def _laxer_rules(
-    place: _Place, number: int, rules: Sequence[RuleSettings], strictness: Strictness, every: _PathTree
+    place: _Place, number: int, ordered: OrderedRules, strictness: Strictness
 ) -> Iterator[tuple[_Variant, str]]:
     """The variants of a path that a laxer rule decides, each with the name of the first such rule."""
-    neighbors = _Neighbors(place, place.path, number, rules, strictness, every)
-    for variant in _case_variants(place.path):
-        if (laxer := neighbors.laxer_rule(variant)) is not None:
-            yield variant, laxer
+    if variants := list(_case_variants(place.path)):
+        neighbors = _Neighbors(place, place.path, number, ordered, strictness)
+        for variant in variants:
+            if (laxer := neighbors.laxer_rule(variant)) is not None:
+                yield variant, laxer
     for variant in _slash_variants(place.path):
-        neighbors = _Neighbors(place, variant.path, number, rules, strictness, every)
+        neighbors = _Neighbors(place, variant.path, number, ordered, strictness)
         if (laxer := neighbors.laxer_rule(variant)) is not None:
             yield variant, laxer
 
@@ -443,24 +455,16 @@ class _Neighbors:
     """The rules near the variants of one path. Each is compared at most once for all variants, and only when needed."""
 
     def __init__(
-        self,
-        place: _Place,
-        path: PathPattern,
-        number: int,
-        rules: Sequence[RuleSettings],
-        strictness: Strictness,
-        every: _PathTree,
+        self, place: _Place, path: PathPattern, number: int, ordered: OrderedRules, strictness: Strictness
     ) -> None:
         self._place, self._number = place, number
-        self._rules, self._strictness = rules, strictness
-        near = {id(entry): entry for entry in every.near(path)}
-        self._own = [entry.path for entry in near.values() if entry.rule == number]
-        self._entries = [entry for entry in every.near(path, partly=True) if entry.rule != number]
-        self._deciding = [
-            (index, entry.path)
-            for index, entry in enumerate(self._entries)
-            if id(entry) in near and _applies(entry.match, place, rules[number])
-        ]
+        self._rules, self._strictness = ordered.rules, strictness
+        rule = ordered.rules[number]
+        including = {id(entry): entry for entry in ordered.tree.near(path, ordered.including(place, rule))}
+        self._own = [entry.path for entry in including.values() if entry.rule == number]
+        overlapping = ordered.tree.near(path, ordered.overlapping(place, rule), partly=True)
+        self._entries = [entry for entry in overlapping if entry.rule != number]
+        self._deciding = [(index, entry.path) for index, entry in enumerate(self._entries) if id(entry) in including]
         self._is_laxer: dict[int, bool] = {}  # by index of an entry
         self._is_as_strict: dict[int, bool] = {}  # by number of a rule
 
@@ -470,10 +474,11 @@ class _Neighbors:
             return None  # one of the rule's own paths, in file order
         for index, entry in enumerate(self._entries):
             if (
-                _may_take(entry.path, variant)
+                (variant.folded is None or entry.open_at >> variant.folded & 1)
+                and self._compare(index, entry)
+                and _may_take(entry.path, variant)
                 and _is_broad(entry.path, variant)
                 and overlap(entry.path, variant.path)
-                and self._compare(index, entry)
             ):
                 return None if self._is_decided_before(index, variant) else self._rules[entry.rule].name
         return None
@@ -490,11 +495,7 @@ class _Neighbors:
         """Whether an entry decides a variant without the strict rule's path, and requires less."""
         if index not in self._is_laxer:
             decides_both = entry.rule < self._number and overlap(entry.path, self._place.path)
-            self._is_laxer[index] = (
-                not decides_both
-                and _may_apply(entry.match, self._place, self._rules[self._number])
-                and not self._requires_as_much(entry.rule)
-            )
+            self._is_laxer[index] = not decides_both and not self._requires_as_much(entry.rule)
         return self._is_laxer[index]
 
     def _requires_as_much(self, other: int) -> bool:

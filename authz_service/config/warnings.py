@@ -13,6 +13,7 @@ from authz_service.config.document import Problem, parse
 from authz_service.config.load import lines, load_with_source
 from authz_service.config.resource_warnings import resource_warnings
 from authz_service.config.rule_order import (
+    OrderedRules,
     bypasses,
     decoded_slashes,
     listed,
@@ -77,12 +78,13 @@ def located_warnings(path: Path, source: bytes, settings: Settings, more: Iterab
 
 def warnings(settings: Settings) -> Iterator[Problem]:
     """All warnings about the settings."""
-    yield from unreachable(settings.rules)
+    ordered = OrderedRules(settings.rules)
+    yield from unreachable(ordered)
     strictness = Strictness(settings.issuers, ScopeHierarchy(settings.scope_implies))
-    yield from verbs_of_items(settings.rules, strictness)
-    yield from decoded_slashes(settings.rules, strictness)
-    yield from older_mcp_revisions(settings.rules, strictness)
-    yield from bypasses(settings.rules, strictness)
+    yield from verbs_of_items(ordered, strictness)
+    yield from decoded_slashes(ordered, strictness)
+    yield from older_mcp_revisions(ordered, strictness)
+    yield from bypasses(ordered, strictness)
     for place, rule in enumerate(settings.rules):
         yield from _any_audience(("rules", place), rule, settings.issuers)
         yield from _any_tenant(("rules", place), rule, settings.issuers)
@@ -111,7 +113,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
     yield from _proofs(("dpop",), settings.dpop_or_default, settings.server.workers)
     yield from _missing_origins(("dpop", "origins"), settings.dpop_or_default, settings.resources)
     yield from _forwarded_certificate(("mtls", "certificate"), settings.mtls)
-    yield from resource_warnings(settings)
+    yield from resource_warnings(settings, ordered)
 
 
 def _any_audience(where: Where, rule: RuleSettings, issuers: Sequence[Issuer]) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from authz_service.config.document import rendered
 from authz_service.config.model import Settings
 from authz_service.config.resource_warnings import resource_warnings
 from authz_service.config.resources import ResourceLocation
-from authz_service.config.rule_order import deciding
+from authz_service.config.rule_order import OrderedRules, deciding
 from authz_service.core.attributes import Attributes
 from authz_service.core.patterns import parse_host_pattern
 from authz_service.rules.policy import Policy
@@ -46,7 +46,8 @@ def warned(
 ) -> list[str]:
     named = [{"name": f"r{place}"} | each for place, each in enumerate(rules)]
     written = {"issuers": issuers or [MAIN], "rules": named, "resources": resources or [{"resource": MCP}]}
-    found = resource_warnings(Settings.read(written | more))
+    configured = Settings.read(written | more)
+    found = resource_warnings(configured, OrderedRules(configured.rules))
     return [f"{rendered(problem.where)}: {problem.text}" for problem in found]
 
 
@@ -266,7 +267,7 @@ def test_no_rule_that_decides_a_request_to_a_resource_is_overlooked(matches: lis
                 parse_host_pattern(location.host),
                 location.everything,
                 [other.everything for other in locations if location.is_above(other)],
-                settings.rules,
+                OrderedRules(settings.rules),
             )
         }
         for location in locations

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from authz_service.config.document import rendered
 from authz_service.config.model import Issuer, RuleSettings
-from authz_service.config.rule_order import bypasses, decoded_slashes, older_mcp_revisions, unreachable, verbs_of_items
+from authz_service.config.rule_order import (
+    OrderedRules,
+    bypasses,
+    decoded_slashes,
+    older_mcp_revisions,
+    unreachable,
+    verbs_of_items,
+)
 from authz_service.config.strictness import Strictness
 from authz_service.core.attributes import Attributes
 from authz_service.core.patterns import covering
@@ -41,7 +48,7 @@ def rule(name: str, *paths: str, **parts: Any) -> RuleSettings:
 
 
 def found(*rules: RuleSettings) -> list[str]:
-    return [f"{rendered(problem.where)}: {problem.text}" for problem in bypasses(rules, STRICTNESS)]
+    return [f"{rendered(problem.where)}: {problem.text}" for problem in bypasses(OrderedRules(rules), STRICTNESS)]
 
 
 def test_a_literal_beside_a_capture_is_reported_with_the_rule_that_decides_its_other_spelling() -> None:
@@ -153,7 +160,9 @@ VERB = "/v1/items/{id}:purge"
 
 def test_a_verb_that_a_laxer_rule_of_the_item_partly_decides_is_reported() -> None:
     rules = [rule("item", ITEM, methods=["GET", "POST"]), rule("purge", VERB, **ADMIN)]
-    (text,) = [f"{rendered(problem.where)}: {problem.text}" for problem in verbs_of_items(rules, STRICTNESS)]
+    (text,) = [
+        f"{rendered(problem.where)}: {problem.text}" for problem in verbs_of_items(OrderedRules(rules), STRICTNESS)
+    ]
     assert text == (
         "rules[1].match.paths[0]: rule item comes first, decides some of the requests for this path, and does not "
         "require all that this rule requires: move this rule up"
@@ -181,7 +190,7 @@ def test_a_verb_is_reported_if_a_laxer_rule_before_it_takes_any_suffix(
     rules: list[RuleSettings],
     reported: bool,  # noqa: FBT001
 ) -> None:
-    assert bool(list(verbs_of_items(rules, STRICTNESS))) == reported
+    assert bool(list(verbs_of_items(OrderedRules(rules), STRICTNESS))) == reported
 
 
 def npm(**parts: Any) -> RuleSettings:
@@ -189,7 +198,7 @@ def npm(**parts: Any) -> RuleSettings:
 
 
 def test_a_stricter_rule_of_a_decoded_path_is_reported() -> None:
-    (problem,) = decoded_slashes([npm(), rule("deep", "/npm/{x}/{y}", **ADMIN)], STRICTNESS)
+    (problem,) = decoded_slashes(OrderedRules([npm(), rule("deep", "/npm/{x}/{y}", **ADMIN)]), STRICTNESS)
     assert f"{rendered(problem.where)}: {problem.text}" == (
         "rules[0].match.encoded_slash: an upstream that decodes %2F treats some of these paths as those of rule deep, "
         "which comes later and requires more: move rule deep before this one, which denies these paths, or require as "
@@ -226,7 +235,7 @@ def test_a_rule_with_encoded_slashes_is_reported_if_a_stricter_rule_after_it_has
     rules: list[RuleSettings],
     reported: bool,  # noqa: FBT001
 ) -> None:
-    assert bool(list(decoded_slashes(rules, STRICTNESS))) == reported
+    assert bool(list(decoded_slashes(OrderedRules(rules), STRICTNESS))) == reported
 
 
 @pytest.mark.parametrize(
@@ -246,7 +255,9 @@ def test_encoded_slashes_that_an_earlier_rule_makes_ambiguous_are_reported(
     rules: list[RuleSettings],
     reported: bool,  # noqa: FBT001
 ) -> None:
-    problems = [f"{rendered(problem.where)}: {problem.text}" for problem in decoded_slashes(rules, STRICTNESS)]
+    problems = [
+        f"{rendered(problem.where)}: {problem.text}" for problem in decoded_slashes(OrderedRules(rules), STRICTNESS)
+    ]
     warning = (
         "rules[1].match.encoded_slash: has no effect for some of these paths, since rule first comes first and matches "
         "them once %2F is decoded, so they are denied: move this rule up"
@@ -358,7 +369,7 @@ def test_every_rule_that_a_path_bypasses_is_reported(parts: list[dict[str, Any]]
         own = any(pattern.matches(other) for pattern in strict.match.path_patterns)
         if not own and not STRICTNESS.requires_as_much(lax, strict) and not _is_written_out(path, other, strict, lax):
             bypassed.add(place)
-    named = {problem.where[1] for problem in bypasses(rules, STRICTNESS)}
+    named = {problem.where[1] for problem in bypasses(OrderedRules(rules), STRICTNESS)}
     assert bypassed <= named
     # Of two rules with one pattern each, no third one can decide what would bypass.
     assert len(rules) > 2 or any(len(rule.match.path_patterns) > 1 for rule in rules) or named == bypassed
@@ -378,6 +389,14 @@ def test_a_path_is_compared_with_near_paths_only(
     paths = [f"/part{number}/{{id}}" for number in range(300)]
     assert found(rule("many", *paths, **ADMIN)) == []
     assert compared < 10 * len(paths)
+
+
+def test_a_hidden_rule_is_not_named_as_one_that_hides_another() -> None:
+    rules = [rule("r0", "/a"), rule("r1", "/a/", "/a/{x}/**"), rule("r2", "/a/**"), rule("r3", "/a/**")]
+    hidden, also_hidden = unreachable(OrderedRules(rules))
+    assert hidden.where == ("rules", 2)
+    assert also_hidden.where == ("rules", 3)
+    assert "since rules r0 and r1 together decide all" in also_hidden.text
 
 
 # MCP messages.
@@ -401,7 +420,7 @@ GETTERS = CALLS | {"names": ["get_*"]}
 )
 def test_a_rule_hides_only_the_mcp_messages_that_it_matches(earlier: Any, later: Any, hidden: bool) -> None:  # noqa: FBT001 - a table's column
     rules = [rule("r0", "/mcp", **_mcp(earlier)), rule("r1", "/mcp", **_mcp(later))]
-    assert bool(list(unreachable(rules))) is hidden
+    assert bool(list(unreachable(OrderedRules(rules)))) is hidden
 
 
 def _mcp(condition: Any) -> dict[str, Any]:
@@ -409,7 +428,9 @@ def _mcp(condition: Any) -> dict[str, Any]:
 
 
 def _lax_for_older(*rules: RuleSettings) -> list[str]:
-    return [f"{rendered(problem.where)}: {problem.text}" for problem in older_mcp_revisions(rules, STRICTNESS)]
+    return [
+        f"{rendered(problem.where)}: {problem.text}" for problem in older_mcp_revisions(OrderedRules(rules), STRICTNESS)
+    ]
 
 
 def test_a_laxer_rule_for_older_mcp_revisions_is_reported() -> None:
