@@ -14,25 +14,26 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from authz_service.core import connection_header
+from authz_service.core.claims import ValidatedToken
 from authz_service.core.cors import is_preflight
 from authz_service.core.decision import NO_RULE_NAME, Allow, Decision, Deny, deny_without_rule
 from authz_service.core.errors import Rejected
 from authz_service.core.reasons import Reason
 from authz_service.rules.policy import no_rule
 from authz_service.tokens.attempt import AFTER_KEYS, FIRST, Attempt
-from authz_service.tokens.introspection.query import NeedIntrospection
 from authz_service.tokens.validator import NeedKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from authz_service.core.attributes import Attributes
-    from authz_service.core.claims import Claims, ValidatedToken
+    from authz_service.core.claims import Claims
     from authz_service.core.response_cache import CachedResponse
     from authz_service.core.upstream import UpstreamHeaders
     from authz_service.keys.cache import KeyCache
     from authz_service.rules.policy import Policy, Rule
     from authz_service.rules.resources import Resources
+    from authz_service.tokens.introspection.query import NeedIntrospection
     from authz_service.tokens.proof.verifier import ProofVerifier
     from authz_service.tokens.revocation.revocations import RevocationList
     from authz_service.tokens.validator import Need, Validator
@@ -61,7 +62,7 @@ class Pending:
     @property
     def last_attempt(self) -> Attempt:
         """What ``finish`` decides with."""
-        return Attempt(results=self.need.results if isinstance(self.need, NeedIntrospection) else ())
+        return Attempt(results=() if isinstance(self.need, NeedKeys) else self.need.results)
 
 
 class Authorizer:
@@ -123,7 +124,7 @@ class Authorizer:
             found = self.validator.validate(pending.token, pending.began, pending.rule.issuers, AFTER_KEYS)
         except Rejected:
             return None  # ``finish`` rejects it again, and reports it
-        return found if isinstance(found, NeedIntrospection) else None
+        return found if not isinstance(found, (ValidatedToken, NeedKeys)) else None
 
     def finish(self, pending: Pending, now: float) -> Decision:
         """Decide with what is known now, whether or not the missing part was fetched."""
@@ -155,7 +156,7 @@ class Authorizer:
         try:
             token, dpop = rule.credential.token_of(attributes.headers, self.max_token_bytes)
             found = self.validator.validate(token, now, rule.issuers, attempt)
-            if isinstance(found, (NeedKeys, NeedIntrospection)):
+            if not isinstance(found, ValidatedToken):
                 return Pending(attributes, rule, token, found, self, now)
             claims = found.claims
             if self.revocations.any:

@@ -5,16 +5,14 @@ A source fetches when it is called. It does not schedule, retry or keep keys.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from authz_service.keys.keyset import KeySet
 
 _FOREVER = 10 * 365 * 86_400.0  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(NamedTuple):
     """The result of a fetch."""
 
     key_set: KeySet | None  # None: not modified since the last fetch

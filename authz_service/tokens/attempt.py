@@ -6,8 +6,7 @@ is known by then. Frozen values; nothing is fetched here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from authz_service.tokens.introspection.response import IntrospectionResult
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """What may still be fetched, and the introspection results that were fetched for this request."""
 
     fetch_keys: bool = False

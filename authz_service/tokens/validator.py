@@ -11,8 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeAlias
 
 from authz_service.core.claims import UnverifiedIdentity, ValidatedToken
 from authz_service.core.errors import Rejected, quoted
@@ -20,7 +19,7 @@ from authz_service.core.reasons import Reason
 from authz_service.keys.cache import NoKey
 from authz_service.keys.signatures import ALGORITHMS
 from authz_service.keys.trials import EXHAUSTED
-from authz_service.tokens.introspection.query import NeedIntrospection, Servers, query
+from authz_service.tokens.introspection.servers import Servers
 from authz_service.tokens.jwt import jws
 from authz_service.tokens.jwt.cache import CachedJwt, JwtCache, digest_of
 from authz_service.tokens.jwt.claims import (
@@ -33,22 +32,28 @@ from authz_service.tokens.jwt.claims import (
 from authz_service.tokens.jwt.invalid import VerifiedJwt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from authz_service.config.model import Issuer
+    from authz_service.core.claims import Claims
     from authz_service.keys.cache import KeyCache
     from authz_service.keys.jwk import Key
     from authz_service.telemetry.metrics import Metrics
     from authz_service.tokens.attempt import Attempt
     from authz_service.tokens.introspection.introspector import Introspector
+    from authz_service.tokens.introspection.query import NeedIntrospection
     from authz_service.tokens.jwt.claims import Requirements
     from authz_service.tokens.jwt.invalid import InvalidJwt
     from authz_service.tokens.jwt.jws import Jws
     from authz_service.tokens.revocation.receiver import EventReceiver
 
+    Need: TypeAlias = "NeedKeys | NeedIntrospection"
+    Query = Callable[
+        [str, bytes, Sequence[Introspector], float, Attempt, Claims | None], ValidatedToken | NeedIntrospection
+    ]
 
-@dataclass(frozen=True, slots=True)
-class TrustedIssuer:
+
+class TrustedIssuer(NamedTuple):
     """An issuer's settings and keys, and its introspection server and security events if they are configured."""
 
     settings: Issuer
@@ -57,8 +62,7 @@ class TrustedIssuer:
     events: EventReceiver | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NeedKeys:
+class NeedKeys(NamedTuple):
     """The token cannot be verified before these keys were fetched again."""
 
     keys: KeyCache
@@ -77,9 +81,6 @@ class NeedKeys:
     async def ready(self) -> None:
         """Wait for the fetch. Never raises for a failed one."""
         await self.keys.refresh_for_request()
-
-
-Need = NeedKeys | NeedIntrospection
 
 
 class SignatureVerifier:
@@ -171,7 +172,9 @@ class Validator(SignatureVerifier):
     def __init__(self, issuers: Iterable[TrustedIssuer], cache: JwtCache, metrics: Metrics) -> None:
         issuers = tuple(issuers)
         super().__init__(issuers)
-        self._servers = Servers([each.introspector for each in issuers if each.introspector is not None])
+        introspectors = [each.introspector for each in issuers if each.introspector is not None]
+        self._servers = Servers(introspectors)
+        self._query = _query_of(introspectors)
         self._cache = cache
         self._metrics = metrics
 
@@ -199,7 +202,7 @@ class Validator(SignatureVerifier):
             parsed = jws.parse(token)
         except Rejected:
             if servers := self.servers_for_opaque(token, accepted):
-                return query(token, digest, servers, now, attempt)
+                return self._query(token, digest, servers, now, attempt, None)
             self._record_miss(attempt)
             raise
         self._record_miss(attempt)
@@ -255,7 +258,7 @@ class Validator(SignatureVerifier):
         if server is None:
             return validated
         try:
-            return query(token, digest, (server,), now, attempt, validated.claims)
+            return self._query(token, digest, (server,), now, attempt, validated.claims)
         except Rejected as rejected:
             rejected.identity = validated.claims.identity
             raise
@@ -267,6 +270,18 @@ class Validator(SignatureVerifier):
     def must_be_active(self, issuer: str) -> bool:
         """Whether verified JWTs of the issuer with this name also have to be active at its introspection server."""
         return self._servers.for_jwts_of(issuer) is not None
+
+
+def _query_of(introspectors: Sequence[Introspector]) -> Query:
+    if not introspectors:
+        return _no_server
+    from authz_service.tokens.introspection.query import query
+
+    return query
+
+
+def _no_server(*_arguments: object) -> NoReturn:
+    raise AssertionError("no introspection server is configured")
 
 
 def _require_again(invalid: InvalidJwt, now: float) -> None:

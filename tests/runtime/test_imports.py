@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # The modules of each feature that a plain configuration does not use, and what these alone need.
 INTROSPECTION = {
     *("tokens.introspection.introspector", "tokens.introspection.http_client", "providers.client_authentication"),
+    *("tokens.introspection.query", "tokens.introspection.response"),
     "jwt",  # which signs client assertions
 }
 SECURITY_EVENTS = {"tokens.revocation.receiver", "tokens.revocation.poll_client", "tokens.revocation.event_file"}

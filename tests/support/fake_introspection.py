@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from authz_service.authorizer import Pending
@@ -198,7 +197,7 @@ class IntrospectingAuthorizer(LocalAuthorizer):
         introspector = introspector_with(
             self.clients[name], trusted.settings, metrics=self.metrics, clock=self.clock, cache_bounds=self.bounds
         )
-        return replace(trusted, introspector=introspector)
+        return trusted._replace(introspector=introspector)
 
     async def decide_after_waiting(self, path: str, token: str, **request: Any) -> Decision:
         """Decide a request that may have to wait."""
