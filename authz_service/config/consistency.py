@@ -24,8 +24,8 @@ from authz_service.core.scope_hierarchy import ScopeHierarchy
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from authz_service.config.document import Where
     from authz_service.config.draft import Draft
+    from authz_service.config.kinds import Where
     from authz_service.config.model import (
         Alternative,
         Require,

@@ -23,7 +23,7 @@ from authz_service.config.files import MAX_CONFIG_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-Where = tuple[str | int, ...]  # the keys and list indexes that lead to a value
+    from authz_service.config.kinds import Where
 
 _MAX_DEPTH = 32  # levels; the settings themselves nest eight deep
 _MAX_VALUES = 100_000  # after aliases are followed; a file of the maximum size rarely has more

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from authz_service.config.document import Where
+    from authz_service.config.kinds import Where
     from authz_service.config.model import DpopSettings, Issuer, Logging, ResourceSettings, RuleSettings, Server
 
 

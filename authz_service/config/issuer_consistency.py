@@ -12,8 +12,8 @@ from authz_service.config.values import https_or_loopback, is_name, is_url
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from authz_service.config.document import Where
     from authz_service.config.draft import Draft
+    from authz_service.config.kinds import Where
     from authz_service.config.model import IntrospectionSettings, Issuer, Keys, SecurityEventsSettings
 
 _SOURCES = ("discovery", "jwks_uri", "jwks_file", "pem_file")

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from authz_service.config import consistency, files, messages
-from authz_service.config.document import EMPTY, TOO_LARGE, Document, Problem, Unreadable, Where, parse, rendered
+from authz_service.config.document import EMPTY, TOO_LARGE, Document, Problem, Unreadable, parse, rendered
 from authz_service.config.draft import Draft
 from authz_service.config.files import MAX_CONFIG_BYTES, FileTooLargeError
-from authz_service.config.kinds import Invalid, Many, Members
+from authz_service.config.kinds import Invalid, Many, Members, Where
 from authz_service.config.model import (
     DpopSettings,
     Issuer,

@@ -78,24 +78,25 @@ if TYPE_CHECKING:
     from authz_service.core.patterns import PathPattern
 
 
+# The values that some keys may have.
 Transport: TypeAlias = Literal["grpcio", "asyncio"]
 AuthMethod: TypeAlias = Literal[
     "client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth", "bearer_token"
 ]
 Exp: TypeAlias = Literal["required", "optional"]
+IntrospectionMode: TypeAlias = Literal["opaque", "always"]
 Profile: TypeAlias = Literal["any", "rfc9068"]
 ConfirmationMode: TypeAlias = Literal["verify", "ignore"]
 Proof: TypeAlias = Literal["any", "dpop", "mtls"]
 Access: TypeAlias = Literal["token", "optional", "public"]
+RuleMode: TypeAlias = Literal["enforce", "shadow"]
 Encoding: TypeAlias = Literal["csv", "json", "base64url-json"]
+Nonce: TypeAlias = Literal["off", "required"]
 CertificateSource: TypeAlias = Literal["peer", "xfcc"]
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["json", "text"]
 LoggedDecisions: TypeAlias = Literal["none", "denied", "all"]
 CorsPreflight: TypeAlias = Literal["deny", "allow"]
-IntrospectionMode: TypeAlias = Literal["opaque", "always"]
-RuleMode: TypeAlias = Literal["enforce", "shadow"]
-Nonce: TypeAlias = Literal["off", "required"]
 
 
 class Tls(Section):

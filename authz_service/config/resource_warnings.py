@@ -15,7 +15,7 @@ from authz_service.core.patterns import HostPattern
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from authz_service.config.document import Where
+    from authz_service.config.kinds import Where
     from authz_service.config.model import Issuer, ResourceSettings, RuleSettings, Settings
     from authz_service.config.rule_order import OrderedRules
     from authz_service.core.patterns import PathPattern

@@ -28,7 +28,7 @@ from authz_service.core.patterns import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from authz_service.config.document import Where
+    from authz_service.config.kinds import Where
     from authz_service.config.model import RuleSettings
     from authz_service.config.strictness import Strictness
     from authz_service.core.patterns import HostPattern, Segment

@@ -73,6 +73,11 @@ class CaseToken(Section, has_other_keys=True, keywords={"anyOf": [{"required": [
         return dict(self.others)
 
 
+def _claims_or_text(value: Any) -> None:
+    if value is not None and not isinstance(value, (str, dict)):
+        raise ValueError("must be a mapping of claims, or a string to send unchanged")
+
+
 class Expect(Section, keywords={"minProperties": 1}):
     """The expected decision. A key that is left out is not compared."""
 
@@ -106,7 +111,7 @@ class Case(Section):
     name = required(PRINTABLE, description="Unique in the file.")
     request = required(SectionKind(CaseRequest), description="The request to decide.")
     token = nullable(
-        ShortSection(CaseToken, "raw"),
+        ShortSection(CaseToken, "raw", _claims_or_text),
         description="The token to sign, or a string to send unchanged. Default: no token is sent.",
     )
     proof: Key[CaseProof] = key(

@@ -19,7 +19,7 @@ from authz_service.transport.tls.certificates import CertificateFiles, Validity
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from authz_service.config.document import Where
+    from authz_service.config.kinds import Where
     from authz_service.config.model import Settings
 
 _DAY = 86400.0  # seconds

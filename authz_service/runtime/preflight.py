@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from authz_service.config.document import Where
+    from authz_service.config.kinds import Where
     from authz_service.config.model import IntrospectionSettings, Issuer, SecurityEventsSettings, Server, Settings
 
 RESTART_ONLY: Final = ("grpc_address", "admin_address", "transport", "workers", "tls")  # keys of server

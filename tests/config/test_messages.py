@@ -223,6 +223,8 @@ def test_a_section_in_place_of_a_list_of_sections_is_reported_with_the_missing_d
         ("rules: [{name: yes}]", 'must be a string, not yes (read as true): write it in quotes, "yes"'),
         ("rules: [{name: a, match: {methods: 7}}]", 'must be a list, not the number 7: write ["7"]'),
         ("rules: [{name: a, match: {paths: 7}}]", "must be a list, not the number 7: write [7]"),
+        ("rules: [{name: a, require: {scopes: 7}}]", 'must be a list, not the number 7: write ["7"]'),
+        ("rules: [{name: a, require: {claims: {a: ''}}}]", "is empty: write a value, or remove it"),
     ],
 )
 def test_quotes_are_advised_only_where_they_make_the_value_valid(text: str, message: str) -> None:

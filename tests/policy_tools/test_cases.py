@@ -302,6 +302,7 @@ def test_every_mistake_in_a_file_of_cases_is_reported_and_the_other_files_run(
   - name: b
     request: {url: "https://a/"}
     expect: {status: "401", decisoin: allow}
+    token: [x]
     extra: 1
 """
     )
@@ -315,7 +316,8 @@ def test_every_mistake_in_a_file_of_cases_is_reported_and_the_other_files_run(
         "5: cases[0].expect: expects nothing: write at least a decision",
         "8: cases[1].expect.status: must be a whole number, not the string '401': write it without quotes",
         "8: cases[1].expect.decisoin: is not a key here: did you mean decision?",
-        "9: cases[1].extra: is not a key here: write one of name, request, token, proof, expect",
+        "9: cases[1].token: must be a mapping of claims, or a string to send unchanged",
+        "10: cases[1].extra: is not a key here: write one of name, request, token, proof, expect",
     ]
 
 
