@@ -227,7 +227,8 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _attributes(options: argparse.Namespace, settings: Settings) -> Attributes:
-    from authz_service.policy_tools.request import attributes_of, read_certificate, with_certificate, with_token
+    from authz_service.policy_tools.client_certificate import read_certificate, with_certificate
+    from authz_service.policy_tools.request import attributes_of, with_token
     from authz_service.rules.policy import Policy
 
     headers = [_header(text) for text in options.header]
@@ -272,7 +273,7 @@ def _header(text: str) -> tuple[str, str]:
 def _test(options: argparse.Namespace) -> int:
     """Returns 0 if all cases pass, 1 if some fail, 2 if a file could not be read or written."""
     from authz_service.config.load import load
-    from authz_service.policy_tools import cases, junit
+    from authz_service.policy_tools import case_file, junit
     from authz_service.policy_tools.run_cases import CaseRunner
     from authz_service.terminal import Color
 
@@ -286,7 +287,7 @@ def _test(options: argparse.Namespace) -> int:
         return 2
     for file in options.cases:
         try:
-            outcomes[str(file)] = _run_cases(runner, cases.read(file, settings))
+            outcomes[str(file)] = _run_cases(runner, case_file.read(file, settings))
         except ConfigError as error:
             unreadable += error.problems
     if options.junit is not None:

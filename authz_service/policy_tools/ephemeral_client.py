@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from authz_service.core import base64url
 from authz_service.core.headers import combined
 from authz_service.keys import jwk
-from authz_service.policy_tools.request import with_certificate
+from authz_service.policy_tools.client_certificate import with_certificate
 from authz_service.policy_tools.signing_key import SigningKey
 from authz_service.tokens.proof.target import Targets
 

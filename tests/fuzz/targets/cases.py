@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 
 from authz_service.core.errors import ConfigError
-from authz_service.policy_tools import cases
+from authz_service.policy_tools import case_file
 from authz_service.policy_tools.run_cases import CaseRunner
 from fuzz import files
 from fuzz.problems import require_located
@@ -28,7 +28,7 @@ def _runner() -> CaseRunner:
 def run(data: bytes) -> str:
     file = files.written("cases.yaml", data)
     try:
-        read = cases.read(file, settings())
+        read = case_file.read(file, settings())
     except ConfigError as error:
         require_located(error, file, data)
         return "rejected"
