@@ -19,6 +19,7 @@ import yaml
 from yaml.resolver import Resolver
 
 from authz_service.config.files import MAX_CONFIG_BYTES
+from authz_service.core.scalars import has_surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -214,7 +215,7 @@ class _Composer:
         node: _Node
         if isinstance(event, yaml.ScalarEvent):
             node = _Scalar(event.value, _tag(event), _line(event))
-            if not node.text.isascii() and _has_surrogate(node.text):
+            if has_surrogate(node.text):  # libyaml rejects it as an escape, pure PyYAML accepts it
                 from authz_service.config.syntax import UNKNOWN_ESCAPE
 
                 raise Unreadable(node.line, f"is not YAML: {UNKNOWN_ESCAPE}")
@@ -261,15 +262,6 @@ class _Composer:
             if self._merged > _MAX_VALUES:
                 raise Unreadable(node.line, _TOO_MANY_VALUES)
             yield from source.members
-
-
-def _has_surrogate(text: str) -> bool:
-    """Whether there is half of a pair, which libyaml rejects and pure PyYAML accepts as an escape."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _tag(event: Any) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -12,8 +11,7 @@ if TYPE_CHECKING:
     from authz_service.config.model import DpopSettings, Issuer, Logging, ResourceSettings, RuleSettings, Server
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """The part of the settings that could be read. Issuers, rules and resources are keyed by their index."""
 
     server: Server | None

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from authz_service.core.attributes import Attributes
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a method, RFC 9110 section 9.1
-_ORIGIN = re.compile(r"[!-~]+")  # one serialized origin or null, RFC 6454 section 7.1
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # a method, RFC 9110 section 9.1
+_ORIGIN = r"[!-~]+"  # one serialized origin or null, RFC 6454 section 7.1
 _AUTHORIZATION = frozenset({"authorization"})
 # With these an upstream may treat an OPTIONS request as one of another method.
 _METHOD_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
@@ -37,4 +37,4 @@ def is_preflight(attributes: Attributes, credentials: Collection[str] = _AUTHORI
         origin, method = value_of(headers, "origin"), value_of(headers, "access-control-request-method")
     except AmbiguousHeaderError:
         return False
-    return bool(origin and _ORIGIN.fullmatch(origin) and method and _TOKEN.fullmatch(method))
+    return bool(origin and re.fullmatch(_ORIGIN, origin) and method and re.fullmatch(_TOKEN, method))

@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from authz_service.core import base64url
+from authz_service.core.scalars import has_surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 MAX_VALUE_BYTES = 8000  # many servers accept header lines of 8 KiB, with the name in them
 _SURELY_FITS = MAX_VALUE_BYTES // 4  # characters; UTF-8 has at most four bytes for each
 
-_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 class UnencodableError(Exception):
@@ -35,7 +36,7 @@ def encode(value: Any, encoding: str | None) -> str:
         UnencodableError: if the encoding cannot express the value, or the result is too long.
     """
     text = value if encoding is None and isinstance(value, str) else _ENCODERS[encoding](value)
-    if _UNFIT.search(text):
+    if _CONTROL.search(text) or has_surrogate(text):
         raise UnencodableError("a control character")
     if text != text.strip():
         raise UnencodableError("whitespace at its start or end")

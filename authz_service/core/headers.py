@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _REPLACED = "!#$%&'*+._`|~^"
 _REPLACEMENTS = str.maketrans(dict.fromkeys(_REPLACED, "-"))
 _WHITESPACE = " \t"  # OWS of RFC 9110 section 5.6.3
-# Several values, bytes that are not UTF-8, and controls, which some receivers drop and at which others cut the value.
-_AMBIGUOUS = re.compile("[,\ufffd\x00-\x08\x0a-\x1f\x7f-\x9f]")
+# Bytes that are not UTF-8, and controls, which some receivers drop and at which others cut the value.
+_AMBIGUOUS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]|\ufffd")
 
 
 # The characters of header names as Envoy sends nearly all of them.

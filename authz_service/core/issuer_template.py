@@ -10,8 +10,8 @@ import re
 from typing import NamedTuple
 
 TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")  # unreserved characters (RFC 3986 section 2.3)
-_TEMPLATE = re.compile(r"(https?://[^/{}*]+/(?:[^{}*]*/)?)\{([A-Za-z_][A-Za-z0-9_]*)\}((?:/[^{}*]*)?)")
-_MARKS = re.compile(r"[{}*]")
+_TEMPLATE = r"(https?://[^/{}*]+/(?:[^{}*]*/)?)\{([A-Za-z_][A-Za-z0-9_]*)\}((?:/[^{}*]*)?)"
+_MARKS = frozenset("{}*")
 
 
 class IssuerTemplate(NamedTuple):
@@ -60,9 +60,9 @@ def parse_issuer_template(issuer: str) -> IssuerTemplate | None:
     Raises:
         ValueError: with what is wrong and what would be right.
     """
-    if not _MARKS.search(issuer):
+    if _MARKS.isdisjoint(issuer):
         return None
-    parts = _TEMPLATE.fullmatch(issuer)
+    parts = re.fullmatch(_TEMPLATE, issuer)
     if parts is None:
         raise ValueError(
             "has a brace or a *, which can only be one whole segment of the path: write one {name}, as in "

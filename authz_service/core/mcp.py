@@ -21,9 +21,9 @@ METHOD = "mcp-method"
 NAME = "mcp-name"
 NAMED_METHODS = ("tools/call", "resources/read", "prompts/get")  # the messages with which Mcp-Name is sent
 _FIRST_REVISION = "2026-07-28"  # dates of this form are in the order of their characters
-_REVISION = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])")
-_PLAIN = re.compile(r"[\t -~]+")
-_ENCODED = re.compile(r"=\?base64\?([A-Za-z0-9+/]+={0,2})\?=")
+_REVISION = r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"  # compiled by the first request that has one
+_PLAIN = r"[\t -~]+"
+_ENCODED = r"=\?base64\?([A-Za-z0-9+/]+={0,2})\?="
 _ENCODED_START = "=?base64?"
 
 
@@ -83,7 +83,7 @@ class McpHeaders:
 
 def is_new_revision(version: str | None) -> bool:
     """Whether clients of this protocol version send ``Mcp-Method`` and ``Mcp-Name``."""
-    return version is not None and _REVISION.fullmatch(version) is not None and version >= _FIRST_REVISION
+    return version is not None and re.fullmatch(_REVISION, version) is not None and version >= _FIRST_REVISION
 
 
 def _one_value(headers: Mapping[str, str], name: str) -> str | None:
@@ -96,10 +96,10 @@ def _one_value(headers: Mapping[str, str], name: str) -> str | None:
 def _decoded(name: str, value: str) -> str:
     """A value as it is in the message. One that starts as if it were encoded, in any case, must be."""
     if not value.lower().startswith(_ENCODED_START):
-        if not _PLAIN.fullmatch(value):
+        if not re.fullmatch(_PLAIN, value):
             raise _malformed(name, "is empty or not ASCII")
         return value
-    match = _ENCODED.fullmatch(value)
+    match = re.fullmatch(_ENCODED, value)
     try:
         content = b64decode(match[1], validate=True) if match else b""
         if match and b64encode(content).decode() == match[1]:  # one spelling only: padded, without further bits

@@ -12,6 +12,8 @@ Invariants:
 * A host that is not plainly one name or address is not a host. If any rule names hosts, such a request matches no rule,
   since the upstream may read it as a host that a rule protects.
 * Comparisons are exact over the paths that ``core.paths`` accepts: only the last segment may be empty.
+
+Regular expressions that few configurations or requests need are strings, which ``re`` compiles at first use and caches.
 """
 
 from __future__ import annotations
@@ -30,14 +32,13 @@ PARAMETERS = ";"  # separates a segment from its parameters
 _NEVER_IN_A_PATH = re.compile("[\x00-\x20\x7f-\x9f\\\\#?%]")
 
 # Anchors, classes, repetitions, alternatives and groups, as far as they are unlikely in a path.
-_REGULAR_EXPRESSION = re.compile(
-    r"^\^ | \$$ | \\[./dsw] | \.[*+] | \([^()/]*\| | \(\? | \[\^ | \[[^]/]*-[^]/]*\] | [])][*+?{]", re.VERBOSE
-)
-_FRAMEWORK_PARAMETER = re.compile(r"/:([A-Za-z_]\w*)(?=/|$)|/<(?:\w+:)?([A-Za-z_]\w*)>(?=/|$)")
+_REGULAR_EXPRESSION = r"""(?x)
+    ^\^ | \$$ | \\[./dsw] | \.[*+] | \([^()/]*\| | \(\? | \[\^ | \[[^]/]*-[^]/]*\] | [])][*+?{]"""
+_FRAMEWORK_PARAMETER = r"/:([A-Za-z_]\w*)(?=/|$)|/<(?:\w+:)?([A-Za-z_]\w*)>(?=/|$)"
 
 # A registered name or an address as Envoy passes it on: with an optional port and an optional trailing dot.
 _HOST = re.compile(r"((?:[a-z0-9_-]+\.)*[a-z0-9_-]+|\[[0-9a-f:.]+\])\.?(?::[0-9]{0,5})?")
-_HOST_NAME = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]+|\[[0-9a-f:.]+\]")
+_HOST_NAME = r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]+|\[[0-9a-f:.]+\]"
 _MAX_HOST_NAME = 253  # bytes (RFC 1035)
 _MAX_HOST = _MAX_HOST_NAME + len(".:65535")
 
@@ -167,12 +168,12 @@ def _folded_literal(literal: str) -> str:
 
 def foreign_syntax(text: str) -> str | None:
     """What a path pattern looks like, with the remedy, if it is in another language; None if not."""
-    if _REGULAR_EXPRESSION.search(text):
+    if re.search(_REGULAR_EXPRESSION, text):
         return (
             "looks like a regular expression, whose characters are literal here: write {name} for one segment, a final "
             "/** for any number of them, and each alternative as a path of its own"
         )
-    parameter = _FRAMEWORK_PARAMETER.search(text)
+    parameter = re.search(_FRAMEWORK_PARAMETER, text)
     if parameter is not None:
         name = parameter[1] or parameter[2]
         return f"has {parameter[0][1:]}, which is literal here: write {{{name}}} for exactly one segment"
@@ -188,7 +189,7 @@ def parse_path_pattern(text: str) -> PathPattern:
     try:
         return _parsed(text)
     except ValueError:
-        if _REGULAR_EXPRESSION.search(text):
+        if re.search(_REGULAR_EXPRESSION, text):
             raise ValueError(f"{shown(text)} {foreign_syntax(text)}") from None
         raise
 
@@ -289,7 +290,7 @@ def parse_host_pattern(text: str) -> HostPattern:
     name = text.lower()
     is_wildcard = name.startswith("*.")
     name = name.removeprefix("*.")
-    is_name = text.isascii() and len(name) <= _MAX_HOST_NAME and _HOST_NAME.fullmatch(name)
+    is_name = text.isascii() and len(name) <= _MAX_HOST_NAME and re.fullmatch(_HOST_NAME, name)
     if not is_name or (is_wildcard and name[0] == "["):
         raise ValueError(
             f"{shown(text)} is not a host: write a name such as api.example.com, or *.example.com for any name below "

@@ -6,9 +6,9 @@ to one: the caller gets the reason, the log gets the cause.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
+from typing import NamedTuple
 
 
 class Reason(StrEnum):
@@ -80,8 +80,7 @@ class RpcCode:
     UNAUTHENTICATED = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Denial:
+class Denial(NamedTuple):
     """The response to the caller of a denied request.
 
     ``error`` is that of the challenge (RFC 6750 section 3.1, RFC 9449 section 7.1), None in the challenge of a request

@@ -1,4 +1,4 @@
-"""Compares JSON scalars as JSON values: in Python, ``1 == True``, and both equal ``1.0``."""
+"""JSON scalars, compared as JSON values: in Python, ``1 == True``, and both equal ``1.0``; strings beyond UTF-8."""
 
 from __future__ import annotations
 
@@ -26,3 +26,14 @@ def scalar_key(value: Any) -> tuple[str, Any]:
 def scalar_keys(values: Iterable[Any]) -> frozenset[tuple[str, Any]]:
     """The keys of several scalars."""
     return frozenset(map(scalar_key, values))
+
+
+def has_surrogate(text: str) -> bool:
+    """Whether there is half of a surrogate pair, which JSON and YAML can express and UTF-8 cannot."""
+    if text.isascii():
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -30,7 +30,6 @@ from authz_service.policy_tools.saved_events import read_saved_events
 from authz_service.providers.client_resources import ClientResources
 from authz_service.providers.discovery import difference
 from authz_service.rules import mismatch
-from authz_service.rules.conditions import AnyOf
 from authz_service.rules.policy import no_rule
 from authz_service.runtime.assembly import (
     ProofState,
@@ -292,7 +291,7 @@ class _Steps:
             self._take("token", "proof", lambda: self._verify_proof(token, claims, dpop=dpop), partial(_proof, claims))
         request = rule.parts_of(self._attributes.headers, path)
         for condition in rule.conditions:
-            if isinstance(condition, AnyOf) and self._meets_alternative(condition, claims, request):
+            if condition.alternatives and self._meets_alternative(condition, claims, request):
                 continue
             evaluate = partial(_evaluate, condition, claims, request, self._now)
             self._take("claims", condition.name, evaluate, partial(_requirement, condition, claims))
@@ -325,7 +324,7 @@ class _Steps:
         proofs = self._authorizer.proofs.without_history()
         return proofs.verify(ValidatedToken(claims), text, self._attributes, self._now, dpop=dpop)
 
-    def _meets_alternative(self, any_of: AnyOf, claims: Claims, request: RequestParts) -> bool:
+    def _meets_alternative(self, any_of: Condition, claims: Claims, request: RequestParts) -> bool:
         """Whether an alternative holds. Records the conditions of each one up to the first that does not hold."""
         for place, alternative in enumerate(any_of.alternatives):
             if all(self._holds(f"any_of[{place}]", condition, claims, request) for condition in alternative):

@@ -5,8 +5,7 @@ Pure. A condition that cannot be evaluated is not met.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from authz_service.core.claim_path import NotAnObjectError
 from authz_service.core.confirmation import IGNORED
@@ -39,8 +38,7 @@ _MAX_CAUSES = 6  # alternatives that a cause names
 _MAX_CAUSE = 120  # characters of each
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """One condition of a rule.
 
     ``evaluate`` takes claims, parts of the request and the time. It returns None if the condition is met, otherwise the
@@ -51,24 +49,18 @@ class Condition:
     reason: Reason  # of the denial if the condition is not met
     requirement: str  # in the terms of the configuration
     evaluate: Evaluate
-
-
-@dataclass(frozen=True, slots=True)
-class AnyOf(Condition):
-    """Alternatives, each a list of conditions; it is met if all conditions of one alternative are.
-
-    ``evaluate`` raises ``NoAlternativeError`` otherwise. ``reason`` is not used.
-    """
-
-    alternatives: tuple[tuple[Condition, ...], ...]
+    alternatives: tuple[tuple[Condition, ...], ...] = ()  # of ``any_of``, each a list of conditions
 
 
 class NoAlternativeError(Rejected):
     """No alternative holds. The reason is that of the last one; the cause names why each of them does not."""
 
 
-def any_of(alternatives: Sequence[Sequence[Condition]]) -> AnyOf:
-    """At least one alternative holds. One that cannot be evaluated does not."""
+def any_of(alternatives: Sequence[Sequence[Condition]]) -> Condition:
+    """All conditions of at least one alternative are met. One that cannot be evaluated is not met.
+
+    ``evaluate`` raises ``NoAlternativeError`` otherwise; ``reason`` is not used.
+    """
     every = tuple(map(tuple, alternatives))
 
     def evaluate(claims: Claims, request: RequestParts, now: float) -> None:
@@ -81,7 +73,7 @@ def any_of(alternatives: Sequence[Sequence[Condition]]) -> AnyOf:
         raise NoAlternativeError(failures[-1].reason, _causes(failures))
 
     requirement = "one of the alternatives" if len(every) > 1 else "the alternative"
-    return AnyOf("any_of", every[-1][-1].reason, requirement, evaluate, every)
+    return Condition("any_of", every[-1][-1].reason, requirement, evaluate, every)
 
 
 def _first_failure(

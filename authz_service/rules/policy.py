@@ -18,7 +18,7 @@ from authz_service.core.patterns import PARAMETERS
 from authz_service.core.reasons import DENIALS, Reason
 from authz_service.core.scope_hierarchy import FLAT, ScopeHierarchy
 from authz_service.rules import conditions
-from authz_service.rules.conditions import AnyOf, Condition, NoAlternativeError, RequiredScopes
+from authz_service.rules.conditions import Condition, NoAlternativeError, RequiredScopes
 from authz_service.rules.encoded_slashes import EncodedSlashMatcher
 from authz_service.rules.matcher import NO_RULE, Matcher
 from authz_service.rules.operators import NO_PARTS, RequestParts
@@ -234,7 +234,7 @@ class _Challenge:
 
 def _reasons(conditions: Iterable[Condition]) -> Iterator[Reason]:
     for condition in conditions:
-        if isinstance(condition, AnyOf):
+        if condition.alternatives:
             yield from _reasons(condition.alternatives[-1])
         else:
             yield condition.reason
