@@ -6,7 +6,7 @@
     |-- Rejected      a request or its token is refused (authorizer, core, policy_tools, rules, tokens, transport)
     |   `-- ProofRejected   its sender did not prove what the token is bound to (tokens)
     |-- FetchFailed   a provider, or a collector of traces, gave nothing usable (keys, providers, runtime, tokens)
-    |-- BadMessage    an HTTP/1.1 message is malformed or too large (admin, http1, providers)
+    |-- BadMessage    an HTTP/1.1 message is malformed or too large (admin, core, providers)
     |-- ConfigError   the configuration, or a file of test cases, is refused (config)
     `-- StartFailed   a process cannot start: an address, a file (admin, demo, initial_config, runtime, transport)
 
