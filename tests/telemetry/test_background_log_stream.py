@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import threading
 import time
 from typing import TYPE_CHECKING
 
-from authz_service.telemetry.background_log_stream import BackgroundLogStream
+from authz_service.telemetry.background_log_stream import BackgroundLogStream, PartlyWritten
 
 if TYPE_CHECKING:
     import pytest
@@ -67,6 +68,44 @@ def test_the_backlog_of_a_stalled_reader_is_limited_in_bytes() -> None:
             while len(target.getvalue()) == before:
                 time.sleep(0.001)
     assert target.getvalue().endswith("98\n99\n")
+
+
+class Recorded(io.StringIO):
+    """Records what is written at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        return len(text)
+
+
+def test_lines_are_written_together_as_far_as_a_pipe_takes_them_as_a_whole() -> None:
+    target = Recorded()
+    lines = ["x" * (length - 1) + "\n" for length in [1000] * 10 + [4096, 4097, 2, 4095, 1, 9]]
+    stream = BackgroundLogStream(target)
+    for line in lines:
+        stream.write(line)
+    with stream:
+        pass
+    assert "".join(target.writes) == "".join(lines)
+    assert [len(write) for write in target.writes] == [4000, 4000, 2000, 4096, 4097, 2, 4096, 9]
+
+
+def test_lines_that_were_not_written_are_counted_and_the_others_are_not() -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise PartlyWritten(errno.ENOSPC, "full", text.count("\n") - 2)
+
+    lost: list[tuple[int, str]] = []
+    stream = BackgroundLogStream(Full(), report=lambda lines, error: lost.append((lines, str(error))))
+    for number in range(10):
+        stream.write(f"{number}\n")
+    with stream:
+        pass
+    assert lost == [(2, "[Errno 28] full")]
 
 
 def test_a_closed_stream_loses_the_lines_and_nothing_else() -> None:
