@@ -51,6 +51,7 @@ NO_ATTRIBUTES = Attributes("", "", "", {})  # of a request that cannot be read
 _ID_PLACEHOLDER = "0123456789abcdef"
 _ID_FIELD = Struct(fields={"decision_id": Value(string_value=_ID_PLACEHOLDER)}).SerializeToString()
 _MAX_DENIALS = 512  # encoded ones that are kept
+_MAX_COMMON = 1024  # encoded names of rules and issuers, with a reason, that are kept
 _MAX_KEPT = 1024  # characters of challenges and identity in one of them; a token may have more in its subject alone
 
 
@@ -178,8 +179,8 @@ def _kept_denial(
     deny = Deny(reason, rule, challenges=challenges, retry_after=retry_after, mode=mode)
     response = CheckResponse()
     _set_deny(response, deny, to_grpc=to_grpc)
-    _set_metadata(response, deny, _ID_PLACEHOLDER, identity, scope)
-    return _split_at_id(response.SerializeToString())
+    _set_metadata(response, _ID_PLACEHOLDER, identity, scope)
+    return _split_at_id(_serialize(response, deny, identity))
 
 
 def _identity_of(decision: Decision) -> tuple[Identity, str]:
@@ -232,11 +233,12 @@ def _encode(decision: Decision, decision_id: str, attributes: Attributes, metada
             _set_deny(response, decision, to_grpc=is_grpc(attributes))
         case Answer():
             _set_answer(response, decision)
-    _set_metadata(response, decision, decision_id, *_identity_of(decision))
+    identity, scope = _identity_of(decision)
+    _set_metadata(response, decision_id, identity, scope)
     if decision.claims is not None:
         for name, value in metadata.for_token(decision.claims).items():
             _set_value(response.dynamic_metadata.fields[name], value)
-    return response.SerializeToString()
+    return _serialize(response, decision, identity)
 
 
 def _set_allow(response: CheckResponse, allow: Allow) -> None:
@@ -318,20 +320,13 @@ def _set_value(target: Value, value: Any) -> None:
             raise TypeError("not a JSON value")
 
 
-def _set_metadata(
-    response: CheckResponse, decision: Decision, decision_id: str, identity: Identity, scope: str
-) -> None:
+def _set_metadata(response: CheckResponse, decision_id: str, identity: Identity, scope: str) -> None:
     """Dynamic metadata for Envoy's access log, rate limits and other filters. Every response has the same members.
 
-    Nothing unverified is among them: a filter could take it for the truth.
+    Nothing unverified is among them: a filter could take it for the truth. ``_serialize`` adds the other members.
     """
     fields = response.dynamic_metadata.fields
     fields["decision_id"].string_value = decision_id
-    fields["decision"].string_value = decision_label(decision)
-    fields["reason"].string_value = decision.reason
-    fields["rule"].string_value = decision.rule
-    fields["mode"].string_value = decision.mode
-    fields["issuer"].string_value = identity.issuer
     fields["subject"].string_value = identity.subject
     fields["client_id"].string_value = identity.client_id
     scopes = fields["scopes"].list_value
@@ -339,3 +334,17 @@ def _set_metadata(
     if scope:
         for each in scope.split(" "):
             scopes.values.add().string_value = each
+
+
+def _serialize(response: CheckResponse, decision: Decision, identity: Identity) -> bytes:
+    """The octets of a response, after those of the dynamic metadata that many responses have in common."""
+    label = decision_label(decision)
+    common = _common_metadata(label, decision.reason, decision.rule, decision.mode, identity.issuer)
+    return common + response.SerializeToString()
+
+
+@lru_cache(_MAX_COMMON)
+def _common_metadata(decision: str, reason: str, rule: str, mode: str, issuer: str) -> bytes:
+    members = {"decision": decision, "reason": reason, "rule": rule, "mode": mode, "issuer": issuer}
+    fields = {name: Value(string_value=str(value)) for name, value in members.items()}
+    return CheckResponse(dynamic_metadata=Struct(fields=fields)).SerializeToString()
