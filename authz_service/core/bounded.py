@@ -58,6 +58,7 @@ class BoundedMap(Generic[K, V]):
         self.get: Callable[[K], V | None] = self._values.get  # the dictionary's own: a lookup must cost nothing more
         self._light: _Portion[K] = _Portion()
         self._heavy: _Portion[K] = _Portion()
+        self._bytes_elsewhere = 0  # of entries that a subclass keeps in another form
 
     def __len__(self) -> int:
         return len(self._values)
@@ -72,7 +73,7 @@ class BoundedMap(Generic[K, V]):
     @property
     def used_bytes(self) -> int:
         """The size of all entries."""
-        return self._light.bytes + self._heavy.bytes
+        return self._light.bytes + self._heavy.bytes + self._bytes_elsewhere
 
     def items(self) -> ItemsView[K, V]:
         """Keys and values, the oldest first."""
@@ -118,7 +119,7 @@ class BoundedMap(Generic[K, V]):
         return self._heavy if key in self._heavy.sizes else self._light
 
     def _evict(self) -> None:
-        while self.used_bytes > self._max_bytes:
+        while self._light.bytes + self._heavy.bytes + self._bytes_elsewhere > self._max_bytes:
             self._evict_one()
 
     def _evict_one(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sys import getsizeof
 from typing import Any
 
+_ASCII = getsizeof("")  # bytes of a string besides its characters, if it has only ASCII
 _ROUNDING = 8  # bytes that the allocator adds to an object on average: it hands out multiples of 16
 _SEQUENCES = frozenset({list, tuple, frozenset})
 
@@ -19,14 +20,17 @@ def footprint(value: Any) -> int:
     A value that occurs twice is counted twice, and so are small numbers, which Python shares: the estimate is never too
     low.
     """
+    size = 0
     found = [value]
     for item in found:  # the list grows during the loop
         kind = type(item)
-        if kind is str:
+        if kind is str and item.isascii():
+            size += len(item) + _ASCII
             continue
+        size += getsizeof(item)
         if kind is dict:
             found += item
             found += item.values()
         elif kind in _SEQUENCES:
             found += item
-    return sum(map(getsizeof, found)) + _ROUNDING * len(found)
+    return size + _ROUNDING * len(found)

@@ -45,7 +45,8 @@ def optional_str(members: Mapping[str, Any], name: str) -> str:
 
 def optional_str_at(members: Mapping[str, Any], path: ClaimPath) -> str:
     """As ``optional_str``, for the member at a path."""
-    value = _find(members, path, "")
+    names = path.names
+    value = members.get(names[0], "") if len(names) == 1 else _find(members, path, "")  # one name, nearly always
     if not isinstance(value, str):
         raise _of_wrong_type(path.text, value, "a string")
     return value
@@ -59,7 +60,8 @@ def strings(members: Mapping[str, Any], paths: Iterable[ClaimPath]) -> list[str]
     """
     found: list[str] = []
     for path in paths:
-        value = _find(members, path, ())
+        names = path.names
+        value = members.get(names[0], ()) if len(names) == 1 else _find(members, path, ())
         if isinstance(value, str):
             found.append(value)
         elif not isinstance(value, (list, tuple)):
@@ -73,9 +75,6 @@ def strings(members: Mapping[str, Any], paths: Iterable[ClaimPath]) -> list[str]
 
 
 def _find(members: Mapping[str, Any], path: ClaimPath, absent: object) -> Any:
-    names = path.names
-    if len(names) == 1:  # nearly always
-        return members.get(names[0], absent)
     try:
         return path.find(members, absent)
     except NotAnObjectError:

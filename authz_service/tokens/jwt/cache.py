@@ -60,7 +60,6 @@ class _Entries(BoundedMap[bytes, CachedJwt]):
         self._max_packed = bounds.max_entries - self._max_entries
         self.packed: dict[bytes, bytes] = {}
         self.rules = _RuleNumbers()
-        self._packed_bytes = 0
 
     def __len__(self) -> int:
         return len(self._values) + len(self.packed)
@@ -72,14 +71,9 @@ class _Entries(BoundedMap[bytes, CachedJwt]):
         yield from self.packed
         yield from self._values
 
-    @property
-    def used_bytes(self) -> int:
-        return super().used_bytes + self._packed_bytes
-
     def put(self, key: bytes, value: CachedJwt, size: int) -> None:
         """Add or replace an entry, as the youngest."""
-        self.discard(key)
-        if self._max_packed and len(self._values) >= self._max_entries:
+        if self._max_packed and len(self._values) >= self._max_entries and key not in self._values:
             self._pack_oldest()
         super().put(key, value, size)
 
@@ -91,13 +85,13 @@ class _Entries(BoundedMap[bytes, CachedJwt]):
     def clear(self) -> None:
         super().clear()
         self.packed.clear()
-        self._packed_bytes = 0
+        self._bytes_elsewhere = 0
 
     def take_packed(self, digest: bytes) -> bytes | None:
         """Remove an entry that is octets, and return them."""
         packed = self.packed.pop(digest, None)
         if packed is not None:
-            self._packed_bytes -= len(packed) + _PACKED_OVERHEAD
+            self._bytes_elsewhere -= len(packed) + _PACKED_OVERHEAD
         return packed
 
     def may_pack(self, size: int) -> bool:
@@ -109,7 +103,7 @@ class _Entries(BoundedMap[bytes, CachedJwt]):
         if len(self.packed) >= self._max_packed:
             self.take_packed(next(iter(self.packed)))
         self.packed[digest] = packed
-        self._packed_bytes += len(packed) + _PACKED_OVERHEAD
+        self._bytes_elsewhere += len(packed) + _PACKED_OVERHEAD
         self._evict()
 
     def _pack_oldest(self) -> None:
