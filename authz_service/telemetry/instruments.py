@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 Kind = Literal["counter", "gauge", "histogram"]
-SERIES_PER_PART: Final = 64
+SERIES_PER_PART: Final = 16
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 

@@ -12,7 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from authz_service import __version__
 from authz_service.core.connection_failure import ConnectionFailure
@@ -25,7 +25,6 @@ from authz_service.telemetry.families import Families
 from authz_service.telemetry.instruments import Registry
 from authz_service.telemetry.issuer_metrics import IntrospectionMetrics, IssuerMetrics, SecurityEventMetrics
 from authz_service.telemetry.process_metrics import PYTHON_VERSION, ProcessMetrics
-from authz_service.telemetry.spans import SpanResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from authz_service.core.decision import Mode
     from authz_service.telemetry.spans import SpanRecorder
 
+SpanResult = Literal["exported", "failed", "dropped"]
 DPOP_RESULTS = ("valid", Reason.INVALID_PROOF, Reason.REPLAYED_PROOF, Reason.NONCE_REQUIRED)
 
 # The reasons of decisions before a rule matches.

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MAX_WAITING: Final = 2048  # spans
 SpanName = Literal["Check", "key fetch", "introspection", "event poll"]
-SpanResult = Literal["exported", "failed", "dropped"]
 
 
 class Span(NamedTuple):
