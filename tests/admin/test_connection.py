@@ -100,6 +100,7 @@ async def test_the_connection_that_is_idle_longest_is_closed_first() -> None:
     async with serving() as running:
         regular = await running.connect()
         silent = await running.connect()
+        await wait_until(lambda: len(running.server._connections) == 2)  # accepted before the next request
         assert await regular.request(HEALTH) == 200
         for _ in range(MAX_CONNECTIONS - 1):
             assert await (await running.connect()).request(HEALTH) == 200
