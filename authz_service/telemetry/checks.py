@@ -69,9 +69,9 @@ class Checks:
 
     def collect(self) -> Iterator[Samples]:
         """The current counts, in parts: one for each rule."""
-        for (rule, mode), counts in tuple(self._counts.items()):
-            beginnings, end = _beginnings(mode), f'{escaped(rule)}"}}'
-            values: dict[str, float] = {beginnings[reason] + end: count for reason, count in tuple(counts.items())}
+        for rule, mode in list(self._counts):  # at once, unlike a list of the items: another thread may declare a rule
+            counts, beginnings, end = self._counts[rule, mode], _beginnings(mode), f'{escaped(rule)}"}}'
+            values: dict[str, float] = {beginnings[reason] + end: counts[reason] for reason in list(counts)}
             yield Samples(_NAME, _DESCRIPTION, "counter", values, {})
 
 

@@ -210,15 +210,16 @@ class Family(Generic[Instrument]):
     def remove(self, *values: str) -> None:
         """Remove all series with these values of the first labels."""
         removed = labels_text(self._labels[: len(values)], values)
-        for labels in tuple(self._series):
+        for labels in list(self._series):
             if labels == removed or labels.startswith(f"{removed},"):
                 del self._series[labels]
 
     def collect(self) -> Iterator[Samples]:
         """The current samples, in parts; one without samples if there are no series."""
-        series = tuple(self._series.items())
+        series = list(self._series)  # at once, unlike a list of the items: another thread may create series
         for first in range(0, len(series) or 1, SERIES_PER_PART):
             samples = Samples(self._name, self._description, self._kind, {}, {})
-            for labels, instrument in series[first : first + SERIES_PER_PART]:
-                instrument.read(self._name, labels, samples)
+            for labels in series[first : first + SERIES_PER_PART]:
+                if labels in self._series:  # else it was removed after the previous part
+                    self._series[labels].read(self._name, labels, samples)
             yield samples

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from authz_service.core.correlation import Correlation
 from authz_service.core.decision import Allow
 from authz_service.core.reasons import Reason
-from authz_service.telemetry.instruments import Registry
+from authz_service.telemetry.instruments import SERIES_PER_PART, Registry
 from authz_service.telemetry.metrics import Metrics
 from support.samples import collected, families, sample_value, text_of
 
@@ -121,3 +121,15 @@ def test_series_are_removed_by_the_first_label_and_no_others(series: set[tuple[s
     assert {(each.labels["issuer"], each.labels["state"]) for each in parsed.samples} == {
         pair for pair in series if pair[0] != removed
     }
+
+
+def test_series_that_are_removed_during_a_collection_are_left_out() -> None:
+    registry = Registry()
+    family = registry.gauge("g", "Measures.", ("a",))
+    for number in range(2 * SERIES_PER_PART):
+        family.labels(str(number)).set(1)
+    parts = registry.collect()
+    assert len(next(parts).values) == SERIES_PER_PART
+    family.remove(str(SERIES_PER_PART))
+    family.labels("new").set(1)
+    assert len(next(parts).values) == SERIES_PER_PART - 1
