@@ -32,6 +32,7 @@ UNUSED = {
     *("keys.pem", "config.revocations", "tokens.revocation.file"),  # of files
     *("runtime.worker_channel", "runtime.supervisor", "telemetry.merged_metrics"),  # of several workers
     *("demo", "policy_tools", "initial_config", "transport.healthcheck"),  # of other commands
+    "google.protobuf.json_format",  # of explain
     *("email", "http.client", "importlib.metadata", "multiprocessing", "prometheus_client", "pydantic"),  # of nothing
 }
 
