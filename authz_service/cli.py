@@ -353,8 +353,8 @@ def _completion(options: argparse.Namespace) -> int:
 
 
 def _healthcheck(options: argparse.Namespace) -> int:
-    from authz_service.config.load import server_of
     from authz_service.config.model import Server
+    from authz_service.config.server_section import server_of
     from authz_service.transport.healthcheck import is_serving
 
     # Only the server section is read: a mistake elsewhere must not restart a sidecar that serves an older version.

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from authz_service.config import consistency, files, messages
-from authz_service.config.document import EMPTY, TOO_LARGE, Document, Problem, Unreadable, parse, rendered
+from authz_service.config import consistency, messages
 from authz_service.config.draft import Draft
-from authz_service.config.files import MAX_CONFIG_BYTES, FileTooLargeError
 from authz_service.config.kinds import Invalid, Many, Members, Where
 from authz_service.config.model import (
     DpopSettings,
@@ -23,15 +21,16 @@ from authz_service.config.model import (
     Settings,
 )
 from authz_service.config.sections import Section
+from authz_service.config.source import lines, parsed
 from authz_service.config.values import STRING
-from authz_service.core.errors import ConfigError, printable
+from authz_service.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-# The pipes that a shell makes for <(command), which have a writer. Opening any other pipe could block forever.
-_OWN_DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+    from authz_service.config.document import Document, Problem
+
 # Values for required keys that are missing or could not be read. Nothing uses them in a draft.
 _STAND_INS: Mapping[type[Section], Mapping[str, str]] = {
     Issuer: {"issuer": "https://unread.invalid"},
@@ -71,7 +70,7 @@ def load_with_source(
     Raises:
         ConfigError: as ``load``.
     """
-    source, document = _parsed(path)
+    source, document = parsed(path)
     settings, problems = _validate(document, path.parent if look_at_files else None)
     if settings is not None and not problems:
         problems = list(try_out(settings))
@@ -88,7 +87,7 @@ def load_as(section: type[_Part], path: Path, look_over: Callable[[_Part], Itera
     Raises:
         ConfigError: as ``load``.
     """
-    _, document = _parsed(path, f"is empty: it needs at least {' and '.join(section.declared)} ([] for none)")
+    _, document = parsed(path, f"is empty: it needs at least {' and '.join(section.declared)} ([] for none)")
     try:
         part = section.read(document.value)
     except Invalid as invalid:
@@ -97,53 +96,6 @@ def load_as(section: type[_Part], path: Path, look_over: Callable[[_Part], Itera
     if problems := [*document.problems, *look_over(part)]:
         raise ConfigError(lines(path, document, problems))
     return part
-
-
-def server_of(path: Path) -> Server:
-    """The ``server`` section, whatever is wrong with the others.
-
-    Raises:
-        ConfigError: when that section cannot be read.
-    """
-    _, document = _parsed(path)
-    problems = [problem for problem in _validate(document, path.parent)[1] if problem.where[:1] == ("server",)]
-    if problems:
-        raise ConfigError(lines(path, document, problems))
-    return Server.read(document.value.get("server", {}), path.parent)
-
-
-def _parsed(path: Path, empty: str = EMPTY) -> tuple[bytes, Document]:
-    try:
-        source = _read(path)
-        return source, parse(source)
-    except Unreadable as unreadable:
-        problem = unreadable.problem
-        raise ConfigError(
-            [_located(path, problem._replace(text=empty) if problem.text == EMPTY else problem)]
-        ) from None
-
-
-def lines(path: Path, document: Document, problems: Iterable[Problem], kind: str = "") -> list[str]:
-    """The problems in the order of the file."""
-    located = [problem._replace(line=problem.line or document.line(problem.where)) for problem in problems]
-    return [_located(path, problem, kind) for problem in sorted(located, key=lambda each: each.line)]
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if not str(path).startswith(_OWN_DESCRIPTORS):
-            return files.read(path, MAX_CONFIG_BYTES)
-        with path.open("rb") as file:
-            return file.read(MAX_CONFIG_BYTES + 1)
-    except FileTooLargeError:
-        raise Unreadable(1, TOO_LARGE) from None
-    except (OSError, ValueError) as error:
-        raise Unreadable(1, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _located(path: Path, problem: Problem, kind: str = "") -> str:
-    where = f"{rendered(problem.where)}: " if problem.where else ""
-    return printable(f"{path}:{problem.line}: {kind}{where}{problem.text}")
 
 
 def _validate(document: Document, folder: Path | None) -> tuple[Settings | None, list[Problem]]:

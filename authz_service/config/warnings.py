@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from authz_service.config.document import Problem, parse
-from authz_service.config.load import lines, load_with_source
+from authz_service.config.load import load_with_source
 from authz_service.config.resource_warnings import resource_warnings
 from authz_service.config.rule_order import (
     OrderedRules,
@@ -21,6 +21,7 @@ from authz_service.config.rule_order import (
     unreachable,
     verbs_of_items,
 )
+from authz_service.config.source import lines
 from authz_service.config.strictness import Strictness
 from authz_service.config.values import PLACEHOLDER_AUDIENCE, https_or_loopback
 from authz_service.core.errors import shown

@@ -12,8 +12,9 @@ import trustme
 from transport.pki import TlsFiles
 
 from authz_service.config import files
-from authz_service.config.load import load, server_of
+from authz_service.config.load import load
 from authz_service.config.model import Keys, Settings
+from authz_service.config.server_section import server_of
 from authz_service.core.errors import ConfigError, FetchFailed
 from authz_service.keys.file_source import FileSource
 from authz_service.keys.snapshot import SnapshotFile

@@ -21,8 +21,9 @@ import yaml
 from yaml.resolver import Resolver
 
 from authz_service.authorizer import Pending
-from authz_service.config.load import load, server_of
+from authz_service.config.load import load
 from authz_service.config.schema import schema
+from authz_service.config.server_section import server_of
 from authz_service.config.warnings import load_with_warnings
 from authz_service.core.attributes import Attributes
 from authz_service.core.decision import Allow
