@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from authz_service._pb.base_pb2 import HeaderValue
     from authz_service._pb.http_status_pb2 import StatusCode
+    from authz_service.core.claims import Claims
     from authz_service.core.decision import Mode
     from authz_service.core.upstream_metadata import UpstreamMetadata
 
@@ -46,13 +47,13 @@ _MAX_EXACT = 2**53
 _RETRY_AFTER_OVERLOAD = 1  # seconds
 _NO_IDENTITY = Identity("", "", "")
 NO_ATTRIBUTES = Attributes("", "", "", {})  # of a request that cannot be read
-# Responses to one token under one rule, and equal denials, differ in the decision id alone, a field of the dynamic
-# metadata.
+# Responses to one token under one rule, and equal denials and allowances without headers, differ in the decision id
+# alone, a field of the dynamic metadata.
 _ID_PLACEHOLDER = "0123456789abcdef"
 _ID_FIELD = Struct(fields={"decision_id": Value(string_value=_ID_PLACEHOLDER)}).SerializeToString()
-_MAX_DENIALS = 512  # encoded ones that are kept
+_MAX_NUMBER_KEPT = 512  # denials, and as many allowances, that are kept encoded
+_MAX_KEPT = 1024  # characters of what requests determine in one of them; a subject alone may be longer
 _MAX_COMMON = 1024  # encoded names of rules and issuers, with a reason, that are kept
-_MAX_KEPT = 1024  # characters of challenges and identity in one of them; a token may have more in its subject alone
 
 
 def _problem(reason: Reason, denial: Denial) -> str:
@@ -139,40 +140,52 @@ def encode_response(
 
 
 def _encode_or_reuse(decision: Decision, decision_id: str, attributes: Attributes, metadata: UpstreamMetadata) -> bytes:
-    parts: tuple[bytes, ...] | None = ()
-    if len(decision_id) == len(_ID_PLACEHOLDER):
-        if isinstance(decision, Deny):
-            parts = _parts_of_denial(decision, attributes, metadata)
-        elif isinstance(decision, Allow) and decision.cached is not None:
-            parts = decision.cached.attached
-            if parts is None:
-                parts = decision.cached.attach(_split_at_id(_encode(decision, _ID_PLACEHOLDER, attributes, metadata)))
-    return decision_id.encode().join(parts) if parts else _encode(decision, decision_id, attributes, metadata)
+    if len(decision_id) != len(_ID_PLACEHOLDER):
+        return _encode(decision, decision_id, attributes, metadata)
+    if isinstance(decision, Allow) and decision.cached is not None:
+        parts = decision.cached.attached
+        if parts is None:
+            parts = decision.cached.attach(_split_at_id(_encode(decision, _ID_PLACEHOLDER, attributes, metadata)))
+        more = b""
+    else:
+        parts = _kept_parts(decision, attributes)
+        more = _encode_claims(decision.claims, metadata) if metadata and decision.claims is not None else b""
+    if not parts:
+        return _encode(decision, decision_id, attributes, metadata)
+    return decision_id.encode().join(parts) + more
 
 
-def _parts_of_denial(deny: Deny, attributes: Attributes, metadata: UpstreamMetadata) -> tuple[bytes, ...]:
-    """The bytes before and after the decision id; empty if they are not kept."""
-    claims = deny.claims
-    if deny.response_headers or (claims is not None and metadata):
+def _kept_parts(decision: Decision, attributes: Attributes) -> tuple[bytes, ...]:
+    """The bytes before and after the decision id, without configured metadata; empty if they are not kept."""
+    if isinstance(decision, Answer) or decision.response_headers:
         return ()
-    identity, scope = _identity_of(deny)
-    if sum(map(len, (*identity, scope, *deny.challenges))) > _MAX_KEPT:
+    identity, scope = _identity_of(decision)
+    varying = decision.challenges if isinstance(decision, Deny) else decision.remove
+    if sum(map(len, (*identity, scope, *varying))) > _MAX_KEPT:
         return ()
-    return _kept_denial(
-        *(deny.reason, deny.rule, deny.mode, deny.challenges, deny.retry_after),
-        *(identity, scope, is_grpc(attributes)),
-    )
+    common = decision.reason, decision.rule, decision.mode, identity, scope
+    if isinstance(decision, Deny):
+        return _kept_denial(*common, decision.challenges, decision.retry_after, is_grpc(attributes))
+    return () if decision.headers else _kept_allowance(*common, decision.remove)
 
 
-@lru_cache(_MAX_DENIALS)
+def _encode_claims(claims: Claims, metadata: UpstreamMetadata) -> bytes:
+    """The configured metadata of a token, as octets to append to an encoded response."""
+    response = CheckResponse()
+    for name, value in metadata.for_token(claims).items():
+        _set_value(response.dynamic_metadata.fields[name], value)
+    return response.SerializeToString()
+
+
+@lru_cache(_MAX_NUMBER_KEPT)
 def _kept_denial(
     reason: Reason,
     rule: str,
     mode: Mode,
-    challenges: tuple[str, ...],
-    retry_after: int | None,
     identity: Identity,
     scope: str,
+    challenges: tuple[str, ...],
+    retry_after: int | None,
     to_grpc: bool,  # noqa: FBT001 - all arguments are the key
 ) -> tuple[bytes, ...]:
     """The bytes of a denial before and after the decision id. The arguments are all that they depend on."""
@@ -181,6 +194,18 @@ def _kept_denial(
     _set_deny(response, deny, to_grpc=to_grpc)
     _set_metadata(response, _ID_PLACEHOLDER, identity, scope)
     return _split_at_id(_serialize(response, deny, identity))
+
+
+@lru_cache(_MAX_NUMBER_KEPT)
+def _kept_allowance(
+    reason: Reason, rule: str, mode: Mode, identity: Identity, scope: str, remove: tuple[str, ...]
+) -> tuple[bytes, ...]:
+    """As ``_kept_denial``, those of an allowance without headers for the upstream."""
+    allow = Allow(reason, rule, remove=remove, mode=mode)
+    response = CheckResponse()
+    _set_allow(response, allow)
+    _set_metadata(response, _ID_PLACEHOLDER, identity, scope)
+    return _split_at_id(_serialize(response, allow, identity))
 
 
 def _identity_of(decision: Decision) -> tuple[Identity, str]:

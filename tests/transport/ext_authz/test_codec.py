@@ -401,18 +401,37 @@ DENIALS_OF_REQUESTS = st.builds(
 )
 
 
-@given(denials=st.lists(DENIALS_OF_REQUESTS, max_size=10), to_grpc=st.booleans(), with_metadata=st.booleans())
-def test_a_denial_equals_one_that_is_encoded_again_whichever_denials_preceded_it(
-    denials: list[Deny],
+ALLOWANCES_OF_REQUESTS = st.builds(
+    Allow,
+    st.sampled_from([Reason.PUBLIC, Reason.ANONYMOUS, Reason.OK, Reason.EXPIRED]),
+    st.sampled_from(["-", "r"]),
+    st.none() | st.builds(CLAIMS._replace, subject=NAMES, scope=NAMES, raw=st.just({"tenant": "acme"})),
+    st.sampled_from([(), (("x-subject", "a"),)]),
+    st.lists(st.sampled_from(["authorization", "x-subject", "x" * 2000]), max_size=2).map(tuple),
+    st.sampled_from(["enforce", "shadow"]),
+    st.just(""),
+    st.sampled_from([(), (("dpop-nonce", "1"),)]),
+    st.none() | IDENTITIES,
+)
+ANSWERED = Answered(Reason.RESOURCE_METADATA, "{}", (("content-type", "application/json"),))
+
+
+@given(
+    decisions=st.lists(DENIALS_OF_REQUESTS | ALLOWANCES_OF_REQUESTS | st.just(ANSWERED), max_size=10),
+    to_grpc=st.booleans(),
+    with_metadata=st.booleans(),
+)
+def test_a_response_equals_one_that_is_encoded_again_whichever_responses_preceded_it(
+    decisions: list[Decision],
     *,
     to_grpc: bool,
     with_metadata: bool,
 ) -> None:
     request = Attributes("GET", "", "", {"content-type": "application/grpc"} if to_grpc else {})
     metadata = METADATA if with_metadata else UpstreamMetadata({})
-    for number, deny in enumerate(denials * 2):
-        octets = codec.encode_response(deny, f"{number:016x}", request, metadata)
-        expected = codec._encode(deny, f"{number:016x}", request, metadata)
+    for number, decision in enumerate(decisions * 2):
+        octets = codec.encode_response(decision, f"{number:016x}", request, metadata)
+        expected = codec._encode(decision, f"{number:016x}", request, metadata)
         assert CheckResponse.FromString(octets) == CheckResponse.FromString(expected)
 
 
