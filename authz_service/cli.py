@@ -353,7 +353,7 @@ def _completion(options: argparse.Namespace) -> int:
 
 
 def _healthcheck(options: argparse.Namespace) -> int:
-    from authz_service.config.model import Server
+    from authz_service.config.server import Server
     from authz_service.config.server_section import server_of
     from authz_service.transport.healthcheck import is_serving
 

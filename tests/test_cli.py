@@ -18,7 +18,7 @@ import trustme
 
 from authz_service import __version__
 from authz_service.cli import main
-from authz_service.config.model import Server
+from authz_service.config.server import Server
 from support.key_source import jwks
 from support.sidecar_process import SidecarProcess, wait_until
 

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from authz_service.config.kinds import Where
-    from authz_service.config.model import DpopSettings, Issuer, Logging, ResourceSettings, RuleSettings, Server
+    from authz_service.config.model import DpopSettings, Issuer, Logging, ResourceSettings, RuleSettings
+    from authz_service.config.server import Server
 
 
 class Draft(NamedTuple):

@@ -15,7 +15,6 @@ Invariants:
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import time
@@ -56,13 +55,10 @@ class FileVersion(NamedTuple):
 def version_of(path: Path, max_bytes: int) -> FileVersion:
     """Read a file. Does not raise: a file that cannot be read has a version, too."""
     try:
-        with open_regular(path) as file:
-            content = file.read(max_bytes + 1)
+        content = _beginning(path, max_bytes)
     except OSError as error:
         return FileVersion(_digest(f"errno {error.errno}".encode()), b"", error)
-    too_large = len(content) > max_bytes
-    problem = FileTooLargeError(errno.EFBIG, f"larger than {max_bytes} bytes") if too_large else None
-    return FileVersion(_digest(content), content, problem)
+    return FileVersion(_digest(content), content, _too_large(max_bytes) if len(content) > max_bytes else None)
 
 
 def signature_of(path: Path) -> tuple[int, ...] | None:
@@ -86,7 +82,20 @@ def read(path: Path, max_bytes: int) -> bytes:
     Raises:
         OSError: if it cannot be read, FileTooLargeError if it is too large.
     """
-    return version_of(path, max_bytes).require()
+    content = _beginning(path, max_bytes)
+    if len(content) > max_bytes:
+        raise _too_large(max_bytes)
+    return content
+
+
+def _beginning(path: Path, max_bytes: int) -> bytes:
+    """The content of a file, or one byte more than accepted."""
+    with open_regular(path) as file:
+        return file.read(max_bytes + 1)
+
+
+def _too_large(max_bytes: int) -> FileTooLargeError:
+    return FileTooLargeError(errno.EFBIG, f"larger than {max_bytes} bytes")
 
 
 def read_secret(path: Path) -> bytes:
@@ -143,4 +152,6 @@ def in_memory(data: bytes) -> Iterator[str]:
 
 
 def _digest(content: bytes) -> bytes:
+    import hashlib
+
     return hashlib.sha256(content).digest()

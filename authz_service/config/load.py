@@ -17,10 +17,10 @@ from authz_service.config.model import (
     Logging,
     ResourceSettings,
     RuleSettings,
-    Server,
     Settings,
 )
 from authz_service.config.sections import Section
+from authz_service.config.server import Server
 from authz_service.config.source import lines, parsed
 from authz_service.config.values import STRING
 from authz_service.core.errors import ConfigError

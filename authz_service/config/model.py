@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from authz_service.config.kinds import Flag, Many, Members, OneOf, Prepared, Whole, some
+from authz_service.config.places import FILE, OWN_FILE, READER_SOCKET
 from authz_service.config.sections import (
     Key,
     Section,
@@ -24,6 +25,7 @@ from authz_service.config.sections import (
     optional,
     required,
 )
+from authz_service.config.server import Server
 from authz_service.config.units import DURATION, LEEWAY, POSITIVE_DURATION, SIZE
 from authz_service.config.values import (
     ACR_VALUE,
@@ -35,8 +37,6 @@ from authz_service.config.values import (
     COLLECTOR_URL,
     COMPARED_HEADER,
     CREDENTIAL_HEADER,
-    FILE,
-    GRPC_ADDRESS,
     HEADER_VALUE,
     HOST_PATTERN,
     HTTP_HEADER,
@@ -46,20 +46,17 @@ from authz_service.config.values import (
     METHOD,
     NAME,
     ORIGIN,
-    OWN_FILE,
     PATH_PATTERN,
     PLAIN_SCOPE,
     PRINTABLE,
     PROVIDER_HEADERS,
     PROXY,
-    READER_SOCKET,
     REQUIRED_CLAIM_PATH,
     REQUIRED_CLAIMS,
     RESOURCE_ID,
     SCALAR,
     SCHEME,
     SCOPE,
-    TCP_ADDRESS,
     TENANTS,
     TOKEN_TYPE,
     UPSTREAM_HEADER,
@@ -79,7 +76,6 @@ if TYPE_CHECKING:
 
 
 # The values that some keys may have.
-Transport: TypeAlias = Literal["grpcio", "asyncio"]
 AuthMethod: TypeAlias = Literal[
     "client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth", "bearer_token"
 ]
@@ -97,63 +93,6 @@ Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["json", "text"]
 LoggedDecisions: TypeAlias = Literal["none", "denied", "all"]
 CorsPreflight: TypeAlias = Literal["deny", "allow"]
-
-
-class Tls(Section):
-    """TLS for the gRPC server. Changed files take effect for new connections, without a restart."""
-
-    certificate_file = required(FILE, description="The server's certificate chain, PEM.")
-    key_file = required(FILE, description="The private key of the certificate, PEM, without a password.")
-    client_ca_file = optional(
-        FILE,
-        description="Trust anchors for client certificates, PEM. If set, clients must present a certificate (mutual "
-        "TLS). Default: no client certificate is requested.",
-    )
-
-
-class Server(Section):
-    """Where and how the sidecar listens."""
-
-    grpc_address = key(
-        GRPC_ADDRESS,
-        default="127.0.0.1:9191",
-        description="Address of the gRPC server that Envoy calls: host:port, [v6]:port, or unix:/path/to.sock (created "
-        "with mode 0660).",
-    )
-    admin_address = key(
-        TCP_ADDRESS,
-        default="127.0.0.1:9192",
-        description="Address of the HTTP server for /metrics, /healthz and /readyz.",
-    )
-    transport: Key[Transport] = key(
-        OneOf(Transport),
-        default="asyncio",
-        description="The gRPC server: asyncio is this project's own HTTP/2 server, grpcio is Google's.",
-    )
-    workers = key(
-        Whole(least=1, most=256),
-        default=1,
-        description="Number of processes that share grpc_address; each uses one core. 1: no additional processes.",
-    )
-    tls = optional(SectionKind(Tls), description="TLS for the gRPC server. Default: plaintext.")
-    check_deadline = key(
-        POSITIVE_DURATION,
-        default="1s",
-        description="Maximum duration of one Check; after it, the request is denied with 503. If the caller's own "
-        "deadline (grpc-timeout) less a tenth is shorter, that applies instead, but at least 50 ms.",
-    )
-    shutdown_delay = key(
-        DURATION,
-        default="0s",
-        description="On shutdown, report not ready but keep serving for this long, so that the mesh stops sending.",
-    )
-    shutdown_grace = key(
-        DURATION, default="10s", description="After shutdown_delay, wait this long for requests in flight to finish."
-    )
-    max_request_bytes = key(SIZE, default="1MiB", description="Maximum size of a CheckRequest; a larger one is denied.")
-    max_token_bytes = key(
-        SIZE, default="16KiB", description="Maximum size of a token; a larger one is denied as malformed_request."
-    )
 
 
 _NAMED_SOURCES = frozenset({"jwks_uri", "jwks_file", "pem_file"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from authz_service.config.kinds import Invalid
-from authz_service.config.model import Server
+from authz_service.config.server import Server
 from authz_service.config.source import lines, parsed
 from authz_service.core.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""The types of single values: names, scopes, URLs, addresses, files, patterns.
+"""The types of single values: names, scopes, URLs, patterns.
 
 A value is validated without regard to other keys. The message of a ``ValueError`` says what is wrong and what would be
 right, and quotes no more of the value than is needed to find it. Regular expressions are compiled when a value needs
@@ -7,16 +7,12 @@ them.
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from authz_service.config.files import open_regular
-from authz_service.config.kinds import Checked, Kind, Many, Members, OneOf, Prepared, Scalar, Text, TextInFolder, some
+from authz_service.config.kinds import Checked, Kind, Many, Members, OneOf, Prepared, Scalar, Text, some
 from authz_service.core.claim_path import ClaimPath, parse_claim_path
 from authz_service.core.credential import BEARER, DPOP
 from authz_service.core.decision import CORRELATION_MEMBERS, METADATA_MEMBERS
@@ -41,9 +37,6 @@ _URL = r"https?://[!-~]+"
 _PROXY_URL = r"https?://[^/?#@\s]+/?"
 _ORIGIN = r"https?://[^/?#@\\\x00-\x20\x7f-\U0010ffff]+"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_MAX_PORT = 65535
-_MAX_SOCKET_PATH = 107  # sun_path of unix(7) is 108 bytes, the last of them zero
-_MAX_QUOTED_PATH = 300  # characters
 _MAX_LISTED = 120  # characters of a string that a message shows as a list
 _PATTERN_CHARACTER = "[{}*]"
 _CAPTURE_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -99,8 +92,6 @@ _NEVER_ACCESS_TOKENS = {
 }
 PLACEHOLDER_AUDIENCE = "the-audience-of-your-api"  # by `authz-service init`, for the user to replace
 EMPTY = "is empty: write a value, or remove it"
-_NO_FILE = "must be the path of a file"
-_NO_SOCKET = "must be the path of a unix socket"
 
 
 def as_list(text: str, is_accepted: Callable[[str], bool]) -> str:
@@ -114,10 +105,6 @@ def as_list(text: str, is_accepted: Callable[[str], bool]) -> str:
     by_comma = [part.strip() for part in text.split(",") if part.strip()]
     candidates = (by_comma, text.replace(",", " ").split(), [text])
     return json.dumps(next((each for each in candidates if each and all(map(is_accepted, each))), [text]))
-
-
-def _shown_path(path: Path) -> str:
-    return shown(str(path), _MAX_QUOTED_PATH)
 
 
 def _name(value: str) -> str:
@@ -440,96 +427,10 @@ def _tenant(value: str) -> str:
     return value
 
 
-def _grpc_address(value: str, folder: Path | None) -> str:
-    if value.startswith("unix:"):
-        return f"unix:{_socket_path(value.removeprefix('unix:'), folder)}"
-    _require_address(value, "127.0.0.1:9191, [::1]:9191, or unix:/path/to.sock")
-    return value
-
-
-def _socket_path(value: str, folder: Path | None) -> Path:
-    if not value or "\0" in value:
-        raise ValueError("must name a path: write unix:/path/to.sock")
-    path = Path(folder or "", value)
-    if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
-        raise ValueError(f"the socket's path is longer than {_MAX_SOCKET_PATH} bytes: choose a shorter one")
-    if folder is not None and not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir raises if access is denied
-        raise ValueError(f"the socket's folder {_shown_path(path.parent)} does not exist: create it first")
-    return path
-
-
-def _tcp_address(value: str) -> str:
-    _require_address(value, "127.0.0.1:9192, or [::1]:9192")
-    return value
-
-
-def _require_address(value: str, examples: str) -> None:
-    try:
-        host_port(value)
-    except ValueError as error:
-        raise ValueError(f"{error}, such as {examples}") from None
-
-
-def host_port(address: str) -> tuple[str, int]:
-    """The host, without brackets, and the port of ``host:port`` or ``[v6]:port``.
-
-    Raises:
-        ValueError: when it is neither.
-    """
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_.-]+)):([0-9]{1,5})", address)
-    if not match or int(match[3]) > _MAX_PORT or (match[1] and not _is_v6(match[1])):
-        raise ValueError(f"{shown(address)} is not an address: write host:port")
-    return match[1] or match[2], int(match[3])
-
-
 def https_or_loopback(url: str) -> bool:
     """Whether traffic to a URL is protected by TLS or does not leave the machine."""
     parts = urlsplit(url)
     return parts.scheme == "https" or parts.hostname in _LOOPBACK
-
-
-def _is_v6(text: str) -> bool:
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _file(value: str, folder: Path | None) -> Path:
-    file = _path(value, folder)
-    if folder is not None:
-        _require_readable(file)
-    return file
-
-
-def _own_file(value: str, folder: Path | None) -> Path:
-    file = _path(value, folder)
-    if folder is not None and not os.path.isdir(file.parent):  # noqa: PTH112 - as for the socket
-        raise ValueError(f"the file's folder {_shown_path(file.parent)} does not exist: create it first")
-    if folder is not None and os.path.exists(file) and not os.path.isfile(file):  # noqa: PTH110, PTH113
-        raise ValueError(f"{_shown_path(file)} exists and is not a regular file: write the path of a file")
-    return file
-
-
-def _path(value: str, folder: Path | None) -> Path:
-    if not value or "\0" in value:
-        raise ValueError(_NO_FILE)
-    return Path(folder or "", value)
-
-
-def _reader_socket(value: str, folder: Path | None) -> Path:
-    if not value or "\0" in value:
-        raise ValueError(_NO_SOCKET)
-    return _socket_path(value, folder)
-
-
-def _require_readable(file: Path) -> None:
-    try:
-        with open_regular(file):
-            pass
-    except OSError as error:
-        raise ValueError(f"{_shown_path(file)} cannot be read: {error.strerror}") from None
 
 
 Algorithm: TypeAlias = Literal[
@@ -570,10 +471,5 @@ ISSUER_ID = Text(_issuer)
 AUDIENCE = Text(_audience)
 _TENANT = Text(_tenant)
 TENANTS = Prepared(Many(_TENANT), _tenants, written=(OneOf(Literal["any"]), some(_TENANT)))
-GRPC_ADDRESS = TextInFolder(_grpc_address)
-TCP_ADDRESS = Text(_tcp_address)
-FILE = TextInFolder(_file, otherwise=_NO_FILE)
-OWN_FILE = TextInFolder(_own_file, otherwise=_NO_FILE)
-READER_SOCKET = TextInFolder(_reader_socket, otherwise=_NO_SOCKET)
 REQUIRED_CLAIMS = Checked(Many(PRINTABLE), _with_exp)
 SCALAR = Scalar()

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
         ResourceSettings,
         RuleSettings,
         SecurityEventsSettings,
-        Server,
         Settings,
     )
+    from authz_service.config.server import Server
     from authz_service.core.claim_path import ClaimPath
 
 _METADATA_NAMES = frozenset({"openid-configuration", "oauth-authorization-server"})

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from authz_service.config.model import Keys
-from authz_service.config.values import AUDIENCE, FILE, URL
+from authz_service.config.places import FILE
+from authz_service.config.values import AUDIENCE, URL
 from authz_service.core.errors import FetchFailed, StartFailed, printable
 from authz_service.initial_config import published
 from authz_service.initial_config.text import configuration

@@ -15,8 +15,8 @@ import time
 from typing import TYPE_CHECKING
 
 from authz_service.admin.server import AdminServer
-from authz_service.config.model import Server
-from authz_service.config.values import host_port
+from authz_service.config.places import host_port
+from authz_service.config.server import Server
 from authz_service.providers.client_resources import ClientResources
 from authz_service.runtime import preflight, reload
 from authz_service.runtime.assembly import assemble, declare_series

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from authz_service.config.kinds import Where
-    from authz_service.config.model import IntrospectionSettings, Issuer, SecurityEventsSettings, Server, Settings
+    from authz_service.config.model import IntrospectionSettings, Issuer, SecurityEventsSettings, Settings
+    from authz_service.config.server import Server
 
 RESTART_ONLY: Final = ("grpc_address", "admin_address", "transport", "workers", "tls")  # keys of server
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from authz_service.config.model import Logging, Server, Settings
+    from authz_service.config.model import Logging, Settings
+    from authz_service.config.server import Server
     from authz_service.runtime.assembly import ActiveConfig
     from authz_service.runtime.issuer_pool import IssuerPool
     from authz_service.runtime.preflight import Loaded

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from authz_service.config.places import host_port
 from authz_service.config.sections import Section
-from authz_service.config.values import host_port
 from authz_service.core.errors import StartFailed
 from authz_service.runtime import preflight
 from authz_service.runtime.handover import Supervision, Worker, command_of

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable
 
-    from authz_service.config.model import Tls
+    from authz_service.config.server import Tls
     from authz_service.core.decision import Deny
     from authz_service.telemetry.metrics import Metrics
     from authz_service.transport.addresses import SharedAddress

@@ -34,7 +34,7 @@ from authz_service.transport.tls.certificates import CertificateFiles
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from authz_service.config.model import Tls
+    from authz_service.config.server import Tls
     from authz_service.core.decision import Deny
     from authz_service.transport.addresses import SharedAddress
     from authz_service.transport.tls.certificates import Certificates

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from authz_service.config.model import Server, Tls
+    from authz_service.config.server import Server, Tls
 
 _TIMEOUT = 2.0  # seconds, for everything: less than the timeout of any sensible probe
 _UNIX = "unix:"
@@ -123,7 +123,8 @@ def _socket_addresses(address: str) -> Iterator[tuple[int, Any]]:
         yield socket.AF_UNIX, address.removeprefix(_UNIX)
         return
     host, _, port = address.rpartition(":")
-    for family, *_, where in socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM):
+    name = host.strip("[]").encode()  # octets, or it would load the tables of international names
+    for family, *_, where in socket.getaddrinfo(name, int(port), type=socket.SOCK_STREAM):
         yield family, where
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from authz_service.config import values
+from authz_service.config import places, values
 from authz_service.config.kinds import Finding, findings_of
 from authz_service.config.model import (
     CredentialSettings,
@@ -16,12 +16,13 @@ from authz_service.config.model import (
     Match,
     Require,
     Scopes,
-    Server,
     TracingSettings,
     UpstreamSettings,
 )
+from authz_service.config.places import host_port
 from authz_service.config.sections import Section
-from authz_service.config.values import host_port, https_or_loopback
+from authz_service.config.server import Server
+from authz_service.config.values import https_or_loopback
 from authz_service.core.decision import CORRELATION_MEMBERS, METADATA_MEMBERS
 
 ISSUER = {"issuer": "https://idp.example.com/", "audiences": ["api"]}
@@ -66,8 +67,8 @@ GOOD = [
     (values.ISSUER_ID, ["kubernetes/serviceaccount", "urn:example:idp", "accounts.google.com", "sa@project.example"]),
     (values.AUDIENCE, ["https://api.example.com/", "an api", "é", "api://x?y#z"]),
     (values.PROXY, ["environment", "none", "http://proxy:3128", "https://[::1]", "http://10.0.0.1"]),
-    (values.TCP_ADDRESS, ["127.0.0.1:9191", "[::1]:9191", "localhost:0", "0.0.0.0:65535"]),
-    (values.GRPC_ADDRESS, ["127.0.0.1:9191", "unix:/run/authz.sock", "unix:authz.sock"]),
+    (places.TCP_ADDRESS, ["127.0.0.1:9191", "[::1]:9191", "localhost:0", "0.0.0.0:65535"]),
+    (places.GRPC_ADDRESS, ["127.0.0.1:9191", "unix:/run/authz.sock", "unix:authz.sock"]),
 ]
 
 
@@ -140,7 +141,7 @@ WRONG = [
     (values.TOKEN_TYPE, ["logout+jwt"], "is the type of a logout token, never of an access token: remove it"),
     (values.TOKEN_TYPE, ["secevent+jwt", "token-introspection+jwt", "id_token", "rt+jwt"], "never of an access token"),
     (
-        values.TCP_ADDRESS,
+        places.TCP_ADDRESS,
         ["", "9191", ":9191", "127.0.0.1", "a:65536", "a:x", "a:-1", "::1:80", "[::1]", "[:::]:1", "[a]:1", "a b:1",
          "unix:/x", "a:1\n"],
         "is not an address: write host:port, such as 127.0.0.1:9192",

@@ -15,6 +15,7 @@ from authz_service.cli import main
 from authz_service.config.model import Settings
 from authz_service.config.schema import schema
 from authz_service.config.sections import Section
+from authz_service.config.server import Server
 from authz_service.policy_tools import cases
 
 ROOT = Path(__file__).parent.parent.parent
@@ -220,5 +221,6 @@ def test_it_has_each_section_of_the_model() -> None:
     sections = [*Section.__subclasses__()]
     for each in sections:
         sections += each.__subclasses__()
-    names = {each.__name__ for each in sections if each.__module__ == Settings.__module__}
+    modules = {Settings.__module__, Server.__module__}
+    names = {each.__name__ for each in sections if each.__module__ in modules}
     assert names == SCHEMA["$defs"].keys() | {"Settings"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authz_service.config.model import Tls
+from authz_service.config.server import Tls
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from authz_service.config.model import Tls
+    from authz_service.config.server import Tls
     from authz_service.core.decision import Deny
 
 HANG_GUARD = 30.0  # seconds: no test waits for it

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from authz_service.config.model import Server
+from authz_service.config.server import Server
 from authz_service.telemetry.metrics import Metrics
 from authz_service.transport import healthcheck
 from authz_service.transport.asyncio_server import AsyncioServer
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-    from authz_service.config.model import Tls
+    from authz_service.config.server import Tls
 
     Sends = Callable[[socket.socket], object]
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
     from pathlib import Path
 
-    from authz_service.config.model import Tls
+    from authz_service.config.server import Tls
     from authz_service.core.decision import Deny
 
     Check = Callable[[bytes, float | None, str], Coroutine[None, None, bytes]]

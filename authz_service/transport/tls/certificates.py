@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from authz_service.config.files import FileVersion
-    from authz_service.config.model import Tls
+    from authz_service.config.server import Tls
 
 _MAX_BYTES = 1 << 20  # the most that a Kubernetes Secret holds
 

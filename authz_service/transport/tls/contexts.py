@@ -16,7 +16,7 @@ from authz_service.transport.tls.certificates import CertificateFiles
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from authz_service.config.model import Tls
+    from authz_service.config.server import Tls
     from authz_service.transport.tls.certificates import Certificates
 
 # How the handshake that the current task begins sends its alert.

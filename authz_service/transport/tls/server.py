@@ -11,7 +11,7 @@ from authz_service.transport.tls.listener import TlsListener
 if TYPE_CHECKING:
     import socket
 
-    from authz_service.config.model import Tls
+    from authz_service.config.server import Tls
     from authz_service.telemetry.connection_log import ConnectionLog
     from authz_service.transport.peers import Peers
     from authz_service.transport.tls.listener import NewProtocol

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from authz_service.config import files as config_files
-from authz_service.config.model import Tls
+from authz_service.config.server import Tls
 from authz_service.core.errors import StartFailed
 from authz_service.transport.tls.certificates import CertificateFiles
 from transport.pki import TlsFiles
