@@ -58,11 +58,11 @@ def test_a_character_outside_the_alphabet_is_refused_anywhere(octet: int | str, 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("QQ==", "not base64url|not canonical"),  # padded
+        ("QQ==", "not base64url"),  # padded
         ("QR", "not canonical base64url"),  # a bit set that no byte holds
         ("Q", "not base64url"),
-        ("+A", "not base64url|not canonical"),  # base64's own alphabet
-        ("/A", "not base64url|not canonical"),
+        ("+A", "not base64url"),  # base64's own alphabet
+        ("/A", "not base64url"),
         ("Q Q", "not base64url"),
         ("QQ\n", "not base64url"),
         ("\u00e9A", "not base64url"),
