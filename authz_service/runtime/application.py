@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from authz_service.transport.addresses import SharedAddress
     from authz_service.transport.grpcio_server import GrpcioServer
 
-# Seconds for which another thread that computes, such as one that renders the metrics, may hold up the event loop.
+# Seconds for which another thread that computes, such as one that reads a configuration, may hold up the event loop.
 _SWITCH_INTERVAL = 0.0005
 
 _logger = logging.getLogger("authz.app")

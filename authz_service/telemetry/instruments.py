@@ -1,6 +1,6 @@
 """Counters, gauges and histograms: numbers with labels that the program changes and an exposition reads.
 
-One thread writes and reads them, the event loop's, so nothing here takes a lock. Series may be created in any thread.
+One thread writes and reads them, the event loop's, so nothing here takes a lock. Any thread may create series.
 
 Invariants:
 
@@ -161,7 +161,7 @@ class Histogram:
         self.sum += value
 
     def exemplify(self, value: float, trace_id: str) -> None:
-        """Remember that a value which was observed belongs to this trace."""
+        """Store the trace that an observed value belongs to."""
         self.exemplars[bisect_left(self.bounds, value)] = Exemplar(trace_id, value, time.time())
 
     def read(self, name: str, labels: str, samples: Samples) -> None:

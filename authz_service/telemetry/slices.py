@@ -1,7 +1,7 @@
-"""Work on the event loop that takes long is done in slices, and requests are answered in between.
+"""Divides long work on the event loop into slices, between which requests are answered.
 
-A thread would not help: Python computes in one thread at a time, so every system call of the event loop would wait for
-the other thread to give way.
+A thread would not help: Python computes in one thread at a time, so after each system call the event loop would wait
+until the other thread gives way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MAX_SLICE: Final = 0.0002  # seconds
 
 
 async def in_slices(pieces: Iterable[str]) -> bytes:
-    """All pieces together. To make each must take less time than a slice."""
+    """All pieces together. Each must take less time to make than a slice."""
     made = []
     slice_end = time.perf_counter() + _MAX_SLICE
     for piece in pieces:

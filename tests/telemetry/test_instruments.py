@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -133,3 +135,28 @@ def test_series_that_are_removed_during_a_collection_are_left_out() -> None:
     family.remove(str(SERIES_PER_PART))
     family.labels("new").set(1)
     assert len(next(parts).values) == SERIES_PER_PART - 1
+
+
+def test_series_may_be_created_at_any_moment_of_a_collection() -> None:
+    metrics = Metrics(transport="asyncio")
+    metrics.declare_rules((f"rule-{number}", "enforce", Reason) for number in range(20))
+    metrics.declare_upstream_headers(f"x-{number}" for number in range(100))
+    numbers = itertools.count()
+
+    def create(_phase: str, _info: object) -> None:
+        """Do what another thread could do whenever the interpreter allocates memory."""
+        number = next(numbers)
+        metrics.declare_rules([(f"rule-{number % 20}", "shadow", [Reason.OK]), (f"new-{number}", "enforce", Reason)])
+        metrics.declare_upstream_headers([f"new-{number}"])
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(create)
+    gc.set_threshold(1)
+    try:
+        text = text_of(metrics)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(create)
+    assert next(numbers) > 0
+    assert text.count('rule="rule-19"') >= len(Reason)
+    assert text.count('header="x-') == 100
