@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import sys
 import time
@@ -27,7 +28,7 @@ from authz_service.runtime.preflight import RESTART_ONLY, warnings_of
 from authz_service.telemetry.logs import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
     from authz_service.config.model import Logging, Settings
@@ -223,7 +224,7 @@ class Reloader:
     async def _reload(self, *, requested: bool) -> None:
         self._tried = await self._digests()  # before the files are read: a later change is seen as a change
         try:
-            with self._switches:
+            with self._switches, _without_collections():
                 loaded = await asyncio.to_thread(self._load, self._file)
                 named = loaded.settings.reloaded_files
                 changes = await self._apply(loaded)
@@ -255,3 +256,18 @@ class Reloader:
         self._problems = problems
         self._metrics.record_reload(success=False, at=self._clock())
         _logger.error("configuration rejected; the previous one stays active", extra=fields(problems=list(problems)))
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Let the garbage collector wait.
+
+    While a large configuration is built, it would visit all of it several times, and hold up the event loop each time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

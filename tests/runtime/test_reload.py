@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -191,6 +192,22 @@ async def test_an_unexpected_error_fails_the_reload_and_does_not_end_the_watchin
         watched.error = None
         watched.file.write_text("third")
         await wait_until(lambda: watched.applied == ["third"])
+
+
+@pytest.mark.parametrize("text", ["second", "bad"])
+async def test_the_garbage_collector_waits_while_a_configuration_is_built(watched: Watched, text: str) -> None:
+    enabled: list[bool] = []
+    load = watched.reloader._load
+
+    def observed(file: Path) -> Loaded:
+        enabled.append(gc.isenabled())
+        return load(file)
+
+    watched.reloader._load = observed
+    watched.file.write_text(text)
+    await watched.reloader._reload(requested=True)
+    assert enabled == [False]
+    assert gc.isenabled()
 
 
 async def test_a_file_is_watched_once_the_configuration_names_it(watched: Watched) -> None:
