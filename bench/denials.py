@@ -7,7 +7,6 @@ verified each time.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import sys
 import time
@@ -81,7 +80,7 @@ async def _measure(subject: Subject) -> dict[tuple[str, Logged], Cost]:
 
 
 def _cost(app: App, data: bytes, logged: Logged) -> Cost:
-    app.servicer.active = dataclasses.replace(app.active, decision_log=DecisionLog(logged.decisions))
+    app.servicer.active = app.active._replace(decision_log=DecisionLog(logged.decisions))
     answer: Callable[[bytes, float], object] = app.servicer.answer
     with open(os.devnull, "w", encoding="ascii") as null, BackgroundLogStream(null) as stream:  # noqa: PTH123
         logs.configure("info", logged.format, stream)

@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
-from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from authz_service.authorizer import Authorizer
 from authz_service.config import files
@@ -63,8 +61,7 @@ _SECURITY_EVENTS = ("tokens.revocation.event_file", "tokens.revocation.poll_clie
 _TRACING = ("runtime.tracing", "transport.otlp")
 
 
-@dataclass(frozen=True, slots=True)
-class ProofState:
+class ProofState(NamedTuple):
     """What verifying proofs needs of earlier requests and configurations."""
 
     replays: ReplayCache
@@ -79,7 +76,7 @@ class ProofState:
             ConfigError: if the file with the key of the nonces is unusable.
         """
         dpop = settings.dpop_or_default
-        own_key = secrets.token_bytes(MIN_BYTES) if previous is None else previous.own_key
+        own_key = os.urandom(MIN_BYTES) if previous is None else previous.own_key
         key = own_key if dpop.nonce_key_file is None else read_nonce_key(dpop.nonce_key_file)
         if previous is None:
             replays = ReplayCache(dpop.replay_cache_entries, dpop.max_age, metrics.record_proof_eviction)
@@ -88,8 +85,7 @@ class ProofState:
         return cls(replays, previous.nonces.replaced_by(key, dpop.nonce_lifetime, now), own_key)
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveConfig:
+class ActiveConfig(NamedTuple):
     """Settings and the parts built from them. A request is decided by the one that was active when it arrived."""
 
     settings: Settings

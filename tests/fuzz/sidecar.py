@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 import io
 import logging
@@ -94,8 +93,7 @@ class Sidecar:
         self._loop = asyncio.Runner()
         for each in trusted:
             self._loop.run(each.keys.refresh())
-        self._active = dataclasses.replace(
-            assemble(settings(), trusted, metrics, now=now()),
+        self._active = assemble(settings(), trusted, metrics, now=now())._replace(
             decision_log=DecisionLog("all"),
             check_deadline=1.0,
             max_request_bytes=MAX_REQUEST_BYTES,

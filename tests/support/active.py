@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from authz_service.config.model import Settings
@@ -23,8 +22,7 @@ def active_config(
     max_request_bytes: int = 1 << 20,
 ) -> ActiveConfig:
     """A configuration with this authorizer; the default logs no decisions."""
-    return dataclasses.replace(
-        assemble(SETTINGS, (), Metrics(transport="asyncio"), now=0.0),
+    return assemble(SETTINGS, (), Metrics(transport="asyncio"), now=0.0)._replace(
         authorizer=authorizer,
         decision_log=decision_log or DecisionLog("none"),
         check_deadline=check_deadline,
