@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from authz_service.config.kinds import Checked, Kind, Many, Members, OneOf, Prepared, Scalar, Text, some
+from authz_service.core import ml_dsa
 from authz_service.core.claim_path import ClaimPath, parse_claim_path
 from authz_service.core.credential import BEARER, DPOP
 from authz_service.core.decision import CORRELATION_MEMBERS, METADATA_MEMBERS
@@ -168,14 +169,11 @@ def _asymmetric(value: object) -> object:
 
 
 def _supported(value: str) -> str:
-    if value.startswith("ML-DSA"):
-        from authz_service.core import ml_dsa  # noqa: PLC0415 - loads cryptography, which nothing else here needs
-
-        if value not in ml_dsa.SUPPORTED:
-            raise ValueError(
-                f"{shown(value)} is not supported by the installed cryptography package and its OpenSSL: install a "
-                "version with ML-DSA, such as cryptography 50, or remove it"
-            )
+    if value in ml_dsa.NAMES and value not in ml_dsa.supported():
+        raise ValueError(
+            f"{shown(value)} is not supported by the installed cryptography package and its OpenSSL: install a "
+            "version with ML-DSA, such as cryptography 50, or remove it"
+        )
     return value
 
 

@@ -1,13 +1,18 @@
-"""ML-DSA (FIPS 204): which parameter sets the installed ``cryptography`` and its OpenSSL support. Pure."""
+"""ML-DSA (FIPS 204): which parameter sets the installed ``cryptography`` and its OpenSSL support. Pure.
+
+To find out takes 4 ms, so it is left until a configuration or a key has such an algorithm.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-from cryptography.exceptions import UnsupportedAlgorithm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+NAMES: Final = frozenset({"ML-DSA-44", "ML-DSA-65", "ML-DSA-87"})  # of the algorithms in JOSE (RFC 9964)
 
 
 class Parameters(NamedTuple):
@@ -18,7 +23,9 @@ class Parameters(NamedTuple):
     private_key_type: Any  # and of private keys
 
 
-def _supported() -> Mapping[str, Parameters]:
+@cache
+def supported() -> Mapping[str, Parameters]:
+    """The supported ones of ``NAMES``."""
     try:
         from cryptography.hazmat.primitives.asymmetric import mldsa  # noqa: PLC0415 - older versions lack it
     except ImportError:
@@ -32,11 +39,10 @@ def _supported() -> Mapping[str, Parameters]:
 
 
 def _has_openssl_support(parameters: Parameters) -> bool:
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - most processes use no ML-DSA
+
     try:
         parameters.key_type.from_public_bytes(bytes(parameters.octets))
     except UnsupportedAlgorithm:
         return False
     return True
-
-
-SUPPORTED: Final = _supported()  # by the name of the algorithm in JOSE (RFC 9964)

@@ -141,7 +141,7 @@ def members_of(material: Any) -> dict[str, Any]:
     for curve, (key_type, _) in _EDWARDS.items():
         if isinstance(material, key_type):
             return {"kty": "OKP", "crv": curve, "x": base64url.encode(material.public_bytes_raw())}
-    for name, each in ml_dsa.SUPPORTED.items():
+    for name, each in ml_dsa.supported().items():
         if isinstance(material, each.key_type):
             return {"kty": "AKP", "alg": name, "pub": base64url.encode(material.public_bytes_raw())}
     raise UnusableKey(f"its type is {type(material).__name__}, not RSA, EC, Ed25519, Ed448 or ML-DSA")
@@ -167,7 +167,7 @@ def _supported_algorithms(members: Mapping[str, Any]) -> frozenset[str]:
     if kty == "RSA":
         supported = RSA
     elif kty == "AKP":
-        supported = frozenset(ml_dsa.SUPPORTED)
+        supported = frozenset(ml_dsa.supported())
         if not supported:
             raise UnusableKey("its type is AKP, and the installed cryptography does not support ML-DSA")
     elif isinstance(kty, str) and isinstance(curve, str):
@@ -219,7 +219,7 @@ def _okp(numbers: Mapping[str, str]) -> Any:
 
 def _akp(numbers: Mapping[str, str]) -> Any:
     algorithm, octets = numbers["alg"], _decoded("pub", numbers["pub"])
-    parameters = ml_dsa.SUPPORTED[algorithm]
+    parameters = ml_dsa.supported()[algorithm]
     _require_length("pub", octets, algorithm, parameters.octets)
     return _made_by(lambda: parameters.key_type.from_public_bytes(octets), f"pub is not a key of {algorithm}")
 

@@ -1,7 +1,7 @@
 """The signature algorithms that keys verify here. Pure.
 
 They are those of RFC 7518 (RSA and ECDSA), RFC 8037 (EdDSA), RFC 9864 (``Ed25519`` and ``Ed448``, which are EdDSA by
-another name) and RFC 9964 (ML-DSA, where the installed ``cryptography`` and its OpenSSL support it).
+another name) and RFC 9964 (ML-DSA, which has keys where the installed ``cryptography`` and its OpenSSL support it).
 
 Invariants:
 - A signature has exactly the length that its algorithm and its key prescribe: nothing is added to one, and no zero in
@@ -94,6 +94,6 @@ VERIFIERS: Final[dict[str, Verifier]] = {
     "ES256": _ecdsa(32, _SHA256),
     "ES384": _ecdsa(48, _SHA384),
     "ES512": _ecdsa(66, _SHA512),
-    **dict.fromkeys(("EdDSA", "Ed25519", "Ed448", *ml_dsa.SUPPORTED), _verify_pure),
+    **dict.fromkeys(("EdDSA", "Ed25519", "Ed448", *ml_dsa.NAMES), _verify_pure),
 }
 ALGORITHMS: Final = frozenset(VERIFIERS)

@@ -57,8 +57,8 @@ def _private_key(algorithm: str) -> Any:
         return ed25519.Ed25519PrivateKey.generate()
     if algorithm == "Ed448":
         return ed448.Ed448PrivateKey.generate()
-    if algorithm in ml_dsa.SUPPORTED:
-        return ml_dsa.SUPPORTED[algorithm].private_key_type.generate()
+    if algorithm in ml_dsa.NAMES:
+        return ml_dsa.supported()[algorithm].private_key_type.generate()
     if algorithm in _CURVES:
         return ec.generate_private_key(_CURVES[algorithm]())
     return rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS)

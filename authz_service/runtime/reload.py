@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _LOOK_INTERVAL = 1.0  # seconds: reading some small files costs next to nothing
 _SETTLE_TIME = 0.25  # seconds in which a file that is being written would change again
+_WARNING_DELAY = 0.5  # seconds: the first requests after a start should not wait for what only people read
 _RETRY_INTERVAL = 10.0  # seconds between attempts at a rejected configuration: a file that it names may appear
 
 _logger = logging.getLogger("authz.reload")
@@ -144,6 +145,7 @@ class WarningLog:
         """Find the warnings in a thread, those of one configuration at a time, until canceled."""
         while True:
             await self._submitted.wait()
+            await asyncio.sleep(_WARNING_DELAY)
             self._submitted.clear()
             loaded = self._active
             try:

@@ -375,7 +375,7 @@ def test_an_unknown_algorithm_is_refused_with_the_accepted_ones(refuses: Refuses
 def test_an_algorithm_that_the_installed_libraries_lack_is_refused_with_the_remedy(
     refuses: Refuses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ml_dsa, "SUPPORTED", {})
+    monkeypatch.setattr(ml_dsa, "supported", dict)
     (problem,) = refuses(MINIMAL.replace("audiences", "algorithms: [ES256, ML-DSA-65], audiences"))
     assert problem.startswith(
         "config.yaml:2: issuers[0].algorithms[1]: 'ML-DSA-65' is not supported by the installed cryptography package"

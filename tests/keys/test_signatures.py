@@ -22,7 +22,7 @@ THUMBPRINTS = {
 }
 
 
-@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS - ml_dsa.NAMES | ml_dsa.supported().keys()))
 def test_an_algorithm_verifies_its_own_signatures_only(algorithm: str) -> None:
     signer = Signer(algorithm)
     key = jwk.parse(signer.jwk())
@@ -50,4 +50,4 @@ def test_a_key_of_ml_dsa_is_written_as_in_the_standard(algorithm: str) -> None:
 
 
 def test_ml_dsa_is_supported_where_cryptography_has_it() -> None:
-    assert set(ml_dsa.SUPPORTED) == set(ML_DSA)
+    assert set(ml_dsa.supported()) == set(ML_DSA)

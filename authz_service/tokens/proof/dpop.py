@@ -82,7 +82,7 @@ class DpopVerifier:
     ) -> None:
         """``algorithms`` are asymmetric. ``max_age`` is in seconds. With ``nonces``, each proof needs a current one."""
         self._algorithms = frozenset(algorithms)
-        accepts_ml_dsa = not self._algorithms.isdisjoint(ml_dsa.SUPPORTED)
+        accepts_ml_dsa = not self._algorithms.isdisjoint(ml_dsa.NAMES)
         self._max_bytes = MAX_ML_DSA_PROOF_BYTES if accepts_ml_dsa else MAX_PROOF_BYTES
         self._max_age = max_age
         self._targets = targets
@@ -134,7 +134,7 @@ class DpopVerifier:
             raise Rejected(_INVALID, "the signature does not verify")
         if self._replays.seen(thumbprint, jti, now, issued_at):
             raise Rejected(Reason.REPLAYED_PROOF, "its jti was used before, with the same key")
-        return VerifiedProof(None if key.algorithm in ml_dsa.SUPPORTED else key, nonce_age)
+        return VerifiedProof(None if key.algorithm in ml_dsa.NAMES else key, nonce_age)
 
     def _parse_header(self, encoded: str) -> tuple[str, dict[str, Any]]:
         header = jws.header_of(encoded, _INVALID)
