@@ -143,16 +143,16 @@ class Whole(Kind[int]):
 
     noun = "a whole number"
 
-    def __init__(self, least: int | None = None, most: int | None = None) -> None:
-        self.least = least
-        self.most = most
+    def __init__(self, minimum: int | None = None, maximum: int | None = None) -> None:
+        self.minimum = minimum
+        self.maximum = maximum
 
     def read(self, value: Any, folder: Path | None = None) -> int:
         if not isinstance(value, int) or isinstance(value, bool):
             raise self.other_type(value)
-        if self.least is not None and value < self.least:
+        if self.minimum is not None and value < self.minimum:
             raise Invalid([Finding((), "too small", value, self)])
-        if self.most is not None and value > self.most:
+        if self.maximum is not None and value > self.maximum:
             raise Invalid([Finding((), "too large", value, self)])
         return value
 

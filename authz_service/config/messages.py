@@ -51,10 +51,10 @@ def _message(finding: Finding, written: str, root: type[Section]) -> str:  # noq
         case "not a choice", OneOf(choices=choices):
             found = shown(value) if isinstance(value, str) else _described(value, written)
             return f"{found} is not accepted: write {_either(choices)}"
-        case "too small", Whole(least=least):
-            return f"must be at least {least}"
-        case "too large", Whole(most=most):
-            return f"must be at most {most}"
+        case "too small", Whole(minimum=minimum):
+            return f"must be at least {minimum}"
+        case "too large", Whole(maximum=maximum):
+            return f"must be at most {maximum}"
         case "no members", _:
             return "is empty: give at least one"
         case _:

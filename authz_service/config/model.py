@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from authz_service.config.kinds import Flag, Many, Members, OneOf, Prepared, Whole, some
 from authz_service.config.places import FILE, OWN_FILE, READER_SOCKET
 from authz_service.config.sections import (
-    Key,
     Section,
+    SectionKey,
     SectionKind,
     ShortSection,
     key,
@@ -188,7 +188,7 @@ class Keys(Section):
         SIZE, default="512KiB", description="Maximum size of a key set or metadata document; a larger one is rejected."
     )
     max_keys = key(
-        Whole(least=1),
+        Whole(minimum=1),
         default=100,
         description="Maximum number of keys in a key set; a set with more is rejected as a whole.",
     )
@@ -238,7 +238,7 @@ class IntrospectionSettings(Section, title="Introspection"):
         description="File with an access token for the endpoint (RFC 7662 section 2.1), for bearer_token, read again "
         "when it changes.",
     )
-    auth_method: Key[AuthMethod] = key(
+    auth_method: SectionKey[AuthMethod] = key(
         OneOf(AuthMethod),
         default="client_secret_basic",
         description="How the client authenticates to the endpoint. tls_client_auth: with keys.client_certificate_file "
@@ -250,13 +250,13 @@ class IntrospectionSettings(Section, title="Introspection"):
         """The key that names the file with the credential for ``auth_method``; None if it is the certificate."""
         return CREDENTIAL_KEYS[self.auth_method]
 
-    exp: Key[Exp] = key(
+    exp: SectionKey[Exp] = key(
         OneOf(Exp),
         default="required",
         description="optional: accept a response for an opaque token without exp, or with an exp of 0; it is cached "
         "for cache_ttl. JWTs always need exp.",
     )
-    mode: Key[IntrospectionMode] = key(
+    mode: SectionKey[IntrospectionMode] = key(
         OneOf(IntrospectionMode),
         default="opaque",
         description="opaque: introspect only tokens that are not JWTs. always: introspect verified JWTs as well, so "
@@ -272,7 +272,7 @@ class IntrospectionSettings(Section, title="Introspection"):
         DURATION, default="10s", description="How long the response for an inactive or unacceptable token is cached."
     )
     max_concurrent = key(
-        Whole(least=1),
+        Whole(minimum=1),
         default=64,
         description="Maximum number of requests at a time. As many more may wait; beyond that, requests are denied "
         "with 503.",
@@ -320,7 +320,7 @@ class SecurityEventsSettings(Section, title="SecurityEvents"):
         "leeway is added to it.",
     )
     max_entries = key(
-        Whole(least=1, most=1_000_000),
+        Whole(minimum=1, maximum=1_000_000),
         default=100_000,
         description="Maximum number of revocations from events, of 1 KiB each at most on average. Beyond it, those "
         "with the least time left are evicted.",
@@ -371,7 +371,7 @@ class Issuer(Section):
         description="Accepted signature algorithms. Tokens signed with any other are denied. Ed25519 and Ed448 are the "
         "current names of EdDSA (RFC 9864); each name must be listed.",
     )
-    access_token_profile: Key[Profile] = key(
+    access_token_profile: SectionKey[Profile] = key(
         OneOf(Profile),
         default="any",
         description="rfc9068: require the type at+jwt and the claims that RFC 9068 requires. any: do not.",
@@ -432,7 +432,7 @@ class Issuer(Section):
         description="false: report ready even before the issuer's keys were fetched, so that an unreachable issuer "
         "does not keep pods from serving the others. Its own tokens are denied with 503 until then.",
     )
-    confirmation: Key[ConfirmationMode] = key(
+    confirmation: SectionKey[ConfirmationMode] = key(
         OneOf(ConfirmationMode),
         default="verify",
         description="verify: accept a token that is bound to its sender (cnf) only with proof of its key (DPoP) or its "
@@ -585,10 +585,12 @@ class ClaimCondition(Section, title="Condition"):
         AFFIX, description="The claim is a string that starts with this one, or a list with such a string."
     )
     suffix = optional(AFFIX, description="The claim is a string that ends with this one, or a list with such a string.")
-    present: Key[Literal[True] | None] = optional(
+    present: SectionKey[Literal[True] | None] = optional(
         OneOf(Literal[True]), description="The claim is present and not null."
     )
-    absent: Key[Literal[True] | None] = optional(OneOf(Literal[True]), description="The claim is absent or null.")
+    absent: SectionKey[Literal[True] | None] = optional(
+        OneOf(Literal[True]), description="The claim is absent or null."
+    )
     equals_path = optional(
         CAPTURE_NAME,
         description="The claim equals the segment that this {name} of the path matched: a string, or a whole number in "
@@ -663,7 +665,7 @@ class Alternative(Section):
         "write \\. for a dot in a name. A condition is a value that the claim must equal, or one operator such as "
         "{contains: admin}.",
     )
-    proof: Key[Proof | None] = optional(
+    proof: SectionKey[Proof | None] = optional(
         OneOf(Proof),
         description="The token must be bound to its sender, who must prove it: by DPoP (RFC 9449), by its client "
         "certificate (mtls, RFC 8705), or by any of them. Default: a bearer token will do.",
@@ -764,7 +766,7 @@ class RuleSettings(Section, title="Rule"):
         description="Set instead of match: the rule decides the requests for which Envoy's context_extensions contain "
         "{authz_policy: NAME}.",
     )
-    access: Key[Access] = key(
+    access: SectionKey[Access] = key(
         OneOf(Access),
         default="token",
         description="token: require a valid token. optional: allow requests without a token, but deny invalid ones. "
@@ -774,7 +776,7 @@ class RuleSettings(Section, title="Rule"):
     credential = nested(
         CredentialSettings, description="Where the token is. Default: in authorization, with the scheme Bearer."
     )
-    mode: Key[RuleMode] = key(
+    mode: SectionKey[RuleMode] = key(
         OneOf(RuleMode),
         default="enforce",
         description="enforce: apply the decision. shadow: log and count the decision, but let every request through.",
@@ -787,7 +789,7 @@ class HeaderSettings(Section, title="Header"):
     claim = required(
         CLAIM_PATH, description="Path of the claim, dotted; write \\. for a dot in a name. * is the whole claim set."
     )
-    encoding: Key[Encoding | None] = optional(
+    encoding: SectionKey[Encoding | None] = optional(
         OneOf(Encoding),
         description="csv: the items of a list, joined by commas. json: JSON in ASCII. base64url-json: the same, "
         "encoded as base64url without padding. Default: csv for a list, and the value itself for a string, number or "
@@ -859,7 +861,7 @@ class DpopSettings(Section, title="Dpop"):
         description="Maximum age of a proof, by its iat. An iat in the future is tolerated by the leeway of the "
         "token's issuer.",
     )
-    nonce: Key[Nonce] = key(
+    nonce: SectionKey[Nonce] = key(
         Prepared(OneOf(Nonce), _nonce, written=(OneOf(Nonce), Flag())),
         default="off",
         description="required: a proof must have a current nonce of this service, so that none can be made in advance, "
@@ -872,7 +874,7 @@ class DpopSettings(Section, title="Dpop"):
     )
     nonce_lifetime = key(POSITIVE_DURATION, default="5m", description="How long a nonce is accepted.")
     replay_cache_entries = key(
-        Whole(least=1),
+        Whole(minimum=1),
         default=100_000,
         description="Maximum number of proofs that each process remembers to refuse them a second time. When full, the "
         "oldest is evicted and counted in authz_dpop_replay_cache_evictions_total.",
@@ -888,14 +890,14 @@ class DpopSettings(Section, title="Dpop"):
 class MtlsSettings(Section, title="Mtls"):
     """Where the client certificate of a request is found, for certificate-bound tokens (RFC 8705)."""
 
-    certificate: Key[CertificateSource] = key(
+    certificate: SectionKey[CertificateSource] = key(
         OneOf(CertificateSource),
         default="peer",
         description="peer: the certificate of Envoy's own connection, which include_peer_certificate sends. xfcc: the "
         "header x-forwarded-client-cert, which a proxy in front must set, or sanitize.",
     )
     xfcc_hops = key(
-        Whole(least=1, most=16),
+        Whole(minimum=1, maximum=16),
         default=1,
         description="Which element of x-forwarded-client-cert is the client's, counted from the right: 1 is the one "
         "that the nearest proxy added.",
@@ -935,7 +937,7 @@ class TokenCache(Section):
     """The cache of validated tokens, which saves verifying a signature again."""
 
     max_entries = key(
-        Whole(least=0),
+        Whole(minimum=0),
         default=10000,
         description="Maximum number of tokens; the oldest are evicted. 0 turns the cache off. Applies to the cached "
         "responses of each introspection endpoint as well.",
@@ -957,11 +959,11 @@ class TokenCache(Section):
 class Logging(Section):
     """What is logged, and where decisions are."""
 
-    level: Key[Level] = key(OneOf(Level), default="info", description="The lowest level that is logged.")
-    format: Key[LogFormat] = key(
+    level: SectionKey[Level] = key(OneOf(Level), default="info", description="The lowest level that is logged.")
+    format: SectionKey[LogFormat] = key(
         OneOf(LogFormat), default="json", description="json: one JSON object per line. text: lines for people."
     )
-    decisions: Key[LoggedDecisions] = key(
+    decisions: SectionKey[LoggedDecisions] = key(
         OneOf(LoggedDecisions),
         default="denied",
         description="Which decisions to log, one line each, without tokens and query strings.",
@@ -1000,7 +1002,7 @@ class Settings(Section):
         description="The rules, in order: the first one that matches a request decides it. A request that matches none "
         "is denied.",
     )
-    cors_preflight: Key[CorsPreflight] = key(
+    cors_preflight: SectionKey[CorsPreflight] = key(
         OneOf(CorsPreflight),
         default="deny",
         description="allow: let CORS preflight requests (OPTIONS with Origin and Access-Control-Request-Method) "

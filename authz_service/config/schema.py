@@ -96,8 +96,8 @@ def _of(kind: Kind[Any], definitions: dict[str, Any]) -> dict[str, Any]:  # noqa
             return {"const": choice, "type": _TYPES[type(choice)]}
         case OneOf(choices=choices):
             return {"enum": list(choices), "type": "string"}
-        case Whole(least=least, most=most):
-            bounds = {"minimum": least, "maximum": most}
+        case Whole(minimum=minimum, maximum=maximum):
+            bounds = {"minimum": minimum, "maximum": maximum}
             return {name: bound for name, bound in bounds.items() if bound is not None} | {"type": "integer"}
         case Flag():
             return {"type": "boolean"}

@@ -1,4 +1,4 @@
-"""Declares the sections of a file: one ``Key`` for each key, with its kind, default and description.
+"""Declares the sections of a file: one ``SectionKey`` for each key, with its kind, default and description.
 
 A section is a class whose attributes are keys, and whose instances have the values:
 
@@ -32,7 +32,7 @@ S = TypeVar("S", bound="Section")
 NOT_SHOWN: Final = object()  # the default of a key whose default cannot be written
 
 
-class Key(Generic[T]):
+class SectionKey(Generic[T]):
     """A key of a section."""
 
     __slots__ = ("attribute", "default", "description", "if_absent", "kind", "name", "refuses_null")
@@ -61,36 +61,36 @@ class Key(Generic[T]):
         def __set__(self, section: Section, value: Never) -> None: ...
 
 
-def required(kind: Kind[T], *, description: str) -> Key[T]:
+def required(kind: Kind[T], *, description: str) -> SectionKey[T]:
     """A key that must be written."""
-    return Key(kind, description, None)
+    return SectionKey(kind, description, None)
 
 
-def key(kind: Kind[T], *, default: Any, description: str) -> Key[T]:
+def key(kind: Kind[T], *, default: Any, description: str) -> SectionKey[T]:
     """A key with a default, which is given as it would be written."""
-    return Key(kind, description, lambda: kind.read(default), default=default)
+    return SectionKey(kind, description, lambda: kind.read(default), default=default)
 
 
 @overload
-def optional(kind: Kind[T], *, description: str, name: str = ...) -> Key[T | None]: ...
+def optional(kind: Kind[T], *, description: str, name: str = ...) -> SectionKey[T | None]: ...
 @overload
-def optional(kind: Kind[T], *, description: str, if_absent: A) -> Key[T | A]: ...
-def optional(kind: Kind[Any], *, description: str, if_absent: Any = None, name: str = "") -> Key[Any]:
+def optional(kind: Kind[T], *, description: str, if_absent: A) -> SectionKey[T | A]: ...
+def optional(kind: Kind[Any], *, description: str, if_absent: Any = None, name: str = "") -> SectionKey[Any]:
     """A key that may be left out, which is something that no value can express.
 
     ``name`` is its name in the file, if that is not an identifier.
     """
-    return Key(kind, description, lambda: if_absent, name=name, refuses_null=True)
+    return SectionKey(kind, description, lambda: if_absent, name=name, refuses_null=True)
 
 
-def nullable(kind: Kind[T], *, description: str) -> Key[T | None]:
+def nullable(kind: Kind[T], *, description: str) -> SectionKey[T | None]:
     """A key whose default is null, which may be written."""
-    return Key(Nullable(kind), description, lambda: None, default=None)
+    return SectionKey(Nullable(kind), description, lambda: None, default=None)
 
 
-def nested(section: type[S], *, description: str, kind: Kind[S] | None = None) -> Key[S]:
+def nested(section: type[S], *, description: str, kind: Kind[S] | None = None) -> SectionKey[S]:
     """A section that has its own defaults if it is left out."""
-    return Key(kind or SectionKind(section), description, section)
+    return SectionKey(kind or SectionKind(section), description, section)
 
 
 class Section:
@@ -100,7 +100,7 @@ class Section:
     are further ones of the schema. Several keys are checked by ``check``.
     """
 
-    declared: ClassVar[Mapping[str, Key[Any]]] = {}  # by name in the file, with those of the parent classes
+    declared: ClassVar[Mapping[str, SectionKey[Any]]] = {}  # by name in the file, with those of the parent classes
     title: ClassVar[str] = ""
     keywords: ClassVar[Mapping[str, Any]] = {}
     has_other_keys: ClassVar[bool] = False  # of the user's own, with any values
@@ -115,7 +115,7 @@ class Section:
         cls, *, title: str = "", keywords: Mapping[str, Any] | None = None, has_other_keys: bool = False
     ) -> None:
         super().__init_subclass__()
-        own = {name: value for name, value in vars(cls).items() if isinstance(value, Key)}
+        own = {name: value for name, value in vars(cls).items() if isinstance(value, SectionKey)}
         for attribute, each in own.items():
             each.attribute = attribute
             each.name = each.name or attribute

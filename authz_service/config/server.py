@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from authz_service.config.kinds import OneOf, Whole
 from authz_service.config.places import FILE, GRPC_ADDRESS, TCP_ADDRESS
-from authz_service.config.sections import Key, Section, SectionKind, key, optional, required
+from authz_service.config.sections import Section, SectionKey, SectionKind, key, optional, required
 from authz_service.config.units import DURATION, POSITIVE_DURATION, SIZE
 
 Transport: TypeAlias = Literal["grpcio", "asyncio"]
@@ -41,13 +41,13 @@ class Server(Section):
         default="127.0.0.1:9192",
         description="Address of the HTTP server for /metrics, /healthz and /readyz.",
     )
-    transport: Key[Transport] = key(
+    transport: SectionKey[Transport] = key(
         OneOf(Transport),
         default="asyncio",
         description="The gRPC server: asyncio is this project's own HTTP/2 server, grpcio is Google's.",
     )
     workers = key(
-        Whole(least=1, most=256),
+        Whole(minimum=1, maximum=256),
         default=1,
         description="Number of processes that share grpc_address; each uses one core. 1: no additional processes.",
     )

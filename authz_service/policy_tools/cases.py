@@ -10,7 +10,16 @@ from typing import Any, Literal, TypeAlias
 from authz_service.config.kinds import Anything, Members, Nullable, OneOf, Text, Whole, some
 from authz_service.config.model import RuleMode
 from authz_service.config.schema import schema_of
-from authz_service.config.sections import Key, Section, SectionKind, ShortSection, key, nullable, optional, required
+from authz_service.config.sections import (
+    Section,
+    SectionKey,
+    SectionKind,
+    ShortSection,
+    key,
+    nullable,
+    optional,
+    required,
+)
 from authz_service.config.values import NAME, PRINTABLE, STRING
 from authz_service.core.reasons import Reason
 from authz_service.policy_tools.request import attributes_of
@@ -43,7 +52,7 @@ class CaseToken(Section, has_other_keys=True, keywords={"anyOf": [{"required": [
         default={},
         description="Members of the JOSE header to change; null removes one.",
     )
-    signed_by: Key[Signer] = key(
+    signed_by: SectionKey[Signer] = key(
         OneOf(Signer),
         default="issuer",
         description="stranger: signed with a key that the issuer does not publish, under the kid of one it does.",
@@ -69,11 +78,11 @@ def _claims_or_text(value: Any) -> None:
 class Expect(Section, keywords={"minProperties": 1}):
     """The expected decision. A key that is left out is not compared."""
 
-    decision: Key[Outcome | None] = nullable(OneOf(Outcome), description="The decision that Envoy gets.")
+    decision: SectionKey[Outcome | None] = nullable(OneOf(Outcome), description="The decision that Envoy gets.")
     rule = nullable(STRING, description="The rule that decides; - for none.")
     status = nullable(Whole(), description="HTTP status of a denial or an answer.")
     reason = nullable(Text(str, keywords={"enum": [*map(str, Reason)]}), description="The reason of the decision.")
-    mode: Key[RuleMode | None] = nullable(OneOf(RuleMode), description="The mode of the rule.")
+    mode: SectionKey[RuleMode | None] = nullable(OneOf(RuleMode), description="The mode of the rule.")
     challenge = nullable(
         STRING,
         description="The whole WWW-Authenticate header, or several joined by a comma and a space; null: none is sent.",
@@ -102,7 +111,7 @@ class Case(Section):
         ShortSection(CaseToken, "raw", _claims_or_text),
         description="The token to sign, or a string to send unchanged. Default: no token is sent.",
     )
-    proof: Key[CaseProof] = key(
+    proof: SectionKey[CaseProof] = key(
         OneOf(CaseProof),
         default="none",
         description="What the sender proves. dpop, mtls: the token is bound to a key or a certificate of the run, and "

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FARTHEST = 1e12  # seconds: a time that is farther away is a mistake in its unit
 
 
-class Finding(NamedTuple):
+class ProofFinding(NamedTuple):
     """One part of what must be proven."""
 
     name: str
@@ -42,7 +42,7 @@ def findings(
     token: str,
     attributes: Attributes,
     now: float,
-) -> Iterator[Finding]:
+) -> Iterator[ProofFinding]:
     """The findings for a request with this token. ``now`` is in seconds since the epoch.
 
     There are none about a DPoP proof that is missing or cannot be parsed.
@@ -53,20 +53,20 @@ def findings(
         yield from _proof(settings.dpop_or_default, issuer.leeway, confirmation.jkt, token, attributes, now)
 
 
-def _certificate(mtls: model.MtlsSettings, digest: bytes, attributes: Attributes) -> Finding:
+def _certificate(mtls: model.MtlsSettings, digest: bytes, attributes: Attributes) -> ProofFinding:
     try:
         found = ClientCertificates(mtls.certificate, mtls.xfcc_hops).digest_of(attributes)
     except Rejected as rejected:
-        return Finding("certificate", rejected.cause, holds=False)
+        return ProofFinding("certificate", rejected.cause, holds=False)
     if found is None:
-        return Finding("certificate", "the request has none", holds=False)
+        return ProofFinding("certificate", "the request has none", holds=False)
     same = hmac.compare_digest(found, digest)
     return _compared("certificate", "the one to which the token is bound (cnf.x5t#S256)", same=same)
 
 
 def _proof(
     dpop: model.DpopSettings, leeway: float, thumbprint: bytes, token: str, attributes: Attributes, now: float
-) -> Iterator[Finding]:
+) -> Iterator[ProofFinding]:
     try:
         encoded_header, encoded_claims, _ = jws.parts_of(attributes.headers.get("dpop", ""))
         header, claims = jws.header_of(encoded_header), jws.claims_of(encoded_claims)
@@ -80,41 +80,41 @@ def _proof(
     yield _thumbprint(header.get("jwk"), thumbprint)
     if dpop.nonce == "required":
         found = "nonce" in claims
-        yield Finding("nonce", "present" if found else "missing, and required (dpop.nonce)", holds=found)
+        yield ProofFinding("nonce", "present" if found else "missing, and required (dpop.nonce)", holds=found)
 
 
-def _compared(name: str, what: str, *, same: bool) -> Finding:
-    return Finding(name, what if same else f"not {what}", holds=same)
+def _compared(name: str, what: str, *, same: bool) -> ProofFinding:
+    return ProofFinding(name, what if same else f"not {what}", holds=same)
 
 
-def _htu(htu: Any, dpop: model.DpopSettings, attributes: Attributes) -> Finding:
+def _htu(htu: Any, dpop: model.DpopSettings, attributes: Attributes) -> ProofFinding:
     try:
         Targets(dpop.origins).require(htu if isinstance(htu, str) else "", attributes.host, attributes.path)
     except Rejected as rejected:
-        return Finding("htu", rejected.cause, holds=False)
-    return Finding("htu", "the URL of the request")
+        return ProofFinding("htu", rejected.cause, holds=False)
+    return ProofFinding("htu", "the URL of the request")
 
 
-def _iat(issued_at: Any, max_age: float, leeway: float, now: float) -> Finding:
+def _iat(issued_at: Any, max_age: float, leeway: float, now: float) -> ProofFinding:
     is_number = isinstance(issued_at, (int, float)) and not isinstance(issued_at, bool)
     if not is_number or abs(issued_at) > _FARTHEST:
-        return Finding("iat", "not a time in seconds since 1970", holds=False)
+        return ProofFinding("iat", "not a time in seconds since 1970", holds=False)
     age = now - issued_at
     if age > max_age:
         late = f"{age:.0f} s ago, {age - max_age:.0f} s too long (dpop.max_age is {max_age:g} s)"
-        return Finding("iat", late, holds=False)
+        return ProofFinding("iat", late, holds=False)
     if -age > leeway:
         early = f"{-age:.0f} s in the future, {-age - leeway:.0f} s too far (the issuer's leeway is {leeway:g} s)"
-        return Finding("iat", early, holds=False)
+        return ProofFinding("iat", early, holds=False)
     when = f"{age:.0f} s ago" if age >= 0 else f"{-age:.0f} s in the future"
-    return Finding("iat", f"{when} (dpop.max_age is {max_age:g} s)")
+    return ProofFinding("iat", f"{when} (dpop.max_age is {max_age:g} s)")
 
 
-def _thumbprint(members: Any, expected: bytes) -> Finding:
+def _thumbprint(members: Any, expected: bytes) -> ProofFinding:
     if not isinstance(members, dict):
-        return Finding("thumbprint", "the header has no jwk", holds=False)
+        return ProofFinding("thumbprint", "the header has no jwk", holds=False)
     try:
         same = hmac.compare_digest(jwk.thumbprint(members), expected)
     except jwk.UnusableKey as error:
-        return Finding("thumbprint", f"jwk in the header: {error}", holds=False)
+        return ProofFinding("thumbprint", f"jwk in the header: {error}", holds=False)
     return _compared("thumbprint", "of the key to which the token is bound (cnf.jkt)", same=same)

@@ -110,7 +110,7 @@ def _changes(old: Settings, new: Settings, unchanged: set[str]) -> Changes:
 
 
 class _FrequentThreadSwitches:
-    """While threads read, compile and compare, let the event loop run ten times as often as Python would."""
+    """While threads read, compile and compare, let the event loop run ten times as often as otherwise."""
 
     def __init__(self) -> None:
         self._users = 0

@@ -145,7 +145,7 @@ class ReaderSocket:
             self._socket = None
 
 
-class _Place(NamedTuple):
+class _Destination(NamedTuple):
     file: Path | None
     socket: Path | None
 
@@ -154,7 +154,7 @@ class DecisionOutput:
     """The stream of the decision log, which a changed configuration may move."""
 
     def __init__(self) -> None:
-        self._place = _Place(None, None)
+        self._destination = _Destination(None, None)
         self._stream: BackgroundLogStream | None = None
         self._record_lost: Callable[[int], None] = _not_counted
         self._warnings = RateLimitedLog(logging.getLogger("authz.log"), time.monotonic, _REPORT_INTERVAL)
@@ -174,22 +174,22 @@ class DecisionOutput:
 
     def stream_for(self, settings: Logging) -> BackgroundLogStream | None:
         """The stream for these settings: the previous one if nothing changed, None for standard error."""
-        place = _Place(settings.decisions_file, settings.decisions_socket)
-        if place != self._place:
+        destination = _Destination(settings.decisions_file, settings.decisions_socket)
+        if destination != self._destination:
             if self._stream is not None:
                 self._stream.finish()
-            self._place, self._stream = place, self._opened(place)
+            self._destination, self._stream = destination, self._opened(destination)
         return self._stream
 
-    def _opened(self, place: _Place) -> BackgroundLogStream | None:
+    def _opened(self, destination: _Destination) -> BackgroundLogStream | None:
         target: RotatedFile | ReaderSocket
-        if place.file is not None:
-            target = RotatedFile(place.file)
-        elif place.socket is not None:
-            target = ReaderSocket(place.socket)
+        if destination.file is not None:
+            target = RotatedFile(destination.file)
+        elif destination.socket is not None:
+            target = ReaderSocket(destination.socket)
         else:
             return None
-        report = partial(self._report, str(place.file or place.socket))
+        report = partial(self._report, str(destination.file or destination.socket))
         return BackgroundLogStream(target, report=report, close=target.close).__enter__()
 
     def _report(self, where: str, lines: int, error: OSError | ValueError | None) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, Protocol,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-Kind = Literal["counter", "gauge", "histogram"]
+MetricType = Literal["counter", "gauge", "histogram"]
 SERIES_PER_PART: Final = 16
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
@@ -35,7 +35,7 @@ class Samples(NamedTuple):
 
     family: str
     description: str
-    kind: Kind
+    kind: MetricType
     values: dict[str, float]
     exemplars: dict[str, Exemplar]
 
@@ -189,7 +189,7 @@ class Family(Generic[Instrument]):
     """All series of one name. Without labels, there is one."""
 
     def __init__(
-        self, name: str, description: str, kind: Kind, labels: Sequence[str], new: Callable[[], Instrument]
+        self, name: str, description: str, kind: MetricType, labels: Sequence[str], new: Callable[[], Instrument]
     ) -> None:
         self._name = name
         self._description = description

@@ -19,7 +19,7 @@ from authz_service.telemetry.instruments import SERIES_PER_PART, Exemplar, Sampl
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from authz_service.telemetry.instruments import Collector, Kind
+    from authz_service.telemetry.instruments import Collector, MetricType
 
 GAUGES: Mapping[str, Callable[[Iterable[float]], float]] = {
     "authz_checks_in_flight": sum,
@@ -69,7 +69,7 @@ def encode(collected: Iterable[Samples]) -> Iterator[str]:
     yield "]" if separator == "," else "[]"
 
 
-def decode(parsed: Iterable[tuple[str, str, Kind, dict[str, float], dict[str, Any]]]) -> list[Samples]:
+def decode(parsed: Iterable[tuple[str, str, MetricType, dict[str, float], dict[str, Any]]]) -> list[Samples]:
     """The samples that ``encode`` wrote, from the parsed JSON."""
     return [
         Samples(family, description, kind, values, {name: Exemplar(*each) for name, each in exemplars.items()})
@@ -77,7 +77,7 @@ def decode(parsed: Iterable[tuple[str, str, Kind, dict[str, float], dict[str, An
     ]
 
 
-class _Family:
+class _MergedFamily:
     """The merged samples of one family. Totals are in ``_FRACTION``."""
 
     def __init__(self, description: str) -> None:
@@ -90,7 +90,7 @@ class Merged:
     """The samples of several processes as those of one."""
 
     def __init__(self) -> None:
-        self._families: dict[tuple[str, Kind], _Family] = {}
+        self._families: dict[tuple[str, MetricType], _MergedFamily] = {}
 
     def add(self, samples: Samples) -> None:
         """Add samples of a process."""
@@ -119,8 +119,8 @@ class Merged:
                 family.values[sample] = family.values.get(sample, 0) + value
             _add_exemplars(family.exemplars, merged.exemplars)
 
-    def _family(self, name: str, kind: Kind, description: str) -> _Family:
-        return self._families.setdefault((name, kind), _Family(description))
+    def _family(self, name: str, kind: MetricType, description: str) -> _MergedFamily:
+        return self._families.setdefault((name, kind), _MergedFamily(description))
 
     def collect(self) -> Iterator[Samples]:
         """The merged samples, in parts."""

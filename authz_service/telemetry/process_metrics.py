@@ -14,7 +14,7 @@ from authz_service.telemetry.instruments import Samples, labels_text, sample_nam
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from authz_service.telemetry.instruments import Kind
+    from authz_service.telemetry.instruments import MetricType
 
 PYTHON_VERSION: Final = sys.version.split(maxsplit=1)[0]  # as platform.python_version()
 
@@ -93,5 +93,5 @@ def _interpreter() -> Iterator[Samples]:
         yield Samples(name, description, "counter", values, {})
 
 
-def _one(name: str, description: str, value: float, kind: Kind = "gauge", labels: str = "") -> Samples:
+def _one(name: str, description: str, value: float, kind: MetricType = "gauge", labels: str = "") -> Samples:
     return Samples(name, description, kind, {sample_name(name, labels): value}, {})

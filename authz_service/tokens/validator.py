@@ -29,7 +29,7 @@ from authz_service.tokens.jwt.claims import (
     valid_until,
     validate_claims,
 )
-from authz_service.tokens.jwt.invalid import VerifiedJwt
+from authz_service.tokens.jwt.invalid import UnvalidatedJwt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -214,7 +214,7 @@ class Validator(SignatureVerifier):
             raise
         if isinstance(key, NeedKeys):
             return key
-        jwt = VerifiedJwt(issuer, key, parsed.header, parsed.unverified_claims)
+        jwt = UnvalidatedJwt(issuer, key, parsed.header, parsed.unverified_claims)
         return self._validated(token, digest, jwt, now, attempt)
 
     def _record_miss(self, attempt: Attempt) -> None:
@@ -222,7 +222,7 @@ class Validator(SignatureVerifier):
             self._metrics.record_token_cache_miss()
 
     def _validated(
-        self, token: str, digest: bytes, jwt: VerifiedJwt, now: float, attempt: Attempt
+        self, token: str, digest: bytes, jwt: UnvalidatedJwt, now: float, attempt: Attempt
     ) -> ValidatedToken | NeedIntrospection:
         issuer, key, header, unvalidated = jwt
         requirements = self.requirements_of(issuer)

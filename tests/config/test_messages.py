@@ -27,7 +27,7 @@ from authz_service.config.kinds import (
 from authz_service.config.messages import problems
 from authz_service.config.model import RuleSettings, Settings
 from authz_service.config.revocations import RevocationsFile
-from authz_service.config.sections import Key, Section, SectionKind, key, optional
+from authz_service.config.sections import Section, SectionKey, SectionKind, key, optional
 from authz_service.config.values import SCALAR, STRING
 from authz_service.policy_tools.cases import Cases
 
@@ -60,7 +60,7 @@ def test_each_finding_of_each_kind_of_value_has_a_message(value: object) -> None
 
 
 class Sample(Section):
-    level: Key[Any] = optional(OneOf(Literal["low", "high", 3]), description="")
+    level: SectionKey[Any] = optional(OneOf(Literal["low", "high", 3]), description="")
     on = key(OneOf(Literal[True]), default=True, description="")
     listed = key(Many(OneOf(Literal["a", "b"])), default=[], description="")
     named = key(Members(STRING, Whole(-1, 1)), default={}, description="")

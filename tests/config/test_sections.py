@@ -13,8 +13,8 @@ from authz_service.config.kinds import Flag, Invalid, Many, Members, OneOf, Text
 from authz_service.config.model import Settings
 from authz_service.config.revocations import RevocationsFile
 from authz_service.config.sections import (
-    Key,
     Section,
+    SectionKey,
     SectionKind,
     ShortSection,
     key,
@@ -34,7 +34,7 @@ SECTIONS = list(dict.fromkeys(kind.section for kind in KINDS if isinstance(kind,
 class Inner(Section):
     """A section within another one."""
 
-    size = key(Whole(least=1), default=10, description="A number.")
+    size = key(Whole(minimum=1), default=10, description="A number.")
     names = optional(some(STRING), description="Names.")
 
     def check(self) -> None:
@@ -61,7 +61,7 @@ class Outer(Section):
 class Extended(Outer):
     """A section with the keys of another one."""
 
-    more: Key[Any] = key(OneOf(Literal["a", "b"]), default="a", description="A choice.")
+    more: SectionKey[Any] = key(OneOf(Literal["a", "b"]), default="a", description="A choice.")
 
 
 class Open(Section, has_other_keys=True):
@@ -222,9 +222,9 @@ def test_a_choice_has_the_type_of_its_values(section: type[Section]) -> None:
         for kind in kinds:
             (annotation,) = {str(vars(parent)["__annotations__"][each.attribute]) for parent in section.__mro__
                              if each.attribute in vars(parent).get("__annotations__", ())}  # fmt: skip
-            named = re.fullmatch(r"Key\[(\w+)(?: \| None)?\]", annotation)
+            named = re.fullmatch(r"SectionKey\[(\w+)(?: \| None)?\]", annotation)
             if named is None:
-                assert (annotation, kind.choices) == ("Key[Literal[True] | None]", (True,))
+                assert (annotation, kind.choices) == ("SectionKey[Literal[True] | None]", (True,))
             else:
                 assert kind.choices == get_args(getattr(sys.modules[section.__module__], named[1]))
 

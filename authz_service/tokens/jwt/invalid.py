@@ -28,7 +28,7 @@ _BOUNDS = Bounds(1000, 1 << 20)  # beside those of the valid tokens
 _OVERHEAD = 1024  # bytes of an entry besides the header and the claims
 
 
-class VerifiedJwt(NamedTuple):
+class UnvalidatedJwt(NamedTuple):
     """A JWT whose signature was verified, and whose claims were not validated."""
 
     issuer: TrustedIssuer
@@ -40,7 +40,7 @@ class VerifiedJwt(NamedTuple):
 class InvalidJwt(NamedTuple):
     """A JWT whose claims are invalid."""
 
-    jwt: VerifiedJwt
+    jwt: UnvalidatedJwt
     identity: Identity
     repeated: Requirements  # none of the other requirements can be the first one that is not met
     until: float  # seconds since the epoch
@@ -73,7 +73,7 @@ class InvalidJwts:
         self._entries.discard(digest)
         return None
 
-    def put(self, digest: bytes, jwt: VerifiedJwt, requirements: Requirements, now: float) -> None:
+    def put(self, digest: bytes, jwt: UnvalidatedJwt, requirements: Requirements, now: float) -> None:
         """Cache a token that does not meet these requirements, for ``max_ttl`` from when it was verified."""
         issuer, _, header, claims = jwt
         key_set = issuer.keys.current(now)
