@@ -29,7 +29,7 @@ class Confirmation(NamedTuple):
     x5t_s256: bytes | None = None  # of the client certificate in DER
 
 
-# The confirmation of tokens that are taken as bearer tokens although they have one.
+# The confirmation of tokens that are taken as bearer tokens although they have one. Another object may equal it.
 IGNORED: Final = Confirmation()
 
 

@@ -153,7 +153,7 @@ def _validate_verified(
 def _require_dpop_key(body: Mapping[str, Any], claims: Claims) -> None:
     """Reject a token of type DPoP whose key is not named: it must not pass as a bearer token."""
     confirmation = claims.confirmation
-    named = confirmation is not None and (confirmation is IGNORED or confirmation.jkt is not None)
+    named = confirmation is not None and (confirmation == IGNORED or confirmation.jkt is not None)
     if not named and str(body.get("token_type")).lower() == "dpop":
         cause = "token_type in the introspection response is DPoP, and cnf.jkt is missing"
         raise Rejected(Reason.WRONG_TOKEN_TYPE, cause)

@@ -65,7 +65,7 @@ class ProofVerifier:
             Rejected: ``unbound_token``, ``missing_proof``, ``invalid_proof``, ``replayed_proof`` or ``nonce_required``.
         """
         confirmation = token.claims.confirmation
-        if confirmation is IGNORED:
+        if confirmation == IGNORED:
             return ()
         if dpop and (confirmation is None or confirmation.jkt is None):
             raise Rejected(Reason.UNBOUND_TOKEN, "the scheme is DPoP, and the token has no cnf.jkt")

@@ -154,6 +154,13 @@ def test_with_confirmation_ignored_a_bound_token_is_a_bearer_token() -> None:
     assert send(service(confirmation="ignore", proof="any"), BOUND, proof=prove(BOUND)).reason == "unbound_token"
 
 
+def test_a_confirmation_is_also_ignored_of_a_token_that_has_not_been_seen_for_long() -> None:
+    to = service(confirmation="ignore", max_recent=1)
+    for token in (BOUND, BY_CERTIFICATE, BY_BOTH):
+        assert send(to, token).reason == "ok"
+    assert [send(to, token).reason for token in (BOUND, BY_CERTIFICATE, BY_BOTH)] == ["ok"] * 3
+
+
 @pytest.mark.parametrize(
     ("required", "accepted", "refused"),
     [
