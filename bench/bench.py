@@ -16,6 +16,7 @@ from pathlib import Path
 from bench.before import compare
 from bench.behind_envoy import behind_envoy
 from bench.decision import decision_alone
+from bench.denials import denials
 from bench.footprint import footprint
 from bench.growth import growth
 from bench.proof import bound_tokens, dpop_proofs
@@ -39,6 +40,7 @@ def main() -> int:
             compare(subject, chosen.before)
             return 0
         decision_alone(subject)
+        denials(subject)
         dpop_proofs()
         bound_tokens(subject)
         direct, behind, grown = transports(subject), behind_envoy(subject), growth(subject)
