@@ -7,10 +7,10 @@ conditions are evaluated for each request before its response is used.
 
 from __future__ import annotations
 
+from sys import getsizeof
 from typing import TYPE_CHECKING, Any
 
 from authz_service.core.bounded import Account
-from authz_service.core.footprint import footprint
 
 if TYPE_CHECKING:
     from collections.abc import ItemsView
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from authz_service.core.bounded import BoundedMap, K
 
 MAX_RULES = 8  # rules that one token is used for
-_OVERHEAD = 128  # bytes of a response besides its headers and its attachment
+_OVERHEAD = 192  # bytes of a response besides its headers and its attachment
+_HEADER = 88  # bytes of a header besides its value; names are those of the configuration
 
 
 class CachedResponse:
@@ -37,7 +38,7 @@ class CachedResponse:
         self.overwrite = overwrite
         self.remove = remove
         self.omitted = omitted  # the removed headers whose claim cannot be sent
-        self.attached: tuple[bytes, ...] | None = None  # None until a transport attached something
+        self.attached: bytes | None = None  # None until a transport attached something
         self._account = account
 
     @property
@@ -45,11 +46,11 @@ class CachedResponse:
         """Strings and octets, from which ``ResponseCache.restore`` makes it again."""
         return self.overwrite, self.remove, self.omitted, self.attached
 
-    def attach(self, parts: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    def attach(self, encoded: bytes) -> bytes:
         """Attach what a transport encoded from this response, for it to reuse."""
-        self.attached = parts
-        self._account.charge(footprint(parts))
-        return parts
+        self.attached = encoded
+        self._account.charge(getsizeof(encoded))
+        return encoded
 
 
 class ResponseCache:
@@ -103,5 +104,6 @@ class ResponseCache:
             self._responses.clear()
             self._account.refund()
         response = self._responses[rule] = CachedResponse(overwrite, remove, omitted, self._account)
-        self._account.charge(_OVERHEAD + footprint(overwrite))
+        values = sum([getsizeof(value) for _, value in overwrite])
+        self._account.charge(_OVERHEAD + len(overwrite) * _HEADER + values)
         return response

@@ -6,6 +6,7 @@ has none.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ _FIXED_BYTES: Final = {_FIXED64: 8, _FIXED32: 4}
 _MAX_NUMBER: Final = (1 << 29) - 1
 _MAX_VARINT: Final = (1 << 64) - 1
 _MORE: Final = 0x80
+_LONG_KEY: Final = _MORE >> _TYPE_BITS  # the first field number whose key has two octets
+_DOUBLE: Final = struct.Struct("<d").pack
 _SHIFTS: Final = range(0, 70, 7)  # of a varint's octets
 _MAX_BYTES: Final = 4096  # of a message from a peer, which contains one name or number
 
@@ -103,12 +106,20 @@ def number_field(message: bytes, number: int) -> int:
 
 def encode_string(number: int, value: bytes) -> bytes:
     """A field that is a string, octets or a message."""
+    size = len(value)
+    if size < _MORE and number < _LONG_KEY:  # most are: the key and the length have one octet each
+        return b"%c%c%b" % (number << _TYPE_BITS | _LENGTH, size, value)
     return _encode(number << _TYPE_BITS | _LENGTH) + _encode(len(value)) + value
 
 
 def encode_number(number: int, value: int) -> bytes:
     """A field that is a number, which must not be negative."""
     return _encode(number << _TYPE_BITS | _VARINT) + _encode(value)
+
+
+def encode_double(number: int, value: float) -> bytes:
+    """A field that is a double."""
+    return _encode(number << _TYPE_BITS | _FIXED64) + _DOUBLE(value)
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
@@ -123,6 +134,11 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 
 
 def _encode(value: int) -> bytes:
+    """A varint."""
+    if value < _MORE:
+        return b"%c" % value
+    if value < _MORE << 7:
+        return b"%c%c" % (value & 0x7F | _MORE, value >> 7)
     octets = []
     while value >= _MORE:
         octets.append(value & 0x7F | _MORE)

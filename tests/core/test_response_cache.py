@@ -32,8 +32,8 @@ def test_a_response_is_found_by_its_rule_and_holds_what_was_added(responses: Res
 
 def test_what_a_transport_attaches_stays_with_the_response(responses: ResponseCache) -> None:
     response = responses.add("rule", OVERWRITE, ())
-    assert response.attach((b"before", b"after")) == (b"before", b"after")
-    assert response.attached == (b"before", b"after")
+    assert response.attach(b"encoded") == b"encoded"
+    assert response.attached == b"encoded"
 
 
 def test_responses_and_attachments_are_charged_to_the_entry_of_the_token(
@@ -41,7 +41,7 @@ def test_responses_and_attachments_are_charged_to_the_entry_of_the_token(
 ) -> None:
     response = responses.add("rule", OVERWRITE, ())
     with_headers = entries.size("token")
-    response.attach((b"x" * 1000,))
+    response.attach(b"x" * 1000)
     assert 100 < with_headers < with_headers + 1000 < entries.size("token")
     assert entries.size("token") == 100 + responses.charged
 
@@ -52,7 +52,7 @@ def test_beyond_the_number_of_rules_all_responses_are_dropped_and_refunded(
     responses.add("first", OVERWRITE, ())
     one = entries.size("token")
     for number in range(1, MAX_RULES):
-        responses.add(number, OVERWRITE, ()).attach((b"x" * 1000,))
+        responses.add(number, OVERWRITE, ()).attach(b"x" * 1000)
     assert len(responses) == MAX_RULES
     responses.add("one more", OVERWRITE, ())
     assert len(responses) == 1
@@ -64,6 +64,6 @@ def test_the_responses_of_a_token_that_was_evicted_are_charged_to_no_entry(
     entries: BoundedMap[str, ResponseCache], responses: ResponseCache
 ) -> None:
     entries.discard("token")
-    responses.add("rule", OVERWRITE, ()).attach((b"x",))
+    responses.add("rule", OVERWRITE, ()).attach(b"x")
     assert responses.get("rule") is not None
     assert entries.used_bytes == 0

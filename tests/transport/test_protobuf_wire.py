@@ -12,6 +12,7 @@ from authz_service.transport import health
 from authz_service.transport.health import ServingStatus
 from authz_service.transport.protobuf_wire import (
     InvalidMessageError,
+    encode_double,
     encode_number,
     encode_string,
     fields,
@@ -22,6 +23,7 @@ from authz_service.transport.protobuf_wire import (
 FIELDS = st.one_of(
     st.builds(encode_number, st.integers(1, 20), st.integers(0, (1 << 64) - 1)),
     st.builds(encode_string, st.integers(1, 20), st.binary(max_size=300)),
+    st.builds(encode_double, st.integers(1, 20), st.floats()),
     st.builds(
         lambda number, value: bytes((number << 3 | 5,)) + value, st.integers(1, 15), st.binary(min_size=4, max_size=4)
     ),

@@ -10,13 +10,11 @@ from __future__ import annotations
 import json
 from functools import cache, lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
-from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
 
-from authz_service._pb.base_pb2 import HeaderValueOption
-from authz_service._pb.external_auth_pb2 import CheckRequest, CheckResponse
+from authz_service._pb.external_auth_pb2 import CheckRequest
 from authz_service.core.attributes import Attributes
 from authz_service.core.claims import Identity, UnverifiedIdentity
 from authz_service.core.correlation import NO_CORRELATION, Correlation
@@ -25,18 +23,29 @@ from authz_service.core.errors import Rejected
 from authz_service.core.headers import are_plain, combined
 from authz_service.core.reasons import DENIALS, Denial, Reason, RpcCode
 from authz_service.core.upstream_metadata import NO_METADATA
+from authz_service.transport.protobuf_wire import encode_double, encode_number, encode_string
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from authz_service._pb.base_pb2 import HeaderValue
-    from authz_service._pb.http_status_pb2 import StatusCode
     from authz_service.core.claims import Claims
     from authz_service.core.decision import Mode
     from authz_service.core.upstream_metadata import UpstreamMetadata
 
-_OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-_APPEND = HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
+# The numbers of the fields that a response is made of.
+_STATUS, _DENIED, _OK, _METADATA = 1, 2, 3, 4  # CheckResponse
+_CODE: Final = 1  # Status and HttpStatus
+_DENIED_STATUS, _HEADERS, _BODY = 1, 2, 3  # DeniedHttpResponse; _HEADERS also OkHttpResponse
+_REMOVED_HEADERS, _CLIENT_HEADERS = 5, 6  # OkHttpResponse
+_HEADER, _APPEND_ACTION = 1, 3  # HeaderValueOption
+_KEY, _VALUE = 1, 2  # HeaderValue, and an entry of a map
+_NULL, _STRING, _BOOL, _STRUCT, _LIST = 1, 3, 4, 5, 6  # Value
+_NUMBER: Final = 2  # Value
+_ITEMS: Final = 1  # Struct and ListValue
+_OVERWRITE: Final = encode_number(_APPEND_ACTION, 2)  # OVERWRITE_IF_EXISTS_OR_ADD
+_APPEND: Final = encode_number(_APPEND_ACTION, 0)  # APPEND_IF_EXISTS_OR_ADD
+_NO_STATUS: Final = encode_string(_STATUS, b"")  # OK
 _POLICY = "authz_policy"  # the context extension by which a route names its rule
 _GRPC = "application/grpc"
 # How the content types for which Envoy turns a denial into trailers go on, and one with a parameter (gRPC over HTTP/2,
@@ -47,13 +56,9 @@ _MAX_EXACT = 2**53
 _RETRY_AFTER_OVERLOAD = 1  # seconds
 _NO_IDENTITY = Identity("", "", "")
 NO_ATTRIBUTES = Attributes("", "", "", {})  # of a request that cannot be read
-# Responses to one token under one rule, and equal denials and allowances without headers, differ in the decision id
-# alone, a field of the dynamic metadata.
-_ID_PLACEHOLDER = "0123456789abcdef"
-_ID_FIELD = Struct(fields={"decision_id": Value(string_value=_ID_PLACEHOLDER)}).SerializeToString()
 _MAX_NUMBER_KEPT = 512  # denials, and as many allowances, that are kept encoded
 _MAX_KEPT = 1024  # characters of what requests determine in one of them; a subject alone may be longer
-_MAX_COMMON = 1024  # encoded names of rules and issuers, with a reason, that are kept
+_MAX_COMMON = 1024  # encoded members that many responses have in common, that are kept
 
 
 def _problem(reason: Reason, denial: Denial) -> str:
@@ -135,46 +140,29 @@ def encode_response(
     correlation: Correlation = NO_CORRELATION,
 ) -> bytes:
     """Encode the CheckResponse of a decision about a request. ``decision_id`` ties it to the log."""
-    response = _encode_or_reuse(decision, decision_id, attributes, metadata)
-    return response if correlation is NO_CORRELATION else response + _encode_correlation(correlation)
+    return _encode_or_reuse(decision, attributes, metadata) + _encode_ids(decision_id, correlation)
 
 
-def _encode_or_reuse(decision: Decision, decision_id: str, attributes: Attributes, metadata: UpstreamMetadata) -> bytes:
-    if len(decision_id) != len(_ID_PLACEHOLDER):
-        return _encode(decision, decision_id, attributes, metadata)
+def _encode_or_reuse(decision: Decision, attributes: Attributes, metadata: UpstreamMetadata) -> bytes:
+    """A response without the ids of the request, which are all that differs where a decision repeats."""
     if isinstance(decision, Allow) and decision.cached is not None:
-        parts = decision.cached.attached
-        if parts is None:
-            parts = decision.cached.attach(_split_at_id(_encode(decision, _ID_PLACEHOLDER, attributes, metadata)))
-        more = b""
-    else:
-        parts = _kept_parts(decision, attributes)
-        more = _encode_claims(decision.claims, metadata) if metadata and decision.claims is not None else b""
-    if not parts:
-        return _encode(decision, decision_id, attributes, metadata)
-    return decision_id.encode().join(parts) + more
+        return decision.cached.attached or decision.cached.attach(_encode(decision, attributes, metadata))
+    kept = _kept(decision, attributes)
+    return _encode(decision, attributes, metadata) if kept is None else kept + _encode_claims(decision, metadata)
 
 
-def _kept_parts(decision: Decision, attributes: Attributes) -> tuple[bytes, ...]:
-    """The bytes before and after the decision id, without configured metadata; empty if they are not kept."""
+def _kept(decision: Decision, attributes: Attributes) -> bytes | None:
+    """A response without ids and configured metadata; None if it is not kept."""
     if isinstance(decision, Answer) or decision.response_headers:
-        return ()
+        return None
     identity, scope = _identity_of(decision)
     varying = decision.challenges if isinstance(decision, Deny) else decision.remove
     if sum(map(len, (*identity, scope, *varying))) > _MAX_KEPT:
-        return ()
+        return None
     common = decision.reason, decision.rule, decision.mode, identity, scope
     if isinstance(decision, Deny):
         return _kept_denial(*common, decision.challenges, decision.retry_after, is_grpc(attributes))
-    return () if decision.headers else _kept_allowance(*common, decision.remove)
-
-
-def _encode_claims(claims: Claims, metadata: UpstreamMetadata) -> bytes:
-    """The configured metadata of a token, as octets to append to an encoded response."""
-    response = CheckResponse()
-    for name, value in metadata.for_token(claims).items():
-        _set_value(response.dynamic_metadata.fields[name], value)
-    return response.SerializeToString()
+    return None if decision.headers else _kept_allowance(*common, decision.remove)
 
 
 @lru_cache(_MAX_NUMBER_KEPT)
@@ -187,25 +175,19 @@ def _kept_denial(
     challenges: tuple[str, ...],
     retry_after: int | None,
     to_grpc: bool,  # noqa: FBT001 - all arguments are the key
-) -> tuple[bytes, ...]:
-    """The bytes of a denial before and after the decision id. The arguments are all that they depend on."""
+) -> bytes:
+    """A denial. The arguments are all that it depends on."""
     deny = Deny(reason, rule, challenges=challenges, retry_after=retry_after, mode=mode)
-    response = CheckResponse()
-    _set_deny(response, deny, to_grpc=to_grpc)
-    _set_metadata(response, _ID_PLACEHOLDER, identity, scope)
-    return _split_at_id(_serialize(response, deny, identity))
+    return _encode_deny(deny, to_grpc=to_grpc) + _encode_metadata(deny, identity, scope)
 
 
 @lru_cache(_MAX_NUMBER_KEPT)
 def _kept_allowance(
     reason: Reason, rule: str, mode: Mode, identity: Identity, scope: str, remove: tuple[str, ...]
-) -> tuple[bytes, ...]:
-    """As ``_kept_denial``, those of an allowance without headers for the upstream."""
+) -> bytes:
+    """As ``_kept_denial``, an allowance without headers for the upstream."""
     allow = Allow(reason, rule, remove=remove, mode=mode)
-    response = CheckResponse()
-    _set_allow(response, allow)
-    _set_metadata(response, _ID_PLACEHOLDER, identity, scope)
-    return _split_at_id(_serialize(response, allow, identity))
+    return _encode_allow(allow) + _encode_metadata(allow, identity, scope)
 
 
 def _identity_of(decision: Decision) -> tuple[Identity, str]:
@@ -216,82 +198,71 @@ def _identity_of(decision: Decision) -> tuple[Identity, str]:
     return _NO_IDENTITY if identity is None or isinstance(identity, UnverifiedIdentity) else identity, ""
 
 
-def _split_at_id(response: bytes) -> tuple[bytes, ...]:
-    """The bytes before and after the decision id; empty if a claim looks like it, so that its place is ambiguous."""
-    before, found, after = response.partition(_ID_FIELD)
-    if not found or _ID_FIELD in after:
-        return ()
-    return before + _ID_FIELD.removesuffix(_ID_PLACEHOLDER.encode()), after
+def _encode(decision: Decision, attributes: Attributes, metadata: UpstreamMetadata) -> bytes:
+    if isinstance(decision, Allow):
+        response = _encode_allow(decision)
+    elif isinstance(decision, Deny):
+        response = _encode_deny(decision, to_grpc=is_grpc(attributes))
+    else:
+        response = _encode_answer(decision)
+    if decision.claims is None:
+        return response + _encode_metadata(decision, *_identity_of(decision))
+    return (
+        response
+        + _encode_metadata(decision, decision.claims, decision.claims.scope)
+        + _encode_claims(decision, metadata)
+    )
 
 
-def _encode_correlation(correlation: Correlation) -> bytes:
-    """The dynamic metadata that differ for each request, as octets to append to an encoded response.
+def _encode_allow(allow: Allow) -> bytes:
+    headers = [_encode_header(_HEADERS, name, value) for name, value in allow.headers]
+    headers += [encode_string(_REMOVED_HEADERS, name.encode()) for name in allow.remove]
+    if allow.response_headers:
+        headers.append(_encode_headers(_CLIENT_HEADERS, allow.response_headers))
+    return _NO_STATUS + encode_string(_OK, b"".join(headers))
 
-    A reader of protobuf merges the two occurrences of a message field, so an encoded response can be reused.
+
+def _encode_answer(answer: Answer) -> bytes:
+    """An answer. Envoy sends a ``denied_response`` as it is, whatever its status."""
+    return _encode_denied(RpcCode.PERMISSION_DENIED, HTTPStatus.OK, answer.headers, answer.body)
+
+
+def _encode_deny(deny: Deny, *, to_grpc: bool) -> bytes:
+    """A denial. For a gRPC call, Envoy sends the body as ``grpc-message`` and keeps our ``grpc-status``.
+
+    Without that header it would derive the status from the HTTP status, and 400 would become INTERNAL.
     """
-    request_id, trace_id, span_id, _ = correlation
-    before_request_id, before_trace_id, before_span_id = _around_ids(len(request_id), len(trace_id), len(span_id))
-    octets = before_request_id + request_id.encode()
-    return octets + before_trace_id + trace_id.encode() + before_span_id + span_id.encode() if trace_id else octets
+    denial = DENIALS[deny.reason]
+    headers = [("content-type", "text/plain" if to_grpc else "application/problem+json"), ("cache-control", "no-store")]
+    if to_grpc:
+        headers.append(("grpc-status", str(denial.rpc_code)))
+    headers += [("www-authenticate", challenge) for challenge in deny.challenges]
+    headers += deny.response_headers
+    if deny.retry_after is not None:
+        headers.append(("retry-after", str(deny.retry_after)))
+    return _encode_denied(denial.rpc_code, denial.status, headers, denial.detail if to_grpc else _PROBLEMS[deny.reason])
 
 
-@cache
-def _around_ids(*lengths: int) -> tuple[bytes, ...]:
-    """The octets before each id, for ids of these lengths; there are few: only one id has different lengths."""
-    names = ("request_id", "trace_id", "span_id")
-    fields = {name: Value(string_value="0" * length) for name, length in zip(names, lengths, strict=True) if length}
-    whole = CheckResponse(dynamic_metadata=Struct(fields=fields)).SerializeToString()
-    entries = [
-        Struct(fields={name: fields[name]}).SerializeToString()[:-length] if length else b""
-        for name, length in zip(names, lengths, strict=True)
-    ]
-    head = whole[: len(whole) - sum(map(len, entries)) - sum(lengths)]
-    return head + entries[0], *entries[1:]
+def _encode_denied(code: int, status: int, headers: Iterable[tuple[str, str]], body: str) -> bytes:
+    denied = encode_string(_DENIED_STATUS, encode_number(_CODE, status)) + encode_string(_BODY, body.encode())
+    return encode_string(_STATUS, encode_number(_CODE, code)) + encode_string(
+        _DENIED, denied + _encode_headers(_HEADERS, headers)
+    )
 
 
-def _encode(decision: Decision, decision_id: str, attributes: Attributes, metadata: UpstreamMetadata) -> bytes:
-    response = CheckResponse()
-    match decision:
-        case Allow():
-            _set_allow(response, decision)
-        case Deny():
-            _set_deny(response, decision, to_grpc=is_grpc(attributes))
-        case Answer():
-            _set_answer(response, decision)
-    identity, scope = _identity_of(decision)
-    _set_metadata(response, decision_id, identity, scope)
-    if decision.claims is not None:
-        for name, value in metadata.for_token(decision.claims).items():
-            _set_value(response.dynamic_metadata.fields[name], value)
-    return _serialize(response, decision, identity)
-
-
-def _set_allow(response: CheckResponse, allow: Allow) -> None:
-    response.status.SetInParent()
-    ok = response.ok_response
-    ok.SetInParent()
-    _add_headers(ok.headers, allow.headers)
-    ok.headers_to_remove.extend(allow.remove)
-    _add_headers(ok.response_headers_to_add, allow.response_headers)
-
-
-def _set_answer(response: CheckResponse, answer: Answer) -> None:
-    """Set the answer. Envoy sends a ``denied_response`` as it is, whatever its status."""
-    response.status.code = RpcCode.PERMISSION_DENIED
-    denied = response.denied_response
-    denied.status.code = cast("StatusCode", int(HTTPStatus.OK))
-    denied.body = answer.body
-    _add_headers(denied.headers, answer.headers)
-
-
-def _add_headers(options: Any, headers: Iterable[tuple[str, str]]) -> None:
-    """Add headers that overwrite those of other origins. Of a repeated name, the first one does."""
+def _encode_headers(field: int, headers: Iterable[tuple[str, str]]) -> bytes:
+    """Headers that overwrite those of other origins. Of a repeated name, the first one does."""
+    octets = b""
     seen: set[str] = set()
     for name, value in headers:
-        option = options.add(append_action=_APPEND if name in seen else _OVERWRITE)
-        option.header.key = name
-        option.header.value = value
+        octets += _encode_header(field, name, value, _APPEND if name in seen else _OVERWRITE)
         seen.add(name)
+    return octets
+
+
+def _encode_header(field: int, name: str, value: str, action: bytes = _OVERWRITE) -> bytes:
+    header = encode_string(_KEY, name.encode()) + encode_string(_VALUE, value.encode())
+    return encode_string(field, encode_string(_HEADER, header) + action)
 
 
 def is_grpc(attributes: Attributes) -> bool:
@@ -300,76 +271,84 @@ def is_grpc(attributes: Attributes) -> bool:
     return content_type == _GRPC or content_type.startswith(_GRPC_CONTINUED)
 
 
-def _set_deny(response: CheckResponse, deny: Deny, *, to_grpc: bool) -> None:
-    """Set the denial. For a gRPC call, Envoy sends the body as ``grpc-message`` and keeps our ``grpc-status``.
-
-    Without that header it would derive the status from the HTTP status, and 400 would become INTERNAL.
-    """
-    denial = DENIALS[deny.reason]
-    response.status.code = denial.rpc_code
-    denied = response.denied_response
-    denied.status.code = cast("StatusCode", int(denial.status))
-    denied.body = denial.detail if to_grpc else _PROBLEMS[deny.reason]
-    headers = [("content-type", "text/plain" if to_grpc else "application/problem+json"), ("cache-control", "no-store")]
-    if to_grpc:
-        headers.append(("grpc-status", str(denial.rpc_code)))
-    headers += [("www-authenticate", challenge) for challenge in deny.challenges]
-    headers += deny.response_headers
-    if deny.retry_after is not None:
-        headers.append(("retry-after", str(deny.retry_after)))
-    _add_headers(denied.headers, headers)
-
-
-def _set_value(target: Value, value: Any) -> None:
-    """Set a JSON value. A Value's numbers are doubles, so a whole number that one cannot express becomes a string."""
-    match value:
-        case None:
-            target.null_value = NULL_VALUE
-        case bool():
-            target.bool_value = value
-        case str():
-            target.string_value = value
-        case int() if abs(value) > _MAX_EXACT:
-            target.string_value = str(value)
-        case int() | float():
-            target.number_value = value
-        case list():
-            target.list_value.SetInParent()
-            for item in value:
-                _set_value(target.list_value.values.add(), item)
-        case dict():
-            target.struct_value.SetInParent()
-            for name, member in value.items():
-                _set_value(target.struct_value.fields[name], member)
-        case _:
-            raise TypeError("not a JSON value")
-
-
-def _set_metadata(response: CheckResponse, decision_id: str, identity: Identity, scope: str) -> None:
+def _encode_metadata(decision: Decision, identity: Identity | Claims, scope: str) -> bytes:
     """Dynamic metadata for Envoy's access log, rate limits and other filters. Every response has the same members.
 
-    Nothing unverified is among them: a filter could take it for the truth. ``_serialize`` adds the other members.
+    Nothing unverified is among them: a filter could take it for the truth. They are several occurrences of one message
+    field, which a reader of protobuf merges, so that octets that responses have in common can be reused.
     """
-    fields = response.dynamic_metadata.fields
-    fields["decision_id"].string_value = decision_id
-    fields["subject"].string_value = identity.subject
-    fields["client_id"].string_value = identity.client_id
-    scopes = fields["scopes"].list_value
-    scopes.SetInParent()
-    if scope:
-        for each in scope.split(" "):
-            scopes.values.add().string_value = each
-
-
-def _serialize(response: CheckResponse, decision: Decision, identity: Identity) -> bytes:
-    """The octets of a response, after those of the dynamic metadata that many responses have in common."""
+    encode_common = _encode_common if len(identity.client_id) + len(scope) <= _MAX_KEPT else _encode_common.__wrapped__
     label = decision_label(decision)
-    common = _common_metadata(label, decision.reason, decision.rule, decision.mode, identity.issuer)
-    return common + response.SerializeToString()
+    common = encode_common(
+        label, decision.reason, decision.rule, decision.mode, identity.issuer, identity.client_id, scope
+    )
+    return common + encode_string(
+        _METADATA, _encode_member("subject", encode_string(_STRING, identity.subject.encode()))
+    )
 
 
 @lru_cache(_MAX_COMMON)
-def _common_metadata(decision: str, reason: str, rule: str, mode: str, issuer: str) -> bytes:
-    members = {"decision": decision, "reason": reason, "rule": rule, "mode": mode, "issuer": issuer}
-    fields = {name: Value(string_value=str(value)) for name, value in members.items()}
-    return CheckResponse(dynamic_metadata=Struct(fields=fields)).SerializeToString()
+def _encode_common(decision: str, reason: str, rule: str, mode: str, issuer: str, client_id: str, scope: str) -> bytes:
+    """The metadata that many responses have in common: subjects are many, clients and their scopes few."""
+    members = {"decision": decision, "reason": str(reason), "rule": rule, "mode": mode}
+    scopes = scope.split(" ") if scope else []
+    return _encode_struct(members | {"issuer": issuer, "client_id": client_id, "scopes": scopes})
+
+
+def _encode_claims(decision: Decision, metadata: UpstreamMetadata) -> bytes:
+    """The configured metadata of a token."""
+    if not metadata or decision.claims is None:
+        return b""
+    return _encode_struct(metadata.for_token(decision.claims))
+
+
+def _encode_struct(members: Mapping[str, Any]) -> bytes:
+    return encode_string(_METADATA, _encode_members(members))
+
+
+def _encode_ids(decision_id: str, correlation: Correlation) -> bytes:
+    """The dynamic metadata that differ for each request."""
+    request_id, trace_id, span_id, _ = correlation
+    before = _before_ids(len(decision_id), len(request_id), len(trace_id), len(span_id))
+    octets = before[0] + decision_id.encode() + before[1] + request_id.encode()
+    return octets + before[2] + trace_id.encode() + before[3] + span_id.encode() if trace_id else octets
+
+
+@cache
+def _before_ids(*lengths: int) -> tuple[bytes, ...]:
+    """The octets before each id, for ids of these lengths; there are few: only one id has different lengths."""
+    named = zip(("decision_id", "request_id", "trace_id", "span_id"), lengths, strict=True)
+    members = [
+        _encode_member(name, encode_string(_STRING, bytes(length)))[:-length] if length else b""
+        for name, length in named
+    ]
+    size = sum(map(len, members)) + sum(lengths)
+    return encode_string(_METADATA, bytes(size))[:-size] + members[0], *members[1:]
+
+
+def _encode_member(name: str, value: bytes) -> bytes:
+    return encode_string(_ITEMS, encode_string(_KEY, name.encode()) + encode_string(_VALUE, value))
+
+
+def _encode_members(members: Mapping[str, Any]) -> bytes:
+    return b"".join([_encode_member(name, _encode_value(value)) for name, value in members.items()])
+
+
+def _encode_value(value: Any) -> bytes:
+    """A JSON value. A Value's numbers are doubles, so a whole number that one cannot express becomes a string."""
+    match value:
+        case str():
+            return encode_string(_STRING, value.encode())
+        case None | bool():
+            return encode_number(_NULL, 0) if value is None else encode_number(_BOOL, value)
+        case int() if abs(value) > _MAX_EXACT:
+            return encode_string(_STRING, str(value).encode())
+        case int() | float():
+            return encode_double(_NUMBER, value)
+        case list():
+            items = [encode_string(_ITEMS, _encode_value(item)) for item in value]
+            return encode_string(_LIST, b"".join(items))
+        case dict():
+            return encode_string(_STRUCT, _encode_members(value))
+        case _:
+            raise TypeError("not a JSON value")
