@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MAX_DIGITS = 40  # more than any count, time or identifier in use
 _MAX_DEPTH = 32  # levels; known providers' tokens and key sets have at most 6
@@ -24,10 +27,10 @@ def loads(data: bytes) -> Any:
     """
     try:
         text = data.decode("utf-8", "strict").strip(_WHITE_SPACE)
-        value, end = _DECODER.raw_decode(text)
+        value, end = _scan(text, 0)
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None
-    except json.JSONDecodeError:
+    except (StopIteration, json.JSONDecodeError):
         raise ValueError("not JSON") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -63,9 +66,9 @@ def _no_constant(_text: str) -> NoReturn:
     raise ValueError("NaN or Infinity")
 
 
-_DECODER = json.JSONDecoder(
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
     object_pairs_hook=_members, parse_int=_integer, parse_float=_finite, parse_constant=_no_constant
-)
+).scan_once  # type: ignore[attr-defined]  # raw_decode, without its own message for an error
 
 
 def _inspect(value: Any) -> None:

@@ -53,7 +53,10 @@ class KeyTrials:
         """The key that verifies the signature, None if none does."""
         keys = [key for key in candidates if algorithm in key.algorithms]
         if len(keys) <= 1 or _cost(keys) <= MAX_FREE:
-            return next((key for key in keys if key.verifies(algorithm, signing_input, signature)), None)
+            for key in keys:  # a loop costs less than a generator, and this is on the way of every new token
+                if key.verifies(algorithm, signing_input, signature):
+                    return key
+            return None
         self._refill(now)
         chosen = self._chosen(keys)
         for key in chosen:

@@ -177,6 +177,7 @@ class Validator(SignatureVerifier):
         self._query = _query_of(introspectors)
         self._cache = cache
         self._metrics = metrics
+        self._headers = jws.KnownHeaders()
 
     def validate(
         self, token: str, now: float, accepted: frozenset[str] | None, attempt: Attempt
@@ -199,7 +200,7 @@ class Validator(SignatureVerifier):
             _require_again(invalid, now)
             return self._validated(token, digest, invalid.jwt, now, attempt)
         try:
-            parsed = jws.parse(token)
+            parsed = jws.parse(token, self._headers)
         except Rejected:
             if servers := self.servers_for_opaque(token, accepted):
                 return self._query(token, digest, servers, now, attempt, None)
@@ -214,6 +215,7 @@ class Validator(SignatureVerifier):
             raise
         if isinstance(key, NeedKeys):
             return key
+        self._headers.add(token, parsed.header)
         jwt = UnvalidatedJwt(issuer, key, parsed.header, parsed.unverified_claims)
         return self._validated(token, digest, jwt, now, attempt)
 

@@ -29,6 +29,8 @@ _EXTENSIONS = ("crit", "b64")
 # Header members of a JWE (RFC 7516 section 4.1, RFC 7518 sections 4.6 to 4.8): to another reader it may be one.
 _JWE_MEMBERS = ("enc", "zip", "epk", "apu", "apv", "iv", "tag", "p2s", "p2c")
 _REFUSED_MEMBERS = frozenset((*_EXTENSIONS, *_JWE_MEMBERS))
+_MAX_KNOWN = 64  # parsed headers that are kept: an issuer has few keys
+_MAX_KNOWN_LENGTH = 512  # characters of an encoded one
 _LENIENT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str, strict=False)
 
 
@@ -61,14 +63,34 @@ def is_jwt(token: str) -> bool:
         return False
 
 
-def parse(token: str) -> Jws:
-    """Parse a token.
+class KnownHeaders:
+    """The parsed headers of verified tokens by their encoded form: the tokens of one key have one header, or few.
+
+    Only those of verified tokens enter, so that forged ones neither fill it nor evict anything.
+    """
+
+    def __init__(self) -> None:
+        self._headers: dict[str, dict[str, Any]] = {}
+        self.get = self._headers.get
+
+    def add(self, token: str, header: dict[str, Any]) -> None:
+        """Add the header of a verified token, unless it is a long one."""
+        encoded = token.partition(".")[0]
+        if encoded in self._headers or len(encoded) > _MAX_KNOWN_LENGTH:
+            return
+        if len(self._headers) >= _MAX_KNOWN:
+            self._headers.clear()
+        self._headers[encoded] = header
+
+
+def parse(token: str, known: KnownHeaders | None = None) -> Jws:
+    """Parse a token, without parsing a header that is known.
 
     Raises:
         Rejected: ``malformed_token``.
     """
     encoded_header, encoded_claims, encoded_signature = parts_of(token)
-    header = header_of(encoded_header)
+    header = (known.get(encoded_header) if known is not None else None) or header_of(encoded_header)
     claims = claims_of(encoded_claims)
     signature = signature_of(encoded_signature)
     signing_input = token[: -len(encoded_signature) - 1].encode("ascii")

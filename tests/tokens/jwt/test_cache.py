@@ -16,6 +16,7 @@ from authz_service.core.decision import Allow
 from authz_service.keys.jwk import Key
 from authz_service.keys.keyset import KeySet
 from authz_service.tokens.jwt import cache as cache_module
+from authz_service.tokens.jwt import jws
 from authz_service.tokens.jwt.cache import CachedJwt, JwtCache, digest_of
 from authz_service.transport.ext_authz.codec import encode_response
 from support.trust import NOW, LocalAuthorizer, LocalValidator, good
@@ -121,6 +122,16 @@ def test_a_flood_of_forged_tokens_evicts_nothing() -> None:
     first = local.claims(good())
     assert all(local.reason(f"{good()}{number:02}") != "ok" for number in range(50))
     assert local.claims(good()) is first
+
+
+def test_only_the_header_of_a_verified_token_is_known() -> None:
+    local = LocalValidator()
+    headers = local.validator._headers
+    token = good()
+    assert local.reason(f"{token}AA") != "ok"
+    assert headers.get(token.partition(".")[0]) is None
+    assert local.reason(token) == "ok"
+    assert headers.get(token.partition(".")[0]) == jws.parse(token).header
 
 
 def test_a_cache_of_no_entries_caches_nothing() -> None:

@@ -68,3 +68,23 @@ def test_the_cause_names_the_malformed_part(token: str, cause: str) -> None:
     with pytest.raises(Rejected) as rejected:
         jws.parse(token)
     assert (rejected.value.reason, rejected.value.cause) == (Reason.MALFORMED_TOKEN, cause)
+
+
+def test_a_token_has_the_same_reading_with_a_known_header() -> None:
+    token = f"{HEADER}.{base64url(b'{}')}."
+    known = jws.KnownHeaders()
+    first = jws.parse(token, known)
+    known.add(token, first.header)
+    assert jws.parse(token, known) == first
+    assert jws.parse(token, known).header is first.header
+
+
+def test_known_headers_are_bounded_in_number_and_length() -> None:
+    known = jws.KnownHeaders()
+    for number in range(1000):
+        known.add(f"{number}.e.s", {"alg": "x"})
+        known.add(f"{number}{'x' * 600}.e.s", {"alg": "x"})
+    encoded = list(known._headers)
+    assert "999" in encoded
+    assert len(encoded) <= 64
+    assert max(map(len, encoded)) <= 512
