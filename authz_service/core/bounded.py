@@ -85,7 +85,8 @@ class BoundedMap(Generic[K, V]):
 
     def put(self, key: K, value: V, size: int) -> None:
         """Add or replace an entry, as the youngest. One larger than ``max_bytes`` is not added."""
-        self.discard(key)
+        if key in self:
+            self.discard(key)
         if self._max_entries == 0 or size > self._max_bytes:
             return
         if len(self._values) >= self._max_entries:

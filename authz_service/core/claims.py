@@ -7,9 +7,10 @@ the issuer's settings. Whether they suffice is up to each request's rule.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from authz_service.core.footprint import footprint
+from authz_service.core.footprint import STRING, footprint
 from authz_service.core.response_cache import ResponseCache
 
 if TYPE_CHECKING:
@@ -59,9 +60,11 @@ class Claims(NamedTuple):
 
     def footprint(self) -> int:
         """Bytes in a cache, without the token's responses."""
-        values = (self.subject, self.client_id, self.audiences, self.scopes, self.scope, self.raw)
+        # The subject, the client and the audiences are objects in ``raw``; the scopes are in ``scope`` once more.
+        sets = getsizeof(self.audiences) + getsizeof(self.scopes)
+        scopes = 2 * len(self.scope) + (len(self.scopes) + 1) * STRING
         has_proof_key = self.confirmation is not None and self.confirmation.jkt is not None
-        return _OVERHEAD + footprint(values) + (_PROOF_KEY if has_proof_key else 0)
+        return _OVERHEAD + sets + scopes + footprint(self.raw) + (_PROOF_KEY if has_proof_key else 0)
 
 
 @dataclass(slots=True)

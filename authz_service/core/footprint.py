@@ -11,6 +11,7 @@ from typing import Any
 
 _ASCII = getsizeof("")  # bytes of a string besides its characters, if it has only ASCII
 _ROUNDING = 8  # bytes that the allocator adds to an object on average: it hands out multiples of 16
+STRING = _ASCII + _ROUNDING
 _SEQUENCES = frozenset({list, tuple, frozenset})
 
 

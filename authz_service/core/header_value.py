@@ -36,7 +36,7 @@ def encode(value: Any, encoding: str | None) -> str:
         UnencodableError: if the encoding cannot express the value, or the result is too long.
     """
     text = value if encoding is None and isinstance(value, str) else _ENCODERS[encoding](value)
-    if _CONTROL.search(text) or has_surrogate(text):
+    if not (text.isascii() and text.isprintable()) and (_CONTROL.search(text) or has_surrogate(text)):
         raise UnencodableError("a control character")
     if text != text.strip():
         raise UnencodableError("whitespace at its start or end")

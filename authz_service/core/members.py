@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from authz_service.core.claim_path import ClaimPath
 
 SCOPE_TOKEN = re.compile(r"[!\x23-\x5B\x5D-\x7E]+")  # one scope (RFC 6749 section 3.3)
-_ABSENT = object()
+SCOPES = re.compile(r"[ !\x23-\x5B\x5D-\x7E]*")  # separated by spaces
+_NUMBERS = frozenset({int, float})  # and not bool, which is a subclass of int
 _JSON_TYPES = {
     bool: "a boolean",
     int: "a number",
@@ -88,10 +89,8 @@ def numeric_date(members: Mapping[str, Any], name: str, absent: float) -> float:
     Raises:
         Rejected: ``invalid_claim`` for anything else.
     """
-    value = members.get(name, _ABSENT)
-    if value is _ABSENT:
-        return absent
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    value = members.get(name, absent)
+    if type(value) not in _NUMBERS:
         raise _of_wrong_type(name, value, "a number")
     try:
         return float(value)

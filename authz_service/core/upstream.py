@@ -13,7 +13,7 @@ from authz_service.core.header_value import UnencodableError, encode
 from authz_service.core.headers import are_plain, cgi_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from authz_service.core.claim_path import ClaimPath
     from authz_service.core.claims import Claims
@@ -39,7 +39,7 @@ class UpstreamHeaders:
 
     def __init__(self, headers: Mapping[str, HeaderSource], credentials: Iterable[str] = ()) -> None:
         """``headers`` are keyed by their lower-case names. ``credentials`` are headers to remove from every request."""
-        self._sources = tuple(headers.items())
+        self._sources = tuple((name, _value_of(source), source) for name, source in headers.items())
         self._always_removed = tuple(name for name in credentials if name not in headers)
         self._names = frozenset((*headers, *self._always_removed))
         self._cgi_names = frozenset(map(cgi_name, self._names))
@@ -52,10 +52,12 @@ class UpstreamHeaders:
         overwrite: list[tuple[str, str]] = []
         omitted: list[tuple[str, str]] = []
         remove = self._always_removed
-        for name, source in self._sources:
+        for name, value_of, source in self._sources:
             value = ""
             try:
-                value = _header_value(claims, source)
+                found = value_of(claims)
+                if found is not None:
+                    value = encode(found, source.encoding)
             except UnencodableError as error:
                 omitted.append((name, str(error)))
             except NotAnObjectError:
@@ -85,28 +87,26 @@ class UpstreamHeaders:
         )
 
 
-def _header_value(claims: Claims, source: HeaderSource) -> str:
-    """The value of the header; empty if the token lacks the claim."""
-    value = claim_value(claims, source.claim)
+def _value_of(source: HeaderSource) -> Callable[[Claims], Any]:
+    """Gives the JSON value of a header; None if the token lacks the claim."""
     if source.encoding and source.claim.text == "scope":
-        value = sorted(claims.scopes) or None
-    return "" if value is None else encode(value, source.encoding)
+        return lambda claims: sorted(claims.scopes) or None
+    return claim_getter(source.claim)
 
 
-def claim_value(claims: Claims, path: ClaimPath) -> Any:
-    """The JSON value that a path of ``upstream`` selects; None if the token lacks it.
+def claim_getter(path: ClaimPath) -> Callable[[Claims], Any]:
+    """Gives the JSON value that a path of ``upstream`` selects; None if the token lacks it.
 
-    Raises:
-        NotAnObjectError: if the path leads through a value that is not an object.
+    It raises ``NotAnObjectError`` if the path leads through a value that is not an object.
     """
     match path.text:
         case "sub":
-            return claims.subject or None
+            return lambda claims: claims.subject or None
         case "client_id":
-            return claims.client_id or None
+            return lambda claims: claims.client_id or None
         case "scope":
-            return claims.scope or None
+            return lambda claims: claims.scope or None
         case "*":  # the whole claim set
-            return claims.raw
+            return lambda claims: claims.raw
         case _:
-            return path.follow(claims.raw)
+            return lambda claims: path.follow(claims.raw)

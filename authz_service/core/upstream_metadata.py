@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from authz_service.core.claim_path import NotAnObjectError
-from authz_service.core.upstream import claim_value
+from authz_service.core.upstream import claim_getter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ class UpstreamMetadata:
 
     def __init__(self, members: Mapping[str, ClaimPath]) -> None:
         """``members`` maps the name of a member to its claim."""
-        self._members = tuple(members.items())
+        self._members = tuple((name, claim_getter(path)) for name, path in members.items())
 
     def __bool__(self) -> bool:
         return bool(self._members)
@@ -39,9 +39,9 @@ class UpstreamMetadata:
     def for_token(self, claims: Claims) -> dict[str, Any]:
         """The JSON values of the members, without those that the token lacks or that cannot be sent."""
         values = {}
-        for name, path in self._members:
+        for name, value_of in self._members:
             try:
-                value = claim_value(claims, path)
+                value = value_of(claims)
             except NotAnObjectError:
                 continue
             if value is not None and _can_be_sent(value):

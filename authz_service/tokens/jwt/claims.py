@@ -14,7 +14,7 @@ from authz_service.core.claim_path import NotAnObjectError, parse_claim_path
 from authz_service.core.claims import Claims, Identity
 from authz_service.core.confirmation import IGNORED, confirmation_of
 from authz_service.core.errors import Rejected, quoted
-from authz_service.core.members import SCOPE_TOKEN, numeric_date, optional_str, optional_str_at, strings
+from authz_service.core.members import SCOPE_TOKEN, SCOPES, numeric_date, optional_str, optional_str_at, strings
 from authz_service.core.reasons import Reason
 from authz_service.tokens.jwt.token_kind import require_access_token
 
@@ -58,15 +58,15 @@ def validate_claims(
         require(issuer, header, raw, now)
     scopes = frozenset(_scopes(raw, issuer.scope_claims))
     return Claims(
-        issuer=issuer.label,
-        subject=_without_control(raw, _SUB),
-        client_id=_client_id(issuer, raw),
-        audiences=frozenset(strings(raw, issuer.audience_claims)),
-        scopes=scopes,
-        scope=" ".join(sorted(scopes)),
-        raw=raw,
-        kid=kid,
-        confirmation=_confirmation(issuer, raw) if "cnf" in raw else None,
+        issuer.label,
+        _without_control(raw, _SUB),
+        _client_id(issuer, raw),
+        frozenset(strings(raw, issuer.audience_claims)),
+        scopes,
+        " ".join(sorted(scopes)),
+        raw,
+        _confirmation(issuer, raw) if "cnf" in raw else None,
+        kid,
     )
 
 
@@ -138,9 +138,11 @@ def _require_kind(issuer: Issuer, header: _Header, raw: Mapping[str, Any], _now:
 
 def _require_types(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _now: float) -> None:
     for name in _STRINGS:
-        optional_str(raw, name)
+        if name in raw:
+            optional_str(raw, name)
     for path in issuer.client_claims:
-        optional_str_at(raw, path)
+        if path.text not in _STRINGS:
+            optional_str_at(raw, path)
     for name in _NUMERIC_DATES:
         numeric_date(raw, name, 0.0)
     strings(raw, (_AUD, *issuer.audience_claims, *issuer.scope_claims))
@@ -227,6 +229,10 @@ def _scopes(raw: Mapping[str, Any], paths: Iterable[ClaimPath]) -> list[str]:
     scopes: list[str] = []
     for path in paths:
         value = path.find(raw, ())
-        items = value.split(" ") if isinstance(value, str) else value
-        scopes += filter(SCOPE_TOKEN.fullmatch, items)
+        if isinstance(value, str):
+            if SCOPES.fullmatch(value):  # as nearly every one is
+                scopes += value.split()
+                continue
+            value = value.split(" ")
+        scopes += filter(SCOPE_TOKEN.fullmatch, value)
     return scopes
