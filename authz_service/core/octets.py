@@ -1,6 +1,6 @@
-"""Tables for the fast question whether a string has only certain characters: ``octets.translate(table) == octets``.
+"""Tables to check that bytes are all among the allowed ones: ``octets.translate(table) == octets``.
 
-A table changes every octet but the allowed ones. ``bytes.translate`` takes a tenth of the time of a regular expression.
+A table changes every byte that is not allowed. ``bytes.translate`` takes a tenth of the time of a regular expression.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Starts to serve: reads the configuration, and serves in this process, or replaces it with the supervisor.
+"""Starts to serve: reads the configuration, then serves in this process or replaces it with the supervisor.
 
-A supervisor in a process of its own image keeps nothing of what reading a configuration takes.
+The supervisor replaces the process image by exec, so it keeps none of the memory that reading a configuration takes.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ have ended. A worker is a whole sidecar without the admin address: it fetches ke
 and shares only the address. With one worker there is no supervisor.
 
 It imports neither asyncio, which with ssl would double its memory, nor what reads configurations or decides requests.
-One thread accompanies each worker; the main thread starts them, so that they are its children, and handles signals.
+One thread watches each worker; the main thread starts the workers, so that they are its children, and handles signals.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class Supervisor:
             self._stopping.wait(delay)
 
     def _run_worker(self, number: int, main_thread: MainThread) -> str:
-        """Start a worker and accompany it until it ends; returns the cause of its end."""
+        """Start a worker and watch it until it ends; returns the cause of its end."""
         try:
             process = main_thread.call(lambda: self._start_worker(number))
         except OSError as error:

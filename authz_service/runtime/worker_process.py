@@ -53,7 +53,7 @@ def start_worker(
 class WorkerProcess:
     """A worker's process, with its latest replies.
 
-    One thread accompanies it: ``replies``, then ``ended``. Any thread may call the other methods.
+    One thread calls ``replies`` and then ``ended``; any thread may call the other methods.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket, changed: threading.Condition) -> None:
@@ -95,12 +95,12 @@ class WorkerProcess:
         received = bytearray()
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
-        next_look = time.monotonic() + _REPLY_TIMEOUT
+        next_check = time.monotonic() + _REPLY_TIMEOUT
         while len(received) < _MAX_REPLY_BYTES:
-            wait = next_look - time.monotonic()
+            wait = next_check - time.monotonic()
             if wait <= 0:
-                self._look()
-                next_look = time.monotonic() + _REPLY_TIMEOUT
+                self._kill_if_hung()
+                next_check = time.monotonic() + _REPLY_TIMEOUT
             elif poll.poll(wait * 1000):
                 if not (data := self._read()):
                     break  # the worker may have ended in the middle of a reply
@@ -119,8 +119,8 @@ class WorkerProcess:
             return self._channel.recv(_MAX_READ)
         return b""
 
-    def _look(self) -> None:
-        """Kill the worker when it serves and no longer replies. Called once in each time limit for a reply.
+    def _kill_if_hung(self) -> None:
+        """Kill the worker if it serves and no longer replies. Called once in each time limit for a reply.
 
         It would keep its connections, and the calls on them would never end. Several timeouts in a row rather than one
         long one: after the whole container was frozen, only one of them is over at once.

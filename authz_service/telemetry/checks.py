@@ -1,8 +1,7 @@
 """Counts decisions and observes their duration.
 
-Owns the cost of recording a decision: a few look-ups of what is prepared, and three additions. There may be tens of
-thousands of series, nearly all of them 0, so a series costs an entry of a dictionary, and its text is made when it is
-read.
+Recording a decision takes a few look-ups and three additions. There may be tens of thousands of series, nearly all of
+them 0, so a series is one entry of a dictionary, and its text is made when the metrics are read.
 """
 
 from __future__ import annotations

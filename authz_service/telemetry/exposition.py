@@ -1,4 +1,4 @@
-"""How the metrics are written: as Prometheus text 0.0.4, or as OpenMetrics 1.0 if the client accepts it.
+"""Writes the metrics as Prometheus text 0.0.4, or as OpenMetrics 1.0 if the client accepts it.
 
 Invariants: each piece of an exposition takes little time, however many series there are. Label values may contain
 anything.
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from authz_service.telemetry.instruments import Exemplar, Samples
 
 _NOT_FINITE: Final = {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}
-_VERSION = "1.0.0"  # the only one that both formats have with a name to choose it by
+_VERSION = "1.0.0"  # the only version that a client can name in both formats
 _ALLOW_UTF8 = "allow-utf-8"
 
 
@@ -29,9 +29,10 @@ _DEFAULT: Final = Format("text/plain; version=0.0.4; charset=utf-8", openmetrics
 
 
 def format_of(accept: str) -> Format:
-    """The first format in an Accept header that we have, or Prometheus text.
+    """The first supported format in an Accept header, or Prometheus text.
 
-    Metric names have ASCII letters, digits and underscores only, so two of the schemes to escape others change nothing.
+    The escaping schemes ``allow-utf-8`` and ``underscores`` do not change our metric names, which consist of ASCII
+    letters, digits and underscores.
     """
     for accepted in accept.split(","):
         media_type, *parameters = (each.strip() for each in accepted.split(";"))
@@ -70,9 +71,9 @@ def _text_head(samples: Samples) -> str:
 
 
 def _openmetrics_head(samples: Samples, bare_names: set[str]) -> str:
-    """There, a counter's family is its name without ``_total``.
+    """OpenMetrics names a counter's family without ``_total``.
 
-    Where another family has that name, the counter's type is left out; its samples are the same.
+    If another family has that name, the counter has its full name and no type; its samples are the same.
     """
     name, kind = samples.family, str(samples.kind)
     if kind == "counter":

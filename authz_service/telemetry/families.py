@@ -1,4 +1,4 @@
-"""Each metric of a service, with its labels and meaning, is defined here, and those of decisions in ``checks``."""
+"""Defines each metric of a service with its labels and meaning, apart from those of decisions (``checks``)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """Counters, gauges and histograms: numbers with labels that the program changes and an exposition reads.
 
-One thread writes and reads them, the event loop's, so nothing here takes a lock. Any thread may create series.
+Nothing here takes a lock: the event loop's thread alone changes and reads a service's instruments, and the supervisor
+changes its own under a lock. Any thread may create series.
 
 Invariants:
 
-* To collect everything takes long if there are many series, so it is done in parts; each costs little.
+* Collecting many series takes long, so they are collected in parts that take little time each.
 * A part is consistent in itself: the count of a histogram is that of its last bucket.
 """
 

@@ -82,6 +82,15 @@ class Metrics:
         for rule, mode, reasons in rules:
             self._checks.declare(rule, mode, reasons)
 
+    def record_dpop_proof(self, result: str) -> None:
+        """Record that a proof was verified, with one of ``DPOP_RESULTS``."""
+        self._proofs[result]()
+
+    def record_lost_decision_lines(self, count: int) -> None:
+        """Record lines of the decision log that were lost. May be called from any thread."""
+        with self._lost_lines_lock:
+            self._families.decision_log_lines_lost.add(count)
+
     # Connections.
 
     def watch_connections(self, connections: Callable[[], float]) -> None:
@@ -118,15 +127,6 @@ class Metrics:
         """Record that a request went without these identity headers."""
         for name in names:
             self._families.upstream_headers_omitted.labels(name).increase()
-
-    def record_dpop_proof(self, result: str) -> None:
-        """Record that a proof was verified, with one of ``DPOP_RESULTS``."""
-        self._proofs[result]()
-
-    def record_lost_decision_lines(self, count: int) -> None:
-        """Record lines of the decision log that were lost. May be called from any thread."""
-        with self._lost_lines_lock:
-            self._families.decision_log_lines_lost.add(count)
 
     # Caches, issuers, configuration and process.
 

@@ -129,22 +129,22 @@ def test_nothing_waits_for_a_worker_that_has_ended(channel: Channel) -> None:
 def test_a_serving_worker_that_no_longer_replies_is_killed(channel: Channel) -> None:
     process = channel.process
     for _ in range(100):  # while it fetches its first keys
-        process._look()
+        process._kill_if_hung()
     assert channel.fake.returncode is None
     process._receive(NOTHING_MISSING)
     channel.requests()
     for _ in range(HUNG_AFTER):  # the first of them requests
-        process._look()
+        process._kill_if_hung()
     assert (channel.requests(), channel.fake.returncode) == (b"missing\n", None)
-    process._look()
+    process._kill_if_hung()
     assert process.ended() == "it no longer replied"
 
 
 def test_a_slow_worker_is_not_killed(channel: Channel) -> None:
     channel.process._receive(NOTHING_MISSING)
     for _ in range(100):
-        for _look in range(HUNG_AFTER):  # longer than the time limit for a reply
-            channel.process._look()
+        for _kill_if_hung in range(HUNG_AFTER):  # longer than the time limit for a reply
+            channel.process._kill_if_hung()
         channel.process._receive(NOTHING_MISSING)
     assert channel.fake.returncode is None
 
