@@ -22,7 +22,7 @@ def status_of(command: Callable[[], int]) -> int:
         try:
             return _run(command)
         finally:  # also if the parser exits after printing its help
-            sys.stdout.flush()
+            print(end="", flush=True)  # there is no standard output if it was closed at the start
     except BrokenPipeError:  # the reader, such as head, has closed the pipe
         for stream in (sys.stdout, sys.stderr):  # else Python would flush into it at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

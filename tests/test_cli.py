@@ -92,6 +92,13 @@ def test_problems_on_a_standard_error_that_nobody_reads_end_quietly(tmp_path: Pa
     assert done.returncode == 141
 
 
+def test_a_command_without_a_standard_output_ends_as_usual() -> None:
+    command = [sys.executable, "-m", "authz_service", "version"]
+    without = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    done = subprocess.run(without, stderr=subprocess.PIPE, timeout=HANG_TIMEOUT, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_command_that_is_interrupted_ends_quietly(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "authz_service", "explain", "--config", str(write(tmp_path))]
     command += ["--url", "https://a.example/", "--token-file", "-"]

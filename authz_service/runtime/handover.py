@@ -62,5 +62,16 @@ def command_of(module: str, *arguments: str) -> list[str]:
 
     It imports from the working directory, the environment's and the user's folders only if this process does so too.
     """
-    flags = {"-P": os.getcwd() not in sys.path, "-E": sys.flags.ignore_environment, "-s": sys.flags.no_user_site}  # noqa: PTH109 - pathlib would be loaded for it
+    flags = {
+        "-P": not _imports_from_the_working_directory(),
+        "-E": sys.flags.ignore_environment,
+        "-s": sys.flags.no_user_site,
+    }
     return [sys.executable, *(option for option, chosen in flags.items() if chosen), "-m", module, *arguments]
+
+
+def _imports_from_the_working_directory() -> bool:
+    try:
+        return os.getcwd() in sys.path  # noqa: PTH109 - pathlib would be loaded for it
+    except OSError:  # it was removed, as that of a release which a newer one has replaced
+        return False

@@ -48,3 +48,13 @@ def test_another_process_imports_from_the_working_directory_only_if_this_one_doe
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path)] if imported else [])
     assert ("-P" in command_of("some.module")) is not imported
+
+
+def test_another_process_can_be_started_from_a_working_directory_that_was_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    removed = tmp_path / "removed"
+    removed.mkdir()
+    monkeypatch.chdir(removed)
+    removed.rmdir()
+    assert "-P" in command_of("some.module")
