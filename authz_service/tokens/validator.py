@@ -21,7 +21,7 @@ from authz_service.keys.signatures import ALGORITHMS
 from authz_service.keys.trials import EXHAUSTED
 from authz_service.tokens.introspection.servers import Servers
 from authz_service.tokens.jwt import jws
-from authz_service.tokens.jwt.cache import CachedJwt, JwtCache, digest_of
+from authz_service.tokens.jwt.cache import JwtCache, digest_of
 from authz_service.tokens.jwt.claims import (
     REQUIREMENTS,
     REQUIREMENTS_BEFORE_INTROSPECTION,
@@ -30,6 +30,7 @@ from authz_service.tokens.jwt.claims import (
     validate_claims,
 )
 from authz_service.tokens.jwt.invalid import UnvalidatedJwt
+from authz_service.tokens.jwt.packing import CachedJwt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -2,9 +2,9 @@
 
 Bounded in entries and in bytes. No I/O.
 
-Recent tokens are objects, older ones octets, which take a third of the memory, and some microseconds more when they are
-seen. The garbage collector visits every object, but not the inside of octets: with a hundred thousand tokens as
-objects, one collection would hold decisions up for a third of a second.
+Recent tokens are objects. Older ones are packed into bytes (``packing``), which takes a third of the memory, and some
+microseconds more when the token is seen. The garbage collector visits every object, but not the inside of bytes: with a
+hundred thousand tokens as objects, one collection would hold decisions up for a third of a second.
 
 Invariants:
 - Keys are digests: no token is kept. Values are claims, never decisions: each request's rule is evaluated again.
@@ -15,51 +15,36 @@ Invariants:
 from __future__ import annotations
 
 import hashlib
-import itertools
-import marshal
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from authz_service.core.bounded import BoundedMap
-from authz_service.core.claims import Claims, ValidatedToken
-from authz_service.core.confirmation import Confirmation
+from authz_service.core.claims import ValidatedToken
 from authz_service.tokens.jwt.invalid import InvalidJwts
+from authz_service.tokens.jwt.packing import CachedJwt, RuleNumbers, UnpackedJwt, pack
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
     from authz_service.core.bounded import Bounds
     from authz_service.keys.cache import KeyCache
-    from authz_service.keys.jwk import Key
-    from authz_service.keys.keyset import KeySet
 
-MAX_RECENT: Final = 4096  # tokens that are objects
-# One in so many hits makes an older token recent: a token that is seen often soon is, and more tokens in rotation than
-# may be recent do not displace each other all the time.
-RENEWED: Final = 8
-_PACKED_OVERHEAD: Final = 208  # bytes of the octets' object, the digest, and their places in a dictionary
-
-
-@dataclass(slots=True)
-class CachedJwt:
-    """A validated JWT, and what its validity depends on."""
-
-    token: ValidatedToken
-    until: float  # seconds since the epoch: when it expires
-    keys: KeyCache
-    key: Key
-    key_set: KeySet  # the last one in which the key was found
+MAX_RECENT: Final = 4096  # tokens that are not packed
+# Every eighth hit of a packed token unpacks it for good: a token that is seen often soon is recent, and tokens in
+# rotation, if more than may be recent, do not displace each other all the time.
+UNPACK_INTERVAL: Final = 8
+_PACKED_OVERHEAD: Final = 208  # bytes of the packed object, the digest, and their places in a dictionary
 
 
 class _Entries(BoundedMap[bytes, CachedJwt]):
-    """Recent tokens as objects and, when there are too many of those, the oldest of them as octets."""
+    """Recent tokens as objects; when there are too many of those, the oldest are packed."""
 
     def __init__(self, bounds: Bounds, max_recent: int) -> None:
         super().__init__(bounds)
         self._max_entries = min(bounds.max_entries, max_recent)
         self._max_packed = bounds.max_entries - self._max_entries
         self.packed: dict[bytes, bytes] = {}
-        self.rules = _RuleNumbers()
+        self.rules = RuleNumbers()
 
     def __len__(self) -> int:
         return len(self._values) + len(self.packed)
@@ -79,100 +64,43 @@ class _Entries(BoundedMap[bytes, CachedJwt]):
 
     def discard(self, key: bytes) -> None:
         super().discard(key)
-        if key in self.packed:
-            self.take_packed(key)
+        self._discard_packed(key)
 
     def clear(self) -> None:
         super().clear()
         self.packed.clear()
         self._bytes_elsewhere = 0
 
-    def take_packed(self, digest: bytes) -> bytes | None:
-        """Remove an entry that is octets, and return them."""
+    def _discard_packed(self, digest: bytes) -> None:
         packed = self.packed.pop(digest, None)
         if packed is not None:
             self._bytes_elsewhere -= len(packed) + _PACKED_OVERHEAD
-        return packed
 
     def may_pack(self, size: int) -> bool:
-        """Whether an entry of this size may be octets: not a heavy one, since heavy ones share half of the bytes."""
+        """Whether an entry of this size may be packed: not a heavy one, since heavy ones share half of the bytes."""
         return self._max_packed > 0 and size <= self._max_light
 
     def put_packed(self, digest: bytes, packed: bytes) -> None:
-        """Add an entry as octets, older than all objects."""
+        """Add a packed entry, older than all objects."""
         if len(self.packed) >= self._max_packed:
-            self.take_packed(next(iter(self.packed)))
+            self._discard_packed(next(iter(self.packed)))
         self.packed[digest] = packed
         self._bytes_elsewhere += len(packed) + _PACKED_OVERHEAD
         self._evict()
 
     def _pack_oldest(self) -> None:
-        """Turn the oldest object into octets, or evict it."""
+        """Pack the oldest object, or evict it."""
         digest, entry = next(iter(self._values.items()))
         size = self.size(digest)
         super().discard(digest)
         if self.may_pack(size):
-            self.put_packed(digest, _pack(entry, size, self.rules))
+            self.put_packed(digest, pack(entry, size, self.rules))
 
     def _evict_one(self) -> None:
         if self.packed and not self._heavy_take_too_much:
-            self.take_packed(next(iter(self.packed)))
+            self._discard_packed(next(iter(self.packed)))
         else:
             super()._evict_one()
-
-
-class _RuleNumbers:
-    """A number for each rule, different from those in other caches: a response is found by its own rule only."""
-
-    _next = itertools.count()
-
-    def __init__(self) -> None:
-        self._numbers: dict[object, int] = {}
-        self._rules: dict[int, object] = {}
-
-    def number_of(self, rule: object) -> int:
-        """The number of a rule."""
-        number = self._numbers.get(rule)
-        if number is None:
-            number = self._numbers[rule] = next(self._next)
-            self._rules[number] = rule
-        return number
-
-    def rule_of(self, number: int) -> object | None:
-        """The rule with this number; None if it is one of another cache."""
-        return self._rules.get(number)
-
-
-def _pack(entry: CachedJwt, size: int, rules: _RuleNumbers) -> bytes:
-    claims, responses = entry.token.claims, entry.token.responses
-    confirmation = None if claims.confirmation is None else tuple(claims.confirmation)
-    members: tuple[Any, ...] = (*claims._replace(confirmation=None), confirmation)
-    prepared = [(rules.number_of(rule), response.values) for rule, response in responses.items()]
-    bare = size - responses.charged
-    return marshal.dumps((entry.until, bare, entry.key.identity, members, responses.charged, prepared))
-
-
-class _Unpacked:
-    """What the octets of an entry hold."""
-
-    __slots__ = ("identity", "size", "token", "until")
-
-    def __init__(self, packed: bytes, rules: _RuleNumbers) -> None:
-        self.until: float
-        self.size: int  # bytes as an object
-        self.identity: tuple[str | None, bytes]  # of the key
-        # The octets are our own, and never leave the process.
-        self.until, self.size, self.identity, members, charged, prepared = marshal.loads(packed)  # noqa: S302
-        *values, confirmation = members
-        claims = Claims(*values)
-        if confirmation is not None:
-            claims = claims._replace(confirmation=Confirmation(*confirmation))
-        self.token = ValidatedToken(claims)
-        responses = [(rules.rule_of(number), values) for number, values in prepared]
-        if all(rule is not None for rule, _ in responses):
-            for rule, values in responses:
-                self.token.responses.restore(rule, values, charged)
-            self.size += self.token.responses.charged
 
 
 class JwtCache:
@@ -184,7 +112,7 @@ class JwtCache:
         self._entries = _Entries(bounds, max_recent)
         self._keys: dict[str, KeyCache] = {}  # by the issuer's name
         self.invalid = InvalidJwts(bounds, max_ttl)
-        self._older_hits = 0
+        self._packed_hits = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -198,7 +126,7 @@ class JwtCache:
         """Copy another cache's tokens of these issuers, the newest of them if there is not room for all."""
         self._keys |= {issuer: keys for issuer, keys in other._keys.items() if issuer in issuers}
         for digest, packed in other._entries.packed.items():
-            old = _Unpacked(packed, self._entries.rules)
+            old = UnpackedJwt(packed, self._entries.rules)
             if old.token.claims.issuer not in issuers:
                 continue
             if old.until <= now + self._max_ttl and self._entries.may_pack(old.size):
@@ -247,18 +175,18 @@ class JwtCache:
         packed = self._entries.packed.get(digest)
         if packed is None:
             return None
-        old = _Unpacked(packed, self._entries.rules)
+        old = UnpackedJwt(packed, self._entries.rules)
         entry = self._entry_of(old, now)
         if entry is None:
             self._entries.discard(digest)
             return None
-        self._older_hits += 1
-        if self._older_hits % RENEWED == 0:
+        self._packed_hits += 1
+        if self._packed_hits % UNPACK_INTERVAL == 0:
             self._entries.put(digest, entry, old.size)
             entry.token.responses.charge_to(self._entries, digest)
         return entry
 
-    def _entry_of(self, old: _Unpacked, now: float) -> CachedJwt | None:
+    def _entry_of(self, old: UnpackedJwt, now: float) -> CachedJwt | None:
         keys = self._keys[old.token.claims.issuer]
         current = keys.current(now)
         key = None if current is None else current.with_identity(old.identity)

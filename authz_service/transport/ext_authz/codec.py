@@ -40,8 +40,7 @@ _DENIED_STATUS, _HEADERS, _BODY = 1, 2, 3  # DeniedHttpResponse; _HEADERS also O
 _REMOVED_HEADERS, _CLIENT_HEADERS = 5, 6  # OkHttpResponse
 _HEADER, _APPEND_ACTION = 1, 3  # HeaderValueOption
 _KEY, _VALUE = 1, 2  # HeaderValue, and an entry of a map
-_NULL, _STRING, _BOOL, _STRUCT, _LIST = 1, 3, 4, 5, 6  # Value
-_NUMBER: Final = 2  # Value
+_NULL, _NUMBER, _STRING, _BOOL, _STRUCT, _LIST = 1, 2, 3, 4, 5, 6  # Value
 _ITEMS: Final = 1  # Struct and ListValue
 _OVERWRITE: Final = encode_number(_APPEND_ACTION, 2)  # OVERWRITE_IF_EXISTS_OR_ADD
 _APPEND: Final = encode_number(_APPEND_ACTION, 0)  # APPEND_IF_EXISTS_OR_ADD
@@ -56,9 +55,9 @@ _MAX_EXACT = 2**53
 _RETRY_AFTER_OVERLOAD = 1  # seconds
 _NO_IDENTITY = Identity("", "", "")
 NO_ATTRIBUTES = Attributes("", "", "", {})  # of a request that cannot be read
-_MAX_NUMBER_KEPT = 512  # denials, and as many allowances, that are kept encoded
-_MAX_KEPT = 1024  # characters of what requests determine in one of them; a subject alone may be longer
-_MAX_COMMON = 1024  # encoded members that many responses have in common, that are kept
+_MAX_CACHED = 512  # encoded denials, and as many allowances
+_MAX_CACHED_LENGTH = 1024  # of one of them, in strings from a request or token; a subject alone may be longer
+_MAX_CACHED_METADATA = 1024  # encoded metadata that many responses have in common
 
 
 def _problem(reason: Reason, denial: Denial) -> str:
@@ -144,29 +143,29 @@ def encode_response(
 
 
 def _encode_or_reuse(decision: Decision, attributes: Attributes, metadata: UpstreamMetadata) -> bytes:
-    """A response without the ids of the request, which are all that differs where a decision repeats."""
+    """A response without the ids of the request, in which alone the responses of a repeated decision differ."""
     if isinstance(decision, Allow) and decision.cached is not None:
         return decision.cached.attached or decision.cached.attach(_encode(decision, attributes, metadata))
-    kept = _kept(decision, attributes)
-    return _encode(decision, attributes, metadata) if kept is None else kept + _encode_claims(decision, metadata)
+    cached = _cached_response(decision, attributes)
+    return _encode(decision, attributes, metadata) if cached is None else cached + _encode_claims(decision, metadata)
 
 
-def _kept(decision: Decision, attributes: Attributes) -> bytes | None:
-    """A response without ids and configured metadata; None if it is not kept."""
+def _cached_response(decision: Decision, attributes: Attributes) -> bytes | None:
+    """A response without ids and configured metadata; None if it is not cached."""
     if isinstance(decision, Answer) or decision.response_headers:
         return None
     identity, scope = _identity_of(decision)
     varying = decision.challenges if isinstance(decision, Deny) else decision.remove
-    if sum(map(len, (*identity, scope, *varying))) > _MAX_KEPT:
+    if sum(map(len, (*identity, scope, *varying))) > _MAX_CACHED_LENGTH:
         return None
     common = decision.reason, decision.rule, decision.mode, identity, scope
     if isinstance(decision, Deny):
-        return _kept_denial(*common, decision.challenges, decision.retry_after, is_grpc(attributes))
-    return None if decision.headers else _kept_allowance(*common, decision.remove)
+        return _cached_denial(*common, decision.challenges, decision.retry_after, is_grpc(attributes))
+    return None if decision.headers else _cached_allowance(*common, decision.remove)
 
 
-@lru_cache(_MAX_NUMBER_KEPT)
-def _kept_denial(
+@lru_cache(_MAX_CACHED)
+def _cached_denial(
     reason: Reason,
     rule: str,
     mode: Mode,
@@ -181,11 +180,11 @@ def _kept_denial(
     return _encode_deny(deny, to_grpc=to_grpc) + _encode_metadata(deny, identity, scope)
 
 
-@lru_cache(_MAX_NUMBER_KEPT)
-def _kept_allowance(
+@lru_cache(_MAX_CACHED)
+def _cached_allowance(
     reason: Reason, rule: str, mode: Mode, identity: Identity, scope: str, remove: tuple[str, ...]
 ) -> bytes:
-    """As ``_kept_denial``, an allowance without headers for the upstream."""
+    """As ``_cached_denial``, an allowance without headers for the upstream."""
     allow = Allow(reason, rule, remove=remove, mode=mode)
     return _encode_allow(allow) + _encode_metadata(allow, identity, scope)
 
@@ -274,10 +273,12 @@ def is_grpc(attributes: Attributes) -> bool:
 def _encode_metadata(decision: Decision, identity: Identity | Claims, scope: str) -> bytes:
     """Dynamic metadata for Envoy's access log, rate limits and other filters. Every response has the same members.
 
-    Nothing unverified is among them: a filter could take it for the truth. They are several occurrences of one message
-    field, which a reader of protobuf merges, so that octets that responses have in common can be reused.
+    Nothing unverified is among them: a filter could trust it. The members are in several occurrences of one message
+    field, which a reader of protobuf merges, so the bytes that many responses have in common can be reused.
     """
-    encode_common = _encode_common if len(identity.client_id) + len(scope) <= _MAX_KEPT else _encode_common.__wrapped__
+    encode_common = (
+        _encode_common if len(identity.client_id) + len(scope) <= _MAX_CACHED_LENGTH else _encode_common.__wrapped__
+    )
     label = decision_label(decision)
     common = encode_common(
         label, decision.reason, decision.rule, decision.mode, identity.issuer, identity.client_id, scope
@@ -287,7 +288,7 @@ def _encode_metadata(decision: Decision, identity: Identity | Claims, scope: str
     )
 
 
-@lru_cache(_MAX_COMMON)
+@lru_cache(_MAX_CACHED_METADATA)
 def _encode_common(decision: str, reason: str, rule: str, mode: str, issuer: str, client_id: str, scope: str) -> bytes:
     """The metadata that many responses have in common: subjects are many, clients and their scopes few."""
     members = {"decision": decision, "reason": str(reason), "rule": rule, "mode": mode}

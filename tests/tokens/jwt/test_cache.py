@@ -17,7 +17,8 @@ from authz_service.keys.jwk import Key
 from authz_service.keys.keyset import KeySet
 from authz_service.tokens.jwt import cache as cache_module
 from authz_service.tokens.jwt import jws
-from authz_service.tokens.jwt.cache import CachedJwt, JwtCache, digest_of
+from authz_service.tokens.jwt.cache import JwtCache, digest_of
+from authz_service.tokens.jwt.packing import CachedJwt
 from authz_service.transport.ext_authz.codec import encode_response
 from support.trust import NOW, LocalAuthorizer, LocalValidator, good
 
@@ -214,7 +215,7 @@ def test_older_tokens_are_found_and_become_recent_when_they_are_seen_often() -> 
     for number, token in enumerate(tokens):
         first = local.claims(token)
         assert first.subject == f"u{number}"
-        for _ in range(cache_module.RENEWED):
+        for _ in range(cache_module.UNPACK_INTERVAL):
             assert local.claims(token) == first
         assert not is_packed(local, token)
         assert local.claims(token) is local.claims(token)
@@ -296,7 +297,7 @@ def test_an_older_token_keeps_the_responses_of_its_rules_and_their_charge() -> N
     assert charged > 0
     growth_by(local, second)
     assert is_packed(local, first)
-    for _ in range(cache_module.RENEWED):
+    for _ in range(cache_module.UNPACK_INTERVAL):
         assert local.validated(first).responses.charged == charged
         assert len(local.validated(first).responses) == 2
     assert not is_packed(local, first)

@@ -508,15 +508,15 @@ def test_a_response_equals_protobufs_own_message_whichever_responses_preceded_it
         assert CheckResponse.FromString(octets) == as_message(decision, f"{number:016x}", metadata, to_grpc=to_grpc)
 
 
-def test_the_denials_that_are_kept_are_bounded_in_number_and_size() -> None:
-    codec._kept_denial.cache_clear()
+def test_cached_denials_are_bounded_in_number_and_size() -> None:
+    codec._cached_denial.cache_clear()
     for number in range(1000):
         codec.encode_response(Deny(Reason.EXPIRED, identity=Identity("main", f"{number}", "")), "0" * 16)
-    assert codec._kept_denial.cache_info().currsize == 512
-    misses = codec._kept_denial.cache_info().misses
+    assert codec._cached_denial.cache_info().currsize == 512
+    misses = codec._cached_denial.cache_info().misses
     for large in (
         Deny(Reason.EXPIRED, identity=Identity("", "x" * 1025, "")),
         Deny(Reason.EXPIRED, "", "", ("x" * 1025,)),
     ):
         codec.encode_response(large, "0" * 16)
-    assert codec._kept_denial.cache_info().misses == misses
+    assert codec._cached_denial.cache_info().misses == misses
