@@ -75,7 +75,7 @@ def wrapped(text: str, indent: int, width: int | None) -> list[str]:
 
 
 def clipped(text: str, width: int) -> str:
-    """A text of at most this many columns, which ends in … if something is missing."""
+    """A string of at most this many columns, which ends in … if something is missing."""
     return text if len(text) <= width else f"{text[: width - 1]}…" if width > 0 else ""
 
 

@@ -59,7 +59,7 @@ rules:
 
 
 def into_a_closed_pipe(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Run the program with a standard output that nobody reads."""
+    """Run the program with a closed pipe as its standard output."""
     reading_end, writing_end = os.pipe()
     os.close(reading_end)
     command = [sys.executable, "-m", "authz_service", *arguments]
@@ -79,7 +79,7 @@ def test_a_command_whose_output_nobody_reads_ends_quietly_as_if_by_sigpipe(tmp_p
     ):
         done = into_a_closed_pipe(*arguments)
         assert (arguments, done.returncode, done.stderr) == (arguments, 141, b"")
-    for arguments in (["--help"], ["explain", "--help"]):  # argparse itself ignores that nobody reads
+    for arguments in (["--help"], ["explain", "--help"]):  # argparse itself ignores a closed pipe
         assert into_a_closed_pipe(*arguments).stderr == b""
 
 

@@ -144,7 +144,7 @@ def _line_of(text: str, place: int) -> int:
 
 
 def _explained(error: Exception, text: str) -> Unreadable:
-    """The problem of a text at which a parser or the composer stopped."""
+    """Why the parser or the composer stopped."""
     from authz_service.config import layout, syntax
 
     too_deep = layout.scan(text, max_levels=_MAX_DEPTH).too_deep

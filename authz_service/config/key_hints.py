@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from authz_service.config.kinds import ANY_KEY, INDEX, walk
-from authz_service.config.sections import SectionKind
+from authz_service.config.kinds import ANY_KEY, INDEX
+from authz_service.config.sections import sections_within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from authz_service.config.kinds import Where
     from authz_service.config.sections import Section
@@ -67,7 +67,7 @@ def _places(name: str, near: Where, root: type[Section]) -> list[Where]:
     """
     known = tuple(INDEX if isinstance(part, int) else part for part in near)
     kinds: dict[type[Section], Where] = {}
-    for where, kind in _sections(root):
+    for where, kind in sections_within(root):
         kinds.setdefault(kind, where)
     having = [where for kind, where in kinds.items() if name in kind.declared]
     found: list[Where] = []
@@ -79,16 +79,11 @@ def _places(name: str, near: Where, root: type[Section]) -> list[Where]:
 
 def _misspelled_elsewhere(name: str, near: Where, root: type[Section]) -> str | None:
     """A hint for a key that is both misspelled and in the wrong section of its part of the file."""
-    own = [kind for where, kind in _sections(root) if where[:1] == near[:1]]
+    own = [kind for where, kind in sections_within(root) if where[:1] == near[:1]]
     close = closest(name, (key for kind in own for key in kind.declared), _VERY_ALIKE)
     return (
         None if close is None else f"did you mean {close}? ({close} belongs in {_shown(_places(close, near, root)[0])})"
     )
-
-
-def _sections(root: type[Section]) -> Iterator[tuple[Where, type[Section]]]:
-    """Every section with its place, outer ones first."""
-    return ((where, kind.section) for where, kind in walk(SectionKind(root)) if isinstance(kind, SectionKind))
 
 
 def _shared(one: Where, other: Where) -> int:

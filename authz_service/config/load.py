@@ -6,6 +6,7 @@ the remainder is still checked as a whole.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from authz_service.config import consistency, messages
@@ -19,7 +20,7 @@ from authz_service.config.model import (
     RuleSettings,
     Settings,
 )
-from authz_service.config.sections import Section
+from authz_service.config.sections import Section, sections_within
 from authz_service.config.server import Server
 from authz_service.config.source import lines, parsed
 from authz_service.config.values import STRING
@@ -39,12 +40,6 @@ _STAND_INS: Mapping[type[Section], Mapping[str, str]] = {
 }
 # Mappings of a rule that are left out as a whole: without the faulty member they would be empty, or less strict.
 _NEVER_EMPTY = frozenset({("require", "claims"), ("require", "any_of"), ("match", "headers")})
-# Required keys of sections within an issuer.
-_REQUIRED: tuple[Where, ...] = (
-    ("introspection", "client_id"),
-    ("security_events", "poll_endpoint"),
-    ("security_events", "audience"),
-)
 _SCOPE_IMPLIES = Members(STRING, Many(STRING))
 _Part = TypeVar("_Part", bound=Section)
 TryOut: TypeAlias = "Callable[[Settings], Iterable[Problem]]"
@@ -173,11 +168,19 @@ def _unread(where: Where) -> Where:
     """
     if where[2:4] in _NEVER_EMPTY:
         return where[:4]
-    if where[:1] == ("issuers",) and where[2:] in _REQUIRED:
+    if where[:1] == ("issuers",) and where[2:] in _required_of_issuers():
         return where[:-1]
     while len(where) > 2 and isinstance(where[-1], int):  # noqa: PLR2004 - the length of the place of an issuer or a rule
         where = where[:-1]
     return where
+
+
+@cache
+def _required_of_issuers() -> frozenset[Where]:
+    """The required keys of sections within an issuer."""
+    return frozenset(
+        (*where, key) for where, section in sections_within(Issuer) if where for key in section.required_keys
+    )
 
 
 def _part(

@@ -55,7 +55,7 @@ def _section(section: type[Section], definitions: dict[str, Any]) -> dict[str, A
         if key.default is not NOT_SHOWN:
             written["default"] = key.default
         properties[key.name] = _sorted(written)
-    required = [key.name for key in section.declared.values() if key.if_absent is None]
+    required = [name for name in section.declared if name in section.required_keys]
     return _sorted(
         {
             "additionalProperties": section.has_other_keys,

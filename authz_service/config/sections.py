@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, overload
 
-from authz_service.config.kinds import Finding, Invalid, Kind, Nullable, findings_at
+from authz_service.config.kinds import Finding, Invalid, Kind, Nullable, findings_at, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -101,11 +101,11 @@ class Section:
     """
 
     declared: ClassVar[Mapping[str, SectionKey[Any]]] = {}  # by name in the file, with those of the parent classes
+    required_keys: ClassVar[frozenset[str]] = frozenset()  # those that must be written
     title: ClassVar[str] = ""
     keywords: ClassVar[Mapping[str, Any]] = {}
     has_other_keys: ClassVar[bool] = False  # of the user's own, with any values
     _attributes: ClassVar[tuple[str, ...]] = ()
-    _required: ClassVar[frozenset[str]] = frozenset()
     _defaults: ClassVar[dict[str, Any] | None] = None  # by attribute; read when the first section of the class is
 
     written: frozenset[str]  # the keys that the file has
@@ -125,7 +125,7 @@ class Section:
         cls.keywords = keywords or {}
         cls.has_other_keys = has_other_keys
         cls._attributes = tuple(each.attribute for each in cls.declared.values())
-        cls._required = frozenset(name for name, each in cls.declared.items() if each.if_absent is None)
+        cls.required_keys = frozenset(name for name, each in cls.declared.items() if each.if_absent is None)
         cls._defaults = None
 
     def __new__(cls, **written: Any) -> Self:
@@ -144,7 +144,7 @@ class Section:
                 return value
             raise SectionKind(cls).other_type(value)
         values, others, findings = cls._read_members(value, folder)
-        if missing := cls._required - value.keys():
+        if missing := cls.required_keys - value.keys():
             kinds = {name: each.kind for name, each in cls.declared.items() if name in missing}
             findings += [Finding((name,), "missing key", value, kind) for name, kind in kinds.items()]
         if findings:
@@ -251,6 +251,11 @@ class SectionKind(Kind[S]):
     def parts(self) -> Iterator[tuple[Where, Kind[Any]]]:
         for name, each in self.section.declared.items():
             yield (name,), each.kind
+
+
+def sections_within(root: type[Section]) -> Iterator[tuple[Where, type[Section]]]:
+    """A section and every one within it with their places, outer ones first."""
+    return ((where, kind.section) for where, kind in walk(SectionKind(root)) if isinstance(kind, SectionKind))
 
 
 class ShortSection(Kind[S]):

@@ -343,7 +343,7 @@ async def test_it_listens_once_the_saved_security_events_were_read_and_names_the
     configuration = json.loads(folder.write().read_text())
     (folder.path / "token").write_text("t0ken\n")
     configuration["issuers"][0]["security_events"] = {
-        "poll_endpoint": f"http://127.0.0.1:{free_port()}/poll",  # nobody listens
+        "poll_endpoint": f"http://127.0.0.1:{free_port()}/poll",  # nothing listens
         "audience": "https://receiver.example",
         "bearer_token_file": "token",
         "snapshot_file": "events.json",

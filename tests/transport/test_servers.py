@@ -557,7 +557,7 @@ async def test_an_exception_in_one_call_does_not_affect_others(monkeypatch: pyte
     [
         ([SPAN], SPAN),
         ([], ""),
-        (["x" * 200], "x" * 200),  # whoever reads it validates it
+        (["x" * 200], "x" * 200),  # the reader validates it
     ],
 )
 async def test_the_span_of_the_call_reaches_the_check(sent: list[str], passed: str) -> None:

@@ -1,6 +1,6 @@
 """Saves the revocations of one issuer's security events, and shares them between processes.
 
-The file is a journal of JSON lines: a header, then one line for each revocation. Whoever holds the lock of the file
+The file is a journal of JSON lines: a header, then one line for each revocation. The process that holds its lock
 appends to it, and replaces it once most lines are outdated; all others follow it. A header has an id, so that a file
 that was replaced is recognized as such.
 

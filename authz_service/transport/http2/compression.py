@@ -1,8 +1,8 @@
 """HPACK (RFC 7541): decoding the field blocks of requests, and encoding those of responses.
 
 Invariants: field blocks are decoded in the order of their arrival, each once, because each may change the dynamic table
-(section 2.2). The time for one grows linearly with its octets; the decoder of the library ``hpack`` copies the rest of
-a block for each literal and took more than two minutes for 4 MB of short ones.
+(section 2.2). The time for one grows linearly with its octets: copying the rest of a block for each literal would take
+minutes for 4 MB of short ones.
 
 A tracing proxy sends new fields with every request, and so changes the table every time. Therefore the fields that a
 block refers to are looked up, not created again, and repeated literals are recognized by their octets. Some of those
