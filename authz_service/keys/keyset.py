@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 class KeySet:
     """The usable keys of one issuer at one time."""
 
-    __slots__ = ("_by_kid", "_identities", "_without_kid", "keys", "refused")
+    __slots__ = ("_by_identity", "_by_kid", "_without_kid", "keys", "refused")
 
     def __init__(self, keys: tuple[Key, ...], refused: tuple[str, ...] = ()) -> None:
         """``refused`` has a line for each unusable entry and the reason."""
         self.keys = keys
         self.refused = refused
-        self._identities = frozenset(key.identity for key in keys)
+        self._by_identity = {key.identity: key for key in reversed(keys)}  # the first of equal ones
         self._without_kid = tuple(key for key in keys if key.kid is None)
         self._by_kid: dict[str, tuple[Key, ...]] = {}
         for key in keys:
@@ -33,13 +33,11 @@ class KeySet:
                 self._by_kid[key.kid] = (*self._by_kid.get(key.kid, ()), key)
 
     def __contains__(self, key: Key) -> bool:
-        return key.identity in self._identities
+        return key.identity in self._by_identity
 
     def with_identity(self, identity: tuple[str | None, bytes]) -> Key | None:
         """The key with this identity, if the set still has it."""
-        if identity not in self._identities:
-            return None
-        return next(key for key in self.keys if key.identity == identity)
+        return self._by_identity.get(identity)
 
     @property
     def has_kids(self) -> bool:

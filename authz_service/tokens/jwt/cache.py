@@ -80,6 +80,10 @@ class _Entries(BoundedMap[bytes, CachedJwt]):
         """Whether an entry of this size may be packed: not a heavy one, since heavy ones share half of the bytes."""
         return self._max_packed > 0 and size <= self._max_light
 
+    def may_pack_all_of(self, other: _Entries) -> bool:
+        """Whether every packed entry of another map may be packed here."""
+        return self._max_packed > 0 and self._max_light >= other._max_light
+
     def put_packed(self, digest: bytes, packed: bytes) -> None:
         """Add a packed entry, older than all objects."""
         if len(self.packed) >= self._max_packed:
@@ -125,7 +129,15 @@ class JwtCache:
     def copy_from(self, other: JwtCache, issuers: Container[str], now: float) -> None:
         """Copy another cache's tokens of these issuers, the newest of them if there is not room for all."""
         self._keys |= {issuer: keys for issuer, keys in other._keys.items() if issuer in issuers}
+        as_they_are = (
+            self._max_ttl >= other._max_ttl
+            and self._entries.may_pack_all_of(other._entries)
+            and all(issuer in issuers for issuer in other._keys)
+        )
         for digest, packed in other._entries.packed.items():
+            if as_they_are:  # nearly always, and unpacking a hundred thousand of them would take a second
+                self._entries.put_packed(digest, packed)
+                continue
             old = UnpackedJwt(packed, self._entries.rules)
             if old.token.claims.issuer not in issuers:
                 continue

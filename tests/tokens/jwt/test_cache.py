@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from authz_service.core.bounded import Bounds
+from authz_service.core.bounded import NO_CACHE, Bounds
 from authz_service.core.claims import Claims, ValidatedToken
 from authz_service.core.confirmation import Confirmation
 from authz_service.core.decision import Allow
@@ -23,6 +24,8 @@ from authz_service.transport.ext_authz.codec import encode_response
 from support.trust import NOW, LocalAuthorizer, LocalValidator, good
 
 if TYPE_CHECKING:
+    import pytest
+
     from authz_service.keys.cache import KeyCache
 
 CLAIMS = Claims("main", "u", "c", frozenset(), frozenset(), "", {})
@@ -284,6 +287,28 @@ def test_a_copy_has_the_older_tokens_too_and_those_of_other_issuers_not() -> Non
     shorter.copy_from(local.cache, {"main"}, NOW)
     assert shorter.get(digest_of(tokens[0]), NOW + 9) is not None
     assert shorter.get(digest_of(tokens[0]), NOW + 10) is None
+
+
+def test_a_copy_for_the_same_issuers_unpacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    local, tokens = older()
+    copy, less, smaller = (
+        JwtCache(local.bounds, 300.0, 10),
+        JwtCache(local.bounds, 300.0, 10),
+        JwtCache(NO_CACHE, 300.0),
+    )
+    entry = local.cache.get(digest_of(tokens[-1]), NOW)
+    assert entry is not None
+    others = replace(entry, token=ValidatedToken(CLAIMS._replace(issuer="other")))
+    local.cache.put(b"other", others, NOW)
+    less.copy_from(local.cache, {"main"}, NOW)  # of one issuer of two, so each of them is looked at
+    assert len(less) == 50
+    assert less.get(b"other", NOW) is None
+    smaller.copy_from(local.cache, {"main", "other"}, NOW)
+    assert len(smaller) == 0
+    monkeypatch.setattr(cache_module, "UnpackedJwt", None)
+    copy.copy_from(local.cache, {"main", "other"}, NOW)
+    assert list(copy._entries) == list(local.cache._entries)
+    assert copy.used_bytes == local.cache.used_bytes
 
 
 def test_an_older_token_keeps_the_responses_of_its_rules_and_their_charge() -> None:
