@@ -63,6 +63,7 @@ class WorkerProcess:
         self.also_missing: list[str] = []
         self.serves = False  # set by the first reply: a worker replies only once it serves
         self.unresponsive = False  # the latest request timed out
+        self._replies_no_more = False
         self._hung = False  # it was killed after too many timeouts
         self._timeouts = 0  # in a row
         self._process = process
@@ -80,6 +81,8 @@ class WorkerProcess:
     def request(self, request: str) -> Reply:
         """The next reply to ``metrics`` or ``missing``."""
         with self._changed:
+            if self._replies_no_more:  # since the caller looked
+                return Reply(self, is_done=True)
             if request not in self._pending:
                 self._pending[request] = Reply(self)
                 self._send(request)
@@ -111,7 +114,7 @@ class WorkerProcess:
                         self._receive(json.loads(line))
                         yield
         with self._changed:
-            self.serves = False
+            self.serves, self._replies_no_more = False, True
             self._end_all(self._pending)
 
     def _read(self) -> bytes:
@@ -164,7 +167,8 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """Kill the worker unless it has ended."""
-        self._channel.close()
+        with self._changed:  # no thread sends to a descriptor that is closed, and perhaps another's
+            self._channel.close()
         self._process.kill()
         self._process.wait()
 
@@ -172,9 +176,9 @@ class WorkerProcess:
 class Reply:
     """The reply to a request, for which several threads may wait."""
 
-    def __init__(self, process: WorkerProcess) -> None:
+    def __init__(self, process: WorkerProcess, *, is_done: bool = False) -> None:
         self.process = process
-        self.is_done = False  # it arrived, or never will
+        self.is_done = is_done  # it arrived, or never will
 
 
 def wait_for(replies: Iterable[Reply], changed: threading.Condition, abandoned: Callable[[], bool]) -> None:

@@ -124,6 +124,7 @@ def test_nothing_waits_for_a_worker_that_has_ended(channel: Channel) -> None:
     reply = channel.process.request("metrics")
     channel.end()
     assert reply.is_done
+    assert channel.process.request("metrics").is_done  # of a caller that looked before
 
 
 def test_a_serving_worker_that_no_longer_replies_is_killed(channel: Channel) -> None:
