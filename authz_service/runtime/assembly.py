@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from authz_service.tokens.validator import TrustedIssuer
 
 # The modules of features; the functions that build these import them as well.
+_PUBLISHED_KEYS = ("keys.http_source",)
 _INTROSPECTION = (
     "providers.client_authentication",
     "tokens.introspection.http_client",
@@ -215,6 +216,7 @@ def import_features(settings: Settings) -> None:
     A reload calls it before it builds anything, so that the event loop does not wait for imports.
     """
     used = {
+        _PUBLISHED_KEYS: any(issuer.has_keys and issuer.keys.file is None for issuer in settings.issuers),
         _INTROSPECTION: any(issuer.introspection is not None for issuer in settings.issuers),
         _SECURITY_EVENTS: any(issuer.security_events is not None for issuer in settings.issuers),
         _TRACING: settings.tracing is not None,

@@ -37,13 +37,31 @@ UNUSED = {
 }
 
 
+PROGRAM = """
+import atexit, pathlib, sys, threading
+modules, watched, found = map(pathlib.Path, {paths!r})
+
+def watch(event, arguments):
+    if event == "import" and threading.current_thread() is threading.main_thread() and watched.exists():
+        with found.open("a") as file:
+            file.write(f"{{arguments[0]}}\\n")
+
+sys.addaudithook(watch)
+atexit.register(lambda: modules.write_text("\\n".join(sys.modules)))
+from authz_service.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 class Sidecar:
-    """A running sidecar that writes what it has imported when it ends."""
+    """A running sidecar that writes what it has imported when it ends, and what its event loop imports meanwhile."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.file = folder / "config.yaml"
         self.modules = folder / "modules"
+        self.watched = folder / "watched"  # exists while the imports of the event loop are recorded
+        self.by_event_loop = folder / "by-event-loop"
         (folder / "jwks.json").write_bytes(jwks("a"))
         self.issuer: dict[str, Any] = {"issuer": "https://issuer.example", "audiences": ["api"]}
         self.issuer["keys"] = {"jwks_file": "jwks.json"}
@@ -54,11 +72,7 @@ class Sidecar:
         self.file.write_text(json.dumps({"server": server, "issuers": issuers, "rules": [{"name": "all"}], **parts}))
 
     def process(self) -> SidecarProcess:
-        code = (
-            f"import atexit, pathlib, sys; file = pathlib.Path({str(self.modules)!r}); "
-            "atexit.register(lambda: file.write_text('\\n'.join(sys.modules))); "
-            "from authz_service.cli import main; sys.exit(main(sys.argv[1:]))"
-        )
+        code = PROGRAM.format(paths=[str(self.modules), str(self.watched), str(self.by_event_loop)])
         return SidecarProcess(self.file, self.folder / "log", program=[sys.executable, "-c", code])
 
     def imported(self) -> set[str]:
@@ -77,7 +91,7 @@ async def test_a_plain_sidecar_imports_no_feature_that_it_does_not_use(tmp_path:
     assert imported & (INTROSPECTION | SECURITY_EVENTS | TRACING | PROVIDERS | UNUSED) == set()
 
 
-async def test_a_reload_imports_the_features_that_it_begins_to_use(tmp_path: Path) -> None:
+async def test_a_thread_imports_the_features_that_a_reload_begins_to_use(tmp_path: Path) -> None:
     sidecar = Sidecar(tmp_path)
     sidecar.write()
     async with sidecar.process() as process:
@@ -85,12 +99,21 @@ async def test_a_reload_imports_the_features_that_it_begins_to_use(tmp_path: Pat
         client = {"client_id": "c", "client_secret_file": "secret"}
         endpoint = "http://127.0.0.1:1/introspect"
         sidecar.write(
-            {"introspection": client | {"endpoint": endpoint}}, tracing={"otlp_endpoint": "http://127.0.0.1:1"}
+            {
+                "introspection": client | {"endpoint": endpoint},
+                "security_events": client | {"poll_endpoint": "http://127.0.0.1:1/poll", "audience": "events"},
+                "keys": {"jwks_uri": "http://127.0.0.1:1/", "timeout": "50ms"},
+            },
+            tracing={"otlp_endpoint": "http://127.0.0.1:1"},
         )
         assert process.process is not None
+        sidecar.watched.touch()
         process.process.send_signal(signal.SIGHUP)
         await wait_until(lambda: bool(process.records("configuration applied")))
-    assert sidecar.imported() >= INTROSPECTION | TRACING
+        sidecar.watched.unlink()
+    assert sidecar.imported() >= INTROSPECTION | SECURITY_EVENTS | TRACING | PROVIDERS
+    imports = sidecar.by_event_loop.read_text().split() if sidecar.by_event_loop.exists() else []
+    assert [name for name in imports if name.startswith("authz_service.")] == []  # a thread has imported them
 
 
 async def test_a_feature_that_cannot_be_imported_rejects_the_reload(
