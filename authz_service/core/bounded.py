@@ -99,8 +99,9 @@ class BoundedMap(Generic[K, V]):
         """Add to the size of an entry, or subtract from it. Does nothing if the entry was evicted."""
         if key not in self._values:
             return
-        portion = self._portion_of(key)
-        portion.add(key, more)
+        portion = self._heavy if key in self._heavy.sizes else self._light
+        portion.sizes[key] += more
+        portion.bytes += more
         if portion is self._light and portion.sizes[key] > self._max_light:
             self._heavy.add(key, portion.remove(key))
         self._evict()

@@ -51,12 +51,11 @@ class KeyTrials:
         self, candidates: Sequence[Key], algorithm: str, signing_input: bytes, signature: bytes, now: float
     ) -> Key | Literal[Exhausted.EXHAUSTED] | None:
         """The key that verifies the signature, None if none does."""
+        if len(candidates) == 1:  # as a kid nearly always selects
+            return candidates[0] if candidates[0].verifies(algorithm, signing_input, signature) else None
         keys = [key for key in candidates if algorithm in key.algorithms]
         if len(keys) <= 1 or _cost(keys) <= MAX_FREE:
-            for key in keys:  # a loop costs less than a generator, and this is on the way of every new token
-                if key.verifies(algorithm, signing_input, signature):
-                    return key
-            return None
+            return next((key for key in keys if key.verifies(algorithm, signing_input, signature)), None)
         self._refill(now)
         chosen = self._chosen(keys)
         for key in chosen:

@@ -93,6 +93,7 @@ class SignatureVerifier:
         self._templates = tuple(
             (each.settings.template, each) for each in issuers if each.settings.template is not None
         )
+        self._without_keys = frozenset(each.settings.label for each in issuers if not each.settings.has_keys)
 
     def issuer_of(self, token: Jws) -> TrustedIssuer:
         """The configured issuer that the token names, if it accepts the token's algorithm.
@@ -104,25 +105,22 @@ class SignatureVerifier:
             cause = f"alg is {quoted(token.algorithm)}, expected an asymmetric signature algorithm"
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, cause)
         iss = token.unverified_claims.get("iss")
-        issuer = self._named(iss) if isinstance(iss, str) else None
+        issuer = self._issuers.get(iss) or self._of_template(iss) if isinstance(iss, str) else None
         if issuer is None:
             raise Rejected(Reason.UNKNOWN_ISSUER, f"iss is {quoted(iss)}, which is not a configured issuer")
         if token.algorithm not in issuer.settings.algorithms:
             accepted = ", ".join(issuer.settings.algorithms)
             cause = f"alg is {quoted(token.algorithm)}, expected one of {accepted}"
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, cause)
-        if not issuer.settings.has_keys:
+        if issuer.settings.label in self._without_keys:
             raise Rejected(
                 Reason.UNKNOWN_KEY, f"{issuer.settings.label} has no keys configured: its tokens must be opaque"
             )
         return issuer
 
-    def _named(self, iss: str) -> TrustedIssuer | None:
-        """The issuer with this identifier, or else the one with a template of its form."""
-        issuer = self._issuers.get(iss)
-        if issuer is None and self._templates:
-            issuer = next((each for template, each in self._templates if template.tenant_of(iss) is not None), None)
-        return issuer
+    def _of_template(self, iss: str) -> TrustedIssuer | None:
+        """The issuer with a template of this form."""
+        return next((each for template, each in self._templates if template.tenant_of(iss) is not None), None)
 
     def verify(self, token: Jws, issuer: TrustedIssuer, now: float, attempt: Attempt) -> Key | NeedKeys:
         """The issuer's key that verifies the signature.

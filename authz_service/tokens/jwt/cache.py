@@ -161,7 +161,8 @@ class JwtCache:
         """The entry, unless it has expired or its key has left the key set."""
         entry = self._entries.get(digest)
         if entry is None:
-            return self._get_packed(digest, now)
+            packed = self._entries.packed.get(digest)
+            return None if packed is None else self._get_packed(digest, packed, now)
         current = entry.keys.current(now)
         if now < entry.until and current is not None:
             if current is entry.key_set:
@@ -183,10 +184,7 @@ class JwtCache:
             self._entries.put(digest, entry, size)
             entry.token.responses.charge_to(self._entries, digest)
 
-    def _get_packed(self, digest: bytes, now: float) -> CachedJwt | None:
-        packed = self._entries.packed.get(digest)
-        if packed is None:
-            return None
+    def _get_packed(self, digest: bytes, packed: bytes, now: float) -> CachedJwt | None:
         old = UnpackedJwt(packed, self._entries.rules)
         entry = self._entry_of(old, now)
         if entry is None:

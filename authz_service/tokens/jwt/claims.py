@@ -115,9 +115,9 @@ def _identifier(raw: Mapping[str, Any], path: ClaimPath) -> str:
 
 def valid_until(issuer: Issuer, claims: Claims) -> float:
     """When the claims stop being valid, in seconds since the epoch."""
-    until = numeric_date(claims.raw, "exp", math.inf) + issuer.leeway
+    until: float = claims.raw.get("exp", math.inf) + issuer.leeway
     if issuer.max_token_age is not None:
-        until = min(until, numeric_date(claims.raw, "iat", 0.0) + issuer.max_token_age + issuer.leeway)
+        until = min(until, claims.raw.get("iat", 0.0) + issuer.max_token_age + issuer.leeway)
     return until
 
 
@@ -138,8 +138,8 @@ def _require_kind(issuer: Issuer, header: _Header, raw: Mapping[str, Any], _now:
 
 def _require_types(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _now: float) -> None:
     for name in _STRINGS:
-        if name in raw:
-            optional_str(raw, name)
+        if not isinstance(raw.get(name, ""), str):
+            optional_str(raw, name)  # raises
     for path in issuer.client_claims:
         if path.text not in _STRINGS:
             optional_str_at(raw, path)
@@ -169,17 +169,20 @@ def _require_present(raw: Mapping[str, Any], names: Iterable[str]) -> None:
 
 
 def _require_times(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], now: float) -> None:
-    """Validate by RFC 7519 sections 4.1.4 to 4.1.6; at ``exp`` itself a token is not valid any more."""
-    exp = numeric_date(raw, "exp", now)
+    """Validate by RFC 7519 sections 4.1.4 to 4.1.6; at ``exp`` itself a token is not valid any more.
+
+    The times are numbers: ``_require_types`` comes before.
+    """
+    exp = raw.get("exp", now)
     if now >= exp + issuer.leeway:
         raise Rejected(Reason.EXPIRED, f"exp has passed, {_seconds(now - exp)} ago (leeway {issuer.leeway:g} s)")
     for name in ("nbf", "iat"):
-        time = numeric_date(raw, name, now)
+        time = raw.get(name, now)
         if now < time - issuer.leeway:
             cause = f"{name} is in the future, in {_seconds(time - now)} (leeway {issuer.leeway:g} s)"
             raise Rejected(Reason.NOT_YET_VALID, cause)
     max_age = issuer.max_token_age
-    if max_age is not None and now >= numeric_date(raw, "iat", now) + max_age + issuer.leeway:
+    if max_age is not None and now >= raw.get("iat", now) + max_age + issuer.leeway:
         cause = f"iat is longer ago than max_token_age, {max_age:g} s (leeway {issuer.leeway:g} s)"
         raise Rejected(Reason.TOO_OLD, cause)
 
@@ -228,7 +231,8 @@ def _scopes(raw: Mapping[str, Any], paths: Iterable[ClaimPath]) -> list[str]:
     """
     scopes: list[str] = []
     for path in paths:
-        value = path.find(raw, ())
+        names = path.names
+        value = raw.get(names[0], ()) if len(names) == 1 else path.find(raw, ())  # one name, nearly always
         if isinstance(value, str):
             if SCOPES.fullmatch(value):  # as nearly every one is
                 scopes += value.split()

@@ -58,6 +58,7 @@ NO_ATTRIBUTES = Attributes("", "", "", {})  # of a request that cannot be read
 _MAX_CACHED = 512  # encoded denials, and as many allowances
 _MAX_CACHED_LENGTH = 1024  # of one of them, in strings from a request or token; a subject alone may be longer
 _MAX_CACHED_METADATA = 1024  # encoded metadata that many responses have in common
+_MAX_CACHED_NAMES = 256  # encoded names of headers and of members of the metadata
 
 
 def _problem(reason: Reason, denial: Denial) -> str:
@@ -139,7 +140,10 @@ def encode_response(
     correlation: Correlation = NO_CORRELATION,
 ) -> bytes:
     """Encode the CheckResponse of a decision about a request. ``decision_id`` ties it to the log."""
-    return _encode_or_reuse(decision, attributes, metadata) + _encode_ids(decision_id, correlation)
+    ids = _before_decision_id(len(decision_id)) + decision_id.encode()
+    if correlation is not NO_CORRELATION:
+        ids += _encode_correlation(correlation)
+    return _encode_or_reuse(decision, attributes, metadata) + ids
 
 
 def _encode_or_reuse(decision: Decision, attributes: Attributes, metadata: UpstreamMetadata) -> bytes:
@@ -206,11 +210,8 @@ def _encode(decision: Decision, attributes: Attributes, metadata: UpstreamMetada
         response = _encode_answer(decision)
     if decision.claims is None:
         return response + _encode_metadata(decision, *_identity_of(decision))
-    return (
-        response
-        + _encode_metadata(decision, decision.claims, decision.claims.scope)
-        + _encode_claims(decision, metadata)
-    )
+    response += _encode_metadata(decision, decision.claims, decision.claims.scope)
+    return response + _encode_claims(decision, metadata)
 
 
 def _encode_allow(allow: Allow) -> bytes:
@@ -260,8 +261,13 @@ def _encode_headers(field: int, headers: Iterable[tuple[str, str]]) -> bytes:
 
 
 def _encode_header(field: int, name: str, value: str, action: bytes = _OVERWRITE) -> bytes:
-    header = encode_string(_KEY, name.encode()) + encode_string(_VALUE, value.encode())
+    header = _encode_key(name) + encode_string(_VALUE, value.encode())
     return encode_string(field, encode_string(_HEADER, header) + action)
+
+
+@lru_cache(_MAX_CACHED_NAMES)
+def _encode_key(name: str) -> bytes:
+    return encode_string(_KEY, name.encode())
 
 
 def is_grpc(attributes: Attributes) -> bool:
@@ -307,28 +313,38 @@ def _encode_struct(members: Mapping[str, Any]) -> bytes:
     return encode_string(_METADATA, _encode_members(members))
 
 
-def _encode_ids(decision_id: str, correlation: Correlation) -> bytes:
-    """The dynamic metadata that differ for each request."""
+def _encode_correlation(correlation: Correlation) -> bytes:
+    """The ids of a request, which are dynamic metadata as well."""
     request_id, trace_id, span_id, _ = correlation
-    before = _before_ids(len(decision_id), len(request_id), len(trace_id), len(span_id))
-    octets = before[0] + decision_id.encode() + before[1] + request_id.encode()
-    return octets + before[2] + trace_id.encode() + before[3] + span_id.encode() if trace_id else octets
+    first, second, third = _before_correlation(len(request_id), len(trace_id), len(span_id))
+    octets = first + request_id.encode()
+    return octets + second + trace_id.encode() + third + span_id.encode() if trace_id else octets
 
 
 @cache
-def _before_ids(*lengths: int) -> tuple[bytes, ...]:
-    """The octets before each id, for ids of these lengths; there are few: only one id has different lengths."""
-    named = zip(("decision_id", "request_id", "trace_id", "span_id"), lengths, strict=True)
+def _before_decision_id(length: int) -> bytes:
+    return _before_ids(decision_id=length)[0]
+
+
+@cache
+def _before_correlation(*lengths: int) -> list[bytes]:
+    """For ids of these lengths, of which there are few: only the request id has different ones."""
+    return _before_ids(**dict(zip(("request_id", "trace_id", "span_id"), lengths, strict=True)))
+
+
+def _before_ids(**lengths: int) -> list[bytes]:
+    """The octets before each id."""
     members = [
         _encode_member(name, encode_string(_STRING, bytes(length)))[:-length] if length else b""
-        for name, length in named
+        for name, length in lengths.items()
     ]
-    size = sum(map(len, members)) + sum(lengths)
-    return encode_string(_METADATA, bytes(size))[:-size] + members[0], *members[1:]
+    size = sum(map(len, members)) + sum(lengths.values())
+    members[0] = encode_string(_METADATA, bytes(size))[:-size] + members[0]
+    return members
 
 
 def _encode_member(name: str, value: bytes) -> bytes:
-    return encode_string(_ITEMS, encode_string(_KEY, name.encode()) + encode_string(_VALUE, value))
+    return encode_string(_ITEMS, _encode_key(name) + encode_string(_VALUE, value))
 
 
 def _encode_members(members: Mapping[str, Any]) -> bytes:
