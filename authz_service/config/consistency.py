@@ -96,7 +96,7 @@ def _same_headers(draft: Draft) -> Iterator[Problem]:
     for name in draft.headers:
         # Servers that follow CGI fold names in this way; case never counts.
         earlier = first.setdefault(name.lower().replace("_", "-").replace(".", "-"), name)
-        if earlier != name:
+        if earlier.lower() != name.lower():  # a difference in case alone is reported where the names are read
             text = f"is the same header as {shown(earlier)} to many servers (case, _ . and - do not count): remove one"
             yield Problem(("upstream", "headers", name), text)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from authz_service.config.kinds import Where
     from authz_service.config.model import DpopSettings, Issuer, Logging, ResourceSettings, RuleSettings
@@ -24,13 +24,16 @@ class Draft(NamedTuple):
     resources: Mapping[int, ResourceSettings]
     logging: Logging | None
     unread: frozenset[Where]  # keys in the file that could not be read; the draft has their defaults
+    around_unread: frozenset[Where]  # every place that has one of them in it
 
     def has(self, *places: Where) -> bool:
         """Whether all of these keys could be read, with everything in and around them."""
-        return not any(_nested(unread, place) for unread in self.unread for place in places)
+        return not any(
+            place in self.around_unread or any(place[:length] in self.unread for length in range(len(place) + 1))
+            for place in places
+        )
 
 
-def _nested(one: Where, other: Where) -> bool:
-    """Whether one of two keys is the other or within it."""
-    shared = min(len(one), len(other))
-    return one[:shared] == other[:shared]
+def around(places: Iterable[Where]) -> frozenset[Where]:
+    """Every place that has one of these in it."""
+    return frozenset(place[:length] for place in places for length in range(len(place)))

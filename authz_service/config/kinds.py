@@ -35,6 +35,7 @@ Fault: TypeAlias = Literal[
     "too small",
     "too large",
     "no members",
+    "same name",  # as the key in ``value``, which comes first
     "refused",  # for the reason in ``text``
 ]
 
@@ -238,7 +239,7 @@ def some(item: Kind[T]) -> Many[T]:
 
 
 class Members(Kind[dict[K, T]]):
-    """A mapping whose keys are the user's own."""
+    """A mapping whose keys are the user's own. Two that are read as the same one are a finding, as none may be lost."""
 
     noun = "a mapping, lines of the form `key: value`"
 
@@ -251,6 +252,7 @@ class Members(Kind[dict[K, T]]):
         if not isinstance(value, dict):
             raise self.other_type(value)
         members: dict[K, T] = {}
+        first: dict[K, Any] = {}  # the names as written
         findings = []
         for name, member in value.items():
             key = None
@@ -258,6 +260,9 @@ class Members(Kind[dict[K, T]]):
                 key = self.name.read(name)
             except ValueError as error:
                 findings += findings_at(name, error, self.name, name)
+            else:
+                if (earlier := first.setdefault(key, name)) != name:
+                    findings.append(Finding((name,), "same name", earlier, self.name))
             try:
                 read = self.member.read(member, folder)
             except ValueError as error:

@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from authz_service.config import consistency, messages
-from authz_service.config.draft import Draft
+from authz_service.config.draft import Draft, around
 from authz_service.config.kinds import Invalid, Many, Members, Where
 from authz_service.config.model import (
     DpopSettings,
@@ -120,6 +120,7 @@ def _whole(settings: Settings, value: Mapping[str, Any]) -> Draft:
         resources=dict(enumerate(settings.resources)),
         logging=settings.logging,
         unread=frozenset(),
+        around_unread=frozenset(),
     )
 
 
@@ -157,6 +158,7 @@ def _draft(value: Mapping[str, Any], folder: Path | None, problems: Iterable[Pro
         resources=parts(ResourceSettings, "resources"),
         logging=_part(Logging, value.get("logging"), ("logging",), unread, folder),
         unread=unread,
+        around_unread=around(unread),
     )
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from authz_service.config.kinds import Finding, Invalid, Kind
     from authz_service.config.sections import Section
 
+_MAX_HINTS = 100  # for unknown keys in one file, as each hint takes milliseconds
+
 
 def problems(invalid: Invalid, document: Document, root: type[Section] = Settings) -> Iterator[Problem]:
     """One problem for each finding, except at places that have one already.
@@ -30,16 +32,21 @@ def problems(invalid: Invalid, document: Document, root: type[Section] = Setting
     ``root`` is the section that the document as a whole was read as.
     """
     known = {problem.where for problem in document.problems}
+    hints = 0
     for finding in invalid.findings:
-        if finding.where not in known:
+        if finding.where in known:
+            continue
+        if isinstance(finding.kind, SectionKind) and finding.fault == "unknown key":
+            hint = right_key(finding.where, finding.kind.section, root) if hints < _MAX_HINTS else "remove it"
+            hints += 1
+            yield Problem(finding.where, f"is not a key here: {hint}")
+        else:
             yield Problem(finding.where, _message(finding, document.written(finding.where), root))
 
 
 def _message(finding: Finding, written: str, root: type[Section]) -> str:  # noqa: PLR0911 - a case for each fault
     value = finding.value
     match finding.fault, finding.kind:
-        case "unknown key", SectionKind(section=section):
-            return f"is not a key here: {right_key(finding.where, section, root)}"
         case "missing key", _:
             return "is required: add it"
         case "empty", _:
@@ -57,6 +64,8 @@ def _message(finding: Finding, written: str, root: type[Section]) -> str:  # noq
             return f"must be at most {maximum}"
         case "no members", _:
             return "is empty: give at least one"
+        case "same name", _:
+            return f"is the same name as {shown(value)}, since case does not count: remove one"
         case _:
             return finding.text
 

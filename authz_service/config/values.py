@@ -263,12 +263,6 @@ def _required_claim_path(value: str) -> ClaimPath:
     return path
 
 
-def _provider_headers(value: object) -> object:
-    if isinstance(value, dict) and len({str(name).lower() for name in value}) < len(value):
-        raise ValueError("names a header twice: header names are case-insensitive")
-    return value
-
-
 def _provider_header(value: str) -> str:
     name = _header_name(value, example="x-tenant")
     if name in _NEVER_SENT or name.startswith(("if-", "content-", "sec-")):
@@ -461,7 +455,7 @@ HOST_PATTERN = Text(parse_host_pattern)
 PATH_PATTERN = Text(parse_path_pattern)
 URL = Text(_url)
 COLLECTOR_URL = Text(_collector_url)
-PROVIDER_HEADERS = Prepared(Members(Text(_provider_header), Text(_provider_header_value)), _provider_headers)
+PROVIDER_HEADERS = Members(Text(_provider_header), Text(_provider_header_value))
 ORIGIN = Text(_origin)
 RESOURCE_ID = Text(_resource)
 PROXY = Text(_proxy)

@@ -312,6 +312,15 @@ def test_a_key_must_be_a_string(refuses: Refuses, key: str, name: str) -> None:
     assert found == [f"config.yaml:7: {place}: the key must be a string: write it in quotes"]
 
 
+def test_a_header_that_is_named_twice_is_reported_instead_of_losing_its_first_condition(refuses: Refuses) -> None:
+    text = MINIMAL.replace("everything", "everything, match: {headers: {X-A: '1', x-a: '2'}}")
+    text = text.replace("name: main", "name: main, keys: {headers: {X-B: a, x-b: b}}")
+    assert refuses(text) == [
+        "config.yaml:2: issuers[0].keys.headers.x-b: is the same name as 'X-B', since case does not count: remove one",
+        "config.yaml:4: rules[0].match.headers.x-a: is the same name as 'X-A', since case does not count: remove one",
+    ]
+
+
 @pytest.mark.parametrize(
     ("section", "text", "problem"),
     [

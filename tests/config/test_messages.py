@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from authz_service.config import document
+from authz_service.config import document, messages
 from authz_service.config.key_hints import nearest
 from authz_service.config.kinds import (
     ANY_KEY,
@@ -91,6 +91,24 @@ class Sample(Section):
 )
 def test_the_remedy_comes_from_the_declaration(value: dict[str, object], problem: str) -> None:
     assert messages_of(Sample, value) == [problem]
+
+
+def test_hints_are_bounded_and_every_unknown_key_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def counting(*_: object) -> str:
+        nonlocal calls
+        calls += 1
+        return "a hint"
+
+    monkeypatch.setattr(messages, "right_key", counting)
+    found = messages_of(
+        Settings, {"issuers": [ISSUER], "rules": [RULE]} | {f"key{number}": 1 for number in range(1000)}
+    )
+    assert len(found) == 1000
+    assert calls < 500
+    assert found[0] == "is not a key here: a hint"
+    assert found[-1] == "is not a key here: remove it"
 
 
 def test_an_unknown_key_is_compared_with_the_keys_of_its_section() -> None:
