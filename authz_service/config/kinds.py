@@ -251,30 +251,36 @@ class Members(Kind[dict[K, T]]):
     def read(self, value: Any, folder: Path | None = None) -> dict[K, T]:
         if not isinstance(value, dict):
             raise self.other_type(value)
+        names, findings = self._read_names(value)
         members: dict[K, T] = {}
-        first: dict[K, Any] = {}  # the names as written
-        findings = []
         for name, member in value.items():
-            key = None
-            try:
-                key = self.name.read(name)
-            except ValueError as error:
-                findings += findings_at(name, error, self.name, name)
-            else:
-                if (earlier := first.setdefault(key, name)) != name:
-                    findings.append(Finding((name,), "same name", earlier, self.name))
             try:
                 read = self.member.read(member, folder)
             except ValueError as error:
                 findings += findings_at(name, error, self.member, member)
             else:
-                if key is not None:
-                    members[key] = read
+                if name in names:
+                    members[names[name]] = read
         if not (value or self.may_be_empty):
             findings.append(Finding((), "no members", value, self))
         if findings:
             raise Invalid(findings)
         return members
+
+    def _read_names(self, value: dict[Any, Any]) -> tuple[dict[Any, K], list[Finding]]:
+        """The names as written with what they are read as, and what was found."""
+        names: dict[Any, K] = {}
+        first: dict[K, Any] = {}
+        findings = []
+        for name in value:
+            try:
+                names[name] = key = self.name.read(name)
+            except ValueError as error:
+                findings += findings_at(name, error, self.name, name)
+            else:
+                if (earlier := first.setdefault(key, name)) != name:
+                    findings.append(Finding((name,), "same name", earlier, self.name))
+        return names, findings
 
     def parts(self) -> Iterator[tuple[Where, Kind[Any]]]:
         yield (ANY_KEY,), self.member

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from authz_service.config.draft import Draft, around
-from authz_service.config.kinds import Where
+
+if TYPE_CHECKING:
+    from authz_service.config.kinds import Where
 
 PLACES = st.lists(st.sampled_from(["a", "b", 0, 1]), max_size=4).map(tuple)
 

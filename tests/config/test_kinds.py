@@ -109,7 +109,7 @@ def test_no_member_is_lost_because_its_name_is_read_as_that_of_another() -> None
     kind = Members(Text(str.lower), Flag())
     assert kind.read({"A": True, "b": False}) == {"a": True, "b": False}
     assert faults(kind, {"A": True, "a": True}) == [(("a",), "same name")]
-    assert faults(kind, {"A": 1, "a": True}) == [(("A",), "wrong type"), (("a",), "same name")]
+    assert faults(kind, {"A": 1, "a": True}) == [(("a",), "same name"), (("A",), "wrong type")]
 
 
 def test_an_empty_list_is_one_finding_and_so_is_a_list_with_a_wrong_item() -> None:
