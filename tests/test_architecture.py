@@ -13,6 +13,7 @@ ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 PACKAGE = ROOT / "authz_service"
 OTHER_NAMES = {"now", "test"}  # in docstrings of packages, without being modules
+WITHOUT_AN_INTRODUCTION = ("", "_pb", "core", "demo")  # the layers; generated; one value or function each; not served
 FILES = sorted(set(re.findall(r"`([a-z0-9_./-]+(?:\.py|\.md|\.toml|\.yaml|/))`", ARCHITECTURE)))
 
 
@@ -42,3 +43,18 @@ def test_every_docstring_of_a_package_names_only_modules_that_exist(package: Pat
     docstring = package.read_text().partition('"""')[2].partition('"""')[0]
     named = set(re.findall(r"``([a-z0-9_]+)``", docstring))
     assert named - OTHER_NAMES <= modules
+
+
+@pytest.mark.parametrize(
+    "package",
+    sorted(
+        {path.parent for path in PACKAGE.rglob("__init__.py")} - {PACKAGE / name for name in WITHOUT_AN_INTRODUCTION}
+    ),
+    ids=lambda path: path.name,
+)
+def test_the_docstring_of_a_package_introduces_its_modules(package: Path) -> None:
+    docstring = (package / "__init__.py").read_text().partition('"""')[2].partition('"""')[0]
+    modules = {path.stem for path in package.glob("*.py")} | {
+        path.parent.name for path in package.glob("*/__init__.py")
+    }
+    assert modules - {"__init__"} <= set(re.findall(r"\w+", docstring))

@@ -4,4 +4,5 @@
 serve it. ``asyncio_server`` runs ``asyncio_protocol`` on each connection (over ``http2``, below ``grpc_methods``), and
 ``peers`` limits them. ``addresses`` binds sockets, ``tls`` makes the TLS handshakes. ``health`` and ``reflection`` are
 the other services, over ``protobuf_wire``; ``services`` names them. ``healthcheck`` probes a running sidecar.
+``otlp`` encodes spans.
 """
