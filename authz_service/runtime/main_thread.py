@@ -21,6 +21,7 @@ class MainThread:
     def __init__(self, on_signal: Mapping[int, Callable[[], None]]) -> None:
         """``on_signal`` has what is called for each signal, by ``run_while``."""
         self._on_signal = on_signal
+        self._received: set[int] = set()  # signals that are not handled yet
         self._usual: dict[int, Any] = {}  # handlers
         self._calls: queue.SimpleQueue[_Call[Any]] = queue.SimpleQueue()
         self._woken, self._wake = socket.socketpair()
@@ -28,8 +29,8 @@ class MainThread:
 
     def __enter__(self) -> Self:
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
-        for number in self._on_signal:  # Python writes the number of a signal that has a handler
-            self._usual[number] = signal.signal(number, lambda *_: None)
+        for number in self._on_signal:
+            self._usual[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,9 +43,10 @@ class MainThread:
     def run_while(self, condition: Callable[[], bool]) -> None:
         """Handle signals and calls while the condition holds, which they change."""
         while condition():
-            for number in self._woken.recv(1024):
-                if number in self._on_signal:
-                    self._on_signal[number]()
+            self._woken.recv(1024)
+            for number in tuple(self._received):
+                self._received.discard(number)
+                self._on_signal[number]()
             with contextlib.suppress(queue.Empty):
                 while True:
                     self._calls.get_nowait().run()
@@ -53,9 +55,17 @@ class MainThread:
         """Call a function in the main thread; returns its result, or raises its exception. For other threads."""
         call = _Call(function)
         self._calls.put(call)
-        with contextlib.suppress(BlockingIOError):  # it is awake: so many signals are waiting
-            self._wake.send(b"\0")
+        self._wake_up()
         return call.result()
+
+    def _receive(self, number: int, _frame: object) -> None:
+        # Python wakes the thread for a signal, but may call this only later.
+        self._received.add(number)
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it is awake: so many octets are waiting
+            self._wake.send(b"\0")
 
 
 class _Call(Generic[T]):
