@@ -176,9 +176,10 @@ class DecisionOutput:
         """The stream for these settings: the previous one if nothing changed, None for standard error."""
         destination = _Destination(settings.decisions_file, settings.decisions_socket)
         if destination != self._destination:
+            stream = self._opened(destination)  # first: if no thread is left for it, the previous one stays in use
             if self._stream is not None:
                 self._stream.finish()
-            self._destination, self._stream = destination, self._opened(destination)
+            self._destination, self._stream = destination, stream
         return self._stream
 
     def _opened(self, destination: _Destination) -> BackgroundLogStream | None:

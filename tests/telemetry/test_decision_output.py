@@ -277,6 +277,22 @@ def test_a_changed_place_is_used_at_once_and_the_old_one_gets_what_was_for_it(
     assert "third" in other.text
 
 
+def test_a_destination_for_which_there_is_no_thread_leaves_the_previous_one_in_use(
+    output: DecisionOutput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_self: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    one = tmp_path / "one.log"
+    configured(output, decisions_file=one)
+    with monkeypatch.context() as changed:
+        changed.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError):
+            configured(output, decisions_file=tmp_path / "two.log")
+    log("after")
+    wait_for(lambda: one.exists() and '"after"' in one.read_text())
+
+
 def test_a_full_disk_loses_lines_that_are_counted_and_reported_once(output: DecisionOutput) -> None:
     lost: list[int] = []
     output.count_with(lost.append)
