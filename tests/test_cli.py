@@ -222,7 +222,7 @@ def test_a_command_loads_the_configuration_model_only_if_it_prints_it(command: s
 
 
 @pytest.mark.parametrize("command", ["version", "--version"])
-def test_printing_the_version_takes_little_more_than_starting_python(command: str) -> None:
+def test_printing_the_version_loads_next_to_nothing(command: str) -> None:
     loaded = packages(loaded_by(command))
     assert not loaded & {"dataclasses", "inspect", "json", "pathlib", "platform"}
     assert not loaded & {"config", "terminal", "completion"}

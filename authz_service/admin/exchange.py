@@ -32,7 +32,7 @@ class AdminResponse(NamedTuple):
 
 
 class AdminExchange:
-    """What one connection has received and not answered yet."""
+    """The requests that one connection has received and not answered yet."""
 
     def __init__(self) -> None:
         self._heads = HeadBuffer(MAX_HEAD_BYTES, MAX_HEAD_LINES)

@@ -6,10 +6,10 @@ import base64
 import binascii
 from typing import Final
 
-# To base64's own alphabet; what is of that alphabet or padding becomes an octet that is not.
+# Translates to base64's own alphabet. The two characters that only base64 has, and padding, become invalid.
 _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/\0\0\0")
 _PADDING: Final = (b"", b"", b"==", b"=")  # by the characters beyond a multiple of four; one alone is an error
-# The last of those characters has bits of no octet, which are zero.
+# The last of those characters has unused bits, which are zero (RFC 4648 section 3.5).
 _LAST: Final = ("", "", "AQgw", "AEIMQUYcgkosw048")
 
 

@@ -1,6 +1,6 @@
 """ML-DSA (FIPS 204): which parameter sets the installed ``cryptography`` and its OpenSSL support. Pure.
 
-To find out takes 4 ms, so it is left until a configuration or a key has such an algorithm.
+Finding out takes 4 ms, so it waits until a configuration or a key has such an algorithm.
 """
 
 from __future__ import annotations

@@ -8,6 +8,6 @@ is decided in ``keys`` and ``tokens``.
 ``happy_eyeballs`` find the address), ``idle_connections`` keeps it for the next request, and ``exchange`` and
 ``content`` read the response. ``client_authentication``, ``bearer_token``, ``access_token`` and ``client_certificate``
 authenticate this client (with what is in a ``secret_file``), ``trust_anchors`` the provider. ``client_resources`` are
-shared by all clients. ``discovery`` reads an issuer's metadata, ``endpoint``
-refreshes a URL from it, ``urls`` and ``json_object`` parse, and ``errors`` describes failures.
+shared by all clients. ``discovery`` reads an issuer's metadata, ``endpoint`` refreshes a URL from it, ``urls`` and
+``json_object`` parse, and ``errors`` describes failures.
 """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from authz_service.config.model import Settings
 
 _DAY = 86400.0  # seconds
-# When a certificate expires soon: about when the alert AuthzCertificateExpires says so, and later than cert-manager and
+# When a certificate expires soon: about when the alert AuthzCertificateExpires fires, and later than cert-manager and
 # ACME clients renew one for 90 days, so that a warning means that a renewal is missing. Certificates for a day or less
 # are replaced by machines all the time, so for those it is a fifth of the lifetime, as in the alert.
 _SOON = 21 * _DAY

@@ -137,7 +137,7 @@ class WarningLog:
         self._submitted = asyncio.Event()
 
     def submit(self, active: Loaded) -> None:
-        """Log the warnings of the configuration that is active now, and those of no earlier one anymore."""
+        """Log the warnings of this configuration, which is active now, and no longer those of an earlier one."""
         self._active = active
         self._submitted.set()
 

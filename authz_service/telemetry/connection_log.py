@@ -1,7 +1,8 @@
 """Counts connections, and logs why they fail.
 
 Invariants: a failure is one warning per reason and interval, with the peer's address and a remedy, and never with
-anything that the peer sent. A connection that is closed without an octet is not one: TCP health checks do that.
+anything that the peer sent. A connection that is closed before it sent a byte is not a failure: TCP health checks do
+that.
 """
 
 from __future__ import annotations

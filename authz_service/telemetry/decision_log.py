@@ -1,8 +1,8 @@
 """The decision log: one line per decision.
 
-It is on the way of every denied request. No logging record is made: the members of a line that depend on the
-configuration alone are written once for each rule and reason, and the others are appended. ``logs.configure`` sets
-where the lines go and in which format.
+Every denied request waits for its line, so no logging record is made: the members that depend on the configuration
+alone are formatted once for each rule and reason, and the others are inserted. ``logs.configure`` sets where the lines
+go and in which format.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class DecisionLog:
     def write(
         self, attributes: Attributes, decision: Decision, decision_id: str, correlation: Correlation, seconds: float
     ) -> None:
-        """Log a decision and its duration, if decisions of its kind are to be logged."""
+        """Log a decision and its duration, if decisions of its kind are logged."""
         label = decision_label(decision)
         if label not in self._labels or (output := decision_output()) is None:
             return

@@ -101,7 +101,7 @@ def sample_name(name: str, labels: str) -> str:
 
 
 class Counter:
-    """A number that only increases. What counts often adds to ``value`` itself."""
+    """A number that only increases. Frequent callers add to ``value`` directly."""
 
     __slots__ = ("value",)
 
@@ -145,7 +145,7 @@ class Gauge:
 
 
 class Histogram:
-    """Observed values, counted by buckets. What observes often changes the attributes itself."""
+    """Observed values, counted by buckets. Frequent callers change the attributes directly."""
 
     __slots__ = ("bounds", "counts", "exemplars", "sum")
 

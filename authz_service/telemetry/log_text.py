@@ -1,4 +1,4 @@
-"""What a line of the log may contain, and how its values are written in each format.
+"""Limits and redacts what a line of the log may contain, and formats it.
 
 Pure. Invariants: a line is ASCII; no string in it is long; whatever looks like a token is redacted.
 """

@@ -150,7 +150,7 @@ def test_a_slow_worker_is_not_killed(channel: Channel) -> None:
     assert channel.fake.returncode is None
 
 
-def test_a_worker_that_reads_nothing_holds_up_nobody(channel: Channel) -> None:
+def test_sending_to_a_worker_that_reads_nothing_does_not_wait(channel: Channel) -> None:
     for _ in range(10_000):
         channel.process.send_reload()
     channel.process.request("metrics")

@@ -42,7 +42,7 @@ def proc(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_they_are_those_of_the_library() -> None:
+def test_every_metric_and_its_value_is_that_of_prometheus_client() -> None:
     ours, theirs = Registry(), CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=theirs)

@@ -242,7 +242,7 @@ async def test_a_certificate_that_is_too_large_or_no_regular_file_is_a_failure_w
     assert (serving, message.partition(f"{files.certificate} ")[2]) == (False, "cannot be read: not a regular file")
 
 
-async def test_an_encrypted_key_is_a_failure_and_no_question(authority: trustme.CA, tmp_path: Path) -> None:
+async def test_an_encrypted_key_is_a_failure_and_not_a_prompt(authority: trustme.CA, tmp_path: Path) -> None:
     files = TlsFiles(tmp_path, authority.issue_cert("a.example"), authority)
     key = load_pem_private_key(files.key.read_bytes(), None)
     secret = BestAvailableEncryption(b"secret")

@@ -65,7 +65,7 @@ TIMES = st.none() | st.integers(NOW - 400, NOW + 400)
 )
 @example({"nbf": NOW + 100, "exp": NOW + 200, "cnf": 1}, {}, [0, 150, 400, 150, 0])
 @example({"nbf": NOW + 100, "exp": NOW + 200}, {}, [0, 150, 400, 150, 0])
-def test_at_any_time_it_is_decided_as_if_it_had_not_been_seen_before(
+def test_an_invalid_token_is_decided_at_any_time_as_if_it_had_not_been_seen_before(
     changes: dict[str, Any], settings: dict[str, Any], times: list[int]
 ) -> None:
     token = ED.sign(claims(**changes))
@@ -95,7 +95,7 @@ def test_a_token_whose_key_was_withdrawn_has_no_key_whatever_its_claims() -> Non
     assert local.reason(EXPIRED) == "unknown_key"
 
 
-def test_it_is_verified_again_after_max_ttl(verified: list[object]) -> None:
+def test_an_invalid_token_is_verified_again_after_max_ttl(verified: list[object]) -> None:
     local = LocalValidator()
     for second in (0, 299, 300, 301):
         assert local.reason(EXPIRED, NOW + second) == "expired"
@@ -113,7 +113,7 @@ def test_forged_tokens_do_not_enter_and_expired_ones_evict_no_valid_one() -> Non
     assert local.claims(good()) is first
 
 
-def test_they_are_bounded_in_bytes() -> None:
+def test_cached_invalid_tokens_are_bounded_in_bytes() -> None:
     local = LocalValidator(max_bytes=20_000)
     for number in range(50):
         assert local.reason(ED.sign(claims(exp=NOW - 60 - number, text="x" * 1000))) == "expired"
