@@ -50,6 +50,7 @@ class Reflection:
         for _, file in fields(descriptors):
             if isinstance(file, bytes):
                 self._pool.AddSerializedFile(file)
+        self._descriptions: dict[str, bytes] = {}  # by name of the file, since a stream may request one again and again
         names = sorted((SERVICE, HEALTH_SERVICE, *REFLECTION_SERVICES))
         services = (encode_string(_FIRST, encode_string(_FIRST, name.encode())) for name in names)
         self._services: Final = encode_string(_SERVICES, b"".join(services))
@@ -73,9 +74,9 @@ class Reflection:
     def _answer(self, member: int, name: str) -> bytes:
         match member:
             case Member.BY_FILENAME:
-                return _described(self._pool.FindFileByName(name))
+                return self._description(self._pool.FindFileByName(name))
             case Member.BY_SYMBOL:
-                return _described(self._pool.FindFileContainingSymbol(name))
+                return self._description(self._pool.FindFileContainingSymbol(name))
             case Member.BY_EXTENSION:
                 raise KeyError  # no message has extensions
             case Member.EXTENSION_NUMBERS:
@@ -86,17 +87,19 @@ class Reflection:
             case _:
                 return _error(Status.INVALID_ARGUMENT, "invalid argument")
 
-
-def _described(file: FileDescriptor) -> bytes:
-    """The file, then those that it imports."""
-    files = {file.name: file.serialized_pb}
-    waiting = [file]
-    while waiting:
-        for each in waiting.pop().dependencies:
-            if each.name not in files:
-                files[each.name] = each.serialized_pb
-                waiting.append(each)
-    return encode_string(_FILES, b"".join(encode_string(_FIRST, each) for each in files.values()))
+    def _description(self, file: FileDescriptor) -> bytes:
+        """The file, then those that it imports."""
+        if file.name not in self._descriptions:
+            files = {file.name: file.serialized_pb}
+            waiting = [file]
+            while waiting:
+                for each in waiting.pop().dependencies:
+                    if each.name not in files:
+                        files[each.name] = each.serialized_pb
+                        waiting.append(each)
+            each_file = (encode_string(_FIRST, each) for each in files.values())
+            self._descriptions[file.name] = encode_string(_FILES, b"".join(each_file))
+        return self._descriptions[file.name]
 
 
 def _error(code: Status, message: str) -> bytes:

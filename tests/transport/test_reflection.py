@@ -58,3 +58,19 @@ def test_the_first_file_of_an_answer_is_the_one_that_was_requested() -> None:
     answer = ServerReflectionResponse.FromString(Reflection().answer(request))
 
     assert b"authz_service/_pb/external_auth.proto" in answer.file_descriptor_response.file_descriptor_proto[0][:50]
+
+
+def test_the_answers_that_are_kept_are_bounded_by_the_number_of_files() -> None:
+    answers = Reflection()
+    symbols = [SERVICE, HEALTH_SERVICE, *REFLECTION_SERVICES, "envoy.service.auth.v3.CheckRequest", "a", "b", ""]
+    first = [
+        answers.answer(ServerReflectionRequest(file_containing_symbol=each).SerializeToString()) for each in symbols
+    ]
+
+    again = [
+        answers.answer(ServerReflectionRequest(file_containing_symbol=each).SerializeToString()) for each in symbols
+    ]
+
+    files = FileDescriptorSet.FromString(resources.files(_pb).joinpath("services.binpb").read_bytes()).file
+    assert again == first
+    assert answers._descriptions.keys() <= {file.name for file in files}
