@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from authz_service.core.attributes import Attributes
     from authz_service.core.claims import Claims
-    from authz_service.core.response_cache import CachedResponse
     from authz_service.core.upstream import UpstreamHeaders
     from authz_service.keys.cache import KeyCache
     from authz_service.rules.policy import Policy, Rule
@@ -176,19 +175,25 @@ class Authorizer:
             return self._deny_unless_shadow(rule, attributes, deny)
 
     def _allow(self, rule: Rule, token: ValidatedToken, attributes: Attributes) -> Allow:
-        """Let the request through. The headers for the upstream are made once for a token and a rule."""
-        claims = token.claims
-        cached = token.responses.get(rule) or self._prepare(rule, token)
-        if cached.omitted:
-            self._record_omitted(cached.omitted)
-        if spoofed := self.upstream.spoofed(attributes.headers, plain=attributes.plain_names):
-            return Allow(Reason.OK, rule.name, claims, cached.overwrite, cached.remove + spoofed, rule.mode)
-        return Allow(Reason.OK, rule.name, claims, cached.overwrite, cached.remove, rule.mode, cached=cached)
+        """Let the request through.
 
-    def _prepare(self, rule: Rule, token: ValidatedToken) -> CachedResponse:
-        headers = self.upstream.for_token(token.claims)
-        omitted = tuple(name for name, _ in headers.omitted)
-        return token.responses.add(rule, headers.overwrite, headers.remove, omitted)
+        From a token's second request on, the headers for the upstream are made once for each rule: many tokens are used
+        for one request only.
+        """
+        cached = token.responses.get(rule)
+        if cached is None:
+            overwrite, remove, omissions = self.upstream.for_token(token.claims)
+            omitted = tuple([name for name, _ in omissions])
+            if token.used:
+                cached = token.responses.add(rule, overwrite, remove, omitted)
+            token.used = True
+        else:
+            overwrite, remove, omitted = cached.overwrite, cached.remove, cached.omitted
+        if omitted:
+            self._record_omitted(omitted)
+        if spoofed := self.upstream.spoofed(attributes.headers, plain=attributes.plain_names):
+            remove, cached = remove + spoofed, None
+        return Allow(Reason.OK, rule.name, token.claims, overwrite, remove, rule.mode, cached=cached)
 
     def _allow_without_token(self, reason: Reason, rule: Rule, attributes: Attributes) -> Allow:
         return Allow(reason, rule.name, remove=self.upstream.without_token(attributes.headers), mode=rule.mode)

@@ -486,12 +486,15 @@ def test_every_reason_of_a_rule_is_declared_to_its_metrics(
         assert not token or len(token) < 20 or token not in decision.cause
 
 
-def test_the_response_to_a_token_is_cached_and_spoofed_headers_are_removed_from_each_request() -> None:
+def test_from_a_tokens_second_request_on_its_response_is_cached_and_spoofed_headers_are_removed_from_each() -> None:
     service = LocalAuthorizer([{"name": "r"}, {"name": "s", "match": {"paths": ["/s"]}}], {"x-user": "sub"})
-    first, again = service.decide("/", good()), service.decide("/", good())
+    first, second, third = (service.decide("/", good()) for _ in range(3))
     assert isinstance(first, Allow)
-    assert isinstance(again, Allow)
-    assert first.cached is again.cached is not None
+    assert isinstance(second, Allow)
+    assert isinstance(third, Allow)
+    assert first.cached is None
+    assert second.cached is third.cached is not None
+    assert first == second._replace(cached=None)
     spoofed = service.decide("/", good(), x_user="root")
     assert isinstance(spoofed, Allow)
     assert spoofed.remove == ("x_user",)
@@ -501,6 +504,7 @@ def test_the_response_to_a_token_is_cached_and_spoofed_headers_are_removed_from_
 def test_the_cached_responses_of_a_token_are_bounded() -> None:
     rules = [{"name": f"r{number}", "match": {"paths": [f"/{number}"]}} for number in range(50)]
     service = LocalAuthorizer(rules, {"x-user": "sub"})
+    assert isinstance(service.decide("/0", good()), Allow)
     for number in range(50):
         assert isinstance(service.decide(f"/{number}", good()), Allow)
         assert 0 < len(service.validated(good()).responses) <= 8

@@ -72,5 +72,6 @@ class ValidatedToken:
     """An access token's claims, and what was prepared for its next request."""
 
     claims: Claims
+    used: bool = field(default=False, compare=False, repr=False)  # for a request that was let through
     proof_key: Any = field(default=None, compare=False, repr=False)  # of the last valid DPoP proof
     responses: ResponseCache = field(default_factory=ResponseCache, compare=False, repr=False)

@@ -1,5 +1,7 @@
 """The responses prepared for one validated token, so that its next request under the same rule reuses them.
 
+They are prepared from the token's second request on: one that is used once needs none.
+
 Owns how many there are and what they cost: their bytes are charged to the cache entry that holds the token, and
 refunded when they are dropped. The token's entry and its responses are evicted together. It holds no decision: a rule's
 conditions are evaluated for each request before its response is used.

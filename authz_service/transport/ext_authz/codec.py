@@ -156,7 +156,7 @@ def _encode_or_reuse(decision: Decision, attributes: Attributes, metadata: Upstr
 
 def _cached_response(decision: Decision, attributes: Attributes) -> bytes | None:
     """A response without ids and configured metadata; None if it is not cached."""
-    if isinstance(decision, Answer) or decision.response_headers:
+    if isinstance(decision, Answer) or decision.response_headers or (isinstance(decision, Allow) and decision.headers):
         return None
     identity, scope = _identity_of(decision)
     varying = decision.challenges if isinstance(decision, Deny) else decision.remove
@@ -165,7 +165,7 @@ def _cached_response(decision: Decision, attributes: Attributes) -> bytes | None
     common = decision.reason, decision.rule, decision.mode, identity, scope
     if isinstance(decision, Deny):
         return _cached_denial(*common, decision.challenges, decision.retry_after, is_grpc(attributes))
-    return None if decision.headers else _cached_allowance(*common, decision.remove)
+    return _cached_allowance(*common, decision.remove)
 
 
 @lru_cache(_MAX_CACHED)
