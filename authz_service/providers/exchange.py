@@ -1,7 +1,7 @@
 """One HTTP request to a provider and the response to it, without I/O.
 
 Bounds the work and the memory that a response takes, whatever the provider sends, before h11 parses it: heads by
-``http1.HeadBuffer``; a chunked body by parsing it in small slices, since h11 takes quadratic time for a long malformed
+``HeadBuffer``; a chunked body by parsing it in small slices, since h11 takes quadratic time for a long malformed
 chunk header; and everything by ``advance``, which does one small step.
 """
 

@@ -185,7 +185,7 @@ class _Challenge:
         self._algorithms = dpop.algorithms or None
         self._max_age = None if part.max_auth_age is None else str(int(part.max_auth_age))
         self._acr_values = None if part.acr_values is None else " ".join(part.acr_values)
-        self._captures = any(each.captured for each in scopes)
+        self._has_captures = any(each.captured for each in scopes)
         # Challenges that do not depend on the request, by what selects them: a bounded number for each configuration.
         self._prepared: dict[tuple[Reason, str, str | None], str] = {}
 
@@ -203,7 +203,7 @@ class _Challenge:
         return tuple([self._of_scheme(scheme, rejected.reason, captures, metadata_url) for scheme in schemes])
 
     def _of_scheme(self, scheme: str, reason: Reason, captures: Captures, metadata_url: str | None) -> str:
-        if self._captures:
+        if self._has_captures:
             return self._make(reason, scheme, metadata_url, captures)
         key = reason, scheme, metadata_url
         prepared = self._prepared.get(key)
