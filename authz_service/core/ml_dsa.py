@@ -27,7 +27,7 @@ class Parameters(NamedTuple):
 def supported() -> Mapping[str, Parameters]:
     """The supported ones of ``NAMES``."""
     try:
-        from cryptography.hazmat.primitives.asymmetric import mldsa  # noqa: PLC0415 - older versions lack it
+        from cryptography.hazmat.primitives.asymmetric import mldsa  # older versions lack it
     except ImportError:
         return {}
     known = {
@@ -39,7 +39,7 @@ def supported() -> Mapping[str, Parameters]:
 
 
 def _has_openssl_support(parameters: Parameters) -> bool:
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - most processes use no ML-DSA
+    from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
         parameters.key_type.from_public_bytes(bytes(parameters.octets))

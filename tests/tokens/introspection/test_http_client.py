@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,6 @@ from support.http_provider import Provider
 from support.introspection_clients import ACTIVE, TOKEN, IntrospectionClients, free_port, hang, record_requests
 
 if TYPE_CHECKING:
-    import ssl
     from pathlib import Path
 
 # The request.
@@ -303,8 +303,6 @@ async def test_without_the_secret_no_request_is_sent(
 
 
 def tls(authority: trustme.CA, *names: str) -> ssl.SSLContext:
-    import ssl  # noqa: PLC0415
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*names).configure_cert(context)
     return context

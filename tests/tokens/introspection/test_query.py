@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz_service.authorizer import Pending
+from authz_service.core.attributes import Attributes
 from authz_service.core.claims import Identity
 from authz_service.core.decision import Allow, Deny
 from authz_service.tokens.jwt import jws
@@ -258,8 +259,6 @@ def test_an_active_response_decides_while_an_inactive_one_has_expired() -> None:
 
 
 def request(token: str) -> Any:
-    from authz_service.core.attributes import Attributes  # noqa: PLC0415
-
     return Attributes("GET", "api.example", "/", {"authorization": f"Bearer {token}"}, "")
 
 
