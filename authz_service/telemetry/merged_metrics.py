@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from itertools import islice
+from sys import intern
 from typing import TYPE_CHECKING, Any, Final
 
 from authz_service.telemetry.exposition import exposition
@@ -72,7 +73,13 @@ def encode(collected: Iterable[Samples]) -> Iterator[str]:
 def decode(parsed: Iterable[tuple[str, str, MetricType, dict[str, float], dict[str, Any]]]) -> list[Samples]:
     """The samples that ``encode`` wrote, from the parsed JSON."""
     return [
-        Samples(family, description, kind, values, {name: Exemplar(*each) for name, each in exemplars.items()})
+        Samples(
+            family,
+            description,
+            kind,
+            {intern(name): value for name, value in values.items()},  # the same names for each worker
+            {name: Exemplar(*each) for name, each in exemplars.items()},
+        )
         for family, description, kind, values, exemplars in parsed
     ]
 
