@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 MAX_STRING = 1024  # characters of any string: longer than any cause or configuration problem
 # A JWT, complete or truncated: base64url of {" starts with eyJ. Or whatever follows the scheme and a space, which may
-# be escaped as in a URL or in a Python literal; after DPoP, which causes mention, only what is longer than a word.
+# be escaped as in a URL or in a Python literal; after DPoP, which causes mention, only what is longer than a word. Some
+# clients write the scheme twice, and the work stays linear.
 _SPACES = r"(?:\s|\+|%20|\\[a-z])+"
-_SECRET = re.compile(rf"eyJ[\w.%~+=-]*|(?i:bearer){_SPACES}\S+|(?i:dpop){_SPACES}\S{{16,}}")
+_MORE = rf"{_SPACES}(?:(?i:bearer|dpop){_SPACES}){{0,2}}"
+_SECRET = re.compile(rf"eyJ[\w.%~+=-]*|(?i:bearer){_MORE}\S+|(?i:dpop){_MORE}\S{{16,}}")
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII without space, quote, = and backslash
 
 

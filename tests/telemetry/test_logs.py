@@ -137,6 +137,8 @@ def test_a_message_that_does_not_fit_its_arguments_is_written_without_them() -> 
         f"Bearer {TOKEN}",
         f"Bearer {OPAQUE}",
         f"bEARER \t {OPAQUE}",
+        f"Bearer Bearer {OPAQUE}",
+        f"DPoP Bearer%20dpop {OPAQUE}",
         f"authorization:Bearer\n{OPAQUE}",
         f"bearer\u00a0{OPAQUE}",
         f"/cb/Bearer%20{OPAQUE}",
