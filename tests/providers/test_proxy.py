@@ -427,10 +427,12 @@ async def test_a_proxy_that_hangs_is_given_up_after_the_callers_timeout(
     clients: Callable[..., ProviderClient], response: bytes
 ) -> None:
     closed = asyncio.Event()
+    timeout = asyncio.timeout(HANG_TIMEOUT)
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(response)
+        timeout.reschedule(asyncio.get_running_loop().time() + 0.1)
         while await reader.read(65536):
             pass
         closed.set()
@@ -438,7 +440,7 @@ async def test_a_proxy_that_hangs_is_given_up_after_the_callers_timeout(
     async with RawProvider(hang) as proxy:
         client = clients(proxy=proxy.origin)
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
+            async with timeout:
                 await client.get("https://idp.example/jwks", MAX_BYTES)
         async with asyncio.timeout(HANG_TIMEOUT):
             await closed.wait()

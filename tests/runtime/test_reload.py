@@ -478,6 +478,18 @@ def state_of(app: App) -> dict[str, object]:
     }
 
 
+async def steady_state_of(app: App) -> dict[str, object]:
+    """The state once everything that began at the start has ended."""
+    states = [state_of(app)]
+
+    def is_steady() -> bool:
+        states.append(state_of(app))
+        return states[-1] == states[-2]
+
+    await wait_until(is_steady)
+    return states[-1]
+
+
 async def decided_by(app: App, bearer: str) -> tuple[str, Any]:
     answer = await decide(app, bearer)
     return answer.reason, answer.metadata["rule"]
@@ -495,7 +507,7 @@ async def test_a_reload_that_fails_at_any_step_changes_nothing_and_the_next_one_
             assert await decided_by(app, "opaque") == ("ok", "old")
             reloader = app.reloader(config.folder / "config.yaml", old)
             issuers.new()
-            before = state_of(app)
+            before = await steady_state_of(app)
             with monkeypatch.context() as failing:
                 failing.setattr(*STEPS[step], failing_second() if "second" in step else fail)
                 await reloader._reload(requested=True)
@@ -532,7 +544,7 @@ async def test_a_reload_that_is_canceled_while_it_waits_for_keys_leaves_nothing_
     async with Provider() as provider:
         issuers = ThreeIssuers(config, provider)
         async with config.serving(issuers.old()) as app:
-            before = state_of(app)
+            before = await steady_state_of(app)
             new = issuers.new()
             waits = asyncio.Event()
 

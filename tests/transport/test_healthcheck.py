@@ -317,12 +317,14 @@ def sending(*octets: bytes) -> Sends:
 
 
 def dripping(octets: bytes) -> Sends:
-    """Sends one octet after the other."""
+    """Sends one octet after the other, and reads until the client closes: a close before that would reset."""
 
     def behave(connection: socket.socket) -> None:
         for octet in octets:
             connection.sendall(bytes((octet,)))
             time.sleep(0.001)
+        while connection.recv(1 << 16):
+            pass
 
     return behave
 
@@ -337,7 +339,8 @@ def flooding(octets: bytes) -> Sends:
     return behave
 
 
-async def test_a_response_in_pieces_is_read() -> None:
+async def test_a_response_in_pieces_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(healthcheck, "_TIMEOUT", 30.0)  # on a machine under load, a millisecond may take much longer
     with peer(dripping(SETTINGS + HEADERS + MESSAGE + TRAILERS)) as address:
         assert await probe(address) == (True, f"{address} is SERVING")
 
