@@ -243,7 +243,7 @@ async def test_nothing_is_absent_while_it_is_scraped(observed: Observed) -> None
 
 async def test_a_few_failures_alert_nobody_and_more_do_with_the_pod(observed: Observed) -> None:
     burning = 'max(authz:burn_rate{slo="availability", window="1h"}) > 14.4'
-    assert await observed.prometheus.value(burning) > 0
+    await observed.prometheus.wait_for(f"count({burning})", 1, within=_WINDOW_TIMEOUT)
     assert await observed.prometheus.alerts("AuthzDecisionsFail") == []
     await observed.fail(100)
     firing = 'count(ALERTS{alertname="AuthzDecisionsFail", alertstate="firing"})'
