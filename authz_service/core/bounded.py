@@ -39,7 +39,8 @@ class _Portion(Generic[K]):
         self.bytes = 0
 
     def add(self, key: K, size: int) -> None:
-        self.sizes[key] = self.sizes.get(key, 0) + size
+        """Add an entry that the portion does not have."""
+        self.sizes[key] = size
         self.bytes += size
 
     def remove(self, key: K) -> int:
@@ -85,7 +86,7 @@ class BoundedMap(Generic[K, V]):
 
     def put(self, key: K, value: V, size: int) -> None:
         """Add or replace an entry, as the youngest. One larger than ``max_bytes`` is not added."""
-        if key in self:
+        if key in self._values:
             self.discard(key)
         if self._max_entries == 0 or size > self._max_bytes:
             return

@@ -58,6 +58,8 @@ class _Entries(BoundedMap[bytes, CachedJwt]):
 
     def put(self, key: bytes, value: CachedJwt, size: int) -> None:
         """Add or replace an entry, as the youngest."""
+        if key in self.packed:
+            self._discard_packed(key)
         if self._max_packed and len(self._values) >= self._max_entries and key not in self._values:
             self._pack_oldest()
         super().put(key, value, size)

@@ -59,6 +59,7 @@ _MAX_CACHED = 512  # encoded denials, and as many allowances
 _MAX_CACHED_LENGTH = 1024  # of one of them, in strings from a request or token; a subject alone may be longer
 _MAX_CACHED_METADATA = 1024  # encoded metadata that many responses have in common
 _MAX_CACHED_NAMES = 256  # encoded names of headers and of members of the metadata
+_MAX_CACHED_LENGTHS = 1024  # what comes before values of different lengths
 
 
 def _problem(reason: Reason, denial: Denial) -> str:
@@ -261,8 +262,16 @@ def _encode_headers(field: int, headers: Iterable[tuple[str, str]]) -> bytes:
 
 
 def _encode_header(field: int, name: str, value: str, action: bytes = _OVERWRITE) -> bytes:
-    header = _encode_key(name) + encode_string(_VALUE, value.encode())
-    return encode_string(field, encode_string(_HEADER, header) + action)
+    octets = value.encode()
+    return _before_value(field, name, len(octets), action) + octets + action
+
+
+@lru_cache(_MAX_CACHED_LENGTHS)
+def _before_value(field: int, name: str, length: int, action: bytes) -> bytes:
+    """A header up to its value, which has this many octets. Names and lengths are few, and values many."""
+    header = _encode_key(name) + encode_string(_VALUE, bytes(length))
+    encoded = encode_string(field, encode_string(_HEADER, header) + action)
+    return encoded[: len(encoded) - length - len(action)]
 
 
 @lru_cache(_MAX_CACHED_NAMES)
@@ -289,9 +298,14 @@ def _encode_metadata(decision: Decision, identity: Identity | Claims, scope: str
     common = encode_common(
         label, decision.reason, decision.rule, decision.mode, identity.issuer, identity.client_id, scope
     )
-    return common + encode_string(
-        _METADATA, _encode_member("subject", encode_string(_STRING, identity.subject.encode()))
-    )
+    subject = identity.subject.encode()
+    return common + _before_subject(len(subject)) + subject
+
+
+@lru_cache(_MAX_CACHED_LENGTHS)
+def _before_subject(length: int) -> bytes:
+    encoded = encode_string(_METADATA, _encode_member("subject", encode_string(_STRING, bytes(length))))
+    return encoded[: len(encoded) - length]
 
 
 @lru_cache(_MAX_CACHED_METADATA)
