@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from authz_service.core.claim_path import ClaimPath
 
 SCOPE_TOKEN = re.compile(r"[!\x23-\x5B\x5D-\x7E]+")  # one scope (RFC 6749 section 3.3)
-SCOPES = re.compile(r"[ !\x23-\x5B\x5D-\x7E]*")  # separated by spaces
 _NUMBERS = frozenset({int, float})  # and not bool, which is a subclass of int
 _JSON_TYPES = {
     bool: "a boolean",

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from authz_service.core.claim_path import NotAnObjectError, parse_claim_path
 from authz_service.core.claims import Claims, Identity
 from authz_service.core.confirmation import IGNORED, confirmation_of
 from authz_service.core.errors import Rejected, quoted
-from authz_service.core.members import SCOPE_TOKEN, SCOPES, numeric_date, optional_str, optional_str_at, strings
+from authz_service.core.members import SCOPE_TOKEN, numeric_date, optional_str, optional_str_at, strings
 from authz_service.core.reasons import Reason
 from authz_service.tokens.jwt.token_kind import require_access_token
 
@@ -34,7 +35,10 @@ _STRINGS = ("sub", "jti", "client_id", "azp")
 _NUMERIC_DATES = ("exp", "nbf", "iat")
 _SUB, _AUD = parse_claim_path("sub"), parse_claim_path("aud")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_MAX_BITS = 64  # of an integer; one that is this short needs no further check
 _LONG = 1e9  # seconds; a time that is farther away was hardly meant
+_MAX_CACHED = 512  # parsed scopes
+_MAX_CACHED_LENGTH = 1024  # characters of one string of them
 _MAX_IDENTIFIER = 256  # characters that are kept of a refused token's subject and client
 
 
@@ -56,14 +60,14 @@ def validate_claims(
     """
     for _, require in requirements or REQUIREMENTS:
         require(issuer, header, raw, now)
-    scopes = frozenset(_scopes(raw, issuer.scope_claims))
+    scopes, scope = _scopes(raw, issuer.scope_claims)
     return Claims(
         issuer.label,
         _without_control(raw, _SUB),
         _client_id(issuer, raw),
         frozenset(strings(raw, issuer.audience_claims)),
         scopes,
-        " ".join(sorted(scopes)),
+        scope,
         raw,
         _confirmation(issuer, raw) if "cnf" in raw else None,
         kid,
@@ -144,7 +148,9 @@ def _require_types(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _no
         if path.text not in _STRINGS:
             optional_str_at(raw, path)
     for name in _NUMERIC_DATES:
-        numeric_date(raw, name, 0.0)
+        value = raw.get(name, 0)
+        if type(value) is not int or value.bit_length() > _MAX_BITS:
+            numeric_date(raw, name, 0.0)  # raises, unless it is a finite number
     strings(raw, (_AUD, *issuer.audience_claims, *issuer.scope_claims))
 
 
@@ -223,20 +229,32 @@ def _without_control(raw: Mapping[str, Any], path: ClaimPath) -> str:
     return value
 
 
-def _scopes(raw: Mapping[str, Any], paths: Iterable[ClaimPath]) -> list[str]:
-    """The scopes in several claims of validated types: the items of a list, or a string split at spaces only.
+def _scopes(raw: Mapping[str, Any], paths: Iterable[ClaimPath]) -> tuple[frozenset[str], str]:
+    """The scopes in several claims of validated types, and as one string."""
+    values: list[str | list[str]] = []
+    for path in paths:
+        names = path.names
+        value = raw.get(names[0]) if len(names) == 1 else path.find(raw, None)  # one name, nearly always
+        if value:
+            values.append(value)
+    first = values[0] if len(values) == 1 else None
+    if isinstance(first, str) and len(first) <= _MAX_CACHED_LENGTH:
+        return _scopes_in_string(first)
+    return _parsed_scopes(values)
+
+
+@lru_cache(_MAX_CACHED)
+def _scopes_in_string(value: str) -> tuple[frozenset[str], str]:
+    """The scopes of most tokens, which are in one claim. Tokens are many, different strings of scopes few."""
+    return _parsed_scopes((value,))
+
+
+def _parsed_scopes(values: Iterable[str | list[str]]) -> tuple[frozenset[str], str]:
+    """The items of lists, and of strings that are split at spaces only.
 
     What is not a scope-token is omitted: no rule can require it, and one that contains a space would turn into two on
     its way to the upstream.
     """
-    scopes: list[str] = []
-    for path in paths:
-        names = path.names
-        value = raw.get(names[0], ()) if len(names) == 1 else path.find(raw, ())  # one name, nearly always
-        if isinstance(value, str):
-            if SCOPES.fullmatch(value):  # as nearly every one is
-                scopes += value.split()
-                continue
-            value = value.split(" ")
-        scopes += filter(SCOPE_TOKEN.fullmatch, value)
-    return scopes
+    items = [item for value in values for item in (value.split(" ") if isinstance(value, str) else value)]
+    scopes = frozenset(filter(SCOPE_TOKEN.fullmatch, items))
+    return scopes, " ".join(sorted(scopes))
