@@ -183,7 +183,7 @@ class Authorizer:
         cached = token.responses.get(rule)
         if cached is None:
             overwrite, remove, omissions = self.upstream.for_token(token.claims)
-            omitted = tuple([name for name, _ in omissions])
+            omitted = tuple([name for name, _ in omissions]) if omissions else ()
             if token.used:
                 cached = token.responses.add(rule, overwrite, remove, omitted)
             token.used = True

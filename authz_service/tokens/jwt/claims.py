@@ -145,7 +145,7 @@ def _require_types(issuer: Issuer, _header: _Header, raw: Mapping[str, Any], _no
         if not isinstance(raw.get(name, ""), str):
             optional_str(raw, name)  # raises
     for path in issuer.client_claims:
-        if path.text not in _STRINGS:
+        if path.names[0] in raw and path.text not in _STRINGS:
             optional_str_at(raw, path)
     for name in _NUMERIC_DATES:
         value = raw.get(name, 0)

@@ -216,7 +216,10 @@ def _encode(decision: Decision, attributes: Attributes, metadata: UpstreamMetada
 
 
 def _encode_allow(allow: Allow) -> bytes:
-    headers = [_encode_header(_HEADERS, name, value) for name, value in allow.headers]
+    headers: list[bytes] = []
+    for name, value in allow.headers:  # as by _encode_header, without a call for each
+        octets = value.encode()
+        headers += (_before_value(_HEADERS, name, len(octets), _OVERWRITE), octets, _OVERWRITE)
     headers += [encode_string(_REMOVED_HEADERS, name.encode()) for name in allow.remove]
     if allow.response_headers:
         headers.append(_encode_headers(_CLIENT_HEADERS, allow.response_headers))

@@ -120,6 +120,8 @@ def test_these_values_of_typ_are_accepted(typ: str | None) -> None:
         ({}, {"scope": "a\nb c"}, {"c"}),
         ({}, {"scope": "a\u00a0b c\u2003d e"}, {"e"}),
         ({}, {"scope": "a,b"}, {"a,b"}),
+        ({}, {"scope": "a " * 512}, {"a"}),
+        ({}, {"scope": "a " * 512 + "b c\td"}, {"a", "b"}),
         ({}, {"scope": ["a b", "c", "", " d"]}, {"c"}),
         ({}, {"scope": 'a"b c\\d e\x7f f'}, {"f"}),
         ({}, {"scope": "caf\u00e9 a"}, {"a"}),

@@ -352,6 +352,17 @@ def test_every_json_value_is_encoded_as_protobuf_does_it(value: Any) -> None:
     assert CheckResponse.FromString(codec._encode_struct({"claim": value})) == expected
 
 
+@pytest.mark.parametrize("length", [0, 1, 90, 100, 110, 120, 127, 128, 129, 8000, 16_383, 16_384])
+@pytest.mark.parametrize("character", ["a", "\u00e9", "\U0001f600"])
+def test_values_of_any_length_are_read_by_protobuf_as_they_were_encoded(length: int, character: str) -> None:
+    for value in (character * length, "b" * len((character * length).encode())):  # of the same length in octets
+        allow = Allow(Reason.OK, "r", CLAIMS._replace(subject=value), (("x-a", value), ("x-b", "c")))
+        response = CheckResponse.FromString(codec.encode_response(allow, "0123456789abcdef"))
+        headers = [(each.header.key, each.header.value) for each in response.ok_response.headers]
+        assert headers == [("x-a", value), ("x-b", "c")]
+        assert metadata_of(allow)["subject"] == value
+
+
 def test_the_deepest_metadata_can_be_read_by_protobuf() -> None:
     value: Any = "x"
     for _ in range(MAX_DEPTH - 1):
