@@ -21,6 +21,7 @@ from authz_service.cli import main
 from authz_service.config.server import Server
 from support.key_source import jwks
 from support.sidecar_process import SidecarProcess, wait_until
+from support.uncovered import PYTHON
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,7 +195,7 @@ def loaded_by(*arguments: str, status: int = 0) -> set[str]:
         "atexit.register(lambda: print('\\nmodules', *sys.modules)); sys.exit(main(sys.argv[1:]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, timeout=HANG_TIMEOUT, check=False, text=True
+        [*PYTHON, "-c", code, *arguments], capture_output=True, timeout=HANG_TIMEOUT, check=False, text=True
     )
     assert (done.returncode, done.stderr) == (status, "")
     return {name.removeprefix("authz_service.") for name in done.stdout.rpartition("modules ")[2].split()}

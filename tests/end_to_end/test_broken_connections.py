@@ -223,6 +223,7 @@ async def test_a_cluster_with_the_admin_port_is_recognized_there(
     ):
         for _ in range(3):
             assert await status_of(envoy) == 503
+        await wait_until(lambda: bool(running.records("connection failed")))
         (line,) = running.records("connection failed")
         assert await running.metric("authz_transport_failures_total", reason="grpc_on_admin_port") == [3]
         assert sum(await running.metric("authz_transport_connections_total")) == 0

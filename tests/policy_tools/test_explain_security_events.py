@@ -40,7 +40,7 @@ def explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
     def step(subject: str = "u1", **changes: Any) -> str:
         (tmp_path / "jwks.json").write_bytes(jwks(RS.jwk()))
         (tmp_path / "bearer-token").write_text("secret")
-        (tmp_path / "token").write_text(RS.sign(claims(sub=subject, iat=NOW - 120, exp=NOW + 600)))
+        (tmp_path / "token").write_text(RS.sign(claims(sub=subject, iat=NOW - 120, exp=int(time.time()) + 600)))
         events = {name: value for name, value in (EVENTS | changes).items() if value is not None}
         issuer = {"issuer": ISSUER, "name": "main", "audiences": ["api"], "keys": {"jwks_file": "jwks.json"}}
         config = {"issuers": [issuer | {"security_events": events}], "rules": [{"name": "any"}]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +12,7 @@ from authz_service.runtime import assembly
 from support.configured_app import ConfigFolder, issuer
 from support.key_source import jwks
 from support.sidecar_process import SidecarProcess, wait_until
+from support.uncovered import PYTHON
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,7 @@ class Sidecar:
 
     def process(self) -> SidecarProcess:
         code = PROGRAM.format(paths=[str(self.modules), str(self.watched), str(self.by_event_loop)])
-        return SidecarProcess(self.file, self.folder / "log", program=[sys.executable, "-c", code])
+        return SidecarProcess(self.file, self.folder / "log", program=[*PYTHON, "-c", code])
 
     def imported(self) -> set[str]:
         """The modules, ours without the package's name, and their packages."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from transport.wire import AUDIENCE, ISSUER, check_request, read, signed
 from authz_service.transport.services import SERVICE
 from support.key_source import jwks
 from support.sidecar_process import HANG_TIMEOUT, SidecarProcess, wait_until, workers
+from support.uncovered import PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,17 +27,6 @@ if TYPE_CHECKING:
 MAX_SIDECAR = 60  # MiB resident
 MAX_SIDECAR_ANONYMOUS = 38  # MiB
 MAX_SUPERVISOR = 22  # MiB resident
-# A process whose coverage is measured takes some MiB more.
-PROGRAM = (
-    "env",
-    "-u",
-    "COVERAGE_PROCESS_START",
-    "-u",
-    "COVERAGE_PROCESS_CONFIG",
-    sys.executable,
-    "-m",
-    "authz_service",
-)
 
 
 def mebibytes(pid: int, kind: str) -> float:
@@ -52,7 +41,7 @@ def sidecar(folder: Path, count: int) -> SidecarProcess:
     issuer = {"issuer": ISSUER, "audiences": [AUDIENCE], "keys": {"jwks_file": "jwks.json"}}
     file = folder / "config.yaml"
     file.write_text(json.dumps({"server": server, "issuers": [issuer], "rules": [{"name": "all"}]}))
-    return SidecarProcess(file, folder / "log", program=PROGRAM)
+    return SidecarProcess(file, folder / "log", program=(*PYTHON, "-m", "authz_service"))
 
 
 async def decide(folder: Path, times: int) -> None:

@@ -7,7 +7,6 @@ import itertools
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from authz_service.runtime import supervisor as module
 from authz_service.runtime.handover import Supervision
 from authz_service.runtime.supervisor import Supervisor, _backoff
 from support.sidecar_process import HANG_TIMEOUT
+from support.uncovered import PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ NOT_ITS_WORK = {"authorizer", "cli", "config", "http1", "keys", "providers", "ru
 
 def test_it_loads_no_part_that_decides_and_no_large_library() -> None:
     code = "import sys, authz_service.runtime.supervisor; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    done = subprocess.run([*PYTHON, "-c", code], capture_output=True, check=True, text=True)
     loaded = set(done.stdout.split())
     parents = {".".join(name.split(".")[: n + 1]) for name in loaded for n in range(name.count(".") + 1)}
     assert not parents & (HEAVY | {f"authz_service.{name}" for name in NOT_ITS_WORK})

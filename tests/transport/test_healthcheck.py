@@ -7,7 +7,6 @@ import contextlib
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -32,6 +31,7 @@ from authz_service.transport.http2 import frames
 from authz_service.transport.http2.compression import encode
 from authz_service.transport.http2.grpc_framing import RESPONSE, prefixed, trailers
 from authz_service.transport.http2.grpc_framing import Status as Code
+from support.uncovered import PYTHON
 from transport.pki import TlsFiles
 
 if TYPE_CHECKING:
@@ -438,6 +438,6 @@ async def test_a_name_without_an_address_has_the_cause_of_the_system() -> None:
 
 def test_the_probe_imports_no_event_loop_and_no_library() -> None:
     code = "import sys; from authz_service.transport import healthcheck; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
+    loaded = subprocess.run([*PYTHON, "-c", code], capture_output=True, check=True, text=True).stdout.split()
     packages = {module.partition(".")[0] for module in loaded}
     assert not packages & {"asyncio", "ssl", "grpc", "google", "cryptography", "hpack", "pydantic", "yaml", "urllib"}
