@@ -9,7 +9,7 @@ import json
 import statistics
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -47,7 +47,8 @@ class Compared(NamedTuple):
 
 def compare(subject: Subject, revision: str) -> None:
     """Print the figures of both."""
-    with _checked_out(subject.folder / "before", revision) as earlier:
+    # Python would find this tree's package in the working directory, whatever is installed.
+    with _checked_out(subject.folder / "before", revision) as earlier, chdir(subject.folder):
         programs = {"before": (str(earlier), "-m", "authz_service"), "after": (sys.executable, "-m", "authz_service")}
         print(f"Before ({revision}) and after, in alternating order")
         for rows in (_starts, _memories, _decisions, _loads):
