@@ -75,7 +75,7 @@ async def _measure(subject: Subject) -> dict[tuple[str, Logged], Cost]:
                 cost = _cost(app, data, logged)
                 known = best.get((reason, logged), cost)
                 best[reason, logged] = Cost(min(cost.loop, known.loop), min(cost.total, known.total))
-    logs.configure("info", "json", sys.stderr)
+    logs.configure("warning", "text", sys.stderr)  # quiet, as the other parts expect
     return best
 
 
