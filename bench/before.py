@@ -11,21 +11,21 @@ import subprocess
 import sys
 from contextlib import ExitStack, chdir, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench import footprint
 from bench.decision import CALLS, ROUNDS
+from bench.footprint import ROOT
 from bench.load import SERVER_CORE, alternating, h2load, median, on_core
 from bench.servers import CHECK, GRPC_HEADERS, framed, responds, running
 from bench.subject import AUDIENCE, HOST, ISSUER, Subject, check_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from bench.load import Load
 
-ROOT = Path(__file__).parents[1]
 VERSIONS = ("before", "after")
 PORTS = {"before": (19241, 19242), "after": (19243, 19244)}
 STARTS = 7
@@ -50,6 +50,8 @@ def compare(subject: Subject, revision: str) -> None:
     # Python would find this tree's package in the working directory, whatever is installed.
     with _checked_out(subject.folder / "before", revision) as earlier, chdir(subject.folder):
         programs = {"before": (str(earlier), "-m", "authz_service"), "after": (sys.executable, "-m", "authz_service")}
+        for tree, program in zip((subject.folder / "before", ROOT), programs.values(), strict=True):
+            footprint.compile_package(program[0], tree)
         print(f"Before ({revision}) and after, in alternating order")
         for rows in (_starts, _memories, _decisions, _loads):
             print(*rows(subject, programs), sep="\n")
@@ -70,19 +72,14 @@ def _checked_out(folder: Path, revision: str) -> Iterator[Path]:
 def _starts(subject: Subject, programs: Mapping[str, footprint.Program]) -> list[Compared]:
     """Milliseconds for starts and commands."""
     files = footprint.write_configurations(subject.folder)
-    measures: dict[str, Mapping[str, Callable[[], float]]] = {
-        version: footprint.measures(program, files) for version, program in programs.items()
+    measures = {
+        f"{name} {version}": measure
+        for version, program in programs.items()
+        for name, measure in footprint.measures(program, files).items()
     }
-    return [
-        Compared(name, *_medians(measures["before"][name], measures["after"][name]), "ms") for name in measures["after"]
-    ]
-
-
-def _medians(before: Callable[[], float], after: Callable[[], float]) -> tuple[float, float]:
-    """Milliseconds: the medians of alternating runs."""
-    runs = [(before(), after()) for _ in range(STARTS)]
-    first, second = (statistics.median(each) * 1000 for each in zip(*runs, strict=True))
-    return first, second
+    medians = {name: statistics.median(each) * 1000 for name, each in alternating(measures, STARTS).items()}
+    names = footprint.measures(programs["after"], files)
+    return [Compared(name, medians[f"{name} before"], medians[f"{name} after"], "ms") for name in names]
 
 
 def _memories(subject: Subject, programs: Mapping[str, footprint.Program]) -> list[Compared]:

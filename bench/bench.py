@@ -20,7 +20,7 @@ from bench.denials import denials
 from bench.footprint import footprint
 from bench.growth import growth
 from bench.proof import bound_tokens, dpop_proofs
-from bench.report import growth_table, machine, memory_table, table, times_table, write
+from bench.report import GROWTH, LOADS, MEMORY, TIMES, machine, table, write
 from bench.servers import transports
 from bench.subject import Subject
 
@@ -46,8 +46,8 @@ def main() -> int:
         direct, behind, grown = transports(subject), behind_envoy(subject), growth(subject)
         times, memories = footprint(subject)
     if chosen.write:
-        parts = {"times": times_table(times), "memory": memory_table(memories), "growth": growth_table(grown)}
-        tables = {"transports": table(direct), "envoy": table(behind)}
+        parts = {"times": table(TIMES, times), "memory": table(MEMORY, memories), "growth": table(GROWTH, grown)}
+        tables = {"transports": table(LOADS, direct), "envoy": table(LOADS, behind)}
         write({"machine": machine(), **tables, **parts}, direct)
     return 0
 

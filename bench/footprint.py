@@ -17,12 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from bench.load import alternating
 from bench.servers import responds, running
-from bench.subject import HOST, Subject
+from bench.subject import Subject, rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+ROOT = Path(__file__).parents[1]
 ROUNDS = 9
 COLD_ROUNDS = 3
 BASE = ("-c", "import asyncio, ssl, json")
@@ -64,7 +66,7 @@ class Time(NamedTuple):
         return f"| {self.name} | {self.milliseconds:.0f} | {self.ratio:.2f} |"
 
 
-def configuration(rules: int, workers: int = 1) -> str:
+def configuration(count: int, workers: int = 1) -> str:
     """A sidecar with one issuer, whose keys are in a file."""
     return f"""
 server:
@@ -76,14 +78,7 @@ issuers:
     audiences: [https://api.bench/]
     keys: {{jwks_file: jwks.json}}
 rules:
-""" + "".join(
-        f"""
-  - name: rule-{number}
-    match: {{hosts: [{HOST}], methods: [GET, HEAD], paths: ["/v1/things-{number}", "/v1/things-{number}/{{id}}"]}}
-    require: {{scopes: ["read:things"]}}
-"""
-        for number in range(rules)
-    )
+""" + rules(count)
 
 
 def write_configurations(folder: Path) -> dict[str, Path]:
@@ -93,6 +88,11 @@ def write_configurations(folder: Path) -> dict[str, Path]:
     for name, file in files.items():
         file.write_text(contents[name])
     return files
+
+
+def compile_package(python: str, tree: Path) -> None:
+    """Write the package's byte code, which an installation has, whatever ``PYTHONDONTWRITEBYTECODE`` says."""
+    subprocess.run([python, "-m", "compileall", "-q", str(tree / "authz_service")], check=True)
 
 
 def measures(program: Program, files: Mapping[str, Path]) -> dict[str, Callable[[], float]]:
@@ -110,6 +110,7 @@ def measures(program: Program, files: Mapping[str, Path]) -> dict[str, Callable[
 def footprint(subject: Subject) -> tuple[list[Time], list[Memory]]:
     """Print and return times and memory of this version."""
     program = (sys.executable, "-m", "authz_service")
+    compile_package(program[0], ROOT)
     files = write_configurations(subject.folder)
     print(f"Start and commands (median of {ROUNDS} alternating runs)")
     base = partial(_command, (program[0], *BASE))
@@ -126,11 +127,7 @@ def footprint(subject: Subject) -> tuple[list[Time], list[Memory]]:
 
 def _ratios(measures: Mapping[str, Callable[[], float]], rounds: int) -> list[Time]:
     """The medians of alternating runs, beside the first of them."""
-    runs: dict[str, list[float]] = {name: [] for name in measures}
-    for turn in range(rounds):
-        for name in [*measures] if turn % 2 == 0 else reversed([*measures]):
-            runs[name].append(measures[name]())
-    medians = {name: statistics.median(each) for name, each in runs.items()}
+    medians = {name: statistics.median(each) for name, each in alternating(measures, rounds).items()}
     base = next(iter(medians.values()))
     return [Time(name, seconds * 1000, seconds / base) for name, seconds in medians.items()]
 

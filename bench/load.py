@@ -8,10 +8,12 @@ import statistics
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+T = TypeVar("T")
 
 SERVER_CORE, CLIENT_CORE = "0", "1"
 _START_TIMEOUT = 30
@@ -93,9 +95,9 @@ def started(
     return process, time.perf_counter() - begun
 
 
-def alternating(measures: Mapping[str, Callable[[], Load]], rounds: int) -> dict[str, list[Load]]:
+def alternating(measures: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
     """Measure each in turn, for this number of rounds, so that other load on the machine affects all of them."""
-    runs: dict[str, list[Load]] = {name: [] for name in measures}
+    runs: dict[str, list[T]] = {name: [] for name in measures}
     for turn in range(rounds):
         for name in [*measures] if turn % 2 == 0 else reversed([*measures]):
             runs[name].append(measures[name]())

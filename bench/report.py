@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
 CHART = DOCUMENT.with_suffix(".svg")
-_HEAD = "| | in flight | requests/s (range) | p50 ms | p99 ms | CPU µs per request | context switches per request |"
+# The heads of the tables.
+LOADS = "| | in flight | requests/s (range) | p50 ms | p99 ms | CPU µs per request | context switches per request |"
+TIMES, MEMORY = "| | ms | times the first |", "| | resident, MiB | of it anonymous, MiB |"
+GROWTH = "| | few | many | ratio |"
 _BAR, _WIDTH, _LABEL = 22, 420, 190
 
 
@@ -56,25 +59,9 @@ class Row:
         )
 
 
-def times_table(times: Sequence[Time]) -> str:
+def table(head: str, rows: Sequence[Row | Time | Memory | Growth]) -> str:
     """A Markdown table."""
-    return "\n".join(["| | ms | times the first |", "|---|---|---|", *(each.markdown() for each in times)])
-
-
-def memory_table(memories: Sequence[Memory]) -> str:
-    """A Markdown table."""
-    head = "| | resident, MiB | of it anonymous, MiB |\n|---|---|---|"
-    return "\n".join([head, *(each.markdown() for each in memories)])
-
-
-def growth_table(rows: Sequence[Growth]) -> str:
-    """A Markdown table."""
-    return "\n".join(["| | few | many | ratio |", "|---|---|---|---|", *(each.markdown() for each in rows)])
-
-
-def table(rows: Sequence[Row]) -> str:
-    """A Markdown table."""
-    return "\n".join([_HEAD, "|---" * _HEAD.count("|", 1) + "|", *(row.markdown() for row in rows)])
+    return "\n".join([head, "|---" * head.count("|", 1) + "|", *(row.markdown() for row in rows)])
 
 
 def machine() -> str:

@@ -36,13 +36,18 @@ issuers:
     keys: {{jwks_file: jwks.json}}
     introspection: {{endpoint: "http://127.0.0.1:1/", client_id: my-api, client_secret_file: secret}}
 rules:
-""" + "".join(
+""" + rules(200)
+
+
+def rules(count: int) -> str:
+    """This number of rules of a configuration file."""
+    return "".join(
         f"""
   - name: rule-{number}
     match: {{hosts: [{HOST}], methods: [GET, HEAD], paths: ["/v1/things-{number}", "/v1/things-{number}/{{id}}"]}}
     require: {{scopes: ["read:things"]}}
 """
-        for number in range(200)
+        for number in range(count)
     )
 
 

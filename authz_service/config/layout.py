@@ -1,7 +1,7 @@
-"""Scans the layout of a YAML text: what nests in what, and what is still open at a place.
+"""Scans the layout of a YAML string: what nests in what, and what is still open at a place.
 
-Owns the scan of a text that cannot be read. The position of a mistake, or of the place at which a document nests too
-deeply, must not depend on a parser alone: its limits and messages change with its version.
+Owns the scan of a string that cannot be read as YAML. The position of a mistake, or of the place at which a document
+nests too deeply, must not depend on a parser alone: its limits and messages change with its version.
 
 Recognizes the indicators of YAML 1.1 as libyaml and PyYAML do, but no values. Reports no errors: for a string that is
 not YAML, it reports what would be open if the remainder were. Looks at each character a bounded number of times.
