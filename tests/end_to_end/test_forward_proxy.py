@@ -96,8 +96,8 @@ async def test_keys_metadata_and_introspection_arrive_through_the_proxy_of_the_e
                 check = channel.unary_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)
                 answer = read(await check(check_request(token="opaque"), timeout=HANG_TIMEOUT))
                 assert answer.reason == "inactive"
-                lines = sidecar.records("requests to the provider go through a proxy")
-                assert [line["proxy"] for line in lines] == [f"http://127.0.0.1:{proxy.ports['proxy']}"] * 2
+            lines = sidecar.records("requests to the provider go through a proxy")
+            assert [line["proxy"] for line in lines] == [f"http://127.0.0.1:{proxy.ports['proxy']}"] * 2
             assert "s3cret" not in (tmp_path / "log").read_text()
         assert [request.path for request in plain.requests] == ["/keys"]
         assert tls.count("/introspect") == 1

@@ -252,9 +252,9 @@ async def test_neither_tokens_nor_proofs_are_logged(realm: Realm, tmp_path: Path
         token = await dpop_token(realm)
         proofs = [proof_for(_KEY, token, jti="secret-identifier"), proof_for(_OTHER_KEY, token)]
         assert [(await mesh.send_bound(token, proof=proof)).status for proof in proofs] == [200, 401]
-        log = mesh.log.read_text()
-        parts = [part for secret in (token, *proofs) for part in secret.split(".")]
-        assert not [part for part in (*parts, "secret-identifier") if part in log]
+    log = mesh.log.read_text()
+    parts = [part for secret in (token, *proofs) for part in secret.split(".")]
+    assert not [part for part in (*parts, "secret-identifier") if part in log]
 
 
 # Certificates.

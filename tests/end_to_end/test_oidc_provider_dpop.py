@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -353,8 +352,7 @@ async def test_workers_accept_the_nonces_of_each_other(
         assert [each.status for each in (await api.call(token, key)).sent] == [401, 200]
         for _ in range(20):  # on new connections, which the kernel distributes between the workers
             assert [each.status for each in (await api.call(token, key)).sent] == [200]
-        decided = Counter(record.get("worker") for record in api.mesh.sidecar.records("decision"))
-        assert len(decided) == 2
+    assert len({record.get("worker") for record in api.mesh.sidecar.records("decision")}) == 2
 
 
 async def test_an_allowed_request_gets_the_next_nonce_before_its_own_expires(

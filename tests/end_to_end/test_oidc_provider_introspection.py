@@ -19,6 +19,7 @@ from jwt.algorithms import ECAlgorithm
 
 from support import oidc_provider as support
 from support.oidc_provider import API, OPAQUE_API, OTHER_OPAQUE_API, READ, WRITE, Mesh, OidcProvider
+from support.sidecar_process import wait_until
 from support.signing import Signer
 
 if TYPE_CHECKING:
@@ -122,8 +123,8 @@ async def test_an_opaque_token_is_accepted_with_each_client_authentication(
                 "x-auth-scopes": READ,
             }
         assert (await mesh.send("guessed")).reason == "inactive"
-        log = (tmp_path / "sidecar.log").read_text()
-        assert not [secret for secret in (*tokens, _SECRET, "BEGIN", "client_assertion") if secret in log]
+    log = (tmp_path / "sidecar.log").read_text()
+    assert not [secret for secret in (*tokens, _SECRET, "BEGIN", "client_assertion") if secret in log]
 
 
 async def test_a_token_is_introspected_once(mesh: Mesh) -> None:
@@ -197,7 +198,8 @@ async def test_a_wrong_secret_is_an_outage_and_not_an_invalid_token(provider: Oi
             await asyncio.sleep(0.05)
         assert (result.status, result.reason, result.challenge) == (503, "introspection_unavailable", "")
         assert (await mesh.send(await provider.access_token())).reason == "ok"
-        assert "the introspection server rejects this client" in (tmp_path / "sidecar.log").read_text()
+        log = tmp_path / "sidecar.log"
+        await wait_until(lambda: "the introspection server rejects this client" in log.read_text())
         (tmp_path / "proof").write_text(_SECRET)
         await mesh.wait_for(token, "ok")
 
@@ -221,4 +223,4 @@ async def test_in_mode_always_a_provider_that_does_not_introspect_its_jwts_allow
         expected = {"oidc-provider": "introspection_unavailable", "oidc-provider-8": "inactive"}[release]
         assert (await mesh.send(await provider.access_token())).reason == expected
         assert (await mesh.send(await provider.access_token(OPAQUE_API))).reason == "ok"
-        assert ("unsupported_token_type" in (tmp_path / "sidecar.log").read_text()) == (release == "oidc-provider")
+    assert ("unsupported_token_type" in (tmp_path / "sidecar.log").read_text()) == (release == "oidc-provider")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import math
 import shutil
 import subprocess
 import time
@@ -77,7 +78,8 @@ class Prometheus:
         return result
 
     async def query_range(self, expr: str, start: float, end: float) -> list[dict[str, Any]]:
-        """All series of an expression between two times, with one value per second."""
+        """All series of an expression between two times, with one value per second, the last one at ``end``."""
+        start = end - math.ceil(end - start)
         found = await self._get("query_range", query=expr, start=str(start), end=str(end), step="1")
         result: list[dict[str, Any]] = found["result"]
         return result
