@@ -17,6 +17,9 @@ settings.register_profile("no-deadline", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=20)  # for `make check`
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "no-deadline"))
 
+# `python -m cluster` runs these, in a cluster that it starts.
+collect_ignore = [] if "CLUSTER_TESTS" in os.environ else ["cluster"]
+
 _MAX_ID = 60  # characters; tokens and keys are longer
 
 

@@ -1,0 +1,118 @@
+"""Tests the chart in a real Kubernetes: builds it, starts it, runs the tests in it, and ends it.
+
+python -m cluster [--up | --existing] [--if-built] [ARGUMENTS FOR PYTEST]      (make cluster-test)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cluster import programs
+from cluster.first_process import PLUGINS
+from cluster.node import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_TESTS: Final = Path(__file__).parent
+_ROOT: Final = _TESTS.parent.parent
+_PACKAGES: Final = {  # program: the package of Debian that has it
+    "buildah": "buildah",
+    "conntrack": "conntrack",
+    "containerd": "containerd",
+    "debootstrap": "debootstrap",
+    "ebtables": "ebtables",
+    "ethtool": "ethtool",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "node": "nodejs",
+    "nsenter": "util-linux",
+    "runc": "runc",
+    "socat": "socat",
+}
+_PROCESSES: Final = "3"  # test modules at the same time; they mostly wait for the cluster
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
+    parser.add_argument("--up", action="store_true", help="start the cluster, run no test, and end it with Ctrl-C")
+    parser.add_argument("--existing", action="store_true", help="use the cluster in KUBECONFIG, with the images loaded")
+    parser.add_argument("--if-built", action="store_true", help="do nothing, and say so, unless the programs are built")
+    arguments, others = parser.parse_known_args()
+    if arguments.existing:
+        return subprocess.run(_tests(others), check=False, cwd=_ROOT, env=os.environ | _ENVIRONMENT).returncode
+    cache = Path(os.environ.get("CLUSTER_CACHE") or Path.home() / ".cache" / "authz-service-cluster")
+    missing = list(_missing())
+    if arguments.if_built and not programs.built(cache):
+        missing.append(
+            f"the programs of Kubernetes {programs.version()} are not built: `make cluster-test` builds them"
+        )
+    if missing:
+        sys.stderr.write("\n".join(["NOT PROVED: nothing of the chart in a real Kubernetes, because", *missing, ""]))
+        return 0 if arguments.if_built else 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so end the cluster
+    with _timed("build"):
+        built = programs.build(cache)
+    with Node(cache, built) as node:
+        if arguments.up:
+            sys.stdout.write(f"The cluster is up. A shell in it: {' '.join(node.command('bash'))}\n")
+            sys.stdout.flush()
+            signal.pause()
+        environment = [f"{name}={value}" for name, value in _ENVIRONMENT.items()]
+        with _timed("tests"):
+            return subprocess.run(node.command("env", *environment, *_tests(others)), check=False, cwd=_ROOT).returncode
+
+
+_ENVIRONMENT: Final = {"CLUSTER_TESTS": "1"}
+
+
+def _tests(arguments: Sequence[str]) -> list[str]:
+    chosen = list(arguments) or [str(_TESTS)]
+    options = [
+        "--numprocesses",
+        _PROCESSES,
+        "--dist",
+        "loadfile",
+        "-p",
+        "no:randomly",
+        "--durations=0",
+        "--durations-min=1",
+    ]
+    return [sys.executable, "-m", "pytest", *options, *chosen]
+
+
+def _missing() -> Iterator[str]:
+    """What this machine lacks, each with a remedy."""
+    if platform.system() != "Linux":
+        yield "it needs Linux"
+        return
+    if os.geteuid() != 0:
+        yield "it needs root, for namespaces, mounts and control groups: run it as root (sudo)"
+    if packages := sorted({package for program, package in _PACKAGES.items() if shutil.which(program) is None}):
+        yield f"programs are missing: apt-get install {' '.join(packages)}"
+    if not any(Path(folder).is_dir() for folder in PLUGINS):
+        yield "the network plugins are missing: apt-get install containernetworking-plugins"
+    if shutil.which("go") is None:
+        yield "Go is missing: https://go.dev/doc/install"
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    sys.stdout.write(f"{what}: {time.monotonic() - start:.0f} s\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
