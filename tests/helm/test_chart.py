@@ -268,6 +268,12 @@ def test_no_selector_matches_the_helm_test_pod() -> None:
     assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
 
 
+def test_the_log_of_the_helm_test_remains() -> None:
+    found = manifests("service")
+    for each in (one(found, "Pod", f"{NAME}-test"), one(found, "ConfigMap", f"{NAME}-test")):
+        assert each["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation"
+
+
 @pytest.mark.parametrize(("allows", "action"), [(False, "REJECT_REQUEST"), (True, "KEEP_UNCHANGED")])
 def test_envoy_forwards_encoded_slashes_if_a_rule_matches_them(*, allows: bool, action: str) -> None:
     rules = [{"name": "npm", "match": {"paths": ["/npm/{name}"], "encoded_slash": allows}}, {"name": "rest"}]
@@ -561,11 +567,6 @@ def test_the_certificate_names_the_service_and_its_secret_is_mounted() -> None:
     assert f"{NAME}.authz.svc" in certificate["dnsNames"]
     (volume,) = [each for each in pods(found)[0]["spec"]["volumes"] if each["name"] == "authz-tls"]
     assert volume["secret"]["secretName"] == certificate["secretName"]
-
-
-def test_replicas_are_left_to_the_autoscaler() -> None:
-    assert "replicas" not in one(manifests("service"), "Deployment")["spec"]
-    assert one(manifests("service", {"autoscaling": {"enabled": False}}), "Deployment")["spec"]["replicas"] == 3
 
 
 def alerts(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

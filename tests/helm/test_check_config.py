@@ -102,6 +102,28 @@ def test_its_pod_meets_the_restricted_standard_and_nothing_selects_it() -> None:
     assert not one(found, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
 
 
+def test_an_existing_config_map_that_does_not_exist_fails_at_once(tmp_path: Path) -> None:
+    absent = {"existingConfigMap": "shop-config", "config": {"issuers": None, "rules": None}}
+    spec = one(manifests("service", absent), "Job", CHECK)["spec"]["template"]["spec"]
+    (volume,) = spec["volumes"]
+    assert volume["configMap"] == {"name": "shop-config", "optional": True}
+    arguments = [each.replace(FOLDER, str(tmp_path)) for each in spec["containers"][0]["args"]]
+    command = [sys.executable, "-m", "authz_service", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "cannot be read: No such file or directory" in done.stdout
+
+
+def test_its_resources_are_those_of_the_values_as_a_quota_may_require() -> None:
+    limited = {"resources": {"limits": {"cpu": "1"}}}
+    found = manifests("service", {"checkConfig": limited, "test": limited, "commonLabels": {"team": "identity"}})
+    for pod in (one(found, "Job", CHECK)["spec"]["template"], one(found, "Pod", f"{NAME}-test")):
+        (container,) = containers(pod)
+        assert container["resources"]["limits"] == {"cpu": "1", "memory": "128Mi"}
+        assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+        assert pod["metadata"]["labels"]["team"] == "identity"
+
+
 def test_it_can_be_switched_off() -> None:
     found = manifests("service", {"checkConfig": {"enabled": False}})
     assert CHECK not in {each["metadata"]["name"] for each in found}

@@ -227,6 +227,30 @@ true
 {{- end -}}
 {{- end -}}
 
+{{/* The Deployment's spec.replicas, or nothing. With autoscaling it is the live number, because Helm would reset a number that
+     only the previous manifest has to Kubernetes' default, 1. It is left out without a live Deployment (a first installation,
+     `helm template`, Argo CD), and where Helm applies on the server and the number already belongs to another manager, such as
+     the autoscaler: to leave it out then changes nothing, and to write it would be a conflict, such as in a rollback. */}}
+{{- define "authz-service.replicas" -}}
+{{- if not .Values.autoscaling.enabled -}}
+{{- .Values.replicas -}}
+{{- else -}}
+{{- with lookup "apps/v1" "Deployment" .Release.Namespace (include "authz-service.fullname" .) -}}
+{{- $applied := false -}}
+{{- $owned := false -}}
+{{- range .metadata.managedFields -}}
+{{- if eq .operation "Apply" -}}
+{{- $applied = true -}}
+{{- $owned = or $owned (hasKey (get (.fieldsV1 | default dict) "f:spec" | default dict) "f:replicas") -}}
+{{- end -}}
+{{- end -}}
+{{- if or $owned (not $applied) -}}
+{{- min (int $.Values.autoscaling.maxReplicas) (max (int $.Values.autoscaling.minReplicas) (int .spec.replicas)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* podDisruptionBudget.maxUnavailable, which may be 0. */}}
 {{- define "authz-service.maxUnavailable" -}}
 {{- kindIs "invalid" .Values.podDisruptionBudget.maxUnavailable | ternary 1 .Values.podDisruptionBudget.maxUnavailable -}}
