@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cluster import programs
-from cluster.first_process import PLUGINS
+from cluster.configuration import PLUGINS
 from cluster.node import Node
 
 if TYPE_CHECKING:

@@ -42,6 +42,7 @@ def write(folder: Path, address: str) -> None:
     for name, (common_name, organization) in _CLIENTS.items():
         certificate = _client(authority, common_name, organization)
         kubeconfig(folder, name).write_text(json.dumps(_kubeconfig(authority, certificate)))
+    _write(folder, "network-policies", _client(authority, "network-policies", "system:masters"))
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (folder / "service-accounts.key").write_bytes(private)

@@ -7,19 +7,19 @@ When it ends, the kernel ends all processes and releases all mounts and interfac
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
-ADDRESS: Final = "10.89.0.1"  # of the node
-CONTAINERD: Final = "/run/containerd/containerd.sock"
+from cluster import configuration
+from cluster.configuration import ADDRESS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _ISSUER: Final = "https://kubernetes.default.svc.cluster.local"
-_CONTROL_GROUP: Final = "authz-service-cluster"
-PLUGINS: Final = ("/usr/lib/cni", "/opt/cni/bin")
 
 
 def main(run: Path, containers: Path, programs: Path) -> None:
@@ -28,10 +28,9 @@ def main(run: Path, containers: Path, programs: Path) -> None:
         (run / name).mkdir()
     _network()
     os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
-    files = _files(run, containers)
-    for name, content in files.items():
+    for name, content in configuration.files(run, containers).items():
         (run / name).write_text(content)
-    started = {_start(run, name, *arguments): name for name, *arguments in _commands(run)}
+    started = {_start(run, command): Path(command[0]).name for command in _commands(run)}
     while True:
         ended, status = os.wait()
         if ended in started:
@@ -54,9 +53,8 @@ def _network() -> None:
         subprocess.run(command.split(), check=True)
 
 
-def _start(run: Path, name: str, *arguments: str) -> int:
-    with (run / "log" / f"{name}.log").open("wb") as log:
-        command = [name, *arguments]
+def _start(run: Path, command: Sequence[str]) -> int:
+    with (run / "log" / f"{Path(command[0]).name}.log").open("wb") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT).pid
 
 
@@ -124,6 +122,7 @@ def _commands(run: Path) -> list[list[str]]:
             "--conntrack-tcp-timeout-close-wait=0s",
         ],
         ["coredns", "-conf", f"{run}/Corefile"],
+        [sys.executable, "-m", "cluster.network_policies", str(made)],
         [
             "metrics-server",
             *(
@@ -137,124 +136,6 @@ def _commands(run: Path) -> list[list[str]]:
             "--kubelet-preferred-address-types=InternalIP",
         ],
     ]
-
-
-def _files(run: Path, containers: Path) -> dict[str, str]:
-    return {
-        "containerd.toml": _containerd(run, containers),
-        "cni/10-pods.conflist": json.dumps(_POD_NETWORK),
-        "kubelet.json": json.dumps(_kubelet(run)),
-        "Corefile": _COREFILE.replace("KUBECONFIG", f"{run}/certificates/admin.kubeconfig"),
-    }
-
-
-_POD_NETWORK: Final = {
-    "cniVersion": "0.4.0",
-    "name": "pods",
-    "plugins": [
-        {
-            "type": "ptp",
-            "mtu": 1500,
-            "ipMasq": False,
-            "ipam": {
-                "type": "host-local",
-                "dataDir": "/run/cni-ipam",
-                "ranges": [[{"subnet": "10.244.0.0/24"}]],
-                "routes": [{"dst": "0.0.0.0/0"}],
-            },
-        }
-    ],
-}
-_COREFILE: Final = """\
-.:53 {
-    errors
-    health 127.0.0.1:8180
-    ready 127.0.0.1:8181
-    kubernetes cluster.local in-addr.arpa {
-        kubeconfig KUBECONFIG
-        ttl 5
-    }
-    cache 5
-}
-"""
-
-
-def _containerd(run: Path, containers: Path) -> str:
-    plugins = next(folder for folder in PLUGINS if Path(folder).is_dir())
-    return f"""\
-version = 2
-root = "{containers}"
-state = "/run/containerd"
-[grpc]
-  address = "{CONTAINERD}"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "localhost/pause:1"
-  restrict_oom_score_adj = true  # where the process lacks CAP_SYS_RESOURCE
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "overlayfs"
-    default_runtime_name = "runc"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-      runtime_type = "io.containerd.runc.v2"
-      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-        SystemdCgroup = false
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{plugins}"
-    conf_dir = "{run}/cni"
-"""
-
-
-def _kubelet(run: Path) -> dict[str, Any]:
-    return {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "kind": "KubeletConfiguration",
-        "containerRuntimeEndpoint": f"unix://{CONTAINERD}",
-        "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{_CONTROL_GROUP}",
-        "failSwapOn": False,
-        "clusterDNS": [ADDRESS],
-        "clusterDomain": "cluster.local",
-        "resolvConf": "",
-        "authentication": {
-            "anonymous": {"enabled": False},
-            "webhook": {"enabled": True},
-            "x509": {"clientCAFile": f"{run}/certificates/ca.crt"},
-        },
-        "authorization": {"mode": "Webhook"},
-        "podLogsDir": f"{run}/pod-logs",
-        "volumePluginDir": f"{run}/volume-plugins",
-        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
-        "imageGCHighThresholdPercent": 100,
-        # So that a changed ConfigMap or Secret reaches the pods within seconds.
-        "syncFrequency": "5s",
-        "configMapAndSecretChangeDetectionStrategy": "Watch",
-    }
-
-
-def _hierarchies() -> list[Path]:
-    """The control group hierarchies: one with cgroup v2, one for each controller with v1."""
-    root = Path("/sys/fs/cgroup")
-    if (root / "cgroup.controllers").exists():
-        return [root]
-    return [each for each in root.iterdir() if (each / "cgroup.procs").exists()]
-
-
-def make_control_groups() -> None:
-    """Create the control group below which the kubelet creates those of pods."""
-    remove_control_groups()
-    for hierarchy in _hierarchies():
-        folder = hierarchy / _CONTROL_GROUP
-        folder.mkdir()
-        if (folder / "cpuset.cpus").exists():  # v1 does not inherit them
-            for name in ("cpuset.cpus", "cpuset.mems"):
-                (folder / name).write_text((hierarchy / name).read_text())
-
-
-def remove_control_groups() -> None:
-    """Remove it with all groups below it, whose processes have ended."""
-    for hierarchy in _hierarchies():
-        for folder, _, _ in os.walk(hierarchy / _CONTROL_GROUP, topdown=False):
-            with contextlib.suppress(FileNotFoundError):
-                Path(folder).rmdir()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ What the kubelet changes outside of them, control groups and kernel settings, is
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from cluster import certificates, first_process
+from cluster import certificates, configuration, control_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +47,7 @@ class Node:
         self._end_previous()
         shutil.rmtree(self._run, ignore_errors=True)
         self._run.mkdir(parents=True)
-        certificates.write(self._run / "certificates", first_process.ADDRESS)
+        certificates.write(self._run / "certificates", configuration.ADDRESS)
         self._settings = {name: Path("/proc/sys", name).read_text() for name in _SETTINGS}
         try:
             self._start()
@@ -65,7 +66,7 @@ class Node:
         environment = {
             "PATH": f"{self._programs}:{os.environ['PATH']}",
             "KUBECONFIG": str(certificates.kubeconfig(self._run / "certificates", "admin")),
-            "CONTAINERD_ADDRESS": first_process.CONTAINERD,
+            "CONTAINERD_ADDRESS": configuration.CONTAINERD,
             "CONTAINERD_NAMESPACE": "k8s.io",
             "HELM_CACHE_HOME": str(self._run / "helm"),
             "HELM_CONFIG_HOME": str(self._run / "helm"),
@@ -102,7 +103,7 @@ class Node:
             self._stop()
 
     def _start(self) -> None:
-        first_process.make_control_groups()
+        control_groups.make()
         log = (self._run / "first_process.log").open("wb")
         options = ["--mount", "--propagation", "private", "--net", "--pid", "--uts", "--fork", "--kill-child"]
         arguments = [str(self._run), str(self._containers), str(self._programs)]
@@ -119,8 +120,19 @@ class Node:
         self._first = int(children.read_text().split()[0])
         (self._run / "pid").write_text(str(self._first))
         self._wait(outer, "its API server", lambda: self._succeeds("get", "--raw", "/readyz"))
+        self._register_metrics()
         self._wait(
             outer, "its node", lambda: self._succeeds("wait", "--for=condition=Ready", "node/node1", "--timeout=2s")
+        )
+
+    def _register_metrics(self) -> None:
+        """Let the API server serve what metrics-server, which runs outside of pods, knows of them."""
+        subprocess.run(
+            self.command("kubectl", "apply", "--filename=-"),
+            input=json.dumps({"apiVersion": "v1", "kind": "List", "items": configuration.METRICS_API}),
+            check=True,
+            capture_output=True,
+            text=True,
         )
 
     def _wait(self, outer: subprocess.Popen[bytes], what: str, condition: Callable[[], bool]) -> None:
@@ -141,7 +153,7 @@ class Node:
             while Path(f"/proc/{self._first}").exists():
                 time.sleep(0.05)
             self._first = 0
-        first_process.remove_control_groups()
+        control_groups.remove()
         for name, value in self._settings.items():
             if Path("/proc/sys", name).read_text() != value:
                 Path("/proc/sys", name).write_text(value)
