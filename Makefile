@@ -15,7 +15,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
   --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-newest test-oldest lint format lock proto chart schema fuzz bench soak clean
+.PHONY: help demo check test test-newest test-oldest cluster-test lint format lock proto chart schema fuzz bench soak clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -71,6 +71,9 @@ chart: schema ## generate docs/schema/, the chart's schema and the rendered exam
 schema: $(VENV)/dev ## generate docs/schema/: the JSON Schemas of the configuration and of policy test cases
 	@$(BIN)/authz-service schema >docs/schema/config.json
 	@$(BIN)/authz-service schema --cases >docs/schema/cases.json
+
+cluster-test: $(VENV)/dev ## install the chart in a real Kubernetes, which it builds and starts here; requires root on Linux
+	@PYTHONPATH=tests $(BIN)/python -m cluster $(TESTS)
 
 fuzz: $(VENV)/dev ## fuzz every target for FUZZ_SECONDS=600; TARGET=token fuzzes one
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(TARGET)

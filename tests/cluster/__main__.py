@@ -1,6 +1,6 @@
 """Tests the chart in a real Kubernetes: builds it, starts it, runs the tests in it, and ends it.
 
-python -m cluster [--up | --existing] [--if-built] [ARGUMENTS FOR PYTEST]      (make cluster-test)
+python -m cluster [--up | --kind] [--if-built] [ARGUMENTS FOR PYTEST]      (make cluster-test)
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cluster import programs
+from cluster import images, last_release, programs
 from cluster.configuration import PLUGINS
 from cluster.node import Node
 
@@ -46,49 +47,60 @@ _PROCESSES: Final = "3"  # test modules at the same time; they mostly wait for t
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
     parser.add_argument("--up", action="store_true", help="start the cluster, run no test, and end it with Ctrl-C")
-    parser.add_argument("--existing", action="store_true", help="use the cluster in KUBECONFIG, with the images loaded")
+    parser.add_argument(
+        "--kind", action="store_true", help="use the cluster that `kind create cluster` started, and Docker"
+    )
     parser.add_argument("--if-built", action="store_true", help="do nothing, and say so, unless the programs are built")
     arguments, others = parser.parse_known_args()
-    if arguments.existing:
-        return subprocess.run(_tests(others), check=False, cwd=_ROOT, env=os.environ | _ENVIRONMENT).returncode
     cache = Path(os.environ.get("CLUSTER_CACHE") or Path.home() / ".cache" / "authz-service-cluster")
+    if arguments.kind:
+        return _in_kind(cache, others)
     missing = list(_missing())
     if arguments.if_built and not programs.built(cache):
-        missing.append(
-            f"the programs of Kubernetes {programs.version()} are not built: `make cluster-test` builds them"
-        )
+        missing.append(f"Kubernetes {programs.version()} is not built yet: `make cluster-test` builds it")
     if missing:
         sys.stderr.write("\n".join(["NOT PROVED: nothing of the chart in a real Kubernetes, because", *missing, ""]))
         return 0 if arguments.if_built else 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so end the cluster
     with _timed("build"):
         built = programs.build(cache)
+        release = last_release.checkout(cache, _ROOT)
+        archives = images.build(cache, _ROOT, built / "pause", [(release, last_release.TAG)])
     with Node(cache, built) as node:
+        with _timed("load images"):
+            node.load_images(archives)
         if arguments.up:
-            sys.stdout.write(f"The cluster is up. A shell in it: {' '.join(node.command('bash'))}\n")
-            sys.stdout.flush()
+            _write(f"The cluster is up. A shell in it: {shlex.join(node.command('bash'))}")
             signal.pause()
-        environment = [f"{name}={value}" for name, value in _ENVIRONMENT.items()]
         with _timed("tests"):
-            return subprocess.run(node.command("env", *environment, *_tests(others)), check=False, cwd=_ROOT).returncode
+            return _run(node.command("env", f"{last_release.VARIABLE}={release}", *_tests(others)))
 
 
-_ENVIRONMENT: Final = {"CLUSTER_TESTS": "1"}
+def _in_kind(cache: Path, arguments: Sequence[str]) -> int:
+    release = last_release.checkout(cache, _ROOT)
+    for name in images.build_with_docker(_ROOT, [(release, last_release.TAG)]):
+        subprocess.run(["kind", "load", "docker-image", name], check=True)
+    return _run(["env", f"{last_release.VARIABLE}={release}", *_tests(arguments)])
 
 
 def _tests(arguments: Sequence[str]) -> list[str]:
     chosen = list(arguments) or [str(_TESTS)]
-    options = [
-        "--numprocesses",
-        _PROCESSES,
-        "--dist",
-        "loadfile",
-        "-p",
-        "no:randomly",
+    options = ["--numprocesses", _PROCESSES, "--dist", "loadfile", "-p", "no:randomly"]
+    return [
+        "env",
+        "CLUSTER_TESTS=1",
+        sys.executable,
+        "-m",
+        "pytest",
+        *options,
         "--durations=0",
         "--durations-min=1",
+        *chosen,
     ]
-    return [sys.executable, "-m", "pytest", *options, *chosen]
+
+
+def _run(command: Sequence[str]) -> int:
+    return subprocess.run(command, check=False, cwd=_ROOT).returncode
 
 
 def _missing() -> Iterator[str]:
@@ -110,7 +122,11 @@ def _missing() -> Iterator[str]:
 def _timed(what: str) -> Iterator[None]:
     start = time.monotonic()
     yield
-    sys.stdout.write(f"{what}: {time.monotonic() - start:.0f} s\n")
+    _write(f"{what}: {time.monotonic() - start:.0f} s")
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
