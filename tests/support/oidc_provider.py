@@ -40,7 +40,7 @@ API = ALGORITHMS["RS256"]
 OPAQUE_API = "https://opaque.api.example/"  # whose access tokens are opaque
 OTHER_API, OTHER_OPAQUE_API = "https://other.example/", "https://opaque.other.example/"
 READ, WRITE = "read:appointments", "write:appointments"
-_SERVICE = {"client_id": "service", "client_secret": "service-secret"}
+SERVICE = {"client_id": "service", "client_secret": "service-secret"}
 _APP, _CALLBACK = {"client_id": "app", "client_secret": "app-secret"}, "https://app.example/callback"
 
 
@@ -82,12 +82,12 @@ class OidcProvider(NodeProgram):
     async def access_token(self, resource: str = API, scope: str = READ) -> str:
         """A token for the client credentials grant (RFC 6749 section 4.4, RFC 8707)."""
         form = {"grant_type": "client_credentials", "resource": resource, "scope": scope}
-        token: str = (await self._token(_SERVICE | form))["access_token"]
+        token: str = (await self._token(SERVICE | form))["access_token"]
         return token
 
     async def bound_token(self, key: DpopKey, resource: str = API, scope: str = READ) -> str:
         """The same, bound to this key (RFC 9449 section 5, with a nonce as in section 8)."""
-        form = _SERVICE | {"grant_type": "client_credentials", "resource": resource, "scope": scope}
+        form = SERVICE | {"grant_type": "client_credentials", "resource": resource, "scope": scope}
         url, nonce = f"{self.issuer}/token", None
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
             while True:
@@ -113,7 +113,7 @@ class OidcProvider(NodeProgram):
 
     async def revoke(self, token: str) -> None:
         """Revoke a token of the service (RFC 7009)."""
-        await self._post("/token/revocation", _SERVICE | {"token": token})
+        await self._post("/token/revocation", SERVICE | {"token": token})
 
     async def callback(self, verifier: str = "v" * 43, **parameters: str) -> str:
         """The redirect URL after alice's login (OpenID Connect Core 1.0 section 3.1, RFC 7636)."""

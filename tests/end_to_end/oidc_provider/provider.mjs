@@ -5,6 +5,9 @@
 // each line that it reads: {} or {"publish": [names of keys]}. Its arguments are the name of the release in package.json,
 // a JSON array of further clients, such as APIs that introspect tokens, and optionally a PEM file with a certificate and
 // its key: with it, oidc-provider also listens with TLS, for clients that authenticate with a certificate (RFC 8705).
+//
+// In a pod, OIDC_PROVIDER_ISSUER is its URL: it then listens with TLS only, on the URL's port of all addresses.
+// OIDC_PROVIDER_KEYS is a JSON file with private JWKs by name, which a restarted pod still has.
 
 import { generateKeyPair, randomBytes, X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
@@ -18,6 +21,7 @@ const { default: Provider } = await import(process.argv[2]);
 
 process.once('SIGTERM', () => process.exit());
 console.info = console.warn; // standard output is for replies to the test
+const { OIDC_PROVIDER_ISSUER: ISSUER, OIDC_PROVIDER_KEYS: KEYS } = process.env;
 
 // The algorithm that signs the access tokens for each resource.
 const RESOURCES = {
@@ -40,8 +44,8 @@ const KINDS = {
 
 const TEMPORARY = ['AccessToken', 'ClientCredentials', 'Grant', 'IdToken', 'Interaction', 'RefreshToken', 'Session'];
 
-// Keys have names such as "RSA-1" and "EC-2", and are generated on first use, without kid and alg.
-const keys = new Map();
+// Keys have names such as "RSA-1" and "EC-2", and are generated on first use unless given, without kid and alg.
+const keys = new Map(KEYS ? Object.entries(JSON.parse(readFileSync(KEYS))) : []);
 
 async function key(name) {
   if (!keys.has(name)) {
@@ -169,9 +173,12 @@ async function handle(request, response) {
 async function publish(names) {
   const jwks = { keys: await Promise.all(names.map(key)) };
   const discovery = tlsServer ? {
-    mtls_endpoint_aliases: { token_endpoint: `https://127.0.0.1:${tlsServer.address().port}/token` },
+    mtls_endpoint_aliases: {
+      token_endpoint: `${ISSUER ?? `https://127.0.0.1:${tlsServer.address().port}`}/token`,
+    },
   } : {};
-  provider = new Provider(`http://127.0.0.1:${server.address().port}`, { ...configuration, discovery, jwks });
+  const issuer = ISSUER ?? `http://127.0.0.1:${server.address().port}`;
+  provider = new Provider(issuer, { ...configuration, discovery, jwks });
   provider.on('server_error', (ctx, error) => console.error(error));
   serve = provider.callback();
 }
@@ -180,9 +187,14 @@ function tell() {
   process.stdout.write(`${JSON.stringify({ issuer: provider.issuer, served })}\n`);
 }
 
-for (const each of tlsServer ? [server, tlsServer] : [server]) {
-  each.listen(0, '127.0.0.1');
-  await once(each, 'listening');
+if (ISSUER) {
+  tlsServer.listen(Number(new URL(ISSUER).port));
+  await once(tlsServer, 'listening');
+} else {
+  for (const each of tlsServer ? [server, tlsServer] : [server]) {
+    each.listen(0, '127.0.0.1');
+    await once(each, 'listening');
+  }
 }
 await publish(['RSA-1', 'EC-1', 'OKP-1']);
 tell();
