@@ -688,6 +688,15 @@ def test_the_notes_lead_to_pages_that_exist_and_in_a_release_to_their_addresses(
     assert "docs/mesh/istio.md" in notes("service")
 
 
+FROM_API_SERVER = {
+    "config": {
+        "issuers": [
+            {"issuer": "https://a", "audiences": ["a"], "keys": {"ca_file": "/var/run/secrets/api-server/ca.crt"}}
+        ]
+    }
+}
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "expected"),
     [
@@ -700,6 +709,7 @@ def test_the_notes_lead_to_pages_that_exist_and_in_a_release_to_their_addresses(
             {"networkPolicy": {"egressPorts": [], "extraEgress": [{}]}},
             "only to port 53 (DNS) and to\nthe peers in extra",
         ),
+        ("service", FROM_API_SERVER, "needs the port on which it listens, 6443 in most clusters"),
         ("gateway", OTHERS, "so\nmust be `upstream` and `mtls`"),
         ("service", OTHERS, "set its server.shutdown_delay, such as to 5s"),
     ],
@@ -708,6 +718,31 @@ def test_the_notes_say_what_policies_and_an_existing_config_map_require(
     name: str, changes: dict[str, Any], expected: str
 ) -> None:
     assert expected in notes(name, changes)
+
+
+def test_the_notes_mention_the_api_server_only_where_its_port_may_be_closed() -> None:
+    assert "API server" not in notes("service")
+    assert "API server" not in notes("gateway", FROM_API_SERVER)
+
+
+@pytest.mark.parametrize(
+    "page", ["helm/README.md", "docs/runbooks.md", "docs/workloads.md", "helm/authz-service/values.yaml"]
+)
+def test_pages_on_network_policies_name_the_ports_of_pods(page: str) -> None:
+    text = (CHART.parent.parent / page).read_text()
+    assert "6443" in text
+    assert "8443" in text or page == "docs/workloads.md"  # of a provider in the cluster
+
+
+def test_the_quickstart_lets_every_namespace_call_and_the_application_connect_anywhere() -> None:
+    readme = (CHART.parent.parent / "README.md").read_text()
+    (text,) = re.findall(r"```yaml\n(shape: .*?)```", readme, re.DOTALL)
+    found = in_order(render(CHART, yaml.safe_load(text), name="shop"))
+    policy = one(found, "NetworkPolicy", "shop-authz-service")["spec"]
+    assert policy["policyTypes"] == ["Ingress"]  # no limit on egress, such as to a database
+    assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": ENVOY}]}]  # from all namespaces
+    (port,) = one(found, "Service", "shop-authz-service")["spec"]["ports"]
+    assert f"allow port {ENVOY} of these pods, not the\n   Service's {port['port']}" in readme
 
 
 def test_by_default_the_application_of_a_gateway_can_connect_anywhere() -> None:

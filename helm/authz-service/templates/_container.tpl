@@ -116,6 +116,11 @@ grpc:
 - name: authz-state
   mountPath: /var/lib/authz-service
 {{- end }}
+{{- if include "authz-service.apiServerFiles" . }}
+- name: authz-api-server
+  mountPath: /var/run/secrets/api-server
+  readOnly: true
+{{- end }}
 {{- with .Values.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
@@ -152,6 +157,17 @@ grpc:
   emptyDir:
     sizeLimit: {{ add 16 (mul 4 (include "authz-service.eventMebibytes" .)) }}Mi
   {{- end }}
+{{- end }}
+{{- with include "authz-service.apiServerFiles" . | fromYamlArray }}
+- name: authz-api-server
+  projected:
+    sources:
+      {{- if has "token" . }}
+      - serviceAccountToken: {path: token, expirationSeconds: 3600}
+      {{- end }}
+      {{- if has "ca.crt" . }}
+      - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+      {{- end }}
 {{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}

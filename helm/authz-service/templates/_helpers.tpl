@@ -134,6 +134,22 @@ true
 {{- end -}}
 {{- end -}}
 
+{{/* The files for requests to the cluster's API server that the configuration uses, as a list in YAML: token, which the kubelet
+     renews, and ca.crt. Empty if extraVolumeMounts has another volume in their folder, or around it. */}}
+{{- define "authz-service.apiServerFiles" -}}
+{{- $folder := "/var/run/secrets/api-server/" -}}
+{{- $own := false -}}
+{{- range .Values.extraVolumeMounts -}}
+{{- $mounted := printf "%s/" (clean .mountPath) -}}
+{{- $own = or $own (hasPrefix $folder $mounted) (hasPrefix $mounted $folder) -}}
+{{- end -}}
+{{- if not $own -}}
+{{- range regexFindAll (printf "%s[^\"]*" $folder) (toJson .Values.config) -1 | uniq }}
+- {{ trimPrefix $folder . | quote }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* A duration such as 250ms, 1.5s, 5m or 1h as whole seconds, rounded up. */}}
 {{- define "authz-service.seconds" -}}
 {{- $number := regexFind "^[0-9.]+" . | float64 -}}

@@ -85,6 +85,9 @@ problems are reported at once.
 {{- end -}}
 
 {{- define "authz-service.validateValues.files" -}}
+{{- range without (include "authz-service.apiServerFiles" . | fromYamlArray) "token" "ca.crt" }}
+- "the configuration uses the file /var/run/secrets/api-server/{{ . }}, but this folder has only token and ca.crt: use these, or mount your own volume there with extraVolumes and extraVolumeMounts"
+{{- end }}
 {{- $secret := include "authz-service.tlsSecret" . -}}
 {{- if and .Values.tls.existingSecret .Values.tls.certificate.enabled }}
 - "tls.existingSecret and tls.certificate.enabled are both set: keep one; a Certificate writes its own Secret"
