@@ -54,7 +54,8 @@ def main(certificates: Path) -> None:
         namespaces = {
             each["metadata"]["name"]: each["metadata"]["labels"] for each in _items(tls, "/api/v1/namespaces")
         }
-        cluster = Cluster(list(_pods(_items(tls, "/api/v1/pods"))), namespaces)
+        pods = [pod for pod in _pods(_items(tls, "/api/v1/pods")) if pod.namespace in namespaces]
+        cluster = Cluster(pods, namespaces)
         policies = _items(tls, "/apis/networking.k8s.io/v1/networkpolicies")
         if (text := rules(cluster, policies)) != current:
             subprocess.run(["iptables-restore", "--noflush", "--wait"], input=text, text=True, check=True)
@@ -87,14 +88,17 @@ def _allowed(policy: Object, direction: str, pod: Pod, cluster: Cluster) -> Iter
     for rule in policy["spec"].get(key) or ():
         assert rule.keys() <= {peers, "ports"}, rule
         for address, ports in _addresses(rule.get(peers), policy["metadata"]["namespace"], cluster):
-            for port in rule.get("ports") or [{}]:
-                named = pod.ports if direction == "Ingress" else ports
-                yield f"{option} {address}{_port(port, named)}"
+            named = pod.ports if direction == "Ingress" else ports
+            for condition in _ports(rule.get("ports"), named):
+                yield f"{option} {address}{condition}"
 
 
-def _addresses(peers: Sequence[Object] | None, own: str, cluster: Cluster) -> Iterator[tuple[str, Mapping[str, int]]]:
+def _addresses(
+    peers: Sequence[Object] | None, own: str, cluster: Cluster
+) -> Iterator[tuple[str, Mapping[str, int] | None]]:
+    """The addresses of peers, each with its named ports."""
     if not peers:
-        yield _ALL, {}
+        yield _ALL, None
     for peer in peers or ():
         assert peer.keys() <= {"podSelector", "namespaceSelector"}, peer
         for pod in cluster.pods:
@@ -104,11 +108,18 @@ def _addresses(peers: Sequence[Object] | None, own: str, cluster: Cluster) -> It
                 yield pod.address, pod.ports
 
 
-def _port(port: Object, named: Mapping[str, int]) -> str:
-    assert port.keys() <= {"protocol", "port"}, port
-    protocol = f" -p {port.get('protocol', 'TCP').lower()}" if port else ""
-    number = port.get("port")
-    return protocol if number is None else f"{protocol} --dport {named.get(number, number)}"
+def _ports(ports: Sequence[Object] | None, named: Mapping[str, int] | None) -> Iterator[str]:
+    if not ports:
+        yield ""
+    for port in ports or ():
+        assert port.keys() <= {"protocol", "port"}, port
+        protocol, number = port.get("protocol", "TCP").lower(), port.get("port")
+        if isinstance(number, str):
+            assert named is not None, f"the port {number} is that of any pod, which is not implemented"
+            if number not in named:
+                continue  # this pod has no such port, so the rule allows none of its ports
+            number = named[number]
+        yield f" -p {protocol}" if number is None else f" -p {protocol} --dport {number}"
 
 
 def _applies(policy: Object, pod: Pod) -> bool:
@@ -140,8 +151,8 @@ def _items(tls: ssl.SSLContext, path: str) -> list[Object]:
             if response.status == http.HTTPStatus.OK:
                 items: list[Object] = json.load(response)["items"]
                 return items
-        except ConnectionRefusedError:
-            pass
+        except OSError:
+            pass  # without an API server, the cluster ends
         finally:
             connection.close()
         time.sleep(_INTERVAL)
