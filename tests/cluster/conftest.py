@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cluster.client import Client
 from cluster.kubectl import Namespace
+from cluster.provider import Provider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,3 +20,16 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[Namespace]:
     name = request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-")
     with Namespace(name) as created:
         yield created
+
+
+@pytest.fixture(scope="module")
+def client(namespace: Namespace) -> Client:
+    """A client in the namespace of this test module."""
+    return Client(namespace)
+
+
+@pytest.fixture(scope="session")
+def provider(worker_id: str) -> Iterator[Provider]:
+    """The provider of all test modules of this process, in a namespace of its own. A test does not stop it."""
+    with Namespace(f"provider-{worker_id}") as created:
+        yield Provider(created, Client(created))

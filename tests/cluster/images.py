@@ -32,7 +32,6 @@ ENVOY = "docker.io/envoyproxy/envoy:distroless-v1.40.0"  # as the chart's values
 TOOLS = "localhost/cluster-tools:1"
 PROVIDER = "localhost/oidc-provider:1"
 PAUSE = "localhost/pause:1"
-PROGRAMS = ("buildah", "debootstrap", "node", "npm", "setpriv", "unshare")  # that ``build`` runs
 
 _SUITE = "trixie"
 _BASE = f"localhost/base:{_SUITE}"
@@ -159,18 +158,23 @@ class _Buildah:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._state = tempfile.TemporaryDirectory(
-            dir=folder, prefix="run-"
-        )  # about mounts, which end with each command
-        self._store = ["--root", str(folder / "store"), "--runroot", self._state.name]
+        self._work = folder / "work"  # for this process only
+        # The state in runroot is about mounts, and these end with each command.
+        self._store = ["--root", str(folder / "store"), "--runroot", str(self._work / "run")]
 
     def __enter__(self) -> Self:
+        self._clear()  # the files and the containers of a build that was interrupted
+        self._work.mkdir()
         if (self._folder / "store").exists():
-            self._buildah("rm", "--all")  # containers of a build that was interrupted
+            self._buildah("rm", "--all")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._state.cleanup()
+        self._clear()
+
+    def _clear(self) -> None:
+        if self._work.exists():
+            shutil.rmtree(self._work)
 
     def provide(self, image: Image, base: str, *, archive: bool) -> str:
         """Build the image and write its archive, unless its inputs are those of the last time. Return their digest."""
@@ -189,7 +193,7 @@ class _Buildah:
         return digest
 
     def _build(self, image: Image) -> None:
-        with tempfile.TemporaryDirectory(dir=self._folder, prefix="context-") as context:
+        with tempfile.TemporaryDirectory(dir=self._work) as context:
             image.stage(Path(context), self._run)
             options = ["--quiet", "--tag", image.name, "--file", str(image.dockerfile), "--isolation", "chroot"]
             self._buildah("build", *options, "--build-arg", f"BASE={image.base}", context)
@@ -198,7 +202,7 @@ class _Buildah:
         return self._run(["buildah", *self._store, *arguments], self._folder)
 
     def _run(self, command: Sequence[str], folder: Path) -> str:
-        own = {"HOME": str(self._folder / "home"), "TMPDIR": self._state.name}
+        own = {"HOME": str(self._folder / "home"), "TMPDIR": str(self._work)}
         return _run([*_CONTAINED, *command], cwd=folder, environment=os.environ | own)
 
 
