@@ -31,9 +31,13 @@ const RESOURCES = {
   'https://eddsa.api.example/': 'EdDSA',
   'https://other.example/': 'RS256',
   'https://mcp.example/mcp': 'ES256',
+  'https://shop.example.com/': 'ES256',
 };
 const OPAQUE = ['https://opaque.api.example/', 'https://opaque.other.example/'];
-const SCOPES = { 'https://mcp.example/mcp': 'orders.read orders.write' };
+const SCOPES = {
+  'https://mcp.example/mcp': 'orders.read orders.write',
+  'https://shop.example.com/': 'orders billing', // as in the documents on Kubernetes
+};
 const REGISTERED = Object.values(SCOPES).flatMap((each) => each.split(' ')); // scopes that clients register
 const scopes = (resource) => SCOPES[resource] ?? 'read:appointments write:appointments';
 const KINDS = {
