@@ -361,7 +361,7 @@ def test_lifecycle_replaces_the_hooks_of_authz_service_only() -> None:
     hooks = {"preStop": {"sleep": {"seconds": 9}}}
     (pod, _) = pods(manifests("gateway", {"sidecar": {"native": False}, "lifecycle": hooks}))
     assert container(pod)["lifecycle"] == hooks
-    assert container(pod, "envoy")["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+    assert container(pod, "envoy")["lifecycle"] == {"preStop": {"sleep": {"seconds": 35}}}
 
 
 def test_the_further_settings_of_the_deployment_are_those_of_the_values() -> None:
@@ -491,9 +491,9 @@ def test_every_container_of_a_request_runs_as_long_as_envoy(native: bool) -> Non
     (pod, _) = pods(manifests("gateway", {"sidecar": {"native": native}}))
     stopped_at_once = pod["spec"]["containers"]
     assert len(stopped_at_once) == (2 if native else 3)
-    assert [each["lifecycle"] for each in stopped_at_once] == [{"preStop": {"sleep": {"seconds": 5}}}] * len(
-        stopped_at_once
-    )
+    sleep = {"preStop": {"sleep": {"seconds": 35}}}
+    assert [each["lifecycle"] for each in stopped_at_once[-2:]] == [sleep] * 2
+    assert container(pod)["lifecycle"]["preStop"]["exec"]["command"][-1] == ("0" if native else "36")
 
 
 def test_gateway_mounts_the_certificate_into_envoy_only() -> None:
@@ -647,6 +647,10 @@ OPAQUE = {
         ("gateway", {"monitoring": {"podMonitor": {"enabled": False}}, "networkPolicy": {"metrics": None}},
          "add Prometheus to networkPolicy.metrics"),
         ("gateway", {"gateway": {"envoy": {"failureModeAllow": True}}}, "every request passes without authorization"),
+        ("gateway", {"gateway": {"envoy": {"drainSeconds": 29}}}, "raise it to at least 30"),
+        ("gateway", {"gateway": {"envoy": {"drainSeconds": 0}}}, "requests that take longer than\n0 s are cut"),
+        ("gateway", {"gateway": {"envoy": {"routeTimeout": "0s"}}}, "so are\nstreams and WebSockets"),
+        ("gateway", {"lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}, "Let yours run drain.py as well"),
         ("service", {"allowAnyClient": True}, "that can reach port 9191 can probe which tokens are valid"),
         ("service", PLAIN, "in plain text"),
         ("sidecar", {"config": {"server": {"grpc_address": "0.0.0.0:9191"}}}, "every pod in the cluster can call"),

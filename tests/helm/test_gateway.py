@@ -24,11 +24,12 @@ from support import h2c
 from support.chart import NAME, container, manifests, merged, one
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
+from support.h2_client import connected
 from support.request import request
 from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -92,7 +93,7 @@ async def test_an_ambiguous_request_is_rejected_or_normalized(envoy: RunningEnvo
         assert result.status == status, path
 
 
-async def test_the_stats_listener_serves_two_admin_paths_only(
+async def test_the_stats_listener_serves_only_ready_and_metrics(
     envoy: RunningEnvoy,
 ) -> None:
     async def status(path: str) -> int:
@@ -240,14 +241,67 @@ async def test_endless_requests_make_envoy_reject_clients_before_it_is_killed(tm
                 await asyncio.sleep(0.05)
 
 
+UNAVAILABLE = {
+    "type": "urn:authz-service:denial:authorization_unavailable",
+    "title": "Service Unavailable",
+    "status": 503,
+    "detail": "Authorization is unavailable",
+}
+
+
 async def test_every_request_is_denied_while_the_sidecar_is_unavailable(tmp_path: Path) -> None:
     found = manifests("gateway", changes("http://127.0.0.1:9", tmp_path))
     bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
     async with echo() as port:
         places = {"application": loopback(port), "admin": pipe(tmp_path / "admin.sock")}
-        async with running_envoy(relocated(bootstrap, places), tmp_path) as envoy:
-            result = await through(envoy, Sample("public", "/healthz", 503, ""))
-    assert result.status == 503
+        async with running_envoy(relocated(bootstrap, places), tmp_path) as envoy, aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{envoy.ports['http']}"
+            for sent in ({}, {"content-type": "text/plain"}, {"content-type": "application/grpc-web"}):
+                async with session.post(f"{url}/healthz", headers=sent) as answer:
+                    assert (answer.status, await answer.json(content_type="application/problem+json")) == (
+                        503,
+                        UNAVAILABLE,
+                    )
+                    assert (answer.headers["retry-after"], answer.headers["cache-control"]) == ("1", "no-store")
+            async with connected(envoy.ports["http"]) as client:
+                for kind in (b"application/grpc", b"application/grpc+proto"):
+                    called = await client.request([*GRPC_CALL, (b"content-type", kind)], b"")
+                    assert (called.status, called.grpc_status, called.body) == (200, b"14", b"")
+                    assert called.headers[b"grpc-message"] == b"Authorization is unavailable"
+                    assert called.headers[b"retry-after"] == b"1"
+            result = await request(url, "GET", "shop", "/healthz")
+            assert result[0] == 1
+            assert "reason authorization_unavailable\nFAILED" in result[1]
+
+
+GRPC_CALL = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"shop"), (b":path", b"/shop.v1.Orders/Get")]
+
+
+async def test_an_unavailable_sidecar_changes_no_other_response(
+    tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
+) -> None:
+    """A denial of the sidecar with 503, and those 503 that mean that the application is unavailable."""
+    async with IdentityProvider() as provider:
+        token = provider.access_token(scope="orders")
+    found = manifests("gateway", changes(provider.issuer, tmp_path))
+    config = tmp_path / "config.yaml"
+    config.write_text(one(found, "ConfigMap")["data"]["config.yaml"])
+    bootstrap = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
+    places = {"application": loopback(unused_tcp_port_factory()), "admin": pipe(tmp_path / "admin.sock")}
+    async with (
+        SidecarProcess(config, tmp_path / "sidecar.log", wait_until_ready=False),
+        running_envoy(relocated(bootstrap, places), tmp_path) as envoy,
+        aiohttp.ClientSession() as session,
+    ):
+        url = f"http://127.0.0.1:{envoy.ports['http']}"
+        async with session.get(f"{url}/v1/orders", headers={"authorization": f"Bearer {token}"}) as answer:
+            assert (answer.status, (await answer.json(content_type=None))["type"].rpartition(":")[2]) == (
+                503,
+                "keys_unavailable",
+            )
+        async with session.get(f"{url}/healthz") as answer:
+            assert (answer.status, answer.content_type) == (503, "text/plain")
+            assert "retry-after" not in answer.headers
 
 
 async def test_identity_headers_cannot_be_spoofed_with_failure_mode_allow(tmp_path: Path) -> None:

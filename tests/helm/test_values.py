@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
+HALF_A_MINUTE = {"terminationGracePeriodSeconds": 30}
 CERTIFICATE = {"tls": {"certificate": {"enabled": True, "issuerRef": {"name": "ca"}}}}
 
 
@@ -209,8 +210,8 @@ SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca
         ("service", {"stateVolume": {"existingClaim": "a"}, "config": {"issuers": [PLAIN]}}, "uses no file in /var"),
         ("service", {"config": {"issuers": [SECRET]}}, "add secrets: [{name: ca, secretName: the-secret}]"),
         ("service", {"secrets": [{"name": "a", "secretName": "b"}] * 2}, "each name is a folder, so rename one"),
-        ("service", server(shutdown_delay="1m"), "set it to at least 75"),
-        ("service", server(shutdown_delay="500ms", shutdown_grace="30s"), "set it to at least 36"),
+        ("service", server(shutdown_delay="1m") | HALF_A_MINUTE, "set it to at least 75"),
+        ("service", server(shutdown_delay="500ms", shutdown_grace="30s") | HALF_A_MINUTE, "set it to at least 36"),
         ("service", {"autoscaling": {"minReplicas": 1}}, "set replicas (or autoscaling.minReplicas) to 2"),
         ("service", {"autoscaling": {"enabled": False}, "replicas": 1}, "podDisruptionBudget.enabled to false"),
         ("service", {"autoscaling": {"maxReplicas": 2}}, "raise it"),
@@ -235,7 +236,8 @@ SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca
                                                                     "ipFamilies": ["IPv4", "IPv6"]}},
          "has two families: keep one"),
         ("service", {"monitoring": {"serviceMonitor": {"scrapeTimeout": "1m"}}}, "Prometheus rejects a timeout"),
-        ("service", server(shutdown_delay=None, shutdown_grace="26s"), "add up to 31 s: set it to at least 36"),
+        ("service", server(shutdown_delay=None, shutdown_grace="26s") | HALF_A_MINUTE,
+         "add up to 31 s: remove it, or set it to at least 36"),
         ("service", {"podDisruptionBudget": {"maxUnavailable": "0%"}}, "set it to 1"),
         ("service", {"service": {"headless": True, "port": 443}}, "remove service.port and service.type, or headless"),
         ("service", {"service": {"headless": True, "type": "NodePort"}}, "remove service.port and service.type"),
@@ -249,7 +251,10 @@ SECRET = {"issuer": "https://idp.example.com/", "audiences": ["a"], "keys": {"ca
         ("gateway", server(grpc_address="unix:/etc/envoy/authz.sock"), "an absolute path and its own folder"),
         ("gateway", server(grpc_address="unix:/opt/authz-service/authz.sock"), "its own folder"),
         ("gateway", server(tls={"certificate_file": "a", "key_file": "b"}), "remove config.server.tls"),
-        ("gateway", {"gateway": {"envoy": {"drainSeconds": 25}}}, "drainSeconds, config.server.shutdown_delay"),
+        ("gateway", {"terminationGracePeriodSeconds": 44},
+         "drainSeconds (35), config.server.shutdown_delay and shutdown_grace add up to 45 s: remove it, or set"),
+        ("gateway", HALF_A_MINUTE | {"gateway": {"envoy": {"drainSeconds": 25}}},
+         "drainSeconds (25), config.server.shutdown_delay and shutdown_grace add up to 35 s: remove it, or set"),
         ("gateway", {"gateway": {"application": {"image": ""}}}, "set it, or choose shape service or sidecar"),
         ("gateway", {"gateway": {"application": {"port": 8000}}}, "each must be different"),
         ("gateway", {"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": False}}},

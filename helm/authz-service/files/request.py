@@ -19,7 +19,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 TLS_FOLDER = "/etc/authz-tls"
-OUTAGES = frozenset({"internal_error", "keys_unavailable", "introspection_unavailable", "deadline_exceeded"})
+OUTAGES = frozenset({
+    "internal_error", "keys_unavailable", "introspection_unavailable", "deadline_exceeded",
+    "authorization_unavailable",  # sent by Envoy, which got no decision
+})  # fmt: skip
 TIMEOUT = 10  # seconds
 
 

@@ -63,11 +63,9 @@ livenessProbe:
     port: authz-metrics
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- if .Values.lifecycle }}
+{{- with include "authz-service.lifecycle" . | fromYaml }}
 lifecycle:
-  {{- toYaml .Values.lifecycle | nindent 2 }}
-{{- else if and (eq .Values.shape "gateway") (not .Values.sidecar.native) }}
-{{- include "authz-service.preStop" . }}
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 resources:
   {{- toYaml .Values.resources | nindent 2 }}
@@ -79,6 +77,15 @@ securityContext:
   {{- end }}
 volumeMounts:
   {{- include "authz-service.volumeMounts" . | nindent 2 }}
+{{- end -}}
+
+{{/* The hooks in the values, and the chart's own preStop hook unless they have one. */}}
+{{- define "authz-service.lifecycle" -}}
+{{- $hooks := deepCopy (.Values.lifecycle | default dict) -}}
+{{- if and (include "authz-service.drains" .) (not (hasKey $hooks "preStop")) -}}
+{{- $_ := set $hooks "preStop" (include "authz-service.startDrain" . | fromYaml) -}}
+{{- end -}}
+{{ toYaml $hooks }}
 {{- end -}}
 
 {{/* The kubelet's gRPC probe supports no unix sockets, no TLS and no loopback address. /readyz reports the same state. */}}
@@ -105,6 +112,11 @@ grpc:
 {{- if include "authz-service.mountsCertificate" . }}
 - name: authz-tls
   mountPath: /etc/authz-tls
+  readOnly: true
+{{- end }}
+{{- if eq .Values.shape "gateway" }}
+- name: envoy-config   # for drain.py
+  mountPath: /etc/envoy
   readOnly: true
 {{- end }}
 {{- range .Values.secrets }}

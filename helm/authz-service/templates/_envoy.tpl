@@ -33,7 +33,7 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 3
   failureThreshold: 3
-{{- include "authz-service.preStop" . }}
+{{- include "authz-service.serveWhileDraining" . }}
 resources:
   {{- toYaml .Values.gateway.envoy.resources | nindent 2 }}
 securityContext:
@@ -56,15 +56,47 @@ volumeMounts:
   {{- end }}
 {{- end -}}
 
-{{/* The preStop hook of every container that serves requests. Kubernetes sends SIGTERM to all containers but native
-     sidecars at once; without the hook Envoy would still receive requests after the others have exited. */}}
-{{- define "authz-service.preStop" -}}
-{{- if and .Values.gateway.envoy.drainSeconds (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version) }}
+{{/* How a pod stops: Kubernetes starts the preStop hooks of all its containers at once. That of authz-service makes Envoy
+     announce to its clients that it stops. Those of Envoy and of the application sleep, so that both keep serving for
+     drainSeconds. Then they get SIGTERM, and authz-service after them. */}}
+
+{{/* gateway.envoy.drainSeconds. A request that arrives until proxies know that the pod stops may take all of routeTimeout. */}}
+{{- define "authz-service.drainSeconds" -}}
+{{- if kindIs "invalid" .Values.gateway.envoy.drainSeconds -}}
+{{- $timeout := include "authz-service.seconds" (.Values.gateway.envoy.routeTimeout | default "15s") | int -}}
+{{- add 5 (default 30 $timeout) -}}
+{{- else -}}
+{{- int .Values.gateway.envoy.drainSeconds -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether the pod drains. Envoy's image has no program that sleeps, so Kubernetes itself must. */}}
+{{- define "authz-service.drains" -}}
+{{- if and (eq .Values.shape "gateway") (include "authz-service.drainSeconds" . | int) (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version) }}true{{ end -}}
+{{- end -}}
+
+{{/* The hook of Envoy and of the application. */}}
+{{- define "authz-service.serveWhileDraining" -}}
+{{- if include "authz-service.drains" . }}
 lifecycle:
   preStop:
     sleep:
-      seconds: {{ .Values.gateway.envoy.drainSeconds }}
+      seconds: {{ include "authz-service.drainSeconds" . }}
 {{- end }}
+{{- end -}}
+
+{{/* The hook of authz-service. A plain container sleeps for a second more than Envoy, which needs it until it has exited. */}}
+{{- define "authz-service.startDrain" -}}
+exec:
+  command:
+    - python
+    - /etc/envoy/drain.py
+    - {{ include "authz-service.envoy.adminSocket" . }}
+    - {{ if .Values.sidecar.native }}"0"{{ else }}{{ add1 (include "authz-service.drainSeconds" .) | quote }}{{ end }}
+{{- end -}}
+
+{{- define "authz-service.envoy.adminSocket" -}}
+{{ dir (include "authz-service.socket" .) }}/envoy-admin.sock
 {{- end -}}
 
 {{- define "authz-service.application.container" -}}
@@ -78,9 +110,16 @@ imagePullPolicy: {{ $application.pullPolicy }}
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
-{{- include "authz-service.preStop" . }}
+{{- include "authz-service.serveWhileDraining" . }}
 securityContext:
   {{- mergeOverwrite (include "authz-service.containerSecurityContext" . | fromYaml) ($application.securityContext | default dict) | toYaml | nindent 2 }}
+{{- end -}}
+
+{{/* Selects requests that authz-service did not decide: gRPC calls only, or all of them. */}}
+{{- define "authz-service.envoy.failedCheck" -}}
+{{- $failed := `response.code_details == "ext_authz_error"` -}}
+{{- $grpc := `(request.headers["content-type"] == "application/grpc" || request.headers["content-type"].startsWith("application/grpc+"))` -}}
+{name: envoy.access_loggers.extension_filters.cel, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter, expression: {{ ternary (printf "%s && %s" $failed $grpc) $failed (eq . "grpc") | squote }}}}
 {{- end -}}
 
 {{/* Envoy's bootstrap. A request passes limits and path normalization, then authz-service, then the application. */}}
@@ -91,7 +130,7 @@ securityContext:
 {{- $xfcc := eq ((.Values.config.mtls).certificate | default "peer") "xfcc" -}}
 node: {id: {{ include "authz-service.fullname" . }}, cluster: {{ include "authz-service.fullname" . }}}
 admin:
-  address: {pipe: {path: {{ dir (include "authz-service.socket" .) }}/envoy-admin.sock, mode: 384}}   # 0600: for Envoy only; the listener `stats` exposes two of its paths
+  address: {pipe: {path: {{ include "authz-service.envoy.adminSocket" . }}, mode: 384}}   # 0600: for Envoy, and for the preStop hook of authz-service
 static_resources:
   listeners:
     - name: http
@@ -182,6 +221,20 @@ static_resources:
                           subject: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:subject)%"
                           client_id: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:client_id)%"
                 {{- end }}
+                # The responses while authz-service does not decide. Denials, and the 503 of the application, remain as they are.
+                local_reply_config:
+                  mappers:
+                    - filter: {extension_filter: {{ include "authz-service.envoy.failedCheck" "grpc" }}}
+                      headers_to_add: &unavailable
+                        - {header: {key: cache-control, value: no-store}}
+                        - {header: {key: retry-after, value: "1"}}
+                      body: {inline_string: Authorization is unavailable}   # the message beside grpc-status UNAVAILABLE
+                    - filter: {extension_filter: {{ include "authz-service.envoy.failedCheck" "http" }}}
+                      headers_to_add: *unavailable
+                      body_format_override:
+                        content_type: application/problem+json
+                        text_format_source:
+                          inline_string: '{"type": "urn:authz-service:denial:authorization_unavailable", "title": "Service Unavailable", "status": 503, "detail": "Authorization is unavailable"}'
                 route_config:
                   virtual_hosts:
                     - name: application
@@ -222,7 +275,7 @@ static_resources:
                   - name: envoy.filters.http.router
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-    # For the kubelet and Prometheus: only these two paths of the admin interface.
+    # For the kubelet and Prometheus. Of the admin interface, it exposes the metrics only.
     - name: stats
       bypass_overload_manager: true   # an overloaded Envoy still serves its probes and statistics
       address: {socket_address: {address: {{ $envoy.address | quote }}, {{ if eq $envoy.address "::" }}ipv4_compat: true, {{ end }}port_value: {{ $envoy.statsPort }}}}
@@ -239,7 +292,9 @@ static_resources:
                     - name: stats
                       domains: ["*"]
                       routes:
-                        - {match: {path: /ready}, route: {cluster: admin}}
+                        # Listeners start when Envoy is ready. Unlike /ready of the admin interface, this one does not fail while
+                        # Envoy drains: if no other pod is ready, a Service sends requests to those that stop, if they are.
+                        - {match: {path: /ready}, direct_response: {status: 200, body: {inline_string: "ready\n"}}}
                         - {match: {path: /stats/prometheus}, route: {cluster: admin}}
                 http_filters:
                   - name: envoy.filters.http.router
@@ -272,7 +327,7 @@ static_resources:
       connect_timeout: 1s
       load_assignment:
         cluster_name: admin
-        endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: {{ dir (include "authz-service.socket" .) }}/envoy-admin.sock}}}}]}]
+        endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: {{ include "authz-service.envoy.adminSocket" . }}}}}}]}]
 overload_manager:
   resource_monitors:
     - name: envoy.resource_monitors.global_downstream_max_connections

@@ -201,6 +201,20 @@ true
 {{- (.Values.config.server).shutdown_delay | default (ternary "5s" "0s" (eq .Values.shape "service")) -}}
 {{- end -}}
 
+{{/* Seconds that a pod needs to stop. */}}
+{{- define "authz-service.stopSeconds" -}}
+{{- $drain := ternary (include "authz-service.drainSeconds" . | int) 0 (eq .Values.shape "gateway") -}}
+{{- add $drain (include "authz-service.seconds" (include "authz-service.shutdownDelay" .)) (include "authz-service.seconds" ((.Values.config.server).shutdown_grace | default "10s")) -}}
+{{- end -}}
+
+{{- define "authz-service.terminationGracePeriodSeconds" -}}
+{{- if kindIs "invalid" .Values.terminationGracePeriodSeconds -}}
+{{- max 30 (add 5 (include "authz-service.stopSeconds" .)) -}}
+{{- else -}}
+{{- int .Values.terminationGracePeriodSeconds -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The configuration as in the values, with the chart's one default. */}}
 {{- define "authz-service.configuration" -}}
 {{- $config := deepCopy .Values.config -}}

@@ -55,10 +55,9 @@ problems are reported at once.
 - "config.rules is missing, and without a rule every request is denied: add rules, such as config: {rules: [{name: all, match: {paths: [\"/v1/**\"]}}]}"
 {{- end }}
 {{- end }}
-{{- $drain := ternary (int .Values.gateway.envoy.drainSeconds) 0 (eq .Values.shape "gateway") }}
-{{- $grace := add $drain (include "authz-service.seconds" (include "authz-service.shutdownDelay" .)) (include "authz-service.seconds" ((.Values.config.server).shutdown_grace | default "10s")) }}
-{{- if gt (int $grace) (int .Values.terminationGracePeriodSeconds) }}
-- "terminationGracePeriodSeconds is {{ .Values.terminationGracePeriodSeconds }}, but {{ if $drain }}gateway.envoy.drainSeconds, {{ end }}config.server.shutdown_delay and shutdown_grace add up to {{ $grace }} s: set it to at least {{ add $grace 5 }}"
+{{- $stop := include "authz-service.stopSeconds" . }}
+{{- if gt (int $stop) (include "authz-service.terminationGracePeriodSeconds" . | int) }}
+- "terminationGracePeriodSeconds is {{ .Values.terminationGracePeriodSeconds }}, but {{ if eq .Values.shape "gateway" }}gateway.envoy.drainSeconds ({{ include "authz-service.drainSeconds" . }}), {{ end }}config.server.shutdown_delay and shutdown_grace add up to {{ $stop }} s: remove it, or set it to at least {{ add $stop 5 }}"
 {{- end }}
 {{- end -}}
 
