@@ -159,13 +159,17 @@ class Load:
             self._sent += 1
             if not await self._wait_until(due):
                 break
-            if connection is not None and connection.closed_by_server:
-                self._result.unannounced += 1
-                connection.close()
-                connection = None
-            connection = await self._send(connection, due)
-        if connection is not None:
-            connection.close()
+            connection = await self._send(self._still_open(connection), due)
+        if (last := self._still_open(connection)) is not None:
+            last.close()
+
+    def _still_open(self, connection: Connection | None) -> Connection | None:
+        """The connection, unless the server has closed it since the last answer."""
+        if connection is None or not connection.closed_by_server:
+            return connection
+        self._result.unannounced += 1
+        connection.close()
+        return None
 
     async def _wait_until(self, due: float) -> bool:
         """Whether the load still runs then."""
