@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from support.dpop import DpopKey
 
 _NAME: Final = "provider"
-_PORT: Final = 8443
+_PORT: Final = 8443  # of its pod, and 443 of the Service
 _LABELS: Final = {"app": _NAME}
 _RELEASE: Final = "oidc-provider-8"  # the one that runs on each Node.js
 _FORM: Final = {"content-type": "application/x-www-form-urlencoded"}
@@ -38,7 +38,7 @@ class Provider:
         self._namespace = namespace
         self._client = client
         host = f"{_NAME}.{namespace.name}.svc"
-        self.issuer = f"https://{host}:{_PORT}"
+        self.issuer = f"https://{host}"
         authority = trustme.CA()
         self.ca = authority.cert_pem.bytes().decode()
         certificate = authority.issue_cert(host).private_key_and_cert_chain_pem.bytes().decode()
@@ -110,7 +110,7 @@ def _keys(name: str) -> dict[str, Any]:
 
 
 def _service() -> dict[str, Any]:
-    spec = {"selector": _LABELS, "ports": [{"port": _PORT, "targetPort": "https"}]}
+    spec = {"selector": _LABELS, "ports": [{"port": 443, "targetPort": "https"}]}
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": _NAME}, "spec": spec}
 
 
