@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import socket
 import ssl
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
@@ -13,6 +15,7 @@ from aiohttp import web
 from transport.pki import TlsFiles
 
 from authz_service.demo.identity_provider import IdentityProvider
+from generate import CHART
 from support.chart import NAME, manifests, one
 from support.request import request
 from support.sidecar_process import SidecarProcess
@@ -85,6 +88,34 @@ async def proxied(certificate: trustme.LeafCert) -> AsyncIterator[str]:
         yield f"https://localhost:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+class Network:
+    """A connection that fails with these errors, one after another, before it succeeds."""
+
+    def __init__(self, *errors: OSError) -> None:
+        self.errors = list(errors)
+
+    def connect(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+def test_it_connects_as_soon_as_the_network_admits_its_new_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("request", CHART / "files" / "request.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "RETRY_INTERVAL", 0)
+    network = Network(ConnectionRefusedError(), TimeoutError(), socket.gaierror())
+    script.connect(network)
+    assert network.errors == []
+    with pytest.raises(ssl.SSLCertVerificationError):
+        script.connect(Network(ssl.SSLCertVerificationError()))
+    monkeypatch.setattr(script, "TIMEOUT", 0)
+    with pytest.raises(ConnectionRefusedError):
+        script.connect(Network(*(ConnectionRefusedError() for _ in range(1000))))
 
 
 @pytest.mark.parametrize("with_authority", [True, False])

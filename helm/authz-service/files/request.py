@@ -15,6 +15,7 @@ import http.client
 import json
 import ssl
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ OUTAGES = frozenset({
     "authorization_unavailable",  # sent by Envoy, which got no decision
 })  # fmt: skip
 TIMEOUT = 10  # seconds
+RETRY_INTERVAL = 0.5  # seconds
 
 
 def main(url: str, method: str, host: str, path: str, expected: str = "", folder: str = TLS_FOLDER) -> int:
@@ -86,10 +88,27 @@ def send_http(address: str, method: str, host: str, path: str, tls: Path | None)
         )
     else:
         connection = http.client.HTTPConnection(address, timeout=TIMEOUT)
+    connect(connection)
     connection.request(method, path, headers={"Host": host})
     response = connection.getresponse()
     body = response.read()
     return f"status {response.status}", reason_of(response, body)
+
+
+def connect(connection: http.client.HTTPConnection) -> None:
+    """Open the connection. A network that does not know this new pod yet may refuse it, although a policy allows it."""
+    end = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            connection.connect()
+        except ssl.SSLError:
+            raise
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(RETRY_INTERVAL)
+        else:
+            return
 
 
 def ssl_context(tls: Path) -> ssl.SSLContext:
