@@ -24,7 +24,8 @@ from authz_service.config.model import UpstreamSettings
 from authz_service.core import base64url
 from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from generate import CHART
-from support import h2c
+from support import h2_client, h2c
+from support.chart import NAME, manifests, one
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
 from support.sidecar_process import SidecarProcess
@@ -82,6 +83,29 @@ async def test_the_minimal_bootstrap_requires_a_token(provider: IdentityProvider
                 assert denied.headers["WWW-Authenticate"].startswith("Bearer realm=")
             async with session.get(url, headers=bearer(provider.access_token(scope="orders"))) as allowed:
                 assert (await allowed.json())["headers"]["x-auth-subject"] == "alice"
+
+
+async def test_without_a_decision_the_complete_bootstrap_sends_a_problem_document(tmp_path: Path) -> None:
+    """Tried in the minimal bootstrap, whose sidecar is a socket that does not exist."""
+    bootstrap = relocated(yaml.safe_load(MINIMAL), {"authz-service": pipe(tmp_path / "authz.sock")})
+    replies = manager_of(yaml.safe_load(COMPLETE))["local_reply_config"]
+    manager_of(bootstrap)["local_reply_config"] = replies
+    head = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"api"), (b":path", b"/shop.v1.Orders/Get")]
+    async with running_envoy(bootstrap, tmp_path) as envoy, h2_client.connected(envoy.ports["http"]) as client:
+        kinds = (b"application/json", b"application/grpc", b"application/grpc+proto")
+        http, *calls = [await client.request([*head, (b"content-type", kind)], b"") for kind in kinds]
+    kind, retry_after = http.headers[b"content-type"], http.headers[b"retry-after"]
+    assert (http.status, kind, retry_after) == (503, b"application/problem+json", b"1")
+    assert json.loads(http.body)["type"] == "urn:authz-service:denial:authorization_unavailable"
+    for call in calls:
+        assert (call.grpc_status, call.headers[b"grpc-message"]) == (b"14", b"Authorization is unavailable")
+
+
+async def test_the_charts_gateway_sends_the_same_problem_document() -> None:
+    chart = yaml.safe_load(one(manifests("gateway"), "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])
+    listener = chart["static_resources"]["listeners"][0]
+    of_chart = listener["filter_chains"][0]["filters"][0]["typed_config"]["local_reply_config"]
+    assert of_chart == manager_of(yaml.safe_load(COMPLETE))["local_reply_config"]
 
 
 @pytest.fixture(scope="module")
