@@ -29,7 +29,7 @@ def client(namespace: Namespace) -> Client:
 
 
 @pytest.fixture(scope="session")
-def provider(worker_id: str) -> Iterator[Provider]:
+def provider(worker_id: str, testrun_uid: str) -> Iterator[Provider]:
     """The provider of all test modules of this process, in a namespace of its own. A test does not stop it."""
-    with Namespace(f"provider-{worker_id}") as created:
+    with Namespace(f"provider-{worker_id}-{testrun_uid[:8]}") as created:
         yield Provider(created, Client(created))
