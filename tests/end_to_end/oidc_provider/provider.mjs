@@ -6,7 +6,7 @@
 // a JSON array of further clients, such as APIs that introspect tokens, and optionally a PEM file with a certificate and
 // its key: with it, oidc-provider also listens with TLS, for clients that authenticate with a certificate (RFC 8705).
 //
-// In a pod, OIDC_PROVIDER_ISSUER is its URL: it then listens with TLS only, on the URL's port of all addresses.
+// In a pod, OIDC_PROVIDER_ISSUER is its URL: it then listens with TLS only, on port 8443 of all addresses.
 // OIDC_PROVIDER_KEYS is a JSON file with private JWKs by name, which a restarted pod still has.
 
 import { generateKeyPair, randomBytes, X509Certificate } from 'node:crypto';
@@ -192,7 +192,7 @@ function tell() {
 }
 
 if (ISSUER) {
-  tlsServer.listen(Number(new URL(ISSUER).port));
+  tlsServer.listen(8443);
   await once(tlsServer, 'listening');
 } else {
   for (const each of tlsServer ? [server, tlsServer] : [server]) {
