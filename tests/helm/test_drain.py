@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from h2.connection import H2Connection
 from hyperframe.frame import Frame, GoAwayFrame
 
-from generate import CHART
-from support.chart import NAME, container, manifests, merged, one
+from generate import CHART, render
+from support.chart import NAME, container, manifests, merged, notes, one, shape
 from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
 from support.h2_client import HANG_GUARD
 from support.sidecar_process import SidecarProcess
@@ -339,6 +340,18 @@ def test_a_hook_in_the_values_replaces_only_its_own_kind_of_hook_of_authz_servic
     assert (started["authz-service"], started["envoy"]) == ([SOCKET, "0" if native else "36"], sleep)
     replaced = lifecycles(plain | {"lifecycle": {"preStop": {"sleep": {"seconds": 9}}}})
     assert (replaced["authz-service"], replaced["envoy"]) == ({"sleep": {"seconds": 9}}, sleep)
+
+
+def test_before_kubernetes_1_30_there_are_no_hooks_and_the_notes_say_what_is_cut(tmp_path: Path) -> None:
+    copy = shutil.copytree(CHART, tmp_path / "authz-service")
+    for template in ("_envoy.tpl", "NOTES.txt"):  # Helm's engine renders for its own version of Kubernetes only
+        file = copy / "templates" / template
+        file.write_text(file.read_text().replace(".Capabilities.KubeVersion.Version", '"v1.29.9"'))
+    for native in (True, False):
+        rendered = render(copy, merged(shape("gateway"), {"sidecar": {"native": native}}))
+        assert "preStop" not in rendered["authz-service/templates/deployment.yaml"]
+        assert "when a pod stops, all its requests are cut" in rendered["authz-service/templates/NOTES.txt"]
+    assert "requests are cut" not in notes("gateway")
 
 
 def test_the_script_and_the_socket_are_mounted() -> None:
