@@ -32,8 +32,8 @@ DISCOVERY: dict[str, Any] = {
     "/apis/apps/v1": {"kind": "APIResourceList", "groupVersion": "apps/v1", "resources": [RESOURCE]},
 }
 AUTOSCALING = {"enabled": True, "minReplicas": 3, "maxReplicas": 12}
-OWNED: dict[str, Any] = {"f:spec": {"f:replicas": {}, "f:template": {}}}
-NOT_OWNED: dict[str, Any] = {"f:spec": {"f:template": {}}}
+OWNED: dict[str, Any] = {"f:spec": {"f:replicas": {}, "f:selector": {}, "f:template": {}}}
+NOT_OWNED: dict[str, Any] = {"f:spec": {"f:selector": {}, "f:template": {}}}
 
 
 @contextmanager
@@ -111,4 +111,7 @@ def test_with_server_side_apply_it_is_rendered_only_while_helm_owns_it() -> None
     scaled = manager("Update", {"f:spec": {"f:replicas": {}}})
     assert replicas(7, manager("Apply", OWNED)) == 7
     assert replicas(7, manager("Apply", NOT_OWNED), scaled) is None
-    assert replicas(7, scaled, manager("Apply", {})) is None
+    # What another program applies, such as an annotation, does not show how Helm does.
+    annotated = manager("Apply", {"f:metadata": {"f:annotations": {"f:note": {}}}})
+    assert replicas(7, annotated, manager("Update", NOT_OWNED), scaled) == 7
+    assert replicas(7, annotated, manager("Apply", NOT_OWNED), scaled) is None

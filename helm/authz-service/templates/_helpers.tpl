@@ -269,9 +269,11 @@ true
 {{- $applied := false -}}
 {{- $owned := false -}}
 {{- range .metadata.managedFields -}}
-{{- if eq .operation "Apply" -}}
+{{- $fields := get (.fieldsV1 | default dict) "f:spec" | default dict -}}
+{{- /* Only Helm has a selector. Others may apply annotations, for example. */ -}}
+{{- if and (eq .operation "Apply") (hasKey $fields "f:selector") -}}
 {{- $applied = true -}}
-{{- $owned = or $owned (hasKey (get (.fieldsV1 | default dict) "f:spec" | default dict) "f:replicas") -}}
+{{- $owned = hasKey $fields "f:replicas" -}}
 {{- end -}}
 {{- end -}}
 {{- if or $owned (not $applied) -}}
