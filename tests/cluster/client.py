@@ -98,8 +98,9 @@ class Load:
 
     def result(self) -> LoadResult:
         """Wait until its time has passed."""
-        result = LoadResult(**(self._read() or self._read()))  # the first line may be that it has started
-        assert self._process.wait() == 0, self._error()
+        with self._process:  # closes its pipes
+            result = LoadResult(**(self._read() or self._read()))  # the first line may be that it has started
+            assert self._process.wait() == 0, self._error()
         return result
 
     def stop(self) -> LoadResult:

@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 T = TypeVar("T")
-# Every pod in every test is admitted under the strictest Pod Security Standard.
-_LABELS: Final = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
+_OURS: Final = "authz-service/cluster-test"
+_LABELS: Final = {
+    _OURS: "",
+    # Every pod in every test is admitted under the strictest Pod Security Standard.
+    "pod-security.kubernetes.io/enforce": "restricted",
+    "pod-security.kubernetes.io/warn": "restricted",
+}
 _KUBECTL_TIMEOUT: Final = 300.0  # seconds; only a test that hangs takes this long
 
 
@@ -34,7 +39,12 @@ class Namespace:
         self.name = name
 
     def __enter__(self) -> Self:
-        apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name, "labels": _LABELS}})
+        # That of an earlier run may still be there or end, but one that is not ours is an error.
+        kubectl("delete", "namespace", f"--selector={_OURS}", f"--field-selector=metadata.name={self.name}")
+        metadata = {"name": self.name, "labels": _LABELS}
+        kubectl(
+            "create", "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        )
         # Without it, no pod is admitted.
         wait_until(
             lambda: self.kubectl("get", "serviceaccount", "default", check=False).status == 0, what="its ServiceAccount"
