@@ -92,6 +92,12 @@ async def start_drain(folder: Path) -> None:
     assert await process.wait() == 0
 
 
+def test_a_rollback_that_removes_the_script_leaves_it_to_the_pods_that_stop() -> None:
+    pod = one(manifests("gateway"), "Deployment")["spec"]["template"]
+    (mount,) = [each for each in container(pod)["volumeMounts"] if each["name"] == "envoy-config"]
+    assert (mount["mountPath"], mount["subPath"]) == ("/etc/envoy/drain.py", "drain.py")  # Kubernetes never updates it
+
+
 class Kept:
     """A kept HTTP/1.1 connection."""
 
@@ -357,6 +363,6 @@ def test_before_kubernetes_1_30_there_are_no_hooks_and_the_notes_say_what_is_cut
 def test_the_script_and_the_socket_are_mounted() -> None:
     found = manifests("gateway")
     mounts = container(one(found, "Deployment")["spec"]["template"])["volumeMounts"]
-    assert {"/etc/envoy", "/run/authz"} <= {each["mountPath"] for each in mounts}
+    assert {"/etc/envoy/drain.py", "/run/authz"} <= {each["mountPath"] for each in mounts}
     admin = yaml.safe_load(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["envoy.yaml"])["admin"]
     assert admin["address"]["pipe"] == {"path": SOCKET, "mode": 0o600}

@@ -115,8 +115,10 @@ grpc:
   readOnly: true
 {{- end }}
 {{- if eq .Values.shape "gateway" }}
-- name: envoy-config   # for drain.py
-  mountPath: /etc/envoy
+# As a subPath, it stays when a rollback to a chart without it removes it from the ConfigMap before the old pods stop.
+- name: envoy-config
+  mountPath: /etc/envoy/drain.py
+  subPath: drain.py
   readOnly: true
 {{- end }}
 {{- range .Values.secrets }}
