@@ -28,11 +28,16 @@ class Release:
         self.name = name
         self.chart = chart
 
-    def install(self, values: Mapping[str, Any]) -> None:
+    def install(self, values: Mapping[str, Any], *, wait: bool = True) -> None:
         """Install it, and wait until it is ready. Raises HelmError."""
         with self._config() as config:
             config.install(
-                self.chart, self.name, dict(values), wait="watcher", timeout=_TIMEOUT, namespace=self.namespace.name
+                self.chart,
+                self.name,
+                dict(values),
+                wait="watcher" if wait else "hookOnly",
+                timeout=_TIMEOUT,
+                namespace=self.namespace.name,
             )
 
     def upgrade(
@@ -42,6 +47,7 @@ class Release:
         chart: Path | None = None,
         wait: bool = True,
         rollback_on_failure: bool = False,
+        timeout: int = _TIMEOUT,
     ) -> None:
         """Upgrade it. Raises HelmError."""
         with self._config() as config:
@@ -51,7 +57,7 @@ class Release:
                 dict(values),
                 namespace=self.namespace.name,
                 wait="watcher" if wait else "hookOnly",
-                timeout=_TIMEOUT,
+                timeout=timeout,
                 rollback_on_failure=rollback_on_failure,
             )
 
