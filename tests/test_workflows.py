@@ -131,6 +131,20 @@ def test_jobs_with_write_access_run_nothing_from_the_repository() -> None:
     assert [action.partition("@")[0] for action in uses] == ["actions/download-artifact"]
 
 
+def test_nothing_is_published_before_all_checks_have_passed() -> None:
+    release = WORKFLOWS["release"]["jobs"]
+
+    def before(job: str) -> set[str]:
+        needs = release[job].get("needs", [])
+        direct = {needs} if isinstance(needs, str) else set(needs)
+        return direct.union(*map(before, direct))
+
+    checks = {"ci", "cluster", "notes"}
+    publishing = {name for name, job in release.items() if "write" in job["permissions"].values()}
+    assert {"image", "chart", "publish"} <= publishing
+    assert {name: checks - before(name) for name in publishing} == {name: set() for name in publishing}
+
+
 def test_workflows_use_no_secrets() -> None:
     assert not re.findall(r"secrets\.\w+", "".join(path.read_text() for path in FILES))
 

@@ -6,6 +6,7 @@ python -m cluster [--up | --kind] [--if-built] [ARGUMENTS FOR PYTEST]      (make
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shlex
@@ -78,9 +79,27 @@ def main() -> int:
 
 def _in_kind(cache: Path, arguments: Sequence[str]) -> int:
     release = last_release.checkout(cache, _ROOT)
-    for name in images.build_with_docker(_ROOT, [(release, last_release.TAG)]):
-        subprocess.run(["kind", "load", "docker-image", name], check=True)
-    return _run(["env", f"{last_release.VARIABLE}={release}", *_tests(arguments)])
+    with _timed("build"):
+        names = images.build_with_docker(_ROOT, [(release, last_release.TAG)])
+    with _timed("load images"):
+        for name in names:
+            subprocess.run(["kind", "load", "docker-image", name], check=True)
+    _serve_metrics()
+    with _timed("tests"):
+        return _run(["env", f"{last_release.VARIABLE}={release}", *_tests(arguments)])
+
+
+def _serve_metrics() -> None:
+    """Start metrics-server, which autoscaling requires. kind's kubelets have certificates that no authority signed."""
+    insecure = [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--kubelet-insecure-tls"}]
+    in_system = ("--namespace=kube-system", "deployment/metrics-server")
+    for command in (
+        ("apply", f"--kustomize={programs.manifests_of_metrics_server()}"),
+        ("patch", *in_system, "--type=json", f"--patch={json.dumps(insecure)}"),
+        ("rollout", "status", *in_system, "--timeout=180s"),
+        ("wait", "apiservice/v1beta1.metrics.k8s.io", "--for=condition=Available", "--timeout=180s"),
+    ):
+        subprocess.run(["kubectl", *command], check=True)
 
 
 def _tests(arguments: Sequence[str]) -> list[str]:

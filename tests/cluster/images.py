@@ -113,15 +113,19 @@ def build(cache: Path, source: Path, pause: Path, releases: Iterable[tuple[Path,
 
 
 def build_with_docker(source: Path, releases: Iterable[tuple[Path, str]] = ()) -> list[str]:
-    """The names of all images but pause, for `kind load docker-image`. Docker caches what has not changed."""
+    """The names of all images that are built, for `kind load docker-image`. Docker caches what has not changed.
+
+    The node itself pulls Envoy: Docker may have the index of all its platforms and the layers of one, and kind cannot
+    load that. Attestations would make such an index of an image that is built.
+    """
     images = _images(source, releases, _DOCKER_BASE)
     for image in images:
         with tempfile.TemporaryDirectory(prefix="cluster-image-") as context:
             image.stage(Path(context), lambda command, folder: _run(command, cwd=folder))
             command = ["docker", "build", "--quiet", "--tag", image.name, "--file", str(image.dockerfile)]
-            _run([*command, "--build-arg", f"BASE={image.base}", context])
-    _run(["docker", "pull", "--quiet", ENVOY])
-    return [ENVOY, *(image.name for image in images)]
+            environment = os.environ | {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+            _run([*command, "--build-arg", f"BASE={image.base}", context], environment=environment)
+    return [image.name for image in images]
 
 
 def authz_service(source: Path) -> str:

@@ -16,7 +16,7 @@ _BEFORE_THE_FIRST: Final = "03786c4dcadfba003db37dde722ba8aa1c5c4a58"  # stands 
 
 def checkout(cache: Path, source: Path) -> Path:
     """The folder with its files, which the cache keeps."""
-    found = _git(source, "describe", "--tags", "--match=v*", "--abbrev=0")
+    found = _git(source, "describe", "--tags", "--match=v*", "--abbrev=0", "HEAD^")  # which may be a release itself
     revision = found.stdout.strip() or _BEFORE_THE_FIRST
     folder = cache / f"release-{revision}"
     if not folder.exists():

@@ -76,6 +76,13 @@ def build(cache: Path) -> Path:
     return target
 
 
+def manifests_of_metrics_server() -> Path:
+    """The folder for `kubectl apply --kustomize` in a cluster that lacks metrics-server, pinned by go.sum."""
+    _go("mod", "download", "sigs.k8s.io/metrics-server")
+    module = _go("list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/metrics-server").strip()
+    return Path(module, "manifests", "overlays", "release")
+
+
 def _linker_flags() -> str:
     """Charts and clients branch on the version that the API server reports, so it must be the real one."""
     major, minor, _ = version().removeprefix("v").split(".")
