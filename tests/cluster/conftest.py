@@ -33,3 +33,10 @@ def provider(worker_id: str, testrun_uid: str) -> Iterator[Provider]:
     """The provider of all test modules of this process, in a namespace of its own. A test does not stop it."""
     with Namespace(f"provider-{worker_id}-{testrun_uid[:8]}") as created:
         yield Provider(created, Client(created))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List what tests have measured, but do not assert, with the fixture ``record_property``."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")

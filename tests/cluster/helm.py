@@ -82,6 +82,12 @@ class Release:
         with self._config() as config:
             return list(config.history(self.name))
 
+    def manifests(self) -> list[str]:
+        """The objects of the newest revision, and those of its hooks."""
+        with self._config() as config:
+            stored = config.get_all(self.name)
+            return [stored["summary"]["manifest"], *(hook["manifest"] for hook in stored["hooks"])]
+
     def status(self) -> dict[str, Any]:
         """The newest revision, with its manifest and its notes."""
         with self._config() as config:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import secrets
 import time
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 import trustme
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
@@ -13,7 +15,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from cluster.client import CONTAINER_SECURITY, POD_SECURITY, Answer, Request
 from cluster.images import PROVIDER
 from cluster.kubectl import wait_until
-from support.oidc_provider import API, READ, SERVICE
+from support.oidc_provider import API, APP, CALLBACK, READ, SERVICE, authorization_request
 from support.signing import private_key
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ _NAME: Final = "provider"
 _PORT: Final = 8443  # of its pod, and 443 of the Service
 _LABELS: Final = {"app": _NAME}
 _RELEASE: Final = "oidc-provider-8"  # the one that runs on each Node.js
+_COOKIE: Final = re.compile(r"(?:^|, )([\w.]+)=([^;]*)")  # in set-cookie headers that the client has joined
 _FORM: Final = {"content-type": "application/x-www-form-urlencoded"}
 
 
@@ -57,6 +60,24 @@ class Provider:
         nonce = first.headers["dpop-nonce"]
         proof = key.proof("POST", url, None, now=time.time(), nonce=nonce)
         return self._token(self._send("/token", form, dpop=proof), "DPoP")
+
+    def id_token(self) -> str:
+        """The ID token that the application gets after a login (OpenID Connect Core 1.0 section 3.1)."""
+        verifier = secrets.token_urlsafe(32)
+        url = f"{self.issuer}/auth?{urlencode(authorization_request(verifier))}"
+        cookies: dict[str, str] = {}
+        while not url.startswith(CALLBACK):
+            sent = "; ".join(f"{name}={value}" for name, value in cookies.items())
+            answer = self._client.get(url, ca=self.ca, cookie=sent)
+            assert answer.status == 303, answer
+            cookies |= dict(_COOKIE.findall(answer.headers.get("set-cookie", "")))
+            url = urljoin(url, answer.headers["location"])
+        (code,) = parse_qs(urlsplit(url).query)["code"]
+        form = {"grant_type": "authorization_code", "redirect_uri": CALLBACK, "code_verifier": verifier, "code": code}
+        answer = self._send("/token", APP | form)
+        assert answer.status == 200, answer
+        token: str = answer.json()["id_token"]
+        return token
 
     def revoke(self, token: str) -> None:
         """Revoke a token of the service (RFC 7009)."""

@@ -41,7 +41,20 @@ OPAQUE_API = "https://opaque.api.example/"  # whose access tokens are opaque
 OTHER_API, OTHER_OPAQUE_API = "https://other.example/", "https://opaque.other.example/"
 READ, WRITE = "read:appointments", "write:appointments"
 SERVICE = {"client_id": "service", "client_secret": "service-secret"}
-_APP, _CALLBACK = {"client_id": "app", "client_secret": "app-secret"}, "https://app.example/callback"
+APP, CALLBACK = {"client_id": "app", "client_secret": "app-secret"}, "https://app.example/callback"
+
+
+def authorization_request(verifier: str) -> dict[str, str]:
+    """The parameters by which the application requests a code (RFC 7636)."""
+    challenge = urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    return {
+        "client_id": APP["client_id"],
+        "response_type": "code",
+        "redirect_uri": CALLBACK,
+        "scope": "openid email",
+        "code_challenge": challenge,
+        "code_challenge_method": "S256",
+    }
 
 
 class OidcProvider(NodeProgram):
@@ -103,13 +116,13 @@ class OidcProvider(NodeProgram):
         """The token response that the application gets after alice has logged in."""
         verifier = secrets.token_urlsafe(32)
         query = parse_qs(urlsplit(await self.callback(verifier, **parameters)).query)
-        form = {"grant_type": "authorization_code", "redirect_uri": _CALLBACK, "code_verifier": verifier}
+        form = {"grant_type": "authorization_code", "redirect_uri": CALLBACK, "code_verifier": verifier}
         resource = {name: parameters[name] for name in ("resource",) if name in parameters}
-        return await self._token(_APP | form | resource | {"code": query["code"][0]})
+        return await self._token(APP | form | resource | {"code": query["code"][0]})
 
     async def refresh(self, token: str) -> dict[str, Any]:
         """The token response for a refresh token."""
-        return await self._token(_APP | {"grant_type": "refresh_token", "refresh_token": token})
+        return await self._token(APP | {"grant_type": "refresh_token", "refresh_token": token})
 
     async def revoke(self, token: str) -> None:
         """Revoke a token of the service (RFC 7009)."""
@@ -117,16 +130,8 @@ class OidcProvider(NodeProgram):
 
     async def callback(self, verifier: str = "v" * 43, **parameters: str) -> str:
         """The redirect URL after alice's login (OpenID Connect Core 1.0 section 3.1, RFC 7636)."""
-        challenge = urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-        defaults = {
-            "client_id": _APP["client_id"],
-            "response_type": "code",
-            "redirect_uri": _CALLBACK,
-            "scope": "openid email",
-            "code_challenge": challenge,
-            "code_challenge_method": "S256",
-        }
-        return await self.browse(f"{self.issuer}/auth?{urlencode(defaults | parameters)}", _CALLBACK)
+        query = urlencode(authorization_request(verifier) | parameters)
+        return await self.browse(f"{self.issuer}/auth?{query}", CALLBACK)
 
     async def browse(self, url: str, callback: str) -> str:
         """The redirect URL that alice's browser reaches after her login."""
@@ -145,7 +150,7 @@ class OidcProvider(NodeProgram):
     async def introspection(self, token: str) -> str:
         """The introspection response, signed (RFC 9701)."""
         headers = {"Accept": "application/token-introspection+jwt"}
-        return await self._post("/token/introspection", _APP | {"token": token}, headers)
+        return await self._post("/token/introspection", APP | {"token": token}, headers)
 
     async def _token(self, form: dict[str, str]) -> dict[str, Any]:
         tokens: dict[str, Any] = json.loads(await self._post("/token", form))

@@ -1,0 +1,132 @@
+"""A container or a pod of a gateway that ends without notice lets no request pass undecided."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cluster.gateway import ORDERS, Gateway, example, running, signed_wrong, summary
+from cluster.kubectl import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cluster.client import Answer, Client, LoadResult
+    from cluster.kubectl import Namespace
+    from cluster.provider import Provider
+
+# Process 1 ignores SIGKILL from its own container. At its limit of CPU time, the kernel kills it and so this program.
+_KILL = """
+import resource, urllib.request
+resource.prlimit(1, resource.RLIMIT_CPU, (1, 1))
+while True:
+    urllib.request.urlopen("http://127.0.0.1:9192/metrics").read()
+"""
+# Envoy's image has no other program, but its admin interface ends it at once.
+_QUIT = """
+import socket
+admin = socket.socket(socket.AF_UNIX)
+admin.connect("/run/authz/envoy-admin.sock")
+admin.sendall(b"POST /quitquitquit HTTP/1.1\\r\\nhost: envoy\\r\\ncontent-length: 0\\r\\n\\r\\n")
+assert admin.recv(100).startswith(b"HTTP/1.1 200 ")
+"""
+
+
+@pytest.fixture(scope="module")
+def gateway(namespace: Namespace, client: Client, provider: Provider) -> Gateway:
+    return Gateway(namespace, client, provider, example())
+
+
+def test_while_a_killed_authz_service_starts_again_its_envoy_denies(
+    namespace: Namespace, gateway: Gateway, record_property: Callable[[str, object], None]
+) -> None:
+    victim, other = gateway.pods()
+
+    def denial() -> Answer | None:
+        """Kill it once more if it was back before the request: it then starts later."""
+        namespace.execute(victim, "python3", "-c", _KILL, container="authz-service", check=False)
+        return next((each for each in gateway.send_to(victim, gateway.token, times=20) if each.status != 200), None)
+
+    with under_load(gateway, record_property, "authz-service killed") as results:
+        denied = wait_until(denial, what="a denial")
+        assert gateway.send_to(other, gateway.token)[0].status == 200
+        _wait_restarted(gateway, victim, "authz-service")
+    assert denied is not None
+    assert (denied.status, denied.reason) == (503, "authorization_unavailable")
+    assert denied.headers["retry-after"] == "1"
+    assert denied.headers["cache-control"] == "no-store"
+    assert set(results["good token"].answers) <= {"200", "503"}
+    assert all("authorization_unavailable" in each for each in results["good token"].failures)
+    assert set(results["wrong token"].answers) <= {"401", "503"}
+
+
+def test_a_killed_envoy_lets_no_request_pass(
+    namespace: Namespace, gateway: Gateway, record_property: Callable[[str, object], None]
+) -> None:
+    victim, other = gateway.pods()
+    with under_load(gateway, record_property, "Envoy killed") as results:
+        namespace.execute(victim, "python3", "-c", _QUIT, container="authz-service")
+        assert gateway.send_to(other, gateway.token)[0].status == 200
+        _wait_restarted(gateway, victim, "envoy")
+    statuses = {each for result in results.values() for each in result.answers if each.isdigit()}
+    assert statuses == {"200", "401"}
+
+
+def test_a_pod_that_ends_without_notice_lets_no_request_pass_and_is_replaced(
+    namespace: Namespace, gateway: Gateway, record_property: Callable[[str, object], None]
+) -> None:
+    victim, other = gateway.pods()
+    with under_load(gateway, record_property, "pod deleted without grace") as results:
+        namespace.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
+        assert gateway.send_to(other, gateway.token)[0].status == 200
+        gateway.wait_settled()
+    assert victim not in gateway.pods()
+    statuses = {each for result in results.values() for each in result.answers if each.isdigit()}
+    assert statuses <= {"200", "401", "503"}
+
+
+def test_no_log_has_a_part_of_a_token(gateway: Gateway) -> None:
+    wrong = signed_wrong(gateway.token)
+    for pod in gateway.pods():
+        assert gateway.send_to(pod, gateway.token)[0].status == 200
+        assert gateway.send_to(pod, wrong)[0].status == 401
+    assert list(gateway.leaked(gateway.token, wrong)) == []
+
+
+@contextmanager
+def under_load(gateway: Gateway, record: Callable[[str, object], None], what: str) -> Iterator[dict[str, LoadResult]]:
+    """Requests with a good and with a wrong token. None with a wrong one may be allowed."""
+    wrong = signed_wrong(gateway.token)
+    loads = {
+        "good token": gateway.load(ORDERS, gateway.token, rate=20, connections=8),
+        "wrong token": gateway.load(ORDERS, wrong, rate=20, connections=8, expected=401),
+    }
+    start = time.monotonic()
+    with running(loads) as results:
+        yield results
+        gateway.wait_ready()
+        record(f"{what}, until all pods are ready", f"{time.monotonic() - start:.1f} s")
+    for name, result in results.items():
+        record(f"{what}, {name}", summary(result))
+    assert "200" not in results["wrong token"].answers
+    gateway.wait_served_by(gateway.pods())
+    assert gateway.get(ORDERS, wrong).status == 401
+
+
+def _wait_restarted(gateway: Gateway, pod: str, container: str) -> None:
+    """Wait until the container has restarted and is ready."""
+
+    def ready() -> bool:
+        status = gateway.pod(pod)["status"]
+        (found,) = (
+            each
+            for each in [*status["initContainerStatuses"], *status["containerStatuses"]]
+            if each["name"] == container
+        )
+        restarted: bool = found["restartCount"] > 0 and found["ready"]
+        return restarted
+
+    wait_until(ready, timeout=120, what=f"a restarted {container}")
