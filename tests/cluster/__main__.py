@@ -38,9 +38,12 @@ _PACKAGES: Final = {  # program: the package of Debian that has it
     "ip": "iproute2",
     "iptables": "iptables",
     "node": "nodejs",
+    "npm": "npm",
     "nsenter": "util-linux",
+    "setpriv": "util-linux",
     "runc": "runc",
     "socat": "socat",
+    "unshare": "util-linux",
 }
 _PROCESSES: Final = "3"  # test modules at the same time; they mostly wait for the cluster
 
