@@ -141,10 +141,8 @@ def test_after_a_failed_installation_an_upgrade_installs_and_uninstall_leaves_th
         assert "missing_token" in release.test()
         assert release.status()["status"] == "deployed"
         release.uninstall()
-        expected = {
-            "pod/authz-authz-service-test",
-            "configmap/authz-authz-service-test",
-        }  # as the chart's README.md says
+        # As the chart's README.md says.
+        expected = {"pod/authz-authz-service-test", "configmap/authz-authz-service-test"}
         wait_until(lambda: objects(namespace) - before <= expected, what="the end of the release's objects")
         assert objects(namespace) - before == expected
         namespace.kubectl("delete", "pod,configmap", "authz-authz-service-test")

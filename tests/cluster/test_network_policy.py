@@ -151,9 +151,7 @@ def test_only_the_listed_clients_reach_envoy(
     wait_open(callers, pod, {ENVOY: True, SHOP: False, METRICS: False, ENVOY_METRICS: False})
     assert caller.get(f"{gateway.url}/v1/orders", gateway.token).status == 200  # through the Service's port 80
     assert "missing_token" in gateway.release.test()
-    gateway.upgrade(
-        clients=[of_namespace(callers), {"podSelector": {}}]
-    )  # and the same namespace, as helm/README.md has it
+    gateway.upgrade(clients=[of_namespace(callers), {"podSelector": {}}])  # as helm/README.md has it
     wait_open(namespace, pod, {ENVOY: True, SHOP: False})
     wait_open(callers, pod, {ENVOY: True, SHOP: False})
     gateway.upgrade(clients=[])
@@ -210,11 +208,13 @@ def test_a_client_with_limited_egress_needs_the_port_of_the_pods_not_that_of_the
     gateway.upgrade()
     service = f"{gateway.url.removeprefix('http://')}:80"
     wait_connects(callers, "client", {service: True})
-    for port, reached in ((80, False), (ENVOY, True)):
-        callers.apply(_egress(port))
-        wait_connects(callers, "client", {service: reached})
-    assert caller.get(f"{gateway.url}/v1/orders", gateway.token).status == 200
-    callers.kubectl("delete", "networkpolicy", "egress")
+    try:
+        for port, reached in ((80, False), (ENVOY, True)):
+            callers.apply(_egress(port))
+            wait_connects(callers, "client", {service: reached})
+        assert caller.get(f"{gateway.url}/v1/orders", gateway.token).status == 200
+    finally:
+        callers.kubectl("delete", "networkpolicy", "egress")
 
 
 def _egress(port: int) -> dict[str, Any]:
