@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import signal
@@ -88,6 +89,7 @@ def _in_kind(cache: Path, arguments: Sequence[str]) -> int:
         for name in names:
             subprocess.run(["kind", "load", "docker-image", name], check=True)
     _serve_metrics()
+    _shorten_ttl()
     with _timed("tests"):
         return _run(["env", f"{last_release.VARIABLE}={release}", *_tests(arguments)])
 
@@ -103,6 +105,21 @@ def _serve_metrics() -> None:
         ("wait", "apiservice/v1beta1.metrics.k8s.io", "--for=condition=Available", "--timeout=180s"),
     ):
         subprocess.run(["kubectl", *command], check=True)
+
+
+def _shorten_ttl() -> None:
+    """Answer DNS queries with CoreDNS's default TTL: within kubeadm's 30 s, Envoy would not learn of a new pod."""
+    in_system = ("kubectl", "--namespace=kube-system")
+    get = [*in_system, "get", "configmap/coredns", "--output=json"]
+    found = json.loads(subprocess.run(get, check=True, stdout=subprocess.PIPE).stdout)
+    corefile = re.sub(r"\b(ttl|cache) 30\b", r"\1 5", found["data"]["Corefile"])
+    patch = json.dumps({"data": {"Corefile": corefile}})
+    for command in (
+        ("patch", "configmap/coredns", "--type=merge", f"--patch={patch}"),
+        ("rollout", "restart", "deployment/coredns"),
+        ("rollout", "status", "deployment/coredns", "--timeout=180s"),
+    ):
+        subprocess.run([*in_system, *command], check=True)
 
 
 def _tests(arguments: Sequence[str]) -> list[str]:

@@ -103,6 +103,11 @@ class ServiceRelease:
         """Wait until a request reaches the application."""
         wait_until(lambda: self.proxy.get(path, token).status == 200, what=f"{self.release.name}: 200 for {path}")
 
+    def wait_reason(self, path: str, token: str, reason: str) -> None:
+        """Wait until a request is denied for this reason."""
+        what = f"{self.release.name}: {reason} for {path}"
+        wait_until(lambda: self.proxy.get(path, token).reason == reason, what=what)
+
     def pods(self) -> list[dict[str, Any]]:
         """Its pods, without those that terminate."""
         return self.namespace.pods(_selector(self.release.name))
