@@ -30,7 +30,7 @@ GUIDE: Final = Path(__file__).parent.parent.parent / "docs" / "mesh" / "envoy.md
 SHOP: Final = "https://shop.example.com/"  # the audience in the example
 ORDERS: Final = "http://shop/v1/orders"
 PODS: Final = "app.kubernetes.io/name=shop"
-DRAIN: Final = 3  # seconds for which the proxy and the application serve after the pod begins to stop
+DRAIN: Final = 5  # seconds for which the proxy and the application serve after the pod begins to stop
 PROXY_PORT: Final = 8000
 
 # What the agent of a mesh does when its pod stops: Envoy's responses end the connections of clients.
@@ -92,6 +92,7 @@ class Shop:
 def shop(
     request: pytest.FixtureRequest,
     namespace: Namespace,
+    client: Client,
     provider: Provider,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Shop]:
@@ -100,6 +101,8 @@ def shop(
     namespace.secret("provider-ca", {"ca.crt": provider.ca})
     release = Release(namespace, "shop", chart(tmp_path_factory.mktemp(request.param)))
     release.install(values(provider, native=native))
+    # The node learns a moment later that the Service has pods.
+    wait_until(lambda: {each.status for each in client.send(*[Request(ORDERS)] * 8)} == {401}, what=ORDERS)
     yield Shop(native, release, namespace)
     release.uninstall()
 
@@ -153,11 +156,9 @@ def values(provider: Provider, *, native: bool) -> dict[str, Any]:
     documented: dict[str, Any] = yaml.safe_load((APPLICATION / "values.yaml").read_text())
     (issuer,) = documented["authz-service"]["config"]["issuers"]
     reached = {"issuer": provider.issuer, "keys": {"ca_file": "/etc/authz-secrets/provider/ca.crt"}}
-    # A plain container gets SIGTERM when the proxy starts to drain, and must serve until it has.
-    server = {} if native else {"shutdown_delay": f"{DRAIN + 1}s"}
     own = {
         "image": IMAGE,
-        "config": {"server": server, "issuers": [issuer | reached]},
+        "config": {"issuers": [issuer | reached]},
         "secrets": [{"name": "provider", "secretName": "provider-ca"}],
         "sidecar": {"native": native},
         "monitoring": {"podMonitor": {"enabled": False}},  # whose kind the cluster lacks

@@ -83,6 +83,7 @@ class Shop:
         for name, pod in pods.items():
             namespace.kubectl("label", "pod", pod, f"pod={name}")
         wait_until(lambda: {name: self.reached(name) for name in NAMES} == pods, what="each pod by its Service")
+        wait_until(lambda: self.reached("shop") in pods.values(), what="a pod by their Service")
 
     def reached(self, name: str) -> str:
         answer = self.send("/healthz", name)

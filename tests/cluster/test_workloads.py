@@ -88,10 +88,12 @@ def values() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def orders(namespace: Namespace, values: dict[str, Any]) -> Release:
-    """The API."""
+def orders(namespace: Namespace, values: dict[str, Any], cart: Caller) -> Release:
+    """The API, which `cart` reaches."""
     release = Release(namespace, "orders")
     release.install(values)
+    # The node learns a moment later that the Service has a pod.
+    wait_until(lambda: cart.send(Request("http://orders.shop.svc/orders/7")).status == 401, what="the API")
     return release
 
 

@@ -351,6 +351,14 @@ def test_with_shape_service_a_pod_that_stops_keeps_serving_until_no_proxy_calls_
     assert server == shape("service")["config"]["server"] | {"shutdown_delay": rendered}
 
 
+@pytest.mark.parametrize(("written", "rendered"), [(None, "6s"), ("0s", "0s"), ("9s", "9s")])
+def test_a_plain_sidecar_keeps_serving_until_its_proxy_has_drained(written: str | None, rendered: str) -> None:
+    changed = {"shutdown_delay": written} if written else {}
+    found = manifests("sidecar", {"sidecar": {"native": False}, "config": {"server": changed}})
+    server = yaml.safe_load(one(found, "ConfigMap")["data"]["config.yaml"])["server"]
+    assert server == shape("sidecar")["config"]["server"] | {"shutdown_delay": rendered}
+
+
 @pytest.mark.parametrize("name", ["gateway", "sidecar"])
 def test_other_shapes_have_no_delay_by_default(name: str) -> None:
     server = yaml.safe_load(one(manifests(name), "ConfigMap")["data"]["config.yaml"])["server"]

@@ -196,9 +196,16 @@ true
 {{- add (mul $workers (add 96 (mul $cache $caches) $events)) (ternary 32 0 (gt $workers 1)) -}}
 {{- end -}}
 
-{{/* server.shutdown_delay. With shape service, proxies in other pods call a terminating pod until they learn of it. */}}
+{{/* server.shutdown_delay. With shape service, proxies in other pods call a terminating pod until they learn of it. A plain
+     sidecar gets SIGTERM together with the proxy in its pod, which calls it until it has drained. */}}
 {{- define "authz-service.shutdownDelay" -}}
-{{- (.Values.config.server).shutdown_delay | default (ternary "5s" "0s" (eq .Values.shape "service")) -}}
+{{- $default := "0s" -}}
+{{- if eq .Values.shape "service" -}}
+{{- $default = "5s" -}}
+{{- else if and (eq .Values.shape "sidecar") (not .Values.sidecar.native) -}}
+{{- $default = "6s" -}}
+{{- end -}}
+{{- (.Values.config.server).shutdown_delay | default $default -}}
 {{- end -}}
 
 {{/* Seconds that a pod needs to stop. */}}
@@ -218,8 +225,9 @@ true
 {{/* The configuration as in the values, with the chart's one default. */}}
 {{- define "authz-service.configuration" -}}
 {{- $config := deepCopy .Values.config -}}
-{{- if eq .Values.shape "service" -}}
-{{- $_ := set $config "server" (merge (dict "shutdown_delay" (include "authz-service.shutdownDelay" .)) ($config.server | default dict)) -}}
+{{- $delay := include "authz-service.shutdownDelay" . -}}
+{{- if ne $delay "0s" -}}
+{{- $_ := set $config "server" (merge (dict "shutdown_delay" $delay) ($config.server | default dict)) -}}
 {{- end -}}
 {{ toYaml $config }}
 {{- end -}}
