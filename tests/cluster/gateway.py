@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 API: Final = "https://shop.example.com/"  # the audience in the documents
 ORDERS: Final = "/v1/orders"
 SLOW: Final = "/slow?seconds=3"
+_LOGGED: Final = "/v1/orders/logged"
 DEPLOYMENT: Final = "shop-authz-service"
-CONTAINERS: Final = ("authz-service", "envoy", "application")
 
 _ROOT: Final = Path(__file__).parents[2]
 _NAME: Final = "shop"
@@ -59,7 +58,7 @@ class Gateway:
     """The release `shop` of a namespace, with a client and a token for it."""
 
     def __init__(self, namespace: Namespace, client: Client, provider: Provider, values: Mapping[str, Any]) -> None:
-        """``values`` are changed for this cluster only where they have to be."""
+        """``values`` are changed only where this cluster requires it."""
         self._namespace = namespace
         self._client = client
         namespace.config_map("provider-ca", {"ca.crt": provider.ca})
@@ -70,13 +69,13 @@ class Gateway:
         self.token = provider.access_token(resource=API, scope="orders")
 
     def upgrade(self, changes: Mapping[str, Any]) -> None:
-        """Change values and wait until no pod of before is left."""
+        """Change values, and wait until the pods that this ends are gone."""
         self._values = merged(self._values, dict(changes))
         self.release.upgrade(self._values)
         self.wait_settled()
 
     def scale(self, replicas: int) -> None:
-        """Change the number of pods, unless it is this one already."""
+        """Change the number of pods, if it differs."""
         if len(self.pods()) != replicas:
             self.upgrade({"replicas": replicas})
 
@@ -100,24 +99,24 @@ class Gateway:
         """The answer to a request through the Service. In the names of headers, an underscore is a hyphen."""
         return self._client.get(f"http://{self.host}{path}", token, **headers)
 
-    def send_to(self, pod: str, token: str, *, times: int = 1) -> list[Answer]:
-        """The answers of one pod, beside the Service."""
+    def send_to(self, pod: str, token: str, *, path: str = ORDERS, times: int = 1) -> list[Answer]:
+        """The answers of one pod, without the Service."""
         address = self.pod(pod)["status"]["podIP"]
-        request = Request(f"http://{address}:8000{ORDERS}", headers={"authorization": f"Bearer {token}"})
+        request = Request(f"http://{address}:8000{path}", headers={"authorization": f"Bearer {token}"})
         return self._client.send(*[request] * times)
 
     def wait_served_by(self, pods: list[str]) -> None:
-        """Wait until the Service has led requests to exactly these pods, and to each of them."""
+        """Wait until the Service has routed requests to each of these pods, and to no other."""
         requests = [Request(f"http://{self.host}{ORDERS}", headers={"authorization": f"Bearer {self.token}"})] * 10
         seen: set[str] = set()
 
-        def led() -> bool:
+        def all_seen() -> bool:
             answers = self._client.send(*requests)
             assert {each.status for each in answers} == {200}, [(each.status, each.error) for each in answers]
             seen.update(each.json()["pod"] for each in answers)
             return seen >= set(pods)
 
-        wait_until(led, what=f"requests at each of {pods}")
+        wait_until(all_seen, what=f"requests at each of {pods}")
         assert seen == set(pods)
 
     def load(
@@ -134,22 +133,35 @@ class Gateway:
             expected=expected,
         )
 
-    def leaked(self, *tokens: str) -> Iterator[str]:
-        """The containers, of before their restart too, whose logs have a part of a token."""
-        for pod in self._namespace.get("pods", selector=_SELECTOR)["items"]:
-            status = pod["status"]
-            restarts = {
-                each["name"]: each["restartCount"]
-                for each in [*status["initContainerStatuses"], *status["containerStatuses"]]
-            }
-            name = pod["metadata"]["name"]
-            for container, count in restarts.items():
-                logs = [self._namespace.logs(name, container)]
-                if count:
-                    logs.append(self._namespace.logs(name, container, previous=True))
-                assert any(logs) or container == "envoy", f"{name} {container} has no log"
-                if any(parts_in(log, tokens) for log in logs):
-                    yield f"{name} {container}"
+    def leaks(self, *tokens: str) -> list[str]:
+        """The containers whose logs have a part of a token, including the logs before their last restart.
+
+        Each pod first gets a request with each token, and one that also has it in the query string.
+        """
+        for pod in self.pods():
+            for token in tokens:
+                self.send_to(pod, token)
+                self.send_to(pod, token, path=f"{_LOGGED}?access_token={token}")
+        return [
+            f"{container} of {pod}"
+            for pod in self.pods()
+            for container, log in self._logs(pod).items()
+            if parts_in(log, tokens)
+        ]
+
+    def _logs(self, pod: str) -> dict[str, str]:
+        """The logs of a pod's containers."""
+        # Envoy writes its log every ten seconds.
+        wait_until(lambda: _LOGGED in self._namespace.logs(pod, "envoy"), what=f"the last request in the log of {pod}")
+        status = self.pod(pod)["status"]
+        logs = {}
+        for container in [*status["initContainerStatuses"], *status["containerStatuses"]]:
+            name = container["name"]
+            logs[name] = self._namespace.logs(pod, name)
+            assert logs[name], f"{name} of {pod} has no log"
+            if container["restartCount"]:
+                logs[name] += self._namespace.logs(pod, name, previous=True)
+        return logs
 
     def _pods(self) -> list[str]:
         return sorted(each["metadata"]["name"] for each in self._namespace.get("pods", selector=_SELECTOR)["items"])
@@ -191,4 +203,4 @@ def _for_the_cluster(values: Mapping[str, Any], provider: Provider) -> dict[str,
         "extraVolumes": [{"name": "provider-ca", "configMap": {"name": "provider-ca"}}],
         "extraVolumeMounts": [{"name": "provider-ca", "mountPath": "/etc/provider-ca", "readOnly": True}],
     }
-    return merged(dict(values), json.loads(json.dumps(changes)))
+    return merged(dict(values), changes)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from cluster.gateway import API, CONTAINERS, DEPLOYMENT, ORDERS, Gateway, quickstart, signed_wrong
+from cluster.gateway import API, DEPLOYMENT, ORDERS, Gateway, quickstart, signed_wrong
 from cluster.kubectl import wait_until
 
 if TYPE_CHECKING:
@@ -118,9 +118,4 @@ def _evict(namespace: Namespace, pod: str) -> Outcome:
 
 
 def test_no_log_has_a_part_of_a_token(gateway: Gateway) -> None:
-    wrong = signed_wrong(gateway.token)
-    for pod in gateway.pods():
-        assert gateway.send_to(pod, gateway.token)[0].status == 200
-        assert gateway.send_to(pod, wrong)[0].status == 401
-    assert len(gateway.pods()) * len(CONTAINERS) == 6
-    assert list(gateway.leaked(gateway.token, wrong)) == []
+    assert gateway.leaks(gateway.token, signed_wrong(gateway.token)) == []
