@@ -262,7 +262,7 @@ def test_a_pod_gets_no_requests_before_its_sidecar_has_keys(shop: Shop, client: 
 def test_a_rolling_restart_under_load_loses_no_request(shop: Shop, client: Client, provider: Provider) -> None:
     token = provider.access_token(resource=SHOP, scope="orders")
     before = {pod["metadata"]["name"] for pod in shop.ready()}
-    loads = [client.load(ORDERS, token=token, seconds=150, connections=4, rate=40, keep=keep) for keep in (True, False)]
+    loads = [client.load(ORDERS, token=token, seconds=600, connections=4, rate=40, keep=keep) for keep in (True, False)]
     shop.namespace.kubectl("rollout", "restart", "deployment/shop")
     shop.namespace.wait_rollout("shop")
     wait_until(lambda: not before & all_pods(shop), what="the end of the old pods")
@@ -285,7 +285,7 @@ def test_authz_service_stops_after_the_proxy(shop: Shop, client: Client, provide
     pod = shop.ready()[0]
     name = pod["metadata"]["name"]
     url = f"http://{pod['status']['podIP']}:{PROXY_PORT}/v1/orders"
-    load = client.load(url, token=token, seconds=60, connections=4, rate=80, keep=False)
+    load = client.load(url, token=token, seconds=600, connections=4, rate=80, keep=False)
     watch = shop.namespace.start("get", "pod", name, "--watch", r"--output=jsonpath={.status}{'\n'}")
     shop.namespace.kubectl("delete", "pod", name)
     result = load.stop()

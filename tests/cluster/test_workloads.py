@@ -301,7 +301,8 @@ def test_without_its_token_a_pod_is_not_ready_and_the_log_has_the_cause(
     with upgraded(orders, without) as pod:
         log_with(namespace, pod, "status 403")
         assert not ready(namespace, pod)
-        assert cart.call("GET", "/orders/7").status == 200  # by the previous pod
+        # The previous pod serves. It may have to start again if the machine is too busy for its liveness probe.
+        wait_until(lambda: cart.call("GET", "/orders/7").status == 200, what="an answer of the previous pod")
 
 
 def test_a_replaced_token_is_read_again(
