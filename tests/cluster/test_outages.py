@@ -141,17 +141,18 @@ def test_during_an_outage_only_what_needs_the_provider_is_denied_and_may_be_repe
     for each in (secure, plain):
         answers = {name: each.proxy.get(PATH, token) for name, token in tokens.items()}
         answers |= {"none": each.proxy.get(PATH), "public": each.proxy.get("/healthz")}
-        reasons = {name: (answer.status, answer.reason) for name, answer in answers.items()}
-        # Whether the provider refuses connections or does not respond.
-        assert reasons.pop("another key") in {(503, "keys_unavailable"), (503, "deadline_exceeded")}
-        assert reasons == {
-            "known": (200, ""),
-            "new": (200, ""),
-            "opaque": (200, ""),
-            "unseen": (503, "introspection_unavailable"),
-            "none": (401, "missing_token"),
-            "public": (200, ""),
+        assert {name: answer.status for name, answer in answers.items()} == {
+            "known": 200,
+            "new": 200,
+            "opaque": 200,
+            "unseen": 503,
+            "another key": 503,
+            "none": 401,
+            "public": 200,
         }
+        # The reason depends on whether the provider refuses connections or does not respond before the call's deadline.
+        assert answers["unseen"].reason in {"introspection_unavailable", "deadline_exceeded"}
+        assert answers["another key"].reason in {"keys_unavailable", "deadline_exceeded"}
         repeatable = {name for name, answer in answers.items() if "retry-after" in answer.headers}
         assert repeatable == {"unseen", "another key"}
         assert [ready(pod) for pod in each.pods()] == [True]
