@@ -19,7 +19,7 @@ from h2.connection import H2Connection
 from hyperframe.frame import Frame, GoAwayFrame
 
 from generate import CHART, render
-from support.chart import NAME, container, manifests, merged, notes, one, shape
+from support.chart import NAME, container, containers, manifests, merged, notes, one, shape
 from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
 from support.h2_client import HANG_GUARD
 from support.sidecar_process import SidecarProcess
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PUBLIC = {"name": "all", "match": {"methods": ["GET", "POST"], "paths": ["/**"]}, "access": "public"}
 NO_STREAM_IS_LAST = (1 << 31) - 1  # of the first GOAWAY, after which streams are still accepted
+SOCKET = "/run/authz/envoy-admin.sock"
 Step = tuple[str, int]
 
 
@@ -80,16 +81,21 @@ async def gateway(folder: Path, port: int, protocol: str = "http1") -> AsyncIter
         yield envoy
 
 
+async def run_hook(name: str, folder: Path) -> int:
+    """Run a hook of authz-service as Kubernetes does, with the socket of the test; returns the exit status."""
+    found = manifests("gateway")
+    pod = one(found, "Deployment")["spec"]["template"]
+    program, script, *arguments = container(pod)["lifecycle"][name]["exec"]["command"]
+    assert (program, script) == ("python", "/etc/envoy/drain.py")
+    assert SOCKET in arguments
+    (folder / "drain.py").write_text(one(found, "ConfigMap", f"{NAME}-envoy")["data"]["drain.py"])
+    own = [str(folder / "admin.sock") if each == SOCKET else each for each in arguments]
+    process = await asyncio.create_subprocess_exec(sys.executable, str(folder / "drain.py"), *own)
+    return await process.wait()
+
+
 async def start_drain(folder: Path) -> None:
-    """Run the hook as Kubernetes does, with the socket of the test."""
-    pod = one(manifests("gateway"), "Deployment")["spec"]["template"]
-    program, script, socket, seconds = container(pod)["lifecycle"]["preStop"]["exec"]["command"]
-    assert (program, script, socket) == ("python", "/etc/envoy/drain.py", "/run/authz/envoy-admin.sock")
-    text = one(manifests("gateway"), "ConfigMap", f"{NAME}-envoy")["data"]["drain.py"]
-    (folder / "drain.py").write_text(text)
-    command = [sys.executable, str(folder / "drain.py"), str(folder / "admin.sock"), seconds]
-    process = await asyncio.create_subprocess_exec(*command)
-    assert await process.wait() == 0
+    assert await run_hook("preStop", folder) == 0
 
 
 def test_a_rollback_that_removes_the_script_leaves_it_to_the_pods_that_stop() -> None:
@@ -238,6 +244,25 @@ async def test_envoy_remains_ready_while_it_drains(tmp_path: Path) -> None:
             await start_drain(tmp_path)
 
 
+async def test_a_restart_of_authz_service_alone_leaves_no_drain_behind(tmp_path: Path) -> None:
+    """Kubernetes runs the preStop hook as well if a probe fails, and then only this container stops."""
+    application = Slow()
+    async with asyncio.timeout(HANG_GUARD), application.running() as port, gateway(tmp_path, port) as envoy:
+        await start_drain(tmp_path)
+        async with kept(envoy.ports["http"]) as connection:
+            assert await connection.get() == (OK, True)
+        assert await run_hook("postStart", tmp_path) == 0
+        async with kept(envoy.ports["http"]) as connection:
+            assert [await connection.get() for _ in range(2)] == [(OK, False)] * 2
+
+
+async def test_the_first_start_does_not_fail_before_envoy_runs(tmp_path: Path) -> None:
+    assert await run_hook("postStart", tmp_path) == 0
+    stale = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), tmp_path / "admin.sock")
+    async with stale:
+        assert await run_hook("postStart", tmp_path) == 0
+
+
 # The hook.
 
 
@@ -261,7 +286,7 @@ def test_a_hook_that_does_not_reach_envoy_reports_it_after_its_time(
     hook: ModuleType, slept: list[float], tmp_path: Path
 ) -> None:
     with pytest.raises(FileNotFoundError):
-        hook.main(str(tmp_path / "envoy-admin.sock"), "36")
+        hook.main("start", str(tmp_path / "envoy-admin.sock"), "36")
     assert slept == [36]
 
 
@@ -275,7 +300,7 @@ async def test_a_hook_that_envoy_rejects_reports_it_after_its_time(
 
     path = str(tmp_path / "envoy-admin.sock")
     async with await asyncio.start_unix_server(reject, path):
-        assert await asyncio.to_thread(hook.main, path, "36") == 1
+        assert await asyncio.to_thread(hook.main, "start", path, "36") == 1
     assert slept == [36]
     assert "404" in capfd.readouterr().err
 
@@ -289,7 +314,7 @@ def lifecycles(changes: dict[str, Any] | None = None) -> dict[str, Any]:
     both = [*spec.get("initContainers", []), *spec["containers"]]
     hooks = {each["name"]: each.get("lifecycle", {}).get("preStop") for each in both}
     if "exec" in (hooks["authz-service"] or {}):
-        hooks["authz-service"] = hooks["authz-service"]["exec"]["command"][2:]
+        hooks["authz-service"] = hooks["authz-service"]["exec"]["command"][3:]
     return hooks | {"grace": spec["terminationGracePeriodSeconds"]}
 
 
@@ -299,9 +324,6 @@ def stopping(drain: int | None = None, **others: Any) -> dict[str, Any]:
 
 def envoy_values(**settings: Any) -> dict[str, Any]:
     return {"gateway": {"envoy": settings}}
-
-
-SOCKET = "/run/authz/envoy-admin.sock"
 
 
 @pytest.mark.parametrize(
@@ -342,10 +364,42 @@ def test_without_drain_there_are_no_hooks() -> None:
 def test_a_hook_in_the_values_replaces_only_its_own_kind_of_hook_of_authz_service(native: bool) -> None:  # noqa: FBT001
     (sleep, other) = ({"sleep": {"seconds": 35}}, {"exec": {"command": ["true"]}})
     plain = {"sidecar": {"native": native}}
-    started = lifecycles(plain | {"lifecycle": {"postStart": other}})
+    own = plain | {"lifecycle": {"postStart": other}}
+    pod = one(manifests("gateway", own), "Deployment")["spec"]["template"]
+    assert container(pod)["lifecycle"]["postStart"] == other
+    started = lifecycles(own)
     assert (started["authz-service"], started["envoy"]) == ([SOCKET, "0" if native else "36"], sleep)
     replaced = lifecycles(plain | {"lifecycle": {"preStop": {"sleep": {"seconds": 9}}}})
     assert (replaced["authz-service"], replaced["envoy"]) == ({"sleep": {"seconds": 9}}, sleep)
+
+
+PROBES = ("livenessProbe", "startupProbe")
+
+
+def grace_of_probes(changes: dict[str, Any]) -> dict[tuple[str, str], int | None]:
+    """How long each container may take to stop if this probe fails; None is the time of the pod."""
+    pod = one(manifests("gateway", changes), "Deployment")["spec"]["template"]
+    return {
+        (each["name"], probe): each[probe].get("terminationGracePeriodSeconds")
+        for each in containers(pod) for probe in PROBES if probe in each
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_container_that_a_probe_restarts_does_not_wait_for_the_drain(native: bool) -> None:  # noqa: FBT001
+    probes = {each: {"httpGet": {"path": "/healthz", "port": 8080}} for each in PROBES}
+    changes = merged({"sidecar": {"native": native}}, {"gateway": {"application": probes}})
+    assert grace_of_probes(changes) == {
+        ("authz-service", "livenessProbe"): 5,
+        ("authz-service", "startupProbe"): 5,
+        ("envoy", "livenessProbe"): 5,
+        ("application", "livenessProbe"): 5,
+        ("application", "startupProbe"): 5,
+    }
+    own = {"gateway": {"application": {"livenessProbe": {"terminationGracePeriodSeconds": 20}}}}
+    assert grace_of_probes(merged(changes, own))["application", "livenessProbe"] == 20
+    without = grace_of_probes(merged(changes, envoy_values(drainSeconds=0)))
+    assert without["application", "livenessProbe"] is None
 
 
 def test_before_kubernetes_1_30_there_are_no_hooks_and_the_notes_say_what_is_cut(tmp_path: Path) -> None:
@@ -355,7 +409,7 @@ def test_before_kubernetes_1_30_there_are_no_hooks_and_the_notes_say_what_is_cut
         file.write_text(file.read_text().replace(".Capabilities.KubeVersion.Version", '"v1.29.9"'))
     for native in (True, False):
         rendered = render(copy, merged(shape("gateway"), {"sidecar": {"native": native}}))
-        assert "preStop" not in rendered["authz-service/templates/deployment.yaml"]
+        assert "lifecycle" not in rendered["authz-service/templates/deployment.yaml"]
         assert "when a pod stops, all its requests are cut" in rendered["authz-service/templates/NOTES.txt"]
     assert "requests are cut" not in notes("gateway")
 

@@ -50,6 +50,7 @@ startupProbe:
   exec:
     command: [authz-service, healthcheck, --config, /etc/authz-service/config.yaml]
   {{- toYaml . | nindent 2 }}
+  terminationGracePeriodSeconds: {{ include "authz-service.probeGracePeriodSeconds" $ }}
 {{- end }}
 {{- with .Values.probes.readiness }}
 readinessProbe:
@@ -62,6 +63,7 @@ livenessProbe:
     path: /healthz
     port: authz-metrics
   {{- toYaml . | nindent 2 }}
+  terminationGracePeriodSeconds: {{ include "authz-service.probeGracePeriodSeconds" $ }}
 {{- end }}
 {{- with include "authz-service.lifecycle" . | fromYaml }}
 lifecycle:
@@ -79,11 +81,21 @@ volumeMounts:
   {{- include "authz-service.volumeMounts" . | nindent 2 }}
 {{- end -}}
 
-{{/* The hooks in the values, and the chart's own preStop hook unless they have one. */}}
+{{/* How long a container may take to stop whose probe fails, instead of all the time of a pod that stops: it hangs, and
+     preStop hooks, which wait for the drain, count towards this time. */}}
+{{- define "authz-service.probeGracePeriodSeconds" -}}
+5
+{{- end -}}
+
+{{/* The hooks in the values, and those of the chart that they do not have. */}}
 {{- define "authz-service.lifecycle" -}}
 {{- $hooks := deepCopy (.Values.lifecycle | default dict) -}}
-{{- if and (include "authz-service.drains" .) (not (hasKey $hooks "preStop")) -}}
-{{- $_ := set $hooks "preStop" (include "authz-service.startDrain" . | fromYaml) -}}
+{{- if include "authz-service.drains" . -}}
+{{- range $name, $hook := include "authz-service.drainHooks" . | fromYaml -}}
+{{- if not (hasKey $hooks $name) -}}
+{{- $_ := set $hooks $name $hook -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{ toYaml $hooks }}
 {{- end -}}

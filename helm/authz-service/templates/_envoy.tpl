@@ -33,6 +33,7 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 3
   failureThreshold: 3
+  terminationGracePeriodSeconds: {{ include "authz-service.probeGracePeriodSeconds" . }}
 {{- include "authz-service.serveWhileDraining" . }}
 resources:
   {{- toYaml .Values.gateway.envoy.resources | nindent 2 }}
@@ -85,14 +86,19 @@ lifecycle:
 {{- end }}
 {{- end -}}
 
-{{/* The hook of authz-service. A plain container sleeps for a second more than Envoy, which needs it until it has exited. */}}
-{{- define "authz-service.startDrain" -}}
-exec:
-  command:
-    - python
-    - /etc/envoy/drain.py
-    - {{ include "authz-service.envoy.adminSocket" . }}
-    - {{ if .Values.sidecar.native }}"0"{{ else }}{{ add1 (include "authz-service.drainSeconds" .) | quote }}{{ end }}
+{{/* The hooks of authz-service. A plain container sleeps for a second more than Envoy, which needs it until it has exited.
+     Kubernetes runs preStop also before it restarts this container alone, after which Envoy must not drain any longer. */}}
+{{- define "authz-service.drainHooks" -}}
+{{- $script := list "python" "/etc/envoy/drain.py" -}}
+{{- $socket := include "authz-service.envoy.adminSocket" . -}}
+{{- $seconds := 0 -}}
+{{- if not .Values.sidecar.native -}}
+{{- $seconds = add1 (include "authz-service.drainSeconds" .) -}}
+{{- end -}}
+preStop:
+  exec: {command: {{ concat $script (list "start" $socket (toString $seconds)) | toJson }}}
+postStart:
+  exec: {command: {{ concat $script (list "end" $socket) | toJson }}}
 {{- end -}}
 
 {{- define "authz-service.envoy.adminSocket" -}}
@@ -108,6 +114,9 @@ imagePullPolicy: {{ $application.pullPolicy }}
 {{- with get $application $key }}
 {{ $key }}:
   {{- toYaml . | nindent 2 }}
+  {{- if and (has $key (list "startupProbe" "livenessProbe")) (include "authz-service.drains" $) (not (hasKey . "terminationGracePeriodSeconds")) }}
+  terminationGracePeriodSeconds: {{ include "authz-service.probeGracePeriodSeconds" $ }}
+  {{- end }}
 {{- end }}
 {{- end }}
 {{- include "authz-service.serveWhileDraining" . }}
