@@ -6,6 +6,7 @@ them only after it listens, since comparing many rules takes time.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -52,6 +53,13 @@ _URL_START = ("https://", "http://")
 _RULE_DEPTH = len(("rules", 0))
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LONG_PROOF_AGE = 300.0  # seconds
+# Where a pod has its token for the API server: that of the chart, and that of Kubernetes itself.
+_API_SERVER_TOKENS = frozenset(
+    f"{folder}/{path}/token"
+    for folder in ("/var/run/secrets", "/run/secrets")
+    for path in ("api-server", "kubernetes.io/serviceaccount")
+)
+_IN_CLUSTER_API_SERVER = re.compile(r"kubernetes(\.default(\..*)?)?\Z|[0-9.]+\Z|[0-9a-f:.]*:[0-9a-f:.]*\Z")
 _DAY = 86_400.0  # seconds; an operator notices an outage within a day
 _USUAL_LIFETIME = 3600.0  # seconds: that of access tokens by default at many providers
 _LONG_INTERVAL = 300.0  # seconds
@@ -104,6 +112,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
         yield from _placeholder(("issuers", place, "audiences"), issuer)
         yield from _long_outage(("issuers", place, "keys", "outage_tolerance"), issuer)
         yield from _allowed_http(("issuers", place, "keys", "allow_http"), issuer)
+        yield from _service_account_token(("issuers", place, "keys", "bearer_token_file"), issuer)
         yield from _ignored_confirmation(("issuers", place, "confirmation"), issuer)
         if issuer.security_events is not None:
             yield from _security_events(("issuers", place, "security_events"), issuer, issuer.security_events)
@@ -227,6 +236,19 @@ def _long_outage(where: Where, issuer: Issuer) -> Iterator[Problem]:
     if issuer.keys.outage_tolerance > _DAY:
         text = "is longer than a day, and a withdrawn key may stay trusted for as long: write at most 24h"
         yield Problem(where, text)
+
+
+def _service_account_token(where: Where, issuer: Issuer) -> Iterator[Problem]:
+    """The receiver of a pod's token for the API server can use the API server as that pod."""
+    file = issuer.keys.bearer_token_file
+    host = urlsplit(issuer.keys.address(issuer.issuer)).hostname or ""
+    if file is None or str(file) not in _API_SERVER_TOKENS or _IN_CLUSTER_API_SERVER.match(host):
+        return
+    yield Problem(
+        where,
+        f"sends this pod's token for the API server of Kubernetes to {host}, which can use the API server with "
+        "it: remove it, or set keys.jwks_uri: https://kubernetes.default.svc/openid/v1/jwks",
+    )
 
 
 def _allowed_http(where: Where, issuer: Issuer) -> Iterator[Problem]:

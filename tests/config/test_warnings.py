@@ -224,6 +224,37 @@ def test_plain_http_keys_from_another_host_cause_a_warning(issuer: str, keys: di
     assert all(each.startswith("issuers[0].keys.allow_http: allows fetching keys over plain http") for each in found)
 
 
+IN_CLUSTER = "https://kubernetes.default.svc.cluster.local"
+EKS = "https://oidc.eks.example/id/1"
+OF_CHART = {"bearer_token_file": "/var/run/secrets/api-server/token"}
+OF_KUBERNETES = {"bearer_token_file": "/run/secrets/kubernetes.io/serviceaccount/token"}
+
+
+@pytest.mark.parametrize(
+    ("issuer", "keys", "host"),
+    [
+        (EKS, OF_CHART, "oidc.eks.example"),
+        (EKS, OF_KUBERNETES, "oidc.eks.example"),
+        (IN_CLUSTER, OF_CHART | {"jwks_uri": "https://keys.example/jwks"}, "keys.example"),
+        ("https://kubernetes-default.example", OF_CHART, "kubernetes-default.example"),
+        (EKS, OF_CHART | {"jwks_uri": "https://kubernetes.default.svc/openid/v1/jwks"}, None),
+        (IN_CLUSTER, OF_CHART, None),
+        ("https://10.96.0.1", OF_CHART, None),
+        ("https://[fd00::1]:6443", OF_KUBERNETES, None),
+        (EKS, {"bearer_token_file": "/etc/authz-secrets/eks/token"}, None),
+        (EKS, {}, None),
+    ],
+)
+def test_sending_the_token_for_the_api_server_to_another_host_causes_a_warning(
+    issuer: str, keys: dict[str, Any], host: str | None
+) -> None:
+    found = warned({}, issuers=[MAIN | {"issuer": issuer, "keys": keys}])
+    assert len(found) == (host is not None)
+    for each in found:
+        assert each.startswith("issuers[0].keys.bearer_token_file: sends this pod's token for the API server")
+        assert f" to {host}, which" in each
+
+
 @pytest.mark.parametrize(
     ("issuer", "endpoint", "keys", "count"),
     [
