@@ -20,9 +20,17 @@ if TYPE_CHECKING:
 SMALL: Final = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
 # What a cluster without registry and operators needs, and less time and memory.
 LOCAL: Final = {"image": IMAGE, "replicas": 1, "resources": SMALL, "podDisruptionBudget": {"enabled": False}}
+# A pod gets no request before its application listens. Probes from outside the pod do not reach its loopback address.
+_LISTENS: Final = "import socket; socket.create_connection(('127.0.0.1', 8080)).close()"
+_STARTED: Final = {
+    "exec": {"command": ["python3", "-c", _LISTENS]},
+    "periodSeconds": 1,
+    "timeoutSeconds": 5,
+    "failureThreshold": 60,
+}
 GATEWAY: Final = {
     "gateway": {
-        "application": {"image": TOOLS, "command": ["python3", "/tools/shop.py"]},
+        "application": {"image": TOOLS, "command": ["python3", "/tools/shop.py"], "startupProbe": _STARTED},
         "envoy": {"routeTimeout": "5s"},  # a pod that stops serves for longer
     },
     "monitoring": {"podMonitor": {"enabled": False}},
