@@ -715,7 +715,11 @@ FROM_API_SERVER = {
         ("gateway", {}, "egress to port 8000 of its pods, not to\nport 80 of its Service"),
         ("service", {"service": {"port": 443}}, "egress to port 9191 of its pods, not to\nport 443 of its Service"),
         ("service", {}, "egress to port 9191 of its pods.\n"),
-        ("gateway", {"networkPolicy": {"egressPorts": [443, 5432]}}, "only to port 443, 5432, 53 (DNS). If"),
+        (
+            "gateway",
+            {"networkPolicy": {"egressPorts": [443, 5432]}},
+            "it can connect\nonly to port 443, 5432, 53 (DNS).\nIf",
+        ),
         (
             "gateway",
             {"networkPolicy": {"egressPorts": [], "extraEgress": [{}]}},
