@@ -50,6 +50,7 @@ def example() -> dict[str, Any]:
     changes = {
         "networkPolicy": {"clients": [{"podSelector": {"matchLabels": {"app": "client"}}}]},
         "monitoring": {"podMonitor": {"enabled": False}},
+        "gateway": {"envoy": {"checkTimeout": "10s"}},  # a busy machine may need more than a second
     }
     return merged(values, changes)
 

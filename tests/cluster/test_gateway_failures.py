@@ -10,6 +10,7 @@ import pytest
 
 from cluster.gateway import ORDERS, Gateway, example, running, signed_wrong, summary
 from cluster.kubectl import wait_until
+from support.chart import merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
 # Process 1 ignores SIGKILL from its own container, but the kernel kills it at its limit of CPU time, and with it all
 # processes of the container, such as this one.
 _KILL = """
-import resource, urllib.request
+import contextlib, resource, urllib.request
 resource.prlimit(1, resource.RLIMIT_CPU, (1, 1))
 while True:
-    urllib.request.urlopen("http://127.0.0.1:9192/metrics").read()
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen("http://127.0.0.1:9192/metrics").read()
 """
+# It can accept no connection any more, such as those of probes.
+_REFUSE = "import resource; resource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0))"
 # Envoy's image has no other program, but its admin interface ends it at once.
 _QUIT = """
 import socket
@@ -38,7 +42,7 @@ assert admin.recv(100).startswith(b"HTTP/1.1 200 ")
 
 @pytest.fixture(scope="module")
 def gateway(namespace: Namespace, client: Client, provider: Provider) -> Gateway:
-    return Gateway(namespace, client, provider, example())
+    return Gateway(namespace, client, provider, merged(example(), {"probes": {"liveness": {"periodSeconds": 3}}}))
 
 
 def test_while_a_killed_authz_service_starts_again_its_envoy_denies(
@@ -47,8 +51,9 @@ def test_while_a_killed_authz_service_starts_again_its_envoy_denies(
     victim, other = gateway.pods()
 
     def denial() -> Answer | None:
-        """If it was back before the request, it is killed again, and Kubernetes then waits before it restarts it."""
-        namespace.execute(victim, "python3", "-c", _KILL, container="authz-service", check=False)
+        """If it is back before the request, it is killed again, and Kubernetes then waits before it restarts it."""
+        if _container(gateway, victim, "authz-service")["ready"]:
+            namespace.execute(victim, "python3", "-c", _KILL, container="authz-service", check=False)
         return next((each for each in gateway.send_to(victim, gateway.token, times=20) if each.status != 200), None)
 
     with (
@@ -75,6 +80,17 @@ def test_a_killed_envoy_lets_no_request_pass(
         assert gateway.send_to(other, gateway.token)[0].status == 200
     statuses = {each for result in results.values() for each in result.answers if each.isdigit()}
     assert statuses == {"200", "401"}
+
+
+def test_envoy_keeps_connections_again_after_the_liveness_probe_has_restarted_authz_service(
+    namespace: Namespace, gateway: Gateway
+) -> None:
+    victim, _ = gateway.pods()
+    with restarts(gateway, victim, "authz-service"):
+        namespace.execute(victim, "python3", "-c", _REFUSE, container="authz-service")
+    (answer,) = gateway.send_to(victim, gateway.token)
+    assert answer.status == 200
+    assert answer.headers.get("connection") != "close"
 
 
 def test_a_pod_that_ends_without_notice_lets_no_request_pass_and_is_replaced(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # A pod that stops drains for 5 seconds more than a request may take. The rest only makes the tests shorter.
 _VALUES = {
-    "gateway": {"envoy": {"routeTimeout": "6s"}},
+    "gateway": {"envoy": {"routeTimeout": "9s"}},
     "probes": {"startup": {"periodSeconds": 1}},
     "checkConfig": {"enabled": False},
 }
