@@ -124,18 +124,9 @@ def _shorten_ttl() -> None:
 
 def _tests(arguments: Sequence[str]) -> list[str]:
     chosen = list(arguments) or [str(_TESTS)]
-    options = ["--numprocesses", _PROCESSES, "--dist", "loadfile", "-p", "no:randomly"]
-    return [
-        "env",
-        "CLUSTER_TESTS=1",
-        sys.executable,
-        "-m",
-        "pytest",
-        *options,
-        "--durations=0",
-        "--durations-min=1",
-        *chosen,
-    ]
+    # A short traceback has no arguments of functions, which may be tokens.
+    options = ["--numprocesses", _PROCESSES, "--dist", "loadfile", "-p", "no:randomly", "--tb=short", "--durations=20"]
+    return ["env", "CLUSTER_TESTS=1", sys.executable, "-m", "pytest", *options, *chosen]
 
 
 def _run(command: Sequence[str]) -> int:
