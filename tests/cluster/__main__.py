@@ -46,7 +46,7 @@ _PACKAGES: Final = {  # program: the package of Debian that has it
     "socat": "socat",
     "unshare": "util-linux",
 }
-_PROCESSES: Final = "3"  # test modules at the same time; they mostly wait for the cluster
+_PROCESSES: Final = "4"  # test modules at the same time; they mostly wait for the cluster
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from generate import CHART, descriptions, render
-from support.chart import container, in_order, manifests, merged, pods, shape
+from support.chart import container, in_order, manifests, merged, one, pods, shape
 from support.manifests import problems
 
 if TYPE_CHECKING:
@@ -338,3 +338,21 @@ def test_a_native_sidecar_is_rejected_before_kubernetes_1_29(
 ) -> None:
     helm.lint(CHART, shape("gateway"), kube_version=version)  # lint prints a failing template, and continues
     assert ("set sidecar.native to false" in capfd.readouterr().err) == rejected
+
+
+@pytest.mark.parametrize(
+    ("probe", "changes", "scheme"),
+    [
+        ({"port": 8000}, {}, None),
+        ({"port": 8000}, {"tls": {"existingSecret": "shop-tls"}}, "HTTPS"),
+        ({"port": 8000, "scheme": "HTTP"}, {"tls": {"existingSecret": "shop-tls"}}, "HTTP"),  # as in the values
+        ({"port": 8080}, {"tls": {"existingSecret": "shop-tls"}}, None),  # the application itself
+    ],
+)
+@pytest.mark.parametrize("kind", ["startupProbe", "readinessProbe", "livenessProbe"])
+def test_a_probe_of_the_application_through_envoy_uses_tls_where_envoy_does(
+    kind: str, probe: dict[str, Any], changes: dict[str, Any], scheme: str | None
+) -> None:
+    application = {"gateway": {"application": {kind: {"httpGet": {"path": "/healthz", **probe}}}}}
+    pod = one(manifests("gateway", merged(changes, application)), "Deployment")["spec"]["template"]
+    assert container(pod, "application")[kind]["httpGet"].get("scheme") == scheme

@@ -105,18 +105,34 @@ postStart:
 {{ dir (include "authz-service.socket" .) }}/envoy-admin.sock
 {{- end -}}
 
+{{/* A probe of the application as in the values. One through Envoy uses TLS where Envoy does; one that restarts the container
+     does not wait for the drain. */}}
+{{- define "authz-service.application.probe" -}}
+{{- $probe := deepCopy .probe -}}
+{{- if and ($probe.httpGet) (eq (toString $probe.httpGet.port) (toString .context.Values.gateway.envoy.port)) (include "authz-service.tlsSecret" .context) -}}
+{{- $_ := set $probe "httpGet" (merge $probe.httpGet (dict "scheme" "HTTPS")) -}}
+{{- end -}}
+{{- if and .restarts (include "authz-service.drains" .context) -}}
+{{- $probe = merge $probe (dict "terminationGracePeriodSeconds" (include "authz-service.probeGracePeriodSeconds" .context | int)) -}}
+{{- end -}}
+{{ toYaml $probe }}
+{{- end -}}
+
 {{- define "authz-service.application.container" -}}
 {{- $application := .Values.gateway.application -}}
 name: application
 image: {{ $application.image | quote }}
 imagePullPolicy: {{ $application.pullPolicy }}
-{{- range $key := list "command" "args" "env" "envFrom" "volumeMounts" "resources" "startupProbe" "readinessProbe" "livenessProbe" }}
+{{- range $key := list "command" "args" "env" "envFrom" "volumeMounts" "resources" }}
 {{- with get $application $key }}
 {{ $key }}:
   {{- toYaml . | nindent 2 }}
-  {{- if and (has $key (list "startupProbe" "livenessProbe")) (include "authz-service.drains" $) (not (hasKey . "terminationGracePeriodSeconds")) }}
-  terminationGracePeriodSeconds: {{ include "authz-service.probeGracePeriodSeconds" $ }}
-  {{- end }}
+{{- end }}
+{{- end }}
+{{- range $key := list "startupProbe" "readinessProbe" "livenessProbe" }}
+{{- with get $application $key }}
+{{ $key }}:
+  {{- include "authz-service.application.probe" (dict "context" $ "probe" . "restarts" (ne $key "readinessProbe")) | nindent 2 }}
 {{- end }}
 {{- end }}
 {{- include "authz-service.serveWhileDraining" . }}
