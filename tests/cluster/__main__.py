@@ -125,7 +125,8 @@ def _shorten_ttl() -> None:
 def _tests(arguments: Sequence[str]) -> list[str]:
     chosen = list(arguments) or [str(_TESTS)]
     # A short traceback has no arguments of functions, which may be tokens.
-    options = ["--numprocesses", _PROCESSES, "--dist", "loadfile", "-p", "no:randomly", "--tb=short", "--durations=20"]
+    options = ["--numprocesses", _PROCESSES, "--dist", "loadfile", "--no-loadscope-reorder", "-p", "no:randomly"]
+    options += ["--tb=short", "--durations=20"]
     return ["env", "CLUSTER_TESTS=1", sys.executable, "-m", "pytest", *options, *chosen]
 
 

@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def issuer(namespace: Namespace) -> Issuer:
-    return Issuer(namespace)
-
-
-@pytest.fixture(scope="module")
 def shop(namespace: Namespace, issuer: Issuer) -> Release:
     """A gateway of this version."""
     release = Release(namespace, "orders")

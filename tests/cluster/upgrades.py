@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from cluster import last_release
 from cluster.helm import CHART, IMAGE, Release
 from cluster.images import TOOLS
 from cluster.kubectl import wait_until
 from support.chart import merged
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cluster.client import Client, LoadResult
     from cluster.issuer import Issuer
 
+LAST_CHART: Final = Path(os.environ[last_release.VARIABLE], "helm", "authz-service")
+LAST_IMAGE: Final = {**IMAGE, "tag": last_release.TAG}
 SMALL: Final = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
 # What a cluster without registry and operators needs, and less time and memory.
 LOCAL: Final = {"image": IMAGE, "replicas": 1, "resources": SMALL, "podDisruptionBudget": {"enabled": False}}
@@ -58,6 +61,17 @@ def service_values(issuer: Issuer, chart: Path = CHART) -> dict[str, Any]:
     values = yaml.safe_load((chart / "values" / "service.yaml").read_text())
     del values["config"]["server"]["tls"]
     return issuer.values(merged(values, LOCAL | SERVICE))
+
+
+def identity(release: Release) -> dict[str, Any]:
+    """What must outlive every upgrade: the objects by which others know the release, and what cannot be changed."""
+    namespace, name = release.namespace, f"{release.name}-authz-service"
+    deployment, service = namespace.get("deployment", name), namespace.get("service", name)
+    return {
+        "uids": [each["metadata"]["uid"] for each in (deployment, service)],
+        "selectors": [each["spec"]["selector"] for each in (deployment, service)],
+        "address": service["spec"]["clusterIP"],
+    }
 
 
 def pods(release: Release) -> list[dict[str, Any]]:

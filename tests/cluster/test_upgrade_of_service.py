@@ -1,49 +1,28 @@
-"""Upgrades from the last release, and back to it."""
+"""Shape `service` is upgraded from the last release, and rolled back to it. Values of the last release are accepted."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 import yaml
 
-from cluster import last_release
 from cluster.client import CONTAINER_SECURITY, POD_SECURITY
-from cluster.helm import CHART, IMAGE, Release
+from cluster.helm import CHART, Release
 from cluster.images import TOOLS
-from cluster.issuer import Issuer
 from cluster.kubectl import wait_until
-from cluster.upgrades import (
-    Traffic,
-    assert_nothing_lost,
-    gateway_values,
-    pods,
-    service_values,
-    wait_settled,
-)
+from cluster.upgrades import LAST_CHART, LAST_IMAGE, identity, service_values, wait_settled
 from generate import render
 from support.chart import in_order, merged, one
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
-    from cluster.client import Client, LoadResult
+    from cluster.issuer import Issuer
     from cluster.kubectl import Namespace
-
-LAST: Final = Path(os.environ[last_release.VARIABLE])
-LAST_CHART: Final = LAST / "helm" / "authz-service"
-LAST_IMAGE: Final = {**IMAGE, "tag": last_release.TAG}
-
-
-@pytest.fixture(scope="module")
-def issuer(namespace: Namespace) -> Issuer:
-    return Issuer(namespace)
-
 
 # Calls Check as an Envoy does, on one connection after another. Each second it writes how many calls were allowed, and
 # what became of the others.
@@ -115,66 +94,6 @@ class Calls:
         lines = self._namespace.logs("calls").splitlines()
         allowed, others = json.loads(lines[-1]) if lines else (0, [])
         return allowed, others
-
-
-def identity(release: Release) -> dict[str, Any]:
-    """What must outlive every upgrade: the objects by which others know the release, and what cannot be changed."""
-    namespace, name = release.namespace, f"{release.name}-authz-service"
-    deployment, service = namespace.get("deployment", name), namespace.get("service", name)
-    return {
-        "uids": [each["metadata"]["uid"] for each in (deployment, service)],
-        "selectors": [each["spec"]["selector"] for each in (deployment, service)],
-        "address": service["spec"]["clusterIP"],
-    }
-
-
-def test_a_gateway_is_upgraded_from_the_last_release_and_rolled_back_under_load(
-    namespace: Namespace, client: Client, issuer: Issuer, record_property: Callable[[str, object], None]
-) -> None:
-    values = gateway_values(issuer, LAST_CHART)
-    token = issuer.token(values, "orders")
-    release = Release(namespace, "shop", LAST_CHART)
-    release.install(merged(values, {"image": LAST_IMAGE}))
-    before = identity(release)
-    for upgrade in (True, False, True):
-        traffic = Traffic(client, release, token)
-        if upgrade:
-            release.upgrade(values, chart=CHART)
-        else:
-            release.rollback()
-        wait_settled(release)
-        slow, fast = traffic.stop()
-        if upgrade and not ANNOUNCES:
-            found = f"{fast.unannounced} connections closed unannounced, {fast.lost} of {fast.requests} requests lost"
-            record_property("when a pod of the last release stops", found)
-            assert_kept_connections_cut(slow, fast)
-        else:
-            assert_nothing_lost(slow, fast)
-        assert identity(release) == before
-        (pod,) = pods(release)
-        tags = {each["image"].rpartition(":")[2] for each in pod["spec"]["initContainers"]}
-        assert (last_release.TAG in tags) != upgrade
-    release.uninstall()
-
-
-# Whether Envoy announces to its clients that it stops. The version before the first tag does not.
-ANNOUNCES: Final = any(
-    "/healthcheck/fail" in path.read_text()
-    for folder in ("templates", "files")
-    for path in (LAST_CHART / folder).rglob("*.*")
-)
-
-
-def assert_kept_connections_cut(slow: LoadResult, fast: LoadResult) -> None:
-    """All that is lost are requests that arrive on kept connections at the moment in which the pod ends.
-
-    That is after five seconds, when Envoy and the application get SIGTERM at once: the connection is closed, or Envoy
-    answers 503 because the application has closed its own. Slow requests on new connections are answered before.
-    """
-    assert (slow.lost, slow.answers) == (0, {"200": slow.requests}), slow.failures
-    cut = {kind for kind in fast.answers if kind not in {"200", "503"}}
-    assert all(kind.endswith("(kept connection)") for kind in cut), fast.failures
-    assert fast.unannounced + fast.lost > 0  # or it announces it: then nothing may be lost
 
 
 def test_a_service_is_upgraded_from_the_last_release_and_rolled_back_under_load(
