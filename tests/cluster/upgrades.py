@@ -23,10 +23,9 @@ LAST_IMAGE: Final = {**IMAGE, "tag": last_release.TAG}
 SMALL: Final = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
 # What a cluster without registry and operators needs, and less time and memory.
 LOCAL: Final = {"image": IMAGE, "replicas": 1, "resources": SMALL, "podDisruptionBudget": {"enabled": False}}
-# A pod gets no request before its application listens. Probes from outside the pod do not reach its loopback address.
-_LISTENS: Final = "import socket; socket.create_connection(('127.0.0.1', 8080)).close()"
+# As the chart shows it: a pod gets no request before its application listens. The last release may not have it.
 _STARTED: Final = {
-    "exec": {"command": ["python3", "-c", _LISTENS]},
+    "httpGet": {"path": "/healthz", "port": 8000},
     "periodSeconds": 1,
     "timeoutSeconds": 5,
     "failureThreshold": 60,
