@@ -110,7 +110,8 @@ VALIDATORS = {
     "config": jsonschema.Draft202012Validator(SCHEMA),
     "cases": jsonschema.Draft202012Validator(cases.schema()),
 }
-YAML_EXAMPLES = sorted((ROOT / "examples").glob("*/*.yaml"))
+# Values of the chart have the chart's schema, which Helm holds them to.
+YAML_EXAMPLES = [file for file in sorted((ROOT / "examples").glob("*/*.yaml")) if file.name != "values.yaml"]
 
 
 @pytest.mark.parametrize("file", YAML_EXAMPLES, ids=[f"{file.parent.name}/{file.name}" for file in YAML_EXAMPLES])

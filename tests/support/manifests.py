@@ -24,6 +24,8 @@ _PACKAGES = {
     "telemetry.istio.io/v1": "cloudcoil.models.istio.telemetry.v1",
 }
 _SCHEMAS = Path(__file__).parent / "schemas"
+# By manifest and version: a change of one value leaves most objects equal.
+_validated: dict[tuple[str, str], list[str]] = {}
 
 
 def documents(stream: str) -> list[dict[str, Any]]:
@@ -33,6 +35,13 @@ def documents(stream: str) -> list[dict[str, Any]]:
 
 def problems(manifest: dict[str, Any], version: str = NEWEST) -> list[str]:
     """What the API server would reject or silently drop; empty for a valid manifest."""
+    key = repr(manifest), version
+    if key not in _validated:
+        _validated[key] = _validate(manifest, version)
+    return _validated[key]
+
+
+def _validate(manifest: dict[str, Any], version: str) -> list[str]:
     name = f"{manifest['kind']} {manifest['metadata']['name']}"
     if manifest["apiVersion"] in _PACKAGES:
         found = _by_package(manifest)
