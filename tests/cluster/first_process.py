@@ -38,7 +38,7 @@ def main(run: Path, containers: Path, programs: Path) -> None:
 
 
 def _network() -> None:
-    """The node's address is on a bridge without members. The gateway does not exist: it only makes addresses routable."""
+    """The node's address is on a bridge without members. The gateway does not exist: it makes addresses routable."""
     for command in (
         "mount --make-rshared /",
         "mount -t tmpfs tmpfs /run",
