@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import yaml
 
-from cluster.client import Client, LoadResult, Request
+from cluster.client import CONTAINER_SECURITY, Client, LoadResult, Request
 from cluster.connections import wait_connects
 from cluster.helm import IMAGE, Release
 from cluster.images import ENVOY, TOOLS
@@ -49,11 +49,7 @@ PROXY: Final = {
     "ports": [{"name": "http", "containerPort": PROXY_PORT}],
     "readinessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 1},
     "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN}}},
-    "securityContext": {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    },
+    "securityContext": CONTAINER_SECURITY,
     "volumeMounts": [{"name": "proxy", "mountPath": "/etc/envoy", "readOnly": True}],
 }
 

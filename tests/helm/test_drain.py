@@ -20,6 +20,7 @@ from hyperframe.frame import Frame, GoAwayFrame
 
 from generate import CHART, render
 from support.chart import NAME, container, containers, manifests, merged, notes, one, shape
+from support.echo import serving
 from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
 from support.h2_client import HANG_GUARD
 from support.sidecar_process import SidecarProcess
@@ -51,13 +52,8 @@ class Slow:
     async def running(self) -> AsyncIterator[int]:
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", self.serve)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield runner.addresses[0][1]
-        finally:
-            await runner.cleanup()
+        async with serving(application) as port:
+            yield port
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""An API that echoes requests, and WebSocket messages on some paths."""
+"""Applications on a loopback port, and an API that echoes requests, and WebSocket messages on some paths."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ async def echo(*websockets: str) -> AsyncIterator[int]:
     for path in websockets:
         application.router.add_get(path, _echo)
     application.router.add_route("*", "/{path:.*}", echo_request)
+    async with serving(application) as port:
+        yield port
+
+
+@asynccontextmanager
+async def serving(application: web.Application) -> AsyncIterator[int]:
+    """Yields the port of an application on loopback."""
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
