@@ -74,16 +74,19 @@ def identity(release: Release) -> dict[str, Any]:
 
 
 def pods(release: Release) -> list[dict[str, Any]]:
-    return release.namespace.pods(f"app.kubernetes.io/instance={release.name},app.kubernetes.io/name=authz-service")
+    return release.namespace.pods(_selector(release))
+
+
+def _selector(release: Release) -> str:
+    return f"app.kubernetes.io/instance={release.name},app.kubernetes.io/name=authz-service"
 
 
 def wait_settled(release: Release) -> None:
     """Wait until the Deployment has the newest pods only, and none of the others is left."""
     namespace, name = release.namespace, f"{release.name}-authz-service"
     namespace.wait_rollout(name)
-    selector = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/name=authz-service"
     wait_until(
-        lambda: len(namespace.get("pods", selector=selector)["items"]) == len(pods(release)),
+        lambda: len(namespace.get("pods", selector=_selector(release))["items"]) == len(pods(release)),
         timeout=120,
         what="the end of the old pods",
     )
