@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,8 @@ from cluster.configuration import ADDRESS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_START_TIMEOUT: Final = 60.0  # seconds in which the kubelet may end and is started again, as systemd does elsewhere
+_RESTART_DELAY: Final = 0.2  # seconds
 _ISSUER: Final = "https://kubernetes.default.svc.cluster.local"
 
 
@@ -30,11 +33,16 @@ def main(run: Path, containers: Path, programs: Path) -> None:
     os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
     for name, content in configuration.files(run, containers).items():
         (run / name).write_text(content)
-    started = {_start(run, command): Path(command[0]).name for command in _commands(run)}
+    started = {_start(run, command): command for command in _commands(run)}
+    deadline = time.monotonic() + _START_TIMEOUT
     while True:
         ended, status = os.wait()
-        if ended in started:
-            sys.exit(f"{started[ended]} ended with status {os.waitstatus_to_exitcode(status)}: see {run}/log")
+        if (command := started.pop(ended, None)) is None:
+            continue
+        if command[0] != "kubelet" or time.monotonic() > deadline:
+            sys.exit(f"{command[0]} ended with status {os.waitstatus_to_exitcode(status)}: see {run}/log")
+        time.sleep(_RESTART_DELAY)  # it ends if containerd is not initialized yet
+        started[_start(run, command)] = command
 
 
 def _network() -> None:

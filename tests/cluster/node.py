@@ -6,6 +6,7 @@ What the kubelet changes outside of them, control groups and kernel settings, is
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -149,7 +150,8 @@ class Node:
     def _stop(self) -> None:
         """End every process, because they all end with the first; then restore what is not in its namespaces."""
         if self._first:
-            os.kill(self._first, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended because one of its programs did
+                os.kill(self._first, signal.SIGKILL)
             while Path(f"/proc/{self._first}").exists():
                 time.sleep(0.05)
             self._first = 0
