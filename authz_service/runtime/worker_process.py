@@ -94,7 +94,10 @@ class WorkerProcess:
             self._channel.send(f"{request}\n".encode())
 
     def replies(self) -> Iterator[None]:
-        """Receive replies until the channel closes. A worker that serves and no longer replies is killed."""
+        """Receive replies until the channel closes. A worker that serves and no longer replies is killed.
+
+        A request is done once the caller has processed its reply: whoever waited for it then finds it everywhere.
+        """
         received = bytearray()
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
@@ -111,11 +114,12 @@ class WorkerProcess:
                 if b"\n" in data:
                     *lines, received = received.split(b"\n")
                     for line in lines:
-                        self._receive(json.loads(line))
+                        request = self._store(json.loads(line))
                         yield
+                        self._end(request)
         with self._changed:
             self.serves, self._replies_no_more = False, True
-            self._end_all(self._pending)
+            self._end(*self._pending)
 
     def _read(self) -> bytes:
         with contextlib.suppress(ConnectionError):
@@ -136,7 +140,8 @@ class WorkerProcess:
         else:
             self.request("missing")
 
-    def _receive(self, reply: dict[str, Any]) -> None:
+    def _store(self, reply: dict[str, Any]) -> str:
+        """Store a reply; returns its request."""
         metrics = reply.get("metrics")
         decoded = None if metrics is None else merged_metrics.decode(metrics)
         with self._changed:
@@ -146,12 +151,13 @@ class WorkerProcess:
                 self.also_missing = reply["also_missing"]
             if decoded is not None:
                 self.metrics = decoded
-            self._end_all(["metrics" if "metrics" in reply else "missing"])
+        return "metrics" if "metrics" in reply else "missing"
 
-    def _end_all(self, requests: Iterable[str]) -> None:
-        for request in list(requests):
-            self._pending.pop(request).is_done = True
-        self._changed.notify_all()
+    def _end(self, *requests: str) -> None:
+        with self._changed:
+            for request in requests:
+                self._pending.pop(request).is_done = True
+            self._changed.notify_all()
 
     def terminate(self) -> None:
         """Make the worker drain and end."""

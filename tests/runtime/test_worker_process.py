@@ -53,6 +53,10 @@ class Channel:
         except BlockingIOError:
             return b""
 
+    def receive(self, reply: dict[str, Any]) -> None:
+        """Receive a reply, and process it."""
+        self.process._end(self.process._store(reply))
+
     def end(self, *replies: bytes) -> list[bool]:
         """End the worker after these replies; returns whether it served after each."""
         for each in replies:
@@ -93,11 +97,22 @@ def test_a_worker_that_sends_without_end_is_not_received_without_end(
     assert list(channel.process.replies()) == []  # although the channel is open
 
 
+def test_a_request_is_done_once_its_reply_has_been_processed(channel: Channel) -> None:
+    metrics = channel.process.request("metrics")
+    channel.worker_end.sendall(line({"metrics": []}))
+    replies = channel.process.replies()
+    next(replies)  # it arrived, and the merged metrics do not contain it yet
+    assert not metrics.is_done
+    channel.worker_end.close()
+    assert list(replies) == []
+    assert metrics.is_done
+
+
 def test_a_request_is_sent_once_until_its_reply_arrives(channel: Channel) -> None:
     replies = [channel.process.request(each) for each in ("metrics", "missing", "metrics")]
     assert channel.requests() == b"missing\nmetrics\n"
     assert replies[0] is replies[2]
-    channel.process._receive(NOTHING_MISSING)
+    channel.receive(NOTHING_MISSING)
     assert [reply.is_done for reply in replies] == [False, True, False]
     channel.process.request("missing")
     assert channel.requests() == b"missing\n"
@@ -110,7 +125,7 @@ def test_a_worker_that_does_not_reply_in_time_is_unresponsive_until_it_does(
     wait_for([channel.process.request("missing")], channel.changed, lambda: False)
     assert channel.process.unresponsive
     reply = channel.process.request("missing")
-    channel.process._receive(NOTHING_MISSING)
+    channel.receive(NOTHING_MISSING)
     wait_for([reply], channel.changed, lambda: False)
     assert not channel.process.unresponsive
 
@@ -132,7 +147,7 @@ def test_a_serving_worker_that_no_longer_replies_is_killed(channel: Channel) -> 
     for _ in range(100):  # while it fetches its first keys
         process._kill_if_hung()
     assert channel.fake.returncode is None
-    process._receive(NOTHING_MISSING)
+    channel.receive(NOTHING_MISSING)
     channel.requests()
     for _ in range(HUNG_AFTER):  # the first of them requests
         process._kill_if_hung()
@@ -142,11 +157,11 @@ def test_a_serving_worker_that_no_longer_replies_is_killed(channel: Channel) -> 
 
 
 def test_a_slow_worker_is_not_killed(channel: Channel) -> None:
-    channel.process._receive(NOTHING_MISSING)
+    channel.receive(NOTHING_MISSING)
     for _ in range(100):
         for _kill_if_hung in range(HUNG_AFTER):  # longer than the time limit for a reply
             channel.process._kill_if_hung()
-        channel.process._receive(NOTHING_MISSING)
+        channel.receive(NOTHING_MISSING)
     assert channel.fake.returncode is None
 
 
