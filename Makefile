@@ -15,7 +15,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
   --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-newest test-oldest cluster-test lint format lock proto chart schema fuzz bench soak clean
+.PHONY: help demo check test test-newest test-oldest cluster-test lint docs format lock proto chart schema fuzz bench soak clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -45,12 +45,16 @@ suite: $(VENV)/dev
 	@$(BIN)/uv pip install --quiet --python $(VENV)-$(RESOLUTION) --resolution $(RESOLUTION) --editable '.[test]'
 	@$(VENV)-$(RESOLUTION)/bin/python $(PYTEST) -m "not locked"
 
-lint: $(VENV)/dev ## check format, ruff, mypy, import contracts and workflows
+lint: $(VENV)/dev ## check format, ruff, mypy, import contracts, the site and workflows
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/zensical build --strict
 	@$(BIN)/python -m pytest --quiet --no-header tests/test_workflows.py
+
+docs: $(VENV)/dev ## serve the site on http://localhost:8000, and rebuild it on each change
+	@$(BIN)/zensical serve
 
 format: $(VENV)/dev ## format the code
 	@$(BIN)/ruff format .
@@ -78,7 +82,7 @@ cluster-test: $(VENV)/dev ## install the chart in a real Kubernetes, which it bu
 fuzz: $(VENV)/dev ## fuzz every target for FUZZ_SECONDS=600; TARGET=token fuzzes one
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(TARGET)
 
-bench: $(VENV)/dev ## measure decisions, transports, growth, starts and memory; WRITE=1 updates docs/performance.md, BEFORE=COMMIT compares
+bench: $(VENV)/dev ## measure decisions, transports, growth, starts and memory; WRITE=1 updates docs/understand/performance.md, BEFORE=COMMIT compares
 	@$(BIN)/python -m bench.bench $(if $(WRITE),--write) $(if $(BEFORE),--before $(BEFORE))
 
 soak: $(VENV)/dev ## send a million requests through Envoy while rules, keys and revocations change; requires h2load
@@ -86,7 +90,7 @@ soak: $(VENV)/dev ## send a million requests through Envoy while rules, keys and
 	@PYTHONPATH=tests $(BIN)/python -m bench.soak_revocations
 
 clean: ## delete the virtual environments and all caches
-	@rm -rf $(VENV) $(VENV)-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/*/node_modules tests/observability/.prometheus tests/end_to_end/.keycloak tests/.go tests/fuzz/.found
+	@rm -rf $(VENV) $(VENV)-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build tests/end_to_end/*/node_modules tests/observability/.prometheus tests/end_to_end/.keycloak tests/.go tests/fuzz/.found
 
 # One virtual environment, because the demo needs a subset of the development dependencies. Everything, including the build
 # backend, comes from the lock files with hashes. A stamp file is newer than the lock file that it was installed from.

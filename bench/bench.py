@@ -1,8 +1,8 @@
 """Measures a decision in-process, both transports, both behind Envoy, what a pod costs, and how costs grow.
 
 Figures are comparable only within one run on one machine; the order alternates. What goes over the wire requires
-Debian's ``nghttp2-client``. With ``--write`` the results go into docs/performance.md. ``--before REVISION`` measures an
-earlier commit and this tree instead.
+Debian's ``nghttp2-client``. With ``--write`` the results go into docs/understand/performance.md. ``--before REVISION``
+measures an earlier commit and this tree instead.
 """
 
 from __future__ import annotations

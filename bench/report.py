@@ -1,6 +1,6 @@
 """The results as text, as Markdown, and as a chart.
 
-In docs/performance.md, it replaces only the content between the markers.
+In docs/understand/performance.md, it replaces only the content between the markers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bench.footprint import Memory, Time
     from bench.growth import Growth
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "understand" / "performance.md"
 CHART = DOCUMENT.with_suffix(".svg")
 # The heads of the tables.
 LOADS = "| | in flight | requests/s (range) | p50 ms | p99 ms | CPU µs per request | context switches per request |"

@@ -25,6 +25,7 @@ from authz_service.core.reasons import Reason
 from authz_service.telemetry.issuer_metrics import SecurityEventType
 from authz_service.telemetry.metrics import Metrics
 from authz_service.telemetry.supervisor_metrics import SupervisorMetrics
+from support.documents import DOCS, page, pages
 from support.samples import collected
 from support.signing import Signer
 
@@ -40,7 +41,8 @@ DOCUMENTS = [
     *("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "UPGRADING.md"),
     *("helm/README.md", "helm/authz-service/README.md", ".github/pull_request_template.md"),
 ]
-GUIDES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
+GUIDES = [f"docs/{name}.md" for name in pages()]
+SOURCES = "https://github.com/OWNER/REPOSITORY/"  # which release.yml replaces
 
 
 @pytest.mark.parametrize("text", CONFIGURATIONS, ids=["small", "settings", "tenants"])
@@ -178,9 +180,15 @@ def test_every_file_and_anchor_in_a_document_exists(document: str) -> None:
     for name in re.findall(r"`((?:authz_service|proto|tests|bench|helm|docker|docs)/[\w/.-]+)`", text):
         assert (ROOT / name).exists(), name
     for link, anchor in re.findall(r"\]\((?!https?:)([\w./-]*)(?:#([\w-]+))?\)", text):
-        target = (ROOT / document).parent / link if link else ROOT / document
+        target = ((ROOT / document).parent / link if link else ROOT / document).resolve()
         assert target.exists(), link
         assert not anchor or anchor in anchors(target.read_text()), f"{link}#{anchor}"
+        assert target.is_relative_to(DOCS) or document not in GUIDES, (
+            f"{link} is not part of the site: link to {SOURCES}"
+        )
+    for link, anchor in re.findall(rf"{SOURCES}(?:blob|tree)/main/([\w./-]*)(?:#([\w-]+))?", text):
+        assert (ROOT / link).exists(), link
+        assert not anchor or anchor in anchors((ROOT / link).read_text()), f"{link}#{anchor}"
 
 
 def anchors(text: str) -> set[str]:
@@ -189,7 +197,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-THREATS = (ROOT / "docs" / "threat-model.md").read_text()
+THREATS = page("understand/threat-model")
 ACTORS = ["Client", "Token thief", "Malicious provider", "Neighbor pod", "Operator's mistake", "Supplier"]
 
 
@@ -215,7 +223,7 @@ def test_every_threat_has_a_measure_and_existing_tests(actor: str) -> None:
         assert missing == []
 
 
-STOLEN_TOKENS = (ROOT / "docs" / "stolen-tokens.md").read_text()
+STOLEN_TOKENS = page("understand/stolen-tokens")
 
 
 @pytest.mark.parametrize(
@@ -245,7 +253,7 @@ def test_every_check_of_a_proof_has_existing_tests() -> None:
         assert missing == []
 
 
-REVOCATION = (ROOT / "docs" / "revocation.md").read_text()
+REVOCATION = page("how-to/revocation")
 REVOCATION_BLOCKS = [dedent(block) for block in re.findall(r"```yaml\n(.*?)```", REVOCATION, re.DOTALL)]
 
 
@@ -288,7 +296,7 @@ def test_every_check_of_a_security_event_has_existing_tests() -> None:
         assert missing == []
 
 
-MCP = (ROOT / "docs" / "mcp.md").read_text()
+MCP = page("start/mcp")
 MCP_BLOCKS = re.findall(r"```yaml\n(.*?)```", MCP, re.DOTALL)
 
 

@@ -96,7 +96,7 @@ def test_the_sdist_has_the_sources_and_nothing_of_the_machine(sources: Path) -> 
     assert published >= {
         *("LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "Makefile", "Dockerfile", ".ci/run"),
         *("tests/test_wheel.py", "tests/vectors/providers.json", "bench/bench.py", "proto/generate.py"),
-        *("examples/keycloak/config.yaml", "helm/authz-service/Chart.yaml", "docs/runbooks.md"),
+        *("examples/keycloak/config.yaml", "helm/authz-service/Chart.yaml", "docs/reference/alerts.md"),
     }
     parts = {part for name in published for part in Path(name).parts}
     assert not parts & {".git", ".venv", "__pycache__", "node_modules", ".go", ".prometheus", ".hypothesis", "dist"}

@@ -83,7 +83,7 @@ def _introspection(published: Published) -> Iterator[str]:
 
 def _security_events(published: Published) -> Iterator[str]:
     if published.polls_events:
-        yield "    # The issuer transmits security events, which revoke tokens before they expire (docs/revocation.md)."
+        yield "    # The issuer sends security events, which revoke tokens: docs/how-to/revocation.md."
         yield "    # Create a stream with poll delivery, and write its address and audience:"
         members = (
             "poll_endpoint: https://STREAM, audience: AUDIENCE, client_id: authz, client_secret_file: client-secret"
@@ -119,7 +119,7 @@ def _binding(published: Published) -> Iterator[str]:
         yield f"#dpop: {{algorithms: [{', '.join(published.dpop_algorithms)}]}}"
     if published.binds_to_certificates:
         yield ""
-        yield "# The issuer binds tokens to client certificates (RFC 8705), which Envoy sends: docs/stolen-tokens.md."
+        yield "# The issuer binds tokens to client certificates (RFC 8705): docs/how-to/mutual-tls.md."
         yield "#mtls: {certificate: peer}"
 
 

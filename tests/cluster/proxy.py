@@ -1,6 +1,6 @@
 """Envoy in a pod of its own, which calls authz-service in other pods, with the application behind it.
 
-Its bootstrap is the complete one of docs/mesh/envoy.md, without the rate limit, which a load would exceed.
+Its bootstrap is the complete one of docs/how-to/envoy.md, without the rate limit, which a load would exceed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cluster.kubectl import Namespace
 
 PORT: Final = 8443
-_GUIDE: Final = Path(__file__).parents[2] / "docs" / "mesh" / "envoy.md"
+_GUIDE: Final = Path(__file__).parents[2] / "docs" / "how-to" / "envoy.md"
 _FOLDERS: Final = {"tls": "/etc/envoy/tls", "clients": "/etc/envoy/clients", "authz": "/etc/envoy/authz"}
 
 

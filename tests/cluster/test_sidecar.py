@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from cluster.kubectl import Namespace
 
-GUIDE: Final = Path(__file__).parent.parent.parent / "docs" / "mesh" / "envoy.md"
+GUIDE: Final = Path(__file__).parent.parent.parent / "docs" / "how-to" / "envoy.md"
 SHOP: Final = "https://shop.example.com/"  # the audience in the example
 ORDERS: Final = "http://shop/v1/orders"
 PODS: Final = "app.kubernetes.io/name=shop"

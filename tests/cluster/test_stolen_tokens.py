@@ -218,7 +218,7 @@ def test_pods_that_share_the_key_accept_each_others_nonces(shop: Shop, token: st
 
 
 def test_a_captured_proof_is_accepted_once_by_each_pod(shop: Shop, token: str) -> None:
-    """Replay caches are not shared, as docs/stolen-tokens.md says."""
+    """Replay caches are not shared, as docs/understand/stolen-tokens.md says."""
     proof = shop.proof(token, shop.nonce(token))
     for pod in NAMES:
         assert shop.pay(token, proof, pod).status == 200

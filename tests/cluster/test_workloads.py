@@ -1,4 +1,4 @@
-"""Workloads call each other with their service account tokens, as docs/workloads.md and examples/kubernetes show."""
+"""Workloads call each other with service account tokens: docs/how-to/service-accounts.md, examples/kubernetes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from cluster.helm import IMAGE, Release
 from cluster.images import TOOLS
 from cluster.kubectl import Namespace, kubectl, wait_until
 from support.chart import merged
+from support.documents import page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT: Final = Path(__file__).parent.parent.parent
 EXAMPLE: Final = ROOT / "examples" / "kubernetes"
-GUIDE: Final = (ROOT / "docs" / "workloads.md").read_text()
+GUIDE: Final = page("how-to/service-accounts")
 COMMANDS: Final[list[str]] = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
 AUDIENCE: Final = "https://orders.shop.svc"
 API_SERVER: Final = "https://kubernetes.default.svc"

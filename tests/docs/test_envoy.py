@@ -8,7 +8,6 @@ import json
 import re
 import ssl
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -26,16 +25,18 @@ from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from generate import CHART
 from support import h2_client, h2c
 from support.chart import NAME, manifests, one
+from support.documents import page
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
 from support.sidecar_process import SidecarProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "mesh" / "envoy.md").read_text()
+GUIDE = page("how-to/envoy")
 MINIMAL, COMPLETE = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
 RULES = """
 rules:

@@ -13,6 +13,7 @@ import pytest_asyncio
 import yaml
 
 from authz_service.demo.identity_provider import IdentityProvider
+from support.documents import page, yaml_blocks
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
 from support.sidecar_process import SidecarProcess
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DOCS = Path(__file__).parents[2] / "docs"
-GUIDE = (DOCS / "mcp.md").read_text()
+GUIDE = page("start/mcp")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
 MAIN, _CASES, ROUTES, CORS, _ENTRA, _TOOLS = BLOCKS
-MINIMAL = re.findall(r"```yaml\n(.*?)```", (DOCS / "mesh" / "envoy.md").read_text(), re.DOTALL)[0]
+MINIMAL = yaml_blocks("how-to/envoy")[0]
 RESPONSES = {int(each[9:12]): each for each in re.findall(r"```\n(HTTP/1.1 .*?)```", GUIDE, re.DOTALL)}
 HOST = "mcp.example.com"
 METADATA = "/.well-known/oauth-protected-resource/mcp"

@@ -13,6 +13,7 @@ import yaml
 from generate import CHART, render
 from support import manifests
 from support.chart import in_order, merged
+from support.documents import yaml_blocks
 from support.envoy import relocated, running_envoy
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ MESH = yaml.safe_load((ROOT / "tests" / "support" / "schemas" / "meshconfig.json
 
 
 def blocks(guide: str) -> list[str]:
-    return re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "mesh" / f"{guide}.md").read_text(), re.DOTALL)
+    return yaml_blocks(f"start/{guide}")
 
 
 def objects(guide: str) -> Iterator[dict[str, Any]]:
@@ -124,7 +125,7 @@ def extended(base: Any, change: Any) -> Any:
 
 async def test_envoy_accepts_the_patches_of_istio(tmp_path: Path) -> None:
     """In the bootstrap of the guide to plain Envoy, whose filters have the names that Istio's have."""
-    bootstrap = yaml.safe_load(blocks("envoy")[0])
+    bootstrap = yaml.safe_load(yaml_blocks("how-to/envoy")[0])
     network = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
     manager = network[0]["typed_config"]
     (host,) = manager["route_config"]["virtual_hosts"]

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from support import chart, manifests
+from support.documents import page
 
-PAGE = (Path(__file__).parents[2] / "docs" / "revocation.md").read_text()
+PAGE = page("how-to/revocation")
 
 
 def values() -> dict[str, Any]:

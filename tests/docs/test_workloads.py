@@ -17,12 +17,13 @@ from authz_service.cli import main
 from authz_service.core.reasons import Reason
 from generate import CHART, render
 from support.chart import containers, in_order, one
+from support.documents import page
 from support.manifests import problems
 from support.signing import Signer
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "examples" / "kubernetes"
-GUIDE = (ROOT / "docs" / "workloads.md").read_text()
+GUIDE = page("how-to/service-accounts")
 BLOCKS: list[str] = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
 COMMANDS: list[str] = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
 CONFIGURATION: dict[str, Any] = yaml.safe_load((EXAMPLE / "config.yaml").read_text())

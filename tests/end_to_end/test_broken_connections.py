@@ -23,6 +23,7 @@ import yaml
 from transport.pki import TlsFiles
 
 from authz_service.core.connection_failure import REMEDIES, ConnectionFailure
+from support.documents import page
 from support.envoy import loopback, relocated, running_envoy
 from support.missing import program
 from support.sidecar_process import SidecarProcess, wait_until
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from support.envoy import RunningEnvoy
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-GUIDE = (Path(__file__).parents[2] / "docs" / "mesh" / "envoy.md").read_text()
+GUIDE = page("how-to/envoy")
 BLOCKS = [yaml.safe_load(each) for each in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)]
 (FILTER,) = [each for each in BLOCKS if isinstance(each, list) and "typed_config" in each[0]]
 (CLUSTER,) = [each for each in BLOCKS if isinstance(each, list) and "load_assignment" in each[0]]

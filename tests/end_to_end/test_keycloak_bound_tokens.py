@@ -242,7 +242,7 @@ async def test_another_replica_accepts_a_captured_request_once_if_it_accepts_the
         assert outcome(await one.send_bound(token, proof=captured)) == (200, "ok")
         assert outcome(await one.send_bound(token, proof=captured)) == (401, "replayed_proof")
         replayed = [outcome(await other.send_bound(token, proof=captured)) for _ in range(2)]
-        accepted = [(200, "ok"), (401, "replayed_proof")]  # the limit that docs/stolen-tokens.md describes
+        accepted = [(200, "ok"), (401, "replayed_proof")]  # the limit that docs/understand/stolen-tokens.md describes
         assert replayed == (accepted if shared else [(401, "nonce_required")] * 2)
 
 

@@ -1,24 +1,25 @@
-"""The commands of docs/revocation.md, run against a real Keycloak."""
+"""The commands of docs/how-to/revocation.md, run against a real Keycloak."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
+from support.documents import page
 from support.keycloak import Realm
 from support.keycloak_mesh import running
 from support.keycloak_server import Server, keycloak, run_kcadm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-_GUIDE = (Path(__file__).parents[2] / "docs" / "revocation.md").read_text()
+_GUIDE = page("how-to/revocation")
 _HOST = "https://sso.example.com"
 
 

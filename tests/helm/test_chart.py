@@ -697,7 +697,7 @@ def test_the_notes_lead_to_pages_that_exist_and_in_a_release_to_their_addresses(
         released = render(copy, shape(name))["authz-service/templates/NOTES.txt"]
         addresses = [f"https://github.com/acme/authz/blob/v{__version__}/{page}" for page in pages]
         assert re.findall(r"\S*\b(?:docs|helm)/[\w/.-]+\w", released) == addresses
-    assert "docs/mesh/istio.md" in notes("service")
+    assert "docs/start/istio.md" in notes("service")
 
 
 FROM_API_SERVER = {
@@ -742,12 +742,13 @@ def test_the_notes_mention_the_api_server_only_where_its_port_may_be_closed() ->
 
 
 @pytest.mark.parametrize(
-    "page", ["helm/README.md", "docs/runbooks.md", "docs/workloads.md", "helm/authz-service/values.yaml"]
+    "page",
+    ["helm/README.md", "docs/reference/alerts.md", "docs/how-to/service-accounts.md", "helm/authz-service/values.yaml"],
 )
 def test_pages_on_network_policies_name_the_ports_of_pods(page: str) -> None:
     text = (CHART.parent.parent / page).read_text()
     assert "6443" in text
-    assert "8443" in text or page == "docs/workloads.md"  # of a provider in the cluster
+    assert "8443" in text or page == "docs/how-to/service-accounts.md"  # of a provider in the cluster
 
 
 def test_the_quickstart_lets_every_namespace_call_and_the_application_connect_anywhere() -> None:

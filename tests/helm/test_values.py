@@ -45,7 +45,7 @@ def server(**settings: object) -> dict[str, Any]:
         ({"image": {"tagg": "1"}}, "/image"),
         ({"monitoring": {"podMonitor": {"enable": True}}}, "/monitoring/podMonitor"),
         (
-            {"monitoring": {"prometheusRule": {"runbookUrl": "docs/runbooks.md"}}},
+            {"monitoring": {"prometheusRule": {"runbookUrl": "docs/reference/alerts.md"}}},
             "/monitoring/prometheusRule/runbookUrl",
         ),
         (

@@ -18,6 +18,7 @@ from authz_service.telemetry.metrics import Metrics
 from authz_service.telemetry.supervisor_metrics import SupervisorMetrics
 from generate import CHART
 from support.chart import manifests, one
+from support.documents import page
 from support.samples import collected
 
 ALERTS = CHART / "alerts" / "authz-service.yaml"
@@ -28,8 +29,8 @@ RECORDED: dict[str, str] = {
     f"{rule['record']} {rule.get('labels', '')}": rule["expr"] for rule in _ALL if "record" in rule
 }
 EXPRESSIONS = RECORDED | {name: rule["expr"] for name, rule in RULES.items()}
-RUNBOOK_URL = "https://github.com/OWNER/REPOSITORY/blob/main/docs/runbooks.md"
-RUNBOOKS = (CHART.parent.parent / "docs" / "runbooks.md").read_text()
+RUNBOOK_URL = "https://github.com/OWNER/REPOSITORY/blob/main/docs/reference/alerts.md"
+RUNBOOKS = page("reference/alerts")
 
 
 def promtool(programs: Path, *arguments: str) -> None:

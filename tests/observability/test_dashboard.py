@@ -18,6 +18,7 @@ from authz_service.telemetry.metrics import Metrics
 from authz_service.telemetry.supervisor_metrics import SupervisorMetrics
 from generate import CHART
 from support.dashboard import DASHBOARD, FILE, PANELS, QUERIES, ROWS, VARIABLES, Query
+from support.documents import page
 from support.samples import collected, with_every_series
 
 # What the Prometheus data source keeps in an annotation and in a variable: the schema of a dashboard does not know it.
@@ -160,7 +161,7 @@ def test_the_variables_select_sources_and_labels() -> None:
 
 
 def test_every_panel_in_the_runbooks_exists() -> None:
-    runbooks = " ".join((CHART.parent.parent / "docs" / "runbooks.md").read_text().split())
+    runbooks = " ".join(page("reference/alerts").split())
     named = set(re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", runbooks)) - {"Target health"}  # a page of Prometheus
     assert len(named) > 15
     assert named <= {panel["title"] for panel in PANELS}
@@ -184,9 +185,9 @@ def test_it_links_to_runbooks_to_explore_and_to_logs() -> None:
 @pytest.mark.parametrize("link", links(), ids=lambda link: link["title"])
 def test_a_link_leads_to_an_existing_runbook_or_to_a_query_in_explore(link: dict[str, Any]) -> None:
     if not link["url"].startswith("/explore?"):
-        page, _, alert = link["url"].partition("#")
-        assert page == "https://github.com/OWNER/REPOSITORY/blob/main/docs/runbooks.md"
-        runbooks = (CHART.parent.parent / "docs" / "runbooks.md").read_text()
+        address, _, alert = link["url"].partition("#")
+        assert address == "https://github.com/OWNER/REPOSITORY/blob/main/docs/reference/alerts.md"
+        runbooks = page("reference/alerts")
         assert not alert or re.search(rf"^## {alert}$", runbooks, re.MULTILINE | re.IGNORECASE)
         return
     parameters = dict(parse_qsl(urlsplit(link["url"]).query))

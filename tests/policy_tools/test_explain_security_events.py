@@ -6,7 +6,6 @@ import fcntl
 import os
 import re
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,12 +16,14 @@ from authz_service.core.reasons import DENIALS, Reason
 from authz_service.tokens.revocation.event_file import EventFile
 from authz_service.tokens.revocation.event_store import EventStore
 from authz_service.tokens.revocation.revocations import Revocation, TokenParts
+from support.documents import page
 from support.trust import ISSUER, OTHER, RS, claims, jwks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-PAGE = (Path(__file__).parents[2] / "docs" / "revocation.md").read_text()
+PAGE = page("how-to/revocation")
 NOW = int(time.time())
 EVENTS: dict[str, Any] = {
     "poll_endpoint": "https://idp.example/poll",
