@@ -72,9 +72,10 @@ proto: $(VENV)/dev ## generate authz_service/_pb from proto/
 chart: schema ## generate docs/schema/, the chart's schema and the rendered examples
 	@$(BIN)/python helm/generate.py
 
-schema: $(VENV)/dev ## generate docs/schema/: the JSON Schemas of the configuration and of policy test cases
+schema: $(VENV)/dev ## generate docs/schema/ and the reference in docs/reference/ from the model of the configuration
 	@$(BIN)/authz-service schema >docs/schema/config.json
 	@$(BIN)/authz-service schema --cases >docs/schema/cases.json
+	@$(BIN)/python -m docs_tools.reference
 
 cluster-test: $(VENV)/dev ## install the chart in a real Kubernetes, which it builds and starts here; requires root on Linux
 	@PYTHONPATH=tests $(BIN)/python -m cluster $(TESTS)

@@ -1,0 +1,1 @@
+"""Generates pages of the site from the program."""
