@@ -26,9 +26,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = page("start/mcp")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
-MAIN, _CASES, ROUTES, CORS, _ENTRA, _TOOLS = BLOCKS
+MAIN, _CASES, ROUTES, CORS, CORS_POLICY, _ENTRA, _TOOLS = BLOCKS
 MINIMAL = yaml_blocks("how-to/envoy")[0]
-RESPONSES = {int(each[9:12]): each for each in re.findall(r"```\n(HTTP/1.1 .*?)```", GUIDE, re.DOTALL)}
+RESPONSES = {int(each[9:12]): each for each in re.findall(r"```http\n(HTTP/1.1 .*?)```", GUIDE, re.DOTALL)}
 HOST = "mcp.example.com"
 METADATA = "/.well-known/oauth-protected-resource/mcp"
 
@@ -39,7 +39,7 @@ def bootstrap() -> dict[str, Any]:
     cors = yaml.safe_load(CORS)
     manager = manager_of(document)
     manager["http_filters"] = cors["http_filters"] + manager["http_filters"]
-    host_of(document).update(yaml.safe_load(ROUTES) | {"typed_per_filter_config": cors["typed_per_filter_config"]})
+    host_of(document).update(yaml.safe_load(ROUTES) | yaml.safe_load(CORS_POLICY))
     return document
 
 
