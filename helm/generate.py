@@ -125,10 +125,10 @@ def with_dependency(chart: Path, folder: Path) -> Path:
     return copy
 
 
-def render(chart: Path, values: dict[str, Any], name: str = "authz") -> dict[str, str]:
+def render(chart: Path, values: dict[str, Any], name: str = "authz", namespace: str = "authz") -> dict[str, str]:
     """Every manifest that `helm template` prints, by its template's path."""
     with helm.Chart.load(chart) as loaded:
-        rendered = loaded.render(values, name=name, namespace="authz")
+        rendered = loaded.render(values, name=name, namespace=namespace)
     return {path: manifest for path, manifest in sorted(rendered.items()) if manifest.strip()}
 
 

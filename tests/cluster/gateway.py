@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
@@ -14,6 +12,7 @@ from cluster.helm import IMAGE, Release
 from cluster.images import TOOLS
 from cluster.kubectl import wait_until
 from support.chart import merged, shape
+from support.documents import blocks, page
 from support.secrecy import parts_in
 
 if TYPE_CHECKING:
@@ -29,17 +28,15 @@ SLOW: Final = "/slow?seconds=3"
 _LOGGED: Final = "/v1/orders/logged"
 DEPLOYMENT: Final = "shop-authz-service"
 
-_ROOT: Final = Path(__file__).parents[2]
 _NAME: Final = "shop"
 _SELECTOR: Final = f"app.kubernetes.io/instance={_NAME},app.kubernetes.io/name=authz-service"
 _SMALL: Final = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}}
 
 
 def quickstart() -> dict[str, Any]:
-    """The values in README.md."""
-    blocks = re.findall(r"```yaml\n(.*?)```", (_ROOT / "README.md").read_text(), re.DOTALL)
-    (block,) = (each for each in blocks if each.startswith("shape: gateway"))
-    values: dict[str, Any] = yaml.safe_load(block)
+    """The values in docs/start/kubernetes.md."""
+    (block,) = blocks(page("start/kubernetes"), "yaml", "shop.yaml")
+    values: dict[str, Any] = yaml.safe_load(block.text)
     return values
 
 

@@ -1,4 +1,4 @@
-"""The quickstart of README.md."""
+"""The gateway of docs/start/kubernetes.md."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import yaml
 
 from cluster.client import CONTAINER_SECURITY, Client
 from cluster.connections import listen, wait_connects
+from cluster.gateway import quickstart
 from cluster.helm import CHART, IMAGE, Release
 from cluster.images import TOOLS
 from cluster.issuer import Issuer
@@ -53,7 +54,7 @@ POSTGRES, DNS = 5432, 53
 
 @dataclass(frozen=True)
 class Gateway:
-    """The release of README.md's quickstart."""
+    """The release of docs/start/kubernetes.md."""
 
     release: Release
     values: dict[str, Any]
@@ -92,10 +93,9 @@ def database(namespace: Namespace) -> str:
 
 @pytest.fixture(scope="module")
 def gateway(namespace: Namespace) -> Gateway:
-    """README.md's quickstart, with nothing changed but the images and the issuer's keys."""
+    """The gateway of docs/start/kubernetes.md, with nothing changed but the images and the issuer's keys."""
     issuer = Issuer(namespace)
-    (text,) = re.findall(r"## On Kubernetes\n.*?```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    values = issuer.values(merged(yaml.safe_load(text), LOCAL | {"gateway": {"application": APPLICATION_CONTAINER}}))
+    values = issuer.values(merged(quickstart(), LOCAL | {"gateway": {"application": APPLICATION_CONTAINER}}))
     release = Release(namespace, "shop")
     release.install(values)
     return Gateway(release, values, issuer.token(values, "orders"))

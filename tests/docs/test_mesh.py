@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,12 +149,3 @@ async def test_envoy_accepts_the_patches_of_istio(tmp_path: Path) -> None:
         assert patched in str(bootstrap)
     async with running_envoy(relocated(bootstrap, {}), tmp_path) as envoy:
         assert envoy.ports["http"]
-
-
-def test_the_chart_accepts_the_values_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text()
-    (block,) = re.findall(r"```yaml\n(shape:.*?)```", readme, re.DOTALL)
-    found = in_order(render(CHART, yaml.safe_load(block), name="shop"))
-    assert [problem for each in found for problem in manifests.problems(each)] == []
-    (service,) = [each for each in found if each["kind"] == "Service"]
-    assert f"service/{service['metadata']['name']} 8000:{service['spec']['ports'][0]['port']}" in readme

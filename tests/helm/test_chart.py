@@ -15,6 +15,7 @@ from authz_service import __version__
 from authz_service.config.warnings import load_with_warnings
 from generate import CHART, files, render
 from support.chart import NAME, container, containers, in_order, manifests, merged, notes, one, pods, shape
+from support.documents import blocks, page
 from support.manifests import NEWEST, problems
 
 if TYPE_CHECKING:
@@ -751,15 +752,15 @@ def test_pages_on_network_policies_name_the_ports_of_pods(page: str) -> None:
     assert "8443" in text or page == "docs/how-to/service-accounts.md"  # of a provider in the cluster
 
 
-def test_the_quickstart_lets_every_namespace_call_and_the_application_connect_anywhere() -> None:
-    readme = (CHART.parent.parent / "README.md").read_text()
-    (text,) = re.findall(r"```yaml\n(shape: .*?)```", readme, re.DOTALL)
-    found = in_order(render(CHART, yaml.safe_load(text), name="shop"))
+def test_the_gateway_of_the_tutorial_lets_every_namespace_call_and_the_application_connect_anywhere() -> None:
+    text = page("start/kubernetes")
+    (block,) = blocks(text, "yaml", "shop.yaml")
+    found = in_order(render(CHART, yaml.safe_load(block.text), name="shop"))
     policy = one(found, "NetworkPolicy", "shop-authz-service")["spec"]
     assert policy["policyTypes"] == ["Ingress"]  # no limit on egress, such as to a database
     assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": ENVOY}]}]  # from all namespaces
     (port,) = one(found, "Service", "shop-authz-service")["spec"]["ports"]
-    assert f"allow port {ENVOY} of these pods, not the\n   Service's {port['port']}" in readme
+    assert f"allow port {ENVOY} of these pods, not the Service's {port['port']}" in text
 
 
 def test_by_default_the_application_of_a_gateway_can_connect_anywhere() -> None:
