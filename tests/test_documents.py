@@ -38,7 +38,7 @@ GUIDES = [f"docs/{name}.md" for name in pages()]
 SOURCES = "https://github.com/OWNER/REPOSITORY/"  # which release.yml replaces
 
 
-@pytest.mark.parametrize("text", CONFIGURATIONS, ids=["small", "settings", "tenants"])
+@pytest.mark.parametrize("text", CONFIGURATIONS, ids=["small", "settings"])
 def test_every_configuration_in_the_readme_loads(text: str, tmp_path: Path) -> None:
     assert loaded(text, tmp_path).rules
 
