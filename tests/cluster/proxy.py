@@ -1,19 +1,18 @@
 """Envoy in a pod of its own, which calls authz-service in other pods, with the application behind it.
 
-Its bootstrap is the complete one of docs/how-to/envoy.md, without the rate limit, which a load would exceed.
+Its bootstrap is the complete one of docs/how-to/envoy-bootstrap.md, without the rate limit, which a load would exceed.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
 from cluster.client import CONTAINER_SECURITY, POD_SECURITY, Answer
 from cluster.images import ENVOY, TOOLS
+from support.documents import blocks, page
 
 if TYPE_CHECKING:
     import trustme
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from cluster.kubectl import Namespace
 
 PORT: Final = 8443
-_GUIDE: Final = Path(__file__).parents[2] / "docs" / "how-to" / "envoy.md"
+(_COMPLETE,) = blocks(page("how-to/envoy-bootstrap"), title="envoy.yaml")
 _FOLDERS: Final = {"tls": "/etc/envoy/tls", "clients": "/etc/envoy/clients", "authz": "/etc/envoy/authz"}
 
 
@@ -79,8 +78,8 @@ def certificate(authority: trustme.CA, *names: str) -> dict[str, str]:
 
 def bootstrap(service: str, namespace: str, *, tls: bool) -> dict[str, Any]:
     """The complete bootstrap of the guide, for this Service."""
-    _, complete = re.findall(r"```yaml\n(.*?)```", _GUIDE.read_text(), re.DOTALL)
-    document: dict[str, Any] = yaml.safe_load(complete.replace("authz-service.authz.svc", f"{service}.{namespace}.svc"))
+    text = _COMPLETE.text.replace("authz-service.authz.svc", f"{service}.{namespace}.svc")
+    document: dict[str, Any] = yaml.safe_load(text)
     manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     manager["http_filters"] = [each for each in manager["http_filters"] if "ratelimit" not in each["name"]]
     del manager["route_config"]["virtual_hosts"][0]["rate_limits"]

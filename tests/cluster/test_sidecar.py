@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -19,14 +17,15 @@ from cluster.kubectl import wait_until
 from cluster.provider import Provider
 from generate import APPLICATION, with_dependency
 from support.chart import merged
+from support.documents import blocks, page
 from support.oidc_provider import OTHER_API
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from cluster.kubectl import Namespace
 
-GUIDE: Final = Path(__file__).parent.parent.parent / "docs" / "how-to" / "envoy.md"
 SHOP: Final = "https://shop.example.com/"  # the audience in the example
 ORDERS: Final = "http://shop/v1/orders"
 PODS: Final = "app.kubernetes.io/name=shop"
@@ -140,11 +139,11 @@ def edit(file: Path, *changes: tuple[str, str]) -> None:
 
 
 def bootstrap() -> str:
-    """The guide's minimal bootstrap, with authz-service on loopback."""
-    (minimal, *_) = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-    socket, port = "pipe: {path: /run/authz/authz.sock}", "socket_address: {address: 127.0.0.1, port_value: 9191}"
-    assert minimal.count(socket) == 1
-    return str(minimal).replace(socket, port)
+    """The tutorial's bootstrap, which others may connect to."""
+    (minimal,) = blocks(page("start/envoy"), title="envoy.yaml")
+    ours = "{address: 127.0.0.1, port_value: 8000}"
+    assert minimal.text.count(ours) == 1
+    return minimal.text.replace(ours, ours.replace("127.0.0.1", "0.0.0.0"))  # noqa: S104 - in its pod
 
 
 def values(provider: Provider, *, native: bool) -> dict[str, Any]:

@@ -1,11 +1,10 @@
-"""The guide to plain Envoy: both bootstraps run in a real Envoy."""
+"""The bootstraps of the tutorial and of the page on a complete one run in a real Envoy."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import json
-import re
 import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from authz_service.demo.identity_provider import AUDIENCE, IdentityProvider
 from generate import CHART
 from support import h2_client, h2c
 from support.chart import NAME, manifests, one
-from support.documents import page
+from support.documents import blocks, page
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
 from support.sidecar_process import SidecarProcess
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-GUIDE = page("how-to/envoy")
-MINIMAL, COMPLETE = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+(MINIMAL,) = [each.text for each in blocks(page("start/envoy"), title="envoy.yaml")]
+(COMPLETE,) = [each.text for each in blocks(page("how-to/envoy-bootstrap"), title="envoy.yaml")]
 RULES = """
 rules:
   - {name: orders, match: {paths: [/v1/orders, /v1/updates]}, require: {scopes: [orders]}}

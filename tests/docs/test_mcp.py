@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -13,7 +12,7 @@ import pytest_asyncio
 import yaml
 
 from authz_service.demo.identity_provider import IdentityProvider
-from support.documents import page, yaml_blocks
+from support.documents import blocks, page
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
 from support.sidecar_process import SidecarProcess
@@ -23,11 +22,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = page("start/mcp")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
 MAIN, _CASES, ROUTES, CORS, CORS_POLICY, _ENTRA, _TOOLS = BLOCKS
-MINIMAL = yaml_blocks("how-to/envoy")[0]
+(MINIMAL,) = [each.text for each in blocks(page("start/envoy"), title="envoy.yaml")]
 RESPONSES = {int(each[9:12]): each for each in re.findall(r"```http\n(HTTP/1.1 .*?)```", GUIDE, re.DOTALL)}
 HOST = "mcp.example.com"
 METADATA = "/.well-known/oauth-protected-resource/mcp"

@@ -1,6 +1,6 @@
 """Mistakes between the real Envoy and the real program: what the client gets, what is counted, and what is logged.
 
-Envoy runs README.md's filter and cluster, with one mistake each.
+Envoy runs the filter and the cluster of docs/how-to/envoy.md, with one mistake each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import subprocess
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -23,7 +22,7 @@ import yaml
 from transport.pki import TlsFiles
 
 from authz_service.core.connection_failure import REMEDIES, ConnectionFailure
-from support.documents import page
+from support.documents import page, section, yaml_blocks
 from support.envoy import loopback, relocated, running_envoy
 from support.missing import program
 from support.sidecar_process import SidecarProcess, wait_until
@@ -31,12 +30,12 @@ from support.signing import Signer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from support.envoy import RunningEnvoy
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-GUIDE = page("how-to/envoy")
-BLOCKS = [yaml.safe_load(each) for each in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)]
+GUIDE = page("how-to/envoy-connections")
+BLOCKS = [yaml.safe_load(each) for each in yaml_blocks("how-to/envoy")]
 (FILTER,) = [each for each in BLOCKS if isinstance(each, list) and "typed_config" in each[0]]
 (CLUSTER,) = [each for each in BLOCKS if isinstance(each, list) and "load_assignment" in each[0]]
 HTTP = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -47,7 +46,7 @@ ROUTER = {
 
 
 def bootstrap() -> dict[str, Any]:
-    """README.md's filter and cluster; allowed requests get a response from Envoy itself."""
+    """The filter and cluster of docs/how-to/envoy.md; allowed requests get a response from Envoy itself."""
     allowed = {"match": {"prefix": "/"}, "direct_response": {"status": 200}}
     manager = {
         "@type": HTTP,
@@ -245,8 +244,9 @@ async def test_without_status_on_error_a_broken_connection_is_a_403(tmp_path: Pa
 
 @pytest.mark.parametrize("failure", ConnectionFailure)
 def test_the_guide_explains_each_reason(failure: ConnectionFailure) -> None:
-    _, _, section = GUIDE.partition("## Connections that fail\n")
-    assert f"| `{failure}` |" in section.partition("\n## ")[0]
+    symptoms, metrics = (section(GUIDE, each) for each in ("## 3. Apply the remedy", "## Connections in the metrics"))
+    assert re.search(rf"\| .*`{failure}`.* \|", symptoms)
+    assert f"| `{failure}` |" in metrics
 
 
 @pytest.mark.parametrize(
