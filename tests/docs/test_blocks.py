@@ -157,7 +157,10 @@ def within_envoy(kind: str, part: Any) -> dict[str, Any]:
     elif kind == "host":
         host |= part
     else:
-        host["routes"] = [host["routes"][0] | each for each in ([part] if kind == "route" else part)]
+        base = host["routes"][0]
+        host["routes"] = [
+            each if "direct_response" in each else base | each for each in ([part] if kind == "route" else part)
+        ]
     return bootstrap
 
 
