@@ -123,8 +123,8 @@ def extended(base: Any, change: Any) -> Any:
 
 
 async def test_envoy_accepts_the_patches_of_istio(tmp_path: Path) -> None:
-    """In the bootstrap of the guide to plain Envoy, whose filters have the names that Istio's have."""
-    bootstrap = yaml.safe_load(yaml_blocks("how-to/envoy")[0])
+    """In the bootstrap of the tutorial for plain Envoy, whose filters have the names that Istio's have."""
+    bootstrap = yaml.safe_load(yaml_blocks("start/envoy")[0])
     network = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
     manager = network[0]["typed_config"]
     (host,) = manager["route_config"]["virtual_hosts"]
