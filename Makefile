@@ -15,7 +15,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
   --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-newest test-oldest cluster-test lint docs format lock proto chart schema fuzz bench soak clean
+.PHONY: help demo check test test-newest test-oldest cluster-test lint docs format lock proto chart schema pictures fuzz bench soak clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -76,6 +76,9 @@ schema: $(VENV)/dev ## generate docs/schema/ and the reference in docs/reference
 	@$(BIN)/authz-service schema >docs/schema/config.json
 	@$(BIN)/authz-service schema --cases >docs/schema/cases.json
 	@$(BIN)/python -m docs_tools.reference
+
+pictures: $(VENV)/dev ## draw docs/pictures/*.svg, among them the output of `make demo`; requires Go
+	@PYTHONPATH=tests $(BIN)/python -m docs_tools.pictures
 
 cluster-test: $(VENV)/dev ## install the chart in a real Kubernetes, which it builds and starts here; requires root on Linux
 	@PYTHONPATH=tests $(BIN)/python -m cluster $(TESTS)

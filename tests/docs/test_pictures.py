@@ -1,0 +1,44 @@
+"""Every picture is drawn from its present source, is used, and is described to those who do not see it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from authz_service.core.reasons import DENIALS, Reason
+from docs_tools import pictures, recording
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PICTURES = sorted([*(source.with_suffix(".svg") for source in pictures.sources()), recording.PICTURE])
+_MAX_BYTES = 60_000
+_MAX_WIDTH = 660  # pixels; on a telephone, 20-pixel text is 11 pixels high then
+
+
+@pytest.mark.parametrize("source", pictures.sources(), ids=lambda source: source.stem)
+def test_a_picture_is_drawn_from_its_present_source(source: Path) -> None:
+    assert source.with_suffix(".svg").read_text().startswith(f"<!-- {pictures.digest(source)} -->"), "run make pictures"
+
+
+def test_the_recording_shows_what_the_demo_prints() -> None:
+    assert recording.PICTURE.read_text() == recording.svg(recording.output()), "run make pictures"
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.stem)
+def test_a_picture_is_small_loads_nothing_and_fits_a_narrow_screen(picture: Path) -> None:
+    content = picture.read_text()
+    assert len(content) < _MAX_BYTES
+    assert set(re.findall(r'(?:href=|url\()["\']?([a-z]+:[^;,)]*)', content)) <= {"data:application/font-woff"}
+    assert picture == recording.PICTURE or int(re.findall(r'width="(\d+)"', content)[0]) <= _MAX_WIDTH
+
+
+def test_there_is_no_picture_without_a_source() -> None:
+    assert sorted(pictures.FOLDER.glob("*.svg")) == PICTURES
+
+
+def test_the_picture_of_a_request_has_every_reason_for_a_denial() -> None:
+    words = set(re.findall(r"[a-z_]+", (pictures.FOLDER / "request.d2").read_text().replace("\\n", " ")))
+    assert words & set(Reason) == set(DENIALS) | {Reason.OK}
