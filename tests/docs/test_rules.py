@@ -1,0 +1,131 @@
+"""The pages on rules: what they say of failing cases, of warnings, and of each requirement in their tables."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from authz_service.cli import main
+from authz_service.config.model import Alternative, Issuer, Match, Settings
+from support.documents import ROOT, blocks, page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SOURCES = [
+    *(ROOT / "authz_service" / "config" / f"{name}.py" for name in ("warnings", "resource_warnings", "rule_order")),
+    ROOT / "authz_service" / "runtime" / "certificate_warnings.py",
+]
+
+
+def config_of(name: str) -> str:
+    (block,) = blocks(page(name), "yaml", "config.yaml")
+    return block.text
+
+
+def text_blocks(name: str) -> list[str]:
+    return [block.text for block in blocks(page(name), "text")]
+
+
+def snippets() -> Iterator[Any]:
+    """What the tables of the guide say to write."""
+    for row in re.findall(r"^\| (.*) \|$", page("how-to/write-rules"), re.MULTILINE):
+        for code in re.findall(r"`([a-z_]+: [^`]+)`", row.rpartition(" | ")[2]):
+            yield pytest.param(code, id=code)
+
+
+@pytest.mark.parametrize("code", list(snippets()))
+def test_everything_that_the_tables_say_to_write_is_valid(
+    code: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = yaml.safe_load(code)
+    rule: dict[str, Any] = {"name": "rule", "match": {"paths": ["/t/{tenant}/{name}/**"]}}
+    named = sorted({"main", *part.get("issuers", ())})
+    issuers = [{"issuer": f"https://{name}.example/", "name": name, "audiences": ["api"]} for name in named]
+    whole: dict[str, Any] = {"issuers": issuers, "rules": [rule]}
+    (key,) = part
+    if key in Alternative.declared:
+        rule["require"] = part
+    elif key in Match.declared:
+        rule["match"] |= part
+    elif key in Issuer.declared:
+        issuers[0] |= part
+    else:
+        assert key in Settings.declared
+        whole |= part
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
+    assert main(["check-config", str(tmp_path / "config.yaml")]) == 0, capsys.readouterr().out
+
+
+def test_a_failing_case_is_shown_as_in_the_guide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "how-to/test-rules"
+    (tmp_path / "config.yaml").write_text(config_of(name).replace("claims: {tenant: {equals_path: tenant}}", ""))
+    (tmp_path / "cases.yaml").write_text(blocks(page(name), "yaml", "cases.yaml")[0].text)
+    assert main(["test", "--config", str(tmp_path / "config.yaml"), str(tmp_path / "cases.yaml")]) == 1
+    assert text_blocks(name)[0] in capsys.readouterr().out
+
+
+def test_a_warning_is_shown_as_in_the_guide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = '  - {name: tenants, match: {paths: ["/t/**"]}, access: public}\n'
+    text = config_of("how-to/test-rules").replace("  - name: tenant-read", f"{earlier}  - name: tenant-read")
+    (tmp_path / "config.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    main(["check-config", "config.yaml"])
+    (warning, _) = capsys.readouterr().out.splitlines(keepends=True)
+    assert text_blocks("how-to/test-rules")[1] == text_blocks("reference/warnings")[0] == warning
+
+
+# The warnings: what the functions that make them say.
+
+
+def warnings_by_function() -> dict[str, str]:
+    """The strings of each function that yields a problem."""
+    found = {}
+    for source in SOURCES:
+        tree = ast.parse(source.read_bytes())
+        constants = {
+            node.value.value
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        }
+        for function in tree.body:
+            if not isinstance(function, ast.FunctionDef) or not any(map(is_warning, ast.walk(function))):
+                continue
+            texts = [
+                node.value
+                for node in ast.walk(function)
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            ]
+            found[f"{source.stem}.{function.name}"] = "\n".join([*texts, *constants])
+    return found
+
+
+def is_warning(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Yield) and isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "Problem"
+    )
+
+
+def documented_warnings() -> set[str]:
+    """The fixed parts of the warnings in the tables: without what … stands for."""
+    rows = re.findall(r"^\| (`.*) \| ", page("reference/warnings"), re.MULTILINE)
+    return {max(code.split("…"), key=len).strip(" ,") for row in rows for code in re.findall(r"`([^`]+)`", row)}
+
+
+def test_every_warning_is_documented_in_its_own_words() -> None:
+    made, documented = warnings_by_function(), documented_warnings()
+    foreign = (ROOT / "authz_service" / "core" / "patterns.py").read_text()
+    existing = "\n".join([*made.values(), foreign])
+    assert [each for each in sorted(documented) if each not in existing] == []
+    hinted = {"warnings._foreign_patterns"}  # whose texts are in core.patterns
+    undocumented = [name for name, text in made.items() if not any(each in text for each in documented)]
+    assert [name for name in undocumented if name not in hinted] == []
