@@ -16,7 +16,6 @@ from authz_service.config.kinds import walk
 from authz_service.config.load import load
 from authz_service.config.model import IntrospectionSettings, Issuer, SecurityEventsSettings, Settings
 from authz_service.config.sections import Section, SectionKind
-from authz_service.core.reasons import Reason
 from authz_service.telemetry.issuer_metrics import SecurityEventType
 from authz_service.telemetry.metrics import Metrics
 from authz_service.telemetry.supervisor_metrics import SupervisorMetrics
@@ -95,11 +94,6 @@ def keys(section: type[Section]) -> Iterator[str]:
 @pytest.mark.parametrize("key", sorted(set(keys(Settings))))
 def test_the_readme_documents_every_key(key: str) -> None:
     assert re.search(rf"\b{key}:", README)
-
-
-@pytest.mark.parametrize("reason", Reason)
-def test_the_readme_documents_every_reason(reason: Reason) -> None:
-    assert f"`{reason.value}`" in README
 
 
 def test_the_readme_documents_exactly_the_existing_metrics() -> None:
