@@ -48,7 +48,7 @@ def main() -> int:
     if chosen.write:
         parts = {"times": table(TIMES, times), "memory": table(MEMORY, memories), "growth": table(GROWTH, grown)}
         tables = {"transports": table(LOADS, direct), "envoy": table(LOADS, behind)}
-        write({"machine": machine(), **tables, **parts}, direct)
+        write({"machine": machine(), **tables, **parts})
     return 0
 
 

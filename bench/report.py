@@ -26,7 +26,31 @@ CHART = DOCUMENT.with_suffix(".svg")
 LOADS = "| | in flight | requests/s (range) | p50 ms | p99 ms | CPU µs per request | context switches per request |"
 TIMES, MEMORY = "| | ms | times the first |", "| | resident, MiB | of it anonymous, MiB |"
 GROWTH = "| | few | many | ratio |"
-_BAR, _WIDTH, _LABEL = 22, 420, 190
+# The groups of the chart: the table, the title, and the rows with their labels.
+_CHARTED = (
+    (
+        "envoy",
+        "Requests per second through Envoy",
+        {
+            "no filter": "no authorization",
+            "jwt_authn, cache": "jwt_authn with its cache",
+            "jwt_authn": "jwt_authn",
+            "ext_authz, asyncio": "authz-service",
+        },
+    ),
+    (
+        "transports",
+        "Decisions per second, called directly",
+        {"asyncio, full Check": "authz-service", "grpcio, full Check": "authz-service on grpcio"},
+    ),
+)
+_MARGIN, _LABELS, _BARS, _BAR = 16, 215, 330, 28  # pixels; a bar's height includes the space to the next one
+_STYLE = (
+    "text{font:16px system-ui,sans-serif;fill:#0a0f25}.title{font-weight:bold}"
+    ".background{fill:#ffffff}.ours{fill:#00796b}.other{fill:#aab4c0}"
+    "@media (prefers-color-scheme:dark)"
+    "{text{fill:#e7ecf1}.background{fill:#14181d}.ours{fill:#5fd0bd}.other{fill:#6b7785}}"
+)
 
 
 @dataclass(frozen=True)
@@ -71,34 +95,49 @@ def machine() -> str:
     return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
-def write(parts: dict[str, str], rows: Sequence[Row]) -> None:
+def write(parts: dict[str, str]) -> None:
     """Replace the content between the markers, and draw the chart."""
     document = DOCUMENT.read_text()
     for name, content in parts.items():
-        marked = re.compile(rf"(<!-- bench: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        marked = _marked(name)
         if not marked.search(document):
             raise AssertionError(f"{DOCUMENT.name} has no marker for {name}")
-        document = marked.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", document)  # type: ignore[misc]
+        document = marked.sub(lambda found, content=content: f"{found[1]}{content}\n{found[3]}", document)  # type: ignore[misc]
     DOCUMENT.write_text(document)
-    CHART.write_text(chart([row for row in rows if row.in_flight == 16]))  # noqa: PLR2004
+    CHART.write_text(chart(document))
 
 
-def chart(rows: Sequence[Row]) -> str:
-    """A bar chart of the requests per second."""
-    maximum = max(row.load.rate for row in rows)
-    height = _BAR * (len(rows) + 1)
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LABEL + _WIDTH + 90}" height="{height}">',
-        "<style>text { font: 13px sans-serif }</style>",
-        f'<rect width="100%" height="{height}" fill="white"/>',
-        f'<text x="{_LABEL}" y="15" fill="#444">requests per second, 16 in flight</text>',
-    ]
-    for number, row in enumerate(rows, 1):
-        top, width = number * _BAR, row.load.rate / maximum * _WIDTH
-        color = "#2f6f4f" if "asyncio" in row.name else "#8a8f98"
-        lines += [
-            f'<text x="{_LABEL - 8}" y="{top + 15}" text-anchor="end">{row.name}</text>',
-            f'<rect x="{_LABEL}" y="{top + 3}" width="{width:.0f}" height="{_BAR - 6}" fill="{color}"/>',
-            f'<text x="{_LABEL + width + 6:.0f}" y="{top + 15}">{row.load.rate:,.0f}</text>',
-        ]
-    return "\n".join([*lines, "</svg>", ""])
+def _marked(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- bench: {name} -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def chart(document: str) -> str:
+    """A bar chart of the requests per second in the document's tables. Bars within one group can be compared."""
+    rows, top = [], 0
+    for table_name, title, labels in _CHARTED:
+        rates = _rates(document, table_name)
+        maximum = max(rates[name] for name in labels)
+        rows.append(f'<text class="title" x="{_MARGIN}" y="{top + 30}">{title}</text>')
+        top += 40
+        for name, label in labels.items():
+            rate, kind = rates[name], "ours" if "authz-service" in label else "other"
+            width, bar = round(rate / maximum * _BARS), _BAR - 6
+            rows += [
+                f'<text x="{_MARGIN}" y="{top + 19}">{label}</text>',
+                f'<rect class="{kind}" x="{_LABELS}" y="{top + 3}" width="{width}" height="{bar}" rx="3"/>',
+                f'<text x="{_LABELS + width + 7}" y="{top + 19}">{rate:,}</text>',
+            ]
+            top += _BAR
+    width, height = _LABELS + _BARS + 80, top + _MARGIN
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
+    background = f'<rect class="background" width="{width}" height="{height}" rx="12"/>'
+    return "\n".join([head, f"<style>{_STYLE}</style>", background, *rows, "</svg>", ""])
+
+
+def _rates(document: str, name: str) -> dict[str, int]:
+    """The requests per second with 16 in flight, by the row's name."""
+    content = _marked(name).search(document)
+    if content is None:
+        raise AssertionError(f"the document has no marker for {name}")
+    rows = re.findall(r"^\| ([^|]+) \| 16 \| ([0-9,]+) ", content[2], re.MULTILINE)
+    return {row: int(rate.replace(",", "")) for row, rate in rows}
