@@ -30,9 +30,7 @@ MESH: Final = json.loads((ROOT / "tests" / "support" / "schemas" / "meshconfig.j
 MINIMAL: Final = yaml.safe_load((ROOT / "tests" / "docs" / "bootstrap.yaml").read_text())
 # The only warnings of configurations in pages: each explains why it is there.
 WARNINGS: Final = {
-    "how-to/mutual-tls": "trusts x-forwarded-client-cert",
     "how-to/shadow-mode": "denies nothing",
-    "understand/stolen-tokens": "trusts x-forwarded-client-cert",
     "start/mcp": "accepts tokens for 0b1f2c3d-0000-4000-8000-00000000000a",
 }
 BLOCKS: Final = [
