@@ -71,15 +71,12 @@ def svg(printed: str) -> str:
 
 
 def _runs(line: str, y: int) -> list[str]:
-    """A line's parts of one color. Each has the length of its characters, whatever font the reader has."""
+    """The cells of a line. Each is as long as its characters, whatever font the reader has."""
     parts, runs, column = re.split(r"\x1b\[(\d+)m", line), [], 0
     for code, text in zip(["0", *parts[1::2]], parts[::2], strict=True):
-        shown = text.strip()
-        if shown:
-            x = _PAD + (column + text.index(shown)) * _CHARACTER
-            kind = f' class="{_CLASSES[code]}"' if _CLASSES[code] else ""
-            runs.append(
-                f'<text x="{x:.1f}" y="{y}" textLength="{len(shown) * _CHARACTER:.1f}"{kind}>{escape(shown)}</text>'
-            )
+        kind = f' class="{_CLASSES[code]}"' if _CLASSES[code] else ""
+        for cell in re.finditer(r"\S+(?: \S+)*", text):
+            x, length = _PAD + (column + cell.start()) * _CHARACTER, len(cell[0]) * _CHARACTER
+            runs.append(f'<text x="{x:.1f}" y="{y}" textLength="{length:.1f}"{kind}>{escape(cell[0])}</text>')
         column += len(text)
     return runs

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 HANG_TIMEOUT = 60.0  # seconds; only a test that hangs takes this long
 # The program is replaced by a function that prints its arguments, so that a line shows what was completed.
 PRINT_ARGUMENTS = "authz-service() { printf '<%s>' \"$@\"; echo; }"
+EVALUATE = 'eval "$(cat ./script)"'  # as docs/reference/commands.md says
 PREPARE = {
-    "bash": f"{PRINT_ARGUMENTS}; source ./script",
-    "zsh": f"{PRINT_ARGUMENTS}; autoload -Uz compinit; compinit -D; source ./script",
+    "bash": f"{PRINT_ARGUMENTS}; {EVALUATE}",
+    "zsh": f"{PRINT_ARGUMENTS}; autoload -Uz compinit; compinit -D; {EVALUATE}",
 }
 START = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["-f", "-i"]}
 LINES = [

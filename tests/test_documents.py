@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-from argparse import ArgumentParser
 from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
-from authz_service.cli import _parser, _parsers, main
+from authz_service.cli import main
 from authz_service.config.kinds import walk
 from authz_service.config.load import load
 from authz_service.config.model import IntrospectionSettings, Issuer, SecurityEventsSettings, Settings
@@ -108,32 +107,6 @@ def test_the_readme_documents_exactly_the_existing_metrics() -> None:
 
 def _names(family: Any) -> set[str]:
     return {f"{family.name}_total"} if family.type == "counter" else {family.name}
-
-
-def test_readme_and_help_describe_the_commands_in_the_same_words() -> None:
-    def plain(text: str) -> str:
-        return re.sub(r"(?:(ie)|)s\b", lambda match: "y" if match[1] else "", text.lower())
-
-    table = README.partition("| command | does | exit status |")[2].partition("\n\n")[0]
-    rows = dict(re.findall(r"^\| `([a-z-]+)[^|]*\| ([^|]+) \|", table, re.MULTILINE))
-    for name, parser in _parsers()[1].items():
-        summary = re.split("[,.]", parser.description or "")[0]
-        assert plain(rows[name]).startswith(plain(summary)), name
-
-
-def test_the_readme_documents_exactly_the_existing_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Any] = []
-    add = ArgumentParser.add_subparsers
-
-    def record(parser: ArgumentParser, **options: Any) -> Any:
-        made.append(add(parser, **options))
-        return made[-1]
-
-    monkeypatch.setattr(ArgumentParser, "add_subparsers", record)
-    _parser()
-    table = README.partition("| command | does | exit status |")[2].partition("\n\n")[0]
-    documented = re.findall(r"^\| `([a-z-]+)", table, re.MULTILINE)
-    assert sorted(documented) == sorted(made[0].choices)
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *GUIDES])

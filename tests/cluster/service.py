@@ -129,7 +129,7 @@ class ServiceRelease:
         )
 
     def update_volumes(self) -> float:
-        """Make the kubelet update mounted ConfigMaps and Secrets, as helm/README.md describes; returns the time."""
+        """Make the kubelet update mounted ConfigMaps and Secrets (docs/how-to/chart.md); returns the time."""
         selector = _selector(self.release.name)
         self.namespace.kubectl("annotate", "pods", "--selector", selector, "--overwrite", f"changed={time.time_ns()}")
         return time.monotonic()

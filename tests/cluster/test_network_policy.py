@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ from cluster.issuer import Issuer
 from cluster.kubectl import Namespace, kubectl, wait_until
 from generate import APPLICATION, with_dependency
 from support.chart import merged, shape
+from support.documents import yaml_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -151,7 +151,7 @@ def test_only_the_listed_clients_reach_envoy(
     wait_open(callers, pod, {ENVOY: True, SHOP: False, METRICS: False, ENVOY_METRICS: False})
     assert caller.get(f"{gateway.url}/v1/orders", gateway.token).status == 200  # through the Service's port 80
     assert "missing_token" in gateway.release.test()
-    gateway.upgrade(clients=[of_namespace(callers), {"podSelector": {}}])  # as helm/README.md has it
+    gateway.upgrade(clients=[of_namespace(callers), {"podSelector": {}}])  # as docs/how-to/network-policies.md has it
     wait_open(namespace, pod, {ENVOY: True, SHOP: False})
     wait_open(callers, pod, {ENVOY: True, SHOP: False})
     gateway.upgrade(clients=[])
@@ -190,9 +190,8 @@ def test_egress_ports_bind_the_application_too_until_extra_egress_allows_its_dat
 
 
 def _documented_policy() -> dict[str, Any]:
-    """The `networkPolicy` that helm/README.md shows."""
-    text = (CHART.parent / "README.md").read_text()
-    (block,) = re.findall(r"### Network policies\n.*?```yaml\n(.*?)```", text, re.DOTALL)
+    """The `networkPolicy` that docs/how-to/network-policies.md shows."""
+    (block,) = yaml_blocks("how-to/network-policies")
     policy: dict[str, Any] = yaml.safe_load(block)["networkPolicy"]
     return policy
 

@@ -7,7 +7,6 @@ import secrets
 import subprocess
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import jwt
@@ -20,6 +19,7 @@ from cluster.helm import IMAGE, Release
 from cluster.images import TOOLS
 from cluster.kubectl import wait_until
 from support.chart import merged, shape
+from support.documents import page, yaml_blocks
 from support.dpop import DpopKey
 from support.oidc_provider import API, READ
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cluster.kubectl import Namespace
     from cluster.provider import Provider
 
-README: Final = (Path(__file__).parent.parent.parent / "helm" / "README.md").read_text()
+PAGE: Final = page("how-to/chart")
 PODS: Final = "app.kubernetes.io/instance=shop"
 NAMES: Final = ("first", "second")  # a Service for each pod
 PAYMENT: Final = "/payments/7"
@@ -112,11 +112,7 @@ def values(namespace: Namespace, provider: Provider) -> dict[str, Any]:
         "match": {"paths": ["/payments/**"]},
         "require": {"scopes": [READ], "proof": "any"},
     }
-    (revocations,) = (
-        yaml.safe_load(block)
-        for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-        if "revocations_file" in block
-    )
+    (revocations,) = (yaml.safe_load(block) for block in yaml_blocks("how-to/chart") if "revocations_file" in block)
     own = {
         "fullnameOverride": "shop",
         "image": IMAGE,
@@ -247,8 +243,8 @@ def answers(shop: Shop, token: str) -> set[tuple[int, str]]:
 
 
 def make_kubelet_update(namespace: Namespace) -> None:
-    """Run the README's command, by which the kubelet updates mounted ConfigMaps at once."""
-    (command,) = re.findall(r"^kubectl (annotate pods .*)$", README, re.MULTILINE)
+    """Run the page's command, by which the kubelet updates mounted ConfigMaps at once."""
+    (command,) = re.findall(r"^kubectl (annotate pods .*)$", PAGE, re.MULTILINE)
     subprocess.run(
         ["/bin/sh", "-c", f"kubectl --namespace {namespace.name} {command}"], check=True, capture_output=True
     )

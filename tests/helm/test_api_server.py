@@ -8,8 +8,9 @@ import helm_python as helm
 import pytest
 import yaml
 
-from generate import APPLICATION, CHART, render, with_dependency
+from generate import APPLICATION, render, with_dependency
 from support.chart import NAME, container, containers, in_order, manifests, one
+from support.documents import yaml_blocks
 from support.manifests import problems
 
 if TYPE_CHECKING:
@@ -104,10 +105,9 @@ def test_a_volume_elsewhere_does_not_replace_it(tmp_path: Path) -> None:
     assert sources(pod_of("service", BOTH | own, tmp_path)) == [TOKEN_SOURCE, AUTHORITY_SOURCE]
 
 
-def test_the_volume_for_an_existing_config_map_is_the_one_in_the_readme(tmp_path: Path) -> None:
-    readme = (CHART.parent / "README.md").read_text()
-    (block,) = (each for each in readme.split("```") if "kube-root-ca.crt" in each)
-    own = yaml.safe_load(block.removeprefix("yaml\n"))
+def test_the_volume_for_an_existing_config_map_is_the_one_in_the_page(tmp_path: Path) -> None:
+    (block,) = (each for each in yaml_blocks("how-to/service-accounts") if "kube-root-ca.crt" in each)
+    own = yaml.safe_load(block)
     (volume,) = own["extraVolumes"]
     assert volume["projected"]["sources"] == [TOKEN_SOURCE, AUTHORITY_SOURCE]
     existing = {"existingConfigMap": "shop-config", "config": {"issuers": None, "rules": None}}

@@ -744,7 +744,12 @@ def test_the_notes_mention_the_api_server_only_where_its_port_may_be_closed() ->
 
 @pytest.mark.parametrize(
     "page",
-    ["helm/README.md", "docs/reference/alerts.md", "docs/how-to/service-accounts.md", "helm/authz-service/values.yaml"],
+    [
+        "docs/how-to/network-policies.md",
+        "docs/reference/alerts.md",
+        "docs/how-to/service-accounts.md",
+        "helm/authz-service/values.yaml",
+    ],
 )
 def test_pages_on_network_policies_name_the_ports_of_pods(page: str) -> None:
     text = (CHART.parent.parent / page).read_text()

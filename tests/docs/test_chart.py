@@ -1,0 +1,83 @@
+"""The pages on the chart and on rolling upgrades state what the chart renders."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from authz_service.cli import main
+from generate import CHART, render
+from support.chart import NAME, container, in_order, manifests, one, pods, shape
+from support.documents import blocks, page, section, yaml_blocks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UPGRADES = page("how-to/rolling-upgrades")
+PLAIN = {"sidecar": {"native": False}}
+
+
+@pytest.mark.parametrize("name", ["gateway", "service", "sidecar"])
+def test_the_pipeline_renders_a_configuration_that_check_config_accepts(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = (each.text for each in blocks(page("how-to/chart"), "sh") if "--show-only" in each.text)
+    (template,) = re.findall(r"--show-only (\S+)", block)
+    rendered = render(CHART, shape(name))[f"authz-service/{template}"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_load(rendered)["data"]["config.yaml"])
+    (command,) = re.findall(r"^authz-service (.*) config.yaml$", block, re.MULTILINE)
+    assert main([*command.split(), str(tmp_path / "config.yaml")]) == 0, capsys.readouterr().out
+
+
+def documented() -> dict[str, int]:
+    """For how many seconds a pod of a shape serves."""
+    rows = re.findall(r"^\| (`.*?) \| (\d+) s", section(UPGRADES, "## How long a pod keeps serving"), re.MULTILINE)
+    return {name: int(seconds) for name, seconds in rows}
+
+
+def delay(name: str, changes: dict[str, Any] | None = None) -> str:
+    config = one(manifests(name, changes), "ConfigMap")["data"]["config.yaml"]
+    found: str = yaml.safe_load(config)["server"].get("shutdown_delay", "0s")
+    return found
+
+
+def test_a_pod_serves_for_as_long_as_the_table_says() -> None:
+    unset = {"config": {"server": {"shutdown_delay": None}}}
+    (pod,) = pods([one(manifests("gateway"), "Deployment")])
+    sleep = container(pod, "application")["lifecycle"]["preStop"]
+    assert documented() == {
+        "`service`": int(delay("service", unset).removesuffix("s")),
+        "`gateway`": sleep["sleep"]["seconds"],
+        "`sidecar`, plain container": int(delay("sidecar", PLAIN).removesuffix("s")),
+    }
+    assert delay("gateway") == delay("sidecar") == "0s"
+
+
+@pytest.mark.parametrize(("changes", "seconds"), [({}, "0"), (PLAIN, "36")])
+def test_the_command_for_a_hook_of_your_own_is_that_of_the_charts_hook(changes: dict[str, Any], seconds: str) -> None:
+    (pod,) = pods([one(manifests("gateway", changes), "Deployment")])
+    command = container(pod)["lifecycle"]["preStop"]["exec"]["command"]
+    assert f"`{' '.join([*command[:-1], '0'])}`" in UPGRADES
+    assert command[-1] == seconds
+
+
+def test_the_list_of_revoked_tokens_is_mounted_where_the_configuration_reads_it() -> None:
+    (values,) = (yaml.safe_load(each) for each in yaml_blocks("how-to/chart") if "revocations_file" in each)
+    (created,) = (each.text for each in blocks(page("how-to/chart"), "sh") if "create configmap" in each.text)
+    (volume,), (mount,) = values["extraVolumes"], values["extraVolumeMounts"]
+    (name, file) = re.findall(r"create configmap (\S+) --from-file=(\S+)", created)[0]
+    assert volume == {"name": mount["name"], "configMap": {"name": name}}
+    assert values["config"]["revocations_file"] == f"{mount['mountPath']}/{file}"
+    assert "subPath" not in mount
+
+
+def test_an_existing_config_map_leaves_its_rules_to_the_config_map() -> None:
+    (block,) = blocks(page("how-to/chart"), "yaml", "values.yaml")
+    values = yaml.safe_load(block.text)
+    found = in_order(render(CHART, values))
+    assert not [each for each in found if (each["kind"], each["metadata"]["name"]) == ("ConfigMap", NAME)]
+    (pod,) = pods([one(found, "Deployment")])
+    assert {"name": values["existingConfigMap"]} in [each.get("configMap") for each in pod["spec"]["volumes"]]
