@@ -133,15 +133,20 @@ def anchors(text: str) -> set[str]:
 
 
 THREATS = page("understand/threat-model")
-ACTORS = ["Client", "Token thief", "Malicious provider", "Neighbor pod", "Operator's mistake", "Supplier"]
+THREATS_HEAD = "| threat | measure | held by |"
+ACTORS = [part.partition("\n")[0] for part in THREATS.split("\n## ") if f"\n{THREATS_HEAD}\n" in part]
 
 
 def threats(actor: str) -> list[tuple[str, str, str]]:
     """The rows of an actor's table: threat, measure and tests."""
     section = THREATS.partition(f"\n## {actor}\n")[2].partition("\n## ")[0]
     heading, rule, *rows = [line for line in section.splitlines() if line.startswith("|")]
-    assert (heading, rule) == ("| threat | measure | held by |", "|---|---|---|")
+    assert (heading, rule) == (THREATS_HEAD, "|---|---|---|")
     return [(threat, measure, held) for _, threat, measure, held, _ in (re.split(r" ?\| ?", row) for row in rows)]
+
+
+def test_every_attacker_of_the_threat_model_has_a_table() -> None:
+    assert len(ACTORS) == THREATS.count(THREATS_HEAD) >= 7
 
 
 @pytest.mark.parametrize("actor", ACTORS)

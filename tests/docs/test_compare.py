@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import time
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -156,6 +157,13 @@ async def answer(session: aiohttp.ClientSession, port: int, path: str, token: st
         return f"{response.status} `{reason}`" if reason else str(response.status)
 
 
+async def challenge(session: aiohttp.ClientSession, port: int, token: str | None) -> list[str]:
+    """The names of the challenge's parameters."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with session.get(f"http://127.0.0.1:{port}/v1/orders", headers=headers) as response:
+        return re.findall(r"(\w+)=", response.headers.get("www-authenticate", ""))
+
+
 @pytest.mark.asyncio
 async def test_each_request_has_the_response_in_the_table(tmp_path: Path) -> None:
     answers = {}
@@ -166,8 +174,14 @@ async def test_each_request_has_the_response_in_the_table(tmp_path: Path) -> Non
     ):
         for name, (path, token) in REQUESTS.items():
             answers[name] = [await answer(session, envoy.ports[each], path, token) for each in LISTENERS]
+        missing = [await challenge(session, envoy.ports[each], None) for each in LISTENERS]
+        expired = [await challenge(session, envoy.ports[each], REQUESTS["an expired token"][1]) for each in LISTENERS]
+        scope = [await challenge(session, envoy.ports[each], signed(scope="other")) for each in LISTENERS]
     rows = [line.strip("| ").split(" | ") for line in TRIED.splitlines() if line.startswith("| ")][1:]
     assert answers == {name: cells for name, *cells in rows}
+    assert missing == [["realm"], ["realm"], ["realm", "scope"]]
+    assert expired == [["realm", "error"], ["realm", "error"], ["realm", "error", "error_description"]]
+    assert scope == [[], [], ["realm", "error", "error_description", "scope"]]
 
 
 def test_the_page_names_the_version_of_envoy_that_was_tried() -> None:
