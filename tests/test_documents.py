@@ -30,7 +30,7 @@ BLOCKS = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
 CONFIGURATIONS = [block for block in BLOCKS if "issuers:" in block]
 DOCUMENTS = [
     *("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "UPGRADING.md"),
-    *("helm/README.md", "helm/authz-service/README.md", ".github/pull_request_template.md"),
+    *("helm/README.md", "helm/authz-service/README.md", "examples/README.md", ".github/pull_request_template.md"),
 ]
 GUIDES = [f"docs/{name}.md" for name in pages()]
 SOURCES = "https://github.com/OWNER/REPOSITORY/"  # which release.yml replaces

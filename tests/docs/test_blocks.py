@@ -33,6 +33,8 @@ WARNINGS: Final = {
     "how-to/shadow-mode": "denies nothing",
     "start/mcp": "accepts tokens for 0b1f2c3d-0000-4000-8000-00000000000a",
 }
+# Pages with files of other programs, which tests/docs/test_providers.py reads.
+FILES_OF_PROVIDERS: Final = {"how-to/providers/ci-jobs", "how-to/providers/dex"}
 BLOCKS: Final = [
     pytest.param(name, block, id=f"{name}.md:{block.line}") for name in pages() for block in blocks(page(name), "yaml")
 ]
@@ -70,6 +72,8 @@ def test_every_block_of_yaml_is_valid(
         (tmp_path / "config.yaml").write_text(before[-1])
         (tmp_path / "cases.yaml").write_text(block.text)
         assert main(["test", "--config", "config.yaml", "cases.yaml"]) == 0, capsys.readouterr().out
+    elif kind == "provider":
+        assert name in FILES_OF_PROVIDERS
     elif kind in {*CONFIGURATION_PARTS, "issuers", "rules"}:
         check_configuration(completed(kind, document), capsys)
     else:

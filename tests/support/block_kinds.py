@@ -41,7 +41,13 @@ _ENVOY_PARTS: Final[dict[str, frozenset[str]]] = {
     "host": frozenset({"routes", "virtual_hosts"}),
     "route": frozenset({"typed_per_filter_config", "match", "route", "direct_response", "rate_limits"}),
 }
-_WHOLES: Final = {"static_resources": "bootstrap", "cases": "cases", "meshConfig": "mesh"}
+_WHOLES: Final = {
+    "static_resources": "bootstrap",
+    "cases": "cases",
+    "meshConfig": "mesh",
+    "staticClients": "provider",  # of Dex
+    "jobs": "provider",  # of GitHub
+}
 
 
 def kind_of(text: str) -> str:
@@ -69,6 +75,8 @@ def _kind_of_members(document: dict[str, Any], keys: frozenset[str]) -> str:
         return _WHOLES[key]
     if keys == {"revocations"}:
         return "revocations"
+    if all(isinstance(each, dict) and "script" in each for each in document.values()):
+        return "provider"  # jobs of GitLab
     if "shape" in keys or (keys <= _VALUES and not (keys <= _CONFIGURATION and isinstance(document[min(keys)], list))):
         return "values"
     if {"issuers", "rules"} <= keys <= _CONFIGURATION:
