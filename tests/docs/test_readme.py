@@ -1,0 +1,52 @@
+"""The README is short, and what it shows works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import aiohttp
+import yaml
+
+from authz_service.demo.identity_provider import IdentityProvider
+from support.documents import ROOT, blocks, page
+from support.echo import echo
+from support.envoy import loopback, relocated, running_envoy
+from support.sidecar_process import SidecarProcess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+README = (ROOT / "README.md").read_text()
+
+
+async def test_its_configuration_and_its_filter_protect_a_route_of_a_real_envoy(tmp_path: Path) -> None:
+    config, envoy_filter = (yaml.safe_load(block.text) for block in blocks(README, "yaml")[:2])
+    bootstrap = yaml.safe_load(blocks(page("start/envoy"), title="envoy.yaml")[0].text)
+    (chain,) = bootstrap["static_resources"]["listeners"][0]["filter_chains"]
+    manager = chain["filters"][0]["typed_config"]
+    manager["http_filters"] = [*envoy_filter, manager["http_filters"][-1]]
+    async with IdentityProvider() as provider, echo() as port:
+        (issuer,) = config["issuers"]
+        audience = issuer["audiences"][0]
+        issuer["issuer"] = provider.issuer
+        server = {"grpc_address": "127.0.0.1:0", "admin_address": "127.0.0.1:0"}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config | {"server": server}))
+        async with SidecarProcess(tmp_path / "config.yaml", tmp_path / "log") as sidecar:
+            (listening,) = sidecar.records("listening")
+            address = envoy_filter[0]["typed_config"]["grpc_service"]["google_grpc"]
+            assert address["target_uri"] == "127.0.0.1:9191"
+            address["target_uri"] = f"127.0.0.1:{listening['grpc_port']}"
+            relocated(bootstrap, {"api": loopback(port)})
+            async with running_envoy(bootstrap, tmp_path) as envoy, aiohttp.ClientSession() as session:
+                url = f"http://127.0.0.1:{envoy.ports['http']}/v1/orders/7"
+                tokens = {
+                    "none": None,
+                    "good": provider.access_token(scope="orders", aud=audience),
+                    "scope": provider.access_token(scope="other", aud=audience),
+                }
+                statuses = {}
+                for name, token in tokens.items():
+                    headers = {"Authorization": f"Bearer {token}"} if token else {}
+                    async with session.get(url, headers=headers) as response:
+                        statuses[name] = response.status
+    assert statuses == {"none": 401, "good": 200, "scope": 403}
