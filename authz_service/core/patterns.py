@@ -19,13 +19,14 @@ Regular expressions that few configurations or requests need are strings, which 
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from authz_service.core.errors import shown
 from authz_service.core.paths import MAX_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 PARAMETERS = ";"  # separates a segment from its parameters
@@ -68,11 +69,6 @@ class SuffixedCapture(NamedTuple):
             matches = segment.endswith(self.suffix)
         return start if matches and PARAMETERS not in segment else 0
 
-    def includes(self, other: SuffixedCapture) -> bool:
-        """Whether this matches every segment that the other one matches, in all its spellings."""
-        ours, theirs = _comparable(self.suffix, other.suffix)
-        return theirs.endswith(ours) and _in_all_spellings(self.suffix, other.suffix)
-
     def overlaps(self, other: SuffixedCapture) -> bool:
         """Whether some segment matches both."""
         one, two = _comparable(self.suffix, other.suffix)
@@ -89,11 +85,6 @@ def _comparable(one: str, other: str) -> tuple[str, str]:
     if isinstance(one, Folded) or isinstance(other, Folded):
         return one.casefold(), other.casefold()
     return one, other
-
-
-def _in_all_spellings(suffix: str, text: str) -> bool:
-    """Whether a suffix of a literal also matches the literal's other spellings."""
-    return isinstance(suffix, Folded) or not isinstance(text, Folded) or not has_case(suffix)
 
 
 def has_case(text: str) -> bool:
@@ -301,74 +292,145 @@ def parse_host_pattern(text: str) -> HostPattern:
 
 # Containment of path patterns.
 #
-# One walk suffices. Where a pattern has a capture or its /**, a path may have any segment. Other patterns match a
-# segment that no pattern names only by a capture or /**, which match a named segment as well. So the walk takes the
-# hardest path, with such a segment, and whatever covers it covers every other path. For a capture with a suffix, it is
-# an unnamed text with this suffix. A folded literal is walked in a spelling that no pattern names exactly; that other
-# patterns together name each of its spellings is not detected.
+# Only the hardest paths are tried, those that the fewest other patterns match: whatever covers them covers every path.
+# Where a pattern has a capture or its /**, the hardest segment is one that no pattern names. Other patterns match it
+# only by a capture or /**, which match a named segment as well. For a capture with a suffix, it is an unnamed text with
+# this suffix. For a folded literal, several spellings can be the hardest: /a and /A together cover it.
 
 _UNNAMED = "\x00"  # a non-empty segment that no pattern names: patterns contain no control characters
+_MAX_WALKS = 100  # sets of patterns that match the first segments of a path, in all their spellings
+_MAX_SPELLINGS = 1000  # of the ends of a literal
+CHARACTERS_WITH_CASE = range(0x20000)  # contains all of them, and others
+LONGEST_FOLDED = 3  # characters that str.casefold returns for one character
 
 
 def covering(pattern: PathPattern, others: Sequence[PathPattern]) -> frozenset[int] | None:
-    """Indexes of those ``others`` that together match all that ``pattern`` matches; None if they do not."""
-    walk: _Walk = [(index, other, 0) for index, other in enumerate(others)]
+    """Indexes of those ``others`` that together match all that ``pattern`` matches; None if they do not.
+
+    Exact, unless case-sensitive ``others`` distinguish more than ``_MAX_SPELLINGS`` or ``_MAX_WALKS`` spellings of a
+    folded pattern: then the result may be None although they match all of them.
+    """
+    walks = {frozenset(range(len(others)))}
+    for place, segment in enumerate(pattern.segments):
+        further: set[_Walk] = set()
+        for walk in walks:
+            theirs = (others[index].segments[place] for index in walk if place < len(others[index].segments))
+            spellings = _spellings(_hardest_literal(segment), theirs)
+            further.update(_step(place, walk, others, spelling) for spelling in spellings)
+            if frozenset() in further or len(further) > _MAX_WALKS:
+                return None
+        walks = {walk for walk in further if not any(other < walk for other in further)}
     found: set[int] = set()
-
-    def is_covered_here(walk: _Walk) -> bool:
-        first = next((index for index, other, matched in walk if matched == len(other.segments)), None)
-        if first is not None:
-            found.add(first)
-        return first is not None
-
-    for segment in pattern.segments:
-        if not walk:
-            return None
-        walk = _step(walk, _UNNAMED if segment is None else segment)
-    if pattern.segments and not is_covered_here(walk):
-        return None
-    while pattern.is_prefix:
-        prefixes = [index for index, other, matched in walk if other.is_prefix and matched == len(other.segments)]
-        if prefixes:
-            found.add(prefixes[0])
-            break
-        if not is_covered_here(_step(walk, "")):
-            return None
-        walk = _step(walk, _UNNAMED)
-        if not is_covered_here(walk):
-            return None
+    for walk in walks:
+        for index in _matching(pattern, walk, others):
+            if index is None:
+                return None
+            found.add(index)
     return frozenset(found)
 
 
-_Walk = list[tuple[int, PathPattern, int]]  # index of a pattern, the pattern, how many of its segments have matched
+_Walk = frozenset[int]  # indexes of the patterns that match the segments so far
 
 
-def _step(walk: _Walk, segment: str | SuffixedCapture) -> _Walk:
+def _step(place: int, walk: _Walk, others: Sequence[PathPattern], segment: str) -> _Walk:
     """The patterns that still match after one more segment."""
-    further: _Walk = []
-    for index, other, matched in walk:
-        if matched == len(other.segments):
-            if other.is_prefix and not has_parameters(segment):
-                further.append((index, other, matched))
-        elif _segment_includes(other.segments[matched], segment):
-            further.append((index, other, matched + 1))
-    return further
+    return frozenset(index for index in walk if _matches_at(place, others[index], segment))
+
+
+def _matches_at(place: int, pattern: PathPattern, segment: str) -> bool:
+    if place < len(pattern.segments):
+        return segment_matches(pattern.segments[place], segment)
+    return pattern.is_prefix and PARAMETERS not in segment
+
+
+def _matching(pattern: PathPattern, walk: _Walk, others: Sequence[PathPattern]) -> Iterator[int | None]:
+    """For the hardest paths after a walk through all segments of ``pattern``, the first match of each, or None.
+
+    If ``pattern`` ends in /**, the last is the first pattern that matches all longer paths, or None.
+    """
+    place = len(pattern.segments)
+    if pattern.segments:
+        yield _first_match(place, walk, others)
+    while pattern.is_prefix:
+        prefixes = frozenset(index for index in walk if others[index].is_prefix)
+        if (prefix := _first_match(place, prefixes, others)) is not None:
+            yield prefix
+            return
+        yield _first_match(place + 1, _step(place, walk, others, ""), others)
+        walk = _step(place, walk, others, _UNNAMED)
+        place += 1
+        yield _first_match(place, walk, others)
+
+
+def _first_match(size: int, walk: _Walk, others: Sequence[PathPattern]) -> int | None:
+    """The first pattern of a walk that matches a path which ends here, after this number of segments."""
+    return min((index for index in walk if len(others[index].segments) <= size), default=None)
+
+
+def _hardest_literal(segment: Segment) -> str:
+    """A literal for a pattern's segment, with unnamed text where it has a capture."""
+    if segment is None:
+        return _UNNAMED
+    if isinstance(segment, SuffixedCapture):
+        return type(segment.suffix)(_UNNAMED + segment.suffix)
+    return segment
+
+
+def _spellings(literal: str, patterns: Iterable[Segment]) -> list[str]:
+    """Spellings of a literal, one for each set of these segments of patterns that match the same spelling."""
+    if not isinstance(literal, Folded):
+        return [literal]
+    case_sensitive = (pattern for pattern in patterns if not isinstance(pattern, Folded))
+    texts = (pattern.suffix if isinstance(pattern, SuffixedCapture) else pattern for pattern in case_sensitive)
+    named = [text for text in texts if text and literal.endswith(text.casefold())]
+    found: list[str] = []
+    seen: set[tuple[int, tuple[bool, ...]]] = set()
+    ends = [("", len(literal))]  # ends of spellings, and how many characters of the literal are before each
+    while ends:
+        end, size = ends.pop()
+        if not size or not any(_continues(text, end) for text in named):
+            found.append(literal[:size] + end)
+            continue
+        for character in _characters_before(literal, size):
+            longer, left = character + end, size - len(character.casefold())
+            state = left, tuple(_continues(text, longer) or _is_suffix(text, longer) for text in named)
+            if state not in seen:
+                seen.add(state)
+                ends.append((longer, left))
+        if len(seen) > _MAX_SPELLINGS:
+            return [literal + _UNNAMED]  # only a capture or /** matches it
+    return found
+
+
+def _continues(text: str, end: str) -> bool:
+    """Whether a suffix or literal equals the end of a spelling, or ends with it."""
+    return text.endswith(end.casefold() if isinstance(text, Folded) else end)
+
+
+def _is_suffix(text: str, end: str) -> bool:
+    return SuffixedCapture(text).end(_UNNAMED + end) > 0
+
+
+def _characters_before(literal: str, size: int) -> Iterator[str]:
+    """The characters that end the first ``size`` characters of a folded literal in one of their spellings."""
+    yield literal[size - 1]
+    for length in range(1, min(size, LONGEST_FOLDED) + 1):
+        yield from _other_cases().get(literal[size - length : size], ())
+
+
+@cache
+def _other_cases() -> dict[str, list[str]]:
+    """The characters that ``str.casefold`` changes, by its result: ``ß`` and ``ẞ`` by ``ss``."""
+    found: dict[str, list[str]] = {}
+    for character in map(chr, CHARACTERS_WITH_CASE):
+        if (folded := character.casefold()) != character:
+            found.setdefault(folded, []).append(character)
+    return found
 
 
 def has_parameters(segment: Segment) -> bool:
     """Whether a segment of a pattern matches only segments with parameters."""
     return isinstance(segment, str) and PARAMETERS in segment
-
-
-def _segment_includes(pattern: Segment, segment: str | SuffixedCapture) -> bool:
-    """Whether a pattern's segment matches this one in all its spellings."""
-    if isinstance(segment, SuffixedCapture):
-        return pattern is None or (isinstance(pattern, SuffixedCapture) and pattern.includes(segment))
-    if isinstance(pattern, SuffixedCapture):
-        return pattern.overlaps_literal(segment) and _in_all_spellings(pattern.suffix, segment)
-    if isinstance(segment, Folded) and pattern is not None:
-        return isinstance(pattern, Folded) and pattern == segment
-    return segment_matches(pattern, segment)
 
 
 def overlap(one: PathPattern, other: PathPattern) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from authz_service.core import paths
 from authz_service.core.patterns import (
+    CHARACTERS_WITH_CASE,
+    LONGEST_FOLDED,
     Folded,
     HostPattern,
     PathPattern,
@@ -26,7 +29,7 @@ from authz_service.core.patterns import (
 from authz_service.rules.encoded_slashes import captures_slashes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 @pytest.mark.parametrize(
@@ -372,6 +375,62 @@ def test_patterns_cover_another_if_together_they_match_all_its_paths(
     assert covering(parse_path_pattern(pattern), [parse_path_pattern(other) for other in others]) == covered_by
 
 
+@pytest.mark.parametrize(
+    ("pattern", "others", "covered_by"),
+    [
+        ("/a:a", ["/{z}:a", "/{u}A"], {0, 1}),
+        ("/a:a", ["/{z}:a"], None),
+        ("/a:a", ["/{z}:a", "/{u}:A"], {0, 1}),
+        ("/a:a", ["/{z}:a", "/a:A"], None),  # A:A is left
+        ("/a:a", ["/{z}:a", "/a:A", "/A:A"], {0, 1, 2}),
+        ("/{x}:a", ["/{z}:a", "/{u}A"], {0, 1}),
+        ("/{x}:a", ["/{z}:a", "/7:A"], None),
+        ("/{x}:a/**", ["/{z}:a/**", "/{u}A/**"], {0, 1}),
+        ("/a", ["/a", "/A"], {0, 1}),
+        ("/a/b", ["/a/b", "/A/{x}", "/{x}/B"], {0, 1, 2}),
+        ("/a/b", ["/a/b", "/A/b", "/{x}/B"], {0, 1, 2}),
+        ("/a/b", ["/a/b", "/A/B"], None),
+        ("/a;b", ["/a;b", "/A;b", "/a;B", "/A;B"], {0, 1, 2, 3}),
+        ("/s", ["/s", "/S"], None),  # \u017f is left
+        ("/s", ["/s", "/S", "/\u017f"], {0, 1, 2}),
+    ],
+)
+def test_case_sensitive_patterns_cover_a_folded_one_if_together_they_match_each_of_its_spellings(
+    pattern: str, others: list[str], covered_by: set[int] | None
+) -> None:
+    assert covering(parse_path_pattern(pattern).folded(), [parse_path_pattern(other) for other in others]) == covered_by
+
+
+def test_a_folded_suffix_does_not_cover_a_letter_of_which_it_is_half() -> None:
+    single, double = (parse_path_pattern(text).folded() for text in ("/{x}s", "/{x}ss"))
+    assert covering(double, [single]) is None  # a\u00df is left
+    assert covering(double, [single, parse_path_pattern("/{x}\u00df")]) is None  # a\u1e9e is left
+    both = [parse_path_pattern(f"/{{x}}{letter}") for letter in ("\u00df", "\u1e9e")]
+    assert covering(double, [single, *both]) == frozenset({0, 1, 2})
+    double, single = (parse_path_pattern(text).folded() for text in ("/{x}ssa", "/{x}sa"))
+    assert covering(double, [single, parse_path_pattern("/{x}a")]) is None  # \u00dfA is left
+
+
+def test_covering_beyond_its_bounds_is_none_unless_captures_cover() -> None:
+    def named(texts: Iterable[str], more: str) -> list[PathPattern]:
+        return [parse_path_pattern(text) for text in (*texts, more)]
+
+    long = parse_path_pattern("/" + "a" * 1001).folded()
+    assert covering(long, named(["/{x}a"], "/{x}A")) == frozenset({0, 1})
+    assert covering(long, named([long.text, "/{x}a"], "/{x}A")) is None
+    assert covering(long, named([long.text], "/{x}")) == frozenset({1})
+    for depth, covered_by in (6, frozenset(range(64))), (7, None):
+        spelled = list(map("".join, itertools.product(["/a", "/A"], repeat=depth)))
+        assert covering(parse_path_pattern(spelled[0]).folded(), named(spelled[1:], spelled[0])) == covered_by
+
+
+def test_every_character_with_case_is_known() -> None:
+    folds = {character: character.casefold() for character in map(chr, range(sys.maxunicode + 1))}
+    changed = {character: fold for character, fold in folds.items() if fold != character}
+    assert all(ord(character) in CHARACTERS_WITH_CASE for character in changed)
+    assert max(map(len, changed.values())) == LONGEST_FOLDED
+
+
 _LAST = ["", "/", "/**", "/a;b"]
 _FOLDS = [lambda pattern: pattern, PathPattern.folded]
 
@@ -428,6 +487,43 @@ def test_covering_agrees_with_trying_every_path_for_captures_with_suffixes(
     pattern: PathPattern, others: list[PathPattern]
 ) -> None:
     _agree_on_covering(pattern, others, _SUFFIXED_PATHS)
+
+
+_SPELLED = [
+    "s",
+    "S",
+    "\u017f",
+    "ss",
+    "\u00df",
+    "\u1e9e",
+    "Ss",
+    "{x}s",
+    "{x}S",
+    "{x}\u017f",
+    "{x}ss",
+    "{x}\u00df",
+    "{x}",
+]
+_SPELLINGS = ["s", "S", "\u017f", "\u00df", "\u1e9e", *map("".join, itertools.product("sS\u017f", repeat=2))]
+
+
+def _spelled_patterns(depth: int) -> st.SearchStrategy[PathPattern]:
+    return st.builds(
+        lambda segments, fold: fold(
+            parse_path_pattern("".join(f"/{text}".replace("x", f"x{place}") for place, text in enumerate(segments)))
+        ),
+        st.lists(st.sampled_from(_SPELLED), min_size=depth, max_size=depth),
+        st.sampled_from(_FOLDS),
+    )
+
+
+@settings(max_examples=300)
+@given(st.data(), st.integers(1, 2))
+def test_covering_agrees_with_trying_every_spelling(data: st.DataObject, depth: int) -> None:
+    patterns = _spelled_patterns(depth)
+    pattern, others = data.draw(patterns), data.draw(st.lists(patterns, max_size=8))
+    segments = [*_SPELLINGS, *(f"7{spelling}" for spelling in _SPELLINGS), "7"]
+    _agree_on_covering(pattern, others, list(itertools.product(segments, repeat=depth)))
 
 
 def _agree_on_overlap(one: PathPattern, other: PathPattern, paths: list[tuple[str, ...]]) -> None:
