@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,22 +10,27 @@ import jsonschema
 import pytest
 import yaml
 
+from authz_service.cli import main
 from generate import CHART, render
 from support import manifests
 from support.chart import in_order, merged
-from support.documents import yaml_blocks
+from support.documents import page, yaml_blocks
 from support.envoy import relocated, running_envoy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-GUIDES = ("istio", "envoy-gateway")
+GUIDES = {
+    "istio": ("start/istio", "how-to/istio"),
+    "envoy-gateway": ("start/envoy-gateway", "how-to/envoy-gateway"),
+}
 MESH = yaml.safe_load((ROOT / "tests" / "support" / "schemas" / "meshconfig.json").read_text())
 
 
 def blocks(guide: str) -> list[str]:
-    return yaml_blocks(f"start/{guide}")
+    """Those of the tutorial and of the page that continues it."""
+    return [block for name in GUIDES[guide] for block in yaml_blocks(name)]
 
 
 def objects(guide: str) -> Iterator[dict[str, Any]]:
@@ -47,7 +53,7 @@ def test_every_manifest_is_valid(guide: str) -> None:
 @pytest.mark.parametrize("guide", GUIDES)
 def test_every_block_is_validated(guide: str) -> None:
     read = [each for block in blocks(guide) for each in manifests.documents(block)]
-    assert all({"kind", "shape", "meshConfig"} & set(each) for each in read)
+    assert all({"kind", "shape", "meshConfig", "rules"} & set(each) for each in read)
 
 
 @pytest.mark.parametrize("guide", GUIDES)
@@ -57,6 +63,29 @@ def test_the_values_render_the_service_that_the_manifests_use(guide: str) -> Non
     (service,) = [each for each in found if each["kind"] == "Service"]
     assert service["metadata"]["name"] == "authz-service"
     assert service["spec"]["ports"][0]["port"] == 9191
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_the_shown_responses_are_those_of_the_values(
+    guide: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = values(guide)["config"]
+    config["issuers"][0]["keys"] = {"jwks_file": "jwks.json"}
+    del config["server"]
+    (tmp_path / "jwks.json").write_text('{"keys": []}')
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    tutorial = page(GUIDES[guide][0])
+    (url,) = re.findall(r"^\$ curl -i (\S+)$", tutorial, re.MULTILINE)
+    assert main(["explain", "--config", str(tmp_path / "config.yaml"), "--url", url]) == 1
+    explained = capsys.readouterr().out
+    (challenge,) = re.findall(r"^www-authenticate: .*$", tutorial, re.MULTILINE)
+    assert challenge in explained
+    (method, decision, status, reason) = re.findall(
+        r"^(GET) \S+: (denied) with (\d+), reason (\w+)$", tutorial, re.MULTILINE
+    )[0]
+    test = values(guide)["test"]
+    assert f"{method} {test['host']}{test['path']}: {decision} with {status}, reason {test['reason']}" in tutorial
+    assert f"deny with {status}, {reason}" in explained
 
 
 @pytest.mark.parametrize(
