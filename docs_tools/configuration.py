@@ -1,27 +1,21 @@
-"""The reference of the configuration, from the model."""
+"""The page of the configuration: every key of the model, with a heading of its own."""
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from authz_service.config.kinds import OneOf, walk
 from authz_service.config.model import Settings
 from authz_service.config.sections import NOT_SHOWN, SectionKind
+from docs_tools.introductions import HEAD, INTRODUCTIONS
 from docs_tools.types import type_of
+from docs_tools.yaml_text import flow, tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from authz_service.config.kinds import Kind, Where
     from authz_service.config.sections import Section, SectionKey
-
-_HEAD = """\
-# Configuration
-
-The configuration is one YAML file.
-"""
 
 
 class Part:
@@ -37,10 +31,22 @@ class Part:
         self.section = section
         self.within = within
 
+    def own_keys(self) -> Iterator[tuple[str, SectionKey[Any]]]:
+        """The section's own keys with their places, without those that are parts themselves."""
+        for each in () if self.section is None else self.section.declared.values():
+            if not any(self._is_part(found) for _, found in sections_of(each.kind)):
+                yield f"{self.within}.{each.name}", each
+
+    def _is_part(self, section: type[Section]) -> bool:
+        """Whether a section within this one has a heading of its own: all but the alternatives in ``require``."""
+        return self.section is None or not issubclass(self.section, section)
+
 
 def page() -> str:
     """The page."""
-    return "\n".join([_HEAD, *(line for part in parts() for line in _part(part))]).rstrip() + "\n"
+    every = list(parts())
+    lines = [HEAD.strip(), "", *_overview(every), *(line for part in every for line in _part(part))]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def parts() -> Iterator[Part]:
@@ -55,7 +61,7 @@ def parts() -> Iterator[Part]:
 def _within(place: str, section: type[Section]) -> Iterator[Part]:
     for each in section.declared.values():
         own = f"{place}.{each.name}".removeprefix(".")
-        inner = list(_sections(each.kind))
+        inner = list(sections_of(each.kind))
         for where, found in inner:
             within = own + "".join("[]" if mark == 0 else ".*" for mark in where)
             yield Part(own, each, found, within)
@@ -64,72 +70,76 @@ def _within(place: str, section: type[Section]) -> Iterator[Part]:
             yield Part(own, each, None, own)
 
 
-def _sections(kind: Kind[Any], where: Where = ()) -> Iterator[tuple[Where, type[Section]]]:
+def sections_of(kind: Kind[Any], where: Where = ()) -> Iterator[tuple[Where, type[Section]]]:
     """The sections of a key's value with their places in it, without those within them."""
     if isinstance(kind, SectionKind):
         yield where, kind.section
         return
     for place, part in kind.parts():
-        yield from _sections(part, (*where, *place))
+        yield from sections_of(part, (*where, *place))
+
+
+def anchor(place: str) -> str:
+    """The anchor of a place, on the site and on GitHub."""
+    return re.sub(r"[^\w-]", "", place)
+
+
+def _overview(every: list[Part]) -> Iterator[str]:
+    yield "| section or key | what it sets |\n|---|---|"
+    for part in every:
+        sentence = part.key.description.partition(". ")[0].removesuffix(".")
+        yield f"| [`{part.place}`](#{anchor(part.place)}) | {sentence} |"
+    yield ""
 
 
 def _part(part: Part) -> Iterator[str]:
-    yield from _key(part.place, part.key, "##")
-    if part.section is not None:
-        for each in part.section.declared.values():
-            if not any(_described(part, each)):
-                yield from _key(f"{part.within}.{each.name}", each, "###")
+    yield f"## `{part.place}`\n"
+    description, default = _split(part.key)
+    yield f"{_type(part.key)}. {default}\n"
+    yield f"{description}\n"
+    if part.place in INTRODUCTIONS:
+        yield f"{INTRODUCTIONS[part.place].strip()}\n"
+    yield f"```yaml\n{tree(example_of(part))}```\n"
+    for place, each in part.own_keys():
+        yield from _key(place, each)
 
 
-def _described(part: Part, key: SectionKey[Any]) -> Iterator[bool]:
-    """Whether the sections of a key have headings of their own."""
-    return (part.section is None or not issubclass(part.section, found) for _, found in _sections(key.kind))
+def _key(place: str, key: SectionKey[Any]) -> Iterator[str]:
+    description, default = _split(key)
+    yield f"### `{place}`\n"
+    yield f"{_type(key)}. {default} Example: `{key.name}: {flow(key.example)}`\n"
+    yield f"{description}\n"
 
 
-def _key(place: str, key: SectionKey[Any], level: str) -> Iterator[str]:
-    yield f"{level} `{place}`\n"
-    kind = type_of(key.kind)
-    yield f"{kind[0].upper()}{kind[1:]}. {_default(key)}\n"
-    yield f"{prose(key.description, key.kind)}\n"
+def example_of(part: Part) -> dict[str, Any]:
+    """The example of a part at its place in the file, with what its parents require."""
+    value = part.key.example
+    *parents, own = part.place.split(".")
+    value = {own: value}
+    for parent in reversed(parents):
+        name, is_list = parent.removesuffix("[]"), parent.endswith("[]")
+        value = {name: [_REQUIRED.get(name, {}) | value] if is_list else value}
+    return value
 
 
-def _default(key: SectionKey[Any]) -> str:
+_REQUIRED: dict[str, dict[str, Any]] = {  # of the items around an example
+    "issuers": {"issuer": "https://idp.example.com/", "audiences": ["https://api.example.com/"]},
+    "rules": {"name": "read-appointments"},
+}
+
+
+def _type(key: SectionKey[Any]) -> str:
+    words = type_of(key.kind)
+    return words if words.startswith("`") else f"{words[0].upper()}{words[1:]}"
+
+
+def _split(key: SectionKey[Any]) -> tuple[str, str]:
+    """The description, with the meanings of the choices as a list, and the sentence on the default."""
+    text, _, default = key.description.partition(" Default: ")
+    first, *choices = re.split(r" (?=`[^`]*`: )", text)
+    description = "\n".join([first, "", *(f"- {choice}" for choice in choices)]) if len(choices) > 1 else text
     if key.if_absent is None:
-        return "Required."
-    if key.default is NOT_SHOWN:
-        return "Optional."
-    return f"Default: `{flow(key.default)}`."
-
-
-def flow(value: Any) -> str:
-    """A value as YAML in one line."""
-    match value:
-        case dict():
-            return "{" + ", ".join(f"{flow(name)}: {flow(each)}" for name, each in value.items()) + "}"
-        case list() | tuple():
-            return "[" + ", ".join(map(flow, value)) + "]"
-        case str() if re.fullmatch(r"[A-Za-z0-9_./][A-Za-z0-9_./:+@-]*(?<!:)", value) and not _is_other(value):
-            return value
-        case _:
-            return json.dumps(value, ensure_ascii=False)
-
-
-def _is_other(value: str) -> bool:
-    """Whether YAML reads a plain string as another type."""
-    return re.fullmatch(r"(?i)[0-9.+-]+|true|false|yes|no|on|off|null|~", value) is not None
-
-
-_CODE = re.compile(
-    r"(`[^`]*`)"  # is code already
-    r"|(\{[^}]*\}|\[[a-z_]+\]|https?://[^\s,)]*[^\s,).]|[a-z]+(?:_[a-z]+)+(?:\.[a-z_]+)*|[a-z]+\.[a-z_]+(?:\.[a-z_]+)*"
-    r"|(?<!\S)\S*[*\\%]\S*?(?=[,.)]*(?:\s|$)))"
-)
-
-
-def prose(text: str, kind: Kind[Any] | None = None) -> str:
-    """A description in Markdown: what is code in it is marked as code."""
-    if kind is not None:
-        for choices in (each.choices for _, each in walk(kind) if isinstance(each, OneOf)):
-            for choice in choices:
-                text = re.sub(rf"(^|[.;] ){re.escape(str(choice))}: ", rf"\1`{choice}`: ", text)
-    return _CODE.sub(lambda match: match[0] if match[1] else f"`{match[0]}`", text)
+        return description, "Required."
+    if key.default is not NOT_SHOWN:
+        default = f"`{flow(key.default)}`."
+    return description, f"Default: {default}" if default else "Optional."

@@ -70,6 +70,11 @@ def type_of(kind: Kind[Any]) -> str:
     return _words(kind, 0)
 
 
+def has_words(kind: Kind[Any]) -> bool:
+    """Whether a string of this kind has words that say more than that it is a string."""
+    return kind in _STRINGS
+
+
 def _words(kind: Kind[Any], number: int) -> str:  # noqa: C901, PLR0911, PLR0912 - a case for each kind
     """The words for one value (0) or for several (1)."""
     if kind is values.PROXY:
@@ -93,7 +98,7 @@ def _words(kind: Kind[Any], number: int) -> str:  # noqa: C901, PLR0911, PLR0912
             *most, last = (f"`{choice}`" for choice in choices)
             separator = " or " if len(most) == 1 else ", or "
             one_of = ", ".join(most) + separator + last
-            return one_of if number == 0 else f"values, each one of {one_of}"
+            return one_of if number == 0 else f"values: {one_of}"
         case Whole(minimum=minimum, maximum=maximum):
             bounds = f" from {minimum}" if minimum is not None else ""
             upper = f" to {maximum}" if maximum is not None else " up"

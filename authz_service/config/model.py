@@ -105,92 +105,131 @@ class Keys(Section):
         Flag(),
         default=True,
         description="Find the key set through the issuer's OpenID configuration or OAuth authorization server metadata "
-        "(RFC 8414). Off by default if jwks_uri, jwks_file or pem_file is set. If you turn it off and set none of "
-        "them, the issuer's tokens are accepted through introspection only.",
+        "(RFC 8414). Off by default if `jwks_uri`, `jwks_file` or `pem_file` is set. If you turn it off and set none "
+        "of them, the issuer's tokens are accepted through introspection only.",
+        example=False,
     )
-    jwks_uri = optional(URL, description="URL of the key set. Replaces discovery.")
-    jwks_file = optional(FILE, description="File with the key set, read again when it changes. Replaces discovery.")
+    jwks_uri = optional(
+        URL,
+        description="URL of the key set. Replaces discovery.",
+        example="https://idp.example.com/jwks.json",
+    )
+    jwks_file = optional(
+        FILE,
+        description="File with the key set, read again when it changes. Replaces discovery.",
+        example="jwks.json",
+    )
     pem_file = optional(
         FILE,
         description="File with one or more public keys or certificates in PEM, read again when it changes. Of a "
         "certificate, only the public key counts. Replaces discovery.",
+        example="idp.pem",
     )
     metadata_url = nullable(
         URL,
         description="Where discovery requests the metadata, if it is not below the issuer, for example inside a "
         "cluster. The issuer in it must still be the configured one.",
+        example="https://keycloak.idp.svc:8443/realms/shop/.well-known/openid-configuration",
     )
     bearer_token_file = nullable(
         FILE,
         description="File with a token that is sent with requests for metadata and keys, such as to Kubernetes' API "
-        "server; read again when it changes. It is sent only to the origin of the configured address (jwks_uri, "
-        "metadata_url or issuer), and never along a redirect.",
+        "server; read again when it changes. It is sent only to the origin of the configured address (`jwks_uri`, "
+        "`metadata_url` or `issuer`), and never along a redirect.",
+        example="/var/run/secrets/api-server/token",
     )
     client_certificate_file = nullable(
         FILE,
         description="Certificate chain for mutual TLS with the provider, introspection and security events included, "
-        "PEM; read again when it changes. Requires client_key_file.",
+        "PEM; read again when it changes. Requires `client_key_file`.",
+        example="client.crt",
     )
     client_key_file = nullable(
-        FILE, description="Private key of the client certificate, PEM, without a password; read again when it changes."
+        FILE,
+        description="Private key of the client certificate, PEM, without a password; read again when it changes.",
+        example="client.key",
     )
     headers = key(
         PROVIDER_HEADERS,
         default={},
         description="Further headers of requests to the provider. Not for secrets: they are sent to every address that "
         "its metadata names.",
+        example={"x-tenant": "shop"},
     )
     ca_file = nullable(
-        FILE, description="Trust anchors for the provider's certificate in addition to the system's, PEM."
+        FILE,
+        description="Trust anchors for the provider's certificate in addition to the system's, PEM.",
+        example="corporate-ca.pem",
     )
     allow_http = key(
         Flag(),
         default=False,
-        description="Allow plain http to other hosts. false: only https, or http to a loopback address.",
+        description="Allow plain http to other hosts. `false`: only https, or http to a loopback address.",
+        example=True,
     )
     proxy = key(
         PROXY,
         default="environment",
-        description="The proxy for requests to the provider, introspection and security events included. environment: "
-        "as the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY say. none: no proxy. Or its URL, such as "
-        "http://proxy:3128. Requests to this machine use none.",
+        description="The proxy for requests to the provider, introspection and security events included. Requests to "
+        "this machine use none. A URL: this proxy. `environment`: as the variables `HTTPS_PROXY`, `HTTP_PROXY` and "
+        "`NO_PROXY` say. `none`: no proxy.",
+        example="http://proxy:3128",
     )
-    timeout = key(POSITIVE_DURATION, default="2s", description="Maximum duration of one fetch.")
+    timeout = key(
+        POSITIVE_DURATION,
+        default="2s",
+        description="Maximum duration of one fetch.",
+        example="5s",
+    )
     refresh_interval = key(
         POSITIVE_DURATION,
         default="5m",
-        description="Time between two fetches of the key set, unless the response's Cache-Control changes it.",
+        description="Time between two fetches of the key set, unless the response's `Cache-Control` changes it.",
+        example="10m",
     )
     min_refresh_interval = key(
-        POSITIVE_DURATION, default="30s", description="Lower bound for the interval that Cache-Control sets."
+        POSITIVE_DURATION,
+        default="30s",
+        description="Lower bound for the interval that `Cache-Control` sets.",
+        example="1m",
     )
     max_refresh_interval = key(
-        POSITIVE_DURATION, default="1h", description="Upper bound for the interval that Cache-Control sets."
+        POSITIVE_DURATION,
+        default="1h",
+        description="Upper bound for the interval that `Cache-Control` sets.",
+        example="2h",
     )
     unknown_kid_cooldown = key(
         POSITIVE_DURATION,
         default="30s",
         description="Tokens with an unknown key id cause at most one additional fetch within this time, whatever the "
         "traffic.",
+        example="10s",
     )
     outage_tolerance = key(
         DURATION,
         default="24h",
         description="How long the last good keys are used while the provider is unreachable. A key that the provider "
         "withdraws during an outage stays trusted for as long.",
+        example="4h",
     )
     snapshot_file = optional(
         OWN_FILE,
         description="File in which to save the last good keys, so that a restart during an outage still has keys. Its "
         "folder must exist and be writable; give each issuer its own file. Default: keys are not saved.",
+        example="/var/lib/authz-service/keys.json",
     )
     max_bytes = key(
-        SIZE, default="512KiB", description="Maximum size of a key set or metadata document; a larger one is rejected."
+        SIZE,
+        default="512KiB",
+        description="Maximum size of a key set or metadata document; a larger one is rejected.",
+        example="1MiB",
     )
     max_keys = key(
         Whole(minimum=1),
         default=100,
         description="Maximum number of keys in a key set; a set with more is rejected as a whole.",
+        example=20,
     )
 
     def metadata_address(self, issuer: str) -> str:
@@ -224,25 +263,38 @@ CREDENTIAL_KEYS = {
 class IntrospectionSettings(Section, title="Introspection"):
     """Validation of access tokens at the issuer's introspection endpoint (RFC 7662)."""
 
-    endpoint = nullable(URL, description="URL of the introspection endpoint. null: taken from the issuer's metadata.")
-    client_id = required(PRINTABLE, description="Client id of your API's own registration at the issuer.")
+    endpoint = nullable(
+        URL,
+        description="URL of the introspection endpoint. `null`: taken from the issuer's metadata.",
+        example="https://idp.example.com/introspect",
+    )
+    client_id = required(
+        PRINTABLE,
+        description="Client id of your API's own registration at the issuer.",
+        example="appointments-api",
+    )
     client_secret_file = optional(
-        FILE, description="File with the client secret, read again when it changes. One newline at its end is ignored."
+        FILE,
+        description="File with the client secret, read again when it changes. One newline at its end is ignored.",
+        example="client-secret",
     )
     private_key_file = optional(
         FILE,
-        description="File with the client's private key for private_key_jwt, PEM or JWK, read again when it changes.",
+        description="File with the client's private key for `private_key_jwt`, PEM or JWK, read again when it changes.",
+        example="client-key.pem",
     )
     bearer_token_file = optional(
         FILE,
-        description="File with an access token for the endpoint (RFC 7662 section 2.1), for bearer_token, read again "
+        description="File with an access token for the endpoint (RFC 7662 section 2.1), for `bearer_token`, read again "
         "when it changes.",
+        example="token",
     )
     auth_method: SectionKey[AuthMethod] = key(
         OneOf(AuthMethod),
         default="client_secret_basic",
-        description="How the client authenticates to the endpoint. tls_client_auth: with keys.client_certificate_file "
-        "(RFC 8705).",
+        description="How the client authenticates to the endpoint; `tls_client_auth` is with "
+        "`keys.client_certificate_file` (RFC 8705).",
+        example="private_key_jwt",
     )
 
     @property
@@ -253,83 +305,117 @@ class IntrospectionSettings(Section, title="Introspection"):
     exp: SectionKey[Exp] = key(
         OneOf(Exp),
         default="required",
-        description="optional: accept a response for an opaque token without exp, or with an exp of 0; it is cached "
-        "for cache_ttl. JWTs always need exp.",
+        description="Whether the response for an opaque token must have an `exp`; JWTs always need one. `required`: it "
+        "must. `optional`: a response without `exp`, or with an `exp` of 0, is accepted and cached for `cache_ttl`.",
+        example="optional",
     )
     mode: SectionKey[IntrospectionMode] = key(
         OneOf(IntrospectionMode),
         default="opaque",
-        description="opaque: introspect only tokens that are not JWTs. always: introspect verified JWTs as well, so "
-        "that revoking them takes effect. Claims that only the response has are added to the JWT's.",
+        description="Which tokens are introspected. `opaque`: only tokens that are not JWTs. `always`: verified JWTs "
+        "as well, so that revoking them takes effect. Claims that only the response has are added to the JWT's.",
+        example="always",
     )
-    timeout = key(POSITIVE_DURATION, default="1s", description="Maximum duration of one request.")
+    timeout = key(
+        POSITIVE_DURATION,
+        default="1s",
+        description="Maximum duration of one request.",
+        example="500ms",
+    )
     cache_ttl = key(
         DURATION,
         default="30s",
-        description="How long the response for an active token is cached, but never past its exp.",
+        description="How long the response for an active token is cached, but never past its `exp`.",
+        example="10s",
     )
     negative_cache_ttl = key(
-        DURATION, default="10s", description="How long the response for an inactive or unacceptable token is cached."
+        DURATION,
+        default="10s",
+        description="How long the response for an inactive or unacceptable token is cached.",
+        example="30s",
     )
     max_concurrent = key(
         Whole(minimum=1),
         default=64,
         description="Maximum number of requests at a time. As many more may wait; beyond that, requests are denied "
         "with 503.",
+        example=128,
     )
 
 
 class SecurityEventsSettings(Section, title="SecurityEvents"):
     """Security events of an issuer (OpenID Shared Signals 1.0), which revoke tokens that have not expired."""
 
-    poll_endpoint = required(URL, description="URL of the transmitter's poll endpoint (RFC 8936).")
-    audience = required(AUDIENCE, description="Audience (aud) that an event must have; any other event is refused.")
+    poll_endpoint = required(
+        URL,
+        description="URL of the transmitter's poll endpoint (RFC 8936).",
+        example="https://idp.example.com/ssf/poll",
+    )
+    audience = required(
+        AUDIENCE,
+        description="Audience (`aud`) that an event must have; any other event is refused.",
+        example="https://api.example.com/",
+    )
     client_id = optional(
         PRINTABLE,
         if_absent="",
         description="Client id for the access token, which is requested at the issuer's token endpoint (client "
-        "credentials grant). Required with client_secret_file and with private_key_file.",
+        "credentials grant). Required with `client_secret_file` and with `private_key_file`.",
+        example="authz",
     )
     client_secret_file = optional(
         FILE,
-        description="File with the client secret for client_secret_basic, read again when it changes. One newline at "
-        "its end is ignored. Set exactly one of client_secret_file, private_key_file and bearer_token_file.",
+        description="File with the client secret for `client_secret_basic`, read again when it changes. One newline at "
+        "its end is ignored. Set exactly one of `client_secret_file`, `private_key_file` and `bearer_token_file`.",
+        example="client-secret",
     )
     private_key_file = optional(
         FILE,
-        description="File with the client's private key for private_key_jwt, PEM or JWK, read again when it changes.",
+        description="File with the client's private key for `private_key_jwt`, PEM or JWK, read again when it changes.",
+        example="client-key.pem",
     )
     bearer_token_file = optional(
-        FILE, description="File with the access token itself, read again when it changes. No token is requested then."
+        FILE,
+        description="File with the access token itself, read again when it changes. No token is requested then.",
+        example="token",
     )
-    token_endpoint = nullable(URL, description="URL of the token endpoint. null: taken from the issuer's metadata.")
+    token_endpoint = nullable(
+        URL,
+        description="URL of the token endpoint. `null`: taken from the issuer's metadata.",
+        example="https://idp.example.com/token",
+    )
     scopes = key(
         Many(PLAIN_SCOPE),
         default=[],
-        description="Scopes to request for the access token, such as ssf.read and ssf.manage. Default: none.",
+        description="Scopes to request for the access token, such as `ssf.read` and `ssf.manage`. Default: none.",
+        example=["ssf.read", "ssf.manage"],
     )
     interval = key(
         POSITIVE_DURATION,
         default="5s",
         description="Pause between two polls. A poll itself waits up to 30s for an event if the transmitter does.",
+        example="10s",
     )
     keep = key(
         POSITIVE_DURATION,
         default="24h",
         description="How long an event revokes tokens: at least the longest lifetime of the issuer's access tokens. "
-        "leeway is added to it.",
+        "The issuer's `leeway` is added to it.",
+        example="12h",
     )
     max_entries = key(
         Whole(minimum=1, maximum=1_000_000),
         default=100_000,
         description="Maximum number of revocations from events, of 1 KiB each at most on average. Beyond it, those "
         "with the least time left are evicted.",
+        example=200000,
     )
     snapshot_file = optional(
         OWN_FILE,
         description="File in which to save what the events revoke, so that it outlives a restart. Processes with the "
         "same file share one stream of events: one polls, the others follow the file. Its folder must exist and be "
         "writable; give each issuer its own file. Default: nothing is saved, and each process polls for itself.",
+        example="/var/lib/authz-service/events.json",
     )
 
     @property
@@ -356,97 +442,134 @@ class Issuer(Section):
     issuer = required(
         ISSUER_ID,
         description="The issuer's identifier. Must equal `iss` and the metadata's issuer exactly, including a trailing "
-        "slash. One {name} as a whole path segment (https://login.example.com/{tenantid}/v2.0) accepts the issuers of "
-        "all tenants, which share their keys.",
+        "slash. One `{name}` as a whole path segment (`https://login.example.com/{tenantid}/v2.0`) accepts the issuers "
+        "of all tenants, which share their keys.",
+        example="https://idp.example.com/",
     )
-    name = optional(NAME, if_absent="", description="Label in metrics, logs and rules. Default: the host of issuer.")
+    name = optional(
+        NAME,
+        if_absent="",
+        description="Label in metrics, logs and rules. Default: the host of `issuer`.",
+        example="main",
+    )
     audiences = key(
         Many(AUDIENCE),
         default=[],
         description="A token must name at least one of these. Required unless every rule sets its own.",
+        example=["https://api.example.com/"],
     )
     algorithms = key(
         some(ALGORITHM),
         default=["RS256", "PS256", "ES256", "EdDSA", "Ed25519", "Ed448"],
-        description="Accepted signature algorithms. Tokens signed with any other are denied. Ed25519 and Ed448 are the "
-        "current names of EdDSA (RFC 9864); each name must be listed.",
+        description="Accepted signature algorithms. Tokens signed with any other are denied. `Ed25519` and `Ed448` are "
+        "the current names of `EdDSA` (RFC 9864); each name must be listed.",
+        example=["RS256", "ES256"],
     )
     access_token_profile: SectionKey[Profile] = key(
         OneOf(Profile),
         default="any",
-        description="rfc9068: require the type at+jwt and the claims that RFC 9068 requires. any: do not.",
+        description="The profile that tokens must meet. `any`: none. `rfc9068`: the type `at+jwt`, and the claims that "
+        "RFC 9068 requires.",
+        example="rfc9068",
     )
     token_types = key(
         some(TOKEN_TYPE),
         default=["at+jwt", "JWT"],
-        description="Accepted values of typ in the token's header, in any case, with or without application/ (except "
-        "that JWT does not include application/jwt). A token without typ counts as JWT. jwt-svid: also accept keys "
-        "that are published for JWT-SVIDs (SPIFFE).",
+        description="Accepted values of `typ` in the token's header, in any case, with or without `application/` "
+        "(except that `JWT` does not include `application/jwt`). A token without `typ` counts as `JWT`. With "
+        "`jwt-svid`, also accept keys that are published for JWT-SVIDs (SPIFFE).",
+        example=["at+jwt", "JWT", "application/vnd.example+jwt"],
     )
     leeway = key(
-        LEEWAY, default="30s", description="Tolerated clock difference for exp, nbf, iat and auth_time; at most 1h."
+        LEEWAY,
+        default="30s",
+        description="Tolerated clock difference for `exp`, `nbf`, `iat` and `auth_time`.",
+        example="10s",
     )
     max_token_age = nullable(
         POSITIVE_DURATION,
-        description="Deny a token issued (iat) longer ago than this as too_old. null: no limit besides exp.",
+        description="Deny a token issued (`iat`) longer ago than this as `too_old`. `null`: no limit besides `exp`.",
+        example="1h",
     )
     required_claims = key(
-        REQUIRED_CLAIMS, default=["exp"], description="Claims that a token must have. The list must include exp."
+        REQUIRED_CLAIMS,
+        default=["exp"],
+        description="Claims that a token must have. The list must include `exp`.",
+        example=["exp", "sub"],
     )
     audience_claims = key(
         some(CLAIM_PATH),
         default=["aud"],
         description="Paths of the claims that hold audiences; their values are combined. For Cognito's access tokens: "
-        "[client_id].",
+        "`[client_id]`.",
+        example=["client_id"],
     )
     allow_client_audience = key(
         Flag(),
         default=False,
-        description="Accept tokens whose audience is their client. Set to true where the client and the API share one "
-        "registration.",
+        description="Accept tokens whose audience is their client. Set to `true` where the client and the API share "
+        "one registration.",
+        example=True,
     )
     id_token_markers = key(
         Many(PRINTABLE),
         default=["nonce", "at_hash", "c_hash", "s_hash"],
-        description="Claims that identify an ID token; a token with any of them is denied as id_token.",
+        description="Claims that identify an ID token; a token with any of them is denied as `id_token`.",
+        example=["at_hash", "c_hash"],
     )
     scope_claims = key(
         Many(CLAIM_PATH),
         default=["scope", "scp"],
         description="Paths of the claims that hold scopes, as a space-separated string or a list; their values are "
-        "combined. A path is dotted (realm_access.roles); write \\. for a dot in a name.",
+        "combined. A path is dotted (`realm_access.roles`); write `\\.` for a dot in a name.",
+        example=["scope", "realm_access.roles"],
     )
     client_claims = key(
         Many(CLAIM_PATH),
         default=["client_id", "azp", "cid", "appid"],
         description="Paths of the claims that hold the client; the first one present counts.",
+        example=["azp"],
     )
     tenants = key(
         TENANTS,
         default="any",
-        description="Only with a {name} in issuer: the values that it may have. any: all of them.",
+        description="Only with a `{name}` in `issuer`: the values that it may have. `any`: all of them.",
+        example=["3f2a", "9c1d"],
     )
     required_for_readiness = key(
         Flag(),
         default=True,
-        description="false: report ready even before the issuer's keys were fetched, so that an unreachable issuer "
-        "does not keep pods from serving the others. Its own tokens are denied with 503 until then.",
+        description="Whether readiness waits for the issuer's keys. `true`: it does. `false`: an unreachable issuer "
+        "does not keep pods from serving the others; its own tokens are denied with 503 until its keys arrive.",
+        example=False,
     )
     confirmation: SectionKey[ConfirmationMode] = key(
         OneOf(ConfirmationMode),
         default="verify",
-        description="verify: accept a token that is bound to its sender (cnf) only with proof of its key (DPoP) or its "
-        "client certificate. ignore: accept it as a bearer token, from anyone who has stolen it as well.",
+        description="How tokens that are bound to their sender (`cnf`) are accepted. `verify`: only with proof of the "
+        "key (DPoP) or the client certificate. `ignore`: as bearer tokens, from anyone who has stolen one as well.",
+        example="ignore",
     )
-    keys = nested(Keys, description="Where the issuer's public keys come from, and how they are cached.")
+    keys = nested(
+        Keys,
+        description="Where the issuer's public keys come from, and how they are cached.",
+        example={"refresh_interval": "10m", "outage_tolerance": "4h"},
+    )
     introspection = optional(
         SectionKind(IntrospectionSettings),
         description="Validation of tokens at the issuer (RFC 7662). Default: opaque tokens are denied.",
+        example={"client_id": "appointments-api", "client_secret_file": "client-secret"},
     )
     security_events = optional(
         SectionKind(SecurityEventsSettings),
         description="Events by which the issuer revokes tokens within seconds: of ended sessions, and of disabled and "
         "deleted accounts (OpenID Shared Signals). Default: none are received.",
+        example={
+            "poll_endpoint": "https://idp.example.com/ssf/poll",
+            "audience": "https://api.example.com/",
+            "client_id": "authz",
+            "client_secret_file": "client-secret",
+        },
     )
 
     @cached_property
@@ -488,13 +611,15 @@ class McpMatch(Section):
 
     methods = optional(
         some(MCP_PATTERN),
-        description="Values of Mcp-Method, such as tools/call. A * at the end stands for any further characters. "
-        "Default: tools/call, resources/read and prompts/get, the methods with a name.",
+        description="Values of `Mcp-Method`, such as `tools/call`. A `*` at the end stands for any further characters. "
+        "Default: `tools/call`, `resources/read` and `prompts/get`, the methods with a name.",
+        example=["tools/call"],
     )
     names = optional(
         some(MCP_PATTERN),
-        description="Values of Mcp-Name: the name of a tool or prompt, or the URI of a resource. A * at the end stands "
-        "for any further characters. Requests with these methods and without Mcp-Name are denied.",
+        description="Values of `Mcp-Name`: the name of a tool or prompt, or the URI of a resource. A `*` at the end "
+        "stands for any further characters. Requests with these methods and without `Mcp-Name` are denied.",
+        example=["get_*", "list_*"],
     )
 
     def check(self) -> None:
@@ -513,37 +638,48 @@ class Match(Section):
 
     hosts = optional(
         some(HOST_PATTERN),
-        description="Hosts, without port, in any case. *.example.org matches any name below example.org.",
+        description="Hosts, without port, in any case. `*.example.org` matches any name below `example.org`.",
+        example=["api.example.com", "*.example.org"],
     )
-    methods = optional(some(METHOD), description="HTTP methods, in upper case.")
+    methods = optional(
+        some(METHOD),
+        description="HTTP methods, in upper case.",
+        example=["GET", "HEAD"],
+    )
     paths = optional(
         some(PATH_PATTERN),
-        description="Path patterns: literal segments, {name} for exactly one non-empty segment, {name}:purge for one "
-        "that ends in :purge, and a final /** for any number of further segments, including none.",
+        description="Path patterns: literal segments, `{name}` for exactly one non-empty segment, `{name}:purge` for "
+        "one that ends in `:purge`, and a final `/**` for any number of further segments, including none.",
+        example=["/v1/appointments/{id}", "/v1/files/**"],
     )
     headers = optional(
         Members(HTTP_HEADER, HEADER_VALUE, may_be_empty=False),
         description="Header names with their values; spaces and tabs around a value are ignored. If the header is sent "
         "more than once or with a comma, the request matches neither this rule nor any later one.",
+        example={"x-api-version": "2"},
     )
     mcp = optional(
         SectionKind(McpMatch),
-        description="MCP messages. The rule applies only if MCP-Protocol-Version is 2026-07-28 or later; then a header "
-        "that it compares and that is missing, repeated or not decodable is denied as malformed_request. The headers "
-        "are compared, not the body: a server that does not compare the two itself can be called with false headers.",
+        description="MCP messages. The rule applies only if `MCP-Protocol-Version` is 2026-07-28 or later; then a "
+        "header that it compares and that is missing, repeated or not decodable is denied as `malformed_request`. The "
+        "headers are compared, not the body: a server that does not compare the two itself can be called with false "
+        "headers.",
+        example={"methods": ["tools/call"], "names": ["get_*"]},
     )
     case_insensitive = key(
         Flag(),
         default=False,
-        description="Match the literals of paths in any case. Set to true if the upstream ignores case.",
+        description="Match the literals of paths in any case. Set to `true` if the upstream ignores case.",
+        example=True,
     )
 
     encoded_slash = key(
         Flag(),
         default=False,
-        description="Let each {name} of paths match a segment with encoded slashes (%2F): /npm/{name} matches "
-        "/npm/@scope%2Fname. Set to true if the upstream takes them as part of the segment. Without it, such a path "
-        "is denied as ambiguous_path.",
+        description="Let each `{name}` of paths match a segment with encoded slashes (`%2F`): `/npm/{name}` matches "
+        "`/npm/@scope%2Fname`. Set to `true` if the upstream takes them as part of the segment. Without it, such a "
+        "path is denied as `ambiguous_path`.",
+        example=True,
     )
 
     @cached_property
@@ -556,9 +692,24 @@ class Match(Section):
 class Scopes(Section):
     """The scopes that a token must have."""
 
-    all = key(Many(SCOPE), default=[], description="The token must have all of these.")
-    any = key(Many(SCOPE), default=[], description="The token must have at least one of these.")
-    none = key(Many(SCOPE), default=[], description="The token must have none of these.")
+    all = key(
+        Many(SCOPE),
+        default=[],
+        description="The token must have all of these.",
+        example=["read:appointments"],
+    )
+    any = key(
+        Many(SCOPE),
+        default=[],
+        description="The token must have at least one of these.",
+        example=["read", "admin"],
+    )
+    none = key(
+        Many(SCOPE),
+        default=[],
+        description="The token must have none of these.",
+        example=["suspended"],
+    )
 
 
 def _not_empty(value: Any) -> None:
@@ -570,43 +721,74 @@ def _not_empty(value: Any) -> None:
 class ClaimCondition(Section, title="Condition"):
     """A condition on one claim. Set exactly one operator."""
 
-    equals = optional(SCALAR, description="The claim equals this value, and has the same JSON type.")
-    in_ = optional(some(SCALAR), name="in", description="The claim equals one of these values.")
-    contains = optional(SCALAR, description="The claim is a list that contains this value, or this string itself.")
+    equals = optional(
+        SCALAR,
+        description="The claim equals this value, and has the same JSON type.",
+        example="acme",
+    )
+    in_ = optional(
+        some(SCALAR),
+        name="in",
+        description="The claim equals one of these values.",
+        example=["pro", "team"],
+    )
+    contains = optional(
+        SCALAR,
+        description="The claim is a list that contains this value, or this string itself.",
+        example="admin",
+    )
     contains_any = optional(
         some(SCALAR),
         description="The claim is a list that contains at least one of these values, or one of these strings.",
+        example=["ops", "dev"],
     )
     contains_all = optional(
         some(SCALAR),
         description="The claim is a list that contains all of these values. A string counts as a list of one.",
+        example=["pwd", "otp"],
     )
     prefix = optional(
-        AFFIX, description="The claim is a string that starts with this one, or a list with such a string."
+        AFFIX,
+        description="The claim is a string that starts with this one, or a list with such a string.",
+        example="system:serviceaccount:shop:",
     )
-    suffix = optional(AFFIX, description="The claim is a string that ends with this one, or a list with such a string.")
+    suffix = optional(
+        AFFIX,
+        description="The claim is a string that ends with this one, or a list with such a string.",
+        example="@corp.example",
+    )
     present: SectionKey[Literal[True] | None] = optional(
-        OneOf(Literal[True]), description="The claim is present and not null."
+        OneOf(Literal[True]),
+        description="The claim is present and not null.",
+        example=True,
     )
     absent: SectionKey[Literal[True] | None] = optional(
-        OneOf(Literal[True]), description="The claim is absent or null."
+        OneOf(Literal[True]),
+        description="The claim is absent or null.",
+        example=True,
     )
     equals_path = optional(
         CAPTURE_NAME,
-        description="The claim equals the segment that this {name} of the path matched: a string, or a whole number in "
-        "decimal.",
+        description="The claim equals the segment that this `{name}` of the path matched: a string, or a whole number "
+        "in decimal.",
+        example="id",
     )
     contains_path = optional(
-        CAPTURE_NAME, description="As equals_path, or the claim is a list that contains such a value."
+        CAPTURE_NAME,
+        description="As `equals_path`, or the claim is a list that contains such a value.",
+        example="id",
     )
     equals_header = optional(
         COMPARED_HEADER,
         description="The claim equals the value of this request header: a string, or a whole number in decimal. Spaces "
         "and tabs around the value are ignored. A header that is missing, empty, repeated or joined with a comma meets "
         "nothing.",
+        example="x-tenant",
     )
     contains_header = optional(
-        COMPARED_HEADER, description="As equals_header, or the claim is a list that contains such a value."
+        COMPARED_HEADER,
+        description="As `equals_header`, or the claim is a list that contains such a value.",
+        example="x-tenant",
     )
 
     def check(self) -> None:
@@ -647,37 +829,50 @@ class Alternative(Section):
     """Requirements of which all must hold."""
 
     issuers = optional(
-        some(NAME), description="Names of the issuers that are accepted. Default: all configured issuers."
+        some(NAME),
+        description="Names of the issuers that are accepted. Default: all configured issuers.",
+        example=["main"],
     )
     audiences = optional(
-        some(AUDIENCE), description="The token must name at least one of these. Replaces the issuer's audiences."
+        some(AUDIENCE),
+        description="The token must name at least one of these. Replaces the issuer's audiences.",
+        example=["https://api.example.com/billing"],
     )
     scopes = nested(
         Scopes,
         kind=ShortSection(Scopes, "all", _not_empty),
-        description="Scopes that the token must have. A list means all of them; or write {all: [...], any: [...], "
-        "none: [...]}. A {name} in a scope stands for the segment that it matched in the path.",
+        description="Scopes that the token must have. A list means all of them; or write `{all: [...], any: [...], "
+        "none: [...]}`. A `{name}` in a scope stands for the segment that it matched in the path.",
+        example=["read:appointments"],
     )
-    clients = optional(some(PRINTABLE), description="The token's client must be one of these.")
+    clients = optional(
+        some(PRINTABLE),
+        description="The token's client must be one of these.",
+        example=["mobile-app"],
+    )
     claims = optional(
         Members(REQUIRED_CLAIM_PATH, ShortSection(ClaimCondition, "equals", _one_value), may_be_empty=False),
-        description="Claim paths with their conditions, all of which must hold. A path is dotted (realm_access.roles); "
-        "write \\. for a dot in a name. A condition is a value that the claim must equal, or one operator such as "
-        "{contains: admin}.",
+        description="Conditions on claims, all of which must hold: claim paths with what each must meet. A path is "
+        "dotted (`realm_access.roles`); write `\\.` for a dot in a name. A condition is a value that the claim must "
+        "equal, or one operator such as `{contains: admin}`.",
+        example={"tenant": "acme", "realm_access.roles": {"contains": "admin"}},
     )
     proof: SectionKey[Proof | None] = optional(
         OneOf(Proof),
         description="The token must be bound to its sender, who must prove it: by DPoP (RFC 9449), by its client "
-        "certificate (mtls, RFC 8705), or by any of them. Default: a bearer token will do.",
+        "certificate (`mtls`, RFC 8705), or by any of them. Default: a bearer token will do.",
+        example="dpop",
     )
     max_auth_age = optional(
         POSITIVE_DURATION,
-        description="Maximum time since the user authenticated (auth_time). After it, a challenge requests a new login "
-        "(RFC 9470).",
+        description="Maximum time since the user authenticated (`auth_time`). After it, a challenge requests a new "
+        "login (RFC 9470).",
+        example="15m",
     )
     acr_values = optional(
         some(ACR_VALUE),
-        description="The token's acr must be one of these; otherwise a challenge requests them (RFC 9470).",
+        description="The token's `acr` must be one of these; otherwise a challenge requests them (RFC 9470).",
+        example=["urn:mfa"],
     )
 
     def used_captures(self) -> frozenset[str]:
@@ -696,11 +891,17 @@ class Alternative(Section):
 class CredentialSettings(Section, title="Credential"):
     """Where the requests of a rule have their token. It is read from no other place."""
 
-    header = key(CREDENTIAL_HEADER, default="authorization", description="The header that holds the token.")
+    header = key(
+        CREDENTIAL_HEADER,
+        default="authorization",
+        description="The header that holds the token.",
+        example="x-forwarded-access-token",
+    )
     scheme = optional(
         SCHEME,
-        description="The scheme before the token, in any case. Default: Bearer in authorization; in any other header, "
-        "the whole value is the token.",
+        description="The scheme before the token, in any case. Default: `Bearer` in `authorization`; in any other "
+        "header, the whole value is the token.",
+        example="Token",
     )
 
     @classmethod
@@ -723,8 +924,10 @@ class Require(Alternative):
     any_of = optional(
         some(Prepared(SectionKind(Alternative), _alternative)),
         description="Alternatives, of which at least one must hold in addition to the other requirements. Each has the "
-        "keys of require without any_of. They are evaluated in order; if none holds, the denial has the reason and the "
-        "challenge of the last one. The audiences of an alternative replace the issuer's, but not those of the rule.",
+        "keys of `require` without `any_of`. They are evaluated in order; if none holds, the denial has the reason and "
+        "the challenge of the last one. The audiences of an alternative replace the issuer's, but not those of the "
+        "rule.",
+        example=[{"scopes": ["admin"]}, {"claims": {"account": {"equals_path": "id"}}}],
     )
 
     def parts(self) -> tuple[Alternative, ...]:
@@ -759,27 +962,45 @@ class Require(Alternative):
 class RuleSettings(Section, title="Rule"):
     """A rule: the requests that it decides, and what it requires of them. The first rule that matches decides."""
 
-    name = required(NAME, description="Unique name of the rule, a label in metrics and logs.")
-    match = nested(Match, description="The requests that the rule decides. Default: all.")
+    name = required(
+        NAME,
+        description="Unique name of the rule, a label in metrics and logs.",
+        example="read-appointments",
+    )
+    match = nested(
+        Match,
+        description="The requests that the rule decides. Default: all.",
+        example={"methods": ["GET"], "paths": ["/v1/appointments/{id}"]},
+    )
     policy = optional(
         NAME,
-        description="Set instead of match: the rule decides the requests for which Envoy's context_extensions contain "
-        "{authz_policy: NAME}.",
+        description="Set instead of `match`: the rule decides the requests for which Envoy's `context_extensions` "
+        "contain `{authz_policy: NAME}`.",
+        example="billing",
     )
     access: SectionKey[Access] = key(
         OneOf(Access),
         default="token",
-        description="token: require a valid token. optional: allow requests without a token, but deny invalid ones. "
-        "public: allow all requests and ignore tokens.",
+        description="Whether requests need a token. `token`: a valid token. `optional`: none, but an invalid one is "
+        "denied. `public`: none, and tokens are ignored.",
+        example="public",
     )
-    require = nested(Require, description="What the token must meet. Default: being valid.")
+    require = nested(
+        Require,
+        description="What the token must meet. Default: being valid.",
+        example={"scopes": ["read:appointments"]},
+    )
     credential = nested(
-        CredentialSettings, description="Where the token is. Default: in authorization, with the scheme Bearer."
+        CredentialSettings,
+        description="Where the token is. Default: in `authorization`, with the scheme `Bearer`.",
+        example={"header": "cf-access-jwt-assertion"},
     )
     mode: SectionKey[RuleMode] = key(
         OneOf(RuleMode),
         default="enforce",
-        description="enforce: apply the decision. shadow: log and count the decision, but let every request through.",
+        description="What becomes of the decision. `enforce`: it applies. `shadow`: it is logged and counted, but "
+        "every request passes.",
+        example="shadow",
     )
 
 
@@ -787,13 +1008,16 @@ class HeaderSettings(Section, title="Header"):
     """The claim that an identity header carries, and how it is encoded."""
 
     claim = required(
-        CLAIM_PATH, description="Path of the claim, dotted; write \\. for a dot in a name. * is the whole claim set."
+        CLAIM_PATH,
+        description="Path of the claim, dotted; write `\\.` for a dot in a name. `*` is the whole claim set.",
+        example="realm_access.roles",
     )
     encoding: SectionKey[Encoding | None] = optional(
         OneOf(Encoding),
-        description="csv: the items of a list, joined by commas. json: JSON in ASCII. base64url-json: the same, "
-        "encoded as base64url without padding. Default: csv for a list, and the value itself for a string, number or "
-        "boolean.",
+        description="How the value is written. `csv`: the items of a list, joined by commas. `json`: JSON in ASCII. "
+        "`base64url-json`: the same, encoded as base64url without padding. Default: `csv` for a list, and the value "
+        "itself for a string, number or boolean.",
+        example="csv",
     )
 
     def check(self) -> None:
@@ -827,10 +1051,11 @@ class UpstreamSettings(Section, title="Upstream"):
             "x-auth-client": "client_id",
             "x-auth-scopes": "scope",
         },
-        description="Header names with the path of the claim that each carries, or {claim: path, encoding: ...}. The "
-        "headers are removed from every client request, under every rule. client_id is the token's client; scope is "
-        "its scopes of all scope_claims, sorted. A value that cannot be encoded or has more than 8000 bytes is left "
-        "out and counted in authz_upstream_headers_omitted_total.",
+        description="Header names with the path of the claim that each carries, or `{claim: path, encoding: ...}`. The "
+        "headers are removed from every client request, under every rule. `client_id` is the token's client; `scope` "
+        "is its scopes of all `scope_claims`, sorted. A value that cannot be encoded or has more than 8000 bytes is "
+        "left out and counted in `authz_upstream_headers_omitted_total`.",
+        example={"x-auth-subject": "sub", "x-auth-roles": {"claim": "realm_access.roles", "encoding": "csv"}},
     )
     metadata = key(
         Members(METADATA_NAME, CLAIM_PATH),
@@ -838,12 +1063,14 @@ class UpstreamSettings(Section, title="Upstream"):
         description="Further members of the dynamic metadata of a decision: their names with the path of the claim "
         "that each carries, as its JSON value. A value that has more than 8 KiB or 8 levels, or contains a control "
         "character, is left out.",
+        example={"tenant": "tenant_id"},
     )
     forward_authorization = key(
         Flag(),
         default=True,
-        description="Forward the Authorization header and every rule's credential header. false: remove all of them "
-        "from every upstream request.",
+        description="Forward the `Authorization` header and every rule's credential header. `false`: remove all of "
+        "them from every upstream request.",
+        example=False,
     )
 
 
@@ -854,36 +1081,47 @@ class DpopSettings(Section, title="Dpop"):
         some(ALGORITHM),
         default=["ES256", "ES384", "EdDSA", "Ed25519", "PS256", "RS256"],
         description="Accepted signature algorithms of proofs; challenges name them.",
+        example=["ES256"],
     )
     max_age = key(
         POSITIVE_DURATION,
         default="60s",
-        description="Maximum age of a proof, by its iat. An iat in the future is tolerated by the leeway of the "
+        description="Maximum age of a proof, by its `iat`. An `iat` in the future is tolerated by the leeway of the "
         "token's issuer.",
+        example="30s",
     )
     nonce: SectionKey[Nonce] = key(
         Prepared(OneOf(Nonce), _nonce, written=(OneOf(Nonce), Flag())),
         default="off",
-        description="required: a proof must have a current nonce of this service, so that none can be made in advance, "
-        "or be replayed at another replica after it expired.",
+        description="Whether proofs need a nonce of this service. `off`: no. `required`: a current one, so that no "
+        "proof can be made in advance, or be replayed at another replica after the nonce expired.",
+        example="required",
     )
     nonce_key_file = nullable(
         FILE,
         description="File with the key of the nonces, 32 bytes or more, the same for all replicas and workers. When it "
-        "changes, nonces of the previous key are accepted until they expire. null: each process generates its own.",
+        "changes, nonces of the previous key are accepted until they expire. `null`: each process generates its own.",
+        example="nonce.key",
     )
-    nonce_lifetime = key(POSITIVE_DURATION, default="5m", description="How long a nonce is accepted.")
+    nonce_lifetime = key(
+        POSITIVE_DURATION,
+        default="5m",
+        description="How long a nonce is accepted.",
+        example="2m",
+    )
     replay_cache_entries = key(
         Whole(minimum=1),
         default=100_000,
         description="Maximum number of proofs that each process remembers to refuse them a second time. When full, the "
-        "oldest is evicted and counted in authz_dpop_replay_cache_evictions_total.",
+        "oldest is evicted and counted in `authz_dpop_replay_cache_evictions_total`.",
+        example=500000,
     )
     origins = key(
         Many(ORIGIN),
         default=[],
-        description="Origins of this API as clients see them, such as https://api.example.com, which the htu of proofs "
-        "must start with. Default: https:// and the request's host; http:// for a loopback host.",
+        description="Origins of this API as clients see them, such as `https://api.example.com`, which the `htu` of "
+        "proofs must start with. Default: `https://` and the request's host; `http://` for a loopback host.",
+        example=["https://api.example.com"],
     )
 
 
@@ -893,14 +1131,17 @@ class MtlsSettings(Section, title="Mtls"):
     certificate: SectionKey[CertificateSource] = key(
         OneOf(CertificateSource),
         default="peer",
-        description="peer: the certificate of Envoy's own connection, which include_peer_certificate sends. xfcc: the "
-        "header x-forwarded-client-cert, which a proxy in front must set, or sanitize.",
+        description="Where the client's certificate is found. `peer`: the certificate of Envoy's own connection, which "
+        "`include_peer_certificate` sends. `xfcc`: the header `x-forwarded-client-cert`, which a proxy in front must "
+        "set, or sanitize.",
+        example="xfcc",
     )
     xfcc_hops = key(
         Whole(minimum=1, maximum=16),
         default=1,
-        description="Which element of x-forwarded-client-cert is the client's, counted from the right: 1 is the one "
+        description="Which element of `x-forwarded-client-cert` is the client's, counted from the right: 1 is the one "
         "that the nearest proxy added.",
+        example=2,
     )
 
 
@@ -912,24 +1153,36 @@ class ResourceSettings(Section, title="Resource"):
         description="The resource's identifier, an https URL. Requests with this host, and at or under this path, "
         "belong to the resource; of several, to the one with the longest path. Challenges of their denials name the "
         "address of its metadata.",
+        example="https://api.example.com/v1",
     )
-    name = optional(PRINTABLE, description="Name for people (resource_name). Default: none.")
+    name = optional(
+        PRINTABLE,
+        description="Name for people (`resource_name`). Default: none.",
+        example="Appointments",
+    )
     issuers = optional(
         some(NAME),
-        description="Names of the issuers that the metadata lists (authorization_servers). Default: all whose "
+        description="Names of the issuers that the metadata lists (`authorization_servers`). Default: all whose "
         "identifier is a URL.",
+        example=["main"],
     )
     scopes = optional(
         Many(PLAIN_SCOPE),
-        description="The scopes that the metadata lists (scopes_supported); [] for none. Default: those that the rules "
-        "for this host and path require.",
+        description="The scopes that the metadata lists (`scopes_supported`); `[]` for none. Default: those that the "
+        "rules for this host and path require.",
+        example=["read:appointments"],
     )
-    documentation = optional(URL, description="URL of a page for developers (resource_documentation). Default: none.")
+    documentation = optional(
+        URL,
+        description="URL of a page for developers (`resource_documentation`). Default: none.",
+        example="https://docs.example.com/",
+    )
     mcp = key(
         Flag(),
         default=False,
         description="The resource is a server of the Model Context Protocol, of revision 2026-07-28 or later if a rule "
-        "for it has match.mcp: check-config warns about what its authorization specification forbids.",
+        "for it has `match.mcp`: `check-config` warns about what its authorization specification forbids.",
+        example=True,
     )
 
 
@@ -941,42 +1194,57 @@ class TokenCache(Section):
         default=10000,
         description="Maximum number of tokens; the oldest are evicted. 0 turns the cache off. Applies to the cached "
         "responses of each introspection endpoint as well.",
+        example=100000,
     )
     max_bytes = key(
         SIZE,
         default="32MiB",
         description="Maximum memory for cached tokens, whose claims take several times the token's length as Python "
         "objects. Applies to the cached responses of each introspection endpoint as well.",
+        example="64MiB",
     )
     max_ttl = key(
         DURATION,
         default="5m",
-        description="How long a token is cached, but never past its exp. A token is evicted at once when its key "
+        description="How long a token is cached, but never past its `exp`. A token is evicted at once when its key "
         "leaves the key set.",
+        example="1m",
     )
 
 
 class Logging(Section):
     """What is logged, and where decisions are."""
 
-    level: SectionKey[Level] = key(OneOf(Level), default="info", description="The lowest level that is logged.")
+    level: SectionKey[Level] = key(
+        OneOf(Level),
+        default="info",
+        description="The lowest level that is logged.",
+        example="warning",
+    )
     format: SectionKey[LogFormat] = key(
-        OneOf(LogFormat), default="json", description="json: one JSON object per line. text: lines for people."
+        OneOf(LogFormat),
+        default="json",
+        description="The form of a line. `json`: one JSON object. `text`: for people.",
+        example="text",
     )
     decisions: SectionKey[LoggedDecisions] = key(
         OneOf(LoggedDecisions),
         default="denied",
-        description="Which decisions to log, one line each, without tokens and query strings.",
+        description="Which decisions to log, one line each, without tokens and query strings: `none`, those of "
+        "`denied` requests, or `all`.",
+        example="all",
     )
     decisions_file = optional(
         OWN_FILE,
         description="File to which decisions are logged instead of standard error, at every level. It is created with "
         "mode 0640, and opened again after a rotation. Its folder must exist and be writable. Workers share it.",
+        example="/var/log/authz/decisions.log",
     )
     decisions_socket = optional(
         READER_SOCKET,
         description="Unix socket to which decisions are logged instead of standard error, at every level: a datagram "
         "for each line, or a stream if the reader accepts connections. While there is no reader, lines are lost.",
+        example="/run/audit/reader.sock",
     )
 
 
@@ -986,60 +1254,103 @@ class TracingSettings(Section):
     otlp_endpoint = key(
         COLLECTOR_URL,
         default="http://127.0.0.1:4318",
-        description="Base URL of an OpenTelemetry collector that takes OTLP over HTTP; /v1/traces is added. Spans hold "
-        "nothing secret, so plain http is accepted.",
+        description="Base URL of an OpenTelemetry collector that takes OTLP over HTTP; `/v1/traces` is added. Spans "
+        "hold nothing secret, so plain http is accepted.",
+        example="http://collector.observability.svc:4318",
     )
-    service_name = key(PRINTABLE, default="authz-service", description="service.name of the spans.")
+    service_name = key(
+        PRINTABLE,
+        default="authz-service",
+        description="`service.name` of the spans.",
+        example="appointments-authz",
+    )
 
 
 class Settings(Section):
     """The configuration of authz-service."""
 
-    server = nested(Server, description="Where and how the sidecar listens.")
-    issuers = required(some(SectionKind(Issuer)), description="The issuers whose access tokens are accepted.")
+    server = nested(
+        Server,
+        description="Where and how the sidecar listens.",
+        example={"grpc_address": "unix:/run/authz/authz.sock", "workers": 4},
+    )
+    issuers = required(
+        some(SectionKind(Issuer)),
+        description="The issuers whose access tokens are accepted.",
+        example=[{"issuer": "https://idp.example.com/", "name": "main", "audiences": ["https://api.example.com/"]}],
+    )
     rules = required(
         some(SectionKind(RuleSettings)),
         description="The rules, in order: the first one that matches a request decides it. A request that matches none "
         "is denied.",
+        example=[
+            {
+                "name": "read-appointments",
+                "match": {"methods": ["GET"], "paths": ["/v1/appointments/{id}"]},
+                "require": {"scopes": ["read:appointments"]},
+            },
+            {"name": "health", "match": {"paths": ["/healthz"]}, "access": "public"},
+        ],
     )
     cors_preflight: SectionKey[CorsPreflight] = key(
         OneOf(CorsPreflight),
         default="deny",
-        description="allow: let CORS preflight requests (OPTIONS with Origin and Access-Control-Request-Method) "
-        "through without a token if any rule is for their host and path. deny: treat them as any other request.",
+        description="What happens to CORS preflight requests (`OPTIONS` with `Origin` and "
+        "`Access-Control-Request-Method`). `deny`: they are treated as any other request. `allow`: they pass without a "
+        "token if any rule is for their host and path.",
+        example="allow",
     )
-    upstream = nested(UpstreamSettings, description="What the protected service receives.")
+    upstream = nested(
+        UpstreamSettings,
+        description="What the protected service receives.",
+        example={"metadata": {"tenant": "tenant_id"}, "forward_authorization": False},
+    )
     scope_implies = key(
         Members(PLAIN_SCOPE, some(PLAIN_SCOPE)),
         default={},
         description="Scopes with those that they imply, transitively: a token with the first meets a rule that "
         "requires one of the others, and is denied by a rule that forbids one. Headers and metadata have the token's "
         "own scopes.",
+        example={"admin": ["read", "write"]},
     )
     dpop = optional(
         SectionKind(DpopSettings),
         description="Verification of DPoP proofs (RFC 9449). Tokens that are bound to a key require a proof with or "
         "without this section; with it, challenges offer DPoP beside Bearer.",
+        example={"origins": ["https://api.example.com"]},
     )
     mtls = nested(
-        MtlsSettings, description="Where client certificates are found, for certificate-bound tokens (RFC 8705)."
+        MtlsSettings,
+        description="Where client certificates are found, for certificate-bound tokens (RFC 8705).",
+        example={"certificate": "peer"},
     )
     resources = key(
         Many(SectionKind(ResourceSettings)),
         default=[],
         description="Protected resources whose metadata (RFC 9728) the sidecar answers itself, without a token, at "
-        "/.well-known/oauth-protected-resource followed by the resource's path.",
+        "`/.well-known/oauth-protected-resource` followed by the resource's path.",
+        example=[{"resource": "https://api.example.com/v1", "name": "Appointments"}],
     )
     revocations_file = optional(
         FILE,
-        description="File with revocations: tokens that are refused although they have not expired. A change takes "
-        "effect within two seconds, on cached tokens too.",
+        description="File with revocations: a list of tokens that are refused although they have not expired. A change "
+        "takes effect within two seconds, on cached tokens too.",
+        example="revocations.yaml",
     )
-    token_cache = nested(TokenCache, description="The cache of validated tokens.")
-    logging = nested(Logging, description="What is logged.")
+    token_cache = nested(
+        TokenCache,
+        description="The cache of validated tokens.",
+        example={"max_entries": 100000, "max_bytes": "64MiB"},
+    )
+    logging = nested(
+        Logging,
+        description="What is logged, to standard error.",
+        example={"level": "warning", "decisions": "all"},
+    )
     tracing = optional(
         SectionKind(TracingSettings),
         description="Export of spans to an OpenTelemetry collector, for requests in sampled traces. Default: none.",
+        example={"otlp_endpoint": "http://collector.observability.svc:4318"},
     )
 
     @property

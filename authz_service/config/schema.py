@@ -54,6 +54,8 @@ def _section(section: type[Section], definitions: dict[str, Any]) -> dict[str, A
         written = _of(key.kind, definitions) | {"description": key.description}
         if key.default is not NOT_SHOWN:
             written["default"] = key.default
+        if key.example is not NOT_SHOWN:
+            written["examples"] = [key.example]
         properties[key.name] = _sorted(written)
     required = [name for name in section.declared if name in section.required_keys]
     return _sorted(

@@ -29,13 +29,13 @@ T = TypeVar("T")
 A = TypeVar("A")
 S = TypeVar("S", bound="Section")
 
-NOT_SHOWN: Final = object()  # the default of a key whose default cannot be written
+NOT_SHOWN: Final = object()  # the default of a key whose default cannot be written, or an example that there is not
 
 
 class SectionKey(Generic[T]):
     """A key of a section."""
 
-    __slots__ = ("attribute", "default", "description", "if_absent", "kind", "name", "refuses_null")
+    __slots__ = ("attribute", "default", "description", "example", "if_absent", "kind", "name", "refuses_null")
 
     def __init__(
         self,
@@ -44,11 +44,13 @@ class SectionKey(Generic[T]):
         if_absent: Callable[[], T] | None,
         *,
         default: Any = NOT_SHOWN,
+        example: Any = NOT_SHOWN,
         name: str = "",
         refuses_null: bool = False,
     ) -> None:
         self.kind = kind
         self.description = description
+        self.example = example  # as written, or NOT_SHOWN
         self.if_absent = if_absent  # None: the key is required
         self.default = default  # as written, or NOT_SHOWN
         self.name = name  # in the file
@@ -61,36 +63,40 @@ class SectionKey(Generic[T]):
         def __set__(self, section: Section, value: Never) -> None: ...
 
 
-def required(kind: Kind[T], *, description: str) -> SectionKey[T]:
+def required(kind: Kind[T], *, description: str, example: Any = NOT_SHOWN) -> SectionKey[T]:
     """A key that must be written."""
-    return SectionKey(kind, description, None)
+    return SectionKey(kind, description, None, example=example)
 
 
-def key(kind: Kind[T], *, default: Any, description: str) -> SectionKey[T]:
-    """A key with a default, which is given as it would be written."""
-    return SectionKey(kind, description, lambda: kind.read(default), default=default)
+def key(kind: Kind[T], *, default: Any, description: str, example: Any = NOT_SHOWN) -> SectionKey[T]:
+    """A key with a default, which is given as it would be written, as is the example."""
+    return SectionKey(kind, description, lambda: kind.read(default), default=default, example=example)
 
 
 @overload
-def optional(kind: Kind[T], *, description: str, name: str = ...) -> SectionKey[T | None]: ...
+def optional(kind: Kind[T], *, description: str, example: Any = ..., name: str = ...) -> SectionKey[T | None]: ...
 @overload
-def optional(kind: Kind[T], *, description: str, if_absent: A) -> SectionKey[T | A]: ...
-def optional(kind: Kind[Any], *, description: str, if_absent: Any = None, name: str = "") -> SectionKey[Any]:
+def optional(kind: Kind[T], *, description: str, example: Any = ..., if_absent: A) -> SectionKey[T | A]: ...
+def optional(
+    kind: Kind[Any], *, description: str, example: Any = NOT_SHOWN, if_absent: Any = None, name: str = ""
+) -> SectionKey[Any]:
     """A key that may be left out, which is something that no value can express.
 
     ``name`` is its name in the file, if that is not an identifier.
     """
-    return SectionKey(kind, description, lambda: if_absent, name=name, refuses_null=True)
+    return SectionKey(kind, description, lambda: if_absent, example=example, name=name, refuses_null=True)
 
 
-def nullable(kind: Kind[T], *, description: str) -> SectionKey[T | None]:
+def nullable(kind: Kind[T], *, description: str, example: Any = NOT_SHOWN) -> SectionKey[T | None]:
     """A key whose default is null, which may be written."""
-    return SectionKey(Nullable(kind), description, lambda: None, default=None)
+    return SectionKey(Nullable(kind), description, lambda: None, default=None, example=example)
 
 
-def nested(section: type[S], *, description: str, kind: Kind[S] | None = None) -> SectionKey[S]:
+def nested(
+    section: type[S], *, description: str, example: Any = NOT_SHOWN, kind: Kind[S] | None = None
+) -> SectionKey[S]:
     """A section that has its own defaults if it is left out."""
-    return SectionKey(kind or SectionKind(section), description, section)
+    return SectionKey(kind or SectionKind(section), description, section, example=example)
 
 
 class Section:
