@@ -1,8 +1,8 @@
 """The server on grpcio's asyncio API.
 
 It sets no limit that grpcio would enforce with a gRPC error, since that would let the request through wherever Envoy
-runs with ``failure_mode_allow: true``; limits are enforced here and in the servicer, by denials. README.md lists the
-calls that grpcio refuses itself ("Two transports").
+runs with ``failure_mode_allow: true``; limits are enforced here and in the servicer, by denials.
+docs/understand/memory.md lists the calls that grpcio refuses itself ("Two transports").
 """
 
 from __future__ import annotations

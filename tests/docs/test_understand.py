@@ -9,10 +9,27 @@ import pytest
 import yaml
 
 from authz_service.cli import main
-from authz_service.config.model import Issuer, Keys, Settings
+from authz_service.config.model import IntrospectionSettings, Issuer, Keys, TokenCache
+from authz_service.config.server import Server
+from authz_service.core.bounded import HEAVY_FACTOR
 from authz_service.core.errors import Rejected
-from authz_service.core.paths import split
+from authz_service.core.paths import MAX_PATH, split
 from authz_service.core.reasons import Reason
+from authz_service.core.response_cache import MAX_RULES
+from authz_service.keys import cache
+from authz_service.keys.absent_kids import MAX_KIDS
+from authz_service.keys.trials import MAX_BUDGET, MAX_FREE, REFILL
+from authz_service.providers import resolver
+from authz_service.tokens.introspection import introspector
+from authz_service.tokens.introspection.breaker import FAILURES_TO_PROBE, MAX_BACKOFF
+from authz_service.tokens.introspection.http_client import MAX_RESPONSE
+from authz_service.tokens.jwt import invalid
+from authz_service.tokens.jwt.cache import MAX_RECENT
+from authz_service.transport import grpcio_server
+from authz_service.transport.http2.compression import MAX_HEADER_LIST
+from authz_service.transport.http2.limits import MAX_WORK, UNCOUNTED_STREAMS
+from authz_service.transport.http2.memory import GUARANTEED, MAX_CONNECTIONS, SHARED
+from authz_service.transport.tls import listener
 from support import trust
 from support.documents import ROOT, page, section
 
@@ -20,6 +37,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATHS, TOKENS, OUTAGES = (page(f"understand/{name}") for name in ("paths", "id-and-access-tokens", "keys-and-outages"))
+
+OPAQUE = IntrospectionSettings.read({"client_id": "api", "client_secret_file": "secret"})
+WORDS = {4: "four", 5: "five", 8: "eight"}
 
 
 def rows(text: str, head: str) -> list[list[str]]:
@@ -116,12 +136,6 @@ def test_the_markers_on_the_page_are_the_default_ones() -> None:
 
 def test_the_times_on_the_page_are_the_defaults() -> None:
     keys = Keys.read({})
-    introspection = yaml.safe_load(
-        "{issuers: [{issuer: https://x.example, audiences: [a], introspection: {client_id: a, client_secret_file: s}}],"
-        "rules: [{name: r, match: {paths: [/]}}]}"
-    )
-    opaque = Settings.read(introspection).issuers[0].introspection
-    assert opaque is not None
     for seconds, quoted in (
         (keys.refresh_interval, "`refresh_interval` (5 minutes)"),
         (keys.min_refresh_interval, "`min_refresh_interval` (30 seconds)"),
@@ -129,7 +143,7 @@ def test_the_times_on_the_page_are_the_defaults() -> None:
         (keys.outage_tolerance, "`outage_tolerance` (24 hours)"),
         (keys.unknown_kid_cooldown, "`unknown_kid_cooldown` (30 seconds)"),
         (keys.timeout, "`timeout` (2 seconds)"),
-        (opaque.cache_ttl, "30 seconds (`cache_ttl`)"),
+        (OPAQUE.cache_ttl, "30 seconds (`cache_ttl`)"),
     ):
         number, unit = re.findall(r"(\d+) (second|minute|hour)", quoted)[0]
         assert quoted in OUTAGES
@@ -141,3 +155,53 @@ def test_every_alert_of_the_page_exists() -> None:
     alerts = {each["alert"] for group in rules["groups"] for each in group["rules"] if "alert" in each}
     part = section(OUTAGES, "## What happens in an outage")
     assert set(re.findall(r"\[(Authz\w+)\]", part)) <= alerts
+
+
+# Limits and times in the other explanations.
+
+
+@pytest.mark.parametrize(
+    ("name", "quoted", "value"),
+    [
+        ("memory", "`token_cache.max_bytes`, {} MiB", TokenCache.read({}).max_bytes >> 20),
+        ("memory", "such as expired ones | {} MiB", invalid._BOUNDS.max_bytes >> 20),
+        ("memory", "absent key ids, for each issuer | {:,}, of at most 256 characters", MAX_KIDS),
+        ("memory", "All but the {:,} most recent tokens are packed", MAX_RECENT),
+        ("memory", "for at most {} rules", WORDS[MAX_RULES]),
+        ("memory", "need more than {} times the average", WORDS[HEAVY_FACTOR]),
+        ("memory", "of which there are at most {:,}", MAX_CONNECTIONS),
+        ("memory", "One host has at most {} handshakes", listener._MAX_HANDSHAKES),
+        ("memory", "A header list of more than {} KiB", MAX_HEADER_LIST >> 10),
+        ("memory", "streams beyond {}, each connection may buffer 32 KiB", UNCOUNTED_STREAMS),
+        ("memory", "each connection may buffer {} KiB", GUARANTEED >> 10),
+        ("memory", "all of them together\n  {} MiB more", SHARED >> 20),
+        ("memory", "or {} KiB of header blocks", MAX_WORK >> 10),
+        ("memory", "metadata of more than 256 and {} MiB", grpcio_server._MAX_METADATA_BYTES >> 20),
+        ("memory", "messages or metadata of more than {} and 16 MiB", grpcio_server._MAX_MESSAGE_BYTES >> 20),
+        ("opaque-tokens", "`negative_cache_ttl` ({:.0f} seconds)", OPAQUE.negative_cache_ttl),
+        ("opaque-tokens", "more than {} KiB, a signature", MAX_RESPONSE >> 10),
+        ("opaque-tokens", "After {} failed calls in a row", WORDS[FAILURES_TO_PROBE]),
+        ("opaque-tokens", "doubles, up to {:.0f} seconds", MAX_BACKOFF),
+        ("opaque-tokens", "`Retry-After`, at most {:.0f}", introspector._MAX_RETRY_AFTER),
+        ("decision", "`server.check_deadline` ({:.0f} second)", Server.read({}).check_deadline),
+        ("decision", "`token_cache.max_ttl` ({:.0f} minutes)", TokenCache.read({}).max_ttl / 60),
+        ("decision", "`cache_ttl` ({:.0f} seconds)", OPAQUE.cache_ttl),
+        ("keys-and-outages", "Up to {} requests share one extra fetch", cache._MAX_WAITING),
+        ("keys-and-outages", "Up to {} keys, that", MAX_FREE),
+        ("keys-and-outages", "{:.0f} verifications at once", MAX_BUDGET),
+        ("keys-and-outages", "{:.0f} more per second", REFILL),
+        ("keys-and-outages", "at most `max_keys`, {}", Keys.read({}).max_keys),
+        ("keys-and-outages", "addresses are cached for {:.0f} seconds", resolver._LOOKUP_TTL),
+        ("paths", "more than {:,} characters", MAX_PATH),
+    ],
+)
+def test_a_number_on_a_page_is_that_of_the_program(name: str, quoted: str, value: object) -> None:
+    assert quoted.format(value) in page(f"understand/{name}")
+
+
+def test_the_comparison_and_the_memory_page_have_the_figures_of_the_last_measurement() -> None:
+    measured = page("understand/performance")
+    resident = float(re.findall(r"^\| serve, when ready \| ([\d.]+) ", measured, re.MULTILINE)[0])
+    start = int(re.findall(r"^\| serve, 1 rule, until ready \| (\d+) ", measured, re.MULTILINE)[0])
+    assert f"its memory fell to {resident:.0f} MiB and its start to {start / 1000:.2f} seconds" in page("compare")
+    assert f"About {5 * round(resident / 5)} MB with one issuer" in page("understand/memory")

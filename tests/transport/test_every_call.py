@@ -1,6 +1,6 @@
 """Over sockets, with the h2 library as client: every call to Check is answered by an explicit CheckResponse.
 
-With grpcio, this holds for what a client can make a proxy send. README.md lists what grpcio itself refuses.
+With grpcio, this holds for what a client can make a proxy send. docs/understand/memory.md lists what grpcio refuses.
 """
 
 from __future__ import annotations
