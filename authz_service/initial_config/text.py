@@ -32,8 +32,8 @@ def configuration(published: Published, keys: Keys, audience: str | None) -> str
 
 def _lines(published: Published, keys: Keys, audience: str | None) -> Iterator[str]:
     yield "# A first configuration of authz-service, written by `authz-service init` from what the issuer publishes."
-    yield "# Check it with `authz-service check-config FILE`. README.md describes every key, and examples/ has complete"
-    yield "# configurations for many providers. A line that begins with # and no space is a setting that is turned off."
+    yield "# Check it with `authz-service check-config FILE`. docs/reference/configuration.md describes every key, and"
+    yield "# docs/how-to/providers/ many providers. A line that begins with # and no space is turned off."
     yield "# For an editor, run `authz-service schema > config.schema.json`, and write in the first line of this file:"
     yield "# yaml-language-server: $schema=config.schema.json"
     yield "#server: {grpc_address: 127.0.0.1:9191, admin_address: 127.0.0.1:9192}"
