@@ -15,7 +15,6 @@ from authz_service.cli import main
 from authz_service.config.load import load
 from authz_service.config.model import (
     OPERATORS,
-    Alternative,
     ClaimCondition,
     Match,
     Require,
@@ -135,55 +134,3 @@ def test_the_examples_show_every_key_of_a_rule() -> None:
     shown = written([load(folder / "config.yaml", look_at_files=False) for folder in EXAMPLES])
     assert all_of(RuleSettings, Match, Require, ClaimCondition) <= shown
     assert len(OPERATORS) == 13
-
-
-def test_readme_and_examples_show_every_key(
-    tmp_path: Path,
-) -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    files = [folder / "config.yaml" for folder in EXAMPLES]
-    files.append(ROOT / "tests" / "config" / "examples" / "complete.yaml")
-    whole = [block for block in blocks if re.search("^issuers:", block, re.MULTILINE)]  # not the chart's values
-    for number, block in enumerate(whole):
-        files.append(tmp_path / f"{number}.yaml")
-        files[-1].write_text(block)
-        # Alternatives are shown as comments.
-        files.append(tmp_path / f"{number}-uri.yaml")
-        files[-1].write_text(block.replace("discovery: true", "# discovery").replace("# jwks_uri:", "jwks_uri:"))
-        files.append(tmp_path / f"{number}-file.yaml")
-        files[-1].write_text(block.replace("discovery: true", "# discovery").replace("# jwks_file:", "jwks_file:"))
-        files.append(tmp_path / f"{number}-revocations.yaml")
-        files[-1].write_text(block.replace("# revocations_file:", "revocations_file:"))
-        files.append(tmp_path / f"{number}-socket.yaml")
-        to_socket = block.replace("decisions_file:", "# ").replace("# decisions_socket:", "decisions_socket:")
-        files[-1].write_text(to_socket)
-        files.append(tmp_path / f"{number}-key.yaml")
-        by_key = block.replace("client_secret_file: secret", "private_key_file: key.pem")
-        files[-1].write_text(by_key.replace("auth_method: client_secret_basic", "auth_method: private_key_jwt"))
-        files.append(tmp_path / f"{number}-token.yaml")
-        by_token = block.replace("client_secret_file: secret", "bearer_token_file: token")
-        by_token = by_token.replace("auth_method: client_secret_basic", "auth_method: bearer_token")
-        without_client = re.sub(r"( +client_id: authz| +scopes: \[ssf).*\n", "", by_token)
-        files[-1].write_text(without_client)
-    settings = [load(file, look_at_files=False) for file in files]
-    kinds = {type(part) for each in settings for part in sections(each)}
-    shown = {key for key in written(settings) if not key.startswith("Alternative.")}  # keys of Require
-    assert shown == all_of(*kinds - {Alternative})
-    assert {kind.__name__ for kind in kinds} == {
-        *(
-            "Settings",
-            "Server",
-            "Tls",
-            "Issuer",
-            "Keys",
-            "RuleSettings",
-            "Match",
-            "Require",
-            "Alternative",
-            "Scopes",
-            "ClaimCondition",
-        ),
-        *("DpopSettings", "MtlsSettings", "ResourceSettings", "McpMatch"),
-        *("CredentialSettings", "HeaderSettings", "UpstreamSettings", "TokenCache", "Logging", "IntrospectionSettings"),
-        *("SecurityEventsSettings", "TracingSettings"),
-    }
