@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from textwrap import dedent
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
@@ -43,14 +42,23 @@ def loaded(configuration: str, folder: Path) -> Settings:
     return load(folder / "config.yaml")
 
 
-def test_the_readme_documents_exactly_the_existing_metrics() -> None:
+def existing_metrics() -> set[str]:
     metrics = Metrics(transport="grpcio")
     metrics.issuer("main")
     metrics.introspection("main")
     metrics.security_events("main")
     families = collected(metrics.registry, SupervisorMetrics().registry)
-    existing = {name for family in families for name in _names(family) if name.startswith("authz_")}
-    assert set(re.findall(r"`(authz_[a-z_]+)`", README)) == existing
+    return {name for family in families for name in _names(family) if name.startswith("authz_")}
+
+
+def test_the_readme_documents_exactly_the_existing_metrics() -> None:
+    assert set(re.findall(r"`(authz_[a-z_]+)`", README)) == existing_metrics()
+
+
+@pytest.mark.parametrize("name", [name for name in pages() if name.startswith("how-to/")])
+def test_every_metric_in_a_guide_exists(name: str) -> None:
+    named = set(re.findall(r"\b(authz_[a-z_]+)(?:\{|`)", page(name)))
+    assert named - {"authz_policy", "authz_service"} <= existing_metrics()
 
 
 def _names(family: Any) -> set[str]:
@@ -125,40 +133,18 @@ def test_every_check_of_a_proof_has_existing_tests() -> None:
         assert missing == []
 
 
-REVOCATION = page("how-to/revocation")
-REVOCATION_BLOCKS = [dedent(block) for block in re.findall(r"```yaml\n(.*?)```", REVOCATION, re.DOTALL)]
+SECURITY_EVENTS = page("reference/security-events")
 
 
-def test_the_blocks_of_the_page_on_revocation_are_a_list_a_configuration_and_values_of_the_chart() -> None:
-    assert [block.partition(":")[0] for block in REVOCATION_BLOCKS] == ["revocations", "issuers", "config"]
-
-
-def test_the_configuration_for_security_events_and_the_list_are_valid_and_without_warnings(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = tmp_path / "config.yaml"
-    (tmp_path / "secret").write_text("secret")
-    (tmp_path / "revocations.yaml").write_text(REVOCATION_BLOCKS[0].replace("issuer: main", "issuer: keycloak"))
-    config.write_text("revocations_file: revocations.yaml\n" + REVOCATION_BLOCKS[1])
-    assert main(["check-config", str(config)]) == 0, capsys.readouterr().out
-    assert capsys.readouterr().out == f"{config}: valid\n"
-
-
-def test_every_event_that_revokes_is_in_the_page_on_revocation() -> None:
-    section = REVOCATION.partition("\n### What an event revokes\n")[2].partition("\n### ")[0]
+def test_every_event_that_revokes_is_in_the_page_on_security_events() -> None:
+    section = SECURITY_EVENTS.partition("\n## What an event revokes\n")[2].partition("\n## ")[0]
     rows = [line for line in section.splitlines() if re.match(r"\| (CAEP|RISC) `", line)]
     documented = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row.split("|")[1])}
     assert documented == set(get_args(SecurityEventType)) - {"verification", "stream-updated", "other", "refused"}
 
 
-def test_every_metric_in_the_page_on_revocation_exists() -> None:
-    assert set(re.findall(r"authz_[a-z_]+", REVOCATION)) - {"authz_service"} <= set(
-        re.findall(r"authz_[a-z_]+", README)
-    )
-
-
 def test_every_check_of_a_security_event_has_existing_tests() -> None:
-    section = REVOCATION.partition("\n## What is verified of a SET\n")[2]
+    section = SECURITY_EVENTS.partition("\n## What is verified of a SET\n")[2]
     _, _, *rows = [line for line in section.splitlines() if line.startswith("|")]
     assert len(rows) == 8
     for row in rows:

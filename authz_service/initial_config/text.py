@@ -83,7 +83,7 @@ def _introspection(published: Published) -> Iterator[str]:
 
 def _security_events(published: Published) -> Iterator[str]:
     if published.polls_events:
-        yield "    # The issuer sends security events, which revoke tokens: docs/how-to/revocation.md."
+        yield "    # The issuer sends security events, which revoke tokens: docs/how-to/security-events.md."
         yield "    # Create a stream with poll delivery, and write its address and audience:"
         members = (
             "poll_endpoint: https://STREAM, audience: AUDIENCE, client_id: authz, client_secret_file: client-secret"

@@ -1,8 +1,7 @@
-"""The page on revocation: its values of the chart give all pods one writable volume for the events."""
+"""The page on the chart: its values for security events give all pods one writable volume."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,14 @@ import pytest
 import yaml
 
 from support import chart, manifests
-from support.documents import page
+from support.documents import blocks, page, section
 
-PAGE = page("how-to/revocation")
+PAGE = section(page("how-to/chart"), "## Security events")
 
 
 def values() -> dict[str, Any]:
-    (block,) = [each for each in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if each.startswith("config:")]
-    found: dict[str, Any] = yaml.safe_load(block)
+    (block,) = blocks(PAGE, "yaml")
+    found: dict[str, Any] = yaml.safe_load(block.text)
     return found
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PAGE = page("how-to/revocation")
+PAGE = page("how-to/security-events")
 NOW = int(time.time())
 EVENTS: dict[str, Any] = {
     "poll_endpoint": "https://idp.example/poll",
