@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from contextlib import contextmanager
 from copy import deepcopy
@@ -19,7 +18,7 @@ from cluster.helm import IMAGE, Release
 from cluster.images import TOOLS
 from cluster.kubectl import Namespace, kubectl, wait_until
 from support.chart import merged
-from support.documents import page
+from support.documents import blocks, page, yaml_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parent.parent.parent
 EXAMPLE: Final = ROOT / "examples" / "kubernetes"
 GUIDE: Final = page("how-to/service-accounts")
-COMMANDS: Final[list[str]] = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
+COMMANDS: Final = [each.text for text in (GUIDE, page("how-to/api-server")) for each in blocks(text, "sh")]
 AUDIENCE: Final = "https://orders.shop.svc"
 API_SERVER: Final = "https://kubernetes.default.svc"
 TOKEN: Final = "/var/run/secrets/orders/token"
@@ -117,7 +116,7 @@ def job(reporting: Namespace) -> Caller:
 
 def caller(namespace: Namespace, name: str, wrong: dict[str, Any] | None = None) -> Caller:
     """A caller with a ServiceAccount of its own, as the guide configures `cart`."""
-    (block,) = (each for each in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL) if "kind: Deployment" in each)
+    (block,) = (each for each in yaml_blocks("how-to/service-accounts") if "kind: Deployment" in each)
     deployment = yaml.safe_load(block.replace("cart:2.0.1", TOOLS).replace("cart", name))
     del deployment["metadata"]["namespace"]
     if wrong is not None:

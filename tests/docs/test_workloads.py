@@ -17,15 +17,16 @@ from authz_service.cli import main
 from authz_service.core.reasons import Reason
 from generate import CHART, render
 from support.chart import containers, in_order, one
-from support.documents import page
+from support.documents import blocks, page, section, yaml_blocks
 from support.manifests import problems
 from support.signing import Signer
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "examples" / "kubernetes"
 GUIDE = page("how-to/service-accounts")
-BLOCKS: list[str] = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
-COMMANDS: list[str] = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
+API_SERVER = "how-to/api-server"
+BLOCKS = [*yaml_blocks(API_SERVER), *yaml_blocks("how-to/service-accounts")]
+COMMANDS = [each.text for each in blocks(GUIDE, "sh")]
 CONFIGURATION: dict[str, Any] = yaml.safe_load((EXAMPLE / "config.yaml").read_text())
 VALUES: dict[str, Any] = yaml.safe_load((EXAMPLE / "values.yaml").read_text())
 
@@ -41,7 +42,10 @@ def installed() -> list[dict[str, Any]]:
 
 
 def test_guide_example_and_values_have_one_configuration() -> None:
-    assert yaml.safe_load(block("issuers:")) == CONFIGURATION
+    (config,) = (each.text for each in blocks(GUIDE, "yaml", "config.yaml"))
+    assert yaml.safe_load(config) == CONFIGURATION
+    (issuers,) = (yaml.safe_load(each) for each in yaml_blocks(API_SERVER) if each.startswith("issuers:"))
+    assert issuers["issuers"] == CONFIGURATION["issuers"]
     server = VALUES["config"]["server"]
     assert VALUES["config"] == {"server": server} | CONFIGURATION
 
@@ -141,7 +145,6 @@ def test_the_command_explains_a_call_with_a_requested_token(
 
 
 def test_every_reason_in_the_table_exists() -> None:
-    section = GUIDE.partition("\n## When a call is denied\n")[2]
-    named = re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)
+    named = re.findall(r"^\| `([a-z_]+)` \|", section(GUIDE, "## When a call is denied"), re.MULTILINE)
     assert len(named) == 8
     assert set(named) <= {reason.value for reason in Reason}

@@ -106,7 +106,7 @@ def test_a_volume_elsewhere_does_not_replace_it(tmp_path: Path) -> None:
 
 
 def test_the_volume_for_an_existing_config_map_is_the_one_in_the_page(tmp_path: Path) -> None:
-    (block,) = (each for each in yaml_blocks("how-to/service-accounts") if "kube-root-ca.crt" in each)
+    (block,) = (each for each in yaml_blocks("how-to/api-server") if "kube-root-ca.crt" in each)
     own = yaml.safe_load(block)
     (volume,) = own["extraVolumes"]
     assert volume["projected"]["sources"] == [TOKEN_SOURCE, AUTHORITY_SOURCE]

@@ -747,14 +747,14 @@ def test_the_notes_mention_the_api_server_only_where_its_port_may_be_closed() ->
     [
         "docs/how-to/network-policies.md",
         "docs/reference/alerts.md",
-        "docs/how-to/service-accounts.md",
+        "docs/how-to/api-server.md",
         "helm/authz-service/values.yaml",
     ],
 )
 def test_pages_on_network_policies_name_the_ports_of_pods(page: str) -> None:
     text = (CHART.parent.parent / page).read_text()
     assert "6443" in text
-    assert "8443" in text or page == "docs/how-to/service-accounts.md"  # of a provider in the cluster
+    assert "8443" in text or page == "docs/how-to/api-server.md"  # of a provider in the cluster
 
 
 def test_the_gateway_of_the_tutorial_lets_every_namespace_call_and_the_application_connect_anywhere() -> None:
