@@ -41,6 +41,13 @@ def test_every_block_has_a_known_language() -> None:
         assert set(fences[1::2]) <= {"```"}, name
 
 
+def test_a_block_in_a_list_is_indented_by_four_columns() -> None:
+    """With three, as on GitHub, the site ends the list before the block, and numbers the next step 1."""
+    for name in pages():
+        wrong = [line for line in page(name).splitlines() if re.match(r"(?! {4}| {8})\s+```", line)]
+        assert wrong == [], name
+
+
 @pytest.mark.parametrize(("name", "block"), blocks_of("json"))
 def test_every_block_of_json_is_valid(name: str, block: Block) -> None:
     assert name
