@@ -6,22 +6,30 @@ of the API), ``bob`` works in the back office (a realm role that contains ``shop
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+import json
+import os
+from typing import TYPE_CHECKING, Any, Final
 
 import jwt
 import pytest
 import pytest_asyncio
 
+from support.documents import blocks, page
 from support.initial_config import assert_init_writes_a_configuration_for
 from support.keycloak import API, API_SECRET, Realm
 from support.keycloak_mesh import ADMIN, REPORTS, Mesh, introspection, running
 from support.keycloak_server import Server, keycloak
+from support.missing import program
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_PAGE: Final = page("how-to/providers/keycloak")
+_HANG_TIMEOUT: Final = 60.0  # seconds; only a test that hangs takes this long
 
 _PROMISE = (
     "that Keycloak's access tokens are accepted and its other tokens refused, with its roles, audiences, key rotation, "
@@ -83,6 +91,32 @@ async def test_the_access_token_of_a_service_account_is_accepted(realm: Realm, m
         "x-auth-subject": claims(token)["sub"],
         "x-auth-client": "service",
     }
+
+
+async def test_the_command_of_the_page_on_keycloak_gets_a_token_that_is_accepted(
+    realm: Realm, mesh: Mesh, tmp_path: Path
+) -> None:
+    for name in ("curl", "jq"):
+        program(name, "that the command of docs/how-to/providers/keycloak.md gets a token")
+    command = blocks(_PAGE, "sh")[0].text.replace("https://sso.example.com/realms/shop", realm.issuer)
+    command = command.replace("client_id=curl", "client_id=service")
+    process = await asyncio.create_subprocess_exec(
+        *("/bin/sh", "-ec", command), cwd=tmp_path, env=os.environ | {"SECRET": "service-secret"}
+    )
+    assert await asyncio.wait_for(process.wait(), _HANG_TIMEOUT) == 0
+    token = (tmp_path / "token").read_text().strip()
+    assert await mesh.result(token) == (200, "ok")
+
+
+async def test_the_tokens_of_a_user_have_the_claims_that_the_page_on_keycloak_shows(realm: Realm) -> None:
+    tokens = await realm.tokens("web", "ann")
+    for title, name in (("access token", "access_token"), ("ID token", "id_token")):
+        (shown,) = [json.loads(block.text) for block in blocks(_PAGE, "json", title)]
+        issued = claims(tokens[name])
+        assert set(shown) <= set(issued), title
+        assert {each: type(shown[each]) for each in shown} == {each: type(issued[each]) for each in shown}
+        assert (shown["typ"], shown["azp"]) == (issued["typ"], issued["azp"])
+        assert API in issued["aud"] or title == "ID token"
 
 
 @pytest.mark.parametrize("way", ["direct grant", "authorization code"])
