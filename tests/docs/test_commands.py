@@ -17,6 +17,7 @@ import yaml
 
 from authz_service.cli import _parser
 from support.block_kinds import kind_of
+from support.console import commands, expression
 from support.documents import ROOT, Block, blocks, page, pages
 from support.signing import Signer
 
@@ -53,14 +54,6 @@ def test_every_block_of_json_is_valid(name: str, block: Block) -> None:
     assert name
     for document in [block.text] if block.text.startswith("{\n") else block.text.splitlines():
         json.loads(document)
-
-
-def commands(block: Block) -> list[str]:
-    """The commands of a block, each on one line, without comments."""
-    lines = block.text.replace("\\\n", " ").splitlines()
-    if block.language == "console":
-        lines = [line[2:] for line in lines if line.startswith("$ ")]
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 @pytest.mark.parametrize(("name", "block"), blocks_of("sh", "console"))
@@ -102,15 +95,6 @@ def test_our_program_prints_what_a_page_shows(name: str, block: Block, tmp_path:
         printed.append(f"$ {command}\n{done.stdout}")
     shown = block.text.replace("\\\n", " ")
     assert re.fullmatch(expression(shown), "".join(printed)), "".join(printed)
-
-
-def expression(shown: str) -> str:
-    """What is shown, as a regular expression: ``...`` is any lines, and ``…`` anything in a line."""
-    lines = [
-        "(?:.*\n)*?" if line.strip() == "..." else f"{'.*'.join(map(re.escape, line.split('…')))}\n"
-        for line in shown.splitlines()
-    ]
-    return re.sub(r"(?:\\ )+", " +", "".join(lines))
 
 
 def write_files(name: str, until: Block, folder: Path) -> None:

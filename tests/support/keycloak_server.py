@@ -86,11 +86,14 @@ def keycloak(promise: str) -> Iterator[Server]:
 
 def run_kcadm(server: Server, commands: str, folder: Path) -> str:
     """Run shell commands that call ``kcadm.sh`` as the administrator; returns what they print."""
-    script = f"""set -eu
-        kcadm.sh() {{ bash "{_HOME}/bin/kcadm.sh" "$@" --config kcadm.config; }}
-        kcadm.sh config credentials --server {server.url} --realm master --client {_ADMIN} --secret {server.secret}
-        {commands}"""
+    script = f"set -eu\n{kcadm_script(server, 'kcadm.sh')}\n{commands}"
     return _run(["bash", "-c", script], _BUILD_TIMEOUT, folder)
+
+
+def kcadm_script(server: Server, name: str = "kcadm") -> str:
+    """Shell commands that define the function ``name``, which is ``kcadm.sh`` as the administrator."""
+    return f"""{name}() {{ JAVA_OPTS="{_JAVA_OPTS}" bash "{_HOME}/bin/kcadm.sh" "$@" --config kcadm.config; }}
+        {name} config credentials --server {server.url} --realm master --client {_ADMIN} --secret {server.secret}"""
 
 
 class OwnKeycloak:
