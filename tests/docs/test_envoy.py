@@ -28,6 +28,7 @@ from support.documents import blocks, page
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
 from support.sidecar_process import SidecarProcess
+from support.tutorial_bootstrap import manager_of, tutorial_bootstrap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-(MINIMAL,) = [each.text for each in blocks(page("start/envoy"), title="envoy.yaml")]
 (COMPLETE,) = [each.text for each in blocks(page("how-to/envoy-bootstrap"), title="envoy.yaml")]
 RULES = """
 rules:
@@ -44,13 +44,6 @@ rules:
   - {name: news, match: {paths: [/news]}, access: public}
   - {name: billing, policy: billing, require: {scopes: [billing]}}
 """
-
-
-def manager_of(bootstrap: dict[str, Any]) -> dict[str, Any]:
-    """The connection manager of its listener."""
-    (chain,) = bootstrap["static_resources"]["listeners"][0]["filter_chains"]
-    manager: dict[str, Any] = chain["filters"][0]["typed_config"]
-    return manager
 
 
 def configuration(issuer: str, server: dict[str, Any]) -> str:
@@ -75,7 +68,7 @@ async def test_the_minimal_bootstrap_requires_a_token(provider: IdentityProvider
     config, socket = tmp_path / "config.yaml", tmp_path / "authz.sock"
     config.write_text(configuration(provider.issuer, {"grpc_address": f"unix:{socket}"}))
     async with SidecarProcess(config, tmp_path / "sidecar.log"), echo() as port:
-        bootstrap = relocated(yaml.safe_load(MINIMAL), {"authz-service": pipe(socket), "api": loopback(port)})
+        bootstrap = relocated(tutorial_bootstrap(), {"authz-service": pipe(socket), "api": loopback(port)})
         async with running_envoy(bootstrap, tmp_path) as envoy, aiohttp.ClientSession() as session:
             url = f"http://127.0.0.1:{envoy.ports['http']}/v1/orders"
             async with session.get(url) as denied:
@@ -87,7 +80,7 @@ async def test_the_minimal_bootstrap_requires_a_token(provider: IdentityProvider
 
 async def test_without_a_decision_the_complete_bootstrap_sends_a_problem_document(tmp_path: Path) -> None:
     """Tried in the minimal bootstrap, whose sidecar is a socket that does not exist."""
-    bootstrap = relocated(yaml.safe_load(MINIMAL), {"authz-service": pipe(tmp_path / "authz.sock")})
+    bootstrap = relocated(tutorial_bootstrap(), {"authz-service": pipe(tmp_path / "authz.sock")})
     replies = manager_of(yaml.safe_load(COMPLETE))["local_reply_config"]
     manager_of(bootstrap)["local_reply_config"] = replies
     head = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"api"), (b":path", b"/shop.v1.Orders/Get")]
@@ -248,7 +241,7 @@ async def test_no_trailer_reaches_an_http2_api(provider: IdentityProvider, tmp_p
     config, socket = tmp_path / "config.yaml", tmp_path / "authz.sock"
     config.write_text(configuration(provider.issuer, {"grpc_address": f"unix:{socket}"}))
     async with SidecarProcess(config, tmp_path / "sidecar.log"), h2c.upstream() as upstream:
-        bootstrap = relocated(yaml.safe_load(MINIMAL), {"authz-service": pipe(socket), "api": loopback(upstream.port)})
+        bootstrap = relocated(tutorial_bootstrap(), {"authz-service": pipe(socket), "api": loopback(upstream.port)})
         ours, api = bootstrap["static_resources"]["clusters"]
         api["typed_extension_protocol_options"] = ours["typed_extension_protocol_options"]
         async with running_envoy(bootstrap, tmp_path) as envoy:
@@ -259,8 +252,7 @@ async def test_no_trailer_reaches_an_http2_api(provider: IdentityProvider, tmp_p
 
 
 async def test_both_bootstraps_remove_trailers() -> None:
-    bootstraps = [yaml.safe_load(each) for each in (MINIMAL, COMPLETE)]
-    least, larger = (manager_of(each)["http_filters"][0] for each in bootstraps)
+    least, larger = (manager_of(each)["http_filters"][0] for each in (tutorial_bootstrap(), yaml.safe_load(COMPLETE)))
     assert least == larger
 
 

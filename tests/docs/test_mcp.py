@@ -12,10 +12,11 @@ import pytest_asyncio
 import yaml
 
 from authz_service.demo.identity_provider import IdentityProvider
-from support.documents import blocks, page
+from support.documents import page
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
 from support.sidecar_process import SidecarProcess
+from support.tutorial_bootstrap import host_of, manager_of, tutorial_bootstrap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,7 +26,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 GUIDE = page("start/mcp")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
 MAIN, _CASES, ROUTES, CORS, CORS_POLICY, _ENTRA, _TOOLS = BLOCKS
-(MINIMAL,) = [each.text for each in blocks(page("start/envoy"), title="envoy.yaml")]
 RESPONSES = {int(each[9:12]): each for each in re.findall(r"```http\n(HTTP/1.1 .*?)```", GUIDE, re.DOTALL)}
 HOST = "mcp.example.com"
 METADATA = "/.well-known/oauth-protected-resource/mcp"
@@ -33,26 +33,12 @@ METADATA = "/.well-known/oauth-protected-resource/mcp"
 
 def bootstrap() -> dict[str, Any]:
     """The minimal bootstrap with what the guide replaces and adds."""
-    document: dict[str, Any] = yaml.safe_load(MINIMAL)
+    document = tutorial_bootstrap()
     cors = yaml.safe_load(CORS)
     manager = manager_of(document)
     manager["http_filters"] = cors["http_filters"] + manager["http_filters"]
     host_of(document).update(yaml.safe_load(ROUTES) | yaml.safe_load(CORS_POLICY))
     return document
-
-
-def manager_of(document: dict[str, Any]) -> dict[str, Any]:
-    """Its connection manager."""
-    (chain,) = document["static_resources"]["listeners"][0]["filter_chains"]
-    manager: dict[str, Any] = chain["filters"][0]["typed_config"]
-    return manager
-
-
-def host_of(document: dict[str, Any]) -> dict[str, Any]:
-    """Its virtual host."""
-    (host,) = manager_of(document)["route_config"]["virtual_hosts"]
-    found: dict[str, Any] = host
-    return found
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

@@ -16,6 +16,7 @@ from support import manifests
 from support.chart import in_order, merged
 from support.documents import page, yaml_blocks
 from support.envoy import relocated, running_envoy
+from support.tutorial_bootstrap import tutorial_bootstrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +154,7 @@ def extended(base: Any, change: Any) -> Any:
 
 async def test_envoy_accepts_the_patches_of_istio(tmp_path: Path) -> None:
     """In the bootstrap of the tutorial for plain Envoy, whose filters have the names that Istio's have."""
-    bootstrap = yaml.safe_load(yaml_blocks("start/envoy")[0])
+    bootstrap = tutorial_bootstrap()
     network = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
     manager = network[0]["typed_config"]
     (host,) = manager["route_config"]["virtual_hosts"]

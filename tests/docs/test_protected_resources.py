@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 import yaml
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 PAGE = "how-to/protected-resources"
 CONFIGURATION, ROUTE = yaml_blocks(PAGE)
 (SHOWN,) = blocks(page("how-to/protected-resources"), "console")
-(MINIMAL,) = blocks(page("start/envoy"), title="envoy.yaml")
 
 
 async def test_the_commands_show_the_challenge_and_the_metadata(tmp_path: Path) -> None:
@@ -29,12 +28,11 @@ async def test_the_commands_show_the_challenge_and_the_metadata(tmp_path: Path) 
     settings = yaml.safe_load(CONFIGURATION) | {"issuers": [issuer], "server": server}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     (tmp_path / "jwks.json").write_text(json.dumps({"keys": [Signer("ES256", "a").jwk()]}))
-    bootstrap: dict[str, Any] = relocated(
-        yaml.safe_load(MINIMAL.text), {"authz-service": pipe(tmp_path / "authz.sock")}
-    )
-    manager = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    (host,) = manager["route_config"]["virtual_hosts"]
-    host["routes"] = [*yaml.safe_load(ROUTE), {"match": {"prefix": "/orders"}, "route": {"cluster": "api"}}]
+    bootstrap = relocated(tutorial_bootstrap(), {"authz-service": pipe(tmp_path / "authz.sock")})
+    host_of(bootstrap)["routes"] = [
+        *yaml.safe_load(ROUTE),
+        {"match": {"prefix": "/orders"}, "route": {"cluster": "api"}},
+    ]
     challenge, document = (line for line in SHOWN.text.splitlines() if line.startswith(("www-", "{")))
     async with (
         SidecarProcess(tmp_path / "config.yaml", tmp_path / "sidecar.log"),
