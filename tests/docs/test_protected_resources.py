@@ -12,6 +12,7 @@ from support.documents import blocks, page, yaml_blocks
 from support.envoy import pipe, relocated, running_envoy
 from support.sidecar_process import SidecarProcess
 from support.signing import Signer
+from support.tutorial_bootstrap import host_of, tutorial_bootstrap
 
 if TYPE_CHECKING:
     from pathlib import Path
