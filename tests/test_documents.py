@@ -5,17 +5,14 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
 from authz_service.cli import main
 from authz_service.config.load import load
 from authz_service.telemetry.issuer_metrics import SecurityEventType
-from authz_service.telemetry.metrics import Metrics
-from authz_service.telemetry.supervisor_metrics import SupervisorMetrics
 from support.documents import DOCS, page, pages
-from support.samples import collected
 
 if TYPE_CHECKING:
     from authz_service.config.model import Settings
@@ -40,29 +37,6 @@ def test_every_configuration_in_the_readme_loads(text: str, tmp_path: Path) -> N
 def loaded(configuration: str, folder: Path) -> Settings:
     (folder / "config.yaml").write_text(configuration)
     return load(folder / "config.yaml")
-
-
-def existing_metrics() -> set[str]:
-    metrics = Metrics(transport="grpcio")
-    metrics.issuer("main")
-    metrics.introspection("main")
-    metrics.security_events("main")
-    families = collected(metrics.registry, SupervisorMetrics().registry)
-    return {name for family in families for name in _names(family) if name.startswith("authz_")}
-
-
-def test_the_readme_documents_exactly_the_existing_metrics() -> None:
-    assert set(re.findall(r"`(authz_[a-z_]+)`", README)) == existing_metrics()
-
-
-@pytest.mark.parametrize("name", [name for name in pages() if name.startswith("how-to/")])
-def test_every_metric_in_a_guide_exists(name: str) -> None:
-    named = set(re.findall(r"\b(authz_[a-z_]+)(?:\{|`)", page(name)))
-    assert named - {"authz_policy", "authz_service"} <= existing_metrics()
-
-
-def _names(family: Any) -> set[str]:
-    return {f"{family.name}_total"} if family.type == "counter" else {family.name}
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *GUIDES])

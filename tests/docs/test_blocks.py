@@ -21,6 +21,8 @@ from support import manifests
 from support.block_kinds import CONFIGURATION_PARTS, kind_of
 from support.chart import in_order, merged, shape
 from support.documents import ROOT, Block, blocks, page, pages
+from support.missing import not_proved
+from support.prometheus import programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,6 +55,8 @@ def test_every_block_of_yaml_is_valid(
         assert list(jsonschema.Draft202012Validator(MESH).iter_errors(document["meshConfig"])) == []
     elif kind == "values":
         check_values(document)
+    elif kind == "prometheus":
+        check_prometheus(block.text, tmp_path)
     elif kind == "configuration":
         (tmp_path / "config.yaml").write_text(block.text)
         status = main(["check-config", "--without-files", "config.yaml"])
@@ -137,6 +141,19 @@ def check_values(values: dict[str, Any]) -> None:
     base = "gateway" if "gateway" in values else "service"
     rendered = render(CHART, values if "shape" in values else merged(shape(base), values))
     assert [problem for each in in_order(rendered) for problem in manifests.problems(each)] == []
+
+
+# Prometheus.
+
+
+def check_prometheus(text: str, folder: Path) -> None:
+    found = programs()
+    if found is None:
+        not_proved("that a configuration of Prometheus in a page is valid", missing="Prometheus")
+    (folder / "prometheus.yaml").write_text(text)
+    command = [str(found / "promtool"), "check", "config", "--lint=all", "--lint-fatal", "prometheus.yaml"]
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # Envoy.

@@ -31,9 +31,9 @@ CONFIGURATION_PARTS: Final[dict[str, frozenset[str]]] = {
 }
 _MANAGER: Final = """
     access_log common_http_protocol_options forward_client_cert_details http2_protocol_options http_filters
-    local_reply_config merge_slashes normalize_path path_with_escaped_slashes_action request_headers_timeout
-    route_config set_current_client_cert_details stream_idle_timeout strip_any_host_port upgrade_configs
-    use_remote_address xff_num_trusted_hops
+    generate_request_id local_reply_config merge_slashes normalize_path path_with_escaped_slashes_action
+    request_headers_timeout route_config set_current_client_cert_details stream_idle_timeout strip_any_host_port
+    tracing upgrade_configs use_remote_address xff_num_trusted_hops
 """
 _ENVOY_PARTS: Final[dict[str, frozenset[str]]] = {
     "resources": frozenset({"clusters"}),
@@ -47,6 +47,7 @@ _WHOLES: Final = {
     "meshConfig": "mesh",
     "staticClients": "provider",  # of Dex
     "jobs": "provider",  # of GitHub
+    "scrape_configs": "prometheus",
 }
 
 
