@@ -9,11 +9,13 @@ import pytest
 
 from authz_service.core.reasons import DENIALS, Reason
 from docs_tools import pictures, recording
+from support.documents import DOCS, page, pages
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PICTURES = sorted([*(source.with_suffix(".svg") for source in pictures.sources()), recording.PICTURE])
+_MIN_WORDS = 8  # of the text for those who do not see a picture
 _MAX_BYTES = 60_000
 _MAX_WIDTH = 660  # pixels; on a telephone, 20-pixel text is 11 pixels high then
 
@@ -42,3 +44,13 @@ def test_there_is_no_picture_without_a_source() -> None:
 def test_the_picture_of_a_request_has_every_reason_for_a_denial() -> None:
     words = set(re.findall(r"[a-z_]+", (pictures.FOLDER / "request.d2").read_text().replace("\\n", " ")))
     assert words & set(Reason) == set(DENIALS) | {Reason.OK}
+
+
+def test_every_picture_is_on_a_page_and_described_in_a_sentence() -> None:
+    shown = {
+        (DOCS / f"{name}.md").parent.joinpath(target).resolve(): text
+        for name in pages()
+        for text, target in re.findall(r"!\[([^]]*)\]\(([^)]+)\)", page(name))
+    }
+    assert shown.keys() >= set(PICTURES)
+    assert [picture for picture, text in shown.items() if len(text.split()) < _MIN_WORDS] == []
