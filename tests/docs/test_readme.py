@@ -8,7 +8,7 @@ import aiohttp
 import yaml
 
 from authz_service.demo.identity_provider import IdentityProvider
-from support.documents import ROOT, blocks, page
+from support.documents import ROOT, blocks, page, section
 from support.echo import echo
 from support.envoy import loopback, relocated, running_envoy
 from support.sidecar_process import SidecarProcess
@@ -50,3 +50,12 @@ async def test_its_configuration_and_its_filter_protect_a_route_of_a_real_envoy(
                     async with session.get(url, headers=headers) as response:
                         statuses[name] = response.status
     assert statuses == {"none": 401, "good": 200, "scope": 403}
+
+
+def test_every_claim_names_a_page_and_its_proof() -> None:
+    rows = [line for line in section(README, "## What makes it different").splitlines() if line.startswith("| **")]
+    assert rows
+    for row in rows:
+        claim, explained, proved = row.removeprefix("| ").removesuffix(" |").split(" | ")
+        assert "](docs/" in explained, claim
+        assert "](tests/" in proved or "](examples)" in proved, claim
