@@ -19,7 +19,7 @@ from cluster.helm import IMAGE, Release
 from cluster.images import TOOLS
 from cluster.kubectl import wait_until
 from support.chart import merged, shape
-from support.documents import page, yaml_blocks
+from support.documents import blocks, page, yaml_blocks
 from support.dpop import DpopKey
 from support.oidc_provider import API, READ
 
@@ -244,10 +244,9 @@ def answers(shop: Shop, token: str) -> set[tuple[int, str]]:
 
 def make_kubelet_update(namespace: Namespace) -> None:
     """Run the page's command, by which the kubelet updates mounted ConfigMaps at once."""
-    (command,) = re.findall(r"^kubectl (annotate pods .*)$", PAGE, re.MULTILINE)
-    subprocess.run(
-        ["/bin/sh", "-c", f"kubectl --namespace {namespace.name} {command}"], check=True, capture_output=True
-    )
+    (command,) = (each.text for each in blocks(PAGE, "sh") if each.text.startswith("kubectl annotate pods "))
+    in_namespace = command.replace("kubectl", f"kubectl --namespace {namespace.name}", 1)
+    subprocess.run(["/bin/sh", "-c", in_namespace], check=True, capture_output=True)
 
 
 def test_a_client_without_a_token_finds_its_way_to_one(shop: Shop, provider: Provider) -> None:

@@ -47,7 +47,8 @@ def command(part: str) -> str:
 
 def output(part: str) -> str:
     """What the page shows below the command with this part."""
-    (block,) = (each.text for each in blocks(PAGE, "console") if part in each.text.partition("\n")[0])
+    shown = [each.text.replace("\\\n", "") for each in blocks(PAGE, "console")]
+    (block,) = (each for each in shown if part in each.partition("\n")[0])
     return block.partition("\n")[2]
 
 
