@@ -75,7 +75,7 @@ chart: schema ## generate docs/schema/, the chart's schema and the rendered exam
 schema: $(VENV)/dev ## generate docs/schema/ and the reference in docs/reference/ from the model of the configuration
 	@$(BIN)/authz-service schema >docs/schema/config.json
 	@$(BIN)/authz-service schema --cases >docs/schema/cases.json
-	@$(BIN)/python -m docs_tools.reference
+	@PYTHONPATH=helm $(BIN)/python -m docs_tools.reference
 
 pictures: $(VENV)/dev ## draw docs/pictures/*.svg, among them the output of `make demo`; requires Go
 	@PYTHONPATH=tests $(BIN)/python -m docs_tools.pictures

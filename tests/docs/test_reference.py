@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
+import yaml
 
 from authz_service.config.kinds import Text, walk
 from authz_service.config.load import load
@@ -18,7 +19,8 @@ from authz_service.config.values import PROVIDER_HEADERS, PROXY, TENANTS
 from docs_tools.configuration import anchor, parts
 from docs_tools.reference import pages
 from docs_tools.types import has_words
-from support.documents import ROOT, section
+from generate import CHART, descriptions
+from support.documents import ROOT, page, section
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,3 +134,43 @@ def test_every_type_has_words_of_its_own() -> None:
 def test_the_page_names_exactly_the_operators_on_claims() -> None:
     within = "rules[].require.claims.*."
     assert [place.removeprefix(within) for place in KEYS if place.startswith(within)] == list(OPERATORS)
+
+
+# The chart's values.
+
+CHART_PAGE = PAGES["docs/reference/chart.md"]
+
+
+def test_every_value_of_the_chart_has_a_heading_with_an_anchor_of_its_own() -> None:
+    headings = re.findall(r"^### `(.+)`$", CHART_PAGE, re.MULTILINE)
+    assert sorted(headings) == sorted(".".join(path) for path in descriptions())
+    titles = re.findall(r"^#+ (.+)$", CHART_PAGE, re.MULTILINE)
+    anchors = [anchor(title.lower().replace(" ", "-")) for title in titles]
+    assert sorted(set(anchors)) == sorted(anchors)
+
+
+def test_a_value_has_its_type_its_default_and_its_description() -> None:
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    for path, description in descriptions().items():
+        text = section(CHART_PAGE, f"### `{'.'.join(path)}`").strip()
+        facts, _, described = text.partition("\n\n")
+        assert described.strip() == description
+        default = defaults
+        for key in path:
+            default = default[key]
+        if facts != "Section.":
+            shown = re.fullmatch(r"[A-Z`].*?\. Default: `(.*)`\.", facts)
+            assert shown, facts
+            assert yaml.safe_load(shown[1]) == default
+
+
+# The changelog.
+
+
+def test_the_changelog_works_on_the_site_too() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert changelog.startswith("# Changelog\n\n")
+    assert '\n--8<-- "CHANGELOG.md:3:"\n' in page("reference/changelog")
+    links = re.findall(r"\]\(([^)]*)\)", changelog)
+    assert links
+    assert all(link.startswith("https://") for link in links)
