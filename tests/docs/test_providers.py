@@ -153,6 +153,77 @@ def test_the_reasons_of_what_goes_wrong_exist(name: str) -> None:
     assert named or name == "../proxies"
 
 
+# The causes of "What goes wrong": the example, changes of its issuer, and of the page's access token and its header.
+MISTAKES: Final[list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], str]]] = [
+    ("keycloak", {}, {"aud": "account"}, {}, "wrong_audience"),
+    ("keycloak", {"access_token_profile": "rfc9068"}, {"client_id": None}, {}, "missing_claim"),
+    ("auth0", {}, {"iss": "https://example.eu.auth0.com"}, {}, "unknown_issuer"),
+    ("auth0", {}, {"aud": "https://orders.example.com"}, {}, "wrong_audience"),
+    ("auth0", {}, {"permissions": None}, {}, "insufficient_scope"),
+    ("auth0", {}, {}, {"alg": "HS256"}, "unsupported_algorithm"),
+    ("okta", {}, {"iss": "https://example.okta.com"}, {}, "unknown_issuer"),
+    ("okta", {}, {"scp": ["openid"]}, {}, "insufficient_scope"),
+    ("okta", {}, {"iat": "-2h"}, {}, "too_old"),
+    ("entra-id", {}, {"aud": "api://3b2a7c64-7d8e-4a53-8f43-9a0c3f5f1d20"}, {}, "wrong_audience"),
+    ("entra-id", {}, {"azp": "3b2a7c64-7d8e-4a53-8f43-9a0c3f5f1d20"}, {"typ": "JWT"}, "id_token"),
+    ("google", {}, {"email": None}, {}, "missing_claim"),
+    ("google", {}, {"aud": "https://other.example.com"}, {}, "wrong_audience"),
+    ("cognito", {"audience_claims": ["aud"]}, {"aud": None}, {}, "wrong_audience"),
+    ("cognito", {}, {"client_id": "7abcdefbilling"}, {}, "wrong_audience"),
+    ("cognito", {}, {"scope": "read"}, {}, "insufficient_scope"),
+    ("zitadel", {}, {"aud": ["345377791925026818"]}, {}, "wrong_audience"),
+    ("zitadel", {}, {"urn:zitadel:iam:org:project:344374183645413380:roles": None}, {}, "claim_mismatch"),
+    ("authentik", {}, {"iss": "https://authentik.example.com/"}, {}, "unknown_issuer"),
+    ("authentik", {"id_token_markers": ["nonce", "at_hash"]}, {}, {}, "id_token"),
+    ("authentik", {}, {}, {"alg": "HS256"}, "unsupported_algorithm"),
+    ("authentik", {}, {"groups": None}, {}, "claim_mismatch"),
+    ("dex", {}, {"azp": None}, {}, "missing_claim"),
+    ("dex", {"id_token_markers": ["nonce", "at_hash"]}, {}, {}, "id_token"),
+    ("dex", {}, {"groups": None}, {}, "claim_mismatch"),
+    ("cloudflare-access", {}, {"aud": ["4714c135"]}, {}, "wrong_audience"),
+    ("cloudflare-access", {}, {"email": None}, {}, "claim_mismatch"),
+    ("github-actions", {}, {"aud": "https://github.com/octo-org"}, {}, "wrong_audience"),
+    ("github-actions", {}, {"environment": None}, {}, "claim_mismatch"),
+    ("github-actions", {}, {"repository_owner_id": 4914}, {}, "claim_mismatch"),
+    ("spiffe", {}, {"iss": None}, {}, "unknown_issuer"),
+    ("spiffe", {}, {"aud": ["spiffe://prod.example.org/payments"]}, {}, "wrong_audience"),
+    ("static-key", {}, {}, {"alg": "RS256"}, "unsupported_algorithm"),
+    ("static-key", {}, {}, {"typ": "at+jwt"}, "wrong_token_type"),
+]
+
+
+@pytest.mark.parametrize(
+    ("example", "settings", "claims", "header", "reason"),
+    [pytest.param(*each, id=f"{each[0]}: {each[4]} {number}") for number, each in enumerate(MISTAKES)],
+)
+def test_a_mistake_has_the_reason_in_what_goes_wrong(
+    example: str, settings: dict[str, Any], claims: dict[str, Any], header: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    whole = yaml.safe_load((EXAMPLES / example / "config.yaml").read_text())
+    whole["issuers"][0] |= settings
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(whole))
+    changed = load(tmp_path / "config.yaml", look_at_files=False)
+    (name,) = [name for name, examples in PAGES.items() if example in examples]
+    shown = next(
+        block for block in blocks(provider_page(name), "json", "access token") if f'"{iss_of(whole)}"' in block.text
+    )
+    request = next(
+        case["request"]
+        for each in shown_in(name)
+        if each.example == example
+        for case in each.cases
+        if case["expect"]["decision"] == "allow"
+    )
+    token = {"issuer": changed.issuers[0].label, "header": header, **json.loads(shown.text), **claims}
+    case = {"name": reason, "request": request, "token": token, "expect": {"decision": "deny", "reason": reason}}
+    assert CaseRunner(changed).run(Case.read(case)).differences == ()
+    assert f"`{reason}`" in section(provider_page(name), "## What goes wrong")
+
+
+def iss_of(configuration: dict[str, Any]) -> str:
+    return str(configuration["issuers"][0]["issuer"])
+
+
 # What other programs do with the files and commands of the pages.
 
 
