@@ -68,11 +68,12 @@ Most issuers need none of these keys: discovery finds their key set. Set at most
 [Opaque tokens explained](../understand/opaque-tokens.md) what happens when the server is slow or away.
 """,
     "issuers[].security_events": """
-[Revocation](../how-to/revocation.md) shows which providers send events, and how to set them up.
+[Receive security events](../how-to/security-events.md) shows how to set them up, and [Security events](security-events.md)
+which providers send them and what they revoke.
 """,
     "rules": """
-[Write rules](../how-to/write-rules.md) has patterns for common tasks. [How a request is
-decided](../understand/decision.md) explains the order of the steps.
+[Write rules](../how-to/write-rules.md) has patterns for common tasks, and [How rules are evaluated](rules.md) the exact
+meaning of each part. [How a request is decided](../understand/decision.md) explains the steps around them.
 """,
     "rules[].match": """
 All parts must match. A part that is left out matches every request.
@@ -82,12 +83,12 @@ Set `methods`, `names`, or both. [Protect an MCP server](../start/mcp.md) explai
 against.
 """,
     "rules[].require": """
-All parts must hold. They are evaluated in this order: issuer, audience, client, claims, scopes, alternatives, age and
-strength of the login. The first that fails is the [reason](reasons.md) of the denial.
+All parts must hold. They are evaluated [in a fixed order](rules.md#the-order-of-evaluation), and the first that fails is the
+[reason](reasons.md) of the denial.
 """,
     "rules[].require.claims": """
 Set exactly one operator for each claim. Values are compared as JSON: `"1"` is not `1`.
-[Write rules](../how-to/write-rules.md) explains how lists, headers and captures are compared.
+[How rules are evaluated](rules.md#claims) explains how lists, headers and captures are compared.
 """,
     "rules[].credential": """
 See [Tokens in other headers](../how-to/token-header.md).
