@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 import yaml
 
 from authz_service.cli import main
-from authz_service.config.model import Alternative, Issuer, Match, Settings
-from support.documents import ROOT, blocks, page
+from authz_service.config.model import Alternative, ClaimCondition, Encoding, Issuer, Match, Settings, UpstreamSettings
+from authz_service.config.revocations import RevocationEntry
+from authz_service.core.header_value import MAX_VALUE_BYTES
+from authz_service.core.upstream_metadata import MAX_DEPTH, MAX_SIZE
+from authz_service.policy_tools.cases import CaseProof, Expect
+from authz_service.rules.policy import Rule
+from authz_service.runtime.preflight import RESTART_ONLY
+from support.documents import ROOT, blocks, page, section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,6 +86,58 @@ def test_a_warning_is_shown_as_in_the_guide(
     main(["check-config", "config.yaml"])
     (warning, _) = capsys.readouterr().out.splitlines(keepends=True)
     assert text_blocks("how-to/test-rules")[1] == text_blocks("reference/warnings")[0] == warning
+
+
+def first_column(text: str, head: str) -> list[str]:
+    """The code in the first column of the table with this heading."""
+    table = text.partition(f"\n| {head} |")[2].partition("\n\n")[0]
+    return [code for row in table.splitlines()[2:] for code in re.findall("`([^`]+)`", row.split(" | ")[0])]
+
+
+def test_the_order_of_evaluation_is_that_of_the_reference() -> None:
+    parts = {
+        "issuers": ["main"],
+        "audiences": ["a"],
+        "proof": "any",
+        "clients": ["c"],
+        "claims": {"a": 1},
+        "scopes": ["s"],
+    }
+    login = {"max_auth_age": "1m", "acr_values": ["x"]}
+    issuer = {"issuer": "https://idp.example/", "name": "main"}
+    require = parts | {"any_of": [{"scopes": ["other"]}]} | login
+    settings = Settings.read({"issuers": [issuer], "rules": [{"name": "all", "require": require}]})
+    conditions = Rule(settings.rules[0], settings.issuers).conditions
+    table = section(page("reference/rules"), "## The order of evaluation")
+    documented = re.findall(r"^\| \d \| `(\w+)` \| (?:`(\w+)`)?", table, re.MULTILINE)
+    assert [key for key, _ in documented] == [*parts, "any_of", *login]
+    assert [reason for _, reason in documented] == [
+        "" if each.name == "any_of" else str(each.reason) for each in conditions
+    ]
+
+
+def test_every_operator_and_every_key_of_a_case_is_documented() -> None:
+    rules, cases = page("reference/rules"), page("how-to/test-rules")
+    operators = [name for code in first_column(rules, "condition") for name in re.findall(r"\{(\w+):", code)]
+    assert sorted(operators) == sorted(ClaimCondition.declared)
+    assert sorted(first_column(cases, "`proof`")) == sorted(get_args(CaseProof))
+    assert sorted(first_column(cases, "key")) == sorted(Expect.declared)
+
+
+def test_every_part_of_a_revocation_and_every_key_that_needs_a_restart_is_documented() -> None:
+    assert sorted(first_column(page("how-to/revocation"), "part of an entry")) == sorted(RevocationEntry.declared)
+    (row,) = re.findall(r"^\| `server\.(.*) \| after a restart", page("how-to/change-configuration"), re.MULTILINE)
+    named = [*re.findall(r"\w+(?=`)", row), *(["tls"] if "TLS files" in row else [])]
+    assert named == list(RESTART_ONLY)
+
+
+def test_the_page_on_identity_headers_has_the_defaults_encodings_and_limits_of_the_program() -> None:
+    text = page("how-to/identity-headers")
+    table = re.findall(r"^\| `(x-auth-\w+)` \|", text, re.MULTILINE)
+    assert table == list(UpstreamSettings.read({}).headers)
+    assert first_column(text, "`encoding`") == list(get_args(Encoding))
+    assert f"more than {MAX_VALUE_BYTES:,} bytes" in text
+    assert f"more than {MAX_SIZE // 1024} KiB, more than {MAX_DEPTH} levels" in text
 
 
 # The warnings: what the functions that make them say.
