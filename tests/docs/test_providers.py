@@ -358,6 +358,7 @@ def test_a_response_lacks_what_the_page_on_opaque_tokens_says(missing: str, reas
         ("proxies", "is signed by an authority that is not trusted"),
         ("proxies", "plain http to another host is not allowed"),
         ("proxies", "fetching keys failed"),
+        ("proxies", "requests to the provider go through a proxy"),
         ("introspection", "the introspection server rejects this client"),
         ("tenants", "is a template"),
         ("providers/spiffe", "unusable key"),
