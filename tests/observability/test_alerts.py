@@ -68,8 +68,8 @@ def test_every_alert_has_a_severity_and_a_runbook(alert: str) -> None:
     _, _, runbook = RUNBOOKS.partition(f"\n## {alert}\n")
     section = runbook.partition("\n## ")[0]
     assert f"Severity: {rule['labels']['severity']}." in section
-    for part in ("**Means**", "**Look**", "**Do**"):
-        assert part in section
+    assert re.findall(r"^\*\*(\w+)\*\*", section, re.MULTILINE) == ["Means", "Clients", "Look", "Do"]
+    assert f"\n| [{alert}](#{alert.lower()}) | {rule['labels']['severity']} | " in RUNBOOKS
 
 
 @pytest.mark.parametrize("alert", RULES)
