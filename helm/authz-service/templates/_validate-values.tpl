@@ -250,10 +250,10 @@ problems are reported at once.
 {{- define "authz-service.validateValues.service" -}}
 {{- if and (ne .Values.shape "sidecar") (or (has .Values.service.ipFamilyPolicy (list "PreferDualStack" "RequireDualStack")) (has "IPv6" (.Values.service.ipFamilies | default list))) }}
 {{- if and (eq .Values.shape "service") (regexMatch "^[0-9.]+:" (include "authz-service.grpcAddress" .)) }}
-- "service.ipFamilyPolicy or ipFamilies wants IPv6, but config.server.grpc_address is {{ include "authz-service.grpcAddress" . }}, which is IPv4 only: set it to [::]:{{ include "authz-service.grpcPort" . }}, which listens on both"
+- "service.ipFamilyPolicy or ipFamilies requires IPv6, but config.server.grpc_address is {{ include "authz-service.grpcAddress" . }}, which is IPv4 only: set it to [::]:{{ include "authz-service.grpcPort" . }}, which listens on both"
 {{- end }}
 {{- if and (eq .Values.shape "gateway") (ne .Values.gateway.envoy.address "::") }}
-- "service.ipFamilyPolicy or ipFamilies wants IPv6, but gateway.envoy.address is {{ .Values.gateway.envoy.address }}, which is IPv4 only: set it to \"::\", which listens on both"
+- "service.ipFamilyPolicy or ipFamilies requires IPv6, but gateway.envoy.address is {{ .Values.gateway.envoy.address }}, which is IPv4 only: set it to \"::\", which listens on both"
 {{- end }}
 {{- end }}
 {{- if and (eq (.Values.service.ipFamilyPolicy | default "") "SingleStack") (gt (len (.Values.service.ipFamilies | default list)) 1) }}
