@@ -225,3 +225,11 @@ def test_it_has_each_section_of_the_model() -> None:
     modules = {Settings.__module__, Server.__module__}
     names = {each.__name__ for each in sections if each.__module__ in modules}
     assert names == SCHEMA["$defs"].keys() | {"Settings"}
+
+
+def test_every_key_has_its_description_and_an_example_that_editors_show() -> None:
+    sections = [SCHEMA, *SCHEMA["$defs"].values()]
+    for name, part in ((name, part) for each in sections for name, part in each["properties"].items()):
+        assert part["description"], name
+        assert len(part["examples"]) == 1, name
+        assert accepts(part, part["examples"][0]), name
