@@ -79,7 +79,7 @@ meaning of each part. [How a request is decided](../understand/decision.md) expl
 All parts must match. A part that is left out matches every request.
 """,
     "rules[].match.mcp": """
-Set `methods`, `names`, or both. [Protect an MCP server](../start/mcp.md) explains such rules, and what they do not protect
+Set `methods`, `names`, or both. [A scope for each tool](../how-to/mcp-tools.md) explains such rules, and what they do not protect
 against.
 """,
     "rules[].require": """

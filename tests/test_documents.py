@@ -12,7 +12,7 @@ import pytest
 from authz_service.cli import main
 from authz_service.config.load import load
 from authz_service.telemetry.issuer_metrics import SecurityEventType
-from support.documents import DOCS, page, pages
+from support.documents import DOCS, page, pages, yaml_blocks
 
 if TYPE_CHECKING:
     from authz_service.config.model import Settings
@@ -128,15 +128,13 @@ def test_every_check_of_a_security_event_has_existing_tests() -> None:
         assert missing == []
 
 
-MCP = page("start/mcp")
-MCP_BLOCKS = re.findall(r"```yaml\n(.*?)```", MCP, re.DOTALL)
-
-
-MCP_CONFIGURATIONS = [block for block in MCP_BLOCKS if block.startswith("issuers:")]
+MCP_CONFIGURATION = yaml_blocks("start/mcp")[0]
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), list(zip(MCP_CONFIGURATIONS, [0, 1], strict=True)), ids=["guide", "entra"]
+    ("text", "expected"),
+    [(MCP_CONFIGURATION, 0), (yaml_blocks("how-to/mcp-providers")[0], 1)],
+    ids=["guide", "entra"],
 )
 def test_the_configurations_for_mcp_servers_are_valid_and_without_warnings_but_for_the_audience_of_entra_id(
     text: str, expected: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -149,16 +147,8 @@ def test_the_configurations_for_mcp_servers_are_valid_and_without_warnings_but_f
     assert [re.sub(".* accepts", "accepts", each)[:18] for each in warnings] == ["accepts tokens for"] * expected
 
 
-def test_the_cases_for_mcp_servers_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config, cases = tmp_path / "config.yaml", tmp_path / "cases.yaml"
-    config.write_text(MCP_BLOCKS[0])
-    cases.write_text(MCP_BLOCKS[1])
-    assert main(["test", "--config", str(config), str(cases)]) == 0
-    assert capsys.readouterr().out.endswith("4 passed, 0 failed\n")
-
-
 def test_the_rules_for_each_tool_are_those_of_the_example() -> None:
-    (rules,) = (block for block in MCP_BLOCKS if block.startswith("rules:"))
+    (rules,) = yaml_blocks("how-to/mcp-tools")
     assert rules in (ROOT / "examples" / "mcp" / "config.yaml").read_text()
 
 
@@ -183,15 +173,14 @@ def test_explain_prints_what_the_troubleshooting_of_mcp_quotes(
     method: str, url: str, hosts: str, quoted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(MCP_BLOCKS[0] if hosts else MCP_BLOCKS[0].replace("hosts: [mcp.example.com], ", ""))
+    config.write_text(MCP_CONFIGURATION if hosts else MCP_CONFIGURATION.replace("hosts: [mcp.example.com], ", ""))
     main(["explain", "--config", str(config), "--method", method, "--url", url])
     assert quoted in capsys.readouterr().out
-    assert f"`{quoted}`" in MCP.partition("\n## The client does not start its login\n")[2]
+    assert f"`{quoted}`" in page("how-to/mcp-logins")
 
 
 def test_every_requirement_of_mcp_has_existing_tests_or_is_the_operators_part() -> None:
-    section = MCP.partition("\n## What the specification requires\n")[2].partition("\n## ")[0]
-    _, _, *rows = [line for line in section.splitlines() if line.startswith("|")]
+    _, _, *rows = [line for line in page("reference/mcp-conformance").splitlines() if line.startswith("|")]
     assert len(rows) >= 18
     for row in rows:
         where, _, held = row.removesuffix(" |").rpartition(" | ")

@@ -33,7 +33,7 @@ MINIMAL: Final = yaml.safe_load((ROOT / "tests" / "docs" / "bootstrap.yaml").rea
 # The only warnings of configurations in pages: each explains why it is there.
 WARNINGS: Final = {
     "how-to/shadow-mode": "denies nothing",
-    "start/mcp": "accepts tokens for 0b1f2c3d-0000-4000-8000-00000000000a",
+    "how-to/mcp-providers": "accepts tokens for 0b1f2c3d-0000-4000-8000-00000000000a",
 }
 # Pages with files of other programs, which tests/docs/test_providers.py reads.
 FILES_OF_PROVIDERS: Final = {"how-to/providers/ci-jobs", "how-to/providers/dex"}

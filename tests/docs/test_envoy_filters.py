@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from support.console import Shell
+from support.console import reader
 from support.documents import Block, blocks, page, yaml_blocks
 from support.sidecar_process import wait_until
 from support.tutorial_bootstrap import host_of, manager_of, protected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from support.envoy import RunningEnvoy
@@ -33,26 +29,6 @@ def shown(name: str, envoy: RunningEnvoy) -> list[Block]:
     """What the page shows, with the port of this Envoy."""
     found = blocks(page(name), "console")
     return [each._replace(text=each.text.replace(":8000/", f":{envoy.ports['http']}/")) for each in found]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Runs commands in a shell, in a thread: the application serves in this one."""
-
-    shell: Shell
-
-    async def run(self, command: str) -> str:
-        return await asyncio.to_thread(self.shell.run, command)
-
-    async def follow(self, block: Block) -> None:
-        await asyncio.to_thread(self.shell.follow, block)
-
-
-@contextmanager
-def reader(folder: Path, **tokens: str) -> Iterator[Reader]:
-    (folder / "home").mkdir()
-    with Shell(folder / "home", tokens) as shell:
-        yield Reader(shell)
 
 
 # CORS.

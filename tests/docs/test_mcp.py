@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -12,7 +11,8 @@ import pytest_asyncio
 import yaml
 
 from authz_service.demo.identity_provider import IdentityProvider
-from support.documents import page
+from support.console import reader
+from support.documents import blocks, page, yaml_blocks
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
 from support.sidecar_process import SidecarProcess
@@ -20,14 +20,15 @@ from support.tutorial_bootstrap import host_of, manager_of, tutorial_bootstrap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-GUIDE = page("start/mcp")
-BLOCKS = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
-MAIN, _CASES, ROUTES, CORS, CORS_POLICY, _ENTRA, _TOOLS = BLOCKS
-RESPONSES = {int(each[9:12]): each for each in re.findall(r"```http\n(HTTP/1.1 .*?)```", GUIDE, re.DOTALL)}
+MAIN, _CASES, ROUTES, CORS, CORS_POLICY = yaml_blocks("start/mcp")
+_RULES, SHOWN = blocks(page("start/mcp"), "console")
+STEP_UP, _MISMATCH = (each.text for each in blocks(page("how-to/mcp-tools"), "http"))
 HOST = "mcp.example.com"
+ISSUER = yaml.safe_load(MAIN)["issuers"][0]["issuer"]
 METADATA = "/.well-known/oauth-protected-resource/mcp"
 
 
@@ -70,20 +71,20 @@ async def send(
         return response.status, {name.lower(): value for name, value in response.headers.items()}, await response.text()
 
 
-async def test_a_client_without_a_token_gets_the_challenge_of_the_guide(envoy: RunningEnvoy) -> None:
-    status, headers, _ = await send(envoy, "POST", "/mcp")
-    assert status == 401
-    assert f"www-authenticate: {headers['www-authenticate']}\n" in RESPONSES[401]
-
-
-async def test_the_metadata_needs_no_token_and_does_not_reach_the_server(
-    envoy: RunningEnvoy, provider: IdentityProvider
+async def test_a_client_without_a_token_gets_the_challenge_of_the_guide(
+    envoy: RunningEnvoy, provider: IdentityProvider, tmp_path: Path
 ) -> None:
-    status, headers, body = await send(envoy, "GET", METADATA)
-    shown, document = RESPONSES[200].strip().split("\n\n")
-    assert (status, json.loads(body)) == (200, json.loads(document) | {"authorization_servers": [provider.issuer]})
-    assert set(shown.splitlines()[1:]) <= {f"{name}: {value}" for name, value in headers.items()}
-    assert (await send(envoy, "HEAD", METADATA))[0] == 200
+    """And then, the metadata."""
+    here = SHOWN.text.replace(":8000/", f":{envoy.ports['http']}/").replace(ISSUER, provider.issuer)
+    with reader(tmp_path) as running:
+        await running.follow(SHOWN._replace(text=here))
+
+
+async def test_the_metadata_needs_no_token_and_does_not_reach_the_server(envoy: RunningEnvoy) -> None:
+    for method in ("GET", "HEAD"):
+        status, headers, _ = await send(envoy, method, METADATA)
+        assert (status, headers["content-type"]) == (200, "application/json")
+        assert "x-envoy-upstream-service-time" not in headers
 
 
 async def test_a_token_for_the_resource_reaches_the_server_without_being_passed_on(
@@ -107,7 +108,7 @@ async def test_a_token_without_the_scope_leads_to_a_step_up(envoy: RunningEnvoy,
     status, headers, _ = await send(envoy, "POST", "/mcp", {"Authorization": f"Bearer {token}"})
     assert status == 403
     shown = headers["www-authenticate"].replace('scope="orders.read"', 'scope="orders.write"')
-    assert f"www-authenticate: {shown}\n" in RESPONSES[403]
+    assert f"www-authenticate: {shown}\n" in STEP_UP
 
 
 async def test_scripts_of_a_listed_website_can_read_the_challenge(envoy: RunningEnvoy) -> None:

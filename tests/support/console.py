@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
 import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -88,3 +91,24 @@ class Shell:
             command = re.match(r"(?:.*\\\n)*.*\n", part)
             assert command is not None, part
             assert_shows(part.removeprefix(command[0]), self.run(command[0]))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Runs commands in a shell, in a thread, because the application serves in this one."""
+
+    shell: Shell
+
+    async def run(self, command: str) -> str:
+        return await asyncio.to_thread(self.shell.run, command)
+
+    async def follow(self, block: Block) -> None:
+        await asyncio.to_thread(self.shell.follow, block)
+
+
+@contextmanager
+def reader(folder: Path, **variables: str) -> Iterator[Reader]:
+    """A shell in a new folder, with these variables."""
+    (folder / "home").mkdir()
+    with Shell(folder / "home", variables) as shell:
+        yield Reader(shell)
