@@ -17,7 +17,7 @@ import yaml
 
 from authz_service.demo.identity_provider import IdentityProvider
 from generate import CHART, render
-from support.chart import in_order, merged, one
+from support.chart import container, in_order, merged, one, pods
 from support.console import assert_shows
 from support.documents import blocks, page
 from support.echo import echo
@@ -60,6 +60,15 @@ def test_the_values_render_valid_objects_with_the_names_in_the_commands() -> Non
     assert one(found, "Deployment", NAME)
     assert one(found, "Job", f"{NAME}-check")
     assert f"logs job/{NAME}-check" in PAGE
+
+
+def test_the_application_runs_as_the_page_says_and_can_be_changed_as_it_shows() -> None:
+    (user, change) = re.findall(r"runs as user (\d+), on a root .*?such as `({.*?})`", PAGE)[0]
+    for changes, expected in (({}, (int(user), True)), (yaml.safe_load(change), (1000, False))):
+        own: dict[str, Any] = {"gateway": {"application": {"securityContext": changes}}}
+        (pod,) = pods([one(in_order(render(CHART, merged(values(), own), name="shop")), "Deployment", NAME)])
+        context = pod["spec"]["securityContext"] | container(pod, "application")["securityContext"]
+        assert (context["runAsUser"], context["readOnlyRootFilesystem"]) == expected
 
 
 def test_helm_prints_the_notes_that_the_page_shows() -> None:
