@@ -21,7 +21,8 @@ _HEAD: Final = """\
 Every value of the Helm chart with its type, its default and what it does. This page is generated from the chart.
 
 [The chart](../how-to/chart.md) explains how to use them, and [Kubernetes](../start/kubernetes.md) leads from an empty
-namespace to a protected route. Helm rejects a misspelled value before it installs anything.
+namespace to a protected route. `config` takes the whole [configuration](configuration.md) of authz-service.
+Helm rejects a misspelled value before it installs anything.
 """
 _GROUPS: Final = {
     "Shape and names": ("shape", "nameOverride", "fullnameOverride", "commonLabels"),

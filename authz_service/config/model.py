@@ -104,9 +104,9 @@ class Keys(Section):
     discovery = key(
         Flag(),
         default=True,
-        description="Find the key set through the issuer's OpenID configuration or OAuth authorization server metadata "
-        "(RFC 8414). Off by default if `jwks_uri`, `jwks_file` or `pem_file` is set. If you turn it off and set none "
-        "of them, the issuer's tokens are accepted through introspection only.",
+        description="Find the key set through the issuer's OpenID configuration or, if there is none, its OAuth "
+        "authorization server metadata (RFC 8414). Off by default if `jwks_uri`, `jwks_file` or `pem_file` is set. If "
+        "you turn it off and set none of them, the issuer's tokens are accepted through introspection only.",
         example=False,
     )
     jwks_uri = optional(
@@ -461,8 +461,8 @@ class Issuer(Section):
     algorithms = key(
         some(ALGORITHM),
         default=["RS256", "PS256", "ES256", "EdDSA", "Ed25519", "Ed448"],
-        description="Accepted signature algorithms. Tokens signed with any other are denied. `Ed25519` and `Ed448` are "
-        "the current names of `EdDSA` (RFC 9864); each name must be listed.",
+        description="Accepted signature algorithms. Tokens signed with any other are denied; `HS256` and `none` cannot "
+        "be listed. `Ed25519` and `Ed448` are the current names of `EdDSA` (RFC 9864); each name must be listed.",
         example=["RS256", "ES256"],
     )
     access_token_profile: SectionKey[Profile] = key(
@@ -1199,8 +1199,9 @@ class TokenCache(Section):
     max_bytes = key(
         SIZE,
         default="32MiB",
-        description="Maximum memory for cached tokens, whose claims take several times the token's length as Python "
-        "objects. Applies to the cached responses of each introspection endpoint as well.",
+        description="Maximum memory for cached tokens, besides `max_entries`: the limit that is reached first counts. "
+        "The claims of a token take several times its length as Python objects. Applies to the cached "
+        "responses of each introspection endpoint as well.",
         example="64MiB",
     )
     max_ttl = key(

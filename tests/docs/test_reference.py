@@ -15,6 +15,7 @@ from authz_service.config.load import load
 from authz_service.config.model import OPERATORS, Settings
 from authz_service.config.schema import schema
 from authz_service.config.sections import NOT_SHOWN, SectionKind, sections_within
+from authz_service.config.units import DURATION, SIZE
 from authz_service.config.values import PROVIDER_HEADERS, PROXY, TENANTS
 from docs_tools.configuration import anchor, parts
 from docs_tools.reference import pages
@@ -24,6 +25,8 @@ from support.documents import ROOT, page, section
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from authz_service.config.kinds import Kind
 
 PAGES = pages()
 CONFIGURATION = PAGES["docs/reference/configuration.md"]
@@ -134,6 +137,17 @@ def test_every_type_has_words_of_its_own() -> None:
 def test_the_page_names_exactly_the_operators_on_claims() -> None:
     within = "rules[].require.claims.*."
     assert [place.removeprefix(within) for place in KEYS if place.startswith(within)] == list(OPERATORS)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("duration", DURATION), ("size", SIZE)])
+def test_the_page_names_the_units_and_shows_values_with_them(name: str, kind: Kind[Any]) -> None:
+    (row,) = re.findall(rf"^\| {name} \| (.*) \|$", CONFIGURATION, re.MULTILINE)
+    units, _, values = row.partition(": ")
+    for unit in re.findall("`(.*?)`", units):
+        assert kind.accepts(f"1{unit}")
+    for value in (shown := re.findall("`(.*?)`", values)):
+        assert kind.accepts(value)
+    assert len(shown) >= 3
 
 
 # The chart's values.
