@@ -5,38 +5,21 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import pytest
 
 from authz_service.cli import main
-from authz_service.config.load import load
 from authz_service.telemetry.issuer_metrics import SecurityEventType
 from support.documents import DOCS, page, pages, yaml_blocks
 
-if TYPE_CHECKING:
-    from authz_service.config.model import Settings
-
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-CONFIGURATIONS = [block for block in BLOCKS if "issuers:" in block]
 DOCUMENTS = [
     *("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "UPGRADING.md"),
     *("helm/README.md", "helm/authz-service/README.md", "examples/README.md", ".github/pull_request_template.md"),
 ]
 GUIDES = [f"docs/{name}.md" for name in pages()]
 SOURCES = "https://github.com/OWNER/REPOSITORY/"  # which release.yml replaces
-
-
-@pytest.mark.parametrize("text", CONFIGURATIONS, ids=["small"])
-def test_every_configuration_in_the_readme_loads(text: str, tmp_path: Path) -> None:
-    assert loaded(text, tmp_path).rules
-
-
-def loaded(configuration: str, folder: Path) -> Settings:
-    (folder / "config.yaml").write_text(configuration)
-    return load(folder / "config.yaml")
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *GUIDES])

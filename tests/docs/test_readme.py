@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import yaml
 
+from authz_service.cli import main
 from authz_service.demo.identity_provider import IdentityProvider
 from support.documents import ROOT, blocks, page, section
 from support.echo import echo
@@ -16,11 +17,25 @@ from support.sidecar_process import SidecarProcess
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
 README = (ROOT / "README.md").read_text()
+MAX_LINES = 150
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= MAX_LINES
+
+
+def test_its_configuration_is_valid_and_without_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(blocks(README, "yaml")[0].text)
+    assert main(["check-config", str(config)]) == 0
+    assert capsys.readouterr().out == f"{config}: valid\n"
 
 
 async def test_its_configuration_and_its_filter_protect_a_route_of_a_real_envoy(tmp_path: Path) -> None:
-    config, envoy_filter = (yaml.safe_load(block.text) for block in blocks(README, "yaml")[:2])
+    config, envoy_filter = (yaml.safe_load(block.text) for block in blocks(README, "yaml"))
     bootstrap = yaml.safe_load(blocks(page("start/envoy"), title="envoy.yaml")[0].text)
     (chain,) = bootstrap["static_resources"]["listeners"][0]["filter_chains"]
     manager = chain["filters"][0]["typed_config"]
