@@ -56,6 +56,16 @@ def test_a_pod_serves_for_as_long_as_the_table_says() -> None:
     assert delay("gateway") == delay("sidecar") == "0s"
 
 
+def test_the_startup_probe_ends_before_helm_stops_waiting() -> None:
+    (pod,) = pods([one(manifests("service"), "Deployment")])
+    probe = container(pod)["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == 4.5 * 60
+    assert (
+        "four and a half minutes for an unreachable provider, which is\nless than the five for which Helm waits"
+        in UPGRADES
+    )
+
+
 @pytest.mark.parametrize(("changes", "seconds"), [({}, "0"), (PLAIN, "36")])
 def test_the_command_for_a_hook_of_your_own_is_that_of_the_charts_hook(changes: dict[str, Any], seconds: str) -> None:
     (pod,) = pods([one(manifests("gateway", changes), "Deployment")])
