@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from support.console import reader
+from support.console import commands, reader
 from support.documents import Block, blocks, page, yaml_blocks
 from support.sidecar_process import wait_until
 from support.tutorial_bootstrap import host_of, manager_of, protected
@@ -45,8 +45,8 @@ async def test_a_script_gets_its_preflight_answered_and_can_read_the_challenge(t
         with reader(tmp_path) as running:
             (block,) = shown("how-to/cors", envoy)
             await running.follow(block)
-            other = block.text.replace("https://app.example.com", "https://other.example").splitlines()[0]
-            response = await running.run(other.removeprefix("$ "))
+            preflight, _ = commands(block)
+            response = await running.run(preflight.replace("https://app.example.com", "https://other.example"))
             assert "HTTP/1.1 401" in response
             assert "missing_token" in response
             assert "access-control-allow-origin" not in response
@@ -61,7 +61,7 @@ async def test_without_the_filter_a_preflight_reaches_the_api_and_a_denial_has_n
     *_, ours = parts("how-to/cors")
     async with protected(RULES | ours, tmp_path, lambda _: None) as (envoy, _):
         (block,) = shown("how-to/cors", envoy)
-        preflight, call = (line.removeprefix("$ ") for line in block.text.splitlines() if line.startswith("$ "))
+        preflight, call = commands(block)
         with reader(tmp_path) as running:
             assert '"path": "/v1/orders"' in (await running.run(preflight))  # the API returns what it received
             assert "HTTP/1.1 403" in await running.run(preflight.replace("/v1/orders", "/v1/other"))  # no rule
