@@ -45,13 +45,13 @@ suite: $(VENV)/dev
 	@$(BIN)/uv pip install --quiet --python $(VENV)-$(RESOLUTION) --resolution $(RESOLUTION) --editable '.[test]'
 	@$(VENV)-$(RESOLUTION)/bin/python $(PYTEST) -m "not locked"
 
-lint: $(VENV)/dev ## check format, ruff, mypy, import contracts, the site and workflows
+lint: $(VENV)/dev ## check format, ruff, mypy, import contracts, the site, the language and workflows
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/zensical build --strict
-	@$(BIN)/python -m pytest --quiet --no-header tests/test_workflows.py
+	@$(BIN)/python -m pytest --quiet --no-header tests/test_workflows.py tests/docs/test_language.py
 
 docs: $(VENV)/dev ## serve the site on http://localhost:8000, and rebuild it on each change
 	@$(BIN)/zensical serve

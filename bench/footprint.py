@@ -114,7 +114,7 @@ def footprint(subject: Subject) -> tuple[list[Time], list[Memory]]:
     files = write_configurations(subject.folder)
     print(f"Start and commands (median of {ROUNDS} alternating runs)")
     base = partial(_command, (program[0], *BASE))
-    times = _ratios({f"python -c '{BASE[1]}'": base} | measures(program, files), ROUNDS)
+    times = _ratios({f"`python -c '{BASE[1]}'`": base} | measures(program, files), ROUNDS)
     cold = {
         "the same without byte code": partial(_cold, base),
         "serve, 1 rule, without byte code, until ready": partial(_cold, partial(_start, program, files["one"])),

@@ -101,7 +101,7 @@ def test_every_event_that_revokes_is_in_the_page_on_security_events() -> None:
 
 
 def test_every_check_of_a_security_event_has_existing_tests() -> None:
-    section = SECURITY_EVENTS.partition("\n## What is verified of a SET\n")[2]
+    section = SECURITY_EVENTS.partition("\n## How a SET is verified\n")[2]
     _, _, *rows = [line for line in section.splitlines() if line.startswith("|")]
     assert len(rows) == 8
     for row in rows:

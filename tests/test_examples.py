@@ -104,7 +104,7 @@ def test_each_provider_has_an_example_and_the_readme_lists_them_all() -> None:
         "static-key",
     }
     assert PROVIDERS | others == set(NAMES)
-    listed = re.findall(r"^\| \[([a-z0-9-]+)\]", (ROOT / "examples" / "README.md").read_text(), re.MULTILINE)
+    listed = re.findall(r"^\| \[`([a-z0-9-]+)`\]", (ROOT / "examples" / "README.md").read_text(), re.MULTILINE)
     assert sorted(listed) == NAMES
 
 

@@ -860,7 +860,7 @@ class Alternative(Section):
     proof: SectionKey[Proof | None] = optional(
         OneOf(Proof),
         description="The token must be bound to its sender, who must prove it: by DPoP (RFC 9449), by its client "
-        "certificate (`mtls`, RFC 8705), or by any of them. Default: a bearer token will do.",
+        "certificate (`mtls`, RFC 8705), or by any of them. Default: a bearer token is enough.",
         example="dpop",
     )
     max_auth_age = optional(

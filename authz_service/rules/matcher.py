@@ -181,7 +181,7 @@ class _Inexact:
     def __init__(self) -> None:
         self.folded: dict[str, _Node] = {}  # literals that match in any case
         # Captures with a suffix by the length of the suffix, then by the suffix, so that the number of suffixes does
-        # not count. A folded suffix is not always as long as its spellings, hence its own table.
+        # not count. A folded suffix is not always as long as its spellings, so it has its own table.
         self.suffixes: dict[bool, dict[int, dict[str, tuple[SuffixedCapture, _Node]]]] = {False: {}, True: {}}
 
     def child(self, segment: Folded | SuffixedCapture) -> _Node:

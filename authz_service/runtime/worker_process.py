@@ -96,7 +96,7 @@ class WorkerProcess:
     def replies(self) -> Iterator[None]:
         """Receive replies until the channel closes. A worker that serves and no longer replies is killed.
 
-        A request is done once the caller has processed its reply: whoever waited for it then finds it everywhere.
+        A request is done once the caller has processed its reply: a caller that waited for it then finds it everywhere.
         """
         received = bytearray()
         poll = select.poll()

@@ -1,4 +1,4 @@
-"""The chart's NetworkPolicy, enforced: whom it lets in, and what it lets out. Its ports are those of pods."""
+"""The chart's NetworkPolicy, enforced: which peers it lets in, and what it lets out. Its ports are those of pods."""
 
 from __future__ import annotations
 

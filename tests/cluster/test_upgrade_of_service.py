@@ -79,7 +79,7 @@ class Calls:
             "securityContext": POD_SECURITY,
             "containers": [container],
         }
-        metadata = {"name": "calls", "labels": {"app": "client"}}  # whom the NetworkPolicy admits
+        metadata = {"name": "calls", "labels": {"app": "client"}}  # which the NetworkPolicy admits
         self._namespace.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
         self._namespace.kubectl("wait", "--for=condition=Ready", "pod/calls", "--timeout=60s")
         self.wait_allowed()

@@ -16,6 +16,7 @@ from support.missing import program
 
 H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
+VALE = "github.com/errata-ai/vale/v3/cmd/vale@v3.15.2"  # later versions have another module path
 _FOLDER = Path(__file__).parent.parent / ".go"
 _BUILD_TIMEOUT = 300.0
 

@@ -135,7 +135,7 @@ def _subject(subject: object, issuer: str) -> TokenParts:
         user = _user(subject["user"], issuer) if "user" in members else ""
         session = _session(subject["session"]) if "session" in members else _ALL_SESSIONS
     if session != _ALL_SESSIONS:
-        return TokenParts(session=session)  # without its user, whom Keycloak's lightweight tokens do not name
+        return TokenParts(session=session)  # without its user: Keycloak's lightweight tokens do not name one
     if not user:
         raise UnusableEventError("the user's format is not supported, or a member is missing")
     return TokenParts(subject=user)

@@ -134,7 +134,7 @@ FLOODS = {
     "PING": PING,
     "SETTINGS": frames.settings({}),
     "SETTINGS with a change": frames.settings({4: 65_535}),
-    "acknowledgements": frames.frame(frames.SETTINGS, 1, 0),
+    "acknowledgments": frames.frame(frames.SETTINGS, 1, 0),
     "PRIORITY": frames.frame(frames.PRIORITY, 0, 3, b"\0\0\0\x01\x10"),
     "WINDOW_UPDATE": frames.window_update(0, 1),
     "GOAWAY": frames.goaway(0, ErrorCode.NO_ERROR),
