@@ -533,7 +533,7 @@ class Issuer(Section):
     tenants = key(
         TENANTS,
         default="any",
-        description="Only with a `{name}` in `issuer`: the values that it may have. `any`: all of them.",
+        description="The values that the `{name}` in `issuer` may have. `any`: all of them.",
         example=["3f2a", "9c1d"],
     )
     required_for_readiness = key(

@@ -86,6 +86,7 @@ def _ext_authz() -> dict[str, Any]:
         "@type": f"{_EXTENSIONS}.filters.http.ext_authz.v3.ExtAuthz",
         "transport_api_version": "V3",
         "failure_mode_allow": False,
+        "status_on_error": {"code": "ServiceUnavailable"},
         "include_peer_certificate": True,
         "grpc_service": {"envoy_grpc": {"cluster_name": "authz-service"}, "timeout": "1s"},
     }

@@ -124,7 +124,7 @@ async def _demo(*, once: bool) -> int:
             envoy = await stack.enter_async_context(Envoy(Bootstrap(f"unix:{socket}", upstream.port), folder))
         unexpected = await _send_all(envoy.port, samples(provider))
         if not once:
-            _print_commands(provider, envoy, sidecar, folder)
+            print(commands(provider.issuer, envoy.port, sidecar.admin_url, folder))
             with suppress(asyncio.CancelledError):  # a signal: the results of the samples still decide the exit status
                 await asyncio.Event().wait()
     return 1 if unexpected else 0
@@ -177,32 +177,42 @@ def _short(challenge: str) -> str:
     return f"{scheme} {', '.join(parts)}".strip()
 
 
-def _print_commands(provider: IdentityProvider, envoy: Envoy, sidecar: Sidecar, folder: Path) -> None:
+def commands(issuer: str, port: int, admin_url: str, folder: Path) -> str:
+    """The commands to try in a shell, with comments."""
     client = f"{CLIENT_ID}:{CLIENT_SECRET}"
     get = 'sed \'s/.*_token": "\\([^"]*\\).*/\\1/\''
     proof = shlex.join([sys.executable, "-m", "authz_service.demo.dpop", str(folder / KEY_FILE)])
-    appointment = f"http://127.0.0.1:{envoy.port}/v1/appointments/7"
-    print(f"""
+    appointment = f"http://127.0.0.1:{port}/v1/appointments/7"
+    explain = shlex.join([sys.executable, "-m", "authz_service", "explain", "--config", str(folder / "config.yaml")])
+    return f"""
 Try it yourself in another terminal (Ctrl-C here stops everything):
 
   # an access token: may read, may not write
-  TOKEN=$(curl -s -u {client} -d grant_type=client_credentials {provider.issuer}/token | {get})
+  TOKEN=$(curl -s -u {client} -d grant_type=client_credentials {issuer}/token | {get})
   curl -i -H "Authorization: Bearer $TOKEN" {appointment}
-  curl -i -H "Authorization: Bearer $TOKEN" -X POST http://127.0.0.1:{envoy.port}/v1/appointments
+  curl -i -H "Authorization: Bearer $TOKEN" -X POST http://127.0.0.1:{port}/v1/appointments
 
   # an ID token: denied everywhere
-  ID_TOKEN=$(curl -s -X POST {provider.issuer}/login | {get})
+  ID_TOKEN=$(curl -s -X POST {issuer}/login | {get})
   curl -i -H "Authorization: Bearer $ID_TOKEN" {appointment}
 
+  # why it is denied, step by step; for another token of yours as well
+  echo "$ID_TOKEN" | {explain} --url {appointment} --token-file -
+
+  # a token for another API
+  OTHER=$(curl -s -u {client} -d grant_type=client_credentials -d resource=https://other.demo/ \\
+    {issuer}/token | {get})
+  curl -i -H "Authorization: Bearer $OTHER" {appointment}
+
   # an opaque token: the sidecar introspects it, and notices a revocation within cache_ttl
-  OPAQUE=$(curl -s -u {client} -d grant_type=client_credentials -d format=opaque {provider.issuer}/token | {get})
+  OPAQUE=$(curl -s -u {client} -d grant_type=client_credentials -d format=opaque {issuer}/token | {get})
   curl -i -H "Authorization: Bearer $OPAQUE" {appointment}
-  curl -s -d "token=$OPAQUE" {provider.issuer}/revoke
+  curl -s -d "token=$OPAQUE" {issuer}/revoke
 
   # a token that is bound to a key: stolen, with a proof (each is valid for a minute), and the same request replayed
   proof() {{ {proof} "$@"; }}
-  BOUND=$(curl -s -u {client} -H "DPoP: $(proof POST {provider.issuer}/token)" \\
-    -d grant_type=client_credentials {provider.issuer}/token | {get})
+  BOUND=$(curl -s -u {client} -H "DPoP: $(proof POST {issuer}/token)" \\
+    -d grant_type=client_credentials {issuer}/token | {get})
   PROOF=$(proof GET {appointment} "$BOUND")
   curl -i -H "Authorization: Bearer $BOUND" {appointment}
   curl -i -H "Authorization: DPoP $BOUND" -H "DPoP: $PROOF" {appointment}
@@ -210,12 +220,12 @@ Try it yourself in another terminal (Ctrl-C here stops everything):
 
   # no token at all: the challenge names the metadata, from which a client learns where to log in
   curl -i -H 'Host: {HOST}' {appointment}
-  curl -i -H 'Host: {HOST}' http://127.0.0.1:{envoy.port}{METADATA_PATH}
-  curl -i http://127.0.0.1:{envoy.port}/public/news
+  curl -i -H 'Host: {HOST}' http://127.0.0.1:{port}{METADATA_PATH}
+  curl -i http://127.0.0.1:{port}/public/news
 
   # the sidecar's metrics, readiness, log and configuration
-  curl -s {sidecar.admin_url}/metrics | grep authz_checks_total
-  curl -s {sidecar.admin_url}/readyz
+  curl -s {admin_url}/metrics | grep authz_checks_total
+  curl -s {admin_url}/readyz
   tail {shlex.quote(str(folder / "sidecar.log"))}
   cat {shlex.quote(str(folder / "config.yaml"))}
-""")
+"""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
+import subprocess
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,9 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from authz_service.demo.dpop import DpopKey
 from authz_service.demo.introspection import API_SECRET
-from authz_service.demo.run import SampleResult, send
+from authz_service.demo.run import KEY_FILE, SampleResult, commands, send
 from authz_service.demo.samples import Sample, samples
 from support import h2c
 from support.mesh import SERVERS, Mesh, running
@@ -231,6 +234,20 @@ async def test_a_drain_loses_no_request(tmp_path: Path, server: dict[str, Any]) 
 async def _status(session: aiohttp.ClientSession, url: str, token: str | None = None) -> int:
     async with session.get(url, headers={"Authorization": f"Bearer {token}"} if token else {}) as answer:
         return answer.status
+
+
+async def test_the_commands_that_the_demo_prints_show_what_their_comments_say(mesh: Mesh, envoy: Envoy) -> None:
+    (mesh.folder / KEY_FILE).write_bytes(DpopKey().pem())
+    printed = commands(mesh.provider.issuer, envoy.port, mesh.sidecar.admin_url, mesh.folder)
+    script = printed.partition("everything):")[2]
+    done = await asyncio.to_thread(subprocess.run, ["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert re.findall(r"x-authz-reason: (\w+)", done.stdout) == [
+        *("ok", "insufficient_scope", "id_token", "wrong_audience", "ok"),
+        *("missing_proof", "ok", "replayed_proof"),
+        *("missing_token", "resource_metadata", "public"),
+    ]
+    assert "answer    deny with 401, id_token" in done.stdout  # explain
+    assert '{"ready": true, "missing": []}' in done.stdout
 
 
 async def test_an_outage_of_the_provider_is_503_and_not_an_invalid_token(tmp_path: Path) -> None:
