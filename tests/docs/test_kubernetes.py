@@ -21,7 +21,7 @@ from support.chart import container, in_order, merged, one, pods
 from support.console import assert_shows
 from support.documents import blocks, page
 from support.echo import echo
-from support.envoy import loopback, pipe, relocated, running_envoy
+from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
 from support.manifests import problems
 from support.request import request
 from support.sidecar_process import SidecarProcess
@@ -84,8 +84,8 @@ def test_helm_rejects_a_misspelled_value_with_its_path(mistake: dict[str, Any]) 
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[int, str]]:
-    """The port of the pod's Envoy, and a token; only addresses and the issuer are not those of the page."""
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[RunningEnvoy, str]]:
+    """The pod's Envoy, and a token; only addresses and the issuer are not those of the page."""
     folder = tmp_path_factory.mktemp("gateway")
     async with IdentityProvider() as provider:
         config = values()["config"]
@@ -98,29 +98,32 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tup
             places = {"application": loopback(port), "admin": pipe(folder / "admin.sock")}
             async with running_envoy(relocated(bootstrap, places), folder) as envoy:
                 token = provider.access_token(aud=config["issuers"][0]["audiences"][0], scope="orders")
-                yield envoy.ports["http"], token
+                yield envoy, token
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_helm_test_prints_what_the_page_shows(gateway: tuple[int, str]) -> None:
+async def test_helm_test_prints_what_the_page_shows(gateway: tuple[RunningEnvoy, str]) -> None:
     test = values()["test"]
-    url = f"http://127.0.0.1:{gateway[0]}"
+    url = f"http://127.0.0.1:{gateway[0].ports['http']}"
     result = await request(url, "GET", "authz-service.test", test["path"], test["reason"])
     assert result == (0, output("helm test").splitlines()[-1] + "\n")
 
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("part", ["curl -i http", "curl -i -H"])
-async def test_curl_prints_what_the_page_shows(gateway: tuple[int, str], part: str) -> None:
-    port, token = gateway
+async def test_curl_prints_what_the_page_shows(gateway: tuple[RunningEnvoy, str], part: str) -> None:
+    envoy, token = gateway
     (line,) = re.findall(rf"^\$ ({part}.*)$", PAGE, re.MULTILINE)
     shell = await asyncio.create_subprocess_exec(
-        *("/bin/sh", "-c", line.replace("curl", "curl --silent").replace(":8000/", f":{port}/")),
+        *("/bin/sh", "-c", line.replace("curl", "curl --silent").replace(":8000/", f":{envoy.ports['http']}/")),
         env=os.environ | {"TOKEN": token},
         stdout=asyncio.subprocess.PIPE,
     )
     printed, _ = await shell.communicate()
     assert_shows(output(part), printed.decode().replace("\r", ""))
+    reason = "missing_token" if part == "curl -i http" else "ok"
+    line = await envoy.access_log_line('"path":"/v1/orders"', f'"reason":"{reason}"')
+    assert (line["mode"], line["scopes"]) == ("enforce", ["orders"] if reason == "ok" else [])
 
 
 @pytest.mark.parametrize(("scope", "answer"), [("orders", "allow, ok"), ("other", "deny with 403, insufficient_scope")])

@@ -44,9 +44,9 @@ async def check(folder: Path, method: str, path: str, **others: Any) -> tuple[bo
     return answer.allowed, answer.reason
 
 
-def counted(text: str, folder: Path) -> str:
-    """What the command of the page prints for the log."""
-    (command,) = (block.text for block in blocks(text, "sh") if block.text.startswith("jq "))
+def counted(log: str, folder: Path) -> str:
+    """What the command of the page prints for this log."""
+    (command,) = (block.text for block in blocks(SHADOW, "sh") if block.text.startswith("jq ") and log in block.text)
     done = subprocess.run(
         ["/bin/sh", "-c", command], cwd=folder, check=True, capture_output=True, text=True, timeout=60
     )
@@ -64,8 +64,8 @@ async def test_the_command_counts_the_clients_that_would_be_denied_until_the_rul
         assert await check(tmp_path, "GET", "/records/7", token=token) == (True, "ok")
         assert await check(tmp_path, "PUT", "/records/7", token=token) == (True, "insufficient_scope")
         await wait_until(lambda: len(sidecar.records("decision")) == 3)
-        (shown,) = blocks(SHADOW, "text")
-        assert dedent(counted(SHADOW, tmp_path)) == shown.text
+        shown, _ = blocks(SHADOW, "text")
+        assert dedent(counted("authz.log", tmp_path)) == dedent(shown.text)
         labels = re.findall(
             r'(\w+)="(\w+)"', section(SHADOW, "## 3. See who would be denied").partition("```promql")[2]
         )
@@ -75,6 +75,26 @@ async def test_the_command_counts_the_clients_that_would_be_denied_until_the_rul
         replace(tmp_path, settings)
         await wait_until(lambda: len(sidecar.records("configuration applied")) == 1)
         assert await check(tmp_path, "PUT", "/records/7", token=token) == (False, "insufficient_scope")
+
+
+def test_the_command_counts_the_clients_whose_tokens_lack_the_scope(tmp_path: Path) -> None:
+    """In lines as the gateway of the chart writes them: tests/docs/test_kubernetes.py."""
+    _, shown = blocks(SHADOW, "text")
+    counts = [line.split() for line in shown.text.splitlines()]
+    lines = [
+        {"rule": "orders", "decision": "allow", "client_id": client, "scopes": ["openid"]}
+        for count, client in counts
+        for _ in range(int(count))
+    ]
+    others: list[dict[str, Any]] = [
+        {"rule": "orders", "decision": "allow", "client_id": "web", "scopes": ["openid", "orders"]},
+        {"rule": "orders", "decision": "deny", "client_id": "", "scopes": []},
+        {"rule": "health", "decision": "allow", "client_id": "", "scopes": []},
+        {"rule": None, "decision": None, "client_id": None, "scopes": None},  # no decision
+    ]
+    log = ["[info] Envoy's own log", *map(json.dumps, lines + others)]
+    (tmp_path / "envoy.log").write_text("".join(f"{line}\n" for line in log))
+    assert [line.split() for line in counted("envoy.log", tmp_path).splitlines()] == counts
 
 
 async def test_a_change_is_logged_and_counted_as_the_page_says(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import yaml
 
 from authz_service import __version__
 from authz_service.config.warnings import load_with_warnings
-from generate import CHART, files, render
+from generate import CHART, application, files, render
 from support.chart import NAME, container, containers, in_order, manifests, merged, notes, one, pods, shape
 from support.documents import blocks, page
-from support.manifests import NEWEST, problems
+from support.manifests import NEWEST, documents, problems
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,8 +105,8 @@ def test_chart_image_and_program_have_one_version() -> None:
     assert CHART_YAML["appVersion"] == __version__
     dockerfile = (CHART.parent.parent / "Dockerfile").read_text()
     assert f"ARG VERSION={__version__}\n" in dockerfile
-    application = yaml.safe_load((CHART.parent / "examples" / "application" / "Chart.yaml").read_text())
-    assert application["dependencies"][0]["version"] == CHART_YAML["version"]
+    parent = yaml.safe_load((CHART.parent / "examples" / "application" / "Chart.yaml").read_text())
+    assert parent["dependencies"][0]["version"] == CHART_YAML["version"]
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -642,6 +642,30 @@ def test_the_notes_describe_the_next_steps(name: str) -> None:
     assert "{{" not in text
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_notes_read_the_logs_of_all_pods(name: str) -> None:
+    selectors = re.findall(r"logs --selector (\S+)", notes(name))
+    labels = [dict(part.split("=") for part in each.split(",")) for each in selectors]
+    found = documents(application()) if name == "sidecar" else manifests(name)
+    (pod,) = [each for each in pods(found) if any(of["name"] == "authz-service" for of in containers(each))]
+    assert [each.items() <= pod["metadata"]["labels"].items() for each in labels] == [True]
+
+
+NONCES: dict[str, Any] = {"config": {"dpop": {"nonce": "required"}}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"replicas": 1, "autoscaling": {"enabled": False}, "podDisruptionBudget": {"enabled": False}},
+        {"config": {"dpop": {"nonce_key_file": "/etc/authz-secrets/dpop/nonce.key"}},
+         "secrets": [{"name": "dpop", "secretName": "authz-dpop"}]},
+    ],
+)  # fmt: skip
+def test_the_notes_do_not_warn_about_nonces_that_every_pod_accepts(changes: dict[str, Any]) -> None:
+    assert "nonces" not in notes("gateway", merged(NONCES, changes))
+
+
 OPAQUE = {
     "issuer": "https://idp.example.com/",
     "introspection": {"client_id": "api", "client_secret_file": "/secret"},
@@ -670,6 +694,9 @@ OPAQUE = {
         ("service", {"config": {"issuers": [OPAQUE] * 2, "token_cache": {"max_bytes": "54MiB"}}}, "need about 258Mi"),
         ("service", {"resources": {"limits": {"memory": "127Mi"}}}, "need about 128Mi"),
         ("service", {"service": {"type": "LoadBalancer"}}, "can probe tokens and read the metrics"),
+        ("gateway", NONCES | {"replicas": 2, "autoscaling": {"enabled": False}}, "refuses the nonces of the others"),
+        ("gateway", NONCES | {"replicas": 1, "autoscaling": {"enabled": True}}, "refuses the nonces of the others"),
+        ("sidecar", NONCES, "refuses the nonces of the others"),
         ("service", RECEIVING | {"stateVolume": {"existingClaim": "a"}, "resources": {"limits": {"memory": "225Mi"}}},
          "98Mi for security events) its processes need about 226Mi"),
         ("sidecar", RECEIVING, "receives some of the events only"),
@@ -719,7 +746,7 @@ FROM_API_SERVER = {
         (
             "gateway",
             {"networkPolicy": {"egressPorts": [443, 5432]}},
-            "it can connect\nonly to port 443, 5432, 53 (DNS).\nIf",
+            "it can connect only to port 53 (DNS), 443, 5432. If",
         ),
         (
             "gateway",

@@ -242,9 +242,11 @@ static_resources:
                           decision: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision)%"
                           reason: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:reason)%"
                           rule: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:rule)%"
+                          mode: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:mode)%"
                           decision_id: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision_id)%"
                           subject: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:subject)%"
                           client_id: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:client_id)%"
+                          scopes: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:scopes)%"
                 {{- end }}
                 # The responses while authz-service does not decide. Denials, and the 503 of the application, remain as they are.
                 local_reply_config:
