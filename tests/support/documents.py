@@ -1,4 +1,4 @@
-"""The pages of the site, and the blocks of code in them."""
+"""The pages of the site: their sections, tables and blocks of code. Tests read Markdown with these functions only."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ _FENCE: Final = re.compile(
     r"^(?P<indent> *)```(?P<info>\S[^\n]*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE
 )
 
+_BAR: Final = re.compile(r"(?<!\\)\|")  # between cells; in a cell, a bar is escaped
+
 
 class Block(NamedTuple):
     """A block of code: ```` ```yaml title="config.yaml" ````."""
@@ -21,6 +23,13 @@ class Block(NamedTuple):
     title: str  # "" without one
     text: str
     line: int  # of its fence
+
+
+class Table(NamedTuple):
+    """A table: the cells of its head, and of each row."""
+
+    head: list[str]
+    rows: list[list[str]]
 
 
 def page(name: str) -> str:
@@ -50,7 +59,42 @@ def yaml_blocks(name: str) -> list[str]:
 
 
 def section(text: str, heading: str) -> str:
-    """What is below a heading, given with its #s, up to the next one of its level or above."""
+    """What is below a heading, given with its #s, up to the next one of its level or above.
+
+    Raises:
+        AssertionError: when there is no such heading.
+    """
     level = heading.partition(" ")[0]
-    below = f"\n{text}".partition(f"\n{heading}\n")[2]
+    _, found, below = f"\n{text}".partition(f"\n{heading}\n")
+    assert found, f"no heading {heading!r}: if the page renamed it, rename it in this test"
     return re.split(rf"^#{{1,{len(level)}}} ", below, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def tables(text: str) -> list[Table]:
+    """All tables of a text."""
+    found = []
+    for lines in re.findall(r"(?:^ *\|.*\|\n)+", f"{text}\n", re.MULTILINE):
+        head, _, *rows = ([cell.strip() for cell in _BAR.split(line.strip())[1:-1]] for line in lines.splitlines())
+        found.append(Table(head, rows))
+    return found
+
+
+def table(text: str, *head: str) -> list[list[str]]:
+    """The rows of the first table whose head begins with these cells.
+
+    Raises:
+        AssertionError: when there is no such table.
+    """
+    found = next((each.rows for each in tables(text) if tuple(each.head[: len(head)]) == head), None)
+    assert found, f"no table with the head {head}: if the page changed it, change it in this test"
+    return found
+
+
+def code(cell: str) -> list[str]:
+    """What a cell, or another text, has in backticks."""
+    return re.findall("`([^`]+)`", cell)
+
+
+def without_code(text: str) -> str:
+    """A text without its blocks of code."""
+    return _FENCE.sub("", text)
