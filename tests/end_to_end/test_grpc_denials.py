@@ -17,6 +17,7 @@ from support.envoy_bootstrap import VariedBootstrap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -66,6 +67,21 @@ async def test_a_grpc_client_sees_the_status_and_the_sentence_of_a_denial(envoy:
     assert (failed.value.code(), failed.value.details()) == (STATUSES[reason], DENIALS[reason].detail)
     metadata = dict(failed.value.trailing_metadata() or ())
     assert (metadata["www-authenticate"], metadata["retry-after"]) == ("Bearer", "7")
+
+
+@pytest.mark.parametrize(
+    ("status_on_error", "status"),
+    [("ServiceUnavailable", grpc.StatusCode.UNAVAILABLE), ("Forbidden", grpc.StatusCode.PERMISSION_DENIED)],
+)
+async def test_without_a_decision_the_status_is_that_of_status_on_error_and_the_message_is_empty(
+    tmp_path: Path, status_on_error: str, status: grpc.StatusCode
+) -> None:
+    bootstrap = VariedBootstrap(f"unix:{tmp_path}/nobody.sock", 1, status_on_error=status_on_error)
+    async with Envoy(bootstrap, tmp_path) as envoy, grpc.aio.insecure_channel(f"127.0.0.1:{envoy.port}") as channel:
+        call: Any = channel.unary_unary("/v1.Appointments/Get")
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await call(b"", timeout=30)
+    assert (failed.value.code(), failed.value.details()) == (status, "")
 
 
 async def test_every_status_of_ours_is_tried() -> None:

@@ -19,6 +19,7 @@ class VariedBootstrap(Bootstrap):
 
     upstream_http2: bool = False  # for a gRPC upstream
     failure_mode_allow: bool = False
+    status_on_error: str = "ServiceUnavailable"  # without a decision; Envoy's default is Forbidden
     timeout: str = "1s"  # of one Check call
     encode_raw_headers: bool = False
     escaped_slashes: str = "KEEP_UNCHANGED"  # the default
@@ -32,6 +33,7 @@ class VariedBootstrap(Bootstrap):
         manager = connection_manager(document)
         ext_authz = ext_authz_filter(document)
         ext_authz["failure_mode_allow"] = self.failure_mode_allow
+        ext_authz["status_on_error"] = {"code": self.status_on_error}
         ext_authz["encode_raw_headers"] = self.encode_raw_headers
         ext_authz["grpc_service"]["timeout"] = self.timeout
         manager["path_with_escaped_slashes_action"] = self.escaped_slashes
