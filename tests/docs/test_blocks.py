@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,13 +22,13 @@ from support.chart import in_order, merged, shape
 from support.documents import ROOT, Block, blocks, page, pages
 from support.missing import not_proved
 from support.prometheus import programs
+from support.tutorial_bootstrap import tutorial_bootstrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 TIMEOUT: Final = 60.0  # seconds, of a program
 MESH: Final = json.loads((ROOT / "tests" / "support" / "schemas" / "meshconfig.json").read_text())
-MINIMAL: Final = yaml.safe_load((ROOT / "tests" / "docs" / "bootstrap.yaml").read_text())
 # The only warnings of configurations in pages: each explains why it is there.
 WARNINGS: Final = {
     "how-to/shadow-mode": "denies nothing",
@@ -162,7 +161,7 @@ def check_prometheus(text: str, folder: Path) -> None:
 
 def within_envoy(kind: str, part: Any) -> dict[str, Any]:
     """A bootstrap with this part."""
-    bootstrap: dict[str, Any] = deepcopy(MINIMAL)
+    bootstrap: dict[str, Any] = tutorial_bootstrap()
     manager = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     (host,) = manager["route_config"]["virtual_hosts"]
     if kind in {"filters", "manager"}:
