@@ -11,7 +11,7 @@ import yaml
 from authz_service.cli import main
 from generate import CHART, render
 from support.chart import NAME, container, in_order, manifests, one, pods, shape
-from support.documents import blocks, page, section, yaml_blocks
+from support.documents import blocks, page, table, yaml_blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,8 +34,8 @@ def test_the_pipeline_renders_a_configuration_that_check_config_accepts(
 
 def documented() -> dict[str, int]:
     """For how many seconds a pod of a shape serves."""
-    rows = re.findall(r"^\| (`.*?) \| (\d+) s", section(UPGRADES, "## How long a pod keeps serving"), re.MULTILINE)
-    return {name: int(seconds) for name, seconds in rows}
+    times = {shape: serves.partition(" s")[0] for shape, serves, _ in table(UPGRADES, "shape", "serves for")}
+    return {name: int(seconds) for name, seconds in times.items() if seconds.isdecimal()}
 
 
 def delay(name: str, changes: dict[str, Any] | None = None) -> str:

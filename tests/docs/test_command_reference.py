@@ -10,11 +10,11 @@ import pytest
 
 from authz_service.cli import _parsers, main
 from authz_service.exit_status import INTERRUPTED, PIPE_CLOSED
-from support.documents import blocks, page, section
+from support.documents import blocks, page, section, table, tables
 
 PAGE = page("reference/commands")
 COMMANDS = _parsers()[1]
-TABLE = dict(re.findall(r"^\| \[`([a-z-]+)`\]\(#\1\) \| (.+) \|$", PAGE, re.MULTILINE))
+TABLE = {re.sub(r"\[`(.*)`\]\(#\1\)", r"\1", name): summary for name, summary in table(PAGE, "command")}
 
 
 def imperative(text: str) -> str:
@@ -35,8 +35,8 @@ def written(action: argparse.Action) -> str:
 
 def rows(command: str, heading: str) -> dict[str, str]:
     """The rows of the command's table with this heading."""
-    table = section(PAGE, f"## {command}").partition(f"\n| {heading} | meaning |\n|---|---|\n")[2]
-    return dict(re.findall(r"^\| (.+?) \| (.+) \|$", table.partition("\n\n")[0], re.MULTILINE))
+    found = tables(section(PAGE, f"## {command}"))
+    return {row[0]: row[1] for each in found if each.head[0] == heading for row in each.rows}
 
 
 def test_the_page_has_exactly_the_commands_of_the_program_in_the_same_order() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from end_to_end.test_grpc_denials import STATUSES
 
 from authz_service.core.reasons import DENIALS
 from support.console import reader
-from support.documents import blocks, page, yaml_blocks
+from support.documents import blocks, code, page, table, yaml_blocks
 from support.envoy import loopback
 from support.tutorial_bootstrap import host_of, protected
 
@@ -68,5 +67,5 @@ async def test_the_client_of_the_page_prints_the_answer_or_the_status_and_the_ch
 
 
 def test_the_table_has_the_status_of_every_denial() -> None:
-    rows = dict(re.findall(r"^\| (\d+) \| `([A-Z_]+)`", page(PAGE), re.MULTILINE))
+    rows = {status: code(name)[0] for status, name, _ in table(page(PAGE), "denial") if status.isdecimal()}
     assert rows == {str(DENIALS[reason].status): status.name for reason, status in STATUSES.items()}

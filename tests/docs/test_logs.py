@@ -16,7 +16,7 @@ from authz_service.core.decision import CORRELATION_MEMBERS, METADATA_MEMBERS, D
 from authz_service.core.reasons import Reason
 from authz_service.telemetry import decision_log, log_text
 from authz_service.telemetry.decision_log import DecisionLog
-from support.documents import ROOT, blocks, page, section
+from support.documents import ROOT, blocks, code, page, section, tables
 from support.log_lines import lines, written
 
 if TYPE_CHECKING:
@@ -28,17 +28,10 @@ METHODS = {"info": "info", "warning": "warning", "error": "error", "exception": 
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of all tables in a text, without their headings."""
-    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
-    return [row for row, after in zip(cells, [*cells[1:], [""]], strict=True) if "---" not in f"{row[0]}{after[0]}"]
+    return [row for each in tables(text) for row in each.rows]
 
 
-EVENTS = {
-    event: level
-    for row in rows(section(PAGE, "## Events"))
-    for event in re.findall("`([^`]+)`", row[0])
-    for level in [row[1]]
-}
+EVENTS = {event: level for names, level, *_ in rows(section(PAGE, "## Events")) for event in code(names)}
 
 
 def line_of(decision: Decision, worker: int | None = None) -> dict[str, Any]:
@@ -61,8 +54,7 @@ def test_the_line_on_the_page_is_a_line_of_the_program() -> None:
 
 
 def test_the_page_has_exactly_the_fields_of_the_program() -> None:
-    table = DECISIONS.partition("\n### ")[0]
-    documented = {name for row in rows(table) for name in re.findall("`([a-z_]+)`", row[0])}
+    documented = {name for names, *_ in rows(DECISIONS.partition("\n### ")[0]) for name in code(names)}
     verified = line_of(Deny(Reason.EXPIRED, "read", identity=Identity("main", "u1", "app")), worker=1)
     unverified = line_of(Deny(Reason.BAD_SIGNATURE, "read", identity=UnverifiedIdentity("https://x", "k1")))
     assert documented == verified.keys() | unverified.keys()
@@ -75,8 +67,7 @@ def test_the_page_has_the_limits_of_the_program() -> None:
 
 
 def test_the_page_has_exactly_the_members_of_the_metadata() -> None:
-    table = rows(section(PAGE, "## Dynamic metadata"))
-    documented = {name for row in table for name in re.findall("`([a-z_]+)`", row[0])}
+    documented = {name for names, *_ in rows(section(PAGE, "## Dynamic metadata")) for name in code(names)}
     assert documented == METADATA_MEMBERS | CORRELATION_MEMBERS
 
 

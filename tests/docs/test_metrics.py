@@ -18,7 +18,7 @@ from authz_service.telemetry import background_log_stream, decision_output, span
 from authz_service.telemetry.families import CHECK_BOUNDS
 from authz_service.telemetry.supervisor_metrics import SupervisorMetrics
 from generate import CHART
-from support.documents import blocks, page, section
+from support.documents import blocks, code, page, section, table, tables
 from support.documents import pages as documents
 from support.missing import not_proved, program
 from support.prometheus import programs
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 METRICS, MONITOR = page("reference/metrics"), page("how-to/monitor")
 AUDIT_LOG, TRACES = page("how-to/audit-log"), page("how-to/traces")
 ROWS = {
-    name: (kind, re.findall("`([a-z_]+)`", labels), meaning)
-    for name, kind, labels, meaning in re.findall(
-        r"^\| `(authz_\w+)` \| (\w+) \| (.*?) ?\| (.*) \|$", METRICS, re.MULTILINE
-    )
+    name.strip("`"): (kind, code(labels), meaning)
+    for each in tables(METRICS)
+    if each.head[0] == "metric"
+    for name, kind, labels, meaning in each.rows
 }
 
 
@@ -96,7 +96,7 @@ def test_readiness_answers_what_the_page_shows() -> None:
     assert json.loads(pages.readiness(lambda: missing, pages.none).body) == shown
     assert pages.readiness(lambda: missing, pages.none).status == 503
     assert pages.readiness(pages.none, lambda: missing).status == 200
-    documented = re.findall(r"^\| `(/\w+)` \|", section(METRICS, "## Health"), re.MULTILINE)
+    documented = [row[0].strip("`") for row in table(METRICS, "page")]
     assert {"/metrics", *documented} == {each.value for each in pages.Page}
 
 
@@ -196,8 +196,7 @@ def test_the_limits_of_the_audit_log_are_those_of_the_program() -> None:
 
 
 def test_the_spans_and_their_limit_are_those_of_the_program() -> None:
-    documented = re.findall(r"^\| `([A-Za-z ]+)` \| (?:the|`|none)", TRACES, re.MULTILINE)
-    assert set(documented) == set(get_args(spans.SpanName))
+    assert {row[0].strip("`") for row in table(TRACES, "span")} == set(get_args(spans.SpanName))
     assert f"Up to {spans.MAX_WAITING:,} spans" in TRACES
     attributes = {name for text in [(CHART.parents[1] / "authz_service/telemetry/spans.py").read_text()]
                   for name in re.findall(r'"(authz\.\w+)"', text)}  # fmt: skip

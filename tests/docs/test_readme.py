@@ -9,10 +9,11 @@ import yaml
 
 from authz_service.cli import main
 from authz_service.demo.identity_provider import IdentityProvider
-from support.documents import ROOT, blocks, page, section
+from support.documents import ROOT, blocks, section, tables
 from support.echo import echo
 from support.envoy import loopback, relocated, running_envoy
 from support.sidecar_process import SidecarProcess
+from support.tutorial_bootstrap import manager_of, tutorial_bootstrap
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,9 +37,8 @@ def test_its_configuration_is_valid_and_without_warnings(tmp_path: Path, capsys:
 
 async def test_its_configuration_and_its_filter_protect_a_route_of_a_real_envoy(tmp_path: Path) -> None:
     config, envoy_filter = (yaml.safe_load(block.text) for block in blocks(README, "yaml"))
-    bootstrap = yaml.safe_load(blocks(page("start/envoy"), title="envoy.yaml")[0].text)
-    (chain,) = bootstrap["static_resources"]["listeners"][0]["filter_chains"]
-    manager = chain["filters"][0]["typed_config"]
+    bootstrap = tutorial_bootstrap()
+    manager = manager_of(bootstrap)
     manager["http_filters"] = [*envoy_filter, manager["http_filters"][-1]]
     async with IdentityProvider() as provider, echo() as port:
         (issuer,) = config["issuers"]
@@ -68,9 +68,7 @@ async def test_its_configuration_and_its_filter_protect_a_route_of_a_real_envoy(
 
 
 def test_every_claim_names_a_page_and_its_proof() -> None:
-    rows = [line for line in section(README, "## What makes it different").splitlines() if line.startswith("| **")]
-    assert rows
-    for row in rows:
-        claim, explained, proved = row.removeprefix("| ").removesuffix(" |").split(" | ")
+    (claims,) = tables(section(README, "## What makes it different"))
+    for claim, explained, proved in claims.rows:
         assert "](docs/" in explained, claim
         assert "](tests/" in proved or "](examples)" in proved, claim

@@ -17,7 +17,7 @@ from authz_service.rules.operators import RequestParts
 from authz_service.rules.policy import Rule
 from authz_service.tokens.jwt.claims import validate_claims
 from authz_service.transport.ext_authz.codec import encode_response
-from support.documents import blocks, page, section
+from support.documents import blocks, page, section, tables
 
 if TYPE_CHECKING:
     from authz_service.core.decision import Deny
@@ -28,9 +28,7 @@ REQUIRE = {"scopes": ["read"], "max_auth_age": "15m", "acr_values": ["mfa"]}
 RULE = Rule(RuleSettings(name="read", require=REQUIRE), [ISSUER])
 TABLE = {
     reason: (status, code, error)
-    for reasons, status, code, error in re.findall(
-        r"^\| (\[.*?) \| (.*?) \| (.*?) ?\| (.*?) ?\|$", section(PAGE, "## All reasons"), re.MULTILINE
-    )
+    for reasons, status, code, error in tables(section(PAGE, "## All reasons"))[0].rows
     for reason in re.findall(r"\[`([a-z_]+)`\]\(#\1\)", reasons)
 }
 

@@ -17,10 +17,9 @@ from authz_service.core.upstream_metadata import MAX_DEPTH, MAX_SIZE
 from authz_service.policy_tools.cases import CaseProof, Expect
 from authz_service.rules.policy import Rule
 from authz_service.runtime.preflight import RESTART_ONLY
-from support.documents import ROOT, blocks, page, section
+from support.documents import ROOT, blocks, code, page, section, table, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 SOURCES = [
@@ -38,18 +37,17 @@ def text_blocks(name: str) -> list[str]:
     return [block.text for block in blocks(page(name), "text")]
 
 
-def snippets() -> Iterator[Any]:
+def snippets() -> list[str]:
     """What the tables of the guide say to write."""
-    for row in re.findall(r"^\| (.*) \|$", page("how-to/write-rules"), re.MULTILINE):
-        for code in re.findall(r"`([a-z_]+: [^`]+)`", row.rpartition(" | ")[2]):
-            yield pytest.param(code, id=code)
+    rows = [row for each in tables(page("how-to/write-rules")) for row in each.rows]
+    return [text for row in rows for text in code(row[-1]) if re.match("[a-z_]+: ", text)]
 
 
-@pytest.mark.parametrize("code", list(snippets()))
+@pytest.mark.parametrize("written", snippets())
 def test_everything_that_the_tables_say_to_write_is_valid(
-    code: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    written: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    part = yaml.safe_load(code)
+    part = yaml.safe_load(written)
     rule: dict[str, Any] = {"name": "rule", "match": {"paths": ["/t/{tenant}/{name}/**"]}}
     named = sorted({"main", *part.get("issuers", ())})
     issuers = [{"issuer": f"https://{name}.example/", "name": name, "audiences": ["api"]} for name in named]
@@ -90,8 +88,7 @@ def test_a_warning_is_shown_as_in_the_guide(
 
 def first_column(text: str, head: str) -> list[str]:
     """The code in the first column of the table with this heading."""
-    table = text.partition(f"\n| {head} |")[2].partition("\n\n")[0]
-    return [code for row in table.splitlines()[2:] for code in re.findall("`([^`]+)`", row.split(" | ")[0])]
+    return [each for first, *_ in table(text, head) for each in code(first)]
 
 
 def test_the_order_of_evaluation_is_that_of_the_reference() -> None:
@@ -108,17 +105,16 @@ def test_the_order_of_evaluation_is_that_of_the_reference() -> None:
     require = parts | {"any_of": [{"scopes": ["other"]}]} | login
     settings = Settings.read({"issuers": [issuer], "rules": [{"name": "all", "require": require}]})
     conditions = Rule(settings.rules[0], settings.issuers).conditions
-    table = section(page("reference/rules"), "## The order of evaluation")
-    documented = re.findall(r"^\| \d \| `(\w+)` \| (?:`(\w+)`)?", table, re.MULTILINE)
-    assert [key for key, _ in documented] == [*parts, "any_of", *login]
-    assert [reason for _, reason in documented] == [
-        "" if each.name == "any_of" else str(each.reason) for each in conditions
+    documented = table(section(page("reference/rules"), "## The order of evaluation"), "step")
+    assert [code(key) for _, key, *_ in documented] == [[key] for key in (*parts, "any_of", *login)]
+    assert [code(reason)[:1] for _, _, reason, *_ in documented] == [
+        [] if each.name == "any_of" else [str(each.reason)] for each in conditions
     ]
 
 
 def test_every_operator_and_every_key_of_a_case_is_documented() -> None:
     rules, cases = page("reference/rules"), page("how-to/test-rules")
-    operators = [name for code in first_column(rules, "condition") for name in re.findall(r"\{(\w+):", code)]
+    operators = [name for each in first_column(rules, "condition") for name in re.findall(r"\{(\w+):", each)]
     assert sorted(operators) == sorted(ClaimCondition.declared)
     assert sorted(first_column(cases, "`proof`")) == sorted(get_args(CaseProof))
     assert sorted(first_column(cases, "key")) == sorted(Expect.declared)
@@ -175,8 +171,8 @@ def is_warning(node: ast.AST) -> bool:
 
 def documented_warnings() -> set[str]:
     """The fixed parts of the warnings in the tables: without what … stands for."""
-    rows = re.findall(r"^\| (`.*) \| ", page("reference/warnings"), re.MULTILINE)
-    return {max(code.split("…"), key=len).strip(" ,") for row in rows for code in re.findall(r"`([^`]+)`", row)}
+    rows = [row for each in tables(page("reference/warnings")) for row in each.rows]
+    return {max(text.split("…"), key=len).strip(" ,") for first, *_ in rows for text in code(first)}
 
 
 def test_every_warning_is_documented_in_its_own_words() -> None:

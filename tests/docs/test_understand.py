@@ -31,7 +31,7 @@ from authz_service.transport.http2.limits import MAX_WORK, UNCOUNTED_STREAMS
 from authz_service.transport.http2.memory import GUARANTEED, MAX_CONNECTIONS, SHARED
 from authz_service.transport.tls import listener
 from support import trust
-from support.documents import ROOT, page, section
+from support.documents import ROOT, code, page, section, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,20 +42,10 @@ OPAQUE = IntrospectionSettings.read({"client_id": "api", "client_secret_file": "
 WORDS = {4: "four", 5: "five", 8: "eight"}
 
 
-def rows(text: str, head: str) -> list[list[str]]:
-    """The cells of the table with this head."""
-    table = text.partition(f"\n{head}\n")[2].partition("\n\n")[0]
-    return [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in table.splitlines()[1:]]
-
-
 # Paths.
 
 
-AMBIGUOUS = [
-    path
-    for _, example, _ in rows(PATHS, "| in the path | example | why |")
-    for path in re.findall("`([^`]+)`", example)
-]
+AMBIGUOUS = [path for _, example, _ in table(PATHS, "in the path") for path in code(example)]
 
 
 @pytest.mark.parametrize("path", AMBIGUOUS)
@@ -84,8 +74,7 @@ def test_check_config_warns_about_paths_as_the_page_quotes(tmp_path: Path, capsy
     config.write_text(RULES)
     assert main(["check-config", str(config)]) == 0
     warnings = capsys.readouterr().out
-    table = rows(PATHS, "| your API | example | what `check-config` says | do |")
-    quotes = [quote for row in table for quote in re.findall("`([^`]+)`", row[2])]
+    quotes = [quote for _, _, quoted, _ in table(PATHS, "your API") for quote in code(quoted)]
     assert len(quotes) == 5
     for quote in quotes:
         assert re.search(".*".join(map(re.escape, quote.split("…"))), warnings), quote
@@ -127,8 +116,8 @@ def _signed(claims: dict[str, Any]) -> str:
 
 
 def test_the_markers_on_the_page_are_the_default_ones() -> None:
-    first = rows(TOKENS, "| marker | where it comes from | setting |")[0][0]
-    assert set(re.findall("`([a-z_]+)`", first)) == set(Issuer.read({"issuer": "https://x.example"}).id_token_markers)
+    first = table(TOKENS, "marker")[0][0]
+    assert set(code(first)) == set(Issuer.read({"issuer": "https://x.example"}).id_token_markers)
 
 
 # Keys and outages.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +16,10 @@ from authz_service.cli import main
 from authz_service.core.reasons import Reason
 from generate import CHART, render
 from support.chart import containers, in_order, one
-from support.documents import blocks, page, section, yaml_blocks
+from support.documents import ROOT, blocks, code, page, section, tables, yaml_blocks
 from support.manifests import problems
 from support.signing import Signer
 
-ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "examples" / "kubernetes"
 GUIDE = page("how-to/service-accounts")
 API_SERVER = "how-to/api-server"
@@ -72,8 +70,8 @@ def test_a_public_issuer_needs_no_keys(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_the_issuer_and_its_algorithms_are_those_of_the_metadata() -> None:
-    (text,) = re.findall(r"```json\n(.*?)```", GUIDE, re.DOTALL)
-    metadata = json.loads(text)
+    (block,) = blocks(GUIDE, "json")
+    metadata = json.loads(block.text)
     (issuer,) = CONFIGURATION["issuers"]
     assert metadata["issuer"] == issuer["issuer"]
     assert metadata["id_token_signing_alg_values_supported"] == issuer["algorithms"]
@@ -145,6 +143,8 @@ def test_the_command_explains_a_call_with_a_requested_token(
 
 
 def test_every_reason_in_the_table_exists() -> None:
-    named = re.findall(r"^\| `([a-z_]+)` \|", section(GUIDE, "## When a call is denied"), re.MULTILINE)
+    named = [
+        reason for first, *_ in tables(section(GUIDE, "## When a call is denied"))[0].rows for reason in code(first)
+    ]
     assert len(named) == 8
     assert set(named) <= {reason.value for reason in Reason}
