@@ -15,7 +15,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
   --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-newest test-oldest cluster-test lint docs format lock proto chart schema pictures fuzz bench soak clean
+.PHONY: help demo check test test-newest test-oldest cluster-test lint docs format lock proto chart pictures fuzz bench soak clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -69,12 +69,10 @@ lock: $(VENV)/dev ## update requirements/ to the newest versions that pyproject.
 proto: $(VENV)/dev ## generate authz_service/_pb from proto/
 	@$(BIN)/python proto/generate.py
 
-chart: schema ## generate docs/schema/, the chart's schema and the rendered examples
-	@$(BIN)/python helm/generate.py
-
-schema: $(VENV)/dev ## generate docs/schema/ and the reference in docs/reference/ from the model of the configuration
+chart: $(VENV)/dev ## generate docs/schema/, docs/reference/configuration.md and chart.md, the chart's schema and examples
 	@$(BIN)/authz-service schema >docs/schema/config.json
 	@$(BIN)/authz-service schema --cases >docs/schema/cases.json
+	@$(BIN)/python helm/generate.py
 	@PYTHONPATH=helm $(BIN)/python -m docs_tools.reference
 
 pictures: $(VENV)/dev ## draw docs/pictures/*.svg, among them the output of `make demo`; requires Go

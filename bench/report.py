@@ -131,7 +131,8 @@ def chart(document: str) -> str:
     width, height = _LABELS + _BARS + 80, top + _MARGIN
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
     background = f'<rect class="background" width="{width}" height="{height}" rx="12"/>'
-    return "\n".join([head, f"<style>{_STYLE}</style>", background, *rows, "</svg>", ""])
+    note = "<!-- Drawn by `make bench WRITE=1` from the tables of performance.md -->"
+    return "\n".join([note, head, f"<style>{_STYLE}</style>", background, *rows, "</svg>", ""])
 
 
 def _rates(document: str, name: str) -> dict[str, int]:

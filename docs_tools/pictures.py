@@ -48,6 +48,11 @@ def digest(source: Path) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
+def first_line(source: Path) -> str:
+    """The first line of a picture, for those who open it."""
+    return f"<!-- Drawn by `make pictures` from {source.name}, which is what to edit: {digest(source)} -->"
+
+
 def main() -> None:
     """Draw every picture."""
     if shutil.which("go") is None:
@@ -64,7 +69,7 @@ def drawn(d2: str, source: Path) -> str:
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     if done.returncode:
         sys.exit(done.stderr)
-    return f"<!-- {digest(source)} -->\n" + in_both_schemes(done.stdout) + "\n"
+    return f"{first_line(source)}\n{in_both_schemes(done.stdout)}\n"
 
 
 def in_both_schemes(svg: str) -> str:

@@ -67,7 +67,8 @@ def svg(printed: str) -> str:
     rows = [row for number, line in enumerate(lines) for row in _runs(line, _BAR + (number + 1) * _LINE - 5)]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
     window = f'<rect width="{width}" height="{height}" rx="10" fill="#14181d"/>{dots}'
-    return "\n".join([head, f"<style>{_STYLE}</style>", window, *rows, "</svg>", ""])
+    note = "<!-- What `make demo ONCE=1` prints, recorded by `make pictures` -->"
+    return "\n".join([note, head, f"<style>{_STYLE}</style>", window, *rows, "</svg>", ""])
 
 
 def _runs(line: str, y: int) -> list[str]:

@@ -6,4 +6,6 @@ from bench import report
 
 
 def test_the_chart_has_the_figures_of_the_tables() -> None:
-    assert report.CHART.read_text() == report.chart(report.DOCUMENT.read_text())
+    assert report.CHART.read_text() == report.chart(report.DOCUMENT.read_text()), (
+        "draw it: .venv/bin/python -c 'from bench.report import write; write({})'"
+    )

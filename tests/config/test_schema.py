@@ -101,7 +101,7 @@ def test_the_title_of_a_key_is_its_place_in_the_file() -> None:
 @pytest.mark.parametrize(("name", "written"), [("config", SCHEMA), ("cases", cases.schema())])
 def test_the_committed_schemas_are_those_of_the_program(name: str, written: dict[str, Any]) -> None:
     committed = (ROOT / "docs" / "schema" / f"{name}.json").read_text()
-    assert committed == json.dumps(written, indent=2) + "\n", "run make schema, and commit what it writes"
+    assert committed == json.dumps(written, indent=2) + "\n", "run `make chart`, and commit what it writes"
     assert written["$id"] == f"urn:authz-service:schema:{name}"
     jsonschema.Draft202012Validator.check_schema(written)
 

@@ -34,8 +34,8 @@ KEYS = {place: key for part in parts() for place, key in [(part.place, part.key)
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_the_committed_page_is_what_make_schema_writes(path: str) -> None:
-    assert (ROOT / path).read_text() == PAGES[path], "run make schema"
+def test_the_committed_page_is_what_make_chart_writes(path: str) -> None:
+    assert (ROOT / path).read_text() == PAGES[path], "run `make chart`: the page is generated"
 
 
 # The configuration.
