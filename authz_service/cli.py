@@ -73,7 +73,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         added.set_defaults(command=command)
         return added
 
-    serve = add("serve", _serve, "run the sidecar until SIGTERM or SIGINT, then drain")
+    serve = add("serve", _serve, "decide Envoy's requests until SIGTERM or SIGINT, then drain")
     serve.add_argument("--config", type=_path, required=True, metavar="FILE", help="the configuration file")
     serve.add_argument("--worker", help=argparse.SUPPRESS)  # for the supervisor, which starts workers
 
@@ -95,10 +95,10 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     schema = add("schema", _schema, "print the JSON Schema of the configuration file, for editors")
     schema.add_argument("--cases", action="store_true", help="print that of files with policy test cases")
 
-    healthcheck = add("healthcheck", _healthcheck, "query the health service of the running sidecar")
-    healthcheck.add_argument("--config", type=_path, metavar="FILE", help="the sidecar's configuration file")
+    healthcheck = add("healthcheck", _healthcheck, "query the health service of a running instance")
+    healthcheck.add_argument("--config", type=_path, metavar="FILE", help="the configuration file of the instance")
 
-    demo = add("demo", _demo, "run Envoy, the sidecar and an identity provider on this machine")
+    demo = add("demo", _demo, "run Envoy, authz-service and an identity provider on this machine")
     demo.add_argument("--once", action="store_true", help="send the sample requests and exit")
 
     _add_init(add("init", _init, "write a commented configuration for an issuer, from the metadata that it publishes"))
@@ -357,7 +357,7 @@ def _healthcheck(options: argparse.Namespace) -> int:
     from authz_service.config.server_section import server_of
     from authz_service.transport.healthcheck import is_serving
 
-    # Only the server section is read: a mistake elsewhere must not restart a sidecar that serves an older version.
+    # Only the server section is read: a mistake elsewhere must not restart an instance that serves an older version.
     server = server_of(options.config) if options.config else Server()
     serving, answer = is_serving(server)
     print(answer)

@@ -22,8 +22,8 @@ rules:
     require: {scopes: [read:appointments]}
 ```
 
-[`authz-service check-config`](commands.md#check-config) validates a file and reports every mistake with its line. A
-running sidecar reloads a changed file by itself: see [Change the configuration](../how-to/change-configuration.md).
+[`authz-service check-config`](commands.md#check-config) validates a file and reports every problem with its line. A
+running instance reloads a changed file by itself: see [Change the configuration](../how-to/change-configuration.md).
 
 ## How values are written
 

@@ -353,7 +353,7 @@ class SecurityEventsSettings(Section, title="SecurityEvents"):
     )
     audience = required(
         AUDIENCE,
-        description="Audience (`aud`) that an event must have; any other event is refused.",
+        description="Audience (`aud`) that an event must have; any other event is rejected.",
         example="https://api.example.com/",
     )
     client_id = optional(
@@ -1112,7 +1112,7 @@ class DpopSettings(Section, title="Dpop"):
     replay_cache_entries = key(
         Whole(minimum=1),
         default=100_000,
-        description="Maximum number of proofs that each process remembers to refuse them a second time. When full, the "
+        description="Maximum number of proofs that each process caches, so that it accepts none twice. When full, the "
         "oldest is evicted and counted in `authz_dpop_replay_cache_evictions_total`.",
         example=500000,
     )
@@ -1272,7 +1272,7 @@ class Settings(Section):
 
     server = nested(
         Server,
-        description="Where and how the sidecar listens.",
+        description="Where and how authz-service listens.",
         example={"grpc_address": "unix:/run/authz/authz.sock", "workers": 4},
     )
     issuers = required(
@@ -1328,13 +1328,13 @@ class Settings(Section):
     resources = key(
         Many(SectionKind(ResourceSettings)),
         default=[],
-        description="Protected resources whose metadata (RFC 9728) the sidecar answers itself, without a token, at "
+        description="Protected resources whose metadata (RFC 9728) authz-service answers itself, without a token, at "
         "`/.well-known/oauth-protected-resource` followed by the resource's path.",
         example=[{"resource": "https://api.example.com/v1", "name": "Appointments"}],
     )
     revocations_file = optional(
         FILE,
-        description="File with revocations: a list of tokens that are refused although they have not expired. A change "
+        description="File with revocations: a list of tokens that are denied although they have not expired. A change "
         "takes effect within two seconds, on cached tokens too.",
         example="revocations.yaml",
     )

@@ -302,7 +302,7 @@ def _security_events(where: Where, issuer: Issuer, events: SecurityEventsSetting
 
 def _proofs(where: Where, dpop: DpopSettings, workers: int) -> Iterator[Problem]:
     if dpop.nonce == "required" and dpop.nonce_key_file is None and workers > 1:
-        text = f"each of the {workers} workers makes its own key and refuses the nonces of the others: set "
+        text = f"each of the {workers} workers makes its own key and does not accept the nonces of the others: set "
         yield Problem((*where, "nonce"), f"{text}nonce_key_file")
     if dpop.max_age > _LONG_PROOF_AGE:
         text = (
@@ -321,7 +321,7 @@ def _missing_origins(where: Where, dpop: DpopSettings, resources: Sequence[Resou
     missing = {_origin_of(each.resource): place for place, each in reversed(list(enumerate(resources)))}
     for origin, place in reversed(missing.items()):
         if origins and origin not in origins:
-            text = f"lack {origin}, the origin of resources[{place}], so every proof for it is refused: add it"
+            text = f"lack {origin}, the origin of resources[{place}], so every proof for it is invalid: add it"
             yield Problem(where, text)
 
 

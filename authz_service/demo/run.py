@@ -113,7 +113,7 @@ async def _run_until_signal(*, once: bool) -> int:
 async def _demo(*, once: bool) -> int:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="authz-demo-")))
-        with progress(sys.stderr, "Starting an identity provider, an API, the sidecar and Envoy ..."):
+        with progress(sys.stderr, "Starting an identity provider, an API, authz-service and Envoy ..."):
             provider = await stack.enter_async_context(IdentityProvider())
             upstream = await stack.enter_async_context(Upstream())
             socket, config = folder / "authz.sock", folder / "config.yaml"
@@ -197,14 +197,14 @@ Try it yourself in another terminal (Ctrl-C here stops everything):
   curl -i -H "Authorization: Bearer $ID_TOKEN" {appointment}
 
   # why it is denied, step by step; for another token of yours as well
-  echo "$ID_TOKEN" | {explain} --url {appointment} --token-file -
+  echo "$ID_TOKEN" | {explain} --url {appointment} --token-file - --exit-zero
 
   # a token for another API
   OTHER=$(curl -s -u {client} -d grant_type=client_credentials -d resource=https://other.demo/ \\
     {issuer}/token | {get})
   curl -i -H "Authorization: Bearer $OTHER" {appointment}
 
-  # an opaque token: the sidecar introspects it, and notices a revocation within cache_ttl
+  # an opaque token: authz-service introspects it, and notices a revocation within cache_ttl
   OPAQUE=$(curl -s -u {client} -d grant_type=client_credentials -d format=opaque {issuer}/token | {get})
   curl -i -H "Authorization: Bearer $OPAQUE" {appointment}
   curl -s -d "token=$OPAQUE" {issuer}/revoke
@@ -223,7 +223,7 @@ Try it yourself in another terminal (Ctrl-C here stops everything):
   curl -i -H 'Host: {HOST}' http://127.0.0.1:{port}{METADATA_PATH}
   curl -i http://127.0.0.1:{port}/public/news
 
-  # the sidecar's metrics, readiness, log and configuration
+  # metrics, readiness, log and configuration of authz-service
   curl -s {admin_url}/metrics | grep authz_checks_total
   curl -s {admin_url}/readyz
   tail {shlex.quote(str(folder / "sidecar.log"))}

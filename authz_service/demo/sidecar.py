@@ -34,9 +34,9 @@ class Sidecar:
         self.admin_url = ""
 
     async def __aenter__(self) -> Self:
-        process = await child_process.start("the sidecar", self._command(), self._log)
+        process = await child_process.start("authz-service", self._command(), self._log)
         self._process = process
-        async with child_process.stop_unless_ready("the sidecar", process, self._log, _START_TIMEOUT):
+        async with child_process.stop_unless_ready("authz-service", process, self._log, _START_TIMEOUT):
             await self._started()
         return self
 
@@ -49,7 +49,7 @@ class Sidecar:
     def process(self) -> asyncio.subprocess.Process:
         """The running process."""
         if self._process is None:
-            raise StartFailed("the sidecar was never started")
+            raise StartFailed("authz-service was never started")
         return self._process
 
     def log(self) -> list[dict[str, Any]]:
@@ -92,4 +92,4 @@ class Sidecar:
             return False
 
     def _require_running(self) -> None:
-        child_process.require_running("the sidecar", self.process, self._log)
+        child_process.require_running("authz-service", self.process, self._log)

@@ -1,6 +1,6 @@
 """What an issuer publishes about itself: its metadata, key set, and transmitter of security events.
 
-Fetched by the client and within the limits of the running sidecar. Everything here is foreign: a value that its
+Fetched by the client and within the limits of a running instance. Everything here is foreign: a value that its
 standard does not allow counts as missing.
 """
 

@@ -57,7 +57,7 @@ _logger = logging.getLogger("authz.app")
 
 
 class App:
-    """One running sidecar, or one of its workers."""
+    """One running instance, or one of its workers."""
 
     def __init__(
         self,

@@ -125,7 +125,7 @@ class Families:
             ("issuer",),
         )
         self.jwks_unknown_kid = registry.counter(
-            "authz_jwks_unknown_kid_total", "Tokens with a key ID that is not in the issuer's key set.", ("issuer",)
+            "authz_jwks_unknown_kid_total", "Tokens with a key id that is not in the issuer's key set.", ("issuer",)
         )
         self.introspections = registry.counter(
             "authz_introspections_total", "Calls to an issuer's introspection server, by result.", ("issuer", "result")

@@ -82,7 +82,7 @@ class IssuerMetrics:
         self._last_success = at
 
     def record_unknown_kid(self) -> None:
-        """Record a token with a key ID that is not in the key set."""
+        """Record a token with a key id that is not in the key set."""
         self._unknown_kid.increase()
 
 

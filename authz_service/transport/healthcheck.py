@@ -1,4 +1,4 @@
-"""Queries a running sidecar's health service, for container probes without a shell.
+"""Queries a running instance's health service, for container probes without a shell.
 
 It opens one connection and makes one call, bounded in time and octets. A probe runs every few seconds in each pod, so
 this module imports little: no gRPC library, and ``ssl`` only if the sidecar serves TLS.
@@ -52,7 +52,7 @@ def is_serving(server: Server) -> tuple[bool, str]:
     except (_CannotConnectError, StatusError) as error:
         why = str(error)
     except (CallFailedError, InvalidMessageError, OSError):
-        why = f"it accepts connections, but no gRPC {spoken}: is this the configuration of the running sidecar?"
+        why = f"it accepts connections, but no gRPC {spoken}: is this the configuration of the running instance?"
     else:
         return status is ServingStatus.SERVING, f"{address} is {status.name}"
     return False, f"{address} does not answer: {why}"

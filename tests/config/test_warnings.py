@@ -473,7 +473,7 @@ def test_proofs_that_protect_little_cause_a_warning(dpop: dict[str, Any], expect
 def test_workers_that_refuse_each_others_nonces_cause_a_warning(
     workers: int, dpop: dict[str, Any], *, warns: bool
 ) -> None:
-    text = "each of the 2 workers makes its own key and refuses the nonces of the others: set nonce_key_file"
+    text = "each of the 2 workers makes its own key and does not accept the nonces of the others: set nonce_key_file"
     assert warned(server={"workers": workers}, dpop=dpop) == ([f"dpop.nonce: {text}"] if warns else [])
 
 
@@ -484,7 +484,7 @@ def test_a_forwarded_certificate_causes_a_warning_about_the_proxy(certificate: s
     assert all(each.startswith("mtls.certificate: trusts x-forwarded-client-cert, ") for each in found)
 
 
-MISSING = "so every proof for it is refused: add it"
+MISSING = "so every proof for it is invalid: add it"
 
 
 @pytest.mark.parametrize(

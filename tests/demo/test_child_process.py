@@ -84,5 +84,5 @@ def test_the_log_tail_is_short_and_has_no_indented_lines(tmp_path: Path) -> None
 async def test_a_bad_configuration_is_reported_with_its_line(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("issuers: []\nrulez: []\n")
-    with pytest.raises(StartFailed, match=r"(?s)the sidecar exited with status 1.*config\.yaml:2: rulez"):
+    with pytest.raises(StartFailed, match=r"(?s)authz-service exited with status 1.*config\.yaml:2: rulez"):
         await Sidecar(config, tmp_path / "log").__aenter__()

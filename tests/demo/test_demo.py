@@ -38,7 +38,7 @@ def output_of(demo: subprocess.Popen[str]) -> str:
     lines = []
     for line in demo.stdout:
         lines.append(line)
-        if "config.yaml" in line:
+        if line.startswith("  cat "):  # the last command
             break
     return "".join(lines)
 
@@ -73,13 +73,13 @@ def test_the_printed_commands_do_what_their_comments_say(demo: subprocess.Popen[
     pasted = subprocess.run(["bash", "-euc", lines], check=False, capture_output=True, text=True, timeout=60)  # noqa: S607
     assert pasted.returncode == 0, pasted.stderr
     assert re.findall(r"HTTP/1\.1 (\d+)", pasted.stdout) == [
-        *("200", "403", "401", "200"),  # a token, an ID token, and an opaque token
+        *("200", "403", "401", "401", "200"),  # a token, an ID token, one for another API, and an opaque token
         *("401", "200", "401"),  # a bound token: as a bearer token, with its proof, and replayed
         *("401", "200", "200"),  # no token: denied, the metadata, and a public route
     ]
     assert '"x-auth-subject": "demo-app"' in pasted.stdout
     assert '{"resource": "https://api.demo/"' in pasted.stdout
-    for reason in ("id_token", "missing_proof", "replayed_proof"):
+    for reason in ("id_token", "wrong_audience", "missing_proof", "replayed_proof"):
         assert f"denial:{reason}" in pasted.stdout
     counted = "\n".join(line for line in pasted.stdout.splitlines() if line.startswith("authz_checks_total{"))
     labels = [sample.labels for family in text_string_to_metric_families(counted) for sample in family.samples]
@@ -91,7 +91,7 @@ def test_the_exit_status_is_zero_only_when_every_result_is_expected(
     monkeypatch: pytest.MonkeyPatch, status: int, reason: str, exit_status: int
 ) -> None:
     monkeypatch.setattr(module, "samples", lambda _provider: [Sample("news", "/public/news", status, reason)])
-    monkeypatch.setattr(module, "_print_commands", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(module, "commands", lambda *_: signal.raise_signal(signal.SIGINT))
     assert module.run(once=True) == exit_status
     assert module.run(once=False) == exit_status  # Ctrl-C does not hide an unexpected result
 

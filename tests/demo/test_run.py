@@ -58,7 +58,7 @@ def test_a_spoofed_header_that_reached_the_api_is_rejected(seen: str, expected: 
 async def test_a_response_of_envoy_itself_without_a_body_is_a_result(tmp_path: Path) -> None:
     no_sidecar = VariedBootstrap("127.0.0.1:9", 9)
     async with Envoy(no_sidecar, tmp_path) as envoy, aiohttp.ClientSession() as session:
-        assert await send(session, envoy.port, _NO_SIDECAR) == SampleResult(403, "", "", {})
+        assert await send(session, envoy.port, _NO_SIDECAR) == SampleResult(503, "", "", {})
 
 
 async def test_a_response_of_envoy_itself_in_plain_text_is_a_result(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def configuration() -> dict[str, Any]:
     [
         ({"server": {"grpc_address": "unix:/run/a.sock", "transport": "grpcio"}}, {}, 1, "grpcio cannot share a unix"),
         ({}, {"security_events": EVENTS}, 1, "security_events.snapshot_file: is required"),
-        ({"dpop": {"nonce": "required"}}, {}, 0, "refuses the nonces of the others"),
+        ({"dpop": {"nonce": "required"}}, {}, 0, "does not accept the nonces of the others"),
     ],
 )
 def test_check_config_reports_what_workers_cannot_share(

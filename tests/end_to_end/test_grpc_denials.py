@@ -76,7 +76,7 @@ async def test_a_grpc_client_sees_the_status_and_the_sentence_of_a_denial(envoy:
 async def test_without_a_decision_the_status_is_that_of_status_on_error_and_the_message_is_empty(
     tmp_path: Path, status_on_error: str, status: grpc.StatusCode
 ) -> None:
-    bootstrap = VariedBootstrap(f"unix:{tmp_path}/nobody.sock", 1, status_on_error=status_on_error)
+    bootstrap = VariedBootstrap(f"unix:{tmp_path}/missing.sock", 1, status_on_error=status_on_error)
     async with Envoy(bootstrap, tmp_path) as envoy, grpc.aio.insecure_channel(f"127.0.0.1:{envoy.port}") as channel:
         call: Any = channel.unary_unary("/v1.Appointments/Get")
         with pytest.raises(grpc.aio.AioRpcError) as failed:

@@ -370,7 +370,7 @@ async def test_a_server_that_speaks_something_else_is_not_serving(behaves: Sends
     assert not serving
     assert message.endswith(
         " does not answer: it accepts connections, but no gRPC without TLS: "
-        "is this the configuration of the running sidecar?"
+        "is this the configuration of the running instance?"
     )
 
 
