@@ -137,7 +137,9 @@ def _add_explain(explain: argparse.ArgumentParser) -> None:
 
 
 def _add_init(init: argparse.ArgumentParser) -> None:
-    init.add_argument("--issuer", required=True, metavar="URL", help="the issuer (iss) of the access tokens")
+    init.add_argument(
+        "--issuer", required=True, action=_OneIssuer, metavar="URL", help="the issuer (iss) of the access tokens"
+    )
     init.add_argument(
         "--audience",
         metavar="AUDIENCE",
@@ -160,6 +162,18 @@ class _PrintVersion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> None:
         parser.exit(_version(namespace))
+
+
+class _OneIssuer(argparse.Action):
+    """``--issuer`` of ``init``. Argparse itself would ignore all but the last one."""
+
+    def __call__(
+        self, _parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: object, *_: object
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            problem = "takes one issuer: run init for each, and put the entries of issuers into one file"
+            raise argparse.ArgumentError(self, problem)
+        setattr(namespace, self.dest, value)
 
 
 def _serve(options: argparse.Namespace) -> int:

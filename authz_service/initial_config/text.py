@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./@~-]*(?::[A-Za-z0-9_./@~-]+)*")
 _OPENID_SCOPES = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
+# Client scopes of every Keycloak realm: they add claims, and permit nothing.
+_KEYCLOAK_SCOPES = frozenset(
+    {"acr", "basic", "microprofile-jwt", "organization", "roles", "service_account", "web-origins"}
+)
 _MAX_SCOPES = 40  # that a comment lists
 _MAX_SCOPE_LENGTH = 100  # characters
 
@@ -92,7 +96,7 @@ def _security_events(published: Published) -> Iterator[str]:
 
 
 def _rules(published: Published) -> Iterator[str]:
-    own = [each for each in published.scopes if each not in _OPENID_SCOPES and len(each) <= _MAX_SCOPE_LENGTH]
+    own = [each for each in _own_scopes(published.scopes) if len(each) <= _MAX_SCOPE_LENGTH]
     yield ""
     yield "# The first rule that matches a request decides it. A request that matches none is denied."
     yield "rules:"
@@ -109,6 +113,12 @@ def _rules(published: Published) -> Iterator[str]:
     else:
         yield "    # A scope of your API, without which any token for the API may call everything:"
     yield f"    #require: {{scopes: [{_string(own[0] if own else 'read')}]}}"
+
+
+def _own_scopes(scopes: tuple[str, ...]) -> list[str]:
+    """Those that the provider does not announce for every API."""
+    general = _OPENID_SCOPES | _KEYCLOAK_SCOPES if {"web-origins", "microprofile-jwt"} <= {*scopes} else _OPENID_SCOPES
+    return [each for each in scopes if each not in general]
 
 
 def _binding(published: Published) -> Iterator[str]:

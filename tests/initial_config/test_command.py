@@ -98,6 +98,12 @@ async def test_a_file_is_overwritten_only_with_force(provider: IdentityProvider,
     assert provider.issuer in config.read_text()
 
 
+async def test_a_second_issuer_is_an_error_rather_than_the_only_one_in_the_file() -> None:
+    status, out, err = await program("init", "--issuer", "https://a.example", "--issuer", "https://b.example")
+    assert (status, out) == (2, "")
+    assert "argument --issuer: takes one issuer: run init for each, and put the entries of issuers into one file" in err
+
+
 async def test_a_problem_with_the_key_set_is_a_warning(tmp_path: Path) -> None:
     async with Provider() as provider:
         metadata = {"issuer": provider.origin, "jwks_uri": f"{provider.origin}/jwks"}

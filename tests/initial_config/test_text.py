@@ -100,6 +100,15 @@ def test_announced_scopes_are_listed_as_comments_without_those_of_openid_and_wit
     assert '#require: {scopes: ["scope:0"]}' in text or "#require: {scopes: [scope:0]}" in text
 
 
+def test_the_scopes_of_every_keycloak_realm_are_not_suggested() -> None:
+    scopes = ("service_account", "roles", "web-origins", "openid", "orders", "acr", "basic", "microprofile-jwt")
+    assert "#   orders\n    #require: {scopes: [orders]}\n" in configuration(
+        EVERYTHING._replace(scopes=scopes), Keys(), "api"
+    )
+    text = configuration(EVERYTHING._replace(scopes=("roles", "basic")), Keys(), "api")  # scopes of an API elsewhere
+    assert "#   roles\n    #   basic\n" in text
+
+
 _PRINTABLE = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=40)
 _AUDIENCES = _PRINTABLE.filter(lambda text: not set(text) & set("{}*") and text.isprintable())
 _SCOPES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40).filter(is_scope)
