@@ -10,8 +10,8 @@ import yaml
 
 from authz_service.cli import main
 from generate import CHART, render
-from support.chart import NAME, container, in_order, manifests, one, pods, shape
-from support.documents import blocks, page, table, yaml_blocks
+from support.chart import NAME, container, in_order, manifests, notes, one, pods, shape
+from support.documents import blocks, page, section, table, yaml_blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +82,29 @@ def test_the_list_of_revoked_tokens_is_mounted_where_the_configuration_reads_it(
     assert volume == {"name": mount["name"], "configMap": {"name": name}}
     assert values["config"]["revocations_file"] == f"{mount['mountPath']}/{file}"
     assert "subPath" not in mount
+
+
+def test_the_key_of_nonces_is_mounted_from_its_secret_for_every_pod() -> None:
+    text = section(page("how-to/dpop"), "## 4. Require nonces")
+    (values,) = (yaml.safe_load(each.text) for each in blocks(text, "yaml") if "secrets" in each.text)
+    (created,) = (each.text for each in blocks(text, "sh") if "create secret" in each.text)
+    (name, file) = re.findall(r"create secret generic (\S+) --from-file=(\S+)", created)[0]
+    (pod,) = pods([one(manifests("gateway", values), "Deployment")])
+    (volume,) = [each["name"] for each in pod["spec"]["volumes"] if each.get("secret") == {"secretName": name}]
+    (folder,) = [each["mountPath"] for each in container(pod)["volumeMounts"] if each["name"] == volume]
+    assert values["config"]["dpop"]["nonce_key_file"] == f"{folder}/{file}"
+    assert "nonces" not in notes("gateway", values)
+
+
+def test_only_other_identity_headers_replace_the_pods_of_a_gateway_that_keeps_them() -> None:
+    def annotations(changes: dict[str, Any]) -> dict[str, str]:
+        (pod,) = pods([one(manifests("gateway", {"rolloutOnConfigChange": False, "config": changes}), "Deployment")])
+        found: dict[str, str] = pod["metadata"]["annotations"]
+        return found
+
+    assert annotations({"logging": {"decisions": "all"}}) == annotations({})
+    assert annotations({"upstream": {"headers": {"x-user": "sub"}}}) != annotations({})
+    assert "other identity headers (`upstream.headers`)" in section(UPGRADES, "## Change the configuration")
 
 
 def test_an_existing_config_map_leaves_its_rules_to_the_config_map() -> None:
