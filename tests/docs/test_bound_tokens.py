@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import yaml
 
 from authz_service.cli import main
 from authz_service.core import base64url
+from support import offline
 from support.documents import blocks, page
 from support.dpop import DpopKey
 from support.signing import Signer
@@ -24,15 +24,12 @@ OWNER, SIGNER = DpopKey(), Signer("ES256", "a")
 URL = "https://shop.example.com/payments"
 
 
-def written(name: str, folder: Path) -> dict[str, Any]:
-    """The first configuration of a page, in ``config.yaml``, with keys from a file; returns its issuer."""
+def issuer_of(name: str, folder: Path) -> dict[str, Any]:
+    """Write the first configuration of a page, and return its issuer."""
     settings = yaml.safe_load(blocks(page(name), "yaml", "config.yaml")[0].text)
-    (issuer,) = settings["issuers"]
-    issuer["keys"] = {"jwks_file": "jwks.json"}
-    (folder / "jwks.json").write_text(json.dumps({"keys": [SIGNER.jwk()]}))
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
-    found: dict[str, Any] = issuer
-    return found
+    issuer: dict[str, Any]
+    (issuer,) = offline.written(settings, folder, SIGNER)["issuers"]
+    return issuer
 
 
 def bound(issuer: dict[str, Any], cnf: dict[str, str], scope: str = "") -> str:
@@ -56,7 +53,7 @@ def about_proof(printed: str) -> list[list[str]]:
 def test_explain_shows_an_old_proof_for_another_method_as_the_page_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    token = bound(written("how-to/dpop", tmp_path), OWNER.cnf, "payments")
+    token = bound(issuer_of("how-to/dpop", tmp_path), OWNER.cnf, "payments")
     (tmp_path / "token").write_text(token)
     proof = OWNER.proof("GET", URL, token, now=time.time() - 3600)
     command = ["explain", "--config", str(tmp_path / "config.yaml"), "--method", "POST", "--url", URL]
@@ -66,7 +63,7 @@ def test_explain_shows_an_old_proof_for_another_method_as_the_page_does(
 
 
 def test_explain_shows_another_certificate_as_the_page_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    issuer = written("how-to/mutual-tls", tmp_path)
+    issuer = issuer_of("how-to/mutual-tls", tmp_path)
     (tmp_path / "token").write_text(bound(issuer, {"x5t#S256": base64url.encode(bytes(32))}))
     (tmp_path / "client.pem").write_bytes(trustme.CA().issue_cert("client").cert_chain_pems[0].bytes())
     command = ["explain", "--config", str(tmp_path / "config.yaml"), "--url", "https://api.example.com/partners/7"]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +15,7 @@ import yaml
 
 from authz_service.cli import _parser
 from support.block_kinds import kind_of
-from support.console import commands, expression
+from support.console import assert_shows, commands, printed
 from support.documents import ROOT, Block, blocks, page, pages
 from support.signing import Signer
 
@@ -79,22 +77,8 @@ def of_our_program(block: Block) -> bool:
 @pytest.mark.parametrize(("name", "block"), [each for each in blocks_of("console") if of_our_program(each.values[1])])
 def test_our_program_prints_what_a_page_shows(name: str, block: Block, tmp_path: Path) -> None:
     write_files(name, block, tmp_path)
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"}
-    printed = []
-    for command in commands(block):
-        done = subprocess.run(
-            ["/bin/sh", "-c", command],
-            cwd=tmp_path,
-            env=environment,
-            check=False,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=TIMEOUT,
-        )
-        printed.append(f"$ {command}\n{done.stdout}")
-    shown = block.text.replace("\\\n", " ")
-    assert re.fullmatch(expression(shown), "".join(printed)), "".join(printed)
+    session = "".join(f"$ {each}\n{printed(each, tmp_path, may_fail=True)}" for each in commands(block))
+    assert_shows(block.text.replace("\\\n", " "), session)
 
 
 def write_files(name: str, until: Block, folder: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from yarl import URL
 
+from support import offline
 from support.documents import blocks, page, section, tables
 from support.envoy import pipe, relocated, running_envoy
 from support.sidecar_process import SidecarProcess
@@ -137,12 +138,10 @@ def bootstrap(sidecar: Path) -> dict[str, Any]:
 
 
 def configuration(folder: Path) -> Path:
-    """The page's configuration of authz-service, with the keys in a file."""
+    """The page's configuration of authz-service."""
     settings = yaml.safe_load(blocks(TRIED, "yaml", "config.yaml")[0].text)
     settings["server"] = {"grpc_address": f"unix:{folder / 's'}", "admin_address": "127.0.0.1:0"}
-    settings["issuers"][0]["keys"] = {"jwks_file": "jwks.json"}
-    (folder / "jwks.json").write_text(json.dumps({"keys": [KEY.jwk()]}))
-    (folder / "config.yaml").write_text(json.dumps(settings))
+    offline.written(settings, folder, KEY)
     return folder / "config.yaml"
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -19,6 +17,7 @@ from support.tutorial_bootstrap import host_of, protected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 PAGE = "how-to/grpc"
 RULES, CLUSTERS, ROUTES, *_ = (yaml.safe_load(each) for each in yaml_blocks(PAGE))
@@ -54,9 +53,8 @@ async def test_the_client_of_the_page_prints_the_answer_or_the_status_and_the_ch
             document["static_resources"]["clusters"][1:] = [cluster]
             host_of(document)["routes"] = ROUTES["routes"]
 
-        python = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
         async with protected(RULES, tmp_path, change) as (envoy, provider):
-            with reader(tmp_path, **python) as running:
+            with reader(tmp_path) as running:
                 here = CLIENT.text.replace(CHANNEL, f'grpc.insecure_channel("127.0.0.1:{envoy.ports["http"]}")')
                 (tmp_path / "home" / "client.py").write_text(here)
                 token = tmp_path / "home" / "token"

@@ -1,32 +1,29 @@
-"""The guides to Istio and Envoy Gateway: every block of YAML is complete, and what its reader takes."""
+"""The guides to Istio and Envoy Gateway: what their blocks of YAML have in common, and with the chart."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import pytest
-import yaml
 
 from authz_service.cli import main
 from generate import CHART, render
-from support import manifests
+from support import manifests, offline
 from support.chart import in_order, merged
 from support.documents import page, yaml_blocks
 from support.envoy import relocated, running_envoy
+from support.signing import Signer
 from support.tutorial_bootstrap import tutorial_bootstrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 GUIDES = {
     "istio": ("start/istio", "how-to/istio"),
     "envoy-gateway": ("start/envoy-gateway", "how-to/envoy-gateway"),
 }
-MESH = yaml.safe_load((ROOT / "tests" / "support" / "schemas" / "meshconfig.json").read_text())
 
 
 def blocks(guide: str) -> list[str]:
@@ -45,22 +42,8 @@ def values(guide: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("guide", GUIDES)
-def test_every_manifest_is_valid(guide: str) -> None:
-    found = list(objects(guide))
-    assert found
-    assert [problem for each in found for problem in manifests.problems(each)] == []
-
-
-@pytest.mark.parametrize("guide", GUIDES)
-def test_every_block_is_validated(guide: str) -> None:
-    read = [each for block in blocks(guide) for each in manifests.documents(block)]
-    assert all({"kind", "shape", "meshConfig", "rules"} & set(each) for each in read)
-
-
-@pytest.mark.parametrize("guide", GUIDES)
 def test_the_values_render_the_service_that_the_manifests_use(guide: str) -> None:
     found = in_order(render(CHART, values(guide), name="authz-service"))
-    assert [problem for each in found for problem in manifests.problems(each)] == []
     (service,) = [each for each in found if each["kind"] == "Service"]
     assert service["metadata"]["name"] == "authz-service"
     assert service["spec"]["ports"][0]["port"] == 9191
@@ -71,10 +54,8 @@ def test_the_shown_responses_are_those_of_the_values(
     guide: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = values(guide)["config"]
-    config["issuers"][0]["keys"] = {"jwks_file": "jwks.json"}
     del config["server"]
-    (tmp_path / "jwks.json").write_text('{"keys": []}')
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    offline.written(config, tmp_path, Signer("ES256", "a"))
     tutorial = page(GUIDES[guide][0])
     (url,) = re.findall(r"^\$ curl -i (\S+)$", tutorial, re.MULTILINE)
     assert main(["explain", "--config", str(tmp_path / "config.yaml"), "--url", url]) == 1
@@ -108,12 +89,6 @@ def test_the_schemas_of_istio_find_mistakes(mistake: dict[str, Any]) -> None:
 def meshes() -> list[dict[str, Any]]:
     read = [each for block in blocks("istio") for each in manifests.documents(block)]
     return [each["meshConfig"] for each in read if "meshConfig" in each]
-
-
-def test_the_mesh_configuration_is_valid() -> None:
-    assert [
-        error.message for mesh in meshes() for error in jsonschema.Draft202012Validator(MESH).iter_errors(mesh)
-    ] == []
 
 
 def test_every_istio_policy_uses_a_configured_provider() -> None:

@@ -18,6 +18,7 @@ from authz_service.telemetry import background_log_stream, decision_output, span
 from authz_service.telemetry.families import CHECK_BOUNDS
 from authz_service.telemetry.supervisor_metrics import SupervisorMetrics
 from generate import CHART
+from support.console import printed
 from support.documents import blocks, code, page, section, table, tables
 from support.documents import pages as documents
 from support.missing import not_proved, program
@@ -175,10 +176,7 @@ def test_the_count_of_denials_prints_what_the_page_shows(tmp_path: Path) -> None
     (tmp_path / "decisions.log").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     (_, command), (shown,) = blocks(AUDIT_LOG, "sh"), blocks(AUDIT_LOG, "text")
     script = command.text.replace("jq ", f"{jq} ", 1)
-    done = subprocess.run(
-        ["/bin/sh", "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60
-    )
-    assert [line.strip().split("\t") for line in done.stdout.splitlines()] == [
+    assert [line.strip().split("\t") for line in printed(script, tmp_path).splitlines()] == [
         line.strip().split("\t") for line in shown.text.splitlines()
     ]
 

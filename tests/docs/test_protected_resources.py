@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import aiohttp
 import yaml
 
+from support import offline
 from support.documents import blocks, page, yaml_blocks
 from support.envoy import pipe, relocated, running_envoy
 from support.sidecar_process import SidecarProcess
@@ -19,16 +19,15 @@ if TYPE_CHECKING:
 
 PAGE = "how-to/protected-resources"
 CONFIGURATION, ROUTE = yaml_blocks(PAGE)
-(SHOWN,) = blocks(page("how-to/protected-resources"), "console")
+(SHOWN,) = blocks(page(PAGE), "console")
 
 
 async def test_the_commands_show_the_challenge_and_the_metadata(tmp_path: Path) -> None:
     """With the page's route in front of one for the API only."""
-    issuer = {"issuer": "https://idp.example.com/", "keys": {"jwks_file": "jwks.json"}}
+    issuer = {"issuer": "https://idp.example.com/"}
     server = {"grpc_address": "unix:authz.sock", "admin_address": "127.0.0.1:0"}
     settings = yaml.safe_load(CONFIGURATION) | {"issuers": [issuer], "server": server}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
-    (tmp_path / "jwks.json").write_text(json.dumps({"keys": [Signer("ES256", "a").jwk()]}))
+    offline.written(settings, tmp_path, Signer("ES256", "a"))
     bootstrap = relocated(tutorial_bootstrap(), {"authz-service": pipe(tmp_path / "authz.sock")})
     host_of(bootstrap)["routes"] = [
         *yaml.safe_load(ROUTE),

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
@@ -21,6 +17,8 @@ from authz_service.initial_config.published import Published
 from authz_service.initial_config.text import configuration
 from authz_service.policy_tools.cases import Case
 from authz_service.policy_tools.run_cases import CaseRunner
+from support import offline
+from support.console import printed
 from support.documents import DOCS, ROOT, blocks, page, section
 from support.fake_introspection import FakeClient, IntrospectingAuthorizer
 from support.signing import Signer
@@ -28,8 +26,8 @@ from support.trust import ISSUER, NOW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-TIMEOUT: Final = 60.0  # seconds, of a program
 EXAMPLES: Final = ROOT / "examples"
 # The examples of each page, in the order of its configurations.
 PAGES: Final = {
@@ -249,22 +247,11 @@ def test_jobs_request_the_audience_of_the_configuration() -> None:
     assert github["permissions"]["id-token"] == "write"
 
 
-def shell(command: str, folder: Path) -> str:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["/bin/sh", "-ec", command],
-        check=False, capture_output=True, text=True, cwd=folder, env=environment, timeout=TIMEOUT,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_the_commands_for_keys_in_a_file_make_a_token_that_is_accepted(tmp_path: Path) -> None:
     text = provider_page("static-keys")
     make_keys, sign, explain = (block.text for block in blocks(text, "sh"))
     (tmp_path / "config.yaml").write_text(blocks(text, "yaml", "config.yaml")[0].text)
-    printed = shell(make_keys + sign + explain, tmp_path)
-    assert "allow, ok" in printed
+    assert "allow, ok" in printed(make_keys + sign + explain, tmp_path)
 
 
 # The index.
@@ -293,7 +280,7 @@ def test_the_command_of_the_index_decodes_a_token(tmp_path: Path) -> None:
     for length in range(4):  # of padding that base64url leaves out
         claims = {"sub": "u" * length}
         (tmp_path / "token").write_text(Signer("ES256", "a").sign(claims))
-        assert json.loads(shell(decode, tmp_path)) == claims
+        assert json.loads(printed(decode, tmp_path)) == claims
 
 
 @pytest.mark.parametrize(
@@ -311,10 +298,8 @@ def test_explain_prints_what_the_index_quotes(
 ) -> None:
     signer = Signer("ES256", "a")
     settings = yaml.safe_load(blocks(INDEX, "yaml", "config.yaml")[-1].text)
-    settings["issuers"][0]["keys"] = {"jwks_file": "jwks.json"}
-    (tmp_path / "jwks.json").write_text(json.dumps({"keys": [signer.jwk()]}))
+    offline.written(settings, tmp_path, signer)
     config, token = tmp_path / "config.yaml", tmp_path / "token"
-    config.write_text(yaml.safe_dump(settings))
     whole = json.loads(blocks(INDEX, "json", "claims of token")[0].text) | {"iat": 1, "exp": 4_000_000_000}
     token.write_text("opaque" if claims is None else signer.sign(whole | claims, {"typ": "JWT"}))
     url = "https://api.example.com/orders/7"

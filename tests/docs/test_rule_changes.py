@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,11 @@ import yaml
 from transport.wire import check_request, read
 
 from authz_service.transport.services import SERVICE
+from support import offline
+from support.console import printed
 from support.documents import blocks, page, section
 from support.sidecar_process import SidecarProcess, wait_until
-from support.trust import RS, claims, jwks
+from support.trust import RS, claims
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,12 +25,10 @@ SHADOW, CHANGES = page("how-to/shadow-mode"), page("how-to/change-configuration"
 
 
 def configuration(folder: Path) -> dict[str, Any]:
-    """The one of the page on shadow mode, with keys from a file."""
+    """The one of the page on shadow mode, written to its file."""
     (block,) = blocks(SHADOW, "yaml", "config.yaml")
-    whole: dict[str, Any] = yaml.safe_load(block.text)
-    (folder / "jwks.json").write_bytes(jwks(RS.jwk()))
-    whole["issuers"][0]["keys"] = {"jwks_file": "jwks.json"}
-    return whole | {"server": {"grpc_address": f"unix:{folder / 's'}", "admin_address": "127.0.0.1:0"}}
+    server = {"grpc_address": f"unix:{folder / 's'}", "admin_address": "127.0.0.1:0"}
+    return offline.written(yaml.safe_load(block.text) | {"server": server}, folder, RS)
 
 
 def replace(folder: Path, settings: dict[str, Any]) -> None:
@@ -47,15 +46,11 @@ async def check(folder: Path, method: str, path: str, **others: Any) -> tuple[bo
 def counted(log: str, folder: Path) -> str:
     """What the command of the page prints for this log."""
     (command,) = (block.text for block in blocks(SHADOW, "sh") if block.text.startswith("jq ") and log in block.text)
-    done = subprocess.run(
-        ["/bin/sh", "-c", command], cwd=folder, check=True, capture_output=True, text=True, timeout=60
-    )
-    return done.stdout
+    return printed(command, folder)
 
 
 async def test_the_command_counts_the_clients_that_would_be_denied_until_the_rule_is_enforced(tmp_path: Path) -> None:
     settings = configuration(tmp_path)
-    replace(tmp_path, settings)
     members = {"iss": "https://idp.example.com/", "aud": "https://legacy.example.com/", "scope": "records.read"}
     token = RS.sign(claims(**members, client_id="web", iat=1_700_000_000, exp=4_000_000_000))
     async with SidecarProcess(tmp_path / "config.yaml", tmp_path / "authz.log") as sidecar:
@@ -101,7 +96,6 @@ async def test_a_change_is_logged_and_counted_as_the_page_says(tmp_path: Path) -
     shown = [json.loads(block.text) for block in blocks(CHANGES, "json")]
     rejected, applied = shown
     settings = configuration(tmp_path)
-    replace(tmp_path, settings)
     async with SidecarProcess(tmp_path / "config.yaml", tmp_path / "authz.log") as sidecar:
 
         async def metric(name: str) -> float:

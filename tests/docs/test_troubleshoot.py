@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,8 @@ from transport.wire import check_request
 from authz_service.cli import main
 from authz_service.core.reasons import DENIALS, Reason
 from authz_service.transport.services import SERVICE
+from support import offline
+from support.console import printed, reader
 from support.documents import blocks, page, section
 from support.introspection_clients import free_port
 from support.sidecar_process import SidecarProcess, wait_until
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 PAGE = page("troubleshoot")
 COMMANDS = section(PAGE, "## Three commands that find most causes")
 (CONFIGURATION,) = (yaml.safe_load(block.text) for block in blocks(PAGE, "yaml", "config.yaml"))
-TIMEOUT = 60.0  # seconds, of a program
 
 
 def test_each_symptom_has_the_status_of_its_reason() -> None:
@@ -62,9 +61,7 @@ def token(signer: Signer = SIGNER, typ: str = "at+jwt", **claims: Any) -> str:
 
 
 def explained(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    (folder / "jwks.json").write_text(json.dumps({"keys": [SIGNER.jwk()]}))
-    offline = {**CONFIGURATION["issuers"][0], "keys": {"jwks_file": "jwks.json"}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIGURATION | {"issuers": [offline]}))
+    offline.written(CONFIGURATION, folder, SIGNER)
     main(["explain", "--config", str(folder / "config.yaml"), *arguments])
     return capsys.readouterr().out
 
@@ -133,20 +130,13 @@ async def test_the_log_and_the_admin_port_show_what_the_page_shows(tmp_path: Pat
             call: Any = channel.unary_unary(f"/{SERVICE}/Check")
             await call(check_request("GET", line["path"], host=line["host"]))
         await wait_until(lambda: bool(sidecar.records("decision") and sidecar.records("fetching keys failed")))
-        for block in blocks(COMMANDS, "console"):
-            for command, expected in re.findall(r"\$ (curl .*)\n((?:(?!\$ ).*\n)*)", block.text):
-                shown_line = (await printed(command.replace("http://127.0.0.1:9192", sidecar.admin_url))).strip()
-                assert shown_line == expected.strip()
+        with reader(tmp_path) as running:
+            for block in blocks(section(COMMANDS, "### 3. Query the admin port"), "console"):
+                text = block.text.replace("http://127.0.0.1:9192", sidecar.admin_url)
+                await running.follow(block._replace(text=text))
         (filtering,) = (block.text for block in blocks(COMMANDS, "sh") if "jq" in block.text)
-        assert json.loads(await printed(f"cat {tmp_path / 'log'} | {filtering.partition(' | ')[2]}")) == line
+        assert json.loads(printed(f"cat log | {filtering.partition(' | ')[2]}", tmp_path)) == line
         (failed,) = (json.loads(block.text) for block in blocks(section(PAGE, "## 503 keys_unavailable"), "json"))
         cause = failed["cause"].replace("http://127.0.0.1:9/", unreachable)
         logged = sidecar.records("fetching keys failed")[0]
         assert {name: logged[name] for name in failed} == failed | {"cause": cause}
-
-
-async def printed(command: str) -> str:
-    done = await asyncio.to_thread(
-        subprocess.run, ["/bin/sh", "-c", command], check=True, capture_output=True, text=True, timeout=TIMEOUT
-    )
-    return done.stdout

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -15,10 +11,15 @@ import yaml
 from authz_service.cli import main
 from authz_service.core.reasons import Reason
 from generate import CHART, render
+from support import offline
 from support.chart import containers, in_order, one
+from support.console import printed
 from support.documents import ROOT, blocks, code, page, section, tables, yaml_blocks
 from support.manifests import problems
 from support.signing import Signer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 EXAMPLE = ROOT / "examples" / "kubernetes"
 GUIDE = page("how-to/service-accounts")
@@ -106,23 +107,12 @@ def explain(account: str, issued: int, folder: Path) -> str:
     (command,) = (each for each in COMMANDS if "explain" in each)
     in_pod = command.partition(" -- \\\n")[2].replace("/etc/authz-service/config.yaml", str(folder / "config.yaml"))
     signer = Signer("RS256", "a")
-    (folder / "jwks.json").write_text(json.dumps({"keys": [signer.jwk()]}))
     (folder / "revocations.yaml").write_text(block("revocations:"))
-    issuer = CONFIGURATION["issuers"][0] | {"keys": {"jwks_file": "jwks.json"}, "max_token_age": None}
+    issuer = CONFIGURATION["issuers"][0] | {"max_token_age": None}
     changes = {"issuers": [issuer], "revocations_file": "revocations.yaml"}
-    (folder / "config.yaml").write_text(json.dumps(CONFIGURATION | changes))
+    offline.written(CONFIGURATION | changes, folder, signer)
     claims = {"iss": issuer["issuer"], "aud": issuer["audiences"], "iat": issued, "exp": 4_000_000_000}
-    done = subprocess.run(
-        ["/bin/sh", "-c", in_pod],
-        input=signer.sign(claims | {"sub": f"system:serviceaccount:shop:{account}"}),
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    return printed(in_pod, folder, given=signer.sign(claims | {"sub": f"system:serviceaccount:shop:{account}"}))
 
 
 BEFORE, AFTER = 1_760_000_000, 1_780_000_000  # the time in the guide's revocation

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import os
 import re
 import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
     from types import TracebackType
 
     from support.documents import Block
@@ -41,19 +43,43 @@ def expression(shown: str) -> str:
 
 def assert_shows(shown: str, printed: str) -> None:
     """The output is what a page shows; see ``expression``."""
-    ended = "" if printed.endswith("\n") or not printed else "\n"
-    assert re.fullmatch(expression(shown), printed + ended), printed
+    lines = printed + ("" if printed.endswith("\n") or not printed else "\n")
+    difference = "\n".join(difflib.unified_diff(shown.splitlines(), lines.splitlines(), "page", "output", lineterm=""))
+    assert re.fullmatch(expression(shown), lines), f"the output is not what the page shows:\n{difference}"
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """With our program, and this Python, before others."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "COLUMNS": "120", **variables}
+
+
+def printed(script: str, folder: Path, *, given: str = "", may_fail: bool = False, **variables: str) -> str:
+    """What a script prints on both streams, with ``given`` as its input. It succeeds, unless it may fail."""
+    done = subprocess.run(
+        ["/bin/sh", "-ec", script],
+        cwd=folder,
+        env=_environment(variables),
+        input=given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_HANG_TIMEOUT,
+        check=False,
+    )
+    assert may_fail or done.returncode == 0, done.stdout
+    return done.stdout
 
 
 class Shell:
     """A shell in which commands run one after another, with variables, functions and jobs, as a reader would."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
         (folder / ".curlrc").write_text("silent\n")  # as if its output was a terminal's, without a progress meter
         self._process = subprocess.Popen(
             ["/bin/bash", "--norc"],
             cwd=folder,
-            env={**os.environ, "HOME": str(folder), "COLUMNS": "120", **environment},
+            env=_environment({"HOME": str(folder), **variables}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
