@@ -34,8 +34,8 @@ WARNINGS: Final = {
     "how-to/shadow-mode": "denies nothing",
     "how-to/mcp-providers": "accepts tokens for 0b1f2c3d-0000-4000-8000-00000000000a",
 }
-# Pages with files of other programs, which tests/docs/test_providers.py reads.
-FILES_OF_PROVIDERS: Final = {"how-to/providers/ci-jobs", "how-to/providers/dex"}
+# Pages with files of other programs and of another chart: tests/docs/test_providers.py and test_sidecar.py read them.
+PROVED_ELSEWHERE: Final = {"how-to/providers/ci-jobs", "how-to/providers/dex", "how-to/sidecar"}
 BLOCKS: Final = [
     pytest.param(name, block, id=f"{name}.md:{block.line}") for name in pages() for block in blocks(page(name), "yaml")
 ]
@@ -76,8 +76,8 @@ def test_every_block_of_yaml_is_valid(
         (tmp_path / "config.yaml").write_text(before[-1])
         (tmp_path / "cases.yaml").write_text(block.text)
         assert main(["test", "--config", "config.yaml", "cases.yaml"]) == 0, capsys.readouterr().out
-    elif kind == "provider":
-        assert name in FILES_OF_PROVIDERS
+    elif kind in {"provider", "parent"}:
+        assert name in PROVED_ELSEWHERE
     elif kind in {*CONFIGURATION_PARTS, "issuers", "rules"}:
         check_configuration(completed(kind, document), capsys)
     else:

@@ -48,6 +48,8 @@ _WHOLES: Final = {
     "staticClients": "provider",  # of Dex
     "jobs": "provider",  # of GitHub
     "scrape_configs": "prometheus",
+    "authz-service": "parent",  # the values of a chart that depends on ours
+    "dependencies": "parent",  # such a chart itself
 }
 
 
@@ -58,7 +60,7 @@ def kind_of(text: str) -> str:
         AssertionError: when it is nothing known: give it the keys of something known, or add its kind and a proof.
     """
     documents: list[Any] = manifests.documents(text)
-    if all("apiVersion" in each for each in documents):
+    if all("apiVersion" in each and "kind" in each for each in documents):
         return "objects"
     (document,) = documents
     if isinstance(document, list):
