@@ -57,7 +57,7 @@ A unix socket in a shared folder needs no TLS. [Envoy in production](../how-to/e
 """,
     "issuers": """
 [Providers](../how-to/providers/index.md) has the settings for each provider, and `authz-service init` writes them for yours.
-For the issuers of many tenants, see [Many tenants](../how-to/tenants.md).
+For more than one issuer, see [Several providers](../how-to/several-providers.md), and [Many tenants](../how-to/tenants.md).
 """,
     "issuers[].keys": """
 Most issuers need none of these keys: discovery finds their key set. Set at most one of `jwks_uri`, `jwks_file` and
