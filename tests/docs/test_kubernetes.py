@@ -61,7 +61,7 @@ def test_the_values_render_valid_objects_with_the_names_in_the_commands() -> Non
 
 
 def test_the_application_runs_as_the_page_says_and_can_be_changed_as_it_shows() -> None:
-    (user, change) = re.findall(r"runs as user (\d+), on a root .*?such as `({.*?})`", PAGE)[0]
+    (user, change) = re.findall(r"runs as user (\d+), with a read-only root .*?such as `({.*?})`", PAGE)[0]
     for changes, expected in (({}, (int(user), True)), (yaml.safe_load(change), (1000, False))):
         own: dict[str, Any] = {"gateway": {"application": {"securityContext": changes}}}
         (pod,) = pods([one(in_order(render(CHART, merged(values(), own), name="shop")), "Deployment", NAME)])
@@ -76,7 +76,7 @@ def test_helm_prints_the_notes_that_the_page_shows() -> None:
 
 @pytest.mark.parametrize("mistake", [{"config": {"isuers": []}}, {"gatway": {}}])
 def test_helm_rejects_a_misspelled_value_with_its_path(mistake: dict[str, Any]) -> None:
-    (quoted,) = re.findall(r"`helm install` says `(.*?)`", PAGE)
+    (quoted,) = re.findall(r"`helm install` prints `(.*?)`", PAGE)
     with pytest.raises(Exception, match=re.escape(quoted).replace(r"\.\.\.", ".*")):
         render(CHART, merged(values(), mistake))
 

@@ -184,7 +184,7 @@ def test_the_count_of_denials_prints_what_the_page_shows(tmp_path: Path) -> None
 def test_the_limits_of_the_audit_log_are_those_of_the_program() -> None:
     text = " ".join(AUDIT_LOG.split())
     backlog = background_log_stream
-    assert f"a backlog of {backlog._MAX_LINES:,} lines and {backlog._MAX_CHARACTERS >> 20} MiB" in text
+    assert f"a backlog of {backlog._MAX_LINES:,} lines or {backlog._MAX_CHARACTERS >> 20} MiB" in text
     assert f"mode {decision_output._MODE:04o}" in text
     assert decision_output._RECONNECT_INTERVAL == 0.5
     assert "after half a second" in text

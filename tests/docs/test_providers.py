@@ -334,7 +334,7 @@ def test_a_response_lacks_what_the_page_on_opaque_tokens_says(missing: str, reas
     )
     assert authorizer.reason_of("opaque", "/orders/7") == reason
     row = f"| `{missing}` | `{reason}`"
-    assert reason == "ok" or row in section(text, "## 3. See that the response is sufficient")
+    assert reason == "ok" or row in section(text, "## 3. Check that the response is sufficient")
 
 
 @pytest.mark.parametrize(
