@@ -107,19 +107,25 @@ def _part(part: Part) -> Iterator[str]:
 def _key(place: str, key: SectionKey[Any]) -> Iterator[str]:
     description, default = _split(key)
     yield f"### `{place}`\n"
-    yield f"{_type(key)}. {default} Example: `{key.name}: {flow(key.example)}`\n"
+    yield f"{_type(key)}. {default} Example: `{key.name}: {flow(_example(place, key))}`\n"
     yield f"{description}\n"
 
 
 def example_of(part: Part) -> dict[str, Any]:
     """The example of a part at its place in the file, with what its parents require."""
-    value = part.key.example
+    value = _example(part.place, part.key)
     *parents, own = part.place.split(".")
     value = {own: value}
     for parent in reversed(parents):
         name, is_list = parent.removesuffix("[]"), parent.endswith("[]")
         value = {name: [_REQUIRED.get(name, {}) | value] if is_list else value}
     return value
+
+
+def _example(place: str, key: SectionKey[Any]) -> Any:
+    if key.example is NOT_SHOWN:
+        raise AssertionError(f"{place} has no example: give it one in the model, with example=...")
+    return key.example
 
 
 _REQUIRED: dict[str, dict[str, Any]] = {  # of the items around an example
