@@ -24,21 +24,26 @@ GUIDES = [f"docs/{name}.md" for name in pages()]
 SOURCES = "https://github.com/OWNER/REPOSITORY/"  # which release.yml replaces
 
 
+def test_the_navigation_has_every_page_once() -> None:
+    listed = re.findall(r'"([\w/-]+)\.md"', (ROOT / "zensical.toml").read_text())
+    assert sorted(listed) == pages(), "list each page in the navigation of zensical.toml, once"
+
+
 @pytest.mark.parametrize("document", [*DOCUMENTS, *GUIDES])
 def test_every_file_and_anchor_in_a_document_exists(document: str) -> None:
     text = (ROOT / document).read_text()
     for name in re.findall(r"`((?:authz_service|proto|tests|bench|helm|docker|docs)/[\w/.-]+)`", text):
-        assert (ROOT / name).exists(), name
+        assert (ROOT / name).exists(), f"there is no {name}"
     for link, anchor in re.findall(r"\]\((?!https?:)([\w./-]*)(?:#([\w-]+))?\)", text):
         target = ((ROOT / document).parent / link if link else ROOT / document).resolve()
-        assert target.exists(), link
-        assert not anchor or anchor in anchors(target.read_text()), f"{link}#{anchor}"
+        assert target.exists(), f"there is no {link}"
+        assert not anchor or anchor in anchors(target.read_text()), f"{link} has no heading #{anchor}"
         assert target.is_relative_to(DOCS) or document not in GUIDES, (
             f"{link} is not part of the site: link to {SOURCES}"
         )
     for link, anchor in re.findall(rf"{SOURCES}(?:blob|tree)/main/([\w./-]*)(?:#([\w-]+))?", text):
-        assert (ROOT / link).exists(), link
-        assert not anchor or anchor in anchors((ROOT / link).read_text()), f"{link}#{anchor}"
+        assert (ROOT / link).exists(), f"there is no {link}"
+        assert not anchor or anchor in anchors((ROOT / link).read_text()), f"{link} has no heading #{anchor}"
 
 
 def anchors(text: str) -> set[str]:

@@ -36,7 +36,8 @@ def blocks_of(*languages: str) -> list[Any]:
 def test_every_block_has_a_known_language() -> None:
     for name in pages():
         fences = [line.strip() for line in page(name).splitlines() if line.strip().startswith("```")]
-        assert {each.strip("`").partition(" ")[0] for each in fences[::2]} <= PROVED | PLAIN, name
+        unknown = {each.strip("`").partition(" ")[0] for each in fences[::2]} - (PROVED | PLAIN)
+        assert unknown == set(), f"{name}: use one of {', '.join(sorted(PROVED | PLAIN))}"
         assert set(fences[1::2]) <= {"```"}, name
 
 
@@ -120,4 +121,5 @@ def test_a_page_with_commands_for_other_programs_has_a_test_of_its_own() -> None
     """Such as curl and kubectl: they need a provider, Envoy or a cluster."""
     tests = "\n".join(each.read_text() for each in (ROOT / "tests").rglob("*.py") if each != Path(__file__))
     shown = [name for name in pages() for block in blocks(page(name), "console") if not of_our_program(block)]
-    assert [name for name in sorted(set(shown)) if f'"{name}"' not in tests] == []
+    without = [name for name in sorted(set(shown)) if f'"{name}"' not in tests]
+    assert without == [], "write a test in tests/docs that runs their commands, or show them in ```sh without output"

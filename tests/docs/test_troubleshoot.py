@@ -45,7 +45,7 @@ def test_every_reason_is_found_from_this_page() -> None:
     """Directly, or by the link to the table of all, which tests/docs/test_reasons.py compares with the program."""
     assert "](reference/reasons.md#all-reasons)" in PAGE
     named = {reason for reason in DENIALS if re.search(rf"[`# ,]{reason}[`,\n \]]", PAGE)}
-    assert set(DENIALS) - named == set()
+    assert set(DENIALS) - named == set(), "write in docs/troubleshoot.md what to do about it"
 
 
 SIGNER = Signer("ES256", "2026-11")

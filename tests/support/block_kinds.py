@@ -69,7 +69,7 @@ def kind_of(text: str) -> str:
     else:
         keys = frozenset(document)
         kind = _kind_of_members(document, keys)
-    assert kind, f"no kind of block has these keys: {', '.join(sorted(keys))}"
+    assert kind, f"no kind of block has these keys: {', '.join(sorted(keys))}; see tests/support/block_kinds.py"
     return kind
 
 

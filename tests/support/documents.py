@@ -66,7 +66,7 @@ def section(text: str, heading: str) -> str:
     """
     level = heading.partition(" ")[0]
     _, found, below = f"\n{text}".partition(f"\n{heading}\n")
-    assert found, f"no heading {heading!r}: if the page renamed it, rename it in this test"
+    assert found, f"the page lacks the heading {heading!r}: write it, or rename it in this test too"
     return re.split(rf"^#{{1,{len(level)}}} ", below, maxsplit=1, flags=re.MULTILINE)[0]
 
 
@@ -86,7 +86,7 @@ def table(text: str, *head: str) -> list[list[str]]:
         AssertionError: when there is no such table.
     """
     found = next((each.rows for each in tables(text) if tuple(each.head[: len(head)]) == head), None)
-    assert found, f"no table with the head {head}: if the page changed it, change it in this test"
+    assert found, f"the page lacks a table with the head {head}: write it, or change it in this test too"
     return found
 
 
