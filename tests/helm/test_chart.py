@@ -688,17 +688,17 @@ OPAQUE = {
         ("service", PLAIN, "in plain text"),
         ("sidecar", {"config": {"server": {"grpc_address": "0.0.0.0:9191"}}}, "every pod in the cluster can call"),
         ("sidecar", {"monitoring": {"podMonitor": {"enabled": False}}}, "Prometheus does not scrape its metrics"),
-        ("service", {"config": {"server": {"workers": 4}}}, "4 workers need about 544Mi"),
-        ("service", {"config": {"token_cache": {"max_bytes": "161MiB"}}}, "need about 257Mi"),
-        ("service", {"config": {"token_cache": {"max_bytes": "1GiB"}}}, "need about 1120Mi"),
-        ("service", {"config": {"issuers": [OPAQUE] * 2, "token_cache": {"max_bytes": "54MiB"}}}, "need about 258Mi"),
-        ("service", {"resources": {"limits": {"memory": "127Mi"}}}, "need about 128Mi"),
+        ("service", {"config": {"server": {"workers": 4}}}, "4 workers need about 608Mi"),
+        ("service", {"config": {"token_cache": {"max_bytes": "145MiB"}}}, "need about 257Mi"),
+        ("service", {"config": {"token_cache": {"max_bytes": "1GiB"}}}, "need about 1136Mi"),
+        ("service", {"config": {"issuers": [OPAQUE] * 2, "token_cache": {"max_bytes": "49MiB"}}}, "need about 259Mi"),
+        ("service", {"resources": {"limits": {"memory": "143Mi"}}}, "need about 144Mi"),
         ("service", {"service": {"type": "LoadBalancer"}}, "can probe tokens and read the metrics"),
         ("gateway", NONCES | {"replicas": 2, "autoscaling": {"enabled": False}}, "refuses the nonces of the others"),
         ("gateway", NONCES | {"replicas": 1, "autoscaling": {"enabled": True}}, "refuses the nonces of the others"),
         ("sidecar", NONCES, "refuses the nonces of the others"),
-        ("service", RECEIVING | {"stateVolume": {"existingClaim": "a"}, "resources": {"limits": {"memory": "225Mi"}}},
-         "98Mi for security events) its processes need about 226Mi"),
+        ("service", RECEIVING | {"stateVolume": {"existingClaim": "a"}, "resources": {"limits": {"memory": "241Mi"}}},
+         "98Mi for security events) its processes need about 242Mi"),
         ("sidecar", RECEIVING, "receives some of the events only"),
         ("service", RECEIVING | {"replicas": 1, "autoscaling": {"enabled": False},
                                  "podDisruptionBudget": {"enabled": False}}, "forgets the security events"),
@@ -709,7 +709,7 @@ def test_the_notes_warn_about_valid_but_dangerous_values(name: str, changes: dic
     assert warning not in notes(name)
 
 
-@pytest.mark.parametrize("limits", [{"memory": "544Mi"}, {"memory": "1Gi"}, {"memory": "1G"}, {"memory": None}, None])
+@pytest.mark.parametrize("limits", [{"memory": "608Mi"}, {"memory": "1Gi"}, {"memory": "1G"}, {"memory": None}, None])
 def test_the_notes_do_not_warn_about_a_sufficient_or_absent_memory_limit(limits: dict[str, str | None] | None) -> None:
     text = notes("service", {"config": {"server": {"workers": 4}}, "resources": {"limits": limits}})
     assert "resources.limits.memory" not in text

@@ -193,7 +193,7 @@ true
 {{- end -}}
 {{- end -}}
 {{- $events := include "authz-service.eventMebibytes" . | int64 -}}
-{{- add (mul $workers (add 96 (mul $cache $caches) $events)) (ternary 32 0 (gt $workers 1)) -}}
+{{- add (mul $workers (add 112 (mul $cache $caches) $events)) (ternary 32 0 (gt $workers 1)) -}}
 {{- end -}}
 
 {{/* server.shutdown_delay. With shape service, proxies in other pods call a terminating pod until they learn of it. A plain
