@@ -93,7 +93,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     test.add_argument("cases", type=_path, nargs="+", metavar="CASES.yaml", help="files with cases")
 
     schema = add("schema", _schema, "print the JSON Schema of the configuration file, for editors")
-    schema.add_argument("--cases", action="store_true", help="print that of files with policy test cases")
+    schema.add_argument("--cases", action="store_true", help="print the schema of files with policy test cases")
 
     healthcheck = add("healthcheck", _healthcheck, "query the health service of a running instance")
     healthcheck.add_argument("--config", type=_path, metavar="FILE", help="the configuration file of the instance")

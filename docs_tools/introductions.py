@@ -65,7 +65,7 @@ Most issuers need none of these keys: discovery finds their key set. Set at most
 """,
     "issuers[].introspection": """
 [Opaque tokens](../how-to/introspection.md) shows how to set this up, and
-[Opaque tokens explained](../understand/opaque-tokens.md) what happens when the server is slow or away.
+[Opaque tokens explained](../understand/opaque-tokens.md) what happens when the server is slow or unreachable.
 """,
     "issuers[].security_events": """
 [Receive security events](../how-to/security-events.md) shows how to set them up, and [Security events](security-events.md)

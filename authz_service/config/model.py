@@ -106,7 +106,7 @@ class Keys(Section):
         default=True,
         description="Find the key set through the issuer's OpenID configuration or, if there is none, its OAuth "
         "authorization server metadata (RFC 8414). Off by default if `jwks_uri`, `jwks_file` or `pem_file` is set. If "
-        "you turn it off and set none of them, the issuer's tokens are accepted through introspection only.",
+        "you turn it off and set none of them, the issuer's tokens are validated by introspection only.",
         example=False,
     )
     jwks_uri = optional(
@@ -121,27 +121,27 @@ class Keys(Section):
     )
     pem_file = optional(
         FILE,
-        description="File with one or more public keys or certificates in PEM, read again when it changes. Of a "
-        "certificate, only the public key counts. Replaces discovery.",
+        description="File with one or more public keys or certificates in PEM, read again when it changes. Only the "
+        "public key of a certificate is used. Replaces discovery.",
         example="idp.pem",
     )
     metadata_url = nullable(
         URL,
-        description="Where discovery requests the metadata, if it is not below the issuer, for example inside a "
-        "cluster. The issuer in it must still be the configured one.",
+        description="URL of the metadata, if discovery cannot find it below the issuer's URL, for example inside a "
+        "cluster. The issuer in the metadata must still be the configured one.",
         example="https://keycloak.idp.svc:8443/realms/shop/.well-known/openid-configuration",
     )
     bearer_token_file = nullable(
         FILE,
-        description="File with a token that is sent with requests for metadata and keys, such as to Kubernetes' API "
-        "server; read again when it changes. It is sent only to the origin of the configured address (`jwks_uri`, "
-        "`metadata_url` or `issuer`), and never along a redirect.",
+        description="File with a token that is sent with requests for metadata and keys, for example to the "
+        "Kubernetes API server; read again when it changes. It is sent only to the origin of the configured address "
+        "(`jwks_uri`, `metadata_url` or `issuer`), and never along a redirect.",
         example="/var/run/secrets/api-server/token",
     )
     client_certificate_file = nullable(
         FILE,
-        description="Certificate chain for mutual TLS with the provider, introspection and security events included, "
-        "PEM; read again when it changes. Requires `client_key_file`.",
+        description="Certificate chain in PEM for mutual TLS with the provider, also for introspection and security "
+        "events; read again when it changes. Requires `client_key_file`.",
         example="client.crt",
     )
     client_key_file = nullable(
@@ -152,13 +152,14 @@ class Keys(Section):
     headers = key(
         PROVIDER_HEADERS,
         default={},
-        description="Further headers of requests to the provider. Not for secrets: they are sent to every address that "
-        "its metadata names.",
+        description="Further headers for requests to the provider. Do not put secrets here: the headers are sent to "
+        "every address that the provider's metadata names.",
         example={"x-tenant": "shop"},
     )
     ca_file = nullable(
         FILE,
-        description="Trust anchors for the provider's certificate in addition to the system's, PEM.",
+        description="CA certificates in PEM that are trusted for the provider's certificate, in addition to the "
+        "system's.",
         example="corporate-ca.pem",
     )
     allow_http = key(
@@ -170,9 +171,9 @@ class Keys(Section):
     proxy = key(
         PROXY,
         default="environment",
-        description="The proxy for requests to the provider, introspection and security events included. Requests to "
-        "this machine use none. A URL: this proxy. `environment`: as the variables `HTTPS_PROXY`, `HTTP_PROXY` and "
-        "`NO_PROXY` say. `none`: no proxy.",
+        description="The proxy for requests to the provider, also for introspection and security events. Requests to "
+        "this machine use none. A URL: this proxy. `environment`: the proxy in the variables `HTTPS_PROXY`, "
+        "`HTTP_PROXY` and `NO_PROXY`. `none`: no proxy.",
         example="http://proxy:3128",
     )
     timeout = key(
@@ -202,15 +203,15 @@ class Keys(Section):
     unknown_kid_cooldown = key(
         POSITIVE_DURATION,
         default="30s",
-        description="Tokens with an unknown key id cause at most one additional fetch within this time, whatever the "
-        "traffic.",
+        description="Tokens with an unknown key id cause at most one additional fetch within this time, however many "
+        "there are.",
         example="10s",
     )
     outage_tolerance = key(
         DURATION,
         default="24h",
         description="How long the last good keys are used while the provider is unreachable. A key that the provider "
-        "withdraws during an outage stays trusted for as long.",
+        "withdraws during an outage stays trusted for that time.",
         example="4h",
     )
     snapshot_file = optional(
@@ -292,7 +293,7 @@ class IntrospectionSettings(Section, title="Introspection"):
     auth_method: SectionKey[AuthMethod] = key(
         OneOf(AuthMethod),
         default="client_secret_basic",
-        description="How the client authenticates to the endpoint; `tls_client_auth` is with "
+        description="How authz-service authenticates to the endpoint. `tls_client_auth` uses "
         "`keys.client_certificate_file` (RFC 8705).",
         example="private_key_jwt",
     )
@@ -312,8 +313,8 @@ class IntrospectionSettings(Section, title="Introspection"):
     mode: SectionKey[IntrospectionMode] = key(
         OneOf(IntrospectionMode),
         default="opaque",
-        description="Which tokens are introspected. `opaque`: only tokens that are not JWTs. `always`: verified JWTs "
-        "as well, so that revoking them takes effect. Claims that only the response has are added to the JWT's.",
+        description="Which tokens are introspected. `opaque`: only tokens that are not JWTs. `always`: also verified "
+        "JWTs, so that revoking them takes effect. Claims that only the response has are added to the JWT's.",
         example="always",
     )
     timeout = key(
@@ -337,8 +338,8 @@ class IntrospectionSettings(Section, title="Introspection"):
     max_concurrent = key(
         Whole(minimum=1),
         default=64,
-        description="Maximum number of requests at a time. As many more may wait; beyond that, requests are denied "
-        "with 503.",
+        description="Maximum number of requests to the endpoint at a time. The same number may wait. Beyond that, "
+        "tokens that are not cached get 503.",
         example=128,
     )
 
@@ -406,15 +407,15 @@ class SecurityEventsSettings(Section, title="SecurityEvents"):
     max_entries = key(
         Whole(minimum=1, maximum=1_000_000),
         default=100_000,
-        description="Maximum number of revocations from events, of 1 KiB each at most on average. Beyond it, those "
-        "with the least time left are evicted.",
+        description="Maximum number of revocations from events, each at most 1 KiB on average. Beyond that, the "
+        "revocations with the least time left are evicted.",
         example=200000,
     )
     snapshot_file = optional(
         OWN_FILE,
-        description="File in which to save what the events revoke, so that it outlives a restart. Processes with the "
-        "same file share one stream of events: one polls, the others follow the file. Its folder must exist and be "
-        "writable; give each issuer its own file. Default: nothing is saved, and each process polls for itself.",
+        description="File in which to save revocations from events, so that they survive a restart. Processes with "
+        "the same file share one stream of events: one polls, the others follow the file. Its folder must exist and "
+        "be writable; give each issuer its own file. Default: nothing is saved, and each process polls for itself.",
         example="/var/lib/authz-service/events.json",
     )
 
@@ -441,9 +442,9 @@ class Issuer(Section):
 
     issuer = required(
         ISSUER_ID,
-        description="The issuer's identifier. Must equal `iss` and the metadata's issuer exactly, including a trailing "
-        "slash. One `{name}` as a whole path segment (`https://login.example.com/{tenantid}/v2.0`) accepts the issuers "
-        "of all tenants, which share their keys.",
+        description="The issuer's identifier. It must equal `iss` and the issuer in the metadata exactly, including a "
+        "trailing slash. With one `{name}` as a whole path segment (`https://login.example.com/{tenantid}/v2.0`), the "
+        "issuers of all tenants are accepted; they share their keys.",
         example="https://idp.example.com/",
     )
     name = optional(
@@ -461,8 +462,9 @@ class Issuer(Section):
     algorithms = key(
         some(ALGORITHM),
         default=["RS256", "PS256", "ES256", "EdDSA", "Ed25519", "Ed448"],
-        description="Accepted signature algorithms. Tokens signed with any other are denied; `HS256` and `none` cannot "
-        "be listed. `Ed25519` and `Ed448` are the current names of `EdDSA` (RFC 9864); each name must be listed.",
+        description="Accepted signature algorithms. Tokens with any other algorithm are denied. `HS256` and `none` "
+        "cannot be listed. `Ed25519` and `Ed448` are the current names of `EdDSA` (RFC 9864); each name must be "
+        "listed.",
         example=["RS256", "ES256"],
     )
     access_token_profile: SectionKey[Profile] = key(
@@ -476,8 +478,8 @@ class Issuer(Section):
         some(TOKEN_TYPE),
         default=["at+jwt", "JWT"],
         description="Accepted values of `typ` in the token's header, in any case, with or without `application/` "
-        "(except that `JWT` does not include `application/jwt`). A token without `typ` counts as `JWT`. With "
-        "`jwt-svid`, also accept keys that are published for JWT-SVIDs (SPIFFE).",
+        "(except that `JWT` does not include `application/jwt`). A token without `typ` counts as `JWT`. If `jwt-svid` "
+        "is listed, keys that are published for JWT-SVIDs (SPIFFE) are also accepted.",
         example=["at+jwt", "JWT", "application/vnd.example+jwt"],
     )
     leeway = key(
@@ -500,14 +502,14 @@ class Issuer(Section):
     audience_claims = key(
         some(CLAIM_PATH),
         default=["aud"],
-        description="Paths of the claims that hold audiences; their values are combined. For Cognito's access tokens: "
-        "`[client_id]`.",
+        description="Paths of the claims that contain audiences; their values are combined. For Cognito's access "
+        "tokens: `[client_id]`.",
         example=["client_id"],
     )
     allow_client_audience = key(
         Flag(),
         default=False,
-        description="Accept tokens whose audience is their client. Set to `true` where the client and the API share "
+        description="Accept tokens whose audience is their own client. Set to `true` if the client and the API share "
         "one registration.",
         example=True,
     )
@@ -520,14 +522,14 @@ class Issuer(Section):
     scope_claims = key(
         Many(CLAIM_PATH),
         default=["scope", "scp"],
-        description="Paths of the claims that hold scopes, as a space-separated string or a list; their values are "
+        description="Paths of the claims that contain scopes, as a space-separated string or a list; their values are "
         "combined. A path is dotted (`realm_access.roles`); write `\\.` for a dot in a name.",
         example=["scope", "realm_access.roles"],
     )
     client_claims = key(
         Many(CLAIM_PATH),
         default=["client_id", "azp", "cid", "appid"],
-        description="Paths of the claims that hold the client; the first one present counts.",
+        description="Paths of the claims that contain the client; the first one that is present is used.",
         example=["azp"],
     )
     tenants = key(
@@ -539,15 +541,15 @@ class Issuer(Section):
     required_for_readiness = key(
         Flag(),
         default=True,
-        description="Whether readiness waits for the issuer's keys. `true`: it does. `false`: an unreachable issuer "
-        "does not keep pods from serving the others; its own tokens are denied with 503 until its keys arrive.",
+        description="Whether an instance becomes ready only with this issuer's keys. `false`: an instance can become "
+        "ready without them, and this issuer's tokens get 503 until the keys arrive.",
         example=False,
     )
     confirmation: SectionKey[ConfirmationMode] = key(
         OneOf(ConfirmationMode),
         default="verify",
         description="How tokens that are bound to their sender (`cnf`) are accepted. `verify`: only with proof of the "
-        "key (DPoP) or the client certificate. `ignore`: as bearer tokens, from anyone who has stolen one as well.",
+        "key (DPoP) or the client certificate. `ignore`: as bearer tokens, even from someone who stole one.",
         example="ignore",
     )
     keys = nested(
@@ -562,8 +564,8 @@ class Issuer(Section):
     )
     security_events = optional(
         SectionKind(SecurityEventsSettings),
-        description="Events by which the issuer revokes tokens within seconds: of ended sessions, and of disabled and "
-        "deleted accounts (OpenID Shared Signals). Default: none are received.",
+        description="Events from the issuer (OpenID Shared Signals), which revoke the tokens of ended sessions and of "
+        "disabled or deleted accounts within seconds. Default: no events are received.",
         example={
             "poll_endpoint": "https://idp.example.com/ssf/poll",
             "audience": "https://api.example.com/",
@@ -611,8 +613,8 @@ class McpMatch(Section):
 
     methods = optional(
         some(MCP_PATTERN),
-        description="Values of `Mcp-Method`, such as `tools/call`. A `*` at the end stands for any further characters. "
-        "Default: `tools/call`, `resources/read` and `prompts/get`, the methods with a name.",
+        description="Values of `Mcp-Method`, such as `tools/call`. A `*` at the end stands for any further "
+        "characters. Default: the methods with a name, `tools/call`, `resources/read` and `prompts/get`.",
         example=["tools/call"],
     )
     names = optional(
@@ -660,10 +662,9 @@ class Match(Section):
     )
     mcp = optional(
         SectionKind(McpMatch),
-        description="MCP messages. The rule applies only if `MCP-Protocol-Version` is 2026-07-28 or later; then a "
-        "header that it compares and that is missing, repeated or not decodable is denied as `malformed_request`. The "
-        "headers are compared, not the body: a server that does not compare the two itself can be called with false "
-        "headers.",
+        description="MCP messages. The rule applies only if `MCP-Protocol-Version` is 2026-07-28 or later. Then, if a "
+        "compared header is missing, repeated or not decodable, the request is denied as `malformed_request`. Only "
+        "the headers are compared, not the body, so the server must check that both agree.",
         example={"methods": ["tools/call"], "names": ["get_*"]},
     )
     case_insensitive = key(
@@ -677,7 +678,7 @@ class Match(Section):
         Flag(),
         default=False,
         description="Let each `{name}` of paths match a segment with encoded slashes (`%2F`): `/npm/{name}` matches "
-        "`/npm/@scope%2Fname`. Set to `true` if the upstream takes them as part of the segment. Without it, such a "
+        "`/npm/@scope%2Fname`. Set to `true` if the upstream reads them as part of the segment. Without it, such a "
         "path is denied as `ambiguous_path`.",
         example=True,
     )
@@ -775,19 +776,19 @@ class ClaimCondition(Section, title="Condition"):
     )
     contains_path = optional(
         CAPTURE_NAME,
-        description="As `equals_path`, or the claim is a list that contains such a value.",
+        description="Like `equals_path`, or the claim is a list that contains such a value.",
         example="id",
     )
     equals_header = optional(
         COMPARED_HEADER,
-        description="The claim equals the value of this request header: a string, or a whole number in decimal. Spaces "
-        "and tabs around the value are ignored. A header that is missing, empty, repeated or joined with a comma meets "
-        "nothing.",
+        description="The claim equals the value of this request header: a string, or a whole number in decimal. "
+        "Spaces and tabs around the value are ignored. A header that is missing, empty, repeated or joined with a "
+        "comma meets no condition.",
         example="x-tenant",
     )
     contains_header = optional(
         COMPARED_HEADER,
-        description="As `equals_header`, or the claim is a list that contains such a value.",
+        description="Like `equals_header`, or the claim is a list that contains such a value.",
         example="x-tenant",
     )
 
@@ -826,7 +827,7 @@ def _one_value(value: Any) -> None:
 
 
 class Alternative(Section):
-    """Requirements of which all must hold."""
+    """Requirements. All must hold."""
 
     issuers = optional(
         some(NAME),
@@ -841,8 +842,8 @@ class Alternative(Section):
     scopes = nested(
         Scopes,
         kind=ShortSection(Scopes, "all", _not_empty),
-        description="Scopes that the token must have. A list means all of them; or write `{all: [...], any: [...], "
-        "none: [...]}`. A `{name}` in a scope stands for the segment that it matched in the path.",
+        description="Scopes that the token must have. A list means all of them. `{all: [...], any: [...], none: "
+        "[...]}` combines requirements. A `{name}` in a scope stands for the segment that it matched in the path.",
         example=["read:appointments"],
     )
     clients = optional(
@@ -852,20 +853,20 @@ class Alternative(Section):
     )
     claims = optional(
         Members(REQUIRED_CLAIM_PATH, ShortSection(ClaimCondition, "equals", _one_value), may_be_empty=False),
-        description="Conditions on claims, all of which must hold: claim paths with what each must meet. A path is "
-        "dotted (`realm_access.roles`); write `\\.` for a dot in a name. A condition is a value that the claim must "
-        "equal, or one operator such as `{contains: admin}`.",
+        description="Conditions on claims, by claim path. All must hold. A path is dotted (`realm_access.roles`); "
+        "write `\\.` for a dot in a name. A condition is a value that the claim must equal, or one operator such as "
+        "`{contains: admin}`.",
         example={"tenant": "acme", "realm_access.roles": {"contains": "admin"}},
     )
     proof: SectionKey[Proof | None] = optional(
         OneOf(Proof),
-        description="The token must be bound to its sender, who must prove it: by DPoP (RFC 9449), by its client "
-        "certificate (`mtls`, RFC 8705), or by any of them. Default: a bearer token is enough.",
+        description="The token must be bound to its sender. `dpop`: by a DPoP key (RFC 9449). `mtls`: by a client "
+        "certificate (RFC 8705). `any`: by either. Default: a bearer token is enough.",
         example="dpop",
     )
     max_auth_age = optional(
         POSITIVE_DURATION,
-        description="Maximum time since the user authenticated (`auth_time`). After it, a challenge requests a new "
+        description="Maximum time since the user logged in (`auth_time`). After that, a challenge requests a new "
         "login (RFC 9470).",
         example="15m",
     )
@@ -894,7 +895,7 @@ class CredentialSettings(Section, title="Credential"):
     header = key(
         CREDENTIAL_HEADER,
         default="authorization",
-        description="The header that holds the token.",
+        description="The header that contains the token.",
         example="x-forwarded-access-token",
     )
     scheme = optional(
@@ -923,9 +924,9 @@ class Require(Alternative):
 
     any_of = optional(
         some(Prepared(SectionKind(Alternative), _alternative)),
-        description="Alternatives, of which at least one must hold in addition to the other requirements. Each has the "
-        "keys of `require` without `any_of`. They are evaluated in order; if none holds, the denial has the reason and "
-        "the challenge of the last one. The audiences of an alternative replace the issuer's, but not those of the "
+        description="Alternatives. At least one must hold, in addition to the other requirements. Each has the keys "
+        "of `require` except `any_of`. They are evaluated in order. If none holds, the denial has the reason and the "
+        "challenge of the last one. The audiences of an alternative replace those of the issuer, but not those of the "
         "rule.",
         example=[{"scopes": ["admin"]}, {"claims": {"account": {"equals_path": "id"}}}],
     )
@@ -987,7 +988,7 @@ class RuleSettings(Section, title="Rule"):
     )
     require = nested(
         Require,
-        description="What the token must meet. Default: being valid.",
+        description="What the token must meet. Default: it must be valid.",
         example={"scopes": ["read:appointments"]},
     )
     credential = nested(
@@ -998,8 +999,8 @@ class RuleSettings(Section, title="Rule"):
     mode: SectionKey[RuleMode] = key(
         OneOf(RuleMode),
         default="enforce",
-        description="What becomes of the decision. `enforce`: it applies. `shadow`: it is logged and counted, but "
-        "every request passes.",
+        description="Whether the decision applies. `enforce`: it does. `shadow`: it is only logged and counted, and "
+        "every request is allowed.",
         example="shadow",
     )
 
@@ -1009,7 +1010,7 @@ class HeaderSettings(Section, title="Header"):
 
     claim = required(
         CLAIM_PATH,
-        description="Path of the claim, dotted; write `\\.` for a dot in a name. `*` is the whole claim set.",
+        description="Dotted path of the claim; write `\\.` for a dot in a name. `*` stands for all claims.",
         example="realm_access.roles",
     )
     encoding: SectionKey[Encoding | None] = optional(
@@ -1051,17 +1052,17 @@ class UpstreamSettings(Section, title="Upstream"):
             "x-auth-client": "client_id",
             "x-auth-scopes": "scope",
         },
-        description="Header names with the path of the claim that each carries, or `{claim: path, encoding: ...}`. The "
-        "headers are removed from every client request, under every rule. `client_id` is the token's client; `scope` "
-        "is its scopes of all `scope_claims`, sorted. A value that cannot be encoded or has more than 8000 bytes is "
-        "left out and counted in `authz_upstream_headers_omitted_total`.",
+        description="Header names, each with the path of the claim that it carries, or `{claim: path, encoding: "
+        "...}`. If a client sends one of these headers, it is removed, under every rule. `client_id` is the token's "
+        "client; `scope` is its scopes of all `scope_claims`, sorted. A value that cannot be encoded or has more than "
+        "8000 bytes is left out and counted in `authz_upstream_headers_omitted_total`.",
         example={"x-auth-subject": "sub", "x-auth-roles": {"claim": "realm_access.roles", "encoding": "csv"}},
     )
     metadata = key(
         Members(METADATA_NAME, CLAIM_PATH),
         default={},
-        description="Further members of the dynamic metadata of a decision: their names with the path of the claim "
-        "that each carries, as its JSON value. A value that has more than 8 KiB or 8 levels, or contains a control "
+        description="Further members of the decision's dynamic metadata: their names, each with the path of the claim "
+        "that it carries as a JSON value. A value that has more than 8 KiB or 8 levels, or contains a control "
         "character, is left out.",
         example={"tenant": "tenant_id"},
     )
@@ -1093,13 +1094,13 @@ class DpopSettings(Section, title="Dpop"):
     nonce: SectionKey[Nonce] = key(
         Prepared(OneOf(Nonce), _nonce, written=(OneOf(Nonce), Flag())),
         default="off",
-        description="Whether proofs need a nonce of this service. `off`: no. `required`: a current one, so that no "
-        "proof can be made in advance, or be replayed at another replica after the nonce expired.",
+        description="Whether proofs need a nonce from authz-service. `off`: no. `required`: they need a current one. "
+        "So no proof can be made in advance, or be replayed at another replica after the nonce expired.",
         example="required",
     )
     nonce_key_file = nullable(
         FILE,
-        description="File with the key of the nonces, 32 bytes or more, the same for all replicas and workers. When it "
+        description="File with the key for nonces, 32 bytes or more, the same for all replicas and workers. When it "
         "changes, nonces of the previous key are accepted until they expire. `null`: each process generates its own.",
         example="nonce.key",
     )
@@ -1112,8 +1113,8 @@ class DpopSettings(Section, title="Dpop"):
     replay_cache_entries = key(
         Whole(minimum=1),
         default=100_000,
-        description="Maximum number of proofs that each process caches, so that it accepts none twice. When full, the "
-        "oldest is evicted and counted in `authz_dpop_replay_cache_evictions_total`.",
+        description="Maximum number of accepted proofs that each process caches, to accept each only once. When the "
+        "cache is full, the oldest is evicted and counted in `authz_dpop_replay_cache_evictions_total`.",
         example=500000,
     )
     origins = key(
@@ -1131,9 +1132,9 @@ class MtlsSettings(Section, title="Mtls"):
     certificate: SectionKey[CertificateSource] = key(
         OneOf(CertificateSource),
         default="peer",
-        description="Where the client's certificate is found. `peer`: the certificate of Envoy's own connection, which "
-        "`include_peer_certificate` sends. `xfcc`: the header `x-forwarded-client-cert`, which a proxy in front must "
-        "set, or sanitize.",
+        description="Where the client's certificate is found. `peer`: the certificate of Envoy's own connection, "
+        "which `include_peer_certificate` sends. `xfcc`: the header `x-forwarded-client-cert`, which a proxy in front "
+        "must set or sanitize.",
         example="xfcc",
     )
     xfcc_hops = key(
@@ -1150,14 +1151,14 @@ class ResourceSettings(Section, title="Resource"):
 
     resource = required(
         RESOURCE_ID,
-        description="The resource's identifier, an https URL. Requests with this host, and at or under this path, "
-        "belong to the resource; of several, to the one with the longest path. Challenges of their denials name the "
-        "address of its metadata.",
+        description="The resource's identifier, an https URL. Requests with this host, at or below this path, belong "
+        "to the resource. If several resources match, the one with the longest path is used. The challenges for "
+        "denied requests name the address of its metadata.",
         example="https://api.example.com/v1",
     )
     name = optional(
         PRINTABLE,
-        description="Name for people (`resource_name`). Default: none.",
+        description="Display name (`resource_name`). Default: none.",
         example="Appointments",
     )
     issuers = optional(
@@ -1180,8 +1181,9 @@ class ResourceSettings(Section, title="Resource"):
     mcp = key(
         Flag(),
         default=False,
-        description="The resource is a server of the Model Context Protocol, of revision 2026-07-28 or later if a rule "
-        "for it has `match.mcp`: `check-config` warns about what its authorization specification forbids.",
+        description="Whether the resource is an MCP server. `true`: `check-config` warns about settings that MCP's "
+        "authorization specification forbids. If a rule for it has `match.mcp`, the server must support revision "
+        "2026-07-28 or later.",
         example=True,
     )
 
@@ -1192,16 +1194,16 @@ class TokenCache(Section):
     max_entries = key(
         Whole(minimum=0),
         default=10000,
-        description="Maximum number of tokens; the oldest are evicted. 0 turns the cache off. Applies to the cached "
-        "responses of each introspection endpoint as well.",
+        description="Maximum number of tokens; the oldest are evicted. 0 turns the cache off. Also applies to the "
+        "cached responses of each introspection endpoint.",
         example=100000,
     )
     max_bytes = key(
         SIZE,
         default="32MiB",
-        description="Maximum memory for cached tokens, besides `max_entries`: the limit that is reached first counts. "
-        "The claims of a token take several times its length as Python objects. Applies to the cached "
-        "responses of each introspection endpoint as well.",
+        description="Maximum memory for cached tokens. Whichever of `max_bytes` and `max_entries` is reached first "
+        "limits the cache. The claims of a token need several times its length in memory. Also applies to the cached "
+        "responses of each introspection endpoint.",
         example="64MiB",
     )
     max_ttl = key(
@@ -1214,7 +1216,7 @@ class TokenCache(Section):
 
 
 class Logging(Section):
-    """What is logged, and where decisions are."""
+    """What is logged, and where to."""
 
     level: SectionKey[Level] = key(
         OneOf(Level),
@@ -1256,7 +1258,7 @@ class TracingSettings(Section):
         COLLECTOR_URL,
         default="http://127.0.0.1:4318",
         description="Base URL of an OpenTelemetry collector that takes OTLP over HTTP; `/v1/traces` is added. Spans "
-        "hold nothing secret, so plain http is accepted.",
+        "contain nothing secret, so plain http is accepted.",
         example="http://collector.observability.svc:4318",
     )
     service_name = key(
@@ -1297,8 +1299,8 @@ class Settings(Section):
         OneOf(CorsPreflight),
         default="deny",
         description="What happens to CORS preflight requests (`OPTIONS` with `Origin` and "
-        "`Access-Control-Request-Method`). `deny`: they are treated as any other request. `allow`: they pass without a "
-        "token if any rule is for their host and path.",
+        "`Access-Control-Request-Method`). `deny`: they are treated like any other request. `allow`: they pass "
+        "without a token if any rule is for their host and path.",
         example="allow",
     )
     upstream = nested(
@@ -1309,15 +1311,15 @@ class Settings(Section):
     scope_implies = key(
         Members(PLAIN_SCOPE, some(PLAIN_SCOPE)),
         default={},
-        description="Scopes with those that they imply, transitively: a token with the first meets a rule that "
-        "requires one of the others, and is denied by a rule that forbids one. Headers and metadata have the token's "
-        "own scopes.",
+        description="Scopes, each with the scopes that it implies, transitively. A token with the first scope counts "
+        "as having the implied ones, for rules that require scopes and for rules that forbid them. Headers and "
+        "metadata have only the scopes that are in the token.",
         example={"admin": ["read", "write"]},
     )
     dpop = optional(
         SectionKind(DpopSettings),
-        description="Verification of DPoP proofs (RFC 9449). Tokens that are bound to a key require a proof with or "
-        "without this section; with it, challenges offer DPoP beside Bearer.",
+        description="Verification of DPoP proofs (RFC 9449). Tokens that are bound to a key need a proof even without "
+        "this section. With it, challenges offer DPoP in addition to Bearer.",
         example={"origins": ["https://api.example.com"]},
     )
     mtls = nested(
@@ -1335,7 +1337,7 @@ class Settings(Section):
     revocations_file = optional(
         FILE,
         description="File with revocations: a list of tokens that are denied although they have not expired. A change "
-        "takes effect within two seconds, on cached tokens too.",
+        "takes effect within two seconds, also for cached tokens.",
         example="revocations.yaml",
     )
     token_cache = nested(

@@ -103,10 +103,10 @@ def test_readiness_answers_what_the_page_shows() -> None:
 
 
 def test_the_limits_of_the_admin_port_are_those_of_the_program() -> None:
-    text = section(METRICS, "## The admin port")
+    text = " ".join(section(METRICS, "## The admin port").split())
     for shown in (
         "at most a tenth of the time" if pages._MAX_SHARE == 0.1 else "",
-        "never for more than\n  a second" if pages._MAX_PAUSE == 1.0 else "",
+        "never longer than a second" if pages._MAX_PAUSE == 1.0 else "",
         f"within {limits.HEADER_TIMEOUT:.0f} seconds, and have at most {exchange.MAX_HEAD_BYTES >> 10} KiB",
         f"closed after {limits.KEEPALIVE_TIMEOUT:.0f} seconds",
         f"at most {limits.MAX_CONNECTIONS} connections",
