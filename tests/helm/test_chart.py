@@ -792,7 +792,8 @@ def test_the_gateway_of_the_tutorial_lets_every_namespace_call_and_the_applicati
     assert policy["policyTypes"] == ["Ingress"]  # no limit on egress, such as to a database
     assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": ENVOY}]}]  # from all namespaces
     (port,) = one(found, "Service", "shop-authz-service")["spec"]["ports"]
-    assert f"allow port {ENVOY} of these pods, not the Service's {port['port']}" in text
+    rule = f"allow port {ENVOY} of the pods of this release, not port {port['port']} of the Service"
+    assert rule in " ".join(text.split())
 
 
 def test_by_default_the_application_of_a_gateway_can_connect_anywhere() -> None:
