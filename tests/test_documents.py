@@ -89,7 +89,7 @@ SECURITY_EVENTS = page("reference/security-events")
 def test_every_event_that_revokes_is_in_the_page_on_security_events() -> None:
     rows = [row for each in tables(section(SECURITY_EVENTS, "## What an event revokes")) for row in each.rows]
     documented = {name for row in rows if row[0].startswith(("CAEP `", "RISC `")) for name in code(row[0])}
-    assert documented == set(get_args(SecurityEventType)) - {"verification", "stream-updated", "other", "refused"}
+    assert documented == set(get_args(SecurityEventType)) - {"verification", "stream-updated", "other", "rejected"}
 
 
 MCP_CONFIGURATION = yaml_blocks("start/mcp")[0]

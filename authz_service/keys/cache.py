@@ -252,7 +252,7 @@ class KeyCache:
         self._metrics.record_key_count(len(key_set.keys))
         if changed:
             kids = [key.kid for key in key_set.keys[:_MAX_LOGGED_KEYS]]
-            extra = fields(issuer=self.issuer, keys=len(key_set.keys), kids=kids, refused=len(key_set.refused))
+            extra = fields(issuer=self.issuer, keys=len(key_set.keys), kids=kids, rejected=len(key_set.refused))
             self._logger.info("new keys", extra=extra)
         self._log_refusals(key_set.refused)
 
@@ -318,7 +318,7 @@ class KeyCache:
         try:
             snapshot = await asyncio.to_thread(self._snapshots.load)
         except FetchFailed as failure:
-            self._logger.warning("snapshot refused", extra=fields(issuer=self.issuer, cause=str(failure)))
+            self._logger.warning("snapshot rejected", extra=fields(issuer=self.issuer, cause=str(failure)))
             return
         if snapshot is None or self._key_set is not None:  # a request may have fetched keys by now
             return
@@ -326,7 +326,7 @@ class KeyCache:
         usable_until = snapshot.at + lifetime + self._settings.outage_tolerance
         if not snapshot.at <= now < usable_until:
             cause = f"its keys are usable from {utc(snapshot.at, 'never')} until {utc(usable_until, 'never')}, not now"
-            self._logger.warning("snapshot refused", extra=fields(issuer=self.issuer, cause=cause))
+            self._logger.warning("snapshot rejected", extra=fields(issuer=self.issuer, cause=cause))
             return
         self._set_validity(snapshot.at, lifetime)
         self._use(snapshot.key_set)

@@ -36,7 +36,7 @@ class RevocationFile:
         """``active`` returns the configuration that decides now."""
         self._active = active
         self._metrics = metrics
-        self._refused = b""  # digest of the content that was refused last
+        self._rejected = b""  # digest of the content that was rejected last
 
     async def run(self) -> None:
         """Watch the file until canceled."""
@@ -54,7 +54,7 @@ class RevocationFile:
         if digest == config.revocations.file_digest:
             self._accept()
             return
-        if digest == self._refused:
+        if digest == self._rejected:
             return
         await asyncio.sleep(_SETTLE_TIME)
         if await _digest_of(file) == digest:
@@ -76,16 +76,16 @@ class RevocationFile:
         _logger.info("revocations applied", extra=fields(entries=len(revocations)))
 
     def _reject(self, problems: tuple[str, ...], digest: bytes) -> None:
-        self._refused = digest
-        self._metrics.record_revocations_file(refused=True)
+        self._rejected = digest
+        self._metrics.record_revocations_file(rejected=True)
         _logger.error(
-            "revocations refused; the previous ones stay active",
+            "revocations rejected; the previous ones stay active",
             extra=fields(count=len(problems), problems=list(problems[:_MAX_LOGGED])),
         )
 
     def _accept(self) -> None:
-        self._refused = b""
-        self._metrics.record_revocations_file(refused=False)
+        self._rejected = b""
+        self._metrics.record_revocations_file(rejected=False)
 
 
 async def _digest_of(file: Path) -> bytes:

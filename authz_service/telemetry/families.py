@@ -52,9 +52,9 @@ class Families:
             ("header",),
         )
         self.revocations = registry.gauge("authz_revocations", "Revocations in force, by source.", ("source",))
-        self.revocations_file_refused = registry.gauge(
-            "authz_revocations_file_refused",
-            "1 if the current content of revocations_file is refused and the previous revocations apply, otherwise 0.",
+        self.revocations_file_rejected = registry.gauge(
+            "authz_revocations_file_rejected",
+            "1 if the current content of revocations_file is rejected and the previous revocations apply, otherwise 0.",
         ).only
         self.revocations_evicted = registry.counter(
             "authz_revocations_evicted_total",
@@ -63,7 +63,7 @@ class Families:
         )
         self.security_events = registry.counter(
             "authz_security_events_total",
-            "Security events received, by type. other: a type that has no effect; refused: its token is rejected.",
+            "Security events received, by type. other: a type that has no effect; rejected: its token is invalid.",
             ("issuer", "type"),
         )
         self.security_events_age = registry.gauge(

@@ -24,7 +24,7 @@ SecurityEventType = Literal[
     "verification",
     "stream-updated",
     "other",
-    "refused",
+    "rejected",
 ]
 RefusalReason = Literal["full", "open"]
 _BREAKER_STATES = ("closed", "open", "half_open")
@@ -170,7 +170,7 @@ class SecurityEventMetrics:
             self._families.spans.record_root("event poll", seconds, self._name, "success" if success else "failure")
 
     def record_event(self, kind: SecurityEventType) -> None:
-        """Record an event that was received, or a SET that was refused."""
+        """Record an event that was received, or a SET that was rejected."""
         self._events[kind].increase()
 
     def record_evictions(self, count: int) -> None:

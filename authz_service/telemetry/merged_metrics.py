@@ -27,7 +27,7 @@ GAUGES: Mapping[str, Callable[[Iterable[float]], float]] = {
     "authz_transport_connections": sum,
     "authz_dpop_replay_cache_entries": sum,
     "authz_revocations": max,
-    "authz_revocations_file_refused": max,
+    "authz_revocations_file_rejected": max,
     "authz_security_events_age_seconds": max,
     "authz_token_cache_entries": sum,
     "authz_token_cache_bytes": sum,

@@ -143,9 +143,9 @@ class Metrics:
         """Report a source's revocations each time the metrics are read."""
         self._families.revocations.labels(source).watch(entries)
 
-    def record_revocations_file(self, *, refused: bool) -> None:
-        """Record whether the content of the file of revocations is refused."""
-        self._families.revocations_file_refused.set(refused)
+    def record_revocations_file(self, *, rejected: bool) -> None:
+        """Record whether the content of the file of revocations is rejected."""
+        self._families.revocations_file_rejected.set(rejected)
 
     def watch_replay_cache(self, entries: Callable[[], int]) -> None:
         """Report the replay cache's entries each time the metrics are read."""

@@ -99,6 +99,8 @@ Set `config` in the file `config.yaml`, and see [the page](https://github.com/en
 
 Select *Capability config* there. The log says why, and the answer is 401. It allows you to read the log.
 
+The server refuses connections.
+
 1. Copy jwks.json, and run it: python3.11 reads it.
 
 ## The API sees no `x-auth-subject`

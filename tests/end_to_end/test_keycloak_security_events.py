@@ -168,7 +168,7 @@ async def test_an_event_that_the_administrator_emits_revokes_and_one_without_a_k
         await realm.emit_session_revoked({"format": "iss_sub", "iss": realm.issuer, "sub": claims(token)["sub"]})
         await mesh.until(token, "revoked")
         assert await mesh.result(await realm.access_token("web", "bob"), REPORTS) == _OK
-        await counted(mesh, "refused")
+        await counted(mesh, "rejected")
 
         async def reported() -> bool:
             return await realm.undelivered_events() == {"DEAD_LETTER": 1}  # by setErrs; the other is acknowledged
@@ -189,7 +189,7 @@ async def test_verification_and_status_of_the_stream_are_counted_and_a_paused_st
         assert await mesh.result(token) == _OK
         await realm.set_stream_status("enabled")
         await mesh.until(token, "revoked")
-        assert await mesh.count("authz_security_events_total", type="refused") == 0
+        assert await mesh.count("authz_security_events_total", type="rejected") == 0
 
 
 async def test_events_are_received_after_the_receivers_own_token_became_invalid(realm: Realm, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ async def test_events_are_received_after_a_new_key_signs_them(realm: Realm, tmp_
         await realm.add_key()
         await realm.sign_out("ann")
         await mesh.until(token, "revoked")
-        assert await mesh.count("authz_security_events_total", type="refused") == 0
+        assert await mesh.count("authz_security_events_total", type="rejected") == 0
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
 RELOADED, REJECTED = "configuration applied", "configuration rejected; the previous one stays active"
-REFUSED = "revocations refused; the previous ones stay active"
+REFUSED = "revocations rejected; the previous ones stay active"
 NEEDS_RESTART = "changed keys take effect only after a restart"
 NOT_SHARED = "transport grpcio cannot share a unix socket between processes: write transport: asyncio, or workers: 1"
 WAYS = [("asyncio", "tcp"), ("asyncio", "unix"), ("grpcio", "tcp")]
@@ -195,7 +195,7 @@ async def test_every_worker_applies_a_mounted_list_of_revocations_and_keeps_it_w
         assert await sidecar.metric("authz_revocations", source="file") == [2]
         mount("3", "revocations: [{subject: }]")
         await wait_until(lambda: {each["worker"] for each in sidecar.records(REFUSED)} == {1, 2})
-        assert await sidecar.metric("authz_revocations_file_refused") == [1]
+        assert await sidecar.metric("authz_revocations_file_rejected") == [1]
         assert {await service.once(data) for _ in range(16)} == {"one revoked"}
         os.kill(pid_of(sidecar), signal.SIGHUP)  # no configuration is applied without the list
         await wait_until(lambda: {each["worker"] for each in sidecar.records(REJECTED)} == {1, 2})
@@ -203,7 +203,7 @@ async def test_every_worker_applies_a_mounted_list_of_revocations_and_keeps_it_w
         mount("4", "revocations: [{issuer: main, subject: bob}]")
         await wait_until(lambda: len(sidecar.records("revocations applied")) == 4)
         assert {await service.once(data) for _ in range(16)} == {"one ok"}
-        assert await sidecar.metric("authz_revocations_file_refused") == [0]
+        assert await sidecar.metric("authz_revocations_file_rejected") == [0]
         assert not sidecar.records("background task failed")
 
 

@@ -787,7 +787,7 @@ async def test_a_snapshot_that_is_too_old_or_from_the_future_is_refused(
     async with after.running():
         await after.source.wait_for_fetches(1)
         assert not after.cache.first_keys.is_set()
-        assert "snapshot refused" in [record.message for record in caplog.records]
+        assert "snapshot rejected" in [record.message for record in caplog.records]
 
 
 async def test_a_snapshot_that_cannot_be_written_affects_nothing_else(

@@ -33,7 +33,7 @@ _QUESTIONS = [
     "How long do decisions take, and what does Envoy see?",
     "Are there signs of an attack, or of a wrong client?",
     "Are proofs of possession valid?",
-    "Are revoked tokens refused?",
+    "Are revoked tokens denied?",
     "Do the caches work?",
     "Is it saturated?",
     "How is it configured?",

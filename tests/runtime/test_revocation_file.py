@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from support.configured_app import ConfigFolder
 
 NAME = "revocations.yaml"
-REFUSED = "revocations refused; the previous ones stay active"
+REFUSED = "revocations rejected; the previous ones stay active"
 NONE = "revocations: []\n"
 BOB = "revocations:\n  - {issuer: main, subject: bob}\n"
 
@@ -41,7 +41,7 @@ def entries(app: App) -> float | None:
 
 
 def refused(app: App) -> float | None:
-    return sample_value(app.metrics, "authz_revocations_file_refused")
+    return sample_value(app.metrics, "authz_revocations_file_rejected")
 
 
 async def test_a_change_revokes_a_cached_token_and_a_broken_file_keeps_it_revoked(config: ConfigFolder) -> None:

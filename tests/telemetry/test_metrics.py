@@ -34,7 +34,7 @@ CONTRACT = {
     "authz_dpop_replay_cache_evictions_total": ("counter", set()),
     "authz_dpop_replay_cache_entries": ("gauge", set()),
     "authz_revocations": ("gauge", {"source"}),
-    "authz_revocations_file_refused": ("gauge", set()),
+    "authz_revocations_file_rejected": ("gauge", set()),
     "authz_revocations_evicted_total": ("counter", {"issuer"}),
     "authz_security_events_total": ("counter", {"issuer", "type"}),
     "authz_security_events_age_seconds": ("gauge", {"issuer"}),
@@ -246,12 +246,12 @@ def test_security_events_are_counted_by_issuer_and_type_and_their_age_is_read_at
     age = [7.0]
     main.watch(lambda: age[0])
     main.record_event("session-revoked")
-    main.record_event("refused")
-    other.record_event("refused")
+    main.record_event("rejected")
+    other.record_event("rejected")
     main.record_evictions(3)
     age[0] = 12.0
     assert value(metrics, "authz_security_events_total", issuer="main", type="session-revoked") == 1
-    assert value(metrics, "authz_security_events_total", issuer="main", type="refused") == 1
+    assert value(metrics, "authz_security_events_total", issuer="main", type="rejected") == 1
     assert value(metrics, "authz_security_events_total", issuer="other", type="session-revoked") == 0
     assert value(metrics, "authz_revocations_evicted_total", issuer="main") == 3
     assert value(metrics, "authz_security_events_age_seconds", issuer="main") == 12

@@ -246,7 +246,7 @@ class EventReceiver:
         """Let events take effect and save them; returns whether they are saved."""
         self._errors = batch.errors
         for _ in batch.refusals:
-            self._metrics.record_event("refused")
+            self._metrics.record_event("rejected")
         self._log.log_refusals(batch.refusals)
         revocations = [revocation for event in batch.events for revocation in event.revocations]
         await self._add(revocations)

@@ -115,5 +115,5 @@ class ReceiverLog:
     def log_refusals(self, refusals: Sequence[RefusedSetError]) -> None:
         """These SETs will never be accepted."""
         for cause, count in Counter(map(str, refusals)).items():
-            if self._limit.is_due(f"refused: {cause}"):
-                self._log(logging.WARNING, "security event tokens refused", cause=cause, count=count)
+            if self._limit.is_due(f"rejected: {cause}"):
+                self._log(logging.WARNING, "security event tokens rejected", cause=cause, count=count)

@@ -123,7 +123,7 @@ async def test_a_forged_event_revokes_nothing_and_is_refused(service: Service, t
         codes[await transmitter.deliver(value, f"not-a-set-{place}")] = "invalid_request"
     await transmitter.until(lambda: transmitter.refused.keys() == codes.keys())
     assert {jti: refusal.err for jti, refusal in transmitter.refused.items()} == codes
-    assert sample(service.app.metrics, "authz_security_events_total", issuer="own", type="refused") == len(codes)
+    assert sample(service.app.metrics, "authz_security_events_total", issuer="own", type="rejected") == len(codes)
     await service.require_no_refusal()
     await service.require_effect()
 

@@ -317,7 +317,7 @@ async def test_acknowledgments_that_were_not_delivered_are_sent_again_before_any
     assert undelivered == [(("u1",), {"bad": "invalid_audience"})] * 4
     assert scenario.transmitter.acknowledged == ["u1"]
     assert scenario.transmitter.refused == {"bad": "invalid_audience"}
-    assert scenario.counted() == {"session-revoked": 1, "refused": 1}
+    assert scenario.counted() == {"session-revoked": 1, "rejected": 1}
 
 
 @in_virtual_time
@@ -374,7 +374,7 @@ async def test_what_is_delivered_again_and_again_is_verified_and_counted_once_an
     assert len(scenario.transmitter.polls) <= 1 + 1000 / 5
     assert len(scenario.transmitter.polls[-1].acks) == 10
     assert scenario.transmitter.polls[-1].errors == {"bad": "invalid_request"}
-    assert scenario.counted() == {"session-revoked": 10, "refused": 1}
+    assert scenario.counted() == {"session-revoked": 10, "rejected": 1}
 
 
 @in_virtual_time
@@ -471,11 +471,11 @@ async def test_what_is_applied_and_refused_is_logged_without_anything_of_a_set(
     assert logs.fields("security events applied") == [
         {"issuer": "main", "events": ["2 session-revoked"], "revocations": 2}
     ]
-    refused = {each["cause"]: each["count"] for each in logs.fields("security event tokens refused")}
+    refused = {each["cause"]: each["count"] for each in logs.fields("security event tokens rejected")}
     assert refused == {"aud is not that of this receiver": 27, "malformed_token": 1}
     assert "s3cret" not in caplog.text
     assert "s3cret" not in str([vars(each).get("fields") for each in caplog.records])
-    assert scenario.counted() == {"session-revoked": 2, "refused": 28}
+    assert scenario.counted() == {"session-revoked": 2, "rejected": 28}
 
 
 @in_virtual_time
@@ -640,14 +640,14 @@ async def test_what_cannot_be_saved_takes_effect_and_is_not_acknowledged_until_i
             assert revokes(receiver, "u1")
             assert scenario.transmitter.acknowledged == []
             assert scenario.transmitter.refused == {"bad": "invalid_request"}
-            assert scenario.counted() == {"refused": 1}
+            assert scenario.counted() == {"rejected": 1}
             assert scenario.sample("security_events_age_seconds") >= 100  # type: ignore[operator]
             assert len(scenario.transmitter.polls) < 7
             patched.undo()
             await asyncio.sleep(150)
             assert scenario.transmitter.acknowledged == ["u1"]
     assert scenario.saved() == {"u1"}
-    assert scenario.counted() == {"session-revoked": 1, "refused": 1}
+    assert scenario.counted() == {"session-revoked": 1, "rejected": 1}
     (trouble,) = logs.fields(
         "the snapshot of security events cannot be written; events take effect, but are not acknowledged"
     )
