@@ -27,7 +27,14 @@ PAGE = page("compare")
 TRIED = section(PAGE, "### Envoy's jwt_authn and rbac")
 ISSUER, API = "https://idp.example.com/", "https://api.example.com/"
 KEY = Signer("RS256", "main")
-CLAIMS = {"iss": ISSUER, "sub": "u1", "aud": API, "client_id": "app", "scope": "orders", "exp": int(time.time()) + 600}
+CLAIMS = {
+    "iss": ISSUER,
+    "sub": "u1",
+    "aud": API,
+    "client_id": "app",
+    "scope": "orders",
+    "exp": int(time.time()) + 86_400,
+}
 
 
 def signed(header: dict[str, Any] | None = None, **changes: Any) -> str:

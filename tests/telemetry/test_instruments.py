@@ -146,7 +146,9 @@ def test_series_may_be_created_at_any_moment_of_a_collection() -> None:
     def create(_phase: str, _info: object) -> None:
         """Do what another thread could do whenever the interpreter allocates memory."""
         number = next(numbers)
-        metrics.declare_rules([(f"rule-{number % 20}", "shadow", [Reason.OK]), (f"new-{number}", "enforce", Reason)])
+        metrics.declare_rules(
+            [(f"rule-{number % 20}", "shadow", [Reason.OK]), (f"new-{number}", "enforce", [Reason.OK])]
+        )
         metrics.declare_upstream_headers([f"new-{number}"])
 
     thresholds = gc.get_threshold()
