@@ -215,26 +215,31 @@ def test_a_missing_reader_is_not_tried_for_each_line(place: Path) -> None:
 def output() -> Iterator[DecisionOutput]:
     with DecisionOutput() as output:
         yield output
-    logs.configure("info", "json", _Discarded())
+    logs.configure("info", "json", _Discarded())  # of the tests after these, which may log a lot
 
 
 class _Discarded:
+    def write(self, text: str) -> None:
+        """Write nowhere."""
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+
+class _Kept(_Discarded):
     def __init__(self) -> None:
         self.text = ""
 
     def write(self, text: str) -> None:
         self.text += text
 
-    def flush(self) -> None:
-        """Nothing is buffered."""
 
-
-def configured(output: DecisionOutput, level: str = "info", **settings: Any) -> _Discarded:
+def configured(output: DecisionOutput, level: str = "info", **settings: Any) -> _Kept:
     """The log other than decisions."""
-    discarded = _Discarded()
+    kept = _Kept()
     parsed = Logging.read({"level": level} | {name: str(value) for name, value in settings.items()})
-    logs.configure(level, "json", discarded, None, output.stream_for(parsed))
-    return discarded
+    logs.configure(level, "json", kept, None, output.stream_for(parsed))
+    return kept
 
 
 def log(path: str) -> None:
