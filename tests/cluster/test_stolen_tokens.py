@@ -244,8 +244,9 @@ def answers(shop: Shop, token: str) -> set[tuple[int, str]]:
 
 def make_kubelet_update(namespace: Namespace) -> None:
     """Run the page's command, by which the kubelet updates mounted ConfigMaps at once."""
-    (command,) = (each.text for each in blocks(PAGE, "sh") if each.text.startswith("kubectl annotate pods "))
-    in_namespace = command.replace("kubectl", f"kubectl --namespace {namespace.name}", 1)
+    start = "kubectl --namespace shop annotate pods "
+    (command,) = (each.text for each in blocks(PAGE, "sh") if each.text.startswith(start))
+    in_namespace = command.replace("--namespace shop", f"--namespace {namespace.name}", 1)
     subprocess.run(["/bin/sh", "-c", in_namespace], check=True, capture_output=True)
 
 
