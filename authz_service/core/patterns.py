@@ -301,7 +301,7 @@ _UNNAMED = "\x00"  # a non-empty segment that no pattern names: patterns contain
 _MAX_WALKS = 100  # sets of patterns that match the first segments of a path, in all their spellings
 _MAX_SPELLINGS = 1000  # of the ends of a literal
 CHARACTERS_WITH_CASE = range(0x20000)  # contains all of them, and others
-LONGEST_FOLDED = 3  # characters that str.casefold returns for one character
+MAX_FOLDED = 3  # characters that str.casefold returns for one character
 
 
 def covering(pattern: PathPattern, others: Sequence[PathPattern]) -> frozenset[int] | None:
@@ -414,7 +414,7 @@ def _is_suffix(text: str, end: str) -> bool:
 def _characters_before(literal: str, size: int) -> Iterator[str]:
     """The characters that end the first ``size`` characters of a folded literal in one of their spellings."""
     yield literal[size - 1]
-    for length in range(1, min(size, LONGEST_FOLDED) + 1):
+    for length in range(1, min(size, MAX_FOLDED) + 1):
         yield from _other_cases().get(literal[size - length : size], ())
 
 
