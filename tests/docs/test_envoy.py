@@ -27,6 +27,7 @@ from support.chart import NAME, manifests, one
 from support.documents import blocks, page
 from support.echo import echo
 from support.envoy import RunningEnvoy, loopback, pipe, relocated, running_envoy
+from support.grpc_upstream import listening
 from support.sidecar_process import SidecarProcess
 from support.tutorial_bootstrap import manager_of, tutorial_bootstrap
 
@@ -110,12 +111,8 @@ def authority() -> trustme.CA:
 async def grpc_upstream() -> AsyncIterator[int]:
     server = grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
+    async with listening(server) as port:
         yield port
-    finally:
-        await server.stop(0)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

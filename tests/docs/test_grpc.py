@@ -13,6 +13,7 @@ from authz_service.core.reasons import DENIALS
 from support.console import reader
 from support.documents import blocks, code, page, table, yaml_blocks
 from support.envoy import loopback
+from support.grpc_upstream import listening
 from support.tutorial_bootstrap import host_of, protected
 
 if TYPE_CHECKING:
@@ -36,12 +37,8 @@ async def orders() -> AsyncIterator[int]:
     handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(get)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("shop.v1.Orders", {"Get": handler}),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
+    async with listening(server) as port:
         yield port
-    finally:
-        await server.stop(0)
 
 
 async def test_the_client_of_the_page_prints_the_answer_or_the_status_and_the_challenge(tmp_path: Path) -> None:

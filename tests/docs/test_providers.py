@@ -13,7 +13,6 @@ from authz_service.cli import main
 from authz_service.config.load import load
 from authz_service.config.model import Keys
 from authz_service.core.reasons import Reason
-from authz_service.initial_config.published import Published
 from authz_service.initial_config.text import configuration
 from authz_service.policy_tools.cases import Case
 from authz_service.policy_tools.run_cases import CaseRunner
@@ -21,6 +20,7 @@ from support import offline
 from support.console import printed
 from support.documents import DOCS, ROOT, blocks, page, section
 from support.fake_introspection import FakeClient, IntrospectingAuthorizer
+from support.published import EVERYTHING
 from support.signing import Signer
 from support.trust import ISSUER, NOW
 
@@ -258,17 +258,7 @@ def test_the_commands_for_keys_in_a_file_make_a_token_that_is_accepted(tmp_path:
 
 
 def test_init_writes_what_the_index_shows() -> None:
-    published = Published(
-        issuer="https://idp.example.com/",
-        jwks_uri="https://idp.example.com/jwks",
-        algorithms=("RS256", "ES256"),
-        scopes=("openid", "read:orders", "write:orders"),
-        auth_method="client_secret_basic",
-        dpop_algorithms=("ES256", "EdDSA"),
-        binds_to_certificates=False,
-        polls_events=False,
-        problem="",
-    )
+    published = EVERYTHING._replace(binds_to_certificates=False, polls_events=False)
     first, completed = blocks(INDEX, "yaml", "config.yaml")
     assert first.text == configuration(published, Keys(), "https://api.example.com/")
     without_comments = {"issuers", "rules"}

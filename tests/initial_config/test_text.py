@@ -15,23 +15,14 @@ from authz_service.config.load import load
 from authz_service.config.model import Keys, Settings
 from authz_service.config.values import PLACEHOLDER_AUDIENCE, is_scope
 from authz_service.config.warnings import warnings
-from authz_service.initial_config.published import Published
 from authz_service.initial_config.text import configuration
+from support.published import EVERYTHING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-EVERYTHING = Published(
-    issuer="https://idp.example.com/",
-    jwks_uri="https://idp.example.com/jwks",
-    algorithms=("RS256", "ES256"),
-    scopes=("openid", "read:orders", "write:orders"),
-    auth_method="client_secret_basic",
-    dpop_algorithms=("ES256", "EdDSA"),
-    binds_to_certificates=True,
-    polls_events=True,
-    problem="",
-)
+    from authz_service.initial_config.published import Published
+
 NOTHING = EVERYTHING._replace(
     algorithms=(), scopes=(), auth_method=None, dpop_algorithms=(), binds_to_certificates=False, polls_events=False
 )
